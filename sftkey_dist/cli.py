@@ -1,0 +1,180 @@
+"""The command line: one thin command a verb."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from rich.markup import escape
+
+from sftkey_dist import pipeline
+from sftkey_dist.config import RunConfig, load_config
+from sftkey_dist.console import console, errors
+from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.errors import ConfigError, TrainingError, UserError
+from sftkey_dist.models.load import load_tokenizer
+from sftkey_dist.report.comparison import ComparisonRow
+from sftkey_dist.report.segments import colour_segments, mark_trained
+from sftkey_dist.report.tables import comparison_table, data_table
+from sftkey_dist.tracking import tracking_uri
+
+_USER_ERROR, _TRAINING_STOPPED = 2, 1
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="SFTKey-Tag on Ray and DeepSpeed: fine-tune on the whole tagged response, then on its answer alone.",
+)
+
+Configuration = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CONFIG... [KEY=VALUE...]",
+        help="YAML files, merged left to right, then overrides such as [bold]optimization.learning_rate=1e-5[/].",
+    ),
+]
+
+
+def describe_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
+    """One line for every configuration key: name, default, meaning; read from the schema."""
+    for name, field in section.model_fields.items():
+        inner = _section_type(field.annotation)
+        if inner is not None:
+            yield from describe_keys(inner, f"{prefix}{name}.")
+        else:
+            default = "" if field.is_required() else f" = {json.dumps(field.default, default=_jsonable)}"
+            yield f"{prefix}{name}{default}: {' '.join((field.description or '').split())}"
+
+
+def _section_type(annotation: Any) -> type[BaseModel] | None:
+    """The section behind `Section` or `Section | None`."""
+    for option in (annotation, *(get_args(annotation) if get_origin(annotation) is UnionType else ())):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
+
+
+def _jsonable(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
+
+
+_KEYS_HELP = "[bold]Configuration keys[/]\n\n" + "\n\n".join(escape(line) for line in describe_keys())
+
+
+@app.command(epilog=_KEYS_HELP)
+def run(configuration: Configuration) -> None:
+    """Do the whole thing: prepare, train the strategies, evaluate, compare.
+
+    Run it again after an interruption: finished stages and generated answers are kept, and an unfinished stage goes
+    on from its last checkpoint.
+    """
+    config = _load(configuration)
+    rows, files = pipeline.run(config)
+    _show_comparison(rows, files)
+    if config.tracking.enabled:
+        uri = tracking_uri(config.tracking, config.run_dir.absolute())
+        console.print(f"MLflow: mlflow ui --host 127.0.0.1 --backend-store-uri {uri}", soft_wrap=True)
+
+
+@app.command()
+def prepare(configuration: Configuration) -> None:
+    """Encode the data and print the data report: rows kept, dropped by reason, lengths per segment."""
+    preparation = pipeline.prepare(_load(configuration))
+    for report in preparation.reports:
+        console.print(data_table(report))
+    console.print(f"report: {preparation.run.data_report}", soft_wrap=True)
+
+
+@app.command()
+def show(
+    configuration: Configuration,
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many examples.")] = 2,
+) -> None:
+    """Print a few encoded examples, segments in colour, and which tokens each stage trains."""
+    config = _load(configuration)
+    preparation = pipeline.prepare(config)
+    tokenizer = load_tokenizer(preparation.model_dir, config.model.trust_remote_code)
+    for strategy in preparation.strategies:
+        store = EncodedStore(preparation.stores[strategy.form].path)
+        for index in range(min(number, len(store))):
+            ids, segments = store.example(index)
+            console.rule(f"{strategy.name}: {store.example_ids([index])[0]}")
+            console.print(colour_segments(tokenizer, ids, segments, store.segment_names))
+            for stage in strategy.stages:
+                console.print(mark_trained(tokenizer, ids, segments, stage.weights, f"stage {stage.name}"))
+
+
+@app.command()
+def train(configuration: Configuration) -> None:
+    """Train every stage that the strategies need; finished ones are kept."""
+    config = _load(configuration)
+    preparation = pipeline.prepare(config)
+    pipeline.train(config, preparation)
+    console.print(f"models: {preparation.run.path / 'stages'}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(configuration: Configuration) -> None:
+    """Generate and score the test set with the trained strategies; go on where an earlier evaluation stopped."""
+    config = _load(configuration)
+    pipeline.evaluate(config, pipeline.prepare(config))
+    rows, files = pipeline.compare([config.run_dir])
+    _show_comparison(rows, files)
+
+
+@app.command()
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file to write; by default comparison.json in the first run.")
+    ] = None,
+) -> None:
+    """Compare the strategies of finished runs: table, comparison.json, Markdown and plots."""
+    rows, files = pipeline.compare(run_dirs, out)
+    _show_comparison(rows, files)
+
+
+def main() -> None:
+    """Entry point of the `sftkey` script: a user's mistake is one line on stderr and exit code 2."""
+    with _user_errors_are_lines():
+        app()
+
+
+def _load(configuration: list[str]) -> RunConfig:
+    """Tell files from overrides: an override has an `=` and is no file."""
+    files = [Path(item) for item in configuration if "=" not in item or Path(item).is_file()]
+    overrides = [item for item in configuration if "=" in item and not Path(item).is_file()]
+    if not files:
+        raise ConfigError("give at least one configuration file, for example configs/quickstart.yaml")
+    return load_config(files, overrides)
+
+
+def _show_comparison(rows: list[ComparisonRow], files: list[Path]) -> None:
+    console.print(comparison_table(rows))
+    for file in files:
+        console.print(f"written: {_relative(file)}", soft_wrap=True)
+
+
+def _relative(file: Path) -> Path:
+    return Path(os.path.relpath(file)) if file.is_relative_to(Path.cwd()) else file
+
+
+@contextmanager
+def _user_errors_are_lines() -> Iterator[None]:
+    try:
+        yield
+    except TrainingError as error:
+        errors.print(f"error: {error}", soft_wrap=True, markup=False)
+        errors.print("run the same command again to go on from the last checkpoint", markup=False)
+        sys.exit(_TRAINING_STOPPED)
+    except UserError as error:
+        errors.print(f"error: {error}", soft_wrap=True, markup=False)
+        sys.exit(_USER_ERROR)

@@ -1,0 +1,75 @@
+"""A Ray cluster to work on: a running one, or a private one on this machine for as long as it is needed."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.errors import ConfigError
+
+_OBJECT_STORE_BYTES = 256 * 1024 * 1024  # results pass through files; the object store carries small values only
+
+
+@contextmanager
+def connected(cluster: ClusterConfig) -> Iterator[None]:
+    """Connect to ``cluster.address`` or RAY_ADDRESS, or start a private local cluster bound to loopback.
+
+    Nested in another such block, it keeps that one's connection.
+
+    Raises:
+        ConfigError: no cluster answers there, or it has too few CPUs or GPUs for the workers.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    for name in ("ray", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if address is None:
+        _start_private(cluster)
+    else:
+        _join(address)
+    try:
+        _require_resources(cluster)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_private(cluster: ClusterConfig) -> None:
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, cluster.num_workers * cluster.cpus_per_worker),
+        object_store_memory=_OBJECT_STORE_BYTES,
+        # Ray Train's controller asks the dashboard for the state of actors and floods the log without it.
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(f"cluster.address={address!r}: no Ray cluster answers there ({error})") from error
+
+
+def _require_resources(cluster: ClusterConfig) -> None:
+    """An unsatisfiable request would wait forever."""
+    available = ray.cluster_resources()
+    needed = {
+        "CPU": cluster.num_workers * cluster.cpus_per_worker,
+        "GPU": cluster.num_workers * cluster.gpus_per_worker,
+    }
+    for resource, amount in needed.items():
+        if available.get(resource, 0) < amount:
+            raise ConfigError(
+                f"cluster.num_workers={cluster.num_workers} need {amount} {resource}s, the cluster has "
+                f"{available.get(resource, 0):g}: add nodes, or lower cluster.num_workers or "
+                f"cluster.{resource.lower()}s_per_worker"
+            )

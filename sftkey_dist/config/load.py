@@ -1,0 +1,109 @@
+"""From YAML files and `a.b=value` overrides to a RunConfig; every mistake is one line that names its place."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.errors import ConfigError
+
+_MAX_FILE_BYTES = 1_000_000
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses duplicate keys and aliases (aliases expand without bound in memory)."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases are not allowed (line {self.peek_event().start_mark.line + 1})")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (key_node, _) in zip(keys, node.value, strict=True):
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key!r} appears twice (line {key_node.start_mark.line + 1})")
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-3 as a string; every user of a learning rate means a number.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> RunConfig:
+    """Merge files left to right, apply `a.b=value` overrides, validate.
+
+    Raises:
+        ConfigError: naming the file or override, the key and the remedy.
+    """
+    merged: dict[str, Any] = {}
+    for file in files:
+        merged = _merge(merged, _read(file))
+    for override in overrides:
+        merged = _merge(merged, _parse_override(override))
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_describe(error, files)) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such configuration file")
+    if file.stat().st_size > _MAX_FILE_BYTES:
+        raise ConfigError(f"{file}: larger than {_MAX_FILE_BYTES} bytes; is this a configuration file?")
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (is a SafeLoader)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 text (byte {error.start})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected keys and values at the top level, found {type(content).__name__}")
+    return content
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    path, separator, text = override.partition("=")
+    keys = path.split(".")
+    if not separator or not all(keys):
+        raise ConfigError(f"override {override!r}: write it as section.key=value")
+    try:
+        value: Any = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (is a SafeLoader)
+    except yaml.YAMLError:
+        value = text  # a value that is no YAML, such as `a: b: c`, is meant literally
+    for key in reversed(keys):
+        value = {key: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in update.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _describe(error: ValidationError, files: Sequence[Path]) -> str:
+    """One line for all problems of a configuration."""
+    source = ", ".join(map(str, files)) or "configuration"
+    problems = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{key}: unknown key; remove it or check its spelling")
+        elif item["type"] == "missing":
+            problems.append(f"{key}: required key is missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            problems.append(f"{key}: {message}" if key else message)
+    return f"{source}: " + "; ".join(dict.fromkeys(problems))

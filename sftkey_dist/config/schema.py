@@ -1,0 +1,337 @@
+"""Every key a run can be given, with its meaning, unit and default."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from sftkey_dist.contract import Form, ResponseContract
+
+PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
+class Section(BaseModel):
+    """A frozen group of keys; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class EmbeddedModelConfig(Section):
+    """A small Qwen3-architecture model made from nothing, with a tokenizer built from the training data."""
+
+    vocab_size: int = Field(1024, ge=300)
+    """Upper bound of the byte-level BPE vocabulary."""
+    hidden_size: int = Field(128, ge=16)
+    """Width of the residual stream."""
+    intermediate_size: int = Field(384, ge=16)
+    """Width of the MLP."""
+    num_layers: int = Field(4, ge=1)
+    """Number of decoder layers."""
+    num_heads: int = Field(4, ge=1)
+    """Number of query heads."""
+    num_kv_heads: int = Field(2, ge=1)
+    """Number of key/value heads (grouped-query attention)."""
+    max_position_embeddings: int = Field(1024, ge=64)
+    """Longest sequence in tokens."""
+
+    @model_validator(mode="after")
+    def heads_divide(self) -> Self:
+        """Heads must divide the width, and key/value heads the heads."""
+        if self.hidden_size % self.num_heads or self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} must divide hidden_size={self.hidden_size} and be a multiple of "
+                f"num_kv_heads={self.num_kv_heads}"
+            )
+        return self
+
+
+class ModelConfig(Section):
+    """The base model all strategies start from."""
+
+    path: str | None = None
+    """Folder with a Hugging Face model, or an id on the Hugging Face hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; pin it for a reproducible run."""
+    embedded: EmbeddedModelConfig | None = None
+    """Make a small model instead of loading one; give this or `path`."""
+    attention: Literal["packed_sdpa", "sdpa", "flash_attention_2"] = "packed_sdpa"
+    """Training attention over packed rows: causal SDPA example by example, SDPA with a dense block mask, or
+    FlashAttention's variable-length kernels (GPU)."""
+    trust_remote_code: bool = False
+    """Run code that the model repository ships. Off unless you have read that code."""
+
+    @model_validator(mode="after")
+    def exactly_one_source(self) -> Self:
+        """A model is loaded or made, not both."""
+        if (self.path is None) == (self.embedded is None):
+            raise ValueError("give exactly one of model.path and model.embedded")
+        return self
+
+
+class SourceConfig(Section):
+    """Where examples come from."""
+
+    adapter: Literal["gsm8k", "decision_memos"]
+    """How a raw row becomes a prompt and named segments; `decision_memos` generates its rows."""
+    path: str | None = None
+    """Local .jsonl file, or a dataset id on the Hugging Face hub (not for `decision_memos`)."""
+    subset: str | None = None
+    """Configuration name on the hub, e.g. `main`."""
+    split: str = "train"
+    """Split on the hub; for `decision_memos` the half of the generated cases."""
+    revision: str | None = None
+    """Revision on the hub."""
+    limit: int | None = Field(None, ge=1)
+    """Use the first so many rows only; for `decision_memos` the number of rows to generate."""
+    seed: int = 0
+    """Seed of the generator (`decision_memos` only)."""
+
+    @model_validator(mode="after")
+    def path_is_given_where_rows_are_read(self) -> Self:
+        """Adapters that read need a path; the generator needs a number of rows."""
+        if self.adapter == "decision_memos":
+            if self.path is not None or self.limit is None:
+                raise ValueError("adapter decision_memos generates its rows: give `limit`, not `path`")
+        elif self.path is None:
+            raise ValueError(f"adapter {self.adapter} reads rows: give `path` (a .jsonl file or a hub id)")
+        return self
+
+
+class DataConfig(Section):
+    """The data and how it is encoded."""
+
+    train: SourceConfig
+    """Examples to train on."""
+    test: SourceConfig
+    """Examples to generate for and score; never trained on."""
+    max_length_tokens: int = Field(1024, ge=8)
+    """Longest example in tokens, prompt and response; longer ones are dropped and counted, never cut."""
+    max_bad_row_share: float = Field(0.0, ge=0, lt=1)
+    """Share of malformed rows that is dropped and counted; above it preparation stops at the first one."""
+    store_dir: Path = Path("runs/store")
+    """Folder of encoded data, shared by runs and reused by digest; shared storage on a cluster."""
+
+
+class PromptConfig(Section):
+    """How a prompt is written, the same in training and in generation."""
+
+    template: Literal["auto", "chat", "plain"] = "auto"
+    """The tokenizer's chat template, the plain one below, or `auto`: chat if the tokenizer has one."""
+    plain: str = "Question: {prompt}\nAnswer:\n"
+    """Plain template; must contain `{prompt}` once."""
+    system: str | None = None
+    """System message for the chat template."""
+
+    @model_validator(mode="after")
+    def plain_has_its_field(self) -> Self:
+        """The plain template is filled by plain replacement."""
+        if self.plain.count("{prompt}") != 1:
+            raise ValueError(f"prompt.plain must contain {{prompt}} exactly once, got {self.plain!r}")
+        return self
+
+
+class OptimizationConfig(Section):
+    """Optimisation of one stage."""
+
+    global_batch_size: int = Field(32, ge=1)
+    """Examples per optimizer step, over all ranks and micro-batches."""
+    num_epochs: int = Field(1, ge=1)
+    """Passes over the training data."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many optimizer steps, if that comes first."""
+    learning_rate: float = Field(1e-5, gt=0)
+    """Peak learning rate of AdamW."""
+    min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
+    """Final learning rate of the cosine, as a share of the peak."""
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    """Share of the steps with linearly rising learning rate."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of matrices; norms and biases have none."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's moment decays."""
+    epsilon: float = Field(1e-8, gt=0)
+    """AdamW's epsilon."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients are clipped to this global L2 norm; 0 turns clipping off."""
+
+
+class OptimizationOverrides(Section):
+    """Keys of `optimization` that a stage sets differently; absent ones are inherited."""
+
+    global_batch_size: int | None = Field(None, ge=1)
+    """See `optimization`."""
+    num_epochs: int | None = Field(None, ge=1)
+    """See `optimization`."""
+    max_steps: int | None = Field(None, ge=1)
+    """See `optimization`."""
+    learning_rate: float | None = Field(None, gt=0)
+    """See `optimization`."""
+    min_learning_rate_ratio: float | None = Field(None, ge=0, le=1)
+    """See `optimization`."""
+    warmup_ratio: float | None = Field(None, ge=0, lt=1)
+    """See `optimization`."""
+    weight_decay: float | None = Field(None, ge=0)
+    """See `optimization`."""
+
+    def applied_to(self, base: OptimizationConfig) -> OptimizationConfig:
+        """The base with the keys that are set here replaced."""
+        return base.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class StageConfig(Section):
+    """One stage of a strategy of your own: a weight per segment and its optimisation."""
+
+    name: Name
+    """Short name for folders and tables, e.g. `full`."""
+    weights: dict[str, float]
+    """Loss weight per segment: names of the contract's segments, `tags`, `<segment>.open`, `<segment>.close`
+    and `end_of_turn`. What is not named has weight 0."""
+    optimization: OptimizationOverrides = OptimizationOverrides()
+    """What this stage does differently from `optimization`."""
+
+
+class StrategyConfig(Section):
+    """A strategy of your own: a list of stages over one form of the response."""
+
+    name: Name
+    """Name in folders, tables and MLflow."""
+    form: Form = Form.TAGGED
+    """Whether the response is trained with tags or in its plain convention."""
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    """Stages in order; each continues from the weights of the one before."""
+
+
+class KeyStageConfig(Section):
+    """What a key stage trains besides the text inside the key tags (the paper's choice: nothing)."""
+
+    tags: bool = False
+    """Also the opening and closing tags of key segments."""
+    end_of_turn: bool = False
+    """Also the end-of-turn token."""
+    optimization: OptimizationOverrides = OptimizationOverrides()
+    """What a key stage that continues from an earlier stage does differently from `optimization`."""
+
+
+class TrainingConfig(Section):
+    """How stages run, beside their optimisation."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute precision; `auto` is bfloat16 on accelerators and float32 on CPU. Master weights, gradient
+    accumulation and reduction are float32 always."""
+    micro_batch_tokens: int = Field(4096, ge=8)
+    """Most tokens in one packed row, the micro-batch of a rank."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    checkpoint_every_steps: int = Field(50, ge=1)
+    """Steps between checkpoints from which an interrupted stage resumes."""
+    segment_metrics_every_steps: int = Field(10, ge=1)
+    """In a key stage, steps between measurements of the segments it does not train."""
+    max_failures: int = Field(0, ge=0)
+    """Times a stage is restarted from its last checkpoint after losing a worker."""
+    collective_timeout_seconds: int = Field(600, ge=5)
+    """Longest wait for another rank before the stage fails instead of hanging."""
+
+
+class ClusterConfig(Section):
+    """Where the work runs."""
+
+    address: str | None = None
+    """Address of a running Ray cluster (`auto` finds it); none starts a private one on this machine.
+    The environment variable RAY_ADDRESS is honoured when this is not set."""
+    num_workers: int = Field(2, ge=1)
+    """Data-parallel ZeRO-3 ranks."""
+    cpus_per_worker: int = Field(1, ge=1)
+    """CPU cores, and compute threads, of each rank."""
+    gpus_per_worker: int = Field(0, ge=0, le=1)
+    """Accelerators of each rank."""
+    network_interface: str | None = None
+    """Interface for gloo and NCCL between hosts, e.g. `eth0`; needed where a host's name resolves to loopback."""
+
+
+class EvaluationConfig(Section):
+    """How a model folder is tested."""
+
+    answer_check: Literal["exact", "numeric"] = "exact"
+    """Deterministic comparison with the reference: normalised text, or the number it contains."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest generated response in tokens; the share of outputs that hit it is reported."""
+    batch_size: int = Field(16, ge=1)
+    """Prompts generated together in one task."""
+    limit: int | None = Field(None, ge=1)
+    """Use the first so many test examples only."""
+    alpha: float = Field(0.7, ge=0, le=1)
+    """Weight of accuracy in score = alpha * accuracy + (1 - alpha) * format; the paper's is 0.7."""
+    num_workers: int | None = Field(None, ge=1)
+    """Generation actors; by default as many as training ranks."""
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    enabled: bool = True
+    """Whether to log to MLflow; the run directory holds every metric either way."""
+    uri: str | None = None
+    """Tracking server or store; default: the environment's MLFLOW_TRACKING_URI, else SQLite in `mlflow.db`
+    beside the run directory."""
+    experiment: str | None = None
+    """Experiment name; default: the name of the run directory."""
+
+
+class RunConfig(Section):
+    """A whole run: prepare, train the strategies, evaluate, compare."""
+
+    run_dir: Path
+    """Folder for everything the run writes; shared storage on a cluster."""
+    seed: int = Field(0, ge=0)
+    """Seed of data order and of an embedded model's weights."""
+    model: ModelConfig
+    """The base model."""
+    data: DataConfig
+    """Training and test data."""
+    contract: ResponseContract = ResponseContract()
+    """Segments of a response and which of them are key."""
+    prompt: PromptConfig = PromptConfig()
+    """How a prompt is written."""
+    strategies: tuple[PresetName | StrategyConfig, ...] = ("sft", "sft-tag", "key-tag", "sftkey-tag")
+    """Presets by name, and strategies of your own."""
+    optimization: OptimizationConfig = OptimizationConfig()
+    """Optimisation of every stage, unless it overrides."""
+    key_stage: KeyStageConfig = KeyStageConfig()
+    """The preset key stage: loss tokens, and what it does differently when it continues from another stage."""
+    training: TrainingConfig = TrainingConfig()
+    """How stages run."""
+    cluster: ClusterConfig = ClusterConfig()
+    """Where the work runs."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How models are tested."""
+    tracking: TrackingConfig = TrackingConfig()
+    """MLflow."""
+
+    @model_validator(mode="after")
+    def longest_example_fits_a_micro_batch(self) -> Self:
+        """An example is never split over rows."""
+        if self.data.max_length_tokens > self.training.micro_batch_tokens:
+            raise ValueError(
+                f"data.max_length_tokens={self.data.max_length_tokens} exceeds "
+                f"training.micro_batch_tokens={self.training.micro_batch_tokens}: raise the latter or lower the "
+                f"former"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def strategy_names_are_unique(self) -> Self:
+        """Folders and rows are named by strategy."""
+        names = [s if isinstance(s, str) else s.name for s in self.strategies]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"strategies must be named once each and at least one is needed, got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def flash_attention_needs_an_accelerator(self) -> Self:
+        """FlashAttention has no CPU kernels."""
+        if self.model.attention == "flash_attention_2" and self.cluster.gpus_per_worker == 0:
+            raise ValueError(
+                "model.attention=flash_attention_2 needs cluster.gpus_per_worker=1; on CPU use packed_sdpa"
+            )
+        return self

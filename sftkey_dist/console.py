@@ -1,0 +1,69 @@
+"""What a person sees while a run works: one console, progress bars with ETA, tables."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class ProgressLine:
+    """Progress of one piece of work: a live bar on a terminal, a line now and then in a log."""
+
+    def __init__(self, progress: Progress | None, title: str, total: int) -> None:
+        self._progress = progress
+        self._title = title
+        self._total = total
+        self._done = 0
+        self._started = self._last_line = time.monotonic()
+        self._task: TaskID | None = progress.add_task(title, total=total, note="") if progress else None
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """Say that ``amount`` more is done; ``note`` stands beside the bar."""
+        self._done += amount
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, advance=amount, note=note)
+        elif self._is_time_for_a_line():
+            self._last_line = time.monotonic()
+            console.print(f"{self._title}: {self._done}/{self._total} {note} {self._eta()}")
+
+    def _is_time_for_a_line(self) -> bool:
+        return self._done >= self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
+
+    def _eta(self) -> str:
+        elapsed = time.monotonic() - self._started
+        left = elapsed / max(1, self._done) * (self._total - self._done)
+        return f"{elapsed:.0f} s, {left:.0f} s left"
+
+
+@contextmanager
+def progress_line(title: str, total: int) -> Iterator[ProgressLine]:
+    """Draw progress while the block lasts."""
+    if not console.is_terminal:
+        yield ProgressLine(None, title, total)
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    ) as progress:
+        yield ProgressLine(progress, title, total)

@@ -1,0 +1,23 @@
+"""What every source yields: examples, and refusals for the rows that are none."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the named segments of its response."""
+
+    id: str
+    """Where it comes from: `file:row` or `dataset/split:row`."""
+    prompt: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row that cannot be used; ``reason`` is short and stable, so that refusals can be counted."""
+
+    id: str
+    reason: str
+    detail: str

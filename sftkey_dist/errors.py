@@ -1,0 +1,21 @@
+"""Errors that are the user's to mend; the command line prints them as one line and exits with code 2."""
+
+
+class UserError(Exception):
+    """A mistake in what the user gave us. The message says what is wrong, where, and what to do."""
+
+
+class ConfigError(UserError):
+    """A configuration file or override is wrong."""
+
+
+class DataError(UserError):
+    """A data file or a row of it is wrong."""
+
+
+class ModelError(UserError):
+    """A model folder or hub id cannot be used."""
+
+
+class TrainingError(UserError):
+    """A stage stopped; what was checkpointed is kept and the same command resumes."""

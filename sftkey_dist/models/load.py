@@ -1,0 +1,91 @@
+"""Find a base model's folder and open its tokenizer, with errors that say what is missing."""
+
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import transformers
+
+from sftkey_dist.config.schema import ModelConfig
+from sftkey_dist.errors import ModelError
+from sftkey_dist.files import digest_file, digest_json
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+_HASHED_WHOLE_BYTES = 64 * 1024 * 1024
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def locate_model(config: ModelConfig) -> Path:
+    """The local folder of ``model.path``; a hub id is downloaded (safetensors only) into the hub's cache.
+
+    Raises:
+        ModelError: no such folder or hub id, or the folder lacks configuration, tokenizer or weights.
+    """
+    folder = Path(config.path or "")
+    if folder.exists() or str(config.path).startswith((".", "/", "~")):
+        folder = folder.expanduser().absolute()
+    else:
+        folder = _download(config)
+    check_model_folder(folder)
+    return folder
+
+
+def check_model_folder(folder: Path) -> None:
+    """
+    Raises:
+        ModelError: the folder cannot be trained or evaluated.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such model folder")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: no config.json; this is not a Hugging Face model folder")
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(
+            f"{folder}: no tokenizer (tokenizer.json and tokenizer_config.json); save the model's tokenizer there "
+            f"with tokenizer.save_pretrained"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: no .safetensors weights; convert pickled weights with save_pretrained")
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The folder's fast tokenizer.
+
+    Raises:
+        ModelError: it cannot be loaded, or is not a fast tokenizer.
+    """
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: cannot load the tokenizer: {' '.join(str(error).split())[:300]}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{folder}: a fast tokenizer (tokenizer.json) is needed, found {type(tokenizer).__name__}")
+    return tokenizer
+
+
+def model_fingerprint(folder: Path) -> str:
+    """Digest of a model folder: small files by content, weights by name, size and time of change.
+
+    Hashing the weights of a 70B model would take minutes at every start.
+    """
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    return digest_json([_file_fingerprint(file) for file in files])
+
+
+def _file_fingerprint(file: Path) -> list[str | int]:
+    stat = file.stat()
+    if stat.st_size <= _HASHED_WHOLE_BYTES:
+        return [file.name, digest_file(file)]
+    return [file.name, stat.st_size, stat.st_mtime_ns]
+
+
+def _download(config: ModelConfig) -> Path:
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(config.path or "", revision=config.revision, allow_patterns=_HUB_FILES)
+        )
+    except Exception as error:  # the hub client raises a dozen unrelated classes
+        raise ModelError(
+            f"cannot load model {config.path!r} from the hub: {' '.join(str(error).split())[:300]}; for a local "
+            f"folder write its path with ./ or / in front"
+        ) from error

@@ -1,0 +1,44 @@
+"""`strategies.json`: which stages and which evaluation each strategy of a run has. The report reads it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.files import write_json_atomically
+from sftkey_dist.pipeline.stages import PlannedStage
+from sftkey_dist.run_dir import RunDir
+
+
+def record_training(run: RunDir, strategy: str, dataset: str, stages: list[PlannedStage], mlflow: str | None) -> None:
+    """Set what a strategy was trained by; an evaluation of other stages is forgotten."""
+    entry = {
+        "dataset": dataset,
+        "mlflow_run_id": mlflow,
+        "stages": [
+            {
+                "name": planned.stage.name,
+                "path": str(planned.directory.path.relative_to(run.path)),
+                "shared_with": planned.shared_with,
+            }
+            for planned in stages
+        ],
+    }
+    entries = read_entries(run)
+    known = entries.get(strategy, {})
+    evaluation = known.get("evaluation") if known.get("stages") == entry["stages"] else None
+    write_json_atomically(run.strategies, entries | {strategy: entry | {"evaluation": evaluation}})
+
+
+def record_evaluation(run: RunDir, strategy: str, folder: Path) -> None:
+    """Set where a strategy's evaluation lies."""
+    entries = read_entries(run)
+    entry = entries[strategy] | {"evaluation": str(folder.relative_to(run.path))}
+    write_json_atomically(run.strategies, entries | {strategy: entry})
+
+
+def read_entries(run: RunDir) -> dict[str, Any]:
+    """All entries; none before the first strategy is trained."""
+    if not run.strategies.exists():
+        return {}
+    entries: dict[str, Any] = json.loads(run.strategies.read_text(encoding="utf-8"))
+    return entries

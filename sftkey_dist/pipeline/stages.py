@@ -1,0 +1,96 @@
+"""From strategies to stage runs: what has to be trained, where it lies, and who shares it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.files import digest_json
+from sftkey_dist.models.load import model_fingerprint
+from sftkey_dist.pipeline.prepare import Preparation
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.strategy import Stage, Strategy
+from sftkey_dist.training.job import StageJob
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a strategy with its place on disk.
+
+    Attributes:
+        stage: weights and optimisation.
+        digest: of everything its result depends on.
+        inputs: what the digest stands for.
+        model_dir: the model it starts from.
+        directory: where it writes.
+        shared_with: the strategy that trains it, when that is another one.
+    """
+
+    stage: Stage
+    digest: str
+    inputs: dict[str, Any]
+    model_dir: Path
+    directory: StageDir
+    shared_with: str | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its summary, written last, is there."""
+        return self.directory.summary.is_file()
+
+
+def plan_stages(config: RunConfig, preparation: Preparation) -> dict[str, list[PlannedStage]]:
+    """The stages of every strategy, in order; a stage that two strategies need has one digest and one place."""
+    owners: dict[str, str] = {}
+    plans = {}
+    base_digest = model_fingerprint(preparation.model_dir)
+    for strategy in preparation.strategies:
+        plans[strategy.name] = _plan_strategy(config, preparation, strategy, base_digest, owners)
+    return plans
+
+
+def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> StageJob:
+    """What the workers are told."""
+    return StageJob(
+        model_dir=planned.model_dir.absolute(),
+        store_dir=preparation.stores[strategy.form].path.absolute(),
+        stage_dir=planned.directory.path.absolute(),
+        weights=planned.stage.weights,
+        seed=config.seed,
+        optimization=planned.stage.optimization,
+        training=config.training,
+        attention=config.model.attention,
+        trust_remote_code=config.model.trust_remote_code,
+        precision=StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker),
+    )
+
+
+def _plan_strategy(
+    config: RunConfig, preparation: Preparation, strategy: Strategy, base_digest: str, owners: dict[str, str]
+) -> list[PlannedStage]:
+    planned: list[PlannedStage] = []
+    model_dir, parent_digest, label = preparation.model_dir, base_digest, strategy.form.value
+    for stage in strategy.stages:
+        inputs = _inputs(config, preparation, strategy, stage, parent_digest)
+        digest = digest_json(inputs)
+        label = f"{label}-{stage.name}"
+        directory = preparation.run.stage(label, digest)
+        owner = owners.setdefault(digest, strategy.name)
+        shared_with = None if owner == strategy.name else owner
+        planned.append(PlannedStage(stage, digest, inputs, model_dir, directory, shared_with))
+        model_dir, parent_digest = directory.model, digest
+    return planned
+
+
+def _inputs(
+    config: RunConfig, preparation: Preparation, strategy: Strategy, stage: Stage, parent_digest: str
+) -> dict[str, Any]:
+    """What a stage's result depends on; the number of ranks and the token budget are not among it."""
+    return {
+        "model": parent_digest,
+        "store": preparation.stores[strategy.form].report.digest,
+        "weights": stage.weights,
+        "optimization": stage.optimization.model_dump(mode="json"),
+        "seed": config.seed,
+        "precision": StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker),
+    }

@@ -1,0 +1,145 @@
+"""Train what the strategies need, each stage once, and keep track."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sftkey_dist.cluster import connected
+from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.console import console
+from sftkey_dist.files import write_json_atomically
+from sftkey_dist.monitor import follow_stage, read_journal
+from sftkey_dist.pipeline.prepare import Preparation
+from sftkey_dist.pipeline.records import record_training
+from sftkey_dist.pipeline.stages import PlannedStage, plan_stages, stage_job
+from sftkey_dist.sampler import count_steps
+from sftkey_dist.strategy import Strategy
+from sftkey_dist.tracking import Tracker, make_tracker
+from sftkey_dist.training.launch import run_stage
+
+
+def training_is_finished(config: RunConfig, preparation: Preparation) -> bool:
+    """Whether no stage is left to train."""
+    return all(planned.is_finished for plan in plan_stages(config, preparation).values() for planned in plan)
+
+
+def train(config: RunConfig, preparation: Preparation) -> None:
+    """Train every stage that is not finished; record which stages each strategy uses.
+
+    Raises:
+        TrainingError: a stage stopped. Its checkpoints stay, and the same command goes on from them.
+    """
+    tracker = make_tracker(config.tracking, preparation.run.path, preparation.run.tracking)
+    for strategy in preparation.strategies:
+        plan = plan_stages(config, preparation)[strategy.name]
+        parent = start_strategy_run(config, preparation, strategy, tracker)
+        for number, planned in enumerate(plan, start=1):
+            title = f"{strategy.name} stage {number}/{len(plan)} ({planned.stage.name})"
+            _ensure_trained(config, preparation, strategy, planned, title, tracker, parent)
+        record_training(preparation.run, strategy.name, dataset_name(config), plan, parent)
+
+
+def start_strategy_run(config: RunConfig, preparation: Preparation, strategy: Strategy, tracker: Tracker) -> str | None:
+    """The MLflow parent run of a strategy, started or continued."""
+    run_id = tracker.start_run(
+        f"strategy/{strategy.name}",
+        strategy.name,
+        None,
+        {
+            "sftkey.strategy": strategy.name,
+            "sftkey.form": strategy.form.value,
+            "sftkey.run": preparation.run.path.name,
+        },
+    )
+    tracker.log_params(run_id, config.model_dump(mode="json"))
+    return run_id
+
+
+def dataset_name(config: RunConfig) -> str:
+    """What the test set is called in tables."""
+    return f"{config.data.test.adapter}/{config.data.test.split}"
+
+
+def _ensure_trained(
+    config: RunConfig,
+    preparation: Preparation,
+    strategy: Strategy,
+    planned: PlannedStage,
+    title: str,
+    tracker: Tracker,
+    parent: str | None,
+) -> None:
+    if planned.is_finished:
+        reason = f"shared with {planned.shared_with}" if planned.shared_with else "finished earlier"
+        console.print(f"{title}: {reason}, not trained again")
+        _track_reuse(planned, tracker, parent)
+        return
+    run_id = tracker.start_run(
+        f"stage/{planned.digest}",
+        f"stage {planned.stage.name}",
+        parent,
+        {"sftkey.stage": planned.stage.name, "sftkey.strategy": strategy.name},
+    )
+    tracker.log_params(run_id, planned.inputs)
+    job = stage_job(config, preparation, strategy, planned)
+    num_steps = _num_steps(preparation, strategy, planned)
+    started = time.perf_counter()
+    with (
+        _marked_failed_on_error(tracker, run_id),
+        follow_stage(planned.directory, title, num_steps, tracker, run_id),
+        connected(config.cluster),
+    ):
+        run_stage(job, config.cluster)
+    _write_summary(config, planned, time.perf_counter() - started)
+    tracker.log_artifact(run_id, planned.directory.summary)
+    tracker.end_run(run_id)
+
+
+@contextmanager
+def _marked_failed_on_error(tracker: Tracker, run_id: str | None) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        tracker.end_run(run_id, failed=True)
+        raise
+
+
+def _track_reuse(planned: PlannedStage, tracker: Tracker, parent: str | None) -> None:
+    """Under a strategy that shares a stage, a child run points to where its metrics are."""
+    if planned.shared_with is None:
+        return
+    run_id = tracker.start_run(
+        f"shared/{parent}/{planned.digest}",
+        f"stage {planned.stage.name} (shared with {planned.shared_with})",
+        parent,
+        {"sftkey.stage": planned.stage.name, "sftkey.shared_with": planned.shared_with},
+    )
+    tracker.end_run(run_id)
+
+
+def _num_steps(preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> int:
+    optimization = planned.stage.optimization
+    return count_steps(
+        preparation.stores[strategy.form].report.kept,
+        optimization.global_batch_size,
+        optimization.num_epochs,
+        optimization.max_steps,
+    )
+
+
+def _write_summary(config: RunConfig, planned: PlannedStage, wall_seconds: float) -> None:
+    metrics, timings = read_journal(planned.directory.metrics), read_journal(planned.directory.timings)
+    write_json_atomically(
+        planned.directory.summary,
+        {
+            "digest": planned.digest,
+            "inputs": planned.inputs,
+            "steps": len(metrics),
+            "tokens": sum(record["tokens"] for record in metrics),
+            "loss_tokens": sum(record["loss_tokens"] for record in metrics),
+            "train_seconds": sum(record["seconds"] for record in timings),
+            "wall_seconds": wall_seconds,
+            "world_size": config.cluster.num_workers,
+            "final_segments": metrics[-1]["segments"] if metrics else {},
+        },
+    )

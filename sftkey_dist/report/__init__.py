@@ -1,0 +1,1 @@
+"""Comparison of strategies, from the files of finished runs alone."""

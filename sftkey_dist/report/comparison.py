@@ -1,0 +1,139 @@
+"""One row a strategy: what it scored, with intervals, and what its stages cost."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.errors import DataError
+from sftkey_dist.files import write_json_atomically, write_text_atomically
+from sftkey_dist.report.plots import plot_answer_nll, plot_score_by_alpha
+from sftkey_dist.run_dir import RunDir, StageDir
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage took; ``shared_with`` names the strategy in whose row its cost is counted."""
+
+    name: str
+    path: str
+    steps: int
+    train_seconds: float
+    tokens: int
+    loss_tokens: int
+    world_size: int
+    shared_with: str | None
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One strategy of one run."""
+
+    run: str
+    strategy: str
+    dataset: str
+    n: int
+    accuracy: float
+    format: float
+    score: float
+    alpha: float
+    unjudged: int
+    truncated: int
+    accuracy_interval: Interval
+    format_interval: Interval
+    score_interval: Interval
+    violations: dict[str, int]
+    stages: tuple[StageCost, ...]
+    mlflow_run_id: str | None
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds of training behind this strategy's model, shared stages included."""
+        return sum(stage.train_seconds for stage in self.stages)
+
+
+def read_rows(run_dir: Path) -> list[ComparisonRow]:
+    """The rows of a finished run.
+
+    Raises:
+        DataError: there is no such run, or a strategy has not been evaluated yet.
+    """
+    run = RunDir(run_dir)
+    if not run.strategies.is_file():
+        raise DataError(f"{run_dir}: no trained strategies there; run `sftkey run` with this run_dir first")
+    strategies = json.loads(run.strategies.read_text(encoding="utf-8"))
+    return [_row(run, name, entry) for name, entry in strategies.items()]
+
+
+def write_comparison(rows: Sequence[ComparisonRow], json_file: Path) -> list[Path]:
+    """Write the comparison as JSON, Markdown and plots beside each other; returns the files."""
+    folder, stem = json_file.parent, json_file.stem
+    write_json_atomically(json_file, {"rows": [asdict(row) for row in rows]})
+    markdown = folder / f"{stem}.md"
+    write_text_atomically(markdown, to_markdown(rows))
+    curves = {row.strategy: [StageDir(folder / stage.path) for stage in row.stages] for row in rows}
+    return [
+        json_file,
+        markdown,
+        plot_answer_nll(curves, folder / f"{stem}_answer_nll.svg"),
+        plot_score_by_alpha(
+            {row.strategy: (row.accuracy, row.format) for row in rows},
+            rows[0].alpha,
+            folder / f"{stem}_alpha.svg",
+        ),
+    ]
+
+
+def to_markdown(rows: Sequence[ComparisonRow]) -> str:
+    """The comparison as a Markdown table."""
+    lines = [
+        "| strategy | n | accuracy | format | score | unjudged | train s | loss tokens |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        loss_tokens = sum(stage.loss_tokens for stage in row.stages)
+        lines.append(
+            f"| {row.strategy} | {row.n} | {with_interval(row.accuracy, row.accuracy_interval)} "
+            f"| {with_interval(row.format, row.format_interval)} | {with_interval(row.score, row.score_interval)} "
+            f"| {row.unjudged} | {row.train_seconds:.0f} | {loss_tokens:,} |"
+        )
+    alpha = rows[0].alpha
+    lines += ["", f"score = {alpha:g} · accuracy + {1 - alpha:g} · format; brackets are 95 % intervals.", ""]
+    return "\n".join(lines)
+
+
+def with_interval(value: float, interval: Interval) -> str:
+    """``0.812 [0.75, 0.86]``."""
+    return f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def _row(run: RunDir, name: str, entry: dict[str, Any]) -> ComparisonRow:
+    scores_file = run.path / (entry["evaluation"] or "-") / "scores.json"
+    if not scores_file.is_file():
+        raise DataError(f"{run.path}: strategy {name} has not been evaluated; run `sftkey evaluate` with its config")
+    scores = json.loads(scores_file.read_text(encoding="utf-8"))
+    shared = ("n", "accuracy", "format", "score", "alpha", "unjudged", "truncated", "violations")
+    return ComparisonRow(
+        run=run.path.name,
+        strategy=name,
+        dataset=entry["dataset"],
+        **{key: scores[key] for key in shared},
+        accuracy_interval=tuple(scores["accuracy_interval"]),
+        format_interval=tuple(scores["format_interval"]),
+        score_interval=tuple(scores["score_interval"]),
+        stages=tuple(_stage_cost(run, stage) for stage in entry["stages"]),
+        mlflow_run_id=entry["mlflow_run_id"],
+    )
+
+
+def _stage_cost(run: RunDir, stage: dict[str, Any]) -> StageCost:
+    summary = json.loads(StageDir(run.path / stage["path"]).summary.read_text(encoding="utf-8"))
+    return StageCost(
+        name=stage["name"],
+        path=stage["path"],
+        shared_with=stage["shared_with"],
+        **{key: summary[key] for key in ("steps", "train_seconds", "tokens", "loss_tokens", "world_size")},
+    )

@@ -1,0 +1,52 @@
+"""Tables for the terminal."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from sftkey_dist.data.report import DataReport
+from sftkey_dist.report.comparison import ComparisonRow, with_interval
+
+
+def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
+    """One line a strategy; the best score is marked."""
+    several_runs = len({row.run for row in rows}) > 1
+    table = Table(title=f"{rows[0].dataset}, score = {rows[0].alpha:g} acc + {1 - rows[0].alpha:g} fmt, 95 % intervals")
+    for heading in (["run"] if several_runs else []) + ["strategy", "accuracy", "format", "score"]:
+        table.add_column(heading)
+    for heading in ("n", "unjudged", "cut off", "train s", "loss tokens"):
+        table.add_column(heading, justify="right")
+    best = max(row.score for row in rows)
+    for row in rows:
+        score = with_interval(row.score, row.score_interval)
+        table.add_row(
+            *([row.run] if several_runs else []),
+            row.strategy,
+            with_interval(row.accuracy, row.accuracy_interval),
+            with_interval(row.format, row.format_interval),
+            f"[bold green]{score}[/]" if row.score == best else score,
+            str(row.n),
+            str(row.unjudged),
+            str(row.truncated),
+            f"{row.train_seconds:.0f}",
+            f"{sum(stage.loss_tokens for stage in row.stages):,}",
+        )
+    return table
+
+
+def data_table(report: DataReport) -> Table:
+    """Rows kept and dropped, and tokens per segment."""
+    table = Table(
+        title=f"{report.name}: {report.kept:,} of {report.rows:,} rows kept, {report.total_tokens:,} tokens, "
+        f"key tokens {report.key_share_of_response:.1%} of the response",
+        caption="\n".join(
+            f"dropped {dropped.count:,}: {dropped.reason}, e.g. {dropped.examples[0]}" for dropped in report.dropped
+        )
+        or "no row dropped",
+    )
+    table.add_column("segment")
+    for heading in ("mean", "min", "median", "p90", "p99", "max"):
+        table.add_column(heading, justify="right")
+    for length in report.lengths:
+        table.add_row(length.segment, f"{length.mean:.1f}", *(f"{value:,}" for value in length.quantiles.values()))
+    return table

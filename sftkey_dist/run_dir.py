@@ -1,0 +1,79 @@
+"""Every path a run writes, one property each."""
+
+from pathlib import Path
+
+
+class StageDir:
+    """The folder of one stage."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object an optimizer step; the same bytes whenever the same stage is run."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def timings(self) -> Path:
+        """Wall-clock figures of each step."""
+        return self.path / "timings.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The stage's result, a Hugging Face model folder."""
+        return self.path / "model"
+
+    @property
+    def summary(self) -> Path:
+        """What the stage was and cost; written last, so it marks the stage as finished."""
+        return self.path / "stage.json"
+
+    @property
+    def ray_storage(self) -> str:
+        """Name, below the stage's folder, of what Ray Train writes: checkpoints and its snapshot."""
+        return "ray"
+
+
+class RunDir:
+    """The folder of a whole run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.json"
+
+    @property
+    def data_report(self) -> Path:
+        """Rows kept, dropped by reason, lengths per segment."""
+        return self.path / "data_report.json"
+
+    def base_model(self, digest: str) -> Path:
+        """The embedded model, where one is made."""
+        return self.path / f"base_model-{digest[:12]}"
+
+    @property
+    def tracking(self) -> Path:
+        """MLflow run ids, so that a resumed run continues them."""
+        return self.path / "tracking.json"
+
+    @property
+    def strategies(self) -> Path:
+        """Which stages each strategy used."""
+        return self.path / "strategies.json"
+
+    def stage(self, label: str, digest: str) -> StageDir:
+        """A stage's folder, named by what it is and by the digest of all it depends on."""
+        return StageDir(self.path / "stages" / f"{label}-{digest[:12]}")
+
+    def evaluation(self, strategy: str, digest: str) -> Path:
+        """Folder of one evaluation of a strategy, named also by the digest of all it depends on."""
+        return self.path / "evaluation" / f"{strategy}-{digest[:12]}"
+
+    @property
+    def comparison(self) -> Path:
+        """The comparison's JSON file; .md and plots lie beside it."""
+        return self.path / "comparison.json"

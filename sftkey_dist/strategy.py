@@ -1,0 +1,115 @@
+"""Strategies are lists of stages; a stage is a loss weight per segment plus its optimisation.
+
+=============  ==========  ===========================================================
+strategy       form        stages
+=============  ==========  ===========================================================
+``sft``        untagged    full
+``sft-tag``    tagged      full
+``key-tag``    tagged      key, from the base model
+``sftkey-tag`` tagged      full (the same stage as sft-tag's), then key from its weights
+=============  ==========  ===========================================================
+
+(arXiv:2512.21017, section 3; presets differ from strategies of your own in nothing but having a name here.)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sftkey_dist.config.schema import (
+    KeyStageConfig,
+    OptimizationConfig,
+    OptimizationOverrides,
+    RunConfig,
+    StrategyConfig,
+)
+from sftkey_dist.contract import END_OF_TURN, PROMPT, Form, ResponseContract
+from sftkey_dist.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage; ``weights[i]`` is the loss weight of a token with segment id i."""
+
+    name: str
+    weights: tuple[float, ...]
+    optimization: OptimizationConfig
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A named list of stages over one form of the response."""
+
+    name: str
+    form: Form
+    stages: tuple[Stage, ...]
+
+
+def resolve_strategies(config: RunConfig) -> tuple[Strategy, ...]:
+    """The strategies of a run with every weight and setting spelled out.
+
+    Raises:
+        ConfigError: a stage names a segment the contract does not have, or trains nothing.
+    """
+    return tuple(
+        _own(strategy, config) if isinstance(strategy, StrategyConfig) else _preset(strategy, config)
+        for strategy in config.strategies
+    )
+
+
+def _preset(name: str, config: RunConfig) -> Strategy:
+    full = Stage("full", _full_weights(config.contract), config.optimization)
+    key_weights = _key_weights(config.contract, config.key_stage)
+    key = Stage("key", key_weights, config.optimization)
+    continued_key = Stage("key", key_weights, config.key_stage.optimization.applied_to(config.optimization))
+    form = Form.UNTAGGED if name == "sft" else Form.TAGGED
+    stages = {
+        "sft": (full,),
+        "sft-tag": (full,),
+        "key-tag": (key,),
+        "sftkey-tag": (full, continued_key),
+    }[name]
+    return Strategy(name, form, stages)
+
+
+def _own(strategy: StrategyConfig, config: RunConfig) -> Strategy:
+    stages = tuple(
+        _stage(f"strategies.{strategy.name}.{stage.name}", stage.name, stage.weights, stage.optimization, config)
+        for stage in strategy.stages
+    )
+    return Strategy(strategy.name, strategy.form, stages)
+
+
+def _stage(
+    where: str, name: str, weights: Mapping[str, float], overrides: OptimizationOverrides, config: RunConfig
+) -> Stage:
+    return Stage(name, weights_by_id(weights, config.contract, where), overrides.applied_to(config.optimization))
+
+
+def _full_weights(contract: ResponseContract) -> tuple[float, ...]:
+    """Everything but the prompt: the loss of SFT and of stage 1."""
+    return tuple(0.0 if name == PROMPT else 1.0 for name in contract.segment_names)
+
+
+def _key_weights(contract: ResponseContract, key_stage: KeyStageConfig) -> tuple[float, ...]:
+    """The key segments' text, and what `key_stage` adds to it."""
+    trained = {segment.name for segment in contract.key_segments}
+    if key_stage.tags:
+        trained |= {f"{segment.name}.{end}" for segment in contract.key_segments for end in ("open", "close")}
+    if key_stage.end_of_turn:
+        trained.add(END_OF_TURN)
+    return tuple(float(name in trained) for name in contract.segment_names)
+
+
+def weights_by_id(weights: Mapping[str, float], contract: ResponseContract, where: str) -> tuple[float, ...]:
+    """Spell out weights by name as weights by segment id; ``tags`` stands for all tags, names win over it.
+
+    Raises:
+        ConfigError: an unknown name, a negative weight, or no positive one.
+    """
+    allowed = {*contract.segment_names, "tags"} - {PROMPT}
+    unknown = sorted(set(weights) - allowed)
+    if unknown:
+        raise ConfigError(f"{where}: unknown segment {unknown[0]!r} in weights; known: {', '.join(sorted(allowed))}")
+    if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
+        raise ConfigError(f"{where}: weights must not be negative and at least one must be positive, got {weights}")
+    return tuple(weights.get(name, weights.get("tags", 0.0) if "." in name else 0.0) for name in contract.segment_names)

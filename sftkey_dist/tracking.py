@@ -1,0 +1,198 @@
+"""MLflow behind a small interface; the only place that knows it. Called by the driver alone.
+
+One parent run a strategy; below it a child a stage and one for the evaluation. Metrics come from the run
+directory's journals, which stay the truth: a run that continues logs only the steps its MLflow run lacks.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from sftkey_dist.config.schema import TrackingConfig
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.files import write_json_atomically
+
+_MAX_PARAM_CHARACTERS = 500
+_MAX_BATCH = 900  # MLflow takes 1,000 metrics and 100 params a call
+
+
+class Tracker(Protocol):
+    """What the pipeline tells whoever keeps track."""
+
+    def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> str | None:
+        """Start the run known as ``key``, or continue it; returns its id."""
+        ...
+
+    def log_params(self, run_id: str | None, params: Mapping[str, Any]) -> None:
+        """Nested values are flattened with dots."""
+        ...
+
+    def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> None:
+        """Metrics with their ``step``; nested values are flattened with slashes."""
+        ...
+
+    def log_summary(self, run_id: str | None, metrics: Mapping[str, float]) -> None:
+        """Metrics without a step."""
+        ...
+
+    def log_artifact(self, run_id: str | None, path: Path) -> None:
+        """A file."""
+        ...
+
+    def steps_logged(self, run_id: str | None) -> int:
+        """Steps that the run already has."""
+        ...
+
+    def end_run(self, run_id: str | None, *, failed: bool = False) -> None:
+        """Mark the run finished or failed."""
+        ...
+
+
+class NullTracker:
+    """Keeps no track: the run directory alone holds the metrics."""
+
+    def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> None:
+        """See Tracker."""
+
+    def log_params(self, run_id: str | None, params: Mapping[str, Any]) -> None:
+        """See Tracker."""
+
+    def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> None:
+        """See Tracker."""
+
+    def log_summary(self, run_id: str | None, metrics: Mapping[str, float]) -> None:
+        """See Tracker."""
+
+    def log_artifact(self, run_id: str | None, path: Path) -> None:
+        """See Tracker."""
+
+    def steps_logged(self, run_id: str | None) -> int:
+        """See Tracker."""
+        return 0
+
+    def end_run(self, run_id: str | None, *, failed: bool = False) -> None:
+        """See Tracker."""
+
+
+class MlflowTracker:
+    """Logs to an MLflow server or store; remembers run ids in a file, so that a rerun continues its runs."""
+
+    def __init__(self, uri: str, experiment: str, artifacts: Path, run_ids: Path) -> None:
+        """
+        Raises:
+            ConfigError: the tracking server does not answer.
+        """
+        # By default a dead server blocks every call for minutes (7 retries with 120 s timeouts).
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        self._run_ids_file = run_ids
+        self._run_ids: dict[str, str] = json.loads(run_ids.read_text()) if run_ids.exists() else {}
+        try:
+            self._client = MlflowClient(tracking_uri=uri)
+            found = self._client.get_experiment_by_name(experiment)
+            self._experiment_id = (
+                found.experiment_id
+                if found
+                else self._client.create_experiment(
+                    experiment, artifact_location=artifacts.as_uri() if uri.startswith("sqlite") else None
+                )
+            )
+        except Exception as error:  # whatever the store's driver or the network raises
+            raise ConfigError(
+                f"tracking.uri: the MLflow store cannot be used ({' '.join(str(error).split())[:200]}); start the "
+                f"server, correct the URI, or set tracking.enabled=false"
+            ) from error
+
+    def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> str:
+        """See Tracker."""
+        known = self._run_ids.get(key)
+        if known is not None and self._exists(known):
+            self._client.update_run(known, status="RUNNING")
+            return known
+        all_tags = dict(tags) | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
+        run_id = str(self._client.create_run(self._experiment_id, run_name=name, tags=all_tags).info.run_id)
+        self._run_ids[key] = run_id
+        write_json_atomically(self._run_ids_file, self._run_ids)
+        return run_id
+
+    def log_params(self, run_id: str | None, params: Mapping[str, Any]) -> None:
+        """See Tracker. Params of a run never change; those it has are left alone."""
+        known = self._client.get_run(_required(run_id)).data.params
+        new = [
+            Param(key, str(value)[:_MAX_PARAM_CHARACTERS])
+            for key, value in _flattened(params, ".").items()
+            if key not in known
+        ]
+        for start in range(0, len(new), 100):
+            self._client.log_batch(_required(run_id), params=new[start : start + 100])
+
+    def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> None:
+        """See Tracker."""
+        metrics = [
+            Metric(key, float(value), 0, int(record["step"]))
+            for record in records
+            for key, value in _flattened(record, "/").items()
+            if key != "step"
+        ]
+        for start in range(0, len(metrics), _MAX_BATCH):
+            self._client.log_batch(_required(run_id), metrics=metrics[start : start + _MAX_BATCH])
+
+    def log_summary(self, run_id: str | None, metrics: Mapping[str, float]) -> None:
+        """See Tracker."""
+        self.log_steps(run_id, [{"step": 0, **metrics}])
+
+    def log_artifact(self, run_id: str | None, path: Path) -> None:
+        """See Tracker."""
+        self._client.log_artifact(_required(run_id), str(path))
+
+    def steps_logged(self, run_id: str | None) -> int:
+        """See Tracker."""
+        history = self._client.get_metric_history(_required(run_id), "loss")
+        return 1 + max((metric.step for metric in history), default=-1)
+
+    def end_run(self, run_id: str | None, *, failed: bool = False) -> None:
+        """See Tracker."""
+        self._client.set_terminated(_required(run_id), status="FAILED" if failed else "FINISHED")
+
+    def _exists(self, run_id: str) -> bool:
+        runs = self._client.search_runs([self._experiment_id], f"attributes.run_id = '{run_id}'", max_results=1)
+        return bool(runs)
+
+
+def make_tracker(config: TrackingConfig, run_dir: Path, run_ids: Path) -> Tracker:
+    """The tracker a configuration asks for."""
+    if not config.enabled:
+        return NullTracker()
+    return MlflowTracker(
+        tracking_uri(config, run_dir),
+        config.experiment or run_dir.name,
+        run_dir.parent / "mlartifacts",
+        run_ids,
+    )
+
+
+def tracking_uri(config: TrackingConfig, run_dir: Path) -> str:
+    """``tracking.uri``, else the environment's, else SQLite beside the run directory."""
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run_dir.parent / 'mlflow.db'}"
+
+
+def _required(run_id: str | None) -> str:
+    if run_id is None:
+        raise AssertionError("MlflowTracker.start_run returns an id for every run")
+    return run_id
+
+
+def _flattened(values: Mapping[str, Any], separator: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}{separator}{inner}": item for inner, item in _flattened(value, separator).items()}
+        else:
+            flat[key] = value
+    return flat

@@ -1,0 +1,86 @@
+"""Examples to one packed row with restarting positions; segment ids to targets and weights.
+
+Shapes: T tokens in the row, K kept positions (those whose next token is a target), S segments.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PROMPT_ID = 0
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """A micro-batch.
+
+    Attributes:
+        input_ids: int64 [1, T].
+        position_ids: int64 [1, T], restarting at 0 with every example.
+        example_lengths: tokens of each example, in order; they sum to T.
+        kept_positions: int64 [K], positions whose logits are needed; K >= 1 always.
+        targets: int64 [K], the token after each kept position.
+        target_segments: int64 [K], segment ids of the targets.
+        target_weights: float32 [K], loss weights of the targets.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    example_lengths: tuple[int, ...]
+    kept_positions: Tensor
+    targets: Tensor
+    target_segments: Tensor
+    target_weights: Tensor
+
+    def to(self, device: torch.device) -> "PackedRow":
+        """The row on a device."""
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return PackedRow(example_lengths=self.example_lengths, **tensors)
+
+
+def pack(
+    examples: Sequence[tuple[np.ndarray, np.ndarray]], segment_weights: Sequence[float], observe_all: bool
+) -> PackedRow:
+    """Concatenate ``(input_ids[L], segment_ids[L])`` pairs into a row.
+
+    Args:
+        examples: may be empty: the row is then a dummy of one token that carries no loss, so that a rank without
+            examples takes part in every collective.
+        segment_weights: loss weight of each segment id.
+        observe_all: keep every response position, to measure segments that carry no loss; gradients are the same.
+    """
+    if not examples:
+        return _dummy_row()
+    weights = np.asarray(segment_weights, dtype=np.float32)
+    input_ids = np.concatenate([ids for ids, _ in examples])
+    segments = np.concatenate([segment_ids for _, segment_ids in examples])
+    lengths = tuple(len(ids) for ids, _ in examples)
+    is_target = segments != PROMPT_ID if observe_all else weights[segments] > 0
+    # The first token of an example would be predicted from the example before it. It belongs to the prompt, which
+    # is never a target; encoding and planning both see to that.
+    targets = np.flatnonzero(is_target)
+    return PackedRow(
+        input_ids=torch.from_numpy(input_ids)[None],
+        position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
+        example_lengths=lengths,
+        kept_positions=torch.from_numpy(targets - 1),
+        targets=torch.from_numpy(input_ids[targets]),
+        target_segments=torch.from_numpy(segments[targets]),
+        target_weights=torch.from_numpy(weights[segments[targets]]),
+    )
+
+
+def _dummy_row() -> PackedRow:
+    zero = torch.zeros(1, dtype=torch.int64)
+    return PackedRow(
+        input_ids=zero[None],
+        position_ids=zero[None],
+        example_lengths=(1,),
+        kept_positions=zero,
+        targets=zero,
+        target_segments=torch.full((1,), PROMPT_ID, dtype=torch.int64),
+        target_weights=torch.zeros(1),
+    )

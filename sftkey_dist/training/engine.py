@@ -1,0 +1,279 @@
+"""ZeRO-3 behind five verbs: forward, backward, step, read state, write state. The only place that knows DeepSpeed.
+
+Scaling (deepspeed 0.19, runtime/zero/stage3.py): gradients are averaged over ranks in the reduce-scatter, and
+``backward`` would divide by the accumulation steps unless ``scale_wrt_gas=False``. Our loss is a sum over all
+ranks and micro-batches divided by the plan's denominator W, so each micro-batch passes ``sum · world_size / W``:
+the average over ranks takes ``world_size`` out again. Accumulation ends where we say, because micro-batches per
+step vary.
+"""
+
+import gc
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import deepspeed
+import deepspeed.ops
+import torch
+import torch.distributed as dist
+import transformers
+from torch import Tensor
+from transformers.integrations import HfDeepSpeedConfig
+
+from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.errors import ModelError
+from sftkey_dist.training.attention import PACKED_SDPA, register_packed_attention
+from sftkey_dist.training.collate import PackedRow
+
+MASTER = "master"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class SliceReader(Protocol):
+    """What ``ZeroEngine.load_local_state`` reads from."""
+
+    def __call__(self, name: str, key: str, offset: int, size: int) -> Tensor:
+        """float32 [size]: elements offset..offset+size of a flat parameter's state, padded with zeros."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a model is loaded and optimised."""
+
+    optimization: OptimizationConfig
+    precision: Literal["float32", "bfloat16"]
+    attention: Literal["packed_sdpa", "sdpa", "flash_attention_2"]
+    gradient_checkpointing: bool
+    trust_remote_code: bool
+
+
+def join_process_group() -> None:
+    """Let DeepSpeed adopt the process group that the launcher made."""
+    if not torch.cuda.is_available():
+        # The shared-memory op would be compiled at first use: over a minute, and a failure without a compiler.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
+
+
+class ZeroEngine:
+    """A causal language model sharded over all ranks; every method is called on all ranks together."""
+
+    def __init__(self, model_dir: Path, settings: EngineSettings) -> None:
+        """Load the folder's weights straight into partitions.
+
+        Raises:
+            ModelError: the folder's weights cannot be loaded.
+        """
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+        self._attention = settings.attention
+        config = deepspeed_config(settings)
+        # While this object lives, from_pretrained partitions parameters as it creates them; were it collected,
+        # every rank would silently hold the whole model.
+        self._partitioned_loading = HfDeepSpeedConfig(config)
+        model = _load(model_dir, settings)
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        optimizer = torch.optim.AdamW(
+            _parameter_groups(model, settings.optimization.weight_decay),
+            lr=settings.optimization.learning_rate,
+            betas=settings.optimization.betas,
+            eps=settings.optimization.epsilon,
+        )
+        self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+        self._engine.train()
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank computes."""
+        return torch.device(self._engine.device)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return int(self._engine.module.config.hidden_size)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the output projection."""
+        return int(self._engine.module.config.vocab_size)
+
+    def forward(self, row: PackedRow) -> Tensor:
+        """Logits [K, V] at the kept positions of a packed row.
+
+        The one place that calls the model: without ``use_cache=False`` and with any mask, examples of a row would
+        see each other.
+        """
+        output = self._engine(
+            input_ids=row.input_ids,
+            position_ids=row.position_ids,
+            attention_mask=None,
+            use_cache=False,
+            logits_to_keep=row.kept_positions,
+            **self._boundaries(row),
+        )
+        logits: Tensor = output.logits[0]
+        return logits
+
+    def backward(self, loss: Tensor, *, ends_step: bool) -> None:
+        """Accumulate gradients; ``loss`` is already scaled by world size over the step's denominator."""
+        self._engine.set_gradient_accumulation_boundary(ends_step)
+        self._engine.backward(loss, scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> float:
+        """Clip, update, and return the global gradient norm before clipping (NaN when it was not finite).
+
+        DeepSpeed skips the update on all ranks when a gradient is not finite.
+        """
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+        if not self._engine.was_step_applied():
+            return float("nan")
+        return float(self._engine.get_global_grad_norm())
+
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """The sum over ranks of a tensor."""
+        reduced = values.to(self.device)
+        dist.all_reduce(reduced)
+        return reduced.cpu()
+
+    def gather_to_all(self, value: str) -> list[str]:
+        """The values of all ranks, in rank order."""
+        values = [""] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        dist.barrier()
+
+    def local_state(self) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
+        """This rank's slice of the state: parameter name, its full number of elements, float32 slices by key.
+
+        Slices of all ranks, joined in rank order, are the flat parameter followed by padding.
+        """
+        for parameter in self._trainable():
+            slices = {MASTER: deepspeed.utils.safe_get_local_fp32_param(parameter)}
+            for key in MOMENTS:
+                slices[key] = deepspeed.utils.safe_get_local_optimizer_state(parameter, key)
+            yield self._names[id(parameter)], int(parameter.ds_numel), slices
+
+    def load_local_state(self, slices_of: SliceReader, optimizer_steps: int) -> None:
+        """Set this rank's slice of the state to what the reader returns for it.
+
+        Args:
+            slices_of: called with (parameter name, key, offset, number of elements); elements past the end of the
+                parameter are padding.
+            optimizer_steps: updates that the moments have seen, for AdamW's bias correction.
+        """
+        optimizer = self._engine.optimizer
+        optimizer.checkpoint_event_prologue()
+        self._create_moments(optimizer_steps)
+        for parameter in self._trainable():
+            name, size = self._names[id(parameter)], parameter.ds_tensor.numel()
+            offset = size * self.rank
+            master = slices_of(name, MASTER, offset, size)
+            deepspeed.utils.safe_set_local_fp32_param(parameter, master)
+            parameter.ds_tensor.data.copy_(master)
+            for key in MOMENTS:
+                deepspeed.utils.safe_set_local_optimizer_state(parameter, slices_of(name, key, offset, size), key)
+        optimizer.checkpoint_event_epilogue()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the model as a Hugging Face folder, from rank 0; parameters are gathered one at a time."""
+        module = self._engine.module
+        weights: dict[str, Tensor] = {}
+        for name, parameter in module.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter]):
+                if self.rank == 0:
+                    weights[name] = parameter.data.detach().cpu().clone()
+        if self.rank == 0:
+            persistent = set(module.state_dict().keys())
+            weights |= {name: value.cpu() for name, value in module.named_buffers() if name in persistent}
+            module.save_pretrained(folder, state_dict=weights)
+        self.barrier()
+
+    def close(self) -> None:
+        """Free the model; the process group stays."""
+        self._engine.destroy()
+        del self._engine, self._partitioned_loading
+        gc.collect()
+
+    def _boundaries(self, row: PackedRow) -> dict[str, Any]:
+        if self._attention == "packed_sdpa":
+            return {"example_lengths": row.example_lengths}
+        if self._attention == "flash_attention_2":
+            # Without these FlashAttention derives them from position ids and waits for the device in every layer.
+            ends = torch.tensor((0, *row.example_lengths)).cumsum(0).to(torch.int32).to(self.device)
+            longest = max(row.example_lengths)
+            return {
+                "cu_seq_lens_q": ends,
+                "cu_seq_lens_k": ends,
+                "max_length_q": longest,
+                "max_length_k": longest,
+            }
+        return {}
+
+    def _trainable(self) -> list[Any]:
+        return [parameter for parameter in self._engine.module.parameters() if parameter.requires_grad]
+
+    def _create_moments(self, optimizer_steps: int) -> None:
+        """AdamW makes its state at the first update; a resumed stage needs it before."""
+        state = self._engine.optimizer.optimizer.state
+        for flat in self._engine.optimizer.fp32_partitioned_groups_flat:
+            state[flat] = {"step": torch.tensor(float(optimizer_steps), dtype=torch.float32)}
+            state[flat] |= {key: torch.zeros_like(flat) for key in MOMENTS}
+
+
+def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
+    """The DeepSpeed configuration: ZeRO stage 3, float32 accumulation and reduction in every precision."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": settings.optimization.max_grad_norm,
+        "zero_optimization": {"stage": 3},
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": settings.precision == "bfloat16"},
+        # Accumulating 64 micro-batches in bfloat16 is off by 8e-3; in float32 by 6e-9.
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
+        "steps_per_print": 10**9,
+    }
+
+
+def _load(model_dir: Path, settings: EngineSettings) -> Any:
+    register_packed_attention()
+    attention = PACKED_SDPA if settings.attention == "packed_sdpa" else settings.attention
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            model_dir,
+            dtype=getattr(torch, settings.precision),
+            attn_implementation=attention,
+            trust_remote_code=settings.trust_remote_code,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"{model_dir}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
+    if not all(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        raise AssertionError("the model was loaded whole on every rank instead of partitioned")
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+def _parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; norms and biases do not. Partitioned parameters keep their shape in ``ds_shape``."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if len(p.ds_shape) >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if len(p.ds_shape) < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def limit_threads(num_threads: int) -> None:
+    """Compute threads of this rank; a changed number changes the order of float sums."""
+    torch.set_num_threads(num_threads)
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)

@@ -1,0 +1,38 @@
+"""What a worker is told: one stage, as plain values that travel to any machine."""
+
+from pathlib import Path
+from typing import Literal
+
+from sftkey_dist.config.schema import OptimizationConfig, Section, TrainingConfig
+
+
+class StageJob(Section):
+    """One stage of training."""
+
+    model_dir: Path
+    """Folder of the model to start from."""
+    store_dir: Path
+    """Encoded store to train on."""
+    stage_dir: Path
+    """Folder for everything the stage writes."""
+    weights: tuple[float, ...]
+    """Loss weight of each segment id."""
+    seed: int
+    """Seed of the data order and of dropout."""
+    optimization: OptimizationConfig
+    """Optimisation of the stage."""
+    training: TrainingConfig
+    """How stages run."""
+    attention: Literal["packed_sdpa", "sdpa", "flash_attention_2"]
+    """See `model.attention`."""
+    trust_remote_code: bool
+    """See `model.trust_remote_code`."""
+    precision: Literal["float32", "bfloat16"]
+    """Compute precision, resolved."""
+
+    @classmethod
+    def resolve_precision(cls, training: TrainingConfig, gpus_per_worker: int) -> Literal["float32", "bfloat16"]:
+        """`auto` is bfloat16 on accelerators; on CPUs without matrix units float32 is faster."""
+        if training.precision != "auto":
+            return training.precision
+        return "bfloat16" if gpus_per_worker else "float32"

@@ -1,0 +1,94 @@
+"""Run a stage on a cluster through Ray Train's TorchTrainer."""
+
+import os
+from typing import Any
+
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    WorkerGroupError,
+)
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.errors import TrainingError
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.worker import train_worker
+
+_DRIVER_ENVIRONMENT = {
+    # A report commits when the controller polls next: 2 s by default, which each checkpoint would wait for.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+_CHECKPOINTS_KEPT = 2
+
+
+def run_stage(job: StageJob, cluster: ClusterConfig) -> None:
+    """Train a stage; a rerun with the same stage folder goes on from the last committed checkpoint.
+
+    Raises:
+        TrainingError: a worker failed more often than ``training.max_failures`` allows.
+    """
+    for name, value in _DRIVER_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(job.training.collective_timeout_seconds))
+    try:
+        _trainer(job, cluster).fit()
+    except TrainingFailedError as error:
+        raise TrainingError(_explain(job, error)) from error
+
+
+def _trainer(job: StageJob, cluster: ClusterConfig) -> TorchTrainer:
+    on_gpu = cluster.gpus_per_worker > 0
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job.model_dump(mode="json"), "num_threads": cluster.cpus_per_worker},
+        scaling_config=ScalingConfig(
+            num_workers=cluster.num_workers,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if on_gpu else {}),
+        ),
+        torch_config=TorchConfig(
+            backend="nccl" if on_gpu else "gloo", timeout_s=job.training.collective_timeout_seconds
+        ),
+        run_config=RunConfig(
+            name=StageDir(job.stage_dir).ray_storage,
+            storage_path=str(job.stage_dir),
+            failure_config=FailureConfig(max_failures=job.training.max_failures, controller_failure_limit=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=_CHECKPOINTS_KEPT),
+            worker_runtime_env={"env_vars": _worker_environment(cluster)},
+        ),
+    )
+
+
+def _worker_environment(cluster: ClusterConfig) -> dict[str, str]:
+    environment = {
+        "OMP_NUM_THREADS": str(cluster.cpus_per_worker),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    if cluster.gpus_per_worker == 0:
+        environment["DS_ACCELERATOR"] = "cpu"
+    if cluster.network_interface:
+        environment["GLOO_SOCKET_IFNAME"] = cluster.network_interface
+        environment["NCCL_SOCKET_IFNAME"] = cluster.network_interface
+    return environment
+
+
+def _explain(job: StageJob, error: TrainingFailedError) -> str:
+    """One line for the failure that came first, and where the rest is."""
+    cause: Any = error
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        rank, failure = min(error.worker_failures.items())
+        cause = f"rank {rank}: {_last_line(failure)}"
+    return f"stage {job.stage_dir.name} stopped: {cause}"
+
+
+def _last_line(error: Exception) -> str:
+    """A remote error's text ends with the error itself, after its traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

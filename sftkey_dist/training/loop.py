@@ -1,0 +1,225 @@
+"""The training loop of one stage, the same on every rank; knows neither Ray nor DeepSpeed."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.errors import TrainingError
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.sampler import CostModel, StepPlan, StepPlanner
+from sftkey_dist.training.checkpoint import load_checkpoint, write_checkpoint
+from sftkey_dist.training.collate import PROMPT_ID, PackedRow, pack
+from sftkey_dist.training.engine import EngineSettings, ZeroEngine
+from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.loss import CORRECT, COUNT, NLL, loss_sums
+from sftkey_dist.training.schedule import learning_rate
+
+
+class Checkpoints(Protocol):
+    """Where checkpoints go and come from."""
+
+    def latest(self) -> AbstractContextManager[Path | None]:
+        """The newest checkpoint of this stage as a local folder, or None."""
+        ...
+
+    def save(self, steps_done: int, write: Callable[[Path], None]) -> None:
+        """Call ``write`` with a folder and keep what it wrote; returns when the checkpoint is committed."""
+        ...
+
+
+def train_stage(job: StageJob, checkpoints: Checkpoints) -> None:
+    """Train one stage from its model folder, or from its last checkpoint, and export the resulting model."""
+    transformers.set_seed(job.seed)
+    store = EncodedStore(job.store_dir)
+    engine = ZeroEngine(job.model_dir, _engine_settings(job))
+    planner = _planner(job, store, engine)
+    assert_packing_isolates(engine)
+    first_step = _restore(engine, planner, checkpoints)
+    journal = _Journal(StageDir(job.stage_dir), first_step) if engine.rank == 0 else None
+    for step in range(first_step, planner.num_steps):
+        started = time.perf_counter()
+        plan = planner.plan(step)
+        record = run_step(engine, store, plan, job, learning_rate(step, planner.num_steps, job.optimization))
+        if journal is not None:
+            journal.append(record, _timing(plan, time.perf_counter() - started))
+        if (step + 1) % job.training.checkpoint_every_steps == 0 and step + 1 < planner.num_steps:
+            _checkpoint(engine, checkpoints, plan)
+    _export(engine, job)
+    engine.close()
+
+
+def run_step(
+    engine: ZeroEngine, store: EncodedStore, plan: StepPlan, job: StageJob, step_learning_rate: float
+) -> dict[str, Any]:
+    """One optimizer step; returns its metrics, equal on all ranks.
+
+    Raises:
+        TrainingError: loss or gradients are not finite (no rank has updated then), or ranks disagree on the plan.
+    """
+    observe_all = plan.step % job.training.segment_metrics_every_steps == 0
+    totals = torch.zeros(len(store.segment_names), 3, dtype=torch.float64)
+    weighted_nll = torch.zeros(1, dtype=torch.float64)
+    rows = list(_rows(store, plan, job, engine.rank, observe_all))
+    for index, row in enumerate(rows):
+        row = row.to(engine.device)
+        sums = loss_sums(engine.forward(row), row, len(store.segment_names))
+        engine.backward(sums.weighted_nll * (engine.world_size / plan.loss_weight), ends_step=index == len(rows) - 1)
+        totals += sums.by_segment.cpu()
+        weighted_nll += sums.weighted_nll.detach().double().cpu()
+    weighted_nll, totals = _reduce(engine, plan, weighted_nll, totals)
+    loss = float(weighted_nll) / plan.loss_weight
+    _require_finite(loss, "loss", plan, store)
+    grad_norm = engine.step(step_learning_rate)
+    _require_finite(grad_norm, "gradient norm", plan, store)
+    return {
+        "step": plan.step,
+        "epoch": plan.epoch,
+        "loss": loss,
+        "learning_rate": step_learning_rate,
+        "grad_norm": grad_norm,
+        "tokens": sum(plan.segment_counts),
+        "loss_tokens": sum(n for n, weight in zip(plan.segment_counts, job.weights, strict=True) if weight > 0),
+        "balance": {name: round(value, 4) for name, value in vars(plan.balance).items()},
+        "segments": _segment_metrics(store.segment_names, totals),
+    }
+
+
+def assert_packing_isolates(engine: ZeroEngine) -> None:
+    """Change the first example of a packed row: the second's logits must not move.
+
+    Models differ in how they build masks; a leak would train quietly on other examples' text.
+
+    Raises:
+        TrainingError: they moved.
+    """
+    first, second = np.arange(1, 9) % engine.vocab_size, np.arange(11, 19) % engine.vocab_size
+    segments = np.array([0] + [1] * 7)
+
+    def second_logits(first_ids: np.ndarray) -> Tensor:
+        row = pack([(first_ids, segments), (second, segments)], (0.0, 1.0), observe_all=False)
+        with torch.no_grad():
+            return engine.forward(row.to(engine.device))[len(segments) - 1 :]
+
+    change = (second_logits(first) - second_logits(first[::-1].copy())).abs().max()
+    if float(change) > 1e-5:
+        raise TrainingError(
+            f"examples of a packed row see each other in this model (logits moved by {float(change):.2g}); "
+            f"use model.attention=sdpa, and if that leaks too, the model cannot be trained packed"
+        )
+
+
+def _rows(store: EncodedStore, plan: StepPlan, job: StageJob, rank: int, observe_all: bool) -> Iterator[PackedRow]:
+    for content in plan.micro_batches[rank]:
+        yield pack([store.example(index) for index in content], job.weights, observe_all)
+
+
+def _reduce(engine: ZeroEngine, plan: StepPlan, weighted_nll: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum metrics over ranks in one collective; the plan's digest rides along to catch ranks that disagree."""
+    digest = torch.tensor([plan.digest], dtype=torch.float64)
+    reduced = engine.all_reduce_sum(torch.cat([weighted_nll, digest, totals.flatten()]))
+    if float(reduced[1]) != plan.digest * engine.world_size:
+        raise TrainingError(f"ranks planned step {plan.step} differently; are code and data the same on all nodes?")
+    return reduced[:1], reduced[2:].view_as(totals)
+
+
+def _segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, dict[str, float]]:
+    """nll in nats per token, token accuracy and token count of every segment that was observed."""
+    return {
+        name: {
+            "nll": float(totals[i, NLL] / totals[i, COUNT]),
+            "token_accuracy": float(totals[i, CORRECT] / totals[i, COUNT]),
+            "tokens": int(totals[i, COUNT]),
+        }
+        for i, name in enumerate(names)
+        if i != PROMPT_ID and totals[i, COUNT] > 0
+    }
+
+
+def _require_finite(value: float, what: str, plan: StepPlan, store: EncodedStore) -> None:
+    if np.isfinite(value):
+        return
+    ids = ", ".join(store.example_ids(plan.example_indices[:8]))
+    raise TrainingError(
+        f"{what} of step {plan.step} is {value}; no weight was updated. Lower optimization.learning_rate, or look at "
+        f"the step's {len(plan.example_indices)} examples, the first of which are {ids}"
+    )
+
+
+def _engine_settings(job: StageJob) -> EngineSettings:
+    return EngineSettings(
+        optimization=job.optimization,
+        precision=job.precision,
+        attention=job.attention,
+        gradient_checkpointing=job.training.gradient_checkpointing,
+        trust_remote_code=job.trust_remote_code,
+    )
+
+
+def _planner(job: StageJob, store: EncodedStore, engine: ZeroEngine) -> StepPlanner:
+    return StepPlanner(
+        np.asarray(store.segment_counts),
+        job.weights,
+        seed=job.seed,
+        global_batch_size=job.optimization.global_batch_size,
+        num_epochs=job.optimization.num_epochs,
+        max_steps=job.optimization.max_steps,
+        data_ranks=engine.world_size,
+        micro_batch_tokens=job.training.micro_batch_tokens,
+        cost=CostModel.for_width(engine.hidden_size),
+    )
+
+
+def _restore(engine: ZeroEngine, planner: StepPlanner, checkpoints: Checkpoints) -> int:
+    """The step to go on with."""
+    with checkpoints.latest() as folder:
+        return 0 if folder is None else load_checkpoint(engine, folder).steps_done
+
+
+def _checkpoint(engine: ZeroEngine, checkpoints: Checkpoints, plan: StepPlan) -> None:
+    steps_done = plan.step + 1
+    checkpoints.save(steps_done, lambda folder: write_checkpoint(engine, folder, steps_done, plan.digest))
+
+
+def _export(engine: ZeroEngine, job: StageJob) -> None:
+    folder = StageDir(job.stage_dir).model
+    engine.save_pretrained(folder)
+    if engine.rank == 0:
+        transformers.AutoTokenizer.from_pretrained(
+            job.model_dir, trust_remote_code=job.trust_remote_code
+        ).save_pretrained(folder)
+    engine.barrier()
+
+
+def _timing(plan: StepPlan, seconds: float) -> dict[str, float]:
+    return {"step": plan.step, "seconds": seconds, "tokens_per_second": sum(plan.segment_counts) / seconds}
+
+
+class _Journal:
+    """Appends a stage's records; on resume, drops those of steps that will be run again."""
+
+    def __init__(self, stage_dir: StageDir, first_step: int) -> None:
+        stage_dir.path.mkdir(parents=True, exist_ok=True)
+        self._paths = (stage_dir.metrics, stage_dir.timings)
+        for path in self._paths:
+            _keep_records_before(path, first_step)
+
+    def append(self, *records: dict[str, Any]) -> None:
+        for path, record in zip(self._paths, records, strict=True):
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def _keep_records_before(path: Path, first_step: int) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    # A line without its end was being written when the process died; its step was not checkpointed.
+    whole = [line for line in lines if line.endswith("\n")]
+    path.write_text("".join(line for line in whole if json.loads(line)["step"] < first_step), encoding="utf-8")
