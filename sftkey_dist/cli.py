@@ -1,4 +1,8 @@
-"""The command line: one thin command a verb."""
+"""The command line: one thin command a verb.
+
+Commands import what they run when they run: `--help` and a mistyped key must not wait ten seconds for torch, Ray,
+DeepSpeed and MLflow.
+"""
 
 import json
 import os
@@ -7,22 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
-from sftkey_dist import pipeline
 from sftkey_dist.config import RunConfig, load_config
 from sftkey_dist.console import console, errors
-from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import ConfigError, TrainingError, UserError
-from sftkey_dist.models.load import load_tokenizer
-from sftkey_dist.report.comparison import ComparisonRow
-from sftkey_dist.report.segments import colour_segments, mark_trained
-from sftkey_dist.report.tables import comparison_table, data_table
-from sftkey_dist.tracking import tracking_uri
+
+if TYPE_CHECKING:
+    from sftkey_dist.report.comparison import ComparisonRow
 
 _USER_ERROR, _TRAINING_STOPPED = 2, 1
 
@@ -77,6 +77,9 @@ def run(configuration: Configuration) -> None:
     on from its last checkpoint.
     """
     config = _load(configuration)
+    from sftkey_dist import pipeline
+    from sftkey_dist.tracking import tracking_uri
+
     rows, files = pipeline.run(config)
     _show_comparison(rows, files)
     if config.tracking.enabled:
@@ -87,7 +90,11 @@ def run(configuration: Configuration) -> None:
 @app.command()
 def prepare(configuration: Configuration) -> None:
     """Encode the data and print the data report: rows kept, dropped by reason, lengths per segment."""
-    preparation = pipeline.prepare(_load(configuration))
+    config = _load(configuration)
+    from sftkey_dist.pipeline.prepare import prepare as prepare_run
+    from sftkey_dist.report.tables import data_table
+
+    preparation = prepare_run(config)
     for report in preparation.reports:
         console.print(data_table(report))
     console.print(f"report: {preparation.run.data_report}", soft_wrap=True)
@@ -100,7 +107,12 @@ def show(
 ) -> None:
     """Print a few encoded examples, segments in colour, and which tokens each stage trains."""
     config = _load(configuration)
-    preparation = pipeline.prepare(config)
+    from sftkey_dist.data.store import EncodedStore
+    from sftkey_dist.models.load import load_tokenizer
+    from sftkey_dist.pipeline.prepare import prepare as prepare_run
+    from sftkey_dist.report.segments import colour_segments, mark_trained
+
+    preparation = prepare_run(config)
     tokenizer = load_tokenizer(preparation.model_dir, config.model.trust_remote_code)
     for strategy in preparation.strategies:
         store = EncodedStore(preparation.stores[strategy.form].path)
@@ -116,6 +128,8 @@ def show(
 def train(configuration: Configuration) -> None:
     """Train every stage that the strategies need; finished ones are kept."""
     config = _load(configuration)
+    from sftkey_dist import pipeline
+
     preparation = pipeline.prepare(config)
     pipeline.train(config, preparation)
     console.print(f"models: {preparation.run.path / 'stages'}", soft_wrap=True)
@@ -125,6 +139,8 @@ def train(configuration: Configuration) -> None:
 def evaluate(configuration: Configuration) -> None:
     """Generate and score the test set with the trained strategies; go on where an earlier evaluation stopped."""
     config = _load(configuration)
+    from sftkey_dist import pipeline
+
     pipeline.evaluate(config, pipeline.prepare(config))
     rows, files = pipeline.compare([config.run_dir])
     _show_comparison(rows, files)
@@ -138,7 +154,9 @@ def compare(
     ] = None,
 ) -> None:
     """Compare the strategies of finished runs: table, comparison.json, Markdown and plots."""
-    rows, files = pipeline.compare(run_dirs, out)
+    from sftkey_dist.pipeline.compare import compare as compare_runs
+
+    rows, files = compare_runs(run_dirs, out)
     _show_comparison(rows, files)
 
 
@@ -157,7 +175,9 @@ def _load(configuration: list[str]) -> RunConfig:
     return load_config(files, overrides)
 
 
-def _show_comparison(rows: list[ComparisonRow], files: list[Path]) -> None:
+def _show_comparison(rows: list["ComparisonRow"], files: list[Path]) -> None:
+    from sftkey_dist.report.tables import comparison_table
+
     console.print(comparison_table(rows))
     for file in files:
         console.print(f"written: {_relative(file)}", soft_wrap=True)

@@ -1,6 +1,7 @@
 """Examples in colour: which token lies in which segment, and which tokens each stage trains."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,4 +44,4 @@ def _style(segment: int) -> str:
 def _runs(values: np.ndarray) -> list[tuple[int, int]]:
     """Start and end of each run of equal values."""
     edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))

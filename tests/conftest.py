@@ -1,0 +1,59 @@
+"""Fixtures shared by all tests: a tiny tokenizer and model made on the spot, so that nothing is downloaded."""
+
+from pathlib import Path
+
+import pytest
+
+from sftkey_dist.config.schema import EmbeddedModelConfig, RunConfig, SourceConfig
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.example import Example
+from sftkey_dist.data.memos import generate_memos
+from sftkey_dist.models.embedded import make_embedded_model
+from sftkey_dist.models.load import load_tokenizer
+
+TINY_MODEL = EmbeddedModelConfig(
+    vocab_size=400, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, num_kv_heads=1
+)
+
+
+@pytest.fixture(scope="session")
+def memos() -> list[Example]:
+    return list(generate_memos("train", 60, seed=0))
+
+
+@pytest.fixture(scope="session")
+def contract() -> ResponseContract:
+    return ResponseContract()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, memos: list[Example], contract: ResponseContract) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    texts = ["".join(p.text for p in contract.render(memo.values, form)) for memo in memos for form in Form]
+    make_embedded_model(folder, TINY_MODEL, texts, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_model: Path):
+    return load_tokenizer(tiny_model)
+
+
+@pytest.fixture
+def run_config(tmp_path: Path, tiny_model: Path) -> RunConfig:
+    """A run that a test can afford; every path is below the test's own folder."""
+    return RunConfig.model_validate(
+        {
+            "run_dir": tmp_path / "runs" / "tiny",
+            "model": {"path": str(tiny_model)},
+            "data": {
+                "train": SourceConfig(adapter="decision_memos", limit=48),
+                "test": SourceConfig(adapter="decision_memos", split="test", limit=6),
+                "max_length_tokens": 512,
+                "store_dir": tmp_path / "runs" / "store",
+            },
+            "optimization": {"global_batch_size": 8, "num_epochs": 4, "learning_rate": 3e-3, "warmup_ratio": 0.1},
+            "training": {"micro_batch_tokens": 1024},
+            "evaluation": {"max_new_tokens": 8},
+        }
+    )

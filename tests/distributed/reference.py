@@ -1,0 +1,72 @@
+"""A stage in plain PyTorch: one process, one example a forward pass, full logits, textbook AdamW.
+
+Written from the method alone (METHOD of arXiv:2512.21017 and the definition of AdamW); shares no code with the
+trainer but the plan's list of examples per step.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+Encoded = tuple[np.ndarray, np.ndarray]
+
+
+def train_reference(
+    model_dir: Path,
+    steps: Sequence[Sequence[Encoded]],
+    weights: Sequence[float],
+    learning_rate: float,
+    warmup_steps: int,
+    min_ratio: float = 0.1,
+    max_grad_norm: float = 1.0,
+    betas: tuple[float, float] = (0.9, 0.95),
+    epsilon: float = 1e-8,
+) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
+    """Loss and gradient norm of every step, and the final weights."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    parameters = dict(model.named_parameters())
+    first = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    second = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    losses, norms = [], []
+    for step, examples in enumerate(steps):
+        loss = _step_loss(model, examples, weights)
+        gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+        norm = math.sqrt(sum(float(g.double().pow(2).sum()) for g in gradients.values()))
+        clip = min(1.0, max_grad_norm / (norm + 1e-6))
+        rate = _rate(step, len(steps), learning_rate, warmup_steps, min_ratio)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                gradient = gradients[name] * clip
+                first[name].mul_(betas[0]).add_(gradient, alpha=1 - betas[0])
+                second[name].mul_(betas[1]).add_(gradient * gradient, alpha=1 - betas[1])
+                m = first[name] / (1 - betas[0] ** (step + 1))
+                v = second[name] / (1 - betas[1] ** (step + 1))
+                parameter -= rate * m / (v.sqrt() + epsilon)
+        losses.append(loss.item())
+        norms.append(norm)
+    return losses, norms, {name: p.detach().clone() for name, p in parameters.items()}
+
+
+def _step_loss(model, examples: Sequence[Encoded], weights: Sequence[float]) -> torch.Tensor:
+    numerator, denominator = torch.zeros(()), 0.0
+    for input_ids, segment_ids in examples:
+        logits = model(input_ids=torch.tensor(input_ids)[None]).logits[0]
+        log_probabilities = torch.log_softmax(logits, dim=-1)
+        for position in range(1, len(input_ids)):
+            weight = weights[segment_ids[position]]
+            if weight:
+                numerator = numerator - weight * log_probabilities[position - 1, input_ids[position]]
+                denominator += weight
+    return numerator / denominator
+
+
+def _rate(step: int, num_steps: int, peak: float, warmup_steps: int, min_ratio: float) -> float:
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / (num_steps - 1 - warmup_steps)
+    return peak * (min_ratio + (1 - min_ratio) * (1 + math.cos(math.pi * progress)) / 2)

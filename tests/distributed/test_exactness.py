@@ -1,0 +1,163 @@
+"""The trainer against a plain-PyTorch reference, and against itself on other ranks, budgets and interruptions."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sftkey_dist.config.schema import OptimizationConfig, TrainingConfig
+from sftkey_dist.contract import Form
+from sftkey_dist.data.prepare import SourceData, prepare_store
+from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.sampler.order import shuffled_indices
+from sftkey_dist.training.job import StageJob
+from tests.distributed.harness import run_ranks, train
+from tests.distributed.reference import train_reference
+
+NUM_STEPS, BATCH, WARMUP_RATIO, RATE = 20, 8, 0.1, 3e-3
+FULL = (0.0, *[1.0] * 7)
+KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, memos, tokenizer, contract, tiny_model) -> EncodedStore:
+    from sftkey_dist.config.schema import DataConfig, PromptConfig, SourceConfig
+
+    source = SourceConfig(adapter="decision_memos", limit=60)
+    data = DataConfig(train=source, test=source, store_dir=tmp_path_factory.mktemp("store"), max_length_tokens=512)
+    prepared = prepare_store(
+        SourceData("train", tuple(memos), ()), Form.TAGGED, contract, PromptConfig(), data, tokenizer
+    )
+    return EncodedStore(prepared.path)
+
+
+@pytest.fixture
+def make_job(store, tiny_model, tmp_path):
+    def make(name: str, model_dir: Path = tiny_model, weights=FULL, **training) -> StageJob:
+        return StageJob(
+            model_dir=model_dir,
+            store_dir=store.path,
+            stage_dir=tmp_path / name,
+            weights=weights,
+            seed=5,
+            optimization=OptimizationConfig(
+                global_batch_size=BATCH, num_epochs=9, max_steps=NUM_STEPS, learning_rate=RATE, warmup_ratio=WARMUP_RATIO
+            ),
+            training=TrainingConfig(**{"micro_batch_tokens": 700, "checkpoint_every_steps": 7} | training),
+            attention="packed_sdpa",
+            trust_remote_code=False,
+            precision="float32",
+        )
+
+    return make
+
+
+def run(job: StageJob, world_size: int, **options) -> None:
+    run_ranks(world_size, train, job, job.stage_dir / "checkpoints", *options.values())
+
+
+def metrics(job: StageJob) -> list[dict]:
+    return [json.loads(line) for line in (job.stage_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights_of(model_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(model_dir / "model.safetensors")
+
+
+def reference(store: EncodedStore, model_dir: Path, weights):
+    """Members of each step: consecutive runs of the epoch's shuffle, the last one of an epoch shorter."""
+    members: list[list[int]] = []
+    for epoch in range(9):
+        order = shuffled_indices(len(store), 5, epoch).tolist()
+        members += [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+    steps = [[store.example(index) for index in step] for step in members[:NUM_STEPS]]
+    return train_reference(model_dir, steps, weights, RATE, warmup_steps=2)
+
+
+def assert_same_training(job: StageJob, losses, norms, final, loss_tolerance=1e-4, weight_tolerance=1e-3):
+    records = metrics(job)
+    assert [record["loss"] for record in records] == pytest.approx(losses, rel=loss_tolerance)
+    assert [record["grad_norm"] for record in records] == pytest.approx(norms, rel=1e-3)
+    trained = weights_of(job.stage_dir / "model")
+    largest = max(float((trained[name] - final[name]).abs().max()) for name in trained)
+    assert largest < weight_tolerance, f"weights differ by {largest}"
+
+
+def test_both_stages_equal_the_reference_on_one_and_two_ranks(store, make_job, tiny_model):
+    stage_1 = reference(store, tiny_model, FULL)
+    jobs = {world_size: make_job(f"full-{world_size}") for world_size in (1, 2)}
+    for world_size, job in jobs.items():
+        run(job, world_size)
+        assert_same_training(job, *stage_1)
+    assert stage_1[0][-1] < 0.7 * stage_1[0][0], "nothing was learned, so equality would show little"
+    assert any(norm > 1 for norm in stage_1[1]), "clipping was never needed, so it was not compared"
+
+    hand_off = jobs[2].stage_dir / "model"
+    stage_2 = reference(store, hand_off, KEY)
+    for world_size in (1, 2):
+        job = make_job(f"key-{world_size}", hand_off, KEY)
+        run(job, world_size)
+        assert_same_training(job, *stage_2)
+
+
+def test_token_budget_attention_checkpointing_and_observation_change_nothing(make_job):
+    plain = make_job("plain", weights=KEY)
+    run(plain, 2)
+    losses, norms = ([record[key] for record in metrics(plain)] for key in ("loss", "grad_norm"))
+    final = weights_of(plain.stage_dir / "model")
+    variants = {
+        "large-rows": {"micro_batch_tokens": 4096},
+        "observed": {"segment_metrics_every_steps": 1},
+        "recomputed": {"gradient_checkpointing": True},
+    }
+    for name, changes in variants.items():
+        job = make_job(name, weights=KEY, **changes)
+        run(job, 2)
+        assert_same_training(job, losses, norms, final, loss_tolerance=1e-5, weight_tolerance=1e-4)
+    masked = make_job("dense-mask", weights=KEY).model_copy(update={"attention": "sdpa"})
+    run(masked, 2)
+    assert_same_training(masked, losses, norms, final, loss_tolerance=1e-5, weight_tolerance=1e-4)
+
+
+def test_segments_a_key_stage_does_not_train_are_measured_now_and_then(make_job):
+    job = make_job("watched", weights=KEY, segment_metrics_every_steps=5)
+    run(job, 2)
+    observed = [record["step"] for record in metrics(job) if "reasoning" in record["segments"]]
+    assert observed == [0, 5, 10, 15]
+    assert all(record["segments"]["answer"]["tokens"] == record["loss_tokens"] for record in metrics(job))
+
+
+def test_resumed_stage_is_the_uninterrupted_one_byte_for_byte_and_on_other_ranks_to_float_error(make_job):
+    whole = make_job("whole")
+    run(whole, 2)
+    for world_size_after in (2, 1):
+        broken = make_job(f"broken-{world_size_after}")
+        run(broken, 2, stop_after_steps=7)
+        assert not (broken.stage_dir / "model").exists()
+        run(broken, world_size_after)
+        assert len(metrics(broken)) == NUM_STEPS
+        if world_size_after == 2:
+            assert (broken.stage_dir / "metrics.jsonl").read_bytes() == (whole.stage_dir / "metrics.jsonl").read_bytes()
+            weights_file = Path("model", "model.safetensors")
+            assert (broken.stage_dir / weights_file).read_bytes() == (whole.stage_dir / weights_file).read_bytes()
+        else:
+            expected = metrics(whole)
+            assert_same_training(
+                broken,
+                [record["loss"] for record in expected],
+                [record["grad_norm"] for record in expected],
+                weights_of(whole.stage_dir / "model"),
+                loss_tolerance=1e-5,
+                weight_tolerance=1e-4,
+            )
+
+
+def test_mean_of_micro_batch_means_would_differ(store):
+    """The control: on this data the naive normalisation is another number, so the tests above can fail."""
+    counts = [[int(store.segment_counts[i, 3]) for i in half] for half in (range(4), range(4, 8))]
+    nll = [[float(i + 1) * n for i, n in enumerate(half)] for half in counts]
+    means = [sum(values) / sum(half) for values, half in zip(nll, counts, strict=True)]
+    whole = sum(map(sum, nll)) / sum(map(sum, counts))
+    assert sum(means) / 2 != pytest.approx(whole, rel=1e-4)

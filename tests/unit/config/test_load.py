@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+
+from sftkey_dist.config import load_config
+from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
+MINIMAL = """
+run_dir: runs/x
+model: {path: ./model}
+data:
+  train: {adapter: gsm8k, path: train.jsonl}
+  test: {adapter: gsm8k, path: test.jsonl}
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    file = tmp_path / "minimal.yaml"
+    file.write_text(MINIMAL)
+    return file
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_shipped_configuration_loads(file):
+    assert load_config([file]).run_dir
+
+
+def test_later_files_and_overrides_win(minimal, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("seed: 3\noptimization: {learning_rate: 1e-4, num_epochs: 2}\n")
+    config = load_config([minimal, overlay], ["optimization.learning_rate=3e-5", "data.train.limit=7"])
+    assert config.seed == 3
+    assert config.optimization.num_epochs == 2
+    assert config.optimization.learning_rate == 3e-5
+    assert config.data.train.limit == 7
+    assert config.data.train.path == "train.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimization.learning_rat=1", "optimization.learning_rat: unknown key"),
+        ("optimization.learning_rate=fast", "optimization.learning_rate"),
+        ("data.max_length_tokens=9000", "training.micro_batch_tokens=4096"),
+        ("strategies=[sft,sft]", "named once each"),
+        ("model.embedded={}", "exactly one of model.path and model.embedded"),
+        ("prompt.plain=hello", "must contain {prompt} exactly once"),
+        ("model.attention=flash_attention_2", "cluster.gpus_per_worker=1"),
+        ("no_equals_sign", "section.key=value"),
+        ("data.train.adapter=decision_memos", "generates its rows"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_key(minimal, override, message):
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2\n", "'a' appears twice (line 2)"),
+        ("a: &x [1]\nb: *x\n", "aliases are not allowed (line 2)"),
+        ("a: !!python/object/apply:os.system [echo]\n", "not valid YAML"),
+        ("a: [1\n", "not valid YAML"),
+        ("- 1\n", "expected keys and values"),
+    ],
+)
+def test_hostile_yaml_is_refused(tmp_path, text, message):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config([file])
+    assert str(file) in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load_config([tmp_path / "nowhere.yaml"])
+
+
+def test_every_key_has_a_meaning():
+    undocumented = []
+
+    def visit(section, prefix):
+        for name, field in section.model_fields.items():
+            if not field.description:
+                undocumented.append(f"{prefix}{name}")
+            if hasattr(field.annotation, "model_fields"):
+                visit(field.annotation, f"{prefix}{name}.")
+
+    visit(RunConfig, "")
+    assert undocumented == []

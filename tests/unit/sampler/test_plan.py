@@ -1,0 +1,157 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sftkey_dist.sampler import CostModel, StepPlanner
+from sftkey_dist.sampler.balance import balance_step
+from sftkey_dist.sampler.order import shuffled_indices
+
+COST = CostModel.for_width(64)
+WEIGHTS = (0.0, 1.0, 2.0)
+
+
+def random_counts(num_examples, seed=0, longest=60):
+    stream = np.random.default_rng(seed)
+    return np.stack(
+        [stream.integers(1, longest, num_examples), stream.integers(0, longest, num_examples), stream.integers(1, 4, num_examples)],
+        axis=1,
+    ).astype(np.int32)
+
+
+def planner(counts, **changes):
+    settings = {
+        "seed": 1,
+        "global_batch_size": 16,
+        "num_epochs": 2,
+        "max_steps": None,
+        "data_ranks": 3,
+        "micro_batch_tokens": 200,
+        "cost": COST,
+    } | changes
+    return StepPlanner(counts, WEIGHTS, **settings)
+
+
+@given(
+    num_examples=st.integers(1, 70),
+    batch=st.integers(1, 40),
+    ranks=st.integers(1, 9),
+    budget=st.integers(125, 600),
+    seed=st.integers(0, 2**31),
+)
+@settings(deadline=None)
+def test_every_example_once_an_epoch_in_equal_micro_batches_within_budget(num_examples, batch, ranks, budget, seed):
+    counts = random_counts(num_examples, seed)
+    plan = planner(counts, seed=seed, global_batch_size=batch, data_ranks=ranks, micro_batch_tokens=budget)
+    lengths = counts.sum(axis=1)
+    seen = [[], []]
+    for step in range(plan.num_steps):
+        planned = plan.plan(step)
+        assert len(planned.micro_batches) == ranks
+        assert len({len(rank) for rank in planned.micro_batches}) == 1
+        assert all(lengths[list(content)].sum() <= budget for rank in planned.micro_batches for content in rank)
+        members = planned.example_indices
+        assert planned.loss_weight == pytest.approx((counts[members] @ np.array(WEIGHTS)).sum())
+        assert planned.segment_counts == tuple(counts[members].sum(axis=0))
+        seen[planned.epoch] += members
+    assert sorted(seen[0]) == sorted(seen[1]) == list(range(num_examples))
+
+
+def test_members_of_a_step_do_not_depend_on_ranks_or_budget():
+    counts = random_counts(100)
+    one, many = planner(counts, data_ranks=1, micro_batch_tokens=120), planner(counts, data_ranks=7)
+    for step in range(one.num_steps):
+        assert one.plan(step).example_indices == many.plan(step).example_indices
+        assert one.plan(step).loss_weight == many.plan(step).loss_weight
+
+
+def test_epochs_and_seeds_are_shuffled_differently():
+    orders = [tuple(shuffled_indices(50, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    assert len(set(orders)) == 4
+    assert all(sorted(order) == list(range(50)) for order in orders)
+
+
+def test_order_is_pinned_across_machines_and_versions():
+    assert shuffled_indices(12, seed=7, epoch=2).tolist() == [5, 10, 11, 9, 8, 3, 6, 4, 1, 0, 7, 2]
+
+
+def test_shuffle_is_uniform_enough():
+    """Mean position of each example over many epochs stays within 5 standard errors of the middle."""
+    positions = np.array([np.argsort(shuffled_indices(40, 0, epoch)) for epoch in range(500)])
+    standard_error = np.sqrt((40**2 - 1) / 12 / 500)
+    assert np.abs(positions.mean(axis=0) - 19.5).max() < 5 * standard_error
+
+
+def test_plan_is_the_same_in_another_process():
+    script = (
+        "import numpy as np; from sftkey_dist.sampler import *\n"
+        "c = np.arange(1, 181, dtype=np.int32).reshape(60, 3) % 37 + 1\n"
+        "p = StepPlanner(c, (0.0, 1.0, 2.0), seed=1, global_batch_size=16, num_epochs=2, max_steps=None,"
+        " data_ranks=3, micro_batch_tokens=200, cost=CostModel.for_width(64))\n"
+        "print([p.plan(s).digest for s in range(p.num_steps)])"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+
+
+def test_sampler_needs_neither_torch_nor_ray():
+    script = "import sys, sftkey_dist.sampler; print({'torch', 'ray', 'deepspeed'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_balances_compute_and_loss_better_than_the_order_they_come_in():
+    stream = np.random.default_rng(0)
+    ranks, per_rank, planned, in_order = 8, 8, [], []
+    for _ in range(50):
+        lengths, weights = stream.integers(80, 300, ranks * per_rank), stream.geometric(0.4, ranks * per_rank)
+        laid = balance_step(lengths, COST(lengths), weights, ranks, 4096)
+        rows = [[i for content in rank for i in content] for rank in laid]
+        naive = np.arange(ranks * per_rank).reshape(ranks, per_rank)
+        for result, assignment in ((planned, rows), (in_order, naive)):
+            tokens = [lengths[list(row)].sum() for row in assignment]
+            result.append(max(tokens) / np.mean(tokens))
+    assert np.mean(planned) < 1.03 < np.mean(in_order)
+
+
+def test_loss_tokens_are_dealt_level_when_costs_are_equal():
+    lengths, weights = np.full(16, 100), np.array([8, 8, 1, 1] * 4)
+    laid = balance_step(lengths, COST(lengths), weights, 4, 100)
+    assert [sum(weights[i] for content in rank for i in content) for rank in laid] == [18, 18, 18, 18]
+
+
+def test_fewer_examples_than_ranks_leaves_dummies():
+    lengths = np.array([10, 20])
+    laid = balance_step(lengths, COST(lengths), np.ones(2), 4, 100)
+    assert sorted(len(content) for rank in laid for content in rank) == [0, 0, 1, 1]
+
+
+def test_max_steps_cuts_the_stage():
+    assert planner(random_counts(100), max_steps=5).num_steps == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c[:0], "no examples"),
+        (lambda c: np.where(np.arange(3) == 0, 0, c), "prompt token"),
+        (lambda c: c * 100, "over the budget"),
+        (lambda c: np.where(np.arange(3) == 0, c, 0), "no token with a positive loss weight"),
+    ],
+)
+def test_hostile_inputs_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        planner(change(random_counts(30)))

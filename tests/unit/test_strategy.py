@@ -1,0 +1,66 @@
+import pytest
+
+from sftkey_dist.config.schema import KeyStageConfig, OptimizationOverrides, StrategyConfig
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.strategy import resolve_strategies, weights_by_id
+
+NAMES = ResponseContract().segment_names
+
+
+def trained(weights):
+    return {name for name, weight in zip(NAMES, weights, strict=True) if weight > 0}
+
+
+def test_presets_are_the_papers_four(run_config):
+    strategies = {s.name: s for s in resolve_strategies(run_config)}
+    assert list(strategies) == ["sft", "sft-tag", "key-tag", "sftkey-tag"]
+    assert strategies["sft"].form is Form.UNTAGGED
+    assert all(strategies[name].form is Form.TAGGED for name in ("sft-tag", "key-tag", "sftkey-tag"))
+    everything_but_the_prompt = set(NAMES) - {"prompt"}
+    assert trained(strategies["sft-tag"].stages[0].weights) == everything_but_the_prompt
+    assert trained(strategies["key-tag"].stages[0].weights) == {"answer"}
+    assert strategies["sftkey-tag"].stages[0] == strategies["sft-tag"].stages[0]
+    assert trained(strategies["sftkey-tag"].stages[1].weights) == {"answer"}
+
+
+def test_only_a_continuing_key_stage_takes_the_overrides(run_config):
+    overrides = OptimizationOverrides(learning_rate=1e-5, max_steps=3)
+    config = run_config.model_copy(update={"key_stage": KeyStageConfig(optimization=overrides)})
+    strategies = {s.name: s for s in resolve_strategies(config)}
+    assert strategies["key-tag"].stages[0].optimization == config.optimization
+    continued = strategies["sftkey-tag"].stages[1].optimization
+    assert (continued.learning_rate, continued.max_steps) == (1e-5, 3)
+    assert continued.global_batch_size == config.optimization.global_batch_size
+
+
+def test_key_stage_can_train_tags_and_the_end_of_turn(run_config):
+    config = run_config.model_copy(update={"key_stage": KeyStageConfig(tags=True, end_of_turn=True)})
+    key = resolve_strategies(config)[2].stages[0]
+    assert trained(key.weights) == {"answer.open", "answer", "answer.close", "end_of_turn"}
+
+
+def test_weighted_sft_is_one_more_list_of_stages(run_config):
+    own = StrategyConfig.model_validate(
+        {
+            "name": "weighted",
+            "stages": [{"name": "all", "weights": {"reasoning": 0.1, "answer": 1.0, "tags": 0.5, "answer.close": 2}}],
+        }
+    )
+    (strategy,) = resolve_strategies(run_config.model_copy(update={"strategies": (own,)}))
+    assert dict(zip(NAMES, strategy.stages[0].weights, strict=True)) == {
+        "prompt": 0,
+        "end_of_turn": 0,
+        "reasoning.open": 0.5,
+        "reasoning": 0.1,
+        "reasoning.close": 0.5,
+        "answer.open": 0.5,
+        "answer": 1.0,
+        "answer.close": 2,
+    }
+
+
+@pytest.mark.parametrize("weights", [{"anwser": 1.0}, {"prompt": 1.0}, {"answer": -1.0}, {"answer": 0.0}, {}])
+def test_weights_that_mean_nothing_are_refused(weights):
+    with pytest.raises(ConfigError, match="weights"):
+        weights_by_id(weights, ResponseContract(), "strategies.x")
