@@ -184,8 +184,7 @@ def _belongs_to_test(prompt: str) -> bool:
 def _memo(stream: random.Random, memo_id: str) -> Example:
     levels = {fact: stream.randrange(3) for fact in _FACTS}
     case = [stream.choice(_FACTS[fact][level].case_wordings).capitalize() + "." for fact, level in levels.items()]
-    case.append(stream.choice(_CASE_REMARKS))
-    stream.shuffle(case)
+    case.insert(stream.randrange(len(case) + 1), stream.choice(_CASE_REMARKS))
     name, amount = stream.choice(_NAMES), stream.randrange(2, 60) * 1000
     opening = f"{name} from {stream.choice(_REGIONS)} asks for {amount} for {stream.choice(_PURPOSES)}."
     return Example(

@@ -9,6 +9,7 @@ step vary.
 
 import gc
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ class EngineSettings:
 
 def join_process_group() -> None:
     """Let DeepSpeed adopt the process group that the launcher made."""
+    # torch 2.13 deprecates collectives that deepspeed 0.19 calls several times a step.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
     if not torch.cuda.is_available():
         # The shared-memory op would be compiled at first use: over a minute, and a failure without a compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

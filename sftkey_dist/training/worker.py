@@ -1,7 +1,6 @@
 """The function Ray Train runs on every rank."""
 
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +20,6 @@ def train_worker(settings: dict[str, Any]) -> None:
     Args:
         settings: ``job``, a StageJob as plain values, and ``num_threads``.
     """
-    # torch 2.13 deprecates collectives that deepspeed 0.19 calls several times a step.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
     job = StageJob.model_validate(settings["job"])
     limit_threads(settings["num_threads"])
     join_process_group()

@@ -16,7 +16,7 @@ from sftkey_dist.training.job import StageJob
 from tests.distributed.harness import run_ranks, train
 from tests.distributed.reference import train_reference
 
-NUM_STEPS, BATCH, WARMUP_RATIO, RATE = 20, 8, 0.1, 3e-3
+NUM_STEPS, BATCH, WARMUP_RATIO, RATE, MAX_GRAD_NORM = 20, 8, 0.1, 3e-3, 0.5
 FULL = (0.0, *[1.0] * 7)
 KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -43,7 +43,12 @@ def make_job(store, tiny_model, tmp_path):
             weights=weights,
             seed=5,
             optimization=OptimizationConfig(
-                global_batch_size=BATCH, num_epochs=9, max_steps=NUM_STEPS, learning_rate=RATE, warmup_ratio=WARMUP_RATIO
+                global_batch_size=BATCH,
+                num_epochs=9,
+                max_steps=NUM_STEPS,
+                learning_rate=RATE,
+                warmup_ratio=WARMUP_RATIO,
+                max_grad_norm=MAX_GRAD_NORM,
             ),
             training=TrainingConfig(**{"micro_batch_tokens": 700, "checkpoint_every_steps": 7} | training),
             attention="packed_sdpa",
@@ -73,7 +78,7 @@ def reference(store: EncodedStore, model_dir: Path, weights):
         order = shuffled_indices(len(store), 5, epoch).tolist()
         members += [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
     steps = [[store.example(index) for index in step] for step in members[:NUM_STEPS]]
-    return train_reference(model_dir, steps, weights, RATE, warmup_steps=2)
+    return train_reference(model_dir, steps, weights, RATE, warmup_steps=2, max_grad_norm=MAX_GRAD_NORM)
 
 
 def assert_same_training(job: StageJob, losses, norms, final, loss_tolerance=1e-4, weight_tolerance=1e-3):
@@ -91,8 +96,8 @@ def test_both_stages_equal_the_reference_on_one_and_two_ranks(store, make_job, t
     for world_size, job in jobs.items():
         run(job, world_size)
         assert_same_training(job, *stage_1)
-    assert stage_1[0][-1] < 0.7 * stage_1[0][0], "nothing was learned, so equality would show little"
-    assert any(norm > 1 for norm in stage_1[1]), "clipping was never needed, so it was not compared"
+    assert stage_1[0][-1] < 0.9 * stage_1[0][0], "nothing was learned, so equality would show little"
+    assert any(norm > MAX_GRAD_NORM for norm in stage_1[1]), "clipping was never needed, so it was not compared"
 
     hand_off = jobs[2].stage_dir / "model"
     stage_2 = reference(store, hand_off, KEY)
