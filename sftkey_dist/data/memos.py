@@ -16,95 +16,77 @@ from sftkey_dist.data.example import Example
 @dataclass(frozen=True)
 class _Level:
     points: int
-    case_wordings: tuple[str, ...]
-    memo_wordings: tuple[str, ...]
+    wordings: tuple[str, ...]
+    comments: tuple[str, ...]
 
 
 _FACTS: dict[str, tuple[_Level, _Level, _Level]] = {
     "income": (
         _Level(
             2,
-            ("income has been stable for years", "the salary is fixed and permanent", "earnings are steady"),
-            (
-                "Steady earnings make the repayment plan credible.",
-                "The fixed salary speaks for the applicant.",
-            ),
+            ("stable for years", "a fixed salary", "steady"),
+            ("which makes the repayment plan credible", "which speaks for the applicant"),
         ),
         _Level(
             1,
-            ("income varies with the season", "pay depends on commissions", "earnings fluctuate moderately"),
-            ("Fluctuating pay leaves some uncertainty.", "Seasonal earnings call for a cushion."),
+            ("varying with the season", "based on commissions", "moderately fluctuating"),
+            ("which leaves some uncertainty", "which calls for a cushion"),
         ),
         _Level(
             0,
-            ("income is irregular", "there is no regular salary", "earnings are hard to document"),
-            ("Without regular earnings the plan rests on hope.", "Undocumented income weakens the file."),
+            ("irregular", "hard to document", "without a regular salary"),
+            ("so the plan rests on hope", "which weakens the file"),
         ),
     ),
     "debt": (
         _Level(
             2,
-            ("existing debt is low", "hardly any other loans are open", "the debt ratio is small"),
-            ("A small debt ratio leaves room for the new instalment.", "Other obligations are negligible."),
+            ("low", "hardly any", "a small share of income"),
+            ("which leaves room for the new instalment", "which is no burden"),
         ),
         _Level(
             1,
-            ("existing debt is moderate", "two other loans are being repaid", "the debt ratio is average"),
-            ("Other loans take an average share of the budget.", "Obligations are noticeable but bearable."),
+            ("moderate", "two other loans in repayment", "an average share of income"),
+            ("which is noticeable but bearable", "which takes part of the budget"),
         ),
         _Level(
             0,
-            ("existing debt is high", "most income goes to other loans", "the debt ratio is excessive"),
-            ("Other loans already absorb most of the budget.", "The debt burden is heavy."),
+            ("high", "an excessive share of income", "many open loans"),
+            ("which absorbs most of the budget", "which is a heavy burden"),
         ),
     ),
-    "history": (
+    "payments": (
         _Level(
             2,
-            ("all past bills were paid on time", "the payment record is clean", "no late payment is known"),
-            ("A clean record suggests discipline.", "Nothing in the past payments raises concern."),
+            ("always on time", "a clean record", "no delay known"),
+            ("which suggests discipline", "which raises no concern"),
         ),
         _Level(
             1,
-            (
-                "a few payments came late",
-                "two reminders were needed",
-                "the payment record has small blemishes",
-            ),
-            ("Some reminders were needed in the past.", "The record shows small blemishes."),
+            ("a few came late", "two reminders needed", "small blemishes"),
+            ("which is a minor point", "which deserves a mention"),
         ),
         _Level(
             0,
-            (
-                "a loan was defaulted on",
-                "debts were written off before",
-                "the payment record shows a default",
-            ),
-            (
-                "An earlier default weighs on the record.",
-                "Creditors have lost money on this applicant before.",
-            ),
+            ("a loan defaulted", "debts written off", "a default on record"),
+            ("which cost creditors money", "which weighs on the record"),
         ),
     ),
-    "collateral": (
+    "security": (
         _Level(
             2,
-            ("a house secures the loan", "collateral covers the amount fully", "full security is offered"),
-            ("Full security limits a possible loss.", "The collateral covers the whole exposure."),
+            ("a house", "the full amount covered", "full collateral"),
+            ("which limits a possible loss", "which covers the exposure"),
         ),
         _Level(
             1,
-            (
-                "a car secures part of the loan",
-                "collateral covers half the amount",
-                "partial security is offered",
-            ),
-            ("Part of the exposure would be recovered.", "Half the amount stays unsecured."),
+            ("a car", "half the amount covered", "partial collateral"),
+            ("so part would be recovered", "so part stays exposed"),
         ),
         _Level(
             0,
-            ("no security is offered", "the loan is unsecured", "there is no collateral"),
-            ("Nothing could be recovered after a failure.", "The exposure would be entirely unsecured."),
+            ("none", "nothing offered", "no collateral"),
+            ("so nothing would be recovered", "so all stays exposed"),
         ),
     ),
 }
@@ -139,6 +121,7 @@ _CASE_REMARKS = (
     "A second form is attached.",
     "The call was friendly.",
 )
+_MEMO_LEADS = ("As to {fact}: {wording}, {comment}.", "The {fact} entry reads {wording}, {comment}.")
 _MEMO_OPENINGS = (
     "The file is complete and was reviewed in full.",
     "We went through the application point by point.",
@@ -159,7 +142,7 @@ _MEMO_CLOSINGS = (
 
 def decide(levels: dict[str, int]) -> str:
     """The rule: points with two thresholds; an unsecured loan after a default is never made."""
-    if levels["history"] == 2 and levels["collateral"] == 2:
+    if levels["payments"] == 2 and levels["security"] == 2:
         return "reject"
     points = sum(_FACTS[fact][level].points for fact, level in levels.items())
     return "approve" if points >= 5 else "review" if points == 4 else "reject"
@@ -183,21 +166,24 @@ def _belongs_to_test(prompt: str) -> bool:
 
 def _memo(stream: random.Random, memo_id: str) -> Example:
     levels = {fact: stream.randrange(3) for fact in _FACTS}
-    case = [stream.choice(_FACTS[fact][level].case_wordings).capitalize() + "." for fact, level in levels.items()]
+    wordings = {fact: stream.choice(_FACTS[fact][level].wordings) for fact, level in levels.items()}
+    case = [f"{fact.capitalize()}: {wording}." for fact, wording in wordings.items()]
+    stream.shuffle(case)
     case.insert(stream.randrange(len(case) + 1), stream.choice(_CASE_REMARKS))
     name, amount = stream.choice(_NAMES), stream.randrange(2, 60) * 1000
     opening = f"{name} from {stream.choice(_REGIONS)} asks for {amount} for {stream.choice(_PURPOSES)}."
     return Example(
         id=memo_id,
         prompt=f"Approve, review or reject? {opening} {' '.join(case)}",
-        values={"reasoning": _reasoning(stream, levels, name, amount), "answer": decide(levels)},
+        values={"reasoning": _reasoning(stream, levels, wordings), "answer": decide(levels)},
     )
 
 
-def _reasoning(stream: random.Random, levels: dict[str, int], name: str, amount: int) -> str:
-    sentences = [stream.choice(_MEMO_OPENINGS), f"{name} applies for {amount}."]
+def _reasoning(stream: random.Random, levels: dict[str, int], wordings: dict[str, str]) -> str:
+    sentences = [stream.choice(_MEMO_OPENINGS)]
     for fact, level in levels.items():
-        sentences.append(stream.choice(_FACTS[fact][level].memo_wordings))
+        lead, comment = stream.choice(_MEMO_LEADS), stream.choice(_FACTS[fact][level].comments)
+        sentences.append(lead.format(fact=fact, wording=wordings[fact], comment=comment))
         if stream.random() < 0.3:
             sentences.append(stream.choice(_MEMO_REMARKS))
     sentences.append(stream.choice(_MEMO_CLOSINGS))

@@ -1,0 +1,90 @@
+"""The folders are the architecture: who may import whom, checked on the imports themselves."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "sftkey_dist"
+ALLOWED = {
+    "deepspeed": {"training.engine"},
+    "mlflow": {"tracking"},
+    "ray": {"cluster", "training.worker", "training.launch", "evaluation.run"},
+    "matplotlib": {"report.plots"},
+}
+FORBIDDEN = {
+    "contract": {"torch", "ray", "transformers", "datasets"},
+    "config": {"torch", "ray", "transformers", "datasets"},
+    "sampler": {"torch", "ray", "transformers", "datasets"},
+    "report": {"torch", "ray", "transformers", "mlflow"},
+}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(file: Path) -> set[str]:
+    """Absolute names, `from a import b` as `a.b`."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: write imports absolutely"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+MODULES = {module_name(file): imports_of(file) for file in PACKAGE.rglob("*.py")}
+
+
+def internal(imports: set[str]) -> set[str]:
+    """Modules of the package that a set of imported names belongs to."""
+    names = {name.removeprefix("sftkey_dist.") for name in imports if name.startswith("sftkey_dist.")}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("library", ALLOWED)
+def test_each_engine_is_imported_in_its_named_places_only(library):
+    users = {name for name, imports in MODULES.items() if any(i.split(".")[0] == library for i in imports)}
+    assert users == ALLOWED[library]
+
+
+def test_no_import_cycles():
+    graph = {name: internal(imports) - {name} for name, imports in MODULES.items()}
+    list(TopologicalSorter(graph).static_order())
+
+
+def test_evaluation_never_imports_training_and_rooms_below_never_import_the_pipeline():
+    for name, imports in MODULES.items():
+        room, used = name.split(".")[0], {i.split(".")[0] for i in internal(imports)}
+        if room == "evaluation":
+            assert "training" not in used, name
+        if room not in ("pipeline", "cli"):
+            assert "pipeline" not in used, name
+        if room in ("config", "contract", "sampler", "data"):
+            assert not used & {"training", "evaluation", "tracking", "report" if room != "data" else ""}, name
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_light_rooms_load_no_heavy_library(room):
+    modules = [name for name in MODULES if name == room or name.startswith(f"{room}.")]
+    assert modules
+    script = "import sys\n" + "\n".join(f"import sftkey_dist.{name}" for name in modules)
+    script += f"\nprint(sorted({FORBIDDEN[room]!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_top_level_holds_only_what_the_design_names():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    folders = {path.split("/")[0] for path in listed.stdout.splitlines() if "/" in path}
+    assert folders <= {"sftkey_dist", "launch", "configs", "tests", "docker", ".ci"}

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+
+from sftkey_dist.training.collate import pack
+from sftkey_dist.training.loss import CORRECT, COUNT, NLL, loss_sums
+
+PROMPT, END, REASONING, ANSWER = 0, 1, 2, 3
+WEIGHTS = (0.0, 0.5, 0.25, 2.0)
+A = (np.array([5, 6, 7, 8, 9]), np.array([PROMPT, PROMPT, REASONING, ANSWER, END]))
+B = (np.array([1, 2, 3]), np.array([PROMPT, ANSWER, END]))
+
+
+def test_row_has_restarting_positions_and_targets_one_token_ahead():
+    row = pack([A, B], WEIGHTS, observe_all=False)
+    assert row.input_ids.tolist() == [[5, 6, 7, 8, 9, 1, 2, 3]]
+    assert row.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2]]
+    assert row.example_lengths == (5, 3)
+    assert row.kept_positions.tolist() == [1, 2, 3, 5, 6]
+    assert row.targets.tolist() == [7, 8, 9, 2, 3]
+    assert row.target_segments.tolist() == [REASONING, ANSWER, END, ANSWER, END]
+    assert row.target_weights.tolist() == [0.25, 2.0, 0.5, 2.0, 0.5]
+
+
+def test_only_weighted_positions_are_kept_unless_all_are_observed():
+    key = (0.0, 0.0, 0.0, 1.0)
+    assert pack([A, B], key, observe_all=False).targets.tolist() == [8, 2]
+    observed = pack([A, B], key, observe_all=True)
+    assert observed.targets.tolist() == [7, 8, 9, 2, 3]
+    assert observed.target_weights.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_first_token_of_an_example_is_never_predicted_from_the_one_before():
+    row = pack([A, B], WEIGHTS, observe_all=True)
+    assert 4 not in row.kept_positions.tolist()
+
+
+def test_dummy_row_keeps_one_position_and_adds_nothing():
+    row = pack([], WEIGHTS, observe_all=False)
+    logits = torch.randn(1, 11, requires_grad=True)
+    sums = loss_sums(logits, row, 4)
+    assert sums.weighted_nll.item() == 0
+    sums.weighted_nll.backward()
+    assert logits.grad.abs().sum() == 0
+    assert sums.by_segment[1:].sum() == 0
+
+
+def test_loss_sums_equal_a_loop_over_tokens():
+    torch.manual_seed(0)
+    row = pack([A, B], WEIGHTS, observe_all=False)
+    logits = torch.randn(5, 11)
+    logits[1, 8] = 50.0
+    sums = loss_sums(logits, row, 4)
+    expected, segments = 0.0, np.zeros((4, 3))
+    for k in range(5):
+        target, segment = int(row.targets[k]), int(row.target_segments[k])
+        nll = -float(torch.log_softmax(logits[k].double(), -1)[target])
+        expected += WEIGHTS[segment] * nll
+        segments[segment] += [nll, int(logits[k].argmax()) == target, 1]
+    assert sums.weighted_nll.item() == pytest.approx(expected, rel=1e-6)
+    assert sums.by_segment[1:].numpy() == pytest.approx(segments[1:], rel=1e-5, abs=1e-6)
+    assert sums.by_segment[:, COUNT].tolist() == [0, 2, 1, 2]
+    assert sums.by_segment[ANSWER, CORRECT] >= 1
+    assert sums.by_segment[REASONING, NLL] > 0
