@@ -77,10 +77,10 @@ def run(configuration: Configuration) -> None:
     on from its last checkpoint.
     """
     config = _load(configuration)
-    from sftkey_dist import pipeline
+    from sftkey_dist.pipeline.run import run as run_all
     from sftkey_dist.tracking import tracking_uri
 
-    rows, files = pipeline.run(config)
+    rows, files = run_all(config)
     _show_comparison(rows, files)
     if config.tracking.enabled:
         uri = tracking_uri(config.tracking, config.run_dir.absolute())
@@ -128,10 +128,11 @@ def show(
 def train(configuration: Configuration) -> None:
     """Train every stage that the strategies need; finished ones are kept."""
     config = _load(configuration)
-    from sftkey_dist import pipeline
+    from sftkey_dist.pipeline.prepare import prepare as prepare_run
+    from sftkey_dist.pipeline.train import train as train_strategies
 
-    preparation = pipeline.prepare(config)
-    pipeline.train(config, preparation)
+    preparation = prepare_run(config)
+    train_strategies(config, preparation)
     console.print(f"models: {preparation.run.path / 'stages'}", soft_wrap=True)
 
 
@@ -139,10 +140,12 @@ def train(configuration: Configuration) -> None:
 def evaluate(configuration: Configuration) -> None:
     """Generate and score the test set with the trained strategies; go on where an earlier evaluation stopped."""
     config = _load(configuration)
-    from sftkey_dist import pipeline
+    from sftkey_dist.pipeline.compare import compare as compare_runs
+    from sftkey_dist.pipeline.evaluate import evaluate as evaluate_strategies
+    from sftkey_dist.pipeline.prepare import prepare as prepare_run
 
-    pipeline.evaluate(config, pipeline.prepare(config))
-    rows, files = pipeline.compare([config.run_dir])
+    evaluate_strategies(config, prepare_run(config))
+    rows, files = compare_runs([config.run_dir])
     _show_comparison(rows, files)
 
 

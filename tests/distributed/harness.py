@@ -3,7 +3,7 @@
 import os
 import socket
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,13 @@ def run_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> Non
     mp.spawn(_rank_main, args=(world_size, _free_port(), work, arguments), nprocs=world_size)
 
 
-def train(job: StageJob, checkpoint_root: Path, stop_after_steps: int | None = None) -> None:
-    """The work of one rank: train a stage, or the part of it up to a checkpoint."""
-    try:
-        train_stage(job, FolderCheckpoints(checkpoint_root, stop_after_steps))
-    except KeyboardInterrupt:
-        assert stop_after_steps is not None
+def train(jobs: Sequence[StageJob], stop_after_steps: int | None = None) -> None:
+    """The work of one rank: train stages one after another, or the part of each up to a checkpoint."""
+    for job in jobs:
+        try:
+            train_stage(job, FolderCheckpoints(job.stage_dir / "checkpoints", stop_after_steps))
+        except KeyboardInterrupt:
+            assert stop_after_steps is not None
 
 
 def _rank_main(rank: int, world_size: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sftkey_dist.config.schema import OptimizationConfig, TrainingConfig
+from sftkey_dist.config.schema import DataConfig, OptimizationConfig, PromptConfig, SourceConfig, TrainingConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.data.prepare import SourceData, prepare_store
 from sftkey_dist.data.store import EncodedStore
@@ -23,8 +23,6 @@ KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, memos, tokenizer, contract, tiny_model) -> EncodedStore:
-    from sftkey_dist.config.schema import DataConfig, PromptConfig, SourceConfig
-
     source = SourceConfig(adapter="decision_memos", limit=60)
     data = DataConfig(train=source, test=source, store_dir=tmp_path_factory.mktemp("store"), max_length_tokens=512)
     prepared = prepare_store(
@@ -59,8 +57,9 @@ def make_job(store, tiny_model, tmp_path):
     return make
 
 
-def run(job: StageJob, world_size: int, **options) -> None:
-    run_ranks(world_size, train, job, job.stage_dir / "checkpoints", *options.values())
+def run(world_size: int, *jobs: StageJob, stop_after_steps: int | None = None) -> None:
+    """Train jobs one after another in one process group."""
+    run_ranks(world_size, train, jobs, stop_after_steps)
 
 
 def metrics(job: StageJob) -> list[dict]:
@@ -94,7 +93,7 @@ def test_both_stages_equal_the_reference_on_one_and_two_ranks(store, make_job, t
     stage_1 = reference(store, tiny_model, FULL)
     jobs = {world_size: make_job(f"full-{world_size}") for world_size in (1, 2)}
     for world_size, job in jobs.items():
-        run(job, world_size)
+        run(world_size, job)
         assert_same_training(job, *stage_1)
     assert stage_1[0][-1] < 0.9 * stage_1[0][0], "nothing was learned, so equality would show little"
     assert any(norm > MAX_GRAD_NORM for norm in stage_1[1]), "clipping was never needed, so it was not compared"
@@ -103,45 +102,40 @@ def test_both_stages_equal_the_reference_on_one_and_two_ranks(store, make_job, t
     stage_2 = reference(store, hand_off, KEY)
     for world_size in (1, 2):
         job = make_job(f"key-{world_size}", hand_off, KEY)
-        run(job, world_size)
+        run(world_size, job)
         assert_same_training(job, *stage_2)
 
 
 def test_token_budget_attention_checkpointing_and_observation_change_nothing(make_job):
     plain = make_job("plain", weights=KEY)
-    run(plain, 2)
+    variants = [
+        make_job("large-rows", weights=KEY, micro_batch_tokens=4096),
+        make_job("observed", weights=KEY, segment_metrics_every_steps=1),
+        make_job("recomputed", weights=KEY, gradient_checkpointing=True),
+        make_job("dense-mask", weights=KEY).model_copy(update={"attention": "sdpa"}),
+    ]
+    run(2, plain, *variants)
     losses, norms = ([record[key] for record in metrics(plain)] for key in ("loss", "grad_norm"))
     final = weights_of(plain.stage_dir / "model")
-    variants = {
-        "large-rows": {"micro_batch_tokens": 4096},
-        "observed": {"segment_metrics_every_steps": 1},
-        "recomputed": {"gradient_checkpointing": True},
-    }
-    for name, changes in variants.items():
-        job = make_job(name, weights=KEY, **changes)
-        run(job, 2)
+    for job in variants:
         assert_same_training(job, losses, norms, final, loss_tolerance=1e-5, weight_tolerance=1e-4)
-    masked = make_job("dense-mask", weights=KEY).model_copy(update={"attention": "sdpa"})
-    run(masked, 2)
-    assert_same_training(masked, losses, norms, final, loss_tolerance=1e-5, weight_tolerance=1e-4)
 
 
 def test_segments_a_key_stage_does_not_train_are_measured_now_and_then(make_job):
     job = make_job("watched", weights=KEY, segment_metrics_every_steps=5)
-    run(job, 2)
+    run(2, job)
     observed = [record["step"] for record in metrics(job) if "reasoning" in record["segments"]]
     assert observed == [0, 5, 10, 15]
     assert all(record["segments"]["answer"]["tokens"] == record["loss_tokens"] for record in metrics(job))
 
 
 def test_resumed_stage_is_the_uninterrupted_one_byte_for_byte_and_on_other_ranks_to_float_error(make_job):
-    whole = make_job("whole")
-    run(whole, 2)
-    for world_size_after in (2, 1):
-        broken = make_job(f"broken-{world_size_after}")
-        run(broken, 2, stop_after_steps=7)
+    whole, *all_broken = (make_job(name) for name in ("whole", "broken-2", "broken-1"))
+    run(2, whole)
+    run(2, *all_broken, stop_after_steps=7)
+    for world_size_after, broken in zip((2, 1), all_broken, strict=True):
         assert not (broken.stage_dir / "model").exists()
-        run(broken, world_size_after)
+        run(world_size_after, broken)
         assert len(metrics(broken)) == NUM_STEPS
         if world_size_after == 2:
             assert (broken.stage_dir / "metrics.jsonl").read_bytes() == (whole.stage_dir / "metrics.jsonl").read_bytes()

@@ -69,13 +69,14 @@ def test_what_renders_parses_back_exactly(contract, form, data):
     values = {segment.name: data.draw(text) for segment in contract.segments}
     try:
         pieces = contract.render(values, form)
-    except ContractError as error:
-        assert error.reason
+    except ContractError:
         return
     assert contract.parse("".join(p.text for p in pieces), form).values == values
 
 
-@given(st.lists(st.sampled_from(["<Thinking>", "</Thinking>", "<Answer>", "</Answer>", "x", " ", "\n#### "]), max_size=9))
+@given(
+    st.lists(st.sampled_from(["<Thinking>", "</Thinking>", "<Answer>", "</Answer>", "x", " ", "\n#### "]), max_size=9)
+)
 def test_parse_never_crashes_and_never_accepts_what_it_would_not_write(parts):
     for form in Form:
         parsed = CONTRACT.parse("".join(parts), form)

@@ -18,7 +18,11 @@ WEIGHTS = (0.0, 1.0, 2.0)
 def random_counts(num_examples, seed=0, longest=60):
     stream = np.random.default_rng(seed)
     return np.stack(
-        [stream.integers(1, longest, num_examples), stream.integers(0, longest, num_examples), stream.integers(1, 4, num_examples)],
+        [
+            stream.integers(1, longest, num_examples),
+            stream.integers(0, longest, num_examples),
+            stream.integers(1, 4, num_examples),
+        ],
         axis=1,
     ).astype(np.int32)
 

@@ -1,0 +1,73 @@
+"""A user's mistake is one clear line and exit code 2, and nothing is written."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.e2e.conftest import error_line
+
+
+@pytest.fixture
+def untouched(tmp_path):
+    """Check that a failed command wrote no run."""
+    yield
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("untouched")
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("overrides", "expected"),
+        [
+            (["optimization.learning_rat=1"], "optimization.learning_rat: unknown key"),
+            (["data.train={adapter: gsm8k, path: nowhere.jsonl}"], "nowhere.jsonl: no such data file"),
+            (["model.path=./nowhere"], "no such model folder"),
+            (
+                ["strategies=[{name: own, stages: [{name: a, weights: {anwser: 1}}]}]"],
+                "unknown segment 'anwser' in weights",
+            ),
+        ],
+    )
+    def test_configuration(self, sftkey, tiny_config, overrides, expected):
+        done = sftkey("run", tiny_config, *overrides)
+        assert done.returncode == 2
+        assert expected in error_line(done)
+
+    def test_missing_configuration_file(self, sftkey):
+        done = sftkey("run", "nowhere.yaml")
+        assert done.returncode == 2
+        assert "nowhere.yaml: no such configuration file" in error_line(done)
+
+    def test_row_without_an_answer(self, sftkey, tiny_config, tmp_path):
+        rows = [{"question": "q", "answer": "a\n#### 1"}, {"question": "q", "answer": "no mark"}]
+        (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        done = sftkey("run", tiny_config, "data.train={adapter: gsm8k, path: rows.jsonl}")
+        assert done.returncode == 2
+        assert "rows.jsonl:2: no_answer" in error_line(done)
+
+    def test_model_folder_without_tokenizer(self, sftkey, tiny_config, tiny_model, tmp_path):
+        shutil.copytree(tiny_model, tmp_path / "bare", ignore=shutil.ignore_patterns("token*", "*.jinja"))
+        done = sftkey("run", tiny_config, "model.path=./bare")
+        assert done.returncode == 2
+        assert "bare: no tokenizer" in error_line(done)
+
+
+def test_comparing_what_is_no_run(sftkey, tmp_path):
+    done = sftkey("compare", "nowhere")
+    assert done.returncode == 2
+    assert "no trained strategies" in error_line(done)
+
+
+def test_evaluating_before_training(sftkey, tiny_config):
+    done = sftkey("evaluate", tiny_config)
+    assert done.returncode == 2
+    assert "not trained yet" in error_line(done)
+
+
+def test_help_explains_verbs_and_keys(sftkey):
+    overview, run = sftkey("--help"), sftkey("run", "--help")
+    for verb in ("run", "prepare", "show", "train", "evaluate", "compare"):
+        assert f" {verb} " in overview.stdout
+    for key in ("optimization.learning_rate = 1e-05", "data.max_length_tokens = 1024", "KEY=VALUE"):
+        assert key in run.stdout

@@ -1,0 +1,142 @@
+"""The main job through the real command line, Ray, ZeRO-3 and MLflow, interrupted and gone on with."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from mlflow import MlflowClient
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+from tests.e2e.conftest import ENTRY_POINT, environment
+
+
+def descendants(pid: int) -> set[int]:
+    """Processes started by a process, directly or not."""
+    found, todo = set(), [pid]
+    while todo:
+        parent = todo.pop()
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True).stdout
+        children = {int(child) for child in listed.split()} - found
+        found |= children
+        todo += children
+    return found
+
+
+def kill_all(pids: set[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+@pytest.fixture
+def killed_in_stage_2(tiny_config, tmp_path):
+    """A run whose driver is killed after a checkpoint of stage 2; its cluster dies with it."""
+    driver = subprocess.Popen(
+        [*ENTRY_POINT, "run", str(tiny_config)], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
+    )
+    stages, deadline = tmp_path / "runs" / "tiny" / "stages", time.monotonic() + 300
+    try:
+        while not list(stages.glob("tagged-full-key-*/ray/step_*/manifest.json")):
+            assert driver.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline, "stage 2 wrote no checkpoint"
+            time.sleep(0.2)
+        time.sleep(1.0)
+    finally:
+        children = descendants(driver.pid)
+        driver.kill()
+        driver.wait()
+        time.sleep(2.0)
+        kill_all(children)
+    return stages
+
+
+def test_run_killed_in_stage_2_finishes_without_repeating_stage_1(sftkey, tiny_config, tmp_path, killed_in_stage_2):
+    (stage_1,) = [d for d in killed_in_stage_2.glob("tagged-full-*") if "key" not in d.name]
+    (stage_2,) = killed_in_stage_2.glob("tagged-full-key-*")
+    assert (stage_1 / "stage.json").is_file()
+    assert not (stage_2 / "stage.json").exists()
+    before = (stage_1 / "timings.jsonl").read_bytes()
+
+    done = sftkey("run", tiny_config)
+    assert done.returncode == 0, done.stderr
+    assert "sft-tag stage 1/1 (full): finished earlier" in done.stdout
+    assert "sftkey-tag stage 1/2 (full): shared with sft-tag" in done.stdout
+    assert (stage_1 / "timings.jsonl").read_bytes() == before
+    assert [json.loads(line)["step"] for line in (stage_2 / "metrics.jsonl").read_text().splitlines()] == list(
+        range(24)
+    )
+    check_comparison(tmp_path, done.stdout)
+    check_mlflow(tmp_path)
+    check_exported_model(stage_2 / "model")
+
+    again = sftkey("run", tiny_config)
+    assert again.returncode == 0
+    assert "evaluation: finished earlier" in again.stdout
+
+
+def check_comparison(tmp_path, output):
+    run = tmp_path / "runs" / "tiny"
+    rows = json.loads((run / "comparison.json").read_text())["rows"]
+    assert [row["strategy"] for row in rows] == ["sft-tag", "sftkey-tag"]
+    for row in rows:
+        assert row["strategy"] in output
+        (folder,) = (run / "evaluation").glob(f"{row['strategy']}-*")
+        records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+        assert len({record["id"] for record in records}) == len(records) == row["n"] == 8
+        accuracy = sum(record["verdict"] == "correct" for record in records) / 8
+        kept = sum(record["keeps_contract"] for record in records) / 8
+        assert (row["accuracy"], row["format"]) == (accuracy, kept)
+        assert row["score"] == pytest.approx(0.7 * accuracy + 0.3 * kept)
+    assert [stage["shared_with"] for stage in rows[1]["stages"]] == ["sft-tag", None]
+
+
+def check_mlflow(tmp_path):
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    parents = {run.info.run_id: run.info.run_name for run in runs if "mlflow.parentRunId" not in run.data.tags}
+    assert sorted(parents.values()) == ["sft-tag", "sftkey-tag"]
+    children = {
+        (parents[run.data.tags["mlflow.parentRunId"]], run.info.run_name): run
+        for run in runs
+        if "mlflow.parentRunId" in run.data.tags
+    }
+    assert sorted(children) == [
+        ("sft-tag", "evaluation"),
+        ("sft-tag", "stage full"),
+        ("sftkey-tag", "evaluation"),
+        ("sftkey-tag", "stage full (shared with sft-tag)"),
+        ("sftkey-tag", "stage key"),
+    ]
+    key = children["sftkey-tag", "stage key"].info.run_id
+    history = client.get_metric_history(key, "segments/answer/nll")
+    assert sorted(metric.step for metric in history) == list(range(24)), "a resumed run logs every step once"
+    assert "score" in children["sftkey-tag", "evaluation"].data.metrics
+
+
+def check_exported_model(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.architectures == ["Qwen3ForCausalLM"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    generated = pipeline("text-generation", model=model, tokenizer=tokenizer)("Approve?", max_new_tokens=3)
+    assert generated[0]["generated_text"].startswith("Approve?")
+
+
+def test_prepare_and_show_print_what_will_be_trained(sftkey, tiny_config):
+    prepared = sftkey("prepare", tiny_config)
+    assert prepared.returncode == 0, prepared.stderr
+    assert "64 of 64 rows kept" in prepared.stdout
+    assert "no row dropped" in prepared.stdout
+    shown = sftkey("show", tiny_config, "-n", "1")
+    assert shown.returncode == 0, shown.stderr
+    assert "<Thinking>" in shown.stdout
+    key_tokens = [int(n) for n in re.findall(r"stage key: (\d+) of \d+ tokens carry loss", shown.stdout)]
+    assert len(key_tokens) == 1
+    assert 1 <= key_tokens[0] <= 4, "a one-word decision"
