@@ -5,6 +5,7 @@ directory's journals, which stay the truth: a run that continues logs only the s
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,6 +89,7 @@ class MlflowTracker:
         Raises:
             ConfigError: the tracking server does not answer.
         """
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         # By default a dead server blocks every call for minutes (7 retries with 120 s timeouts).
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

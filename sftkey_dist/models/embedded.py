@@ -22,6 +22,7 @@ _CHAT_TEMPLATE = (
 
 def make_embedded_model(path: Path, config: EmbeddedModelConfig, texts: Iterable[str], seed: int) -> None:
     """Write a model folder with randomly initialised weights and a tokenizer trained on ``texts``."""
+    transformers.utils.logging.disable_progress_bar()  # it is written in a blink
     with folder_written_whole(path) as scratch:
         tokenizer = train_tokenizer(texts, config.vocab_size, config.max_position_embeddings)
         tokenizer.save_pretrained(scratch)

@@ -96,8 +96,8 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
     for row in rows:
         loss_tokens = sum(stage.loss_tokens for stage in row.stages)
         lines.append(
-            f"| {row.strategy} | {row.n} | {with_interval(row.accuracy, row.accuracy_interval)} "
-            f"| {with_interval(row.format, row.format_interval)} | {with_interval(row.score, row.score_interval)} "
+            f"| {row.strategy} | {row.n} | {_with_interval(row.accuracy, row.accuracy_interval)} "
+            f"| {_with_interval(row.format, row.format_interval)} | {_with_interval(row.score, row.score_interval)} "
             f"| {row.unjudged} | {row.train_seconds:.0f} | {loss_tokens:,} |"
         )
     alpha = rows[0].alpha
@@ -105,7 +105,7 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
     return "\n".join(lines)
 
 
-def with_interval(value: float, interval: Interval) -> str:
+def _with_interval(value: float, interval: Interval) -> str:
     """``0.812 [0.75, 0.86]``."""
     return f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 

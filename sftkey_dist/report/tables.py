@@ -5,25 +5,25 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from sftkey_dist.data.report import DataReport
-from sftkey_dist.report.comparison import ComparisonRow, with_interval
+from sftkey_dist.report.comparison import ComparisonRow
 
 
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
     """One line a strategy; the best score is marked."""
     several_runs = len({row.run for row in rows}) > 1
-    table = Table(title=f"{rows[0].dataset}, score = {rows[0].alpha:g} acc + {1 - rows[0].alpha:g} fmt, 95 % intervals")
+    table = Table(title=f"{rows[0].dataset}: score = {rows[0].alpha:g} accuracy + {1 - rows[0].alpha:g} format")
     for heading in (["run"] if several_runs else []) + ["strategy", "accuracy", "format", "score"]:
-        table.add_column(heading)
-    for heading in ("n", "unjudged", "cut off", "train s", "loss tokens"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("n", "unjudged", "cut off", "train s", "loss tok"):
         table.add_column(heading, justify="right")
     best = max(row.score for row in rows)
     for row in rows:
-        score = with_interval(row.score, row.score_interval)
+        score = _over_interval(row.score, row.score_interval)
         table.add_row(
             *([row.run] if several_runs else []),
             row.strategy,
-            with_interval(row.accuracy, row.accuracy_interval),
-            with_interval(row.format, row.format_interval),
+            _over_interval(row.accuracy, row.accuracy_interval),
+            _over_interval(row.format, row.format_interval),
             f"[bold green]{score}[/]" if row.score == best else score,
             str(row.n),
             str(row.unjudged),
@@ -32,6 +32,11 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
             f"{sum(stage.loss_tokens for stage in row.stages):,}",
         )
     return table
+
+
+def _over_interval(value: float, interval: tuple[float, float]) -> str:
+    """The value and, below it, its 95 % interval."""
+    return f"{value:.3f}\n[dim]{interval[0]:.2f} - {interval[1]:.2f}[/]"
 
 
 def data_table(report: DataReport) -> Table:

@@ -67,12 +67,11 @@ def _trainer(job: StageJob, cluster: ClusterConfig) -> TorchTrainer:
 
 def _worker_environment(cluster: ClusterConfig) -> dict[str, str]:
     environment = {
+        "DS_ACCELERATOR": "cuda" if cluster.gpus_per_worker else "cpu",
         "OMP_NUM_THREADS": str(cluster.cpus_per_worker),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
-    if cluster.gpus_per_worker == 0:
-        environment["DS_ACCELERATOR"] = "cpu"
     if cluster.network_interface:
         environment["GLOO_SOCKET_IFNAME"] = cluster.network_interface
         environment["NCCL_SOCKET_IFNAME"] = cluster.network_interface

