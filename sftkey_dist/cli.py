@@ -24,7 +24,7 @@ from sftkey_dist.errors import ConfigError, TrainingError, UserError
 if TYPE_CHECKING:
     from sftkey_dist.report.comparison import ComparisonRow
 
-_USER_ERROR, _TRAINING_STOPPED = 2, 1
+_USER_ERROR, _TRAINING_STOPPED, _INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(
     add_completion=False,
@@ -78,13 +78,12 @@ def run(configuration: Configuration) -> None:
     """
     config = _load(configuration)
     from sftkey_dist.pipeline.run import run as run_all
-    from sftkey_dist.tracking import tracking_uri
+    from sftkey_dist.tracking import how_to_open, tracking_uri
 
     rows, files = run_all(config)
     _show_comparison(rows, files)
     if config.tracking.enabled:
-        uri = tracking_uri(config.tracking, config.run_dir.absolute())
-        console.print(f"MLflow: mlflow ui --host 127.0.0.1 --backend-store-uri {uri}", soft_wrap=True)
+        console.print(how_to_open(tracking_uri(config.tracking, config.run_dir.absolute())), soft_wrap=True)
 
 
 @app.command()
@@ -196,6 +195,9 @@ def _relative(file: Path) -> Path:
 def _user_errors_are_lines() -> Iterator[None]:
     try:
         yield
+    except KeyboardInterrupt:
+        errors.print("interrupted; run the same command again to go on from the last checkpoint", markup=False)
+        sys.exit(_INTERRUPTED)
     except TrainingError as error:
         errors.print(f"error: {error}", soft_wrap=True, markup=False)
         errors.print("run the same command again to go on from the last checkpoint", markup=False)

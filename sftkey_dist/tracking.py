@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
@@ -182,6 +183,16 @@ def make_tracker(config: TrackingConfig, run_dir: Path, run_ids: Path) -> Tracke
 def tracking_uri(config: TrackingConfig, run_dir: Path) -> str:
     """``tracking.uri``, else the environment's, else SQLite beside the run directory."""
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run_dir.parent / 'mlflow.db'}"
+
+
+def how_to_open(uri: str) -> str:
+    """The line that shows a person their runs; credentials in a URI are left out."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        return f"MLflow: open {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    if parts.password:
+        return "MLflow: start `mlflow ui --host 127.0.0.1` with the store you gave in MLFLOW_TRACKING_URI"
+    return f"MLflow: mlflow ui --host 127.0.0.1 --backend-store-uri {uri}"
 
 
 def _required(run_id: str | None) -> str:

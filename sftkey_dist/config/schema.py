@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -276,6 +277,16 @@ class TrackingConfig(Section):
     beside the run directory."""
     experiment: str | None = None
     """Experiment name; default: the name of the run directory."""
+
+    @model_validator(mode="after")
+    def uri_holds_no_secret(self) -> Self:
+        """The configuration is written to the run directory and to MLflow."""
+        if self.uri and urlsplit(self.uri).password:
+            raise ValueError(
+                "tracking.uri must not contain a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+                "or give the whole URI in MLFLOW_TRACKING_URI"
+            )
+        return self
 
 
 class RunConfig(Section):

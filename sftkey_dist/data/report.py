@@ -75,6 +75,15 @@ def summarize(
     )
 
 
+def one_line(report: DataReport) -> str:
+    """The report in a line."""
+    dropped = ", ".join(f"{item.count:,} dropped as {item.reason}" for item in report.dropped) or "none dropped"
+    return (
+        f"data {report.name}: {report.kept:,} of {report.rows:,} rows kept, {dropped}; {report.total_tokens:,} tokens, "
+        f"key tokens {report.key_share_of_response:.1%} of the response"
+    )
+
+
 def _by_reason(refusals: Sequence[Refusal]) -> tuple[DroppedRows, ...]:
     reasons = sorted({refusal.reason for refusal in refusals})
     groups = [[refusal for refusal in refusals if refusal.reason == reason] for reason in reasons]

@@ -73,7 +73,9 @@ class EvaluationPool:
                 file.flush()
                 records += chunk
                 advance(len(chunk))
-        scores = score_records(records, job.settings.alpha)
+        position = {example.id: index for index, example in enumerate(examples)}
+        # Records arrive in any order; scored in the order of the examples, a resumed evaluation gives the same bytes.
+        scores = score_records(sorted(records, key=lambda record: position[record["id"]]), job.settings.alpha)
         write_json_atomically(folder / "scores.json", asdict(scores))
         return scores
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from sftkey_dist.config.schema import RunConfig
-from sftkey_dist.console import progress_line
+from sftkey_dist.console import console, progress_line
 from sftkey_dist.contract import ContractError, Form, ResponseContract
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import PreparedData, SourceData, prepare_store, read_source
-from sftkey_dist.data.report import DataReport
+from sftkey_dist.data.report import DataReport, one_line
 from sftkey_dist.files import digest_json, write_json_atomically
 from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.load import load_tokenizer, locate_model
@@ -45,6 +45,8 @@ def prepare(config: RunConfig) -> Preparation:
     tokenizer = load_tokenizer(model_dir, config.model.trust_remote_code)
     forms = sorted({strategy.form for strategy in strategies})
     stores = {form: _prepare_form(config, form, train, tokenizer) for form in forms}
+    for prepared in stores.values():
+        console.print(one_line(prepared.report), soft_wrap=True)
     preparation = Preparation(run, strategies, model_dir, train, test, stores)
     write_json_atomically(run.config, config.model_dump(mode="json"))
     write_json_atomically(run.data_report, {"sets": [report.to_json() for report in preparation.reports]})

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from sftkey_dist.cluster import connected
 from sftkey_dist.config.schema import RunConfig
@@ -20,7 +20,7 @@ from sftkey_dist.training.launch import run_stage
 
 def training_is_finished(config: RunConfig, preparation: Preparation) -> bool:
     """Whether no stage is left to train."""
-    return all(planned.is_finished for plan in plan_stages(config, preparation).values() for planned in plan)
+    return _all_finished(plan_stages(config, preparation))
 
 
 def train(config: RunConfig, preparation: Preparation) -> None:
@@ -30,13 +30,19 @@ def train(config: RunConfig, preparation: Preparation) -> None:
         TrainingError: a stage stopped. Its checkpoints stay, and the same command goes on from them.
     """
     tracker = make_tracker(config.tracking, preparation.run.path, preparation.run.tracking)
-    for strategy in preparation.strategies:
-        plan = plan_stages(config, preparation)[strategy.name]
-        parent = start_strategy_run(config, preparation, strategy, tracker)
-        for number, planned in enumerate(plan, start=1):
-            title = f"{strategy.name} stage {number}/{len(plan)} ({planned.stage.name})"
-            _ensure_trained(config, preparation, strategy, planned, title, tracker, parent)
-        record_training(preparation.run, strategy.name, dataset_name(config), plan, parent)
+    plans = plan_stages(config, preparation)
+    with nullcontext() if _all_finished(plans) else connected(config.cluster):
+        for strategy in preparation.strategies:
+            plan = plans[strategy.name]
+            parent = start_strategy_run(config, preparation, strategy, tracker)
+            for number, planned in enumerate(plan, start=1):
+                title = f"{strategy.name} stage {number}/{len(plan)} ({planned.stage.name})"
+                _ensure_trained(config, preparation, strategy, planned, title, tracker, parent)
+            record_training(preparation.run, strategy.name, dataset_name(config), plan, parent)
+
+
+def _all_finished(plans: dict[str, list[PlannedStage]]) -> bool:
+    return all(planned.is_finished for plan in plans.values() for planned in plan)
 
 
 def start_strategy_run(config: RunConfig, preparation: Preparation, strategy: Strategy, tracker: Tracker) -> str | None:
@@ -51,7 +57,7 @@ def start_strategy_run(config: RunConfig, preparation: Preparation, strategy: St
             "sftkey.run": preparation.run.path.name,
         },
     )
-    tracker.log_params(run_id, config.model_dump(mode="json"))
+    tracker.log_params(run_id, config.model_dump(mode="json", exclude={"tracking"}))
     return run_id
 
 

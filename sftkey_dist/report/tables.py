@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from sftkey_dist.data.report import DataReport
+from sftkey_dist.data.report import DataReport, one_line
 from sftkey_dist.report.comparison import ComparisonRow
 
 
@@ -42,12 +42,8 @@ def _over_interval(value: float, interval: tuple[float, float]) -> str:
 def data_table(report: DataReport) -> Table:
     """Rows kept and dropped, and tokens per segment."""
     table = Table(
-        title=f"{report.name}: {report.kept:,} of {report.rows:,} rows kept, {report.total_tokens:,} tokens, "
-        f"key tokens {report.key_share_of_response:.1%} of the response",
-        caption="\n".join(
-            f"dropped {dropped.count:,}: {dropped.reason}, e.g. {dropped.examples[0]}" for dropped in report.dropped
-        )
-        or "no row dropped",
+        title=one_line(report),
+        caption="\n".join(f"{dropped.reason}, for example {dropped.examples[0]}" for dropped in report.dropped),
     )
     table.add_column("segment")
     for heading in ("mean", "min", "median", "p90", "p99", "max"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from sftkey_dist.config.schema import DataConfig, OptimizationConfig, PromptConfig, SourceConfig, TrainingConfig
 from sftkey_dist.contract import Form
@@ -70,12 +71,12 @@ def weights_of(model_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(model_dir / "model.safetensors")
 
 
-def reference(store: EncodedStore, model_dir: Path, weights):
+def reference(store: EncodedStore, model_dir: Path, weights, batch: int = BATCH):
     """Members of each step: consecutive runs of the epoch's shuffle, the last one of an epoch shorter."""
     members: list[list[int]] = []
     for epoch in range(9):
         order = shuffled_indices(len(store), 5, epoch).tolist()
-        members += [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+        members += [order[i : i + batch] for i in range(0, len(order), batch)]
     steps = [[store.example(index) for index in step] for step in members[:NUM_STEPS]]
     return train_reference(model_dir, steps, weights, RATE, warmup_steps=2, max_grad_norm=MAX_GRAD_NORM)
 
@@ -119,6 +120,24 @@ def test_token_budget_attention_checkpointing_and_observation_change_nothing(mak
     final = weights_of(plain.stage_dir / "model")
     for job in variants:
         assert_same_training(job, losses, norms, final, loss_tolerance=1e-5, weight_tolerance=1e-4)
+
+
+def test_a_rank_without_examples_takes_part_with_untied_embeddings(store, make_job, tiny_model, tmp_path):
+    """One example a step on two ranks: one of them always runs a dummy row (0 against N loss tokens)."""
+    untied = untie(tiny_model, tmp_path / "untied")
+    job = make_job("one-example", untied, KEY)
+    job = job.model_copy(update={"optimization": job.optimization.model_copy(update={"global_batch_size": 1})})
+    run(2, job)
+    assert_same_training(job, *reference(store, untied, KEY, batch=1))
+
+
+def untie(model_dir: Path, out: Path) -> Path:
+    """The same model with an output projection of its own."""
+    config = AutoConfig.from_pretrained(model_dir, tie_word_embeddings=False)
+    set_seed(1)
+    AutoModelForCausalLM.from_config(config).save_pretrained(out)
+    AutoTokenizer.from_pretrained(model_dir).save_pretrained(out)
+    return out
 
 
 def test_segments_a_key_stage_does_not_train_are_measured_now_and_then(make_job):

@@ -132,8 +132,8 @@ def check_exported_model(folder):
 def test_prepare_and_show_print_what_will_be_trained(sftkey, tiny_config):
     prepared = sftkey("prepare", tiny_config)
     assert prepared.returncode == 0, prepared.stderr
-    assert "64 of 64 rows kept" in prepared.stdout
-    assert "no row dropped" in prepared.stdout
+    assert "64 of 64 rows kept, none dropped" in prepared.stdout
+    assert "answer.close" in prepared.stdout
     shown = sftkey("show", tiny_config, "-n", "1")
     assert shown.returncode == 0, shown.stderr
     assert "<Thinking>" in shown.stdout

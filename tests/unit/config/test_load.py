@@ -50,6 +50,7 @@ def test_later_files_and_overrides_win(minimal, tmp_path):
         ("prompt.plain=hello", "must contain {prompt} exactly once"),
         ("model.attention=flash_attention_2", "cluster.gpus_per_worker=1"),
         ("no_equals_sign", "section.key=value"),
+        ("tracking.uri=http://me:hunter2@mlflow:5000", "must not contain a password"),
         ("data.train.adapter=decision_memos", "generates its rows"),
     ],
 )
@@ -58,6 +59,7 @@ def test_mistakes_are_one_line_that_names_the_key(minimal, override, message):
         load_config([minimal], [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert "hunter2" not in str(error.value)
 
 
 @pytest.mark.parametrize(
