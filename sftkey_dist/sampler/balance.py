@@ -1,16 +1,21 @@
 """Lay the examples of one optimizer step on ranks and micro-batches, level in compute and in loss tokens.
 
-ZeRO-3 moves in lockstep: micro-batch j ends when its slowest rank does, so the step costs
-``Σ_j max_r cost(r, j)``. Bins of equal cost are packed first; sorted by cost and cut into rows of one bin a rank,
-the bins of a row differ little, and may be dealt to ranks so that loss tokens level out as well.
+ZeRO-3 moves in lockstep: micro-batch j ends when its slowest rank does, so the step costs ``Σ_j max_r cost(r, j)``.
+Therefore bins, one for each rank and micro-batch, are levelled first, in cost and in loss weight together; sorted by
+cost and cut into rows of one bin a rank, the bins of a row differ little and may be dealt freely, so that what is
+left of the difference in loss weight levels out over the rows.
 """
 
 import heapq
-from collections.abc import Sequence
 
 import numpy as np
 
 Bin = list[int]
+
+_EMPTY = -1
+_MAX_ROUNDS = 48
+_GAIN_WORTH_A_SWAP = 1e-9
+"""In units of a mean bin's square; below it rounding decides."""
 
 
 def balance_step(
@@ -30,14 +35,43 @@ def balance_step(
     """
     num_micro_batches = max(1, -(-int(lengths.sum()) // (data_ranks * micro_batch_tokens)))
     while True:
-        bins = _pack(lengths, costs, data_ranks * num_micro_batches, micro_batch_tokens)
+        bins = _pack(lengths, costs, loss_weights, data_ranks * num_micro_batches, micro_batch_tokens)
         if bins is not None:
-            return _deal(bins, costs, loss_weights, data_ranks)
+            level = _Leveller(bins, lengths, costs, loss_weights, micro_batch_tokens).run()
+            return _deal(level, costs, loss_weights, data_ranks)
         num_micro_batches += 1
 
 
-def _pack(lengths: np.ndarray, costs: np.ndarray, num_bins: int, capacity: int) -> list[Bin] | None:
-    """Longest processing time first into the cheapest bin with room; None when something finds no room."""
+def _pack(
+    lengths: np.ndarray, costs: np.ndarray, loss_weights: np.ndarray, num_bins: int, capacity: int
+) -> list[Bin] | None:
+    """Fill bins within their capacity; None when something finds no room."""
+    folded = _fold(costs, loss_weights, num_bins)
+    if max(int(lengths[content].sum()) for content in folded) <= capacity:
+        return folded
+    return _longest_first(lengths, costs, num_bins, capacity)
+
+
+def _fold(costs: np.ndarray, loss_weights: np.ndarray, num_bins: int) -> list[Bin]:
+    """Deal examples of like loss weight one to each bin, the dearest to the bin that is cheapest so far.
+
+    Layers of like weight give bins of like weight; within a layer the order is free, and cost takes it.
+    """
+    bins: list[Bin] = [[] for _ in range(num_bins)]
+    loads = np.zeros(num_bins, dtype=np.int64)
+    by_weight = np.lexsort((-costs, -loss_weights))
+    for start in range(0, len(by_weight), num_bins):
+        layer = by_weight[start : start + num_bins]
+        layer = layer[np.argsort(-costs[layer], kind="stable")]
+        cheapest_first = np.argsort(loads, kind="stable")[: len(layer)]
+        loads[cheapest_first] += costs[layer]
+        for index, position in zip(cheapest_first.tolist(), layer.tolist(), strict=True):
+            bins[index].append(position)
+    return bins
+
+
+def _longest_first(lengths: np.ndarray, costs: np.ndarray, num_bins: int, capacity: int) -> list[Bin] | None:
+    """Longest processing time first (Graham 1969), into the cheapest bin with room."""
     bins: list[Bin] = [[] for _ in range(num_bins)]
     room = [capacity] * num_bins
     heap = [(0, index) for index in range(num_bins)]
@@ -56,19 +90,95 @@ def _pack(lengths: np.ndarray, costs: np.ndarray, num_bins: int, capacity: int) 
     return bins
 
 
+class _Leveller:
+    """Exchanges examples between pairs of bins while that levels cost and loss weight together.
+
+    Minimises Σ_bins (cost / mean cost)² + (weight / mean weight)². In a round all bins are paired, the fullest with
+    the emptiest by one measure after the other, and every pair makes its best exchange of one example for one, or
+    for none; all pairs at once in array operations. Elementwise float64 arithmetic is the same on every machine.
+    """
+
+    def __init__(
+        self,
+        bins: list[Bin],
+        lengths: np.ndarray,
+        costs: np.ndarray,
+        loss_weights: np.ndarray,
+        capacity: int,
+    ) -> None:
+        self._slots = _as_slots(bins)
+        self._lengths = np.append(lengths, 0)  # the last entry, index -1, is an empty slot
+        self._measures = [
+            np.append(values / max(values.sum() / len(bins), 1e-30), 0.0) for values in (costs, loss_weights)
+        ]
+        self._capacity = capacity
+
+    def run(self) -> list[Bin]:
+        """The levelled bins."""
+        idle_rounds = 0
+        for round_number in range(_MAX_ROUNDS):
+            improved = self._exchange(self._pairs(round_number))
+            idle_rounds = 0 if improved else idle_rounds + 1
+            if idle_rounds == 3:
+                break
+        return [[int(position) for position in row if position != _EMPTY] for row in self._slots]
+
+    def _pairs(self, round_number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Bins paired fullest with emptiest: by cost, by loss weight, by both."""
+        loads = [measure[self._slots].sum(axis=1) for measure in self._measures]
+        key = (loads[0], loads[1], loads[0] + loads[1])[round_number % 3]
+        order = np.argsort(key, kind="stable")
+        half = len(order) // 2
+        return order[::-1][:half], order[:half]
+
+    def _exchange(self, pairs: tuple[np.ndarray, np.ndarray]) -> bool:
+        """Make the best exchange of every pair where there is one; says whether there was any."""
+        full, empty = pairs
+        gain = np.zeros((len(full), self._slots.shape[1], self._slots.shape[1]))
+        for measure in self._measures:
+            values = measure[self._slots]
+            load = values.sum(axis=1)
+            moved = values[full][:, :, None] - values[empty][:, None, :]
+            # (a - m)² + (b + m)² falls by 2 m (a - b - m) when m moves from load a to load b.
+            gain += moved * ((load[full] - load[empty])[:, None, None] - moved)
+        gain[~self._fits(full, empty)] = 0.0
+        flat = gain.reshape(len(full), -1)
+        best = flat.argmax(axis=1)
+        rows = np.flatnonzero(flat[np.arange(len(full)), best] > _GAIN_WORTH_A_SWAP)
+        give, take = np.divmod(best[rows], self._slots.shape[1])
+        full, empty = full[rows], empty[rows]
+        given, taken = self._slots[full, give], self._slots[empty, take]
+        self._slots[full, give], self._slots[empty, take] = taken, given
+        return len(rows) > 0
+
+    def _fits(self, full: np.ndarray, empty: np.ndarray) -> np.ndarray:
+        """Which exchanges keep both bins within their capacity."""
+        tokens = self._lengths[self._slots]
+        load = tokens.sum(axis=1)
+        moved = tokens[full][:, :, None] - tokens[empty][:, None, :]
+        room_here, room_there = self._capacity - load[full], self._capacity - load[empty]
+        fits: np.ndarray = (moved <= room_there[:, None, None]) & (-moved <= room_here[:, None, None])
+        return fits
+
+
+def _as_slots(bins: list[Bin]) -> np.ndarray:
+    """int [bins, most examples in a bin + 1]: positions, and ``_EMPTY`` where there is room to move one to."""
+    slots = np.full((len(bins), max(map(len, bins)) + 1), _EMPTY, dtype=np.int64)
+    for row, content in enumerate(bins):
+        slots[row, : len(content)] = content
+    return slots
+
+
 def _deal(bins: list[Bin], costs: np.ndarray, loss_weights: np.ndarray, data_ranks: int) -> list[list[Bin]]:
     """Cut the bins, dearest first, into rows; in each row the rank with least loss so far gets the most."""
-    bins = sorted(bins, key=lambda content: -_total(costs, content))
+    cost_of, weight_of = ([values[content].sum() for content in bins] for values in (costs, loss_weights))
+    dearest_first = sorted(range(len(bins)), key=lambda index: -cost_of[index])
     ranks: list[list[Bin]] = [[] for _ in range(data_ranks)]
     dealt = [0.0] * data_ranks
     for start in range(0, len(bins), data_ranks):
-        row = sorted(bins[start : start + data_ranks], key=lambda content: -_total(loss_weights, content))
+        row = sorted(dearest_first[start : start + data_ranks], key=lambda index: -weight_of[index])
         poorest_first = sorted(range(data_ranks), key=lambda rank: dealt[rank])
-        for rank, content in zip(poorest_first, row, strict=True):
-            ranks[rank].append(sorted(content))
-            dealt[rank] += _total(loss_weights, content)
+        for rank, index in zip(poorest_first, row, strict=True):
+            ranks[rank].append(sorted(bins[index]))
+            dealt[rank] += float(weight_of[index])
     return ranks
-
-
-def _total(values: np.ndarray, positions: Sequence[int]) -> float:
-    return float(values[list(positions)].sum())
