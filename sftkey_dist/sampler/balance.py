@@ -116,7 +116,7 @@ class _Leveller:
     def run(self) -> list[Bin]:
         """The levelled bins."""
         idle_rounds = 0
-        for round_number in range(_MAX_ROUNDS):
+        for round_number in range(_MAX_ROUNDS if len(self._slots) > 1 else 0):
             improved = self._exchange(self._pairs(round_number))
             idle_rounds = 0 if improved else idle_rounds + 1
             if idle_rounds == 3:
