@@ -1,6 +1,7 @@
 """One row a strategy: what it scored, with intervals, and what its stages cost."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class StageCost:
 class ComparisonRow:
     """One strategy of one run."""
 
-    run: str
+    run_dir: str
     strategy: str
     dataset: str
     n: int
@@ -72,19 +73,26 @@ def write_comparison(rows: Sequence[ComparisonRow], json_file: Path) -> list[Pat
     """Write the comparison as JSON, Markdown and plots beside each other; returns the files."""
     folder, stem = json_file.parent, json_file.stem
     write_json_atomically(json_file, {"rows": [asdict(row) for row in rows]})
-    markdown = folder / f"{stem}.md"
-    write_text_atomically(markdown, to_markdown(rows))
-    curves = {row.strategy: [StageDir(folder / stage.path) for stage in row.stages] for row in rows}
+    write_text_atomically(folder / f"{stem}.md", to_markdown(rows))
+    labels = _labels(rows)
+    curves = {
+        label: [StageDir(Path(row.run_dir) / stage.path) for stage in row.stages]
+        for label, row in zip(labels, rows, strict=True)
+    }
+    measures = {label: (row.accuracy, row.format) for label, row in zip(labels, rows, strict=True)}
     return [
         json_file,
-        markdown,
+        folder / f"{stem}.md",
         plot_answer_nll(curves, folder / f"{stem}_answer_nll.svg"),
-        plot_score_by_alpha(
-            {row.strategy: (row.accuracy, row.format) for row in rows},
-            rows[0].alpha,
-            folder / f"{stem}_alpha.svg",
-        ),
+        plot_score_by_alpha(measures, rows[0].alpha, folder / f"{stem}_alpha.svg"),
     ]
+
+
+def _labels(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Strategy names, with the run in front when there are several runs."""
+    if len({row.run_dir for row in rows}) == 1:
+        return [row.strategy for row in rows]
+    return [f"{Path(row.run_dir).name}/{row.strategy}" for row in rows]
 
 
 def to_markdown(rows: Sequence[ComparisonRow]) -> str:
@@ -93,10 +101,10 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
         "| strategy | n | accuracy | format | score | unjudged | train s | loss tokens |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for row in rows:
+    for label, row in zip(_labels(rows), rows, strict=True):
         loss_tokens = sum(stage.loss_tokens for stage in row.stages)
         lines.append(
-            f"| {row.strategy} | {row.n} | {_with_interval(row.accuracy, row.accuracy_interval)} "
+            f"| {label} | {row.n} | {_with_interval(row.accuracy, row.accuracy_interval)} "
             f"| {_with_interval(row.format, row.format_interval)} | {_with_interval(row.score, row.score_interval)} "
             f"| {row.unjudged} | {row.train_seconds:.0f} | {loss_tokens:,} |"
         )
@@ -117,7 +125,7 @@ def _row(run: RunDir, name: str, entry: dict[str, Any]) -> ComparisonRow:
     scores = json.loads(scores_file.read_text(encoding="utf-8"))
     shared = ("n", "accuracy", "format", "score", "alpha", "unjudged", "truncated", "violations")
     return ComparisonRow(
-        run=run.path.name,
+        run_dir=os.path.relpath(run.path),
         strategy=name,
         dataset=entry["dataset"],
         **{key: scores[key] for key in shared},

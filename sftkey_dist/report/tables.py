@@ -1,7 +1,9 @@
 """Tables for the terminal."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from sftkey_dist.data.report import DataReport, one_line
@@ -9,24 +11,30 @@ from sftkey_dist.report.comparison import ComparisonRow
 
 
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
-    """One line a strategy; the best score is marked."""
-    several_runs = len({row.run for row in rows}) > 1
-    table = Table(title=f"{rows[0].dataset}: score = {rows[0].alpha:g} accuracy + {1 - rows[0].alpha:g} format")
+    """One line a strategy; the best score is marked; fits 80 columns for one run."""
+    several_runs = len({row.run_dir for row in rows}) > 1
+    some_unjudged = any(row.unjudged for row in rows)
+    table = Table(
+        title=f"{rows[0].dataset}: score = {rows[0].alpha:g} accuracy + {1 - rows[0].alpha:g} format, 95 % intervals",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for heading in (["run"] if several_runs else []) + ["strategy", "accuracy", "format", "score"]:
         table.add_column(heading, no_wrap=True)
-    for heading in ("n", "unjudged", "cut off", "train s", "loss tok"):
+    for heading in ["n"] + (["unjudged"] if some_unjudged else []) + ["cut off", "train s", "loss tokens"]:
         table.add_column(heading, justify="right")
     best = max(row.score for row in rows)
     for row in rows:
         score = _over_interval(row.score, row.score_interval)
         table.add_row(
-            *([row.run] if several_runs else []),
+            *([Path(row.run_dir).name] if several_runs else []),
             row.strategy,
             _over_interval(row.accuracy, row.accuracy_interval),
             _over_interval(row.format, row.format_interval),
             f"[bold green]{score}[/]" if row.score == best else score,
             str(row.n),
-            str(row.unjudged),
+            *([str(row.unjudged)] if some_unjudged else []),
             str(row.truncated),
             f"{row.train_seconds:.0f}",
             f"{sum(stage.loss_tokens for stage in row.stages):,}",
@@ -36,7 +44,7 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
 
 def _over_interval(value: float, interval: tuple[float, float]) -> str:
     """The value and, below it, its 95 % interval."""
-    return f"{value:.3f}\n[dim]{interval[0]:.2f} - {interval[1]:.2f}[/]"
+    return f"{value:.3f}\n[dim]{interval[0]:.2f}-{interval[1]:.2f}[/]"
 
 
 def data_table(report: DataReport) -> Table:

@@ -1,0 +1,83 @@
+import time
+
+import pytest
+from mlflow import MlflowClient
+
+from sftkey_dist.config.schema import TrackingConfig
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.tracking import MlflowTracker, NullTracker, how_to_open, make_tracker, tracking_uri
+
+
+@pytest.fixture
+def make(tmp_path):
+    def tracker() -> MlflowTracker:
+        return MlflowTracker(
+            f"sqlite:///{tmp_path / 'mlflow.db'}", "study", tmp_path / "artifacts", tmp_path / "tracking.json"
+        )
+
+    return tracker
+
+
+def test_a_rerun_continues_its_runs_and_knows_what_they_have(make, tmp_path):
+    first = make()
+    parent = first.start_run("strategy/sft", "sft", None, {"sftkey.strategy": "sft"})
+    child = first.start_run("stage/abc", "stage full", parent, {})
+    first.log_params(child, {"optimization": {"learning_rate": 1e-3}, "long": "x" * 9000})
+    losses = (1, 1 / 2, 1 / 3)
+    records = [{"step": i, "loss": loss, "segments": {"answer": {"nll": 2.0}}} for i, loss in enumerate(losses)]
+    first.log_steps(child, records)
+
+    second = make()
+    assert second.start_run("strategy/sft", "sft", None, {}) == parent
+    assert second.start_run("stage/abc", "stage full", parent, {}) == child
+    assert second.steps_logged(child) == 3
+    second.log_params(child, {"optimization": {"learning_rate": 5.0}, "more": 1})
+    second.end_run(child)
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run = client.get_run(child)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.parentRunId"] == parent
+    assert run.data.params["optimization.learning_rate"] == "0.001", "params of a run never change"
+    assert run.data.params["more"] == "1"
+    assert len(run.data.params["long"]) == 500
+    assert [m.value for m in client.get_metric_history(child, "loss")] == pytest.approx(losses)
+    assert len(client.get_metric_history(child, "segments/answer/nll")) == 3
+    assert len(client.search_runs(["1"])) == 2
+
+
+def test_more_metrics_than_one_call_takes(make, tmp_path):
+    tracker = make()
+    run = tracker.start_run("stage/abc", "stage full", None, {})
+    tracker.log_steps(run, [{"step": step, **{f"m{i}": i for i in range(7)}} for step in range(300)])
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert len(client.get_metric_history(run, "m6")) == 300
+
+
+def test_a_server_that_does_not_answer_is_a_quick_clear_error(tmp_path):
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=r"tracking\.uri.*tracking\.enabled=false"):
+        MlflowTracker("http://127.0.0.1:1", "study", tmp_path, tmp_path / "tracking.json")
+    assert time.monotonic() - started < 30
+
+
+def test_where_the_store_is(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run_dir = tmp_path / "runs" / "x"
+    assert tracking_uri(TrackingConfig(), run_dir) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert tracking_uri(TrackingConfig(), run_dir) == "http://mlflow:5000"
+    assert tracking_uri(TrackingConfig(uri="http://other:1"), run_dir) == "http://other:1"
+
+
+def test_disabled_tracking_keeps_no_track(tmp_path):
+    tracker = make_tracker(TrackingConfig(enabled=False), tmp_path, tmp_path / "tracking.json")
+    assert isinstance(tracker, NullTracker)
+    assert tracker.start_run("k", "n", None, {}) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_line_that_opens_mlflow_shows_no_credentials():
+    assert how_to_open("sqlite:///runs/mlflow.db").endswith("--backend-store-uri sqlite:///runs/mlflow.db")
+    for uri in ("https://me:hunter2@mlflow.example/x", "postgresql://me:hunter2@db/mlflow"):
+        assert "hunter2" not in how_to_open(uri)
