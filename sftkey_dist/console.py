@@ -29,25 +29,30 @@ class ProgressLine:
         self._title = title
         self._total = total
         self._done = 0
+        self._first_done: int | None = None
         self._started = self._last_line = time.monotonic()
         self._task: TaskID | None = progress.add_task(title, total=total, note="") if progress else None
 
-    def advance(self, amount: int, note: str = "") -> None:
-        """Say that ``amount`` more is done; ``note`` stands beside the bar."""
-        self._done += amount
+    def update(self, done: int, note: str = "") -> None:
+        """Say how much is done in all; ``note`` stands beside the bar."""
+        if self._first_done is None:
+            self._first_done = done
+        self._done = done
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, advance=amount, note=note)
+            self._progress.update(self._task, completed=done, note=note)
         elif self._is_time_for_a_line():
             self._last_line = time.monotonic()
-            console.print(f"{self._title}: {self._done}/{self._total} {note} {self._eta()}")
+            console.print(f"{self._title}: {done}/{self._total} {note} {self._eta()}")
 
     def _is_time_for_a_line(self) -> bool:
         return self._done >= self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
 
     def _eta(self) -> str:
+        """What a resumed piece of work found done does not count for its speed."""
         elapsed = time.monotonic() - self._started
-        left = elapsed / max(1, self._done) * (self._total - self._done)
-        return f"{elapsed:.0f} s, {left:.0f} s left"
+        newly_done = self._done - (self._first_done or 0)
+        left = f", {elapsed / newly_done * (self._total - self._done):.0f} s left" if newly_done > 0 else ""
+        return f"{elapsed:.0f} s{left}"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Follows a stage's journals from the driver: progress bar and MLflow, without a word from the workers."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,34 +40,52 @@ def _poll(follower: "_Follower", finished: threading.Event) -> None:
 
 class _Follower:
     def __init__(self, stage_dir: StageDir, line: ProgressLine, tracker: Tracker, run_id: str | None) -> None:
-        self._stage_dir = stage_dir
+        self._metrics, self._timings = JournalTail(stage_dir.metrics), JournalTail(stage_dir.timings)
         self._line = line
         self._tracker = tracker
         self._run_id = run_id
-        self._shown = 0
-        self._logged = tracker.steps_logged(run_id)
+        logged = tracker.steps_logged(run_id)
+        self._next_to_log = {"metrics": logged, "timings": logged}
+        self._tokens_per_second = 0.0
 
     def catch_up(self) -> None:
-        metrics = read_journal(self._stage_dir.metrics)
-        timings = read_journal(self._stage_dir.timings)
-        # Timings are written after metrics. A resumed stage first shortens both, so a list may shrink.
-        records = [metric | timing for metric, timing in zip(metrics, timings, strict=False)]
-        if len(records) > self._shown:
-            self._line.advance(len(records) - self._shown, _note(records[-1]))
-            self._shown = len(records)
-        new = [record for record in records if record["step"] >= self._logged]
+        metrics, timings = self._metrics.new_records(), self._timings.new_records()
+        if timings:
+            self._tokens_per_second = timings[-1]["tokens_per_second"]
+        if metrics:
+            note = f"loss {metrics[-1]['loss']:.3f}  {self._tokens_per_second:,.0f} tok/s"
+            self._line.update(metrics[-1]["step"] + 1, note)
+        self._log("metrics", metrics)
+        self._log("timings", timings)
+
+    def _log(self, journal: str, records: list[dict[str, Any]]) -> None:
+        """Each step once: a worker group that restarts writes steps again that were logged before."""
+        new = [record for record in records if record["step"] >= self._next_to_log[journal]]
         if new:
             self._tracker.log_steps(self._run_id, new)
-            self._logged = new[-1]["step"] + 1
+            self._next_to_log[journal] = new[-1]["step"] + 1
+
+
+class JournalTail:
+    """Reads a growing .jsonl file bit by bit; starts over when it has become shorter, as on resume."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def new_records(self) -> list[dict[str, Any]]:
+        """The complete lines that have come since the last call."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._offset:
+                self._offset = 0
+            file.seek(self._offset)
+            complete, newline, _ = file.read().rpartition(b"\n")
+        self._offset += len(complete + newline)
+        return [json.loads(line) for line in complete.splitlines()]
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a .jsonl file that may be being written."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _note(record: dict[str, Any]) -> str:
-    return f"loss {record['loss']:.3f}  {record['tokens_per_second']:,.0f} tok/s"
+    """The complete lines of a .jsonl file."""
+    return JournalTail(path).new_records()

@@ -18,8 +18,8 @@ from sftkey_dist.evaluation.generate import Generation, Generator
 from sftkey_dist.evaluation.score import Scores, score_records
 from sftkey_dist.files import digest_json, write_json_atomically
 
-Advance = Callable[[int], None]
-"""Told how many more examples are done."""
+Progress = Callable[[int], None]
+"""Told how many examples are done."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class EvaluationPool:
         for actor in self._actors:
             ray.kill(actor)
 
-    def evaluate(self, job: EvaluationJob, examples: Sequence[Example], folder: Path, advance: Advance) -> Scores:
+    def evaluate(self, job: EvaluationJob, examples: Sequence[Example], folder: Path, progress: Progress) -> Scores:
         """Evaluate ``examples``, or what is left of them, into ``folder/records.jsonl``; returns the scores.
 
         A folder whose records were made otherwise (another model or setting) is not continued: its name should
@@ -65,14 +65,14 @@ class EvaluationPool:
         records = _read_records(folder / "records.jsonl")
         known = {record["id"] for record in records}
         todo = sorted((e for e in examples if e.id not in known), key=lambda e: len(e.prompt))
-        advance(len(known))
+        progress(len(records))
         chunks = [todo[i : i + job.settings.batch_size] for i in range(0, len(todo), job.settings.batch_size)]
         with (folder / "records.jsonl").open("a", encoding="utf-8") as file:
             for chunk in self._map(job, chunks):
                 file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in chunk))
                 file.flush()
                 records += chunk
-                advance(len(chunk))
+                progress(len(records))
         position = {example.id: index for index, example in enumerate(examples)}
         # Records arrive in any order; scored in the order of the examples, a resumed evaluation gives the same bytes.
         scores = score_records(sorted(records, key=lambda record: position[record["id"]]), job.settings.alpha)

@@ -44,7 +44,7 @@ def evaluate(config: RunConfig, preparation: Preparation) -> None:
             for strategy in preparation.strategies:
                 job = _job(config, strategy, plans[strategy.name][-1])
                 with progress_line(f"{strategy.name} evaluation", len(examples)) as line:
-                    scores = pool.evaluate(job, examples, folders[strategy.name], line.advance)
+                    scores = pool.evaluate(job, examples, folders[strategy.name], line.update)
                 _track(config, preparation, strategy, folders[strategy.name], scores, tracker)
     for strategy in preparation.strategies:
         record_evaluation(preparation.run, strategy.name, folders[strategy.name])

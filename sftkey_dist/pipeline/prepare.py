@@ -56,9 +56,9 @@ def prepare(config: RunConfig) -> Preparation:
 def _prepare_form(config: RunConfig, form: Form, train: SourceData, tokenizer: Any) -> PreparedData:
     def progress(batches: Iterable[Sequence[Example]], total: int) -> Iterator[Sequence[Example]]:
         with progress_line(f"encoding train ({form.value})", total) as line:
-            for batch in batches:
+            for done, batch in enumerate(batches, start=1):
                 yield batch
-                line.advance(1)
+                line.update(done)
 
     return prepare_store(train, form, config.contract, config.prompt, config.data, tokenizer, progress)
 

@@ -134,6 +134,8 @@ def _num_steps(preparation: Preparation, strategy: Strategy, planned: PlannedSta
 
 
 def _write_summary(config: RunConfig, planned: PlannedStage, wall_seconds: float) -> None:
+    """Say in the model folder what it comes from, then mark the stage as finished."""
+    write_json_atomically(planned.directory.model / "provenance.json", planned.inputs)
     metrics, timings = read_journal(planned.directory.metrics), read_journal(planned.directory.timings)
     write_json_atomically(
         planned.directory.summary,

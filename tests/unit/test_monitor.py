@@ -1,0 +1,44 @@
+import json
+import time
+
+from sftkey_dist.monitor import follow_stage
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.tracking import NullTracker
+
+
+class Recorder(NullTracker):
+    """Remembers which steps were logged under which metric."""
+
+    def __init__(self, steps_there):
+        self.steps_there = steps_there
+        self.logged = []
+
+    def steps_logged(self, run_id):
+        return self.steps_there
+
+    def log_steps(self, run_id, records):
+        self.logged += [(key, record["step"]) for record in records for key in record if key != "step"]
+
+
+def write(stage, steps):
+    for path, record in ((stage.metrics, {"loss": 1.0}), (stage.timings, {"tokens_per_second": 5.0})):
+        path.write_text("".join(json.dumps({"step": step} | record) + "\n" for step in steps))
+
+
+def test_every_step_is_logged_once_also_when_workers_restart_and_runs_resume(tmp_path):
+    stage, tracker = StageDir(tmp_path), Recorder(steps_there=2)
+    write(stage, range(5))
+    with follow_stage(stage, "stage", 8, tracker, None) as _:
+        pass
+    assert tracker.logged == [(key, step) for key in ("loss", "tokens_per_second") for step in (2, 3, 4)]
+
+    restarted = Recorder(steps_there=0)
+    with follow_stage(stage, "stage", 8, restarted, None):
+        deadline = 100
+        while len(restarted.logged) < 10 and (deadline := deadline - 1):
+            time.sleep(0.1)
+        write(stage, range(3))  # back to a checkpoint, then on
+        time.sleep(1.2)
+        write(stage, range(8))
+    for key in ("loss", "tokens_per_second"):
+        assert [step for name, step in restarted.logged if name == key] == list(range(8))
