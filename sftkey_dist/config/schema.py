@@ -139,6 +139,9 @@ class OptimizationConfig(Section):
     """Examples per optimizer step, over all ranks and micro-batches."""
     num_epochs: int = Field(1, ge=1)
     """Passes over the training data."""
+    look_ahead_steps: int = Field(4, ge=1)
+    """Neighbouring steps that may exchange examples to level cost and loss tokens between them; 1 keeps the
+    shuffled order as it is."""
     max_steps: int | None = Field(None, ge=1)
     """Stop after so many optimizer steps, if that comes first."""
     learning_rate: float = Field(1e-5, gt=0)

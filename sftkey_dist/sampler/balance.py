@@ -10,12 +10,11 @@ import heapq
 
 import numpy as np
 
+from sftkey_dist.sampler.level import EMPTY, Leveller
+
 Bin = list[int]
 
-_EMPTY = -1
 _MAX_ROUNDS = 48
-_GAIN_WORTH_A_SWAP = 1e-9
-"""In units of a mean bin's square; below it rounding decides."""
 
 
 def balance_step(
@@ -37,8 +36,9 @@ def balance_step(
     while True:
         bins = _pack(lengths, costs, loss_weights, data_ranks * num_micro_batches, micro_batch_tokens)
         if bins is not None:
-            level = _Leveller(bins, lengths, costs, loss_weights, micro_batch_tokens).run()
-            return _deal(level, costs, loss_weights, data_ranks)
+            leveller = Leveller(_as_slots(bins), [costs, loss_weights], sizes=lengths, capacity=micro_batch_tokens)
+            levelled = [[int(item) for item in row if item != EMPTY] for row in leveller.run(_MAX_ROUNDS)]
+            return _deal(levelled, costs, loss_weights, data_ranks)
         num_micro_batches += 1
 
 
@@ -90,80 +90,9 @@ def _longest_first(lengths: np.ndarray, costs: np.ndarray, num_bins: int, capaci
     return bins
 
 
-class _Leveller:
-    """Exchanges examples between pairs of bins while that levels cost and loss weight together.
-
-    Minimises Σ_bins (cost / mean cost)² + (weight / mean weight)². In a round all bins are paired, the fullest with
-    the emptiest by one measure after the other, and every pair makes its best exchange of one example for one, or
-    for none; all pairs at once in array operations. Elementwise float64 arithmetic is the same on every machine.
-    """
-
-    def __init__(
-        self,
-        bins: list[Bin],
-        lengths: np.ndarray,
-        costs: np.ndarray,
-        loss_weights: np.ndarray,
-        capacity: int,
-    ) -> None:
-        self._slots = _as_slots(bins)
-        self._lengths = np.append(lengths, 0)  # the last entry, index -1, is an empty slot
-        self._measures = [
-            np.append(values / max(values.sum() / len(bins), 1e-30), 0.0) for values in (costs, loss_weights)
-        ]
-        self._capacity = capacity
-
-    def run(self) -> list[Bin]:
-        """The levelled bins."""
-        idle_rounds = 0
-        for round_number in range(_MAX_ROUNDS if len(self._slots) > 1 else 0):
-            improved = self._exchange(self._pairs(round_number))
-            idle_rounds = 0 if improved else idle_rounds + 1
-            if idle_rounds == 3:
-                break
-        return [[int(position) for position in row if position != _EMPTY] for row in self._slots]
-
-    def _pairs(self, round_number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Bins paired fullest with emptiest: by cost, by loss weight, by both."""
-        loads = [measure[self._slots].sum(axis=1) for measure in self._measures]
-        key = (loads[0], loads[1], loads[0] + loads[1])[round_number % 3]
-        order = np.argsort(key, kind="stable")
-        half = len(order) // 2
-        return order[::-1][:half], order[:half]
-
-    def _exchange(self, pairs: tuple[np.ndarray, np.ndarray]) -> bool:
-        """Make the best exchange of every pair where there is one; says whether there was any."""
-        full, empty = pairs
-        gain = np.zeros((len(full), self._slots.shape[1], self._slots.shape[1]))
-        for measure in self._measures:
-            values = measure[self._slots]
-            load = values.sum(axis=1)
-            moved = values[full][:, :, None] - values[empty][:, None, :]
-            # (a - m)² + (b + m)² falls by 2 m (a - b - m) when m moves from load a to load b.
-            gain += moved * ((load[full] - load[empty])[:, None, None] - moved)
-        gain[~self._fits(full, empty)] = 0.0
-        flat = gain.reshape(len(full), -1)
-        best = flat.argmax(axis=1)
-        rows = np.flatnonzero(flat[np.arange(len(full)), best] > _GAIN_WORTH_A_SWAP)
-        give, take = np.divmod(best[rows], self._slots.shape[1])
-        full, empty = full[rows], empty[rows]
-        given, taken = self._slots[full, give], self._slots[empty, take]
-        self._slots[full, give], self._slots[empty, take] = taken, given
-        return len(rows) > 0
-
-    def _fits(self, full: np.ndarray, empty: np.ndarray) -> np.ndarray:
-        """Which exchanges keep both bins within their capacity."""
-        tokens = self._lengths[self._slots]
-        load = tokens.sum(axis=1)
-        moved = tokens[full][:, :, None] - tokens[empty][:, None, :]
-        room_here, room_there = self._capacity - load[full], self._capacity - load[empty]
-        fits: np.ndarray = (moved <= room_there[:, None, None]) & (-moved <= room_here[:, None, None])
-        return fits
-
-
 def _as_slots(bins: list[Bin]) -> np.ndarray:
-    """int [bins, most examples in a bin + 1]: positions, and ``_EMPTY`` where there is room to move one to."""
-    slots = np.full((len(bins), max(map(len, bins)) + 1), _EMPTY, dtype=np.int64)
+    """int [bins, most examples in a bin + 1]: positions, and ``EMPTY`` where there is room to move one to."""
+    slots = np.full((len(bins), max(map(len, bins)) + 1), EMPTY, dtype=np.int64)
     for row, content in enumerate(bins):
         slots[row, : len(content)] = content
     return slots

@@ -1,7 +1,7 @@
 """The plan of a stage: for every optimizer step its examples, where they lie, and the loss denominator.
 
-Which examples form a step is a function of (data, seed, epoch, global batch size) alone; how they lie on ranks
-depends on the number of ranks and the token budget. Every rank computes the same plan, so the denominator of the
+Which examples form a step is a function of (data, seed, epoch, global batch size, look-ahead) alone; how they lie on
+ranks depends on the number of ranks and the token budget. Every rank computes the same plan, so the denominator of the
 global loss is known before the first forward pass and training on another number of ranks is the same
 mathematics. The state to resume from is the step.
 """
@@ -15,16 +15,27 @@ import numpy as np
 from sftkey_dist.sampler.balance import balance_step
 from sftkey_dist.sampler.cost import CostModel
 from sftkey_dist.sampler.order import shuffled_indices
+from sftkey_dist.sampler.window import level_window
 
 
 @dataclass(frozen=True)
 class BalanceStats:
-    """Maximum over mean across ranks, 1.0 being perfect, and how full the micro-batches are."""
+    """How level a step is.
+
+    Attributes:
+        tokens: most tokens on a rank over the mean; 1.0 is perfect.
+        cost: the same for compute cost.
+        loss_weight: the same for loss weight.
+        density: share of the token budget that is used.
+        straggler_loss: share of the step's time that ranks spend waiting, since micro-batch j lasts as long as on its
+            slowest rank: 1 - Σ_j mean_r cost(r, j) / Σ_j max_r cost(r, j).
+    """
 
     tokens: float
     cost: float
     loss_weight: float
     density: float
+    straggler_loss: float
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,7 @@ class StepPlanner:
         global_batch_size: int,
         num_epochs: int,
         max_steps: int | None,
+        look_ahead_steps: int,
         data_ranks: int,
         micro_batch_tokens: int,
         cost: CostModel,
@@ -83,6 +95,7 @@ class StepPlanner:
             global_batch_size: examples per optimizer step; the last step of an epoch takes what is left.
             num_epochs: passes over the data.
             max_steps: upper bound of the number of steps.
+            look_ahead_steps: neighbouring steps that may exchange examples; 1 for none.
             data_ranks: number of data-parallel ranks.
             micro_batch_tokens: most tokens in a micro-batch.
             cost: compute cost of an example by its length.
@@ -97,6 +110,7 @@ class StepPlanner:
         self._loss_weights = segment_counts @ np.asarray(segment_weights, dtype=np.float64)
         self._seed = seed
         self._global_batch_size = global_batch_size
+        self._look_ahead_steps = look_ahead_steps
         self._data_ranks = data_ranks
         self._micro_batch_tokens = micro_batch_tokens
         self._check(segment_weights)
@@ -108,8 +122,7 @@ class StepPlanner:
         if not 0 <= step < self.num_steps:
             raise IndexError(f"step {step} is outside 0..{self.num_steps - 1}")
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        start = step_in_epoch * self._global_batch_size
-        members = self._order(epoch)[start : start + self._global_batch_size]
+        members = self._members(epoch, step_in_epoch)
         ranks = balance_step(
             self._lengths[members],
             self._costs[members],
@@ -129,18 +142,37 @@ class StepPlanner:
             balance=self._balance(micro_batches),
         )
 
+    def _members(self, epoch: int, step_in_epoch: int) -> np.ndarray:
+        window, step_in_window = divmod(step_in_epoch, self._look_ahead_steps)
+        steps = self._window(epoch, window)
+        return steps[step_in_window]
+
     @lru_cache(maxsize=2)  # noqa: B019 (a planner lives as long as its stage)
+    def _window(self, epoch: int, window: int) -> list[np.ndarray]:
+        """The members of a window's steps; a last, shorter step of an epoch exchanges nothing."""
+        size = self._look_ahead_steps * self._global_batch_size
+        examples = self._order(epoch)[window * size : (window + 1) * size]
+        num_whole = len(examples) // self._global_batch_size
+        whole, rest = np.split(examples, [num_whole * self._global_batch_size])
+        steps = whole.reshape(num_whole, self._global_batch_size)
+        levelled = level_window(steps, self._costs, self._loss_weights) if num_whole > 1 else steps
+        return [*levelled, rest] if len(rest) else [*levelled]
+
+    @lru_cache(maxsize=2)  # noqa: B019
     def _order(self, epoch: int) -> np.ndarray:
         return shuffled_indices(len(self._lengths), self._seed, epoch)
 
     def _balance(self, micro_batches: tuple[tuple[tuple[int, ...], ...], ...]) -> BalanceStats:
-        per_rank = [[index for content in rank for index in content] for rank in micro_batches]
-        num_bins = sum(len(rank) for rank in micro_batches)
+        tokens, costs, weights = (
+            np.array([[values[list(content)].sum() for content in rank] for rank in micro_batches])
+            for values in (self._lengths, self._costs, self._loss_weights)
+        )
         return BalanceStats(
-            tokens=_max_over_mean([int(self._lengths[rank].sum()) for rank in per_rank]),
-            cost=_max_over_mean([int(self._costs[rank].sum()) for rank in per_rank]),
-            loss_weight=_max_over_mean([float(self._loss_weights[rank].sum()) for rank in per_rank]),
-            density=sum(int(self._lengths[rank].sum()) for rank in per_rank) / (num_bins * self._micro_batch_tokens),
+            tokens=_max_over_mean(tokens.sum(axis=1)),
+            cost=_max_over_mean(costs.sum(axis=1)),
+            loss_weight=_max_over_mean(weights.sum(axis=1)),
+            density=float(tokens.sum() / (tokens.size * self._micro_batch_tokens)),
+            straggler_loss=float(1 - costs.mean(axis=0).sum() / costs.max(axis=0).sum()),
         )
 
     def _check(self, segment_weights: tuple[float, ...]) -> None:
@@ -167,5 +199,5 @@ def count_steps(num_examples: int, global_batch_size: int, num_epochs: int, max_
     return steps if max_steps is None else min(steps, max_steps)
 
 
-def _max_over_mean(loads: list[int] | list[float]) -> float:
-    return max(loads) / (sum(loads) / len(loads))
+def _max_over_mean(loads: np.ndarray) -> float:
+    return float(loads.max() / loads.mean())

@@ -172,6 +172,7 @@ def _planner(job: StageJob, store: EncodedStore, engine: ZeroEngine) -> StepPlan
         global_batch_size=job.optimization.global_batch_size,
         num_epochs=job.optimization.num_epochs,
         max_steps=job.optimization.max_steps,
+        look_ahead_steps=job.optimization.look_ahead_steps,
         data_ranks=engine.world_size,
         micro_batch_tokens=job.training.micro_batch_tokens,
         cost=CostModel.for_width(engine.hidden_size),

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ def planner(counts, **changes):
         "global_batch_size": 16,
         "num_epochs": 2,
         "max_steps": None,
+        "look_ahead_steps": 4,
         "data_ranks": 3,
         "micro_batch_tokens": 200,
         "cost": COST,
@@ -45,18 +47,29 @@ def planner(counts, **changes):
     batch=st.integers(1, 40),
     ranks=st.integers(1, 9),
     budget=st.integers(125, 600),
+    window=st.integers(1, 6),
     seed=st.integers(0, 2**31),
 )
 @settings(deadline=None)
-def test_every_example_once_an_epoch_in_equal_micro_batches_within_budget(num_examples, batch, ranks, budget, seed):
+def test_every_example_once_an_epoch_in_equal_micro_batches_within_budget(
+    num_examples, batch, ranks, budget, window, seed
+):
     counts = random_counts(num_examples, seed)
-    plan = planner(counts, seed=seed, global_batch_size=batch, data_ranks=ranks, micro_batch_tokens=budget)
+    plan = planner(
+        counts,
+        seed=seed,
+        global_batch_size=batch,
+        look_ahead_steps=window,
+        data_ranks=ranks,
+        micro_batch_tokens=budget,
+    )
     lengths = counts.sum(axis=1)
     seen = [[], []]
     for step in range(plan.num_steps):
         planned = plan.plan(step)
         assert len(planned.micro_batches) == ranks
         assert len({len(rank) for rank in planned.micro_batches}) == 1
+        assert len(planned.example_indices) == min(batch, num_examples - (step % plan.steps_per_epoch) * batch)
         assert all(lengths[list(content)].sum() <= budget for rank in planned.micro_batches for content in rank)
         members = planned.example_indices
         assert planned.loss_weight == pytest.approx((counts[members] @ np.array(WEIGHTS)).sum())
@@ -95,6 +108,7 @@ def test_plan_is_the_same_in_another_process():
         "import numpy as np; from sftkey_dist.sampler import *\n"
         "c = np.arange(1, 181, dtype=np.int32).reshape(60, 3) % 37 + 1\n"
         "p = StepPlanner(c, (0.0, 1.0, 2.0), seed=1, global_batch_size=16, num_epochs=2, max_steps=None,"
+        " look_ahead_steps=4,"
         " data_ranks=3, micro_batch_tokens=200, cost=CostModel.for_width(64))\n"
         "print([p.plan(s).digest for s in range(p.num_steps)])"
     )
@@ -147,6 +161,53 @@ def test_fewer_examples_than_ranks_leaves_dummies():
     lengths = np.array([10, 20])
     laid = balance_step(lengths, COST(lengths), np.ones(2), 4, 100)
     assert sorted(len(content) for rank in laid for content in rank) == [0, 0, 1, 1]
+
+
+def heavy_tailed_counts(num_examples):
+    """60 % labels of 1-3 tokens, 40 % log-normal answers to 400."""
+    stream = np.random.default_rng(0)
+    is_label = stream.random(num_examples) < 0.6
+    long = np.clip(stream.lognormal(4, 1, num_examples), 1, 400)
+    answers = np.where(is_label, stream.integers(1, 4, num_examples), long.astype(int))
+    return np.stack([stream.integers(20, 400, num_examples), np.zeros(num_examples, int), answers], axis=1)
+
+
+def test_look_ahead_levels_steps_within_its_window_and_knows_no_ranks():
+    counts = heavy_tailed_counts(1024)
+    plain, ahead, other_ranks = (
+        planner(counts, look_ahead_steps=window, data_ranks=ranks, micro_batch_tokens=1000, num_epochs=1)
+        for window, ranks in ((1, 2), (4, 2), (4, 5))
+    )
+    spread = {}
+    for name, plan in (("plain", plain), ("ahead", ahead)):
+        weights = [plan.plan(step).loss_weight for step in range(plan.num_steps)]
+        spread[name] = np.std(weights) / np.mean(weights)
+    assert spread["ahead"] < 0.7 * spread["plain"]
+    for start in range(0, plain.num_steps, 4):
+        before, after, elsewhere = (
+            [plan.plan(step).example_indices for step in range(start, start + 4)]
+            for plan in (plain, ahead, other_ranks)
+        )
+        assert sorted(sum(before, [])) == sorted(sum(after, []))
+        assert after == elsewhere
+
+
+def test_look_ahead_keeps_every_example_equally_likely_anywhere():
+    """Mean step of each example over many epochs stays within 5 standard errors of the middle."""
+    counts, epochs = heavy_tailed_counts(64), 300
+    plan = planner(counts, global_batch_size=8, num_epochs=epochs, micro_batch_tokens=4000)
+    steps = np.zeros((epochs, 64))
+    for step in range(plan.num_steps):
+        planned = plan.plan(step)
+        steps[planned.epoch, planned.example_indices] = step % plan.steps_per_epoch
+    standard_error = np.sqrt((8**2 - 1) / 12 / epochs)
+    assert np.abs(steps.mean(axis=0) - 3.5).max() < 5 * standard_error
+
+
+def test_straggler_loss_is_the_share_of_time_spent_waiting():
+    counts = np.array([[1, 0, 9], [1, 0, 9], [1, 0, 9]])
+    (plan,) = [planner(counts, global_batch_size=3, data_ranks=2, num_epochs=1, cost=CostModel(1, 0)).plan(0)]
+    assert plan.balance.straggler_loss == pytest.approx(1 - 15 / 20)
 
 
 def test_max_steps_cuts_the_stage():
