@@ -83,7 +83,8 @@ def run(configuration: Configuration) -> None:
     rows, files = run_all(config)
     _show_comparison(rows, files)
     if config.tracking.enabled:
-        console.print(how_to_open(tracking_uri(config.tracking, config.run_dir.absolute())), soft_wrap=True)
+        uri = tracking_uri(config.tracking, config.run_dir.absolute())
+        console.print(how_to_open(uri), soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -96,7 +97,7 @@ def prepare(configuration: Configuration) -> None:
     preparation = prepare_run(config)
     for report in preparation.reports:
         console.print(data_table(report))
-    console.print(f"report: {preparation.run.data_report}", soft_wrap=True)
+    console.print(f"report: {preparation.run.data_report}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -132,7 +133,7 @@ def train(configuration: Configuration) -> None:
 
     preparation = prepare_run(config)
     train_strategies(config, preparation)
-    console.print(f"models: {preparation.run.path / 'stages'}", soft_wrap=True)
+    console.print(f"models: {preparation.run.path / 'stages'}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -171,9 +172,9 @@ def main() -> None:
 
 
 def _load(configuration: list[str]) -> RunConfig:
-    """Tell files from overrides: an override has an `=` and is no file."""
-    files = [Path(item) for item in configuration if "=" not in item or Path(item).is_file()]
-    overrides = [item for item in configuration if "=" in item and not Path(item).is_file()]
+    """Tell files from overrides: an override has an `=`."""
+    files = [Path(item) for item in configuration if "=" not in item]
+    overrides = [item for item in configuration if "=" in item]
     if not files:
         raise ConfigError("give at least one configuration file, for example configs/quickstart.yaml")
     return load_config(files, overrides)
@@ -184,7 +185,7 @@ def _show_comparison(rows: list["ComparisonRow"], files: list[Path]) -> None:
 
     console.print(comparison_table(rows))
     for file in files:
-        console.print(f"written: {_relative(file)}", soft_wrap=True)
+        console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
 
 
 def _relative(file: Path) -> Path:

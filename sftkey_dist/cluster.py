@@ -14,10 +14,14 @@ _OBJECT_STORE_BYTES = 256 * 1024 * 1024  # results pass through files; the objec
 
 
 @contextmanager
-def connected(cluster: ClusterConfig) -> Iterator[None]:
+def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
     """Connect to ``cluster.address`` or RAY_ADDRESS, or start a private local cluster bound to loopback.
 
     Nested in another such block, it keeps that one's connection.
+
+    Args:
+        cluster: where, and what a worker needs.
+        num_workers: most workers at a time, of training or of evaluation.
 
     Raises:
         ConfigError: no cluster answers there, or it has too few CPUs or GPUs for the workers.
@@ -29,20 +33,20 @@ def connected(cluster: ClusterConfig) -> Iterator[None]:
     for name in ("ray", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if address is None:
-        _start_private(cluster)
+        _start_private(num_workers * cluster.cpus_per_worker)
     else:
         _join(address)
     try:
-        _require_resources(cluster)
+        _require_resources(cluster, num_workers)
         yield
     finally:
         ray.shutdown()
 
 
-def _start_private(cluster: ClusterConfig) -> None:
+def _start_private(num_cpus: int) -> None:
     ray.init(
         address="local",
-        num_cpus=max(os.cpu_count() or 1, cluster.num_workers * cluster.cpus_per_worker),
+        num_cpus=max(os.cpu_count() or 1, num_cpus),
         object_store_memory=_OBJECT_STORE_BYTES,
         # Ray Train's controller asks the dashboard for the state of actors and floods the log without it.
         include_dashboard=True,
@@ -59,17 +63,14 @@ def _join(address: str) -> None:
         raise ConfigError(f"cluster.address={address!r}: no Ray cluster answers there ({error})") from error
 
 
-def _require_resources(cluster: ClusterConfig) -> None:
+def _require_resources(cluster: ClusterConfig, num_workers: int) -> None:
     """An unsatisfiable request would wait forever."""
     available = ray.cluster_resources()
-    needed = {
-        "CPU": cluster.num_workers * cluster.cpus_per_worker,
-        "GPU": cluster.num_workers * cluster.gpus_per_worker,
-    }
+    needed = {"CPU": num_workers * cluster.cpus_per_worker, "GPU": num_workers * cluster.gpus_per_worker}
     for resource, amount in needed.items():
         if available.get(resource, 0) < amount:
             raise ConfigError(
-                f"cluster.num_workers={cluster.num_workers} need {amount} {resource}s, the cluster has "
-                f"{available.get(resource, 0):g}: add nodes, or lower cluster.num_workers or "
+                f"{num_workers} workers need {amount} {resource}s, the cluster has {available.get(resource, 0):g}: add "
+                f"nodes, or lower cluster.num_workers, evaluation.num_workers or "
                 f"cluster.{resource.lower()}s_per_worker"
             )

@@ -42,7 +42,7 @@ class ProgressLine:
             self._progress.update(self._task, completed=done, note=note)
         elif self._is_time_for_a_line():
             self._last_line = time.monotonic()
-            console.print(f"{self._title}: {done}/{self._total} {note} {self._eta()}")
+            console.print(f"{self._title}: {done}/{self._total} {note} {self._eta()}", markup=False)
 
     def _is_time_for_a_line(self) -> bool:
         return self._done >= self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES

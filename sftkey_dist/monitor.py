@@ -1,14 +1,12 @@
 """Follows a stage's journals from the driver: progress bar and MLflow, without a word from the workers."""
 
-import json
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from sftkey_dist.console import ProgressLine, progress_line
+from sftkey_dist.journal import JournalTail
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.tracking import Tracker
 
@@ -64,28 +62,3 @@ class _Follower:
         if new:
             self._tracker.log_steps(self._run_id, new)
             self._next_to_log[journal] = new[-1]["step"] + 1
-
-
-class JournalTail:
-    """Reads a growing .jsonl file bit by bit; starts over when it has become shorter, as on resume."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-
-    def new_records(self) -> list[dict[str, Any]]:
-        """The complete lines that have come since the last call."""
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as file:
-            if file.seek(0, os.SEEK_END) < self._offset:
-                self._offset = 0
-            file.seek(self._offset)
-            complete, newline, _ = file.read().rpartition(b"\n")
-        self._offset += len(complete + newline)
-        return [json.loads(line) for line in complete.splitlines()]
-
-
-def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a .jsonl file."""
-    return JournalTail(path).new_records()

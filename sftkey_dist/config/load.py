@@ -12,6 +12,8 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.errors import ConfigError
 
 _MAX_FILE_BYTES = 1_000_000
+_UNREADABLE = (yaml.YAMLError, ValueError, TypeError)
+"""What PyYAML raises: its own errors, and Python's for impossible dates and for keys that are mappings."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -66,7 +68,7 @@ def _read(file: Path) -> dict[str, Any]:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (is a SafeLoader)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: not UTF-8 text (byte {error.start})") from None
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected keys and values at the top level, found {type(content).__name__}")
@@ -80,7 +82,7 @@ def _parse_override(override: str) -> dict[str, Any]:
         raise ConfigError(f"override {override!r}: write it as section.key=value")
     try:
         value: Any = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (is a SafeLoader)
-    except yaml.YAMLError:
+    except _UNREADABLE:
         value = text  # a value that is no YAML, such as `a: b: c`, is meant literally
     for key in reversed(keys):
         value = {key: value}

@@ -9,13 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from sftkey_dist.contract import Form, ResponseContract
 
 PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 class Section(BaseModel):
     """A frozen group of keys; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class EmbeddedModelConfig(Section):
@@ -113,6 +114,14 @@ class DataConfig(Section):
     store_dir: Path = Path("runs/store")
     """Folder of encoded data, shared by runs and reused by digest; shared storage on a cluster."""
 
+    @model_validator(mode="after")
+    def test_is_not_the_training_data(self) -> Self:
+        """A score on training rows says nothing."""
+        place = {"adapter", "path", "subset", "split", "revision", "seed"}
+        if self.train.model_dump(include=place) == self.test.model_dump(include=place):
+            raise ValueError("data.test is the training data; give it another path or split")
+        return self
+
 
 class PromptConfig(Section):
     """How a prompt is written, the same in training and in generation."""
@@ -152,7 +161,7 @@ class OptimizationConfig(Section):
     """Share of the steps with linearly rising learning rate."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay of matrices; norms and biases have none."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Share, Share] = (0.9, 0.95)
     """AdamW's moment decays."""
     epsilon: float = Field(1e-8, gt=0)
     """AdamW's epsilon."""
@@ -179,8 +188,8 @@ class OptimizationOverrides(Section):
     """See `optimization`."""
 
     def applied_to(self, base: OptimizationConfig) -> OptimizationConfig:
-        """The base with the keys that are set here replaced."""
-        return base.model_copy(update=self.model_dump(exclude_none=True))
+        """The base with the keys that are set here replaced; `max_steps: null` lifts an inherited bound."""
+        return OptimizationConfig.model_validate(base.model_dump() | self.model_dump(exclude_unset=True))
 
 
 class StageConfig(Section):
@@ -284,9 +293,10 @@ class TrackingConfig(Section):
     @model_validator(mode="after")
     def uri_holds_no_secret(self) -> Self:
         """The configuration is written to the run directory and to MLflow."""
-        if self.uri and urlsplit(self.uri).password:
+        parts = urlsplit(self.uri or "")
+        if "@" in parts.netloc or (parts.query and not parts.scheme.startswith("sqlite")):
             raise ValueError(
-                "tracking.uri must not contain a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+                "tracking.uri must not contain credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
                 "or give the whole URI in MLFLOW_TRACKING_URI"
             )
         return self
@@ -321,6 +331,16 @@ class RunConfig(Section):
     """How models are tested."""
     tracking: TrackingConfig = TrackingConfig()
     """MLflow."""
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that run at a time, of training or of evaluation."""
+        return max(self.cluster.num_workers, self.num_evaluation_workers)
+
+    @property
+    def num_evaluation_workers(self) -> int:
+        """Generation actors."""
+        return self.evaluation.num_workers or self.cluster.num_workers
 
     @model_validator(mode="after")
     def longest_example_fits_a_micro_batch(self) -> Self:

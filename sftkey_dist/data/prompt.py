@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jinja2
+
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.errors import ModelError
 
@@ -14,7 +16,7 @@ class PromptEncoder:
     def __init__(self, tokenizer: Any, config: PromptConfig) -> None:
         """
         Raises:
-            ModelError: the chat template is asked for and missing, or no token ends a turn.
+            ModelError: the chat template is asked for and missing or refuses a message, or no token ends a turn.
         """
         has_chat_template = bool(getattr(tokenizer, "chat_template", None))
         if config.template == "chat" and not has_chat_template:
@@ -22,7 +24,10 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._config = config
         self._uses_chat = has_chat_template and config.template != "plain"
-        self.end_of_turn_id = self._find_end_of_turn()
+        try:
+            self.end_of_turn_id = self._find_end_of_turn()
+        except jinja2.TemplateError as error:
+            raise ModelError(f"the tokenizer's chat template refuses the prompt: {error}; see prompt.system") from error
 
     def text(self, prompt: str) -> str:
         """The prompt as the model reads it, up to where the response starts."""

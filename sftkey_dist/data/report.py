@@ -31,21 +31,44 @@ class LengthSummary:
 
 
 @dataclass(frozen=True)
-class DataReport:
-    """The report of one encoded set."""
+class SourceReport:
+    """What became of the rows of a set."""
 
     name: str
-    digest: str
     rows: int
     kept: int
     dropped: tuple[DroppedRows, ...]
-    total_tokens: int
-    key_share_of_response: float
-    lengths: tuple[LengthSummary, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a file."""
         return asdict(self)
+
+    def one_line(self) -> str:
+        """The report in a line."""
+        dropped = ", ".join(f"{item.count:,} dropped as {item.reason}" for item in self.dropped) or "none dropped"
+        return f"data {self.name}: {self.kept:,} of {self.rows:,} rows kept, {dropped}"
+
+
+@dataclass(frozen=True)
+class DataReport(SourceReport):
+    """The report of an encoded set."""
+
+    digest: str
+    total_tokens: int
+    key_share_of_response: float
+    lengths: tuple[LengthSummary, ...]
+
+    def one_line(self) -> str:
+        """The report in a line."""
+        return (
+            f"{super().one_line()}; {self.total_tokens:,} tokens, "
+            f"key tokens {self.key_share_of_response:.1%} of the response"
+        )
+
+
+def summarize_source(name: str, kept: int, refusals: Sequence[Refusal]) -> SourceReport:
+    """The report of a set that is not encoded."""
+    return SourceReport(name, kept + len(refusals), kept, _by_reason(refusals))
 
 
 def summarize(
@@ -72,15 +95,6 @@ def summarize(
         total_tokens=int(totals.sum()),
         key_share_of_response=key_tokens / max(1, response_tokens),
         lengths=tuple(_lengths(segment, column) for segment, column in columns.items() if column.any()),
-    )
-
-
-def one_line(report: DataReport) -> str:
-    """The report in a line."""
-    dropped = ", ".join(f"{item.count:,} dropped as {item.reason}" for item in report.dropped) or "none dropped"
-    return (
-        f"data {report.name}: {report.kept:,} of {report.rows:,} rows kept, {dropped}; {report.total_tokens:,} tokens, "
-        f"key tokens {report.key_share_of_response:.1%} of the response"
     )
 
 

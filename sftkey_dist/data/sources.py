@@ -75,6 +75,8 @@ def _text(row: Row, field: str) -> str:
         raise RowError("missing_field", f"field {field!r} must be text, found {type(value).__name__}")
     if not value.strip():
         raise RowError("empty_field", f"field {field!r} is empty")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise RowError("not_unicode", f"field {field!r} holds half of a surrogate pair, which is no character")
     return value
 
 

@@ -33,6 +33,8 @@ class Generator:
         self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             model_dir, dtype="auto", trust_remote_code=trust_remote_code
         )
+        # Greedy means greedy: a folder's own repetition penalty or suppressed tokens would be merged in.
+        self._model.generation_config = transformers.GenerationConfig()
         self._model.to(self._device).eval()
 
     @torch.inference_mode()

@@ -1,4 +1,9 @@
-"""Evaluate model folders as a fan-out of Ray actors; finished items are appended and never generated twice."""
+"""Evaluate model folders as a fan-out of Ray actors.
+
+Generating is dear and scoring is cheap, so they are kept apart. Generations are appended to ``generations.jsonl`` as
+they come and never made twice; verdicts (``records.jsonl``) and scores (``scores.json``) are made from them anew
+whenever what decides them has changed, such as alpha or the answer check.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +18,17 @@ from ray.util import ActorPool
 from sftkey_dist.config.schema import ClusterConfig, EvaluationConfig, PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
+from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.answers import ANSWER_CHECKS, Judgement, Verdict, find_answer
 from sftkey_dist.evaluation.generate import Generation, Generator
 from sftkey_dist.evaluation.score import Scores, score_records
-from sftkey_dist.files import digest_json, write_json_atomically
+from sftkey_dist.files import digest_json, write_json_atomically, write_text_atomically
+from sftkey_dist.journal import Record, append_records, keep_records, read_records
+
+_GENERATIONS, _SCORES = "generations.jsonl", "scores.json"
+
+SCORING_VERSION = 1
+"""Raise it when the same generation would be judged or parsed differently."""
 
 Progress = Callable[[int], None]
 """Told how many examples are done."""
@@ -35,17 +47,14 @@ class EvaluationJob:
 
 
 class EvaluationPool:
-    """Ray actors that generate and check; they live as long as the pool and load a model when they first need it."""
+    """Ray actors that generate and judge; they live as long as the pool and load a model when they first need it."""
 
-    def __init__(self, cluster: ClusterConfig, settings: EvaluationConfig) -> None:
+    def __init__(self, cluster: ClusterConfig, num_actors: int) -> None:
         self._actors = [
             _EvaluationActor.options(  # type: ignore[attr-defined]
-                num_cpus=cluster.cpus_per_worker,
-                num_gpus=cluster.gpus_per_worker,
-                max_restarts=2,
-                max_task_retries=2,
+                num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_restarts=2, max_task_retries=2
             ).remote(cluster.cpus_per_worker)
-            for _ in range(settings.num_workers or cluster.num_workers)
+            for _ in range(num_actors)
         ]
 
     def __enter__(self) -> "EvaluationPool":
@@ -56,51 +65,97 @@ class EvaluationPool:
             ray.kill(actor)
 
     def evaluate(self, job: EvaluationJob, examples: Sequence[Example], folder: Path, progress: Progress) -> Scores:
-        """Evaluate ``examples``, or what is left of them, into ``folder/records.jsonl``; returns the scores.
+        """Generate for ``examples``, or for those that have no generation yet, judge all, and write the scores.
 
-        A folder whose records were made otherwise (another model or setting) is not continued: its name should
-        hold ``evaluation_digest``.
+        Args:
+            job: the model folder and how to test it.
+            examples: the test set.
+            folder: named by ``generation_digest``, so that what lies there was generated in the same way.
+            progress: told how many examples have been generated.
+
+        Raises:
+            DataError: the answer check could judge none of the answers.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        records = _read_records(folder / "records.jsonl")
-        known = {record["id"] for record in records}
-        todo = sorted((e for e in examples if e.id not in known), key=lambda e: len(e.prompt))
-        progress(len(records))
-        chunks = [todo[i : i + job.settings.batch_size] for i in range(0, len(todo), job.settings.batch_size)]
-        with (folder / "records.jsonl").open("a", encoding="utf-8") as file:
-            for chunk in self._map(job, chunks):
-                file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in chunk))
-                file.flush()
-                records += chunk
-                progress(len(records))
-        position = {example.id: index for index, example in enumerate(examples)}
-        # Records arrive in any order; scored in the order of the examples, a resumed evaluation gives the same bytes.
-        scores = score_records(sorted(records, key=lambda record: position[record["id"]]), job.settings.alpha)
-        write_json_atomically(folder / "scores.json", asdict(scores))
+        self._generate_missing(job, examples, folder / _GENERATIONS, progress)
+        known = _read_generations(folder)
+        chunks = _chunks(examples, job.settings.batch_size)
+        judged = self._map(lambda actor, chunk: actor.judge.remote(job, chunk, [known[e.id] for e in chunk]), chunks)
+        by_id = {record["id"]: record for chunk in judged for record in chunk}
+        records = [by_id[example.id] for example in examples]
+        scores = score_records(records, job.settings.alpha)
+        if scores.unjudged == scores.n:
+            raise DataError(
+                f"no answer of {folder.name} could be judged with evaluation.answer_check="
+                f"{job.settings.answer_check}: {records[0]['reason']}; choose another check"
+            )
+        write_text_atomically(
+            folder / "records.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        )
+        write_json_atomically(folder / _SCORES, asdict(scores) | {"scoring_digest": scoring_digest(job, examples)})
         return scores
 
-    def _map(self, job: EvaluationJob, chunks: Sequence[Sequence[Example]]) -> Iterator[list[dict[str, Any]]]:
-        pool = ActorPool(self._actors)
-        yield from pool.map_unordered(lambda actor, chunk: actor.evaluate.remote(job, chunk), chunks)
+    def _generate_missing(
+        self, job: EvaluationJob, examples: Sequence[Example], journal: Path, progress: Progress
+    ) -> None:
+        """Chunks are cut from the whole set, so that a resumed evaluation batches, and pads, as an uninterrupted."""
+        keep_records(journal, lambda record: True)
+        known = {record["id"] for record in read_records(journal)}
+        by_length = sorted(examples, key=lambda example: len(example.prompt))
+        todo = [
+            chunk
+            for chunk in _chunks(by_length, job.settings.batch_size)
+            if any(example.id not in known for example in chunk)
+        ]
+        done = len(examples) - sum(map(len, todo))
+        progress(done)
+        for generations in self._map(lambda actor, chunk: actor.generate.remote(job, chunk), todo):
+            append_records(journal, generations)
+            done += len(generations)
+            progress(done)
+
+    def _map(
+        self, call: Callable[[Any, Sequence[Example]], Any], chunks: Sequence[Sequence[Example]]
+    ) -> Iterator[list[Record]]:
+        yield from ActorPool(self._actors).map_unordered(call, chunks)
 
 
-def evaluation_digest(job: EvaluationJob, model_digest: str, examples: Sequence[Example]) -> str:
-    """Digest of everything a record depends on; batch size and alpha are not among it."""
+def generation_digest(job: EvaluationJob, model_digest: str, examples: Sequence[Example]) -> str:
+    """Digest of everything a generation depends on but the size of batches."""
     return digest_json(
         {
             "model": model_digest,
-            "form": job.form.value,
-            "contract": job.contract.model_dump(mode="json"),
             "prompt": job.prompt.model_dump(mode="json"),
-            "answer_check": job.settings.answer_check,
             "max_new_tokens": job.settings.max_new_tokens,
-            "examples": [(example.id, example.prompt, dict(example.values)) for example in examples],
+            "prompts": [(example.id, example.prompt) for example in examples],
         }
     )
 
 
-def make_record(example: Example, generation: Generation, job: EvaluationJob) -> dict[str, Any]:
-    """What an evaluation keeps of one example."""
+def scoring_digest(job: EvaluationJob, examples: Sequence[Example]) -> str:
+    """Digest of everything that turns generations into scores."""
+    return digest_json(
+        {
+            "scoring_version": SCORING_VERSION,
+            "form": job.form.value,
+            "contract": job.contract.model_dump(mode="json"),
+            "answer_check": job.settings.answer_check,
+            "alpha": job.settings.alpha,
+            "references": [(example.id, dict(example.values)) for example in examples],
+        }
+    )
+
+
+def is_scored(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> bool:
+    """Whether the folder holds the scores that this job would give."""
+    file = folder / _SCORES
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["scoring_digest"] == scoring_digest(
+        job, examples
+    )
+
+
+def make_record(example: Example, generation: Generation, job: EvaluationJob) -> Record:
+    """What an evaluation says of one example."""
     parsed = job.contract.parse(generation.text, job.form)
     answers = {s.name: find_answer(generation.text, job.contract, job.form, s.name) for s in job.contract.key_segments}
     judgement = _judge({name: found.text for name, found in answers.items()}, example, job)
@@ -128,15 +183,13 @@ def _judge(answers: dict[str, str], example: Example, job: EvaluationJob) -> Jud
     return next((j for j in judgements if j.verdict is not Verdict.CORRECT), judgements[0])
 
 
-def _read_records(path: Path) -> list[dict[str, Any]]:
-    """Records of an earlier run; a last line without its end was being written when that run died."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    if len(whole) < len(lines):
-        path.write_text("".join(whole), encoding="utf-8")
-    return [json.loads(line) for line in whole]
+def _chunks(examples: Sequence[Example], size: int) -> list[Sequence[Example]]:
+    return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+
+def _read_generations(folder: Path) -> dict[str, Generation]:
+    records = read_records(folder / _GENERATIONS)
+    return {record["id"]: Generation(record["text"], record["num_tokens"], record["truncated"]) for record in records}
 
 
 @ray.remote
@@ -145,10 +198,16 @@ class _EvaluationActor:
 
     def __init__(self, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
-        self._loaded: tuple[str, Generator] | None = None
+        self._model_dir = ""
+        self._generator: Generator | None = None
 
-    def evaluate(self, job: EvaluationJob, examples: Sequence[Example]) -> list[dict[str, Any]]:
-        if self._loaded is None or self._loaded[0] != job.model_dir:
-            self._loaded = (job.model_dir, Generator(Path(job.model_dir), job.prompt, job.trust_remote_code))
-        generations = self._loaded[1].generate([e.prompt for e in examples], job.settings.max_new_tokens)
-        return [make_record(e, g, job) for e, g in zip(examples, generations, strict=True)]
+    def generate(self, job: EvaluationJob, examples: Sequence[Example]) -> list[Record]:
+        if self._generator is None or self._model_dir != job.model_dir:
+            self._generator = None  # the old model goes before the new one comes
+            self._generator = Generator(Path(job.model_dir), job.prompt, job.trust_remote_code)
+            self._model_dir = job.model_dir
+        generations = self._generator.generate([e.prompt for e in examples], job.settings.max_new_tokens)
+        return [{"id": e.id} | asdict(generation) for e, generation in zip(examples, generations, strict=True)]
+
+    def judge(self, job: EvaluationJob, examples: Sequence[Example], generations: Sequence[Generation]) -> list[Record]:
+        return [make_record(e, generation, job) for e, generation in zip(examples, generations, strict=True)]

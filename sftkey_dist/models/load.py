@@ -56,7 +56,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
     """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged tokenizer.json raises whatever its parser meets first
         raise ModelError(f"{folder}: cannot load the tokenizer: {' '.join(str(error).split())[:300]}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: a fast tokenizer (tokenizer.json) is needed, found {type(tokenizer).__name__}")
@@ -80,9 +80,10 @@ def _file_fingerprint(file: Path) -> list[str | int]:
 
 
 def _download(config: ModelConfig) -> Path:
+    files = [*_HUB_FILES, "*.py"] if config.trust_remote_code else _HUB_FILES
     try:
         return Path(
-            huggingface_hub.snapshot_download(config.path or "", revision=config.revision, allow_patterns=_HUB_FILES)
+            huggingface_hub.snapshot_download(config.path or "", revision=config.revision, allow_patterns=files)
         )
     except Exception as error:  # the hub client raises a dozen unrelated classes
         raise ModelError(

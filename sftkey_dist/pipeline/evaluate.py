@@ -1,7 +1,8 @@
 """Evaluate the last model of every strategy."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.cluster import connected
@@ -9,86 +10,96 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError
-from sftkey_dist.evaluation.run import EvaluationJob, EvaluationPool, evaluation_digest
-from sftkey_dist.evaluation.score import Scores
+from sftkey_dist.evaluation.run import EvaluationJob, EvaluationPool, generation_digest, is_scored, scoring_digest
 from sftkey_dist.pipeline.prepare import Preparation
-from sftkey_dist.pipeline.records import record_evaluation
+from sftkey_dist.pipeline.records import forget_all_but, record_evaluation
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
 from sftkey_dist.pipeline.train import start_strategy_run
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker, make_tracker
 
 
+@dataclass(frozen=True)
+class _PlannedEvaluation:
+    """One strategy's evaluation with its place on disk."""
+
+    strategy: Strategy
+    last: PlannedStage
+    job: EvaluationJob
+    folder: Path
+
+
 def evaluation_is_finished(config: RunConfig, preparation: Preparation) -> bool:
-    """Whether every strategy has its scores."""
-    return all((folder / "scores.json").is_file() for folder in _folders(config, preparation).values())
+    """Whether every strategy has the scores that the configuration asks for."""
+    examples = _examples(config, preparation)
+    return all(is_scored(planned.job, examples, planned.folder) for planned in _plan(config, preparation))
 
 
 def evaluate(config: RunConfig, preparation: Preparation) -> None:
-    """Generate and score the test set with the last model of every strategy; unfinished ones go on.
+    """Generate and score the test set with the last model of every strategy; what is there is not made again.
 
     Raises:
-        DataError: a strategy is not trained yet.
+        DataError: a strategy is not trained yet, or no answer can be judged.
     """
-    plans = plan_stages(config, preparation)
-    for name, plan in plans.items():
-        if not plan[-1].is_finished:
-            raise DataError(f"strategy {name} is not trained yet; run `sftkey train` with the same configuration")
-    tracker = make_tracker(config.tracking, preparation.run.path, preparation.run.tracking)
-    examples = _examples(config, preparation)
-    folders = _folders(config, preparation)
-    if evaluation_is_finished(config, preparation):
-        console.print("evaluation: finished earlier, not repeated")
+    plans, examples = _plan(config, preparation), _examples(config, preparation)
+    for planned in plans:
+        if not planned.last.is_finished:
+            raise DataError(
+                f"strategy {planned.strategy.name} is not trained yet; run `sftkey train` with the same configuration"
+            )
+    todo = [planned for planned in plans if not is_scored(planned.job, examples, planned.folder)]
+    if todo:
+        with (
+            connected(config.cluster, config.most_workers),
+            EvaluationPool(config.cluster, config.num_evaluation_workers) as pool,
+        ):
+            for planned in todo:
+                with progress_line(f"{planned.strategy.name} evaluation", len(examples)) as line:
+                    pool.evaluate(planned.job, examples, planned.folder, line.update)
     else:
-        with connected(config.cluster), EvaluationPool(config.cluster, config.evaluation) as pool:
-            for strategy in preparation.strategies:
-                job = _job(config, strategy, plans[strategy.name][-1])
-                with progress_line(f"{strategy.name} evaluation", len(examples)) as line:
-                    scores = pool.evaluate(job, examples, folders[strategy.name], line.update)
-                _track(config, preparation, strategy, folders[strategy.name], scores, tracker)
-    for strategy in preparation.strategies:
-        record_evaluation(preparation.run, strategy.name, folders[strategy.name])
+        console.print("evaluation: finished earlier, not repeated")
+    tracker = make_tracker(config.tracking, preparation.run.path, preparation.run.tracking)
+    for planned in plans:
+        record_evaluation(preparation.run, planned.strategy.name, planned.folder)
+        _track(config, preparation, planned, scoring_digest(planned.job, examples), tracker)
+    forget_all_but(preparation.run, [planned.strategy.name for planned in plans])
 
 
 def _examples(config: RunConfig, preparation: Preparation) -> Sequence[Example]:
     return preparation.test.examples[: config.evaluation.limit]
 
 
-def _folders(config: RunConfig, preparation: Preparation) -> dict[str, Path]:
-    plans, examples = plan_stages(config, preparation), _examples(config, preparation)
-    folders = {}
+def _plan(config: RunConfig, preparation: Preparation) -> list[_PlannedEvaluation]:
+    stages, examples = plan_stages(config, preparation), _examples(config, preparation)
+    plans = []
     for strategy in preparation.strategies:
-        last = plans[strategy.name][-1]
-        digest = evaluation_digest(_job(config, strategy, last), last.digest, examples)
-        folders[strategy.name] = preparation.run.evaluation(strategy.name, digest)
-    return folders
-
-
-def _job(config: RunConfig, strategy: Strategy, last: PlannedStage) -> EvaluationJob:
-    return EvaluationJob(
-        model_dir=str(last.directory.model),
-        form=strategy.form,
-        contract=config.contract,
-        prompt=config.prompt,
-        settings=config.evaluation,
-        trust_remote_code=config.model.trust_remote_code,
-    )
+        last = stages[strategy.name][-1]
+        job = EvaluationJob(
+            model_dir=str(last.directory.model),
+            form=strategy.form,
+            contract=config.contract,
+            prompt=config.prompt,
+            settings=config.evaluation,
+            trust_remote_code=config.model.trust_remote_code,
+        )
+        folder = preparation.run.evaluation(strategy.name, generation_digest(job, last.digest, examples))
+        plans.append(_PlannedEvaluation(strategy, last, job, folder))
+    return plans
 
 
 def _track(
-    config: RunConfig,
-    preparation: Preparation,
-    strategy: Strategy,
-    folder: Path,
-    scores: Scores,
-    tracker: Tracker,
+    config: RunConfig, preparation: Preparation, planned: _PlannedEvaluation, scoring: str, tracker: Tracker
 ) -> None:
-    parent = start_strategy_run(config, preparation, strategy, tracker)
-    run_id = tracker.start_run(f"evaluation/{folder.name}", "evaluation", parent, {"sftkey.strategy": strategy.name})
-    numbers = {name: float(value) for name, value in asdict(scores).items() if isinstance(value, int | float)}
+    key = f"evaluation/{planned.folder.name}/{scoring}"
+    if tracker.has_finished(key):
+        return
+    parent = start_strategy_run(config, preparation, planned.strategy, planned.last, tracker)
+    run_id = tracker.start_run(key, "evaluation", parent, {"sftkey.strategy": planned.strategy.name})
+    scores = json.loads((planned.folder / "scores.json").read_text(encoding="utf-8"))
+    numbers = {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
     for run in (run_id, parent):
         tracker.log_summary(run, numbers)
     for name in ("records.jsonl", "scores.json"):
-        tracker.log_artifact(run_id, folder / name)
+        tracker.log_artifact(run_id, planned.folder / name)
     tracker.end_run(run_id)
     tracker.end_run(parent)

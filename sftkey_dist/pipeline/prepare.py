@@ -10,7 +10,8 @@ from sftkey_dist.console import console, progress_line
 from sftkey_dist.contract import ContractError, Form, ResponseContract
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import PreparedData, SourceData, prepare_store, read_source
-from sftkey_dist.data.report import DataReport, one_line
+from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.data.report import DataReport, summarize_source
 from sftkey_dist.files import digest_json, write_json_atomically
 from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.load import load_tokenizer, locate_model
@@ -28,6 +29,7 @@ class Preparation:
     train: SourceData
     test: SourceData
     stores: dict[Form, PreparedData]
+    end_of_turn_id: int
 
     @property
     def reports(self) -> list[DataReport]:
@@ -43,14 +45,24 @@ def prepare(config: RunConfig) -> Preparation:
     run = RunDir(config.run_dir)
     model_dir = _base_model(config, run, train.examples)
     tokenizer = load_tokenizer(model_dir, config.model.trust_remote_code)
+    end_of_turn_id = PromptEncoder(tokenizer, config.prompt).end_of_turn_id
     forms = sorted({strategy.form for strategy in strategies})
     stores = {form: _prepare_form(config, form, train, tokenizer) for form in forms}
-    for prepared in stores.values():
-        console.print(one_line(prepared.report), soft_wrap=True)
-    preparation = Preparation(run, strategies, model_dir, train, test, stores)
+    preparation = Preparation(run, strategies, model_dir, train, test, stores, end_of_turn_id)
+    _report(preparation)
     write_json_atomically(run.config, config.model_dump(mode="json"))
-    write_json_atomically(run.data_report, {"sets": [report.to_json() for report in preparation.reports]})
     return preparation
+
+
+def _report(preparation: Preparation) -> None:
+    """Say on the console and in a file what became of every row."""
+    test = summarize_source(preparation.test.name, len(preparation.test.examples), preparation.test.refusals)
+    for report in (*preparation.reports, test):
+        console.print(report.one_line(), soft_wrap=True, markup=False)
+    write_json_atomically(
+        preparation.run.data_report,
+        {"sets": [report.to_json() for report in preparation.reports], "test": test.to_json()},
+    )
 
 
 def _prepare_form(config: RunConfig, form: Form, train: SourceData, tokenizer: Any) -> PreparedData:

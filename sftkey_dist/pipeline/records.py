@@ -1,6 +1,7 @@
 """`strategies.json`: which stages and which evaluation each strategy of a run has. The report reads it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.run_dir import RunDir
 
 
-def record_training(run: RunDir, strategy: str, dataset: str, stages: list[PlannedStage], mlflow: str | None) -> None:
+def record_training(
+    run: RunDir, strategy: str, dataset: str, stages: list[PlannedStage], mlflow_run_id: str | None
+) -> None:
     """Set what a strategy was trained by; an evaluation of other stages is forgotten."""
     entry = {
         "dataset": dataset,
-        "mlflow_run_id": mlflow,
+        "mlflow_run_id": mlflow_run_id,
         "stages": [
             {
                 "name": planned.stage.name,
@@ -23,7 +26,7 @@ def record_training(run: RunDir, strategy: str, dataset: str, stages: list[Plann
             for planned in stages
         ],
     }
-    entries = read_entries(run)
+    entries = _read_entries(run)
     known = entries.get(strategy, {})
     evaluation = known.get("evaluation") if known.get("stages") == entry["stages"] else None
     write_json_atomically(run.strategies, entries | {strategy: entry | {"evaluation": evaluation}})
@@ -31,12 +34,18 @@ def record_training(run: RunDir, strategy: str, dataset: str, stages: list[Plann
 
 def record_evaluation(run: RunDir, strategy: str, folder: Path) -> None:
     """Set where a strategy's evaluation lies."""
-    entries = read_entries(run)
+    entries = _read_entries(run)
     entry = entries[strategy] | {"evaluation": str(folder.relative_to(run.path))}
     write_json_atomically(run.strategies, entries | {strategy: entry})
 
 
-def read_entries(run: RunDir) -> dict[str, Any]:
+def forget_all_but(run: RunDir, strategies: Sequence[str]) -> None:
+    """Keep the entries of these strategies, in this order: a comparison shows one configuration, not its history."""
+    entries = _read_entries(run)
+    write_json_atomically(run.strategies, {name: entries[name] for name in strategies if name in entries})
+
+
+def _read_entries(run: RunDir) -> dict[str, Any]:
     """All entries; none before the first strategy is trained."""
     if not run.strategies.exists():
         return {}

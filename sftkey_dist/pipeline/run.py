@@ -16,7 +16,7 @@ def run(config: RunConfig) -> tuple[list[ComparisonRow], list[Path]]:
     """The whole thing; returns the comparison's rows and files. What an earlier run finished is not repeated."""
     preparation = prepare(config)
     finished = training_is_finished(config, preparation) and evaluation_is_finished(config, preparation)
-    with nullcontext() if finished else connected(config.cluster):
+    with nullcontext() if finished else connected(config.cluster, config.most_workers):
         train(config, preparation)
         evaluate(config, preparation)
     return compare([config.run_dir])

@@ -62,6 +62,7 @@ def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, p
         attention=config.model.attention,
         trust_remote_code=config.model.trust_remote_code,
         precision=StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker),
+        end_of_turn_id=preparation.end_of_turn_id,
     )
 
 

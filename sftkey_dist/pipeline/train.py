@@ -1,5 +1,6 @@
 """Train what the strategies need, each stage once, and keep track."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,9 +9,10 @@ from sftkey_dist.cluster import connected
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console
 from sftkey_dist.files import write_json_atomically
-from sftkey_dist.monitor import follow_stage, read_journal
+from sftkey_dist.journal import read_records
+from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.prepare import Preparation
-from sftkey_dist.pipeline.records import record_training
+from sftkey_dist.pipeline.records import forget_all_but, record_training
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages, stage_job
 from sftkey_dist.sampler import count_steps
 from sftkey_dist.strategy import Strategy
@@ -31,24 +33,28 @@ def train(config: RunConfig, preparation: Preparation) -> None:
     """
     tracker = make_tracker(config.tracking, preparation.run.path, preparation.run.tracking)
     plans = plan_stages(config, preparation)
-    with nullcontext() if _all_finished(plans) else connected(config.cluster):
+    with nullcontext() if _all_finished(plans) else connected(config.cluster, config.most_workers):
         for strategy in preparation.strategies:
             plan = plans[strategy.name]
-            parent = start_strategy_run(config, preparation, strategy, tracker)
-            for number, planned in enumerate(plan, start=1):
-                title = f"{strategy.name} stage {number}/{len(plan)} ({planned.stage.name})"
-                _ensure_trained(config, preparation, strategy, planned, title, tracker, parent)
+            parent = start_strategy_run(config, preparation, strategy, plan[-1], tracker)
+            with _ending_run(tracker, parent):
+                for number, planned in enumerate(plan, start=1):
+                    title = f"{strategy.name} stage {number}/{len(plan)} ({planned.stage.name})"
+                    _ensure_trained(config, preparation, strategy, planned, title, tracker, parent)
             record_training(preparation.run, strategy.name, dataset_name(config), plan, parent)
+    forget_all_but(preparation.run, list(plans))
 
 
 def _all_finished(plans: dict[str, list[PlannedStage]]) -> bool:
     return all(planned.is_finished for plan in plans.values() for planned in plan)
 
 
-def start_strategy_run(config: RunConfig, preparation: Preparation, strategy: Strategy, tracker: Tracker) -> str | None:
-    """The MLflow parent run of a strategy, started or continued."""
+def start_strategy_run(
+    config: RunConfig, preparation: Preparation, strategy: Strategy, last: PlannedStage, tracker: Tracker
+) -> str | None:
+    """The MLflow parent run of a strategy, started or continued; other settings make another run."""
     run_id = tracker.start_run(
-        f"strategy/{strategy.name}",
+        f"strategy/{strategy.name}/{last.digest}",
         strategy.name,
         None,
         {
@@ -90,24 +96,24 @@ def _ensure_trained(
     job = stage_job(config, preparation, strategy, planned)
     num_steps = _num_steps(preparation, strategy, planned)
     started = time.perf_counter()
-    with (
-        _marked_failed_on_error(tracker, run_id),
-        follow_stage(planned.directory, title, num_steps, tracker, run_id),
-        connected(config.cluster),
-    ):
-        run_stage(job, config.cluster)
-    _write_summary(config, planned, time.perf_counter() - started)
-    tracker.log_artifact(run_id, planned.directory.summary)
-    tracker.end_run(run_id)
+    with _ending_run(tracker, run_id):
+        with follow_stage(planned.directory, title, num_steps, tracker, run_id):
+            run_stage(job, config.cluster)
+        _write_summary(config, planned, time.perf_counter() - started)
+        # The stage's model is what counts from here on; its checkpoints would be 12 bytes a parameter each.
+        shutil.rmtree(planned.directory.path / planned.directory.ray_storage, ignore_errors=True)
+        tracker.log_artifact(run_id, planned.directory.summary)
 
 
 @contextmanager
-def _marked_failed_on_error(tracker: Tracker, run_id: str | None) -> Iterator[None]:
+def _ending_run(tracker: Tracker, run_id: str | None) -> Iterator[None]:
+    """Mark an MLflow run finished when the block ends well, failed when it does not."""
     try:
         yield
     except BaseException:
         tracker.end_run(run_id, failed=True)
         raise
+    tracker.end_run(run_id)
 
 
 def _track_reuse(planned: PlannedStage, tracker: Tracker, parent: str | None) -> None:
@@ -136,7 +142,7 @@ def _num_steps(preparation: Preparation, strategy: Strategy, planned: PlannedSta
 def _write_summary(config: RunConfig, planned: PlannedStage, wall_seconds: float) -> None:
     """Say in the model folder what it comes from, then mark the stage as finished."""
     write_json_atomically(planned.directory.model / "provenance.json", planned.inputs)
-    metrics, timings = read_journal(planned.directory.metrics), read_journal(planned.directory.timings)
+    metrics, timings = read_records(planned.directory.metrics), read_records(planned.directory.timings)
     write_json_atomically(
         planned.directory.summary,
         {

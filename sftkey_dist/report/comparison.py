@@ -70,7 +70,14 @@ def read_rows(run_dir: Path) -> list[ComparisonRow]:
 
 
 def write_comparison(rows: Sequence[ComparisonRow], json_file: Path) -> list[Path]:
-    """Write the comparison as JSON, Markdown and plots beside each other; returns the files."""
+    """Write the comparison as JSON, Markdown and plots beside each other; returns the files.
+
+    Raises:
+        DataError: the rows were scored with different alpha.
+    """
+    if len({row.alpha for row in rows}) > 1:
+        alphas = ", ".join(f"{row.run_dir}: {row.alpha:g}" for row in rows)
+        raise DataError(f"runs were scored with different alpha ({alphas}); run `sftkey evaluate` with one alpha")
     folder, stem = json_file.parent, json_file.stem
     write_json_atomically(json_file, {"rows": [asdict(row) for row in rows]})
     write_text_atomically(folder / f"{stem}.md", to_markdown(rows))

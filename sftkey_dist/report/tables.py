@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
-from sftkey_dist.data.report import DataReport, one_line
+from sftkey_dist.data.report import DataReport
 from sftkey_dist.report.comparison import ComparisonRow
 
 
@@ -50,8 +51,8 @@ def _over_interval(value: float, interval: tuple[float, float]) -> str:
 def data_table(report: DataReport) -> Table:
     """Rows kept and dropped, and tokens per segment."""
     table = Table(
-        title=one_line(report),
-        caption="\n".join(f"{dropped.reason}, for example {dropped.examples[0]}" for dropped in report.dropped),
+        title=escape(report.one_line()),
+        caption=escape("\n".join(f"{dropped.reason}, for example {dropped.examples[0]}" for dropped in report.dropped)),
     )
     table.add_column("segment")
     for heading in ("mean", "min", "median", "p90", "p99", "max"):

@@ -64,10 +64,14 @@ class StepPlan:
         return sorted(index for rank in self.micro_batches for content in rank for index in content)
 
     @cached_property
-    def digest(self) -> int:
-        """32 bits of SHA-256 over the plan, to compare ranks by."""
-        text = repr((self.step, self.micro_batches, self.loss_weight)).encode()
-        return int.from_bytes(hashlib.sha256(text).digest()[:4])
+    def layout_digest(self) -> int:
+        """32 bits over everything, to compare ranks by."""
+        return _digest(self.step, self.micro_batches, self.loss_weight)
+
+    @cached_property
+    def members_digest(self) -> int:
+        """32 bits over the step's examples, the same for any number of ranks, to compare a resumed run by."""
+        return _digest(self.step, self.example_indices)
 
 
 class StepPlanner:
@@ -191,6 +195,10 @@ class StepPlanner:
         empty = np.flatnonzero(self._loss_weights <= 0)
         if len(empty):
             raise ValueError(f"example {empty[0]} has no token with a positive loss weight in this stage")
+
+
+def _digest(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4])
 
 
 def count_steps(num_examples: int, global_batch_size: int, num_epochs: int, max_steps: int | None) -> int:

@@ -28,19 +28,19 @@ class CheckpointManifest:
 
     steps_done: int
     world_size: int
-    plan_digest: int
+    members_digest: int
     numel: dict[str, int]
     sha256: dict[str, str]
 
 
-def write_checkpoint(engine: ZeroEngine, folder: Path, steps_done: int, plan_digest: int) -> None:
+def write_checkpoint(engine: ZeroEngine, folder: Path, steps_done: int, members_digest: int) -> None:
     """Write this rank's share into ``folder``; shares of all ranks, merged in one folder, make the checkpoint.
 
     Args:
         engine: the engine, after ``steps_done`` updates.
         folder: an empty folder of this rank's own, or one shared by all ranks.
         steps_done: optimizer steps that are in the weights.
-        plan_digest: digest of the last step's plan; a resumed stage must plan the same.
+        members_digest: digest of the last step's examples; a resumed stage must plan the same.
     """
     tensors: dict[str, Tensor] = {}
     numel: dict[str, int] = {}
@@ -51,7 +51,7 @@ def write_checkpoint(engine: ZeroEngine, folder: Path, steps_done: int, plan_dig
     save_file({name: value.clone() for name, value in tensors.items()}, shard)
     digests = _gather_digests(engine, shard)
     if engine.rank == 0:
-        manifest = CheckpointManifest(steps_done, engine.world_size, plan_digest, numel, digests)
+        manifest = CheckpointManifest(steps_done, engine.world_size, members_digest, numel, digests)
         write_json_atomically(folder / _MANIFEST, asdict(manifest))
 
 
@@ -63,7 +63,7 @@ def read_manifest(folder: Path) -> CheckpointManifest:
     try:
         return CheckpointManifest(**json.loads((folder / _MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"{folder}: not a complete checkpoint ({error}); remove the folder to go on") from error
+        raise TrainingError(f"{folder}: not a complete checkpoint ({error}); {_start_over(folder)}") from error
 
 
 def load_checkpoint(engine: ZeroEngine, folder: Path) -> CheckpointManifest:
@@ -76,7 +76,7 @@ def load_checkpoint(engine: ZeroEngine, folder: Path) -> CheckpointManifest:
     for rank in range(manifest.world_size):
         shard = folder / _shard_name(rank)
         if not shard.is_file() or digest_file(shard) != manifest.sha256[shard.name]:
-            raise TrainingError(f"{shard}: missing or damaged; remove {folder} to go on from an earlier checkpoint")
+            raise TrainingError(f"{shard}: missing or damaged; {_start_over(folder)}")
     engine.load_local_state(_ShardReader(folder, manifest), manifest.steps_done)
     return manifest
 
@@ -100,6 +100,11 @@ class _ShardReader:
             if first < last:
                 values[first - offset : last - offset] = stored[first - rank * shard_size : last - rank * shard_size]
         return values
+
+
+def _start_over(folder: Path) -> str:
+    """Ray keeps a list of checkpoints beside them, so a single one cannot be taken away."""
+    return f"remove {folder.parent} to train the stage from its start"
 
 
 def _shard_name(rank: int) -> str:

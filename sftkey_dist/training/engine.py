@@ -120,6 +120,14 @@ class ZeroEngine:
         logits: Tensor = output.logits[0]
         return logits
 
+    @torch.no_grad()
+    def forward_without_dropout(self, row: PackedRow) -> Tensor:
+        """`forward` in evaluation mode."""
+        self._engine.eval()
+        logits = self.forward(row)
+        self._engine.train()
+        return logits
+
     def backward(self, loss: Tensor, *, ends_step: bool) -> None:
         """Accumulate gradients; ``loss`` is already scaled by world size over the step's denominator."""
         self._engine.set_gradient_accumulation_boundary(ends_step)
@@ -185,8 +193,14 @@ class ZeroEngine:
                 deepspeed.utils.safe_set_local_optimizer_state(parameter, slices_of(name, key, offset, size), key)
         optimizer.checkpoint_event_epilogue()
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write the model as a Hugging Face folder, from rank 0; parameters are gathered one at a time."""
+    def save_pretrained(self, folder: Path, end_of_turn_id: int) -> None:
+        """Write the model as a Hugging Face folder, from rank 0; parameters are gathered one at a time.
+
+        Args:
+            folder: where to.
+            end_of_turn_id: what the model was taught to end a response with; a base model's own end-of-sequence
+                token is often another one, and generation would run past the answer.
+        """
         module = self._engine.module
         weights: dict[str, Tensor] = {}
         for name, parameter in module.named_parameters():
@@ -196,6 +210,9 @@ class ZeroEngine:
         if self.rank == 0:
             persistent = set(module.state_dict().keys())
             weights |= {name: value.cpu() for name, value in module.named_buffers() if name in persistent}
+            ends = module.generation_config.eos_token_id
+            others = {ends} if isinstance(ends, int) else set(ends or ())
+            module.generation_config.eos_token_id = [end_of_turn_id, *sorted(others - {end_of_turn_id})]
             module.save_pretrained(folder, state_dict=weights)
         self.barrier()
 
@@ -251,14 +268,21 @@ def _load(model_dir: Path, settings: EngineSettings) -> Any:
     register_packed_attention()
     attention = PACKED_SDPA if settings.attention == "packed_sdpa" else settings.attention
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
             model_dir,
             dtype=getattr(torch, settings.precision),
             attn_implementation=attention,
             trust_remote_code=settings.trust_remote_code,
+            output_loading_info=True,
         )
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"{model_dir}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
+    if loading["missing_keys"]:
+        missing = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise ModelError(
+            f"{model_dir}: {len(loading['missing_keys'])} weights of the architecture are not in the folder, such as "
+            f"{missing}; they would start from random values"
+        )
     if not all(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         raise AssertionError("the model was loaded whole on every rank instead of partitioned")
     if settings.gradient_checkpointing:

@@ -29,6 +29,8 @@ class StageJob(Section):
     """See `model.trust_remote_code`."""
     precision: Literal["float32", "bfloat16"]
     """Compute precision, resolved."""
+    end_of_turn_id: int
+    """Token that ends a response; generation from the exported model stops there."""
 
     @classmethod
     def resolve_precision(cls, training: TrainingConfig, gpus_per_worker: int) -> Literal["float32", "bfloat16"]:

@@ -1,8 +1,9 @@
 """Run a stage on a cluster through Ray Train's TorchTrainer."""
 
 import os
-from typing import Any
+import signal
 
+from ray.exceptions import RayError
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -12,9 +13,10 @@ from ray.train import (
     WorkerGroupError,
 )
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from sftkey_dist.config.schema import ClusterConfig
-from sftkey_dist.errors import TrainingError
+from sftkey_dist.errors import TrainingError, UserError
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.worker import train_worker
@@ -32,14 +34,21 @@ def run_stage(job: StageJob, cluster: ClusterConfig) -> None:
 
     Raises:
         TrainingError: a worker failed more often than ``training.max_failures`` allows.
+        UserError: a mistake that only the workers could find, such as a folder whose weights are incomplete.
+        KeyboardInterrupt: the run was interrupted.
     """
     for name, value in _DRIVER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(job.training.collective_timeout_seconds))
+    interrupt_handler = signal.getsignal(signal.SIGINT)
     try:
         _trainer(job, cluster).fit()
-    except TrainingFailedError as error:
-        raise TrainingError(_explain(job, error)) from error
+    except SystemExit as error:  # how Ray ends a run after SIGINT
+        raise KeyboardInterrupt from error
+    except (TrainingFailedError, RayError) as error:
+        raise _explain(job, error) from error
+    finally:
+        signal.signal(signal.SIGINT, interrupt_handler)  # Ray leaves its own behind
 
 
 def _trainer(job: StageJob, cluster: ClusterConfig) -> TorchTrainer:
@@ -78,13 +87,20 @@ def _worker_environment(cluster: ClusterConfig) -> dict[str, str]:
     return environment
 
 
-def _explain(job: StageJob, error: TrainingFailedError) -> str:
-    """One line for the failure that came first, and where the rest is."""
-    cause: Any = error
-    if isinstance(error, WorkerGroupError) and error.worker_failures:
-        rank, failure = min(error.worker_failures.items())
-        cause = f"rank {rank}: {_last_line(failure)}"
-    return f"stage {job.stage_dir.name} stopped: {cause}"
+def _explain(job: StageJob, error: Exception) -> UserError:
+    """One line for what went wrong first; a user's mistake that only a worker could find stays one."""
+    if not (isinstance(error, WorkerGroupError) and error.worker_failures):
+        return TrainingError(f"stage {job.stage_dir.name} stopped: {_last_line(error)}")
+    rank, failure = min(error.worker_failures.items(), key=lambda item: (_is_consequence(item[1]), item[0]))
+    cause = failure._base_exc if isinstance(failure, UserExceptionWithTraceback) else failure
+    if isinstance(cause, UserError):
+        return type(cause)(f"stage {job.stage_dir.name}: {cause}")
+    return TrainingError(f"stage {job.stage_dir.name} stopped, rank {rank}: {_last_line(failure)}")
+
+
+def _is_consequence(failure: Exception) -> bool:
+    """Whether a rank failed because another one had gone."""
+    return any(sign in str(failure) for sign in ("Connection closed by peer", "Connection reset", "timed out"))
 
 
 def _last_line(error: Exception) -> str:

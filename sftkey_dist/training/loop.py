@@ -1,6 +1,5 @@
 """The training loop of one stage, the same on every rank; knows neither Ray nor DeepSpeed."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import TrainingError
+from sftkey_dist.journal import append_records, keep_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import CostModel, StepPlan, StepPlanner
 from sftkey_dist.training.checkpoint import load_checkpoint, write_checkpoint
@@ -38,7 +38,6 @@ class Checkpoints(Protocol):
 
 def train_stage(job: StageJob, checkpoints: Checkpoints) -> None:
     """Train one stage from its model folder, or from its last checkpoint, and export the resulting model."""
-    transformers.set_seed(job.seed)
     store = EncodedStore(job.store_dir)
     engine = ZeroEngine(job.model_dir, _engine_settings(job))
     planner = _planner(job, store, engine)
@@ -65,6 +64,8 @@ def run_step(
     Raises:
         TrainingError: loss or gradients are not finite (no rank has updated then), or ranks disagree on the plan.
     """
+    # Dropout, where a model has any, depends on the step alone, so that a resumed stage draws the same.
+    transformers.set_seed(job.seed + plan.step * engine.world_size + engine.rank)
     observe_all = plan.step % job.training.segment_metrics_every_steps == 0
     totals = torch.zeros(len(store.segment_names), 3, dtype=torch.float64)
     weighted_nll = torch.zeros(1, dtype=torch.float64)
@@ -106,8 +107,7 @@ def assert_packing_isolates(engine: ZeroEngine) -> None:
 
     def second_logits(first_ids: np.ndarray) -> Tensor:
         row = pack([(first_ids, segments), (second, segments)], (0.0, 1.0), observe_all=False)
-        with torch.no_grad():
-            return engine.forward(row.to(engine.device))[len(segments) - 1 :]
+        return engine.forward_without_dropout(row.to(engine.device))[len(segments) - 1 :]
 
     change = (second_logits(first) - second_logits(first[::-1].copy())).abs().max()
     if float(change) > 1e-5:
@@ -124,9 +124,9 @@ def _rows(store: EncodedStore, plan: StepPlan, job: StageJob, rank: int, observe
 
 def _reduce(engine: ZeroEngine, plan: StepPlan, weighted_nll: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
     """Sum metrics over ranks in one collective; the plan's digest rides along to catch ranks that disagree."""
-    digest = torch.tensor([plan.digest], dtype=torch.float64)
+    digest = torch.tensor([plan.layout_digest], dtype=torch.float64)
     reduced = engine.all_reduce_sum(torch.cat([weighted_nll, digest, totals.flatten()]))
-    if float(reduced[1]) != plan.digest * engine.world_size:
+    if float(reduced[1]) != plan.layout_digest * engine.world_size:
         raise TrainingError(f"ranks planned step {plan.step} differently; are code and data the same on all nodes?")
     return reduced[:1], reduced[2:].view_as(totals)
 
@@ -180,19 +180,31 @@ def _planner(job: StageJob, store: EncodedStore, engine: ZeroEngine) -> StepPlan
 
 
 def _restore(engine: ZeroEngine, planner: StepPlanner, checkpoints: Checkpoints) -> int:
-    """The step to go on with."""
+    """The step to go on with.
+
+    Raises:
+        TrainingError: the checkpoint's last step had other examples than are planned now.
+    """
     with checkpoints.latest() as folder:
-        return 0 if folder is None else load_checkpoint(engine, folder).steps_done
+        if folder is None:
+            return 0
+        manifest = load_checkpoint(engine, folder)
+    if planner.plan(manifest.steps_done - 1).members_digest != manifest.members_digest:
+        raise TrainingError(
+            f"the checkpoint after {manifest.steps_done} steps was made by another order of the data; remove "
+            f"{folder.parent} to train the stage from its start"
+        )
+    return manifest.steps_done
 
 
 def _checkpoint(engine: ZeroEngine, checkpoints: Checkpoints, plan: StepPlan) -> None:
     steps_done = plan.step + 1
-    checkpoints.save(steps_done, lambda folder: write_checkpoint(engine, folder, steps_done, plan.digest))
+    checkpoints.save(steps_done, lambda folder: write_checkpoint(engine, folder, steps_done, plan.members_digest))
 
 
 def _export(engine: ZeroEngine, job: StageJob) -> None:
     folder = StageDir(job.stage_dir).model
-    engine.save_pretrained(folder)
+    engine.save_pretrained(folder, job.end_of_turn_id)
     if engine.rank == 0:
         transformers.AutoTokenizer.from_pretrained(
             job.model_dir, trust_remote_code=job.trust_remote_code
@@ -205,22 +217,13 @@ def _timing(plan: StepPlan, seconds: float) -> dict[str, float]:
 
 
 class _Journal:
-    """Appends a stage's records; on resume, drops those of steps that will be run again."""
+    """A stage's records; on resume, those of steps that will be run again are dropped."""
 
     def __init__(self, stage_dir: StageDir, first_step: int) -> None:
-        stage_dir.path.mkdir(parents=True, exist_ok=True)
         self._paths = (stage_dir.metrics, stage_dir.timings)
         for path in self._paths:
-            _keep_records_before(path, first_step)
+            keep_records(path, lambda record: record["step"] < first_step)
 
     def append(self, *records: dict[str, Any]) -> None:
         for path, record in zip(self._paths, records, strict=True):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-
-
-def _keep_records_before(path: Path, first_step: int) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    # A line without its end was being written when the process died; its step was not checkpointed.
-    whole = [line for line in lines if line.endswith("\n")]
-    path.write_text("".join(line for line in whole if json.loads(line)["step"] < first_step), encoding="utf-8")
+            append_records(path, [record])

@@ -1,12 +1,14 @@
 """The trainer against a plain-PyTorch reference, and against itself on other ranks, budgets and interruptions."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
+from safetensors.torch import load_file, save_file
+from torch.multiprocessing import ProcessRaisedException
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, set_seed
 
 from sftkey_dist.config.schema import DataConfig, OptimizationConfig, PromptConfig, SourceConfig, TrainingConfig
 from sftkey_dist.contract import Form
@@ -24,8 +26,10 @@ KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, memos, tokenizer, contract, tiny_model) -> EncodedStore:
-    source = SourceConfig(adapter="decision_memos", limit=60)
-    data = DataConfig(train=source, test=source, store_dir=tmp_path_factory.mktemp("store"), max_length_tokens=512)
+    train_source, test_source = (SourceConfig(adapter="decision_memos", split=s, limit=60) for s in ("train", "test"))
+    data = DataConfig(
+        train=train_source, test=test_source, store_dir=tmp_path_factory.mktemp("store"), max_length_tokens=512
+    )
     prepared = prepare_store(
         SourceData("train", tuple(memos), ()), Form.TAGGED, contract, PromptConfig(), data, tokenizer
     )
@@ -54,6 +58,7 @@ def make_job(store, tiny_model, tmp_path):
             attention="packed_sdpa",
             trust_remote_code=False,
             precision="float32",
+            end_of_turn_id=7,
         )
 
     return make
@@ -171,6 +176,22 @@ def test_resumed_stage_is_the_uninterrupted_one_byte_for_byte_and_on_other_ranks
                 loss_tolerance=1e-5,
                 weight_tolerance=1e-4,
             )
+
+
+def test_exported_model_stops_where_training_taught_it_to(make_job):
+    job = make_job("short").model_copy(update={"optimization": OptimizationConfig(max_steps=1)})
+    run(1, job)
+    ends = GenerationConfig.from_pretrained(job.stage_dir / "model").eos_token_id
+    assert ends[0] == 7
+
+
+def test_missing_weights_are_refused_not_drawn_at_random(make_job, tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "torn")
+    weights = load_file(tmp_path / "torn" / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "torn" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ProcessRaisedException, match=r"ModelError.*1 weights.*up_proj"):
+        run(1, make_job("torn", tmp_path / "torn"))
 
 
 def test_mean_of_micro_batch_means_would_differ(store):

@@ -78,6 +78,14 @@ def test_run_killed_in_stage_2_finishes_without_repeating_stage_1(sftkey, tiny_c
     again = sftkey("run", tiny_config)
     assert again.returncode == 0
     assert "evaluation: finished earlier" in again.stdout
+    check_mlflow(tmp_path)
+
+    generations = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").rglob("generations.jsonl")}
+    rescored = sftkey("run", tiny_config, "evaluation.alpha=0.5", "strategies=[sftkey-tag]")
+    assert rescored.returncode == 0, rescored.stderr
+    (row,) = json.loads((tmp_path / "runs" / "tiny" / "comparison.json").read_text())["rows"]
+    assert row["score"] == pytest.approx(0.5 * row["accuracy"] + 0.5 * row["format"])
+    assert {file: file.stat().st_mtime_ns for file in generations}.keys() == generations.keys()
 
 
 def check_comparison(tmp_path, output):
@@ -123,6 +131,8 @@ def check_mlflow(tmp_path):
 
 def check_exported_model(folder):
     model = AutoModelForCausalLM.from_pretrained(folder)
+    assert (folder / "provenance.json").is_file()
+    assert not (folder.parent / "ray").exists(), "a finished stage keeps no checkpoints"
     assert model.config.architectures == ["Qwen3ForCausalLM"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     generated = pipeline("text-generation", model=model, tokenizer=tokenizer)("Approve?", max_new_tokens=3)

@@ -1,7 +1,6 @@
 import pytest
 
 from sftkey_dist.files import folder_written_whole, write_json_atomically, write_text_atomically
-from sftkey_dist.monitor import JournalTail, read_journal
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path):
@@ -36,18 +35,3 @@ def test_the_first_of_two_writers_wins(tmp_path):
         (late / "who").write_text("late")
     assert (tmp_path / "a" / "who").read_text() == "early"
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_journal_is_followed_line_by_line_and_over_a_resume(tmp_path):
-    file = tmp_path / "metrics.jsonl"
-    tail = JournalTail(file)
-    assert tail.new_records() == []
-    file.write_text('{"step": 0}\n{"step": 1}\n{"ste')
-    assert [record["step"] for record in tail.new_records()] == [0, 1]
-    assert tail.new_records() == []
-    with file.open("a") as stream:
-        stream.write('p": 2}\n')
-    assert [record["step"] for record in tail.new_records()] == [2]
-    file.write_text('{"step": 0}\n')  # a resumed stage drops the steps that it will run again
-    assert [record["step"] for record in tail.new_records()] == [0]
-    assert [record["step"] for record in read_journal(file)] == [0]

@@ -1,6 +1,6 @@
-import json
 import time
 
+from sftkey_dist.journal import append_records, keep_records
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.tracking import NullTracker
@@ -22,7 +22,8 @@ class Recorder(NullTracker):
 
 def write(stage, steps):
     for path, record in ((stage.metrics, {"loss": 1.0}), (stage.timings, {"tokens_per_second": 5.0})):
-        path.write_text("".join(json.dumps({"step": step} | record) + "\n" for step in steps))
+        keep_records(path, lambda record: False)
+        append_records(path, [{"step": step} | record for step in steps])
 
 
 def test_every_step_is_logged_once_also_when_workers_restart_and_runs_resume(tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 
-from sftkey_dist.config.schema import KeyStageConfig, OptimizationOverrides, StrategyConfig
+from sftkey_dist.config.schema import KeyStageConfig, OptimizationConfig, OptimizationOverrides, StrategyConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.strategy import resolve_strategies, weights_by_id
@@ -58,6 +58,12 @@ def test_weighted_sft_is_one_more_list_of_stages(run_config):
         "answer": 1.0,
         "answer.close": 2,
     }
+
+
+def test_an_inherited_bound_can_be_lifted():
+    base = OptimizationConfig(max_steps=5, num_epochs=2)
+    lifted = OptimizationOverrides.model_validate({"max_steps": None}).applied_to(base)
+    assert (lifted.max_steps, lifted.num_epochs) == (None, 2)
 
 
 @pytest.mark.parametrize("weights", [{"anwser": 1.0}, {"prompt": 1.0}, {"answer": -1.0}, {"answer": 0.0}, {}])

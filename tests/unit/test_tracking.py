@@ -61,6 +61,36 @@ def test_a_server_that_does_not_answer_is_a_quick_clear_error(tmp_path):
     assert time.monotonic() - started < 30
 
 
+def test_a_store_that_dies_costs_one_warning_not_the_run(make, tmp_path, capsys):
+    tracker = make()
+    run = tracker.start_run("stage/abc", "stage full", None, {})
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database any more")
+    for step in range(3):
+        tracker.log_steps(run, [{"step": step, "loss": 1.0}])
+    tracker.end_run(run)
+    assert tracker.start_run("stage/def", "stage key", run, {}) is None
+    tracker.log_params(None, {"a": 1})
+    assert capsys.readouterr().out.count("MLflow stopped answering") == 1
+
+
+def test_of_two_summaries_the_later_shows(make, tmp_path):
+    tracker = make()
+    run = tracker.start_run("strategy/sft", "sft", None, {})
+    for score in (0.62, 0.55):
+        tracker.log_summary(run, {"score": score})
+        time.sleep(0.01)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert client.get_run(run).data.metrics["score"] == 0.55
+
+
+def test_a_deleted_experiment_is_an_error_that_says_so(make, tmp_path):
+    make()
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client.delete_experiment(client.get_experiment_by_name("study").experiment_id)
+    with pytest.raises(ConfigError, match="was deleted in MLflow"):
+        make()
+
+
 def test_where_the_store_is(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run_dir = tmp_path / "runs" / "x"
@@ -79,5 +109,5 @@ def test_disabled_tracking_keeps_no_track(tmp_path):
 
 def test_the_line_that_opens_mlflow_shows_no_credentials():
     assert how_to_open("sqlite:///runs/mlflow.db").endswith("--backend-store-uri sqlite:///runs/mlflow.db")
-    for uri in ("https://me:hunter2@mlflow.example/x", "postgresql://me:hunter2@db/mlflow"):
+    for uri in ("https://me:hunter2@mlflow.example/x", "postgresql://db/mlflow?password=hunter2"):
         assert "hunter2" not in how_to_open(uri)

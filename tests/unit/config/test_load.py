@@ -50,7 +50,13 @@ def test_later_files_and_overrides_win(minimal, tmp_path):
         ("prompt.plain=hello", "must contain {prompt} exactly once"),
         ("model.attention=flash_attention_2", "cluster.gpus_per_worker=1"),
         ("no_equals_sign", "section.key=value"),
-        ("tracking.uri=http://me:hunter2@mlflow:5000", "must not contain a password"),
+        ("tracking.uri=http://me:hunter2@mlflow:5000", "must not contain credentials"),
+        ("tracking.uri=https://hunter2@mlflow", "must not contain credentials"),
+        ("tracking.uri=postgresql://db/mlflow?user=me&password=hunter2", "must not contain credentials"),
+        ("optimization.learning_rate=.inf", "optimization.learning_rate"),
+        ("optimization.betas=[1.5,0.9]", "optimization.betas.0"),
+        ("strategies=[{name: x, stages: [{name: y, weights: {answer: .nan}}]}]", "finite number"),
+        ("data.test.path=train.jsonl", "data.test is the training data"),
         ("data.train.adapter=decision_memos", "generates its rows"),
     ],
 )
@@ -70,6 +76,8 @@ def test_mistakes_are_one_line_that_names_the_key(minimal, override, message):
         ("a: !!python/object/apply:os.system [echo]\n", "not valid YAML"),
         ("a: [1\n", "not valid YAML"),
         ("- 1\n", "expected keys and values"),
+        ("a: {{b}}\n", "not valid YAML"),
+        ("a: 2024-99-99\n", "not valid YAML"),
     ],
 )
 def test_hostile_yaml_is_refused(tmp_path, text, message):

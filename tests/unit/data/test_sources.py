@@ -41,6 +41,7 @@ def test_gsm8k_strips_calculator_marks_and_splits_at_the_last_line(tmp_path):
         ({"question": "q"}, "missing_field"),
         ({"question": None, "answer": "a\n#### 1"}, "missing_field"),
         ({"question": " ", "answer": "a\n#### 1"}, "empty_field"),
+        ({"question": "half \ud800", "answer": "a\n#### 1"}, "not_unicode"),
         ('{"question": "q", ', "invalid_json"),
         ("[1, 2]", "invalid_json"),
         ("[" * 100_000, "invalid_json"),

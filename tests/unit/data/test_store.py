@@ -13,8 +13,8 @@ from sftkey_dist.errors import DataError
 
 @pytest.fixture
 def data(tmp_path):
-    source = SourceConfig(adapter="decision_memos", limit=1)
-    return DataConfig(train=source, test=source, store_dir=tmp_path / "store", max_length_tokens=512)
+    train, test = (SourceConfig(adapter="decision_memos", split=split, limit=1) for split in ("train", "test"))
+    return DataConfig(train=train, test=test, store_dir=tmp_path / "store", max_length_tokens=512)
 
 
 @pytest.fixture

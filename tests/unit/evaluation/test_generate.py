@@ -1,6 +1,8 @@
+import shutil
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.prompt import PromptEncoder
@@ -27,6 +29,13 @@ def test_a_padded_batch_generates_what_each_prompt_generates_alone(generator, ti
         kept = new[: new.index(end)] if end in new else new
         assert generation.text == tokenizer.decode(kept, clean_up_tokenization_spaces=False)
         assert generation.num_tokens == len(kept)
+
+
+def test_greedy_means_greedy_whatever_the_folder_says(tiny_model, generator, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    GenerationConfig(repetition_penalty=5.0, do_sample=True, temperature=9.0).save_pretrained(tmp_path / "model")
+    stubborn = Generator(tmp_path / "model", PromptConfig(), trust_remote_code=False)
+    assert stubborn.generate(PROMPTS, 12) == generator.generate(PROMPTS, 12)
 
 
 def test_order_of_prompts_is_kept(generator):

@@ -84,6 +84,8 @@ def test_members_of_a_step_do_not_depend_on_ranks_or_budget():
     for step in range(one.num_steps):
         assert one.plan(step).example_indices == many.plan(step).example_indices
         assert one.plan(step).loss_weight == many.plan(step).loss_weight
+        assert one.plan(step).members_digest == many.plan(step).members_digest
+        assert one.plan(step).layout_digest != many.plan(step).layout_digest
 
 
 def test_epochs_and_seeds_are_shuffled_differently():
@@ -110,7 +112,7 @@ def test_plan_is_the_same_in_another_process():
         "p = StepPlanner(c, (0.0, 1.0, 2.0), seed=1, global_batch_size=16, num_epochs=2, max_steps=None,"
         " look_ahead_steps=4,"
         " data_ranks=3, micro_batch_tokens=200, cost=CostModel.for_width(64))\n"
-        "print([p.plan(s).digest for s in range(p.num_steps)])"
+        "print([p.plan(s).layout_digest for s in range(p.num_steps)])"
     )
     outputs = {
         subprocess.run(
@@ -184,11 +186,11 @@ def test_look_ahead_levels_steps_within_its_window_and_knows_no_ranks():
         spread[name] = np.std(weights) / np.mean(weights)
     assert spread["ahead"] < 0.7 * spread["plain"]
     for start in range(0, plain.num_steps, 4):
+        window = range(start, start + 4)
         before, after, elsewhere = (
-            [plan.plan(step).example_indices for step in range(start, start + 4)]
-            for plan in (plain, ahead, other_ranks)
+            [plan.plan(step).example_indices for step in window] for plan in (plain, ahead, other_ranks)
         )
-        assert sorted(sum(before, [])) == sorted(sum(after, []))
+        assert sorted(chain.from_iterable(before)) == sorted(chain.from_iterable(after))
         assert after == elsewhere
 
 

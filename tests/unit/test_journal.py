@@ -1,0 +1,48 @@
+import pytest
+
+from sftkey_dist.journal import JournalTail, append_records, keep_records, read_records
+
+
+def steps(records):
+    return [record["step"] for record in records]
+
+
+def test_a_journal_is_followed_record_by_record(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    tail = JournalTail(file)
+    assert tail.new_records() == []
+    append_records(file, [{"step": 0}, {"step": 1}])
+    with file.open("a") as stream:
+        stream.write('{"ste')
+    assert steps(tail.new_records()) == [0, 1]
+    assert tail.new_records() == []
+    with file.open("a") as stream:
+        stream.write('p": 2}\n')
+    assert steps(tail.new_records()) == [2]
+
+
+@pytest.mark.parametrize("regrown", [0, 3, 30])
+def test_a_follower_starts_over_when_the_journal_is_cut_however_fast_it_grows_again(tmp_path, regrown):
+    file = tmp_path / "metrics.jsonl"
+    append_records(file, [{"step": step} for step in range(6)])
+    tail = JournalTail(file)
+    tail.new_records()
+    keep_records(file, lambda record: record["step"] < 4)
+    append_records(file, [{"step": 4 + step} for step in range(regrown)])
+    assert steps(tail.new_records()) == list(range(4 + regrown))
+
+
+def test_a_torn_last_line_is_cut_off_before_writing_goes_on(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 0}\n{"ste')
+    keep_records(file, lambda record: True)
+    append_records(file, [{"step": 1}])
+    assert steps(read_records(file)) == [0, 1]
+
+
+@pytest.mark.parametrize("text", ["a\u2028b", "a\u0085b", "a\x1cb", "a\nb\r\nc", "\x00", "🙂"])
+def test_any_text_survives(tmp_path, text):
+    file = tmp_path / "records.jsonl"
+    append_records(file, [{"output": text}] * 2)
+    keep_records(file, lambda record: True)
+    assert read_records(file) == [{"output": text}] * 2
