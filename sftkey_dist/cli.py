@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from sftkey_dist.config import RunConfig, load_config
 from sftkey_dist.console import console, errors
-from sftkey_dist.errors import ConfigError, TrainingError, UserError
+from sftkey_dist.errors import ConfigError, InterruptedRunError, TrainingError, UserError
 
 if TYPE_CHECKING:
     from sftkey_dist.report.comparison import ComparisonRow
@@ -196,7 +196,7 @@ def _relative(file: Path) -> Path:
 def _user_errors_are_lines() -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
+    except InterruptedRunError:
         errors.print("interrupted; run the same command again to go on from the last checkpoint", markup=False)
         sys.exit(_INTERRUPTED)
     except TrainingError as error:

@@ -17,5 +17,9 @@ class ModelError(UserError):
     """A model folder or hub id cannot be used."""
 
 
+class InterruptedRunError(Exception):
+    """The person running it stopped the run; the same command goes on from the last checkpoint."""
+
+
 class TrainingError(UserError):
     """A stage stopped; what was checkpointed is kept and the same command resumes."""

@@ -16,7 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from sftkey_dist.config.schema import ClusterConfig
-from sftkey_dist.errors import TrainingError, UserError
+from sftkey_dist.errors import InterruptedRunError, TrainingError, UserError
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.worker import train_worker
@@ -35,7 +35,7 @@ def run_stage(job: StageJob, cluster: ClusterConfig) -> None:
     Raises:
         TrainingError: a worker failed more often than ``training.max_failures`` allows.
         UserError: a mistake that only the workers could find, such as a folder whose weights are incomplete.
-        KeyboardInterrupt: the run was interrupted.
+        InterruptedRunError: the run was interrupted.
     """
     for name, value in _DRIVER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -44,7 +44,7 @@ def run_stage(job: StageJob, cluster: ClusterConfig) -> None:
     try:
         _trainer(job, cluster).fit()
     except SystemExit as error:  # how Ray ends a run after SIGINT
-        raise KeyboardInterrupt from error
+        raise InterruptedRunError from error
     except (TrainingFailedError, RayError) as error:
         raise _explain(job, error) from error
     finally:
