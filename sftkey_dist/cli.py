@@ -73,8 +73,7 @@ _KEYS_HELP = "[bold]Configuration keys[/]\n\n" + "\n\n".join(escape(line) for li
 def run(configuration: Configuration) -> None:
     """Do the whole thing: prepare, train the strategies, evaluate, compare.
 
-    Run it again after an interruption: finished stages and generated answers are kept, and an unfinished stage goes
-    on from its last checkpoint.
+    Run it again after an interruption: what is finished is kept, a stage goes on from its last checkpoint.
     """
     config = _load(configuration)
     from sftkey_dist.pipeline.run import run as run_all

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.run_dir import RunDir
 
 
 def record_training(
-    run: RunDir, strategy: str, dataset: str, stages: list[PlannedStage], mlflow_run_id: str | None
+    run: RunDir, strategy: str, config: RunConfig, stages: list[PlannedStage], mlflow_run_id: str | None
 ) -> None:
     """Set what a strategy was trained by; an evaluation of other stages is forgotten."""
     entry = {
-        "dataset": dataset,
+        "dataset": f"{config.data.test.adapter}/{config.data.test.split}",
+        "key_segments": [segment.name for segment in config.contract.key_segments],
         "mlflow_run_id": mlflow_run_id,
         "stages": [
             {

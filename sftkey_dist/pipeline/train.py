@@ -41,7 +41,7 @@ def train(config: RunConfig, preparation: Preparation) -> None:
                 for number, planned in enumerate(plan, start=1):
                     title = f"{strategy.name} stage {number}/{len(plan)} ({planned.stage.name})"
                     _ensure_trained(config, preparation, strategy, planned, title, tracker, parent)
-            record_training(preparation.run, strategy.name, dataset_name(config), plan, parent)
+            record_training(preparation.run, strategy.name, config, plan, parent)
     forget_all_but(preparation.run, list(plans))
 
 
@@ -65,11 +65,6 @@ def start_strategy_run(
     )
     tracker.log_params(run_id, config.model_dump(mode="json", exclude={"tracking"}))
     return run_id
-
-
-def dataset_name(config: RunConfig) -> str:
-    """What the test set is called in tables."""
-    return f"{config.data.test.adapter}/{config.data.test.split}"
 
 
 def _ensure_trained(

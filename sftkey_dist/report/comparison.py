@@ -9,7 +9,7 @@ from typing import Any
 
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import write_json_atomically, write_text_atomically
-from sftkey_dist.report.plots import plot_answer_nll, plot_score_by_alpha
+from sftkey_dist.report.plots import key_nll_curve, plot_key_nll, plot_score_by_alpha
 from sftkey_dist.run_dir import RunDir, StageDir
 
 Interval = tuple[float, float]
@@ -47,6 +47,7 @@ class ComparisonRow:
     format_interval: Interval
     score_interval: Interval
     violations: dict[str, int]
+    key_segments: tuple[str, ...]
     stages: tuple[StageCost, ...]
     mlflow_run_id: str | None
 
@@ -83,14 +84,14 @@ def write_comparison(rows: Sequence[ComparisonRow], json_file: Path) -> list[Pat
     write_text_atomically(folder / f"{stem}.md", to_markdown(rows))
     labels = _labels(rows)
     curves = {
-        label: [StageDir(Path(row.run_dir) / stage.path) for stage in row.stages]
+        label: key_nll_curve([StageDir(Path(row.run_dir) / stage.path) for stage in row.stages], row.key_segments)
         for label, row in zip(labels, rows, strict=True)
     }
     measures = {label: (row.accuracy, row.format) for label, row in zip(labels, rows, strict=True)}
     return [
         json_file,
         folder / f"{stem}.md",
-        plot_answer_nll(curves, folder / f"{stem}_answer_nll.svg"),
+        plot_key_nll(curves, folder / f"{stem}_key_nll.svg"),
         plot_score_by_alpha(measures, rows[0].alpha, folder / f"{stem}_alpha.svg"),
     ]
 
@@ -139,6 +140,7 @@ def _row(run: RunDir, name: str, entry: dict[str, Any]) -> ComparisonRow:
         accuracy_interval=tuple(scores["accuracy_interval"]),
         format_interval=tuple(scores["format_interval"]),
         score_interval=tuple(scores["score_interval"]),
+        key_segments=tuple(entry["key_segments"]),
         stages=tuple(_stage_cost(run, stage) for stage in entry["stages"]),
         mlflow_run_id=entry["mlflow_run_id"],
     )

@@ -1,25 +1,47 @@
 """Plots as SVG files, readable on light and dark pages."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
+from sftkey_dist.journal import read_records
 from sftkey_dist.run_dir import StageDir
 
 matplotlib.rcParams["svg.hashsalt"] = "sftkey"  # the same plot is the same bytes
 _GREY = "#808080"
+_DASHES = ((1, 0), (6, 2), (3, 2), (8, 2, 2, 2))
+
+Curve = tuple[np.ndarray, np.ndarray]
 
 
-def plot_answer_nll(stages_of: Mapping[str, Sequence[StageDir]], file: Path) -> Path:
-    """Answer nll against optimizer steps, stages of a strategy one after another (the paper's loss figure)."""
-    figure, axes = _figure("optimizer step, stages joined", "answer nll [nats/token]")
-    for strategy, stages in stages_of.items():
-        steps, values = _answer_curve(stages)
-        axes.plot(steps, values, label=strategy, linewidth=1.5)
+def key_nll_curve(stages: Sequence[StageDir], key_segments: Sequence[str]) -> Curve:
+    """Optimizer steps, stages joined, and the nll per key token in nats at each of them."""
+    steps: list[int] = []
+    values: list[float] = []
+    offset = 0
+    for stage in stages:
+        records = read_records(stage.metrics)
+        for record in records:
+            observed = [record["segments"][name] for name in key_segments if name in record["segments"]]
+            if observed:
+                steps.append(offset + record["step"])
+                values.append(sum(s["nll"] * s["tokens"] for s in observed) / sum(s["tokens"] for s in observed))
+        offset += len(records)
+    return np.array(steps), np.array(values)
+
+
+def plot_key_nll(curves: Mapping[str, Curve], file: Path) -> Path:
+    """Nll of key tokens against optimizer steps, as it is and smoothed (the paper's loss figure)."""
+    figure, axes = _figure("optimizer step, stages joined", "nll of key tokens [nats/token]")
+    for number, (strategy, (steps, values)) in enumerate(curves.items()):
+        colour = f"C{number}"
+        axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
+        # Strategies that share a stage share its curve: dashes let the one below show.
+        axes.plot(steps, _smoothed(values), label=strategy, color=colour, linewidth=1.8, dashes=_DASHES[number % 4])
     axes.set_yscale("log")
     return _save(figure, axes, file)
 
@@ -33,18 +55,14 @@ def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: floa
     return _save(figure, axes, file)
 
 
-def _answer_curve(stages: Sequence[StageDir]) -> tuple[list[int], list[float]]:
-    steps: list[int] = []
-    values: list[float] = []
-    offset = 0
-    for stage in stages:
-        records = [json.loads(line) for line in stage.metrics.read_text(encoding="utf-8").splitlines()]
-        for record in records:
-            if "answer" in record["segments"]:
-                steps.append(offset + record["step"])
-                values.append(record["segments"]["answer"]["nll"])
-        offset += len(records)
-    return steps, values
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Mean over a centred window of a tenth of the curve, shorter at its ends."""
+    half = len(values) // 20
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    positions = np.arange(len(values))
+    first, last = np.maximum(0, positions - half), np.minimum(len(values), positions + half + 1)
+    means: np.ndarray = (sums[last] - sums[first]) / (last - first)
+    return means
 
 
 def _figure(x_label: str, y_label: str) -> tuple[Figure, Any]:

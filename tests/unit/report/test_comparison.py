@@ -16,7 +16,7 @@ def finished_run(tmp_path):
     run = tmp_path / "study"
     write = lambda path, content: (path.parent.mkdir(parents=True, exist_ok=True), path.write_text(content))  # noqa: E731
     for number, stage in enumerate(("stages/full-1", "stages/key-2")):
-        records = [{"step": s, "segments": {"answer": {"nll": 2.0 / (s + 1 + number)}}} for s in range(4)]
+        records = [{"step": s, "segments": {"answer": {"nll": 2.0 / (s + 1 + number), "tokens": 3}}} for s in range(4)]
         write(run / stage / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
         summary = {"steps": 4, "train_seconds": 10.0 + number, "tokens": 100, "loss_tokens": 9, "world_size": 2}
         write(run / stage / "stage.json", json.dumps(summary))
@@ -38,6 +38,7 @@ def finished_run(tmp_path):
         write(run / "evaluation" / strategy / "scores.json", json.dumps(scores))
         entries[strategy] = {
             "dataset": "memos/test",
+            "key_segments": ["answer"],
             "mlflow_run_id": None,
             "evaluation": f"evaluation/{strategy}",
             "stages": [
