@@ -12,9 +12,9 @@ from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.run import EvaluationJob, EvaluationPool, generation_digest, is_scored, scoring_digest
 from sftkey_dist.pipeline.prepare import Preparation
-from sftkey_dist.pipeline.records import forget_all_but, record_evaluation
+from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
-from sftkey_dist.pipeline.train import start_strategy_run
+from sftkey_dist.pipeline.train import ending_run, start_strategy_run
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker, make_tracker
 
@@ -24,7 +24,7 @@ class _PlannedEvaluation:
     """One strategy's evaluation with its place on disk."""
 
     strategy: Strategy
-    last: PlannedStage
+    stages: list[PlannedStage]
     job: EvaluationJob
     folder: Path
 
@@ -43,7 +43,7 @@ def evaluate(config: RunConfig, preparation: Preparation) -> None:
     """
     plans, examples = _plan(config, preparation), _examples(config, preparation)
     for planned in plans:
-        if not planned.last.is_finished:
+        if not planned.stages[-1].is_finished:
             raise DataError(
                 f"strategy {planned.strategy.name} is not trained yet; run `sftkey train` with the same configuration"
             )
@@ -60,8 +60,7 @@ def evaluate(config: RunConfig, preparation: Preparation) -> None:
         console.print("evaluation: finished earlier, not repeated")
     tracker = make_tracker(config.tracking, preparation.run.path, preparation.run.tracking)
     for planned in plans:
-        record_evaluation(preparation.run, planned.strategy.name, planned.folder)
-        _track(config, preparation, planned, scoring_digest(planned.job, examples), tracker)
+        _record(config, preparation, planned, scoring_digest(planned.job, examples), tracker)
     forget_all_but(preparation.run, [planned.strategy.name for planned in plans])
 
 
@@ -73,33 +72,40 @@ def _plan(config: RunConfig, preparation: Preparation) -> list[_PlannedEvaluatio
     stages, examples = plan_stages(config, preparation), _examples(config, preparation)
     plans = []
     for strategy in preparation.strategies:
-        last = stages[strategy.name][-1]
+        plan = stages[strategy.name]
         job = EvaluationJob(
-            model_dir=str(last.directory.model),
+            model_dir=str(plan[-1].directory.model),
             form=strategy.form,
             contract=config.contract,
             prompt=config.prompt,
             settings=config.evaluation,
             trust_remote_code=config.model.trust_remote_code,
         )
-        folder = preparation.run.evaluation(strategy.name, generation_digest(job, last.digest, examples))
-        plans.append(_PlannedEvaluation(strategy, last, job, folder))
+        folder = preparation.run.evaluation(strategy.name, generation_digest(job, plan[-1].digest, examples))
+        plans.append(_PlannedEvaluation(strategy, plan, job, folder))
     return plans
 
 
-def _track(
+def _record(
     config: RunConfig, preparation: Preparation, planned: _PlannedEvaluation, scoring: str, tracker: Tracker
 ) -> None:
+    """Write which stages were evaluated, and where: the folder may have been trained with other settings since."""
+    parent = start_strategy_run(config, preparation, planned.strategy, planned.stages[-1], tracker)
+    with ending_run(tracker, parent):
+        record_training(preparation.run, planned.strategy.name, config, planned.stages, parent)
+        record_evaluation(preparation.run, planned.strategy.name, planned.folder)
+        _track(planned, scoring, tracker, parent)
+
+
+def _track(planned: _PlannedEvaluation, scoring: str, tracker: Tracker, parent: str | None) -> None:
     key = f"evaluation/{planned.folder.name}/{scoring}"
     if tracker.has_finished(key):
         return
-    parent = start_strategy_run(config, preparation, planned.strategy, planned.last, tracker)
     run_id = tracker.start_run(key, "evaluation", parent, {"sftkey.strategy": planned.strategy.name})
-    scores = json.loads((planned.folder / "scores.json").read_text(encoding="utf-8"))
-    numbers = {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
-    for run in (run_id, parent):
-        tracker.log_summary(run, numbers)
-    for name in ("records.jsonl", "scores.json"):
-        tracker.log_artifact(run_id, planned.folder / name)
-    tracker.end_run(run_id)
-    tracker.end_run(parent)
+    with ending_run(tracker, run_id):
+        scores = json.loads((planned.folder / "scores.json").read_text(encoding="utf-8"))
+        numbers = {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
+        for run in (run_id, parent):
+            tracker.log_summary(run, numbers)
+        for name in ("records.jsonl", "scores.json"):
+            tracker.log_artifact(run_id, planned.folder / name)

@@ -37,7 +37,7 @@ def train(config: RunConfig, preparation: Preparation) -> None:
         for strategy in preparation.strategies:
             plan = plans[strategy.name]
             parent = start_strategy_run(config, preparation, strategy, plan[-1], tracker)
-            with _ending_run(tracker, parent):
+            with ending_run(tracker, parent):
                 for number, planned in enumerate(plan, start=1):
                     title = f"{strategy.name} stage {number}/{len(plan)} ({planned.stage.name})"
                     _ensure_trained(config, preparation, strategy, planned, title, tracker, parent)
@@ -91,7 +91,7 @@ def _ensure_trained(
     job = stage_job(config, preparation, strategy, planned)
     num_steps = _num_steps(preparation, strategy, planned)
     started = time.perf_counter()
-    with _ending_run(tracker, run_id):
+    with ending_run(tracker, run_id):
         with follow_stage(planned.directory, title, num_steps, tracker, run_id):
             run_stage(job, config.cluster)
         _write_summary(config, planned, time.perf_counter() - started)
@@ -101,7 +101,7 @@ def _ensure_trained(
 
 
 @contextmanager
-def _ending_run(tracker: Tracker, run_id: str | None) -> Iterator[None]:
+def ending_run(tracker: Tracker, run_id: str | None) -> Iterator[None]:
     """Mark an MLflow run finished when the block ends well, failed when it does not."""
     try:
         yield

@@ -81,12 +81,21 @@ def test_run_killed_in_stage_2_finishes_without_repeating_stage_1(sftkey, tiny_c
     assert "evaluation: finished earlier" in again.stdout
     check_mlflow(tmp_path)
 
-    generations = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").rglob("generations.jsonl")}
+    generations = all_generations(tmp_path)
+    assert len(generations) == 2
     rescored = sftkey("run", tiny_config, "evaluation.alpha=0.5", "strategies=[sftkey-tag]")
     assert rescored.returncode == 0, rescored.stderr
     (row,) = json.loads((tmp_path / "runs" / "tiny" / "comparison.json").read_text())["rows"]
     assert row["score"] == pytest.approx(0.5 * row["accuracy"] + 0.5 * row["format"])
-    assert {file: file.stat().st_mtime_ns for file in generations}.keys() == generations.keys()
+    assert all_generations(tmp_path) == generations, "scored anew, not generated anew"
+
+    both = sftkey("evaluate", tiny_config)
+    assert both.returncode == 0, both.stderr
+    check_comparison(tmp_path, both.stdout)
+
+
+def all_generations(tmp_path):
+    return {file: file.read_bytes() for file in (tmp_path / "runs").rglob("generations.jsonl")}
 
 
 def check_comparison(tmp_path, output):
