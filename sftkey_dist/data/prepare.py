@@ -85,9 +85,7 @@ def prepare_store(
     inputs = _inputs(source, form, contract, prompt, data, tokenizer)
     digest = digest_json(inputs)
     path = data.store_dir.absolute() / f"{source.name}-{form.value}-{digest[:16]}"
-    if is_store(path):
-        refusals = list(EncodedStore(path).refusals)
-    else:
+    if not is_store(path):
         prompts = PromptEncoder(tokenizer, prompt)
         encoder = ExampleEncoder(tokenizer, prompts, contract, form, data.max_length_tokens)
         encoded, refusals = _encode_all(encoder, source, progress)
@@ -101,7 +99,7 @@ def prepare_store(
     report = summarize(
         f"{source.name} ({form.value})",
         digest,
-        [*source.refusals, *refusals],
+        [*source.refusals, *store.refusals],
         contract.segment_names,
         [segment.name for segment in contract.key_segments],
         store.segment_counts,

@@ -46,9 +46,10 @@ def write_checkpoint(engine: ZeroEngine, folder: Path, steps_done: int, members_
     numel: dict[str, int] = {}
     for name, full_size, slices in engine.local_state():
         numel[name] = full_size
-        tensors |= {f"{name}|{key}": value.detach().cpu().contiguous() for key, value in slices.items()}
+        # Slices are views of one flat buffer, which safetensors refuses to store.
+        tensors |= {f"{name}|{key}": value.detach().cpu().clone() for key, value in slices.items()}
     shard = folder / _shard_name(engine.rank)
-    save_file({name: value.clone() for name, value in tensors.items()}, shard)
+    save_file(tensors, shard)
     digests = _gather_digests(engine, shard)
     if engine.rank == 0:
         manifest = CheckpointManifest(steps_done, engine.world_size, members_digest, numel, digests)
