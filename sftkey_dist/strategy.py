@@ -87,17 +87,18 @@ def _stage(
 
 def _full_weights(contract: ResponseContract) -> tuple[float, ...]:
     """Everything but the prompt: the loss of SFT and of stage 1."""
-    return tuple(0.0 if name == PROMPT else 1.0 for name in contract.segment_names)
+    own = {segment.name: segment.weight for segment in contract.segments}
+    return tuple(0.0 if name == PROMPT else own.get(name, 1.0) for name in contract.segment_names)
 
 
 def _key_weights(contract: ResponseContract, key_stage: KeyStageConfig) -> tuple[float, ...]:
     """The key segments' text, and what `key_stage` adds to it."""
-    trained = {segment.name for segment in contract.key_segments}
+    trained = {segment.name: segment.weight for segment in contract.key_segments}
     if key_stage.tags:
-        trained |= {f"{segment.name}.{end}" for segment in contract.key_segments for end in ("open", "close")}
+        trained |= {f"{segment.name}.{end}": 1.0 for segment in contract.key_segments for end in ("open", "close")}
     if key_stage.end_of_turn:
-        trained.add(END_OF_TURN)
-    return tuple(float(name in trained) for name in contract.segment_names)
+        trained[END_OF_TURN] = 1.0
+    return tuple(trained.get(name, 0.0) for name in contract.segment_names)
 
 
 def weights_by_id(weights: Mapping[str, float], contract: ResponseContract, where: str) -> tuple[float, ...]:

@@ -43,12 +43,8 @@ def find_answer(output: str, contract: ResponseContract, form: Form, segment: st
     """
     parsed = contract.parse(output, form)
     if parsed.keeps_contract:
-        return FoundAnswer(parsed.values[segment].strip(), "strict")
-    tagged = next(item for item in contract.segments if item.name == segment)
-    opening = tagged.opening if form is Form.TAGGED else contract.delimiter.strip()
-    _, _, tail = output.rpartition(opening)
-    text = tail.partition(tagged.closing)[0] if form is Form.TAGGED else tail
-    return FoundAnswer(text.strip(), "lenient")
+        return FoundAnswer(parsed.values.get(segment, "").strip(), "strict")
+    return FoundAnswer(contract.search(output, form, segment), "lenient")
 
 
 def check_exact(answer: str, reference: str) -> Judgement:

@@ -27,7 +27,7 @@ from sftkey_dist.journal import Record, append_records, keep_records, read_recor
 
 _GENERATIONS, _SCORES = "generations.jsonl", "scores.json"
 
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 """Raise it when the same generation would be judged or parsed differently."""
 
 Progress = Callable[[int], None]
@@ -163,7 +163,7 @@ def make_record(example: Example, generation: Generation, job: EvaluationJob) ->
         "id": example.id,
         "prompt": example.prompt,
         "output": generation.text,
-        "reference": {name: example.values[name] for name in answers},
+        "reference": {name: example.values.get(name, "") for name in answers},
         "answer": {name: found.text for name, found in answers.items()},
         "answer_source": {name: found.source for name, found in answers.items()},
         "verdict": judgement.verdict.value,
@@ -178,9 +178,15 @@ def make_record(example: Example, generation: Generation, job: EvaluationJob) ->
 
 def _judge(answers: dict[str, str], example: Example, job: EvaluationJob) -> Judgement:
     """Correct when every key segment is; the first other verdict decides otherwise."""
-    check = ANSWER_CHECKS[job.settings.answer_check]
-    judgements = [check(answer, example.values[name]) for name, answer in answers.items()]
+    judgements = [_judge_segment(answer, example.values.get(name, ""), job) for name, answer in answers.items()]
     return next((j for j in judgements if j.verdict is not Verdict.CORRECT), judgements[0])
+
+
+def _judge_segment(answer: str, reference: str, job: EvaluationJob) -> Judgement:
+    """An optional segment that the reference does not have must not be there."""
+    if not reference.strip():
+        return Judgement(Verdict.INCORRECT, "not expected") if answer else Judgement(Verdict.CORRECT)
+    return ANSWER_CHECKS[job.settings.answer_check](answer, reference)
 
 
 def _chunks(examples: Sequence[Example], size: int) -> list[Sequence[Example]]:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sftkey_dist.contract import ContractError, Form, ResponseContract, Segment, Violation
+from sftkey_dist.contract import Check, ContractError, Form, NumberRange, ResponseContract, Segment, Violation
 
 CONTRACT = ResponseContract()
 THREE = ResponseContract(
@@ -14,6 +14,20 @@ THREE = ResponseContract(
     ),
     delimiter="\n---\n",
 )
+DECISION = (
+    Segment(name="summary"),
+    Segment(name="citations", required=False, value="json", delimiter="\nCitations: "),
+    Segment(name="amount", value="json", check=Check(number=NumberRange(min=0)), delimiter="\nAmount: "),
+    Segment(name="decision", key=True, check=Check(one_of=("approve", "reject")), delimiter="\nDecision: "),
+)
+JSON = ResponseContract(segments=DECISION, container="json")
+OPTIONAL = ResponseContract(segments=DECISION)
+PLAIN = ResponseContract(container="plain", delimiter="\nSo: ")
+OPTIONAL_FIRST = ResponseContract(
+    segments=(Segment(name="reasoning", required=False), Segment(name="answer", key=True))
+)
+CONTRACTS = [CONTRACT, THREE, JSON, OPTIONAL, PLAIN, OPTIONAL_FIRST]
+IDS = ["paper", "three", "json", "optional", "plain", "optional-first"]
 TAGGED_VIOLATIONS = [
     ("<Thinking>a</Thinking>", Violation.MISSING),
     ("plain words", Violation.MISSING),
@@ -22,7 +36,7 @@ TAGGED_VIOLATIONS = [
     ("<Thinking>a<Answer>b</Answer></Thinking>", Violation.NESTED),
     ("<Thinking>a</Thinking><Answer> </Answer>", Violation.EMPTY),
     ("Sure! <Thinking>a</Thinking><Answer>b</Answer>", Violation.TEXT_OUTSIDE),
-    ("<Thinking>a</Thinking><Answer>b</Answer> Hope it helps", Violation.TEXT_OUTSIDE),
+    ("<Thinking>a</Thinking><Answer>b</Answer> Hope it helps", Violation.TRAILING_TEXT),
     ("<Thinking>a</Thinking> so <Answer>b</Answer>", Violation.TEXT_OUTSIDE),
     ("<thinking>a</thinking><answer>b</answer>", Violation.MISSING),
 ]
@@ -59,19 +73,33 @@ def test_white_space_between_and_around_segments_is_allowed():
 
 
 @pytest.mark.parametrize("form", list(Form))
-@pytest.mark.parametrize("contract", [CONTRACT, THREE])
+@pytest.mark.parametrize("contract", CONTRACTS, ids=IDS)
 @given(data=st.data())
 def test_what_renders_parses_back_exactly(contract, form, data):
     hostile = st.text(max_size=30) | st.sampled_from(
         ["<Answer>", "</Thinking>", "a</Why>", "\n#### ", "\n---\n", "#### ", "\x00", "🙂", "שלום", " ", "\n"]
     )
     text = st.lists(hostile, max_size=4).map("".join)
+    text |= st.sampled_from(["12.5", "approve", '["a", 1]', '{"decision": "x"}', '"', "\\", "\nDecision: "])
     values = {segment.name: data.draw(text) for segment in contract.segments}
     try:
         pieces = contract.render(values, form)
     except ContractError:
         return
-    assert contract.parse("".join(p.text for p in pieces), form).values == values
+    present = {name: value for name, value in values.items() if value.strip()}
+    assert contract.parse("".join(p.text for p in pieces), form).values == present
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=IDS)
+@pytest.mark.parametrize("form", list(Form))
+@given(st.text(alphabet='{}[]":,\\<>/#- aD\n1', max_size=60))
+def test_parse_of_anything_gives_values_or_a_violation(contract, form, text):
+    parsed = contract.parse(text, form)
+    assert bool(parsed.values) is parsed.keeps_contract
+    if parsed.keeps_contract:
+        contract.render(parsed.values, form)
+    for segment in contract.segments:
+        assert isinstance(contract.search(text, form, segment.name), str)
 
 
 @given(
@@ -122,3 +150,133 @@ def test_segment_ids_are_the_same_for_every_form():
 def test_impossible_contracts_are_refused(segments):
     with pytest.raises(ValidationError):
         ResponseContract.model_validate({"segments": segments})
+
+
+VALID = '{"summary": "s", "citations": ["a"], "amount": 12.50, "decision": "approve"}'
+
+
+def test_a_json_object_keeps_values_as_written_and_gives_key_tokens_of_their_own():
+    values = {"summary": 'a "quoted"\nline', "citations": '["a",  1]', "amount": "12.50", "decision": "approve"}
+    pieces = JSON.render(values, Form.TAGGED)
+    assert "".join(p.text for p in pieces) == (
+        '{"summary": "a \\"quoted\\"\\nline", "citations": ["a",  1], "amount": 12.50, "decision": "approve"}'
+    )
+    assert [p.text for p in pieces if p.segment == "decision"] == ["approve"]
+    assert JSON.parse("".join(p.text for p in pieces), Form.TAGGED).values == values
+
+
+def test_an_optional_segment_may_be_absent_in_every_form():
+    values = {"summary": "s", "amount": "1", "decision": "reject"}
+    for contract in (JSON, OPTIONAL):
+        for form in Form:
+            text = "".join(p.text for p in contract.render(values | {"citations": " "}, form))
+            assert contract.parse(text, form).values == values
+    assert "".join(p.text for p in OPTIONAL_FIRST.render({"answer": "4"}, Form.UNTAGGED)) == "\n#### 4"
+
+
+@pytest.mark.parametrize(
+    ("output", "violation"),
+    [
+        ("no object", Violation.NOT_JSON),
+        ("Sure: " + VALID, Violation.TEXT_OUTSIDE),
+        (VALID + " done", Violation.TRAILING_TEXT),
+        (VALID[:-1], Violation.NOT_JSON),
+        (VALID.replace("12.50", "NaN"), Violation.NOT_JSON),
+        (VALID.replace('"s"', '"\\ud800"'), Violation.NOT_JSON),
+        ('{"summary": "s", "amount": 1, "extra": 2, "decision": "approve"}', Violation.UNKNOWN_FIELD),
+        ('{"summary": "s", "summary": "s", "amount": 1, "decision": "approve"}', Violation.DUPLICATED),
+        ('{"summary": "s", "decision": "approve"}', Violation.MISSING),
+        ('{"amount": 1, "summary": "s", "decision": "approve"}', Violation.OUT_OF_ORDER),
+        ('{"summary": "s", "amount": "1", "decision": "approve"}', Violation.INVALID_VALUE),
+        ('{"summary": "s", "amount": -1, "decision": "approve"}', Violation.INVALID_VALUE),
+        ('{"summary": "s", "amount": 1, "decision": "maybe"}', Violation.INVALID_VALUE),
+        ('{"summary": " ", "amount": 1, "decision": "approve"}', Violation.EMPTY),
+        ("{}", Violation.MISSING),
+        ("{" * 100_000, Violation.NOT_JSON),
+        ('{"summary": ' + "[" * 100_000, Violation.NOT_JSON),
+        ('{"summary": "s", "amount": ' + "1" * 10_000 + ', "decision": "approve"}', None),
+    ],
+)
+def test_parse_says_why_a_json_object_breaks_the_contract(output, violation):
+    parsed = JSON.parse(output, Form.TAGGED)
+    assert parsed.violation is violation
+    assert bool(parsed.detail) is (violation is not None)
+
+
+@pytest.mark.parametrize(
+    ("output", "violation"),
+    [
+        ("s\nAmount: 1\nDecision: approve", None),
+        ("s\nDecision: approve", Violation.MISSING),
+        ("s\nDecision: approve\nAmount: 1", Violation.MISSING),
+        ("s\nAmount: 1\nDecision: approve\nAmount: 1", Violation.OUT_OF_ORDER),
+        ("s\nAmount: 1\nAmount: 1\nDecision: approve", Violation.DUPLICATED),
+        ("s\nAmount: one\nDecision: approve", Violation.INVALID_VALUE),
+        ("\nAmount: 1\nDecision: approve", Violation.EMPTY),
+    ],
+)
+def test_parse_says_why_the_plain_convention_is_broken(output, violation):
+    assert OPTIONAL.parse(output, Form.UNTAGGED).violation is violation
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        ({"regex": r"[A-Z]\d+"}, " A12 ", "A12 x"),
+        ({"one_of": ["yes", "no"]}, "yes", "Yes"),
+        ({"number": {}}, "-1.5e3", "1,5"),
+        ({"number": {"min": 0, "max": 1}}, "0.5", "1.01"),
+        ({"number": {}}, "3", "Infinity"),
+        ({"json_schema": {"type": "array", "items": {"type": "string"}}}, '["a"]', "[1]"),
+        ({"json_schema": {"type": "object"}}, "{}", "{"),
+    ],
+)
+def test_checks_tell_allowed_text_from_other_text(check, good, bad):
+    segments = (Segment(name="answer", key=True, check=Check.model_validate(check)),)
+    contract = ResponseContract(segments=segments)
+    assert contract.parse(f"<Answer>{good}</Answer>", Form.TAGGED).keeps_contract
+    assert contract.parse(f"<Answer>{bad}</Answer>", Form.TAGGED).violation is Violation.INVALID_VALUE
+    with pytest.raises(ContractError, match="answer") as error:
+        contract.render({"answer": bad}, Form.TAGGED)
+    assert error.value.reason == "invalid_answer"
+
+
+@pytest.mark.parametrize(
+    "check", [{}, {"regex": "["}, {"one_of": []}, {"regex": "a", "number": {}}, {"json_schema": {"type": "nothing"}}]
+)
+def test_impossible_checks_are_refused(check):
+    with pytest.raises(ValidationError):
+        Check.model_validate(check)
+
+
+@pytest.mark.parametrize(
+    ("contract", "form", "output", "found"),
+    [
+        (JSON, Form.TAGGED, 'I say {"decision": "approve", "amount": 3', "approve"),
+        (JSON, Form.TAGGED, '{"decision": "appro', "appro"),
+        (CONTRACT, Form.TAGGED, "bla <Answer>4</Answer> bla <Answer>5", "5"),
+        (CONTRACT, Form.TAGGED, "just 4", "just 4"),
+        (CONTRACT, Form.UNTAGGED, "a #### 3\n#### 4", "4"),
+    ],
+)
+def test_an_answer_is_searched_where_the_contract_is_broken(contract, form, output, found):
+    assert contract.search(output, form, contract.key_segments[0].name) == found
+
+
+def test_special_token_tags_name_every_tag_and_need_tags():
+    contract = ResponseContract(special_token_tags=True)
+    assert contract.special_tokens == ("<Thinking>", "</Thinking>", "<Answer>", "</Answer>")
+    with pytest.raises(ValidationError, match="container: tags"):
+        ResponseContract(special_token_tags=True, container="json")
+
+
+def test_optional_segments_need_delimiters_of_their_own():
+    segments = (Segment(name="a"), Segment(name="b", required=False), Segment(name="c", key=True))
+    with pytest.raises(ValidationError, match="delimiter of its own"):
+        ResponseContract(segments=segments)
+
+
+def test_linear_in_hostile_text():
+    text = "<Answer>" * 20_000 + "</Thinking>" * 20_000
+    assert CONTRACT.parse(text, Form.TAGGED).violation is Violation.MISSING
+    assert not CONTRACT.parse("\n#### " * 50_000, Form.UNTAGGED).keeps_contract

@@ -1,0 +1,27 @@
+"""The response contract: ordered named segments, how they are written and how an output is read back."""
+
+from sftkey_dist.contract.parts import (
+    END_OF_TURN,
+    PROMPT,
+    ContractError,
+    Form,
+    ParsedResponse,
+    Piece,
+    Violation,
+)
+from sftkey_dist.contract.response import ResponseContract
+from sftkey_dist.contract.segment import Check, NumberRange, Segment
+
+__all__ = [
+    "END_OF_TURN",
+    "PROMPT",
+    "Check",
+    "ContractError",
+    "Form",
+    "NumberRange",
+    "ParsedResponse",
+    "Piece",
+    "ResponseContract",
+    "Segment",
+    "Violation",
+]

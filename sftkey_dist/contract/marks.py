@@ -1,0 +1,163 @@
+"""Segments between literal marks: tags around each, or a delimiter before each.
+
+A text is cut at its marks and nowhere else. Reading is strict and linear in the text: every mark occurs once, in
+order, and what lies between two segments is white space.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from sftkey_dist.contract.parts import ParsedResponse, Piece, Violation
+from sftkey_dist.contract.segment import Segment
+
+
+@dataclass(frozen=True)
+class Tags:
+    """``<Thinking>reasoning</Thinking><Answer>answer</Answer>``."""
+
+    segments: tuple[Segment, ...]
+
+    def write(self, values: Mapping[str, str]) -> list[Piece]:
+        """See `Container`."""
+        pieces = []
+        for segment in self.segments:
+            if segment.name in values:
+                pieces += [
+                    Piece(f"{segment.name}.open", segment.opening),
+                    Piece(segment.name, values[segment.name]),
+                    Piece(f"{segment.name}.close", segment.closing),
+                ]
+        return pieces
+
+    def read(self, text: str) -> ParsedResponse:
+        """See `Container`."""
+        found = list(self._pattern.finditer(text))
+        names = {match.group() for match in found}
+        present = [s for s in self.segments if s.required or {s.opening, s.closing} & names]
+        expected = [mark for segment in present for mark in (segment.opening, segment.closing)]
+        if [match.group() for match in found] != expected:
+            return _explain_tags([match.group() for match in found], expected)
+        if not expected:
+            return ParsedResponse(violation=Violation.MISSING, detail="no segment")
+        openings, closings = found[::2], found[1::2]
+        gaps = [(0, openings[0].start()), *zip(_ends(closings), (m.start() for m in openings[1:]), strict=False)]
+        if any(text[start:end].strip() for start, end in gaps):
+            return ParsedResponse(violation=Violation.TEXT_OUTSIDE, detail="text before or between the tags")
+        if text[closings[-1].end() :].strip():
+            return ParsedResponse(violation=Violation.TRAILING_TEXT, detail=f"text after {expected[-1]}")
+        spans = zip(present, openings, closings, strict=True)
+        return ParsedResponse({segment.name: text[start.end() : end.start()] for segment, start, end in spans})
+
+    def search(self, text: str, name: str) -> str:
+        """See `Container`: what follows the last opening tag."""
+        segment = next(item for item in self.segments if item.name == name)
+        return text.rpartition(segment.opening)[2].partition(segment.closing)[0]
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return _any_of([mark for segment in self.segments for mark in (segment.opening, segment.closing)])
+
+
+@dataclass(frozen=True)
+class Plain:
+    """``reasoning`` + delimiter + ``answer``: a delimiter before every segment but, unless it has one, the first."""
+
+    segments: tuple[Segment, ...]
+    delimiter: str
+
+    def write(self, values: Mapping[str, str]) -> list[Piece]:
+        """See `Container`; the delimiter before a segment takes the place of its opening tag."""
+        pieces = []
+        for segment, delimiter in zip(self.segments, self._delimiters, strict=True):
+            if segment.name in values:
+                pieces += [Piece(f"{segment.name}.open", delimiter), Piece(segment.name, values[segment.name])]
+        return [piece for piece in pieces if piece.text]
+
+    def read(self, text: str) -> ParsedResponse:
+        """See `Container`."""
+        values: dict[str, str] = {}
+        before, start = self._until_delimiter(text, 0)
+        place = -1 if self._delimiters[0] else 0
+        if place == 0:
+            values[self.segments[0].name] = before
+        elif before.strip():
+            return ParsedResponse(violation=Violation.TEXT_OUTSIDE, detail=f"text before {self._delimiters[0]!r}")
+        while mark := self._pattern.match(text, start):
+            following = self._place_after(place, mark.group())
+            if following is None:
+                return self._explain(place, mark.group())
+            place = following
+            values[self.segments[place].name], start = self._until_delimiter(text, mark.end())
+        missing = next((s for s in self.segments[place + 1 :] if s.required), None)
+        if missing is not None:
+            delimiter = self._delimiters[self.segments.index(missing)]
+            return ParsedResponse(violation=Violation.MISSING, detail=f"no delimiter {delimiter!r}")
+        first = self.segments[0]
+        if not first.required and not values.get(first.name, "").strip():
+            values.pop(first.name, None)  # nothing before the first delimiter: the optional segment is absent
+        return ParsedResponse(values)
+
+    def search(self, text: str, name: str) -> str:
+        """See `Container`: what follows the last delimiter of the segment."""
+        place = next(i for i, segment in enumerate(self.segments) if segment.name == name)
+        delimiter = self._delimiters[place].strip()
+        return text.rpartition(delimiter)[2] if delimiter else text
+
+    @cached_property
+    def _delimiters(self) -> tuple[str, ...]:
+        first, *rest = self.segments
+        return (first.delimiter or "", *(segment.delimiter or self.delimiter for segment in rest))
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return _any_of([delimiter for delimiter in self._delimiters if delimiter])
+
+    def _until_delimiter(self, text: str, start: int) -> tuple[str, int]:
+        """The text up to the next delimiter, and where that begins."""
+        match = self._pattern.search(text, start)
+        end = match.start() if match else len(text)
+        return text[start:end], end
+
+    def _place_after(self, place: int, delimiter: str) -> int | None:
+        """The segment that a delimiter begins, passing over optional ones only."""
+        for i in range(place + 1, len(self.segments)):
+            if self._delimiters[i] == delimiter:
+                return i
+            if self.segments[i].required:
+                return None
+        return None
+
+    def _explain(self, place: int, delimiter: str) -> ParsedResponse:
+        if delimiter in self._delimiters[place + 1 :]:
+            missing = next(s for s in self.segments[place + 1 :] if s.required)
+            return ParsedResponse(violation=Violation.MISSING, detail=f"{missing.name} before {delimiter!r}")
+        if delimiter == self._delimiters[place] or len(set(self._delimiters[1:])) == 1:
+            return ParsedResponse(violation=Violation.DUPLICATED, detail=f"several {delimiter!r}")
+        return ParsedResponse(violation=Violation.OUT_OF_ORDER, detail=f"{delimiter!r} comes too late")
+
+
+def _any_of(marks: Sequence[str]) -> re.Pattern[str]:
+    """Any mark, the longest that fits: one may begin another."""
+    return re.compile("|".join(map(re.escape, sorted(set(marks), key=lambda mark: (-len(mark), mark)))))
+
+
+def _ends(matches: Sequence[re.Match[str]]) -> list[int]:
+    return [match.end() for match in matches]
+
+
+def _explain_tags(found: list[str], expected: list[str]) -> ParsedResponse:
+    """Name the first rule that the sequence of tags in an output breaks."""
+    missing = [mark for mark in expected if mark not in found]
+    if missing:
+        return ParsedResponse(violation=Violation.MISSING, detail=f"no {missing[0]}")
+    repeated = [mark for mark in expected if found.count(mark) > 1]
+    if repeated:
+        return ParsedResponse(violation=Violation.DUPLICATED, detail=f"several {repeated[0]}")
+    depth = 0
+    for mark in found:
+        depth += -1 if mark.startswith("</") else 1
+        if depth > 1:
+            return ParsedResponse(violation=Violation.NESTED, detail=f"{mark} inside another segment")
+    return ParsedResponse(violation=Violation.OUT_OF_ORDER, detail=" ".join(found))

@@ -1,0 +1,171 @@
+"""The response contract.
+
+A response exists in two forms (arXiv:2512.21017, section 3):
+
+* ``tagged``    in the contract's container, by default ``<Thinking>reasoning</Thinking><Answer>answer</Answer>``
+* ``untagged``  ``reasoning`` + delimiter + ``answer``, the plain convention that SFT is trained on
+
+``render`` cuts a response into pieces, one per delimiter and segment, so that whoever tokenises it piece by
+piece knows the segment of every token by construction. ``parse`` is its strict inverse and says which rule an
+output breaks.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from sftkey_dist.contract.json_object import JsonObject
+from sftkey_dist.contract.marks import Plain, Tags
+from sftkey_dist.contract.parts import (
+    END_OF_TURN,
+    PROMPT,
+    Container,
+    ContractError,
+    Form,
+    ParsedResponse,
+    Piece,
+    Violation,
+)
+from sftkey_dist.contract.segment import Segment
+
+
+class ResponseContract(BaseModel):
+    """Ordered named segments; the default is the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    segments: tuple[Segment, ...] = (
+        Segment(name="reasoning", tag="Thinking"),
+        Segment(name="answer", tag="Answer", key=True),
+    )
+    """The segments in the order in which a response must contain them."""
+    container: Literal["tags", "json", "plain"] = "tags"
+    """How the tagged form is written: tags around each segment, one JSON object, or delimiters alone."""
+    delimiter: str = "\n#### "
+    """What stands between two segments in the untagged form and in the plain container."""
+    special_token_tags: bool = False
+    """Whether tags become special tokens of the tokenizer, each one token with an embedding of its own, instead of
+    ordinary text."""
+
+    @model_validator(mode="after")
+    def names_are_unique_and_one_is_key(self) -> Self:
+        """Refuse contracts that cannot be told apart or that leave a key stage nothing to train."""
+        names = [segment.name for segment in self.segments]
+        tags = [segment.tag_name for segment in self.segments]
+        if len(set(names)) < len(names) or len(set(tags)) < len(tags):
+            raise ValueError(f"segment names and tags must be unique, got names {names} and tags {tags}")
+        if {PROMPT, END_OF_TURN, "tags", "all"} & set(names):
+            raise ValueError(f"segment names {PROMPT!r}, {END_OF_TURN!r}, 'tags' and 'all' are reserved")
+        if not any(segment.key for segment in self.segments):
+            raise ValueError("at least one segment must have key: true, else no token is a key token")
+        if self.special_token_tags and self.container != "tags":
+            raise ValueError("special_token_tags needs container: tags")
+        return self
+
+    @model_validator(mode="after")
+    def plain_convention_can_be_read(self) -> Self:
+        """Delimiters must be seen, and tell optional segments apart."""
+        delimiters = [segment.delimiter or self.delimiter for segment in self.segments[1:]]
+        if self.segments[0].delimiter:
+            delimiters.insert(0, self.segments[0].delimiter)
+        if not all(delimiter.strip() for delimiter in delimiters):
+            raise ValueError("delimiter must contain more than white space, else answers cannot be found")
+        some_optional = not all(segment.required for segment in self.segments)
+        if some_optional and len(set(delimiters)) < len(delimiters):
+            raise ValueError(
+                "with optional segments every segment needs a delimiter of its own, else the plain convention cannot "
+                "tell which one is absent; give each segment a `delimiter`"
+            )
+        return self
+
+    @property
+    def segment_names(self) -> tuple[str, ...]:
+        """The name of every segment id: position i is the name of id i.
+
+        Ids are the same in both forms; the delimiter before a segment takes the id of its opening tag.
+        """
+        names = [PROMPT, END_OF_TURN]
+        for segment in self.segments:
+            names += [f"{segment.name}.open", segment.name, f"{segment.name}.close"]
+        return tuple(names)
+
+    @property
+    def key_segments(self) -> tuple[Segment, ...]:
+        """The segments whose tokens are key tokens."""
+        return tuple(segment for segment in self.segments if segment.key)
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The tags that the tokenizer must know as one token each."""
+        if not self.special_token_tags:
+            return ()
+        return tuple(mark for segment in self.segments for mark in (segment.opening, segment.closing))
+
+    def render(self, values: Mapping[str, str], form: Form) -> list[Piece]:
+        """Write a response as pieces whose texts, joined, are the response.
+
+        Args:
+            values: text of each segment; an optional one may be missing or blank, and is then left out.
+            form: tagged or untagged.
+
+        Raises:
+            ContractError: a segment is missing, empty or not allowed, or its text would be read back differently.
+        """
+        present = {name: text for name, text in values.items() if text.strip()}
+        for segment in self.segments:
+            if segment.required and segment.name not in present:
+                raise ContractError(f"empty_{segment.name}", f"the response has no {segment.name}")
+            problem = segment.check and segment.name in present and segment.check.problem(present[segment.name])
+            if problem:
+                raise ContractError(f"invalid_{segment.name}", f"{segment.name}: {problem}")
+        pieces = self._container(form).write(present)
+        if not pieces:
+            raise ContractError("empty_response", "the response has no segment")
+        parsed = self.parse("".join(piece.text for piece in pieces), form)
+        if dict(parsed.values) != {segment.name: present[segment.name] for segment in self._among(present)}:
+            raise ContractError(
+                "delimiter_in_text",
+                f"the response contains the text of a tag or delimiter and would be read back differently "
+                f"({form.value} form)",
+            )
+        return pieces
+
+    def parse(self, text: str, form: Form) -> ParsedResponse:
+        """Read a whole output strictly; only white space may stand outside the segments."""
+        parsed = self._container(form).read(text)
+        if not parsed.keeps_contract:
+            return parsed
+        if not parsed.values:
+            return ParsedResponse(violation=Violation.MISSING, detail="no segment")
+        for segment in self._among(parsed.values):
+            value = parsed.values[segment.name]
+            if not value.strip():
+                return ParsedResponse(violation=Violation.EMPTY, detail=f"{segment.name} is empty")
+            problem = segment.check.problem(value) if segment.check else None
+            if problem:
+                return ParsedResponse(violation=Violation.INVALID_VALUE, detail=f"{segment.name}: {problem}")
+        return parsed
+
+    def search(self, text: str, form: Form, name: str) -> str:
+        """The best an accommodating reader finds for a segment in an output that breaks the contract."""
+        return self._container(form).search(text, name).strip()
+
+    @cached_property
+    def tagged_container(self) -> Container:
+        """What writes and reads the tagged form."""
+        if self.container == "plain":
+            return self.plain_container
+        return Tags(self.segments) if self.container == "tags" else JsonObject(self.segments)
+
+    @cached_property
+    def plain_container(self) -> Plain:
+        """What writes and reads the untagged form."""
+        return Plain(self.segments, self.delimiter)
+
+    def _container(self, form: Form) -> Container:
+        return self.tagged_container if form is Form.TAGGED else self.plain_container
+
+    def _among(self, values: Mapping[str, str]) -> list[Segment]:
+        return [segment for segment in self.segments if segment.name in values]

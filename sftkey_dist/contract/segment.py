@@ -1,0 +1,124 @@
+"""One named part of a response, and what its text must be."""
+
+import json
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any, Literal, Self
+
+import jsonschema
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class NumberRange(_Part):
+    """Bounds of a number."""
+
+    min: float | None = None
+    """Smallest allowed number."""
+    max: float | None = None
+    """Largest allowed number."""
+
+
+class Check(_Part):
+    """What the text of a segment must be; exactly one of these. White space around the text does not count."""
+
+    regex: str | None = None
+    """A regular expression that the whole text matches."""
+    one_of: tuple[str, ...] | None = None
+    """The texts that are allowed, as they are written."""
+    number: NumberRange | None = None
+    """A decimal number; `{}` allows every one."""
+    json_schema: dict[str, Any] | None = None
+    """The text is JSON that a JSON schema accepts."""
+
+    @model_validator(mode="after")
+    def exactly_one_and_usable(self) -> Self:
+        """One rule a segment, and one that can be applied."""
+        if sum(rule is not None for rule in (self.regex, self.one_of, self.number, self.json_schema)) != 1:
+            raise ValueError("give exactly one of regex, one_of, number and json_schema")
+        if self.one_of is not None and not self.one_of:
+            raise ValueError("one_of must name at least one text")
+        if self.regex is not None:
+            try:
+                re.compile(self.regex)
+            except re.error as error:
+                raise ValueError(f"regex {self.regex!r} does not compile: {error}") from None
+        if self.json_schema is not None:
+            try:
+                jsonschema.Draft202012Validator.check_schema(self.json_schema)
+            except jsonschema.SchemaError as error:
+                raise ValueError(f"json_schema is not a JSON schema: {error.message}") from None
+        return self
+
+    def problem(self, text: str) -> str | None:
+        """Why the text is not allowed; None when it is."""
+        text = text.strip()
+        if self.regex is not None:
+            return None if re.fullmatch(self.regex, text, flags=re.DOTALL) else f"{text[:40]!r} is not {self.regex}"
+        if self.one_of is not None:
+            return None if text in self.one_of else f"{text[:40]!r} is none of {', '.join(self.one_of)}"
+        if self.number is not None:
+            return _number_problem(text, self.number)
+        return _schema_problem(text, self.json_schema or {})
+
+
+class Segment(_Part):
+    """One named part of a response."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Name used in data, weights and metrics, and the field's name in a JSON object."""
+    tag: str = Field("", pattern=r"^([A-Za-z][A-Za-z0-9_]*)?$")
+    """Tag that encloses it: `<Tag>…</Tag>`; by default made from the name, `next_action` to `NextAction`."""
+    key: bool = False
+    """Whether the tokens of this segment are key tokens, the ones a key stage trains."""
+    required: bool = True
+    """Whether every response has it."""
+    weight: float = Field(1.0, gt=0)
+    """Loss weight of its text in the preset stages that train it."""
+    value: Literal["text", "json"] = "text"
+    """In a JSON object: a string, or any other JSON value, given as its JSON text (`12.5`, `["a", "b"]`)."""
+    delimiter: str | None = None
+    """What stands before it in the plain convention; by default the contract's `delimiter`."""
+    check: Check | None = None
+    """What its text must be."""
+
+    @property
+    def tag_name(self) -> str:
+        """The tag without brackets."""
+        return self.tag or "".join(word.capitalize() for word in self.name.split("_"))
+
+    @property
+    def opening(self) -> str:
+        """The opening tag."""
+        return f"<{self.tag_name}>"
+
+    @property
+    def closing(self) -> str:
+        """The closing tag."""
+        return f"</{self.tag_name}>"
+
+
+def _number_problem(text: str, bounds: NumberRange) -> str | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return f"{text[:40]!r} is not a number"
+    if not number.is_finite():
+        return f"{text[:40]!r} is not a finite number"
+    if bounds.min is not None and number < Decimal(str(bounds.min)):
+        return f"{text} is below {bounds.min:g}"
+    if bounds.max is not None and number > Decimal(str(bounds.max)):
+        return f"{text} is above {bounds.max:g}"
+    return None
+
+
+def _schema_problem(text: str, schema: dict[str, Any]) -> str | None:
+    try:
+        value = json.loads(text)
+        error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(value))
+    except (ValueError, RecursionError) as failure:
+        return f"not JSON: {failure}"
+    return None if error is None else str(error.message)[:200]
