@@ -50,13 +50,18 @@ def describe_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Ite
         if inner is not None:
             yield from describe_keys(inner, f"{prefix}{name}.")
         else:
-            default = "" if field.is_required() else f" = {json.dumps(field.default, default=_jsonable)}"
+            default = (
+                ""
+                if field.is_required()
+                else f" = {json.dumps(field.get_default(call_default_factory=True), default=_jsonable)}"
+            )
             yield f"{prefix}{name}{default}: {' '.join((field.description or '').split())}"
 
 
 def _section_type(annotation: Any) -> type[BaseModel] | None:
-    """The section behind `Section` or `Section | None`."""
-    for option in (annotation, *(get_args(annotation) if get_origin(annotation) is UnionType else ())):
+    """The section behind `Section`, `Section | None` or a list of them."""
+    options = get_args(annotation) if get_origin(annotation) in (UnionType, tuple) else ()
+    for option in (annotation, *options):
         if isinstance(option, type) and issubclass(option, BaseModel):
             return option
     return None
@@ -106,7 +111,6 @@ def show(
 ) -> None:
     """Print a few encoded examples, segments in colour, and which tokens each stage trains."""
     config = _load(configuration)
-    from sftkey_dist.data.store import EncodedStore
     from sftkey_dist.models.load import load_tokenizer
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.report.segments import colour_segments, mark_trained
@@ -114,7 +118,7 @@ def show(
     preparation = prepare_run(config)
     tokenizer = load_tokenizer(preparation.model_dir, config.model.trust_remote_code)
     for strategy in preparation.strategies:
-        store = EncodedStore(preparation.stores[strategy.form].path)
+        store = preparation.stores[strategy.form]
         for index in range(min(number, len(store))):
             ids, segments = store.example(index)
             console.rule(f"{strategy.name}: {store.example_ids([index])[0]}")

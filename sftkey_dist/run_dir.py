@@ -51,6 +51,10 @@ class RunDir:
         """Rows kept, dropped by reason, lengths per segment."""
         return self.path / "data_report.json"
 
+    def length_plot(self, form: str) -> Path:
+        """Picture of the lengths per segment of the training set in one form."""
+        return self.path / f"data_lengths_{form}.svg"
+
     def base_model(self, digest: str) -> Path:
         """The embedded model, where one is made."""
         return self.path / f"base_model-{digest[:12]}"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sftkey_dist.config.schema import EmbeddedModelConfig, RunConfig, SourceConfig
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.schema import EmbeddedModelConfig, RunConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.memos import generate_memos

@@ -56,7 +56,7 @@ def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> RunConf
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(_describe(error, files)) from None
+        raise ConfigError(_describe(error, files, merged)) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -97,12 +97,12 @@ def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _describe(error: ValidationError, files: Sequence[Path]) -> str:
+def _describe(error: ValidationError, files: Sequence[Path], content: dict[str, Any]) -> str:
     """One line for all problems of a configuration."""
     source = ", ".join(map(str, files)) or "configuration"
     problems = []
     for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"])
+        key = _key(item["loc"], content)
         if item["type"] == "extra_forbidden":
             problems.append(f"{key}: unknown key; remove it or check its spelling")
         elif item["type"] == "missing":
@@ -111,3 +111,17 @@ def _describe(error: ValidationError, files: Sequence[Path]) -> str:
             message = item["msg"].removeprefix("Value error, ")
             problems.append(f"{key}: {message}" if key else message)
     return f"{source}: " + "; ".join(dict.fromkeys(problems))
+
+
+def _key(location: tuple[int | str, ...], content: Any) -> str:
+    """The key as the user wrote it: a single source stands without the index that validation gives it."""
+    parts = []
+    for part in location:
+        if isinstance(part, int) and isinstance(content, dict):
+            continue
+        parts.append(str(part))
+        if isinstance(content, dict):
+            content = content.get(part)
+        elif isinstance(content, list) and isinstance(part, int) and part < len(content):
+            content = content[part]
+    return ".".join(parts)

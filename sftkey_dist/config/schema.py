@@ -4,19 +4,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
+from sftkey_dist.config.data import DataConfig
+from sftkey_dist.config.section import Section
 from sftkey_dist.contract import Form, ResponseContract
 
 PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-
-
-class Section(BaseModel):
-    """A frozen group of keys; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class EmbeddedModelConfig(Section):
@@ -68,58 +64,6 @@ class ModelConfig(Section):
         """A model is loaded or made, not both."""
         if (self.path is None) == (self.embedded is None):
             raise ValueError("give exactly one of model.path and model.embedded")
-        return self
-
-
-class SourceConfig(Section):
-    """Where examples come from."""
-
-    adapter: Literal["gsm8k", "decision_memos"]
-    """How a raw row becomes a prompt and named segments; `decision_memos` generates its rows."""
-    path: str | None = None
-    """Local .jsonl file, or a dataset id on the Hugging Face hub (not for `decision_memos`)."""
-    subset: str | None = None
-    """Configuration name on the hub, e.g. `main`."""
-    split: str = "train"
-    """Split on the hub; for `decision_memos` the half of the generated cases."""
-    revision: str | None = None
-    """Revision on the hub."""
-    limit: int | None = Field(None, ge=1)
-    """Use the first so many rows only; for `decision_memos` the number of rows to generate."""
-    seed: int = 0
-    """Seed of the generator (`decision_memos` only)."""
-
-    @model_validator(mode="after")
-    def path_is_given_where_rows_are_read(self) -> Self:
-        """Adapters that read need a path; the generator needs a number of rows."""
-        if self.adapter == "decision_memos":
-            if self.path is not None or self.limit is None:
-                raise ValueError("adapter decision_memos generates its rows: give `limit`, not `path`")
-        elif self.path is None:
-            raise ValueError(f"adapter {self.adapter} reads rows: give `path` (a .jsonl file or a hub id)")
-        return self
-
-
-class DataConfig(Section):
-    """The data and how it is encoded."""
-
-    train: SourceConfig
-    """Examples to train on."""
-    test: SourceConfig
-    """Examples to generate for and score; never trained on."""
-    max_length_tokens: int = Field(1024, ge=8)
-    """Longest example in tokens, prompt and response; longer ones are dropped and counted, never cut."""
-    max_bad_row_share: float = Field(0.0, ge=0, lt=1)
-    """Share of malformed rows that is dropped and counted; above it preparation stops at the first one."""
-    store_dir: Path = Path("runs/store")
-    """Folder of encoded data, shared by runs and reused by digest; shared storage on a cluster."""
-
-    @model_validator(mode="after")
-    def test_is_not_the_training_data(self) -> Self:
-        """A score on training rows says nothing."""
-        place = {"adapter", "path", "subset", "split", "revision", "seed"}
-        if self.train.model_dump(include=place) == self.test.model_dump(include=place):
-            raise ValueError("data.test is the training data; give it another path or split")
         return self
 
 

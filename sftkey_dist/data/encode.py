@@ -2,24 +2,56 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from sftkey_dist.contract import END_OF_TURN, PROMPT, ContractError, Form, Piece, ResponseContract
 from sftkey_dist.data.example import Example, Refusal
-from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.data.prompt import PromptEncoder, PromptError
 
-ENCODER_VERSION = 1
+ENCODER_VERSION = 2
 """Raise it when the same input would be encoded differently: stores made before are then built anew."""
+
+TOO_LONG = "too_long"
 
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """``input_ids[T]`` and ``segment_ids[T]``: position i of the latter indexes the contract's segment names."""
+    """``input_ids[T]`` and its segments as runs: (segment id, tokens), in order, T tokens in all.
+
+    A segment id is a position in the contract's segment names.
+    """
 
     id: str
     input_ids: list[int]
-    segment_ids: list[int]
+    runs: list[tuple[int, int]]
+
+    @property
+    def segment_ids(self) -> list[int]:
+        """Segment id of every token, [T]."""
+        return [segment for segment, length in self.runs for _ in range(length)]
+
+
+@dataclass(frozen=True)
+class TooLong(Refusal):
+    """A row that is longer than allowed; its length is kept for the report."""
+
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class _Written:
+    """An example in text: the prompt as the model reads it, and the pieces of the response."""
+
+    prompt: str
+    pieces: list[Piece]
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """A text's token ids, and the text that they decode to."""
+
+    ids: list[int]
+    decoded: str
 
 
 class ExampleEncoder:
@@ -39,62 +71,77 @@ class ExampleEncoder:
         self._form = form
         self._max_length_tokens = max_length_tokens
         self._segment_ids = {name: i for i, name in enumerate(contract.segment_names)}
-        self._special_ids = frozenset(tokenizer.all_special_ids)
+        self._special_ids = frozenset(tokenizer.all_special_ids) | frozenset(
+            tokenizer.convert_tokens_to_ids(list(contract.special_tokens))
+        )
+        self._marks: dict[str, _Tokens] = {}
 
     def encode(self, examples: Sequence[Example]) -> list[EncodedExample | Refusal]:
         """Encode a batch; an example that cannot be encoded exactly becomes a refusal with its reason."""
-        rendered: list[list[Piece] | Refusal] = [self._render(example) for example in examples]
-        pieces = list(chain.from_iterable(item for item in rendered if isinstance(item, list)))
-        piece_ids = iter(self._tokenize([piece.text for piece in pieces]))
-        prompt_ids = self._prompts.ids([example.prompt for example in examples])
+        written = [self._write(example) for example in examples]
+        kept = [item for item in written if isinstance(item, _Written)]
+        prompt_ids = iter(self._prompts.ids([item.prompt for item in kept]))
+        tokens = iter(self._tokenize([piece.text for item in kept for piece in item.pieces if not _is_mark(piece)]))
         return [
-            item if isinstance(item, Refusal) else self._join(example, prompt, item, [next(piece_ids) for _ in item])
-            for example, prompt, item in zip(examples, prompt_ids, rendered, strict=True)
+            item
+            if isinstance(item, Refusal)
+            else self._join(
+                example,
+                next(prompt_ids),
+                [(piece, self._mark(piece) if _is_mark(piece) else next(tokens)) for piece in item.pieces],
+            )
+            for example, item in zip(examples, written, strict=True)
         ]
 
-    def _render(self, example: Example) -> list[Piece] | Refusal:
+    def _write(self, example: Example) -> _Written | Refusal:
         try:
-            return self._contract.render(example.values, self._form)
+            return _Written(self._prompts.text(example), self._contract.render(example.values, self._form))
         except ContractError as error:
             return Refusal(example.id, error.reason, str(error))
+        except PromptError as error:
+            return Refusal(example.id, "prompt_refused", str(error))
 
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        return self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    def _tokenize(self, texts: list[str]) -> list[_Tokens]:
+        if not texts:
+            return []
+        ids = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        decoded = self._tokenizer.batch_decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return [_Tokens(*item) for item in zip(ids, decoded, strict=True)]
+
+    def _mark(self, piece: Piece) -> _Tokens:
+        if piece.text not in self._marks:
+            (self._marks[piece.text],) = self._tokenize([piece.text])
+        return self._marks[piece.text]
 
     def _join(
-        self, example: Example, prompt_ids: list[int], pieces: list[Piece], piece_ids: list[list[int]]
+        self, example: Example, prompt_ids: list[int], pieces: list[tuple[Piece, _Tokens]]
     ) -> EncodedExample | Refusal:
-        refusal = self._check(example, prompt_ids, pieces, piece_ids)
-        if refusal is not None:
-            return refusal
-        input_ids, segment_ids = list(prompt_ids), [self._segment_ids[PROMPT]] * len(prompt_ids)
-        for piece, ids in zip(pieces, piece_ids, strict=True):
-            input_ids += ids
-            segment_ids += [self._segment_ids[piece.segment]] * len(ids)
-        input_ids.append(self._prompts.end_of_turn_id)
-        segment_ids.append(self._segment_ids[END_OF_TURN])
-        if len(input_ids) > self._max_length_tokens:
-            return Refusal(
-                example.id,
-                "too_long",
-                f"{len(input_ids)} tokens, data.max_length_tokens is {self._max_length_tokens}",
-            )
-        return EncodedExample(example.id, input_ids, segment_ids)
-
-    def _check(
-        self, example: Example, prompt_ids: list[int], pieces: list[Piece], piece_ids: list[list[int]]
-    ) -> Refusal | None:
-        """Refuse what training could not learn exactly as written."""
         if not prompt_ids:
             return Refusal(example.id, "empty_prompt", "the prompt has no tokens, so nothing predicts the response")
-        if self._special_ids.intersection(chain.from_iterable(piece_ids)):
+        input_ids, runs = list(prompt_ids), [(self._segment_ids[PROMPT], len(prompt_ids))]
+        for piece, tokens in pieces:
+            refusal = self._check(example, piece, tokens)
+            if refusal is not None:
+                return refusal
+            input_ids += tokens.ids
+            runs.append((self._segment_ids[piece.segment], len(tokens.ids)))
+        input_ids.append(self._prompts.end_of_turn_id)
+        runs.append((self._segment_ids[END_OF_TURN], 1))
+        if len(input_ids) > self._max_length_tokens:
+            detail = f"{len(input_ids)} tokens, data.max_length_tokens is {self._max_length_tokens}"
+            return TooLong(example.id, TOO_LONG, detail, len(input_ids))
+        return EncodedExample(example.id, input_ids, runs)
+
+    def _check(self, example: Example, piece: Piece, tokens: _Tokens) -> Refusal | None:
+        """Refuse what training could not learn exactly as written."""
+        if not _is_mark(piece) and not self._special_ids.isdisjoint(tokens.ids):
             return Refusal(example.id, "special_token_in_text", "the response contains a special token's text")
-        decoded = self._tokenizer.batch_decode(piece_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        for piece, text in zip(pieces, decoded, strict=True):
-            if piece.text != text:
-                return Refusal(
-                    example.id,
-                    "not_reproduced",
-                    f"the tokenizer turns {piece.segment} {piece.text[:40]!r} into {text[:40]!r}",
-                )
+        if piece.text != tokens.decoded:
+            detail = f"the tokenizer turns {piece.segment} {piece.text[:40]!r} into {tokens.decoded[:40]!r}"
+            return Refusal(example.id, "not_reproduced", detail)
         return None
+
+
+def _is_mark(piece: Piece) -> bool:
+    """Tags and delimiters: few texts, which every example repeats."""
+    return "." in piece.segment

@@ -5,13 +5,25 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A message of a conversation; ``role`` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
 class Example:
     """A prompt and the named segments of its response."""
 
     id: str
-    """Where it comes from: `file:row` or `dataset/split:row`."""
+    """Where it comes from: `file:line`, `file#row` or `dataset/split#row`."""
     prompt: str
+    """The last user message."""
     values: Mapping[str, str]
+    """Text of each segment."""
+    history: tuple[Turn, ...] = ()
+    """What was said before the prompt, a system message first where there is one."""
 
 
 @dataclass(frozen=True)

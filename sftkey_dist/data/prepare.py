@@ -1,110 +1,101 @@
 """From a configuration to encoded stores on disk, one per form, reused by digest."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
-from sftkey_dist.config.schema import DataConfig, PromptConfig, SourceConfig
-from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data.encode import ENCODER_VERSION, EncodedExample, ExampleEncoder
+from sftkey_dist.config.data import DataConfig, SourceConfig
+from sftkey_dist.contract import ResponseContract
+from sftkey_dist.data.encode import ENCODER_VERSION, TOO_LONG
 from sftkey_dist.data.example import Example, Refusal
-from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.data.report import DataReport, summarize
-from sftkey_dist.data.sources import read_examples
-from sftkey_dist.data.store import EncodedStore, is_store, write_store
+from sftkey_dist.data.parallel import run_on_cores
+from sftkey_dist.data.rows import content_digest
+from sftkey_dist.data.sources import copies_of, read_examples, shards_of
+from sftkey_dist.data.store import EncodedStore, PartSummary, StoreBuilder, is_store, refusal_rows
+from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_json
 
-_BATCH_SIZE = 512
-_ROWS_NOT_MALFORMED = frozenset({"too_long"})
+_ROWS_AT_A_TIME = 4096
+_ROWS_NOT_MALFORMED = frozenset({TOO_LONG})
 """Refusals that the user's settings cause, not the row; they never stop a preparation."""
 
-Progress = Callable[[Iterable[Sequence[Example]], int], Iterable[Sequence[Example]]]
-"""Wraps the batches of a loop whose total is given, to draw a progress bar."""
+Progress = Callable[[int], None]
+"""Told how many rows are done."""
 
 
-@dataclass(frozen=True)
-class SourceData:
-    """The rows of a source: usable examples and refusals."""
-
-    name: str
-    examples: tuple[Example, ...]
-    refusals: tuple[Refusal, ...]
+Runner = Callable[[Callable[[EncodingTask], PartSummary], Sequence[EncodingTask]], Iterator[PartSummary]]
+"""Runs tasks somewhere and yields their results in order."""
 
 
-@dataclass(frozen=True)
-class PreparedData:
-    """An encoded store with its report."""
-
-    path: Path
-    report: DataReport
-
-
-def read_source(name: str, source: SourceConfig, max_bad_row_share: float) -> SourceData:
-    """Read a whole source.
+def read_all(
+    name: str, sources: Sequence[SourceConfig], contract: ResponseContract, max_bad_row_share: float
+) -> tuple[list[Example], list[Refusal]]:
+    """Read whole sources into memory: test sets.
 
     Raises:
-        DataError: it cannot be read, is empty, or has more malformed rows than allowed; names the first of them.
+        DataError: one cannot be read or is empty, or there are more malformed rows than allowed.
     """
     examples: list[Example] = []
     refusals: list[Refusal] = []
-    for item in read_examples(source):
-        (examples if isinstance(item, Example) else refusals).append(item)  # type: ignore[arg-type]
-    check_refusals(name, refusals, len(examples) + len(refusals), max_bad_row_share)
-    if not examples:
-        raise DataError(f"data.{name}: {source.path or source.adapter} has no usable row")
-    return SourceData(name, tuple(examples), tuple(refusals))
+    for source in sources:
+        copies, before = copies_of(source), len(examples)
+        for shard in shards_of(source, _ROWS_AT_A_TIME):
+            for item in read_examples(source, contract, shard):
+                problem = item if isinstance(item, Refusal) else _reference_problem(item, contract)
+                if problem is not None:
+                    refusals.append(problem)
+                elif isinstance(item, Example) and copies(item):
+                    examples.append(item)
+        _check_refusals(name, refusal_rows(refusals), len(examples) + len(refusals), max_bad_row_share)
+        if len(examples) == before:
+            raise DataError(f"data.{name}: {source.place} has no usable row")
+    return examples, refusals
 
 
-def check_refusals(name: str, refusals: Sequence[Refusal], num_rows: int, max_bad_row_share: float) -> None:
-    """Stop at the first malformed row when there are more than allowed."""
-    malformed = [refusal for refusal in refusals if refusal.reason not in _ROWS_NOT_MALFORMED]
-    if len(malformed) > max_bad_row_share * num_rows:
-        first = malformed[0]
-        raise DataError(
-            f"{first.id}: {first.reason}: {first.detail} ({len(malformed)} of {num_rows} rows of data.{name} are "
-            f"malformed; mend them, or allow a share to be dropped with data.max_bad_row_share)"
-        )
+def first_examples(sources: Sequence[SourceConfig], contract: ResponseContract, number: int) -> list[Example]:
+    """The first usable examples of the sources."""
+    rows = (
+        item
+        for source in sources
+        for shard in shards_of(source, _ROWS_AT_A_TIME)
+        for item in read_examples(source, contract, shard)
+    )
+    return list(islice((item for item in rows if isinstance(item, Example)), number))
 
 
 def prepare_store(
-    source: SourceData,
-    form: Form,
-    contract: ResponseContract,
-    prompt: PromptConfig,
+    name: str,
     data: DataConfig,
-    tokenizer: Any,
-    progress: Progress = lambda batches, total: batches,
-) -> PreparedData:
-    """Encode a source in one form, or reuse the store that holds the same encoding of the same data.
+    encoding: Encoding,
+    run: Runner | None = None,
+    progress: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None,
+) -> EncodedStore:
+    """Encode the training sources in one form, or reuse the store that holds the same encoding of the same data.
+
+    Args:
+        name: first part of the store's name.
+        data: where the rows are and what is allowed.
+        encoding: how they are encoded.
+        run: where the parts are made; by default on the cores of this machine.
+        progress: given the number of rows, returns what is told how many of them are done.
 
     Raises:
-        DataError: too many rows cannot be encoded, or none is left.
+        DataError: a source cannot be read, too many rows are malformed, or none is left.
     """
-    inputs = _inputs(source, form, contract, prompt, data, tokenizer)
+    inputs = _inputs(data, encoding)
     digest = digest_json(inputs)
-    path = data.store_dir.absolute() / f"{source.name}-{form.value}-{digest[:16]}"
+    path = data.store_dir.absolute() / f"{name}-{encoding.form.value}-{digest[:16]}"
     if not is_store(path):
-        prompts = PromptEncoder(tokenizer, prompt)
-        encoder = ExampleEncoder(tokenizer, prompts, contract, form, data.max_length_tokens)
-        encoded, refusals = _encode_all(encoder, source, progress)
-        check_refusals(source.name, refusals, len(source.examples), data.max_bad_row_share)
-        if not encoded:
-            raise DataError(
-                f"data.{source.name}: every row is longer than data.max_length_tokens={data.max_length_tokens}"
-            )
-        write_store(path, digest, contract.segment_names, encoded, refusals, inputs)
-    store = EncodedStore(path)
-    report = summarize(
-        f"{source.name} ({form.value})",
-        digest,
-        [*source.refusals, *store.refusals],
-        contract.segment_names,
-        [segment.name for segment in contract.key_segments],
-        store.segment_counts,
-    )
-    return PreparedData(path, report)
+        shards = [(source, shard) for source in data.train for shard in shards_of(source, data.shard_rows)]
+        builder = StoreBuilder(path, encoding.contract.segment_names, [digest, [asdict(shard) for _, shard in shards]])
+        tasks = [EncodingTask(i, source, shard, encoding, builder) for i, (source, shard) in enumerate(shards)]
+        with builder.owned():
+            if not is_store(path):  # another process may have built it while this one waited
+                _build(name, data, tasks, builder, run or _on_cores(data.num_workers), progress)
+                builder.finish([task.source.place for task in tasks], digest, inputs)
+    return EncodedStore(path)
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -118,34 +109,73 @@ def tokenizer_digest(tokenizer: Any) -> str:
     )
 
 
-def _inputs(
-    source: SourceData,
-    form: Form,
-    contract: ResponseContract,
-    prompt: PromptConfig,
+def _build(
+    name: str,
     data: DataConfig,
-    tokenizer: Any,
-) -> dict[str, Any]:
+    tasks: Sequence[EncodingTask],
+    builder: StoreBuilder,
+    run: Runner,
+    progress: Callable[[int], Callable[[int], None]],
+) -> None:
+    """Make every part that is missing; what was refused so far decides, after each, whether to go on."""
+    total = sum(task.shard.num_rows for task in tasks)
+    report, done, kept = progress(total), 0, 0
+    malformed: list[dict[str, Any]] = []
+    try:
+        for summary in run(encode_part, tasks):
+            done, kept = done + summary.num_rows, kept + summary.num_examples
+            malformed += [row for row in summary.refusals if row["reason"] not in _ROWS_NOT_MALFORMED]
+            _check_refusals(name, malformed, total, data.max_bad_row_share)
+            report(done)
+        if kept == 0:
+            raise DataError(_nothing_left(name, data, done))
+    except DataError:
+        builder.discard()  # the rows will be others once they are mended
+        raise
+
+
+def _check_refusals(name: str, rows: Sequence[dict[str, Any]], num_rows: int, max_bad_row_share: float) -> None:
+    """Stop when more rows are malformed than allowed."""
+    if len(rows) > max_bad_row_share * num_rows:
+        first = rows[0]
+        raise DataError(
+            f"{first['id']}: {first['reason']}: {first['detail']} (at least {len(rows)} of {num_rows} rows of "
+            f"data.{name} are malformed; mend them, or allow a larger share to be dropped with "
+            f"data.max_bad_row_share, now {max_bad_row_share:g})"
+        )
+
+
+def _nothing_left(name: str, data: DataConfig, num_rows: int) -> str:
+    places = ", ".join(source.place for source in data.train)
+    if num_rows == 0:
+        return f"data.{name}: {places} has no usable row"
+    return f"data.{name}: every row of {places} is longer than data.max_length_tokens={data.max_length_tokens}"
+
+
+def _reference_problem(example: Example, contract: ResponseContract) -> Refusal | None:
+    """A test row needs a reference for each key segment that is required, and one that the contract allows."""
+    for segment in contract.key_segments:
+        reference = example.values.get(segment.name, "").strip()
+        if not reference and segment.required:
+            return Refusal(example.id, f"empty_{segment.name}", f"the row has no {segment.name} to compare with")
+        problem = segment.check.problem(reference) if segment.check and reference else None
+        if problem:
+            return Refusal(example.id, f"invalid_{segment.name}", f"{segment.name}: {problem}")
+    return None
+
+
+def _inputs(data: DataConfig, encoding: Encoding) -> dict[str, Any]:
     """Everything an encoding depends on."""
-    rows = [(example.id, example.prompt, dict(example.values)) for example in source.examples]
     return {
         "encoder_version": ENCODER_VERSION,
-        "rows": digest_json(rows),
-        "form": form.value,
-        "contract": contract.model_dump(mode="json"),
-        "prompt": prompt.model_dump(mode="json"),
-        "max_length_tokens": data.max_length_tokens,
-        "tokenizer": tokenizer_digest(tokenizer),
+        "sources": [source.model_dump(mode="json") | {"content": content_digest(source)} for source in data.train],
+        "form": encoding.form.value,
+        "contract": encoding.contract.model_dump(mode="json"),
+        "prompt": encoding.prompt.model_dump(mode="json"),
+        "max_length_tokens": encoding.max_length_tokens,
+        "tokenizer": tokenizer_digest(cached_tokenizer(encoding.model_dir, encoding.trust_remote_code)),
     }
 
 
-def _encode_all(
-    encoder: ExampleEncoder, source: SourceData, progress: Progress
-) -> tuple[list[EncodedExample], list[Refusal]]:
-    encoded: list[EncodedExample] = []
-    refusals: list[Refusal] = []
-    batches = [source.examples[i : i + _BATCH_SIZE] for i in range(0, len(source.examples), _BATCH_SIZE)]
-    for batch in progress(batches, len(batches)):
-        for item in encoder.encode(batch):
-            (encoded if isinstance(item, EncodedExample) else refusals).append(item)  # type: ignore[arg-type]
-    return encoded, refusals
+def _on_cores(num_workers: int | None) -> Runner:
+    return lambda work, tasks: run_on_cores(work, tasks, num_workers)

@@ -1,13 +1,19 @@
 """The prompt's token ids, written once for training and generation, and the token that ends a turn."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 
 from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.errors import ModelError
 
 _PROBE = "@@response@@"
+
+
+class PromptError(ValueError):
+    """The template does not take this conversation."""
 
 
 class PromptEncoder:
@@ -29,33 +35,54 @@ class PromptEncoder:
         except jinja2.TemplateError as error:
             raise ModelError(f"the tokenizer's chat template refuses the prompt: {error}; see prompt.system") from error
 
-    def text(self, prompt: str) -> str:
-        """The prompt as the model reads it, up to where the response starts."""
-        if self._uses_chat:
-            return str(
-                self._tokenizer.apply_chat_template(self._messages(prompt), tokenize=False, add_generation_prompt=True)
-            )
-        return self._config.plain.replace("{prompt}", prompt)
+    def text(self, example: Example) -> str:
+        """The prompt as the model reads it, up to where the response starts.
 
-    def ids(self, prompts: list[str]) -> list[list[int]]:
-        """Token ids of each prompt; a chat template writes its own special tokens, a plain one gets BOS if any."""
-        texts = [self.text(prompt) for prompt in prompts]
-        encoded = self._tokenizer(texts, add_special_tokens=not self._uses_chat)["input_ids"]
-        return [self._without_eos(ids) for ids in encoded]
+        Raises:
+            PromptError: the template does not take this conversation.
+        """
+        if self._uses_chat:
+            return self._chat(self._messages(example), add_generation_prompt=True)
+        if example.history:
+            raise PromptError("a conversation of several turns needs a tokenizer with a chat template")
+        return self._config.plain.replace("{prompt}", example.prompt)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts made by `text`; a chat template writes its own special tokens, a plain one gets BOS."""
+        if not texts:
+            return []
+        encoded = self._tokenizer(list(texts), add_special_tokens=not self._uses_chat, return_attention_mask=False)
+        return [self._without_eos(ids) for ids in encoded["input_ids"]]
 
     def _without_eos(self, ids: list[int]) -> list[int]:
         eos = self._tokenizer.eos_token_id
         return ids[:-1] if not self._uses_chat and ids and ids[-1] == eos else ids
 
-    def _messages(self, prompt: str) -> list[dict[str, str]]:
-        system = [{"role": "system", "content": self._config.system}] if self._config.system else []
-        return [*system, {"role": "user", "content": prompt}]
+    def _messages(self, example: Example) -> list[dict[str, str]]:
+        """A system message of the row's own wins over the configured one."""
+        has_own = bool(example.history) and example.history[0].role == "system"
+        system = [Turn("system", self._config.system)] if self._config.system and not has_own else []
+        turns = [*system, *example.history, Turn("user", example.prompt)]
+        return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+    def _chat(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                )
+            )
+        except jinja2.TemplateError as error:
+            raise PromptError(f"the tokenizer's chat template refuses it: {error}") from error
 
     def _find_end_of_turn(self) -> int:
         """The special token that a chat template writes after a response, else the tokenizer's EOS."""
         if self._uses_chat:
-            messages = [*self._messages("question"), {"role": "assistant", "content": _PROBE}]
-            rendered = self._tokenizer.apply_chat_template(messages, tokenize=False)
+            messages = [*self._messages(Example("", "question", {})), {"role": "assistant", "content": _PROBE}]
+            try:
+                rendered = self._chat(messages, add_generation_prompt=False)
+            except PromptError as error:
+                raise ModelError(f"{error}; see prompt.system and prompt.template") from error
             ids = self._tokenizer(rendered.rpartition(_PROBE)[2].strip(), add_special_tokens=False)["input_ids"]
             special = [token_id for token_id in ids if token_id in self._tokenizer.all_special_ids]
             if special:

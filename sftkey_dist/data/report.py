@@ -1,12 +1,13 @@
-"""What became of the data: rows kept, rows dropped by reason, lengths per segment."""
+"""What became of the data: rows kept, rows dropped by reason, lengths per segment, duplicates, overlap, truncation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from sftkey_dist.data.example import Refusal
+from sftkey_dist.data.encode import TOO_LONG
+from sftkey_dist.data.store import EncodedStore
 
 _EXAMPLES_PER_REASON = 5
 _QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
@@ -31,6 +32,27 @@ class LengthSummary:
 
 
 @dataclass(frozen=True)
+class Truncation:
+    """What the length limits cost.
+
+    Attributes:
+        max_length_tokens: longest example that is kept.
+        dropped: rows that are longer.
+        longest: tokens of the longest row, dropped ones included.
+        share_longer_than: share of all rows longer than so many tokens.
+        max_new_tokens: longest response that evaluation generates.
+        responses_beyond: training responses longer than that, as a share.
+    """
+
+    max_length_tokens: int
+    dropped: int
+    longest: int
+    share_longer_than: dict[int, float]
+    max_new_tokens: int
+    responses_beyond: float
+
+
+@dataclass(frozen=True)
 class SourceReport:
     """What became of the rows of a set."""
 
@@ -51,58 +73,120 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class DataReport(SourceReport):
-    """The report of an encoded set."""
+    """The report of an encoded set.
+
+    Attributes:
+        digest: of everything the encoding depends on.
+        sources: rows, examples, rows refused and rows that the mixture left out, for each source.
+        not_drawn: usable rows that the mixture left out.
+        examples: examples in the store; a mixture may hold a row several times.
+        total_tokens: of all examples.
+        key_share_of_response: key tokens / response tokens.
+        lengths: per segment.
+        duplicates: rows that repeat another one, prompt and response.
+        conflicts: prompts that occur with several responses.
+        overlap: test examples whose prompt is also trained on, by id.
+        truncation: what the length limits cost.
+    """
 
     digest: str
+    sources: tuple[dict[str, Any], ...]
+    not_drawn: int
+    examples: int
     total_tokens: int
     key_share_of_response: float
     lengths: tuple[LengthSummary, ...]
+    duplicates: int
+    conflicts: int
+    overlap: tuple[str, ...]
+    truncation: Truncation
 
     def one_line(self) -> str:
         """The report in a line."""
+        left_out = f", {self.not_drawn:,} left out by weight" if self.not_drawn else ""
         return (
-            f"{super().one_line()}; {self.total_tokens:,} tokens, "
+            f"{super().one_line()}{left_out}; {self.total_tokens:,} tokens, "
             f"key tokens {self.key_share_of_response:.1%} of the response"
         )
 
+    def warnings(self) -> list[str]:
+        """What a person should look at before training."""
+        found = []
+        if self.duplicates:
+            found.append(f"{self.duplicates:,} rows repeat another one, prompt and response")
+        if self.conflicts:
+            found.append(f"{self.conflicts:,} prompts occur with several responses")
+        if self.overlap:
+            found.append(f"{len(self.overlap):,} test prompts are also trained on, for example {self.overlap[0]}")
+        if self.truncation.dropped:
+            found.append(
+                f"{self.truncation.dropped:,} rows are longer than {self.truncation.max_length_tokens} tokens "
+                f"(the longest {self.truncation.longest:,}); raise data.max_length_tokens to keep them"
+            )
+        if self.truncation.responses_beyond > 0.01:
+            found.append(
+                f"{self.truncation.responses_beyond:.1%} of the responses are longer than evaluation.max_new_tokens="
+                f"{self.truncation.max_new_tokens}; a model that learned them would be cut off"
+            )
+        return found
 
-def summarize_source(name: str, kept: int, refusals: Sequence[Refusal]) -> SourceReport:
+
+def summarize_source(name: str, kept: int, refusals: Sequence[Mapping[str, Any]]) -> SourceReport:
     """The report of a set that is not encoded."""
     return SourceReport(name, kept + len(refusals), kept, _by_reason(refusals))
 
 
 def summarize(
     name: str,
-    digest: str,
-    refusals: Sequence[Refusal],
-    segment_names: Sequence[str],
+    store: EncodedStore,
     key_segments: Sequence[str],
-    segment_counts: np.ndarray,
+    test_prompts: Mapping[str, int],
+    max_length_tokens: int,
+    max_new_tokens: int,
 ) -> DataReport:
-    """Build the report from ``segment_counts[N, S]`` and the refusals."""
-    totals = segment_counts.sum(axis=0, dtype=np.int64)
-    response_tokens = int(totals.sum() - totals[segment_names.index("prompt")])
-    key_tokens = int(sum(totals[segment_names.index(segment)] for segment in key_segments))
-    columns = {"all": segment_counts.sum(axis=1)} | {
-        segment: segment_counts[:, i] for i, segment in enumerate(segment_names)
-    }
+    """Build the report of a store.
+
+    Args:
+        name: for people.
+        store: the encoded set.
+        key_segments: names of the segments whose tokens are key tokens.
+        test_prompts: hash of the prompt of every test example, by its id.
+        max_length_tokens: longest example that was kept.
+        max_new_tokens: longest response that evaluation generates.
+    """
+    counts, names = np.asarray(store.segment_counts), store.segment_names
+    totals = counts.sum(axis=0, dtype=np.int64)
+    response = counts.sum(axis=1) - counts[:, names.index("prompt")]
+    key_tokens = int(sum(totals[names.index(segment)] for segment in key_segments))
+    columns = {"all": counts.sum(axis=1)} | {segment: counts[:, i] for i, segment in enumerate(names)}
+    rows, not_drawn = (sum(source[key] for source in store.sources) for key in ("rows", "not_drawn"))
+    kept = rows - not_drawn - len(store.refusals)
     return DataReport(
         name=name,
-        digest=digest,
-        rows=len(segment_counts) + len(refusals),
-        kept=len(segment_counts),
-        dropped=_by_reason(refusals),
+        rows=rows,
+        kept=kept,
+        dropped=_by_reason(store.refusals),
+        digest=store.digest,
+        sources=tuple(store.sources),
+        not_drawn=not_drawn,
+        examples=len(store),
         total_tokens=int(totals.sum()),
-        key_share_of_response=key_tokens / max(1, response_tokens),
+        key_share_of_response=key_tokens / max(1, int(response.sum())),
         lengths=tuple(_lengths(segment, column) for segment, column in columns.items() if column.any()),
+        duplicates=kept - len(np.unique(store.hashes[:, 1])),
+        conflicts=_conflicts(store.hashes),
+        overlap=_overlap(store.hashes[:, 0], test_prompts),
+        truncation=_truncation(store, columns["all"], response, max_length_tokens, max_new_tokens),
     )
 
 
-def _by_reason(refusals: Sequence[Refusal]) -> tuple[DroppedRows, ...]:
-    reasons = sorted({refusal.reason for refusal in refusals})
-    groups = [[refusal for refusal in refusals if refusal.reason == reason] for reason in reasons]
+def _by_reason(refusals: Sequence[Mapping[str, Any]]) -> tuple[DroppedRows, ...]:
+    reasons = sorted({refusal["reason"] for refusal in refusals})
+    groups = [[refusal for refusal in refusals if refusal["reason"] == reason] for reason in reasons]
     return tuple(
-        DroppedRows(group[0].reason, len(group), tuple(f"{r.id}: {r.detail}" for r in group[:_EXAMPLES_PER_REASON]))
+        DroppedRows(
+            group[0]["reason"], len(group), tuple(f"{r['id']}: {r['detail']}" for r in group[:_EXAMPLES_PER_REASON])
+        )
         for group in groups
     )
 
@@ -110,3 +194,31 @@ def _by_reason(refusals: Sequence[Refusal]) -> tuple[DroppedRows, ...]:
 def _lengths(segment: str, column: np.ndarray) -> LengthSummary:
     quantiles = {f"p{quantile:.0%}".rstrip("%"): int(np.quantile(column, quantile)) for quantile in _QUANTILES}
     return LengthSummary(segment, float(column.mean()), quantiles)
+
+
+def _conflicts(hashes: np.ndarray) -> int:
+    """Prompts whose distinct examples are several."""
+    distinct = np.unique(np.asarray(hashes), axis=0)
+    _, times = np.unique(distinct[:, 0], return_counts=True)
+    return int((times > 1).sum())
+
+
+def _overlap(prompts: np.ndarray, test_prompts: Mapping[str, int]) -> tuple[str, ...]:
+    trained = np.isin(np.array(list(test_prompts.values()), dtype=np.uint64), prompts)
+    return tuple(test_id for test_id, found in zip(test_prompts, trained.tolist(), strict=True) if found)
+
+
+def _truncation(
+    store: EncodedStore, lengths: np.ndarray, response: np.ndarray, max_length_tokens: int, max_new_tokens: int
+) -> Truncation:
+    dropped = [refusal["num_tokens"] for refusal in store.refusals if refusal["reason"] == TOO_LONG]
+    everything = np.concatenate([lengths, np.array(dropped, dtype=np.int64)])
+    bounds = [max_length_tokens // 4, max_length_tokens // 2, max_length_tokens, 2 * max_length_tokens]
+    return Truncation(
+        max_length_tokens=max_length_tokens,
+        dropped=len(dropped),
+        longest=int(everything.max()),
+        share_longer_than={bound: float((everything > bound).mean()) for bound in bounds},
+        max_new_tokens=max_new_tokens,
+        responses_beyond=float((response > max_new_tokens).mean()),
+    )

@@ -1,46 +1,72 @@
 """The encoded store: token ids and segment ids of every example, memory-mapped, named by digest.
 
-One folder a (data, contract, form, template, tokenizer): ``examples/`` (Arrow: id, input_ids[T] int32,
-segment_ids[T] uint8), ``segment_counts.npy`` (int32 [N, S], tokens of each segment in each example) and
-``manifest.json``, written last. Every stage and every strategy of one form reads the same store.
+One folder a (data, contract, form, template, tokenizer): ``parts/`` (Arrow: id, input_ids[T] int32, segment_ids[T]
+uint8), ``segment_counts.npy`` (int32 [N, S], tokens of each segment in each example), ``hashes.npy`` (uint64 [N, 2], of
+the prompt and of the whole example), ``refusals.jsonl`` and ``manifest.json``, written last. Every stage and every
+strategy of one form reads the same store.
+
+A store is built part by part in a folder beside its place: a part that is done stays done however the building ends,
+and the folder is moved into place when all are.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import datasets
+import filelock
 import numpy as np
+import pyarrow
 
 from sftkey_dist.data.encode import EncodedExample
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.files import folder_written_whole, write_json_atomically
+from sftkey_dist.errors import DataError
+from sftkey_dist.files import digest_json, write_json_atomically
 
-_FEATURES = datasets.Features(
+_SCHEMA = pyarrow.schema(
     {
-        "id": datasets.Value("string"),
-        "input_ids": datasets.List(datasets.Value("int32")),
-        "segment_ids": datasets.List(datasets.Value("uint8")),
+        "id": pyarrow.string(),
+        "input_ids": pyarrow.list_(pyarrow.int32()),
+        "segment_ids": pyarrow.list_(pyarrow.uint8()),
     }
 )
 
 
 class EncodedStore:
-    """A finished store, opened for reading; rows are read from a memory-mapped file."""
+    """A finished store, opened for reading; rows are read from memory-mapped files."""
 
     def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            DataError: a file of it is missing or has another size than was written.
+        """
         self.path = path
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         self.digest: str = manifest["digest"]
         self.segment_names: tuple[str, ...] = tuple(manifest["segment_names"])
-        self.refusals: tuple[Refusal, ...] = tuple(Refusal(**row) for row in manifest["refusals"])
+        self.sources: list[dict[str, Any]] = manifest["sources"]
+        for file, size in manifest["files"].items():
+            if not (path / file).is_file() or (path / file).stat().st_size != size:
+                raise DataError(f"{path / file}: missing or damaged; delete {path} and prepare again")
         self.segment_counts: np.ndarray = np.load(path / "segment_counts.npy", mmap_mode="r")
-        self._examples = datasets.load_from_disk(str(path / "examples")).with_format("numpy")
+        self.hashes: np.ndarray = np.load(path / "hashes.npy", mmap_mode="r")
+        tables = [datasets.Dataset.from_file(str(path / file)) for file in manifest["files"] if file.endswith(".arrow")]
+        self._examples = datasets.concatenate_datasets(tables).with_format("numpy")
 
     def __len__(self) -> int:
         return len(self._examples)
+
+    @cached_property
+    def refusals(self) -> list[dict[str, Any]]:
+        """Id, reason and detail of every row that was refused, and the length of those that were too long."""
+        lines = (self.path / "refusals.jsonl").read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
 
     def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """``input_ids[T]`` and ``segment_ids[T]`` of one example, int64."""
@@ -57,40 +83,176 @@ def is_store(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
-def write_store(
-    path: Path,
-    digest: str,
-    segment_names: Sequence[str],
-    examples: Sequence[EncodedExample],
-    refusals: Sequence[Refusal],
-    inputs: dict[str, Any],
-) -> None:
-    """Write a store whole or not at all; ``inputs`` is kept in it to say what the digest stands for."""
-    with folder_written_whole(path) as scratch:
-        columns = {
-            "id": [example.id for example in examples],
-            "input_ids": [example.input_ids for example in examples],
-            "segment_ids": [example.segment_ids for example in examples],
+@dataclass(frozen=True)
+class PartSummary:
+    """What became of the rows of a part.
+
+    Attributes:
+        num_rows: rows read.
+        num_not_drawn: usable rows that a mixture's weight left out.
+        num_examples: examples written; a weight above 1 writes a row several times.
+        refusals: id, reason and detail of the rows that were refused, and the length of those that were too long.
+    """
+
+    num_rows: int
+    num_not_drawn: int
+    num_examples: int
+    refusals: tuple[dict[str, Any], ...]
+
+
+class StoreBuilder:
+    """Builds a store part by part; any process may write a part, one process owns the building."""
+
+    def __init__(self, path: Path, segment_names: Sequence[str], plan: Any) -> None:
+        """
+        Args:
+            path: where the store will lie.
+            segment_names: the contract's.
+            plan: what each part holds; parts made by another plan are thrown away.
+        """
+        self.path = path
+        self._segment_names = tuple(segment_names)
+        self._scratch = path.parent / f".{path.name}.partial"
+        self._plan = digest_json(plan)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Wait until no other process builds this store; the system frees the lock of a process that dies."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(self.path.parent / f".{self.path.name}.lock"):
+            if not is_store(self.path):
+                self._keep_parts_of_this_plan()
+            yield
+
+    def part(self, number: int) -> "Part":
+        """A part by its number in the plan."""
+        return Part(self._scratch, number, len(self._segment_names))
+
+    def finish(self, places: Sequence[str], digest: str, inputs: dict[str, Any]) -> None:
+        """Join the parts and move the store into place.
+
+        Args:
+            places: where the rows of each part come from.
+            digest: the store's.
+            inputs: what the digest stands for.
+        """
+        parts = [self.part(number) for number in range(len(places))]
+        arrays = [part.arrays() for part in parts]
+        for name in ("segment_counts", "hashes"):
+            np.save(self._scratch / f"{name}.npy", np.concatenate([part[name] for part in arrays]))
+        summaries = [part.summary() for part in parts]
+        with (self._scratch / "refusals.jsonl").open("w", encoding="utf-8") as file:
+            for summary in summaries:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in summary.refusals)
+        filled = [part.arrow for part, summary in zip(parts, summaries, strict=True) if summary.num_examples]
+        files = [*filled, *(self._scratch / name for name in ("segment_counts.npy", "hashes.npy", "refusals.jsonl"))]
+        manifest = {
+            "digest": digest,
+            "segment_names": list(self._segment_names),
+            "sources": _by_source(places, summaries),
+            "files": {str(file.relative_to(self._scratch)): file.stat().st_size for file in files},
+            "inputs": inputs,
         }
-        table = datasets.Dataset.from_dict(columns, features=_FEATURES)
-        datasets.disable_progress_bars()
-        table.save_to_disk(str(scratch / "examples"))
-        np.save(scratch / "segment_counts.npy", count_segments(examples, len(segment_names)))
-        write_json_atomically(
-            scratch / "manifest.json",
-            {
-                "digest": digest,
-                "segment_names": list(segment_names),
-                "num_examples": len(examples),
-                "inputs": inputs,
-                "refusals": [asdict(refusal) for refusal in refusals],
-            },
-        )
+        write_json_atomically(self._scratch / "manifest.json", manifest)
+        os.replace(self._scratch, self.path)
+        shutil.rmtree(self.path / Part.FOLDER_WHILE_BUILDING, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Throw away what has been built."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _keep_parts_of_this_plan(self) -> None:
+        plan = self._scratch / "plan.json"
+        if not plan.is_file() or json.loads(plan.read_text(encoding="utf-8")) != self._plan:
+            self.discard()
+            write_json_atomically(plan, self._plan)
+
+
+class Part:
+    """One part of a store that is being built: an Arrow file, arrays, and a summary, written last."""
+
+    FOLDER_WHILE_BUILDING = "building"
+
+    def __init__(self, scratch: Path, number: int, num_segments: int) -> None:
+        self._num_segments = num_segments
+        self.arrow = scratch / "parts" / f"part-{number:05d}.arrow"
+        self._arrays = scratch / self.FOLDER_WHILE_BUILDING / f"{number:05d}.npz"
+        self._summary = scratch / self.FOLDER_WHILE_BUILDING / f"{number:05d}.json"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the part has been written whole."""
+        return self._summary.is_file()
+
+    def summary(self) -> PartSummary:
+        """What became of its rows."""
+        content = json.loads(self._summary.read_text(encoding="utf-8"))
+        return PartSummary(**content | {"refusals": tuple(content["refusals"])})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """``segment_counts`` int32 [N, S] and ``hashes`` uint64 [N, 2]."""
+        with np.load(self._arrays) as arrays:
+            return dict(arrays)
+
+    def write(
+        self, summary: PartSummary, examples: Sequence[EncodedExample], hashes: Sequence[tuple[int, int]]
+    ) -> PartSummary:
+        """Write the part; ``hashes`` are those of the examples."""
+        for folder in (self.arrow.parent, self._summary.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        _write_arrow(self.arrow, examples)
+        with self._arrays.open("wb") as file:
+            np.savez(
+                file,
+                segment_counts=count_segments(examples, self._num_segments),
+                hashes=np.array(hashes, dtype=np.uint64).reshape(-1, 2),
+            )
+        write_json_atomically(self._summary, asdict(summary))
+        return summary
+
+
+def refusal_rows(refusals: Sequence[Refusal]) -> tuple[dict[str, Any], ...]:
+    """Refusals as plain values for a file."""
+    return tuple(asdict(refusal) for refusal in refusals)
 
 
 def count_segments(examples: Sequence[EncodedExample], num_segments: int) -> np.ndarray:
     """int32 [N, S]: tokens of each segment in each example."""
     counts = np.zeros((len(examples), num_segments), dtype=np.int32)
     for row, example in enumerate(examples):
-        counts[row] = np.bincount(example.segment_ids, minlength=num_segments)
+        for segment, length in example.runs:
+            counts[row, segment] += length
     return counts
+
+
+def _write_arrow(path: Path, examples: Sequence[EncodedExample]) -> None:
+    """Lists are laid out as one array of tokens and one of offsets: no Python object a token beside the ids."""
+    lengths = [len(example.input_ids) for example in examples]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    input_ids = np.fromiter((i for example in examples for i in example.input_ids), np.int32, int(offsets[-1]))
+    runs = np.array([run for example in examples for run in example.runs], dtype=np.int64).reshape(-1, 2)
+    segment_ids = np.repeat(runs[:, 0].astype(np.uint8), runs[:, 1])
+    columns = [
+        pyarrow.array([example.id for example in examples], pyarrow.string()),
+        pyarrow.ListArray.from_arrays(offsets, input_ids),
+        pyarrow.ListArray.from_arrays(offsets, segment_ids),
+    ]
+    with path.open("wb") as file:
+        with pyarrow.ipc.new_stream(file, _SCHEMA) as writer:
+            writer.write_table(pyarrow.Table.from_arrays(columns, schema=_SCHEMA))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _by_source(places: Sequence[str], summaries: Sequence[PartSummary]) -> list[dict[str, Any]]:
+    """What became of the rows of each source, in order."""
+    return [
+        {
+            "place": place,
+            "rows": sum(s.num_rows for at, s in zip(places, summaries, strict=True) if at == place),
+            "not_drawn": sum(s.num_not_drawn for at, s in zip(places, summaries, strict=True) if at == place),
+            "examples": sum(s.num_examples for at, s in zip(places, summaries, strict=True) if at == place),
+            "refused": sum(len(s.refusals) for at, s in zip(places, summaries, strict=True) if at == place),
+        }
+        for place in dict.fromkeys(places)
+    ]

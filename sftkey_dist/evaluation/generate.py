@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 
 from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.models.load import load_tokenizer
 
@@ -38,9 +39,10 @@ class Generator:
         self._model.to(self._device).eval()
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[Generation]:
-        """One greedy response per prompt, in order."""
-        input_ids, attention_mask = self._left_padded(self._prompts.ids(list(prompts)))
+    def generate(self, examples: Sequence[Example], max_new_tokens: int) -> list[Generation]:
+        """One greedy response per example, in order."""
+        texts = [self._prompts.text(example) for example in examples]
+        input_ids, attention_mask = self._left_padded(self._prompts.ids(texts))
         outputs = self._model.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,

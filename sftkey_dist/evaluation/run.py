@@ -127,7 +127,7 @@ def generation_digest(job: EvaluationJob, model_digest: str, examples: Sequence[
             "model": model_digest,
             "prompt": job.prompt.model_dump(mode="json"),
             "max_new_tokens": job.settings.max_new_tokens,
-            "prompts": [(example.id, example.prompt) for example in examples],
+            "prompts": [(e.id, e.prompt, [(turn.role, turn.content) for turn in e.history]) for e in examples],
         }
     )
 
@@ -212,7 +212,7 @@ class _EvaluationActor:
             self._generator = None  # the old model goes before the new one comes
             self._generator = Generator(Path(job.model_dir), job.prompt, job.trust_remote_code)
             self._model_dir = job.model_dir
-        generations = self._generator.generate([e.prompt for e in examples], job.settings.max_new_tokens)
+        generations = self._generator.generate(examples, job.settings.max_new_tokens)
         return [{"id": e.id} | asdict(generation) for e, generation in zip(examples, generations, strict=True)]
 
     def judge(self, job: EvaluationJob, examples: Sequence[Example], generations: Sequence[Generation]) -> list[Record]:

@@ -65,7 +65,7 @@ def evaluate(config: RunConfig, preparation: Preparation) -> None:
 
 
 def _examples(config: RunConfig, preparation: Preparation) -> Sequence[Example]:
-    return preparation.test.examples[: config.evaluation.limit]
+    return preparation.test[: config.evaluation.limit]
 
 
 def _plan(config: RunConfig, preparation: Preparation) -> list[_PlannedEvaluation]:

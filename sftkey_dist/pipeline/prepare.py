@@ -1,22 +1,36 @@
 """Everything before the first stage: checks, base model, encoded stores, data report."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftkey_dist.cluster import connected
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.contract import ContractError, Form, ResponseContract
+from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prepare import PreparedData, SourceData, prepare_store, read_source
-from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.data.report import DataReport, summarize_source
+from sftkey_dist.data.on_ray import run_on_ray
+from sftkey_dist.data.prepare import Runner, first_examples, prepare_store, read_all
+from sftkey_dist.data.prompt import PromptEncoder, PromptError
+from sftkey_dist.data.report import DataReport, SourceReport, summarize, summarize_source
+from sftkey_dist.data.rows import content_digest
+from sftkey_dist.data.store import EncodedStore, refusal_rows
+from sftkey_dist.data.task import Encoding, example_hashes
+from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_json, write_json_atomically
 from sftkey_dist.models.embedded import make_embedded_model
-from sftkey_dist.models.load import load_tokenizer, locate_model
+from sftkey_dist.models.load import load_tokenizer, locate_model, model_fingerprint
+from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
+from sftkey_dist.report.plots import plot_lengths
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.strategy import Strategy, resolve_strategies
+
+_TOKENIZER_EXAMPLES = 20_000
+"""Examples that the tokenizer of an embedded model learns from."""
 
 
 @dataclass(frozen=True)
@@ -26,64 +40,125 @@ class Preparation:
     run: RunDir
     strategies: tuple[Strategy, ...]
     model_dir: Path
-    train: SourceData
-    test: SourceData
-    stores: dict[Form, PreparedData]
+    test: Sequence[Example]
+    stores: Mapping[Form, EncodedStore]
+    reports: Sequence[DataReport]
     end_of_turn_id: int
-
-    @property
-    def reports(self) -> list[DataReport]:
-        """The data report of each store."""
-        return [prepared.report for prepared in self.stores.values()]
 
 
 def prepare(config: RunConfig) -> Preparation:
     """Find every mistake in configuration, data and model first; then write model, stores and report."""
     strategies = resolve_strategies(config)
-    train = read_source("train", config.data.train, config.data.max_bad_row_share)
-    test = read_source("test", config.data.test, config.data.max_bad_row_share)
+    for source in (*config.data.train, *config.data.test):
+        if source.adapter != "decision_memos":
+            make_adapter(source, config.contract)
+    test, refused = read_all("test", config.data.test, config.contract, config.data.max_bad_row_share)
     run = RunDir(config.run_dir)
-    model_dir = _base_model(config, run, train.examples)
-    tokenizer = load_tokenizer(model_dir, config.model.trust_remote_code)
-    end_of_turn_id = PromptEncoder(tokenizer, config.prompt).end_of_turn_id
+    model_dir = _base_model(config, run)
+    end_of_turn_id = _check_prompts(config, model_dir, test)
     forms = sorted({strategy.form for strategy in strategies})
-    stores = {form: _prepare_form(config, form, train, tokenizer) for form in forms}
-    preparation = Preparation(run, strategies, model_dir, train, test, stores, end_of_turn_id)
-    _report(preparation)
+    stores = {form: _prepare_form(config, form, model_dir) for form in forms}
+    reports = _reports(config, stores, test)
+    _publish(run, reports, summarize_source("test", len(test), refusal_rows(refused)), stores)
     write_json_atomically(run.config, config.model_dump(mode="json"))
-    return preparation
+    return Preparation(run, strategies, model_dir, test, stores, reports, end_of_turn_id)
 
 
-def _report(preparation: Preparation) -> None:
-    """Say on the console and in a file what became of every row."""
-    test = summarize_source(preparation.test.name, len(preparation.test.examples), preparation.test.refusals)
-    for report in (*preparation.reports, test):
-        console.print(report.one_line(), soft_wrap=True, markup=False)
-    write_json_atomically(
-        preparation.run.data_report,
-        {"sets": [report.to_json() for report in preparation.reports], "test": test.to_json()},
+def _check_prompts(config: RunConfig, model_dir: Path, test: Sequence[Example]) -> int:
+    """Every test prompt must be writable, or evaluation would stop after the training; returns the end of turn."""
+    tokenizer = load_tokenizer(model_dir, config.model.trust_remote_code)
+    prompts = PromptEncoder(tokenizer, config.prompt)
+    for example in test:
+        try:
+            prompts.text(example)
+        except PromptError as error:
+            raise DataError(f"{example.id}: prompt_refused: {error}") from error
+    return prompts.end_of_turn_id
+
+
+def _prepare_form(config: RunConfig, form: Form, model_dir: Path) -> EncodedStore:
+    encoding = Encoding(
+        form=form,
+        contract=config.contract,
+        prompt=config.prompt,
+        max_length_tokens=config.data.max_length_tokens,
+        model_dir=model_dir,
+        trust_remote_code=config.model.trust_remote_code,
     )
+    with _progress(f"encoding train ({form.value})") as progress:
+        return prepare_store("train", config.data, encoding, _runner(config), progress)
 
 
-def _prepare_form(config: RunConfig, form: Form, train: SourceData, tokenizer: Any) -> PreparedData:
-    def progress(batches: Iterable[Sequence[Example]], total: int) -> Iterator[Sequence[Example]]:
-        with progress_line(f"encoding train ({form.value})", total) as line:
-            for done, batch in enumerate(batches, start=1):
-                yield batch
-                line.update(done)
-
-    return prepare_store(train, form, config.contract, config.prompt, config.data, tokenizer, progress)
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
+    """A progress bar that appears when the number of rows is known: a store that is reused shows none."""
+    with ExitStack() as stack:
+        yield lambda total: stack.enter_context(progress_line(title, total)).update
 
 
-def _base_model(config: RunConfig, run: RunDir, examples: Sequence[Example]) -> Path:
-    """The folder of the base model; an embedded one is made once per (shape, data, seed)."""
-    embedded = config.model.embedded
-    if embedded is None:
-        return locate_model(config.model)
-    texts = [text for example in examples for text in _texts(example, config.contract)]
-    folder = run.base_model(digest_json([embedded.model_dump(), config.seed, texts]))
+def _runner(config: RunConfig) -> Runner | None:
+    """On a cluster its nodes encode; on a laptop a private Ray cluster would only take memory."""
+    if not (config.cluster.address or os.environ.get("RAY_ADDRESS")):
+        return None
+
+    def run(work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+        with connected(config.cluster, 1):
+            yield from run_on_ray(work, tasks)
+
+    return run
+
+
+def _reports(config: RunConfig, stores: Mapping[Form, EncodedStore], test: Sequence[Example]) -> list[DataReport]:
+    test_prompts = {example.id: example_hashes(example)[0] for example in test}
+    return [
+        summarize(
+            f"train ({form.value})",
+            store,
+            [segment.name for segment in config.contract.key_segments],
+            test_prompts,
+            config.data.max_length_tokens,
+            config.evaluation.max_new_tokens,
+        )
+        for form, store in stores.items()
+    ]
+
+
+def _publish(
+    run: RunDir, reports: Sequence[DataReport], test: SourceReport, stores: Mapping[Form, EncodedStore]
+) -> None:
+    """Say on the console, in a file and in pictures what became of every row."""
+    for report in (*reports, test):
+        console.print(report.one_line(), soft_wrap=True, markup=False)
+    for warning in dict.fromkeys(warning for report in reports for warning in report.warnings()):
+        console.print(f"look at the data: {warning}", soft_wrap=True, markup=False)
+    write_json_atomically(run.data_report, {"sets": [report.to_json() for report in reports], "test": test.to_json()})
+    for form, store in stores.items():
+        plot_lengths(store.segment_counts, store.segment_names, run.length_plot(form.value))
+
+
+def _base_model(config: RunConfig, run: RunDir) -> Path:
+    """The folder of the base model, with the contract's special tokens where it asks for them."""
+    folder = _make_embedded(config, run) if config.model.embedded else locate_model(config.model)
+    tokens = config.contract.special_tokens
+    if not lacks_tokens(folder, tokens, config.model.trust_remote_code):
+        return folder
+    extended = run.base_model(digest_json([model_fingerprint(folder), tokens]))
+    if not extended.is_dir():
+        add_special_tokens(folder, extended, tokens, config.model.trust_remote_code)
+    return extended
+
+
+def _make_embedded(config: RunConfig, run: RunDir) -> Path:
+    """An embedded model is made once per (shape, data, seed)."""
+    assert config.model.embedded is not None  # noqa: S101 (for the type checker)
+    sources = [[source.model_dump(mode="json"), content_digest(source)] for source in config.data.train]
+    folder = run.base_model(
+        digest_json([config.model.embedded.model_dump(), config.seed, sources, config.contract.model_dump(mode="json")])
+    )
     if not folder.is_dir():
-        make_embedded_model(folder, embedded, texts, config.seed)
+        examples = first_examples(config.data.train, config.contract, _TOKENIZER_EXAMPLES)
+        texts = [text for example in examples for text in _texts(example, config.contract)]
+        make_embedded_model(folder, config.model.embedded, texts, config.seed)
     return folder
 
 

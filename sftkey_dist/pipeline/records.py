@@ -16,7 +16,7 @@ def record_training(
 ) -> None:
     """Set what a strategy was trained by; an evaluation of other stages is forgotten."""
     entry = {
-        "dataset": f"{config.data.test.adapter}/{config.data.test.split}",
+        "dataset": " + ".join(source.name for source in config.data.test),
         "key_segments": [segment.name for segment in config.contract.key_segments],
         "mlflow_run_id": mlflow_run_id,
         "stages": [

@@ -89,7 +89,7 @@ def _inputs(
     """What a stage's result depends on; the number of ranks and the token budget are not among it."""
     return {
         "model": parent_digest,
-        "store": preparation.stores[strategy.form].report.digest,
+        "store": preparation.stores[strategy.form].digest,
         "weights": stage.weights,
         "optimization": stage.optimization.model_dump(mode="json"),
         "seed": config.seed,

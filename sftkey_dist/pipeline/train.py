@@ -127,7 +127,7 @@ def _track_reuse(planned: PlannedStage, tracker: Tracker, parent: str | None) ->
 def _num_steps(preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> int:
     optimization = planned.stage.optimization
     return count_steps(
-        preparation.stores[strategy.form].report.kept,
+        len(preparation.stores[strategy.form]),
         optimization.global_batch_size,
         optimization.num_epochs,
         optimization.max_steps,

@@ -55,6 +55,20 @@ def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: floa
     return _save(figure, axes, file)
 
 
+def plot_lengths(segment_counts: np.ndarray, segment_names: Sequence[str], file: Path) -> Path:
+    """How many examples have how many tokens in each text segment; ``segment_counts`` [N, S]."""
+    figure, axes = _figure("tokens, logarithmic", "share of examples")
+    counts = np.asarray(segment_counts)
+    edges = np.geomspace(1, max(2, int(counts.sum(axis=1).max()) + 1), 60)
+    shown = {name: counts[:, i] for i, name in enumerate(segment_names) if "." not in name and name != "end_of_turn"}
+    for number, (name, column) in enumerate({"all": counts.sum(axis=1), **shown}.items()):
+        if column.any():
+            shares, _ = np.histogram(column[column > 0], bins=edges)
+            axes.stairs(shares / len(counts), edges, label=name, color=_GREY if name == "all" else f"C{number - 1}")
+    axes.set_xscale("log")
+    return _save(figure, axes, file)
+
+
 def _smoothed(values: np.ndarray) -> np.ndarray:
     """Mean over a centred window of a tenth of the curve, shorter at its ends."""
     half = len(values) // 20

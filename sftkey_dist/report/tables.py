@@ -1,7 +1,8 @@
 """Tables for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.markup import escape
@@ -52,7 +53,17 @@ def data_table(report: DataReport) -> Table:
     """Rows kept and dropped, and tokens per segment."""
     table = Table(
         title=escape(report.one_line()),
-        caption=escape("\n".join(f"{dropped.reason}, for example {dropped.examples[0]}" for dropped in report.dropped)),
+        caption=escape(
+            "\n".join(
+                [
+                    *(f"{dropped.reason}, for example {dropped.examples[0]}" for dropped in report.dropped),
+                    *(_source_line(source) for source in report.sources if len(report.sources) > 1),
+                    *report.warnings(),
+                    _truncation_line(report),
+                ]
+            )
+        ),
+        caption_justify="left",
     )
     table.add_column("segment")
     for heading in ("mean", "min", "median", "p90", "p99", "max"):
@@ -60,3 +71,15 @@ def data_table(report: DataReport) -> Table:
     for length in report.lengths:
         table.add_row(length.segment, f"{length.mean:.1f}", *(f"{value:,}" for value in length.quantiles.values()))
     return table
+
+
+def _source_line(source: Mapping[str, Any]) -> str:
+    return (
+        f"{source['place']}: {source['rows']:,} rows, {source['examples']:,} examples, {source['refused']:,} refused, "
+        f"{source['not_drawn']:,} left out by weight"
+    )
+
+
+def _truncation_line(report: DataReport) -> str:
+    shares = ", ".join(f"{share:.1%} over {bound:,}" for bound, share in report.truncation.share_longer_than.items())
+    return f"rows by tokens: {shares}"

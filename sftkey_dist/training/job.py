@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from sftkey_dist.config.schema import OptimizationConfig, Section, TrainingConfig
+from sftkey_dist.config.schema import OptimizationConfig, TrainingConfig
+from sftkey_dist.config.section import Section
 
 
 class StageJob(Section):

@@ -10,10 +10,12 @@ from safetensors.torch import load_file, save_file
 from torch.multiprocessing import ProcessRaisedException
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, set_seed
 
-from sftkey_dist.config.schema import DataConfig, OptimizationConfig, PromptConfig, SourceConfig, TrainingConfig
+from sftkey_dist.config.data import DataConfig, SourceConfig
+from sftkey_dist.config.schema import OptimizationConfig, PromptConfig, TrainingConfig
 from sftkey_dist.contract import Form
-from sftkey_dist.data.prepare import SourceData, prepare_store
+from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.data.task import Encoding
 from sftkey_dist.sampler.order import shuffled_indices
 from sftkey_dist.training.job import StageJob
 from tests.distributed.harness import run_ranks, train
@@ -25,15 +27,12 @@ KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory, memos, tokenizer, contract, tiny_model) -> EncodedStore:
+def store(tmp_path_factory, contract, tiny_model) -> EncodedStore:
     train_source, test_source = (SourceConfig(adapter="decision_memos", split=s, limit=60) for s in ("train", "test"))
     data = DataConfig(
         train=train_source, test=test_source, store_dir=tmp_path_factory.mktemp("store"), max_length_tokens=512
     )
-    prepared = prepare_store(
-        SourceData("train", tuple(memos), ()), Form.TAGGED, contract, PromptConfig(), data, tokenizer
-    )
-    return EncodedStore(prepared.path)
+    return prepare_store("train", data, Encoding(Form.TAGGED, contract, PromptConfig(), 512, tiny_model, False))
 
 
 @pytest.fixture

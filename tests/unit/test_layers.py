@@ -13,7 +13,7 @@ PACKAGE = ROOT / "sftkey_dist"
 ALLOWED = {
     "deepspeed": {"training.engine"},
     "mlflow": {"tracking"},
-    "ray": {"cluster", "training.worker", "training.launch", "evaluation.run"},
+    "ray": {"cluster", "training.worker", "training.launch", "evaluation.run", "data.on_ray"},
     "matplotlib": {"report.plots"},
 }
 FORBIDDEN = {

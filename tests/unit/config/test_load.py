@@ -6,7 +6,8 @@ from sftkey_dist.config import load_config
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).parents[3] / "configs"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
 MINIMAL = """
 run_dir: runs/x
 model: {path: ./model}
@@ -35,8 +36,8 @@ def test_later_files_and_overrides_win(minimal, tmp_path):
     assert config.seed == 3
     assert config.optimization.num_epochs == 2
     assert config.optimization.learning_rate == 3e-5
-    assert config.data.train.limit == 7
-    assert config.data.train.path == "train.jsonl"
+    assert config.data.train[0].limit == 7
+    assert config.data.train[0].path == "train.jsonl"
 
 
 @pytest.mark.parametrize(

@@ -1,42 +1,178 @@
+"""Template × contract × source: what a token is trained as is exactly what the segment says, or the row is refused."""
+
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
 from sftkey_dist.config.schema import PromptConfig
-from sftkey_dist.contract import Form
+from sftkey_dist.contract import Check, ContractError, Form, NumberRange, ResponseContract, Segment
+from sftkey_dist.data.adapters import cot_collection, gsm8k, openbookqa, openr1_math
 from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
-from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.example import Example, Refusal, Turn
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.errors import ModelError
+from tests.unit.data.test_sources import COT_ROW, GSM8K_ROW, OPENBOOKQA_HUB_ROW, OPENR1_ROW
 
-TEMPLATES = [PromptConfig(template="chat"), PromptConfig(template="plain"), PromptConfig(system="Be brief.")]
+LLAMA3 = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' "
+    "+ message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+TEMPLATES = {
+    "chatml": PromptConfig(template="chat"),
+    "plain": PromptConfig(template="plain"),
+    "system": PromptConfig(system="Be brief."),
+    "llama3": PromptConfig(template="chat", system="Be brief."),
+}
+TWO = (Segment(name="reasoning", tag="Thinking"), Segment(name="answer", tag="Answer", key=True))
+CONTRACTS = {
+    "paper": ResponseContract(),
+    "special": ResponseContract(special_token_tags=True),
+    "json": ResponseContract(segments=TWO, container="json"),
+    "plain": ResponseContract(container="plain", delimiter="\nSo: "),
+    "optional": ResponseContract(
+        segments=(Segment(name="reasoning", required=False), Segment(name="answer", key=True))
+    ),
+    "three": ResponseContract(
+        segments=(
+            *TWO,
+            Segment(
+                name="confidence",
+                key=True,
+                value="json",
+                required=False,
+                delimiter="\nConfidence: ",
+                check=Check(number=NumberRange(min=0, max=1)),
+            ),
+        ),
+        container="json",
+    ),
+}
+ROWS = {
+    "gsm8k": gsm8k(GSM8K_ROW),
+    "openbookqa": openbookqa(OPENBOOKQA_HUB_ROW),
+    "openr1": openr1_math(OPENR1_ROW),
+    "cot": cot_collection(COT_ROW),
+}
 
 
-def encoder(tokenizer, contract, form, prompt=TEMPLATES[0], max_length=4096):
+@pytest.fixture(scope="module")
+def tokenizers(tokenizer):
+    """By template and contract; the Llama-3 one has its header tokens, one has tags as special tokens."""
+
+    def make(template: str, contract: ResponseContract):
+        made = copy.deepcopy(tokenizer)
+        if template == "llama3":
+            made.chat_template = LLAMA3
+            tokens = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+            made.add_special_tokens({"bos_token": tokens[0], "additional_special_tokens": tokens[1:]})
+        made.add_tokens(list(contract.special_tokens), special_tokens=True)
+        return made
+
+    return {(t, c): make(t, contract) for t in TEMPLATES for c, contract in CONTRACTS.items()}
+
+
+def encoder(tokenizer, contract, form, prompt=TEMPLATES["chatml"], max_length=100_000):
     return ExampleEncoder(tokenizer, PromptEncoder(tokenizer, prompt), contract, form, max_length)
+
+
+def decoded(tokenizer, ids):
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def text_by_segment(encoded, tokenizer, contract):
     ids, segments = np.array(encoded.input_ids), np.array(encoded.segment_ids)
-    return {
-        name: tokenizer.decode(ids[segments == i].tolist(), clean_up_tokenization_spaces=False)
-        for i, name in enumerate(contract.segment_names)
-    }
+    return {name: decoded(tokenizer, ids[segments == i].tolist()) for i, name in enumerate(contract.segment_names)}
 
 
-@pytest.mark.parametrize("prompt", TEMPLATES, ids=["chat", "plain", "system"])
-@pytest.mark.parametrize("form", list(Form))
-def test_every_segment_decodes_to_exactly_its_text(tokenizer, contract, memos, form, prompt):
-    encoding = encoder(tokenizer, contract, form, prompt)
+def assert_exact(item, example, tokenizer, contract, form, prompt):
+    """Every segment decodes to its piece, and the whole to the prompt followed by the response."""
+    expected = dict.fromkeys(contract.segment_names, "")
+    for piece in contract.render(example.values, form):
+        expected[piece.segment] += piece.text
     prompts = PromptEncoder(tokenizer, prompt)
-    for memo, encoded in zip(memos, encoding.encode(memos), strict=True):
-        texts = text_by_segment(encoded, tokenizer, contract)
-        assert texts["prompt"] == prompts.text(memo.prompt)
-        assert texts["reasoning"] == memo.values["reasoning"]
-        assert texts["answer"] == memo.values["answer"]
-        assert texts["end_of_turn"] == "<|im_end|>"
-        assert texts["answer.open"] == ("<Answer>" if form is Form.TAGGED else contract.delimiter)
+    expected["prompt"] = decoded(tokenizer, prompts.ids([prompts.text(example)])[0])
+    expected["end_of_turn"] = decoded(tokenizer, [prompts.end_of_turn_id])
+    assert text_by_segment(item, tokenizer, contract) == expected
+
+
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("name", CONTRACTS)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_every_segment_decodes_to_exactly_its_text(tokenizers, template, name, row, form):
+    tokenizer, contract, prompt = tokenizers[template, name], CONTRACTS[name], TEMPLATES[template]
+    example = Example("row:1", ROWS[row].prompt, ROWS[row].values)
+    (item,) = encoder(tokenizer, contract, form, prompt).encode([example])
+    assert isinstance(item, EncodedExample), item
+    assert_exact(item, example, tokenizer, contract, form, prompt)
+    if contract.special_tokens and form is Form.TAGGED:
+        opening = contract.segment_names.index("answer.open")
+        assert item.segment_ids.count(opening) == 1
+
+
+HOSTILE = st.text(max_size=40) | st.sampled_from(
+    [
+        *[
+            "<Answer>",
+            "</Answer>",
+            "<Thinking>",
+            "\nSo: ",
+            "\n#### ",
+            "{",
+            "}",
+            '"',
+            "\\",
+            '", "answer": "',
+            "<|im_end|>",
+        ],
+        *[
+            "<|im_end|>",
+            "<|eot_id|>",
+            "\x00",
+            "🙂",
+            "👩‍👩‍👧",
+            "שלום עולם",
+            "مرحبا",
+            " ",
+            "\n",
+            "\t",
+            "​",
+            "﷽",
+            "1.0",
+            "e\u0301",
+        ],
+    ]
+)
+TEXT = st.lists(HOSTILE, min_size=1, max_size=5).map("".join)
+
+
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=400)
+def test_hostile_text_is_encoded_exactly_or_refused_with_a_reason(tokenizers, data):
+    template, name = data.draw(st.sampled_from(list(TEMPLATES))), data.draw(st.sampled_from(list(CONTRACTS)))
+    tokenizer, contract, prompt = tokenizers[template, name], CONTRACTS[name], TEMPLATES[template]
+    values = {segment.name: data.draw(TEXT) for segment in contract.segments}
+    example = Example("x:1", data.draw(TEXT), values)
+    for form in Form:
+        (item,) = encoder(tokenizer, contract, form, prompt).encode([example])
+        if isinstance(item, Refusal):
+            assert item.reason
+            assert item.detail
+        else:
+            assert_exact(item, example, tokenizer, contract, form, prompt)
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "ab " * 33_000, "\n" * 100_000, "🙂" * 25_000, "<Answer" * 14_000])
+def test_very_long_text_is_encoded_exactly(tokenizers, contract, text):
+    example = Example("x:1", "p", {"reasoning": text + "!", "answer": "yes"})
+    tokenizer = tokenizers["chatml", "paper"]
+    (item,) = encoder(tokenizer, contract, Form.TAGGED, max_length=10**6).encode([example])
+    assert text_by_segment(item, tokenizer, contract)["reasoning"] == text + "!"
 
 
 def test_prompt_ids_are_those_of_inference(tokenizer, contract, memos):
@@ -47,17 +183,31 @@ def test_prompt_ids_are_those_of_inference(tokenizer, contract, memos):
     assert encoded.input_ids[: len(rendered)] == rendered
 
 
-@given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=20))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
-def test_hostile_text_is_encoded_exactly_or_refused(tokenizer, contract, reasoning, answer):
-    example = Example("x:1", "prompt", {"reasoning": reasoning, "answer": answer})
-    for form in Form:
-        (item,) = encoder(tokenizer, contract, form).encode([example])
-        if isinstance(item, Refusal):
-            assert item.reason
-        else:
-            texts = text_by_segment(item, tokenizer, contract)
-            assert (texts["reasoning"], texts["answer"]) == (reasoning, answer)
+def test_a_conversation_is_written_whole_and_its_own_system_message_wins(tokenizer, contract):
+    history = (Turn("system", "Own."), Turn("user", "one"), Turn("assistant", "two"))
+    example = Example("x:1", "three", {"reasoning": "r", "answer": "a"}, history)
+    text = PromptEncoder(tokenizer, TEMPLATES["system"]).text(example)
+    assert "Be brief." not in text
+    assert text == tokenizer.apply_chat_template(
+        [*({"role": t.role, "content": t.content} for t in history), {"role": "user", "content": "three"}],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    (refused,) = encoder(tokenizer, contract, Form.TAGGED, TEMPLATES["plain"]).encode([example])
+    assert (refused.reason, "chat template" in refused.detail) == ("prompt_refused", True)
+
+
+def test_a_template_that_refuses_a_conversation_refuses_the_row(tokenizer, contract):
+    picky = copy.deepcopy(tokenizer)
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    picky.chat_template = refusal + tokenizer.chat_template
+    values = {"reasoning": "r", "answer": "a"}
+    examples = [Example("x:1", "p", values, (Turn("system", "s"),)), Example("x:2", "p", values)]
+    bad, good = encoder(picky, contract, Form.TAGGED).encode(examples)
+    assert (bad.reason, "no system" in bad.detail) == ("prompt_refused", True)
+    assert isinstance(good, EncodedExample)
+    with pytest.raises(ModelError, match=r"no system.*prompt\.system"):
+        PromptEncoder(picky, TEMPLATES["system"])
 
 
 @pytest.mark.parametrize(
@@ -69,16 +219,35 @@ def test_hostile_text_is_encoded_exactly_or_refused(tokenizer, contract, reasoni
         ({"reasoning": "word " * 50, "answer": "c"}, "too_long"),
     ],
 )
-def test_refusals_have_a_reason_and_do_not_shift_their_neighbours(tokenizer, contract, memos, values, reason):
-    encoding = encoder(tokenizer, contract, Form.TAGGED, max_length=300)
+def test_refusals_have_a_reason_and_do_not_shift_their_neighbours(tokenizer, contract, values, reason):
+    encoding = encoder(tokenizer, contract, Form.TAGGED, max_length=40)
     short = Example("ok:1", "p", {"reasoning": "r", "answer": "yes"})
     before, bad, after = encoding.encode([short, Example("bad:1", "p", values), short])
-    if reason == "too_long":
-        bad = encoder(tokenizer, contract, Form.TAGGED, max_length=40).encode([Example("bad:1", "p", values)])[0]
     assert isinstance(bad, Refusal)
     assert (bad.id, bad.reason) == ("bad:1", reason)
     assert isinstance(before, EncodedExample)
     assert before == after
+
+
+def test_a_tokenizer_that_changes_text_refuses_it(tokenizer):
+    """Control for the exactness check: a tokenizer that lower-cases cannot train what is written."""
+    changed = copy.deepcopy(tokenizer)
+    changed.backend_tokenizer.normalizer = normalizers.Lowercase()
+    upper, lower = (Example("x:1", "p", {"reasoning": text, "answer": "a"}) for text in ("ABC", "abc"))
+    contract = ResponseContract(
+        segments=(Segment(name="reasoning", tag="t"), Segment(name="answer", tag="a", key=True))
+    )
+    bad, good = encoder(changed, contract, Form.TAGGED).encode([upper, lower])
+    assert (bad.reason, "'ABC' into 'abc'" in bad.detail) == ("not_reproduced", True)
+    assert isinstance(good, EncodedExample)
+
+
+def test_ids_do_not_depend_on_which_segments_are_key(tokenizer, contract, memos):
+    other = ResponseContract(
+        segments=tuple(segment.model_copy(update={"key": not segment.key}) for segment in contract.segments)
+    )
+    one, two = (encoder(tokenizer, c, Form.TAGGED).encode(memos) for c in (contract, other))
+    assert one == two
 
 
 def test_asking_for_a_missing_chat_template_is_an_error(tokenizer):
@@ -87,3 +256,8 @@ def test_asking_for_a_missing_chat_template_is_an_error(tokenizer):
 
     with pytest.raises(ModelError, match=r"prompt\.template=plain"):
         PromptEncoder(Bare(), PromptConfig(template="chat"))
+
+
+def test_rendering_refuses_what_encoding_could_not_tell_apart(contract):
+    with pytest.raises(ContractError):
+        contract.render({"reasoning": "a</Thinking>", "answer": "b"}, Form.TAGGED)

@@ -1,35 +1,146 @@
+"""Adapters on real rows of each schema, mixtures, and limits on malformed rows."""
+
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from sftkey_dist.config.schema import SourceConfig
-from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.contract import ResponseContract, Segment
+from sftkey_dist.data.example import Example, Refusal, Turn
 from sftkey_dist.data.memos import decide, generate_memos
-from sftkey_dist.data.prepare import read_source
-from sftkey_dist.data.sources import read_examples
-from sftkey_dist.errors import DataError
+from sftkey_dist.data.prepare import read_all
+from sftkey_dist.data.sources import copies_of, read_examples, shards_of
+from sftkey_dist.errors import ConfigError, DataError
 
+CONTRACT = ResponseContract()
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 GSM8K_ROW = {
     "question": "Natalia sold clips to 48 of her friends. How many in all?",
     "answer": "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nIn all 48+24 = <<48+24=72>>72.\n#### 72",
 }
+OPENBOOKQA_HUB_ROW = {
+    "id": "7-980",
+    "question_stem": "The sun is responsible for",
+    "choices": {"text": ["puppies learning new tricks", "plants sprouting"], "label": ["A", "B"]},
+    "answerKey": "B",
+    "fact1": "the sun is the source of energy for physical cycles on Earth",
+}
+OPENBOOKQA_ROW = {
+    "id": "8-343",
+    "question": {
+        "stem": "Predators eat",
+        "choices": [{"text": "bunnies", "label": "A"}, {"text": "grass", "label": "B"}],
+    },
+    "answerKey": "A",
+}
+OPENR1_ROW = {
+    "problem": "What is 2+2?",
+    "answer": "4",
+    "generations": ["<think>It is 5.</think>\\boxed{5}", "<think>\nIt is 4.\n</think>\n\nSo \\boxed{4}"],
+    "correctness_math_verify": [False, True],
+    "is_reasoning_complete": [True, True],
+}
+COT_ROW = {"source": "What is cold?", "target": "ice cream", "rationale": "It is frozen.", "task": "q", "type": "CoT"}
 
 
-def write_rows(path, rows):
+def write_rows(path, rows, adapter="gsm8k", **keys):
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return SourceConfig(adapter="gsm8k", path=str(path))
+    return SourceConfig(adapter=adapter, path=str(path), **keys)
 
 
-def test_gsm8k_strips_calculator_marks_and_splits_at_the_last_line(tmp_path):
-    source = write_rows(tmp_path / "rows.jsonl", [GSM8K_ROW])
-    (example,) = read_examples(source)
+def read(source, contract=CONTRACT):
+    return [item for shard in shards_of(source, 7) for item in read_examples(source, contract, shard)]
+
+
+@pytest.fixture
+def one(tmp_path):
+    """The example, or the refusal, of one row."""
+
+    def make(row, adapter, contract=CONTRACT, **keys):
+        (item,) = read(write_rows(tmp_path / "one.jsonl", [row], adapter, **keys), contract)
+        return item
+
+    return make
+
+
+def test_gsm8k_strips_calculator_marks_and_splits_at_the_last_line(one, tmp_path):
+    example = one(GSM8K_ROW, "gsm8k")
     assert example.prompt == GSM8K_ROW["question"]
-    assert example.values == {
-        "reasoning": "Natalia sold 48/2 = 24 clips in May.\nIn all 48+24 = 72.",
-        "answer": "72",
+    assert example.values == {"reasoning": "Natalia sold 48/2 = 24 clips in May.\nIn all 48+24 = 72.", "answer": "72"}
+    assert example.id == f"{tmp_path / 'one.jsonl'}:1"
+
+
+def test_openbookqa_in_the_hubs_schema_and_in_its_original_one(one):
+    hub = one(OPENBOOKQA_HUB_ROW, "openbookqa")
+    assert hub.prompt == "The sun is responsible for\nA. puppies learning new tricks\nB. plants sprouting"
+    assert hub.values == {"reasoning": OPENBOOKQA_HUB_ROW["fact1"], "answer": "B"}
+    original = one(OPENBOOKQA_ROW, "openbookqa")
+    assert original.prompt == "Predators eat\nA. bunnies\nB. grass"
+    assert original.values == {"reasoning": "", "answer": "A"}
+    assert one(OPENBOOKQA_ROW | {"answerKey": "E"}, "openbookqa").reason == "no_such_option"
+
+
+def test_openr1_takes_the_first_complete_and_verified_generation(one):
+    assert one(OPENR1_ROW, "openr1_math").values == {"reasoning": "It is 4.", "answer": "4"}
+    assert one(OPENR1_ROW | {"is_reasoning_complete": [True, False]}, "openr1_math").reason == "no_correct_generation"
+    assert one(OPENR1_ROW | {"generations": ["a", "b"]}, "openr1_math").reason == "no_reasoning"
+
+
+def test_cot_collection(one):
+    example = one(COT_ROW, "cot_collection")
+    assert (example.prompt, example.values) == (
+        "What is cold?",
+        {"reasoning": "It is frozen.", "answer": "ice cream"},
+    )
+
+
+def test_records_name_a_column_a_segment_and_may_fill_a_template(one):
+    row = {"q": "2+2", "options": ["3", "4"], "meta": {"why": "count"}, "label": 4}
+    columns = {"reasoning": "meta.why", "answer": "label"}
+    example = one(row, "records", prompt="Q: {q}\n{options}", columns=columns)
+    assert example.prompt == "Q: 2+2\n3\n4"
+    assert example.values == {"reasoning": "count", "answer": "4"}
+    segmented = {"prompt": "2+2", "segments": {"reasoning": "count", "answer": "4"}}
+    assert one(segmented, "records").values == {"reasoning": "count", "answer": "4"}
+    missing = one({"prompt": "2+2", "reasoning": "r"}, "records")
+    assert (missing.reason, "'answer'" in missing.detail, "'prompt'" in missing.detail) == ("missing_field", True, True)
+
+
+def test_optional_segments_may_be_absent_from_records(one):
+    contract = ResponseContract(segments=(Segment(name="reasoning", required=False), Segment(name="answer", key=True)))
+    assert one({"prompt": "p", "answer": "a"}, "records", contract).values["reasoning"] == ""
+
+
+def test_a_completion_is_cut_by_rules_or_by_the_contract(one):
+    boxed = {"problem": "p", "solution": "so \\boxed{\\frac{1}{2}}."}
+    keys = {"prompt": "problem", "response": "solution"}
+    assert one(boxed, "prompt_completion", rules=["boxed"], **keys).values == {
+        "reasoning": "so \\boxed{\\frac{1}{2}}.",
+        "answer": "\\frac{1}{2}",
     }
-    assert example.id == f"{tmp_path / 'rows.jsonl'}:1"
+    assert one(boxed, "prompt_completion", **keys).reason == "not_segmented"
+    for text in ("<Thinking>r</Thinking><Answer>a</Answer>", "r\n#### a"):
+        assert one({"prompt": "p", "completion": text}, "prompt_completion").values == {"reasoning": "r", "answer": "a"}
+    disagreeing = {"prompt": "p", "completion": "it is \\boxed{3}\nThe answer is 4"}
+    assert one(disagreeing, "prompt_completion", rules=["default"]).reason == "rules_disagree"
+
+
+def test_only_the_last_assistant_turn_of_a_conversation_is_segmented(one):
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "x\n#### y"},
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "r\n#### a"},
+    ]
+    example = one({"messages": turns}, "messages")
+    assert example.prompt == "two"
+    assert example.values == {"reasoning": "r", "answer": "a"}
+    assert example.history == (Turn("system", "Be brief."), Turn("user", "one"), Turn("assistant", "x\n#### y"))
+    assert one({"messages": turns[:-1]}, "messages").reason == "no_last_answer"
+    assert one({"messages": [{"role": "tool", "content": "x"}]}, "messages").reason == "unknown_role"
 
 
 @pytest.mark.parametrize(
@@ -43,46 +154,109 @@ def test_gsm8k_strips_calculator_marks_and_splits_at_the_last_line(tmp_path):
         ({"question": " ", "answer": "a\n#### 1"}, "empty_field"),
         ({"question": "half \ud800", "answer": "a\n#### 1"}, "not_unicode"),
         ('{"question": "q", ', "invalid_json"),
-        ("[1, 2]", "invalid_json"),
-        ("[" * 100_000, "invalid_json"),
     ],
 )
 def test_malformed_rows_are_refused_with_reason_and_place(tmp_path, row, reason):
-    source = write_rows(tmp_path / "rows.jsonl", [GSM8K_ROW, row])
-    good, bad = read_examples(source)
+    good, bad = read(write_rows(tmp_path / "rows.jsonl", [GSM8K_ROW, row]))
     assert isinstance(good, Example)
     assert isinstance(bad, Refusal)
     assert bad.reason == reason
     assert bad.id.endswith("rows.jsonl:2")
 
 
-def test_bytes_that_are_not_utf8_are_refused(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(json.dumps(GSM8K_ROW).encode() + b"\n\xff\xfe\n")
-    _, bad = read_examples(SourceConfig(adapter="gsm8k", path=str(path)))
-    assert bad.reason == "not_utf8"
+@pytest.mark.parametrize("adapter", ["gsm8k", "openbookqa", "openr1_math", "cot_collection", "records", "messages"])
+@pytest.mark.parametrize("row", [{}, {"question": 3}, {"messages": 1}, {"choices": None, "question": {}}])
+def test_no_adapter_crashes_on_a_row_of_another_shape(one, adapter, row):
+    assert isinstance(one(row, adapter), Refusal)
 
 
-def test_a_malformed_row_stops_unless_a_share_is_allowed(tmp_path):
+def test_a_contract_that_an_adapter_cannot_fill_is_a_configuration_error(tmp_path):
+    contract = ResponseContract(segments=(Segment(name="decision", key=True),))
+    with pytest.raises(ConfigError, match="'decision' is required, and adapter gsm8k gives"):
+        read(write_rows(tmp_path / "rows.jsonl", [GSM8K_ROW]), contract)
+    with pytest.raises(ConfigError, match="no segment 'verdict'; it has decision"):
+        read(write_rows(tmp_path / "r.jsonl", [{}], "records", columns={"verdict": "x"}), contract)
+
+
+def test_malformed_rows_stop_above_the_allowed_share(tmp_path):
     source = write_rows(tmp_path / "rows.jsonl", [GSM8K_ROW] * 99 + [{"question": "q", "answer": "none"}])
     with pytest.raises(DataError, match=r"rows\.jsonl:100: no_answer: .*1 of 100 rows"):
-        read_source("train", source, max_bad_row_share=0.0)
-    data = read_source("train", source, max_bad_row_share=0.01)
-    assert (len(data.examples), len(data.refusals)) == (99, 1)
+        read_all("test", [source], CONTRACT, max_bad_row_share=0.0)
+    examples, refusals = read_all("test", [source], CONTRACT, max_bad_row_share=0.01)
+    assert (len(examples), len(refusals)) == (99, 1)
 
 
-@pytest.mark.parametrize("name", ["nowhere.jsonl", "table.parquet"])
-def test_files_that_cannot_be_read_are_named(tmp_path, name):
-    if name == "table.parquet":
-        (tmp_path / name).write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=name):
-        read_source("train", SourceConfig(adapter="gsm8k", path=str(tmp_path / name)), 0.0)
-
-
-def test_empty_file_is_refused(tmp_path):
+def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n")
     with pytest.raises(DataError, match="no usable row"):
-        read_source("train", SourceConfig(adapter="gsm8k", path=str(tmp_path / "rows.jsonl")), 0.0)
+        read_all("test", [SourceConfig(adapter="gsm8k", path=str(tmp_path / "rows.jsonl"))], CONTRACT, 0.0)
+
+
+def test_a_test_row_without_an_allowed_reference_is_refused(tmp_path):
+    segments = (Segment(name="answer", key=True, check={"one_of": ("yes", "no")}),)
+    source = write_rows(tmp_path / "r.jsonl", [{"prompt": "p", "answer": a} for a in ("yes", "maybe")], "records")
+    examples, (refusal,) = read_all("test", [source], ResponseContract(segments=segments), 0.5)
+    assert len(examples) == 1
+    assert refusal.reason == "invalid_answer"
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.25, 500), (1.0, 2000), (2.0, 4000), (1.5, 3000)])
+def test_a_mixtures_weight_is_the_share_of_rows_it_takes(tmp_path, weight, expected):
+    source = write_rows(tmp_path / "rows.jsonl", [GSM8K_ROW] * 2000, weight=weight)
+    copies = copies_of(source)
+    taken = [copies(example) for example in read(source)]
+    assert sum(taken) == pytest.approx(expected, rel=0.1 if weight % 1 else 0)
+    assert set(taken) <= {int(weight), int(weight) + 1}
+    again = copies_of(source)
+    assert [again(example) for example in read(source)] == taken
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"adapter": "gsm8k", "path": "x.jsonl", "columns": {"answer": "a"}}, "gsm8k does not use columns"),
+        ({"adapter": "records"}, "give `path`"),
+        ({"adapter": "prompt_completion", "path": "x", "rules": [{"regex": "(a"}]}, "does not compile"),
+        ({"adapter": "prompt_completion", "path": "x", "rules": [{"regex": "a"}]}, "needs a named group"),
+    ],
+)
+def test_impossible_sources_are_refused(keys, message):
+    with pytest.raises(ValueError, match=message):
+        SourceConfig.model_validate(keys)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the data sets are not beside the project")
+@pytest.mark.parametrize(
+    ("keys", "rows"),
+    [
+        ({"adapter": "gsm8k", "path": "gsm8k/train.jsonl"}, 7473),
+        ({"adapter": "gsm8k", "path": "gsm8k/test.jsonl"}, 1319),
+        ({"adapter": "openbookqa", "path": "openbookqa/train.jsonl"}, 4957),
+        ({"adapter": "openbookqa", "path": "openbookqa/test.jsonl"}, 500),
+        (
+            {
+                "adapter": "prompt_completion",
+                "path": "minerva_math/test.jsonl",
+                "prompt": "problem",
+                "response": "solution",
+                "rules": ["boxed"],
+            },
+            272,
+        ),
+        (
+            {
+                "adapter": "records",
+                "path": "aqua/test.jsonl",
+                "prompt": "{question}\n{options}",
+                "columns": {"reasoning": "rationale", "answer": "correct"},
+            },
+            254,
+        ),
+    ],
+)
+def test_every_row_of_the_data_sets_becomes_an_example(keys, rows):
+    items = read(SourceConfig.model_validate(keys | {"path": str(SHARED / keys["path"])}))
+    assert Counter(type(item) for item in items) == {Example: rows}
 
 
 def test_memo_splits_are_seeded_distinct_and_disjoint():

@@ -1,98 +1,263 @@
+import json
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sftkey_dist.config.schema import DataConfig, PromptConfig, SourceConfig
-from sftkey_dist.contract import Form
-from sftkey_dist.data.example import Example
-from sftkey_dist.data.prepare import SourceData, prepare_store
+from sftkey_dist.config.data import DataConfig, SourceConfig
+from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.contract import Form, ResponseContract, Segment
+from sftkey_dist.data import prepare as prepare_module
+from sftkey_dist.data.prepare import prepare_store
+from sftkey_dist.data.report import summarize
 from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.data.task import Encoding, example_hashes
 from sftkey_dist.errors import DataError
 
+OTHER_TAGS = ResponseContract(segments=(Segment(name="reasoning"), Segment(name="answer", key=True)))
+TEST = SourceConfig(adapter="decision_memos", split="test", limit=1)
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return SourceConfig(adapter="records", path=str(path))
+
+
+def rows_of(memos):
+    return [{"prompt": memo.prompt, **memo.values} for memo in memos]
+
 
 @pytest.fixture
-def data(tmp_path):
-    train, test = (SourceConfig(adapter="decision_memos", split=split, limit=1) for split in ("train", "test"))
-    return DataConfig(train=train, test=test, store_dir=tmp_path / "store", max_length_tokens=512)
+def encoding(contract, tiny_model):
+    return Encoding(Form.TAGGED, contract, PromptConfig(), 512, tiny_model, False)
 
 
 @pytest.fixture
-def prepare(data, contract, tokenizer):
-    def make(memos, **changes):
-        arguments = {"form": Form.TAGGED, "contract": contract, "prompt": PromptConfig(), "data": data} | changes
-        return prepare_store(SourceData("train", tuple(memos), ()), tokenizer=tokenizer, **arguments)
+def prepare(tmp_path, encoding):
+    """Prepare rows, or given sources, with changed settings of data and encoding."""
+
+    def make(rows=(), sources=None, encoding_changes=None, **keys):
+        sources = sources or (write_rows(tmp_path / "rows.jsonl", rows),)
+        keys = {"max_bad_row_share": 0, "num_workers": 1} | keys
+        data = DataConfig(train=sources, test=TEST, store_dir=tmp_path / "store", **keys)
+        changed = Encoding(**{**encoding.__dict__, **(encoding_changes or {})})
+        return prepare_store("train", data, changed)
 
     return make
 
 
+def content(store):
+    return [(store.example_ids([i])[0], *(part.tolist() for part in store.example(i))) for i in range(len(store))]
+
+
+def report_of(store, max_length_tokens=512, test_prompts=None):
+    return summarize("train", store, ["answer"], test_prompts or {}, max_length_tokens, 100)
+
+
 def test_store_gives_back_what_was_encoded_with_counts(prepare, memos, tokenizer, contract):
-    store = EncodedStore(prepare(memos).path)
+    store = prepare(rows_of(memos))
     assert len(store) == len(memos)
     for index, memo in enumerate(memos):
         ids, segments = store.example(index)
         answer = contract.segment_names.index("answer")
         assert tokenizer.decode(ids[segments == answer].tolist()) == memo.values["answer"]
         assert store.segment_counts[index].tolist() == np.bincount(segments, minlength=8).tolist()
-    assert store.example_ids([3]) == [memos[3].id]
+        assert tuple(store.hashes[index]) == example_hashes(memo)
+    assert store.example_ids([3])[0].endswith("rows.jsonl:4")
 
 
-def test_same_inputs_reuse_the_store_and_any_change_makes_another(prepare, memos, data):
-    first = prepare(memos)
+def test_same_inputs_reuse_the_store_and_any_change_makes_another(prepare, memos):
+    rows = rows_of(memos)
+    first = prepare(rows)
     stamp = (first.path / "manifest.json").stat().st_mtime_ns
-    again = prepare(memos)
-    assert again == first
+    again = prepare(rows)
+    assert again.path == first.path
     assert (first.path / "manifest.json").stat().st_mtime_ns == stamp
     others = [
-        prepare(memos[1:]),
-        prepare(memos, form=Form.UNTAGGED),
-        prepare(memos, prompt=PromptConfig(template="plain")),
-        prepare(memos, data=data.model_copy(update={"max_length_tokens": 511})),
+        prepare(rows[1:]),
+        prepare([*rows[:-1], rows[-1] | {"answer": "perhaps"}]),
+        prepare(rows, encoding_changes={"form": Form.UNTAGGED}),
+        prepare(rows, encoding_changes={"prompt": PromptConfig(template="plain")}),
+        prepare(rows, encoding_changes={"max_length_tokens": 511}),
+        prepare(rows, encoding_changes={"contract": OTHER_TAGS}),
     ]
-    assert len({first.path, *(other.path for other in others)}) == 5
+    assert len({first.path, *(other.path for other in others)}) == 7
 
 
-def test_too_long_examples_are_dropped_and_counted_never_cut(prepare, memos, data):
-    long = Example("file:7", "p", {"reasoning": "word " * 600, "answer": "yes"})
-    first, second = (prepare([*memos, long]) for _ in range(2))
-    for prepared in (first, second):
-        (dropped,) = prepared.report.dropped
+@pytest.mark.parametrize(("shard_rows", "num_workers"), [(1, 1), (7, 1), (7, 3), (1000, 2)])
+def test_the_same_store_however_it_is_cut_and_whoever_encodes(prepare, memos, tmp_path, shard_rows, num_workers):
+    rows = rows_of(memos)
+    expected = content(prepare(rows))
+    for path in (tmp_path / "store").iterdir():
+        path.rename(tmp_path / f"old-{path.name.strip('.')}")
+    assert content(prepare(rows, shard_rows=shard_rows, num_workers=num_workers)) == expected
+
+
+def test_too_long_examples_are_dropped_and_counted_never_cut(prepare, memos):
+    rows = [*rows_of(memos), {"prompt": "p", "reasoning": "word " * 600, "answer": "yes"}]
+    for _ in range(2):
+        store = prepare(rows)
+        report = report_of(store)
+        (dropped,) = report.dropped
         assert (dropped.reason, dropped.count) == ("too_long", 1)
-        assert "file:7" in dropped.examples[0]
-        assert prepared.report.kept == len(memos)
-        assert prepared.report.rows == len(memos) + 1
+        assert "rows.jsonl:61" in dropped.examples[0]
+        assert (report.kept, report.rows) == (len(memos), len(memos) + 1)
+        assert report.truncation.dropped == 1
+        assert report.truncation.longest > 512
+        assert report.truncation.share_longer_than[512] == pytest.approx(1 / 61)
 
 
-def test_a_failed_preparation_leaves_nothing_behind(prepare, memos, data):
-    bad = Example("file:9", "p", {"reasoning": "r", "answer": " "})
-    with pytest.raises(DataError, match="file:9: empty_answer"):
-        prepare([*memos, bad])
-    assert not list(data.store_dir.glob("*")) if data.store_dir.exists() else True
+def test_a_failed_preparation_leaves_nothing_behind(prepare, memos, tmp_path):
+    with pytest.raises(DataError, match=r"rows\.jsonl:61: empty_answer"):
+        prepare([*rows_of(memos), {"prompt": "p", "reasoning": "r", "answer": " "}], shard_rows=10)
+    assert not [path for path in (tmp_path / "store").iterdir() if path.suffix != ".lock"]
 
 
-def test_all_too_long_is_an_error_that_names_the_key(prepare, memos, data):
+def test_malformed_rows_within_the_allowed_share_are_dropped_and_counted(prepare, memos):
+    rows = [{"prompt": "p"}, *rows_of(memos), {"prompt": "p", "reasoning": "</Thinking>", "answer": "a"}]
+    with pytest.raises(DataError, match="at least 2 of 62 rows"):
+        prepare(rows, max_bad_row_share=0.03)
+    report = report_of(prepare(rows, max_bad_row_share=0.04))
+    assert {(item.reason, item.count) for item in report.dropped} == {("missing_field", 1), ("delimiter_in_text", 1)}
+    assert report.kept == len(memos)
+
+
+def test_nothing_usable_is_an_error_that_names_the_place_or_the_key(prepare, memos):
     with pytest.raises(DataError, match=r"data\.max_length_tokens=8"):
-        prepare(memos, data=data.model_copy(update={"max_length_tokens": 8}))
+        prepare(rows_of(memos), max_length_tokens=8, encoding_changes={"max_length_tokens": 8})
+    with pytest.raises(DataError, match=r"rows\.jsonl has no usable row"):
+        prepare([])
 
 
-def test_several_processes_may_prepare_at_once(prepare, memos, data):
+def test_a_mixture_takes_its_share_of_each_source_and_says_so(prepare, memos, tmp_path):
+    sources = (
+        write_rows(tmp_path / "twice.jsonl", rows_of(memos[:10])).model_copy(update={"weight": 2.0}),
+        write_rows(tmp_path / "half.jsonl", rows_of(memos[10:])).model_copy(update={"weight": 0.5}),
+    )
+    store = prepare(sources=sources)
+    report = report_of(store)
+    twice, half = report.sources
+    assert (twice["rows"], twice["examples"], twice["not_drawn"]) == (10, 20, 0)
+    assert half["rows"] == 50
+    assert half["examples"] + half["not_drawn"] == 50
+    assert 10 < half["examples"] < 40
+    assert report.examples == len(store) == 20 + half["examples"]
+    assert report.duplicates == 0
+
+
+def test_report_describes_lengths_duplicates_conflicts_and_overlap(prepare, memos):
+    rows = rows_of(memos)
+    store = prepare([*rows, rows[0], rows[1] | {"answer": "perhaps"}, rows[2] | {"prompt": rows[2]["prompt"].upper()}])
+    report = report_of(store, test_prompts={"t:1": example_hashes(memos[5])[0], "t:2": 7})
+    by_name = {length.segment: length for length in report.lengths}
+    assert by_name["answer"].mean == pytest.approx(store.segment_counts[:, 6].mean())
+    assert by_name["all"].quantiles["p100"] == store.segment_counts.sum(axis=1).max()
+    response = store.segment_counts[:, 1:].sum()
+    assert report.key_share_of_response == pytest.approx(store.segment_counts[:, 6].sum() / response)
+    assert (report.duplicates, report.conflicts, report.overlap) == (2, 1, ("t:1",))
+    assert len(report.warnings()) == 4 - (report.truncation.responses_beyond <= 0.01)
+
+
+def test_a_damaged_store_is_named_and_not_read(prepare, memos):
+    store = prepare(rows_of(memos))
+    (part,) = (store.path / "parts").iterdir()
+    part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"part-00000\.arrow: missing or damaged; delete"):
+        EncodedStore(store.path)
+
+
+def test_several_processes_may_prepare_at_once(prepare, memos, tmp_path):
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=prepare, args=(memos,)) for _ in range(3)]
+    rows = rows_of(memos)
+    write_rows(tmp_path / "rows.jsonl", rows)
+    sources = (SourceConfig(adapter="records", path=str(tmp_path / "rows.jsonl")),)
+    processes = [context.Process(target=prepare, kwargs={"sources": sources}) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    (folder,) = [path for path in data.store_dir.iterdir() if not path.name.startswith(".")]
+    (folder,) = [path for path in (tmp_path / "store").iterdir() if not path.name.startswith(".")]
     assert len(EncodedStore(folder)) == len(memos)
-    assert len(list(data.store_dir.iterdir())) == 1
+    assert not [path for path in (tmp_path / "store").iterdir() if path.name.endswith(".partial")]
 
 
-def test_report_describes_lengths_and_the_share_of_key_tokens(prepare, memos):
-    report = prepare(memos).report
-    store_counts = EncodedStore(prepare(memos).path).segment_counts
-    by_name = {length.segment: length for length in report.lengths}
-    assert by_name["answer"].mean == pytest.approx(store_counts[:, 6].mean())
-    assert by_name["all"].quantiles["p100"] == store_counts.sum(axis=1).max()
-    response = store_counts[:, 1:].sum()
-    assert report.key_share_of_response == pytest.approx(store_counts[:, 6].sum() / response)
+def test_parts_that_are_done_are_not_made_again(prepare, memos, monkeypatch, tmp_path):
+    rows = rows_of(memos)
+    made = []
+    original = prepare_module.encode_part
+
+    def dying(task):
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        made.append(task.number)
+        return original(task)
+
+    monkeypatch.setattr(prepare_module, "encode_part", dying)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(rows, shard_rows=10)
+    arrow_times = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").glob(".*.partial/parts/*.arrow")}
+    assert len(arrow_times) == 4
+    monkeypatch.setattr(prepare_module, "encode_part", original)
+    store = prepare(rows, shard_rows=10)
+    assert len(store) == len(memos)
+    for old, stamp in arrow_times.items():
+        assert (store.path / "parts" / old.name).stat().st_mtime_ns == stamp
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from sftkey_dist.config.data import DataConfig, SourceConfig
+from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.prepare import prepare_store
+from sftkey_dist.data.task import Encoding
+
+if __name__ == "__main__":
+    folder, model = Path(sys.argv[1]), Path(sys.argv[2])
+    data = DataConfig(
+        train=SourceConfig(adapter="records", path=str(folder / "rows.jsonl")),
+        test=SourceConfig(adapter="decision_memos", split="test", limit=1),
+        store_dir=folder / "store", shard_rows=200, num_workers=2,
+    )
+    encoding = Encoding(Form.TAGGED, ResponseContract(), PromptConfig(), 512, model, False)
+    print(prepare_store("train", data, encoding).path)
+"""
+
+
+def test_killed_at_any_moment_the_same_command_completes_the_same_store(memos, tmp_path, tiny_model):
+    rows = rows_of(memos) * 100
+    write_rows(tmp_path / "rows.jsonl", rows)
+    (tmp_path / "work.py").write_text(KILLED)
+    command = [sys.executable, str(tmp_path / "work.py"), str(tmp_path), str(tiny_model)]
+    parts: dict[str, int] = {}
+    for enough in (1, 9, 20):
+        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 90
+        while len(list((tmp_path / "store").glob(".*.partial/building/*.json"))) < enough:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        done = {p.stem for p in (tmp_path / "store").glob(".*.partial/building/*.json")}
+        arrows = {
+            p.stem.removeprefix("part-"): p.stat().st_mtime_ns
+            for p in (tmp_path / "store").glob(".*.partial/parts/*.arrow")
+        }
+        for part, stamp in parts.items():
+            assert arrows[part] == stamp, "a finished part was made again"
+        parts = {part: stamp for part, stamp in arrows.items() if part in done}
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    store = EncodedStore(Path(out.stdout.strip().splitlines()[-1]))
+    assert len(store) == len(rows)
+    assert np.array_equal(store.segment_counts, np.tile(store.segment_counts[: len(memos)], (100, 1)))
+    assert store.example(len(rows) - 1)[0].tolist() == store.example(len(memos) - 1)[0].tolist()
+    assert store.example_ids([4321])[0].endswith(":4322")

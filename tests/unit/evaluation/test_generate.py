@@ -5,10 +5,14 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generate import Generator
 
-PROMPTS = ["Approve?", "Approve, review or reject? Income: steady.", "a", "Debt: low. " * 12]
+PROMPTS = [
+    Example(f"p:{i}", prompt, {})
+    for i, prompt in enumerate(["Approve?", "Approve, review or reject? Income: steady.", "a", "Debt: low. " * 12])
+]
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +22,10 @@ def generator(tiny_model):
 
 def test_a_padded_batch_generates_what_each_prompt_generates_alone(generator, tiny_model, tokenizer):
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
-    end = PromptEncoder(tokenizer, PromptConfig()).end_of_turn_id
+    prompts = PromptEncoder(tokenizer, PromptConfig())
+    end = prompts.end_of_turn_id
     for prompt, generation in zip(PROMPTS, generator.generate(PROMPTS, max_new_tokens=12), strict=True):
-        ids = PromptEncoder(tokenizer, PromptConfig()).ids([prompt])[0]
+        ids = prompts.ids([prompts.text(prompt)])[0]
         new: list[int] = []
         while len(new) < 12 and (not new or new[-1] != end):
             with torch.no_grad():

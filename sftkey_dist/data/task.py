@@ -1,0 +1,93 @@
+"""The unit of work of a preparation: one shard of rows becomes one part of a store, in any process."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.data.rows import Shard
+from sftkey_dist.data.sources import copies_of, read_examples
+from sftkey_dist.data.store import PartSummary, StoreBuilder, refusal_rows
+from sftkey_dist.models.load import load_tokenizer
+
+_BATCH_SIZE = 512
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How examples become tokens; plain values that travel to any process."""
+
+    form: Form
+    contract: ResponseContract
+    prompt: PromptConfig
+    max_length_tokens: int
+    model_dir: Path
+    trust_remote_code: bool
+
+
+@dataclass(frozen=True)
+class EncodingTask:
+    """One part of a store."""
+
+    number: int
+    source: SourceConfig
+    shard: Shard
+    encoding: Encoding
+    builder: StoreBuilder
+
+
+def encode_part(task: EncodingTask) -> PartSummary:
+    """Read, encode and write one part, unless it is there."""
+    part = task.builder.part(task.number)
+    if part.is_done:
+        return part.summary()
+    encoder, copies = _encoder(task.encoding), copies_of(task.source)
+    examples: list[EncodedExample] = []
+    hashes: list[tuple[int, int]] = []
+    refusals: list[Refusal] = []
+    rows = read_examples(task.source, task.encoding.contract, task.shard)
+    num_rows = num_not_drawn = 0
+    while batch := list(islice(rows, _BATCH_SIZE)):
+        refusals += [item for item in batch if isinstance(item, Refusal)]
+        usable = [item for item in batch if isinstance(item, Example)]
+        drawn = [example for example in usable if copies(example)]
+        num_rows, num_not_drawn = num_rows + len(batch), num_not_drawn + len(usable) - len(drawn)
+        for example, item in zip(drawn, encoder.encode(drawn), strict=True):
+            if isinstance(item, Refusal):
+                refusals.append(item)
+            else:
+                examples += [item] * copies(example)
+                hashes += [example_hashes(example)] * copies(example)
+    return part.write(PartSummary(num_rows, num_not_drawn, len(examples), refusal_rows(refusals)), examples, hashes)
+
+
+def example_hashes(example: Example) -> tuple[int, int]:
+    """64-bit hashes of the prompt, case and spacing aside, and of the prompt with its response."""
+    history = [(turn.role, turn.content) for turn in example.history]
+    prompt = json.dumps([history, " ".join(example.prompt.casefold().split())])
+    return _hash(prompt), _hash(prompt + json.dumps(dict(example.values), sort_keys=True))
+
+
+@lru_cache(maxsize=2)
+def cached_tokenizer(model_dir: Path, trust_remote_code: bool) -> Any:
+    """Loaded once a process, however many shards it encodes."""
+    return load_tokenizer(model_dir, trust_remote_code)
+
+
+def _encoder(encoding: Encoding) -> ExampleEncoder:
+    tokenizer = cached_tokenizer(encoding.model_dir, encoding.trust_remote_code)
+    prompts = PromptEncoder(tokenizer, encoding.prompt)
+    return ExampleEncoder(tokenizer, prompts, encoding.contract, encoding.form, encoding.max_length_tokens)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

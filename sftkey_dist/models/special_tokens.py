@@ -1,0 +1,121 @@
+"""Tags as special tokens: a model folder whose tokenizer knows them and whose embeddings have rows for them.
+
+The folder is rewritten tensor by tensor, without loading the model: only the file that holds the embeddings changes,
+so a 70B model is extended on any machine, and training under ZeRO-3 loads an ordinary folder of the right shape.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tokenizers import AddedToken
+from torch import Tensor
+
+from sftkey_dist.errors import ModelError
+from sftkey_dist.files import folder_written_whole
+from sftkey_dist.models.load import load_tokenizer
+
+_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+
+
+def lacks_tokens(folder: Path, tokens: Sequence[str], trust_remote_code: bool = False) -> bool:
+    """Whether a folder's tokenizer would cut any of these texts into several tokens."""
+    if not tokens:
+        return False
+    tokenizer = load_tokenizer(folder, trust_remote_code)
+    return any(len(ids) != 1 for ids in tokenizer(list(tokens), add_special_tokens=False)["input_ids"])
+
+
+def add_special_tokens(source: Path, target: Path, tokens: Sequence[str], trust_remote_code: bool = False) -> None:
+    """Write ``source`` with these special tokens to ``target``.
+
+    The row of a new token starts as the mean of the rows of the tokens that its text had so far: each tag starts
+    somewhere else, near what the model knows about its letters, and the same on every machine.
+
+    Raises:
+        ModelError: the embeddings cannot be found in the folder.
+    """
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    parts = tokenizer(list(tokens), add_special_tokens=False)["input_ids"]
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
+    new_ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    text_config = config.get_text_config()
+    num_rows = max(int(text_config.vocab_size), len(tokenizer))
+    names = _embedding_names(config, trust_remote_code)
+    files = _files_of(source, names)
+    with folder_written_whole(target) as scratch:
+        for file in source.iterdir():
+            if file.is_file() and file not in files:
+                _link(file, scratch / file.name)
+        for file in files:
+            _rewrite(file, scratch / file.name, names, lambda rows: _extended(rows, num_rows, parts, new_ids))
+        text_config.vocab_size = num_rows
+        _replace_saved(scratch, config, tokenizer)
+
+
+def _embedding_names(config: Any, trust_remote_code: bool) -> set[str]:
+    """Names of the parameters with one row a token, from the architecture alone."""
+    with torch.device("meta"):
+        model: Any = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    owned = {id(p) for layer in layers if layer is not None for p in layer.parameters(recurse=False)}
+    return {name for name, parameter in model.named_parameters(remove_duplicate=False) if id(parameter) in owned}
+
+
+def _files_of(folder: Path, names: set[str]) -> set[Path]:
+    """The weight files that hold these parameters; a tied one is in none."""
+    if (folder / _INDEX).is_file():
+        weight_map = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+    else:
+        with safe_open(folder / _SINGLE, framework="pt") as file:
+            weight_map = dict.fromkeys(file.keys(), _SINGLE)
+    found = {folder / weight_map[name] for name in names if name in weight_map}
+    if not found:
+        raise ModelError(
+            f"{folder}: no weights named {', '.join(sorted(names))}, so tags cannot become special tokens; set "
+            f"contract.special_token_tags=false"
+        )
+    return found
+
+
+def _rewrite(source: Path, target: Path, names: set[str], extend: Any) -> None:
+    with safe_open(source, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        metadata = file.metadata()
+    tensors |= {name: extend(tensors[name]) for name in names & tensors.keys()}
+    save_file(tensors, target, metadata=metadata)
+
+
+def _extended(rows: Tensor, num_rows: int, parts: Sequence[Sequence[int]], new_ids: Sequence[int]) -> Tensor:
+    """Rows [V, …] with one more for each id past V, and the new tokens' rows set."""
+    more = max(0, num_rows - rows.shape[0])
+    mean = rows.float().mean(dim=0, keepdim=True).to(rows.dtype)
+    extended = torch.cat([rows, mean.expand(more, *rows.shape[1:])])
+    for token_id, part in zip(new_ids, parts, strict=True):
+        extended[token_id] = rows[list(part)].float().mean(dim=0).to(rows.dtype)
+    return extended
+
+
+def _replace_saved(folder: Path, config: Any, tokenizer: Any) -> None:
+    """Write configuration and tokenizer as new files: the old ones may be links to another folder's."""
+    for file in folder.iterdir():
+        if file.suffix == ".json" and not file.name.endswith(".index.json") and file.name != "generation_config.json":
+            file.unlink()
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Big files are shared where the file system can."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,148 @@
+"""Raw rows: every format gives the same rows however it is cut into shards, and damage is named with its place."""
+
+import csv
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.data.example import Refusal
+from sftkey_dist.data.rows import find_shards, read_shard
+from sftkey_dist.errors import DataError
+
+ROWS = [{"prompt": f"frage {i} ü🙂", "reasoning": f'line one\nline "two", {i}', "answer": str(i)} for i in range(23)]
+
+
+def source(path, **keys):
+    return SourceConfig(adapter="records", path=str(path), **keys)
+
+
+def write(path, rows=ROWS):
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    elif path.name.endswith((".json", ".json.gz")):
+        text = json.dumps(rows)
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=5)
+        return
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+
+
+def read(config, shard_rows):
+    return [item for shard in find_shards(config, shard_rows) for item in read_shard(config, shard)]
+
+
+NAMES = ["rows.jsonl", "rows.jsonl.gz", "rows.json", "rows.json.gz", "rows.csv", "rows.parquet"]
+
+
+@pytest.mark.parametrize("shard_rows", [1, 4, 7, 100])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_format_gives_every_row_once_in_order_however_it_is_cut(tmp_path, name, shard_rows):
+    write(tmp_path / name)
+    config = source(tmp_path / name)
+    items = read(config, shard_rows)
+    assert [row for _, row in items] == ROWS
+    assert len({place for place, _ in items}) == len(ROWS)
+    assert [place for place, _ in items] == [place for place, _ in read(config, 1000)]
+    assert all(shard.num_rows <= shard_rows for shard in find_shards(config, shard_rows))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_limit_takes_the_first_rows(tmp_path, name):
+    write(tmp_path / name)
+    assert [row for _, row in read(source(tmp_path / name, limit=9), 4)] == ROWS[:9]
+
+
+def test_places_are_line_numbers_even_where_records_span_lines_or_lines_are_blank(tmp_path):
+    write(tmp_path / "rows.csv")
+    assert [place for place, _ in read(source(tmp_path / "rows.csv"), 2)][:3] == [
+        f"{tmp_path}/rows.csv:{line}" for line in (2, 4, 6)
+    ]
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n\n  \n{"a": 2}\n')
+    assert [place for place, _ in read(source(tmp_path / "rows.jsonl"), 1)] == [
+        f"{tmp_path}/rows.jsonl:{line}" for line in (1, 4)
+    ]
+
+
+def test_a_pattern_reads_its_files_in_order_and_a_folder_is_loaded_as_a_data_set(tmp_path):
+    for part in range(3):
+        write(tmp_path / f"part-{part}.jsonl", ROWS[part * 5 : part * 5 + 5])
+    assert [row for _, row in read(source(tmp_path / "part-*.jsonl"), 3)] == ROWS[:15]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write(folder / "train.parquet")
+    assert [row for _, row in read(source(folder), 4)] == ROWS
+    with pytest.raises(DataError, match=r"none-\*\.jsonl: no file matches"):
+        read(source(tmp_path / "none-*.jsonl"), 3)
+
+
+def test_a_byte_order_mark_belongs_to_no_row(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(ROWS[0]).encode() + b"\n")
+    (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbfprompt,answer\r\na,b\r\nc,d\r\n")
+    assert read(source(tmp_path / "rows.jsonl"), 5)[0][1] == ROWS[0]
+    assert [row for _, row in read(source(tmp_path / "rows.csv"), 1)] == [
+        {"prompt": "a", "answer": "b"},
+        {"prompt": "c", "answer": "d"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.jsonl.gz", b"garbage, no gzip", r"rows\.jsonl\.gz: damaged gzip data .*compress it again"),
+        ("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9999)[:-30], r"rows\.jsonl\.gz: damaged gzip data"),
+        ("rows.jsonl", gzip.compress(b'{"a": 1}\n'), r"rows\.jsonl: holds gzip data; .*\.gz"),
+        ("rows.parquet", b"PAR1 no", r"rows\.parquet: not a Parquet file"),
+        ("rows.json", b'[{"a": 1},\n {"a": ]', r"rows\.json:2: not JSON"),
+        ("rows.json", b'{"a": 1}\n{"a": 2}', r"rows\.json:2: not JSON: Extra data; .*\.jsonl"),
+        ("rows.json", b'{"a": 1}', r"rows\.json: a \.json file must hold a list"),
+        ("rows.json", b'["\xff"]', r"rows\.json: not UTF-8 text \(byte 2\)"),
+        ("rows.csv", b"a,a\n1,2\n", r"rows\.csv:1: the first line must name each column once"),
+        ("rows.csv", b'a,b\n1,2\n3,"open\n', r"rows\.csv:3: not a CSV record"),
+        ("rows.txt", b"text", r"rows\.txt: cannot read this kind of file; convert it"),
+        ("missing.jsonl", None, r"missing\.jsonl: no such data file"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named_with_a_remedy(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read(source(tmp_path / name), 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place", "reason"),
+    [
+        ("rows.jsonl", b'{"a": 1}\n' * 16 + b'{"a": \n', ":17", "invalid_json"),
+        ("rows.jsonl", b'{"a": 1}\n' * 16 + b"[1]\n", ":17", "invalid_json"),
+        ("rows.jsonl", b'{"a": 1}\n' * 16 + b"[" * 100_000 + b"\n", ":17", "invalid_json"),
+        ("rows.jsonl", b'{"a": 1}\n' * 16 + b'{"a": "\xff"}\n', ":17", "not_utf8"),
+        ("rows.csv", b"a,b\n" + b"1,2\n" * 15 + b"1,2,3\n", ":17", "wrong_columns"),
+        ("rows.csv", b"a,b\n" + b"1,2\n" * 15 + b"1,\xff\n", ":17", "not_utf8"),
+        ("rows.json", b"[" + b'{"a": 1},' * 16 + b"3]", "#17", "invalid_json"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_refused_with_its_place(tmp_path, name, content, place, reason):
+    (tmp_path / name).write_bytes(content)
+    for shard_rows in (1, 1000):
+        *good, (bad_place, bad) = read(source(tmp_path / name), shard_rows)
+        assert bad_place == f"{tmp_path / name}{place}"
+        assert isinstance(bad, Refusal)
+        assert (bad.id, bad.reason) == (bad_place, reason)
+        assert len(good) == 16 - (name == "rows.csv")
+
+
+def test_a_hub_id_that_cannot_be_loaded_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"cannot load data set 'nobody/nothing' \(split 'train'\) from the hub"):
+        read(source("nobody/nothing"), 10)
