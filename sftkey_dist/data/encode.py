@@ -7,6 +7,7 @@ from typing import Any
 from sftkey_dist.contract import END_OF_TURN, PROMPT, ContractError, Form, Piece, ResponseContract
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
+from sftkey_dist.data.tokens import decode_ids, encode_texts
 
 ENCODER_VERSION = 2
 """Raise it when the same input would be encoded differently: stores made before are then built anew."""
@@ -102,10 +103,8 @@ class ExampleEncoder:
             return Refusal(example.id, "prompt_refused", str(error))
 
     def _tokenize(self, texts: list[str]) -> list[_Tokens]:
-        if not texts:
-            return []
-        ids = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        decoded = self._tokenizer.batch_decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        ids = encode_texts(self._tokenizer, texts, add_special_tokens=False)
+        decoded = decode_ids(self._tokenizer, ids)
         return [_Tokens(*item) for item in zip(ids, decoded, strict=True)]
 
     def _mark(self, piece: Piece) -> _Tokens:

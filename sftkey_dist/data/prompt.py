@@ -7,6 +7,7 @@ import jinja2
 
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example, Turn
+from sftkey_dist.data.tokens import encode_texts
 from sftkey_dist.errors import ModelError
 
 _PROBE = "@@response@@"
@@ -49,10 +50,8 @@ class PromptEncoder:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts made by `text`; a chat template writes its own special tokens, a plain one gets BOS."""
-        if not texts:
-            return []
-        encoded = self._tokenizer(list(texts), add_special_tokens=not self._uses_chat, return_attention_mask=False)
-        return [self._without_eos(ids) for ids in encoded["input_ids"]]
+        encoded = encode_texts(self._tokenizer, texts, add_special_tokens=not self._uses_chat)
+        return [self._without_eos(ids) for ids in encoded]
 
     def _without_eos(self, ids: list[int]) -> list[int]:
         eos = self._tokenizer.eos_token_id

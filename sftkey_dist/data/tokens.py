@@ -1,0 +1,22 @@
+"""Texts to token ids and back, by a fast tokenizer's own backend.
+
+The transformers wrapper around it builds offsets, masks and word ids that nobody here reads; without them a text costs
+a quarter less.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
+    """Token ids of each text, never truncated or padded, whatever the tokenizer's file says."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return [encoded.ids for encoded in backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)]
+
+
+def decode_ids(tokenizer: Any, ids: Sequence[Sequence[int]]) -> list[str]:
+    """The exact text of each list of ids, special tokens included."""
+    texts: list[str] = tokenizer.backend_tokenizer.decode_batch(list(ids), skip_special_tokens=False)
+    return texts

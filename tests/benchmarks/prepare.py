@@ -1,0 +1,125 @@
+"""Preparation at scale: rows per second and memory, beside ``datasets.map`` tokenising the same text.
+
+The peer gets its text ready-made, prompt and response already written; it tokenises and stores, no more. Ours reads
+the rows, writes prompt and response, tokenises piece by piece, checks that every piece is reproduced, counts segments
+and stores. Both use as many processes as there are cores.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from sftkey_dist.config.data import DataConfig, SourceConfig
+from sftkey_dist.config.schema import EmbeddedModelConfig, PromptConfig
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.example import Example
+from sftkey_dist.data.memos import generate_memos
+from sftkey_dist.data.prepare import prepare_store
+from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.data.task import Encoding
+from sftkey_dist.models.load import load_tokenizer
+from tests.benchmarks.figures import Figure, alternate, arguments, console, median_of, peak_memory, publish, timed
+
+CONTRACT, PROMPT = ResponseContract(), PromptConfig()
+DISTINCT_MEMOS = 5_000
+
+
+def write_rows(folder: Path, model: Path, rows: int) -> None:
+    """``rows.jsonl`` for us and ``text.jsonl``, the finished text, for the peer."""
+    memos = list(generate_memos("train", DISTINCT_MEMOS, seed=0))
+    prompts = PromptEncoder(load_tokenizer(model), PROMPT)
+    with (folder / "rows.jsonl").open("w") as raw, (folder / "text.jsonl").open("w") as text:
+        for i in range(rows):
+            memo = memos[i % DISTINCT_MEMOS]
+            prompt = f"Case {i}. {memo.prompt}"
+            raw.write(json.dumps({"prompt": prompt, **memo.values}) + "\n")
+            response = "".join(piece.text for piece in CONTRACT.render(memo.values, Form.TAGGED))
+            text.write(json.dumps({"text": prompts.text(Example("", prompt, {})) + response}) + "\n")
+
+
+def prepare_ours(folder: Path, model: Path) -> None:
+    data = DataConfig(
+        train=SourceConfig(adapter="records", path=str(folder / "rows.jsonl")),
+        test=SourceConfig(adapter="decision_memos", split="test", limit=1),
+        store_dir=folder / "store",
+    )
+    prepare_store("train", data, Encoding(Form.TAGGED, CONTRACT, PROMPT, 1024, model, False))
+
+
+def prepare_peer(folder: Path, model: Path) -> None:
+    import datasets  # noqa: PLC0415 (only the peer's process pays for it)
+
+    tokenizer = load_tokenizer(model)
+    rows = datasets.load_dataset("json", data_files=str(folder / "text.jsonl"), cache_dir=str(folder / "hf"))["train"]
+    seconds = timed(
+        lambda: rows.map(
+            lambda batch: {"input_ids": tokenizer(batch["text"], return_attention_mask=False)["input_ids"]},
+            batched=True,
+            num_proc=len(os.sched_getaffinity(0)),
+            remove_columns=["text"],
+        )
+    )
+    (folder / "peer_seconds").write_text(str(seconds))
+
+
+def run(side: str, folder: Path, model: Path) -> None:
+    for leftover in ("store", "hf"):
+        shutil.rmtree(folder / leftover, ignore_errors=True)
+    command = [sys.executable, "-m", "tests.benchmarks.prepare", "--side", side, "--folder", str(folder)]
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    subprocess.run([*command, "--model", str(model)], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def measure(folder: Path, model: Path, pairs: int, pair_rows: int, rows: int) -> dict[str, Figure]:
+    write_rows(folder, model, pair_rows)
+
+    def peer() -> float:
+        run("peer", folder, model)
+        return float((folder / "peer_seconds").read_text())
+
+    ours, theirs = alternate(lambda: timed(lambda: run("ours", folder, model)), peer, pairs)
+    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+    write_rows(folder, model, rows)
+    with peak_memory() as peak:
+        seconds = timed(lambda: run("ours", folder, model))
+        bytes_at_peak = peak()
+    return {
+        "ours / datasets.map": median_of(
+            ratios, "x", "<= 1.3", f"{pair_rows:,} rows; ours with start-up and reading, the peer's map alone"
+        ),
+        "ours": median_of([pair_rows / s for s in ours], "rows/s", against=f"{pair_rows:,} rows"),
+        "datasets.map": median_of([pair_rows / s for s in theirs], "rows/s", against=f"{pair_rows:,} rows"),
+        "ours, whole set": Figure(rows / seconds, "rows/s", against=f"{rows:,} rows"),
+        "peak memory": Figure(bytes_at_peak / 2**30, "GiB", "<= 2", against=f"{rows:,} rows, all processes, PSS"),
+    }
+
+
+def main() -> None:
+    def options(parser) -> None:
+        parser.add_argument("--model", type=Path, help="folder with the tokenizer; default: a small one, made here")
+        parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "sftkey-benchmark-prepare")
+        parser.add_argument("--side", choices=["ours", "peer"], help="run one side once, in this process")
+
+    args = arguments(__doc__, options)
+    if args.side:
+        (prepare_ours if args.side == "ours" else prepare_peer)(args.folder, args.model)
+        return
+    args.folder.mkdir(parents=True, exist_ok=True)
+    model = args.model or args.folder / "model"
+    if not model.is_dir():
+        texts = [memo.prompt + memo.values["reasoning"] for memo in generate_memos("train", DISTINCT_MEMOS, seed=0)]
+        from sftkey_dist.models.embedded import make_embedded_model  # noqa: PLC0415 (imports torch)
+
+        make_embedded_model(model, EmbeddedModelConfig(vocab_size=8192), texts, seed=0)
+    console.print(f"tokenizer: {len(load_tokenizer(model)):,} tokens")
+    sizes = (1, 20_000, 40_000) if args.quick else (5, 200_000, 1_000_000)
+    publish("prepare", measure(args.folder, model, *sizes), args.json)
+    shutil.rmtree(args.folder)
+
+
+if __name__ == "__main__":
+    main()
