@@ -17,7 +17,9 @@ import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
-from sftkey_dist.config import RunConfig, load_config
+from sftkey_dist.config import RunConfig, load_config, load_section
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.console import console, errors
 from sftkey_dist.errors import ConfigError, InterruptedRunError, TrainingError, UserError
 
@@ -43,7 +45,7 @@ Configuration = Annotated[
 ]
 
 
-def describe_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
+def describe_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """One line for every configuration key: name, default, meaning; read from the schema."""
     for name, field in section.model_fields.items():
         inner = _section_type(field.annotation)
@@ -71,10 +73,11 @@ def _jsonable(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
-_KEYS_HELP = "[bold]Configuration keys[/]\n\n" + "\n\n".join(escape(line) for line in describe_keys())
+def _keys_help(section: type[BaseModel]) -> str:
+    return "[bold]Configuration keys[/]\n\n" + "\n\n".join(escape(line) for line in describe_keys(section))
 
 
-@app.command(epilog=_KEYS_HELP)
+@app.command(epilog=_keys_help(RunConfig))
 def run(configuration: Configuration) -> None:
     """Do the whole thing: prepare, train the strategies, evaluate, compare.
 
@@ -127,6 +130,45 @@ def show(
                 console.print(mark_trained(tokenizer, ids, segments, stage.weights, f"stage {stage.name}"))
 
 
+@app.command(epilog=_keys_help(SegmentConfig))
+def segment(
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="File of rows (.jsonl, .json, .csv, .parquet) or hub data set.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON Lines file for the segmented rows.")],
+    configuration: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG...] [KEY=VALUE...]", help="YAML files and overrides with the keys below."),
+    ] = None,
+    response_column: Annotated[str, typer.Option(help="Column of the response.")] = "response",
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            help="Short for rules=[…]: default (all of these), hash_marks, think, boxed, answer_is, option_letter, "
+            "last_line, with commas, in the order in which they are tried."
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train",
+) -> None:
+    """Cut whole responses into segments: by rules, and if asked by a language model; every cut is verified.
+
+    Writes OUT, OUT.report.json (coverage by rule, failures by reason, samples) and OUT.review.jsonl (unsure rows for a
+    person: fill in their segments, set accept to true and run the same command again).
+    """
+    files, overrides = _files_and_overrides(configuration or [])
+    config = load_section(SegmentConfig, files, [*overrides, *([f"rules=[{rules}]"] if rules else [])])
+    from sftkey_dist.console import progress_when_known
+    from sftkey_dist.data.segmenting.run import segment_file
+    from sftkey_dist.report.tables import segment_table
+
+    rows = SourceConfig(adapter="records", path=source, split=split)
+    with progress_when_known("segmenting") as progress:
+        report, written = segment_file(rows, response_column, out, config, progress)
+    console.print(segment_table(report))
+    for file in (written.out, written.report, written.review):
+        console.print(f"written: {file}", soft_wrap=True, markup=False)
+
+
 @app.command()
 def train(configuration: Configuration) -> None:
     """Train every stage that the strategies need; finished ones are kept."""
@@ -175,12 +217,16 @@ def main() -> None:
 
 
 def _load(configuration: list[str]) -> RunConfig:
-    """Tell files from overrides: an override has an `=`."""
-    files = [Path(item) for item in configuration if "=" not in item]
-    overrides = [item for item in configuration if "=" in item]
+    files, overrides = _files_and_overrides(configuration)
     if not files:
         raise ConfigError("give at least one configuration file, for example configs/quickstart.yaml")
     return load_config(files, overrides)
+
+
+def _files_and_overrides(configuration: list[str]) -> tuple[list[Path], list[str]]:
+    """Tell files from overrides: an override has an `=`."""
+    files = [Path(item) for item in configuration if "=" not in item]
+    return files, [item for item in configuration if "=" in item]
 
 
 def _show_comparison(rows: list["ComparisonRow"], files: list[Path]) -> None:

@@ -1,8 +1,8 @@
 """What a person sees while a run works: one console, progress bars with ETA, tables."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -72,3 +72,14 @@ def progress_line(title: str, total: int) -> Iterator[ProgressLine]:
         console=console,
     ) as progress:
         yield ProgressLine(progress, title, total)
+
+
+@contextmanager
+def progress_when_known(title: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
+    """Progress whose total is not known yet: work that turns out to be done already draws none.
+
+    Yields:
+        A function of the total; it returns what is told how much is done.
+    """
+    with ExitStack() as stack:
+        yield lambda total: stack.enter_context(progress_line(title, total)).update

@@ -6,27 +6,51 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a file by one with this text; a reader sees the old file or the new one."""
+@contextmanager
+def text_written_whole(path: Path) -> Iterator[IO[str]]:
+    """Yield a file that takes the place of ``path`` when the block ends well and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o666 & ~_umask())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace a file by one with this text; a reader sees the old file or the new one."""
+    with text_written_whole(path) as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o666 & ~_umask())
-    os.replace(file.name, path)
 
 
 def write_json_atomically(path: Path, content: Any) -> None:
     """`write_text_atomically` for JSON."""
     write_text_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def folder_kept_if_used(path: Path) -> Iterator[None]:
+    """Make a folder for the block; the levels that had to be made and are empty when it ends go again."""
+    made = [level for level in (path, *path.parents) if not level.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the first level that holds something, and all above it, stay
+            for level in made:
+                level.rmdir()
 
 
 @contextmanager

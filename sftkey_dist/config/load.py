@@ -3,13 +3,16 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.section import Section
 from sftkey_dist.errors import ConfigError
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 _MAX_FILE_BYTES = 1_000_000
 _UNREADABLE = (yaml.YAMLError, ValueError, TypeError)
@@ -43,6 +46,11 @@ _StrictLoader.add_implicit_resolver(
 
 
 def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> RunConfig:
+    """`load_section` of a run."""
+    return load_section(RunConfig, files, overrides)
+
+
+def load_section(section: type[AnySection], files: Sequence[Path], overrides: Sequence[str] = ()) -> AnySection:
     """Merge files left to right, apply `a.b=value` overrides, validate.
 
     Raises:
@@ -54,7 +62,7 @@ def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> RunConf
     for override in overrides:
         merged = _merge(merged, _parse_override(override))
     try:
-        return RunConfig.model_validate(merged)
+        return section.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_describe(error, files, merged)) from None
 

@@ -10,7 +10,7 @@ from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.columns import RowError, filled, find, items, optional_text, required_text, text
 from sftkey_dist.data.example import Turn
-from sftkey_dist.data.segmenters import Cut, Rule, cut_response, resolve_rules
+from sftkey_dist.data.segmenting.rules import Cut, Rule, cut_response, resolve_rules
 from sftkey_dist.errors import ConfigError
 
 Row = Mapping[str, Any]

@@ -84,10 +84,14 @@ def read_shard(source: SourceConfig, shard: Shard) -> RawRows:
 
 
 def content_digest(source: SourceConfig) -> str:
-    """Digest of the bytes that a source reads."""
+    """Digest of the bytes that a source reads.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
     files = _files(source)
     if files:
-        return digest_json([digest_file(Path(path)) for path in files])
+        return digest_json([_file_digest(path) for path in files])
     if source.adapter == "decision_memos":
         return "generated"
     return str(_load_hub(source.path, source.subset, source.split, source.revision)._fingerprint)
@@ -106,6 +110,17 @@ def _files(source: SourceConfig) -> list[str]:
     return []
 
 
+def _file_digest(path: str) -> str:
+    _require_file(path)
+    with _damage_is_named(path):
+        return digest_file(Path(path))
+
+
+def _require_file(path: str) -> None:
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such data file")
+
+
 def _format(path: str) -> str:
     return Path(path.removesuffix(".gz")).suffix
 
@@ -115,8 +130,7 @@ def _shards_of(source: SourceConfig, path: str, shard_rows: int, limit: int | No
         rows = _load_hub(source.path, source.subset, source.split, source.revision).num_rows
         yield from _by_rows("", rows, shard_rows, limit)
         return
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such data file")
+    _require_file(path)
     if _format(path) not in _FORMATS:
         raise DataError(f"{path}: cannot read this kind of file; convert it to .jsonl, .json, .csv or .parquet")
     with _damage_is_named(path):

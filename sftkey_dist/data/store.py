@@ -27,7 +27,7 @@ import pyarrow
 from sftkey_dist.data.encode import EncodedExample
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import digest_json, write_json_atomically
+from sftkey_dist.files import digest_json, folder_kept_if_used, write_json_atomically
 
 _SCHEMA = pyarrow.schema(
     {
@@ -117,12 +117,20 @@ class StoreBuilder:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Wait until no other process builds this store; the system frees the lock of a process that dies."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self.path.parent / f".{self.path.name}.lock"):
+        """Wait until no other process builds this store; the system frees the lock of a process that dies.
+
+        A building that was discarded leaves nothing, not even the lock: filelock has whoever waits for a lock that
+        was unlinked open a new one.
+        """
+        lock = self.path.parent / f".{self.path.name}.lock"
+        with folder_kept_if_used(self.path.parent), filelock.FileLock(lock):
             if not is_store(self.path):
                 self._keep_parts_of_this_plan()
-            yield
+            try:
+                yield
+            finally:
+                if not self.path.exists() and not self._scratch.exists():
+                    lock.unlink(missing_ok=True)
 
     def part(self, number: int) -> "Part":
         """A part by its number in the plan."""

@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sftkey_dist.cluster import connected
 from sftkey_dist.config.schema import RunConfig
-from sftkey_dist.console import console, progress_line
+from sftkey_dist.console import console, progress_when_known
 from sftkey_dist.contract import ContractError, Form, ResponseContract
 from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.example import Example
@@ -85,15 +84,8 @@ def _prepare_form(config: RunConfig, form: Form, model_dir: Path) -> EncodedStor
         model_dir=model_dir,
         trust_remote_code=config.model.trust_remote_code,
     )
-    with _progress(f"encoding train ({form.value})") as progress:
+    with progress_when_known(f"encoding train ({form.value})") as progress:
         return prepare_store("train", config.data, encoding, _runner(config), progress)
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
-    """A progress bar that appears when the number of rows is known: a store that is reused shows none."""
-    with ExitStack() as stack:
-        yield lambda total: stack.enter_context(progress_line(title, total)).update
 
 
 def _runner(config: RunConfig) -> Runner | None:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sftkey_dist.data.report import DataReport
+from sftkey_dist.data.segmenting.run import SegmentReport
 from sftkey_dist.report.comparison import ComparisonRow
 
 
@@ -70,6 +71,22 @@ def data_table(report: DataReport) -> Table:
         table.add_column(heading, justify="right")
     for length in report.lengths:
         table.add_row(length.segment, f"{length.mean:.1f}", *(f"{value:,}" for value in length.quantiles.values()))
+    return table
+
+
+def segment_table(report: SegmentReport) -> Table:
+    """Rows accepted by rule, unsure and failed by reason."""
+    table = Table(
+        title=f"{report.accepted.total():,} of {report.rows:,} rows segmented ({report.coverage:.1%})",
+        caption=escape("\n".join(f"{reason}, for example {rows[0]}" for reason, rows in report.examples.items())),
+        caption_justify="left",
+    )
+    table.add_column("rows")
+    table.add_column("by rule or reason")
+    table.add_column("count", justify="right")
+    for kind in ("accepted", "unsure", "failed"):
+        for name, count in getattr(report, kind).most_common():
+            table.add_row(kind, name, f"{count:,}")
     return table
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftkey_dist.config.data import RegexRule
-from sftkey_dist.data.segmenters import Cut, NotCut, cut_response, resolve_rules, same_answer
+from sftkey_dist.data.segmenting.rules import Cut, NotCut, cut_response, resolve_rules, same_answer
 
 DEFAULT = resolve_rules(("default",))
-SHARED = Path(__file__).parents[4] / "shared" / "data"
+SHARED = Path(__file__).parents[5] / "shared" / "data"
 
 
 def cut(response, *rules):

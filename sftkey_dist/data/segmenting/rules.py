@@ -36,6 +36,10 @@ class Rule:
     separators: re.Pattern[str]
     weak: bool = False
 
+    def is_separator(self, text: str) -> bool:
+        """Whether a text may lie outside the spans."""
+        return self.separators.fullmatch(text) is not None
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -72,7 +76,7 @@ def cut_response(response: str, rules: Sequence[Rule]) -> Cut | NotCut:
         spans = _trimmed(response, rule.find(response))
         if spans is None:
             continue
-        problem = uncovered(response, spans, rule.separators)
+        problem = uncovered(response, spans, rule.is_separator)
         if problem:
             refused = refused or f"{rule.name}: {problem}"
             continue
@@ -83,15 +87,14 @@ def cut_response(response: str, rules: Sequence[Rule]) -> Cut | NotCut:
     return NotCut("no_rule", f"no rule applies to {response[-60:]!r}")
 
 
-def uncovered(response: str, spans: Spans, separators: re.Pattern[str]) -> str:
+def uncovered(response: str, spans: Spans, is_separator: Callable[[str], bool]) -> str:
     """What a cut would lose: text outside all spans that is no separator; "" when nothing is."""
     end = 0
-    for start, stop in sorted(spans.values()):
-        if start > end and not separators.fullmatch(response, end, start):
-            return f"{response[end:start][:60]!r} lies outside the segments"
+    for start, stop in (*sorted(spans.values()), (len(response), len(response))):
+        gap = response[end:start]
+        if gap and not is_separator(gap):
+            return f"{gap[:60]!r} lies outside the segments"
         end = max(end, stop)
-    if end < len(response) and not separators.fullmatch(response, end):
-        return f"{response[end:][:60]!r} lies outside the segments"
     return ""
 
 

@@ -1,0 +1,37 @@
+"""The configuration of an OpenAI-compatible endpoint."""
+
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from sftkey_dist.config.section import Section
+
+
+class EndpointConfig(Section):
+    """A chat-completions server: vLLM, `transformers serve`, a hosted API."""
+
+    url: str
+    """Base URL, such as `http://127.0.0.1:8000/v1`."""
+    model: str
+    """Model name that the server knows."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; a server without keys needs none."""
+    timeout_seconds: float = Field(120.0, gt=0)
+    """Longest wait for one answer."""
+    max_retries: int = Field(5, ge=0)
+    """Attempts after the first, with exponential backoff, on 408, 409, 429, 5xx and dropped connections."""
+    concurrency: int = Field(8, ge=1)
+    """Requests under way at a time."""
+    max_tokens: int = Field(2048, ge=1)
+    """Longest answer in tokens."""
+
+    @model_validator(mode="after")
+    def url_is_one_and_holds_no_secret(self) -> Self:
+        """The configuration is written to files."""
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError(f"url must begin with http:// or https://, got {self.url!r}")
+        if "@" in parts.netloc or parts.query:
+            raise ValueError("url must not contain credentials; put the key into the variable that api_key_env names")
+        return self

@@ -1,0 +1,77 @@
+"""The review file: the rows that are unsure, for a person to cut; read again by the next run of the same command.
+
+``{"place": "in.jsonl:17", "why": "no_rule: …", "response": "…", "accept": false, "segments": {"reasoning": "",
+"answer": ""}, "outside": []}``. Whoever reviews fills in ``segments``, copied from the response, lists under
+``outside`` what belongs to none of them, and sets ``accept`` to true.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.contract import ResponseContract
+from sftkey_dist.data.example import Refusal
+from sftkey_dist.data.rows import find_shards, read_shard
+from sftkey_dist.data.segmenting.rules import Cut, NotCut
+from sftkey_dist.data.segmenting.verify import why_refused
+from sftkey_dist.errors import DataError
+
+REVIEW = "review"
+
+_ROWS_AT_A_TIME = 4096
+_KINDS: Mapping[str, type] = {"place": str, "response": str, "accept": bool, "segments": dict, "outside": list}
+
+
+@dataclass(frozen=True)
+class Review:
+    """A line of the review file."""
+
+    place: str
+    why: str
+    response: str
+    accept: bool
+    segments: Mapping[str, str]
+    outside: tuple[str, ...] = ()
+
+    def cut(self, response: str, contract: ResponseContract) -> Cut | NotCut | None:
+        """What the person decided about the row, verified; None where they have not, or it has changed since."""
+        if not self.accept or response != self.response:
+            return None
+        values = {name: text for name, text in self.segments.items() if text}
+        problem = why_refused(values, response, contract, self.outside)
+        return NotCut("review_not_verified", problem) if problem else Cut(values, REVIEW)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a file."""
+        return vars(self) | {"segments": dict(self.segments), "outside": list(self.outside)}
+
+
+def read_reviews(path: Path) -> dict[str, Review]:
+    """The lines of a review file by place; none where there is no file.
+
+    Raises:
+        DataError: a line is not what a review must be.
+    """
+    if not path.is_file():
+        return {}
+    return {review.place: review for review in _reviews(path)}
+
+
+def _reviews(path: Path) -> Iterator[Review]:
+    source = SourceConfig(adapter="records", path=str(path))
+    for shard in find_shards(source, _ROWS_AT_A_TIME):
+        for place, row in read_shard(source, shard):
+            if isinstance(row, Refusal):
+                raise DataError(f"{place}: {row.detail}")
+            for name, kind in _KINDS.items():
+                if not isinstance(row.get(name), kind):
+                    raise DataError(f"{place}: field {name!r} must be {_ARTICLES[kind]}, see the other lines")
+            if not all(isinstance(text, str) for text in (*row["segments"].values(), *row["outside"])):
+                raise DataError(f"{place}: segments and outside must hold texts")
+            fields = {name: row[name] for name in _KINDS} | {"why": str(row.get("why", ""))}
+            yield Review(**fields | {"outside": tuple(row["outside"])})
+
+
+_ARTICLES = {str: "a text", bool: "true or false", dict: "an object", list: "a list"}

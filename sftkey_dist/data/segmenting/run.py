@@ -1,0 +1,234 @@
+"""Cut the responses of a file into segments.
+
+A row is cut by the first of these that can: a person's review, the rules, a language model if there is one. Every cut
+is verified before it is accepted: segments are parts of the response, nothing but separators lies outside them, and
+the contract can write them. Three files come of it, whole or not at all: the rows with their segments, a report, and
+the rows that are unsure, for a person.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.segment import SegmentConfig
+from sftkey_dist.contract import ResponseContract
+from sftkey_dist.data.columns import RowError, text
+from sftkey_dist.data.example import Refusal
+from sftkey_dist.data.rows import Row, find_shards, read_shard
+from sftkey_dist.data.segmenting.model import Cutter, ModelCutter
+from sftkey_dist.data.segmenting.review import Review, read_reviews
+from sftkey_dist.data.segmenting.rules import Cut, NotCut, Rule, cut_response, resolve_rules
+from sftkey_dist.data.segmenting.verify import why_not_writable
+from sftkey_dist.endpoint import Endpoint
+from sftkey_dist.errors import ConfigError, DataError
+from sftkey_dist.files import text_written_whole, write_json_atomically
+
+_ROWS_AT_A_TIME = 512
+_SAMPLES_PER_RULE = 3
+_EXAMPLES_PER_REASON = 5
+_OWN_FIELDS = ("segments", "segmented_by")
+
+Progress = Callable[[int], Callable[[int], None]]
+"""Given the number of rows, returns what is told how many of them are done."""
+
+
+@dataclass(frozen=True)
+class SegmentFiles:
+    """What segmenting writes."""
+
+    out: Path
+
+    @property
+    def report(self) -> Path:
+        """Coverage by rule, failures by reason, samples."""
+        return self.out.with_name(f"{self.out.name}.report.json")
+
+    @property
+    def review(self) -> Path:
+        """The unsure rows, for a person."""
+        return self.out.with_name(f"{self.out.name}.review.jsonl")
+
+    @property
+    def replies(self) -> Path:
+        """What the model has answered so far."""
+        return self.out.with_name(f"{self.out.name}.replies.jsonl")
+
+
+@dataclass
+class SegmentReport:
+    """What became of the rows, counted while they are cut.
+
+    Attributes:
+        rows: rows read.
+        accepted: rows accepted, by rule.
+        unsure: rows for the review file, by reason.
+        failed: rows that hold no response to cut, by reason.
+        examples: the first rows of each reason.
+        samples: the first rows of each rule, with their segments.
+    """
+
+    rows: int = 0
+    accepted: Counter[str] = field(default_factory=Counter)
+    unsure: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the rows that were accepted."""
+        return self.accepted.total() / max(1, self.rows)
+
+    def accept(self, place: str, cut: Cut) -> None:
+        """Count an accepted row."""
+        self.rows += 1
+        self.accepted[cut.rule] += 1
+        samples = self.samples.setdefault(cut.rule, [])
+        if len(samples) < _SAMPLES_PER_RULE:
+            samples.append({"place": place, "segments": dict(cut.values)})
+
+    def refuse(self, place: str, problem: NotCut, counter: Counter[str]) -> None:
+        """Count a row that is unsure or has failed."""
+        self.rows += 1
+        counter[problem.reason] += 1
+        examples = self.examples.setdefault(problem.reason, [])
+        if len(examples) < _EXAMPLES_PER_REASON:
+            examples.append(f"{place}: {problem.detail}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a file."""
+        return {"coverage": self.coverage, **vars(self)}
+
+
+def segment_file(
+    source: SourceConfig, response_column: str, out: Path, config: SegmentConfig, progress: Progress
+) -> tuple[SegmentReport, SegmentFiles]:
+    """Cut every row.
+
+    Args:
+        source: where the rows are.
+        response_column: column of the response.
+        out: file of the segmented rows; the others lie beside it.
+        config: rules, contract and endpoint.
+        progress: shows how far it is.
+
+    Raises:
+        DataError: the rows or the review file cannot be read.
+        ConfigError: ``out`` is the source, or no model answers at the endpoint.
+    """
+    files = SegmentFiles(out)
+    if source.path and Path(source.path).resolve() == out.resolve():
+        raise ConfigError(f"{out}: OUT is IN; segmented rows need a file of their own")
+    shards = find_shards(source, _ROWS_AT_A_TIME)
+    if not shards:
+        raise DataError(f"{source.place}: no row to segment")
+    ask = ModelCutter(Endpoint(config.endpoint), config.contract, files.replies) if config.endpoint else None
+    work = _Segmenting(response_column, config.contract, resolve_rules(config.rules), ask, read_reviews(files.review))
+    told = progress(sum(shard.num_rows for shard in shards))
+    with ExitStack() as stack:
+        rows_file, review_file = (stack.enter_context(text_written_whole(path)) for path in (files.out, files.review))
+        for shard in shards:
+            work.segment(list(read_shard(source, shard)), rows_file, review_file)
+            told(work.report.rows)
+        work.keep_other_reviews(review_file)
+    write_json_atomically(files.report, work.report.to_json())
+    return work.report, files
+
+
+class _Segmenting:
+    """Cuts batches of rows and counts what becomes of them."""
+
+    def __init__(
+        self,
+        response_column: str,
+        contract: ResponseContract,
+        rules: Sequence[Rule],
+        ask: Cutter | None,
+        reviews: Mapping[str, Review],
+    ) -> None:
+        self.report = SegmentReport()
+        self._response_column = response_column
+        self._contract = contract
+        self._rules = rules
+        self._ask = ask
+        self._reviews = dict(reviews)
+
+    def segment(self, batch: Sequence[tuple[str, Row | Refusal]], rows_file: IO[str], review_file: IO[str]) -> None:
+        """Cut a batch and write where each row belongs."""
+        rows = list(self._readable(batch))
+        reviews = [self._reviews.pop(place, None) for place, _, _ in rows]
+        cuts = [self._cut(response, review) for (_, _, response), review in zip(rows, reviews, strict=True)]
+        cuts = self._asked([response for _, _, response in rows], cuts)
+        for (place, row, response), review, cut in zip(rows, reviews, cuts, strict=True):
+            if isinstance(cut, Cut) and not cut.doubt:
+                self.report.accept(place, cut)
+                _write(rows_file, {**row, "segments": dict(cut.values), "segmented_by": cut.rule})
+                if review is not None and review.accept:
+                    _write(review_file, review.to_json())
+            else:
+                problem = NotCut("rules_disagree", cut.doubt) if isinstance(cut, Cut) else cut
+                self.report.refuse(place, problem, self.report.unsure)
+                _write(review_file, self._for_review(place, response, cut, problem, review).to_json())
+
+    def keep_other_reviews(self, review_file: IO[str]) -> None:
+        """What a person accepted about rows that are not here now stays in the file."""
+        for review in self._reviews.values():
+            if review.accept:
+                _write(review_file, review.to_json())
+
+    def _readable(self, batch: Sequence[tuple[str, Row | Refusal]]) -> Iterator[tuple[str, Row, str]]:
+        """Place, row and response of the rows that have one; the others are counted."""
+        for place, row in batch:
+            if isinstance(row, Refusal):
+                self.report.refuse(place, NotCut(row.reason, row.detail), self.report.failed)
+                continue
+            try:
+                taken = next((name for name in _OWN_FIELDS if name in row), None)
+                if taken:
+                    raise RowError("already_segmented", f"the row has a field {taken!r}; rename it")
+                yield place, row, text(row, self._response_column)
+            except RowError as error:
+                self.report.refuse(place, NotCut(error.reason, str(error)), self.report.failed)
+
+    def _cut(self, response: str, review: Review | None) -> Cut | NotCut:
+        reviewed = review.cut(response, self._contract) if review else None
+        if reviewed is not None:
+            return reviewed
+        cut = cut_response(response, self._rules)
+        if isinstance(cut, NotCut) or cut.doubt:
+            return cut
+        problem = why_not_writable(cut.values, self._contract)
+        return NotCut("not_writable", f"rule {cut.rule}: {problem}") if problem else cut
+
+    def _asked(self, responses: Sequence[str], cuts: list[Cut | NotCut]) -> list[Cut | NotCut]:
+        """The cuts, with the model's in place of those that are missing or in doubt."""
+        if self._ask is None:
+            return cuts
+        open_rows = [i for i, cut in enumerate(cuts) if _is_open(cut)]
+        answers = dict(zip(open_rows, self._ask([responses[i] for i in open_rows]), strict=True))
+        return [answers.get(i, cut) for i, cut in enumerate(cuts)]
+
+    def _for_review(
+        self, place: str, response: str, cut: Cut | NotCut, problem: NotCut, review: Review | None
+    ) -> Review:
+        """A line for a person, with what they had written already, or else with what a rule proposes."""
+        why = f"{problem.reason}: {problem.detail}"
+        if review is not None and review.response == response:
+            return Review(place, why, response, False, review.segments, review.outside)
+        found = cut.values if isinstance(cut, Cut) else {}
+        names = [segment.name for segment in self._contract.segments]
+        return Review(place, why, response, False, {name: found.get(name, "") for name in names})
+
+
+def _is_open(cut: Cut | NotCut) -> bool:
+    """Whether a model may try: nobody has decided yet."""
+    return bool(cut.doubt) if isinstance(cut, Cut) else cut.reason != "review_not_verified"
+
+
+def _write(file: IO[str], content: Mapping[str, Any]) -> None:
+    file.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
