@@ -170,6 +170,37 @@ def segment(
 
 
 @app.command()
+def plan(
+    configuration: Configuration,
+    ranks: Annotated[
+        str | None, typer.Option(help="Numbers of data-parallel ranks, with commas; default: cluster.num_workers.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each stage to look at.")] = 50,
+) -> None:
+    """Show how level every stage's steps will lie on any number of ranks, beside plain ways to deal them.
+
+    tokens, cost and loss: the fullest rank over the mean, 1 is level; density: share of the token budget that is
+    used; waiting: share of a step in which ranks wait for the slowest. Prepares the data if need be; trains nothing.
+    """
+    config = _load(configuration)
+    data_ranks = _numbers("--ranks", ranks) if ranks else [config.cluster.num_workers]
+    from sftkey_dist.console import progress_when_known
+    from sftkey_dist.pipeline.plan import plan as plan_run
+    from sftkey_dist.pipeline.prepare import prepare as prepare_run
+    from sftkey_dist.report.tables import balance_table
+
+    with progress_when_known("planning") as progress:
+        previews, files = plan_run(config, prepare_run(config), data_ranks, steps, progress)
+    for stage in previews:
+        looked_at = min(steps, stage.num_steps)
+        console.print(balance_table(f"{stage.name}: {looked_at:,} of {stage.num_steps:,} steps", stage.rows))
+        for warning in stage.warnings():
+            console.print(f"look at the plan: {warning}", soft_wrap=True, markup=False)
+    for file in files:
+        console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
+
+
+@app.command()
 def train(configuration: Configuration) -> None:
     """Train every stage that the strategies need; finished ones are kept."""
     config = _load(configuration)
@@ -227,6 +258,13 @@ def _files_and_overrides(configuration: list[str]) -> tuple[list[Path], list[str
     """Tell files from overrides: an override has an `=`."""
     files = [Path(item) for item in configuration if "=" not in item]
     return files, [item for item in configuration if "=" in item]
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{option} takes whole numbers with commas, such as 2,8,64; got {text!r}") from None
 
 
 def _show_comparison(rows: list["ComparisonRow"], files: list[Path]) -> None:

@@ -55,6 +55,11 @@ class RunDir:
         """Picture of the lengths per segment of the training set in one form."""
         return self.path / f"data_lengths_{form}.svg"
 
+    @property
+    def plan(self) -> Path:
+        """How level the steps of every stage lie, by number of ranks; pictures lie beside it."""
+        return self.path / "plan.json"
+
     def base_model(self, digest: str) -> Path:
         """The embedded model, where one is made."""
         return self.path / f"base_model-{digest[:12]}"

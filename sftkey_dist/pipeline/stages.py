@@ -9,6 +9,7 @@ from sftkey_dist.files import digest_json
 from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.sampler import count_steps
 from sftkey_dist.strategy import Stage, Strategy
 from sftkey_dist.training.job import StageJob
 
@@ -63,6 +64,17 @@ def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, p
         trust_remote_code=config.model.trust_remote_code,
         precision=StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker),
         end_of_turn_id=preparation.end_of_turn_id,
+    )
+
+
+def num_steps(preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> int:
+    """Optimizer steps of a stage."""
+    optimization = planned.stage.optimization
+    return count_steps(
+        len(preparation.stores[strategy.form]),
+        optimization.global_batch_size,
+        optimization.num_epochs,
+        optimization.max_steps,
     )
 
 

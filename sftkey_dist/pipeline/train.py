@@ -13,8 +13,7 @@ from sftkey_dist.journal import read_records
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_training
-from sftkey_dist.pipeline.stages import PlannedStage, plan_stages, stage_job
-from sftkey_dist.sampler import count_steps
+from sftkey_dist.pipeline.stages import PlannedStage, num_steps, plan_stages, stage_job
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker, make_tracker
 from sftkey_dist.training.launch import run_stage
@@ -89,10 +88,9 @@ def _ensure_trained(
     )
     tracker.log_params(run_id, planned.inputs)
     job = stage_job(config, preparation, strategy, planned)
-    num_steps = _num_steps(preparation, strategy, planned)
     started = time.perf_counter()
     with ending_run(tracker, run_id):
-        with follow_stage(planned.directory, title, num_steps, tracker, run_id):
+        with follow_stage(planned.directory, title, num_steps(preparation, strategy, planned), tracker, run_id):
             run_stage(job, config.cluster)
         _write_summary(config, planned, time.perf_counter() - started)
         # The stage's model is what counts from here on; its checkpoints would be 12 bytes a parameter each.
@@ -122,16 +120,6 @@ def _track_reuse(planned: PlannedStage, tracker: Tracker, parent: str | None) ->
         {"sftkey.stage": planned.stage.name, "sftkey.shared_with": planned.shared_with},
     )
     tracker.end_run(run_id)
-
-
-def _num_steps(preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> int:
-    optimization = planned.stage.optimization
-    return count_steps(
-        len(preparation.stores[strategy.form]),
-        optimization.global_batch_size,
-        optimization.num_epochs,
-        optimization.max_steps,
-    )
 
 
 def _write_summary(config: RunConfig, planned: PlannedStage, wall_seconds: float) -> None:

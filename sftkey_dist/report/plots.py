@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from sftkey_dist.journal import read_records
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.sampler.preview import BalancePreview
 
 matplotlib.rcParams["svg.hashsalt"] = "sftkey"  # the same plot is the same bytes
 _GREY = "#808080"
@@ -69,6 +70,26 @@ def plot_lengths(segment_counts: np.ndarray, segment_names: Sequence[str], file:
     return _save(figure, axes, file)
 
 
+def plot_balance(stages: Mapping[str, Sequence[BalancePreview]], file: Path) -> Path:
+    """For each stage, by number of ranks: fullest rank over the mean, in tokens and loss weight, and time waited."""
+    panels = {
+        "tokens, fullest rank / mean": lambda balance: balance.tokens,
+        "loss weight, fullest rank / mean": lambda balance: balance.loss_weight,
+        "share of the time spent waiting": lambda balance: balance.straggler_loss,
+    }
+    figure = Figure(figsize=(4 * len(panels), 3.2 * len(stages)), layout="constrained")
+    grid = figure.subplots(len(stages), len(panels), squeeze=False)
+    for (stage, rows), line in zip(stages.items(), grid, strict=True):
+        for (title, value), axes in zip(panels.items(), line, strict=True):
+            _style(axes, "data-parallel ranks", title)
+            axes.set_title(stage, color=_GREY, fontsize=10)
+            for side in dict.fromkeys(row.side for row in rows):
+                points = [(row.data_ranks, value(row.balance)) for row in rows if row.side == side]
+                axes.plot(*zip(*points, strict=True), label=side, marker="o", markersize=4, linewidth=1.5)
+            axes.set_xscale("log", base=2)
+    return _save(figure, grid[0][0], file)
+
+
 def _smoothed(values: np.ndarray) -> np.ndarray:
     """Mean over a centred window of a tenth of the curve, shorter at its ends."""
     half = len(values) // 20
@@ -82,13 +103,17 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
 def _figure(x_label: str, y_label: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
+    _style(axes, x_label, y_label)
+    return figure, axes
+
+
+def _style(axes: Any, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label, color=_GREY)
     axes.set_ylabel(y_label, color=_GREY)
     axes.tick_params(colors=_GREY)
     for spine in axes.spines.values():
         spine.set_color(_GREY)
     axes.grid(alpha=0.25)
-    return figure, axes
 
 
 def _save(figure: Figure, axes: Any, file: Path) -> Path:

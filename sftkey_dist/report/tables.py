@@ -11,6 +11,7 @@ from rich.table import Table
 from sftkey_dist.data.report import DataReport
 from sftkey_dist.data.segmenting.run import SegmentReport
 from sftkey_dist.report.comparison import ComparisonRow
+from sftkey_dist.sampler.preview import BalancePreview
 
 
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
@@ -87,6 +88,26 @@ def segment_table(report: SegmentReport) -> Table:
     for kind in ("accepted", "unsure", "failed"):
         for name, count in getattr(report, kind).most_common():
             table.add_row(kind, name, f"{count:,}")
+    return table
+
+
+def balance_table(title: str, rows: Sequence[BalancePreview]) -> Table:
+    """How level a stage's steps lie, ours first, by number of ranks."""
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("ranks", justify="right")
+    table.add_column("side", no_wrap=True)
+    for heading in ("micro-batches", "tokens", "cost", "loss", "density", "waiting"):
+        table.add_column(heading, justify="right")
+    for before, row in zip((None, *rows), rows, strict=False):
+        starts = before is None or before.data_ranks != row.data_ranks
+        table.add_row(
+            f"{row.data_ranks:,}" if starts else "",
+            row.side,
+            f"{row.micro_batches:.1f}",
+            *(f"{getattr(row.balance, name):.3f}" for name in ("tokens", "cost", "loss_weight")),
+            f"{row.balance.density:.0%}",
+            f"{row.balance.straggler_loss:.1%}",
+        )
     return table
 
 

@@ -1,6 +1,8 @@
 """Which examples form a step, and how they lie on ranks and micro-batches. Integers and numpy only."""
 
+from sftkey_dist.sampler.batches import RankBatchSampler
 from sftkey_dist.sampler.cost import CostModel
 from sftkey_dist.sampler.plan import StepPlan, StepPlanner, count_steps
+from sftkey_dist.sampler.stats import BalanceStats
 
-__all__ = ["CostModel", "StepPlan", "StepPlanner", "count_steps"]
+__all__ = ["BalanceStats", "CostModel", "RankBatchSampler", "StepPlan", "StepPlanner", "count_steps"]

@@ -1,5 +1,6 @@
 """What an example costs to train on, in integer units, so that plans are equal on every machine."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,18 @@ class CostModel:
     quadratic: int
 
     @classmethod
-    def for_width(cls, hidden_size: int) -> "CostModel":
-        """The balance of a decoder layer: 24 h² L FLOPs in its matrices, 2 h L² in causal attention."""
-        return cls(linear=12 * hidden_size, quadratic=1)
+    def for_decoder(
+        cls, hidden_size: int, intermediate_size: int, num_heads: int, num_kv_heads: int, head_dim: int
+    ) -> "CostModel":
+        """The balance of a decoder layer in FLOPs, reduced to the smallest integers.
+
+        A token passes its matrices, 2 FLOPs a weight: queries, keys, values, output, and the three of a gated MLP;
+        causal attention reads half of L² pairs, 4 FLOPs a pair and dimension.
+        """
+        attention = hidden_size * head_dim * (2 * num_heads + 2 * num_kv_heads)
+        linear, quadratic = 2 * (attention + 3 * hidden_size * intermediate_size), 2 * num_heads * head_dim
+        divisor = math.gcd(linear, quadratic)
+        return cls(linear // divisor, quadratic // divisor)
 
     def __call__(self, lengths: np.ndarray) -> np.ndarray:
         """int64 costs of int lengths, same shape."""

@@ -1,24 +1,28 @@
-"""Exchanges between bins that level several measures together."""
+"""Exchanges between bins that bring the fullest of them near the least that any assignment could reach."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 EMPTY = -1
 """A slot without an item."""
 
-_GAIN_WORTH_AN_EXCHANGE = 1e-9
+_TOLERANCES = (0.02, 0.005, 0.001)
+"""How far above its bound the fullest bin may stay; each is tried when the one before has been reached."""
+_GAIN_WORTH_AN_EXCHANGE = 1e-10
 """In units of a mean bin's square; below it rounding decides."""
-_IDLE_ROUNDS_BEFORE_THE_END = 3
+_IDLE_ROUNDS_BEFORE_THE_END = 6
+_PAIRS_PER_ROUND = 256
 
 
 class Leveller:
-    """Exchanges items between pairs of bins while that levels all measures together.
+    """Exchanges items between bins until no bin is too full by any measure.
 
-    Minimises Σ_measures Σ_bins (load / mean load)². In a round all bins are paired, the fullest with the emptiest by
-    one measure after the other and by their sum, and every pair makes its best exchange of one item for one, or for
-    an empty slot; all pairs at once, in array operations. Sums of few float64 numbers in a fixed order are the same
-    on every machine.
+    A bin is too full when its load exceeds the measure's limit: the lower bound ``max(mean, largest item)`` of any
+    assignment, and a tolerance. In a round the bins that are too full by one measure are paired with emptier ones, and
+    make the exchange of one item for one, or for an empty slot, that lowers Σ_measures excess² most; all pairs at
+    once, in array operations. What lies below the limits is as good anywhere. Loads are sums of integers, so that the
+    result is the same on every machine.
     """
 
     def __init__(
@@ -33,72 +37,128 @@ class Leveller:
         """
         Args:
             slots: int [bins, k], items by index, ``EMPTY`` where there is room to move one to.
-            measures: what to level, each [items].
-            fixed_loads: what bins hold that may not be moved, each [bins]; default nothing.
+            measures: what to level, each int [items]; the most important first.
+            fixed_loads: what bins hold that may not be moved, each int [bins]; default nothing.
             sizes: int [items]; with it, no exchange lifts a bin above ``capacity``.
             capacity: most size a bin may hold.
         """
-        num_bins = len(slots)
         self._slots = slots.copy()
-        fixed = fixed_loads or [np.zeros(num_bins) for _ in measures]
-        means = [
-            (values[slots[slots != EMPTY]].sum() + load.sum()) / num_bins
-            for values, load in zip(measures, fixed, strict=True)
-        ]
         # The last entry of each array is what index EMPTY reads: nothing.
-        self._measures = [np.append(values / mean, 0.0) for values, mean in zip(measures, means, strict=True)]
-        self._fixed = [load / mean for load, mean in zip(fixed, means, strict=True)]
-        self._sizes = None if sizes is None else np.append(sizes, 0)
+        self._measures = [np.append(values, 0) for values in measures]
+        self._fixed = fixed_loads or [np.zeros(len(slots), dtype=np.int64) for _ in measures]
+        self._loads = [self._load(i, np.arange(len(slots))) for i in range(len(measures))]
+        self._means = [load.mean() for load in self._loads]
+        self._bounds = [self._bound(i) for i in range(len(measures))]
+        self._sizes = None if sizes is None or _always_fit(sizes, slots, capacity) else np.append(sizes, 0)
         self._capacity = capacity
 
     def run(self, max_rounds: int) -> np.ndarray:
         """The levelled slots, int [bins, k]."""
-        idle_rounds = 0
-        for round_number in range(max_rounds if len(self._slots) > 1 else 0):
-            idle_rounds = 0 if self._exchange(*self._pairs(round_number)) else idle_rounds + 1
-            if idle_rounds == _IDLE_ROUNDS_BEFORE_THE_END:
+        rounds = iter(range(max_rounds if len(self._slots) > 1 else 0))
+        for tolerance in _TOLERANCES:
+            if not self._reach(tolerance, rounds):
                 break
         return self._slots
 
-    def _loads(self) -> list[np.ndarray]:
-        return [
-            fixed + measure[self._slots].sum(axis=1) for fixed, measure in zip(self._fixed, self._measures, strict=True)
-        ]
+    @property
+    def excess(self) -> float:
+        """Σ_measures (fullest bin / bound - 1)²: how far from what any assignment could reach."""
+        return float(sum((load.max() / bound - 1) ** 2 for load, bound in zip(self._loads, self._bounds, strict=True)))
 
-    def _pairs(self, round_number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Bins paired fullest with emptiest, by each measure in turn and by their sum."""
-        loads = self._loads()
-        loads.append(np.sum(loads, axis=0))
-        order = np.argsort(loads[round_number % len(loads)], kind="stable")
+    def _reach(self, tolerance: float, rounds: Iterator[int]) -> bool:
+        """Exchange until no bin exceeds its limits; False when that no longer helps or no round is left."""
+        limits = [bound * (1 + tolerance) for bound in self._bounds]
+        idle_rounds = 0
+        while any((load > limit).any() for load, limit in zip(self._loads, limits, strict=True)):
+            number = next(rounds, None)
+            if number is None or idle_rounds == _IDLE_ROUNDS_BEFORE_THE_END:
+                return False
+            idle_rounds = 0 if self._round(number, limits) else idle_rounds + 1
+        return True
+
+    def _round(self, number: int, limits: Sequence[float]) -> bool:
+        """One round by one measure, or by the next that has a bin above its limit."""
+        for i in range(len(limits)):
+            measure = (number + i) % len(limits)
+            full, empty = self._pairs(measure, limits[measure], number)
+            if len(full):
+                return self._exchange(full, empty, limits)
+        return False
+
+    def _pairs(self, measure: int, limit: float, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The bins above the limit, each with as many partners of the emptier half as a round has time for.
+
+        Every round pairs them otherwise.
+        """
+        load = self._loads[measure]
+        order = np.argsort(-load, kind="stable")
         half = len(order) // 2
-        return order[::-1][:half], order[:half]
+        full = order[: min(half, int((load > limit).sum()))]
+        emptier = order[half:][::-1]
+        if not len(full):
+            return full, emptier[:0]
+        partners = min(len(emptier), max(1, _PAIRS_PER_ROUND // len(full)))
+        turn = np.arange(len(full) * partners) + number * len(full) * partners
+        return np.repeat(full, partners), emptier[turn % len(emptier)]
 
-    def _exchange(self, full: np.ndarray, empty: np.ndarray) -> bool:
-        """Make the best exchange of every pair that has one; says whether any had."""
+    def _exchange(self, full: np.ndarray, empty: np.ndarray, limits: Sequence[float]) -> bool:
+        """Make the best exchange of the pairs that have one, each bin once; says whether any had."""
+        gain, choice = self._best_exchange(full, empty, limits)
+        worth = np.flatnonzero(gain > _GAIN_WORTH_AN_EXCHANGE)
+        worth = worth[np.argsort(-gain[worth], kind="stable")]
+        for bins in (full, empty):
+            worth = worth[np.sort(np.unique(bins[worth], return_index=True)[1])]
+        give, take = np.divmod(choice[worth], self._slots.shape[1])
+        here, there = (full[worth], give), (empty[worth], take)
+        self._slots[here], self._slots[there] = self._slots[there], self._slots[here]
+        changed = np.concatenate([full[worth], empty[worth]])
+        for number, loads in enumerate(self._loads):
+            loads[changed] = self._load(number, changed)
+        return len(worth) > 0
+
+    def _best_exchange(
+        self, full: np.ndarray, empty: np.ndarray, limits: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What each pair gains by its best exchange, and which one it is, as i * k + j of the two bins' slots."""
         width = self._slots.shape[1]
+        give, take = self._slots[full], self._slots[empty]
         gain = np.zeros((len(full), width, width))
-        for measure, load in zip(self._measures, self._loads(), strict=True):
-            moved = self._differences(measure, full, empty)
-            # (a - m)² + (b + m)² falls by 2 m (a - b - m) when m moves from load a to load b.
-            gain += moved * ((load[full] - load[empty])[:, None, None] - moved)
+        for values, loads, mean, limit in zip(self._measures, self._loads, self._means, limits, strict=True):
+            moved = (values[give][:, :, None] - values[take][:, None, :]) / mean
+            before, after = (loads[bins][:, None, None] / mean for bins in (full, empty))
+            bound = limit / mean
+            gain += _penalty(before, bound) + _penalty(after, bound)
+            gain -= _penalty(before - moved, bound) + _penalty(after + moved, bound)
         if self._sizes is not None:
             gain[~self._fits(self._sizes, full, empty)] = 0.0
         candidates = gain.reshape(len(full), -1)
-        best = candidates.argmax(axis=1)
-        pairs = np.flatnonzero(candidates[np.arange(len(full)), best] > _GAIN_WORTH_AN_EXCHANGE)
-        give, take = np.divmod(best[pairs], width)
-        here, there = (full[pairs], give), (empty[pairs], take)
-        self._slots[here], self._slots[there] = self._slots[there], self._slots[here]
-        return len(pairs) > 0
-
-    def _differences(self, values: np.ndarray, full: np.ndarray, empty: np.ndarray) -> np.ndarray:
-        """[pairs, k, k]: what leaves the full bin if slot i of it is exchanged for slot j of the other."""
-        differences: np.ndarray = values[self._slots[full]][:, :, None] - values[self._slots[empty]][:, None, :]
-        return differences
+        choice = candidates.argmax(axis=1)
+        return candidates[np.arange(len(full)), choice], choice
 
     def _fits(self, sizes: np.ndarray, full: np.ndarray, empty: np.ndarray) -> np.ndarray:
-        """Which exchanges keep both bins within the capacity."""
-        room = self._capacity - sizes[self._slots].sum(axis=1)
-        moved = self._differences(sizes, full, empty)
-        fits: np.ndarray = (moved <= room[empty][:, None, None]) & (-moved <= room[full][:, None, None])
+        """Which exchanges keep both bins within the capacity, bool [pairs, k, k]."""
+        moved = sizes[self._slots[full]][:, :, None] - sizes[self._slots[empty]][:, None, :]
+        room_full, room_empty = (
+            (self._capacity - sizes[self._slots[bins]].sum(axis=1))[:, None, None] for bins in (full, empty)
+        )
+        fits: np.ndarray = (moved <= room_empty) & (-moved <= room_full)
         return fits
+
+    def _load(self, measure: int, bins: np.ndarray) -> np.ndarray:
+        load: np.ndarray = self._fixed[measure][bins] + self._measures[measure][self._slots[bins]].sum(axis=1)
+        return load
+
+    def _bound(self, measure: int) -> float:
+        """No assignment has a smaller fullest bin: the mean, in whole units, or the largest item."""
+        return float(max(np.ceil(self._means[measure]), self._measures[measure].max()))
+
+
+def _penalty(load: np.ndarray, bound: float) -> np.ndarray:
+    excess = np.maximum(load - bound, 0.0)
+    penalty: np.ndarray = excess * excess
+    return penalty
+
+
+def _always_fit(sizes: np.ndarray, slots: np.ndarray, capacity: int) -> bool:
+    """Whether even a bin of the largest items would keep within the capacity."""
+    return int(np.sort(sizes)[-slots.shape[1] :].sum()) <= capacity

@@ -7,6 +7,8 @@ mathematics. The state to resume from is the step.
 """
 
 import hashlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -15,37 +17,21 @@ import numpy as np
 from sftkey_dist.sampler.balance import balance_step
 from sftkey_dist.sampler.cost import CostModel
 from sftkey_dist.sampler.order import shuffled_indices
+from sftkey_dist.sampler.stats import BalanceStats, balance_stats
 from sftkey_dist.sampler.window import level_window
 
-
-@dataclass(frozen=True)
-class BalanceStats:
-    """How level a step is.
-
-    Attributes:
-        tokens: most tokens on a rank over the mean; 1.0 is perfect.
-        cost: the same for compute cost.
-        loss_weight: the same for loss weight.
-        density: share of the token budget that is used.
-        straggler_loss: share of the step's time that ranks spend waiting, since micro-batch j lasts as long as on its
-            slowest rank: 1 - Σ_j mean_r cost(r, j) / Σ_j max_r cost(r, j).
-    """
-
-    tokens: float
-    cost: float
-    loss_weight: float
-    density: float
-    straggler_loss: float
+_UNITS_PER_WEIGHT = 1000
+"""Resolution in which fractional loss weights are levelled: sums of integers are the same on every machine."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepPlan:
     """One optimizer step.
 
     Attributes:
         step: index of the step in the stage, from 0.
         epoch: pass over the data the step belongs to, from 0.
-        micro_batches: example indices as ``[rank][micro_batch]``; an empty tuple stands for a dummy.
+        layout: int [ranks, micro-batches, k], example indices, -1 where a slot holds none.
         loss_weight: Σ of loss weights over all target tokens of the step, on all ranks.
         segment_counts: tokens of each segment in the step, int [S].
         balance: how level the ranks are.
@@ -53,20 +39,26 @@ class StepPlan:
 
     step: int
     epoch: int
-    micro_batches: tuple[tuple[tuple[int, ...], ...], ...]
+    layout: np.ndarray
     loss_weight: float
     segment_counts: tuple[int, ...]
     balance: BalanceStats
 
+    def micro_batches(self, rank: int) -> list[list[int]]:
+        """Example indices of each micro-batch of a rank; an empty list stands for a dummy."""
+        return [sorted(content[content >= 0].tolist()) for content in self.layout[rank]]
+
     @cached_property
     def example_indices(self) -> list[int]:
         """All examples of the step, sorted."""
-        return sorted(index for rank in self.micro_batches for content in rank for index in content)
+        indices: list[int] = np.sort(self.layout[self.layout >= 0]).tolist()
+        return indices
 
     @cached_property
     def layout_digest(self) -> int:
         """32 bits over everything, to compare ranks by."""
-        return _digest(self.step, self.micro_batches, self.loss_weight)
+        ranks = [self.micro_batches(rank) for rank in range(len(self.layout))]
+        return _digest(self.step, ranks, self.loss_weight)
 
     @cached_property
     def members_digest(self) -> int:
@@ -109,17 +101,18 @@ class StepPlanner:
                 whose loss weight is zero.
         """
         self._counts = segment_counts
-        self._lengths = segment_counts.sum(axis=1).astype(np.int64)
-        self._costs = cost(self._lengths)
-        self._loss_weights = segment_counts @ np.asarray(segment_weights, dtype=np.float64)
+        self.lengths = segment_counts.sum(axis=1).astype(np.int64)
+        self._costs = cost(self.lengths)
+        self._segment_weights = segment_weights
+        self._loss_units = _loss_units(segment_counts, segment_weights)
         self._seed = seed
         self._global_batch_size = global_batch_size
         self._look_ahead_steps = look_ahead_steps
-        self._data_ranks = data_ranks
-        self._micro_batch_tokens = micro_batch_tokens
+        self.data_ranks = data_ranks
+        self.micro_batch_tokens = micro_batch_tokens
         self._check(segment_weights)
-        self.steps_per_epoch = -(-len(self._lengths) // global_batch_size)
-        self.num_steps = count_steps(len(self._lengths), global_batch_size, num_epochs, max_steps)
+        self.steps_per_epoch = -(-len(self.lengths) // global_batch_size)
+        self.num_steps = count_steps(len(self.lengths), global_batch_size, num_epochs, max_steps)
 
     def plan(self, step: int) -> StepPlan:
         """The plan of a step, 0 <= step < num_steps."""
@@ -127,24 +120,31 @@ class StepPlanner:
             raise IndexError(f"step {step} is outside 0..{self.num_steps - 1}")
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         members = self._members(epoch, step_in_epoch)
-        ranks = balance_step(
-            self._lengths[members],
+        positions = balance_step(
+            self.lengths[members],
             self._costs[members],
-            self._loss_weights[members],
-            self._data_ranks,
-            self._micro_batch_tokens,
+            self._loss_units[members],
+            self.data_ranks,
+            self.micro_batch_tokens,
         )
-        micro_batches = tuple(
-            tuple(tuple(int(members[position]) for position in content) for content in rank) for rank in ranks
-        )
+        layout = np.where(positions >= 0, members[positions], positions)
+        counts = tuple(int(count) for count in self._counts[members].sum(axis=0, dtype=np.int64))
         return StepPlan(
             step=step,
             epoch=epoch,
-            micro_batches=micro_batches,
-            loss_weight=float(self._loss_weights[members].sum()),
-            segment_counts=tuple(int(count) for count in self._counts[members].sum(axis=0)),
-            balance=self._balance(micro_batches),
+            layout=layout,
+            loss_weight=math.fsum(n * weight for n, weight in zip(counts, self._segment_weights, strict=True)),
+            segment_counts=counts,
+            balance=self.balance(layout),
         )
+
+    def balance(self, layout: np.ndarray) -> BalanceStats:
+        """How level examples lie, laid out by this plan or another way, int [ranks, micro-batches, k]."""
+        return balance_stats(layout, self.lengths, self._costs, self._loss_units, self.micro_batch_tokens)
+
+    def plans(self, first_step: int = 0) -> Iterator[StepPlan]:
+        """The plans from a step on, each made when it is asked for."""
+        return map(self.plan, range(first_step, self.num_steps))
 
     def _members(self, epoch: int, step_in_epoch: int) -> np.ndarray:
         window, step_in_window = divmod(step_in_epoch, self._look_ahead_steps)
@@ -158,41 +158,28 @@ class StepPlanner:
         examples = self._order(epoch)[window * size : (window + 1) * size]
         num_whole = len(examples) // self._global_batch_size
         whole, rest = np.split(examples, [num_whole * self._global_batch_size])
-        steps = whole.reshape(num_whole, self._global_batch_size)
-        levelled = level_window(steps, self._costs, self._loss_weights) if num_whole > 1 else steps
+        whole = whole.reshape(num_whole, self._global_batch_size)
+        levelled = level_window(whole, self._costs, self._loss_units) if num_whole > 1 else whole
         return [*levelled, rest] if len(rest) else [*levelled]
 
     @lru_cache(maxsize=2)  # noqa: B019
     def _order(self, epoch: int) -> np.ndarray:
-        return shuffled_indices(len(self._lengths), self._seed, epoch)
-
-    def _balance(self, micro_batches: tuple[tuple[tuple[int, ...], ...], ...]) -> BalanceStats:
-        tokens, costs, weights = (
-            np.array([[values[list(content)].sum() for content in rank] for rank in micro_batches])
-            for values in (self._lengths, self._costs, self._loss_weights)
-        )
-        return BalanceStats(
-            tokens=_max_over_mean(tokens.sum(axis=1)),
-            cost=_max_over_mean(costs.sum(axis=1)),
-            loss_weight=_max_over_mean(weights.sum(axis=1)),
-            density=float(tokens.sum() / (tokens.size * self._micro_batch_tokens)),
-            straggler_loss=float(1 - costs.mean(axis=0).sum() / costs.max(axis=0).sum()),
-        )
+        return shuffled_indices(len(self.lengths), self._seed, epoch)
 
     def _check(self, segment_weights: tuple[float, ...]) -> None:
-        if not len(self._lengths):
+        if not len(self.lengths):
             raise ValueError("there are no examples to plan")
         if segment_weights[0] != 0:
             raise ValueError("the prompt must have loss weight 0: its first token has nothing to be predicted from")
         if (self._counts[:, 0] < 1).any():
             raise ValueError("every example needs a prompt token, which predicts the first response token")
-        over = np.flatnonzero(self._lengths > self._micro_batch_tokens)
+        over = np.flatnonzero(self.lengths > self.micro_batch_tokens)
         if len(over):
             raise ValueError(
-                f"example {over[0]} has {self._lengths[over[0]]} tokens, over the budget of "
-                f"{self._micro_batch_tokens} a micro-batch"
+                f"example {over[0]} has {self.lengths[over[0]]} tokens, over the budget of "
+                f"{self.micro_batch_tokens} a micro-batch"
             )
-        empty = np.flatnonzero(self._loss_weights <= 0)
+        empty = np.flatnonzero(self._loss_units <= 0)
         if len(empty):
             raise ValueError(f"example {empty[0]} has no token with a positive loss weight in this stage")
 
@@ -207,5 +194,11 @@ def count_steps(num_examples: int, global_batch_size: int, num_epochs: int, max_
     return steps if max_steps is None else min(steps, max_steps)
 
 
-def _max_over_mean(loads: np.ndarray) -> float:
-    return float(loads.max() / loads.mean())
+def _loss_units(segment_counts: np.ndarray, segment_weights: tuple[float, ...]) -> np.ndarray:
+    """Loss weight of each example in whole units, int64 [N]; at least 1 where a token has weight."""
+    whole = all(float(weight).is_integer() for weight in segment_weights)
+    units = [
+        int(weight) if whole else max(1, round(weight * _UNITS_PER_WEIGHT)) if weight > 0 else 0
+        for weight in segment_weights
+    ]
+    return segment_counts.astype(np.int64) @ np.array(units, dtype=np.int64)

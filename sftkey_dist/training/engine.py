@@ -25,6 +25,8 @@ from transformers.integrations import HfDeepSpeedConfig
 
 from sftkey_dist.config.schema import OptimizationConfig
 from sftkey_dist.errors import ModelError
+from sftkey_dist.models.shape import decoder_cost
+from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.attention import PACKED_SDPA, register_packed_attention
 from sftkey_dist.training.collate import PackedRow
 
@@ -94,9 +96,9 @@ class ZeroEngine:
         return torch.device(self._engine.device)
 
     @property
-    def hidden_size(self) -> int:
-        """Width of the residual stream."""
-        return int(self._engine.module.config.hidden_size)
+    def cost(self) -> CostModel:
+        """What an example costs in this model."""
+        return decoder_cost(self._engine.module.config)
 
     @property
     def vocab_size(self) -> int:

@@ -15,12 +15,13 @@ from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import TrainingError
 from sftkey_dist.journal import append_records, keep_records
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.sampler import CostModel, StepPlan, StepPlanner
+from sftkey_dist.sampler import StepPlan, StepPlanner
 from sftkey_dist.training.checkpoint import load_checkpoint, write_checkpoint
 from sftkey_dist.training.collate import PROMPT_ID, PackedRow, pack
 from sftkey_dist.training.engine import EngineSettings, ZeroEngine
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loss import CORRECT, COUNT, NLL, loss_sums
+from sftkey_dist.training.planner import stage_planner
 from sftkey_dist.training.schedule import learning_rate
 
 
@@ -118,7 +119,7 @@ def assert_packing_isolates(engine: ZeroEngine) -> None:
 
 
 def _rows(store: EncodedStore, plan: StepPlan, job: StageJob, rank: int, observe_all: bool) -> Iterator[PackedRow]:
-    for content in plan.micro_batches[rank]:
+    for content in plan.micro_batches(rank):
         yield pack([store.example(index) for index in content], job.weights, observe_all)
 
 
@@ -165,17 +166,14 @@ def _engine_settings(job: StageJob) -> EngineSettings:
 
 
 def _planner(job: StageJob, store: EncodedStore, engine: ZeroEngine) -> StepPlanner:
-    return StepPlanner(
-        np.asarray(store.segment_counts),
+    return stage_planner(
+        store.segment_counts,
         job.weights,
+        job.optimization,
         seed=job.seed,
-        global_batch_size=job.optimization.global_batch_size,
-        num_epochs=job.optimization.num_epochs,
-        max_steps=job.optimization.max_steps,
-        look_ahead_steps=job.optimization.look_ahead_steps,
-        data_ranks=engine.world_size,
         micro_batch_tokens=job.training.micro_batch_tokens,
-        cost=CostModel.for_width(engine.hidden_size),
+        data_ranks=engine.world_size,
+        cost=engine.cost,
     )
 
 

@@ -12,12 +12,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.schema import OptimizationConfig, PromptConfig, TrainingConfig
-from sftkey_dist.contract import Form
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import Encoding
+from sftkey_dist.evaluation.generate import Generator
+from sftkey_dist.models.load import load_tokenizer
+from sftkey_dist.models.special_tokens import add_special_tokens
+from sftkey_dist.sampler import CostModel
 from sftkey_dist.sampler.order import shuffled_indices
 from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.planner import stage_planner
 from tests.distributed.harness import run_ranks, train
 from tests.distributed.reference import train_reference
 
@@ -28,11 +34,13 @@ KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, contract, tiny_model) -> EncodedStore:
+    return make_store(tmp_path_factory.mktemp("store"), contract, tiny_model)
+
+
+def make_store(store_dir: Path, contract: ResponseContract, model_dir: Path) -> EncodedStore:
     train_source, test_source = (SourceConfig(adapter="decision_memos", split=s, limit=60) for s in ("train", "test"))
-    data = DataConfig(
-        train=train_source, test=test_source, store_dir=tmp_path_factory.mktemp("store"), max_length_tokens=512
-    )
-    return prepare_store("train", data, Encoding(Form.TAGGED, contract, PromptConfig(), 512, tiny_model, False))
+    data = DataConfig(train=train_source, test=test_source, store_dir=store_dir, max_length_tokens=512)
+    return prepare_store("train", data, Encoding(Form.TAGGED, contract, PromptConfig(), 512, model_dir, False))
 
 
 @pytest.fixture
@@ -145,12 +153,49 @@ def untie(model_dir: Path, out: Path) -> Path:
     return out
 
 
+def test_tags_as_special_tokens_train_like_the_reference_and_reach_generation(tmp_path, tiny_model, make_job):
+    contract = ResponseContract(special_token_tags=True)
+    model_dir = tmp_path / "extended"
+    add_special_tokens(tiny_model, model_dir, contract.special_tokens)
+    store = make_store(tmp_path / "store", contract, model_dir)
+    job = make_job("special", model_dir).model_copy(update={"store_dir": store.path})
+    run(2, job)
+    assert_same_training(job, *reference(store, model_dir, FULL))
+    exported = job.stage_dir / "model"
+    opening = load_tokenizer(exported).convert_tokens_to_ids("<Thinking>")
+    embeddings = [weights_of(folder)["model.embed_tokens.weight"][opening] for folder in (model_dir, exported)]
+    assert not torch.equal(*embeddings), "the tag's own row was trained"
+    memo = next(generate_memos("test", 1, seed=0))
+    (output,) = Generator(exported, PromptConfig(), trust_remote_code=False).generate([memo], 4)
+    assert output.text.startswith("<Thinking>"), "the tag is one token, generated and not skipped in the text"
+
+
 def test_segments_a_key_stage_does_not_train_are_measured_now_and_then(make_job):
     job = make_job("watched", weights=KEY, segment_metrics_every_steps=5)
     run(2, job)
     observed = [record["step"] for record in metrics(job) if "reasoning" in record["segments"]]
     assert observed == [0, 5, 10, 15]
     assert all(record["segments"]["answer"]["tokens"] == record["loss_tokens"] for record in metrics(job))
+
+
+def test_planned_denominators_are_the_counts_that_the_ranks_saw(store, make_job):
+    """Counted on each of two ranks, summed by a collective, against the plan made without one."""
+    job = make_job("counted", segment_metrics_every_steps=1)
+    run(2, job)
+    planner = stage_planner(
+        store.segment_counts,
+        job.weights,
+        job.optimization,
+        seed=job.seed,
+        micro_batch_tokens=job.training.micro_batch_tokens,
+        data_ranks=2,
+        cost=CostModel(1, 0),
+    )
+    for record, plan in zip(metrics(job), planner.plans(), strict=True):
+        counted = {name: segment["tokens"] for name, segment in record["segments"].items()}
+        planned = dict(zip(store.segment_names, plan.segment_counts, strict=True))
+        assert {**counted, "prompt": planned["prompt"]} == planned
+        assert record["loss_tokens"] == plan.loss_weight
 
 
 def test_resumed_stage_is_the_uninterrupted_one_byte_for_byte_and_on_other_ranks_to_float_error(make_job):

@@ -67,7 +67,7 @@ def test_evaluating_before_training(sftkey, tiny_config):
 
 def test_help_explains_verbs_and_keys(sftkey):
     overview, run = sftkey("--help"), sftkey("run", "--help")
-    for verb in ("run", "prepare", "show", "train", "evaluate", "compare"):
+    for verb in ("run", "prepare", "show", "segment", "plan", "train", "evaluate", "compare"):
         assert f" {verb} " in overview.stdout
     for key in ("optimization.learning_rate = 1e-05", "data.max_length_tokens = 1024", "KEY=VALUE"):
         assert key in run.stdout

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from sftkey_dist.data.memos import generate_memos
-from tests.e2e.conftest import ENTRY_POINT, environment
+from tests.e2e.conftest import ENTRY_POINT, environment, error_line
 
 
 def descendants(pid: int) -> set[int]:
@@ -160,3 +160,18 @@ def test_prepare_and_show_print_what_will_be_trained(sftkey, tiny_config, tokeni
     key_tokens = [int(n) for n in re.findall(r"stage key: (\d+) of \d+ tokens carry loss", shown.stdout)]
     answer = next(generate_memos("train", 1, seed=0)).values["answer"]
     assert key_tokens == [len(tokenizer(answer)["input_ids"])]
+
+
+def test_plan_shows_every_stage_on_any_number_of_ranks(sftkey, tiny_config, tmp_path):
+    done = sftkey("plan", tiny_config, "--ranks", "1,2,4", "--steps", "3")
+    assert done.returncode == 0, done.stderr
+    for expected in ("sftkey-tag key: 3 of 24 steps", "segment-aware", "as drawn", "longest first"):
+        assert expected in done.stdout
+    assert "fewer than 8 examples a rank on 2, 4 ranks" in done.stdout
+    stages = json.loads((tmp_path / "runs/tiny/plan.json").read_text())["stages"]
+    assert [stage["name"] for stage in stages] == ["sft-tag full", "sftkey-tag key"], "a shared stage appears once"
+    assert (tmp_path / "runs/tiny/plan.svg").is_file()
+    assert not (tmp_path / "runs/tiny/stages").exists()
+    bad = sftkey("plan", tiny_config, "--ranks", "2,x")
+    assert bad.returncode == 2
+    assert "--ranks takes whole numbers" in error_line(bad)

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from sftkey_dist.sampler import CostModel, StepPlanner
 from sftkey_dist.sampler.balance import balance_step
 from sftkey_dist.sampler.order import shuffled_indices
+from sftkey_dist.sampler.preview import preview
+from sftkey_dist.sampler.stats import loads
 
-COST = CostModel.for_width(64)
+COST = CostModel.for_decoder(64, 192, 4, 2, 16)
 WEIGHTS = (0.0, 1.0, 2.0)
 
 
@@ -67,13 +69,14 @@ def test_every_example_once_an_epoch_in_equal_micro_batches_within_budget(
     seen = [[], []]
     for step in range(plan.num_steps):
         planned = plan.plan(step)
-        assert len(planned.micro_batches) == ranks
-        assert len({len(rank) for rank in planned.micro_batches}) == 1
+        laid = [planned.micro_batches(rank) for rank in range(ranks)]
+        assert len({len(rank) for rank in laid}) == 1
         assert len(planned.example_indices) == min(batch, num_examples - (step % plan.steps_per_epoch) * batch)
-        assert all(lengths[list(content)].sum() <= budget for rank in planned.micro_batches for content in rank)
+        assert all(lengths[list(content)].sum() <= budget for rank in laid for content in rank)
         members = planned.example_indices
         assert planned.loss_weight == pytest.approx((counts[members] @ np.array(WEIGHTS)).sum())
         assert planned.segment_counts == tuple(counts[members].sum(axis=0))
+        assert sorted(index for rank in laid for content in rank for index in content) == members
         seen[planned.epoch] += members
     assert sorted(seen[0]) == sorted(seen[1]) == list(range(num_examples))
 
@@ -111,7 +114,7 @@ def test_plan_is_the_same_in_another_process():
         "c = np.arange(1, 181, dtype=np.int32).reshape(60, 3) % 37 + 1\n"
         "p = StepPlanner(c, (0.0, 1.0, 2.0), seed=1, global_batch_size=16, num_epochs=2, max_steps=None,"
         " look_ahead_steps=4,"
-        " data_ranks=3, micro_batch_tokens=200, cost=CostModel.for_width(64))\n"
+        " data_ranks=3, micro_batch_tokens=200, cost=CostModel(768, 1))\n"
         "print([p.plan(s).layout_digest for s in range(p.num_steps)])"
     )
     outputs = {
@@ -143,8 +146,7 @@ def test_tokens_and_loss_are_level_together_near_what_any_assignment_could_reach
             stream.geometric(0.45, ranks * per_rank),
         )
         laid = balance_step(lengths, COST(lengths), weights, ranks, 8192)
-        rows = [[i for content in rank for i in content] for rank in laid]
-        token_loads, answer_loads = ([values[row].sum() for row in rows] for values in (lengths, weights))
+        token_loads, answer_loads = (loads(laid, values).sum(axis=1) for values in (lengths, weights))
         tokens.append(max(token_loads) / np.mean(token_loads))
         answers.append(max(answer_loads) / max(-(-weights.sum() // ranks), weights.max()))
         in_order.append(lengths.reshape(ranks, per_rank).sum(axis=1).max() / np.mean(token_loads))
@@ -156,13 +158,13 @@ def test_tokens_and_loss_are_level_together_near_what_any_assignment_could_reach
 def test_loss_tokens_are_dealt_level_when_costs_are_equal():
     lengths, weights = np.full(16, 100), np.array([8, 8, 1, 1] * 4)
     laid = balance_step(lengths, COST(lengths), weights, 4, 100)
-    assert [sum(weights[i] for content in rank for i in content) for rank in laid] == [18, 18, 18, 18]
+    assert loads(laid, weights).sum(axis=1).tolist() == [18, 18, 18, 18]
 
 
 def test_fewer_examples_than_ranks_leaves_dummies():
     lengths = np.array([10, 20])
-    laid = balance_step(lengths, COST(lengths), np.ones(2), 4, 100)
-    assert sorted(len(content) for rank in laid for content in rank) == [0, 0, 1, 1]
+    laid = balance_step(lengths, COST(lengths), np.ones(2, dtype=int), 4, 100)
+    assert sorted((laid >= 0).sum(axis=(1, 2)).tolist()) == [0, 0, 1, 1]
 
 
 def heavy_tailed_counts(num_examples):
@@ -210,6 +212,42 @@ def test_straggler_loss_is_the_share_of_time_spent_waiting():
     counts = np.array([[1, 0, 9], [1, 0, 9], [1, 0, 9]])
     (plan,) = [planner(counts, global_batch_size=3, data_ranks=2, num_epochs=1, cost=CostModel(1, 0)).plan(0)]
     assert plan.balance.straggler_loss == pytest.approx(1 - 15 / 20)
+
+
+@pytest.mark.parametrize("first_step", [0, 3, 6, 12])
+def test_the_remainder_is_the_same_from_any_step_on_and_in_any_order(first_step):
+    counts = random_counts(100)
+    whole = [plan.layout_digest for plan in planner(counts).plans()]
+    assert [plan.layout_digest for plan in planner(counts).plans(first_step)] == whole[first_step:]
+    backwards = planner(counts)
+    assert [backwards.plan(step).layout_digest for step in reversed(range(len(whole)))] == whole[::-1]
+
+
+def test_fractional_weights_are_levelled_and_their_sum_is_exact():
+    counts = random_counts(64)
+    plan = StepPlanner(
+        counts,
+        (0.0, 0.1, 1.0),
+        seed=0,
+        global_batch_size=64,
+        num_epochs=1,
+        max_steps=None,
+        look_ahead_steps=1,
+        data_ranks=4,
+        micro_batch_tokens=4000,
+        cost=COST,
+    ).plan(0)
+    assert plan.loss_weight == pytest.approx(0.1 * counts[:, 1].sum() + counts[:, 2].sum(), rel=1e-15)
+    assert plan.balance.loss_weight < 1.01
+
+
+def test_a_preview_sets_the_plan_beside_plain_ways_on_the_same_steps():
+    rows = {row.side: row for row in preview(planner(heavy_tailed_counts(512), micro_batch_tokens=4000), 8)}
+    ours, drawn, longest = (rows[name] for name in ("segment-aware", "as drawn", "longest first"))
+    assert ours.examples_per_rank == pytest.approx(16 / 3)
+    assert ours.balance.loss_weight < longest.balance.loss_weight
+    assert ours.balance.straggler_loss < drawn.balance.straggler_loss
+    assert ours.balance.tokens < drawn.balance.tokens
 
 
 def test_max_steps_cuts_the_stage():

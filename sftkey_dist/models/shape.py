@@ -1,0 +1,34 @@
+"""What a model's configuration says about its size, without its weights."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from sftkey_dist.errors import ModelError
+from sftkey_dist.sampler import CostModel
+
+
+def read_shape(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The configuration of a model folder's decoder.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
+    except Exception as error:  # transformers raises what its parsers meet first
+        raise ModelError(f"{folder}: cannot read config.json: {' '.join(str(error).split())[:300]}") from error
+
+
+def decoder_cost(config: Any) -> CostModel:
+    """The cost of an example in a decoder of this configuration; usual proportions where it does not name them."""
+    text = config.get_text_config()
+    num_heads = int(text.num_attention_heads)
+    return CostModel.for_decoder(
+        hidden_size=int(text.hidden_size),
+        intermediate_size=int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
+        num_heads=num_heads,
+        num_kv_heads=int(getattr(text, "num_key_value_heads", None) or num_heads),
+        head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // num_heads),
+    )

@@ -1,0 +1,45 @@
+"""One rank's share of the plan for any trainer: a batch sampler that needs nothing of this project but its counts."""
+
+from collections.abc import Iterator
+
+from sftkey_dist.sampler.plan import StepPlan, StepPlanner
+
+
+class RankBatchSampler:
+    """The micro-batches of one rank, for ``torch.utils.data.DataLoader(batch_sampler=…)``.
+
+    The loader and the loop walk the same plan side by side; a step's global loss weight is known before its first
+    forward pass, so the sum over ranks of the gradients below is that of the whole step, without a collective::
+
+        planner = StepPlanner(counts, (0.0, 1.0), seed=0, global_batch_size=64, num_epochs=3, max_steps=None,
+                              look_ahead_steps=4, data_ranks=world, micro_batch_tokens=4096, cost=CostModel(768, 1))
+        sampler = RankBatchSampler(planner, rank, first_step=resumed_at)
+        batches = iter(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate))
+        for plan in sampler.plans():
+            for _ in plan.micro_batches(rank):
+                (weighted_nll_sum(model, next(batches)) / plan.loss_weight).backward()
+            all_reduce_sum(gradients)
+            optimizer.step()
+
+    ``collate_fn`` is given an empty list where a rank has nothing to do in a micro-batch of the others; it must return
+    a batch without loss, so that collectives inside the model still meet.
+    """
+
+    def __init__(self, planner: StepPlanner, rank: int, first_step: int = 0) -> None:
+        """
+        Args:
+            planner: the plan, the same on all ranks.
+            rank: whose share, 0 <= rank < data_ranks.
+            first_step: step to go on with; the state to resume from is this number.
+        """
+        self._planner = planner
+        self._rank = rank
+        self._first_step = first_step
+
+    def plans(self) -> Iterator[StepPlan]:
+        """The steps that the batches belong to."""
+        return self._planner.plans(self._first_step)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for plan in self.plans():
+            yield from plan.micro_batches(self._rank)
