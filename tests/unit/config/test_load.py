@@ -4,6 +4,7 @@ import pytest
 
 from sftkey_dist.config import load_config
 from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.contract import Form
 from sftkey_dist.errors import ConfigError
 
 FOLDER = Path(__file__).parents[3] / "configs"
@@ -27,6 +28,33 @@ def minimal(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_every_shipped_configuration_loads(file):
     assert load_config([file]).run_dir
+
+
+EXAMPLES = {
+    "paper": {"reasoning": "48 / 2 = 24", "answer": "72"},
+    "credit_memo": {
+        "analysis": "Steady income.",
+        "risk_grade": "B",
+        "approved_amount": "25000",
+        "decision": "approve",
+    },
+    "finance_coding": {"explanation": "Paper for the printer.", "account_code": "6100-20"},
+    "legal_triage": {"issues": "A late claim.", "citations": '["§ 5"]', "risk_category": "high"},
+    "sales_action": {"summary": "They asked for a price.", "next_action": "quote", "due": "2026-12-01"},
+    "support_case": {"assessment": "It arrived broken.", "reply": "We are sorry.", "action": "refund"},
+}
+
+
+@pytest.mark.parametrize("file", sorted((FOLDER / "contracts").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_contract_can_be_merged_and_written_and_read_back(minimal, file):
+    contract = load_config([minimal, file]).contract
+    values = EXAMPLES[file.stem]
+    assert set(values) <= {segment.name for segment in contract.segments}
+    for form in Form:
+        text = "".join(piece.text for piece in contract.render(values, form))
+        parsed = contract.parse(text, form)
+        assert (dict(parsed.values), parsed.violation) == (values, None)
+    assert contract.key_segments
 
 
 def test_later_files_and_overrides_win(minimal, tmp_path):
