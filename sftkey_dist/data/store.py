@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,8 @@ def _write_arrow(path: Path, examples: Sequence[EncodedExample]) -> None:
     """Lists are laid out as one array of tokens and one of offsets: no Python object a token beside the ids."""
     lengths = [len(example.input_ids) for example in examples]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    input_ids = np.fromiter((i for example in examples for i in example.input_ids), np.int32, int(offsets[-1]))
+    ids = chain.from_iterable(example.input_ids for example in examples)
+    input_ids = np.fromiter(ids, np.int32, int(offsets[-1]))
     runs = np.array([run for example in examples for run in example.runs], dtype=np.int64).reshape(-1, 2)
     segment_ids = np.repeat(runs[:, 0].astype(np.uint8), runs[:, 1])
     columns = [

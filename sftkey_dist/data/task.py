@@ -72,9 +72,10 @@ def encode_part(task: EncodingTask) -> PartSummary:
 
 def example_hashes(example: Example) -> tuple[int, int]:
     """64-bit hashes of the prompt, case and spacing aside, and of the prompt with its response."""
-    history = [(turn.role, turn.content) for turn in example.history]
-    prompt = json.dumps([history, " ".join(example.prompt.casefold().split())])
-    return _hash(prompt), _hash(prompt + json.dumps(dict(example.values), sort_keys=True))
+    prompt = " ".join(example.prompt.casefold().split())
+    if example.history:
+        prompt = json.dumps([[(turn.role, turn.content) for turn in example.history], prompt])
+    return _hash(prompt), _hash(json.dumps([prompt, *sorted(example.values.items())]))
 
 
 @lru_cache(maxsize=2)
