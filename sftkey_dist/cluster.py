@@ -30,8 +30,8 @@ def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
         yield
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    for name in ("ray", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in (("ray", logging.WARNING), ("ray.train", logging.WARNING), ("ray.data", logging.ERROR)):
+        logging.getLogger(name).setLevel(level)
     if address is None:
         _start_private(num_workers * cluster.cpus_per_worker)
     else:

@@ -1,5 +1,7 @@
 """Shards of work over the nodes of a Ray cluster, by Ray Data."""
 
+import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -38,8 +40,17 @@ class _Work:
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self._work = work
+        self._folder = os.getcwd()
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
+        """Relative paths mean on every node what they mean to whoever gave the command."""
+        try:
+            os.chdir(self._folder)
+        except OSError as error:
+            raise DataError(
+                f"{self._folder}: cannot be entered on node {platform.node()} ({error.strerror}); run the command in a "
+                f"folder that all nodes share"
+            ) from error
         return {"result": cloudpickle.dumps(self._work(cloudpickle.loads(row["item"])))}
 
 
