@@ -2,8 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from sftkey_dist.cluster import connected
 from sftkey_dist.config.schema import RunConfig
@@ -135,8 +137,18 @@ def _write_summary(config: RunConfig, planned: PlannedStage, wall_seconds: float
             "tokens": sum(record["tokens"] for record in metrics),
             "loss_tokens": sum(record["loss_tokens"] for record in metrics),
             "train_seconds": sum(record["seconds"] for record in timings),
+            "phase_seconds": _phases(timings),
+            "peak_memory_gib": max((record["peak_memory_gib"] for record in timings), default=0.0),
             "wall_seconds": wall_seconds,
             "world_size": config.cluster.num_workers,
             "final_segments": metrics[-1]["segments"] if metrics else {},
         },
     )
+
+
+def _phases(timings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of the whole stage by phase, longest first."""
+    seconds: Counter[str] = Counter()
+    for record in timings:
+        seconds.update(record["phase_seconds"])
+    return dict(seconds.most_common())

@@ -9,6 +9,7 @@ step vary.
 
 import gc
 import os
+import resource
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,6 +105,13 @@ class ZeroEngine:
     def vocab_size(self) -> int:
         """Rows of the output projection."""
         return int(self._engine.module.config.vocab_size)
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Most memory this rank has used: on its accelerator, or of its process on a CPU."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def forward(self, row: PackedRow) -> Tensor:
         """Logits [K, V] at the kept positions of a packed row.

@@ -23,6 +23,7 @@ from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loss import CORRECT, COUNT, NLL, loss_sums
 from sftkey_dist.training.planner import stage_planner
 from sftkey_dist.training.schedule import learning_rate
+from sftkey_dist.training.stopwatch import Stopwatch
 
 
 class Checkpoints(Protocol):
@@ -45,20 +46,29 @@ def train_stage(job: StageJob, checkpoints: Checkpoints) -> None:
     assert_packing_isolates(engine)
     first_step = _restore(engine, planner, checkpoints)
     journal = _Journal(StageDir(job.stage_dir), first_step) if engine.rank == 0 else None
+    watch = Stopwatch()
     for step in range(first_step, planner.num_steps):
         started = time.perf_counter()
-        plan = planner.plan(step)
-        record = run_step(engine, store, plan, job, learning_rate(step, planner.num_steps, job.optimization))
+        with watch.phase("data"):
+            plan = planner.plan(step)
+        rate = learning_rate(step, planner.num_steps, job.optimization)
+        record = run_step(engine, store, plan, job, rate, watch)
         if journal is not None:
-            journal.append(record, _timing(plan, time.perf_counter() - started))
+            journal.append(record, _timing(engine, record, time.perf_counter() - started, watch))
         if (step + 1) % job.training.checkpoint_every_steps == 0 and step + 1 < planner.num_steps:
-            _checkpoint(engine, checkpoints, plan)
+            with watch.phase("checkpoint"):
+                _checkpoint(engine, checkpoints, plan)
     _export(engine, job)
     engine.close()
 
 
 def run_step(
-    engine: ZeroEngine, store: EncodedStore, plan: StepPlan, job: StageJob, step_learning_rate: float
+    engine: ZeroEngine,
+    store: EncodedStore,
+    plan: StepPlan,
+    job: StageJob,
+    step_learning_rate: float,
+    watch: Stopwatch,
 ) -> dict[str, Any]:
     """One optimizer step; returns its metrics, equal on all ranks.
 
@@ -70,22 +80,28 @@ def run_step(
     observe_all = plan.step % job.training.segment_metrics_every_steps == 0
     totals = torch.zeros(len(store.segment_names), 3, dtype=torch.float64)
     weighted_nll = torch.zeros(1, dtype=torch.float64)
-    rows = list(_rows(store, plan, job, engine.rank, observe_all))
+    with watch.phase("data"):
+        rows = list(_rows(store, plan, job, engine.rank, observe_all))
     for index, row in enumerate(rows):
-        row = row.to(engine.device)
-        sums = loss_sums(engine.forward(row), row, len(store.segment_names))
-        engine.backward(sums.weighted_nll * (engine.world_size / plan.loss_weight), ends_step=index == len(rows) - 1)
-        totals += sums.by_segment.cpu()
-        weighted_nll += sums.weighted_nll.detach().double().cpu()
-    weighted_nll, totals = _reduce(engine, plan, weighted_nll, totals)
-    loss = float(weighted_nll) / plan.loss_weight
-    _require_finite(loss, "loss", plan, store)
-    grad_norm = engine.step(step_learning_rate)
+        with watch.phase("forward"):
+            row = row.to(engine.device)
+            sums = loss_sums(engine.forward(row), row, len(store.segment_names))
+        with watch.phase("backward"):
+            loss = sums.weighted_nll * (engine.world_size / plan.loss_weight)
+            engine.backward(loss, ends_step=index == len(rows) - 1)
+            totals += sums.by_segment.cpu()
+            weighted_nll += sums.weighted_nll.detach().double().cpu()
+    with watch.phase("metrics"):
+        weighted_nll, totals = _reduce(engine, plan, weighted_nll, totals)
+    mean_loss = float(weighted_nll) / plan.loss_weight
+    _require_finite(mean_loss, "loss", plan, store)
+    with watch.phase("optimizer"):
+        grad_norm = engine.step(step_learning_rate)
     _require_finite(grad_norm, "gradient norm", plan, store)
     return {
         "step": plan.step,
         "epoch": plan.epoch,
-        "loss": loss,
+        "loss": mean_loss,
         "learning_rate": step_learning_rate,
         "grad_norm": grad_norm,
         "tokens": sum(plan.segment_counts),
@@ -210,8 +226,16 @@ def _export(engine: ZeroEngine, job: StageJob) -> None:
     engine.barrier()
 
 
-def _timing(plan: StepPlan, seconds: float) -> dict[str, float]:
-    return {"step": plan.step, "seconds": seconds, "tokens_per_second": sum(plan.segment_counts) / seconds}
+def _timing(engine: ZeroEngine, record: dict[str, Any], seconds: float, watch: Stopwatch) -> dict[str, Any]:
+    """Wall-clock figures of rank 0; a checkpoint is charged to the step after it."""
+    return {
+        "step": record["step"],
+        "seconds": seconds,
+        "tokens_per_second": record["tokens"] / seconds,
+        "loss_tokens_per_second": record["loss_tokens"] / seconds,
+        "phase_seconds": watch.take(),
+        "peak_memory_gib": engine.peak_memory_bytes / 2**30,
+    }
 
 
 class _Journal:

@@ -178,6 +178,20 @@ def test_segments_a_key_stage_does_not_train_are_measured_now_and_then(make_job)
     assert all(record["segments"]["answer"]["tokens"] == record["loss_tokens"] for record in metrics(job))
 
 
+def test_the_time_of_every_step_is_split_by_phase(make_job):
+    job = make_job("timed")
+    run(2, job)
+    timings = [json.loads(line) for line in (job.stage_dir / "timings.jsonl").read_text().splitlines()]
+    assert len(timings) == NUM_STEPS
+    for timing in timings:
+        phases = timing["phase_seconds"]
+        within_step = sum(seconds for phase, seconds in phases.items() if phase != "checkpoint")
+        assert 0.5 * timing["seconds"] < within_step <= timing["seconds"]
+        assert set(phases) >= {"data", "forward", "backward", "metrics", "optimizer"}
+        assert ("checkpoint" in phases) == (timing["step"] in (7, 14))
+        assert timing["peak_memory_gib"] > 0
+
+
 def test_planned_denominators_are_the_counts_that_the_ranks_saw(store, make_job):
     """Counted on each of two ranks, summed by a collective, against the plan made without one."""
     job = make_job("counted", segment_metrics_every_steps=1)
