@@ -1,5 +1,6 @@
 """Runs a stage on plain processes with gloo, without Ray: seconds instead of a cluster start per case."""
 
+import json
 import os
 import socket
 import traceback
@@ -8,9 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 
+from sftkey_dist.config.data import DataConfig, SourceConfig
+from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.prepare import prepare_store
+from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.data.task import Encoding
 from sftkey_dist.training.engine import join_process_group, limit_threads
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loop import train_stage
@@ -49,6 +58,20 @@ def train(jobs: Sequence[StageJob], stop_after_steps: int | None = None) -> None
             train_stage(job, FolderCheckpoints(job.stage_dir / "checkpoints", stop_after_steps))
         except KeyboardInterrupt:
             assert stop_after_steps is not None
+
+
+def make_store(store_dir: Path, contract: ResponseContract, model_dir: Path) -> EncodedStore:
+    train_source, test_source = (SourceConfig(adapter="decision_memos", split=s, limit=60) for s in ("train", "test"))
+    data = DataConfig(train=train_source, test=test_source, store_dir=store_dir, max_length_tokens=512)
+    return prepare_store("train", data, Encoding(Form.TAGGED, contract, PromptConfig(), 512, model_dir, False))
+
+
+def metrics(job: StageJob) -> list[dict]:
+    return [json.loads(line) for line in (job.stage_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights_of(model_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(model_dir / "model.safetensors")
 
 
 def _rank_main(rank: int, world_size: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

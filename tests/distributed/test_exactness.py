@@ -10,13 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch.multiprocessing import ProcessRaisedException
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, set_seed
 
-from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.schema import OptimizationConfig, PromptConfig, TrainingConfig
-from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.memos import generate_memos
-from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.data.task import Encoding
 from sftkey_dist.evaluation.generate import Generator
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.models.special_tokens import add_special_tokens
@@ -24,7 +21,7 @@ from sftkey_dist.sampler import CostModel
 from sftkey_dist.sampler.order import shuffled_indices
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.planner import stage_planner
-from tests.distributed.harness import run_ranks, train
+from tests.distributed.harness import make_store, metrics, run_ranks, train, weights_of
 from tests.distributed.reference import train_reference
 
 NUM_STEPS, BATCH, WARMUP_RATIO, RATE, MAX_GRAD_NORM = 20, 8, 0.1, 3e-3, 0.5
@@ -35,12 +32,6 @@ KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, contract, tiny_model) -> EncodedStore:
     return make_store(tmp_path_factory.mktemp("store"), contract, tiny_model)
-
-
-def make_store(store_dir: Path, contract: ResponseContract, model_dir: Path) -> EncodedStore:
-    train_source, test_source = (SourceConfig(adapter="decision_memos", split=s, limit=60) for s in ("train", "test"))
-    data = DataConfig(train=train_source, test=test_source, store_dir=store_dir, max_length_tokens=512)
-    return prepare_store("train", data, Encoding(Form.TAGGED, contract, PromptConfig(), 512, model_dir, False))
 
 
 @pytest.fixture
@@ -74,14 +65,6 @@ def make_job(store, tiny_model, tmp_path):
 def run(world_size: int, *jobs: StageJob, stop_after_steps: int | None = None) -> None:
     """Train jobs one after another in one process group."""
     run_ranks(world_size, train, jobs, stop_after_steps)
-
-
-def metrics(job: StageJob) -> list[dict]:
-    return [json.loads(line) for line in (job.stage_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights_of(model_dir: Path) -> dict[str, torch.Tensor]:
-    return load_file(model_dir / "model.safetensors")
 
 
 def reference(store: EncodedStore, model_dir: Path, weights, batch: int = BATCH):

@@ -1,0 +1,146 @@
+"""The architectures of the shipped configurations, at reduced size: both stages, packed, against the reference."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import AutoTokenizer, set_seed
+
+from sftkey_dist.config import load_config
+from sftkey_dist.config.schema import OptimizationConfig, PromptConfig, TrainingConfig
+from sftkey_dist.data.memos import generate_memos
+from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.evaluation.generate import Generator
+from sftkey_dist.sampler.order import shuffled_indices
+from sftkey_dist.training.job import StageJob
+from tests.distributed.harness import make_store, metrics, run_ranks, train, weights_of
+from tests.distributed.reference import train_reference
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+ARCHITECTURES = {
+    "qwen3-untied": transformers.Qwen3Config(**SMALL, num_hidden_layers=2, head_dim=8, tie_word_embeddings=False),
+    "qwen2-untied": transformers.Qwen2Config(**SMALL, num_hidden_layers=2, tie_word_embeddings=False),
+    "qwen2-tied": transformers.Qwen2Config(**SMALL, num_hidden_layers=2, tie_word_embeddings=True),
+    "qwen2-sliding": transformers.Qwen2Config(
+        **SMALL, num_hidden_layers=2, use_sliding_window=True, sliding_window=48, max_window_layers=1
+    ),
+    "smollm3": transformers.SmolLM3Config(**SMALL, num_hidden_layers=4, no_rope_layers=[1, 1, 1, 0], pad_token_id=0),
+    "llama3": transformers.LlamaConfig(
+        **SMALL,
+        num_hidden_layers=2,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 500_000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 256,
+        },
+    ),
+}
+SHIPPED = {
+    "qwen3_8b_gsm8k": "qwen3-untied",
+    "qwen2_5_7b_gsm8k": "qwen2-untied",
+    "qwen2_5_3b_gsm8k": "qwen2-tied",
+    "qwen2_5_1_5b_gsm8k": "qwen2-tied",
+    "smollm3_3b_gsm8k": "smollm3",
+    "qwen2_5_32b_gsm8k": "qwen2-untied",
+    "llama3_1_70b_gsm8k": "llama3",
+}
+NUM_STEPS, BATCH, RATE = 4, 6, 3e-3
+FULL = (0.0, *[1.0] * 7)
+KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, tiny_model):
+    """A folder with random weights for every architecture."""
+    root = tmp_path_factory.mktemp("architectures")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    for name, config in ARCHITECTURES.items():
+        config.vocab_size = len(tokenizer)
+        config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
+        set_seed(0)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+    return {name: root / name for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, contract, tiny_model):
+    return make_store(tmp_path_factory.mktemp("store"), contract, tiny_model)
+
+
+@pytest.fixture(scope="module")
+def trained(models, store, tmp_path_factory):
+    """Both stages of every architecture, on two ranks, one after the other."""
+    root = tmp_path_factory.mktemp("trained")
+    stages = {}
+    for name, model in models.items():
+        full = job(model, store, root / f"{name}-full", FULL)
+        stages[name] = (full, job(full.stage_dir / "model", store, root / f"{name}-key", KEY))
+    run_ranks(2, train, [stage for pair in stages.values() for stage in pair], None)
+    return stages
+
+
+def job(model_dir, store, stage_dir, weights) -> StageJob:
+    return StageJob(
+        model_dir=model_dir,
+        store_dir=store.path,
+        stage_dir=stage_dir,
+        weights=weights,
+        seed=5,
+        optimization=OptimizationConfig(
+            global_batch_size=BATCH, max_steps=NUM_STEPS, look_ahead_steps=1, learning_rate=RATE, warmup_ratio=0.25
+        ),
+        training=TrainingConfig(micro_batch_tokens=700),
+        attention="packed_sdpa",
+        trust_remote_code=False,
+        precision="float32",
+        end_of_turn_id=7,
+    )
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_both_stages_equal_the_reference_and_the_export_generates(name, trained, store):
+    order = shuffled_indices(len(store), 5, 0)[: NUM_STEPS * BATCH].reshape(NUM_STEPS, BATCH)
+    steps = [[store.example(index) for index in step] for step in order]
+    for stage in trained[name]:
+        losses, norms, final = train_reference(stage.model_dir, steps, stage.weights, RATE, warmup_steps=1)
+        records = metrics(stage)
+        assert [record["loss"] for record in records] == pytest.approx(losses, rel=1e-4)
+        assert [record["grad_norm"] for record in records] == pytest.approx(norms, rel=1e-3)
+        exported = weights_of(stage.stage_dir / "model")
+        assert set(exported) <= set(final)
+        assert max(float((exported[key] - final[key]).abs().max()) for key in exported) < 1e-3
+    assert_generates(trained[name][-1].stage_dir / "model")
+
+
+def assert_generates(folder):
+    """The generator's first token is the most likely one of a plain forward pass."""
+    (memo,) = generate_memos("test", 1, seed=0)
+    (output,) = Generator(folder, PromptConfig(), trust_remote_code=False).generate([memo], 1)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompts = PromptEncoder(tokenizer, PromptConfig())
+    ids = torch.tensor(prompts.ids([prompts.text(memo)]))
+    with torch.no_grad():
+        first = int(transformers.AutoModelForCausalLM.from_pretrained(folder)(input_ids=ids).logits[0, -1].argmax())
+    assert output.text == ("" if first == prompts.end_of_turn_id else tokenizer.decode([first]))
+
+
+def test_every_shipped_model_has_its_architecture_here():
+    shipped = {file.stem for file in CONFIGS.glob("*_gsm8k.yaml")} - {"smollm2_135m_gsm8k"}
+    assert shipped == set(SHIPPED)
+    assert set(SHIPPED.values()) <= set(ARCHITECTURES)
+    for name in shipped:
+        config = load_config([CONFIGS / f"{name}.yaml"])
+        assert config.cluster.gpus_per_worker == 1
+        assert config.training.gradient_checkpointing
