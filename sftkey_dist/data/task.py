@@ -1,7 +1,10 @@
 """The unit of work of a preparation: one shard of rows becomes one part of a store, in any process."""
 
+import gc
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -16,7 +19,7 @@ from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.data.rows import Shard
 from sftkey_dist.data.sources import copies_of, read_examples
-from sftkey_dist.data.store import PartSummary, StoreBuilder, refusal_rows
+from sftkey_dist.data.store import Part, PartSummary, StoreBuilder, refusal_rows
 from sftkey_dist.models.load import load_tokenizer
 
 _BATCH_SIZE = 512
@@ -50,6 +53,11 @@ def encode_part(task: EncodingTask) -> PartSummary:
     part = task.builder.part(task.number)
     if part.is_done:
         return part.summary()
+    with _no_garbage_collection():
+        return _encode(task, part)
+
+
+def _encode(task: EncodingTask, part: Part) -> PartSummary:
     encoder, copies = _encoder(task.encoding), copies_of(task.source)
     examples: list[EncodedExample] = []
     hashes: list[tuple[int, int]] = []
@@ -68,6 +76,18 @@ def encode_part(task: EncodingTask) -> PartSummary:
                 examples += [item] * copies(example)
                 hashes += [example_hashes(example)] * copies(example)
     return part.write(PartSummary(num_rows, num_not_drawn, len(examples), refusal_rows(refusals)), examples, hashes)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A part is millions of live objects without a cycle: looking for garbage among them took a fifth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def example_hashes(example: Example) -> tuple[int, int]:
