@@ -4,12 +4,14 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import openai
 
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.errors import ConfigError
 
+_NO_COMPLETION = "no_completion"
 _SETTINGS_ARE_WRONG = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
 
@@ -37,7 +39,7 @@ class Endpoint:
         self._has_answered = False
         self._client = openai.OpenAI(
             base_url=config.url,
-            api_key=os.environ.get(config.api_key_env) or "none",
+            api_key=_key(config.api_key_env),
             timeout=config.timeout_seconds,
             max_retries=config.max_retries,
         )
@@ -66,6 +68,10 @@ class Endpoint:
         reply = self._ask(chat)
         if reply.failure == openai.APIConnectionError.__name__:
             raise ConfigError(f"endpoint {self._config.url}: no server answers; start it, or mend the URL")
+        if reply.failure == _NO_COMPLETION:
+            raise ConfigError(
+                f"endpoint {self._config.url}: what answers there is no chat-completions server; most end in /v1"
+            )
         self._has_answered = True
         return reply
 
@@ -84,5 +90,27 @@ class Endpoint:
             ) from error
         except openai.OpenAIError as error:
             return Reply(failure=type(error).__name__)
-        text = completion.choices[0].message.content if completion.choices else None
-        return Reply(text or "", "" if text else "empty_reply")
+        except ValueError:
+            return Reply(failure=_NO_COMPLETION)
+        return _read(completion)
+
+
+def _read(completion: Any) -> Reply:
+    """The client checks nothing of a 200 answer: what came may be any JSON, or text."""
+    try:
+        choice = completion.choices[0]
+        text = choice.message.content
+    except (AttributeError, IndexError, TypeError):
+        return Reply(failure=_NO_COMPLETION)
+    if not isinstance(text, str) or not text:
+        return Reply(failure="empty_reply")
+    if choice.finish_reason == "length":
+        return Reply(failure="cut_off_at_max_tokens")
+    return Reply(text.encode(errors="replace").decode())
+
+
+def _key(variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError(f"{variable}: holds characters that no key has; set it again")
+    return key or "none"

@@ -27,8 +27,12 @@ class ChatServer:
 
 
 @contextmanager
-def chat_server(reply: Callable[[list[dict[str, str]]], str]) -> Iterator[ChatServer]:
-    """Serve ``POST /v1/chat/completions`` while the block lasts; ``reply`` makes an answer of the messages."""
+def chat_server(reply: Callable[[list[dict[str, str]]], str], body: str | None = None) -> Iterator[ChatServer]:
+    """Serve ``POST /v1/chat/completions`` while the block lasts.
+
+    ``reply`` makes an answer of the messages; with ``body`` every answer is that text instead.
+    """
+    raw = body
     state = ChatServer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -48,6 +52,7 @@ def chat_server(reply: Callable[[list[dict[str, str]]], str]) -> Iterator[ChatSe
                 "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
             }
             data = json.dumps(content if status == 200 else {"error": {"message": "no"}}).encode()
+            data = data if raw is None else raw.encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

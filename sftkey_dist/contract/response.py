@@ -30,6 +30,9 @@ from sftkey_dist.contract.parts import (
 )
 from sftkey_dist.contract.segment import Segment
 
+_MOST_SEGMENT_IDS = 256
+"""The store keeps a segment id in a byte."""
+
 
 class ResponseContract(BaseModel):
     """Ordered named segments; the default is the paper's."""
@@ -58,6 +61,8 @@ class ResponseContract(BaseModel):
             raise ValueError(f"segment names and tags must be unique, got names {names} and tags {tags}")
         if {PROMPT, END_OF_TURN, "tags", "all"} & set(names):
             raise ValueError(f"segment names {PROMPT!r}, {END_OF_TURN!r}, 'tags' and 'all' are reserved")
+        if len(self.segment_names) > _MOST_SEGMENT_IDS:
+            raise ValueError(f"at most {(_MOST_SEGMENT_IDS - 2) // 3} segments, got {len(self.segments)}")
         if not any(segment.key for segment in self.segments):
             raise ValueError("at least one segment must have key: true, else no token is a key token")
         if self.special_token_tags and self.container != "tags":

@@ -2,10 +2,13 @@
 
 import json
 import re
+from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, Self
 
 import jsonschema
+import referencing
+import referencing.jsonschema
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -51,6 +54,11 @@ class Check(_Part):
                 jsonschema.Draft202012Validator.check_schema(self.json_schema)
             except jsonschema.SchemaError as error:
                 raise ValueError(f"json_schema is not a JSON schema: {error.message}") from None
+            for reference in _references(self.json_schema):
+                if not _resolves(reference, self.json_schema):
+                    raise ValueError(
+                        f"json_schema: $ref {reference!r} leads nowhere; it must begin with # and stay inside"
+                    )
         return self
 
     def problem(self, text: str) -> str | None:
@@ -113,6 +121,29 @@ def _number_problem(text: str, bounds: NumberRange) -> str | None:
     if bounds.max is not None and number > Decimal(str(bounds.max)):
         return f"{text} is above {bounds.max:g}"
     return None
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Every ``$ref`` of a schema."""
+    if isinstance(schema, list):
+        for item in schema:
+            yield from _references(item)
+    elif isinstance(schema, dict):
+        for key, value in schema.items():
+            if key == "$ref" and isinstance(value, str):
+                yield value
+            yield from _references(value)
+
+
+def _resolves(reference: str, schema: dict[str, Any]) -> bool:
+    resource = referencing.jsonschema.DRAFT202012.create_resource(schema)
+    try:
+        resource_id = resource.id() or ""
+        registry: Any = referencing.Registry().with_resource(resource_id, resource)
+        registry.resolver(resource_id).lookup(reference)
+    except referencing.exceptions.Unresolvable:
+        return False
+    return True
 
 
 def _schema_problem(text: str, schema: dict[str, Any]) -> str | None:

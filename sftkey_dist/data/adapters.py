@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.data import RegexRule, SourceConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.columns import RowError, filled, find, items, optional_text, required_text, text
 from sftkey_dist.data.example import Turn
@@ -35,6 +35,7 @@ def make_adapter(source: SourceConfig, contract: ResponseContract) -> Adapt:
         ConfigError: the adapter cannot give a segment that the contract requires.
     """
     rules = resolve_rules(source.rules)
+    _check_groups(source, contract)
     if source.adapter == "records":
         return partial(records, prompt=source.prompt or "prompt", columns=_columns(source, contract), contract=contract)
     if source.adapter == "prompt_completion":
@@ -198,6 +199,15 @@ def _turn(message: Any, column: str) -> Turn:
     if role not in ("system", "user", "assistant"):
         raise RowError("unknown_role", f"field {column!r} has a message of role {role!r}; use system, user, assistant")
     return Turn(role, text(message, "content"))
+
+
+def _check_groups(source: SourceConfig, contract: ResponseContract) -> None:
+    """What a rule cuts out and the contract does not have would be lost."""
+    names = [segment.name for segment in contract.segments]
+    for rule in source.rules:
+        unknown = sorted(set(re.compile(rule.regex).groupindex) - set(names)) if isinstance(rule, RegexRule) else []
+        if unknown:
+            raise ConfigError(f"rules: the contract has no segment {unknown[0]!r}; it has {', '.join(names)}")
 
 
 def _columns(source: SourceConfig, contract: ResponseContract) -> dict[str, str]:

@@ -8,6 +8,7 @@ from sftkey_dist.contract import END_OF_TURN, PROMPT, ContractError, Form, Piece
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.tokens import decode_ids, encode_texts
+from sftkey_dist.errors import ModelError
 
 ENCODER_VERSION = 2
 """Raise it when the same input would be encoded differently: stores made before are then built anew."""
@@ -66,6 +67,10 @@ class ExampleEncoder:
         form: Form,
         max_length_tokens: int,
     ) -> None:
+        """
+        Raises:
+            ModelError: the tokenizer cannot encode a response piece by piece.
+        """
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._contract = contract
@@ -76,6 +81,7 @@ class ExampleEncoder:
             tokenizer.convert_tokens_to_ids(list(contract.special_tokens))
         )
         self._marks: dict[str, _Tokens] = {}
+        self._require_that_pieces_join()
 
     def encode(self, examples: Sequence[Example]) -> list[EncodedExample | Refusal]:
         """Encode a batch; an example that cannot be encoded exactly becomes a refusal with its reason."""
@@ -93,6 +99,21 @@ class ExampleEncoder:
             )
             for example, item in zip(examples, written, strict=True)
         ]
+
+    def _require_that_pieces_join(self) -> None:
+        """
+        Raises:
+            ModelError: tokens of two pieces decode to something else than the pieces, as where a tokenizer begins
+                every text with a space of its own (SentencePiece's Metaspace, in Llama 2 and Mistral).
+        """
+        for pair in (("a", "b"), (">", "a"), ("a", "<"), ("\n", "a"), ("1", "2")):
+            ids = encode_texts(self._tokenizer, pair, add_special_tokens=False)
+            (joined,) = decode_ids(self._tokenizer, [ids[0] + ids[1]])
+            if joined != "".join(pair):
+                raise ModelError(
+                    f"the tokenizer turns {pair[0]!r} followed by {pair[1]!r} into {joined!r}, so segments cannot be "
+                    f"encoded exactly; use a model with a byte-level tokenizer"
+                )
 
     def _write(self, example: Example) -> _Written | Refusal:
         try:

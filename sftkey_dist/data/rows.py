@@ -62,7 +62,7 @@ def find_shards(source: SourceConfig, shard_rows: int) -> list[Shard]:
     """
     left = source.limit
     shards: list[Shard] = []
-    for path in _files(source) or [""]:
+    for path in local_files(source) or [""]:
         for shard in _shards_of(source, path, shard_rows, left):
             shards.append(shard)
             left = None if left is None else left - shard.num_rows
@@ -89,7 +89,7 @@ def content_digest(source: SourceConfig) -> str:
     Raises:
         DataError: a file is missing or cannot be read.
     """
-    files = _files(source)
+    files = local_files(source)
     if files:
         return digest_json([_file_digest(path) for path in files])
     if source.adapter == "decision_memos":
@@ -97,7 +97,7 @@ def content_digest(source: SourceConfig) -> str:
     return str(_load_hub(source.path, source.subset, source.split, source.revision)._fingerprint)
 
 
-def _files(source: SourceConfig) -> list[str]:
+def local_files(source: SourceConfig) -> list[str]:
     """The local files of a source; none when it lies on the hub."""
     path = source.path or ""
     if "*" in path:
@@ -236,7 +236,11 @@ def _csv_reader(lines: Iterator[str]) -> Any:
 
 
 def _header(path: str, reader: Any) -> list[str]:
-    names = [name.encode("latin-1").decode("utf-8", "replace") for name in next(reader, [])]
+    try:
+        cells: list[str] = next(reader, [])
+    except csv.Error as error:
+        raise DataError(f"{path}:1: not a CSV header: {error}; is a quotation mark left open?") from error
+    names = [name.encode("latin-1").decode("utf-8", "replace") for name in cells]
     if not names or len(set(names)) < len(names):
         raise DataError(f"{path}:1: the first line must name each column once, found {names}")
     return names

@@ -101,7 +101,11 @@ def example_hashes(example: Example) -> tuple[int, int]:
 @lru_cache(maxsize=2)
 def cached_tokenizer(model_dir: Path, trust_remote_code: bool) -> Any:
     """Loaded once a process, however many shards it encodes."""
-    return load_tokenizer(model_dir, trust_remote_code)
+    tokenizer = load_tokenizer(model_dir, trust_remote_code)
+    # Encoding uses neither; left in, they would make the digest depend on whether something was encoded before.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
 
 
 def _encoder(encoding: Encoding) -> ExampleEncoder:

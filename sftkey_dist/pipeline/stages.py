@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import digest_json
 from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.sampler import count_steps
+from sftkey_dist.sampler import count_steps, count_trained
 from sftkey_dist.strategy import Stage, Strategy
 from sftkey_dist.training.job import StageJob
 
@@ -67,11 +68,26 @@ def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, p
     )
 
 
+def num_trained(preparation: Preparation, strategy: Strategy, stage: Stage) -> int:
+    """Examples that a stage learns from: a row without an optional key segment has nothing for a key stage.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = count_trained(preparation.stores[strategy.form].segment_counts, stage.weights)
+    if not found:
+        raise ConfigError(
+            f"strategies.{strategy.name}.{stage.name}: no training example has a token that this stage trains; see the "
+            f"contract's key segments and the stage's weights"
+        )
+    return found
+
+
 def num_steps(preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> int:
     """Optimizer steps of a stage."""
     optimization = planned.stage.optimization
     return count_steps(
-        len(preparation.stores[strategy.form]),
+        num_trained(preparation, strategy, planned.stage),
         optimization.global_batch_size,
         optimization.num_epochs,
         optimization.max_steps,
@@ -84,6 +100,7 @@ def _plan_strategy(
     planned: list[PlannedStage] = []
     model_dir, parent_digest, label = preparation.model_dir, base_digest, strategy.form.value
     for stage in strategy.stages:
+        num_trained(preparation, strategy, stage)
         inputs = _inputs(config, preparation, strategy, stage, parent_digest)
         digest = digest_json(inputs)
         label = f"{label}-{stage.name}"

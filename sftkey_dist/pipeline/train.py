@@ -15,7 +15,7 @@ from sftkey_dist.journal import read_records
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_training
-from sftkey_dist.pipeline.stages import PlannedStage, num_steps, plan_stages, stage_job
+from sftkey_dist.pipeline.stages import PlannedStage, num_steps, num_trained, plan_stages, stage_job
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker, make_tracker
 from sftkey_dist.training.launch import run_stage
@@ -90,6 +90,9 @@ def _ensure_trained(
     )
     tracker.log_params(run_id, planned.inputs)
     job = stage_job(config, preparation, strategy, planned)
+    left_out = len(preparation.stores[strategy.form]) - num_trained(preparation, strategy, planned.stage)
+    if left_out:
+        console.print(f"{title}: {left_out:,} examples have no token that it trains and are left out")
     started = time.perf_counter()
     with ending_run(tracker, run_id):
         with follow_stage(planned.directory, title, num_steps(preparation, strategy, planned), tracker, run_id):

@@ -2,7 +2,7 @@
 
 from sftkey_dist.sampler.batches import RankBatchSampler
 from sftkey_dist.sampler.cost import CostModel
-from sftkey_dist.sampler.plan import StepPlan, StepPlanner, count_steps
+from sftkey_dist.sampler.plan import StepPlan, StepPlanner, count_steps, count_trained
 from sftkey_dist.sampler.stats import BalanceStats
 
-__all__ = ["BalanceStats", "CostModel", "RankBatchSampler", "StepPlan", "StepPlanner", "count_steps"]
+__all__ = ["BalanceStats", "CostModel", "RankBatchSampler", "StepPlan", "StepPlanner", "count_steps", "count_trained"]

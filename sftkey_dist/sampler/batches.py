@@ -31,7 +31,12 @@ class RankBatchSampler:
             planner: the plan, the same on all ranks.
             rank: whose share, 0 <= rank < data_ranks.
             first_step: step to go on with; the state to resume from is this number.
+
+        Raises:
+            ValueError: there is no such rank.
         """
+        if not 0 <= rank < planner.data_ranks:
+            raise ValueError(f"rank {rank} is outside 0..{planner.data_ranks - 1}")
         self._planner = planner
         self._rank = rank
         self._first_step = first_step
@@ -39,6 +44,10 @@ class RankBatchSampler:
     def plans(self) -> Iterator[StepPlan]:
         """The steps that the batches belong to."""
         return self._planner.plans(self._first_step)
+
+    def __len__(self) -> int:
+        """Micro-batches of all steps; plans them, which takes seconds for a million examples."""
+        return sum(plan.layout.shape[1] for plan in self.plans())
 
     def __iter__(self) -> Iterator[list[int]]:
         for plan in self.plans():

@@ -13,6 +13,9 @@ _GAIN_WORTH_AN_EXCHANGE = 1e-10
 """In units of a mean bin's square; below it rounding decides."""
 _IDLE_ROUNDS_BEFORE_THE_END = 6
 _PAIRS_PER_ROUND = 256
+_MOST_ITEMS_OF_A_BIN = 24
+_MOST_EXCHANGES_PER_ROUND = 2**18
+"""Bounds of the work of a round: of bins of many items some are looked at, others in the next round."""
 
 
 class Leveller:
@@ -42,7 +45,9 @@ class Leveller:
             sizes: int [items]; with it, no exchange lifts a bin above ``capacity``.
             capacity: most size a bin may hold.
         """
-        self._slots = slots.copy()
+        self._slots = -np.sort(-slots, axis=1)  # items first, empty slots last
+        self._num_items = (self._slots != EMPTY).sum(axis=1)
+        self._num_candidates = min(slots.shape[1], _MOST_ITEMS_OF_A_BIN)
         # The last entry of each array is what index EMPTY reads: nothing.
         self._measures = [np.append(values, 0) for values in measures]
         self._fixed = fixed_loads or [np.zeros(len(slots), dtype=np.int64) for _ in measures]
@@ -82,7 +87,7 @@ class Leveller:
             measure = (number + i) % len(limits)
             full, empty = self._pairs(measure, limits[measure], number)
             if len(full):
-                return self._exchange(full, empty, limits)
+                return self._exchange(full, empty, limits, number)
         return False
 
     def _pairs(self, measure: int, limit: float, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,51 +98,70 @@ class Leveller:
         load = self._loads[measure]
         order = np.argsort(-load, kind="stable")
         half = len(order) // 2
-        full = order[: min(half, int((load > limit).sum()))]
+        most = max(1, _MOST_EXCHANGES_PER_ROUND // self._num_candidates**2)
+        full = order[: min(half, most, int((load > limit).sum()))]
         emptier = order[half:][::-1]
         if not len(full):
             return full, emptier[:0]
-        partners = min(len(emptier), max(1, _PAIRS_PER_ROUND // len(full)))
+        partners = min(len(emptier), max(1, min(_PAIRS_PER_ROUND, most) // len(full)))
         turn = np.arange(len(full) * partners) + number * len(full) * partners
         return np.repeat(full, partners), emptier[turn % len(emptier)]
 
-    def _exchange(self, full: np.ndarray, empty: np.ndarray, limits: Sequence[float]) -> bool:
+    def _exchange(self, full: np.ndarray, empty: np.ndarray, limits: Sequence[float], number: int) -> bool:
         """Make the best exchange of the pairs that have one, each bin once; says whether any had."""
-        gain, choice = self._best_exchange(full, empty, limits)
+        give, take = self._candidates(full, number, room=False), self._candidates(empty, number, room=True)
+        gain, choice = self._best_exchange(full, empty, give, take, limits)
         worth = np.flatnonzero(gain > _GAIN_WORTH_AN_EXCHANGE)
         worth = worth[np.argsort(-gain[worth], kind="stable")]
         for bins in (full, empty):
             worth = worth[np.sort(np.unique(bins[worth], return_index=True)[1])]
-        give, take = np.divmod(choice[worth], self._slots.shape[1])
-        here, there = (full[worth], give), (empty[worth], take)
-        self._slots[here], self._slots[there] = self._slots[there], self._slots[here]
+        i, j = np.divmod(choice[worth], self._num_candidates)
+        self._swap(full[worth], give[worth, i], empty[worth], take[worth, j])
         changed = np.concatenate([full[worth], empty[worth]])
-        for number, loads in enumerate(self._loads):
-            loads[changed] = self._load(number, changed)
+        for measure, loads in enumerate(self._loads):
+            loads[changed] = self._load(measure, changed)
         return len(worth) > 0
 
-    def _best_exchange(
-        self, full: np.ndarray, empty: np.ndarray, limits: Sequence[float]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What each pair gains by its best exchange, and which one it is, as i * k + j of the two bins' slots."""
+    def _swap(self, full: np.ndarray, give: np.ndarray, empty: np.ndarray, take: np.ndarray) -> None:
+        """Exchange the items of two slots; what moves to an empty slot leaves its bin without a hole."""
+        self._slots[full, give], self._slots[empty, take] = self._slots[empty, take], self._slots[full, give]
+        moved = self._slots[full, give] == EMPTY
+        self._num_items[full[moved]] -= 1
+        self._num_items[empty[moved]] += 1
+        bins, holes = full[moved], give[moved]
+        last = self._num_items[bins]
+        self._slots[bins, holes], self._slots[bins, last] = self._slots[bins, last], self._slots[bins, holes]
+
+    def _candidates(self, bins: np.ndarray, number: int, room: bool) -> np.ndarray:
+        """Slots of each bin to exchange, int [bins, c]: items, others every round, and with ``room`` a free slot."""
         width = self._slots.shape[1]
-        give, take = self._slots[full], self._slots[empty]
-        gain = np.zeros((len(full), width, width))
+        turn = np.arange(self._num_candidates) + number * self._num_candidates
+        candidates: np.ndarray = turn[None, :] % np.maximum(self._num_items[bins], 1)[:, None]
+        if room:
+            candidates[:, -1] = np.minimum(self._num_items[bins], width - 1)
+        return candidates
+
+    def _best_exchange(
+        self, full: np.ndarray, empty: np.ndarray, give: np.ndarray, take: np.ndarray, limits: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What each pair gains by its best exchange, and which one it is, as i * c + j of the two bins' candidates."""
+        given, taken = (self._slots[bins[:, None], slots] for bins, slots in ((full, give), (empty, take)))
+        gain = np.zeros((len(full), given.shape[1], taken.shape[1]))
         for values, loads, mean, limit in zip(self._measures, self._loads, self._means, limits, strict=True):
-            moved = (values[give][:, :, None] - values[take][:, None, :]) / mean
+            moved = (values[given][:, :, None] - values[taken][:, None, :]) / mean
             before, after = (loads[bins][:, None, None] / mean for bins in (full, empty))
             bound = limit / mean
             gain += _penalty(before, bound) + _penalty(after, bound)
             gain -= _penalty(before - moved, bound) + _penalty(after + moved, bound)
         if self._sizes is not None:
-            gain[~self._fits(self._sizes, full, empty)] = 0.0
+            moved = self._sizes[given][:, :, None] - self._sizes[taken][:, None, :]
+            gain[~self._fits(self._sizes, moved, full, empty)] = 0.0
         candidates = gain.reshape(len(full), -1)
         choice = candidates.argmax(axis=1)
         return candidates[np.arange(len(full)), choice], choice
 
-    def _fits(self, sizes: np.ndarray, full: np.ndarray, empty: np.ndarray) -> np.ndarray:
-        """Which exchanges keep both bins within the capacity, bool [pairs, k, k]."""
-        moved = sizes[self._slots[full]][:, :, None] - sizes[self._slots[empty]][:, None, :]
+    def _fits(self, sizes: np.ndarray, moved: np.ndarray, full: np.ndarray, empty: np.ndarray) -> np.ndarray:
+        """Which exchanges keep both bins within the capacity, bool [pairs, c, c]."""
         room_full, room_empty = (
             (self._capacity - sizes[self._slots[bins]].sum(axis=1))[:, None, None] for bins in (full, empty)
         )

@@ -1,9 +1,9 @@
 """The plan of a stage: for every optimizer step its examples, where they lie, and the loss denominator.
 
-Which examples form a step is a function of (data, seed, epoch, global batch size, look-ahead) alone; how they lie on
-ranks depends on the number of ranks and the token budget. Every rank computes the same plan, so the denominator of the
-global loss is known before the first forward pass and training on another number of ranks is the same
-mathematics. The state to resume from is the step.
+Examples without a token that the stage trains are left out. Which of the others form a step is a function of (data,
+seed, epoch, global batch size, look-ahead) alone; how they lie on ranks depends on the number of ranks and the token
+budget. Every rank computes the same plan, so the denominator of the global loss is known before the first forward pass
+and training on another number of ranks is the same mathematics. The state to resume from is the step.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from sftkey_dist.sampler.order import shuffled_indices
 from sftkey_dist.sampler.stats import BalanceStats, balance_stats
 from sftkey_dist.sampler.window import level_window
 
+_LARGEST_WEIGHT = 1_000_000
 _UNITS_PER_WEIGHT = 1000
 """Resolution in which fractional loss weights are levelled: sums of integers are the same on every machine."""
 
@@ -97,8 +98,8 @@ class StepPlanner:
             cost: compute cost of an example by its length.
 
         Raises:
-            ValueError: no examples, an example over the budget or without prompt, a weighted prompt, or an example
-                whose loss weight is zero.
+            ValueError: no examples, an example over the budget or without prompt, a weighted prompt, or no example with
+                a token of positive loss weight.
         """
         self._counts = segment_counts
         self.lengths = segment_counts.sum(axis=1).astype(np.int64)
@@ -110,9 +111,10 @@ class StepPlanner:
         self._look_ahead_steps = look_ahead_steps
         self.data_ranks = data_ranks
         self.micro_batch_tokens = micro_batch_tokens
+        self._trained = np.flatnonzero(self._loss_units)
         self._check(segment_weights)
-        self.steps_per_epoch = -(-len(self.lengths) // global_batch_size)
-        self.num_steps = count_steps(len(self.lengths), global_batch_size, num_epochs, max_steps)
+        self.steps_per_epoch = -(-len(self._trained) // global_batch_size)
+        self.num_steps = count_steps(len(self._trained), global_batch_size, num_epochs, max_steps)
 
     def plan(self, step: int) -> StepPlan:
         """The plan of a step, 0 <= step < num_steps."""
@@ -164,9 +166,13 @@ class StepPlanner:
 
     @lru_cache(maxsize=2)  # noqa: B019
     def _order(self, epoch: int) -> np.ndarray:
-        return shuffled_indices(len(self.lengths), self._seed, epoch)
+        order: np.ndarray = self._trained[shuffled_indices(len(self._trained), self._seed, epoch)]
+        return order
 
     def _check(self, segment_weights: tuple[float, ...]) -> None:
+        for name in ("_global_batch_size", "_look_ahead_steps", "data_ranks", "micro_batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name.strip('_')} must be at least 1, got {getattr(self, name)}")
         if not len(self.lengths):
             raise ValueError("there are no examples to plan")
         if segment_weights[0] != 0:
@@ -179,9 +185,10 @@ class StepPlanner:
                 f"example {over[0]} has {self.lengths[over[0]]} tokens, over the budget of "
                 f"{self.micro_batch_tokens} a micro-batch"
             )
-        empty = np.flatnonzero(self._loss_units <= 0)
-        if len(empty):
-            raise ValueError(f"example {empty[0]} has no token with a positive loss weight in this stage")
+        if not all(0 <= weight <= _LARGEST_WEIGHT for weight in segment_weights):
+            raise ValueError(f"loss weights must be from 0 to {_LARGEST_WEIGHT:,}, got {segment_weights}")
+        if not len(self._trained):
+            raise ValueError("no example has a token with a positive loss weight in this stage")
 
 
 def _digest(*parts: object) -> int:
@@ -192,6 +199,11 @@ def count_steps(num_examples: int, global_batch_size: int, num_epochs: int, max_
     """Optimizer steps of a stage."""
     steps = num_epochs * -(-num_examples // global_batch_size)
     return steps if max_steps is None else min(steps, max_steps)
+
+
+def count_trained(segment_counts: np.ndarray, segment_weights: tuple[float, ...]) -> int:
+    """Examples with a token of positive loss weight; a stage learns nothing from the others and leaves them out."""
+    return int(np.count_nonzero(_loss_units(np.asarray(segment_counts), segment_weights)))
 
 
 def _loss_units(segment_counts: np.ndarray, segment_weights: tuple[float, ...]) -> np.ndarray:

@@ -280,3 +280,16 @@ def test_linear_in_hostile_text():
     text = "<Answer>" * 20_000 + "</Thinking>" * 20_000
     assert CONTRACT.parse(text, Form.TAGGED).violation is Violation.MISSING
     assert not CONTRACT.parse("\n#### " * 50_000, Form.UNTAGGED).keeps_contract
+
+
+def test_a_schema_that_refers_to_nothing_is_refused_when_the_contract_is_read():
+    Check(json_schema={"$ref": "#/$defs/a", "$defs": {"a": {"type": "string"}}})
+    for reference in ("#/nope", "https://example.org/schema"):
+        with pytest.raises(ValueError, match="leads nowhere"):
+            Check(json_schema={"properties": {"a": {"$ref": reference}}})
+
+
+def test_more_segments_than_a_byte_can_number_are_refused():
+    names = [f"s{i}" for i in range(85)]
+    with pytest.raises(ValueError, match="at most 84 segments"):
+        ResponseContract(segments=tuple(Segment(name=name, key=True) for name in names))

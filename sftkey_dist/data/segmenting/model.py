@@ -13,7 +13,7 @@ from sftkey_dist.data.segmenting.rules import Cut, NotCut
 from sftkey_dist.data.segmenting.verify import why_refused
 from sftkey_dist.endpoint import Chat, Endpoint
 from sftkey_dist.files import digest_json
-from sftkey_dist.journal import append_records, read_records
+from sftkey_dist.journal import append_records, keep_records, read_records
 
 MODEL = "model"
 
@@ -39,6 +39,8 @@ class ModelCutter:
         self._endpoint = endpoint
         self._contract = contract
         self._replies = replies
+        if replies.is_file():
+            keep_records(replies, lambda record: True)  # cuts off what a killed run did not finish writing
         self._known = {record["key"]: record["reply"] for record in read_records(replies)}
 
     def __call__(self, responses: Sequence[str]) -> list[Cut | NotCut]:

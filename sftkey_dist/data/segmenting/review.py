@@ -35,12 +35,12 @@ class Review:
     segments: Mapping[str, str]
     outside: tuple[str, ...] = ()
 
-    def cut(self, response: str, contract: ResponseContract) -> Cut | NotCut | None:
-        """What the person decided about the row, verified; None where they have not, or it has changed since."""
-        if not self.accept or response != self.response:
+    def cut(self, contract: ResponseContract) -> Cut | NotCut | None:
+        """What the person decided, verified; None where they have not."""
+        if not self.accept:
             return None
         values = {name: text for name, text in self.segments.items() if text}
-        problem = why_refused(values, response, contract, self.outside)
+        problem = why_refused(values, self.response, contract, self.outside)
         return NotCut("review_not_verified", problem) if problem else Cut(values, REVIEW)
 
     def to_json(self) -> dict[str, Any]:
@@ -49,14 +49,14 @@ class Review:
 
 
 def read_reviews(path: Path) -> dict[str, Review]:
-    """The lines of a review file by place; none where there is no file.
+    """The lines of a review file by the response they are about; none where there is no file.
 
     Raises:
         DataError: a line is not what a review must be.
     """
     if not path.is_file():
         return {}
-    return {review.place: review for review in _reviews(path)}
+    return {review.response: review for review in _reviews(path)}
 
 
 def _reviews(path: Path) -> Iterator[Review]:

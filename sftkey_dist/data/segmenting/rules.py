@@ -166,9 +166,10 @@ def _boxed(response: str) -> Spans | None:
 
 
 _ANSWER_IS = re.compile(
-    r"(?:the\s+|my\s+)?(?:final\s+|correct\s+)?answer\s*(?:is|:|=)\s*:?\s*(?P<answer>[^\n]{1,200}?)\s*\.?\s*\Z",
+    r"(?:the\s+|my\s+)?(?:final\s+|correct\s+)?answer\s*(?:is|:|=)\s*(?::\s*)?",
     re.IGNORECASE,
 )
+_MOST_CHARACTERS_OF_AN_ANSWER = 200
 
 
 def _answer_is(response: str) -> Spans | None:
@@ -177,10 +178,15 @@ def _answer_is(response: str) -> Spans | None:
     starts = list(re.finditer(r"(?:(?:the|my)\s+)?(?:(?:final|correct)\s+)?\banswer\b", response[tail:], re.IGNORECASE))
     if not starts:
         return None
-    match = _ANSWER_IS.fullmatch(response, tail + starts[-1].start())
+    match = _ANSWER_IS.match(response, tail + starts[-1].start())
     if match is None:
         return None
-    return {REASONING: (0, match.start()), ANSWER: match.span(ANSWER)}
+    body = response.rstrip()
+    end = len(body.removesuffix(".").rstrip())
+    answer = response[match.end() : end]
+    if not answer or len(answer) > _MOST_CHARACTERS_OF_AN_ANSWER or "\n" in answer:
+        return None
+    return {REASONING: (0, match.start()), ANSWER: (match.end(), end)}
 
 
 _OPTION = re.compile(

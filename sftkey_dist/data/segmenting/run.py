@@ -9,7 +9,7 @@ the rows that are unsure, for a person.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +19,7 @@ from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.columns import RowError, text
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.rows import Row, find_shards, read_shard
+from sftkey_dist.data.rows import Row, find_shards, local_files, read_shard
 from sftkey_dist.data.segmenting.model import Cutter, ModelCutter
 from sftkey_dist.data.segmenting.review import Review, read_reviews
 from sftkey_dist.data.segmenting.rules import Cut, NotCut, Rule, cut_response, resolve_rules
@@ -28,7 +28,9 @@ from sftkey_dist.endpoint import Endpoint
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.files import text_written_whole, write_json_atomically
 
-_ROWS_AT_A_TIME = 512
+_ROWS_AT_A_TIME = 16_384
+_ROWS_AT_A_TIME_WITH_A_MODEL = 512
+"""A model takes its time: progress is shown, and replies are kept, more often."""
 _SAMPLES_PER_RULE = 3
 _EXAMPLES_PER_REASON = 5
 _OWN_FIELDS = ("segments", "segmented_by")
@@ -122,15 +124,15 @@ def segment_file(
         ConfigError: ``out`` is the source, or no model answers at the endpoint.
     """
     files = SegmentFiles(out)
-    if source.path and Path(source.path).resolve() == out.resolve():
-        raise ConfigError(f"{out}: OUT is IN; segmented rows need a file of their own")
-    shards = find_shards(source, _ROWS_AT_A_TIME)
+    _refuse_own_output(source, files)
+    shards = find_shards(source, _ROWS_AT_A_TIME_WITH_A_MODEL if config.endpoint else _ROWS_AT_A_TIME)
     if not shards:
         raise DataError(f"{source.place}: no row to segment")
     ask = ModelCutter(Endpoint(config.endpoint), config.contract, files.replies) if config.endpoint else None
     work = _Segmenting(response_column, config.contract, resolve_rules(config.rules), ask, read_reviews(files.review))
     told = progress(sum(shard.num_rows for shard in shards))
     with ExitStack() as stack:
+        stack.enter_context(_unwritable_is_named(out))
         rows_file, review_file = (stack.enter_context(text_written_whole(path)) for path in (files.out, files.review))
         for shard in shards:
             work.segment(list(read_shard(source, shard)), rows_file, review_file)
@@ -138,6 +140,25 @@ def segment_file(
         work.keep_other_reviews(review_file)
     write_json_atomically(files.report, work.report.to_json())
     return work.report, files
+
+
+def _refuse_own_output(source: SourceConfig, files: SegmentFiles) -> None:
+    """Rows must not come from a file that is about to be replaced."""
+    written = {path.resolve() for path in (files.out, files.report, files.review, files.replies)}
+    for path in local_files(source):
+        if Path(path).resolve() in written:
+            raise ConfigError(
+                f"{path}: is IN, and is written by this command; give OUT another name (a review file is read by "
+                f"itself when the same command runs again)"
+            )
+
+
+@contextmanager
+def _unwritable_is_named(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error.strerror or error}; give OUT another place") from error
 
 
 class _Segmenting:
@@ -156,29 +177,33 @@ class _Segmenting:
         self._contract = contract
         self._rules = rules
         self._ask = ask
-        self._reviews = dict(reviews)
+        self._reviews = reviews
+        self._met: set[str] = set()
+        self._written: set[str] = set()
 
     def segment(self, batch: Sequence[tuple[str, Row | Refusal]], rows_file: IO[str], review_file: IO[str]) -> None:
         """Cut a batch and write where each row belongs."""
         rows = list(self._readable(batch))
-        reviews = [self._reviews.pop(place, None) for place, _, _ in rows]
+        reviews = [self._reviews.get(response) for _, _, response in rows]
+        self._met.update(response for _, _, response in rows)
         cuts = [self._cut(response, review) for (_, _, response), review in zip(rows, reviews, strict=True)]
         cuts = self._asked([response for _, _, response in rows], cuts)
         for (place, row, response), review, cut in zip(rows, reviews, cuts, strict=True):
             if isinstance(cut, Cut) and not cut.doubt:
                 self.report.accept(place, cut)
                 _write(rows_file, {**row, "segments": dict(cut.values), "segmented_by": cut.rule})
-                if review is not None and review.accept:
-                    _write(review_file, review.to_json())
             else:
                 problem = NotCut("rules_disagree", cut.doubt) if isinstance(cut, Cut) else cut
                 self.report.refuse(place, problem, self.report.unsure)
-                _write(review_file, self._for_review(place, response, cut, problem, review).to_json())
+                if response not in self._written:
+                    _write(review_file, self._for_review(place, response, cut, problem, review).to_json())
+                    self._written.add(response)
 
     def keep_other_reviews(self, review_file: IO[str]) -> None:
-        """What a person accepted about rows that are not here now stays in the file."""
-        for review in self._reviews.values():
-            if review.accept:
+        """What a person has written stays in the file: what was taken, and what is about rows that are not here now."""
+        for response, review in self._reviews.items():
+            is_of_use = review.accept or (response not in self._met and any(review.segments.values()))
+            if is_of_use and response not in self._written:
                 _write(review_file, review.to_json())
 
     def _readable(self, batch: Sequence[tuple[str, Row | Refusal]]) -> Iterator[tuple[str, Row, str]]:
@@ -196,7 +221,7 @@ class _Segmenting:
                 self.report.refuse(place, NotCut(error.reason, str(error)), self.report.failed)
 
     def _cut(self, response: str, review: Review | None) -> Cut | NotCut:
-        reviewed = review.cut(response, self._contract) if review else None
+        reviewed = review.cut(self._contract) if review else None
         if reviewed is not None:
             return reviewed
         cut = cut_response(response, self._rules)
@@ -218,7 +243,7 @@ class _Segmenting:
     ) -> Review:
         """A line for a person, with what they had written already, or else with what a rule proposes."""
         why = f"{problem.reason}: {problem.detail}"
-        if review is not None and review.response == response:
+        if review is not None:
             return Review(place, why, response, False, review.segments, review.outside)
         found = cut.values if isinstance(cut, Cut) else {}
         names = [segment.name for segment in self._contract.segments]
@@ -231,4 +256,7 @@ def _is_open(cut: Cut | NotCut) -> bool:
 
 
 def _write(file: IO[str], content: Mapping[str, Any]) -> None:
-    file.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+    line = json.dumps(content, ensure_ascii=False, default=str)
+    if any("\ud800" <= character <= "\udfff" for character in line):
+        line = json.dumps(content, default=str)  # half a surrogate pair in another column can only be escaped
+    file.write(line + "\n")

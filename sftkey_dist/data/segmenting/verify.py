@@ -1,13 +1,17 @@
 """What a person's or a model's cut must fulfil, for they name texts where a rule points at them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sftkey_dist.contract import ContractError, Form, ResponseContract
-from sftkey_dist.data.segmenting.rules import uncovered
+from sftkey_dist.data.segmenting.rules import Span, uncovered
 
 _CONNECTING_WORDS = r"(?:the|my|final|correct|answer|option|choice|is|so|therefore|thus|hence)"
-_SEPARATORS = re.compile(rf"[\W_]*(?:{_CONNECTING_WORDS}[\W_]+)*", re.IGNORECASE)
+_PUNCTUATION = r"""[\s.,:;!?"'`*_()\[\]{}$#|]"""
+_SEPARATORS = re.compile(rf"{_PUNCTUATION}*(?:{_CONNECTING_WORDS}{_PUNCTUATION}+)*", re.IGNORECASE)
+# Signs and letters that a quotation must not leave behind: 5 out of -5, √5 or 15. Scripts without spaces may be cut.
+_GOES_ON_BEFORE = re.compile(r"(?a:\w)|[+\-\u2212\u00b1\u221a/^.,%]")
+_GOES_ON_AFTER = re.compile(r"(?a:\w)|[/^%]|[.,]\d")
 
 
 def why_refused(
@@ -21,12 +25,14 @@ def why_refused(
         contract: must be able to write them.
         outside: texts that may lie outside the segments, beside punctuation and words like "the answer is".
     """
-    spans = {}
-    for name, value in values.items():
-        start = response.rfind(value)
-        if not value.strip() or start < 0:
+    spans: dict[str, Span] = {}
+    for name, value in sorted(values.items(), key=lambda item: -len(item[1])):
+        if not value.strip() or value not in response:
             return f"{name} {value[:40]!r} is not in the response"
-        spans[name] = (start, start + len(value))
+        span = _place(value, response, list(spans.values()))
+        if span is None:
+            return f"{name} {value[:40]!r} is in the response only as a part of something else"
+        spans[name] = span
 
     def is_separator(text: str) -> bool:
         for allowed in outside:
@@ -34,6 +40,27 @@ def why_refused(
         return _SEPARATORS.fullmatch(text) is not None
 
     return uncovered(response, spans, is_separator) or why_not_writable(values, contract)
+
+
+def _place(value: str, response: str, taken: Sequence[Span]) -> Span | None:
+    """Where a value stands: the last place beside all others, or else the last whole word quoted out of one."""
+    quoted = None
+    for start in _places(value, response):
+        end = start + len(value)
+        if all(end <= first or last <= start for first, last in taken):
+            return start, end
+        if quoted is None and any(first <= start and end <= last for first, last in taken):
+            goes_on = _GOES_ON_BEFORE.match(response, start - 1) if start else None
+            quoted = None if goes_on or _GOES_ON_AFTER.match(response, end) else (start, end)
+    return quoted
+
+
+def _places(value: str, response: str) -> Iterator[int]:
+    """Where a value begins, last place first."""
+    start = response.rfind(value)
+    while start >= 0:
+        yield start
+        start = response.rfind(value, 0, start + len(value) - 1)
 
 
 def why_not_writable(values: Mapping[str, str], contract: ResponseContract) -> str:

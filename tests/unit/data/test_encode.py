@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import normalizers
+from tokenizers import decoders, normalizers, pre_tokenizers
 
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Check, ContractError, Form, NumberRange, ResponseContract, Segment
@@ -240,6 +240,17 @@ def test_a_tokenizer_that_changes_text_refuses_it(tokenizer):
     bad, good = encoder(changed, contract, Form.TAGGED).encode([upper, lower])
     assert (bad.reason, "'ABC' into 'abc'" in bad.detail) == ("not_reproduced", True)
     assert isinstance(good, EncodedExample)
+
+
+@pytest.mark.parametrize("scheme", ["always", "first"])
+def test_a_tokenizer_whose_pieces_do_not_join_is_refused(tokenizer, contract, scheme):
+    """Control: SentencePiece's Metaspace begins every piece with a space that decoding it alone hides."""
+    changed = copy.deepcopy(tokenizer)
+    changed.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    changed.backend_tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    changed.add_tokens(["\u2581a", "\u2581b", "a", "b"])
+    with pytest.raises(ModelError, match="segments cannot be encoded exactly"):
+        encoder(changed, contract, Form.TAGGED)
 
 
 def test_ids_do_not_depend_on_which_segments_are_key(tokenizer, contract, memos):

@@ -8,6 +8,7 @@ import pytest
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import ResponseContract, Segment
+from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.example import Example, Refusal, Turn
 from sftkey_dist.data.memos import decide, generate_memos
 from sftkey_dist.data.prepare import read_all
@@ -176,6 +177,13 @@ def test_a_contract_that_an_adapter_cannot_fill_is_a_configuration_error(tmp_pat
         read(write_rows(tmp_path / "rows.jsonl", [GSM8K_ROW]), contract)
     with pytest.raises(ConfigError, match="no segment 'verdict'; it has decision"):
         read(write_rows(tmp_path / "r.jsonl", [{}], "records", columns={"verdict": "x"}), contract)
+
+
+def test_a_rule_that_names_a_segment_the_contract_lacks_is_a_configuration_error():
+    rule = {"regex": r"(?P<reasoning>.+) (?P<note>.+) (?P<answer>.+)"}
+    source = SourceConfig.model_validate({"adapter": "prompt_completion", "path": "x.jsonl", "rules": [rule]})
+    with pytest.raises(ConfigError, match="no segment 'note'"):
+        make_adapter(source, ResponseContract())
 
 
 def test_malformed_rows_stop_above_the_allowed_share(tmp_path):

@@ -80,3 +80,11 @@ def test_the_loader_may_read_ahead_in_other_processes(planner, counts):
     plain = DataLoader(Rows(counts), batch_sampler=RankBatchSampler(planner, 1), collate_fn=collate)
     ahead = DataLoader(Rows(counts), batch_sampler=RankBatchSampler(planner, 1), collate_fn=collate, num_workers=2)
     assert all(torch.equal(a, b) for a, b in zip(plain, ahead, strict=True))
+
+
+def test_a_rank_that_is_not_there_is_refused_and_the_number_of_batches_is_known(planner):
+    for rank in (-1, RANKS):
+        with pytest.raises(ValueError, match="is outside 0"):
+            RankBatchSampler(planner, rank)
+    sampler = RankBatchSampler(planner, 0)
+    assert len(sampler) == len(list(sampler))

@@ -1,5 +1,7 @@
 """Levelling near what any assignment could reach, on draws that are hard for it."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -101,3 +103,12 @@ def test_alternatives_deal_every_example_once_in_rows_within_the_budget(deal):
     laid = rows_in_order(deal(lengths, 4), lengths, 120)
     assert sorted(laid[laid >= 0].tolist()) == list(range(50))
     assert loads(laid, lengths).max() <= 120
+
+
+@pytest.mark.parametrize(("giants", "tiny", "ranks"), [(14, 1010, 16), (60, 4036, 64), (3, 4093, 8)])
+def test_bins_of_many_examples_are_laid_in_little_time(giants, tiny, ranks):
+    lengths = np.concatenate([np.full(giants, 4000), np.random.default_rng(0).integers(4, 12, tiny)])
+    started = time.perf_counter()
+    laid = balance_step(lengths, COST(lengths), np.full(len(lengths), 2), ranks, 8192)
+    assert time.perf_counter() - started < 5
+    assert sorted(laid[laid >= 0].tolist()) == list(range(len(lengths)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkey_dist.sampler import CostModel, StepPlanner
+from sftkey_dist.sampler import CostModel, StepPlanner, count_trained
 from sftkey_dist.sampler.balance import balance_step
 from sftkey_dist.sampler.order import shuffled_indices
 from sftkey_dist.sampler.preview import preview
@@ -250,6 +250,21 @@ def test_a_preview_sets_the_plan_beside_plain_ways_on_the_same_steps():
     assert ours.balance.tokens < drawn.balance.tokens
 
 
+def test_examples_without_a_token_that_is_trained_are_left_out():
+    counts = random_counts(50)
+    counts[::5, 1:] = 0
+    plan = planner(counts, num_epochs=1)
+    planned = sorted(chain.from_iterable(step.example_indices for step in plan.plans()))
+    assert planned == [index for index in range(50) if index % 5]
+    assert count_trained(counts, WEIGHTS) == len(planned)
+
+
+@pytest.mark.parametrize("name", ["global_batch_size", "look_ahead_steps", "data_ranks", "micro_batch_tokens"])
+def test_settings_below_one_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        planner(random_counts(10), **{name: 0})
+
+
 def test_max_steps_cuts_the_stage():
     assert planner(random_counts(100), max_steps=5).num_steps == 5
 
@@ -260,7 +275,7 @@ def test_max_steps_cuts_the_stage():
         (lambda c: c[:0], "no examples"),
         (lambda c: np.where(np.arange(3) == 0, 0, c), "prompt token"),
         (lambda c: c * 100, "over the budget"),
-        (lambda c: np.where(np.arange(3) == 0, c, 0), "no token with a positive loss weight"),
+        (lambda c: np.where(np.arange(3) == 0, c, 0), "no example has a token with a positive loss weight"),
     ],
 )
 def test_hostile_inputs_are_refused(change, message):

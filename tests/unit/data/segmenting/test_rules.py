@@ -1,6 +1,7 @@
 """Rules: what they cut on real responses, and that no character is ever lost or made up."""
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -120,6 +121,12 @@ def test_segments_are_parts_of_the_response_and_nothing_but_separators_is_lost(r
 def test_hostile_length_is_no_problem(piece):
     cut_response(piece * 30_000, DEFAULT)
     cut_response("x" * 100_000, DEFAULT)
+
+
+def test_white_space_after_the_last_sentence_takes_no_time():
+    started = time.perf_counter()
+    cut_response("foo\nanswer is" + " " * 190 + "\n" * 190 + "x\ny", DEFAULT)
+    assert time.perf_counter() - started < 1
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the data sets are not beside the project")
