@@ -31,7 +31,7 @@ class EndpointConfig(Section):
         """The configuration is written to files."""
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ValueError(f"url must begin with http:// or https://, got {self.url!r}")
+            raise ValueError("url must begin with http:// or https://")  # not repeated: it may hold a key
         if "@" in parts.netloc or parts.query:
             raise ValueError("url must not contain credentials; put the key into the variable that api_key_env names")
         return self

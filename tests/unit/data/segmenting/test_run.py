@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sftkey_dist.config import load_section
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.contract import ResponseContract
@@ -341,10 +342,11 @@ def test_wrong_settings_of_an_endpoint_stop_at_once_and_write_nothing(segment, f
     assert [path.name for path in files.out.parent.iterdir()] == ["in.jsonl"]
 
 
-@pytest.mark.parametrize("url", ["http://me:hunter2@host/v1", "https://host/v1?key=hunter2", "host:8000"])
+@pytest.mark.parametrize("url", ["http://me:hunter2@host/v1", "https://host/v1?key=hunter2", "hunter2@host:8000"])
 def test_an_endpoints_url_is_one_and_holds_no_secret(url):
-    with pytest.raises(ValueError, match="url must"):
-        SegmentConfig.model_validate({"endpoint": {"url": url, "model": "m"}})
+    with pytest.raises(ConfigError, match="endpoint: url must") as error:
+        load_section(SegmentConfig, [], [f"endpoint.url={url}", "endpoint.model=m"])
+    assert "hunter2" not in str(error.value)
 
 
 def test_a_missing_review_file_is_none(tmp_path):
