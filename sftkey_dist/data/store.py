@@ -203,21 +203,52 @@ class Part:
         with np.load(self._arrays) as arrays:
             return dict(arrays)
 
-    def write(
-        self, summary: PartSummary, examples: Sequence[EncodedExample], hashes: Sequence[tuple[int, int]]
-    ) -> PartSummary:
-        """Write the part; ``hashes`` are those of the examples."""
+    @contextmanager
+    def writing(self) -> Iterator["PartWriter"]:
+        """Yield what takes the examples, batch by batch; `finish` makes the part count."""
         for folder in (self.arrow.parent, self._summary.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        _write_arrow(self.arrow, examples)
+        with self.arrow.open("wb") as file:
+            with pyarrow.ipc.new_stream(file, _SCHEMA) as stream:
+                yield PartWriter(stream, self._num_segments)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, writer: "PartWriter", summary: PartSummary) -> PartSummary:
+        """Write what was counted, and the summary last."""
         with self._arrays.open("wb") as file:
-            np.savez(
-                file,
-                segment_counts=count_segments(examples, self._num_segments),
-                hashes=np.array(hashes, dtype=np.uint64).reshape(-1, 2),
-            )
+            np.savez(file, segment_counts=writer.segment_counts(), hashes=writer.hashes())
         write_json_atomically(self._summary, asdict(summary))
         return summary
+
+
+class PartWriter:
+    """Writes batches of examples to an Arrow stream; keeps counts and hashes, 40 bytes an example, no tokens."""
+
+    def __init__(self, stream: Any, num_segments: int) -> None:
+        self._stream = stream
+        self._num_segments = num_segments
+        self._counts = [np.zeros((0, num_segments), dtype=np.int32)]
+        self._hashes: list[tuple[int, int]] = []
+
+    @property
+    def num_examples(self) -> int:
+        """Examples written so far."""
+        return len(self._hashes)
+
+    def add(self, examples: Sequence[EncodedExample], hashes: Sequence[tuple[int, int]]) -> None:
+        """Write a batch; ``hashes`` are those of the examples."""
+        self._stream.write_table(_table(examples))
+        self._counts.append(count_segments(examples, self._num_segments))
+        self._hashes += hashes
+
+    def segment_counts(self) -> np.ndarray:
+        """See `Part.arrays`."""
+        return np.concatenate(self._counts)
+
+    def hashes(self) -> np.ndarray:
+        """See `Part.arrays`."""
+        return np.array(self._hashes, dtype=np.uint64).reshape(-1, 2)
 
 
 def refusal_rows(refusals: Sequence[Refusal]) -> tuple[dict[str, Any], ...]:
@@ -234,7 +265,7 @@ def count_segments(examples: Sequence[EncodedExample], num_segments: int) -> np.
     return counts
 
 
-def _write_arrow(path: Path, examples: Sequence[EncodedExample]) -> None:
+def _table(examples: Sequence[EncodedExample]) -> pyarrow.Table:
     """Lists are laid out as one array of tokens and one of offsets: no Python object a token beside the ids."""
     lengths = [len(example.input_ids) for example in examples]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
@@ -247,11 +278,7 @@ def _write_arrow(path: Path, examples: Sequence[EncodedExample]) -> None:
         pyarrow.ListArray.from_arrays(offsets, input_ids),
         pyarrow.ListArray.from_arrays(offsets, segment_ids),
     ]
-    with path.open("wb") as file:
-        with pyarrow.ipc.new_stream(file, _SCHEMA) as writer:
-            writer.write_table(pyarrow.Table.from_arrays(columns, schema=_SCHEMA))
-        file.flush()
-        os.fsync(file.fileno())
+    return pyarrow.Table.from_arrays(columns, schema=_SCHEMA)
 
 
 def _by_source(places: Sequence[str], summaries: Sequence[PartSummary]) -> list[dict[str, Any]]:
