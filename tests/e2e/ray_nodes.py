@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on loopback, with ports and folders of its own, ended process by process."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -11,6 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from tests.e2e.conftest import environment
 
 _START = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block"]
@@ -19,7 +22,16 @@ _QUIET = ["--disable-usage-stats", "--object-store-memory", str(128 * 1024 * 102
 
 @contextmanager
 def ray_cluster(num_nodes: int) -> Iterator[str]:
-    """The address of a cluster with one CPU a node, while the block lasts."""
+    """The address of a cluster with one CPU a node, while the block lasts; whoever has the environment may enter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        with _nodes(num_nodes) as address:
+            yield address
+
+
+@contextmanager
+def _nodes(num_nodes: int) -> Iterator[str]:
     head, *agents = _free_ports(1 + 4 * num_nodes)
     address = f"127.0.0.1:{head}"
     folder = tempfile.mkdtemp(prefix="ray-")  # paths of sockets must be short
