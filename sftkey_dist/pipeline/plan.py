@@ -12,6 +12,7 @@ from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.stages import PlannedStage, num_steps, plan_stages
 from sftkey_dist.report.plots import plot_balance
+from sftkey_dist.sampler import CostModel
 from sftkey_dist.sampler.preview import BalancePreview, preview
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.training.planner import stage_planner
@@ -52,18 +53,20 @@ def plan(
     """
     if not data_ranks or min(data_ranks) < 1:
         raise ConfigError(f"ranks must be numbers from 1 up, got {list(data_ranks)}")
+    plans = plan_stages(config, preparation)
     stages = [
         (strategy, planned)
         for strategy in preparation.strategies
-        for planned in plan_stages(config, preparation)[strategy.name]
+        for planned in plans[strategy.name]
         if planned.shared_with is None
     ]
+    cost = decoder_cost(read_shape(preparation.model_dir, config.model.trust_remote_code))
     told, done = progress(len(stages) * len(data_ranks)), 0
     previews = []
     for strategy, planned in stages:
         rows: list[BalancePreview] = []
         for ranks in data_ranks:
-            rows += _preview(config, preparation, strategy, planned, ranks, most_steps)
+            rows += _preview(config, preparation, strategy, planned, ranks, cost, most_steps)
             done += 1
             told(done)
         name = f"{strategy.name} {planned.stage.name}"
@@ -77,6 +80,7 @@ def _preview(
     strategy: Strategy,
     planned: PlannedStage,
     data_ranks: int,
+    cost: CostModel,
     most_steps: int,
 ) -> list[BalancePreview]:
     planner = stage_planner(
@@ -86,7 +90,7 @@ def _preview(
         seed=config.seed,
         micro_batch_tokens=config.training.micro_batch_tokens,
         data_ranks=data_ranks,
-        cost=decoder_cost(read_shape(preparation.model_dir, config.model.trust_remote_code)),
+        cost=cost,
     )
     return preview(planner, most_steps)
 

@@ -171,18 +171,7 @@ def measure(
     batch = ranks * per_rank
     draw = np.random.default_rng(1).integers(0, len(counts), batch * steps)
     drawn = counts[draw]
-    planner = StepPlanner(
-        drawn,
-        WEIGHTS,
-        seed=0,
-        global_batch_size=batch,
-        num_epochs=1,
-        max_steps=None,
-        look_ahead_steps=4,
-        data_ranks=ranks,
-        micro_batch_tokens=budget,
-        cost=cost,
-    )
+    planner = planner_of(drawn, ranks, per_rank, budget, cost)
     measured = Measured(cost)
     for plan in planner.plans():
         members = np.array(plan.example_indices)
@@ -195,6 +184,22 @@ def measure(
                 measured.add(name, rows_in_order(deal(lengths, ranks), lengths, budget), lengths, answers)
         measured.add("BatchRebalanceSampler", batch_rebalance(lengths, ranks, plan.layout.shape[1]), lengths, answers)
     return measured
+
+
+def planner_of(counts: np.ndarray, ranks: int, per_rank: int, budget: int, cost: CostModel) -> StepPlanner:
+    """The plan of one epoch."""
+    return StepPlanner(
+        counts,
+        WEIGHTS,
+        seed=0,
+        global_batch_size=ranks * per_rank,
+        num_epochs=1,
+        max_steps=None,
+        look_ahead_steps=4,
+        data_ranks=ranks,
+        micro_batch_tokens=budget,
+        cost=cost,
+    )
 
 
 def _positions(layout: Layout, members: np.ndarray) -> Layout:
@@ -258,18 +263,7 @@ def plan_here(num_examples: int, ranks: int, per_rank: int, budget: int) -> None
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     counts = heavy_tailed_counts(num_examples, 4096).astype(np.int32)
     start = time.perf_counter()
-    planner = StepPlanner(
-        counts,
-        WEIGHTS,
-        seed=0,
-        global_batch_size=ranks * per_rank,
-        num_epochs=1,
-        max_steps=None,
-        look_ahead_steps=4,
-        data_ranks=ranks,
-        micro_batch_tokens=budget,
-        cost=COST,
-    )
+    planner = planner_of(counts, ranks, per_rank, budget, COST)
     for _ in planner.plans():
         pass
     seconds = time.perf_counter() - start

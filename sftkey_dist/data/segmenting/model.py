@@ -48,8 +48,9 @@ class ModelCutter:
         Raises:
             ConfigError: no server answers, or it refuses the key or the model.
         """
-        questions = {self._key(chat): chat for chat in map(self._question, responses)}
-        unasked = {key: chat for key, chat in questions.items() if key not in self._known}
+        chats = [self._question(response) for response in responses]
+        keys = [self._key(chat) for chat in chats]
+        unasked = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in self._known}
         failures = {}
         replies = self._endpoint.ask_all(list(unasked.values()))
         for key, reply in zip(unasked, replies, strict=True):
@@ -62,7 +63,7 @@ class ModelCutter:
             NotCut("model_failed", f"{failures[key]} after the last attempt; run again to ask again")
             if key in failures
             else self._read(self._known[key], response)
-            for response, key in ((response, self._key(self._question(response))) for response in responses)
+            for response, key in zip(responses, keys, strict=True)
         ]
 
     def _question(self, response: str) -> Chat:

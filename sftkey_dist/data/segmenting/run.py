@@ -257,6 +257,8 @@ def _is_open(cut: Cut | NotCut) -> bool:
 
 def _write(file: IO[str], content: Mapping[str, Any]) -> None:
     line = json.dumps(content, ensure_ascii=False, default=str)
-    if any("\ud800" <= character <= "\udfff" for character in line):
+    try:
+        line.encode()
+    except UnicodeEncodeError:
         line = json.dumps(content, default=str)  # half a surrogate pair in another column can only be escaped
     file.write(line + "\n")
