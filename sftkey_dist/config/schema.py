@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from sftkey_dist.config.data import DataConfig
 from sftkey_dist.config.section import Section
+from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.contract import Form, ResponseContract
 
 PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
@@ -168,26 +169,6 @@ class KeyStageConfig(Section):
     """Also the end-of-turn token."""
     optimization: OptimizationOverrides = OptimizationOverrides()
     """What a key stage that continues from an earlier stage does differently from `optimization`."""
-
-
-class TrainingConfig(Section):
-    """How stages run, beside their optimisation."""
-
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute precision; `auto` is bfloat16 on accelerators and float32 on CPU. Master weights, gradient
-    accumulation and reduction are float32 always."""
-    micro_batch_tokens: int = Field(4096, ge=8)
-    """Most tokens in one packed row, the micro-batch of a rank."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    checkpoint_every_steps: int = Field(50, ge=1)
-    """Steps between checkpoints from which an interrupted stage resumes."""
-    segment_metrics_every_steps: int = Field(10, ge=1)
-    """In a key stage, steps between measurements of the segments it does not train."""
-    max_failures: int = Field(0, ge=0)
-    """Times a stage is restarted from its last checkpoint after losing a worker."""
-    collective_timeout_seconds: int = Field(600, ge=5)
-    """Longest wait for another rank before the stage fails instead of hanging."""
 
 
 class ClusterConfig(Section):

@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
 
 from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.training import ZeroConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.shape import decoder_cost
 from sftkey_dist.sampler import CostModel
@@ -52,6 +53,7 @@ class EngineSettings:
     attention: Literal["packed_sdpa", "sdpa", "flash_attention_2"]
     gradient_checkpointing: bool
     trust_remote_code: bool
+    zero: ZeroConfig
 
 
 def join_process_group() -> None:
@@ -76,10 +78,9 @@ class ZeroEngine:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self._attention = settings.attention
-        config = deepspeed_config(settings)
         # While this object lives, from_pretrained partitions parameters as it creates them; were it collected,
         # every rank would silently hold the whole model.
-        self._partitioned_loading = HfDeepSpeedConfig(config)
+        self._partitioned_loading = HfDeepSpeedConfig(deepspeed_config(settings))
         model = _load(model_dir, settings)
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         optimizer = torch.optim.AdamW(
@@ -87,7 +88,9 @@ class ZeroEngine:
             lr=settings.optimization.learning_rate,
             betas=settings.optimization.betas,
             eps=settings.optimization.epsilon,
+            fused=True,
         )
+        config = deepspeed_config(settings, weights_bytes=_weights_bytes(model))
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._engine.train()
 
@@ -258,13 +261,18 @@ class ZeroEngine:
             state[flat] |= {key: torch.zeros_like(flat) for key in MOMENTS}
 
 
-def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
-    """The DeepSpeed configuration: ZeRO stage 3, float32 accumulation and reduction in every precision."""
+def deepspeed_config(settings: EngineSettings, weights_bytes: int | None = None) -> dict[str, Any]:
+    """The DeepSpeed configuration: ZeRO stage 3, float32 accumulation and reduction in every precision.
+
+    Args:
+        settings: how the model is loaded and optimised.
+        weights_bytes: size of the whole model in compute precision, once it is known.
+    """
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": settings.optimization.max_grad_norm,
-        "zero_optimization": {"stage": 3},
+        "zero_optimization": _zero_config(settings.zero, weights_bytes),
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": settings.precision == "bfloat16"},
         # Accumulating 64 micro-batches in bfloat16 is off by 8e-3; in float32 by 6e-9.
@@ -272,6 +280,25 @@ def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
         "communication_data_type": "fp32",
         "steps_per_print": 10**9,
     }
+
+
+def _zero_config(zero: ZeroConfig, weights_bytes: int | None) -> dict[str, Any]:
+    config: dict[str, Any] = {"stage": 3, "reduce_bucket_size": zero.reduce_bucket_elements}
+    if weights_bytes is not None and weights_bytes <= zero.max_gathered_gib * 2**30:
+        config["stage3_param_persistence_threshold"] = weights_bytes
+    if zero.secondary_partition_ranks > 1:
+        config["zero_hpz_partition_size"] = zero.secondary_partition_ranks
+    if zero.offload != "none":
+        place = {"device": zero.offload, "pin_memory": torch.cuda.is_available()}
+        place |= {"nvme_path": str(zero.nvme_path)} if zero.nvme_path else {}
+        config["offload_optimizer"] = place
+        if zero.offload_weights:
+            config["offload_param"] = place
+    return config
+
+
+def _weights_bytes(model: Any) -> int:
+    return sum(parameter.ds_numel * parameter.element_size() for parameter in model.parameters())
 
 
 def _load(model_dir: Path, settings: EngineSettings) -> Any:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from sftkey_dist.config.schema import OptimizationConfig, TrainingConfig
+from sftkey_dist.config.schema import OptimizationConfig
 from sftkey_dist.config.section import Section
+from sftkey_dist.config.training import TrainingConfig
 
 
 class StageJob(Section):

@@ -27,6 +27,11 @@ _DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 _CHECKPOINTS_KEPT = 2
+CPU_ALLOCATOR = {
+    # Activations come and go every micro-batch. By default glibc hands large ones back to the kernel each time, and
+    # the page faults of getting them again cost a tenth to a fifth of a step; huge pages save the rest of them.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=17179869184:glibc.malloc.mmap_threshold=1073741824"
+}
 
 
 def run_stage(job: StageJob, cluster: ClusterConfig) -> None:
@@ -81,6 +86,8 @@ def _worker_environment(cluster: ClusterConfig) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
+    if not cluster.gpus_per_worker:
+        environment |= CPU_ALLOCATOR
     if cluster.network_interface:
         environment["GLOO_SOCKET_IFNAME"] = cluster.network_interface
         environment["NCCL_SOCKET_IFNAME"] = cluster.network_interface

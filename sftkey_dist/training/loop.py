@@ -178,6 +178,7 @@ def _engine_settings(job: StageJob) -> EngineSettings:
         attention=job.attention,
         gradient_checkpointing=job.training.gradient_checkpointing,
         trust_remote_code=job.trust_remote_code,
+        zero=job.training.zero,
     )
 
 

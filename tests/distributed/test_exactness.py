@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch.multiprocessing import ProcessRaisedException
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, set_seed
 
-from sftkey_dist.config.schema import OptimizationConfig, PromptConfig, TrainingConfig
+from sftkey_dist.config.schema import OptimizationConfig, PromptConfig
+from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.store import EncodedStore

@@ -1,0 +1,58 @@
+"""How stages run: precision, sharding, checkpoints."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sftkey_dist.config.section import Section
+
+
+class ZeroConfig(Section):
+    """How ZeRO-3 shards, gathers and offloads. None of it changes what is computed."""
+
+    max_gathered_gib: float = Field(4.0, ge=0)
+    """A model whose weights take no more than this stays gathered on every rank between steps, which saves gathering
+    them for every micro-batch; a larger one is gathered layer by layer. 0 always gathers layer by layer."""
+    reduce_bucket_elements: int = Field(50_000_000, ge=1000)
+    """Gradient elements reduced in one collective."""
+    offload: Literal["none", "cpu", "nvme"] = "none"
+    """Where optimizer state lives when it is not on the accelerator."""
+    offload_weights: bool = False
+    """Keep this rank's shard of the weights where the optimizer state is offloaded to."""
+    nvme_path: Path | None = None
+    """Folder on a local NVMe disk, for `offload: nvme`."""
+    secondary_partition_ranks: int = Field(1, ge=1)
+    """hpZ: so many neighbouring ranks (those of a node) hold a second sharded copy of the weights, so that the
+    backward pass gathers within the node; 1 for none."""
+
+    @model_validator(mode="after")
+    def offload_has_a_place(self) -> Self:
+        """NVMe offload needs a folder, weights an offload."""
+        if (self.offload == "nvme") != (self.nvme_path is not None):
+            raise ValueError("zero.offload=nvme and zero.nvme_path go together")
+        if self.offload_weights and self.offload == "none":
+            raise ValueError("zero.offload_weights needs zero.offload=cpu or nvme")
+        return self
+
+
+class TrainingConfig(Section):
+    """How stages run, beside their optimisation."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute precision; `auto` is bfloat16 on accelerators and float32 on CPU. Master weights, gradient
+    accumulation and reduction are float32 always."""
+    micro_batch_tokens: int = Field(4096, ge=8)
+    """Most tokens in one packed row, the micro-batch of a rank."""
+    zero: ZeroConfig = ZeroConfig()
+    """How the model is sharded."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    checkpoint_every_steps: int = Field(50, ge=1)
+    """Steps between checkpoints from which an interrupted stage resumes."""
+    segment_metrics_every_steps: int = Field(10, ge=1)
+    """In a key stage, steps between measurements of the segments it does not train."""
+    max_failures: int = Field(0, ge=0)
+    """Times a stage is restarted from its last checkpoint after losing a worker."""
+    collective_timeout_seconds: int = Field(600, ge=5)
+    """Longest wait for another rank before the stage fails instead of hanging."""

@@ -1,0 +1,119 @@
+"""Run the sides in turn and publish the ratios: ``python -m tests.benchmarks.throughput``."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from sftkey_dist.training.launch import CPU_ALLOCATOR
+from tests.benchmarks.figures import Figure, arguments, console, median_of, publish
+from tests.benchmarks.throughput.task import Task, as_argument, prepare
+
+FLOPS_PER_WEIGHT_AND_TOKEN = 6
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", _options)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        store = prepare(options.data, options.model, folder / "store")
+        smollm2 = Task(str(options.model.absolute()), str(store), "full", 32, 2048, 4, 1, 2 if options.quick else 3)
+        figures = measure("SmolLM2-135M", smollm2, 1 if options.quick else options.rounds)
+        for tied in () if options.quick else (True, False):
+            model = make_half_billion(folder / f"qwen-{tied}", options.model, tied)
+            task = replace(smollm2, model_dir=str(model), global_batch_size=16, peer_micro_batch_size=2, num_steps=2)
+            figures |= measure(f"0.5B {'tied' if tied else 'untied'}", task, 1)
+    publish("Throughput, non-padding tokens", figures, options.json)
+
+
+def measure(name: str, task: Task, rounds: int) -> dict[str, Figure]:
+    """All sides and both stages in turn, so that a noisy machine hits all alike."""
+    results: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for _ in range(rounds):
+        for stage in ("full", "key"):
+            for side in ("ours", "peer", "bare"):
+                result = run_side(side, replace(task, stage=stage))
+                results.setdefault((side, stage), []).append(result)
+                speed = statistics.median(result["tokens_per_second"])
+                console.print(f"{name} {stage} {side}: {speed:.0f} tokens/s, {result['peak_memory_gib']:.1f} GiB")
+    return figures_of(name, results)
+
+
+def figures_of(name: str, results: dict[tuple[str, str], list[dict[str, Any]]]) -> dict[str, Figure]:
+    speeds = {key: [statistics.median(r["tokens_per_second"]) for r in found] for key, found in results.items()}
+
+    def ratio(side: tuple[str, str], other: tuple[str, str], goal: str) -> Figure:
+        pairs = zip(speeds[side], speeds[other], strict=True)
+        return median_of([a / b for a, b in pairs], "x", goal, f"{other[0]} {other[1]}")
+
+    figures = {f"{name}: {side} {stage}": median_of(found, "tokens/s") for (side, stage), found in speeds.items()} | {
+        f"{name}: {side} {stage} memory": median_of([r["peak_memory_gib"] for r in found], "GiB a rank")
+        for (side, stage), found in results.items()
+    }
+    limit = results["bare", "full"]
+    flops = [
+        FLOPS_PER_WEIGHT_AND_TOKEN * r["num_weights"] * v for r, v in zip(limit, speeds["ours", "full"], strict=True)
+    ]
+    shares = [f / r["gemm_flops_per_second"] for f, r in zip(flops, limit, strict=True)]
+    return figures | {
+        f"{name}: stage 1 ours / TRL": ratio(("ours", "full"), ("peer", "full"), ">= 2.4"),
+        f"{name}: stage 2 ours / TRL": ratio(("ours", "key"), ("peer", "key"), ">= 3.0"),
+        f"{name}: stage 1 ours / limit": ratio(("ours", "full"), ("bare", "full"), ">= 0.90"),
+        f"{name}: stage 2 ours / limit": ratio(("ours", "key"), ("bare", "key"), ">= 0.90"),
+        f"{name}: stage 1 model FLOP/s / GEMM peak": median_of(shares, "", ">= 0.65", "float32 GEMM, all cores"),
+        f"{name}: stage 2 / stage 1 time a token": ratio(("ours", "full"), ("ours", "key"), "<= 0.75"),
+        f"{name}: stage 2 logits / full logits": median_of(
+            [r["logits_share"] for r in results["ours", "key"]], "of positions", "<= 0.03"
+        ),
+    }
+
+
+def run_side(side: str, task: Task) -> dict[str, Any]:
+    """One side in processes of its own; ours and the limit with the allocator settings that our launcher gives."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        command = [sys.executable, "-m", f"tests.benchmarks.throughput.{side}", as_argument(task), file.name]
+        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"} | ({} if side == "peer" else CPU_ALLOCATOR)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{side} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        result: dict[str, Any] = json.loads(Path(file.name).read_text())
+        return result
+
+
+def make_half_billion(folder: Path, tokenizer_of: Path, tied: bool) -> Path:
+    """A random model of Qwen2.5-0.5B's shape, with its vocabulary of 152k, beside the tokenizer of a smaller one."""
+    torch.manual_seed(0)
+    config = transformers.Qwen2Config(
+        vocab_size=151_936,
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        max_position_embeddings=32_768,
+        tie_word_embeddings=tied,
+        eos_token_id=2,
+        bos_token_id=1,
+    )
+    transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(tokenizer_of).save_pretrained(folder)
+    return folder
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/gsm8k"), help="folder with train.jsonl")
+    parser.add_argument("--model", type=Path, default=Path("models/smollm2-135m"))
+    parser.add_argument("--rounds", type=int, default=1, help="times that every side runs")
+
+
+if __name__ == "__main__":
+    main()

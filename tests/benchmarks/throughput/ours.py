@@ -1,0 +1,52 @@
+"""Our side: the trainer as it ships, on two ranks."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.training import TrainingConfig
+from sftkey_dist.training.job import StageJob
+from tests.benchmarks.throughput.task import RANKS, Task, from_argument, write_result
+from tests.distributed.harness import run_ranks, train
+
+
+def main() -> None:
+    task, result = from_argument()
+    folder = Path(tempfile.mkdtemp(prefix="throughput-"))
+    run_ranks(RANKS, train, [stage_job(task, folder)])
+    timings = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    timed = timings[task.warmup_steps :]
+    tokens, loss_tokens = (sum(record[key] for record in metrics) for key in ("tokens", "loss_tokens"))
+    write_result(
+        result,
+        [record["tokens_per_second"] for record in timed],
+        peak_memory_gib=timed[-1]["peak_memory_gib"],
+        logits_share=loss_tokens / tokens,
+        phase_seconds=[record["phase_seconds"] for record in timed],
+    )
+    shutil.rmtree(folder)
+
+
+def stage_job(task: Task, folder: Path) -> StageJob:
+    return StageJob(
+        model_dir=Path(task.model_dir),
+        store_dir=Path(task.store_dir),
+        stage_dir=folder,
+        weights=task.weights,
+        seed=0,
+        optimization=OptimizationConfig(
+            global_batch_size=task.global_batch_size, num_epochs=9, max_steps=task.num_steps, learning_rate=1e-5
+        ),
+        training=TrainingConfig(micro_batch_tokens=task.row_tokens, segment_metrics_every_steps=1000),
+        attention="packed_sdpa",
+        trust_remote_code=False,
+        precision="float32",
+        end_of_turn_id=2,
+    )
+
+
+if __name__ == "__main__":
+    main()
