@@ -1,12 +1,12 @@
 """Follows a stage's journals from the driver: progress bar and MLflow, without a word from the workers."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 from sftkey_dist.console import ProgressLine, progress_line
-from sftkey_dist.journal import JournalTail
+from sftkey_dist.journal import JournalTail, Record
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.tracking import Tracker
 
@@ -38,27 +38,35 @@ def _poll(follower: "_Follower", finished: threading.Event) -> None:
 
 class _Follower:
     def __init__(self, stage_dir: StageDir, line: ProgressLine, tracker: Tracker, run_id: str | None) -> None:
-        self._metrics, self._timings = JournalTail(stage_dir.metrics), JournalTail(stage_dir.timings)
+        self._metrics = _Journal(stage_dir.metrics, tracker, run_id, ("loss",))
+        self._timings = _Journal(stage_dir.timings, tracker, run_id, ("seconds",))
+        self._validation = _Journal(stage_dir.validation, tracker, run_id, ("validation/loss", "guard/score"))
         self._line = line
-        self._tracker = tracker
-        self._run_id = run_id
-        logged = tracker.steps_logged(run_id)
-        self._next_to_log = {"metrics": logged, "timings": logged}
         self._tokens_per_second = 0.0
 
     def catch_up(self) -> None:
-        metrics, timings = self._metrics.new_records(), self._timings.new_records()
+        metrics, timings = self._metrics.log_new(), self._timings.log_new()
+        self._validation.log_new()
         if timings:
             self._tokens_per_second = timings[-1]["tokens_per_second"]
         if metrics:
             note = f"loss {metrics[-1]['loss']:.3f}  {self._tokens_per_second:,.0f} tok/s"
             self._line.update(metrics[-1]["step"] + 1, note)
-        self._log("metrics", metrics)
-        self._log("timings", timings)
 
-    def _log(self, journal: str, records: list[dict[str, Any]]) -> None:
-        """Each step once: a worker group that restarts writes steps again that were logged before."""
-        new = [record for record in records if record["step"] >= self._next_to_log[journal]]
+
+class _Journal:
+    """Logs each step once: a worker group that restarts writes steps again that were logged before."""
+
+    def __init__(self, path: Path, tracker: Tracker, run_id: str | None, metrics: Sequence[str]) -> None:
+        self._tail = JournalTail(path)
+        self._tracker, self._run_id = tracker, run_id
+        self._next_to_log = tracker.steps_logged(run_id, metrics)
+
+    def log_new(self) -> list[Record]:
+        """The records that have come since the last call."""
+        records = self._tail.new_records()
+        new = [record for record in records if record["step"] >= self._next_to_log]
         if new:
             self._tracker.log_steps(self._run_id, new)
-            self._next_to_log[journal] = new[-1]["step"] + 1
+            self._next_to_log = new[-1]["step"] + 1
+        return records

@@ -20,6 +20,20 @@ class StageDir:
         return self.path / "timings.jsonl"
 
     @property
+    def validation(self) -> Path:
+        """Measurements on held-out examples, one JSON object each; ``step`` counts the optimizer steps done."""
+        return self.path / "validation.jsonl"
+
+    @property
+    def candidates(self) -> Path:
+        """Models that the guard may hand on, while the stage runs."""
+        return self.path / "candidates"
+
+    def candidate(self, steps_done: int) -> Path:
+        """The model after so many steps."""
+        return self.candidates / f"step_{steps_done:08d}"
+
+    @property
     def model(self) -> Path:
         """The stage's result, a Hugging Face model folder."""
         return self.path / "model"

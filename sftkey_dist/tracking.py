@@ -53,8 +53,8 @@ class Tracker(Protocol):
         """A file."""
         ...
 
-    def steps_logged(self, run_id: str | None) -> int:
-        """Steps that the run already has."""
+    def steps_logged(self, run_id: str | None, metrics: Sequence[str]) -> int:
+        """The step after the last at which the run has any of the metrics."""
         ...
 
     def end_run(self, run_id: str | None, *, failed: bool = False) -> None:
@@ -84,7 +84,7 @@ class NullTracker:
     def log_artifact(self, run_id: str | None, path: Path) -> None:
         """See Tracker."""
 
-    def steps_logged(self, run_id: str | None) -> int:
+    def steps_logged(self, run_id: str | None, metrics: Sequence[str]) -> int:
         """See Tracker."""
         return 0
 
@@ -202,9 +202,9 @@ class MlflowTracker:
         if run_id is not None:
             self._client.log_artifact(run_id, str(path))
 
-    def steps_logged(self, run_id: str | None) -> int:
+    def steps_logged(self, run_id: str | None, metrics: Sequence[str]) -> int:
         """See Tracker."""
-        return self._count_steps(run_id) or 0
+        return max((self._count_steps(run_id, metric) or 0 for metric in metrics), default=0)
 
     @_outlives_outages
     def end_run(self, run_id: str | None, *, failed: bool = False) -> None:
@@ -217,9 +217,9 @@ class MlflowTracker:
         return self._status(key) == "FINISHED"
 
     @_outlives_outages
-    def _count_steps(self, run_id: str | None) -> int:
-        history = self._client.get_metric_history(run_id, "loss") if run_id is not None else []
-        return 1 + max((metric.step for metric in history), default=-1)
+    def _count_steps(self, run_id: str | None, metric: str) -> int:
+        history = self._client.get_metric_history(run_id, metric) if run_id is not None else []
+        return 1 + max((point.step for point in history), default=-1)
 
     @_outlives_outages
     def _status(self, key: str) -> str | None:

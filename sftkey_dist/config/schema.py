@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from sftkey_dist.config.data import DataConfig
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.training import TrainingConfig
+from sftkey_dist.config.validation import ValidationConfig
 from sftkey_dist.contract import Form, ResponseContract
 
 PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
@@ -250,6 +251,8 @@ class RunConfig(Section):
     """The preset key stage: loss tokens, and what it does differently when it continues from another stage."""
     training: TrainingConfig = TrainingConfig()
     """How stages run."""
+    validation: ValidationConfig = ValidationConfig()
+    """What is watched on held-out examples."""
     cluster: ClusterConfig = ClusterConfig()
     """Where the work runs."""
     evaluation: EvaluationConfig = EvaluationConfig()

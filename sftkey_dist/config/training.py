@@ -36,6 +36,19 @@ class ZeroConfig(Section):
         return self
 
 
+class LoraConfig(Section):
+    """Low-rank adapters: train small matrices beside frozen weights, and merge them when a stage ends."""
+
+    rank: int = Field(16, ge=1)
+    """Inner dimension of an adapter."""
+    alpha: float = Field(32.0, gt=0)
+    """Adapters are scaled by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before an adapter."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the layers that get one, such as `q_proj`; by default every linear layer but the output projection."""
+
+
 class TrainingConfig(Section):
     """How stages run, beside their optimisation."""
 
@@ -46,6 +59,8 @@ class TrainingConfig(Section):
     """Most tokens in one packed row, the micro-batch of a rank."""
     zero: ZeroConfig = ZeroConfig()
     """How the model is sharded."""
+    lora: LoraConfig | None = None
+    """Train adapters instead of all weights; `training.lora={}` takes the defaults."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     checkpoint_every_steps: int = Field(50, ge=1)

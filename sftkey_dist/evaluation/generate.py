@@ -38,11 +38,14 @@ class Generator:
         self._model.generation_config = transformers.GenerationConfig()
         self._model.to(self._device).eval()
 
-    @torch.inference_mode()
     def generate(self, examples: Sequence[Example], max_new_tokens: int) -> list[Generation]:
         """One greedy response per example, in order."""
-        texts = [self._prompts.text(example) for example in examples]
-        input_ids, attention_mask = self._left_padded(self._prompts.ids(texts))
+        return self.answer(self._prompts.ids([self._prompts.text(example) for example in examples]), max_new_tokens)
+
+    @torch.inference_mode()
+    def answer(self, prompt_ids: Sequence[Sequence[int]], max_new_tokens: int) -> list[Generation]:
+        """One greedy response per encoded prompt, in order."""
+        input_ids, attention_mask = self._left_padded([list(ids) for ids in prompt_ids])
         outputs = self._model.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,

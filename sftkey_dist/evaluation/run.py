@@ -15,11 +15,10 @@ import ray
 import torch
 from ray.util import ActorPool
 
-from sftkey_dist.config.schema import ClusterConfig, EvaluationConfig, PromptConfig
-from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError
-from sftkey_dist.evaluation.answers import ANSWER_CHECKS, Judgement, Verdict, find_answer
+from sftkey_dist.evaluation.assess import Assessment, make_record
 from sftkey_dist.evaluation.generate import Generation, Generator
 from sftkey_dist.evaluation.score import Scores, score_records
 from sftkey_dist.files import digest_json, write_json_atomically, write_text_atomically
@@ -35,15 +34,10 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class EvaluationJob:
-    """One model folder and how to test it; plain values that travel to any machine."""
+class EvaluationJob(Assessment):
+    """A model folder and how to test it."""
 
     model_dir: str
-    form: Form
-    contract: ResponseContract
-    prompt: PromptConfig
-    settings: EvaluationConfig
-    trust_remote_code: bool
 
 
 class EvaluationPool:
@@ -152,41 +146,6 @@ def is_scored(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> 
     return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["scoring_digest"] == scoring_digest(
         job, examples
     )
-
-
-def make_record(example: Example, generation: Generation, job: EvaluationJob) -> Record:
-    """What an evaluation says of one example."""
-    parsed = job.contract.parse(generation.text, job.form)
-    answers = {s.name: find_answer(generation.text, job.contract, job.form, s.name) for s in job.contract.key_segments}
-    judgement = _judge({name: found.text for name, found in answers.items()}, example, job)
-    return {
-        "id": example.id,
-        "prompt": example.prompt,
-        "output": generation.text,
-        "reference": {name: example.values.get(name, "") for name in answers},
-        "answer": {name: found.text for name, found in answers.items()},
-        "answer_source": {name: found.source for name, found in answers.items()},
-        "verdict": judgement.verdict.value,
-        "reason": judgement.reason,
-        "keeps_contract": parsed.keeps_contract,
-        "violation": parsed.violation.value if parsed.violation else None,
-        "violation_detail": parsed.detail,
-        "num_tokens": generation.num_tokens,
-        "truncated": generation.truncated,
-    }
-
-
-def _judge(answers: dict[str, str], example: Example, job: EvaluationJob) -> Judgement:
-    """Correct when every key segment is; the first other verdict decides otherwise."""
-    judgements = [_judge_segment(answer, example.values.get(name, ""), job) for name, answer in answers.items()]
-    return next((j for j in judgements if j.verdict is not Verdict.CORRECT), judgements[0])
-
-
-def _judge_segment(answer: str, reference: str, job: EvaluationJob) -> Judgement:
-    """An optional segment that the reference does not have must not be there."""
-    if not reference.strip():
-        return Judgement(Verdict.INCORRECT, "not expected") if answer else Judgement(Verdict.CORRECT)
-    return ANSWER_CHECKS[job.settings.answer_check](answer, reference)
 
 
 def _chunks(examples: Sequence[Example], size: int) -> list[Sequence[Example]]:

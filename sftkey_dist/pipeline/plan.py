@@ -10,7 +10,7 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.prepare import Preparation
-from sftkey_dist.pipeline.stages import PlannedStage, num_steps, plan_stages
+from sftkey_dist.pipeline.stages import PlannedStage, held_out_of, num_steps, plan_stages
 from sftkey_dist.report.plots import plot_balance
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.sampler.preview import BalancePreview, preview
@@ -70,7 +70,7 @@ def plan(
             done += 1
             told(done)
         name = f"{strategy.name} {planned.stage.name}"
-        previews.append(StagePreview(name, num_steps(preparation, strategy, planned), tuple(rows)))
+        previews.append(StagePreview(name, num_steps(config, preparation, strategy, planned), tuple(rows)))
     return previews, _write(preparation, previews)
 
 
@@ -83,14 +83,16 @@ def _preview(
     cost: CostModel,
     most_steps: int,
 ) -> list[BalancePreview]:
+    store = preparation.stores[strategy.form]
     planner = stage_planner(
-        preparation.stores[strategy.form].segment_counts,
+        store.segment_counts,
         planned.stage.weights,
         planned.stage.optimization,
         seed=config.seed,
         micro_batch_tokens=config.training.micro_batch_tokens,
         data_ranks=data_ranks,
         cost=cost,
+        held_out=held_out_of(config, store),
     )
     return preview(planner, most_steps)
 

@@ -4,15 +4,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.data.held_out import held_out_indices
+from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.evaluation.assess import Assessment
 from sftkey_dist.files import digest_json
 from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import count_steps, count_trained
 from sftkey_dist.strategy import Stage, Strategy
-from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.collate import PROMPT_ID
+from sftkey_dist.training.job import GuardJob, StageJob
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, p
         seed=config.seed,
         optimization=planned.stage.optimization,
         training=config.training,
+        validation=config.validation,
+        guard=_guard(config, strategy, planned.stage),
         attention=config.model.attention,
         trust_remote_code=config.model.trust_remote_code,
         precision=StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker),
@@ -68,26 +76,32 @@ def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, p
     )
 
 
-def num_trained(preparation: Preparation, strategy: Strategy, stage: Stage) -> int:
+def held_out_of(config: RunConfig, store: EncodedStore) -> np.ndarray:
+    """Indices of the examples that no stage trains on."""
+    return held_out_indices(store.hashes, config.validation.num_examples, config.seed)
+
+
+def num_trained(config: RunConfig, preparation: Preparation, strategy: Strategy, stage: Stage) -> int:
     """Examples that a stage learns from: a row without an optional key segment has nothing for a key stage.
 
     Raises:
         ConfigError: there is none.
     """
-    found = count_trained(preparation.stores[strategy.form].segment_counts, stage.weights)
+    store = preparation.stores[strategy.form]
+    found = count_trained(store.segment_counts, stage.weights, held_out_of(config, store))
     if not found:
         raise ConfigError(
             f"strategies.{strategy.name}.{stage.name}: no training example has a token that this stage trains; see the "
-            f"contract's key segments and the stage's weights"
+            f"contract's key segments, the stage's weights, and validation.num_examples"
         )
     return found
 
 
-def num_steps(preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> int:
+def num_steps(config: RunConfig, preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> int:
     """Optimizer steps of a stage."""
     optimization = planned.stage.optimization
     return count_steps(
-        num_trained(preparation, strategy, planned.stage),
+        num_trained(config, preparation, strategy, planned.stage),
         optimization.global_batch_size,
         optimization.num_epochs,
         optimization.max_steps,
@@ -100,7 +114,7 @@ def _plan_strategy(
     planned: list[PlannedStage] = []
     model_dir, parent_digest, label = preparation.model_dir, base_digest, strategy.form.value
     for stage in strategy.stages:
-        num_trained(preparation, strategy, stage)
+        num_trained(config, preparation, strategy, stage)
         inputs = _inputs(config, preparation, strategy, stage, parent_digest)
         digest = digest_json(inputs)
         label = f"{label}-{stage.name}"
@@ -116,6 +130,10 @@ def _inputs(
     config: RunConfig, preparation: Preparation, strategy: Strategy, stage: Stage, parent_digest: str
 ) -> dict[str, Any]:
     """What a stage's result depends on; the number of ranks and the token budget are not among it."""
+    lora = {"lora": config.training.lora.model_dump(mode="json")} if config.training.lora else {}
+    held_out = {"held_out": config.validation.num_examples} if config.validation.num_examples else {}
+    guard = _guard(config, strategy, stage)
+    guarded = {"guard": _guard_inputs(guard)} if guard else {}
     return {
         "model": parent_digest,
         "store": preparation.stores[strategy.form].digest,
@@ -123,4 +141,36 @@ def _inputs(
         "optimization": stage.optimization.model_dump(mode="json"),
         "seed": config.seed,
         "precision": StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker),
+        **lora,
+        **held_out,
+        **guarded,
     }
+
+
+def _guard_inputs(guard: GuardJob) -> dict[str, Any]:
+    """What the guard's decisions depend on."""
+    settings = guard.assessment.settings
+    return {
+        "settings": guard.settings.model_dump(mode="json"),
+        "contract": guard.assessment.contract.model_dump(mode="json"),
+        "answer_check": settings.answer_check,
+        "alpha": settings.alpha,
+        "max_new_tokens": settings.max_new_tokens,
+    }
+
+
+def _guard(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | None:
+    """A stage that trains the whole response cannot unlearn how to respond."""
+    trains_everything = all(weight > 0 for weight in stage.weights[PROMPT_ID + 1 :])
+    if config.validation.guard is None or trains_everything:
+        return None
+    return GuardJob(
+        settings=config.validation.guard,
+        assessment=Assessment(
+            form=strategy.form,
+            contract=config.contract,
+            prompt=config.prompt,
+            settings=config.evaluation,
+            trust_remote_code=config.model.trust_remote_code,
+        ),
+    )

@@ -15,9 +15,11 @@ from sftkey_dist.journal import read_records
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_training
-from sftkey_dist.pipeline.stages import PlannedStage, num_steps, num_trained, plan_stages, stage_job
+from sftkey_dist.pipeline.stages import PlannedStage, num_steps, plan_stages, stage_job
+from sftkey_dist.sampler import count_trained
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker, make_tracker
+from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.launch import run_stage
 
 
@@ -90,16 +92,20 @@ def _ensure_trained(
     )
     tracker.log_params(run_id, planned.inputs)
     job = stage_job(config, preparation, strategy, planned)
-    left_out = len(preparation.stores[strategy.form]) - num_trained(preparation, strategy, planned.stage)
+    store = preparation.stores[strategy.form]
+    left_out = len(store) - count_trained(store.segment_counts, planned.stage.weights)
     if left_out:
         console.print(f"{title}: {left_out:,} examples have no token that it trains and are left out")
     started = time.perf_counter()
     with ending_run(tracker, run_id):
-        with follow_stage(planned.directory, title, num_steps(preparation, strategy, planned), tracker, run_id):
+        with follow_stage(planned.directory, title, num_steps(config, preparation, strategy, planned), tracker, run_id):
             run_stage(job, config.cluster)
-        _write_summary(config, planned, time.perf_counter() - started)
+        summary = _write_summary(config, job, planned, time.perf_counter() - started)
         # The stage's model is what counts from here on; its checkpoints would be 12 bytes a parameter each.
-        shutil.rmtree(planned.directory.path / planned.directory.ray_storage, ignore_errors=True)
+        for leftover in (planned.directory.path / planned.directory.ray_storage, planned.directory.candidates):
+            shutil.rmtree(leftover, ignore_errors=True)
+        if summary["guard"]:
+            console.print(f"{title}: {_guard_in_words(summary)}")
         tracker.log_artifact(run_id, planned.directory.summary)
 
 
@@ -127,25 +133,51 @@ def _track_reuse(planned: PlannedStage, tracker: Tracker, parent: str | None) ->
     tracker.end_run(run_id)
 
 
-def _write_summary(config: RunConfig, planned: PlannedStage, wall_seconds: float) -> None:
+def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_seconds: float) -> dict[str, Any]:
     """Say in the model folder what it comes from, then mark the stage as finished."""
     write_json_atomically(planned.directory.model / "provenance.json", planned.inputs)
     metrics, timings = read_records(planned.directory.metrics), read_records(planned.directory.timings)
-    write_json_atomically(
-        planned.directory.summary,
-        {
-            "digest": planned.digest,
-            "inputs": planned.inputs,
-            "steps": len(metrics),
-            "tokens": sum(record["tokens"] for record in metrics),
-            "loss_tokens": sum(record["loss_tokens"] for record in metrics),
-            "train_seconds": sum(record["seconds"] for record in timings),
-            "phase_seconds": _phases(timings),
-            "peak_memory_gib": max((record["peak_memory_gib"] for record in timings), default=0.0),
-            "wall_seconds": wall_seconds,
-            "world_size": config.cluster.num_workers,
-            "final_segments": metrics[-1]["segments"] if metrics else {},
-        },
+    summary = {
+        "digest": planned.digest,
+        "inputs": planned.inputs,
+        "steps": len(metrics),
+        "tokens": sum(record["tokens"] for record in metrics),
+        "loss_tokens": sum(record["loss_tokens"] for record in metrics),
+        "train_seconds": sum(record["seconds"] for record in timings),
+        "phase_seconds": _phases(timings),
+        "peak_memory_gib": max((record["peak_memory_gib"] for record in timings), default=0.0),
+        "wall_seconds": wall_seconds,
+        "world_size": config.cluster.num_workers,
+        "final_segments": metrics[-1]["segments"] if metrics else {},
+        "guard": _guard_summary(job, read_records(planned.directory.validation)),
+    }
+    write_json_atomically(planned.directory.summary, summary)
+    return summary
+
+
+def _guard_summary(job: StageJob, records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Which model the guard handed on, and the scores at the start, of it, and at the end of the stage."""
+    if job.guard is None:
+        return None
+    scored = [(record["step"], record["guard"]["score"]) for record in records if "guard" in record]
+    best = max(scored, key=lambda point: point[1])  # of equals the first
+    kept = best if job.guard.settings.keep == "best" else scored[-1]
+    return {
+        "kept_step": kept[0],
+        "kept_score": kept[1],
+        "first_score": scored[0][1],
+        "last_score": scored[-1][1],
+        "evaluations": len(scored),
+    }
+
+
+def _guard_in_words(summary: Mapping[str, Any]) -> str:
+    guard, phases = summary["guard"], summary["phase_seconds"]
+    share = phases.get("guard", 0.0) / max(sum(phases.values()), 1e-9)
+    return (
+        f"guard kept the model after step {guard['kept_step']} of {summary['steps']}: held-out score "
+        f"{guard['first_score']:.3f} at the start, {guard['kept_score']:.3f} kept, {guard['last_score']:.3f} at the "
+        f"end; {guard['evaluations']} evaluations took {share:.0%} of the stage"
     )
 
 

@@ -11,12 +11,13 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 def shuffled_indices(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     """int64 [N]: a permutation that depends on the three arguments alone."""
     with np.errstate(over="ignore"):
-        key = _splitmix64(np.array([seed], dtype=np.uint64) * _GOLDEN + np.uint64(epoch))
-        hashes = _splitmix64(np.arange(num_examples, dtype=np.uint64) * _GOLDEN ^ key)
+        key = splitmix64(np.array([seed], dtype=np.uint64) * _GOLDEN + np.uint64(epoch))
+        hashes = splitmix64(np.arange(num_examples, dtype=np.uint64) * _GOLDEN ^ key)
     return np.argsort(hashes, kind="stable")
 
 
-def _splitmix64(state: np.ndarray) -> np.ndarray:
+def splitmix64(state: np.ndarray) -> np.ndarray:
+    """Well-mixed uint64 of any uint64."""
     mixed = state + _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

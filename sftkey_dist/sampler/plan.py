@@ -83,6 +83,7 @@ class StepPlanner:
         data_ranks: int,
         micro_batch_tokens: int,
         cost: CostModel,
+        held_out: np.ndarray | None = None,
     ) -> None:
         """
         Args:
@@ -96,6 +97,7 @@ class StepPlanner:
             data_ranks: number of data-parallel ranks.
             micro_batch_tokens: most tokens in a micro-batch.
             cost: compute cost of an example by its length.
+            held_out: indices of examples that are not trained on.
 
         Raises:
             ValueError: no examples, an example over the budget or without prompt, a weighted prompt, or no example with
@@ -111,7 +113,7 @@ class StepPlanner:
         self._look_ahead_steps = look_ahead_steps
         self.data_ranks = data_ranks
         self.micro_batch_tokens = micro_batch_tokens
-        self._trained = np.flatnonzero(self._loss_units)
+        self._trained = _trained_indices(self._loss_units, held_out)
         self._check(segment_weights)
         self.steps_per_epoch = -(-len(self._trained) // global_batch_size)
         self.num_steps = count_steps(len(self._trained), global_batch_size, num_epochs, max_steps)
@@ -201,9 +203,18 @@ def count_steps(num_examples: int, global_batch_size: int, num_epochs: int, max_
     return steps if max_steps is None else min(steps, max_steps)
 
 
-def count_trained(segment_counts: np.ndarray, segment_weights: tuple[float, ...]) -> int:
-    """Examples with a token of positive loss weight; a stage learns nothing from the others and leaves them out."""
-    return int(np.count_nonzero(_loss_units(np.asarray(segment_counts), segment_weights)))
+def count_trained(
+    segment_counts: np.ndarray, segment_weights: tuple[float, ...], held_out: np.ndarray | None = None
+) -> int:
+    """Examples with a token of positive loss weight, not held out; a stage has nothing to learn from the others."""
+    return len(_trained_indices(_loss_units(np.asarray(segment_counts), segment_weights), held_out))
+
+
+def _trained_indices(loss_units: np.ndarray, held_out: np.ndarray | None) -> np.ndarray:
+    has_loss = loss_units > 0
+    if held_out is not None:
+        has_loss[held_out] = False
+    return np.flatnonzero(has_loss)
 
 
 def _loss_units(segment_counts: np.ndarray, segment_weights: tuple[float, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Checkpoints any number of ranks can read: flat float32 slices in safetensors and a manifest.
+"""Checkpoints any number of ranks can read: flat float32 slices in safetensors, a digest of each, and a manifest.
 
 ``rank_R.safetensors`` holds rank R's slice of every parameter's master weights and moments. Joined in rank order
 they are the flat parameter plus padding, so a reader with another number of ranks takes the ranges it needs. No
@@ -24,36 +24,42 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class CheckpointManifest:
-    """Written last, by rank 0; a folder without it is no checkpoint."""
+    """What rank 0 writes beside the shards."""
 
     steps_done: int
     world_size: int
     members_digest: int
     numel: dict[str, int]
-    sha256: dict[str, str]
 
 
-def write_checkpoint(engine: ZeroEngine, folder: Path, steps_done: int, members_digest: int) -> None:
-    """Write this rank's share into ``folder``; shares of all ranks, merged in one folder, make the checkpoint.
+class Snapshot:
+    """This rank's share of a checkpoint, copied out of the engine, so that training goes on while it is written."""
 
-    Args:
-        engine: the engine, after ``steps_done`` updates.
-        folder: an empty folder of this rank's own, or one shared by all ranks.
-        steps_done: optimizer steps that are in the weights.
-        members_digest: digest of the last step's examples; a resumed stage must plan the same.
-    """
-    tensors: dict[str, Tensor] = {}
-    numel: dict[str, int] = {}
-    for name, full_size, slices in engine.local_state():
-        numel[name] = full_size
-        # Slices are views of one flat buffer, which safetensors refuses to store.
-        tensors |= {f"{name}|{key}": value.detach().cpu().clone() for key, value in slices.items()}
-    shard = folder / _shard_name(engine.rank)
-    save_file(tensors, shard)
-    digests = _gather_digests(engine, shard)
-    if engine.rank == 0:
-        manifest = CheckpointManifest(steps_done, engine.world_size, members_digest, numel, digests)
-        write_json_atomically(folder / _MANIFEST, asdict(manifest))
+    def __init__(self, engine: ZeroEngine, steps_done: int, members_digest: int) -> None:
+        """
+        Args:
+            engine: the engine, after ``steps_done`` updates.
+            steps_done: optimizer steps that are in the weights.
+            members_digest: digest of the last step's examples; a resumed stage must plan the same.
+        """
+        self._rank = engine.rank
+        self._tensors: dict[str, Tensor] = {}
+        numel: dict[str, int] = {}
+        for name, full_size, slices in engine.local_state():
+            numel[name] = full_size
+            self._tensors |= {f"{name}|{key}": _copied_to_cpu(value) for key, value in slices.items()}
+        self._manifest = CheckpointManifest(steps_done, engine.world_size, members_digest, numel)
+
+    def write(self, folder: Path) -> None:
+        """Write it into a folder of this rank's own, or one shared by all ranks; merged, they make the checkpoint.
+
+        The digest of a shard is written after it, so that a shard without one is not whole.
+        """
+        shard = folder / _shard_name(self._rank)
+        save_file(self._tensors, shard)
+        write_json_atomically(_digest_file(shard), {"sha256": digest_file(shard)})
+        if self._rank == 0:
+            write_json_atomically(folder / _MANIFEST, asdict(self._manifest))
 
 
 def read_manifest(folder: Path) -> CheckpointManifest:
@@ -76,7 +82,7 @@ def load_checkpoint(engine: ZeroEngine, folder: Path) -> CheckpointManifest:
     manifest = read_manifest(folder)
     for rank in range(manifest.world_size):
         shard = folder / _shard_name(rank)
-        if not shard.is_file() or digest_file(shard) != manifest.sha256[shard.name]:
+        if not _is_whole(shard):
             raise TrainingError(f"{shard}: missing or damaged; {_start_over(folder)}")
     engine.load_local_state(_ShardReader(folder, manifest), manifest.steps_done)
     return manifest
@@ -112,6 +118,18 @@ def _shard_name(rank: int) -> str:
     return f"rank_{rank:05d}.safetensors"
 
 
-def _gather_digests(engine: ZeroEngine, shard: Path) -> dict[str, str]:
-    digests = engine.gather_to_all(digest_file(shard))
-    return {_shard_name(rank): digest for rank, digest in enumerate(digests)}
+def _digest_file(shard: Path) -> Path:
+    return shard.with_suffix(".sha256.json")
+
+
+def _is_whole(shard: Path) -> bool:
+    try:
+        written = json.loads(_digest_file(shard).read_text(encoding="utf-8"))["sha256"]
+        return bool(digest_file(shard) == written)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _copied_to_cpu(values: Tensor) -> Tensor:
+    """A copy always: slices are views of one flat buffer, which the next step changes and safetensors refuses."""
+    return values.detach().to("cpu", copy=True)

@@ -8,13 +8,15 @@ step vary.
 """
 
 import gc
+import math
 import os
 import resource
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import deepspeed
 import deepspeed.ops
@@ -23,14 +25,19 @@ import torch.distributed as dist
 import transformers
 from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from sftkey_dist.config.schema import OptimizationConfig
-from sftkey_dist.config.training import ZeroConfig
+from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.shape import decoder_cost
 from sftkey_dist.sampler import CostModel
+from sftkey_dist.training.adapters import add_adapters, base_of, exported_weights
 from sftkey_dist.training.attention import PACKED_SDPA, register_packed_attention
 from sftkey_dist.training.collate import PackedRow
+from sftkey_dist.training.flops import ModelFlops
+
+T = TypeVar("T")
 
 MASTER = "master"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -54,6 +61,8 @@ class EngineSettings:
     gradient_checkpointing: bool
     trust_remote_code: bool
     zero: ZeroConfig
+    lora: LoraConfig | None
+    seed: int
 
 
 def join_process_group() -> None:
@@ -103,6 +112,14 @@ class ZeroEngine:
     def cost(self) -> CostModel:
         """What an example costs in this model."""
         return decoder_cost(self._engine.module.config)
+
+    @property
+    def flops(self) -> ModelFlops:
+        """What a step needs in this model."""
+        module = base_of(self._engine.module)
+        outside = {id(layer.weight) for layer in (module.get_input_embeddings(), module.get_output_embeddings())}
+        matrices = [p for p in module.parameters() if id(p) not in outside and len(p.ds_shape) >= 2]
+        return ModelFlops.of(module.config, sum(int(parameter.ds_numel) for parameter in matrices))
 
     @property
     def vocab_size(self) -> int:
@@ -164,11 +181,20 @@ class ZeroEngine:
         dist.all_reduce(reduced)
         return reduced.cpu()
 
-    def gather_to_all(self, value: str) -> list[str]:
+    def gather_to_all(self, value: T) -> list[T]:
         """The values of all ranks, in rank order."""
-        values = [""] * self.world_size
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
+
+    @contextmanager
+    def unpartitioned_loading(self) -> Iterator[None]:
+        """While the block lasts, ``from_pretrained`` loads models whole, beside the sharded one."""
+        unset_hf_deepspeed_config()
+        try:
+            yield
+        finally:
+            set_hf_deepspeed_config(self._partitioned_loading)
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -214,12 +240,12 @@ class ZeroEngine:
             end_of_turn_id: what the model was taught to end a response with; a base model's own end-of-sequence
                 token is often another one, and generation would run past the answer.
         """
-        module = self._engine.module
+        module = base_of(self._engine.module)
         weights: dict[str, Tensor] = {}
-        for name, parameter in module.named_parameters():
-            with deepspeed.zero.GatheredParameters([parameter]):
+        for name, parts, value in exported_weights(module):
+            with deepspeed.zero.GatheredParameters(parts):
                 if self.rank == 0:
-                    weights[name] = parameter.data.detach().cpu().clone()
+                    weights[name] = value().cpu().clone()
         if self.rank == 0:
             persistent = set(module.state_dict().keys())
             weights |= {name: value.cpu() for name, value in module.named_buffers() if name in persistent}
@@ -289,7 +315,7 @@ def _zero_config(zero: ZeroConfig, weights_bytes: int | None) -> dict[str, Any]:
     if zero.secondary_partition_ranks > 1:
         config["zero_hpz_partition_size"] = zero.secondary_partition_ranks
     if zero.offload != "none":
-        place = {"device": zero.offload, "pin_memory": torch.cuda.is_available()}
+        place: dict[str, Any] = {"device": zero.offload, "pin_memory": torch.cuda.is_available()}
         place |= {"nvme_path": str(zero.nvme_path)} if zero.nvme_path else {}
         config["offload_optimizer"] = place
         if zero.offload_weights:
@@ -298,7 +324,7 @@ def _zero_config(zero: ZeroConfig, weights_bytes: int | None) -> dict[str, Any]:
 
 
 def _weights_bytes(model: Any) -> int:
-    return sum(parameter.ds_numel * parameter.element_size() for parameter in model.parameters())
+    return sum(math.prod(_whole_shape(parameter)) * parameter.element_size() for parameter in model.parameters())
 
 
 def _load(model_dir: Path, settings: EngineSettings) -> Any:
@@ -324,17 +350,25 @@ def _load(model_dir: Path, settings: EngineSettings) -> Any:
         raise AssertionError("the model was loaded whole on every rank instead of partitioned")
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if settings.lora is not None:
+        transformers.set_seed(settings.seed)
+        model = add_adapters(model, settings.lora)
     return model
 
 
 def _parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; norms and biases do not. Partitioned parameters keep their shape in ``ds_shape``."""
+    """Matrices decay; norms and biases do not."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trainable if len(p.ds_shape) >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if len(p.ds_shape) < 2], "weight_decay": 0.0},
+        {"params": [p for p in trainable if len(_whole_shape(p)) >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if len(_whole_shape(p)) < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _whole_shape(parameter: Any) -> tuple[int, ...]:
+    """Partitioned parameters keep their shape in ``ds_shape``; adapters are partitioned later than the model."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def limit_threads(num_threads: int) -> None:

@@ -6,6 +6,17 @@ from typing import Literal
 from sftkey_dist.config.schema import OptimizationConfig
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.training import TrainingConfig
+from sftkey_dist.config.validation import GuardConfig, ValidationConfig
+from sftkey_dist.evaluation.assess import Assessment
+
+
+class GuardJob(Section):
+    """What a guarded stage generates and how that is judged."""
+
+    settings: GuardConfig
+    """When, how many, what follows."""
+    assessment: Assessment
+    """As in the evaluation of the finished model."""
 
 
 class StageJob(Section):
@@ -25,6 +36,10 @@ class StageJob(Section):
     """Optimisation of the stage."""
     training: TrainingConfig
     """How stages run."""
+    validation: ValidationConfig = ValidationConfig()
+    """Held-out examples."""
+    guard: GuardJob | None = None
+    """For a stage that leaves part of the response untrained."""
     attention: Literal["packed_sdpa", "sdpa", "flash_attention_2"]
     """See `model.attention`."""
     trust_remote_code: bool

@@ -30,7 +30,10 @@ _CHECKPOINTS_KEPT = 2
 CPU_ALLOCATOR = {
     # Activations come and go every micro-batch. By default glibc hands large ones back to the kernel each time, and
     # the page faults of getting them again cost a tenth to a fifth of a step; huge pages save the rest of them.
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=17179869184:glibc.malloc.mmap_threshold=1073741824"
+    "GLIBC_TUNABLES": ":".join(
+        f"glibc.malloc.{name}={value}"
+        for name, value in {"hugetlb": 1, "trim_threshold": 2**34, "mmap_threshold": 2**30}.items()
+    )
 }
 
 

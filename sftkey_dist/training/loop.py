@@ -1,7 +1,7 @@
 """The training loop of one stage, the same on every rank; knows neither Ray nor DeepSpeed."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,19 +11,24 @@ import torch
 import transformers
 from torch import Tensor
 
+from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import TrainingError
 from sftkey_dist.journal import append_records, keep_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlan, StepPlanner
-from sftkey_dist.training.checkpoint import load_checkpoint, write_checkpoint
-from sftkey_dist.training.collate import PROMPT_ID, PackedRow, pack
+from sftkey_dist.training.checkpoint import Snapshot, load_checkpoint
+from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.engine import EngineSettings, ZeroEngine
+from sftkey_dist.training.flops import peak_flops_per_second
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.loss import CORRECT, COUNT, NLL, loss_sums
+from sftkey_dist.training.loss import loss_sums, segment_metrics
+from sftkey_dist.training.observer import Observer
 from sftkey_dist.training.planner import stage_planner
 from sftkey_dist.training.schedule import learning_rate
 from sftkey_dist.training.stopwatch import Stopwatch
+
+_EXAMPLES_NAMED = 8
 
 
 class Checkpoints(Protocol):
@@ -34,31 +39,47 @@ class Checkpoints(Protocol):
         ...
 
     def save(self, steps_done: int, write: Callable[[Path], None]) -> None:
-        """Call ``write`` with a folder and keep what it wrote; returns when the checkpoint is committed."""
+        """Have ``write`` called with a folder and keep what it wrote; may return before that is done."""
+        ...
+
+    def wait(self) -> None:
+        """Return when everything saved is committed."""
         ...
 
 
 def train_stage(job: StageJob, checkpoints: Checkpoints) -> None:
     """Train one stage from its model folder, or from its last checkpoint, and export the resulting model."""
     store = EncodedStore(job.store_dir)
+    held_out = held_out_indices(store.hashes, job.validation.num_examples, job.seed)
     engine = ZeroEngine(job.model_dir, _engine_settings(job))
-    planner = _planner(job, store, engine)
+    planner = _planner(job, store, engine, held_out)
     assert_packing_isolates(engine)
     first_step = _restore(engine, planner, checkpoints)
     journal = _Journal(StageDir(job.stage_dir), first_step) if engine.rank == 0 else None
-    watch = Stopwatch()
+    watch, clockwork = Stopwatch(), _Clockwork(engine, planner, job.precision)
+    observer = Observer(job, store, held_out, engine, first_step, watch)
+    observer.observe(first_step, is_last=False)
     for step in range(first_step, planner.num_steps):
+        if observer.wants_to_stop:
+            break
         started = time.perf_counter()
         with watch.phase("data"):
             plan = planner.plan(step)
         rate = learning_rate(step, planner.num_steps, job.optimization)
         record = run_step(engine, store, plan, job, rate, watch)
+        seconds = time.perf_counter() - started
         if journal is not None:
-            journal.append(record, _timing(engine, record, time.perf_counter() - started, watch))
-        if (step + 1) % job.training.checkpoint_every_steps == 0 and step + 1 < planner.num_steps:
+            journal.append_metrics(record)
+        is_last = step + 1 == planner.num_steps
+        observer.observe(step + 1, is_last=is_last)
+        if (step + 1) % job.training.checkpoint_every_steps == 0 and not is_last:
             with watch.phase("checkpoint"):
-                _checkpoint(engine, checkpoints, plan)
-    _export(engine, job)
+                checkpoints.save(step + 1, Snapshot(engine, step + 1, plan.members_digest).write)
+            observer.note_checkpoint()
+        if journal is not None:
+            journal.append_timings(clockwork.timing(plan, record, seconds, watch))
+    checkpoints.wait()
+    observer.hand_on(StageDir(job.stage_dir).model)
     engine.close()
 
 
@@ -80,6 +101,7 @@ def run_step(
     observe_all = plan.step % job.training.segment_metrics_every_steps == 0
     totals = torch.zeros(len(store.segment_names), 3, dtype=torch.float64)
     weighted_nll = torch.zeros(1, dtype=torch.float64)
+    broken: list[int] = []
     with watch.phase("data"):
         rows = list(_rows(store, plan, job, engine.rank, observe_all))
     for index, row in enumerate(rows):
@@ -90,14 +112,19 @@ def run_step(
             loss = sums.weighted_nll * (engine.world_size / plan.loss_weight)
             engine.backward(loss, ends_step=index == len(rows) - 1)
             totals += sums.by_segment.cpu()
-            weighted_nll += sums.weighted_nll.detach().double().cpu()
+            row_nll = sums.weighted_nll.detach().double().cpu()
+            weighted_nll += row_nll
+            if not torch.isfinite(row_nll):
+                broken += plan.micro_batches(engine.rank)[index]
     with watch.phase("metrics"):
         weighted_nll, totals = _reduce(engine, plan, weighted_nll, totals)
     mean_loss = float(weighted_nll) / plan.loss_weight
-    _require_finite(mean_loss, "loss", plan, store)
+    if not np.isfinite(mean_loss):
+        raise _loss_not_finite(mean_loss, engine.gather_to_all(broken), plan, store)
     with watch.phase("optimizer"):
         grad_norm = engine.step(step_learning_rate)
-    _require_finite(grad_norm, "gradient norm", plan, store)
+    if not np.isfinite(grad_norm):
+        raise _gradient_not_finite(grad_norm, plan, store)
     return {
         "step": plan.step,
         "epoch": plan.epoch,
@@ -107,7 +134,7 @@ def run_step(
         "tokens": sum(plan.segment_counts),
         "loss_tokens": sum(n for n, weight in zip(plan.segment_counts, job.weights, strict=True) if weight > 0),
         "balance": {name: round(value, 4) for name, value in vars(plan.balance).items()},
-        "segments": _segment_metrics(store.segment_names, totals),
+        "segments": segment_metrics(store.segment_names, totals),
     }
 
 
@@ -148,26 +175,28 @@ def _reduce(engine: ZeroEngine, plan: StepPlan, weighted_nll: Tensor, totals: Te
     return reduced[:1], reduced[2:].view_as(totals)
 
 
-def _segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, dict[str, float]]:
-    """nll in nats per token, token accuracy and token count of every segment that was observed."""
-    return {
-        name: {
-            "nll": float(totals[i, NLL] / totals[i, COUNT]),
-            "token_accuracy": float(totals[i, CORRECT] / totals[i, COUNT]),
-            "tokens": int(totals[i, COUNT]),
-        }
-        for i, name in enumerate(names)
-        if i != PROMPT_ID and totals[i, COUNT] > 0
-    }
+def _loss_not_finite(
+    loss: float, broken: Sequence[Sequence[int]], plan: StepPlan, store: EncodedStore
+) -> TrainingError:
+    """Name the ranks and the examples whose rows gave it."""
+    where = "; ".join(
+        f"rank {rank}: {', '.join(store.example_ids(indices[:_EXAMPLES_NAMED]))}"
+        for rank, indices in enumerate(broken)
+        if indices
+    )
+    return TrainingError(
+        f"loss of step {plan.step} is {loss}; no weight was updated. It came from the rows with these examples: "
+        f"{where}. Look at them, or lower optimization.learning_rate if it was rising before"
+    )
 
 
-def _require_finite(value: float, what: str, plan: StepPlan, store: EncodedStore) -> None:
-    if np.isfinite(value):
-        return
-    ids = ", ".join(store.example_ids(plan.example_indices[:8]))
-    raise TrainingError(
-        f"{what} of step {plan.step} is {value}; no weight was updated. Lower optimization.learning_rate, or look at "
-        f"the step's {len(plan.example_indices)} examples, the first of which are {ids}"
+def _gradient_not_finite(norm: float, plan: StepPlan, store: EncodedStore) -> TrainingError:
+    """The loss was finite everywhere, so no rank stands out."""
+    ids = ", ".join(store.example_ids(plan.example_indices[:_EXAMPLES_NAMED]))
+    return TrainingError(
+        f"gradient norm of step {plan.step} is {norm}, with a finite loss on every rank; no weight was updated. Lower "
+        f"optimization.learning_rate, or look at the step's {len(plan.example_indices)} examples, the first of which "
+        f"are {ids}"
     )
 
 
@@ -179,10 +208,12 @@ def _engine_settings(job: StageJob) -> EngineSettings:
         gradient_checkpointing=job.training.gradient_checkpointing,
         trust_remote_code=job.trust_remote_code,
         zero=job.training.zero,
+        lora=job.training.lora,
+        seed=job.seed,
     )
 
 
-def _planner(job: StageJob, store: EncodedStore, engine: ZeroEngine) -> StepPlanner:
+def _planner(job: StageJob, store: EncodedStore, engine: ZeroEngine, held_out: np.ndarray) -> StepPlanner:
     return stage_planner(
         store.segment_counts,
         job.weights,
@@ -191,6 +222,7 @@ def _planner(job: StageJob, store: EncodedStore, engine: ZeroEngine) -> StepPlan
         micro_batch_tokens=job.training.micro_batch_tokens,
         data_ranks=engine.world_size,
         cost=engine.cost,
+        held_out=held_out,
     )
 
 
@@ -212,41 +244,43 @@ def _restore(engine: ZeroEngine, planner: StepPlanner, checkpoints: Checkpoints)
     return manifest.steps_done
 
 
-def _checkpoint(engine: ZeroEngine, checkpoints: Checkpoints, plan: StepPlan) -> None:
-    steps_done = plan.step + 1
-    checkpoints.save(steps_done, lambda folder: write_checkpoint(engine, folder, steps_done, plan.members_digest))
+class _Clockwork:
+    """Wall-clock figures of rank 0, step by step."""
 
+    def __init__(self, engine: ZeroEngine, planner: StepPlanner, precision: str) -> None:
+        self._engine, self._lengths = engine, planner.lengths
+        self._flops = engine.flops
+        peak = peak_flops_per_second(engine.device, precision)
+        self._peak_of_all = peak * engine.world_size if peak else None
 
-def _export(engine: ZeroEngine, job: StageJob) -> None:
-    folder = StageDir(job.stage_dir).model
-    engine.save_pretrained(folder, job.end_of_turn_id)
-    if engine.rank == 0:
-        transformers.AutoTokenizer.from_pretrained(
-            job.model_dir, trust_remote_code=job.trust_remote_code
-        ).save_pretrained(folder)
-    engine.barrier()
-
-
-def _timing(engine: ZeroEngine, record: dict[str, Any], seconds: float, watch: Stopwatch) -> dict[str, Any]:
-    """Wall-clock figures of rank 0; a checkpoint is charged to the step after it."""
-    return {
-        "step": record["step"],
-        "seconds": seconds,
-        "tokens_per_second": record["tokens"] / seconds,
-        "loss_tokens_per_second": record["loss_tokens"] / seconds,
-        "phase_seconds": watch.take(),
-        "peak_memory_gib": engine.peak_memory_bytes / 2**30,
-    }
+    def timing(self, plan: StepPlan, record: dict[str, Any], seconds: float, watch: Stopwatch) -> dict[str, Any]:
+        """``seconds`` of the step; its phases, and of what followed it, in ``phase_seconds``."""
+        flops = self._flops.of_step(self._lengths[list(plan.example_indices)], record["loss_tokens"])
+        utilisation = {"mfu": flops / seconds / self._peak_of_all} if self._peak_of_all else {}
+        return {
+            "step": record["step"],
+            "seconds": seconds,
+            "tokens_per_second": record["tokens"] / seconds,
+            "loss_tokens_per_second": record["loss_tokens"] / seconds,
+            "model_tflops_per_second": flops / seconds / 1e12,
+            **utilisation,
+            "phase_seconds": watch.take(),
+            "peak_memory_gib": self._engine.peak_memory_bytes / 2**30,
+        }
 
 
 class _Journal:
     """A stage's records; on resume, those of steps that will be run again are dropped."""
 
     def __init__(self, stage_dir: StageDir, first_step: int) -> None:
-        self._paths = (stage_dir.metrics, stage_dir.timings)
-        for path in self._paths:
+        self._metrics, self._timings = stage_dir.metrics, stage_dir.timings
+        for path in (self._metrics, self._timings):
             keep_records(path, lambda record: record["step"] < first_step)
 
-    def append(self, *records: dict[str, Any]) -> None:
-        for path, record in zip(self._paths, records, strict=True):
-            append_records(path, [record])
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Before the step's checkpoint, so that a resumed stage lacks no step."""
+        append_records(self._metrics, [record])
+
+    def append_timings(self, record: dict[str, Any]) -> None:
+        """After it, so that its cost is in."""
+        append_records(self._timings, [record])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sftkey_dist.training.collate import PackedRow
+from sftkey_dist.training.collate import PROMPT_ID, PackedRow
 
 NLL, CORRECT, COUNT = range(3)
 
@@ -27,6 +27,24 @@ class LossSums:
 
     weighted_nll: Tensor
     by_segment: Tensor
+
+
+def segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, dict[str, float]]:
+    """nll in nats per token, token accuracy and token count of every segment that was observed.
+
+    Args:
+        names: of the segments, the prompt first.
+        totals: sums of `LossSums.by_segment` over micro-batches and ranks, [S, 3].
+    """
+    return {
+        name: {
+            "nll": float(totals[i, NLL] / totals[i, COUNT]),
+            "token_accuracy": float(totals[i, CORRECT] / totals[i, COUNT]),
+            "tokens": int(totals[i, COUNT]),
+        }
+        for i, name in enumerate(names)
+        if i != PROMPT_ID and totals[i, COUNT] > 0
+    }
 
 
 def loss_sums(logits: Tensor, row: PackedRow, num_segments: int) -> LossSums:

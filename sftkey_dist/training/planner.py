@@ -15,6 +15,7 @@ def stage_planner(
     micro_batch_tokens: int,
     data_ranks: int,
     cost: CostModel,
+    held_out: np.ndarray | None = None,
 ) -> StepPlanner:
     """The planner that every rank of a stage makes, and that a preview makes before there are any.
 
@@ -26,6 +27,7 @@ def stage_planner(
         micro_batch_tokens: most tokens in a micro-batch.
         data_ranks: number of data-parallel ranks.
         cost: compute cost of an example by its length.
+        held_out: indices of examples that are not trained on.
     """
     return StepPlanner(
         np.asarray(segment_counts),
@@ -38,4 +40,5 @@ def stage_planner(
         data_ranks=data_ranks,
         micro_batch_tokens=micro_batch_tokens,
         cost=cost,
+        held_out=held_out,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import Checkpoint, CheckpointConsistencyMode
+from ray.train import Checkpoint, CheckpointConsistencyMode, CheckpointUploadMode
 
 from sftkey_dist.training.engine import join_process_group, limit_threads
 from sftkey_dist.training.job import StageJob
@@ -43,18 +43,24 @@ class RayCheckpoints:
                 yield Path(folder)
 
     def save(self, steps_done: int, write: Callable[[Path], None]) -> None:
-        """Report what ``write`` puts in a folder, and wait until Ray has committed it.
+        """Have ``write`` called, and its files uploaded, on another thread while training goes on."""
+        self.wait()
+        storage = ray.train.get_context().get_storage()
 
-        ``report`` returns when the files are copied, not when the checkpoint counts; a worker lost in between
-        would lose the checkpoint.
-        """
-        with tempfile.TemporaryDirectory(prefix="sftkey-checkpoint-") as folder:
-            write(Path(folder))
-            ray.train.report(
-                {"steps_done": steps_done},
-                checkpoint=Checkpoint.from_directory(folder),
-                checkpoint_dir_name=f"step_{steps_done:08d}",
-            )
-            ray.train.get_all_reported_checkpoints(
-                consistency_mode=CheckpointConsistencyMode.COMMITTED, timeout_s=self._timeout_seconds
-            )
+        def write_and_upload(checkpoint: Checkpoint, name: str) -> Checkpoint:
+            write(Path(checkpoint.path))
+            return storage.persist_current_checkpoint(checkpoint, name)
+
+        ray.train.report(
+            {"steps_done": steps_done},
+            checkpoint=Checkpoint.from_directory(tempfile.mkdtemp(prefix="sftkey-checkpoint-")),
+            checkpoint_dir_name=f"step_{steps_done:08d}",
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            checkpoint_upload_fn=write_and_upload,
+        )
+
+    def wait(self) -> None:
+        """Wait until Ray has committed what was saved: a report that is on its way does not count yet."""
+        ray.train.get_all_reported_checkpoints(
+            consistency_mode=CheckpointConsistencyMode.COMMITTED, timeout_s=self._timeout_seconds
+        )

@@ -45,6 +45,9 @@ class FolderCheckpoints:
         if steps_done == self._stop_after_steps:
             raise KeyboardInterrupt
 
+    def wait(self) -> None:
+        pass
+
 
 def run_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> None:
     """Call ``work(*arguments)`` on every rank of a fresh gloo process group; any rank's exception is raised."""

@@ -1,0 +1,43 @@
+"""What is watched on examples that no stage trains on."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sftkey_dist.config.section import Section
+
+
+class GuardConfig(Section):
+    """Generation on held-out examples while a stage leaves part of the response untrained: such a stage can unlearn
+    how to respond."""
+
+    every_steps: int = Field(25, ge=1)
+    """Optimizer steps between evaluations; the model that the stage starts from and its last are evaluated too."""
+    num_examples: int = Field(50, ge=1)
+    """Held-out examples to generate for."""
+    keep: Literal["best", "last"] = "best"
+    """Model that the stage hands on: the last, or the one with the best score (alpha * accuracy + (1 - alpha) *
+    format), of equals the earliest."""
+    patience: int | None = Field(None, ge=1)
+    """End the stage after so many evaluations without a better score; by default it runs to its end."""
+
+
+class ValidationConfig(Section):
+    """Held-out examples."""
+
+    num_examples: int = Field(0, ge=0)
+    """Training examples that every stage holds out, chosen by their prompts; 0 for none."""
+    every_steps: int = Field(50, ge=1)
+    """Optimizer steps between measurements of every segment's nll on them; also before the first and after the last."""
+    guard: GuardConfig | None = None
+    """Watch accuracy, format and score; `validation.guard={}` takes the defaults."""
+
+    @model_validator(mode="after")
+    def guard_has_examples(self) -> Self:
+        """The guard generates for held-out examples."""
+        if self.guard and self.guard.num_examples > self.num_examples:
+            raise ValueError(
+                f"validation.guard.num_examples={self.guard.num_examples} exceeds validation.num_examples="
+                f"{self.num_examples}: hold out more, or guard with fewer"
+            )
+        return self

@@ -1,0 +1,172 @@
+"""The guard of a stage that leaves part of the response untrained: generate, score, keep the best model.
+
+Candidates are ordinary model folders, so what is scored is what is handed on, byte for byte. A candidate is deleted
+when neither the stage nor a checkpoint that it may resume from still counts it as the best.
+"""
+
+import shutil
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sftkey_dist.contract import PROMPT
+from sftkey_dist.data.example import Example
+from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.errors import TrainingError
+from sftkey_dist.evaluation.assess import make_record
+from sftkey_dist.evaluation.generate import Generator
+from sftkey_dist.evaluation.score import score_records
+from sftkey_dist.files import folder_written_whole
+from sftkey_dist.models.load import load_tokenizer
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.collate import PROMPT_ID
+from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.job import StageJob
+
+_CHECKPOINTS_TO_RESUME_FROM = 2
+
+
+class Guard:
+    """Scores the model now and then; every method is called on all ranks together and decides the same on all."""
+
+    def __init__(self, job: StageJob, store: EncodedStore, held_out: np.ndarray, engine: ZeroEngine) -> None:
+        """
+        Args:
+            job: the stage; ``job.guard`` is set.
+            store: of the stage.
+            held_out: indices of its held-out examples.
+            engine: of the stage.
+        """
+        if job.guard is None:
+            raise ValueError("the stage has no guard")
+        self._settings, self._assessment = job.guard.settings, job.guard.assessment
+        self._job, self._engine = job, engine
+        self._directory = StageDir(job.stage_dir)
+        self._examples = _restored_examples(store, held_out[: self._settings.num_examples], job.model_dir)
+        self._best: tuple[int, float] | None = None
+        self._num_without_gain = 0
+        self._best_at_checkpoints: deque[int] = deque(maxlen=_CHECKPOINTS_TO_RESUME_FROM)
+
+    @property
+    def wants_to_stop(self) -> bool:
+        """Whether the score has not risen for as long as ``patience`` allows."""
+        return self._settings.patience is not None and self._num_without_gain >= self._settings.patience
+
+    @property
+    def kept_step(self) -> int | None:
+        """Steps done when the model to hand on was taken; None for the last model."""
+        return self._best[0] if self._best and self._settings.keep == "best" else None
+
+    def is_due(self, steps_done: int, *, is_last: bool) -> bool:
+        """Whether to score after so many steps."""
+        return is_last or steps_done % self._settings.every_steps == 0
+
+    def recall(self, steps_done: int, scores: dict[str, Any]) -> None:
+        """Take in what was scored before an interruption, in order.
+
+        Raises:
+            TrainingError: the best model of then is gone.
+        """
+        self._count(steps_done, scores["score"])
+        self._best_at_checkpoints.append(self._best_step)
+
+    def check_candidate(self) -> None:
+        """
+        Raises:
+            TrainingError: the best model from before an interruption is gone.
+        """
+        if self.kept_step is not None and not self._directory.candidate(self._best_step).is_dir():
+            raise TrainingError(
+                f"{self._directory.candidate(self._best_step)}: the guard's best model is gone; remove "
+                f"{self._directory.path} to train the stage from its start"
+            )
+
+    def evaluate(self, steps_done: int) -> dict[str, Any]:
+        """Write the model as it is, generate with it on all ranks, and score: accuracy, format, score, n."""
+        folder = self._directory.candidate(steps_done)
+        export_model(self._engine, self._job, folder)
+        with self._engine.unpartitioned_loading():
+            generator = Generator(folder, self._assessment.prompt, self._job.trust_remote_code)
+        records = []
+        for chunk in self._chunks_of_this_rank():
+            generations = generator.answer([ids for _, ids in chunk], self._assessment.settings.max_new_tokens)
+            records += [
+                _verdict(make_record(example, generation, self._assessment))
+                for (example, _), generation in zip(chunk, generations, strict=True)
+            ]
+        del generator
+        everyone = [record for part in self._engine.gather_to_all(records) for record in part]
+        scores = score_records(everyone, self._assessment.settings.alpha)
+        self._count(steps_done, scores.score)
+        self._delete_candidates()
+        return {name: getattr(scores, name) for name in ("n", "accuracy", "format", "score", "unjudged", "truncated")}
+
+    def note_checkpoint(self) -> None:
+        """A checkpoint was saved: resumed from it, the stage will look for the best model of now."""
+        if self._best:
+            self._best_at_checkpoints.append(self._best_step)
+
+    def hand_on(self, model: Path) -> None:
+        """Copy the best model to its place; a stage interrupted before its end is recorded needs the candidate."""
+        if self._engine.rank == 0:
+            with folder_written_whole(model) as scratch:
+                shutil.copytree(self._directory.candidate(self._best_step), scratch, dirs_exist_ok=True)
+        self._engine.barrier()
+
+    @property
+    def _best_step(self) -> int:
+        if self._best is None:
+            raise ValueError("nothing was scored yet")
+        return self._best[0]
+
+    def _count(self, steps_done: int, score: float) -> None:
+        is_better = self._best is None or score > self._best[1]
+        self._num_without_gain = 0 if is_better else self._num_without_gain + 1
+        if is_better:
+            self._best = (steps_done, score)
+
+    def _delete_candidates(self) -> None:
+        keeps_best = self._settings.keep == "best"
+        kept = [self._directory.candidate(step) for step in (self._best_step, *self._best_at_checkpoints) if keeps_best]
+        if self._engine.rank == 0:
+            for folder in self._directory.candidates.iterdir():
+                if folder not in kept:
+                    shutil.rmtree(folder)
+        self._engine.barrier()
+
+    def _chunks_of_this_rank(self) -> list[Sequence[tuple[Example, list[int]]]]:
+        mine = self._examples[self._engine.rank :: self._engine.world_size]
+        size = self._assessment.settings.batch_size
+        return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+
+def export_model(engine: ZeroEngine, job: StageJob, folder: Path) -> None:
+    """Write the model with its tokenizer as a Hugging Face folder."""
+    engine.save_pretrained(folder, job.end_of_turn_id)
+    if engine.rank == 0:
+        load_tokenizer(job.model_dir, job.trust_remote_code).save_pretrained(folder)
+    engine.barrier()
+
+
+def _restored_examples(store: EncodedStore, indices: np.ndarray, model_dir: Path) -> list[tuple[Example, list[int]]]:
+    """Examples with their encoded prompts, shortest first; every row of a store decodes to exactly its text."""
+    tokenizer = load_tokenizer(model_dir)
+    restored = []
+    for index in sorted(indices, key=lambda index: int(store.segment_counts[index, PROMPT_ID])):
+        ids, segments = store.example(int(index))
+        values = {
+            name: tokenizer.decode(ids[segments == number], clean_up_tokenization_spaces=False)
+            for number, name in enumerate(store.segment_names)
+            if name != PROMPT and "." not in name
+        }
+        (name,) = store.example_ids([int(index)])
+        restored.append((Example(name, "", values), ids[segments == PROMPT_ID].tolist()))
+    return restored
+
+
+def _verdict(record: dict[str, Any]) -> dict[str, Any]:
+    """What a score is made of; texts need not travel."""
+    return {key: record[key] for key in ("verdict", "keeps_contract", "violation", "truncated")}

@@ -1,0 +1,94 @@
+"""What happens between steps: measurements on held-out examples, the guard, and which model is handed on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.journal import append_records, keep_records, read_records
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.guard import Guard, export_model
+from sftkey_dist.training.held_out import HeldOutSet
+from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.stopwatch import Stopwatch
+
+
+class Observer:
+    """Watches a stage; every method is called on all ranks together."""
+
+    def __init__(
+        self,
+        job: StageJob,
+        store: EncodedStore,
+        held_out: np.ndarray,
+        engine: ZeroEngine,
+        first_step: int,
+        watch: Stopwatch,
+    ) -> None:
+        """Go on from what was observed up to ``first_step``.
+
+        Raises:
+            TrainingError: the guard's best model from before an interruption is gone.
+        """
+        self._job, self._engine, self._watch = job, engine, watch
+        self._journal = StageDir(job.stage_dir).validation
+        self._held_out = _held_out_set(job, store, held_out, engine) if len(held_out) else None
+        self._guard = Guard(job, store, held_out, engine) if job.guard else None
+        self._observed_steps = self._recall(first_step)
+
+    @property
+    def wants_to_stop(self) -> bool:
+        """Whether the guard ends the stage early."""
+        return self._guard is not None and self._guard.wants_to_stop
+
+    def observe(self, steps_done: int, *, is_last: bool) -> None:
+        """Measure what is due after so many steps."""
+        if steps_done in self._observed_steps:
+            return
+        record: dict[str, Any] = {}
+        every = self._job.validation.every_steps
+        if self._held_out is not None and (is_last or steps_done % every == 0):
+            with self._watch.phase("validation"):
+                record["validation"] = self._held_out.measure(self._engine)
+        if self._guard is not None and self._guard.is_due(steps_done, is_last=is_last):
+            with self._watch.phase("guard"):
+                record["guard"] = self._guard.evaluate(steps_done)
+        if record and self._engine.rank == 0:
+            append_records(self._journal, [{"step": steps_done} | record])
+
+    def note_checkpoint(self) -> None:
+        """A checkpoint was saved."""
+        if self._guard is not None:
+            self._guard.note_checkpoint()
+
+    def hand_on(self, model: Path) -> None:
+        """Write the stage's result: the guard's best model, or the last."""
+        if self._guard is not None and self._guard.kept_step is not None:
+            self._guard.hand_on(model)
+        else:
+            export_model(self._engine, self._job, model)
+
+    def _recall(self, first_step: int) -> set[int]:
+        if self._engine.rank == 0:
+            keep_records(self._journal, lambda record: record["step"] <= first_step)
+        self._engine.barrier()
+        records = read_records(self._journal)
+        if self._guard is not None:
+            for record in records:
+                if "guard" in record:
+                    self._guard.recall(record["step"], record["guard"])
+            self._guard.check_candidate()
+        return {record["step"] for record in records}
+
+
+def _held_out_set(job: StageJob, store: EncodedStore, held_out: np.ndarray, engine: ZeroEngine) -> HeldOutSet:
+    return HeldOutSet(
+        store,
+        held_out,
+        job.weights,
+        rank=engine.rank,
+        world_size=engine.world_size,
+        micro_batch_tokens=job.training.micro_batch_tokens,
+    )

@@ -1,0 +1,169 @@
+"""What is watched while a stage trains: held-out examples, the guard, and numbers that are none."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.multiprocessing import ProcessRaisedException
+from transformers import AutoModelForCausalLM
+
+from sftkey_dist.config.schema import EvaluationConfig, OptimizationConfig, PromptConfig
+from sftkey_dist.config.training import TrainingConfig, ZeroConfig
+from sftkey_dist.config.validation import GuardConfig, ValidationConfig
+from sftkey_dist.contract import Form
+from sftkey_dist.data.held_out import held_out_indices
+from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.evaluation.assess import Assessment
+from sftkey_dist.training.job import GuardJob, StageJob
+from tests.distributed.harness import make_store, metrics, run_ranks, train, weights_of
+
+KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+NUM_HELD_OUT, NUM_STEPS = 12, 10
+DEFAULTS = {"global_batch_size": 4, "num_epochs": 9, "max_steps": NUM_STEPS, "learning_rate": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, contract, tiny_model) -> EncodedStore:
+    return make_store(tmp_path_factory.mktemp("store"), contract, tiny_model)
+
+
+@pytest.fixture
+def make_job(store, tiny_model, contract, tmp_path):
+    def make(name: str, model_dir: Path = tiny_model, guard: GuardConfig | None = None, **optimization) -> StageJob:
+        assessment = Assessment(
+            Form.TAGGED, contract, PromptConfig(), EvaluationConfig(max_new_tokens=4, batch_size=2), False
+        )
+        return StageJob(
+            model_dir=model_dir,
+            store_dir=store.path,
+            stage_dir=tmp_path / name,
+            weights=KEY,
+            seed=5,
+            optimization=OptimizationConfig(
+                **{"global_batch_size": 4, "num_epochs": 9, "max_steps": NUM_STEPS, "learning_rate": 3e-3}
+                | optimization
+            ),
+            training=TrainingConfig(
+                micro_batch_tokens=700, checkpoint_every_steps=4, zero=ZeroConfig(max_gathered_gib=0)
+            ),
+            validation=ValidationConfig(num_examples=NUM_HELD_OUT, every_steps=5, guard=guard),
+            guard=GuardJob(settings=guard, assessment=assessment) if guard else None,
+            attention="packed_sdpa",
+            trust_remote_code=False,
+            precision="float32",
+            end_of_turn_id=7,
+        )
+
+    return make
+
+
+def validation(job: StageJob) -> list[dict]:
+    return [json.loads(line) for line in (job.stage_dir / "validation.jsonl").read_text().splitlines()]
+
+
+def test_held_out_nll_equals_plain_pytorch_on_any_ranks_and_no_step_trains_on_it(store, make_job, tiny_model):
+    jobs = {world_size: make_job(f"ranks-{world_size}") for world_size in (1, 2)}
+    for world_size, job in jobs.items():
+        run_ranks(world_size, train, [job])
+    held_out = held_out_indices(store.hashes, NUM_HELD_OUT, seed=5)
+    assert len(held_out) == NUM_HELD_OUT
+    records = {world_size: validation(job) for world_size, job in jobs.items()}
+    assert [record["step"] for record in records[2]] == [0, 5, NUM_STEPS]
+    answer, reasoning = store.segment_names.index("answer"), store.segment_names.index("reasoning")
+    for number, folder in ((0, tiny_model), (2, jobs[2].stage_dir / "model")):
+        measured = records[2][number]["validation"]
+        assert measured["loss"] == pytest.approx(plain_nll(folder, store, held_out, answer), rel=1e-5)
+        assert measured["segments"]["reasoning"]["nll"] == pytest.approx(
+            plain_nll(folder, store, held_out, reasoning), rel=1e-5
+        )
+    for one, two in zip(*records.values(), strict=True):
+        assert one["validation"]["loss"] == pytest.approx(two["validation"]["loss"], rel=1e-4)
+    epoch_tokens = int(store.segment_counts.sum() - store.segment_counts[held_out].sum())
+    steps_per_epoch = -(-(len(store) - NUM_HELD_OUT) // 4)
+    long = make_job("an-epoch", max_steps=steps_per_epoch, learning_rate=1e-6)
+    run_ranks(2, train, [long])
+    assert sum(record["tokens"] for record in metrics(long)) == epoch_tokens
+
+
+def plain_nll(model_dir: Path, store: EncodedStore, indices: np.ndarray, segment: int) -> float:
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32).eval()
+    total, count = 0.0, 0
+    for index in indices:
+        ids, segments = store.example(int(index))
+        with torch.no_grad():
+            log_probabilities = torch.log_softmax(model(input_ids=torch.tensor(ids)[None]).logits[0], dim=-1)
+        for position in np.flatnonzero(segments == segment):
+            total -= float(log_probabilities[position - 1, ids[position]])
+            count += 1
+    return total / count
+
+
+def test_guard_keeps_the_best_model_or_the_last_and_stops_early(make_job, tiny_model):
+    """An untrained model scores 0 always, so the best is the first: the weights that the stage started from."""
+    best = make_job("best", guard=GuardConfig(every_steps=3, num_examples=5))
+    last = make_job("last", guard=GuardConfig(every_steps=3, num_examples=5, keep="last"))
+    patient = make_job("patient", guard=GuardConfig(every_steps=2, num_examples=5, patience=2))
+    run_ranks(2, train, [best, last, patient])
+    scored = [record["step"] for record in validation(best) if "guard" in record]
+    assert scored == [0, 3, 6, 9, 10]
+    assert all(record["guard"]["n"] == 5 for record in validation(best) if "guard" in record)
+    start = load_file(tiny_model / "model.safetensors")
+    assert all(torch.equal(value, start[name]) for name, value in weights_of(best.stage_dir / "model").items())
+    changed = weights_of(last.stage_dir / "model")
+    assert any(not torch.equal(value, start[name]) for name, value in changed.items())
+    assert len(metrics(patient)) == 4, "two evaluations without gain, two steps apart"
+
+
+def test_a_guarded_stage_resumes_to_the_same_bytes(make_job):
+    guard = GuardConfig(every_steps=3, num_examples=5)
+    whole, broken = make_job("whole", guard=guard), make_job("broken", guard=guard)
+    run_ranks(2, train, [whole])
+    run_ranks(2, train, [broken], 4)
+    run_ranks(2, train, [broken])
+    for file in ("validation.jsonl", "metrics.jsonl", "model/model.safetensors"):
+        assert (broken.stage_dir / file).read_bytes() == (whole.stage_dir / file).read_bytes()
+
+
+def test_a_best_model_that_is_gone_is_named(make_job):
+    job = make_job("gone", guard=GuardConfig(every_steps=3, num_examples=5))
+    run_ranks(2, train, [job], 4)
+    (job.stage_dir / "candidates" / "step_00000000").rename(job.stage_dir / "elsewhere")
+    with pytest.raises(ProcessRaisedException, match=r"candidates/step_00000000: the guard's best model is gone"):
+        run_ranks(2, train, [job])
+
+
+def test_a_loss_that_is_no_number_stops_before_the_update_and_names_rank_and_examples(
+    store, make_job, tiny_model, tmp_path
+):
+    """One token's embedding is NaN, so the examples that have it are the ones to be named."""
+    prompts = [set(store.example(index)[0].tolist()) for index in range(len(store))]
+    everywhere = set.intersection(*prompts)
+    token = min(set.union(*prompts) - everywhere, key=lambda t: abs(sum(t in p for p in prompts) - 8))
+    poisoned = tmp_path / "poisoned"
+    copy_model(tiny_model, poisoned, token)
+    job = make_job("poisoned", poisoned, global_batch_size=32)
+    with pytest.raises(ProcessRaisedException, match=r"loss of step 0 is nan; no weight was updated") as raised:
+        run_ranks(2, train, [job])
+    named = str(raised.value).split("rows with these examples: ")[1].split(". Look")[0]
+    assert named.startswith("rank ")
+    ids = [name for part in named.split("; ") for name in part.split(": ", 1)[1].split(", ")]
+    by_id = {name: index for index, name in enumerate(store.example_ids(range(len(store))))}
+    assert any(token in prompts[by_id[name]] for name in ids)
+    assert not (job.stage_dir / "metrics.jsonl").read_text()
+
+
+def copy_model(source: Path, out: Path, token: int) -> None:
+    """The model with its embeddings untied and one of them not a number."""
+    model = AutoModelForCausalLM.from_pretrained(source)
+    model.save_pretrained(out)
+    for file in source.glob("tokenizer*"):
+        (out / file.name).write_bytes(file.read_bytes())
+    weights = load_file(out / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    weights["model.embed_tokens.weight"][token] = float("nan")
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((out / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (out / "config.json").write_text(json.dumps(config))

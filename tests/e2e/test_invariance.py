@@ -1,0 +1,93 @@
+"""The same run through the real command line, laid out differently: per step, loss and gradient norm stay the same.
+
+Answers have 8 to 320 tokens and a step has three examples, so on three ranks one rank trains forty times as many tokens
+as another, and in the last step of an epoch, which has one example, two ranks train none (huggingface/trl#6696).
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
+
+LAYOUTS = {
+    "two ranks, rows of one example, recomputed": [
+        "cluster.num_workers=2",
+        "training.micro_batch_tokens=700",
+        "training.gradient_checkpointing=true",
+    ],
+    "three ranks, gathered layer by layer, offloaded, dense mask": [
+        "cluster.num_workers=3",
+        "training.zero.max_gathered_gib=0",
+        "training.zero.offload=cpu",
+        "model.attention=sdpa",
+    ],
+}
+ANSWER_WORDS = (8, 64, 320)
+NUM_ROWS, BATCH = 13, 3
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_model: Path) -> Path:
+    untied = tmp_path / "untied"
+    set_seed(1)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_model, tie_word_embeddings=False)).save_pretrained(
+        untied
+    )
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(untied)
+    random = np.random.default_rng(0)
+    rows = [
+        {
+            "prompt": f"case {number}",
+            "reasoning": " ".join(str(word) for word in random.integers(0, 9, 10)),
+            "answer": " ".join(str(word) for word in random.integers(0, 9, ANSWER_WORDS[number % 3] // 2)),
+        }
+        for number in range(NUM_ROWS)
+    ]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = tmp_path / "invariance.yaml"
+    source = {"adapter": "records", "prompt": "{prompt}", "columns": {"reasoning": "reasoning", "answer": "answer"}}
+    settings = {
+        "run_dir": "runs/base",
+        "model": {"path": str(untied)},
+        "data": {
+            "train": {**source, "path": "train.jsonl"},
+            "test": {**source, "path": "test.jsonl"},
+            "max_length_tokens": 700,
+            "store_dir": "runs/store",
+        },
+        "strategies": ["sftkey-tag"],
+        "optimization": {"global_batch_size": BATCH, "num_epochs": 2, "learning_rate": 3.0e-3},
+        "key_stage": {"optimization": {"learning_rate": 3.0e-3}},
+        "training": {"micro_batch_tokens": 3000},
+        "cluster": {"num_workers": 1},
+        "tracking": {"enabled": False},
+    }
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+def test_ranks_rows_recomputation_gathering_offload_and_mask_change_nothing(sftkey, config, tmp_path):
+    base = train(sftkey, config, tmp_path / "runs" / "base")
+    assert [len(stage) for stage in base] == [2 * -(-NUM_ROWS // BATCH)] * 2
+    largest_step = max(base[1], key=lambda record: record["loss_tokens"])
+    assert largest_step["loss_tokens"] > 10 * min(record["loss_tokens"] for record in base[1])
+    for number, (layout, overrides) in enumerate(LAYOUTS.items()):
+        stages = train(sftkey, config, tmp_path / "runs" / f"other-{number}", *overrides)
+        for stage, expected in zip(stages, base, strict=True):
+            for measure, most, mean in (("loss", 1e-4, 2e-5), ("grad_norm", 2e-3, 4e-4)):
+                ours, theirs = (np.array([record[measure] for record in records]) for records in (stage, expected))
+                deviation = np.abs(ours / theirs - 1)
+                assert deviation.max() < most, (layout, measure)
+                assert deviation.mean() < mean, (layout, measure)
+
+
+def train(sftkey, config: Path, run_dir: Path, *overrides: str) -> list[list[dict]]:
+    """Metrics of both stages, step by step."""
+    done = sftkey("train", config, f"run_dir={run_dir}", *overrides)
+    assert done.returncode == 0, done.stderr
+    stages = sorted((run_dir / "stages").iterdir(), key=lambda folder: len(folder.name))
+    return [[json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()] for stage in stages]
