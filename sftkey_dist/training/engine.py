@@ -188,8 +188,11 @@ class ZeroEngine:
         return values
 
     @contextmanager
-    def unpartitioned_loading(self) -> Iterator[None]:
-        """While the block lasts, ``from_pretrained`` loads models whole, beside the sharded one."""
+    def without_partitioning(self) -> Iterator[None]:
+        """While the block lasts, transformers loads models whole and each rank generates for itself.
+
+        It would partition them, and have every rank generate as many tokens as the longest output of all.
+        """
         unset_hf_deepspeed_config()
         try:
             yield

@@ -88,16 +88,8 @@ class Guard:
         """Write the model as it is, generate with it on all ranks, and score: accuracy, format, score, n."""
         folder = self._directory.candidate(steps_done)
         export_model(self._engine, self._job, folder)
-        with self._engine.unpartitioned_loading():
-            generator = Generator(folder, self._assessment.prompt, self._job.trust_remote_code)
-        records = []
-        for chunk in self._chunks_of_this_rank():
-            generations = generator.answer([ids for _, ids in chunk], self._assessment.settings.max_new_tokens)
-            records += [
-                _verdict(make_record(example, generation, self._assessment))
-                for (example, _), generation in zip(chunk, generations, strict=True)
-            ]
-        del generator
+        with self._engine.without_partitioning():
+            records = self._records_of_this_rank(folder)
         everyone = [record for part in self._engine.gather_to_all(records) for record in part]
         scores = score_records(everyone, self._assessment.settings.alpha)
         self._count(steps_done, scores.score)
@@ -136,6 +128,17 @@ class Guard:
                 if folder not in kept:
                     shutil.rmtree(folder)
         self._engine.barrier()
+
+    def _records_of_this_rank(self, model: Path) -> list[dict[str, Any]]:
+        generator = Generator(model, self._assessment.prompt, self._job.trust_remote_code)
+        records = []
+        for chunk in self._chunks_of_this_rank():
+            generations = generator.answer([ids for _, ids in chunk], self._assessment.settings.max_new_tokens)
+            records += [
+                _verdict(make_record(example, generation, self._assessment))
+                for (example, _), generation in zip(chunk, generations, strict=True)
+            ]
+        return records
 
     def _chunks_of_this_rank(self) -> list[Sequence[tuple[Example, list[int]]]]:
         mine = self._examples[self._engine.rank :: self._engine.world_size]

@@ -5,8 +5,9 @@ trainer but the plan's list of examples per step.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +26,13 @@ def train_reference(
     max_grad_norm: float = 1.0,
     betas: tuple[float, float] = (0.9, 0.95),
     epsilon: float = 1e-8,
+    adapt: Callable[[Any], Any] | None = None,
 ) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
-    """Loss and gradient norm of every step, and the final weights."""
+    """Loss and gradient norm of every step, and the final weights; ``adapt`` adds adapters, merged in the end."""
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    parameters = dict(model.named_parameters())
+    model = adapt(model) if adapt else model
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     first = {name: torch.zeros_like(p) for name, p in parameters.items()}
     second = {name: torch.zeros_like(p) for name, p in parameters.items()}
     losses, norms = [], []
@@ -49,7 +52,8 @@ def train_reference(
                 parameter -= rate * m / (v.sqrt() + epsilon)
         losses.append(loss.item())
         norms.append(norm)
-    return losses, norms, {name: p.detach().clone() for name, p in parameters.items()}
+    merged = model.merge_and_unload() if adapt else model
+    return losses, norms, {name: p.detach().clone() for name, p in merged.named_parameters()}
 
 
 def _step_loss(model, examples: Sequence[Encoded], weights: Sequence[float]) -> torch.Tensor:

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,7 +12,7 @@ from torch.multiprocessing import ProcessRaisedException
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, set_seed
 
 from sftkey_dist.config.schema import OptimizationConfig, PromptConfig
-from sftkey_dist.config.training import TrainingConfig, ZeroConfig
+from sftkey_dist.config.training import LoraConfig, TrainingConfig, ZeroConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.store import EncodedStore
@@ -70,14 +71,14 @@ def run(world_size: int, *jobs: StageJob, stop_after_steps: int | None = None) -
     run_ranks(world_size, train, jobs, stop_after_steps)
 
 
-def reference(store: EncodedStore, model_dir: Path, weights, batch: int = BATCH):
+def reference(store: EncodedStore, model_dir: Path, weights, batch: int = BATCH, adapt=None):
     """Members of each step: consecutive runs of the epoch's shuffle, the last one of an epoch shorter."""
     members: list[list[int]] = []
     for epoch in range(9):
         order = shuffled_indices(len(store), 5, epoch).tolist()
         members += [order[i : i + batch] for i in range(0, len(order), batch)]
     steps = [[store.example(index) for index in step] for step in members[:NUM_STEPS]]
-    return train_reference(model_dir, steps, weights, RATE, warmup_steps=2, max_grad_norm=MAX_GRAD_NORM)
+    return train_reference(model_dir, steps, weights, RATE, warmup_steps=2, max_grad_norm=MAX_GRAD_NORM, adapt=adapt)
 
 
 def assert_same_training(job: StageJob, losses, norms, final, loss_tolerance=1e-4, weight_tolerance=1e-3):
@@ -131,6 +132,33 @@ def test_a_rank_without_examples_takes_part_with_untied_embeddings(store, make_j
     job = job.model_copy(update={"optimization": job.optimization.model_copy(update={"global_batch_size": 1})})
     run(2, job)
     assert_same_training(job, *reference(store, untied, KEY, batch=1))
+
+
+def test_adapters_train_like_peft_alone_and_are_merged_into_the_exported_model(store, make_job, tiny_model):
+    def adapt(model):
+        set_seed(5)
+        return peft.get_peft_model(
+            model, peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8.0, target_modules="all-linear")
+        )
+
+    lora = LoraConfig(rank=4, alpha=8.0)
+    expected = reference(store, tiny_model, FULL, adapt=adapt)
+    assert expected[0][-1] < 0.98 * expected[0][0], "nothing was learned, so equality would show little"
+    whole = {world_size: make_job(f"lora-{world_size}", lora=lora) for world_size in (1, 2)}
+    broken = make_job("lora-broken", lora=lora)
+    run(1, whole[1])
+    run(2, whole[2])
+    run(2, broken, stop_after_steps=7)
+    run(2, broken)
+    for job in (*whole.values(), broken):
+        assert_same_training(job, *expected)
+    start = weights_of(tiny_model)
+    trained = weights_of(whole[2].stage_dir / "model")
+    changed = {name for name in trained if not torch.equal(trained[name], start[name])}
+    assert changed == {name for name in start if "_proj." in name}
+    second = make_job("lora-key", whole[2].stage_dir / "model", KEY, lora=lora)
+    run(2, second)
+    assert_same_training(second, *reference(store, whole[2].stage_dir / "model", KEY, adapt=adapt))
 
 
 def untie(model_dir: Path, out: Path) -> Path:
