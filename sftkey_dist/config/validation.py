@@ -8,8 +8,8 @@ from sftkey_dist.config.section import Section
 
 
 class GuardConfig(Section):
-    """Generation on held-out examples while a stage leaves part of the response untrained: such a stage can unlearn
-    how to respond."""
+    """Generation on held-out examples in every stage that continues from another and leaves part of the response
+    untrained: such a stage can unlearn how to respond."""
 
     every_steps: int = Field(25, ge=1)
     """Optimizer steps between evaluations; the model that the stage starts from and its last are evaluated too."""

@@ -160,9 +160,9 @@ def _guard_inputs(guard: GuardJob) -> dict[str, Any]:
 
 
 def _guard(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | None:
-    """A stage that trains the whole response cannot unlearn how to respond."""
+    """A stage that trains the whole response cannot unlearn how to respond, and a first stage has nothing to lose."""
     trains_everything = all(weight > 0 for weight in stage.weights[PROMPT_ID + 1 :])
-    if config.validation.guard is None or trains_everything:
+    if config.validation.guard is None or trains_everything or stage is strategy.stages[0]:
         return None
     return GuardJob(
         settings=config.validation.guard,

@@ -39,7 +39,7 @@ class StageJob(Section):
     validation: ValidationConfig = ValidationConfig()
     """Held-out examples."""
     guard: GuardJob | None = None
-    """For a stage that leaves part of the response untrained."""
+    """For a stage that continues from another and leaves part of the response untrained."""
     attention: Literal["packed_sdpa", "sdpa", "flash_attention_2"]
     """See `model.attention`."""
     trust_remote_code: bool

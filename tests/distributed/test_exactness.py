@@ -143,7 +143,7 @@ def test_adapters_train_like_peft_alone_and_are_merged_into_the_exported_model(s
 
     lora = LoraConfig(rank=4, alpha=8.0)
     expected = reference(store, tiny_model, FULL, adapt=adapt)
-    assert expected[0][-1] < 0.98 * expected[0][0], "nothing was learned, so equality would show little"
+    assert expected[0][-1] < expected[0][0] - 0.05, "nothing was learned, so equality would show little"
     whole = {world_size: make_job(f"lora-{world_size}", lora=lora) for world_size in (1, 2)}
     broken = make_job("lora-broken", lora=lora)
     run(1, whole[1])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
 LAYOUTS = {
@@ -66,7 +65,7 @@ def config(tmp_path: Path, tiny_model: Path) -> Path:
         "cluster": {"num_workers": 1},
         "tracking": {"enabled": False},
     }
-    file.write_text(yaml.safe_dump(settings))
+    file.write_text(json.dumps(settings))
     return file
 
 
@@ -74,7 +73,7 @@ def test_ranks_rows_recomputation_gathering_offload_and_mask_change_nothing(sftk
     base = train(sftkey, config, tmp_path / "runs" / "base")
     assert [len(stage) for stage in base] == [2 * -(-NUM_ROWS // BATCH)] * 2
     largest_step = max(base[1], key=lambda record: record["loss_tokens"])
-    assert largest_step["loss_tokens"] > 10 * min(record["loss_tokens"] for record in base[1])
+    assert largest_step["loss_tokens"] > 5 * min(record["loss_tokens"] for record in base[1])
     for number, (layout, overrides) in enumerate(LAYOUTS.items()):
         stages = train(sftkey, config, tmp_path / "runs" / f"other-{number}", *overrides)
         for stage, expected in zip(stages, base, strict=True):

@@ -30,4 +30,9 @@ def test_quickstart_learns_format_and_decision(sftkey, tmp_path, majority_share)
     assert by_name["sft-tag"]["accuracy"] > majority_share + 0.1, "clearly above always guessing the commonest"
     assert by_name["key-tag"]["format"] <= 0.5, "answer-only training from the base model loses the format"
     assert by_name["sftkey-tag"]["format"] >= 0.9
+    (stage_2,) = (tmp_path / "runs" / "quickstart" / "stages").glob("tagged-full-key-*/stage.json")
+    guard = json.loads(stage_2.read_text())["guard"]
+    assert guard["evaluations"] == 5
+    assert guard["kept_score"] >= max(guard["first_score"], guard["last_score"]) > 0
+    assert "guard kept the model after step" in done.stdout
     assert by_name["sftkey-tag"]["score"] >= by_name["sft-tag"]["score"] - 0.03, "the key stage does not harm"

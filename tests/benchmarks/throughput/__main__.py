@@ -18,6 +18,7 @@ from sftkey_dist.training.launch import CPU_ALLOCATOR
 from tests.benchmarks.figures import Figure, arguments, console, median_of, publish
 from tests.benchmarks.throughput.task import Task, as_argument, prepare
 
+MODELS = ("smollm2", "qwen-tied", "qwen-untied")
 FLOPS_PER_WEIGHT_AND_TOKEN = 6
 
 
@@ -27,8 +28,12 @@ def main() -> None:
         folder = Path(scratch)
         store = prepare(options.data, options.model, folder / "store")
         smollm2 = Task(str(options.model.absolute()), str(store), "full", 32, 2048, 4, 1, 2 if options.quick else 3)
-        figures = measure("SmolLM2-135M", smollm2, 1 if options.quick else options.rounds)
-        for tied in () if options.quick else (True, False):
+        figures = {}
+        if "smollm2" in options.models:
+            figures |= measure("SmolLM2-135M", smollm2, 1 if options.quick else options.rounds)
+        for tied in (True, False):
+            if f"qwen-{'tied' if tied else 'untied'}" not in options.models:
+                continue
             model = make_half_billion(folder / f"qwen-{tied}", options.model, tied)
             task = replace(smollm2, model_dir=str(model), global_batch_size=16, peer_micro_batch_size=2, num_steps=2)
             figures |= measure(f"0.5B {'tied' if tied else 'untied'}", task, 1)
@@ -112,6 +117,7 @@ def make_half_billion(folder: Path, tokenizer_of: Path, tied: bool) -> Path:
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/gsm8k"), help="folder with train.jsonl")
     parser.add_argument("--model", type=Path, default=Path("models/smollm2-135m"))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="which to measure")
     parser.add_argument("--rounds", type=int, default=1, help="times that every side runs")
 
 
