@@ -1,4 +1,8 @@
-"""The function Ray Train runs on every rank."""
+"""The function Ray Train runs on every rank.
+
+The driver imports this module to name the function, so DeepSpeed and the loop are imported inside it: loading them
+takes the driver as long as starting the cluster.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,9 +13,7 @@ from typing import Any
 import ray.train
 from ray.train import Checkpoint, CheckpointConsistencyMode, CheckpointUploadMode
 
-from sftkey_dist.training.engine import join_process_group, limit_threads
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.loop import train_stage
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -20,6 +22,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     Args:
         settings: ``job``, a StageJob as plain values, and ``num_threads``.
     """
+    from sftkey_dist.training.engine import join_process_group, limit_threads
+    from sftkey_dist.training.loop import train_stage
+
     job = StageJob.model_validate(settings["job"])
     limit_threads(settings["num_threads"])
     join_process_group()
