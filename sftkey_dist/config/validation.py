@@ -21,6 +21,11 @@ class GuardConfig(Section):
     patience: int | None = Field(None, ge=1)
     """End the stage after so many evaluations without a better score; by default it runs to its end."""
 
+    @property
+    def decides(self) -> bool:
+        """Whether the stage's result depends on the scores."""
+        return self.keep == "best" or self.patience is not None
+
 
 class ValidationConfig(Section):
     """Held-out examples."""

@@ -133,7 +133,7 @@ def _inputs(
     lora = {"lora": config.training.lora.model_dump(mode="json")} if config.training.lora else {}
     held_out = {"held_out": config.validation.num_examples} if config.validation.num_examples else {}
     guard = _guard(config, strategy, stage)
-    guarded = {"guard": _guard_inputs(guard)} if guard else {}
+    guarded = {"guard": _guard_inputs(guard)} if guard and guard.settings.decides else {}
     return {
         "model": parent_digest,
         "store": preparation.stores[strategy.form].digest,

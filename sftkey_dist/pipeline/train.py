@@ -82,6 +82,7 @@ def _ensure_trained(
     if planned.is_finished:
         reason = f"shared with {planned.shared_with}" if planned.shared_with else "finished earlier"
         console.print(f"{title}: {reason}, not trained again")
+        _clean_up(planned)
         _track_reuse(planned, tracker, parent)
         return
     run_id = tracker.start_run(
@@ -101,12 +102,16 @@ def _ensure_trained(
         with follow_stage(planned.directory, title, num_steps(config, preparation, strategy, planned), tracker, run_id):
             run_stage(job, config.cluster)
         summary = _write_summary(config, job, planned, time.perf_counter() - started)
-        # The stage's model is what counts from here on; its checkpoints would be 12 bytes a parameter each.
-        for leftover in (planned.directory.path / planned.directory.ray_storage, planned.directory.candidates):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _clean_up(planned)
         if summary["guard"]:
             console.print(f"{title}: {_guard_in_words(summary)}")
         tracker.log_artifact(run_id, planned.directory.summary)
+
+
+def _clean_up(planned: PlannedStage) -> None:
+    """A finished stage's model is what counts; its checkpoints would be 12 bytes a parameter each."""
+    for leftover in (planned.directory.path / planned.directory.ray_storage, planned.directory.candidates):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager

@@ -22,10 +22,10 @@ def add_adapters(model: Any, config: LoraConfig) -> Any:
     """The model with trainable adapters, its own weights frozen; it computes the same as before until it is trained.
 
     Raises:
-        ModelError: no layer has a name in ``target_modules``.
+        ModelError: no layer has a name in ``target_modules``, or one of them cannot be merged by itself.
     """
     try:
-        return peft.get_peft_model(
+        adapted = peft.get_peft_model(
             model,
             peft.LoraConfig(
                 task_type="CAUSAL_LM",
@@ -35,9 +35,12 @@ def add_adapters(model: Any, config: LoraConfig) -> Any:
                 target_modules=list(config.target_modules) or "all-linear",
             ),
             adapter_name=_ADAPTER,
+            autocast_adapter_dtype=False,  # ZeRO-3 keeps float32 masters of everything it trains
         )
     except ValueError as error:
         raise ModelError(f"training.lora.target_modules: {' '.join(str(error).split())[:300]}") from error
+    _require_mergeable(adapted.get_base_model())
+    return adapted
 
 
 def base_of(model: Any) -> Any:
@@ -59,6 +62,17 @@ def exported_weights(base: Any) -> Iterator[tuple[str, list[torch.nn.Parameter],
             yield name.replace(".base_layer.", "."), parts, _merged(parameter, layer)
         else:
             yield name.replace(".base_layer.", "."), [parameter], _value_of(parameter)
+
+
+def _require_mergeable(base: Any) -> None:
+    """An adapter is merged into a linear layer's weight, which no other layer may share."""
+    shared = base.get_input_embeddings().weight if base.config.get_text_config().tie_word_embeddings else None
+    for name, layer in base.named_modules():
+        if isinstance(layer, LoraLayer) and (_ADAPTER not in layer.lora_A or layer.weight is shared):
+            raise ModelError(
+                f"training.lora.target_modules: {name} cannot have an adapter; name linear layers whose weights are "
+                f"not tied to the embeddings"
+            )
 
 
 def _belongs_to_adapter(place: str) -> bool:

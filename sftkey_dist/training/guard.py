@@ -14,8 +14,9 @@ import numpy as np
 
 from sftkey_dist.contract import PROMPT
 from sftkey_dist.data.example import Example
+from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.errors import TrainingError
+from sftkey_dist.errors import DataError, TrainingError
 from sftkey_dist.evaluation.assess import make_record
 from sftkey_dist.evaluation.generate import Generator
 from sftkey_dist.evaluation.score import score_records
@@ -45,7 +46,8 @@ class Guard:
         self._settings, self._assessment = job.guard.settings, job.guard.assessment
         self._job, self._engine = job, engine
         self._directory = StageDir(job.stage_dir)
-        self._examples = _restored_examples(store, held_out[: self._settings.num_examples], job.model_dir)
+        chosen = held_out_indices(store.hashes[held_out], self._settings.num_examples, job.seed)
+        self._examples = _restored_examples(store, held_out[chosen], job)
         self._best: tuple[int, float] | None = None
         self._num_without_gain = 0
         self._best_at_checkpoints: deque[int] = deque(maxlen=_CHECKPOINTS_TO_RESUME_FROM)
@@ -78,20 +80,30 @@ class Guard:
         Raises:
             TrainingError: the best model from before an interruption is gone.
         """
-        if self.kept_step is not None and not self._directory.candidate(self._best_step).is_dir():
+        is_there = self._best is None or self._directory.candidate(self._best_step).is_dir()
+        if self.kept_step is not None and not self._engine.gather_to_all(is_there)[0]:
             raise TrainingError(
                 f"{self._directory.candidate(self._best_step)}: the guard's best model is gone; remove "
                 f"{self._directory.path} to train the stage from its start"
             )
 
     def evaluate(self, steps_done: int) -> dict[str, Any]:
-        """Write the model as it is, generate with it on all ranks, and score: accuracy, format, score, n."""
+        """Write the model as it is, generate with it on all ranks, and score: accuracy, format, score, n.
+
+        Raises:
+            DataError: no answer can be judged, so that no model is better than another.
+        """
         folder = self._directory.candidate(steps_done)
         export_model(self._engine, self._job, folder)
         with self._engine.without_partitioning():
             records = self._records_of_this_rank(folder)
         everyone = [record for part in self._engine.gather_to_all(records) for record in part]
         scores = score_records(everyone, self._assessment.settings.alpha)
+        if scores.unjudged == scores.n:
+            raise DataError(
+                f"validation.guard: none of the held-out answers can be judged with evaluation.answer_check="
+                f"{self._assessment.settings.answer_check}; choose another check, or leave out the guard"
+            )
         self._count(steps_done, scores.score)
         self._delete_candidates()
         return {name: getattr(scores, name) for name in ("n", "accuracy", "format", "score", "unjudged", "truncated")}
@@ -104,6 +116,7 @@ class Guard:
     def hand_on(self, model: Path) -> None:
         """Copy the best model to its place; a stage interrupted before its end is recorded needs the candidate."""
         if self._engine.rank == 0:
+            shutil.rmtree(model, ignore_errors=True)  # of an end that was interrupted before it was recorded
             with folder_written_whole(model) as scratch:
                 shutil.copytree(self._directory.candidate(self._best_step), scratch, dirs_exist_ok=True)
         self._engine.barrier()
@@ -154,9 +167,9 @@ def export_model(engine: ZeroEngine, job: StageJob, folder: Path) -> None:
     engine.barrier()
 
 
-def _restored_examples(store: EncodedStore, indices: np.ndarray, model_dir: Path) -> list[tuple[Example, list[int]]]:
+def _restored_examples(store: EncodedStore, indices: np.ndarray, job: StageJob) -> list[tuple[Example, list[int]]]:
     """Examples with their encoded prompts, shortest first; every row of a store decodes to exactly its text."""
-    tokenizer = load_tokenizer(model_dir)
+    tokenizer = load_tokenizer(job.model_dir, job.trust_remote_code)
     restored = []
     for index in sorted(indices, key=lambda index: int(store.segment_counts[index, PROMPT_ID])):
         ids, segments = store.example(int(index))

@@ -74,6 +74,7 @@ def train_stage(job: StageJob, checkpoints: Checkpoints) -> None:
         observer.observe(step + 1, is_last=is_last)
         if (step + 1) % job.training.checkpoint_every_steps == 0 and not is_last:
             with watch.phase("checkpoint"):
+                checkpoints.wait()  # two snapshots in memory would be one too many
                 checkpoints.save(step + 1, Snapshot(engine, step + 1, plan.members_digest).write)
             observer.note_checkpoint()
         if journal is not None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.journal import append_records, keep_records, read_records
+from sftkey_dist.journal import Record, append_records, keep_records, read_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.guard import Guard, export_model
@@ -71,10 +71,13 @@ class Observer:
             export_model(self._engine, self._job, model)
 
     def _recall(self, first_step: int) -> set[int]:
+        """What was observed before; a stage that starts over observes anew, whatever an interrupted start left."""
+        records: list[Record] = []
         if self._engine.rank == 0:
-            keep_records(self._journal, lambda record: record["step"] <= first_step)
-        self._engine.barrier()
-        records = read_records(self._journal)
+            keep_records(self._journal, lambda record: 0 < first_step >= record["step"])
+            records = read_records(self._journal)
+        # Rank 0's view counts: on shared storage another node may still see the file as it was.
+        records = self._engine.gather_to_all(records)[0]
         if self._guard is not None:
             for record in records:
                 if "guard" in record:

@@ -4,6 +4,7 @@ The driver imports this module to name the function, so DeepSpeed and the loop a
 takes the driver as long as starting the cluster.
 """
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import ray.train
 from ray.train import Checkpoint, CheckpointConsistencyMode, CheckpointUploadMode
 
+from sftkey_dist.errors import TrainingError
 from sftkey_dist.training.job import StageJob
 
 
@@ -36,6 +38,7 @@ class RayCheckpoints:
 
     def __init__(self, timeout_seconds: int) -> None:
         self._timeout_seconds = timeout_seconds
+        self._last_name = ""
 
     @contextmanager
     def latest(self) -> Iterator[Path | None]:
@@ -49,23 +52,37 @@ class RayCheckpoints:
 
     def save(self, steps_done: int, write: Callable[[Path], None]) -> None:
         """Have ``write`` called, and its files uploaded, on another thread while training goes on."""
-        self.wait()
         storage = ray.train.get_context().get_storage()
 
         def write_and_upload(checkpoint: Checkpoint, name: str) -> Checkpoint:
-            write(Path(checkpoint.path))
-            return storage.persist_current_checkpoint(checkpoint, name)
+            try:
+                write(Path(checkpoint.path))
+                return storage.persist_current_checkpoint(checkpoint, name)
+            finally:
+                shutil.rmtree(checkpoint.path, ignore_errors=True)
 
+        self._last_name = f"step_{steps_done:08d}"
         ray.train.report(
             {"steps_done": steps_done},
             checkpoint=Checkpoint.from_directory(tempfile.mkdtemp(prefix="sftkey-checkpoint-")),
-            checkpoint_dir_name=f"step_{steps_done:08d}",
+            checkpoint_dir_name=self._last_name,
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=False,
             checkpoint_upload_fn=write_and_upload,
         )
 
     def wait(self) -> None:
-        """Wait until Ray has committed what was saved: a report that is on its way does not count yet."""
-        ray.train.get_all_reported_checkpoints(
+        """Wait until Ray has committed what was saved: a report that is on its way does not count yet.
+
+        Raises:
+            TrainingError: it took longer than a rank waits for another.
+        """
+        committed = ray.train.get_all_reported_checkpoints(
             consistency_mode=CheckpointConsistencyMode.COMMITTED, timeout_s=self._timeout_seconds
         )
+        names = {Path(reported.checkpoint.path).name for reported in committed}
+        if self._last_name and self._last_name not in names:  # Ray returns what there is when time is up
+            raise TrainingError(
+                f"checkpoint {self._last_name} was not committed within {self._timeout_seconds} s; is the storage full "
+                f"or slow? See training.collective_timeout_seconds and training.checkpoint_every_steps"
+            )

@@ -6,6 +6,7 @@
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,16 +35,14 @@ def main() -> None:
 
 def time_to_first_step(folder: Path, times: int) -> list[float]:
     """Seconds from the command to the first record, the store being prepared."""
-    base = ["configs/quickstart.yaml", f"data.store_dir={folder / 'store'}", "tracking.enabled=false"]
+    run = folder / "run"
+    base = ["configs/quickstart.yaml", f"run_dir={run}", "tracking.enabled=false"]
     base += ["strategies=[sft-tag]", "optimization.max_steps=2"]
-    sftkey("prepare", *base, f"run_dir={folder / 'prepared'}")
+    sftkey("prepare", *base)
     seconds = []
-    for number in range(times):
-        run = folder / str(number)
+    for _ in range(times):
         started = time.perf_counter()
-        process = subprocess.Popen(
-            [*ENTRY_POINT, "train", *base, f"run_dir={run}"], env=environment(), stdout=subprocess.DEVNULL
-        )
+        process = subprocess.Popen([*ENTRY_POINT, "train", *base], env=environment(), stdout=subprocess.DEVNULL)
         while not any(file.stat().st_size for file in run.glob("stages/*/metrics.jsonl")):
             if process.poll() is not None:
                 raise SystemExit("the stage ended without a step")
@@ -51,6 +50,7 @@ def time_to_first_step(folder: Path, times: int) -> list[float]:
         seconds.append(time.perf_counter() - started)
         if process.wait():
             raise SystemExit("the stage failed")
+        shutil.rmtree(run / "stages")
     return seconds
 
 

@@ -1,6 +1,7 @@
 """What is watched while a stage trains: held-out examples, the guard, and numbers that are none."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,15 @@ def store(tmp_path_factory, contract, tiny_model) -> EncodedStore:
 
 @pytest.fixture
 def make_job(store, tiny_model, contract, tmp_path):
-    def make(name: str, model_dir: Path = tiny_model, guard: GuardConfig | None = None, **optimization) -> StageJob:
-        assessment = Assessment(
-            Form.TAGGED, contract, PromptConfig(), EvaluationConfig(max_new_tokens=4, batch_size=2), False
-        )
+    def make(
+        name: str,
+        model_dir: Path = tiny_model,
+        guard: GuardConfig | None = None,
+        answer_check: str = "exact",
+        **optimization,
+    ) -> StageJob:
+        settings = EvaluationConfig(max_new_tokens=4, batch_size=2, answer_check=answer_check)
+        assessment = Assessment(Form.TAGGED, contract, PromptConfig(), settings, False)
         return StageJob(
             model_dir=model_dir,
             store_dir=store.path,
@@ -119,12 +125,21 @@ def test_guard_keeps_the_best_model_or_the_last_and_stops_early(make_job, tiny_m
 
 def test_a_guarded_stage_resumes_to_the_same_bytes(make_job):
     guard = GuardConfig(every_steps=3, num_examples=5)
-    whole, broken = make_job("whole", guard=guard), make_job("broken", guard=guard)
+    whole, broken, started_over = (make_job(name, guard=guard) for name in ("whole", "broken", "started-over"))
     run_ranks(2, train, [whole])
-    run_ranks(2, train, [broken], 4)
-    run_ranks(2, train, [broken])
-    for file in ("validation.jsonl", "metrics.jsonl", "model/model.safetensors"):
-        assert (broken.stage_dir / file).read_bytes() == (whole.stage_dir / file).read_bytes()
+    run_ranks(2, train, [broken, started_over], 4)
+    for folder in ("checkpoints", "candidates"):  # as if it was killed before its first checkpoint counted
+        shutil.rmtree(started_over.stage_dir / folder)
+    run_ranks(2, train, [broken, started_over])
+    for job in (broken, started_over):
+        for file in ("validation.jsonl", "metrics.jsonl", "model/model.safetensors"):
+            assert (job.stage_dir / file).read_bytes() == (whole.stage_dir / file).read_bytes()
+
+
+def test_a_guard_that_can_judge_nothing_says_so(make_job):
+    job = make_job("unjudged", guard=GuardConfig(num_examples=5), answer_check="numeric")
+    with pytest.raises(ProcessRaisedException, match=r"DataError.*none of the held-out answers can be judged"):
+        run_ranks(2, train, [job])
 
 
 def test_a_best_model_that_is_gone_is_named(make_job):
