@@ -11,7 +11,7 @@ from sftkey_dist.config.section import Section
 class ZeroConfig(Section):
     """How ZeRO-3 shards, gathers and offloads. None of it changes what is computed."""
 
-    max_gathered_gib: float = Field(4.0, ge=0)
+    max_gathered_gib: float = Field(2.0, ge=0)
     """A model whose weights take no more than this stays gathered on every rank between steps, which saves gathering
     them for every micro-batch; a larger one is gathered layer by layer. 0 always gathers layer by layer."""
     reduce_bucket_elements: int = Field(50_000_000, ge=1000)
