@@ -23,5 +23,6 @@ def held_out_indices(hashes: np.ndarray, num_examples: int, seed: int) -> np.nda
     with np.errstate(over="ignore"):
         key = splitmix64(np.array([seed], dtype=np.uint64))
         keys = splitmix64(np.asarray(hashes[:, 0]) ^ key)
-    last = np.sort(keys)[min(num_examples, len(keys)) - 1]
+    position = min(num_examples, len(keys)) - 1
+    last = np.partition(keys, position)[position]
     return np.flatnonzero(keys <= last)

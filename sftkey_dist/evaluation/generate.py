@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -13,6 +13,13 @@ from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.models.load import load_tokenizer
+
+T = TypeVar("T")
+
+
+def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Consecutive runs of at most ``size`` items."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.assess import Assessment, make_record
-from sftkey_dist.evaluation.generate import Generation, Generator
+from sftkey_dist.evaluation.generate import Generation, Generator, in_batches
 from sftkey_dist.evaluation.score import Scores, score_records
 from sftkey_dist.files import digest_json, write_json_atomically, write_text_atomically
 from sftkey_dist.journal import Record, append_records, keep_records, read_records
@@ -73,7 +73,7 @@ class EvaluationPool:
         folder.mkdir(parents=True, exist_ok=True)
         self._generate_missing(job, examples, folder / _GENERATIONS, progress)
         known = _read_generations(folder)
-        chunks = _chunks(examples, job.settings.batch_size)
+        chunks = in_batches(examples, job.settings.batch_size)
         judged = self._map(lambda actor, chunk: actor.judge.remote(job, chunk, [known[e.id] for e in chunk]), chunks)
         by_id = {record["id"]: record for chunk in judged for record in chunk}
         records = [by_id[example.id] for example in examples]
@@ -98,7 +98,7 @@ class EvaluationPool:
         by_length = sorted(examples, key=lambda example: len(example.prompt))
         todo = [
             chunk
-            for chunk in _chunks(by_length, job.settings.batch_size)
+            for chunk in in_batches(by_length, job.settings.batch_size)
             if any(example.id not in known for example in chunk)
         ]
         done = len(examples) - sum(map(len, todo))
@@ -146,10 +146,6 @@ def is_scored(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> 
     return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["scoring_digest"] == scoring_digest(
         job, examples
     )
-
-
-def _chunks(examples: Sequence[Example], size: int) -> list[Sequence[Example]]:
-    return [examples[start : start + size] for start in range(0, len(examples), size)]
 
 
 def _read_generations(folder: Path) -> dict[str, Generation]:

@@ -30,5 +30,10 @@ def decoder_cost(config: Any) -> CostModel:
         intermediate_size=int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
         num_heads=num_heads,
         num_kv_heads=int(getattr(text, "num_key_value_heads", None) or num_heads),
-        head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // num_heads),
+        head_dim=head_dim_of(text),
     )
+
+
+def head_dim_of(text: Any) -> int:
+    """Dimension of an attention head, by a decoder's configuration."""
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)

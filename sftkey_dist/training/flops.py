@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sftkey_dist.models.shape import head_dim_of
+
 _BACKWARD_AND_FORWARD = 3
 _PEAK_TFLOPS = {
     "B200": 2250.0,
@@ -40,10 +42,9 @@ class ModelFlops:
     def of(cls, config: Any, layer_weights: int) -> "ModelFlops":
         """Of a decoder with this configuration."""
         text = config.get_text_config()
-        head_dim = int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
         return cls(
             layer_weights,
-            int(text.num_hidden_layers) * int(text.num_attention_heads) * head_dim,
+            int(text.num_hidden_layers) * int(text.num_attention_heads) * head_dim_of(text),
             int(text.hidden_size) * int(text.vocab_size),
         )
 

@@ -6,7 +6,6 @@ when neither the stage nor a checkpoint that it may resume from still counts it 
 
 import shutil
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import DataError, TrainingError
 from sftkey_dist.evaluation.assess import make_record
-from sftkey_dist.evaluation.generate import Generator
+from sftkey_dist.evaluation.generate import Generator, in_batches
 from sftkey_dist.evaluation.score import score_records
 from sftkey_dist.files import folder_written_whole
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.collate import PROMPT_ID
 from sftkey_dist.training.engine import ZeroEngine
-from sftkey_dist.training.job import StageJob
-
-_CHECKPOINTS_TO_RESUME_FROM = 2
+from sftkey_dist.training.job import CHECKPOINTS_KEPT, StageJob
 
 
 class Guard:
@@ -50,7 +47,7 @@ class Guard:
         self._examples = _restored_examples(store, held_out[chosen], job)
         self._best: tuple[int, float] | None = None
         self._num_without_gain = 0
-        self._best_at_checkpoints: deque[int] = deque(maxlen=_CHECKPOINTS_TO_RESUME_FROM)
+        self._best_at_checkpoints: deque[int] = deque(maxlen=CHECKPOINTS_KEPT)
 
     @property
     def wants_to_stop(self) -> bool:
@@ -145,18 +142,14 @@ class Guard:
     def _records_of_this_rank(self, model: Path) -> list[dict[str, Any]]:
         generator = Generator(model, self._assessment.prompt, self._job.trust_remote_code)
         records = []
-        for chunk in self._chunks_of_this_rank():
+        mine = self._examples[self._engine.rank :: self._engine.world_size]
+        for chunk in in_batches(mine, self._assessment.settings.batch_size):
             generations = generator.answer([ids for _, ids in chunk], self._assessment.settings.max_new_tokens)
             records += [
                 _verdict(make_record(example, generation, self._assessment))
                 for (example, _), generation in zip(chunk, generations, strict=True)
             ]
         return records
-
-    def _chunks_of_this_rank(self) -> list[Sequence[tuple[Example, list[int]]]]:
-        mine = self._examples[self._engine.rank :: self._engine.world_size]
-        size = self._assessment.settings.batch_size
-        return [mine[start : start + size] for start in range(0, len(mine), size)]
 
 
 def export_model(engine: ZeroEngine, job: StageJob, folder: Path) -> None:

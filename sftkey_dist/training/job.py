@@ -9,6 +9,9 @@ from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.evaluation.assess import Assessment
 
+CHECKPOINTS_KEPT = 2
+"""A stage resumes from one of so many; what they refer to must be kept as long."""
+
 
 class GuardJob(Section):
     """What a guarded stage generates and how that is judged."""

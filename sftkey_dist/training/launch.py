@@ -18,7 +18,7 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.errors import InterruptedRunError, TrainingError, UserError
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.job import CHECKPOINTS_KEPT, StageJob
 from sftkey_dist.training.worker import train_worker
 
 _DRIVER_ENVIRONMENT = {
@@ -26,7 +26,6 @@ _DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
-_CHECKPOINTS_KEPT = 2
 CPU_ALLOCATOR = {
     # Activations come and go every micro-batch. By default glibc hands large ones back to the kernel each time, and
     # the page faults of getting them again cost a tenth to a fifth of a step; huge pages save the rest of them.
@@ -76,7 +75,7 @@ def _trainer(job: StageJob, cluster: ClusterConfig) -> TorchTrainer:
             name=StageDir(job.stage_dir).ray_storage,
             storage_path=str(job.stage_dir),
             failure_config=FailureConfig(max_failures=job.training.max_failures, controller_failure_limit=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=_CHECKPOINTS_KEPT),
+            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
             worker_runtime_env={"env_vars": _worker_environment(cluster)},
         ),
     )

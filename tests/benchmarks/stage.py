@@ -5,18 +5,16 @@
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from tests.benchmarks.figures import Figure, arguments, median_of, publish
+from tests.e2e.conftest import ENTRY_POINT, environment
 
-ENTRY_POINT = [sys.executable, "-c", "from sftkey_dist.cli import main; main()"]
 STEPS_BETWEEN_CHECKPOINTS = 50
 
 
@@ -89,10 +87,6 @@ def sftkey(*command: str) -> None:
     done = subprocess.run([*ENTRY_POINT, *command], env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-
-
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

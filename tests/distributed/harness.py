@@ -51,7 +51,7 @@ class FolderCheckpoints:
 
 def run_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> None:
     """Call ``work(*arguments)`` on every rank of a fresh gloo process group; any rank's exception is raised."""
-    mp.spawn(_rank_main, args=(world_size, _free_port(), work, arguments), nprocs=world_size)
+    mp.spawn(_rank_main, args=(world_size, free_port(), work, arguments), nprocs=world_size)
 
 
 def train(jobs: Sequence[StageJob], stop_after_steps: int | None = None) -> None:
@@ -77,15 +77,21 @@ def weights_of(model_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(model_dir / "model.safetensors")
 
 
-def _rank_main(rank: int, world_size: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def join_as_rank(rank: int, world_size: int, port: int) -> None:
+    """The environment that a launcher gives a rank."""
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "DS_ACCELERATOR": "cpu",
     }
+
+
+def _rank_main(rank: int, world_size: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    join_as_rank(rank, world_size, port)
     limit_threads(1)
     dist.init_process_group("gloo")
     join_process_group()
@@ -97,7 +103,7 @@ def _rank_main(rank: int, world_size: int, port: int, work: Callable[..., Any], 
     dist.destroy_process_group()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,7 +1,7 @@
 """The peer: TRL's `SFTTrainer` with DeepSpeed ZeRO-3 on two ranks.
 
 Its best correct settings on a CPU: padded micro-batches of like lengths (packing needs FlashAttention there), the size
-that was fastest of 2, 4 and 8, the fused optimizer, and labels given for every token, so that both sides train the same
+that was faster of 4 and 8, the fused optimizer, and labels given for every token, so that both sides train the same
 ones.
 """
 
@@ -20,7 +20,8 @@ import torch.multiprocessing as mp
 import transformers
 from trl import SFTConfig, SFTTrainer
 
-from tests.benchmarks.throughput.task import RANKS, Task, free_port, from_argument, join_as_rank, write_result
+from tests.benchmarks.throughput.task import RANKS, Task, from_argument, write_result
+from tests.distributed.harness import free_port, join_as_rank
 
 ZERO3 = {
     "train_micro_batch_size_per_gpu": "auto",
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def run_rank(rank: int, port: int, task: Task, result: Path) -> None:
-    join_as_rank(rank, port)
+    join_as_rank(rank, RANKS, port)
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled; ours does without it too

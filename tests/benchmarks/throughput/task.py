@@ -1,9 +1,7 @@
 """What every side is told, so that all train the same examples with the same loss tokens and the same optimizer."""
 
 import json
-import os
 import resource
-import socket
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,22 +84,3 @@ def write_result(file: Path, tokens_per_second: list[float], **more: Any) -> Non
     """Tokens a second of every timed step, padding not counted, and this rank's peak memory."""
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     file.write_text(json.dumps({"tokens_per_second": tokens_per_second, "peak_memory_gib": memory} | more))
-
-
-def join_as_rank(rank: int, port: int) -> None:
-    """The environment that a launcher gives a rank."""
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(RANKS),
-        "LOCAL_WORLD_SIZE": str(RANKS),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "DS_ACCELERATOR": "cpu",
-    }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
