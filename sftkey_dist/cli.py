@@ -21,12 +21,12 @@ from sftkey_dist.config import RunConfig, load_config, load_section
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.console import console, errors
-from sftkey_dist.errors import ConfigError, InterruptedRunError, TrainingError, UserError
+from sftkey_dist.errors import ConfigError, IncompleteEvaluationError, InterruptedRunError, TrainingError, UserError
 
 if TYPE_CHECKING:
-    from sftkey_dist.report.comparison import ComparisonRow
+    from sftkey_dist.report.comparison import Comparison
 
-_USER_ERROR, _TRAINING_STOPPED, _INTERRUPTED = 2, 1, 130
+_USER_ERROR, _TRAINING_STOPPED, _INCOMPLETE, _INTERRUPTED = 2, 1, 1, 130
 
 app = typer.Typer(
     add_completion=False,
@@ -63,7 +63,8 @@ def describe_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def _section_type(annotation: Any) -> type[BaseModel] | None:
     """The section behind `Section`, `Section | None` or a list of them."""
     options = get_args(annotation) if get_origin(annotation) in (UnionType, tuple) else ()
-    for option in (annotation, *options):
+    sections = [option for option in (annotation, *options) if option not in (type(None), ...)]
+    for option in sections if len(sections) <= 2 else ():
         if isinstance(option, type) and issubclass(option, BaseModel):
             return option
     return None
@@ -87,11 +88,12 @@ def run(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.run import run as run_all
     from sftkey_dist.tracking import how_to_open, tracking_uri
 
-    rows, files = run_all(config)
-    _show_comparison(rows, files)
+    comparison, files, still_open = run_all(config)
+    _show_comparison(comparison, files)
     if config.tracking.enabled:
         uri = tracking_uri(config.tracking, config.run_dir.absolute())
         console.print(how_to_open(uri), soft_wrap=True, markup=False)
+    _require_nothing_open(still_open)
 
 
 @app.command()
@@ -220,9 +222,10 @@ def evaluate(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.evaluate import evaluate as evaluate_strategies
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
 
-    evaluate_strategies(config, prepare_run(config))
-    rows, files = compare_runs([config.run_dir])
-    _show_comparison(rows, files)
+    still_open = evaluate_strategies(config, prepare_run(config))
+    comparison, files = compare_runs([config.run_dir])
+    _show_comparison(comparison, files)
+    _require_nothing_open(still_open)
 
 
 @app.command()
@@ -235,8 +238,26 @@ def compare(
     """Compare the strategies of finished runs: table, comparison.json, Markdown and plots."""
     from sftkey_dist.pipeline.compare import compare as compare_runs
 
-    rows, files = compare_runs(run_dirs, out)
-    _show_comparison(rows, files)
+    comparison, files = compare_runs(run_dirs, out)
+    _show_comparison(comparison, files)
+
+
+@app.command()
+def diagnose(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    strategy: Annotated[str | None, typer.Option(help="This strategy only.")] = None,
+) -> None:
+    """Say which part of the responses is failing, in how many outputs, and what to try; writes diagnosis.json."""
+    from sftkey_dist.pipeline.diagnose import diagnose_run
+    from sftkey_dist.report.tables import findings_table
+
+    findings, file = diagnose_run(run_dir)
+    if strategy is not None and strategy not in findings:
+        raise ConfigError(f"--strategy {strategy}: the run has {', '.join(findings)}")
+    for name, found in findings.items():
+        if strategy in (None, name):
+            console.print(findings_table(name, found))
+    console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
 
 
 def main() -> None:
@@ -267,12 +288,17 @@ def _numbers(option: str, text: str) -> list[int]:
         raise ConfigError(f"{option} takes whole numbers with commas, such as 2,8,64; got {text!r}") from None
 
 
-def _show_comparison(rows: list["ComparisonRow"], files: list[Path]) -> None:
+def _show_comparison(comparison: "Comparison", files: list[Path]) -> None:
     from sftkey_dist.report.tables import comparison_table
 
-    console.print(comparison_table(rows))
+    console.print(comparison_table(comparison))
     for file in files:
         console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
+
+
+def _require_nothing_open(still_open: list[str]) -> None:
+    if still_open:
+        raise IncompleteEvaluationError("\n".join(still_open))
 
 
 def _relative(file: Path) -> Path:
@@ -290,6 +316,9 @@ def _user_errors_are_lines() -> Iterator[None]:
         errors.print(f"error: {error}", soft_wrap=True, markup=False)
         errors.print("run the same command again to go on from the last checkpoint", markup=False)
         sys.exit(_TRAINING_STOPPED)
+    except IncompleteEvaluationError as error:
+        errors.print(f"incomplete: {error}", soft_wrap=True, markup=False)
+        sys.exit(_INCOMPLETE)
     except UserError as error:
         errors.print(f"error: {error}", soft_wrap=True, markup=False)
         sys.exit(_USER_ERROR)

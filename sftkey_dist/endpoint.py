@@ -1,10 +1,13 @@
 """Calls to an OpenAI-compatible endpoint: many at a time, retried, each answer or the reason why there is none."""
 
 import os
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
@@ -12,6 +15,7 @@ from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.errors import ConfigError
 
 _NO_COMPLETION = "no_completion"
+_UNREACHABLE = openai.APIConnectionError.__name__
 _SETTINGS_ARE_WRONG = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
 
@@ -25,21 +29,54 @@ class Chat:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer's text, or why there is none after the last attempt."""
+    """The answer's text, or why there is none after the last attempt.
+
+    Attributes:
+        text: what the model said.
+        failure: why there is no text; "" when there is.
+        cut_off: whether the text ends because it was too long.
+        prompt_tokens: tokens read, as the server counts them.
+        completion_tokens: tokens written.
+    """
 
     text: str = ""
     failure: str = ""
+    cut_off: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Pace:
+    """Lets requests pass one after the other, evenly spaced."""
+
+    def __init__(self, requests_per_minute: float | None) -> None:
+        self._seconds_between = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._next = time.monotonic()
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Wait for one's turn."""
+        with self._lock:
+            turn = max(self._next, time.monotonic())
+            self._next = turn + self._seconds_between
+        time.sleep(max(0.0, turn - time.monotonic()))
 
 
 class Endpoint:
     """A client that many threads share; it waits and tries again as the server asks it to."""
 
-    def __init__(self, config: EndpointConfig) -> None:
+    def __init__(self, config: EndpointConfig, key: str) -> None:
+        """
+        Args:
+            config: where, and how patiently.
+            key: see `endpoint_key`; given apart, so that the machine that asks need not know the variable.
+        """
         self._config = config
         self._has_answered = False
+        self._pace = Pace(config.requests_per_minute)
         self._client = openai.OpenAI(
             base_url=config.url,
-            api_key=_key(config.api_key_env),
+            api_key=key,
             timeout=config.timeout_seconds,
             max_retries=config.max_retries,
         )
@@ -56,61 +93,124 @@ class Endpoint:
             ConfigError: no server answers at the URL, or it refuses the key or the model.
         """
         if chats and not self._has_answered:
-            yield self._first(chats[0])
+            first = self.ask(chats[0])
+            require_server(self._config, first)
+            self._has_answered = True
+            yield _cut_off_is_failure(first)
             chats = chats[1:]
         pool = ThreadPoolExecutor(self._config.concurrency)
         try:
-            yield from pool.map(self._ask, chats)
+            yield from map(_cut_off_is_failure, pool.map(self._ask_in_turn, chats))
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _first(self, chat: Chat) -> Reply:
-        reply = self._ask(chat)
-        if reply.failure == openai.APIConnectionError.__name__:
-            raise ConfigError(f"endpoint {self._config.url}: no server answers; start it, or mend the URL")
-        if reply.failure == _NO_COMPLETION:
-            raise ConfigError(
-                f"endpoint {self._config.url}: what answers there is no chat-completions server; most end in /v1"
-            )
-        self._has_answered = True
+    def ask(self, chat: Chat) -> Reply:
+        """One question, greedily answered.
+
+        Raises:
+            ConfigError: the server refuses the key or the model.
+        """
+        messages = [{"role": "system", "content": chat.system}, {"role": "user", "content": chat.user}]
+        (reply,) = self.converse(messages, max_tokens=self._config.max_tokens, temperature=0)
         return reply
 
-    def _ask(self, chat: Chat) -> Reply:
-        try:
-            completion = self._client.chat.completions.create(
+    def converse(self, messages: Sequence[dict[str, str]], **options: Any) -> list[Reply]:
+        """Replies to a conversation, ``n`` of them where the options say so.
+
+        Raises:
+            ConfigError: as `ask`.
+        """
+        return self._replies(
+            lambda: self._client.chat.completions.create(
                 model=self._config.model,
-                messages=[{"role": "system", "content": chat.system}, {"role": "user", "content": chat.user}],
-                temperature=0,
-                max_tokens=self._config.max_tokens,
-            )
+                messages=messages,  # type: ignore[arg-type]  # plain dictionaries are what it takes
+                **options,
+            ),
+            lambda choice: choice.message.content,
+        )
+
+    def complete(self, prompt_ids: Sequence[int], **options: Any) -> list[Reply]:
+        """Continuations of a prompt's token ids, ``n`` of them where the options say so.
+
+        Raises:
+            ConfigError: as `ask`, or the server does not take token ids.
+        """
+        return self._replies(
+            lambda: self._client.completions.create(model=self._config.model, prompt=list(prompt_ids), **options),
+            lambda choice: choice.text,
+        )
+
+    def _ask_in_turn(self, chat: Chat) -> Reply:
+        self._pace.wait()
+        return self.ask(chat)
+
+    def _replies(self, call: Callable[[], Any], text_of: Callable[[Any], Any]) -> list[Reply]:
+        try:
+            completion = call()
         except _SETTINGS_ARE_WRONG as error:
             raise ConfigError(
                 f"endpoint {self._config.url} answers {error.status_code}: check the model {self._config.model!r} and "
-                f"the key in {self._config.api_key_env}"
+                f"the key in {_key_variable(self._config) or 'the variable that api_key_env names'}"
             ) from error
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            return [Reply(failure=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")]
         except openai.OpenAIError as error:
-            return Reply(failure=type(error).__name__)
+            return [Reply(failure=type(error).__name__)]
         except ValueError:
-            return Reply(failure=_NO_COMPLETION)
-        return _read(completion)
+            return [Reply(failure=_NO_COMPLETION)]
+        return _read(completion, text_of)
 
 
-def _read(completion: Any) -> Reply:
-    """The client checks nothing of a 200 answer: what came may be any JSON, or text."""
-    try:
-        choice = completion.choices[0]
-        text = choice.message.content
-    except (AttributeError, IndexError, TypeError):
-        return Reply(failure=_NO_COMPLETION)
-    if not isinstance(text, str) or not text:
-        return Reply(failure="empty_reply")
-    if choice.finish_reason == "length":
-        return Reply(failure="cut_off_at_max_tokens")
-    return Reply(text.encode(errors="replace").decode())
+def require_server(config: EndpointConfig, first: Reply) -> None:
+    """Tell a server that answers badly now and then from none at all, by its first reply.
+
+    Raises:
+        ConfigError: no server answers at the URL.
+    """
+    if first.failure == _UNREACHABLE:
+        raise ConfigError(f"endpoint {config.url}: no server answers; start it, or mend the URL")
+    if first.failure == _NO_COMPLETION:
+        raise ConfigError(f"endpoint {config.url}: what answers there is no chat-completions server; most end in /v1")
 
 
-def _key(variable: str) -> str:
-    key = os.environ.get(variable, "").strip()
+def endpoint_key(config: EndpointConfig) -> str:
+    """The key of an endpoint; "none" for servers without keys.
+
+    Raises:
+        ConfigError: the variable holds what cannot be a key.
+    """
+    variable = _key_variable(config)
+    key = os.environ.get(variable, "").strip() if variable else ""
     if not key.isascii() or not key.isprintable():
         raise ConfigError(f"{variable}: holds characters that no key has; set it again")
     return key or "none"
+
+
+def _key_variable(config: EndpointConfig) -> str | None:
+    """OpenAI's key goes to OpenAI, and to no other server unless the configuration says so."""
+    is_openai = urlsplit(config.url).hostname == "api.openai.com"
+    return config.api_key_env or ("OPENAI_API_KEY" if is_openai else None)
+
+
+def _read(completion: Any, text_of: Callable[[Any], Any]) -> list[Reply]:
+    """The client checks nothing of a 200 answer: what came may be any JSON, or text."""
+    try:
+        usage, choices = completion.usage, list(completion.choices)
+        prompt_tokens = int(usage.prompt_tokens) if usage else 0
+        completion_tokens = int(usage.completion_tokens) // max(1, len(choices)) if usage else 0
+        texts = [(text_of(choice), choice.finish_reason == "length") for choice in choices]
+    except (AttributeError, TypeError, ValueError):
+        return [Reply(failure=_NO_COMPLETION)]
+    if not texts:
+        return [Reply(failure=_NO_COMPLETION)]
+    return [_reply(text, cut_off, prompt_tokens, completion_tokens) for text, cut_off in texts]
+
+
+def _reply(text: Any, cut_off: bool, prompt_tokens: int, completion_tokens: int) -> Reply:
+    if not isinstance(text, str) or not text:
+        return Reply(failure="empty_reply", prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+    return Reply(text.encode(errors="replace").decode(), "", cut_off, prompt_tokens, completion_tokens)
+
+
+def _cut_off_is_failure(reply: Reply) -> Reply:
+    return Reply(failure="cut_off_at_max_tokens") if reply.cut_off else reply

@@ -23,3 +23,7 @@ class InterruptedRunError(Exception):
 
 class TrainingError(UserError):
     """A stage stopped; what was checkpointed is kept and the same command resumes."""
+
+
+class IncompleteEvaluationError(UserError):
+    """A server did not answer everything; what it did answer is kept and the same command asks for the rest."""

@@ -18,7 +18,7 @@ Record = dict[str, Any]
 def append_records(path: Path, records: Iterable[Record]) -> None:
     """Add records in one write."""
     with path.open("a", encoding="utf-8") as file:
-        file.write("".join(_line(record) for record in records))
+        file.write(to_lines(records))
 
 
 def read_records(path: Path) -> list[Record]:
@@ -28,7 +28,7 @@ def read_records(path: Path) -> list[Record]:
 
 def keep_records(path: Path, keep: Callable[[Record], bool]) -> None:
     """Replace the journal, whole, by the complete records that are to be kept."""
-    write_text_atomically(path, "".join(_line(record) for record in read_records(path) if keep(record)))
+    write_text_atomically(path, to_lines(record for record in read_records(path) if keep(record)))
 
 
 class JournalTail:
@@ -56,5 +56,6 @@ class JournalTail:
         return [json.loads(line) for line in complete.split(b"\n") if line]
 
 
-def _line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+def to_lines(records: Iterable[Record]) -> str:
+    """Records as they stand in a journal."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

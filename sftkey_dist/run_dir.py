@@ -97,6 +97,11 @@ class RunDir:
         return self.path / "evaluation" / f"{strategy}-{digest[:12]}"
 
     @property
+    def diagnosis(self) -> Path:
+        """What is wrong with each strategy's outputs."""
+        return self.path / "diagnosis.json"
+
+    @property
     def comparison(self) -> Path:
         """The comparison's JSON file; .md and plots lie beside it."""
         return self.path / "comparison.json"

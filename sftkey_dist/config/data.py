@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.section import Section
 
 Adapter = Literal[
@@ -63,6 +64,8 @@ class SourceConfig(Section):
     adapter: Adapter
     """How a raw row becomes a prompt and named segments: a known data set, or `records` (a column per segment),
     `prompt_completion`, `messages`; `decision_memos` generates its rows."""
+    name: str = ""
+    """Name in tables; default: adapter and split."""
     path: str | None = None
     """Local .jsonl, .json, .csv or .parquet file (also .gz, also a pattern with *), a folder of such files, or a data
     set id on the Hugging Face hub (not for `decision_memos`)."""
@@ -91,6 +94,8 @@ class SourceConfig(Section):
     rules: Rules = ()
     """How a response is cut into segments, tried in order; without rules it must keep the contract
     (`prompt_completion`, `messages`)."""
+    answer_check: AnswerCheck | None = None
+    """How answers to this test set are compared with their references, where not as `evaluation.answer_check` says."""
 
     @model_validator(mode="after")
     def path_is_given_where_rows_are_read(self) -> Self:
@@ -111,14 +116,19 @@ class SourceConfig(Section):
         return self
 
     @property
-    def name(self) -> str:
+    def data_set(self) -> str:
         """What it is called in tables."""
-        return f"{self.adapter}/{self.split}"
+        return self.name or f"{self.adapter}/{self.split}"
 
     @property
     def place(self) -> str:
         """Where the rows are, for messages."""
         return self.path or f"{self.adapter}/{self.split}"
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What decides the examples; a name and a way to compare answers do not."""
+        return self.model_dump(mode="json", exclude={"name", "answer_check"})
 
 
 def _one_or_more(value: Any) -> Any:
@@ -146,6 +156,14 @@ class DataConfig(Section):
     """Processes that encode on this machine; default: its cores. On a cluster Ray Data decides."""
     shard_rows: int = Field(16_384, ge=1)
     """Rows that are encoded, and kept, at a time: an interrupted preparation repeats no finished shard."""
+
+    @model_validator(mode="after")
+    def test_sets_are_told_apart(self) -> Self:
+        """Scores are reported for each test set."""
+        names = [source.data_set for source in self.test]
+        if len(set(names)) < len(names):
+            raise ValueError(f"data.test: give each source a `name` of its own; they are called {names}")
+        return self
 
     @model_validator(mode="after")
     def test_is_not_the_training_data(self) -> Self:

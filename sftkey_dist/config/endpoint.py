@@ -15,14 +15,16 @@ class EndpointConfig(Section):
     """Base URL, such as `http://127.0.0.1:8000/v1`."""
     model: str
     """Model name that the server knows."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; a server without keys needs none."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key; default: OPENAI_API_KEY for api.openai.com, no key for others."""
     timeout_seconds: float = Field(120.0, gt=0)
     """Longest wait for one answer."""
     max_retries: int = Field(5, ge=0)
     """Attempts after the first, with exponential backoff, on 408, 409, 429, 5xx and dropped connections."""
     concurrency: int = Field(8, ge=1)
     """Requests under way at a time."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """Rate limit, over all machines that ask; retries come on top."""
     max_tokens: int = Field(2048, ge=1)
     """Longest answer in tokens."""
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, model_validator
 
 from sftkey_dist.config.data import DataConfig
+from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import ValidationConfig
@@ -188,23 +189,6 @@ class ClusterConfig(Section):
     """Interface for gloo and NCCL between hosts, e.g. `eth0`; needed where a host's name resolves to loopback."""
 
 
-class EvaluationConfig(Section):
-    """How a model folder is tested."""
-
-    answer_check: Literal["exact", "numeric"] = "exact"
-    """Deterministic comparison with the reference: normalised text, or the number it contains."""
-    max_new_tokens: int = Field(512, ge=1)
-    """Longest generated response in tokens; the share of outputs that hit it is reported."""
-    batch_size: int = Field(16, ge=1)
-    """Prompts generated together in one task."""
-    limit: int | None = Field(None, ge=1)
-    """Use the first so many test examples only."""
-    alpha: float = Field(0.7, ge=0, le=1)
-    """Weight of accuracy in score = alpha * accuracy + (1 - alpha) * format; the paper's is 0.7."""
-    num_workers: int | None = Field(None, ge=1)
-    """Generation actors; by default as many as training ranks."""
-
-
 class TrackingConfig(Section):
     """MLflow."""
 
@@ -287,6 +271,15 @@ class RunConfig(Section):
         names = [s if isinstance(s, str) else s.name for s in self.strategies]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"strategies must be named once each and at least one is needed, got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def checks_name_key_segments(self) -> Self:
+        """A check of a segment that is not compared would never run."""
+        known = [segment.name for segment in self.contract.key_segments]
+        unknown = sorted(set(self.evaluation.answer_checks) - set(known))
+        if unknown:
+            raise ValueError(f"evaluation.answer_checks: {unknown[0]!r} is no key segment; there are {known}")
         return self
 
     @model_validator(mode="after")

@@ -24,6 +24,8 @@ class Example:
     """Text of each segment."""
     history: tuple[Turn, ...] = ()
     """What was said before the prompt, a system message first where there is one."""
+    data_set: str = ""
+    """Name of the source, where scores are told apart by it."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From a configuration to encoded stores on disk, one per form, reused by digest."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
@@ -47,7 +47,7 @@ def read_all(
                 if problem is not None:
                     refusals.append(problem)
                 elif isinstance(item, Example) and copies(item):
-                    examples.append(item)
+                    examples.append(replace(item, data_set=source.data_set))
         _check_refusals(name, refusal_rows(refusals), len(examples) + len(refusals), max_bad_row_share)
         if len(examples) == before:
             raise DataError(f"data.{name}: {source.place} has no usable row")
@@ -168,7 +168,7 @@ def _inputs(data: DataConfig, encoding: Encoding) -> dict[str, Any]:
     """Everything an encoding depends on."""
     return {
         "encoder_version": ENCODER_VERSION,
-        "sources": [source.model_dump(mode="json") | {"content": content_digest(source)} for source in data.train],
+        "sources": [source.reading | {"content": content_digest(source)} for source in data.train],
         "form": encoding.form.value,
         "contract": encoding.contract.model_dump(mode="json"),
         "prompt": encoding.prompt.model_dump(mode="json"),

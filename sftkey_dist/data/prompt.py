@@ -43,7 +43,7 @@ class PromptEncoder:
             PromptError: the template does not take this conversation.
         """
         if self._uses_chat:
-            return self._chat(self._messages(example), add_generation_prompt=True)
+            return self._chat(self.messages(example), add_generation_prompt=True)
         if example.history:
             raise PromptError("a conversation of several turns needs a tokenizer with a chat template")
         return self._config.plain.replace("{prompt}", example.prompt)
@@ -57,7 +57,7 @@ class PromptEncoder:
         eos = self._tokenizer.eos_token_id
         return ids[:-1] if not self._uses_chat and ids and ids[-1] == eos else ids
 
-    def _messages(self, example: Example) -> list[dict[str, str]]:
+    def messages(self, example: Example) -> list[dict[str, str]]:
         """A system message of the row's own wins over the configured one."""
         has_own = bool(example.history) and example.history[0].role == "system"
         system = [Turn("system", self._config.system)] if self._config.system and not has_own else []
@@ -77,7 +77,7 @@ class PromptEncoder:
     def _find_end_of_turn(self) -> int:
         """The special token that a chat template writes after a response, else the tokenizer's EOS."""
         if self._uses_chat:
-            messages = [*self._messages(Example("", "question", {})), {"role": "assistant", "content": _PROBE}]
+            messages = [*self.messages(Example("", "question", {})), {"role": "assistant", "content": _PROBE}]
             try:
                 rendered = self._chat(messages, add_generation_prompt=False)
             except PromptError as error:

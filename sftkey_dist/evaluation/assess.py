@@ -1,59 +1,149 @@
-"""From a generated text to a record: answer, verdict, contract."""
+"""From a generated text to a record: answer, deterministic checks, judges, contract."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sftkey_dist.config.schema import EvaluationConfig, PromptConfig
+from sftkey_dist.config.answer_check import AnswerCheck
+from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
-from sftkey_dist.evaluation.answers import ANSWER_CHECKS, Judgement, Verdict, find_answer
-from sftkey_dist.evaluation.generate import Generation
+from sftkey_dist.evaluation.answers import Case, Check, find_answer, make_check
+from sftkey_dist.evaluation.generation import Decoding, Generation
+from sftkey_dist.evaluation.judge import Opinion, Question
+from sftkey_dist.evaluation.verdict import Judgement, Verdict, all_of
+
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """How outputs are made and judged; plain values that travel to any machine."""
+    """How outputs are made and judged; plain values that travel to any machine.
+
+    Attributes:
+        form: of the responses.
+        contract: that they are to keep.
+        prompt: how prompts are written.
+        settings: of generation and scoring.
+        checks: for each test set the check of each key segment.
+        seed: of samples.
+        trust_remote_code: see `model.trust_remote_code`.
+    """
 
     form: Form
     contract: ResponseContract
     prompt: PromptConfig
     settings: EvaluationConfig
+    checks: dict[str, dict[str, AnswerCheck]]
+    seed: int
     trust_remote_code: bool
 
+    @property
+    def decoding(self) -> Decoding:
+        """How responses are drawn."""
+        return Decoding.of(self.settings, self.contract, self.form, self.seed)
 
-def make_record(example: Example, generation: Generation, assessment: Assessment) -> dict[str, Any]:
-    """What an evaluation says of one example."""
+
+def make_record(example: Example, generation: Generation, assessment: Assessment, sample: int = 0) -> Record:
+    """What an evaluation says of one output, by the deterministic checks alone."""
     parsed = assessment.contract.parse(generation.text, assessment.form)
     answers = {
         s.name: find_answer(generation.text, assessment.contract, assessment.form, s.name)
         for s in assessment.contract.key_segments
     }
-    judgement = _judge({name: found.text for name, found in answers.items()}, example, assessment)
-    return {
+    checks = assessment.checks[example.data_set]
+    judgements = {
+        name: _check_segment(found.text, example.values.get(name, ""), example.prompt, checks[name])
+        for name, found in answers.items()
+    }
+    record = {
         "id": example.id,
+        "data_set": example.data_set,
+        "sample": sample,
         "prompt": example.prompt,
         "output": generation.text,
-        "reference": {name: example.values.get(name, "") for name in answers},
+        "reference": {s.name: example.values.get(s.name, "") for s in assessment.contract.segments},
         "answer": {name: found.text for name, found in answers.items()},
         "answer_source": {name: found.source for name, found in answers.items()},
-        "verdict": judgement.verdict.value,
-        "reason": judgement.reason,
+        "segments": dict(parsed.values),
+        "checks": {name: _judgement_fields(judgement) for name, judgement in judgements.items()},
+        "judged": {},
+        "labels": {},
         "keeps_contract": parsed.keeps_contract,
         "violation": parsed.violation.value if parsed.violation else None,
         "violation_detail": parsed.detail,
         "num_tokens": generation.num_tokens,
         "truncated": generation.truncated,
     }
+    return decided(record)
 
 
-def _judge(answers: dict[str, str], example: Example, assessment: Assessment) -> Judgement:
-    """Correct when every key segment is; the first other verdict decides otherwise."""
-    judgements = [_judge_segment(answer, example.values.get(name, ""), assessment) for name, answer in answers.items()]
-    return next((j for j in judgements if j.verdict is not Verdict.CORRECT), judgements[0])
+def questions_of(record: Record, skip_certain: bool) -> dict[str, Question]:
+    """What a judge is to be asked about a record, by key segment.
+
+    An answer that is empty, or not expected, needs no judge; nor, if so asked, one that the check is certain of.
+    """
+    return {
+        name: Question(record["prompt"], record["reference"][name], answer)
+        for name, answer in record["answer"].items()
+        if answer.strip() and record["reference"][name].strip() and not (skip_certain and _is_certain(record, name))
+    }
 
 
-def _judge_segment(answer: str, reference: str, assessment: Assessment) -> Judgement:
+def with_opinions(record: Record, opinions: Mapping[str, Opinion]) -> Record:
+    """The record with what judges hold of its answers."""
+    judged = {
+        name: {
+            "verdict": opinion.value or Verdict.UNJUDGED.value,
+            "reason": opinion.reason,
+            "votes": opinion.votes,
+            "is_final": opinion.is_final,
+        }
+        for name, opinion in opinions.items()
+    }
+    return decided(record | {"judged": judged})
+
+
+def with_labels(record: Record, labels: Mapping[str, str]) -> Record:
+    """The record with a person's verdicts, which overrule the others."""
+    return decided(record | {"labels": dict(labels)})
+
+
+def decided(record: Record) -> Record:
+    """The record with a verdict for each key segment and for all: a person's, else the judges', else the checks'."""
+    fields = {name: _decide(record, name) for name in record["answer"]}
+    overall = all_of(fields.values())
+    return record | {
+        "fields": {name: judgement.verdict.value for name, judgement in fields.items()},
+        "verdict": overall.verdict.value,
+        "reason": overall.reason,
+    }
+
+
+def _decide(record: Record, name: str) -> Judgement:
+    if name in record["labels"]:
+        return Judgement(Verdict(record["labels"][name]), "labelled by a person", certain=True)
+    found = record["judged"].get(name) or record["checks"][name]
+    return Judgement(Verdict(found["verdict"]), found["reason"])
+
+
+def _is_certain(record: Record, name: str) -> bool:
+    return bool(record["checks"][name]["certain"])
+
+
+def _check_segment(answer: str, reference: str, question: str, check: AnswerCheck) -> Judgement:
     """An optional segment that the reference does not have must not be there."""
     if not reference.strip():
-        return Judgement(Verdict.INCORRECT, "not expected") if answer else Judgement(Verdict.CORRECT)
-    return ANSWER_CHECKS[assessment.settings.answer_check](answer, reference)
+        return Judgement.of(not answer, "not expected" if answer else "", certain=True)
+    return _cached_check(check)(Case(answer, reference, question))
+
+
+@lru_cache(maxsize=64)
+def _cached_check(check: AnswerCheck) -> Check:
+    return make_check(check)
+
+
+def _judgement_fields(judgement: Judgement) -> dict[str, Any]:
+    return {"verdict": judgement.verdict.value, "reason": judgement.reason, "certain": judgement.certain}

@@ -3,74 +3,115 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from sftkey_dist.evaluation.answers import Verdict
+from sftkey_dist.evaluation.answers.text import normalized
+from sftkey_dist.evaluation.statistics import Interval, bootstrap_ratio, interval_95, pass_at_k, wilson_interval
+from sftkey_dist.evaluation.verdict import Verdict
 
-Interval = tuple[float, float]
-_Z_95 = 1.959963984540054
-_BOOTSTRAP_SAMPLES = 2000
+Records = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The measures of one evaluation.
+    """The measures of one evaluation, or of one test set of it.
 
     Attributes:
-        n: test examples.
+        n: outputs; questions times samples.
         accuracy: correct / judged (METHOD: a failing judge never counts as a wrong answer).
         accuracy_bounds: accuracy if all unjudged were wrong, and if all were right.
         format: share of outputs that keep the contract.
+        parser_success: share of outputs in which every key segment was found at its mark, contract kept or not.
         score: alpha * accuracy + (1 - alpha) * format.
+        strict_score: the same where an output that breaks the contract scores 0 in both.
         alpha: weight of accuracy.
-        unjudged: examples without a verdict.
+        unjudged: outputs without a verdict.
+        unjudged_reasons: why.
         truncated: outputs cut at the token limit.
         violations: how many outputs broke which rule of the contract.
-        accuracy_interval: 95 % Wilson interval.
-        format_interval: 95 % Wilson interval.
-        score_interval: 95 % bootstrap interval over examples.
+        accuracy_interval: 95 %, Wilson's; resampled by questions where there are several samples of each.
+        format_interval: likewise.
+        score_interval: 95 % bootstrap interval over questions.
+        fields: accuracy of each key segment.
+        pass_at_k: chance that one of k samples is right, by k; empty without samples.
+        majority_accuracy: accuracy of the answer that most samples of a question give (self-consistency).
+        explanation_rating: mean of the judges' ratings, 1 to 5, where they were asked.
     """
 
     n: int
     accuracy: float
     accuracy_bounds: Interval
     format: float
+    parser_success: float
     score: float
+    strict_score: float
     alpha: float
     unjudged: int
+    unjudged_reasons: dict[str, int]
     truncated: int
     violations: dict[str, int]
     accuracy_interval: Interval
     format_interval: Interval
     score_interval: Interval
+    fields: dict[str, float] = field(default_factory=dict)
+    pass_at_k: dict[str, float] = field(default_factory=dict)
+    majority_accuracy: float | None = None
+    explanation_rating: float | None = None
 
 
-def score_records(records: Sequence[Mapping[str, Any]], alpha: float) -> Scores:
-    """Score evaluation records (``verdict``, ``keeps_contract``, ``violation``, ``truncated`` of each)."""
+def score_records(records: Records, alpha: float) -> Scores:
+    """Score evaluation records."""
     if not records:
         raise ValueError("there are no records to score")
     verdicts = Counter(record["verdict"] for record in records)
     correct, unjudged = verdicts[Verdict.CORRECT], verdicts[Verdict.UNJUDGED]
     n, judged = len(records), len(records) - unjudged
     kept = sum(bool(record["keeps_contract"]) for record in records)
-    accuracy = correct / judged if judged else float("nan")
+    strict = sum(record["verdict"] == Verdict.CORRECT and bool(record["keeps_contract"]) for record in records)
+    accuracy = correct / judged if judged else math.nan
+    measures = _resampled(records)
+    questions = _by_question(records)
+    has_samples = len(questions) < n
+    ratings = [record["explanation_rating"] for record in records if record.get("explanation_rating")]
     return Scores(
         n=n,
         accuracy=accuracy,
         accuracy_bounds=(correct / n, (correct + unjudged) / n),
         format=kept / n,
+        parser_success=sum(map(_has_found_answer, records)) / n,
         score=composite(accuracy, kept / n, alpha),
+        strict_score=composite(strict / judged if judged else math.nan, kept / n, alpha),
         alpha=alpha,
         unjudged=unjudged,
+        unjudged_reasons=dict(Counter(r["reason"] for r in records if r["verdict"] == Verdict.UNJUDGED)),
         truncated=sum(bool(record["truncated"]) for record in records),
         violations=dict(Counter(record["violation"] for record in records if record["violation"])),
-        accuracy_interval=wilson_interval(correct, judged),
-        format_interval=wilson_interval(kept, n),
-        score_interval=_bootstrap_score(records, alpha),
+        accuracy_interval=interval_95(measures[:, 0]) if has_samples and judged else wilson_interval(correct, judged),
+        format_interval=interval_95(measures[:, 1]) if has_samples else wilson_interval(kept, n),
+        score_interval=interval_95(composite_of(measures, alpha)) if judged else (0.0, 1.0),
+        fields=_field_accuracies(records),
+        pass_at_k=_pass_at_k(questions) if has_samples else {},
+        majority_accuracy=_majority_accuracy(questions) if has_samples else None,
+        explanation_rating=sum(ratings) / len(ratings) if ratings else None,
     )
+
+
+def score_by_data_set(records: Records, alpha: float) -> dict[str, Scores]:
+    """The scores of each test set."""
+    names = dict.fromkeys(record["data_set"] for record in records)
+    return {name: score_records([r for r in records if r["data_set"] == name], alpha) for name in names}
+
+
+def macro_average(by_data_set: Mapping[str, Scores]) -> dict[str, float]:
+    """Means over test sets, each counting the same however large (the paper's averages)."""
+    return {
+        name: float(np.mean([getattr(scores, name) for scores in by_data_set.values()]))
+        for name in ("accuracy", "format", "score", "strict_score")
+    }
 
 
 def composite(accuracy: float, format_share: float, alpha: float) -> float:
@@ -78,22 +119,78 @@ def composite(accuracy: float, format_share: float, alpha: float) -> float:
     return alpha * accuracy + (1 - alpha) * format_share
 
 
-def wilson_interval(successes: int, trials: int) -> Interval:
-    """95 % Wilson score interval of a share; the whole unit interval without trials."""
-    if trials == 0:
-        return 0.0, 1.0
-    share, z2 = successes / trials, _Z_95**2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z_95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
+def composite_of(measures: np.ndarray, alpha: float) -> np.ndarray:
+    """`composite` of resampled accuracy and format, [R, 2] to [R]."""
+    scores: np.ndarray = alpha * measures[:, 0] + (1 - alpha) * measures[:, 1]
+    return scores
 
 
-def _bootstrap_score(records: Sequence[Mapping[str, Any]], alpha: float) -> Interval:
-    correct = np.array([record["verdict"] == Verdict.CORRECT for record in records], dtype=float)
-    judged = np.array([record["verdict"] != Verdict.UNJUDGED for record in records], dtype=float)
-    kept = np.array([bool(record["keeps_contract"]) for record in records], dtype=float)
-    picks = np.random.default_rng(0).integers(0, len(records), size=(_BOOTSTRAP_SAMPLES, len(records)))
-    accuracies = correct[picks].sum(axis=1) / np.maximum(1, judged[picks].sum(axis=1))
-    scores = alpha * accuracies + (1 - alpha) * kept[picks].mean(axis=1)
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return float(low), float(high)
+def outcome_sums(records: Records) -> tuple[list[Any], np.ndarray, np.ndarray]:
+    """Per question: its key, (correct, kept) and (judged, outputs), each [N, 2]."""
+    questions = _by_question(records)
+    sums = np.array(
+        [
+            [sum(r["verdict"] == Verdict.CORRECT for r in of_one), sum(bool(r["keeps_contract"]) for r in of_one)]
+            for of_one in questions.values()
+        ],
+        dtype=float,
+    )
+    counts = np.array(
+        [[sum(r["verdict"] != Verdict.UNJUDGED for r in of_one), len(of_one)] for of_one in questions.values()],
+        dtype=float,
+    )
+    return list(questions), sums, counts
+
+
+def _resampled(records: Records) -> np.ndarray:
+    """Accuracy and format of resampled questions, [R, 2]."""
+    _, sums, counts = outcome_sums(records)
+    return bootstrap_ratio(sums, counts)
+
+
+def _by_question(records: Records) -> dict[Any, list[Mapping[str, Any]]]:
+    """The samples of each question; without ids every record is one of its own."""
+    ids = [(record.get("data_set", ""), record.get("id", number)) for number, record in enumerate(records)]
+    ordered = sorted(zip(ids, range(len(records)), strict=True), key=lambda pair: (str(pair[0]), pair[1]))
+    return {key: [records[i] for _, i in group] for key, group in groupby(ordered, key=lambda pair: pair[0])}
+
+
+def _has_found_answer(record: Mapping[str, Any]) -> bool:
+    return all(source != "whole" for source in record.get("answer_source", {}).values())
+
+
+def _field_accuracies(records: Records) -> dict[str, float]:
+    names = dict.fromkeys(name for record in records for name in record.get("fields", {}))
+    accuracies = {}
+    for name in names:
+        verdicts = Counter(record["fields"][name] for record in records)
+        judged = verdicts[Verdict.CORRECT] + verdicts[Verdict.INCORRECT]
+        accuracies[name] = verdicts[Verdict.CORRECT] / judged if judged else math.nan
+    return accuracies
+
+
+def _pass_at_k(questions: Mapping[Any, Records]) -> dict[str, float]:
+    """For k = 1, 2, 4, … and all samples; questions with an unjudged sample are left out."""
+    counted = [
+        (sum(r["verdict"] == Verdict.CORRECT for r in of_one), len(of_one))
+        for of_one in questions.values()
+        if all(r["verdict"] != Verdict.UNJUDGED for r in of_one)
+    ]
+    if not counted:
+        return {}
+    most = min(number for _, number in counted)
+    ks = sorted({*(2**i for i in range(most.bit_length()) if 2**i <= most), most})
+    return {str(k): float(np.mean([pass_at_k(correct, number, k) for correct, number in counted])) for k in ks}
+
+
+def _majority_accuracy(questions: Mapping[Any, Records]) -> float:
+    """Of equally frequent answers the one that came first is taken."""
+    verdicts = Counter(_majority(of_one)["verdict"] for of_one in questions.values())
+    judged = verdicts[Verdict.CORRECT] + verdicts[Verdict.INCORRECT]
+    return verdicts[Verdict.CORRECT] / judged if judged else math.nan
+
+
+def _majority(samples: Records) -> Mapping[str, Any]:
+    answers = [tuple(normalized(text) for text in record["answer"].values()) for record in samples]
+    (winner, _), *_ = Counter(answers).most_common(1)
+    return samples[answers.index(winner)]

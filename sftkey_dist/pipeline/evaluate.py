@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from sftkey_dist.cluster import connected
+from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.data.example import Example
-from sftkey_dist.errors import DataError
-from sftkey_dist.evaluation.run import EvaluationJob, EvaluationPool, generation_digest, is_scored, scoring_digest
+from sftkey_dist.errors import DataError, IncompleteEvaluationError
+from sftkey_dist.evaluation.judge import make_jury
+from sftkey_dist.evaluation.run import EvaluationJob, EvaluationPool, generation_digest, has_generations
+from sftkey_dist.evaluation.verdicts import is_scored, judge_and_score, scoring_digest
+from sftkey_dist.pipeline.assessment import assess_tests
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
@@ -35,11 +39,15 @@ def evaluation_is_finished(config: RunConfig, preparation: Preparation) -> bool:
     return all(is_scored(planned.job, examples, planned.folder) for planned in _plan(config, preparation))
 
 
-def evaluate(config: RunConfig, preparation: Preparation) -> None:
+def evaluate(config: RunConfig, preparation: Preparation) -> list[str]:
     """Generate and score the test set with the last model of every strategy; what is there is not made again.
+
+    Returns:
+        What could not be judged yet, a line a strategy; their scores say so too.
 
     Raises:
         DataError: a strategy is not trained yet, or no answer can be judged.
+        IncompleteEvaluationError: a server did not generate all responses.
     """
     plans, examples = _plan(config, preparation), _examples(config, preparation)
     for planned in plans:
@@ -48,24 +56,59 @@ def evaluate(config: RunConfig, preparation: Preparation) -> None:
                 f"strategy {planned.strategy.name} is not trained yet; run `sftkey train` with the same configuration"
             )
     todo = [planned for planned in plans if not is_scored(planned.job, examples, planned.folder)]
-    if todo:
-        with (
-            connected(config.cluster, config.most_workers),
-            EvaluationPool(config.cluster, config.num_evaluation_workers) as pool,
-        ):
-            for planned in todo:
-                with progress_line(f"{planned.strategy.name} evaluation", len(examples)) as line:
-                    pool.evaluate(planned.job, examples, planned.folder, line.update)
-    else:
+    if not todo:
         console.print("evaluation: finished earlier, not repeated")
+    ungenerated = [planned for planned in todo if not has_generations(examples, planned.folder)]
+    if ungenerated:
+        _generate(config, ungenerated, examples)
+    still_open = _judge(config, preparation, todo, examples) if todo else []
     tracker = make_tracker(config.tracking, preparation.run.path, preparation.run.tracking)
     for planned in plans:
-        _record(config, preparation, planned, scoring_digest(planned.job, examples), tracker)
+        _record(config, preparation, planned, examples, tracker)
     forget_all_but(preparation.run, [planned.strategy.name for planned in plans])
+    return still_open
+
+
+def _generate(config: RunConfig, plans: Sequence[_PlannedEvaluation], examples: Sequence[Example]) -> None:
+    with (
+        connected(config.cluster, config.most_workers),
+        EvaluationPool(config.cluster, config.evaluation, config.num_evaluation_workers) as pool,
+    ):
+        for planned in plans:
+            with progress_line(f"{planned.strategy.name} evaluation", len(examples)) as line:
+                pool.generate(planned.job, examples, planned.folder, line.update)
+
+
+def _judge(
+    config: RunConfig, preparation: Preparation, plans: Sequence[_PlannedEvaluation], examples: Sequence[Example]
+) -> list[str]:
+    settings = config.evaluation.judge
+    if settings is None:
+        for planned in plans:
+            judge_and_score(planned.job, examples, planned.folder, None, lambda done: None)
+        return []
+    still_open = []
+    jury = make_jury(settings, preparation.run.path, config.cluster, config.num_evaluation_workers)
+    with connected(config.cluster, config.most_workers):
+        for planned in plans:
+            num_answers = len(examples) * config.evaluation.sampling.num_samples * len(config.contract.key_segments)
+            with progress_line(f"{planned.strategy.name} judging", num_answers) as line:
+                try:
+                    judge_and_score(planned.job, examples, planned.folder, jury, line.update)
+                except IncompleteEvaluationError as error:
+                    still_open.append(str(error))
+    return still_open
 
 
 def _examples(config: RunConfig, preparation: Preparation) -> Sequence[Example]:
-    return preparation.test[: config.evaluation.limit]
+    """Of each test set the first ones, where there is a limit."""
+    limit = config.evaluation.limit
+    if limit is None:
+        return preparation.test
+    by_data_set: dict[str, list[Example]] = {}
+    for example in preparation.test:
+        by_data_set.setdefault(example.data_set, []).append(example)
+    return [example for examples in by_data_set.values() for example in examples[:limit]]
 
 
 def _plan(config: RunConfig, preparation: Preparation) -> list[_PlannedEvaluation]:
@@ -73,28 +116,40 @@ def _plan(config: RunConfig, preparation: Preparation) -> list[_PlannedEvaluatio
     plans = []
     for strategy in preparation.strategies:
         plan = stages[strategy.name]
+        assessment = assess_tests(config, strategy)
         job = EvaluationJob(
+            **{field.name: getattr(assessment, field.name) for field in fields(assessment)}
+            | {"settings": _for_strategy(config.evaluation, strategy)},
             model_dir=str(plan[-1].directory.model),
-            form=strategy.form,
-            contract=config.contract,
-            prompt=config.prompt,
-            settings=config.evaluation,
-            trust_remote_code=config.model.trust_remote_code,
+            strategy=strategy.name,
         )
         folder = preparation.run.evaluation(strategy.name, generation_digest(job, plan[-1].digest, examples))
         plans.append(_PlannedEvaluation(strategy, plan, job, folder))
     return plans
 
 
+def _for_strategy(settings: EvaluationConfig, strategy: Strategy) -> EvaluationConfig:
+    """One server may have the models of all strategies, each under its name."""
+    if settings.endpoint is None:
+        return settings
+    model = settings.endpoint.model.replace("{strategy}", strategy.name)
+    return settings.model_copy(update={"endpoint": settings.endpoint.model_copy(update={"model": model})})
+
+
 def _record(
-    config: RunConfig, preparation: Preparation, planned: _PlannedEvaluation, scoring: str, tracker: Tracker
+    config: RunConfig,
+    preparation: Preparation,
+    planned: _PlannedEvaluation,
+    examples: Sequence[Example],
+    tracker: Tracker,
 ) -> None:
     """Write which stages were evaluated, and where: the folder may have been trained with other settings since."""
     parent = start_strategy_run(config, preparation, planned.strategy, planned.stages[-1], tracker)
     with ending_run(tracker, parent):
         record_training(preparation.run, planned.strategy.name, config, planned.stages, parent)
         record_evaluation(preparation.run, planned.strategy.name, planned.folder)
-        _track(planned, scoring, tracker, parent)
+        if is_scored(planned.job, examples, planned.folder):
+            _track(planned, scoring_digest(planned.job, examples, planned.folder), tracker, parent)
 
 
 def _track(planned: _PlannedEvaluation, scoring: str, tracker: Tracker, parent: str | None) -> None:

@@ -24,6 +24,7 @@ from sftkey_dist.files import digest_json, write_json_atomically
 from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.load import load_tokenizer, locate_model, model_fingerprint
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
+from sftkey_dist.pipeline.assessment import check_evaluation
 from sftkey_dist.report.plots import plot_lengths
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.strategy import Strategy, resolve_strategies
@@ -51,6 +52,7 @@ def prepare(config: RunConfig) -> Preparation:
     for source in (*config.data.train, *config.data.test):
         if source.adapter != "decision_memos":
             make_adapter(source, config.contract)
+    check_evaluation(config)
     test, refused = read_all("test", config.data.test, config.contract, config.data.max_bad_row_share)
     run = RunDir(config.run_dir)
     model_dir = _base_model(config, run)
@@ -143,7 +145,7 @@ def _base_model(config: RunConfig, run: RunDir) -> Path:
 def _make_embedded(config: RunConfig, run: RunDir) -> Path:
     """An embedded model is made once per (shape, data, seed)."""
     assert config.model.embedded is not None  # noqa: S101 (for the type checker)
-    sources = [[source.model_dump(mode="json"), content_digest(source)] for source in config.data.train]
+    sources = [[source.reading, content_digest(source)] for source in config.data.train]
     folder = run.base_model(
         digest_json([config.model.embedded.model_dump(), config.seed, sources, config.contract.model_dump(mode="json")])
     )

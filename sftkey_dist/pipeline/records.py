@@ -16,7 +16,7 @@ def record_training(
 ) -> None:
     """Set what a strategy was trained by; an evaluation of other stages is forgotten."""
     entry = {
-        "dataset": " + ".join(source.name for source in config.data.test),
+        "dataset": " + ".join(source.data_set for source in config.data.test),
         "key_segments": [segment.name for segment in config.contract.key_segments],
         "mlflow_run_id": mlflow_run_id,
         "stages": [

@@ -10,9 +10,9 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.evaluation.assess import Assessment
 from sftkey_dist.files import digest_json
 from sftkey_dist.models.load import model_fingerprint
+from sftkey_dist.pipeline.assessment import assess_held_out
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import count_steps, count_trained
@@ -153,7 +153,7 @@ def _guard_inputs(guard: GuardJob) -> dict[str, Any]:
     return {
         "settings": guard.settings.model_dump(mode="json"),
         "contract": guard.assessment.contract.model_dump(mode="json"),
-        "answer_check": settings.answer_check,
+        "checks": guard.model_dump(mode="json", include={"assessment": {"checks"}}),
         "alpha": settings.alpha,
         "max_new_tokens": settings.max_new_tokens,
     }
@@ -166,11 +166,5 @@ def _guard(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | No
         return None
     return GuardJob(
         settings=config.validation.guard,
-        assessment=Assessment(
-            form=strategy.form,
-            contract=config.contract,
-            prompt=config.prompt,
-            settings=config.evaluation,
-            trust_remote_code=config.model.trust_remote_code,
-        ),
+        assessment=assess_held_out(config, strategy),
     )

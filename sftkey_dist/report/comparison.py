@@ -1,18 +1,23 @@
-"""One row a strategy: what it scored, with intervals, and what its stages cost."""
+"""What there is to compare: what each strategy scored and cost, and how strategies fare on shared questions."""
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import write_json_atomically, write_text_atomically
-from sftkey_dist.report.plots import key_nll_curve, plot_key_nll, plot_score_by_alpha
+from sftkey_dist.evaluation.paired import PairedTest, Reign, compare_all, winners_by_alpha
+from sftkey_dist.evaluation.score import Scores
+from sftkey_dist.journal import Record, read_records
 from sftkey_dist.run_dir import RunDir, StageDir
 
-Interval = tuple[float, float]
+BASELINE = "sft"
+_SCORES = TypeAdapter(Scores)
 
 
 @dataclass(frozen=True)
@@ -31,22 +36,34 @@ class StageCost:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One strategy of one run."""
+    """One strategy of one run.
+
+    Attributes:
+        run_dir: relative to where the comparison is made.
+        strategy: name.
+        dataset: the test sets.
+        scores: over all of them.
+        by_data_set: scores of each.
+        macro_average: means over test sets.
+        agreement: of judges, checks and a person, where there are two of them.
+        to_review: answers that a person should look at.
+        is_complete: whether no verdict is missing for a reason that may pass.
+        evaluation: folder of the records, below the run directory.
+        key_segments: names.
+        stages: in order.
+        mlflow_run_id: the strategy's.
+    """
 
     run_dir: str
     strategy: str
     dataset: str
-    n: int
-    accuracy: float
-    format: float
-    score: float
-    alpha: float
-    unjudged: int
-    truncated: int
-    accuracy_interval: Interval
-    format_interval: Interval
-    score_interval: Interval
-    violations: dict[str, int]
+    scores: Scores
+    by_data_set: dict[str, Scores]
+    macro_average: dict[str, float]
+    agreement: dict[str, Any]
+    to_review: int
+    is_complete: bool
+    evaluation: str
     key_segments: tuple[str, ...]
     stages: tuple[StageCost, ...]
     mlflow_run_id: str | None
@@ -56,13 +73,106 @@ class ComparisonRow:
         """Seconds of training behind this strategy's model, shared stages included."""
         return sum(stage.train_seconds for stage in self.stages)
 
+    @property
+    def loss_tokens(self) -> int:
+        """Tokens with a loss behind this strategy's model, shared stages included."""
+        return sum(stage.loss_tokens for stage in self.stages)
 
-def read_rows(run_dir: Path) -> list[ComparisonRow]:
-    """The rows of a finished run.
+    def stage_dirs(self) -> list[StageDir]:
+        """The folders of its stages."""
+        return [StageDir(Path(self.run_dir) / stage.path) for stage in self.stages]
+
+    def records(self) -> list[Record]:
+        """Every judged output."""
+        return read_records(Path(self.run_dir) / self.evaluation / "records.jsonl")
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat, as `comparison.json` has it."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NESTED}
+        own["stages"] = [asdict(stage) for stage in self.stages]
+        return own | asdict(self.scores) | {"data_sets": {name: asdict(s) for name, s in self.by_data_set.items()}}
+
+
+_NESTED = frozenset({"scores", "by_data_set", "stages"})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Strategies beside each other, of one run or several."""
+
+    rows: tuple[ComparisonRow, ...]
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            DataError: there is nothing to compare, or the rows were scored with different alpha.
+        """
+        if not self.rows:
+            raise DataError("there is no strategy to compare")
+        if len({row.scores.alpha for row in self.rows}) > 1:
+            alphas = ", ".join(f"{row.run_dir}: {row.scores.alpha:g}" for row in self.rows)
+            raise DataError(f"runs were scored with different alpha ({alphas}); run `sftkey evaluate` with one alpha")
+
+    @property
+    def alpha(self) -> float:
+        """Weight of accuracy in the score."""
+        return self.rows[0].scores.alpha
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Strategy names, with the run in front when there are several runs."""
+        if len({row.run_dir for row in self.rows}) == 1:
+            return [row.strategy for row in self.rows]
+        return [f"{Path(row.run_dir).name}/{row.strategy}" for row in self.rows]
+
+    @cached_property
+    def records(self) -> dict[str, list[Record]]:
+        """The judged outputs of each row."""
+        return {label: row.records() for label, row in zip(self.labels, self.rows, strict=True)}
+
+    @cached_property
+    def tests(self) -> list[PairedTest]:
+        """Every pair of rows that were asked the same questions."""
+        return compare_all(self.records, self.alpha)
+
+    @cached_property
+    def measures(self) -> dict[str, tuple[float, float]]:
+        """Accuracy and format of each row."""
+        return {
+            label: (row.scores.accuracy, row.scores.format) for label, row in zip(self.labels, self.rows, strict=True)
+        }
+
+    @property
+    def reigns(self) -> list[Reign]:
+        """Who wins for which alpha."""
+        return winners_by_alpha(self.measures)
+
+    def against_baseline(self, label: str) -> PairedTest | None:
+        """A row against sft of its run, or against the first row where there is no sft."""
+        run = label.rpartition("/")[0]
+        baseline = f"{run}/{BASELINE}" if run else BASELINE
+        baseline = baseline if baseline in self.labels else self.labels[0]
+        return next((test for test in self.tests if {test.first, test.second} == {baseline, label}), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """`comparison.json`."""
+        return {
+            "rows": [row.to_json() for row in self.rows],
+            "paired_tests": [asdict(test) for test in self.tests],
+            "winners_by_alpha": [asdict(reign) for reign in self.reigns],
+        }
+
+
+def read_comparison(run_dirs: Sequence[Path]) -> Comparison:
+    """The strategies of finished runs.
 
     Raises:
-        DataError: there is no such run, or a strategy has not been evaluated yet.
+        DataError: there is no such run, a strategy has not been evaluated yet, or runs cannot be compared.
     """
+    return Comparison(tuple(row for run_dir in run_dirs for row in _read_rows(run_dir)))
+
+
+def _read_rows(run_dir: Path) -> list[ComparisonRow]:
     run = RunDir(run_dir)
     if not run.strategies.is_file():
         raise DataError(f"{run_dir}: no trained strategies there; run `sftkey run` with this run_dir first")
@@ -70,83 +180,33 @@ def read_rows(run_dir: Path) -> list[ComparisonRow]:
     return [_row(run, name, entry) for name, entry in strategies.items()]
 
 
-def write_comparison(rows: Sequence[ComparisonRow], json_file: Path) -> list[Path]:
-    """Write the comparison as JSON, Markdown and plots beside each other; returns the files.
-
-    Raises:
-        DataError: the rows were scored with different alpha.
-    """
-    if len({row.alpha for row in rows}) > 1:
-        alphas = ", ".join(f"{row.run_dir}: {row.alpha:g}" for row in rows)
-        raise DataError(f"runs were scored with different alpha ({alphas}); run `sftkey evaluate` with one alpha")
-    folder, stem = json_file.parent, json_file.stem
-    write_json_atomically(json_file, {"rows": [asdict(row) for row in rows]})
-    write_text_atomically(folder / f"{stem}.md", to_markdown(rows))
-    labels = _labels(rows)
-    curves = {
-        label: key_nll_curve([StageDir(Path(row.run_dir) / stage.path) for stage in row.stages], row.key_segments)
-        for label, row in zip(labels, rows, strict=True)
-    }
-    measures = {label: (row.accuracy, row.format) for label, row in zip(labels, rows, strict=True)}
-    return [
-        json_file,
-        folder / f"{stem}.md",
-        plot_key_nll(curves, folder / f"{stem}_key_nll.svg"),
-        plot_score_by_alpha(measures, rows[0].alpha, folder / f"{stem}_alpha.svg"),
-    ]
-
-
-def _labels(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Strategy names, with the run in front when there are several runs."""
-    if len({row.run_dir for row in rows}) == 1:
-        return [row.strategy for row in rows]
-    return [f"{Path(row.run_dir).name}/{row.strategy}" for row in rows]
-
-
-def to_markdown(rows: Sequence[ComparisonRow]) -> str:
-    """The comparison as a Markdown table."""
-    lines = [
-        "| strategy | n | accuracy | format | score | unjudged | train s | loss tokens |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for label, row in zip(_labels(rows), rows, strict=True):
-        loss_tokens = sum(stage.loss_tokens for stage in row.stages)
-        lines.append(
-            f"| {label} | {row.n} | {_with_interval(row.accuracy, row.accuracy_interval)} "
-            f"| {_with_interval(row.format, row.format_interval)} | {_with_interval(row.score, row.score_interval)} "
-            f"| {row.unjudged} | {row.train_seconds:.0f} | {loss_tokens:,} |"
-        )
-    alpha = rows[0].alpha
-    lines += ["", f"score = {alpha:g} · accuracy + {1 - alpha:g} · format; brackets are 95 % intervals.", ""]
-    return "\n".join(lines)
-
-
-def _with_interval(value: float, interval: Interval) -> str:
-    """``0.812 [0.75, 0.86]``."""
-    return f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
-
-
-def _row(run: RunDir, name: str, entry: dict[str, Any]) -> ComparisonRow:
+def _row(run: RunDir, name: str, entry: Mapping[str, Any]) -> ComparisonRow:
     scores_file = run.path / (entry["evaluation"] or "-") / "scores.json"
-    if not scores_file.is_file():
+    content = json.loads(scores_file.read_text(encoding="utf-8")) if scores_file.is_file() else {}
+    if "data_sets" not in content:
         raise DataError(f"{run.path}: strategy {name} has not been evaluated; run `sftkey evaluate` with its config")
-    scores = json.loads(scores_file.read_text(encoding="utf-8"))
-    shared = ("n", "accuracy", "format", "score", "alpha", "unjudged", "truncated", "violations")
     return ComparisonRow(
         run_dir=os.path.relpath(run.path),
         strategy=name,
         dataset=entry["dataset"],
-        **{key: scores[key] for key in shared},
-        accuracy_interval=tuple(scores["accuracy_interval"]),
-        format_interval=tuple(scores["format_interval"]),
-        score_interval=tuple(scores["score_interval"]),
+        scores=_scores(content),
+        by_data_set={data_set: _scores(of_one) for data_set, of_one in content["data_sets"].items()},
+        macro_average=content["macro_average"],
+        agreement=content["agreement"],
+        to_review=content["to_review"],
+        is_complete=content["is_complete"],
+        evaluation=entry["evaluation"],
         key_segments=tuple(entry["key_segments"]),
         stages=tuple(_stage_cost(run, stage) for stage in entry["stages"]),
         mlflow_run_id=entry["mlflow_run_id"],
     )
 
 
-def _stage_cost(run: RunDir, stage: dict[str, Any]) -> StageCost:
+def _scores(content: Mapping[str, Any]) -> Scores:
+    return _SCORES.validate_python({field.name: content[field.name] for field in fields(Scores)})
+
+
+def _stage_cost(run: RunDir, stage: Mapping[str, Any]) -> StageCost:
     summary = json.loads(StageDir(run.path / stage["path"]).summary.read_text(encoding="utf-8"))
     return StageCost(
         name=stage["name"],

@@ -10,16 +10,24 @@ from rich.table import Table
 
 from sftkey_dist.data.report import DataReport
 from sftkey_dist.data.segmenting.run import SegmentReport
-from sftkey_dist.report.comparison import ComparisonRow
+from sftkey_dist.evaluation.diagnosis import Finding
+from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.sampler.preview import BalancePreview
 
 
-def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
-    """One line a strategy; the best score is marked; fits 80 columns for one run."""
+def comparison_table(comparison: Comparison) -> Table:
+    """One line a strategy; the best score is marked; fits 80 columns for one run.
+
+    ``*`` at an accuracy: differs from sft on the same questions at the 5 % level (McNemar's exact test).
+    """
+    rows = comparison.rows
     several_runs = len({row.run_dir for row in rows}) > 1
-    some_unjudged = any(row.unjudged for row in rows)
+    some_unjudged = any(row.scores.unjudged for row in rows)
+    alpha = comparison.alpha
     table = Table(
-        title=f"{rows[0].dataset}: score = {rows[0].alpha:g} accuracy + {1 - rows[0].alpha:g} format, 95 % intervals",
+        title=f"{rows[0].dataset}: score = {alpha:g} accuracy + {1 - alpha:g} format, 95 % intervals",
+        caption=escape("\n".join(_notes(comparison))),
+        caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -28,27 +36,61 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
         table.add_column(heading, no_wrap=True)
     for heading in ["n"] + (["unjudged"] if some_unjudged else []) + ["cut off", "train s", "loss tokens"]:
         table.add_column(heading, justify="right")
-    best = max(row.score for row in rows)
-    for row in rows:
-        score = _over_interval(row.score, row.score_interval)
+    best = max(row.scores.score for row in rows)
+    for label, row in zip(comparison.labels, rows, strict=True):
+        scores = row.scores
+        score = _over_interval(scores.score, scores.score_interval)
+        test = comparison.against_baseline(label)
+        mark = "*" if test is not None and test.accuracy_differs else ""
         table.add_row(
             *([Path(row.run_dir).name] if several_runs else []),
             row.strategy,
-            _over_interval(row.accuracy, row.accuracy_interval),
-            _over_interval(row.format, row.format_interval),
-            f"[bold green]{score}[/]" if row.score == best else score,
-            str(row.n),
-            *([str(row.unjudged)] if some_unjudged else []),
-            str(row.truncated),
+            _over_interval(scores.accuracy, scores.accuracy_interval, mark),
+            _over_interval(scores.format, scores.format_interval),
+            f"[bold green]{score}[/]" if scores.score == best else score,
+            str(scores.n),
+            *([str(scores.unjudged)] if some_unjudged else []),
+            str(scores.truncated),
             f"{row.train_seconds:.0f}",
-            f"{sum(stage.loss_tokens for stage in row.stages):,}",
+            f"{row.loss_tokens:,}",
         )
     return table
 
 
-def _over_interval(value: float, interval: tuple[float, float]) -> str:
+def _notes(comparison: Comparison) -> list[str]:
+    """What a reader must know besides the numbers."""
+    notes = []
+    if any((test := comparison.against_baseline(label)) and test.accuracy_differs for label in comparison.labels):
+        notes.append("* accuracy differs from sft on the same questions (McNemar, 5 %)")
+    for label, row in zip(comparison.labels, comparison.rows, strict=True):
+        if row.scores.unjudged:
+            low, high = row.scores.accuracy_bounds
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in row.scores.unjudged_reasons.items())
+            notes.append(f"{label}: unjudged ({reasons}); accuracy lies between {low:.3f} and {high:.3f}")
+        if row.to_review and row.agreement:
+            agreement = row.agreement.get("judge_and_check")
+            kappa = f" (kappa {agreement['kappa']:.2f})" if agreement else ""
+            notes.append(f"{label}: {row.to_review} answers to look at{kappa}: {row.evaluation}/review.jsonl")
+    if len(comparison.reigns) > 1:
+        winners = ", ".join(f"{r.strategy} from alpha {r.start:.2f}" for r in comparison.reigns)
+        notes.append(f"the winner depends on alpha: {winners}")
+    return notes
+
+
+def findings_table(strategy: str, findings: Sequence[Finding]) -> Table:
+    """What is wrong with a strategy's outputs, and what to try."""
+    title = strategy if findings else f"{strategy}: nothing stands out"
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1, 1, 0), pad_edge=False)
+    for heading in ("what", "remedy", "for example"):
+        table.add_column(heading)
+    for finding in findings:
+        table.add_row(escape(finding.sentence), escape(finding.remedy), escape("\n".join(finding.examples)))
+    return table
+
+
+def _over_interval(value: float, interval: tuple[float, float], mark: str = "") -> str:
     """The value and, below it, its 95 % interval."""
-    return f"{value:.3f}\n[dim]{interval[0]:.2f}-{interval[1]:.2f}[/]"
+    return f"{value:.3f}{mark}\n[dim]{interval[0]:.2f}-{interval[1]:.2f}[/]"
 
 
 def data_table(report: DataReport) -> Table:

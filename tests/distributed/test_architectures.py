@@ -12,7 +12,8 @@ from sftkey_dist.config.schema import OptimizationConfig, PromptConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.evaluation.generate import Generator
+from sftkey_dist.evaluation.generation import Decoding
+from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.sampler.order import shuffled_indices
 from sftkey_dist.training.job import StageJob
 from tests.distributed.harness import make_store, metrics, run_ranks, train, weights_of
@@ -128,7 +129,7 @@ def test_both_stages_equal_the_reference_and_the_export_generates(name, trained,
 def assert_generates(folder):
     """The generator's first token is the most likely one of a plain forward pass."""
     (memo,) = generate_memos("test", 1, seed=0)
-    (output,) = Generator(folder, PromptConfig(), trust_remote_code=False).generate([memo], 1)
+    ((output,),) = LocalGenerator(folder, PromptConfig(), trust_remote_code=False).generate([memo], Decoding(1))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = PromptEncoder(tokenizer, PromptConfig())
     ids = torch.tensor(prompts.ids([prompts.text(memo)]))

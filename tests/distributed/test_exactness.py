@@ -16,7 +16,8 @@ from sftkey_dist.config.training import LoraConfig, TrainingConfig, ZeroConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.evaluation.generate import Generator
+from sftkey_dist.evaluation.generation import Decoding
+from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.models.special_tokens import add_special_tokens
 from sftkey_dist.sampler import CostModel
@@ -183,7 +184,7 @@ def test_tags_as_special_tokens_train_like_the_reference_and_reach_generation(tm
     embeddings = [weights_of(folder)["model.embed_tokens.weight"][opening] for folder in (model_dir, exported)]
     assert not torch.equal(*embeddings), "the tag's own row was trained"
     memo = next(generate_memos("test", 1, seed=0))
-    (output,) = Generator(exported, PromptConfig(), trust_remote_code=False).generate([memo], 4)
+    ((output,),) = LocalGenerator(exported, PromptConfig(), trust_remote_code=False).generate([memo], Decoding(4))
     assert output.text.startswith("<Thinking>"), "the tag is one token, generated and not skipped in the text"
 
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch.multiprocessing import ProcessRaisedException
 from transformers import AutoModelForCausalLM
 
-from sftkey_dist.config.schema import EvaluationConfig, OptimizationConfig, PromptConfig
+from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.config.schema import OptimizationConfig, PromptConfig
 from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.contract import Form
@@ -40,8 +41,10 @@ def make_job(store, tiny_model, contract, tmp_path):
         answer_check: str = "exact",
         **optimization,
     ) -> StageJob:
-        settings = EvaluationConfig(max_new_tokens=4, batch_size=2, answer_check=answer_check)
-        assessment = Assessment(Form.TAGGED, contract, PromptConfig(), settings, False)
+        settings = EvaluationConfig(max_new_tokens=4, batch_size=2)
+        assessment = Assessment(
+            Form.TAGGED, contract, PromptConfig(), settings, {"": {"answer": answer_check}}, 0, False
+        )
         return StageJob(
             model_dir=model_dir,
             store_dir=store.path,

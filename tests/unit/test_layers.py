@@ -13,7 +13,14 @@ PACKAGE = ROOT / "sftkey_dist"
 ALLOWED = {
     "deepspeed": {"training.engine"},
     "mlflow": {"tracking"},
-    "ray": {"cluster", "training.worker", "training.launch", "evaluation.run", "data.on_ray"},
+    "ray": {
+        "cluster",
+        "training.worker",
+        "training.launch",
+        "evaluation.run",
+        "evaluation.judge.asking",
+        "data.on_ray",
+    },
     "matplotlib": {"report.plots"},
 }
 FORBIDDEN = {

@@ -24,7 +24,7 @@ from sftkey_dist.data.segmenting.model import Cutter, ModelCutter
 from sftkey_dist.data.segmenting.review import Review, read_reviews
 from sftkey_dist.data.segmenting.rules import Cut, NotCut, Rule, cut_response, resolve_rules
 from sftkey_dist.data.segmenting.verify import why_not_writable
-from sftkey_dist.endpoint import Endpoint
+from sftkey_dist.endpoint import Endpoint, endpoint_key
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.files import text_written_whole, write_json_atomically
 
@@ -128,7 +128,11 @@ def segment_file(
     shards = find_shards(source, _ROWS_AT_A_TIME_WITH_A_MODEL if config.endpoint else _ROWS_AT_A_TIME)
     if not shards:
         raise DataError(f"{source.place}: no row to segment")
-    ask = ModelCutter(Endpoint(config.endpoint), config.contract, files.replies) if config.endpoint else None
+    ask = (
+        ModelCutter(Endpoint(config.endpoint, endpoint_key(config.endpoint)), config.contract, files.replies)
+        if config.endpoint
+        else None
+    )
     work = _Segmenting(response_column, config.contract, resolve_rules(config.rules), ask, read_reviews(files.review))
     told = progress(sum(shard.num_rows for shard in shards))
     with ExitStack() as stack:

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.evaluation.generate import Generator
+from sftkey_dist.evaluation.generation import Decoding, Generation
+from sftkey_dist.evaluation.generation.decoding import read_generation
+from sftkey_dist.evaluation.generation.local import LocalGenerator
 
 PROMPTS = [
     Example(f"p:{i}", prompt, {})
@@ -17,14 +20,14 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def generator(tiny_model):
-    return Generator(tiny_model, PromptConfig(), trust_remote_code=False)
+    return LocalGenerator(tiny_model, PromptConfig(), trust_remote_code=False)
 
 
 def test_a_padded_batch_generates_what_each_prompt_generates_alone(generator, tiny_model, tokenizer):
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     prompts = PromptEncoder(tokenizer, PromptConfig())
     end = prompts.end_of_turn_id
-    for prompt, generation in zip(PROMPTS, generator.generate(PROMPTS, max_new_tokens=12), strict=True):
+    for prompt, (generation,) in zip(PROMPTS, generator.generate(PROMPTS, Decoding(12)), strict=True):
         ids = prompts.ids([prompts.text(prompt)])[0]
         new: list[int] = []
         while len(new) < 12 and (not new or new[-1] != end):
@@ -39,10 +42,41 @@ def test_a_padded_batch_generates_what_each_prompt_generates_alone(generator, ti
 def test_greedy_means_greedy_whatever_the_folder_says(tiny_model, generator, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "model")
     GenerationConfig(repetition_penalty=5.0, do_sample=True, temperature=9.0).save_pretrained(tmp_path / "model")
-    stubborn = Generator(tmp_path / "model", PromptConfig(), trust_remote_code=False)
-    assert stubborn.generate(PROMPTS, 12) == generator.generate(PROMPTS, 12)
+    stubborn = LocalGenerator(tmp_path / "model", PromptConfig(), trust_remote_code=False)
+    assert stubborn.generate(PROMPTS, Decoding(12)) == generator.generate(PROMPTS, Decoding(12))
 
 
 def test_order_of_prompts_is_kept(generator):
-    forwards = generator.generate(PROMPTS, max_new_tokens=4)
-    assert generator.generate(PROMPTS[::-1], max_new_tokens=4) == forwards[::-1]
+    forwards = generator.generate(PROMPTS, Decoding(4))
+    assert generator.generate(PROMPTS[::-1], Decoding(4)) == forwards[::-1]
+
+
+def test_a_response_may_end_with_its_closing_tag(generator, tokenizer):
+    """What a model writes is cut at a text that it is seen to write, in a batch whose other rows go on."""
+    drawn = Decoding(12, temperature=1.5, seed=3)
+    long = generator.generate(PROMPTS, drawn)
+    row, (seen,) = next((i, row) for i, row in enumerate(long) if len(row[0].text.split()) > 2)
+    tag = seen.text.split()[1][:2]
+    cut = generator.generate(PROMPTS, replace(drawn, closing_tag=tag))
+    (stopped,) = cut[row]
+    assert stopped.text == seen.text[: seen.text.index(tag) + len(tag)]
+    assert not stopped.truncated
+    assert stopped.num_tokens < seen.num_tokens
+    for (before,), (after,) in zip(long, cut, strict=True):
+        assert before.text.startswith(after.text)
+
+
+def test_tokens_after_the_closing_tag_are_not_counted(tokenizer):
+    ids = tokenizer("<Answer>approve</Answer> and more", add_special_tokens=False)["input_ids"]
+    inside = tokenizer("<Answer>approve</Answer>", add_special_tokens=False)["input_ids"]
+    read = read_generation(tokenizer, ids, tokenizer.eos_token_id, Decoding(50, closing_tag="</Answer>"))
+    assert read == Generation("<Answer>approve</Answer>", len(inside), False)
+
+
+def test_samples_are_drawn_anew_for_each_and_repeatably(generator):
+    decoding = Decoding(8, num_samples=3, temperature=1.5, seed=1)
+    drawn = generator.generate(PROMPTS, decoding)
+    assert [len(samples) for samples in drawn] == [3] * len(PROMPTS)
+    assert len({sample.text for samples in drawn for sample in samples}) > len(PROMPTS)
+    assert generator.generate(PROMPTS, decoding) == drawn
+    assert generator.generate(PROMPTS, Decoding(8, 3, 1.5, seed=2)) != drawn

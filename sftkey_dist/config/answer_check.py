@@ -1,0 +1,51 @@
+"""How an answer is compared with its reference without asking a model."""
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sftkey_dist.config.section import Section
+
+CheckName = Literal["auto", "exact", "numeric", "math", "option", "label", "json"]
+
+
+class RegexCheck(Section):
+    """What counts is what a regular expression finds."""
+
+    regex: str
+    """Its first group, or the whole match, where it matches last; compared as text."""
+
+    @model_validator(mode="after")
+    def compiles(self) -> Self:
+        """A pattern that does not compile would stop the evaluation after the training."""
+        try:
+            re.compile(self.regex)
+        except re.error as error:
+            raise ValueError(f"regex {self.regex!r} does not compile: {error}") from None
+        return self
+
+
+class LabelCheck(Section):
+    """One of a few labels."""
+
+    labels: tuple[str, ...] = Field(min_length=2)
+    """The labels; of those that an answer names, it must name one alone."""
+
+
+class JsonCheck(Section):
+    """Fields of a JSON object."""
+
+    json_fields: tuple[str, ...] = Field(min_length=1)
+    """The fields that must be equal; `a.b` is field b of field a."""
+
+
+class FunctionCheck(Section):
+    """A Python function of yours."""
+
+    function: str = Field(pattern=r"^.+:[A-Za-z_]\w*$")
+    """`package.module:name` or `path/to/file.py:name`; called with answer, reference and question, it returns True,
+    False, or None where it cannot tell."""
+
+
+AnswerCheck = CheckName | RegexCheck | LabelCheck | JsonCheck | FunctionCheck

@@ -1,0 +1,57 @@
+"""Which check compares which key segment of which test set."""
+
+from collections.abc import Sequence
+
+from sftkey_dist.config.answer_check import AnswerCheck, CheckName, LabelCheck
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.contract import ResponseContract
+from sftkey_dist.contract.segment import Segment
+
+ChecksBySegment = dict[str, AnswerCheck]
+
+_BY_ADAPTER: dict[str, CheckName] = {"gsm8k": "numeric", "openbookqa": "option", "openr1_math": "math"}
+
+
+def choose_checks(
+    sources: Sequence[SourceConfig], contract: ResponseContract, settings: EvaluationConfig
+) -> dict[str, ChecksBySegment]:
+    """For each test set the check of each key segment, `auto` resolved."""
+    return {source.data_set: _for_source(source, contract, settings) for source in sources}
+
+
+def common_checks(
+    sources: Sequence[SourceConfig], contract: ResponseContract, settings: EvaluationConfig
+) -> ChecksBySegment:
+    """The check of each key segment where examples are not told apart by source: `exact` where the sources' differ."""
+    found = list(choose_checks(sources, contract, settings).values())
+    return {name: check if all(of[name] == check for of in found) else "exact" for name, check in found[0].items()}
+
+
+def _for_source(source: SourceConfig, contract: ResponseContract, settings: EvaluationConfig) -> ChecksBySegment:
+    return {segment.name: _for_segment(source, segment, settings) for segment in contract.key_segments}
+
+
+def _for_segment(source: SourceConfig, segment: Segment, settings: EvaluationConfig) -> AnswerCheck:
+    chosen = source.answer_check or settings.answer_checks.get(segment.name) or settings.answer_check
+    if chosen == "label":
+        return _labels(segment)
+    return _automatic(source, segment) if chosen == "auto" else chosen
+
+
+def _automatic(source: SourceConfig, segment: Segment) -> AnswerCheck:
+    """What the contract says of a segment says more than where its rows come from."""
+    check = segment.check
+    if check is not None and check.one_of:
+        return _labels(segment)
+    if check is not None and check.number:
+        return "numeric"
+    if segment.value == "json" or (check is not None and check.json_schema):
+        return "json"
+    return _BY_ADAPTER.get(source.adapter, "exact")
+
+
+def _labels(segment: Segment) -> AnswerCheck:
+    """Without labels in the contract, text is compared as text."""
+    labels = segment.check.one_of if segment.check else None
+    return LabelCheck(labels=labels) if labels and len(labels) > 1 else "exact"

@@ -1,0 +1,85 @@
+"""Signs that a single output shows."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sftkey_dist.evaluation.answers.numbers import last_quantity, same_quantity
+from sftkey_dist.evaluation.answers.text import normalized
+
+Record = Mapping[str, Any]
+Conclude = Callable[[str, str], bool | None]
+"""Whether a reasoning's own conclusion is an answer; None when it has none."""
+
+_MOST_LABELS = 20
+_FEWEST_WORDS_REPEATED = 18
+_LONGEST_PERIOD_WORDS = 60
+_COPIED_WORDS = 8
+_CALIBRATED_SHARE = 0.8
+
+
+def is_looping(text: str) -> bool:
+    """Whether a text ends in a phrase that comes three times in a row."""
+    words = text.split()
+    for period in range(1, min(_LONGEST_PERIOD_WORDS, len(words) // 3) + 1):
+        repeats = max(3, -(-_FEWEST_WORDS_REPEATED // period))
+        tail = words[-period * repeats :]
+        if len(tail) == period * repeats and tail == tail[:period] * repeats:
+            return True
+    return False
+
+
+def copied_share(output: str, prompt: str) -> float:
+    """Share of an output's runs of eight words that stand in the prompt."""
+    runs = _runs(output)
+    return len(runs & _runs(prompt)) / len(runs) if runs else 0.0
+
+
+def conclusion_reader(records: Sequence[Record], segment: str) -> Conclude | None:
+    """How to tell the conclusion of a reasoning: the last number, or the last label, that it names.
+
+    None where the references' own reasoning does not end in their answer, so that nothing can be told.
+    """
+    references = [record["reference"][segment] for record in records if record["reference"][segment]]
+    if not references:
+        return None
+    labels = sorted({normalized(text) for text in references})
+    if all((quantity := last_quantity(text)) is not None and quantity.alone for text in references):
+        conclude: Conclude = _numeric_conclusion
+    elif len(labels) <= min(_MOST_LABELS, len(references) // 2) and all(labels):
+        conclude = _label_conclusion(labels)
+    else:
+        return None
+    outcomes = [
+        conclude(reasoning_of(record["reference"], record), record["reference"][segment])
+        for record in records
+        if record["reference"][segment]
+    ]
+    told = [outcome for outcome in outcomes if outcome is not None]
+    is_calibrated = len(told) >= len(outcomes) / 2 and sum(told) >= _CALIBRATED_SHARE * len(told)
+    return conclude if is_calibrated else None
+
+
+def reasoning_of(values: Mapping[str, str], record: Record) -> str:
+    """What stands in the segments that are not key."""
+    return "\n".join(text for name, text in values.items() if name not in record["answer"])
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    words = text.casefold().split()
+    return {tuple(words[i : i + _COPIED_WORDS]) for i in range(len(words) - _COPIED_WORDS + 1)}
+
+
+def _numeric_conclusion(reasoning: str, answer: str) -> bool | None:
+    concluded, given = last_quantity(reasoning), last_quantity(answer)
+    return None if concluded is None or given is None else same_quantity(concluded, given)
+
+
+def _label_conclusion(labels: Sequence[str]) -> Conclude:
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(labels, key=len, reverse=True)))})(?!\w)")
+
+    def conclude(reasoning: str, answer: str) -> bool | None:
+        named = pattern.findall(reasoning.casefold())
+        return named[-1] == normalized(answer) if named else None
+
+    return conclude

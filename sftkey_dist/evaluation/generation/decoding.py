@@ -1,0 +1,100 @@
+"""What every backend is told and gives back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.example import Example
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How responses are drawn and where they end.
+
+    Attributes:
+        max_new_tokens: longest response.
+        num_samples: responses a prompt.
+        temperature: 0 is greedy.
+        top_p: nucleus.
+        seed: of the samples.
+        closing_tag: text that ends a response besides the end-of-turn token; "" for none.
+    """
+
+    max_new_tokens: int
+    num_samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    closing_tag: str = ""
+
+    @classmethod
+    def of(cls, settings: EvaluationConfig, contract: ResponseContract, form: Form, seed: int = 0) -> "Decoding":
+        """As a configuration says."""
+        has_tags = form is Form.TAGGED and contract.container == "tags"
+        closes = settings.stop_at == "closing_tag" and has_tags
+        return cls(
+            max_new_tokens=settings.max_new_tokens,
+            num_samples=settings.sampling.num_samples,
+            temperature=settings.sampling.temperature,
+            top_p=settings.sampling.top_p,
+            seed=seed,
+            closing_tag=contract.segments[-1].closing if closes else "",
+        )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """An output without its end-of-turn token; ``truncated`` when it never came."""
+
+    text: str
+    num_tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class NoResponse:
+    """Why a server gave no response after the last attempt."""
+
+    reason: str
+
+
+class Generator(Protocol):
+    """Writes responses."""
+
+    def generate(self, examples: Sequence[Example], decoding: Decoding) -> Sequence[list[Generation] | NoResponse]:
+        """``decoding.num_samples`` responses for each example, in order."""
+        ...
+
+
+def read_generation(tokenizer: Any, ids: Sequence[int], end_of_turn_id: int, decoding: Decoding) -> Generation:
+    """The generation behind new token ids; padding after the end is cut off."""
+    ids = list(ids)
+    ended = end_of_turn_id in ids
+    if ended:
+        ids = ids[: ids.index(end_of_turn_id)]
+    text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    if decoding.closing_tag and decoding.closing_tag in text:
+        text, ended = text[: text.index(decoding.closing_tag) + len(decoding.closing_tag)], True
+        ids = ids[: _num_tokens_of(tokenizer, ids, decoding.closing_tag)]
+    return Generation(text, len(ids), not ended)
+
+
+def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Consecutive runs of at most ``size`` items."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _num_tokens_of(tokenizer: Any, ids: Sequence[int], closing_tag: str) -> int:
+    """The fewest tokens whose text holds the closing tag."""
+    low, high = 0, len(ids)
+    while low < high:
+        middle = (low + high) // 2
+        if closing_tag in tokenizer.decode(ids[:middle], clean_up_tokenization_spaces=False):
+            high = middle
+        else:
+            low = middle + 1
+    return low

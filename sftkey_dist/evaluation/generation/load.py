@@ -1,0 +1,42 @@
+"""The backend that a configuration names."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.evaluation.generation.decoding import Generator
+from sftkey_dist.evaluation.generation.local import LocalGenerator
+from sftkey_dist.evaluation.generation.served import ServedGenerator
+
+
+def load_generator(
+    settings: EvaluationConfig, key: str, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool
+) -> Generator:
+    """Load a model, or reach the server that has it.
+
+    Raises:
+        ConfigError: vLLM is asked for and not installed.
+    """
+    if settings.endpoint is not None:
+        return ServedGenerator(settings.endpoint, key, model_dir, prompt, trust_remote_code)
+    if settings.backend == "transformers":
+        return LocalGenerator(model_dir, prompt, trust_remote_code)
+    require_backend(settings)
+    module = importlib.import_module("sftkey_dist.evaluation.generation.with_vllm")
+    generator: Generator = module.VllmGenerator(model_dir, prompt, trust_remote_code)
+    return generator
+
+
+def require_backend(settings: EvaluationConfig) -> None:
+    """
+    Raises:
+        ConfigError: vLLM is asked for and not installed.
+    """
+    if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "evaluation.backend=vllm: vLLM is not installed; install it with pip install 'sftkey_dist[vllm]', or use "
+            "backend=transformers"
+        )

@@ -1,0 +1,74 @@
+"""Generation from a Hugging Face folder with transformers, in this process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.data.example import Example
+from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, read_generation
+from sftkey_dist.models.load import load_tokenizer
+
+
+class LocalGenerator:
+    """A loaded model that writes responses."""
+
+    def __init__(self, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool) -> None:
+        self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
+        self._prompts = PromptEncoder(self._tokenizer, prompt)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            model_dir, dtype="auto", trust_remote_code=trust_remote_code
+        )
+        # Greedy means greedy: a folder's own repetition penalty or suppressed tokens would be merged in.
+        self._model.generation_config = transformers.GenerationConfig()
+        self._model.to(self._device).eval()
+
+    def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation]]:
+        """See Generator."""
+        return self.answer(self._prompts.ids([self._prompts.text(example) for example in examples]), decoding)
+
+    @torch.inference_mode()
+    def answer(self, prompt_ids: Sequence[Sequence[int]], decoding: Decoding) -> list[list[Generation]]:
+        """Responses for each encoded prompt, in order; the seed and the batch decide what is sampled."""
+        input_ids, attention_mask = self._left_padded([list(ids) for ids in prompt_ids])
+        with torch.random.fork_rng(devices=None if self._device.type == "cpu" else [self._device]):
+            torch.manual_seed(decoding.seed + sum(prompt_ids[0]))  # chunks of one evaluation draw different samples
+            outputs = self._model.generate(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                generation_config=self._generation_config(decoding),
+                tokenizer=self._tokenizer,
+            )
+        rows = outputs[:, input_ids.shape[1] :].tolist()
+        found = [read_generation(self._tokenizer, row, self._prompts.end_of_turn_id, decoding) for row in rows]
+        number = decoding.num_samples
+        return [found[start : start + number] for start in range(0, len(found), number)]
+
+    def _generation_config(self, decoding: Decoding) -> transformers.GenerationConfig:
+        sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+        return transformers.GenerationConfig(
+            max_new_tokens=decoding.max_new_tokens,
+            do_sample=decoding.temperature > 0,
+            num_return_sequences=decoding.num_samples,
+            stop_strings=[decoding.closing_tag] if decoding.closing_tag else None,
+            eos_token_id=self._prompts.end_of_turn_id,
+            pad_token_id=self._pad_id,
+            **(sampling if decoding.temperature > 0 else {}),
+        )
+
+    @property
+    def _pad_id(self) -> int:
+        """Padding is masked, so any id serves on the left; on the right it must not pass for a response."""
+        return int(self._prompts.end_of_turn_id)
+
+    def _left_padded(self, ids: list[list[int]]) -> tuple[Tensor, Tensor]:
+        longest = max(map(len, ids))
+        input_ids = torch.tensor([[self._pad_id] * (longest - len(row)) + row for row in ids], device=self._device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=self._device)
+        return input_ids, mask

@@ -1,0 +1,78 @@
+"""Generation by an OpenAI-compatible server that has the model loaded."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sftkey_dist.config.evaluation import ServedModelConfig
+from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.data.example import Example
+from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.endpoint import Endpoint, Reply
+from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, NoResponse
+from sftkey_dist.models.load import load_tokenizer
+
+
+class ServedGenerator:
+    """Sends the training prompts, as token ids or as messages, to a server."""
+
+    def __init__(
+        self, server: ServedModelConfig, key: str, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool
+    ) -> None:
+        """
+        Args:
+            server: where, and which model there.
+            key: of the server.
+            model_dir: folder with the tokenizer.
+            prompt: see LocalGenerator.
+            trust_remote_code: see LocalGenerator.
+        """
+        self._server = server
+        self._endpoint = Endpoint(server, key)
+        self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
+        self._prompts = PromptEncoder(self._tokenizer, prompt)
+
+    def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation] | NoResponse]:
+        """See Generator."""
+        with ThreadPoolExecutor(self._server.concurrency) as pool:
+            return list(pool.map(lambda example: self._generate_one(example, decoding), examples))
+
+    def _generate_one(self, example: Example, decoding: Decoding) -> list[Generation] | NoResponse:
+        replies = self._chat(example, decoding) if self._server.api == "chat" else self._complete(example, decoding)
+        failures = [reply.failure for reply in replies if reply.failure not in ("", "empty_reply")]
+        if failures or len(replies) != decoding.num_samples:
+            return NoResponse(failures[0] if failures else f"{len(replies)} samples, not {decoding.num_samples}")
+        return [self._generation(reply, decoding) for reply in replies]
+
+    def _chat(self, example: Example, decoding: Decoding) -> list[Reply]:
+        return self._endpoint.converse(
+            self._prompts.messages(example),
+            max_tokens=decoding.max_new_tokens,
+            n=decoding.num_samples,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+        )
+
+    def _complete(self, example: Example, decoding: Decoding) -> list[Reply]:
+        (ids,) = self._prompts.ids([self._prompts.text(example)])
+        # These three are vLLM's: tags may be special tokens, and what ends a response is ours to say.
+        of_vllm = {
+            "stop_token_ids": [self._prompts.end_of_turn_id],
+            "skip_special_tokens": False,
+            "include_stop_str_in_output": bool(decoding.closing_tag),
+        }
+        return self._endpoint.complete(
+            ids,
+            max_tokens=decoding.max_new_tokens,
+            n=decoding.num_samples,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            stop=[decoding.closing_tag] if decoding.closing_tag else None,
+            extra_body=of_vllm,
+        )
+
+    def _generation(self, reply: Reply, decoding: Decoding) -> Generation:
+        end = self._tokenizer.convert_ids_to_tokens(self._prompts.end_of_turn_id)
+        text = reply.text.removesuffix(end)
+        num_tokens = reply.completion_tokens or len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return Generation(text, num_tokens, reply.cut_off)

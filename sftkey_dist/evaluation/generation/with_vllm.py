@@ -1,0 +1,50 @@
+"""Generation from a Hugging Face folder with vLLM (extra `vllm`): for accelerators and large test sets.
+
+Imported when a configuration asks for it, since the package does without vLLM otherwise.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vllm import LLM, SamplingParams, TokensPrompt
+
+from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.data.example import Example
+from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, read_generation
+from sftkey_dist.models.load import load_tokenizer
+
+
+class VllmGenerator:
+    """A vLLM engine that writes responses."""
+
+    def __init__(self, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool) -> None:
+        self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
+        self._prompts = PromptEncoder(self._tokenizer, prompt)
+        # The folder's own generation settings would be merged in, as with transformers.
+        self._engine = LLM(model=str(model_dir), trust_remote_code=trust_remote_code, generation_config="vllm")
+
+    def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation]]:
+        """See Generator."""
+        ids = self._prompts.ids([self._prompts.text(example) for example in examples])
+        prompts: list[Any] = [TokensPrompt(prompt_token_ids=row) for row in ids]
+        outputs = self._engine.generate(prompts, self._sampling_params(decoding), use_tqdm=False)
+        end = self._prompts.end_of_turn_id
+        return [
+            [read_generation(self._tokenizer, sample.token_ids, end, decoding) for sample in output.outputs]
+            for output in outputs
+        ]
+
+    def _sampling_params(self, decoding: Decoding) -> SamplingParams:
+        return SamplingParams(
+            n=decoding.num_samples,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            seed=decoding.seed if decoding.temperature else None,
+            max_tokens=decoding.max_new_tokens,
+            stop=[decoding.closing_tag] if decoding.closing_tag else None,
+            stop_token_ids=[self._prompts.end_of_turn_id],
+            ignore_eos=True,  # the end of a turn is what ends a response, in every backend
+            skip_special_tokens=False,
+        )

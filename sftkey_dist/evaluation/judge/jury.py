@@ -1,0 +1,150 @@
+"""One judge, or several that vote, with a memory and a budget."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sftkey_dist.config.endpoint import EndpointConfig
+from sftkey_dist.config.evaluation import JudgeConfig, LocalJudgeConfig
+from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.evaluation.judge.asking import judge_name, open_judge
+from sftkey_dist.evaluation.judge.memory import JudgeMemory, ruling_key
+from sftkey_dist.evaluation.judge.reading import Reader, Ruling, read_rating, read_verdict
+from sftkey_dist.evaluation.judge.template import JudgeTemplate, Question, load_template
+
+Progress = Callable[[int], None]
+_NO_MAJORITY = "no_majority"
+_FINAL_FAILURES = frozenset({"unreadable_reply", "cut_off_at_max_tokens", "budget_spent"})
+"""Asking the same judge again, with the same configuration, would give the same."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a jury holds of one answer.
+
+    Attributes:
+        value: ``correct`` or ``incorrect``, a rating, or "" when there is none.
+        reason: the judge's, or why there is no value.
+        votes: each judge's value, or why it has none.
+        is_final: whether asking again would change nothing.
+    """
+
+    value: str
+    reason: str
+    votes: dict[str, str]
+    is_final: bool = True
+
+
+@dataclass
+class JuryUse:
+    """How often judges were asked, and how often it was not needed or in vain."""
+
+    asked: int = 0
+    remembered: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+
+
+class Jury:
+    """Judges answers; what was said before is not asked again."""
+
+    def __init__(self, config: JudgeConfig, memory: JudgeMemory, cluster: ClusterConfig, num_workers: int) -> None:
+        """
+        Raises:
+            ConfigError: a template cannot be used.
+        """
+        self._config = config
+        self._memory = memory
+        self._cluster = cluster
+        self._num_workers = num_workers
+        self._template = load_template(config.template)
+        self._rubric = load_template(config.rubric) if config.rubric else None
+        self._names = [judge_name(judge) for judge in config.judges]
+        self._budgets = dict.fromkeys(self._names, config.most_questions)
+
+    def judge(self, questions: Sequence[Question], progress: Progress) -> tuple[list[Opinion], JuryUse]:
+        """Whether each answer means the same as its reference."""
+        return self._hear(questions, self._template, read_verdict, progress)
+
+    def rate(self, questions: Sequence[Question], progress: Progress) -> tuple[list[Opinion], JuryUse]:
+        """How good each explanation is, 1 to 5: the median of the judges' ratings."""
+        if self._rubric is None:
+            raise ValueError("the configuration names no rubric")
+        return self._hear(questions, self._rubric, read_rating, progress)
+
+    def _hear(
+        self, questions: Sequence[Question], template: JudgeTemplate, reader: Reader, progress: Progress
+    ) -> tuple[list[Opinion], JuryUse]:
+        use, rulings = JuryUse(), []
+        for name, judge in zip(self._names, self._config.judges, strict=True):
+            rulings.append(self._ask(name, judge, questions, template, reader, use, progress))
+        decide = _majority if reader is read_verdict else _median
+        return [decide(dict(zip(self._names, of_one, strict=True))) for of_one in zip(*rulings, strict=True)], use
+
+    def _ask(
+        self,
+        name: str,
+        judge: EndpointConfig | LocalJudgeConfig,
+        questions: Sequence[Question],
+        template: JudgeTemplate,
+        reader: Reader,
+        use: JuryUse,
+        progress: Progress,
+    ) -> list[Ruling | str]:
+        """A ruling, or the reason why there is none, for each question."""
+        keys = [ruling_key(name, template.digest, question) for question in questions]
+        unknown = {k: template.chat(q) for k, q in zip(keys, questions, strict=True) if self._memory.get(k) is None}
+        budget = self._budgets[name]
+        within_budget = dict(list(unknown.items())[:budget])
+        failures = dict.fromkeys(unknown.keys() - within_budget.keys(), "budget_spent")
+        use.remembered += len(set(keys)) - len(unknown)
+        done = len(questions) - len(within_budget)
+        progress(done)
+        if within_budget:
+            with open_judge(judge, self._cluster, self._num_workers) as opened:
+                for key, answered in opened.ask(within_budget, reader):
+                    if answered.ruling is not None:
+                        self._memory.put(key, answered.ruling)
+                    else:
+                        failures[key] = answered.failure
+                    done += 1
+                    progress(done)
+        use.asked += len(within_budget)
+        if budget is not None:
+            self._budgets[name] = budget - len(within_budget)
+        use.failures.update(failures.values())
+        return [self._memory.get(key) or failures[key] for key in keys]
+
+
+def make_jury(config: JudgeConfig, run_dir: Path, cluster: ClusterConfig, num_workers: int) -> Jury:
+    """The jury of a configuration; its memory lies in ``cache_dir`` or in the run directory.
+
+    Raises:
+        ConfigError: a template cannot be used.
+    """
+    return Jury(
+        config, JudgeMemory(config.cache_dir or run_dir / "evaluation" / "judge", run_dir), cluster, num_workers
+    )
+
+
+def _majority(rulings: dict[str, Ruling | str]) -> Opinion:
+    """More than half of all judges, so that one that fails never decides."""
+    votes = {name: ruling.value if isinstance(ruling, Ruling) else ruling for name, ruling in rulings.items()}
+    given = [ruling for ruling in rulings.values() if isinstance(ruling, Ruling)]
+    for value, count in Counter(ruling.value for ruling in given).items():
+        if 2 * count > len(rulings):
+            return Opinion(value, next(ruling.reason for ruling in given if ruling.value == value), votes)
+    return _undecided(rulings, votes)
+
+
+def _median(rulings: dict[str, Ruling | str]) -> Opinion:
+    votes = {name: ruling.value if isinstance(ruling, Ruling) else ruling for name, ruling in rulings.items()}
+    given = sorted((ruling for ruling in rulings.values() if isinstance(ruling, Ruling)), key=lambda r: int(r.value))
+    if 2 * len(given) > len(rulings):
+        return Opinion(given[len(given) // 2].value, given[len(given) // 2].reason, votes)
+    return _undecided(rulings, votes)
+
+
+def _undecided(rulings: dict[str, Ruling | str], votes: dict[str, str]) -> Opinion:
+    failures = [ruling for ruling in rulings.values() if isinstance(ruling, str)]
+    return Opinion("", failures[0] if failures else _NO_MAJORITY, votes, is_final=set(failures) <= _FINAL_FAILURES)

@@ -1,0 +1,40 @@
+"""What judges have said before: nobody is asked twice, in this run or in another that shares the folder."""
+
+import socket
+from pathlib import Path
+
+from sftkey_dist.evaluation.judge.reading import Ruling
+from sftkey_dist.evaluation.judge.template import Question
+from sftkey_dist.files import digest_json
+from sftkey_dist.journal import append_records, keep_records, read_records
+
+
+class JudgeMemory:
+    """Rulings by (judge, template, question, reference, answer); each run appends to a journal of its own."""
+
+    def __init__(self, folder: Path, owner: Path) -> None:
+        """
+        Args:
+            folder: may be shared by runs.
+            owner: the run directory; two runs never write to one file.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._journal = folder / f"rulings-{digest_json([socket.gethostname(), str(owner)])[:12]}.jsonl"
+        if self._journal.exists():
+            keep_records(self._journal, lambda record: True)  # cuts off what a killed run did not finish writing
+        records = [record for file in sorted(folder.glob("rulings-*.jsonl")) for record in read_records(file)]
+        self._rulings = {record["key"]: Ruling(record["value"], record["reason"]) for record in records}
+
+    def get(self, key: str) -> Ruling | None:
+        """What was said, if it was."""
+        return self._rulings.get(key)
+
+    def put(self, key: str, ruling: Ruling) -> None:
+        """Remember, on disk before anything else happens."""
+        self._rulings[key] = ruling
+        append_records(self._journal, [{"key": key, "value": ruling.value, "reason": ruling.reason}])
+
+
+def ruling_key(judge: str, template_digest: str, question: Question) -> str:
+    """What a ruling depends on."""
+    return digest_json([judge, template_digest, question.question, question.reference, question.answer])

@@ -1,0 +1,115 @@
+"""Two strategies on the same questions: which is better, and is it more than chance; score as a function of alpha."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+from sftkey_dist.evaluation.score import Records, composite, composite_of, outcome_sums
+from sftkey_dist.evaluation.statistics import Interval, bootstrap_ratio, interval_95, mcnemar_exact
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """One strategy against another.
+
+    Attributes:
+        first: the strategy whose measures come first in a difference.
+        second: the other.
+        n: questions that both were asked and that were judged for both.
+        only_first_correct: questions that the first alone got right.
+        only_second_correct: questions that the second alone got right.
+        accuracy_p_value: McNemar's exact test, two-sided.
+        accuracy_difference: first minus second.
+        accuracy_difference_interval: 95 %, paired bootstrap over questions.
+        score_difference: first minus second.
+        score_difference_interval: 95 %, paired bootstrap over questions.
+    """
+
+    first: str
+    second: str
+    n: int
+    only_first_correct: int
+    only_second_correct: int
+    accuracy_p_value: float
+    accuracy_difference: float
+    accuracy_difference_interval: Interval
+    score_difference: float
+    score_difference_interval: Interval
+
+    @property
+    def accuracy_differs(self) -> bool:
+        """At the 5 % level."""
+        return self.accuracy_p_value < 0.05
+
+
+@dataclass(frozen=True)
+class Reign:
+    """The strategy with the highest score for alpha from ``start`` to ``end``."""
+
+    strategy: str
+    start: float
+    end: float
+
+
+def compare_pair(first: str, second: str, records: Mapping[str, Records], alpha: float) -> PairedTest | None:
+    """Compare two strategies on the questions they share; None when they share none.
+
+    Where questions have several samples, a question counts as right for a strategy when most of its samples are.
+    """
+    (keys, sums, counts), (other_keys, other_sums, other_counts) = (
+        outcome_sums(records[first]),
+        outcome_sums(records[second]),
+    )
+    places = {key: i for i, key in enumerate(other_keys)}
+    shared = [
+        (i, places[key])
+        for i, key in enumerate(keys)
+        if key in places and counts[i, 0] and other_counts[places[key], 0]
+    ]
+    if not shared:
+        return None
+    mine, others = [i for i, _ in shared], [j for _, j in shared]
+    sums, counts, other_sums, other_counts = sums[mine], counts[mine], other_sums[others], other_counts[others]
+    right, other_right = sums[:, 0] * 2 > counts[:, 0], other_sums[:, 0] * 2 > other_counts[:, 0]
+    only_first, only_second = int((right & ~other_right).sum()), int((~right & other_right).sum())
+    # One seed draws the same questions for both: what is resampled is the pair.
+    measures, other_measures = bootstrap_ratio(sums, counts), bootstrap_ratio(other_sums, other_counts)
+    accuracy, form = sums.sum(axis=0) / counts.sum(axis=0)
+    other_accuracy, other_form = other_sums.sum(axis=0) / other_counts.sum(axis=0)
+    return PairedTest(
+        first=first,
+        second=second,
+        n=len(shared),
+        only_first_correct=only_first,
+        only_second_correct=only_second,
+        accuracy_p_value=mcnemar_exact(only_first, only_second),
+        accuracy_difference=float(accuracy - other_accuracy),
+        accuracy_difference_interval=interval_95(measures[:, 0] - other_measures[:, 0]),
+        score_difference=float(composite(accuracy, form, alpha) - composite(other_accuracy, other_form, alpha)),
+        score_difference_interval=interval_95(composite_of(measures, alpha) - composite_of(other_measures, alpha)),
+    )
+
+
+def compare_all(records: Mapping[str, Records], alpha: float) -> list[PairedTest]:
+    """Every pair of strategies that were asked the same questions."""
+    tests = (compare_pair(first, second, records, alpha) for first, second in combinations(records, 2))
+    return [test for test in tests if test is not None]
+
+
+def winners_by_alpha(measures: Mapping[str, tuple[float, float]]) -> list[Reign]:
+    """Which strategy wins for which alpha, from (accuracy, format) of each: the upper envelope of lines over [0, 1]."""
+    crossings = {0.0, 1.0}
+    for (accuracy, form), (other_accuracy, other_form) in combinations(measures.values(), 2):
+        slope, other_slope = accuracy - form, other_accuracy - other_form
+        if slope != other_slope:
+            crossing = (other_form - form) / (slope - other_slope)
+            if 0 < crossing < 1:
+                crossings.add(crossing)
+    reigns: list[Reign] = []
+    for start, end in pairwise(sorted(crossings)):
+        middle = (start + end) / 2
+        winner = max(measures, key=lambda name: composite(*measures[name], middle))
+        if reigns and reigns[-1].strategy == winner:
+            start = reigns.pop().start
+        reigns.append(Reign(winner, start, end))
+    return reigns

@@ -1,0 +1,140 @@
+"""Where judges and deterministic checks disagree: how often, and a file that a person labels and feeds back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.errors import DataError
+from sftkey_dist.evaluation.assess import Record, with_labels
+from sftkey_dist.evaluation.statistics import cohen_kappa
+from sftkey_dist.evaluation.verdict import Verdict
+from sftkey_dist.files import write_text_atomically
+from sftkey_dist.journal import read_records, to_lines
+
+Key = tuple[str, int, str, str]
+"""Record, sample, segment and answer: a label is of one text."""
+
+_LABELS = (Verdict.CORRECT.value, Verdict.INCORRECT.value)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often two raters say the same.
+
+    Attributes:
+        n: answers that both judged.
+        share: of them with equal verdicts.
+        kappa: Cohen's, agreement beyond chance.
+    """
+
+    n: int
+    share: float
+    kappa: float
+
+
+def agreement_of_judge(records: Sequence[Record]) -> Agreement | None:
+    """The judges against the deterministic checks; None where no answer was judged by both."""
+    return _agreement(
+        (found["verdict"], record["checks"][name]["verdict"])
+        for record in records
+        for name, found in record["judged"].items()
+    )
+
+
+def agreements_with_person(records: Sequence[Record]) -> dict[str, Agreement]:
+    """The judges and the checks against the labels of a person."""
+    labels = [(record, name, label) for record in records for name, label in record["labels"].items()]
+    found = {
+        "check": _agreement((record["checks"][name]["verdict"], label) for record, name, label in labels),
+        "judge": _agreement(
+            (record["judged"][name]["verdict"], label) for record, name, label in labels if name in record["judged"]
+        ),
+    }
+    return {rater: agreement for rater, agreement in found.items() if agreement is not None}
+
+
+def read_labels(file: Path) -> dict[Key, str]:
+    """The labels that a person wrote into a review file.
+
+    Raises:
+        DataError: a label is neither `correct` nor `incorrect`, or a line is no JSON object.
+    """
+    labels = {}
+    for number, line in enumerate(_lines(file), start=1):
+        label = line.get("label")
+        if label in (None, ""):
+            continue
+        if label not in _LABELS:
+            raise DataError(f"{file}:{number}: label must be correct or incorrect, found {label!r}")
+        labels[line["id"], line["sample"], line["segment"], line["answer"]] = str(label)
+    return labels
+
+
+def labelled(records: Sequence[Record], labels: Mapping[Key, str]) -> list[Record]:
+    """The records with the labels that are of their answers."""
+    return [
+        with_labels(record, {name: labels[key] for name in record["answer"] if (key := _key(record, name)) in labels})
+        for record in records
+    ]
+
+
+def write_review(file: Path, records: Sequence[Record], labels: Mapping[Key, str]) -> int:
+    """Write what a person should look at: disagreements, answers nobody could judge, and what is labelled already.
+
+    Returns:
+        Lines that have no label yet.
+    """
+    lines = [
+        _line(record, name, labels.get(_key(record, name)))
+        for record in records
+        for name in record["answer"]
+        if _key(record, name) in labels or _is_doubtful(record, name)
+    ]
+    write_text_atomically(file, to_lines(lines))
+    return sum(line["label"] is None for line in lines)
+
+
+def _is_doubtful(record: Record, name: str) -> bool:
+    check, judged = record["checks"][name], record["judged"].get(name)
+    if judged is None:
+        return bool(check["verdict"] == Verdict.UNJUDGED)
+    if judged["verdict"] == Verdict.UNJUDGED:
+        return bool(judged["is_final"])
+    return bool(check["verdict"] not in (judged["verdict"], Verdict.UNJUDGED))
+
+
+def _line(record: Record, name: str, label: str | None) -> dict[str, Any]:
+    judged = record["judged"].get(name, {})
+    return {
+        "label": label,
+        "id": record["id"],
+        "sample": record["sample"],
+        "segment": name,
+        "question": record["prompt"],
+        "reference": record["reference"][name],
+        "answer": record["answer"][name],
+        "check": record["checks"][name]["verdict"],
+        "check_reason": record["checks"][name]["reason"],
+        "judge": judged.get("verdict"),
+        "judge_reason": judged.get("reason"),
+    }
+
+
+def _key(record: Record, name: str) -> Key:
+    return record["id"], record["sample"], name, record["answer"][name]
+
+
+def _agreement(pairs: Any) -> Agreement | None:
+    both = [pair for pair in pairs if Verdict.UNJUDGED not in pair]
+    if not both:
+        return None
+    first, second = zip(*both, strict=True)
+    return Agreement(len(both), sum(a == b for a, b in both) / len(both), cohen_kappa(first, second))
+
+
+def _lines(file: Path) -> list[Record]:
+    try:
+        return read_records(file)
+    except ValueError as error:
+        raise DataError(f"{file}: a line is no JSON object ({error}); a label goes between the quotes") from error

@@ -1,0 +1,181 @@
+"""From generations to verdicts and scores, with whom they rest on: checks, judges, a person."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.config.evaluation import JudgeConfig
+from sftkey_dist.data.example import Example
+from sftkey_dist.errors import DataError, IncompleteEvaluationError
+from sftkey_dist.evaluation.assess import Record, make_record, questions_of, with_opinions
+from sftkey_dist.evaluation.judge import Jury, JuryUse, Opinion, Question
+from sftkey_dist.evaluation.judge.template import load_template
+from sftkey_dist.evaluation.review import (
+    agreement_of_judge,
+    agreements_with_person,
+    labelled,
+    read_labels,
+    write_review,
+)
+from sftkey_dist.evaluation.run import EvaluationJob, Progress, read_generations
+from sftkey_dist.evaluation.score import Scores, macro_average, score_by_data_set, score_records
+from sftkey_dist.files import digest_json, write_json_atomically, write_text_atomically
+from sftkey_dist.journal import to_lines
+
+_RECORDS, _SCORES, _REVIEW = "records.jsonl", "scores.json", "review.jsonl"
+
+SCORING_VERSION = 3
+"""Raise it when the same generation would be judged or parsed differently."""
+
+
+def judge_and_score(
+    job: EvaluationJob, examples: Sequence[Example], folder: Path, jury: Jury | None, progress: Progress
+) -> Scores:
+    """Judge all generations of a folder and write records, scores and the file for a person.
+
+    Args:
+        job: what was generated.
+        examples: the test set.
+        folder: of the generations.
+        jury: to ask, if the configuration has one.
+        progress: told how many answers have been judged by the jury.
+
+    Raises:
+        DataError: none of the answers could be judged, or a label cannot be read.
+        IncompleteEvaluationError: judges did not answer all; what they said is kept, and the scores say what is open.
+    """
+    generations = read_generations(folder)
+    records = [
+        make_record(example, sample, job, number)
+        for example in examples
+        for number, sample in enumerate(generations[example.id])
+    ]
+    uses: dict[str, JuryUse] = {}
+    if jury is not None and job.settings.judge is not None:
+        records, uses = _heard(records, jury, job.settings.judge, progress)
+    labels = read_labels(folder / _REVIEW)
+    records = labelled(records, labels)
+    write_text_atomically(folder / _RECORDS, to_lines(records))
+    to_review = write_review(folder / _REVIEW, records, labels)
+    scores = score_records(records, job.settings.alpha)
+    is_open = _is_open(records)
+    if scores.unjudged == scores.n and not is_open:
+        raise DataError(
+            f"no answer of {folder.name} could be judged: {records[0]['reason']}; choose another "
+            f"evaluation.answer_check, or a judge"
+        )
+    write_json_atomically(
+        folder / _SCORES,
+        asdict(scores)
+        | _by_data_set(records, job.settings.alpha)
+        | _agreements(records)
+        | {
+            "to_review": to_review,
+            "judges": {name: asdict(use) for name, use in uses.items()},
+            "is_complete": not is_open,
+            "scoring_digest": scoring_digest(job, examples, folder),
+        },
+    )
+    if is_open:
+        what = ", ".join(f"{reason}: {count}" for reason, count in scores.unjudged_reasons.items())
+        raise IncompleteEvaluationError(
+            f"{job.strategy}: {is_open} answers are not judged yet ({what}); verdicts that came are kept, run the same "
+            f"command again"
+        )
+    return scores
+
+
+def is_scored(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> bool:
+    """Whether a folder holds the scores, none of them open, that a job asks for."""
+    file = folder / _SCORES
+    if not file.is_file():
+        return False
+    scores = json.loads(file.read_text(encoding="utf-8"))
+    return bool(scores.get("is_complete") and scores.get("scoring_digest") == scoring_digest(job, examples, folder))
+
+
+def scoring_digest(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> str:
+    """Digest of everything that turns generations into scores."""
+    judge = job.settings.judge
+    return digest_json(
+        {
+            "version": SCORING_VERSION,
+            "form": job.form,
+            "contract": job.contract.model_dump(mode="json"),
+            "checks": json.loads(json.dumps(job.checks, default=lambda check: check.model_dump())),
+            "judge": _judge_inputs(judge) if judge else None,
+            "labels": sorted(read_labels(folder / _REVIEW).items()),
+            "alpha": job.settings.alpha,
+            "references": [(example.id, example.data_set, sorted(example.values.items())) for example in examples],
+        }
+    )
+
+
+def _judge_inputs(judge: JudgeConfig) -> Any:
+    templates = [load_template(name).digest for name in (judge.template, judge.rubric) if name]
+    return [judge.model_dump(mode="json", exclude={"cache_dir", "template", "rubric"}), templates]
+
+
+def _heard(
+    records: Sequence[Record], jury: Jury, settings: JudgeConfig, progress: Progress
+) -> tuple[list[Record], dict[str, JuryUse]]:
+    """The records with the jury's opinions of answers, and of explanations if a rubric asks for them."""
+    asked = [questions_of(record, settings.skip_certain) for record in records]
+    flat = [question for questions in asked for question in questions.values()]
+    opinions, use = jury.judge(flat, progress)
+    remaining = iter(opinions)
+    heard = [
+        with_opinions(record, {name: next(remaining) for name in questions})
+        for record, questions in zip(records, asked, strict=True)
+    ]
+    if settings.rubric is None:
+        return heard, {"answers": use}
+    ratings, rating_use = jury.rate([_explanation(record) for record in records], progress)
+    rated = [record | _rating(rating) for record, rating in zip(heard, ratings, strict=True)]
+    return rated, {"answers": use, "explanations": rating_use}
+
+
+def _explanation(record: Record) -> Question:
+    """What stands in the segments that are not key; of a broken output, all of it."""
+    keys = record["answer"].keys()
+    written = {name: text for name, text in record["segments"].items() if name not in keys}
+    wanted = {name: text for name, text in record["reference"].items() if text and name not in keys}
+    text = "\n".join(written.values()) or record["output"]
+    return Question(record["prompt"], "\n".join(wanted.values()) or "\n".join(record["reference"].values()), text)
+
+
+def _rating(opinion: Opinion) -> dict[str, Any]:
+    return {
+        "explanation_rating": int(opinion.value) if opinion.value else None,
+        "explanation_reason": opinion.reason,
+        "explanation_is_open": not (opinion.value or opinion.is_final),
+    }
+
+
+def _is_open(records: Sequence[Record]) -> int:
+    """Answers and explanations that were not judged for a reason that may pass."""
+    answers = sum(
+        not found["is_final"] and name not in record["labels"]
+        for record in records
+        for name, found in record["judged"].items()
+    )
+    return answers + sum(bool(record.get("explanation_is_open")) for record in records)
+
+
+def _by_data_set(records: Sequence[Record], alpha: float) -> dict[str, Any]:
+    by_data_set = score_by_data_set(records, alpha)
+    return {
+        "data_sets": {name: asdict(scores) for name, scores in by_data_set.items()},
+        "macro_average": macro_average(by_data_set),
+    }
+
+
+def _agreements(records: Sequence[Record]) -> dict[str, Mapping[str, Any]]:
+    found = agreement_of_judge(records)
+    with_person = agreements_with_person(records)
+    return {
+        "agreement": ({"judge_and_check": asdict(found)} if found else {})
+        | {f"{rater}_and_person": asdict(agreement) for rater, agreement in with_person.items()}
+    }

@@ -1,0 +1,70 @@
+"""How the outputs of a strategy are made and judged, and what can be wrong with that before anything is trained."""
+
+from collections.abc import Sequence
+
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.evaluation import LocalJudgeConfig
+from sftkey_dist.config.schema import ModelConfig, RunConfig
+from sftkey_dist.endpoint import endpoint_key
+from sftkey_dist.evaluation.answers import make_check
+from sftkey_dist.evaluation.answers.choose import ChecksBySegment, choose_checks, common_checks
+from sftkey_dist.evaluation.assess import Assessment
+from sftkey_dist.evaluation.generation.load import require_backend
+from sftkey_dist.evaluation.judge.template import load_template
+from sftkey_dist.models.load import locate_model
+from sftkey_dist.strategy import Strategy
+
+HELD_OUT = ""
+"""The data set of held-out training examples: the store does not say which source they are from."""
+
+
+def assess_tests(config: RunConfig, strategy: Strategy) -> Assessment:
+    """For the test sets."""
+    return _assessment(config, strategy, choose_checks(config.data.test, config.contract, config.evaluation))
+
+
+def assess_held_out(config: RunConfig, strategy: Strategy) -> Assessment:
+    """For held-out training examples."""
+    return _assessment(
+        config, strategy, {HELD_OUT: common_checks(config.data.train, config.contract, config.evaluation)}
+    )
+
+
+def check_evaluation(config: RunConfig) -> None:
+    """Find what would stop the evaluation, before hours of training.
+
+    Raises:
+        ConfigError: a check, a template, a key or the backend cannot be used.
+        ModelError: a local judge's model cannot.
+    """
+    sources: Sequence[SourceConfig] = (*config.data.test, *config.data.train)
+    for source in sources:
+        (checks,) = choose_checks([source], config.contract, config.evaluation).values()
+        for check in checks.values():
+            make_check(check)
+    require_backend(config.evaluation)
+    if config.evaluation.endpoint is not None:
+        endpoint_key(config.evaluation.endpoint)
+    judge = config.evaluation.judge
+    if judge is None:
+        return
+    for template in (judge.template, judge.rubric):
+        if template is not None:
+            load_template(template)
+    for member in judge.judges:
+        if isinstance(member, LocalJudgeConfig):
+            locate_model(ModelConfig(path=member.path, revision=member.revision))
+        else:
+            endpoint_key(member)
+
+
+def _assessment(config: RunConfig, strategy: Strategy, checks: dict[str, ChecksBySegment]) -> Assessment:
+    return Assessment(
+        form=strategy.form,
+        contract=config.contract,
+        prompt=config.prompt,
+        settings=config.evaluation,
+        checks=checks,
+        seed=config.seed,
+        trust_remote_code=config.model.trust_remote_code,
+    )

@@ -1,0 +1,226 @@
+"""Finding answers and comparing them; the labelled set is judged against a person's labels."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sftkey_dist.config.answer_check import FunctionCheck, JsonCheck, LabelCheck, RegexCheck
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.contract.segment import Check as SegmentCheck
+from sftkey_dist.contract.segment import NumberRange, Segment
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.evaluation.answers import Case, find_answer, make_check
+from sftkey_dist.evaluation.answers.choose import choose_checks, common_checks
+from sftkey_dist.evaluation.verdict import Verdict
+
+CONTRACT = ResponseContract()
+CORRECT, INCORRECT, UNJUDGED = Verdict.CORRECT, Verdict.INCORRECT, Verdict.UNJUDGED
+LABELLED = Path(__file__).parents[2] / "assets" / "labelled_answers.jsonl"
+QUESTION = "How can a person save money?\nA. make more calls\nB. quit eating lunch out\nC. buy less\nD. buy less rice"
+
+
+def verdict(check, answer, reference, question=""):
+    return make_check(check)(Case(answer, reference, question)).verdict
+
+
+@pytest.mark.parametrize(
+    ("output", "form", "text", "source"),
+    [
+        ("<Thinking>t</Thinking><Answer> 42 </Answer>", Form.TAGGED, "42", "strict"),
+        ("<Thinking>t<Answer>42</Answer> bye", Form.TAGGED, "42", "lenient"),
+        ("<Answer>1</Answer><Answer>42", Form.TAGGED, "42", "lenient"),
+        ("just 42", Form.TAGGED, "just 42", "whole"),
+        ("", Form.TAGGED, "", "whole"),
+        ("steps\n#### 42", Form.UNTAGGED, "42", "strict"),
+        ("steps #### 41\n#### 42\n", Form.UNTAGGED, "42", "strict"),
+        ("#### 42", Form.UNTAGGED, "42", "lenient"),
+        ("no delimiter, 42", Form.UNTAGGED, "no delimiter, 42", "whole"),
+    ],
+)
+def test_answers_are_read_strictly_or_looked_for(output, form, text, source):
+    found = find_answer(output, CONTRACT, form, "answer")
+    assert (found.text, found.source) == (text, source)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("72", "72", CORRECT),
+        ("$1,234.50", "1234.5", CORRECT),
+        ("The answer is 72.", "72", CORRECT),
+        ("72 apples, not 73", "72", INCORRECT),
+        ("-5", "5", INCORRECT),
+        ("\u22125", "-5", CORRECT),
+        ("10-5", "5", CORRECT),
+        ("0.1", "0.10", CORRECT),
+        ("1000000000000000000000001", "1000000000000000000000000", INCORRECT),
+        ("seventy-two", "72", INCORRECT),
+        ("", "72", INCORRECT),
+        ("72", "none", UNJUDGED),
+        ("3/4", "0.75", CORRECT),
+        ("1 1/2 cups", "1.5", CORRECT),
+        ("\\frac{3}{4}", "0.75", CORRECT),
+        ("\\dfrac{1}{3}", "0.33", INCORRECT),
+        ("50%", "0.5", CORRECT),
+        ("50 percent", "50", CORRECT),
+        ("50%", "5", INCORRECT),
+        ("5 km", "5 m", INCORRECT),
+        ("5 hours", "5 hrs", CORRECT),
+        ("$20", "20 dollars", CORRECT),
+        ("2.5 million", "2,500,000", CORRECT),
+        ("6.02e3", "6020", CORRECT),
+        ("1e999999999", "3", INCORRECT),
+    ],
+)
+def test_numeric_check(answer, reference, expected):
+    assert verdict("numeric", answer, reference) is expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("Approve.", "approve", CORRECT),
+        ("  re  view ", "re view", CORRECT),
+        ("**approve**", "approve", CORRECT),
+        ("approve reject", "approve", INCORRECT),
+        ("", "approve", INCORRECT),
+        ("approve", " ", UNJUDGED),
+    ],
+)
+def test_exact_check(answer, reference, expected):
+    assert verdict("exact", answer, reference) is expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("\\frac12", "0.5", CORRECT),
+        ("\\boxed{2\\sqrt{3}}", "\\sqrt{12}", CORRECT),
+        ("x^2+2x+1", "(x+1)^2", CORRECT),
+        ("x^2+2x+2", "(x+1)^2", INCORRECT),
+        ("(2,1)", "(1,2)", INCORRECT),
+        ("9^{9^{9^{9}}}", "3", UNJUDGED),
+        ("3", "3", CORRECT),
+    ],
+)
+def test_math_check_survives_expressions_that_take_forever(answer, reference, expected):
+    assert verdict("math", answer, reference) is expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("B", CORRECT),
+        ("(b).", CORRECT),
+        ("B. quit eating lunch out", CORRECT),
+        ("Quit eating lunch out", CORRECT),
+        ("The answer is B because A is silly", CORRECT),
+        ("he should quit eating lunch out!", CORRECT),
+        ("A", INCORRECT),
+        ("A or B", INCORRECT),
+        ("E", INCORRECT),
+        ("make more calls", INCORRECT),
+    ],
+)
+def test_option_check(answer, expected):
+    assert verdict("option", answer, "B", QUESTION) is expected
+
+
+def test_an_option_whose_text_holds_another_is_told_apart_and_a_reference_without_letter_is_not_judged():
+    assert verdict("option", "buy less rice", "D", QUESTION) is CORRECT
+    assert verdict("option", "buy less", "C", QUESTION) is CORRECT
+    assert verdict("option", "C", "none of them", QUESTION) is UNJUDGED
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Approve", CORRECT),
+        ("I would approve it.", CORRECT),
+        ("approve with conditions", INCORRECT),
+        ("approve or reject", INCORRECT),
+        ("disapprove", INCORRECT),
+    ],
+)
+def test_label_check(answer, expected):
+    check = LabelCheck(labels=("approve", "approve with conditions", "reject"))
+    assert verdict(check, answer, "approve") is expected
+
+
+def test_json_check_compares_values_or_chosen_fields():
+    assert verdict("json", '{"b": 1.0, "a": ["X "]}', '{"a": ["x"], "b": 1}') is CORRECT
+    assert verdict("json", '{"a": true}', '{"a": 1}') is INCORRECT
+    assert verdict("json", '{"a": 1, "c": 2}', '{"a": 1}') is INCORRECT
+    assert verdict(JsonCheck(json_fields=("a.b",)), '{"a": {"b": 1}, "c": 2}', '{"a": {"b": 1}}') is CORRECT
+    assert verdict("json", "no json", '{"a": 1}') is INCORRECT
+    assert verdict("json", "{}", "no json") is UNJUDGED
+
+
+def test_regex_check_compares_what_it_finds_last():
+    check = RegexCheck(regex=r"account (\d+)")
+    assert verdict(check, "account 12, rather account 4400", "Account: account 4400") is CORRECT
+    assert verdict(check, "account 12", "account 4400") is INCORRECT
+    assert verdict(check, "4400", "account 4400") is INCORRECT
+
+
+def test_a_function_of_the_users_judges_or_says_that_it_cannot_and_its_failure_loses_no_row(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def same(answer, reference, question):\n"
+        "    if answer == 'boom':\n        raise KeyError(answer)\n"
+        "    return None if question == '?' else answer[0] == reference[0]\n"
+    )
+    check = FunctionCheck(function=f"{file}:same")
+    assert verdict(check, "yes", "yep") is CORRECT
+    assert verdict(check, "no", "yep") is INCORRECT
+    assert verdict(check, "yes", "yep", "?") is UNJUDGED
+    assert verdict(check, "boom", "yep") is UNJUDGED
+    for broken in (f"{file}:other", f"{tmp_path}/none.py:same", "no.such.module:f"):
+        with pytest.raises(ConfigError, match=r"answer_check\.function"):
+            make_check(FunctionCheck(function=broken))
+
+
+def test_certain_is_what_no_judge_would_see_otherwise():
+    assert make_check("numeric")(Case("72 apples", "72")).certain
+    assert make_check("numeric")(Case("73", "72")).certain
+    assert not make_check("numeric")(Case("it may be 73", "72")).certain
+    assert make_check("exact")(Case("Yes.", "yes")).certain
+    assert not make_check("exact")(Case("yeah", "yes")).certain
+
+
+def test_checks_are_chosen_by_setting_then_contract_then_data_set():
+    contract = ResponseContract(
+        segments=(
+            Segment(name="reasoning"),
+            Segment(name="grade", key=True, check=SegmentCheck(one_of=("A", "B"))),
+            Segment(name="amount", key=True, check=SegmentCheck(number=NumberRange())),
+            Segment(name="answer", key=True),
+            Segment(name="note", key=True),
+        )
+    )
+    gsm8k = SourceConfig(adapter="gsm8k", path="x.jsonl")
+    mine = SourceConfig(adapter="records", path="y.jsonl", answer_check="json", name="mine")
+    chosen = choose_checks([gsm8k, mine], contract, EvaluationConfig(answer_checks={"note": "math"}))
+    assert chosen["gsm8k/train"] == {
+        "grade": LabelCheck(labels=("A", "B")),
+        "amount": "numeric",
+        "answer": "numeric",
+        "note": "math",
+    }
+    assert set(chosen["mine"].values()) == {"json"}
+    assert common_checks([gsm8k, mine], contract, EvaluationConfig())["answer"] == "exact"
+
+
+def test_deterministic_checks_agree_with_a_person_on_the_labelled_set():
+    lines = [json.loads(line) for line in LABELLED.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) >= 200
+    assert {line["check"] for line in lines} >= {"numeric", "option", "math", "exact"}
+    wrong = [
+        line
+        for line in lines
+        if verdict(line["check"], line["answer"], line["reference"], line["question"]) != line["label"]
+    ]
+    assert len(wrong) <= 0.01 * len(lines), wrong

@@ -1,0 +1,96 @@
+"""Every sign is found where it is and not where it is not."""
+
+from sftkey_dist.evaluation.diagnosis import StageCurves, diagnose
+from sftkey_dist.evaluation.diagnosis.signs import copied_share, is_looping
+
+PROMPT = "A farmer has twelve cows and buys five more at the market on a rainy Monday morning, how many are there?"
+
+
+def record(number=0, verdict="correct", keeps=True, output="fine", reasoning="5 + 12 = 17", answer="17", **more):
+    return {
+        "id": f"t:{number}",
+        "prompt": PROMPT,
+        "output": output,
+        "reference": {"reasoning": "12 + 5 = 17", "answer": "17"},
+        "segments": {"reasoning": reasoning, "answer": answer} if keeps else {},
+        "answer": {"answer": answer},
+        "answer_source": {"answer": "strict" if keeps else "lenient"},
+        "verdict": verdict,
+        "keeps_contract": keeps,
+        "truncated": False,
+        **more,
+    }
+
+
+def kinds(records, curves=None):
+    return {finding.kind: finding for finding in diagnose(records, curves)}
+
+
+def curves(reasoning=(0.5, 0.5), answer=0.5, guard=(), continues=True):
+    steps = [
+        {"step": i, "segments": {"reasoning": {"nll": nll, "tokens": 10}, "answer": {"nll": answer, "tokens": 2}}}
+        for i, nll in enumerate([reasoning[0]] * 10 + [reasoning[1]] * 10)
+    ]
+    return StageCurves("key", continues, frozenset({"answer"}), steps, [{"format": f} for f in guard])
+
+
+def test_nothing_is_found_where_nothing_is_wrong():
+    assert not kinds([record(i) for i in range(20)], curves())
+
+
+def test_right_answers_in_broken_structure_and_wrong_ones_in_right_structure_are_told_apart():
+    found = kinds([record(0, keeps=False), record(1), record(2, verdict="incorrect", answer="17")])
+    assert found["right_answer_broken_structure"].count == 1
+    assert found["right_structure_wrong_answer"].examples == ("t:2",)
+    assert "In 1 of 3 outputs (33%)" in found["right_structure_wrong_answer"].sentence
+
+
+def test_an_answer_that_the_reasoning_does_not_come_to():
+    records = [record(i) for i in range(9)] + [record(9, verdict="incorrect", reasoning="12 + 5 = 17", answer="18")]
+    assert kinds(records)["reasoning_contradicts_answer"].examples == ("t:9",)
+    labelled = [
+        record(i, reference={"reasoning": "Income is steady: approve", "answer": "approve"}, reasoning="so approve",
+               answer="approve" if i else "reject")
+        for i in range(10)
+    ]  # fmt: skip
+    assert kinds(labelled)["reasoning_contradicts_answer"].examples == ("t:0",)
+
+
+def test_reasoning_that_never_names_the_answer_contradicts_nothing():
+    records = [
+        record(i, reference={"reasoning": "there are 3 cases", "answer": "17"}, reasoning="3 cases") for i in range(9)
+    ]
+    assert "reasoning_contradicts_answer" not in kinds(records)
+
+
+def test_outputs_that_are_cut_off_loop_or_copy():
+    looping = "and then " * 40
+    found = kinds(
+        [
+            record(0, truncated=True, output=looping, verdict="incorrect", keeps=False),
+            record(1, truncated=True, output="long but sensible"),
+            record(2, output=PROMPT, verdict="incorrect", keeps=False, answer_source={"answer": "whole"}),
+        ]
+    )
+    assert found["repeats_itself"].examples == ("t:0",)
+    assert found["cut_off"].examples == ("t:1",)
+    assert found["copies_the_prompt"].examples == ("t:2",)
+    assert found["no_answer_found"].examples == ("t:2",)
+
+
+def test_looping_is_a_phrase_three_times_in_a_row_not_a_list():
+    assert is_looping("so it is " + "one two three four five six seven " * 3)
+    assert not is_looping("1 + 1 = 2, 2 + 1 = 3, 3 + 1 = 4, 4 + 1 = 5, 5 + 1 = 6, 6 + 1 = 7")
+    assert not is_looping("no no no")
+    assert copied_share(PROMPT, PROMPT) == 1.0
+    assert copied_share("short", PROMPT) == 0.0
+
+
+def test_metrics_show_drift_broken_format_and_reasoning_that_is_the_limit():
+    records = [record(i) for i in range(10)]
+    assert "reasoning 0.500 -> 0.800" in kinds(records, curves(reasoning=(0.5, 0.8)))["last_stage_drifts"].sentence
+    assert "last_stage_drifts" not in kinds(records, curves(reasoning=(0.5, 0.8), continues=False))
+    assert "1.00 to 0.60" in kinds(records, curves(guard=(1.0, 0.9, 0.6)))["last_stage_breaks_format"].sentence
+    wrong = [record(i, verdict="incorrect") for i in range(10)]
+    assert "reasoning_is_the_limit" in kinds(wrong, curves(answer=0.01))
+    assert "reasoning_is_the_limit" not in kinds(records, curves(answer=0.01))

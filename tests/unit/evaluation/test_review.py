@@ -1,0 +1,89 @@
+"""Disagreement, labels of a person, and who has the last word."""
+
+import json
+
+import pytest
+
+from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.example import Example
+from sftkey_dist.errors import DataError
+from sftkey_dist.evaluation.assess import Assessment, make_record, questions_of, with_opinions
+from sftkey_dist.evaluation.generation import Generation
+from sftkey_dist.evaluation.judge import Opinion
+from sftkey_dist.evaluation.review import (
+    agreement_of_judge,
+    agreements_with_person,
+    labelled,
+    read_labels,
+    write_review,
+)
+
+ASSESSMENT = Assessment(
+    Form.TAGGED, ResponseContract(), PromptConfig(), EvaluationConfig(), {"d": {"answer": "exact"}}, 0, False
+)
+
+
+def record(answer, reference="yes", opinion=None, number=0):
+    example = Example(f"d:{number}", "Q?", {"reasoning": "r", "answer": reference}, data_set="d")
+    text = f"<Thinking>t</Thinking><Answer>{answer}</Answer>"
+    made = make_record(example, Generation(text, 5, False), ASSESSMENT)
+    return with_opinions(made, {"answer": opinion}) if opinion else made
+
+
+def opinion(value, is_final=True):
+    return Opinion(value, "because", {"judge": value}, is_final)
+
+
+def test_the_judge_overrules_the_check_and_a_failing_judge_is_no_verdict():
+    assert record("yeah")["verdict"] == "incorrect"
+    assert record("yeah", opinion=opinion("correct"))["verdict"] == "correct"
+    assert record("yes", opinion=opinion("", is_final=False))["verdict"] == "unjudged"
+
+
+def test_only_what_needs_a_judge_is_asked():
+    assert set(questions_of(record("yeah"), skip_certain=False)) == {"answer"}
+    assert set(questions_of(record("yes"), skip_certain=False)) == {"answer"}
+    assert not questions_of(record("yes"), skip_certain=True)
+    assert set(questions_of(record("yeah"), skip_certain=True)) == {"answer"}
+    assert not questions_of(record(" "), skip_certain=False), "an empty answer is wrong without asking"
+
+
+def test_a_person_labels_disagreements_and_has_the_last_word(tmp_path):
+    file = tmp_path / "review.jsonl"
+    records = [
+        record("yeah", opinion=opinion("correct"), number=0),
+        record("yes", opinion=opinion("correct"), number=1),
+        record("no", opinion=opinion("correct"), number=2),
+    ]
+    assert agreement_of_judge(records).share == pytest.approx(1 / 3)
+    assert write_review(file, records, read_labels(file)) == 2
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["d:0", "d:2"]
+    assert {line["label"] for line in lines} == {None}
+
+    lines[1]["label"] = "incorrect"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    decided = labelled(records, read_labels(file))
+    assert [r["verdict"] for r in decided] == ["correct", "correct", "incorrect"]
+    assert {rater: found.share for rater, found in agreements_with_person(decided).items()} == {
+        "check": 1.0,
+        "judge": 0.0,
+    }
+    assert write_review(file, decided, read_labels(file)) == 1, "labels are kept"
+    assert len(read_labels(file)) == 1
+
+    regenerated = [record("nope", opinion=opinion("correct"), number=2)]
+    assert labelled(regenerated, read_labels(file))[0]["verdict"] == "correct", "a label is of one answer"
+
+
+def test_a_label_that_is_none_is_named(tmp_path):
+    file = tmp_path / "review.jsonl"
+    write_review(file, [record("yeah", opinion=opinion("correct"))], {})
+    file.write_text(file.read_text().replace('"label": null', '"label": "right"'))
+    with pytest.raises(DataError, match=r"review.jsonl:1: label must be correct or incorrect, found 'right'"):
+        read_labels(file)
+    file.write_text('{"label": correct}\n')
+    with pytest.raises(DataError, match="no JSON object"):
+        read_labels(file)

@@ -1,0 +1,149 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from sftkey_dist.evaluation.paired import Reign, compare_pair, winners_by_alpha
+from sftkey_dist.evaluation.score import macro_average, score_by_data_set, score_records
+from sftkey_dist.evaluation.statistics import cohen_kappa, mcnemar_exact, pass_at_k, wilson_interval
+
+
+def record(verdict, keeps=True, truncated=False, **more):
+    return {
+        "verdict": verdict,
+        "reason": "",
+        "keeps_contract": keeps,
+        "violation": None if keeps else "missing",
+        "truncated": truncated,
+        **more,
+    }
+
+
+def records_of(pattern, **more):
+    """c correct, i incorrect, u unjudged; capitals break the contract."""
+    names = {"c": "correct", "i": "incorrect", "u": "unjudged"}
+    return [record(names[sign.lower()], sign.islower(), id=f"q{n}", **more) for n, sign in enumerate(pattern)]
+
+
+def test_scores_are_the_shares_and_their_composite():
+    records = [record("correct")] * 6 + [record("incorrect", keeps=False, truncated=True)] * 4
+    scores = score_records(records, alpha=0.7)
+    assert (scores.accuracy, scores.format, scores.n) == (0.6, 0.6, 10)
+    assert scores.score == pytest.approx(0.7 * 0.6 + 0.3 * 0.6)
+    assert scores.violations == {"missing": 4}
+    assert scores.truncated == 4
+    assert scores.score_interval[0] < scores.score < scores.score_interval[1]
+
+
+def test_strict_score_gives_nothing_for_a_right_answer_in_a_broken_output():
+    scores = score_records(records_of("ccCi"), alpha=0.7)
+    assert scores.accuracy == 0.75
+    assert scores.strict_score == pytest.approx(0.7 * 0.5 + 0.3 * 0.75)
+
+
+def test_unjudged_examples_are_not_wrong_ones():
+    scores = score_records(records_of("cccciuuu"[1:]), alpha=0.7)
+    assert scores.accuracy == 0.75
+    assert scores.unjudged == 3
+    assert scores.accuracy_bounds == (3 / 7, 6 / 7)
+
+
+def test_nothing_judged_has_no_accuracy_and_nothing_recorded_is_refused():
+    assert math.isnan(score_records([record("unjudged")], 0.7).accuracy)
+    with pytest.raises(ValueError, match="no records"):
+        score_records([], 0.7)
+
+
+def test_parser_success_counts_answers_that_were_marked_in_broken_outputs_too():
+    sources = ["strict", "lenient", "whole", "strict"]
+    records = [record("correct", answer_source={"answer": source}) for source in sources]
+    assert score_records(records, 0.7).parser_success == 0.75
+
+
+def test_every_test_set_has_its_scores_and_counts_the_same_in_the_macro_average():
+    records = records_of("cccc", data_set="large") + records_of("i", data_set="small")
+    by_data_set = score_by_data_set(records, 0.7)
+    assert {name: scores.accuracy for name, scores in by_data_set.items()} == {"large": 1.0, "small": 0.0}
+    assert macro_average(by_data_set)["accuracy"] == 0.5
+    assert score_records(records, 0.7).accuracy == 0.8
+
+
+def test_key_segments_have_accuracies_of_their_own():
+    fields = [{"grade": "correct", "decision": "incorrect"}, {"grade": "correct", "decision": "unjudged"}]
+    records = [record("incorrect", fields=of_one) for of_one in fields]
+    assert score_records(records, 0.7).fields == {"grade": 1.0, "decision": 0.0}
+
+
+def test_samples_give_pass_at_k_and_the_majoritys_accuracy():
+    samples = [("a", "correct"), ("b", "incorrect"), ("A.", "correct"), ("b", "incorrect")]
+    one = [record(v, id="q0", sample=i, answer={"answer": text}) for i, (text, v) in enumerate(samples)]
+    other = [record("incorrect", id="q1", sample=i, answer={"answer": "x"}) for i in range(4)]
+    scores = score_records(one + other, 0.7)
+    assert scores.accuracy == 0.25
+    assert scores.pass_at_k == {"1": 0.25, "2": pytest.approx((1 - 1 / 6) / 2), "4": 0.5}
+    assert scores.majority_accuracy == 0.5, "of equally frequent answers the first counts"
+
+
+def test_intervals_of_samples_are_wider_than_if_they_were_questions():
+    same = [record("correct" if q % 2 else "incorrect", id=f"q{q}", answer={"answer": "x"}) for q in range(20)]
+    as_samples = [dict(r) for r in same for _ in range(10)]
+    as_questions = [dict(r, id=f"{r['id']}/{i}") for i, r in enumerate(as_samples)]
+    wide, narrow = (score_records(records, 0.7).accuracy_interval for records in (as_samples, as_questions))
+    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],
+)
+def test_wilson_interval_equals_published_values(successes, trials, low, high):
+    """Values of Newcombe (1998), table I, method 3, and of the closed form at 5 of 10."""
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_mcnemar_is_the_exact_binomial_test_of_the_questions_that_differ():
+    assert mcnemar_exact(0, 0) == 1.0
+    assert mcnemar_exact(1, 9) == pytest.approx(2 * binom.cdf(1, 10, 0.5))
+    assert mcnemar_exact(7, 7) == 1.0
+
+
+def test_kappa_is_agreement_beyond_chance():
+    """The example of Cohen's kappa with 50 cases: 20 + 15 agree, 5 + 10 do not; kappa is 0.4."""
+    first = ["yes"] * 25 + ["no"] * 25
+    second = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
+    assert cohen_kappa(first, second) == pytest.approx(0.4)
+    assert cohen_kappa(["a"] * 3, ["a"] * 3) == 1.0
+    assert math.isnan(cohen_kappa([], []))
+
+
+def test_pass_at_k_is_the_share_of_draws_with_a_right_sample():
+    rng = np.random.default_rng(0)
+    draws = np.array([rng.permutation([1, 1, 0, 0, 0, 0])[:3].max() for _ in range(4000)])
+    assert pass_at_k(2, 6, 3) == pytest.approx(draws.mean(), abs=0.03)
+
+
+def test_pairs_are_compared_on_the_questions_that_both_answered():
+    records = {"a": records_of("ccccccccci"), "b": records_of("iiiiiiiiicc"[:10])[:9] + records_of("u" * 11)[10:]}
+    test = compare_pair("a", "b", records, 0.7)
+    assert (test.n, test.only_first_correct, test.only_second_correct) == (9, 9, 0)
+    assert test.accuracy_difference == 1.0
+    assert test.accuracy_p_value == pytest.approx(2 * 0.5**9)
+    assert test.accuracy_differs
+    assert compare_pair("a", "b", {"a": records["a"], "b": [dict(r, id="other") for r in records["b"]]}, 0.7) is None
+
+
+def test_pairing_makes_intervals_of_differences_narrower():
+    hard = "c" * 50 + "i" * 50
+    better = "c" * 55 + "i" * 45
+    test = compare_pair("x", "y", {"x": records_of(better), "y": records_of(hard)}, 1.0)
+    low, high = test.accuracy_difference_interval
+    assert 0 < low < 0.05 < high < 0.11, "unpaired, the interval would reach from -0.09 to 0.19"
+
+
+def test_the_winner_changes_where_lines_cross():
+    measures = {"accurate": (0.9, 0.0), "formal": (0.5, 1.0), "middling": (0.6, 0.5)}
+    reigns = winners_by_alpha(measures)
+    assert [reign.strategy for reign in reigns] == ["formal", "accurate"]
+    assert reigns[0].end == reigns[1].start == pytest.approx(1 / 1.4)
+    assert winners_by_alpha({"one": (0.5, 0.5)}) == [Reign("one", 0.0, 1.0)]
