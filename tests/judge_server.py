@@ -58,6 +58,7 @@ def main() -> None:
     for fault in ("429", "500", "hang", "garbage"):
         parser.add_argument(f"--share-{fault}", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--writes", default="<Thinking>t</Thinking><Answer>review</Answer>")
     parser.add_argument("--die-after", type=int, default=0, help="Answer 500 to everything after so many requests.")
     asyncio.run(_serve(parser.parse_args()))
 
@@ -81,8 +82,17 @@ async def _serve(options: argparse.Namespace) -> None:
             return web.json_response(_completion(body, 'The verdict is {"verdict": "correct"}, I think.'))
         return web.json_response(_completion(body, _rule(body["messages"])))
 
+    async def write(request: web.Request) -> web.Response:
+        """Stands for a model that was trained: what it writes is always the same."""
+        body = await request.json()
+        counts["written"] += 1
+        assert all(isinstance(token, int) for token in body["prompt"]), "a prompt comes as token ids"
+        choice = {"index": 0, "text": options.writes, "finish_reason": "stop", "logprobs": None}
+        return web.json_response(_completion(body, "") | {"object": "text_completion", "choices": [choice]})
+
     application = web.Application()
     application.router.add_post("/v1/chat/completions", complete)
+    application.router.add_post("/v1/completions", write)
     application.router.add_get("/counts", lambda request: _counts(counts))
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()

@@ -73,7 +73,7 @@ def judge_and_score(
         | _agreements(records)
         | {
             "to_review": to_review,
-            "judges": {name: asdict(use) for name, use in uses.items()},
+            "judges": {name: use.to_json() for name, use in uses.items()},
             "is_complete": not is_open,
             "scoring_digest": scoring_digest(job, examples, folder),
         },

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import JudgeConfig, LocalJudgeConfig
@@ -43,6 +44,10 @@ class JuryUse:
     asked: int = 0
     remembered: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `asdict` would count a Counter's items."""
+        return {"asked": self.asked, "remembered": self.remembered, "failures": dict(self.failures)}
 
 
 class Jury:
