@@ -70,6 +70,14 @@ class JudgeConfig(Section):
     cache_dir: Path | None = None
     """Folder of verdicts that other runs may share; default: in the run directory."""
 
+    @model_validator(mode="after")
+    def judges_differ(self) -> Self:
+        """A model that votes twice is one judge with two votes."""
+        names = [judge.model if isinstance(judge, EndpointConfig) else judge.path for judge in self.judges]
+        if len(set(names)) < len(names):
+            raise ValueError(f"judges must be different models, got {names}")
+        return self
+
 
 class EvaluationConfig(Section):
     """How a model is tested."""

@@ -12,7 +12,8 @@ from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
 from sftkey_dist.evaluation.answers import Case, Check, find_answer, make_check
 from sftkey_dist.evaluation.generation import Decoding, Generation
-from sftkey_dist.evaluation.judge import Opinion, Question
+from sftkey_dist.evaluation.judge.opinion import Opinion
+from sftkey_dist.evaluation.judge.template import Question
 from sftkey_dist.evaluation.verdict import Judgement, Verdict, all_of
 
 Record = dict[str, Any]

@@ -21,7 +21,8 @@ from sftkey_dist.data.example import Example
 from sftkey_dist.endpoint import endpoint_key
 from sftkey_dist.errors import IncompleteEvaluationError
 from sftkey_dist.evaluation.assess import Assessment
-from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse, in_batches, load_generator
+from sftkey_dist.evaluation.batches import in_batches
+from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse, load_generator
 from sftkey_dist.files import digest_json
 from sftkey_dist.journal import Record, append_records, keep_records, read_records
 

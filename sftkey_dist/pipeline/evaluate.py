@@ -11,7 +11,7 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
-from sftkey_dist.evaluation.judge import make_jury
+from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.run import EvaluationJob, EvaluationPool, generation_digest, has_generations
 from sftkey_dist.evaluation.verdicts import is_scored, judge_and_score, scoring_digest
 from sftkey_dist.pipeline.assessment import assess_tests
@@ -88,8 +88,10 @@ def _judge(
             judge_and_score(planned.job, examples, planned.folder, None, lambda done: None)
         return []
     still_open = []
-    jury = make_jury(settings, preparation.run.path, config.cluster, config.num_evaluation_workers)
-    with connected(config.cluster, config.most_workers):
+    with (
+        connected(config.cluster, config.most_workers),
+        make_jury(settings, preparation.run.path, config.cluster, config.num_evaluation_workers) as jury,
+    ):
         for planned in plans:
             num_answers = len(examples) * config.evaluation.sampling.num_samples * len(config.contract.key_segments)
             with progress_line(f"{planned.strategy.name} judging", num_answers) as line:

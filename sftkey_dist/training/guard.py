@@ -18,7 +18,7 @@ from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import DataError, TrainingError
 from sftkey_dist.evaluation.assess import make_record
-from sftkey_dist.evaluation.generation import in_batches
+from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.score import score_records
 from sftkey_dist.files import folder_written_whole

@@ -12,7 +12,8 @@ from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import JudgeConfig, LocalJudgeConfig
 from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.evaluation.judge import Question, make_jury
+from sftkey_dist.evaluation.judge.jury import make_jury
+from sftkey_dist.evaluation.judge.template import Question
 from tests.distributed.harness import free_port
 from tests.judge_server import judge_server
 

@@ -19,6 +19,8 @@ ALLOWED = {
         "training.launch",
         "evaluation.run",
         "evaluation.judge.asking",
+        "evaluation.judge.local",
+        "evaluation.judge.served",
         "data.on_ray",
     },
     "matplotlib": {"report.plots"},

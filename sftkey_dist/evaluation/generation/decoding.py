@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,6 @@ def read_generation(tokenizer: Any, ids: Sequence[int], end_of_turn_id: int, dec
         text, ended = text[: text.index(decoding.closing_tag) + len(decoding.closing_tag)], True
         ids = ids[: _num_tokens_of(tokenizer, ids, decoding.closing_tag)]
     return Generation(text, len(ids), not ended)
-
-
-def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """Consecutive runs of at most ``size`` items."""
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _num_tokens_of(tokenizer: Any, ids: Sequence[int], closing_tag: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import transformers
 from vllm import LLM, SamplingParams, TokensPrompt
 
 from sftkey_dist.config.schema import PromptConfig
@@ -22,8 +23,13 @@ class VllmGenerator:
     def __init__(self, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool) -> None:
         self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
         self._prompts = PromptEncoder(self._tokenizer, prompt)
-        # The folder's own generation settings would be merged in, as with transformers.
-        self._engine = LLM(model=str(model_dir), trust_remote_code=trust_remote_code, generation_config="vllm")
+        config = transformers.AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+        self._engine = LLM(
+            model=str(model_dir),
+            trust_remote_code=trust_remote_code,
+            dtype=str(config.dtype or "auto").removeprefix("torch."),  # vLLM would round float32 to half precision
+            generation_config="vllm",  # the folder's own settings would be merged in, as with transformers
+        )
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation]]:
         """See Generator."""

@@ -9,32 +9,16 @@ from typing import Any
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import JudgeConfig, LocalJudgeConfig
 from sftkey_dist.config.schema import ClusterConfig
-from sftkey_dist.evaluation.judge.asking import judge_name, open_judge
+from sftkey_dist.evaluation.judge.asking import Judge
+from sftkey_dist.evaluation.judge.local import judge_folder, open_local_judge
 from sftkey_dist.evaluation.judge.memory import JudgeMemory, ruling_key
+from sftkey_dist.evaluation.judge.opinion import Opinion, majority, median_rating
 from sftkey_dist.evaluation.judge.reading import Reader, Ruling, read_rating, read_verdict
+from sftkey_dist.evaluation.judge.served import open_served_judge
 from sftkey_dist.evaluation.judge.template import JudgeTemplate, Question, load_template
+from sftkey_dist.models.load import model_fingerprint
 
 Progress = Callable[[int], None]
-_NO_MAJORITY = "no_majority"
-_FINAL_FAILURES = frozenset({"unreadable_reply", "cut_off_at_max_tokens", "budget_spent"})
-"""Asking the same judge again, with the same configuration, would give the same."""
-
-
-@dataclass(frozen=True)
-class Opinion:
-    """What a jury holds of one answer.
-
-    Attributes:
-        value: ``correct`` or ``incorrect``, a rating, or "" when there is none.
-        reason: the judge's, or why there is no value.
-        votes: each judge's value, or why it has none.
-        is_final: whether asking again would change nothing.
-    """
-
-    value: str
-    reason: str
-    votes: dict[str, str]
-    is_final: bool = True
 
 
 @dataclass
@@ -51,7 +35,7 @@ class JuryUse:
 
 
 class Jury:
-    """Judges answers; what was said before is not asked again."""
+    """Judges answers; what was said before is not asked again. Actors start with the first question to a judge."""
 
     def __init__(self, config: JudgeConfig, memory: JudgeMemory, cluster: ClusterConfig, num_workers: int) -> None:
         """
@@ -65,7 +49,15 @@ class Jury:
         self._template = load_template(config.template)
         self._rubric = load_template(config.rubric) if config.rubric else None
         self._names = [judge_name(judge) for judge in config.judges]
+        self._opened: dict[str, Judge] = {}
         self._budgets = dict.fromkeys(self._names, config.most_questions)
+
+    def __enter__(self) -> "Jury":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for judge in self._opened.values():
+            judge.close()
 
     def judge(self, questions: Sequence[Question], progress: Progress) -> tuple[list[Opinion], JuryUse]:
         """Whether each answer means the same as its reference."""
@@ -83,7 +75,7 @@ class Jury:
         use, rulings = JuryUse(), []
         for name, judge in zip(self._names, self._config.judges, strict=True):
             rulings.append(self._ask(name, judge, questions, template, reader, use, progress))
-        decide = _majority if reader is read_verdict else _median
+        decide = majority if reader is read_verdict else median_rating
         return [decide(dict(zip(self._names, of_one, strict=True))) for of_one in zip(*rulings, strict=True)], use
 
     def _ask(
@@ -106,19 +98,35 @@ class Jury:
         done = len(questions) - len(within_budget)
         progress(done)
         if within_budget:
-            with open_judge(judge, self._cluster, self._num_workers) as opened:
-                for key, answered in opened.ask(within_budget, reader):
-                    if answered.ruling is not None:
-                        self._memory.put(key, answered.ruling)
-                    else:
-                        failures[key] = answered.failure
-                    done += 1
-                    progress(done)
+            for key, answered in self._open(name, judge).ask(within_budget, reader):
+                if answered.ruling is not None:
+                    self._memory.put(key, answered.ruling)
+                else:
+                    failures[key] = answered.failure
+                done += 1
+                progress(done)
         use.asked += len(within_budget)
         if budget is not None:
             self._budgets[name] = budget - len(within_budget)
         use.failures.update(failures.values())
         return [self._memory.get(key) or failures[key] for key in keys]
+
+    def _open(self, name: str, judge: EndpointConfig | LocalJudgeConfig) -> Judge:
+        if name not in self._opened:
+            self._opened[name] = (
+                open_served_judge(judge)
+                if isinstance(judge, EndpointConfig)
+                else open_local_judge(judge, self._cluster, self._num_workers)
+            )
+        return self._opened[name]
+
+
+def judge_name(config: EndpointConfig | LocalJudgeConfig) -> str:
+    """What a judge is known by in memories and records; a model is one wherever it is served."""
+    if isinstance(config, EndpointConfig):
+        return config.model
+    folder = judge_folder(config)
+    return f"{folder.name}@{model_fingerprint(folder)[:8]}"
 
 
 def make_jury(config: JudgeConfig, run_dir: Path, cluster: ClusterConfig, num_workers: int) -> Jury:
@@ -130,26 +138,3 @@ def make_jury(config: JudgeConfig, run_dir: Path, cluster: ClusterConfig, num_wo
     return Jury(
         config, JudgeMemory(config.cache_dir or run_dir / "evaluation" / "judge", run_dir), cluster, num_workers
     )
-
-
-def _majority(rulings: dict[str, Ruling | str]) -> Opinion:
-    """More than half of all judges, so that one that fails never decides."""
-    votes = {name: ruling.value if isinstance(ruling, Ruling) else ruling for name, ruling in rulings.items()}
-    given = [ruling for ruling in rulings.values() if isinstance(ruling, Ruling)]
-    for value, count in Counter(ruling.value for ruling in given).items():
-        if 2 * count > len(rulings):
-            return Opinion(value, next(ruling.reason for ruling in given if ruling.value == value), votes)
-    return _undecided(rulings, votes)
-
-
-def _median(rulings: dict[str, Ruling | str]) -> Opinion:
-    votes = {name: ruling.value if isinstance(ruling, Ruling) else ruling for name, ruling in rulings.items()}
-    given = sorted((ruling for ruling in rulings.values() if isinstance(ruling, Ruling)), key=lambda r: int(r.value))
-    if 2 * len(given) > len(rulings):
-        return Opinion(given[len(given) // 2].value, given[len(given) // 2].reason, votes)
-    return _undecided(rulings, votes)
-
-
-def _undecided(rulings: dict[str, Ruling | str], votes: dict[str, str]) -> Opinion:
-    failures = [ruling for ruling in rulings.values() if isinstance(ruling, str)]
-    return Opinion("", failures[0] if failures else _NO_MAJORITY, votes, is_final=set(failures) <= _FINAL_FAILURES)

@@ -1,36 +1,81 @@
-"""A judge that is a Hugging Face model in this process."""
+"""A judge that is a Hugging Face model on the cluster, asked in batches by one actor for each worker."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
+import ray
 import torch
 
 from sftkey_dist.config.evaluation import LocalJudgeConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.schema import ClusterConfig, ModelConfig, PromptConfig
 from sftkey_dist.data.example import Example, Turn
-from sftkey_dist.endpoint import Chat
+from sftkey_dist.data.prompt import PromptError
+from sftkey_dist.endpoint import Chat, Pace
 from sftkey_dist.errors import ModelError
-from sftkey_dist.evaluation.generation.decoding import Decoding
+from sftkey_dist.evaluation.generation import Decoding
 from sftkey_dist.evaluation.generation.local import LocalGenerator
+from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge
+from sftkey_dist.evaluation.judge.reading import Reader
+from sftkey_dist.models.load import locate_model
+
+
+def open_local_judge(config: LocalJudgeConfig, cluster: ClusterConfig, num_workers: int) -> Judge:
+    """Start the actors; a Ray cluster must be connected.
+
+    Raises:
+        ModelError: the model cannot be used.
+    """
+    options = {"num_cpus": cluster.cpus_per_worker, "num_gpus": cluster.gpus_per_worker, **RESTARTS}
+    arguments = (config, judge_folder(config), cluster.cpus_per_worker)
+    actors = [_LocalActor.options(**options).remote(*arguments) for _ in range(num_workers)]  # type: ignore[attr-defined]
+    return Judge(actors, num_workers, config.batch_size, Pace(None))
+
+
+def judge_folder(config: LocalJudgeConfig) -> Path:
+    """Where the judge's model is.
+
+    Raises:
+        ModelError: there is none.
+    """
+    return locate_model(ModelConfig(path=config.path, revision=config.revision))
 
 
 class LocalJudge:
     """Answers chats greedily by the model's chat template."""
 
-    def __init__(self, config: LocalJudgeConfig, folder: str, num_threads: int) -> None:
+    def __init__(self, config: LocalJudgeConfig, folder: Path) -> None:
         """
         Raises:
-            ModelError: the model has no chat template that takes a system message.
+            ModelError: the model has no chat template.
         """
-        torch.set_num_threads(num_threads)
+        self._folder = folder
         self._decoding = Decoding(max_new_tokens=config.max_tokens)
-        try:
-            self._generator = LocalGenerator(Path(folder), PromptConfig(template="chat"), config.trust_remote_code)
-        except jinja2.TemplateError as error:
-            raise ModelError(f"{folder}: the chat template cannot be used: {error}") from error
+        self._generator = LocalGenerator(folder, PromptConfig(template="chat"), config.trust_remote_code)
 
     def replies(self, chats: Sequence[Chat]) -> list[str]:
-        """One reply a chat, in order."""
+        """One reply a chat, in order.
+
+        Raises:
+            ModelError: the chat template takes no system message.
+        """
         examples = [Example("", chat.user, {}, (Turn("system", chat.system),)) for chat in chats]
-        return [sample.text for (sample,) in self._generator.generate(examples, self._decoding)]
+        try:
+            return [sample.text for (sample,) in self._generator.generate(examples, self._decoding)]
+        except PromptError as error:
+            raise ModelError(
+                f"{self._folder}: {error}; give a judge template without a [system] part, or another judge"
+            ) from error
+
+
+@ray.remote
+class _LocalActor:
+    def __init__(self, config: LocalJudgeConfig, folder: Path, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        self._judge = LocalJudge(config, folder)
+
+    def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool) -> list[Answered]:
+        """A local model says the same again however often it is asked."""
+        return [
+            Answered(ruling) if (ruling := reader(text)) else Answered(None, "unreadable_reply")
+            for text in self._judge.replies(chats)
+        ]

@@ -11,7 +11,7 @@ from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.assess import Assessment, make_record, questions_of, with_opinions
 from sftkey_dist.evaluation.generation import Generation
-from sftkey_dist.evaluation.judge import Opinion
+from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.review import (
     agreement_of_judge,
     agreements_with_person,

@@ -7,10 +7,11 @@ import pytest
 
 from sftkey_dist.endpoint import Reply
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.evaluation.judge.asking import Answered, _asked
-from sftkey_dist.evaluation.judge.jury import _majority, _median
+from sftkey_dist.evaluation.judge.asking import Answered
 from sftkey_dist.evaluation.judge.memory import JudgeMemory, ruling_key
+from sftkey_dist.evaluation.judge.opinion import majority, median_rating
 from sftkey_dist.evaluation.judge.reading import Ruling, read_rating, read_verdict
+from sftkey_dist.evaluation.judge.served import asked
 from sftkey_dist.evaluation.judge.template import Question, load_template
 
 INJECTIONS = [
@@ -93,23 +94,23 @@ def test_a_rating_is_a_whole_number_from_1_to_5(reply, value):
 def test_what_cannot_be_read_is_asked_again_and_what_the_client_has_retried_is_not():
     replies = iter([Reply("what?"), Reply("", "empty_reply"), Reply('{"verdict": "correct"}')])
     ask = lambda: (lambda r: (r.text, r.failure))(next(replies))  # noqa: E731
-    assert _asked(ask, read_verdict) == Answered(Ruling("correct", ""))
+    assert asked(ask, read_verdict) == Answered(Ruling("correct", ""))
     calls = []
-    assert _asked(lambda: calls.append(1) or ("", "APITimeoutError"), read_verdict).failure == "APITimeoutError"
+    assert asked(lambda: calls.append(1) or ("", "APITimeoutError"), read_verdict).failure == "APITimeoutError"
     assert len(calls) == 1
-    assert _asked(lambda: ("no", ""), read_verdict).failure == "unreadable_reply"
+    assert asked(lambda: ("no", ""), read_verdict).failure == "unreadable_reply"
 
 
 def test_several_judges_vote_and_one_that_fails_never_decides():
     correct, incorrect = Ruling("correct", "a"), Ruling("incorrect", "b")
-    assert _majority({"x": correct, "y": incorrect, "z": correct}).value == "correct"
-    assert _majority({"x": correct, "y": "APITimeoutError", "z": correct}).value == "correct"
-    tie = _majority({"x": correct, "y": incorrect})
+    assert majority({"x": correct, "y": incorrect, "z": correct}).value == "correct"
+    assert majority({"x": correct, "y": "APITimeoutError", "z": correct}).value == "correct"
+    tie = majority({"x": correct, "y": incorrect})
     assert (tie.value, tie.reason, tie.is_final) == ("", "no_majority", True)
-    broken = _majority({"x": correct, "y": "APITimeoutError"})
+    broken = majority({"x": correct, "y": "APITimeoutError"})
     assert (broken.value, broken.reason, broken.is_final) == ("", "APITimeoutError", False)
     assert broken.votes == {"x": "correct", "y": "APITimeoutError"}
-    assert _median({"x": Ruling("1", ""), "y": Ruling("5", ""), "z": Ruling("4", "")}).value == "4"
+    assert median_rating({"x": Ruling("1", ""), "y": Ruling("5", ""), "z": Ruling("4", "")}).value == "4"
 
 
 def test_rulings_outlive_the_process_and_are_of_one_judge_template_and_answer(tmp_path):

@@ -1,0 +1,11 @@
+"""Cutting work into runs."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Consecutive runs of at most ``size`` items."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,55 @@
+"""From the rulings of several judges to one opinion; a ruling that is missing is the reason why."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from sftkey_dist.evaluation.judge.reading import Ruling
+
+_NO_MAJORITY = "no_majority"
+_FINAL_FAILURES = frozenset({"unreadable_reply", "cut_off_at_max_tokens", "budget_spent"})
+"""Asking the same judge again, with the same configuration, would give the same."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a jury holds of one answer.
+
+    Attributes:
+        value: ``correct`` or ``incorrect``, a rating, or "" when there is none.
+        reason: the judge's, or why there is no value.
+        votes: each judge's value, or why it has none.
+        is_final: whether asking again would change nothing.
+    """
+
+    value: str
+    reason: str
+    votes: dict[str, str]
+    is_final: bool = True
+
+
+def majority(rulings: dict[str, Ruling | str]) -> Opinion:
+    """More than half of all judges, so that one that fails never decides."""
+    given = [ruling for ruling in rulings.values() if isinstance(ruling, Ruling)]
+    for value, count in Counter(ruling.value for ruling in given).items():
+        if 2 * count > len(rulings):
+            return Opinion(value, next(ruling.reason for ruling in given if ruling.value == value), _votes(rulings))
+    return _undecided(rulings)
+
+
+def median_rating(rulings: dict[str, Ruling | str]) -> Opinion:
+    """The middle one of the ratings, given by more than half of all judges."""
+    given = sorted((ruling for ruling in rulings.values() if isinstance(ruling, Ruling)), key=lambda r: int(r.value))
+    if 2 * len(given) > len(rulings):
+        return Opinion(given[len(given) // 2].value, given[len(given) // 2].reason, _votes(rulings))
+    return _undecided(rulings)
+
+
+def _undecided(rulings: dict[str, Ruling | str]) -> Opinion:
+    failures = [ruling for ruling in rulings.values() if isinstance(ruling, str)]
+    return Opinion(
+        "", failures[0] if failures else _NO_MAJORITY, _votes(rulings), is_final=set(failures) <= _FINAL_FAILURES
+    )
+
+
+def _votes(rulings: dict[str, Ruling | str]) -> dict[str, str]:
+    return {name: ruling.value if isinstance(ruling, Ruling) else ruling for name, ruling in rulings.items()}
