@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import openai
 
 from sftkey_dist.config.endpoint import EndpointConfig
@@ -120,14 +121,8 @@ class Endpoint:
         Raises:
             ConfigError: as `ask`.
         """
-        return self._replies(
-            lambda: self._client.chat.completions.create(
-                model=self._config.model,
-                messages=messages,  # type: ignore[arg-type]  # plain dictionaries are what it takes
-                **options,
-            ),
-            lambda choice: choice.message.content,
-        )
+        body = {"messages": list(messages), **options}
+        return self._replies("/chat/completions", body, lambda choice: choice["message"]["content"])
 
     def complete(self, prompt_ids: Sequence[int], **options: Any) -> list[Reply]:
         """Continuations of a prompt's token ids, ``n`` of them where the options say so.
@@ -135,18 +130,17 @@ class Endpoint:
         Raises:
             ConfigError: as `ask`, or the server does not take token ids.
         """
-        return self._replies(
-            lambda: self._client.completions.create(model=self._config.model, prompt=list(prompt_ids), **options),
-            lambda choice: choice.text,
-        )
+        return self._replies("/completions", {"prompt": list(prompt_ids), **options}, lambda choice: choice["text"])
 
     def _ask_in_turn(self, chat: Chat) -> Reply:
         self._pace.wait()
         return self.ask(chat)
 
-    def _replies(self, call: Callable[[], Any], text_of: Callable[[Any], Any]) -> list[Reply]:
+    def _replies(self, path: str, body: dict[str, Any], text_of: Callable[[Any], Any]) -> list[Reply]:
+        """The client's own way to post, with its retries, but without its models: they cost more than the request."""
         try:
-            completion = call()
+            response = self._client.post(path, body={"model": self._config.model, **body}, cast_to=httpx.Response)
+            completion = response.json()
         except _SETTINGS_ARE_WRONG as error:
             raise ConfigError(
                 f"endpoint {self._config.url} answers {error.status_code}: check the model {self._config.model!r} and "
@@ -193,13 +187,13 @@ def _key_variable(config: EndpointConfig) -> str | None:
 
 
 def _read(completion: Any, text_of: Callable[[Any], Any]) -> list[Reply]:
-    """The client checks nothing of a 200 answer: what came may be any JSON, or text."""
+    """What came with status 200 may be any JSON."""
     try:
-        usage, choices = completion.usage, list(completion.choices)
-        prompt_tokens = int(usage.prompt_tokens) if usage else 0
-        completion_tokens = int(usage.completion_tokens) // max(1, len(choices)) if usage else 0
-        texts = [(text_of(choice), choice.finish_reason == "length") for choice in choices]
-    except (AttributeError, TypeError, ValueError):
+        usage, choices = completion.get("usage") or {}, list(completion["choices"])
+        prompt_tokens = int(usage.get("prompt_tokens") or 0)
+        completion_tokens = int(usage.get("completion_tokens") or 0) // max(1, len(choices))
+        texts = [(text_of(choice), choice.get("finish_reason") == "length") for choice in choices]
+    except (AttributeError, KeyError, TypeError, ValueError):
         return [Reply(failure=_NO_COMPLETION)]
     if not texts:
         return [Reply(failure=_NO_COMPLETION)]

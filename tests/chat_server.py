@@ -18,11 +18,13 @@ class ChatServer:
     Attributes:
         url: base URL for clients.
         requests: bodies of the requests, in order of arrival.
+        keys: what each request gave as its key.
         failures: statuses to answer the next requests with; ``DROP_CONNECTION`` answers nothing.
     """
 
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     failures: list[int] = field(default_factory=list)
 
 
@@ -39,6 +41,7 @@ def chat_server(reply: Callable[[list[dict[str, str]]], str], body: str | None =
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.requests.append(body)
+            state.keys.append(self.headers["Authorization"].removeprefix("Bearer "))
             status = state.failures.pop(0) if state.failures else 200
             if status == DROP_CONNECTION:
                 self.close_connection = True

@@ -67,8 +67,8 @@ class ServedGenerator:
             n=decoding.num_samples,
             temperature=decoding.temperature,
             top_p=decoding.top_p,
-            stop=[decoding.closing_tag] if decoding.closing_tag else None,
-            extra_body=of_vllm,
+            stop=[decoding.closing_tag] if decoding.closing_tag else [],
+            **of_vllm,
         )
 
     def _generation(self, reply: Reply, decoding: Decoding) -> Generation:

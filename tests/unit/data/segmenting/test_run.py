@@ -330,11 +330,11 @@ def test_an_endpoint_that_keeps_failing_leaves_the_rows_to_a_person_and_the_next
 
 
 def test_wrong_settings_of_an_endpoint_stop_at_once_and_write_nothing(segment, files, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "hunter2")
+    monkeypatch.setenv("MY_KEY", "hunter2")
     with chat_server(cut_by_model) as server:
         server.failures += [401]
-        with pytest.raises(ConfigError, match="answers 401: check the model 'm' and the key in OPENAI_API_KEY"):
-            segment([MODEL_ROW], endpoint=endpoint(server))
+        with pytest.raises(ConfigError, match="answers 401: check the model 'm' and the key in MY_KEY"):
+            segment([MODEL_ROW], endpoint=endpoint(server, api_key_env="MY_KEY"))
         gone = endpoint(server, max_retries=0)
     with pytest.raises(ConfigError, match="no server answers"):
         segment([MODEL_ROW], endpoint=gone)
