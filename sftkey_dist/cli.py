@@ -35,6 +35,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="SFTKey-Tag on Ray and DeepSpeed: fine-tune on the whole tagged response, then on its answer alone.",
 )
+track = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Keep MLflow up to date.")
+app.add_typer(track, name="track")
 
 Configuration = Annotated[
     list[str],
@@ -218,12 +220,12 @@ def train(configuration: Configuration) -> None:
 def evaluate(configuration: Configuration) -> None:
     """Generate and score the test set with the trained strategies; go on where an earlier evaluation stopped."""
     config = _load(configuration)
-    from sftkey_dist.pipeline.compare import compare as compare_runs
     from sftkey_dist.pipeline.evaluate import evaluate as evaluate_strategies
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
+    from sftkey_dist.pipeline.run import compare_and_track
 
     still_open = evaluate_strategies(config, prepare_run(config))
-    comparison, files = compare_runs([config.run_dir])
+    comparison, files = compare_and_track(config)
     _show_comparison(comparison, files)
     _require_nothing_open(still_open)
 
@@ -258,6 +260,14 @@ def diagnose(
         if strategy in (None, name):
             console.print(findings_table(name, found))
     console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
+
+
+@track.command()
+def sync(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]) -> None:
+    """Upload what MLflow lacks of a run, each metric once: after an outage, or to a new server."""
+    from sftkey_dist.pipeline.sync import sync as sync_run
+
+    console.print(f"{sync_run(run_dir):,} metric points were missing", markup=False)
 
 
 def main() -> None:

@@ -199,6 +199,10 @@ class TrackingConfig(Section):
     beside the run directory."""
     experiment: str | None = None
     """Experiment name; default: the name of the run directory."""
+    system_metrics: bool = True
+    """Also log load and memory of the machine that drives the run."""
+    max_model_gib: float = Field(1.0, ge=0)
+    """Models of strategies up to this size are logged as MLflow models, larger ones only named; 0 logs none."""
 
     @model_validator(mode="after")
     def uri_holds_no_secret(self) -> Self:

@@ -1,6 +1,5 @@
 """Evaluate the last model of every strategy."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,14 +10,14 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
+from sftkey_dist.evaluation.generation.fan_out import EvaluationJob, EvaluationPool, generation_digest, has_generations
 from sftkey_dist.evaluation.judge.jury import make_jury
-from sftkey_dist.evaluation.run import EvaluationJob, EvaluationPool, generation_digest, has_generations
-from sftkey_dist.evaluation.verdicts import is_scored, judge_and_score, scoring_digest
+from sftkey_dist.evaluation.judging import is_scored, judge_and_score
 from sftkey_dist.pipeline.assessment import assess_tests
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
-from sftkey_dist.pipeline.train import ending_run, start_strategy_run
+from sftkey_dist.pipeline.track import ending_run, start_strategy, track_evaluation
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker, make_tracker
 
@@ -146,23 +145,10 @@ def _record(
     tracker: Tracker,
 ) -> None:
     """Write which stages were evaluated, and where: the folder may have been trained with other settings since."""
-    parent = start_strategy_run(config, preparation, planned.strategy, planned.stages[-1], tracker)
+    strategy, run = planned.strategy, preparation.run
+    parent = start_strategy(config, run, strategy.name, strategy.form.value, planned.stages[-1].digest, tracker)
     with ending_run(tracker, parent):
-        record_training(preparation.run, planned.strategy.name, config, planned.stages, parent)
-        record_evaluation(preparation.run, planned.strategy.name, planned.folder)
+        record_training(run, strategy, config, planned.stages, parent)
+        record_evaluation(run, strategy.name, planned.folder)
         if is_scored(planned.job, examples, planned.folder):
-            _track(planned, scoring_digest(planned.job, examples, planned.folder), tracker, parent)
-
-
-def _track(planned: _PlannedEvaluation, scoring: str, tracker: Tracker, parent: str | None) -> None:
-    key = f"evaluation/{planned.folder.name}/{scoring}"
-    if tracker.has_finished(key):
-        return
-    run_id = tracker.start_run(key, "evaluation", parent, {"sftkey.strategy": planned.strategy.name})
-    with ending_run(tracker, run_id):
-        scores = json.loads((planned.folder / "scores.json").read_text(encoding="utf-8"))
-        numbers = {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
-        for run in (run_id, parent):
-            tracker.log_summary(run, numbers)
-        for name in ("records.jsonl", "scores.json"):
-            tracker.log_artifact(run_id, planned.folder / name)
+            track_evaluation(config, run, strategy.name, planned.folder, parent, tracker)

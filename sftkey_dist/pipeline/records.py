@@ -9,13 +9,15 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.run_dir import RunDir
+from sftkey_dist.strategy import Strategy
 
 
 def record_training(
-    run: RunDir, strategy: str, config: RunConfig, stages: list[PlannedStage], mlflow_run_id: str | None
+    run: RunDir, strategy: Strategy, config: RunConfig, stages: list[PlannedStage], mlflow_run_id: str | None
 ) -> None:
     """Set what a strategy was trained by; an evaluation of other stages is forgotten."""
     entry = {
+        "form": strategy.form.value,
         "dataset": " + ".join(source.data_set for source in config.data.test),
         "key_segments": [segment.name for segment in config.contract.key_segments],
         "mlflow_run_id": mlflow_run_id,
@@ -29,9 +31,9 @@ def record_training(
         ],
     }
     entries = _read_entries(run)
-    known = entries.get(strategy, {})
+    known = entries.get(strategy.name, {})
     evaluation = known.get("evaluation") if known.get("stages") == entry["stages"] else None
-    write_json_atomically(run.strategies, entries | {strategy: entry | {"evaluation": evaluation}})
+    write_json_atomically(run.strategies, entries | {strategy.name: entry | {"evaluation": evaluation}})
 
 
 def record_evaluation(run: RunDir, strategy: str, folder: Path) -> None:

@@ -8,8 +8,11 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.pipeline.evaluate import evaluate, evaluation_is_finished
 from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.track import track_comparison
 from sftkey_dist.pipeline.train import train, training_is_finished
 from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.run_dir import RunDir
+from sftkey_dist.tracking import make_tracker
 
 
 def run(config: RunConfig) -> tuple[Comparison, list[Path], list[str]]:
@@ -23,5 +26,14 @@ def run(config: RunConfig) -> tuple[Comparison, list[Path], list[str]]:
     with nullcontext() if finished else connected(config.cluster, config.most_workers):
         train(config, preparation)
         still_open = evaluate(config, preparation)
-    comparison, files = compare([config.run_dir])
+    comparison, files = compare_and_track(config)
     return comparison, files, still_open
+
+
+def compare_and_track(config: RunConfig) -> tuple[Comparison, list[Path]]:
+    """Compare the strategies of a run; its files go to MLflow with each of them."""
+    comparison, files = compare([config.run_dir])
+    run = RunDir(config.run_dir)
+    tracker = make_tracker(config.tracking, run.path, run.tracking)
+    track_comparison([row.mlflow_run_id for row in comparison.rows], files, tracker)
+    return comparison, files

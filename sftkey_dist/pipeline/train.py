@@ -3,8 +3,8 @@
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from sftkey_dist.cluster import connected
@@ -16,6 +16,7 @@ from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_training
 from sftkey_dist.pipeline.stages import PlannedStage, num_steps, plan_stages, stage_job
+from sftkey_dist.pipeline.track import ending_run, finish_stage, note_shared_stage, start_stage, start_strategy
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker, make_tracker
@@ -39,35 +40,19 @@ def train(config: RunConfig, preparation: Preparation) -> None:
     with nullcontext() if _all_finished(plans) else connected(config.cluster, config.most_workers):
         for strategy in preparation.strategies:
             plan = plans[strategy.name]
-            parent = start_strategy_run(config, preparation, strategy, plan[-1], tracker)
+            parent = start_strategy(
+                config, preparation.run, strategy.name, strategy.form.value, plan[-1].digest, tracker
+            )
             with ending_run(tracker, parent):
                 for number, planned in enumerate(plan, start=1):
                     title = f"{strategy.name} stage {number}/{len(plan)} ({planned.stage.name})"
                     _ensure_trained(config, preparation, strategy, planned, title, tracker, parent)
-            record_training(preparation.run, strategy.name, config, plan, parent)
+            record_training(preparation.run, strategy, config, plan, parent)
     forget_all_but(preparation.run, list(plans))
 
 
 def _all_finished(plans: dict[str, list[PlannedStage]]) -> bool:
     return all(planned.is_finished for plan in plans.values() for planned in plan)
-
-
-def start_strategy_run(
-    config: RunConfig, preparation: Preparation, strategy: Strategy, last: PlannedStage, tracker: Tracker
-) -> str | None:
-    """The MLflow parent run of a strategy, started or continued; other settings make another run."""
-    run_id = tracker.start_run(
-        f"strategy/{strategy.name}/{last.digest}",
-        strategy.name,
-        None,
-        {
-            "sftkey.strategy": strategy.name,
-            "sftkey.form": strategy.form.value,
-            "sftkey.run": preparation.run.path.name,
-        },
-    )
-    tracker.log_params(run_id, config.model_dump(mode="json", exclude={"tracking"}))
-    return run_id
 
 
 def _ensure_trained(
@@ -83,15 +68,12 @@ def _ensure_trained(
         reason = f"shared with {planned.shared_with}" if planned.shared_with else "finished earlier"
         console.print(f"{title}: {reason}, not trained again")
         _clean_up(planned)
-        _track_reuse(planned, tracker, parent)
+        if planned.shared_with:
+            note_shared_stage(planned.stage.name, planned.digest, planned.shared_with, parent, tracker)
         return
-    run_id = tracker.start_run(
-        f"stage/{planned.digest}",
-        f"stage {planned.stage.name}",
-        parent,
-        {"sftkey.stage": planned.stage.name, "sftkey.strategy": strategy.name},
+    run_id = start_stage(
+        config, preparation.run, strategy.name, planned.stage.name, planned.digest, planned.inputs, parent, tracker
     )
-    tracker.log_params(run_id, planned.inputs)
     job = stage_job(config, preparation, strategy, planned)
     store = preparation.stores[strategy.form]
     left_out = len(store) - count_trained(store.segment_counts, planned.stage.weights)
@@ -99,43 +81,22 @@ def _ensure_trained(
         console.print(f"{title}: {left_out:,} examples have no token that it trains and are left out")
     started = time.perf_counter()
     with ending_run(tracker, run_id):
-        with follow_stage(planned.directory, title, num_steps(config, preparation, strategy, planned), tracker, run_id):
+        with (
+            follow_stage(planned.directory, title, num_steps(config, preparation, strategy, planned), tracker, run_id),
+            tracker.watching_system(run_id if config.tracking.system_metrics else None),
+        ):
             run_stage(job, config.cluster)
         summary = _write_summary(config, job, planned, time.perf_counter() - started)
         _clean_up(planned)
         if summary["guard"]:
             console.print(f"{title}: {_guard_in_words(summary)}")
-        tracker.log_artifact(run_id, planned.directory.summary)
+        finish_stage(config, planned.directory, planned.stage is strategy.stages[-1], run_id, tracker)
 
 
 def _clean_up(planned: PlannedStage) -> None:
     """A finished stage's model is what counts; its checkpoints would be 12 bytes a parameter each."""
     for leftover in (planned.directory.path / planned.directory.ray_storage, planned.directory.candidates):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-@contextmanager
-def ending_run(tracker: Tracker, run_id: str | None) -> Iterator[None]:
-    """Mark an MLflow run finished when the block ends well, failed when it does not."""
-    try:
-        yield
-    except BaseException:
-        tracker.end_run(run_id, failed=True)
-        raise
-    tracker.end_run(run_id)
-
-
-def _track_reuse(planned: PlannedStage, tracker: Tracker, parent: str | None) -> None:
-    """Under a strategy that shares a stage, a child run points to where its metrics are."""
-    if planned.shared_with is None:
-        return
-    run_id = tracker.start_run(
-        f"shared/{parent}/{planned.digest}",
-        f"stage {planned.stage.name} (shared with {planned.shared_with})",
-        parent,
-        {"sftkey.stage": planned.stage.name, "sftkey.shared_with": planned.shared_with},
-    )
-    tracker.end_run(run_id)
 
 
 def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_seconds: float) -> dict[str, Any]:

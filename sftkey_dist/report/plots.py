@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,30 +14,53 @@ from sftkey_dist.sampler.preview import BalancePreview
 
 matplotlib.rcParams["svg.hashsalt"] = "sftkey"  # the same plot is the same bytes
 _GREY = "#808080"
+_FEW_POINTS, _BINS = 40, 30
 _DASHES = ((1, 0), (6, 2), (3, 2), (8, 2, 2, 2))
 
-Curve = tuple[np.ndarray, np.ndarray]
+
+class Curve(NamedTuple):
+    """Values at optimizer steps."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, steps: Sequence[float], values: Sequence[float]) -> "Curve":
+        """From numbers."""
+        return cls(np.array(steps, dtype=float), np.array(values, dtype=float))
 
 
-def key_nll_curve(stages: Sequence[StageDir], key_segments: Sequence[str]) -> Curve:
-    """Optimizer steps, stages joined, and the nll per key token in nats at each of them."""
+def segment_nll_curve(stages: Sequence[StageDir], segments: Sequence[str]) -> Curve:
+    """The nll per token in nats of some segments together, at the steps, stages joined, that measured them."""
     steps: list[int] = []
     values: list[float] = []
     offset = 0
     for stage in stages:
         records = read_records(stage.metrics)
         for record in records:
-            observed = [record["segments"][name] for name in key_segments if name in record["segments"]]
-            if observed:
+            seen = [record["segments"][name] for name in segments if name in record["segments"]]
+            tokens = sum(s["tokens"] for s in seen)
+            if tokens:
                 steps.append(offset + record["step"])
-                values.append(sum(s["nll"] * s["tokens"] for s in observed) / sum(s["tokens"] for s in observed))
+                values.append(sum(s["nll"] * s["tokens"] for s in seen) / tokens)
         offset += len(records)
-    return np.array(steps), np.array(values)
+    return Curve.of(steps, values)
 
 
-def plot_key_nll(curves: Mapping[str, Curve], file: Path) -> Path:
-    """Nll of key tokens against optimizer steps, as it is and smoothed (the paper's loss figure)."""
-    figure, axes = _figure("optimizer step, stages joined", "nll of key tokens [nats/token]")
+def key_nll_curve(stages: Sequence[StageDir], key_segments: Sequence[str]) -> Curve:
+    """`segment_nll_curve` of the segments that count."""
+    return segment_nll_curve(stages, key_segments)
+
+
+def timing_curve(stages: Sequence[StageDir], figure: str) -> Curve:
+    """A figure of `timings.jsonl` by step, stages joined."""
+    records = [record for stage in stages for record in read_records(stage.timings)]
+    return Curve.of(range(len(records)), [record[figure] for record in records])
+
+
+def plot_key_nll(curves: Mapping[str, Curve], file: Path, y_label: str = "nll of key tokens [nats/token]") -> Path:
+    """Nll against optimizer steps, as it is and smoothed (the paper's loss figure)."""
+    figure, axes = _figure("optimizer step, stages joined", y_label)
     for number, (strategy, (steps, values)) in enumerate(curves.items()):
         colour = f"C{number}"
         axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
@@ -53,6 +76,44 @@ def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: floa
     for strategy, (accuracy, format_share) in measures.items():
         axes.plot([0, 1], [format_share, accuracy], label=strategy, linewidth=1.5)
     axes.axvline(alpha, color=_GREY, linestyle=":", linewidth=1)
+    return _save(figure, axes, file)
+
+
+def plot_plane(
+    measures: Mapping[str, tuple[float, float]],
+    intervals: Mapping[str, tuple[tuple[float, float], tuple[float, float]]],
+    file: Path,
+) -> Path:
+    """Format against accuracy of each strategy, with intervals of (accuracy, format)."""
+    figure, axes = _figure("accuracy", "format")
+    for number, (strategy, (accuracy, format_share)) in enumerate(measures.items()):
+        (low, high), (lowest, highest) = intervals[strategy]
+        axes.plot([low, high], [format_share, format_share], color=f"C{number}", linewidth=1, alpha=0.6)
+        axes.plot([accuracy, accuracy], [lowest, highest], color=f"C{number}", linewidth=1, alpha=0.6)
+        axes.plot(accuracy, format_share, "o", color=f"C{number}", label=strategy, markersize=7)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_ylim(-0.03, 1.03)
+    return _save(figure, axes, file)
+
+
+def plot_curves(curves: Mapping[str, Curve], x_label: str, y_label: str, file: Path) -> Path:
+    """Lines with a mark at every value where they are few."""
+    figure, axes = _figure(x_label, y_label)
+    for number, (name, (steps, values)) in enumerate(curves.items()):
+        is_short = len(steps) < _FEW_POINTS
+        shown = values if is_short else _smoothed(values)
+        axes.plot(steps, shown, label=name, marker="o" if is_short else "", markersize=4, dashes=_DASHES[number % 4])
+    return _save(figure, axes, file)
+
+
+def plot_histograms(values: Mapping[str, Sequence[float]], x_label: str, file: Path) -> Path:
+    """Share of outputs by a measure, one outline a strategy over common bins."""
+    figure, axes = _figure(x_label, "share of outputs")
+    everything = np.concatenate([np.asarray(of, dtype=float) for of in values.values()])
+    edges = np.histogram_bin_edges(everything, bins=_BINS)
+    for number, (name, of) in enumerate(values.items()):
+        shares, _ = np.histogram(of, bins=edges)
+        axes.stairs(shares / len(of), edges, label=name, color=f"C{number}", linewidth=1.5)
     return _save(figure, axes, file)
 
 

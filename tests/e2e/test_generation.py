@@ -11,7 +11,7 @@ from sftkey_dist.cluster import connected
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import ClusterConfig, PromptConfig
 from sftkey_dist.contract import Form
-from sftkey_dist.evaluation.run import EvaluationJob, EvaluationPool
+from sftkey_dist.evaluation.generation.fan_out import EvaluationJob, EvaluationPool
 
 CLUSTER = ClusterConfig(num_workers=2)
 

@@ -12,12 +12,12 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sftkey_dist"
 ALLOWED = {
     "deepspeed": {"training.engine"},
-    "mlflow": {"tracking"},
+    "mlflow": {"tracking.mlflow_store"},
     "ray": {
         "cluster",
         "training.worker",
         "training.launch",
-        "evaluation.run",
+        "evaluation.generation.fan_out",
         "evaluation.judge.asking",
         "evaluation.judge.local",
         "evaluation.judge.served",

@@ -5,7 +5,8 @@ from mlflow import MlflowClient
 
 from sftkey_dist.config.schema import TrackingConfig
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.tracking import MlflowTracker, NullTracker, how_to_open, make_tracker, tracking_uri
+from sftkey_dist.tracking import NullTracker, how_to_open, make_tracker, tracking_uri
+from sftkey_dist.tracking.mlflow_store import MlflowTracker
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Evaluate model folders: a fan-out of Ray actors that generate, then checks, judges and scores.
+"""Generate with model folders as a fan-out of Ray actors.
 
 Generating is dear and scoring is cheap, so they are kept apart. Generations are appended to ``generations.jsonl`` as
 they come and never made twice; verdicts (``records.jsonl``) and scores (``scores.json``) are made from them anew

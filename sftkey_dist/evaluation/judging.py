@@ -10,6 +10,7 @@ from sftkey_dist.config.evaluation import JudgeConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
 from sftkey_dist.evaluation.assess import Record, make_record, questions_of, with_opinions
+from sftkey_dist.evaluation.generation.fan_out import EvaluationJob, Progress, read_generations
 from sftkey_dist.evaluation.judge.jury import Jury, JuryUse
 from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question, load_template
@@ -20,7 +21,6 @@ from sftkey_dist.evaluation.review import (
     read_labels,
     write_review,
 )
-from sftkey_dist.evaluation.run import EvaluationJob, Progress, read_generations
 from sftkey_dist.evaluation.score import Scores, macro_average, score_by_data_set, score_records
 from sftkey_dist.files import digest_json, write_json_atomically, write_text_atomically
 from sftkey_dist.journal import to_lines

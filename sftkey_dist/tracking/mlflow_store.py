@@ -1,99 +1,32 @@
-"""MLflow behind a small interface; the only place that knows it. Called by the driver alone.
-
-One parent run a strategy; below it a child a stage and one for the evaluation. Metrics come from the run
-directory's journals, which stay the truth: a run that continues logs only the steps its MLflow run lacks.
-"""
+"""Logs to an MLflow server or store; the only place that knows MLflow."""
 
 import functools
 import json
 import logging
 import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.transformers import save_model
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from sftkey_dist.config.schema import TrackingConfig
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
+from sftkey_dist.tracking.tracker import DataSetNote
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _MAX_PARAM_CHARACTERS = 500
 _MAX_BATCH = 900  # MLflow takes 1,000 metrics and 100 params a call
-
-
-class Tracker(Protocol):
-    """What the pipeline tells whoever keeps track."""
-
-    def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> str | None:
-        """Start the run known as ``key``, or continue it; returns its id."""
-        ...
-
-    def log_params(self, run_id: str | None, params: Mapping[str, Any]) -> None:
-        """Nested values are flattened with dots."""
-        ...
-
-    def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> None:
-        """Metrics with their ``step``; nested values are flattened with slashes."""
-        ...
-
-    def log_summary(self, run_id: str | None, metrics: Mapping[str, float]) -> None:
-        """Metrics without a step."""
-        ...
-
-    def log_artifact(self, run_id: str | None, path: Path) -> None:
-        """A file."""
-        ...
-
-    def steps_logged(self, run_id: str | None, metrics: Sequence[str]) -> int:
-        """The step after the last at which the run has any of the metrics."""
-        ...
-
-    def end_run(self, run_id: str | None, *, failed: bool = False) -> None:
-        """Mark the run finished or failed."""
-        ...
-
-    def has_finished(self, key: str) -> bool:
-        """Whether the run known as ``key`` was logged to its end."""
-        ...
-
-
-class NullTracker:
-    """Keeps no track: the run directory alone holds the metrics."""
-
-    def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> None:
-        """See Tracker."""
-
-    def log_params(self, run_id: str | None, params: Mapping[str, Any]) -> None:
-        """See Tracker."""
-
-    def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> None:
-        """See Tracker."""
-
-    def log_summary(self, run_id: str | None, metrics: Mapping[str, float]) -> None:
-        """See Tracker."""
-
-    def log_artifact(self, run_id: str | None, path: Path) -> None:
-        """See Tracker."""
-
-    def steps_logged(self, run_id: str | None, metrics: Sequence[str]) -> int:
-        """See Tracker."""
-        return 0
-
-    def end_run(self, run_id: str | None, *, failed: bool = False) -> None:
-        """See Tracker."""
-
-    def has_finished(self, key: str) -> bool:
-        """See Tracker."""
-        return True
 
 
 def _outlives_outages(
@@ -124,6 +57,7 @@ class MlflowTracker:
         # By default a dead server blocks every call for minutes (7 retries with 120 s timeouts).
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        self._uri = uri
         self._warned = False
         self._run_ids_file = run_ids
         self._run_ids: dict[str, str] = json.loads(run_ids.read_text()) if run_ids.exists() else {}
@@ -146,7 +80,8 @@ class MlflowTracker:
             self._warned = True
             what = " ".join(str(error).split())[:200]
             console.print(
-                f"warning: MLflow stopped answering ({what}); the run goes on, its metrics are in metrics.jsonl",
+                f"warning: MLflow stopped answering ({what}); the run goes on with its metrics in metrics.jsonl; "
+                f"`sftkey track sync RUN` uploads what is missing once MLflow answers again",
                 markup=False,
             )
 
@@ -180,17 +115,80 @@ class MlflowTracker:
     @_outlives_outages
     def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> None:
         """See Tracker."""
+        self._log_metrics(run_id, _metrics_of(records))
+
+    @_outlives_outages
+    def log_missing(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> int:
+        """See Tracker."""
+        if run_id is None:
+            return 0
+        metrics = _metrics_of(records)
+        known = {
+            (key, point.step)
+            for key in dict.fromkeys(metric.key for metric in metrics)
+            for point in self._client.get_metric_history(run_id, key)
+        }
+        missing = [metric for metric in metrics if (metric.key, metric.step) not in known]
+        self._log_metrics(run_id, missing)
+        return len(missing)
+
+    def _log_metrics(self, run_id: str | None, metrics: Sequence[Metric]) -> None:
+        if run_id is not None:
+            for start in range(0, len(metrics), _MAX_BATCH):
+                self._client.log_batch(run_id, metrics=metrics[start : start + _MAX_BATCH])
+
+    @_outlives_outages
+    def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[Any]], file: str) -> None:
+        """See Tracker."""
+        if run_id is not None:
+            self._client.log_table(run_id, {name: list(values) for name, values in columns.items()}, file)
+
+    @_outlives_outages
+    def log_data_set(self, run_id: str | None, data_set: DataSetNote) -> None:
+        """See Tracker."""
         if run_id is None:
             return
-        now_ms = int(time.time() * 1000)  # of two values at a step, MLflow shows the later
-        metrics = [
-            Metric(key, float(value), now_ms, int(record["step"]))
-            for record in records
-            for key, value in _flattened(record, "/").items()
-            if key != "step"
-        ]
-        for start in range(0, len(metrics), _MAX_BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + _MAX_BATCH])
+        entity = Dataset(
+            name=data_set.name,
+            digest=data_set.digest,
+            source_type="local",
+            source=json.dumps({"uri": data_set.place}),
+            profile=json.dumps({"num_rows": data_set.num_rows}),
+        )
+        tags = [InputTag("mlflow.data.context", data_set.context)]
+        self._client.log_inputs(run_id, [DatasetInput(entity, tags)])
+
+    @_outlives_outages
+    def log_model(self, run_id: str | None, folder: Path) -> None:
+        """See Tracker."""
+        if run_id is None:
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            save_model(
+                str(folder),
+                f"{scratch}/model",
+                task="text-generation",
+                pip_requirements=["torch", "transformers", "accelerate"],
+            )
+            self._client.log_artifacts(run_id, f"{scratch}/model", "model")
+
+    @contextmanager
+    def watching_system(self, run_id: str | None) -> Iterator[None]:
+        """See Tracker."""
+        monitor = self._start_monitor(run_id)
+        try:
+            yield
+        finally:
+            if monitor is not None:
+                monitor.finish()
+
+    @_outlives_outages
+    def _start_monitor(self, run_id: str | None) -> SystemMetricsMonitor | None:
+        if run_id is None:
+            return None
+        monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self._uri)
+        monitor.start()
+        return monitor
 
     def log_summary(self, run_id: str | None, metrics: Mapping[str, float]) -> None:
         """See Tracker."""
@@ -240,31 +238,14 @@ class MlflowTracker:
         return str(found.experiment_id)
 
 
-def make_tracker(config: TrackingConfig, run_dir: Path, run_ids: Path) -> Tracker:
-    """The tracker a configuration asks for."""
-    if not config.enabled:
-        return NullTracker()
-    return MlflowTracker(
-        tracking_uri(config, run_dir),
-        config.experiment or run_dir.name,
-        run_dir.parent / "mlartifacts",
-        run_ids,
-    )
-
-
-def tracking_uri(config: TrackingConfig, run_dir: Path) -> str:
-    """``tracking.uri``, else the environment's, else SQLite beside the run directory."""
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run_dir.parent / 'mlflow.db'}"
-
-
-def how_to_open(uri: str) -> str:
-    """The line that shows a person their runs; a URI that may hold credentials is not printed."""
-    parts = urlsplit(uri)
-    if parts.scheme == "sqlite":
-        return f"MLflow: mlflow ui --host 127.0.0.1 --backend-store-uri {uri}"
-    if parts.scheme in ("http", "https"):
-        return f"MLflow: open {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return "MLflow: start `mlflow ui --host 127.0.0.1` with the store that MLFLOW_TRACKING_URI names"
+def _metrics_of(records: Sequence[Mapping[str, Any]]) -> list[Metric]:
+    now_ms = int(time.time() * 1000)  # of two values at a step, MLflow shows the later
+    return [
+        Metric(key, float(value), now_ms, int(record["step"]))
+        for record in records
+        for key, value in _flattened(record, "/").items()
+        if key != "step"
+    ]
 
 
 def _flattened(values: Mapping[str, Any], separator: str) -> dict[str, Any]:

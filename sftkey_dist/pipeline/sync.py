@@ -1,0 +1,83 @@
+"""Upload what a tracking store lacks of a run, from the run directory's files; each point once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.errors import ConfigError, DataError
+from sftkey_dist.journal import read_records
+from sftkey_dist.pipeline.track import (
+    ending_run,
+    finish_stage,
+    journals_of,
+    note_shared_stage,
+    start_stage,
+    start_strategy,
+    track_evaluation,
+)
+from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.tracking import Tracker, make_tracker
+
+
+def sync(run_dir: Path) -> int:
+    """Bring MLflow up to date with a run.
+
+    Returns:
+        Metric points that were missing.
+
+    Raises:
+        DataError: there is no trained run there.
+        ConfigError: tracking is off, or the store cannot be reached.
+    """
+    run = RunDir(run_dir)
+    if not (run.config.is_file() and run.strategies.is_file()):
+        raise DataError(f"{run_dir}: no trained strategies there; run `sftkey run` with this run_dir first")
+    config = RunConfig.model_validate(json.loads(run.config.read_text(encoding="utf-8")))
+    if not config.tracking.enabled:
+        raise ConfigError(f"{run.config}: the run was made with tracking.enabled=false")
+    tracker = make_tracker(config.tracking, run.path, run.tracking)
+    strategies = json.loads(run.strategies.read_text(encoding="utf-8"))
+    return sum(_sync_strategy(config, run, name, entry, tracker) for name, entry in strategies.items())
+
+
+def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: dict[str, Any], tracker: Tracker) -> int:
+    directories = [StageDir(run.path / stage["path"]) for stage in entry["stages"]]
+    summaries = [json.loads(directory.summary.read_text(encoding="utf-8")) for directory in directories]
+    parent = start_strategy(config, run, name, entry["form"], summaries[-1]["digest"], tracker)
+    missing = 0
+    with ending_run(tracker, parent):
+        for stage, directory, summary in zip(entry["stages"], directories, summaries, strict=True):
+            if stage["shared_with"]:
+                note_shared_stage(stage["name"], summary["digest"], stage["shared_with"], parent, tracker)
+            else:
+                is_last = stage is entry["stages"][-1]
+                missing += _sync_stage(config, run, name, stage["name"], directory, summary, is_last, parent, tracker)
+        if entry["evaluation"]:
+            track_evaluation(config, run, name, run.path / entry["evaluation"], parent, tracker)
+    return missing
+
+
+def _sync_stage(
+    config: RunConfig,
+    run: RunDir,
+    strategy: str,
+    stage: str,
+    directory: StageDir,
+    summary: dict[str, Any],
+    is_last: bool,
+    parent: str | None,
+    tracker: Tracker,
+) -> int:
+    was_finished = tracker.has_finished(f"stage/{summary['digest']}")
+    run_id = start_stage(config, run, strategy, stage, summary["digest"], summary["inputs"], parent, tracker)
+    with ending_run(tracker, run_id):
+        missing = 0
+        for journal in journals_of(directory):
+            uploaded = tracker.log_missing(run_id, read_records(journal))
+            if run_id is None or uploaded is None:
+                raise ConfigError("MLflow stopped answering; run `sftkey track sync` again when it does")
+            missing += uploaded
+        if not was_finished:
+            finish_stage(config, directory, is_last, run_id, tracker)
+    return missing

@@ -1,0 +1,172 @@
+"""What is tracked of strategies, stages and evaluations, from the run directory's files: live, and again by `sync`.
+
+Everything here can be done twice: runs are found again by their keys, params and metrics that are there stay.
+"""
+
+import importlib.metadata
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.files import digest_json
+from sftkey_dist.journal import Record, read_records
+from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.tracking import DataSetNote, Tracker
+
+_TABLE_ROWS = 1000
+_GIB = 2**30
+
+
+def start_strategy(
+    config: RunConfig, run: RunDir, name: str, form: str, last_digest: str, tracker: Tracker
+) -> str | None:
+    """The parent run of a strategy, started or continued; other settings make another run."""
+    run_id = tracker.start_run(
+        f"strategy/{name}/{last_digest}",
+        name,
+        None,
+        _common_tags(config, run) | {"sftkey.strategy": name, "sftkey.form": form},
+    )
+    tracker.log_params(run_id, config.model_dump(mode="json", exclude={"tracking"}))
+    for file in (run.config, run.data_report):
+        if file.is_file():
+            tracker.log_artifact(run_id, file)
+    return run_id
+
+
+def start_stage(
+    config: RunConfig,
+    run: RunDir,
+    strategy: str,
+    stage: str,
+    digest: str,
+    inputs: Mapping[str, Any],
+    parent: str | None,
+    tracker: Tracker,
+) -> str | None:
+    """The run of a stage below its strategy's."""
+    tags = {
+        "sftkey.strategy": strategy,
+        "sftkey.stage": stage,
+        "sftkey.data": str(inputs["store"])[:12],
+        "sftkey.world_size": str(config.cluster.num_workers),
+    }
+    run_id = tracker.start_run(f"stage/{digest}", f"stage {stage}", parent, _common_tags(config, run) | tags)
+    tracker.log_params(run_id, inputs)
+    for source in config.data.train:
+        rows = source.limit or 0
+        tracker.log_data_set(run_id, DataSetNote(source.data_set, tags["sftkey.data"], "training", source.place, rows))
+    return run_id
+
+
+def finish_stage(config: RunConfig, directory: StageDir, is_last: bool, run_id: str | None, tracker: Tracker) -> None:
+    """A stage's summary, and its model where it is a strategy's last and not too large."""
+    tracker.log_artifact(run_id, directory.summary)
+    if is_last and folder_bytes(directory.model) <= config.tracking.max_model_gib * _GIB:
+        tracker.log_model(run_id, directory.model)
+
+
+def note_shared_stage(stage: str, digest: str, shared_with: str, parent: str | None, tracker: Tracker) -> None:
+    """Under a strategy that shares a stage, a child run points to where its metrics are."""
+    run_id = tracker.start_run(
+        f"shared/{parent}/{digest}",
+        f"stage {stage} (shared with {shared_with})",
+        parent,
+        {"sftkey.stage": stage, "sftkey.shared_with": shared_with},
+    )
+    tracker.end_run(run_id)
+
+
+def track_evaluation(
+    config: RunConfig, run: RunDir, strategy: str, folder: Path, parent: str | None, tracker: Tracker
+) -> None:
+    """The run of an evaluation whose scores are complete; one that was logged to its end is left alone."""
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    key = f"evaluation/{folder.name}/{scores['scoring_digest']}"
+    if tracker.has_finished(key) or not scores["is_complete"]:
+        return
+    tags = _common_tags(config, run) | {"sftkey.strategy": strategy, "sftkey.evaluation": folder.name}
+    run_id = tracker.start_run(key, "evaluation", parent, tags)
+    with ending_run(tracker, run_id):
+        numbers = _numbers(scores)
+        for of in (run_id, parent):
+            tracker.log_summary(of, numbers)
+        records = read_records(folder / "records.jsonl")
+        for source in config.data.test:
+            mine = [record for record in records if record["data_set"] == source.data_set]
+            digest = digest_json([record["id"] for record in mine])[:12]
+            tracker.log_data_set(run_id, DataSetNote(source.data_set, digest, "testing", source.place, len(mine)))
+        tracker.log_table(run_id, _table(records[:_TABLE_ROWS]), "outputs.json")
+        for name in ("records.jsonl", "scores.json", "review.jsonl"):
+            tracker.log_artifact(run_id, folder / name)
+
+
+def track_comparison(parents: Sequence[str | None], files: Sequence[Path], tracker: Tracker) -> None:
+    """The comparison's files, with each strategy that it compares."""
+    for parent in parents:
+        for file in files:
+            tracker.log_artifact(parent, file)
+
+
+def journals_of(directory: StageDir) -> list[Path]:
+    """The files whose records are a stage's metrics."""
+    return [directory.metrics, directory.timings, directory.validation]
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+@contextmanager
+def ending_run(tracker: Tracker, run_id: str | None) -> Iterator[None]:
+    """Mark a run finished when the block ends well, failed when it does not."""
+    try:
+        yield
+    except BaseException:
+        tracker.end_run(run_id, failed=True)
+        raise
+    tracker.end_run(run_id)
+
+
+def _common_tags(config: RunConfig, run: RunDir) -> dict[str, str]:
+    """What one filters and groups runs by."""
+    tags = {
+        "sftkey.run": run.path.name,
+        "sftkey.version": importlib.metadata.version("sftkey_dist"),
+        "sftkey.model": config.model.path or "embedded",
+        "sftkey.contract": digest_json(config.contract.model_dump(mode="json"))[:12],
+        "sftkey.seed": str(config.seed),
+    }
+    commit = _git_commit()
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def _git_commit() -> str | None:
+    """Of the folder that the command is run in."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    """What is a number, accuracies of fields and test sets among it."""
+    flat = {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
+    flat |= {f"field/{name}": float(value) for name, value in scores["fields"].items()}
+    flat |= {f"macro/{name}": float(value) for name, value in scores["macro_average"].items()}
+    flat |= {f"pass_at_{k}": float(value) for k, value in scores["pass_at_k"].items()}
+    return {name: value for name, value in flat.items() if value == value}  # nan is no measurement
+
+
+def _table(records: Sequence[Record]) -> dict[str, list[Any]]:
+    columns = ("id", "data_set", "prompt", "output", "verdict", "reason", "keeps_contract", "violation")
+    table: dict[str, list[Any]] = {name: [record[name] for record in records] for name in columns}
+    for name in ("answer", "reference"):
+        table[name] = [json.dumps(record[name], ensure_ascii=False) for record in records]
+    return table

@@ -1,0 +1,196 @@
+"""The figures of a comparison, each with what it shows in words and in numbers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftkey_dist.journal import read_records
+from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.plots import (
+    Curve,
+    key_nll_curve,
+    plot_curves,
+    plot_histograms,
+    plot_key_nll,
+    plot_plane,
+    plot_score_by_alpha,
+    segment_nll_curve,
+    timing_curve,
+)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure.
+
+    Attributes:
+        file: SVG.
+        title: above it.
+        caption: what to look at.
+        heads: of the numbers behind it.
+        rows: the numbers, for whoever cannot see the figure.
+    """
+
+    file: Path
+    title: str
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def draw_charts(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
+    """Every figure there is data for."""
+    draw: Sequence[Callable[[Comparison, Path, str], list[Chart]]] = (
+        _key_nll,
+        _segment_nll,
+        _plane,
+        _score_by_alpha,
+        _output_lengths,
+        _guard,
+        _throughput,
+    )
+    return [chart for make in draw for chart in make(comparison, folder, stem)]
+
+
+def _key_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
+    curves = _by_label(comparison, lambda row: key_nll_curve(row.stage_dirs(), row.key_segments))
+    return [
+        Chart(
+            plot_key_nll(curves, folder / f"{stem}_key_nll.svg"),
+            "Loss of the answer",
+            "nll of key tokens by optimizer step, stages joined, whether or not a stage trains them: the paper's loss "
+            "figure. Logarithmic; faint lines are single steps.",
+            ("strategy", "first steps", "last steps"),
+            _ends(curves),
+        )
+    ]
+
+
+def _segment_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
+    """Of the segments that are not key: a rise in stage 2 is drift."""
+    charts = []
+    names = dict.fromkeys(
+        name
+        for row in comparison.rows
+        for directory in row.stage_dirs()
+        for record in read_records(directory.metrics)[:1]
+        for name in record["segments"]
+    )
+    keys = {name for row in comparison.rows for name in row.key_segments}
+    for name in [name for name in names if name not in keys and "." not in name and name != "end_of_turn"]:
+        curves = _by_label(comparison, lambda row, name=name: segment_nll_curve(row.stage_dirs(), (name,)))  # type: ignore[misc]
+        charts.append(
+            Chart(
+                plot_key_nll(curves, folder / f"{stem}_{name}_nll.svg", f"nll of {name} tokens [nats/token]"),
+                f"Loss of {name}",
+                f"A last stage that does not train {name} should not make it worse: a rise there is drift.",
+                ("strategy", "first steps", "last steps"),
+                _ends(curves),
+            )
+        )
+    return charts
+
+
+def _plane(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
+    intervals = {
+        label: (row.scores.accuracy_interval, row.scores.format_interval)
+        for label, row in zip(comparison.labels, comparison.rows, strict=True)
+    }
+    return [
+        Chart(
+            plot_plane(comparison.measures, intervals, folder / f"{stem}_plane.svg"),
+            "Accuracy and format",
+            "Each strategy with its 95 % intervals; the upper right corner is right answers in right structure.",
+            ("strategy", "accuracy", "format"),
+            tuple((label, f"{a:.3f}", f"{f:.3f}") for label, (a, f) in comparison.measures.items()),
+        )
+    ]
+
+
+def _score_by_alpha(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
+    return [
+        Chart(
+            plot_score_by_alpha(comparison.measures, comparison.alpha, folder / f"{stem}_alpha.svg"),
+            "Score by alpha",
+            f"alpha is the weight of accuracy; the dotted line is this comparison's, {comparison.alpha:g}. Where lines "
+            f"cross, the winner changes.",
+            ("highest score", "from alpha", "to alpha"),
+            tuple((reign.strategy, f"{reign.start:.3f}", f"{reign.end:.3f}") for reign in comparison.reigns),
+        )
+    ]
+
+
+def _output_lengths(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
+    lengths = {label: [r["num_tokens"] for r in records] for label, records in comparison.records.items()}
+    shares = {
+        label: [len(" ".join(r["answer"].values())) / max(1, len(r["output"])) for r in records]
+        for label, records in comparison.records.items()
+    }
+    return [
+        Chart(
+            plot_histograms(lengths, "tokens of an output", folder / f"{stem}_lengths.svg"),
+            "Length of outputs",
+            "A peak at the right end is outputs that were cut off.",
+            ("strategy", "median tokens", "longest"),
+            tuple((label, f"{sorted(of)[len(of) // 2]:,}", f"{max(of):,}") for label, of in lengths.items()),
+        ),
+        Chart(
+            plot_histograms(shares, "answer's share of an output's characters", folder / f"{stem}_answer_share.svg"),
+            "Share of the answer",
+            "How much of an output is the answer that counts.",
+            ("strategy", "median share"),
+            tuple((label, f"{sorted(of)[len(of) // 2]:.3f}") for label, of in shares.items()),
+        ),
+    ]
+
+
+def _guard(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
+    curves = {
+        f"{label} {measure}": curve
+        for label, row in zip(comparison.labels, comparison.rows, strict=True)
+        for measure in ("accuracy", "format", "score")
+        if len((curve := _guard_curve(row, measure))[0])
+    }
+    if not curves:
+        return []
+    return [
+        Chart(
+            plot_curves(curves, "optimizer step of the last stage", "held-out measure", folder / f"{stem}_guard.svg"),
+            "The last stage, watched",
+            "What the guard scored on held-out examples while the last stage ran.",
+            ("measure", "first", "last"),
+            _ends(curves),
+        )
+    ]
+
+
+def _throughput(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
+    speed = _by_label(comparison, lambda row: timing_curve(row.stage_dirs(), "tokens_per_second"))
+    return [
+        Chart(
+            plot_curves(speed, "optimizer step, stages joined", "tokens/s", folder / f"{stem}_throughput.svg"),
+            "Throughput",
+            "Tokens without padding a second, all ranks together.",
+            ("strategy", "first steps", "last steps"),
+            _ends(speed, digits=0),
+        )
+    ]
+
+
+def _by_label(comparison: Comparison, curve: Callable[[ComparisonRow], Curve]) -> dict[str, Curve]:
+    curves = {label: curve(row) for label, row in zip(comparison.labels, comparison.rows, strict=True)}
+    return {label: points for label, points in curves.items() if len(points[0])}
+
+
+def _guard_curve(row: ComparisonRow, measure: str) -> Curve:
+    records = [record for record in read_records(row.stage_dirs()[-1].validation) if "guard" in record]
+    return Curve.of([record["step"] for record in records], [record["guard"][measure] for record in records])
+
+
+def _ends(curves: dict[str, Curve], digits: int = 3) -> tuple[tuple[str, ...], ...]:
+    """Means over the first and the last tenth of each curve."""
+    rows = []
+    for label, (_, values) in curves.items():
+        number = max(1, len(values) // 10)
+        rows.append((label, f"{values[:number].mean():,.{digits}f}", f"{values[-number:].mean():,.{digits}f}"))
+    return tuple(rows)

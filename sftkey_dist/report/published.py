@@ -1,0 +1,43 @@
+"""The paper's own figures (arXiv:2512.21017), for orientation beside a run of the same model; facts, not promises.
+
+Averages over GSM8K, OpenR1-Math-220K, OpenBookQA and CoT-Collection, alpha = 0.7, judged by Meta-Llama-3-70B-Instruct.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One strategy of one model; None where the paper's average is not known to us."""
+
+    model: str
+    strategy: str
+    score: float | None = None
+    accuracy: float | None = None
+    format: float | None = None
+
+
+_ROWS = (
+    PublishedRow("Qwen3-8B-Base", "sft", score=0.7670, accuracy=0.7069),
+    PublishedRow("Qwen3-8B-Base", "sft-tag", accuracy=0.7296),
+    PublishedRow("Qwen3-8B-Base", "key-tag", format=0.7512),
+    PublishedRow("Qwen3-8B-Base", "sftkey-tag", score=0.8441, format=0.9959),
+    PublishedRow("Qwen2.5-7B", "sft", score=0.7586, accuracy=0.6722),
+    PublishedRow("Qwen2.5-7B", "sft-tag", accuracy=0.6696, format=0.9601),
+    PublishedRow("Qwen2.5-7B", "key-tag", format=0.0),
+    PublishedRow("Qwen2.5-7B", "sftkey-tag", score=0.8048, format=0.9632),
+    PublishedRow("SmolLM3-3B-Base", "sft", score=0.6863),
+    PublishedRow("SmolLM3-3B-Base", "key-tag", format=0.0679),
+    PublishedRow("SmolLM3-3B-Base", "sftkey-tag", score=0.7005, format=0.9084),
+    PublishedRow("Qwen2.5-3B", "sft", score=0.4176),
+    PublishedRow("Qwen2.5-3B", "sftkey-tag", score=0.4280),
+    PublishedRow("Qwen2.5-1.5B", "sft", score=0.3468),
+    PublishedRow("Qwen2.5-1.5B", "sftkey-tag", score=0.3880),
+)
+_DATA_SETS = frozenset({"gsm8k", "openr1_math", "openbookqa", "cot_collection"})
+
+
+def published_rows(model: str | None, adapters: set[str]) -> list[PublishedRow]:
+    """The paper's rows of a model, where the test data is among the paper's."""
+    name = (model or "").rstrip("/").rpartition("/")[2].lower()
+    return [row for row in _ROWS if row.model.lower() == name] if adapters & _DATA_SETS else []
