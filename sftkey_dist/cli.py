@@ -250,7 +250,7 @@ def diagnose(
     strategy: Annotated[str | None, typer.Option(help="This strategy only.")] = None,
 ) -> None:
     """Say which part of the responses is failing, in how many outputs, and what to try; writes diagnosis.json."""
-    from sftkey_dist.pipeline.diagnose import diagnose_run
+    from sftkey_dist.pipeline.compare import diagnose_run
     from sftkey_dist.report.tables import findings_table
 
     findings, file = diagnose_run(run_dir)

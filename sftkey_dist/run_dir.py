@@ -65,6 +65,11 @@ class RunDir:
         """Rows kept, dropped by reason, lengths per segment."""
         return self.path / "data_report.json"
 
+    @property
+    def environment(self) -> Path:
+        """Versions, commit and machine that the run was made with."""
+        return self.path / "environment.json"
+
     def length_plot(self, form: str) -> Path:
         """Picture of the lengths per segment of the training set in one form."""
         return self.path / f"data_lengths_{form}.svg"

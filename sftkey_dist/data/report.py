@@ -63,7 +63,7 @@ class SourceReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a file."""
-        return asdict(self)
+        return asdict(self) | {"summary": self.one_line()}
 
     def one_line(self) -> str:
         """The report in a line."""

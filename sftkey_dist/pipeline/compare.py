@@ -1,9 +1,15 @@
-"""Comparison of finished runs."""
+"""Comparison and diagnosis of finished runs, from their files."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sftkey_dist.report.comparison import Comparison, read_comparison
+from sftkey_dist.contract import ResponseContract
+from sftkey_dist.evaluation.diagnosis import Finding, StageCurves, diagnose
+from sftkey_dist.files import write_json_atomically
+from sftkey_dist.journal import read_records
+from sftkey_dist.report.comparison import Comparison, ComparisonRow, read_comparison
+from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.writing import write_comparison
 from sftkey_dist.run_dir import RunDir
 
@@ -11,4 +17,43 @@ from sftkey_dist.run_dir import RunDir
 def compare(run_dirs: Sequence[Path], out: Path | None = None) -> tuple[Comparison, list[Path]]:
     """Read runs and write their comparison, by default into the first run's folder."""
     comparison = read_comparison(run_dirs)
-    return comparison, write_comparison(comparison, out or RunDir(run_dirs[0]).comparison)
+    files = write_comparison(
+        comparison, _findings(comparison), read_facts(run_dirs), out or RunDir(run_dirs[0]).comparison
+    )
+    return comparison, files
+
+
+def diagnose_run(run_dir: Path) -> tuple[dict[str, list[Finding]], Path]:
+    """Findings of each strategy, and the file that holds them.
+
+    Raises:
+        DataError: there is no finished run there.
+    """
+    run = RunDir(run_dir)
+    findings = _findings(read_comparison([run_dir]))
+    write_json_atomically(
+        run.diagnosis, {strategy: [finding.to_json() for finding in found] for strategy, found in findings.items()}
+    )
+    return findings, run.diagnosis
+
+
+def _findings(comparison: Comparison) -> dict[str, list[Finding]]:
+    return {
+        label: diagnose(comparison.records[label], _last_stage(row))
+        for label, row in zip(comparison.labels, comparison.rows, strict=True)
+    }
+
+
+def _last_stage(row: ComparisonRow) -> StageCurves:
+    directory = row.stage_dirs()[-1]
+    config = json.loads(RunDir(Path(row.run_dir)).config.read_text(encoding="utf-8"))
+    contract = ResponseContract.model_validate(config["contract"])
+    weights = json.loads(directory.summary.read_text(encoding="utf-8"))["inputs"]["weights"]
+    trained = {name for name, weight in zip(contract.segment_names, weights, strict=True) if weight > 0}
+    return StageCurves(
+        name=row.stages[-1].name,
+        continues=len(row.stages) > 1,
+        trained=frozenset(trained),
+        metrics=read_records(directory.metrics),
+        guard=[record["guard"] for record in read_records(directory.validation) if "guard" in record],
+    )

@@ -25,6 +25,7 @@ from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.load import load_tokenizer, locate_model, model_fingerprint
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
 from sftkey_dist.pipeline.assessment import check_evaluation
+from sftkey_dist.pipeline.environment import describe_environment
 from sftkey_dist.report.plots import plot_lengths
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.strategy import Strategy, resolve_strategies
@@ -61,6 +62,7 @@ def prepare(config: RunConfig) -> Preparation:
     stores = {form: _prepare_form(config, form, model_dir) for form in forms}
     reports = _reports(config, stores, test)
     _publish(run, reports, summarize_source("test", len(test), refusal_rows(refused)), stores)
+    write_json_atomically(run.environment, describe_environment())
     write_json_atomically(run.config, config.model_dump(mode="json"))
     return Preparation(run, strategies, model_dir, test, stores, reports, end_of_turn_id)
 

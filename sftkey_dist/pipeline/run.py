@@ -5,12 +5,15 @@ from pathlib import Path
 
 from sftkey_dist.cluster import connected
 from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.files import write_text_atomically
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.pipeline.evaluate import evaluate, evaluation_is_finished
 from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.track import track_comparison
+from sftkey_dist.pipeline.track import track_comparison, track_model
 from sftkey_dist.pipeline.train import train, training_is_finished
 from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.model_card import model_card
+from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking import make_tracker
 
@@ -31,9 +34,14 @@ def run(config: RunConfig) -> tuple[Comparison, list[Path], list[str]]:
 
 
 def compare_and_track(config: RunConfig) -> tuple[Comparison, list[Path]]:
-    """Compare the strategies of a run; its files go to MLflow with each of them."""
+    """Compare the strategies of a run and write their models' cards; all goes to MLflow too."""
     comparison, files = compare([config.run_dir])
+    (facts,) = read_facts([config.run_dir])
     run = RunDir(config.run_dir)
     tracker = make_tracker(config.tracking, run.path, run.tracking)
+    for row in comparison.rows:
+        model = row.stage_dirs()[-1].model
+        write_text_atomically(model / "README.md", model_card(row, facts))
+        track_model(config, model, row.mlflow_run_id, tracker)
     track_comparison([row.mlflow_run_id for row in comparison.rows], files, tracker)
     return comparison, files

@@ -9,12 +9,12 @@ from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.journal import read_records
 from sftkey_dist.pipeline.track import (
     ending_run,
-    finish_stage,
     journals_of,
     note_shared_stage,
     start_stage,
     start_strategy,
     track_evaluation,
+    track_model,
 )
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.tracking import Tracker, make_tracker
@@ -51,10 +51,10 @@ def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: dict[str, A
             if stage["shared_with"]:
                 note_shared_stage(stage["name"], summary["digest"], stage["shared_with"], parent, tracker)
             else:
-                is_last = stage is entry["stages"][-1]
-                missing += _sync_stage(config, run, name, stage["name"], directory, summary, is_last, parent, tracker)
+                missing += _sync_stage(config, run, name, stage["name"], directory, summary, parent, tracker)
         if entry["evaluation"]:
             track_evaluation(config, run, name, run.path / entry["evaluation"], parent, tracker)
+        track_model(config, directories[-1].model, parent, tracker)
     return missing
 
 
@@ -65,7 +65,6 @@ def _sync_stage(
     stage: str,
     directory: StageDir,
     summary: dict[str, Any],
-    is_last: bool,
     parent: str | None,
     tracker: Tracker,
 ) -> int:
@@ -79,5 +78,5 @@ def _sync_stage(
                 raise ConfigError("MLflow stopped answering; run `sftkey track sync` again when it does")
             missing += uploaded
         if not was_finished:
-            finish_stage(config, directory, is_last, run_id, tracker)
+            tracker.log_artifact(run_id, directory.summary)
     return missing

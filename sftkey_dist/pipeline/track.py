@@ -5,7 +5,6 @@ Everything here can be done twice: runs are found again by their keys, params an
 
 import importlib.metadata
 import json
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.files import digest_json
 from sftkey_dist.journal import Record, read_records
+from sftkey_dist.pipeline.environment import git_commit
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.tracking import DataSetNote, Tracker
 
@@ -32,7 +32,7 @@ def start_strategy(
         _common_tags(config, run) | {"sftkey.strategy": name, "sftkey.form": form},
     )
     tracker.log_params(run_id, config.model_dump(mode="json", exclude={"tracking"}))
-    for file in (run.config, run.data_report):
+    for file in (run.config, run.data_report, run.environment):
         if file.is_file():
             tracker.log_artifact(run_id, file)
     return run_id
@@ -63,11 +63,10 @@ def start_stage(
     return run_id
 
 
-def finish_stage(config: RunConfig, directory: StageDir, is_last: bool, run_id: str | None, tracker: Tracker) -> None:
-    """A stage's summary, and its model where it is a strategy's last and not too large."""
-    tracker.log_artifact(run_id, directory.summary)
-    if is_last and folder_bytes(directory.model) <= config.tracking.max_model_gib * _GIB:
-        tracker.log_model(run_id, directory.model)
+def track_model(config: RunConfig, model: Path, parent: str | None, tracker: Tracker) -> None:
+    """A strategy's model with its card, where it is not too large."""
+    if folder_bytes(model) <= config.tracking.max_model_gib * _GIB and (model / "README.md").is_file():
+        tracker.log_model(parent, model)
 
 
 def note_shared_stage(stage: str, digest: str, shared_with: str, parent: str | None, tracker: Tracker) -> None:
@@ -142,17 +141,8 @@ def _common_tags(config: RunConfig, run: RunDir) -> dict[str, str]:
         "sftkey.contract": digest_json(config.contract.model_dump(mode="json"))[:12],
         "sftkey.seed": str(config.seed),
     }
-    commit = _git_commit()
+    commit = git_commit()
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
-
-
-def _git_commit() -> str | None:
-    """Of the folder that the command is run in."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:

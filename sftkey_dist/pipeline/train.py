@@ -16,7 +16,7 @@ from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_training
 from sftkey_dist.pipeline.stages import PlannedStage, num_steps, plan_stages, stage_job
-from sftkey_dist.pipeline.track import ending_run, finish_stage, note_shared_stage, start_stage, start_strategy
+from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker, make_tracker
@@ -90,7 +90,7 @@ def _ensure_trained(
         _clean_up(planned)
         if summary["guard"]:
             console.print(f"{title}: {_guard_in_words(summary)}")
-        finish_stage(config, planned.directory, planned.stage is strategy.stages[-1], run_id, tracker)
+        tracker.log_artifact(run_id, planned.directory.summary)
 
 
 def _clean_up(planned: PlannedStage) -> None:

@@ -1,25 +1,29 @@
 """A comparison as files beside each other."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.files import write_json_atomically, write_text_atomically
+from sftkey_dist.report.charts import draw_charts
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.markdown import to_markdown
-from sftkey_dist.report.plots import key_nll_curve, plot_key_nll, plot_score_by_alpha
+from sftkey_dist.report.page import render_page
+from sftkey_dist.report.provenance import RunFacts
 
 
-def write_comparison(comparison: Comparison, json_file: Path) -> list[Path]:
-    """Write JSON, Markdown and plots; returns the files."""
+def write_comparison(
+    comparison: Comparison, findings: Mapping[str, Sequence[Finding]], facts: Sequence[RunFacts], json_file: Path
+) -> list[Path]:
+    """Write JSON, Markdown, figures and the page.
+
+    Returns:
+        The JSON file, the Markdown file and the page, then the figures.
+    """
     folder, stem = json_file.parent, json_file.stem
     write_json_atomically(json_file, comparison.to_json())
-    write_text_atomically(folder / f"{stem}.md", to_markdown(comparison))
-    curves = {
-        label: key_nll_curve(row.stage_dirs(), row.key_segments)
-        for label, row in zip(comparison.labels, comparison.rows, strict=True)
-    }
-    return [
-        json_file,
-        folder / f"{stem}.md",
-        plot_key_nll(curves, folder / f"{stem}_key_nll.svg"),
-        plot_score_by_alpha(comparison.measures, comparison.alpha, folder / f"{stem}_alpha.svg"),
-    ]
+    markdown, page = folder / f"{stem}.md", folder / f"{stem}.html"
+    write_text_atomically(markdown, to_markdown(comparison))
+    charts = draw_charts(comparison, folder, stem)
+    write_text_atomically(page, render_page(comparison, charts, findings, facts))
+    return [json_file, markdown, page, *(chart.file for chart in charts)]

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import transformers
+from huggingface_hub import ModelCard
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -54,6 +56,8 @@ class MlflowTracker:
             ConfigError: the tracking server does not answer, or the experiment was deleted.
         """
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        for noisy in ("mlflow.transformers", "mlflow.system_metrics.system_metrics_monitor"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
         # By default a dead server blocks every call for minutes (7 retries with 120 s timeouts).
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -161,13 +165,18 @@ class MlflowTracker:
     @_outlives_outages
     def log_model(self, run_id: str | None, folder: Path) -> None:
         """See Tracker."""
-        if run_id is None:
+        if run_id is None or self._client.list_artifacts(run_id, "model"):
             return
         with tempfile.TemporaryDirectory() as scratch:
-            save_model(
-                str(folder),
+            parts = {
+                "model": transformers.AutoModelForCausalLM.from_pretrained(folder),
+                "tokenizer": transformers.AutoTokenizer.from_pretrained(folder),
+            }
+            save_model(  # a path alone would do by its documentation, and fails with transformers 5
+                parts,
                 f"{scratch}/model",
                 task="text-generation",
+                model_card=ModelCard((folder / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=True),
                 pip_requirements=["torch", "transformers", "accelerate"],
             )
             self._client.log_artifacts(run_id, f"{scratch}/model", "model")

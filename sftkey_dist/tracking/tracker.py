@@ -66,7 +66,7 @@ class Tracker(Protocol):
         ...
 
     def log_model(self, run_id: str | None, folder: Path) -> None:
-        """A model folder as an MLflow model that `mlflow.transformers.load_model` loads."""
+        """A model folder with its card as an MLflow model that `mlflow.transformers.load_model` loads; once a run."""
         ...
 
     def watching_system(self, run_id: str | None) -> AbstractContextManager[None]:

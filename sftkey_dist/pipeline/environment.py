@@ -1,0 +1,29 @@
+"""What a run was made with: versions, commit, machine."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+
+_PACKAGES = ("sftkey_dist", "torch", "deepspeed", "ray", "transformers", "datasets", "mlflow", "math-verify")
+
+
+def describe_environment() -> dict[str, str]:
+    """Names and values, for people and files."""
+    commit = git_commit()
+    return {
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores of the driver": str(os.cpu_count()),
+        **({"git commit": commit} if commit else {}),
+    }
+
+
+def git_commit() -> str | None:
+    """Of the folder that the command is run in."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

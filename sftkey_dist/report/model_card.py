@@ -1,0 +1,54 @@
+"""A model card for an exported model, filled from facts: what it is, how it was trained, how it scored."""
+
+from collections.abc import Sequence
+
+from sftkey_dist.report.comparison import ComparisonRow
+from sftkey_dist.report.markdown import with_interval
+from sftkey_dist.report.provenance import RunFacts
+
+
+def model_card(row: ComparisonRow, facts: RunFacts) -> str:
+    """README.md of a strategy's model folder."""
+    scores = row.scores
+    return "\n".join(
+        [
+            *_front_matter(row, facts),
+            f"# {row.strategy} of run {facts.name}",
+            "",
+            f"Fine-tuned from {facts.model or 'a small embedded model'} by `sftkey_dist` with strategy "
+            f"**{row.strategy}** (SFTKey-Tag, arXiv:2512.21017).",
+            "",
+            "## Training",
+            "",
+            "| stage | steps | tokens | loss tokens | ranks | seconds |",
+            "|---|---:|---:|---:|---:|---:|",
+            *(
+                f"| {stage.name} | {stage.steps:,} | {stage.tokens:,} | {stage.loss_tokens:,} | {stage.world_size} "
+                f"| {stage.train_seconds:,.0f} |"
+                for stage in row.stages
+            ),
+            "",
+            *_lines("Data", facts.data),
+            *_lines("Environment", [f"{name}: {value}" for name, value in facts.environment.items()]),
+            f"## Evaluation on {row.dataset}",
+            "",
+            f"- accuracy {with_interval(scores.accuracy, scores.accuracy_interval)}",
+            f"- format {with_interval(scores.format, scores.format_interval)}",
+            f"- score {with_interval(scores.score, scores.score_interval)} "
+            f"({scores.alpha:g} accuracy + {1 - scores.alpha:g} format)",
+            f"- {scores.n:,} outputs, {scores.unjudged} unjudged, {scores.truncated} cut off",
+            *(f"- {count} outputs broke the contract: {reason}" for reason, count in scores.violations.items()),
+            "",
+            "Brackets are 95 % intervals. What the model was not tested on is not known.",
+            "",
+        ]
+    )
+
+
+def _front_matter(row: ComparisonRow, facts: RunFacts) -> list[str]:
+    base = [f"base_model: {facts.model}"] if facts.model and not facts.model.startswith((".", "/", "~")) else []
+    return ["---", "library_name: transformers", *base, f"tags: [sftkey, {row.strategy}]", "---", ""]
+
+
+def _lines(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"## {title}", "", *(f"- {line}" for line in lines), ""] if lines else []

@@ -1,0 +1,105 @@
+"""A comparison as one HTML page that needs no network: tables, figures, outputs side by side, provenance.
+
+Everything a model wrote is data: the template escapes it, and the page's script writes it as text, never as markup.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from sftkey_dist.evaluation.diagnosis import Finding
+from sftkey_dist.report.charts import Chart
+from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.provenance import RunFacts, settings_that_differ
+from sftkey_dist.report.published import published_rows
+
+_MOST_QUESTIONS = 400
+_LONGEST_TEXT = 6000
+
+
+def render_page(
+    comparison: Comparison,
+    charts: Sequence[Chart],
+    findings: Mapping[str, Sequence[Finding]],
+    facts: Sequence[RunFacts],
+) -> str:
+    """The page.
+
+    Args:
+        comparison: what is compared.
+        charts: figures to embed.
+        findings: of each row, by label.
+        facts: about each run.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sftkey_dist.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    questions = side_by_side(comparison)
+    rows = list(zip(comparison.labels, comparison.rows, strict=True))
+    return environment.get_template("comparison.html.j2").render(
+        comparison=comparison,
+        rows=rows,
+        best=max(row.scores.score for row in comparison.rows),
+        data_sets=list(dict.fromkeys(name for _, row in rows for name in row.by_data_set)),
+        charts=[(chart, Markup(_inline(chart.file))) for chart in charts],  # noqa: S704 (our own figures)
+        findings=findings,
+        facts=facts,
+        differing=settings_that_differ(facts),
+        published=[row for fact in facts for row in published_rows(fact.model, fact.adapters)],
+        questions=Markup(_as_script_data(questions)),  # noqa: S704 (escaped for a script element)
+        num_questions=len(questions),
+        num_all=len({key for records in comparison.records.values() for key in map(_question_key, records)}),
+    )
+
+
+def side_by_side(comparison: Comparison) -> list[dict[str, Any]]:
+    """Questions with what each strategy answered; those on which verdicts differ first."""
+    questions: dict[Any, dict[str, Any]] = {}
+    for label, records in comparison.records.items():
+        for record in records:
+            if record["sample"] == 0:
+                question = questions.setdefault(
+                    _question_key(record),
+                    {
+                        "id": record["id"],
+                        "data_set": record["data_set"],
+                        "prompt": record["prompt"][:_LONGEST_TEXT],
+                        "reference": {name: text[:_LONGEST_TEXT] for name, text in record["reference"].items()},
+                        "outputs": {},
+                    },
+                )
+                question["outputs"][label] = {
+                    "text": record["output"][:_LONGEST_TEXT],
+                    "answer": record["answer"],
+                    "verdict": record["verdict"],
+                    "reason": record["reason"],
+                    "violation": record["violation"],
+                }
+    ordered = sorted(
+        questions.values(), key=lambda question: len({o["verdict"] for o in question["outputs"].values()}) < 2
+    )
+    return ordered[:_MOST_QUESTIONS]
+
+
+def _question_key(record: Mapping[str, Any]) -> tuple[str, str]:
+    return record["data_set"], record["id"]
+
+
+def _inline(svg: Path) -> str:
+    """Without the declaration, which belongs to a file of its own."""
+    text = svg.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]
+
+
+def _as_script_data(content: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(content, ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")

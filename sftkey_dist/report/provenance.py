@@ -1,0 +1,73 @@
+"""Where a run's results come from: model, data, settings, versions; and in what runs differ."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What one run was.
+
+    Attributes:
+        name: of its folder.
+        model: base model, None for an embedded one.
+        adapters: of the test sets.
+        settings: the configuration, flattened.
+        environment: packages, commit and machine that it ran with.
+        data: lines about each set.
+    """
+
+    name: str
+    model: str | None
+    adapters: set[str]
+    settings: dict[str, str]
+    environment: dict[str, str]
+    data: tuple[str, ...]
+
+
+def read_facts(run_dirs: Sequence[Path]) -> list[RunFacts]:
+    """The facts of runs, from their folders."""
+    return [_read(RunDir(run_dir)) for run_dir in run_dirs]
+
+
+def settings_that_differ(facts: Sequence[RunFacts]) -> list[tuple[str, list[str]]]:
+    """Settings, with their value in each run, that are not the same in all."""
+    names = dict.fromkeys(name for fact in facts for name in fact.settings)
+    values = [(name, [fact.settings.get(name, "") for fact in facts]) for name in names if name != "run_dir"]
+    return [(name, of) for name, of in values if len(set(of)) > 1]
+
+
+def _read(run: RunDir) -> RunFacts:
+    config = _json(run.config)
+    report = _json(run.data_report)
+    return RunFacts(
+        name=run.path.name,
+        model=config.get("model", {}).get("path"),
+        adapters={source["adapter"] for source in config.get("data", {}).get("test", [])},
+        settings=flattened(config),
+        environment=_json(run.environment),
+        data=tuple(
+            one["summary"] for one in (*report.get("sets", []), *([report["test"]] if "test" in report else []))
+        ),
+    )
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings by dotted name."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = json.dumps(value, ensure_ascii=False)
+    return flat
+
+
+def _json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return content

@@ -1,0 +1,99 @@
+"""A run directory as the pipeline leaves it, without the work: for tests of what is made of one."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.contract import ResponseContract
+from sftkey_dist.evaluation.score import macro_average, score_by_data_set, score_records
+
+NUM_QUESTIONS = 20
+
+
+def write_run(run: Path, correct: Mapping[str, int], output: str = "so review", name: str = "memos/test") -> Path:
+    """Strategies with so many right answers of twenty; ``sftkey-tag`` shares its first stage with ``sft-tag``."""
+    for number, stage in enumerate(("full-1", "key-2")):
+        records = [
+            {"step": s, "segments": {"answer": _nll(2.0 / (s + 1 + number)), "reasoning": _nll(0.5)}} for s in range(4)
+        ]
+        _write(run / "stages" / stage / "metrics.jsonl", _lines(records))
+        timings = [{"step": s, "tokens_per_second": 1000.0 + s} for s in range(4)]
+        _write(run / "stages" / stage / "timings.jsonl", _lines(timings))
+        weights = [float(w) for w in (0, 1, 1, 1, 1, 1, 1, 1)]
+        summary = {"steps": 4, "train_seconds": 10.0 + number, "tokens": 100, "loss_tokens": 9, "world_size": 2}
+        _write(run / "stages" / stage / "stage.json", json.dumps(summary | {"inputs": {"weights": weights}}))
+    entries = {strategy: _write_strategy(run, strategy, right, output, name) for strategy, right in correct.items()}
+    _write(run / "strategies.json", json.dumps(entries))
+    config = {
+        "run_dir": str(run),
+        "model": {"path": "Qwen/Qwen2.5-7B"},
+        "data": {"test": [{"adapter": "gsm8k"}]},
+        "contract": ResponseContract().model_dump(mode="json"),
+        "seed": len(correct),
+    }
+    _write(run / "config.json", json.dumps(config))
+    _write(run / "environment.json", json.dumps({"torch": "2.13.0"}))
+    return run
+
+
+def _write_strategy(run: Path, strategy: str, right: int, output: str, name: str) -> dict[str, Any]:
+    records = [_record(i, i < right, output, name) for i in range(NUM_QUESTIONS)]
+    folder = run / "evaluation" / strategy
+    _write(folder / "records.jsonl", _lines(records))
+    by_data_set = score_by_data_set(records, 0.7)
+    scores = asdict(score_records(records, 0.7)) | {
+        "data_sets": {data_set: asdict(scores) for data_set, scores in by_data_set.items()},
+        "macro_average": macro_average(by_data_set),
+        "agreement": {},
+        "to_review": 0,
+        "is_complete": True,
+    }
+    _write(folder / "scores.json", json.dumps(scores))
+    stages = ["full-1", "key-2"] if strategy == "sftkey-tag" else ["full-1"]
+    return {
+        "form": "tagged",
+        "dataset": name,
+        "key_segments": ["answer"],
+        "mlflow_run_id": None,
+        "evaluation": f"evaluation/{strategy}",
+        "stages": [
+            {"name": s.split("-")[0], "path": f"stages/{s}", "shared_with": "sft-tag" if s == "full-1" else None}
+            for s in stages
+        ],
+    }
+
+
+def _record(number: int, is_right: bool, output: str, data_set: str) -> dict[str, Any]:
+    return {
+        "id": f"q{number}",
+        "data_set": data_set,
+        "sample": 0,
+        "prompt": "Income: steady. Approve, review or reject?",
+        "output": output,
+        "reference": {"reasoning": "Income is steady.", "answer": "review"},
+        "segments": {"reasoning": "so", "answer": "review"},
+        "answer": {"answer": "review"},
+        "answer_source": {"answer": "strict"},
+        "fields": {"answer": "correct" if is_right else "incorrect"},
+        "verdict": "correct" if is_right else "incorrect",
+        "reason": "",
+        "keeps_contract": True,
+        "violation": None,
+        "truncated": number == 0,
+        "num_tokens": 5 + number,
+    }
+
+
+def _nll(value: float) -> dict[str, Any]:
+    return {"nll": value, "tokens": 3}
+
+
+def _lines(records: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
