@@ -209,10 +209,11 @@ def train(configuration: Configuration) -> None:
     """Train every stage that the strategies need; finished ones are kept."""
     config = _load(configuration)
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
+    from sftkey_dist.pipeline.track import open_tracker
     from sftkey_dist.pipeline.train import train as train_strategies
 
     preparation = prepare_run(config)
-    train_strategies(config, preparation)
+    train_strategies(config, preparation, open_tracker(config))
     console.print(f"models: {preparation.run.path / 'stages'}", soft_wrap=True, markup=False)
 
 
@@ -223,9 +224,12 @@ def evaluate(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.evaluate import evaluate as evaluate_strategies
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.pipeline.run import compare_and_track
+    from sftkey_dist.pipeline.track import open_tracker
 
-    still_open = evaluate_strategies(config, prepare_run(config))
-    comparison, files = compare_and_track(config)
+    preparation = prepare_run(config)
+    tracker = open_tracker(config)
+    still_open = evaluate_strategies(config, preparation, tracker)
+    comparison, files = compare_and_track(config, tracker)
     _show_comparison(comparison, files)
     _require_nothing_open(still_open)
 

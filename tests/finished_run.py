@@ -16,7 +16,12 @@ def write_run(run: Path, correct: Mapping[str, int], output: str = "so review", 
     """Strategies with so many right answers of twenty; ``sftkey-tag`` shares its first stage with ``sft-tag``."""
     for number, stage in enumerate(("full-1", "key-2")):
         records = [
-            {"step": s, "segments": {"answer": _nll(2.0 / (s + 1 + number)), "reasoning": _nll(0.5)}} for s in range(4)
+            {
+                "step": s,
+                "balance": {"straggler_loss": 0.01},
+                "segments": {"answer": _nll(2.0 / (s + 1 + number)), "reasoning": _nll(0.5)},
+            }
+            for s in range(4)
         ]
         _write(run / "stages" / stage / "metrics.jsonl", _lines(records))
         timings = [{"step": s, "tokens_per_second": 1000.0 + s} for s in range(4)]

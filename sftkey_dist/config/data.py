@@ -110,7 +110,8 @@ class SourceConfig(Section):
     @model_validator(mode="after")
     def keys_belong_to_the_adapter(self) -> Self:
         """A key that the adapter would not read is a mistake."""
-        foreign = (self.model_fields_set & _KEYS_OF_SOME) - _OWN_KEYS.get(self.adapter, frozenset())
+        given = {key for key in self.model_fields_set & _KEYS_OF_SOME if getattr(self, key) != _default_of(key)}
+        foreign = given - _OWN_KEYS.get(self.adapter, frozenset())
         if foreign:
             raise ValueError(f"adapter {self.adapter} does not use {', '.join(sorted(foreign))}")
         return self
@@ -129,6 +130,10 @@ class SourceConfig(Section):
     def reading(self) -> dict[str, Any]:
         """What decides the examples; a name and a way to compare answers do not."""
         return self.model_dump(mode="json", exclude={"name", "answer_check"})
+
+
+def _default_of(key: str) -> Any:
+    return SourceConfig.model_fields[key].get_default(call_default_factory=True)
 
 
 def _one_or_more(value: Any) -> Any:

@@ -19,7 +19,7 @@ from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, reco
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
 from sftkey_dist.pipeline.track import ending_run, start_strategy, track_evaluation
 from sftkey_dist.strategy import Strategy
-from sftkey_dist.tracking import Tracker, make_tracker
+from sftkey_dist.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def evaluation_is_finished(config: RunConfig, preparation: Preparation) -> bool:
     return all(is_scored(planned.job, examples, planned.folder) for planned in _plan(config, preparation))
 
 
-def evaluate(config: RunConfig, preparation: Preparation) -> list[str]:
+def evaluate(config: RunConfig, preparation: Preparation, tracker: Tracker) -> list[str]:
     """Generate and score the test set with the last model of every strategy; what is there is not made again.
 
     Returns:
@@ -61,7 +61,6 @@ def evaluate(config: RunConfig, preparation: Preparation) -> list[str]:
     if ungenerated:
         _generate(config, ungenerated, examples)
     still_open = _judge(config, preparation, todo, examples) if todo else []
-    tracker = make_tracker(config.tracking, preparation.run.path, preparation.run.tracking)
     for planned in plans:
         _record(config, preparation, planned, examples, tracker)
     forget_all_but(preparation.run, [planned.strategy.name for planned in plans])

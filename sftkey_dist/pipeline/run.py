@@ -9,13 +9,12 @@ from sftkey_dist.files import write_text_atomically
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.pipeline.evaluate import evaluate, evaluation_is_finished
 from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.track import track_comparison, track_model
+from sftkey_dist.pipeline.track import open_tracker, track_comparison, track_model
 from sftkey_dist.pipeline.train import train, training_is_finished
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
-from sftkey_dist.run_dir import RunDir
-from sftkey_dist.tracking import make_tracker
+from sftkey_dist.tracking import Tracker
 
 
 def run(config: RunConfig) -> tuple[Comparison, list[Path], list[str]]:
@@ -25,20 +24,19 @@ def run(config: RunConfig) -> tuple[Comparison, list[Path], list[str]]:
         The comparison, its files, and what could not be judged yet.
     """
     preparation = prepare(config)
+    tracker = open_tracker(config)
     finished = training_is_finished(config, preparation) and evaluation_is_finished(config, preparation)
     with nullcontext() if finished else connected(config.cluster, config.most_workers):
-        train(config, preparation)
-        still_open = evaluate(config, preparation)
-    comparison, files = compare_and_track(config)
+        train(config, preparation, tracker)
+        still_open = evaluate(config, preparation, tracker)
+    comparison, files = compare_and_track(config, tracker)
     return comparison, files, still_open
 
 
-def compare_and_track(config: RunConfig) -> tuple[Comparison, list[Path]]:
+def compare_and_track(config: RunConfig, tracker: Tracker) -> tuple[Comparison, list[Path]]:
     """Compare the strategies of a run and write their models' cards; all goes to MLflow too."""
     comparison, files = compare([config.run_dir])
     (facts,) = read_facts([config.run_dir])
-    run = RunDir(config.run_dir)
-    tracker = make_tracker(config.tracking, run.path, run.tracking)
     for row in comparison.rows:
         model = row.stage_dirs()[-1].model
         write_text_atomically(model / "README.md", model_card(row, facts))

@@ -11,13 +11,14 @@ from sftkey_dist.pipeline.track import (
     ending_run,
     journals_of,
     note_shared_stage,
+    open_tracker,
     start_stage,
     start_strategy,
     track_evaluation,
     track_model,
 )
 from sftkey_dist.run_dir import RunDir, StageDir
-from sftkey_dist.tracking import Tracker, make_tracker
+from sftkey_dist.tracking import Tracker
 
 
 def sync(run_dir: Path) -> int:
@@ -36,7 +37,7 @@ def sync(run_dir: Path) -> int:
     config = RunConfig.model_validate(json.loads(run.config.read_text(encoding="utf-8")))
     if not config.tracking.enabled:
         raise ConfigError(f"{run.config}: the run was made with tracking.enabled=false")
-    tracker = make_tracker(config.tracking, run.path, run.tracking)
+    tracker = open_tracker(config.model_copy(update={"run_dir": run.path}))
     strategies = json.loads(run.strategies.read_text(encoding="utf-8"))
     return sum(_sync_strategy(config, run, name, entry, tracker) for name, entry in strategies.items())
 

@@ -15,10 +15,20 @@ from sftkey_dist.files import digest_json
 from sftkey_dist.journal import Record, read_records
 from sftkey_dist.pipeline.environment import git_commit
 from sftkey_dist.run_dir import RunDir, StageDir
-from sftkey_dist.tracking import DataSetNote, Tracker
+from sftkey_dist.tracking import DataSetNote, Tracker, make_tracker
 
 _TABLE_ROWS = 1000
 _GIB = 2**30
+
+
+def open_tracker(config: RunConfig) -> Tracker:
+    """The tracker of a command, opened once: a store that answers at its start may stop later without harm.
+
+    Raises:
+        ConfigError: the store cannot be reached.
+    """
+    run = RunDir(config.run_dir)
+    return make_tracker(config.tracking, run.path, run.tracking)
 
 
 def start_strategy(

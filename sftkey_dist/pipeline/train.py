@@ -19,7 +19,7 @@ from sftkey_dist.pipeline.stages import PlannedStage, num_steps, plan_stages, st
 from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.strategy import Strategy
-from sftkey_dist.tracking import Tracker, make_tracker
+from sftkey_dist.tracking import Tracker
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.launch import run_stage
 
@@ -29,13 +29,12 @@ def training_is_finished(config: RunConfig, preparation: Preparation) -> bool:
     return _all_finished(plan_stages(config, preparation))
 
 
-def train(config: RunConfig, preparation: Preparation) -> None:
+def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None:
     """Train every stage that is not finished; record which stages each strategy uses.
 
     Raises:
         TrainingError: a stage stopped. Its checkpoints stay, and the same command goes on from them.
     """
-    tracker = make_tracker(config.tracking, preparation.run.path, preparation.run.tracking)
     plans = plan_stages(config, preparation)
     with nullcontext() if _all_finished(plans) else connected(config.cluster, config.most_workers):
         for strategy in preparation.strategies:

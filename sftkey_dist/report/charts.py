@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftkey_dist.journal import read_records
+from sftkey_dist.journal import Record, read_records
 from sftkey_dist.report.comparison import Comparison, ComparisonRow
 from sftkey_dist.report.plots import (
     Curve,
@@ -16,6 +16,7 @@ from sftkey_dist.report.plots import (
     plot_score_by_alpha,
     segment_nll_curve,
     timing_curve,
+    waiting_curve,
 )
 
 
@@ -123,7 +124,7 @@ def _score_by_alpha(comparison: Comparison, folder: Path, stem: str) -> list[Cha
 def _output_lengths(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
     lengths = {label: [r["num_tokens"] for r in records] for label, records in comparison.records.items()}
     shares = {
-        label: [len(" ".join(r["answer"].values())) / max(1, len(r["output"])) for r in records]
+        label: [sum(map(len, _marked(r))) / max(1, len(r["output"])) for r in records]
         for label, records in comparison.records.items()
     }
     return [
@@ -166,6 +167,7 @@ def _guard(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
 
 def _throughput(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
     speed = _by_label(comparison, lambda row: timing_curve(row.stage_dirs(), "tokens_per_second"))
+    waiting = _by_label(comparison, lambda row: waiting_curve(row.stage_dirs()))
     return [
         Chart(
             plot_curves(speed, "optimizer step, stages joined", "tokens/s", folder / f"{stem}_throughput.svg"),
@@ -173,8 +175,20 @@ def _throughput(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
             "Tokens without padding a second, all ranks together.",
             ("strategy", "first steps", "last steps"),
             _ends(speed, digits=0),
-        )
+        ),
+        Chart(
+            plot_curves(waiting, "optimizer step, stages joined", "share of a step", folder / f"{stem}_waiting.svg"),
+            "Waiting for the slowest rank",
+            "Share of each step in which ranks wait for the fullest one, by the plan's cost; 0 is level.",
+            ("strategy", "first steps", "last steps"),
+            _ends(waiting),
+        ),
     ]
+
+
+def _marked(record: Record) -> list[str]:
+    """Answers that stand where answers should."""
+    return [text for name, text in record["answer"].items() if record["answer_source"][name] != "whole"]
 
 
 def _by_label(comparison: Comparison, curve: Callable[[ComparisonRow], Curve]) -> dict[str, Curve]:

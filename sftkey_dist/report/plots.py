@@ -58,6 +58,12 @@ def timing_curve(stages: Sequence[StageDir], figure: str) -> Curve:
     return Curve.of(range(len(records)), [record[figure] for record in records])
 
 
+def waiting_curve(stages: Sequence[StageDir]) -> Curve:
+    """Share of each step, stages joined, in which ranks wait for the fullest one."""
+    records = [record for stage in stages for record in read_records(stage.metrics)]
+    return Curve.of(range(len(records)), [record["balance"]["straggler_loss"] for record in records])
+
+
 def plot_key_nll(curves: Mapping[str, Curve], file: Path, y_label: str = "nll of key tokens [nats/token]") -> Path:
     """Nll against optimizer steps, as it is and smoothed (the paper's loss figure)."""
     figure, axes = _figure("optimizer step, stages joined", y_label)

@@ -56,11 +56,13 @@ class MlflowTracker:
             ConfigError: the tracking server does not answer, or the experiment was deleted.
         """
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        transformers.utils.logging.disable_progress_bar()  # of models on their way into the store
         for noisy in ("mlflow.transformers", "mlflow.system_metrics.system_metrics_monitor"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         # By default a dead server blocks every call for minutes (7 retries with 120 s timeouts).
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         self._uri = uri
         self._warned = False
         self._run_ids_file = run_ids

@@ -41,6 +41,6 @@ class StageCurves:
         risen = {}
         for name in names:
             before, after = self.nll(name, at_end=False), self.nll(name, at_end=True)
-            if before is not None and after is not None and after > max(before * 1.25, before + 0.02):
+            if before is not None and after is not None and after > max(before * 1.25, before + 0.05):
                 risen[name] = (before, after)
         return risen

@@ -16,10 +16,14 @@ _FEWEST_WORDS_REPEATED = 18
 _LONGEST_PERIOD_WORDS = 60
 _COPIED_WORDS = 8
 _CALIBRATED_SHARE = 0.8
+_LOOKED_AT_CHARACTERS = 600
+_LOOPING_LETTERS = re.compile(r"(\S{1,40}?)\1{9,}\S{0,40}$")
 
 
 def is_looping(text: str) -> bool:
-    """Whether a text ends in a phrase that comes three times in a row."""
+    """Whether a text ends in a phrase that comes three times in a row, or in a run of letters without spaces."""
+    if _LOOPING_LETTERS.search(text[-_LOOKED_AT_CHARACTERS:]):
+        return True
     words = text.split()
     for period in range(1, min(_LONGEST_PERIOD_WORDS, len(words) // 3) + 1):
         repeats = max(3, -(-_FEWEST_WORDS_REPEATED // period))

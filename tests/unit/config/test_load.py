@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,10 @@ def test_every_key_has_a_meaning():
 
     visit(RunConfig, "")
     assert undocumented == []
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_a_resolved_configuration_is_a_configuration(file):
+    """`config.json` of a run directory can be run, and is read again when a run is synced."""
+    config = load_config([file], [])
+    assert RunConfig.model_validate(json.loads(json.dumps(config.model_dump(mode="json")))) == config

@@ -82,6 +82,8 @@ def test_looping_is_a_phrase_three_times_in_a_row_not_a_list():
     assert is_looping("so it is " + "one two three four five six seven " * 3)
     assert not is_looping("1 + 1 = 2, 2 + 1 = 3, 3 + 1 = 4, 4 + 1 = 5, 5 + 1 = 6, 6 + 1 = 7")
     assert not is_looping("no no no")
+    assert is_looping("well: " + "approve" * 12 + "appr")
+    assert not is_looping("the answer is 1000000")
     assert copied_share(PROMPT, PROMPT) == 1.0
     assert copied_share("short", PROMPT) == 0.0
 

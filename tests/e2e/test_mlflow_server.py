@@ -1,0 +1,136 @@
+"""Tracking on real servers: everything arrives, an outage loses nothing, secrets stay where they are."""
+
+import json
+import subprocess
+import time
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from transformers import AutoTokenizer
+
+from sftkey_dist.tracking import DataSetNote
+from sftkey_dist.tracking.mlflow_store import MlflowTracker
+from tests.e2e.conftest import ENTRY_POINT, environment
+from tests.mlflow_server import POSTGRES, mlflow_server, postgres
+
+SECRETS = {"OPENAI_API_KEY": "sk-planted-1", "MY_JUDGE_KEY": "planted-2", "MLFLOW_TRACKING_PASSWORD": "planted-3"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def server(request, tmp_path, tmp_path_factory):
+    if request.param == "sqlite":
+        with mlflow_server(tmp_path / "server") as running:
+            yield running
+        return
+    pytest.importorskip("psycopg")
+    if not POSTGRES:
+        pytest.skip("PostgreSQL is not installed")
+    with postgres(tmp_path_factory.mktemp("postgres")) as store, mlflow_server(tmp_path / "server", store) as running:
+        yield running
+
+
+def test_all_that_is_logged_arrives_at_a_server_over_any_store(server, tmp_path, tiny_model):
+    tracker = MlflowTracker(server.url, "study", tmp_path / "unused", tmp_path / "tracking.json")
+    run = tracker.start_run("stage/abc", "stage full", None, {"sftkey.stage": "full"})
+    tracker.log_params(run, {"optimization": {"learning_rate": 1e-3}})
+    tracker.log_steps(run, [{"step": step, "loss": 1 / (step + 1)} for step in range(5)])
+    tracker.log_data_set(run, DataSetNote("gsm8k/train", "abc123", "training", "gsm8k/train.jsonl", 7473))
+    tracker.log_table(run, {"id": ["a", "b"], "output": ["x", "<y>"]}, "outputs.json")
+    tracker.log_artifact(run, tiny_model / "config.json")
+    with tracker.watching_system(run):
+        pass
+    (tiny_model / "README.md").write_text("---\nlibrary_name: transformers\n---\n# tiny\n")
+    tracker.log_model(run, tiny_model)
+    tracker.end_run(run)
+
+    logged = MlflowClient(server.url).get_run(run)
+    assert logged.info.status == "FINISHED"
+    assert logged.data.params == {"optimization.learning_rate": "0.001"}
+    (data_set,) = logged.inputs.dataset_inputs
+    assert (data_set.dataset.name, data_set.dataset.digest) == ("gsm8k/train", "abc123")
+    assert tracker.log_missing(run, [{"step": step, "loss": 0.5, "extra": 1} for step in range(7)]) == 2 + 7
+    assert len(MlflowClient(server.url).get_metric_history(run, "loss")) == 7
+    assert tracker.log_missing(run, [{"step": 0, "loss": 9.0}]) == 0, "what is there stays"
+    mlflow.set_tracking_uri(server.url)
+    try:
+        table = MlflowClient(server.url).load_table(logged.info.experiment_id, "outputs.json", run_ids=[run])
+        assert list(table["output"]) == ["x", "<y>"]
+        pipeline = mlflow.transformers.load_model(f"runs:/{run}/model")
+        tracker.log_model(run, tiny_model)
+    finally:
+        mlflow.set_tracking_uri(None)
+    prompt = "Approve, review or reject?"
+    assert pipeline(prompt, max_new_tokens=2)[0]["generated_text"].startswith(prompt)
+    assert pipeline.tokenizer.get_vocab() == AutoTokenizer.from_pretrained(tiny_model).get_vocab()
+
+
+def test_a_server_that_dies_and_comes_back_has_everything_after_sync_and_no_secret(tiny_config, sftkey, tmp_path):
+    run = tmp_path / "runs" / "tiny"
+    with mlflow_server(tmp_path / "server") as server:
+        settings = [f"tracking.uri={server.url}", "strategies=[sft-tag]", "optimization.num_epochs=40"]
+        command = [*ENTRY_POINT, "run", str(tiny_config), *settings]
+        driver = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment() | SECRETS,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            wait_for_steps(run, 15, driver)
+            server.kill()
+            wait_for_steps(run, 60, driver)
+            server.start()
+            output, _ = driver.communicate(timeout=200)
+        finally:
+            driver.kill()
+        assert driver.returncode == 0, output
+        assert "MLflow stopped answering" in output
+        assert "sftkey track sync RUN" in output
+
+        lacking = differences(server, run)
+        assert lacking > 0, "the outage was too short to lose anything"
+        synced = sftkey("track", "sync", run)
+        assert synced.returncode == 0, synced.stderr
+        assert differences(server, run) == 0
+        assert "0 metric points were missing" in sftkey("track", "sync", run).stdout, "and each once"
+
+        client = MlflowClient(server.url)
+        runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+        assert {r.info.status for r in runs} == {"FINISHED"}
+        (parent,) = [r for r in runs if r.info.run_name == "sft-tag"]
+        assert parent.data.tags["sftkey.strategy"] == "sft-tag"
+        assert {f.path for f in client.list_artifacts(parent.info.run_id)} >= {
+            "config.json",
+            "comparison.html",
+            "model",
+        }
+
+    everything = [f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()]
+    assert not [secret for secret in SECRETS.values() if any(secret.encode() in content for content in everything)]
+
+
+def wait_for_steps(run, number, driver):
+    deadline = time.monotonic() + 150
+    while steps_of(run) < number:
+        assert driver.poll() is None, driver.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def steps_of(run):
+    return sum(len(file.read_bytes().splitlines()) for file in run.glob("stages/*/metrics.jsonl"))
+
+
+def differences(server, run):
+    """Steps whose loss the server lacks, or has twice or with another value."""
+    (file,) = run.glob("stages/*/metrics.jsonl")
+    expected = sorted((r["step"], r["loss"]) for r in map(json.loads, file.read_text().splitlines()))
+    client = MlflowClient(server.url)
+    (stage,) = client.search_runs(
+        [client.get_experiment_by_name("tiny").experiment_id], "attributes.run_name = 'stage full'"
+    )
+    found = sorted((m.step, m.value) for m in client.get_metric_history(stage.info.run_id, "loss"))
+    return len(set(expected) ^ set(found)) + len(found) - len(set(found))
