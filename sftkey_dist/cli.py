@@ -236,15 +236,29 @@ def evaluate(configuration: Configuration) -> None:
 
 @app.command()
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    run_dirs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN...]", help="Run directories.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Also the run directories that this MLflow experiment tracks.")
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store; default: MLFLOW_TRACKING_URI, else runs/mlflow.db.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="JSON file to write; by default comparison.json in the first run.")
     ] = None,
 ) -> None:
-    """Compare the strategies of finished runs: table, comparison.json, Markdown and plots."""
+    """Compare the strategies of finished runs: table, comparison.json, Markdown, and one page with figures."""
+    runs = list(run_dirs or [])
+    if experiment is not None:
+        from sftkey_dist.tracking import run_dirs_of
+
+        named = {run.absolute() for run in runs}
+        runs += [run for run in run_dirs_of(experiment, tracking_uri) if run not in named]
+    if not runs:
+        raise ConfigError("give run directories, or --experiment")
     from sftkey_dist.pipeline.compare import compare as compare_runs
 
-    comparison, files = compare_runs(run_dirs, out)
+    comparison, files = compare_runs(runs, out)
     _show_comparison(comparison, files)
 
 

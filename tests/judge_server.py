@@ -117,6 +117,8 @@ def _draw(faults: random.Random, options: argparse.Namespace) -> str:
 
 def _rule(messages: list[dict[str, str]]) -> str:
     user = messages[-1]["content"]
+    if "<candidate_explanation>" in user:
+        return json.dumps({"rating": 4, "reason": "a small gap"})
     reference, answer = _REFERENCE.search(user), _ANSWER.search(user)
     if not reference or not answer:
         return "I see no answer."

@@ -15,7 +15,7 @@ from sftkey_dist.files import digest_json
 from sftkey_dist.journal import Record, read_records
 from sftkey_dist.pipeline.environment import git_commit
 from sftkey_dist.run_dir import RunDir, StageDir
-from sftkey_dist.tracking import DataSetNote, Tracker, make_tracker
+from sftkey_dist.tracking import RUN_DIR_TAG, DataSetNote, Tracker, make_tracker
 
 _TABLE_ROWS = 1000
 _GIB = 2**30
@@ -146,6 +146,7 @@ def _common_tags(config: RunConfig, run: RunDir) -> dict[str, str]:
     """What one filters and groups runs by."""
     tags = {
         "sftkey.run": run.path.name,
+        RUN_DIR_TAG: str(run.path),
         "sftkey.version": importlib.metadata.version("sftkey_dist"),
         "sftkey.model": config.model.path or "embedded",
         "sftkey.contract": digest_json(config.contract.model_dump(mode="json"))[:12],

@@ -4,7 +4,16 @@ One parent run a strategy; below it a child a stage and one for each evaluation.
 journals, which stay the truth: a run that continues logs only the steps its MLflow run lacks.
 """
 
-from sftkey_dist.tracking.tracker import DataSetNote, NullTracker, Tracker
-from sftkey_dist.tracking.where import how_to_open, make_tracker, tracking_uri
+from sftkey_dist.tracking.tracker import RUN_DIR_TAG, DataSetNote, NullTracker, Tracker
+from sftkey_dist.tracking.where import how_to_open, make_tracker, run_dirs_of, tracking_uri
 
-__all__ = ["DataSetNote", "NullTracker", "Tracker", "how_to_open", "make_tracker", "tracking_uri"]
+__all__ = [
+    "RUN_DIR_TAG",
+    "DataSetNote",
+    "NullTracker",
+    "Tracker",
+    "how_to_open",
+    "make_tracker",
+    "run_dirs_of",
+    "tracking_uri",
+]

@@ -15,6 +15,7 @@ import transformers
 from huggingface_hub import ModelCard
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.transformers import save_model
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -22,7 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
-from sftkey_dist.tracking.tracker import DataSetNote
+from sftkey_dist.tracking.tracker import RUN_DIR_TAG, DataSetNote
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -247,6 +248,23 @@ class MlflowTracker:
         if found.lifecycle_stage != "active":
             raise ConfigError(f"tracking.experiment: {name!r} was deleted in MLflow; restore it or name another")
         return str(found.experiment_id)
+
+
+def find_run_dirs(uri: str, experiment: str) -> list[Path]:
+    """The run directories that an experiment tracks, the newest last.
+
+    Raises:
+        ConfigError: the store cannot be used, or has no such experiment.
+    """
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            raise ConfigError(f"--experiment {experiment}: MLflow has no experiment of that name")
+        runs = client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])
+    except MlflowException as error:
+        raise ConfigError(f"the MLflow store cannot be used ({' '.join(str(error).split())[:200]})") from error
+    return [Path(place) for place in dict.fromkeys(run.data.tags.get(RUN_DIR_TAG, "") for run in runs) if place]
 
 
 def _metrics_of(records: Sequence[Mapping[str, Any]]) -> list[Metric]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+RUN_DIR_TAG = "sftkey.run_dir"
+"""Tag of every run: the run directory that it tracks."""
+
 
 @dataclass(frozen=True)
 class DataSetNote:

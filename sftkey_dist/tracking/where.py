@@ -5,7 +5,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sftkey_dist.config.schema import TrackingConfig
-from sftkey_dist.tracking.mlflow_store import MlflowTracker
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.tracking.mlflow_store import MlflowTracker, find_run_dirs
 from sftkey_dist.tracking.tracker import NullTracker, Tracker
 
 
@@ -24,6 +25,24 @@ def make_tracker(config: TrackingConfig, run_dir: Path, run_ids: Path) -> Tracke
 def tracking_uri(config: TrackingConfig, run_dir: Path) -> str:
     """``tracking.uri``, else the environment's, else SQLite beside the run directory."""
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run_dir.parent / 'mlflow.db'}"
+
+
+def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
+    """The run directories on this machine that an MLflow experiment tracks.
+
+    Args:
+        experiment: name.
+        uri: of the store; default: the environment's, else SQLite in `runs/`.
+
+    Raises:
+        ConfigError: the store cannot be used, has no such experiment, or none of its runs is here.
+    """
+    store = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('runs/mlflow.db').absolute()}"
+    found = find_run_dirs(store, experiment)
+    here = [run_dir for run_dir in found if run_dir.is_dir()]
+    if not here:
+        raise ConfigError(f"--experiment {experiment}: none of its {len(found)} run directories is on this machine")
+    return here
 
 
 def how_to_open(uri: str) -> str:

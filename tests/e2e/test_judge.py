@@ -100,6 +100,15 @@ def test_a_server_that_dies_leaves_the_rest_open_and_is_not_asked_for_ever(tmp_p
     assert (use.asked, use.remembered) == (70, 30), "what was said is not asked again"
 
 
+def test_explanations_are_rated_by_a_rubric_and_remembered_apart(tmp_path):
+    with judge_server() as server, jury(tmp_path, endpoint(server), rubric="explanation") as asked:
+        opinions, _ = asked.judge(questions(6), quiet)
+        ratings, use = asked.rate(questions(6), quiet)
+    assert [opinion.value for opinion in opinions] == expected(6)
+    assert [rating.value for rating in ratings] == ["4"] * 6
+    assert use.asked == 6, "another template is another question"
+
+
 def test_a_budget_leaves_the_rest_unjudged_and_a_rate_is_kept(tmp_path):
     with judge_server() as server:
         limited = endpoint(server, requests_per_minute=1200)

@@ -97,6 +97,12 @@ def test_a_server_that_dies_and_comes_back_has_everything_after_sync_and_no_secr
         assert differences(server, run) == 0
         assert "0 metric points were missing" in sftkey("track", "sync", run).stdout, "and each once"
 
+        compared = sftkey(
+            "compare", "--experiment", "tiny", "--tracking-uri", server.url, "--out", tmp_path / "all.json"
+        )
+        assert compared.returncode == 0, compared.stderr
+        assert (tmp_path / "all.html").is_file()
+
         client = MlflowClient(server.url)
         runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
         assert {r.info.status for r in runs} == {"FINISHED"}
