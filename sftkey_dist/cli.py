@@ -37,7 +37,10 @@ app = typer.Typer(
 )
 track = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Keep MLflow up to date.")
 app.add_typer(track, name="track")
+job = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Follow and stop jobs on a Ray cluster.")
+app.add_typer(job, name="job")
 
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id that `sftkey submit` printed.")]
 Configuration = Annotated[
     list[str],
     typer.Argument(
@@ -280,6 +283,84 @@ def diagnose(
     console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
 
 
+Address = Annotated[
+    str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard, such as http://head:8265.")
+]
+Unauthenticated = Annotated[bool, typer.Option(help="Speak to a remote cluster without a token.")]
+
+
+@app.command()
+def submit(
+    configuration: Configuration,
+    address: Address = "http://127.0.0.1:8265",
+    verb: Annotated[str, typer.Option(help="What the job does: run, prepare, train or evaluate.")] = "run",
+    working_dir: Annotated[
+        Path | None, typer.Option(help="Folder to send along, for files that the configuration names.")
+    ] = None,
+    with_package: Annotated[bool, typer.Option(help="Send this version of the package too.")] = False,
+    wait: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = True,
+    allow_unauthenticated: Unauthenticated = False,
+) -> None:
+    """Run on a Ray cluster as a job: send the configuration, follow the log.
+
+    Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as on the cluster. run_dir and data.store_dir must be absolute, on
+    storage that all nodes share. Ctrl-C stops following, not the job.
+    """
+    if verb not in ("run", "prepare", "train", "evaluate"):
+        raise ConfigError(f"--verb {verb}: a job can run, prepare, train or evaluate")
+    config = _load(configuration)
+    from sftkey_dist.jobs import RayJobs, job_arguments, packed
+
+    jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
+    with packed(config, working_dir) as upload:
+        for file in upload.secrets_left_out:
+            console.print(f"left out, as it looks like a secret: {file}", soft_wrap=True, markup=False)
+        started = jobs.submit(upload, job_arguments(verb), with_package=with_package)
+    console.print(
+        f"job {started}: sftkey job logs|status|stop {started} --address {address}", soft_wrap=True, markup=False
+    )
+    if wait:
+        jobs.follow(started, _show_as_it_is)
+
+
+@job.command()
+def status(
+    identifier: JobId, address: Address = "http://127.0.0.1:8265", allow_unauthenticated: Unauthenticated = False
+) -> None:
+    """Print PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
+    from sftkey_dist.jobs import RayJobs
+
+    console.print(RayJobs(address, allow_unauthenticated=allow_unauthenticated).status(identifier))
+
+
+@job.command()
+def logs(
+    identifier: JobId,
+    address: Address = "http://127.0.0.1:8265",
+    follow: Annotated[bool, typer.Option(help="Until the job ends.")] = False,
+    allow_unauthenticated: Unauthenticated = False,
+) -> None:
+    """Print a job's log."""
+    from sftkey_dist.jobs import RayJobs
+
+    jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
+    if follow:
+        jobs.follow(identifier, _show_as_it_is)
+    else:
+        _show_as_it_is(jobs.log(identifier))
+
+
+@job.command()
+def stop(
+    identifier: JobId, address: Address = "http://127.0.0.1:8265", allow_unauthenticated: Unauthenticated = False
+) -> None:
+    """Stop a job; submitted again, the same configuration goes on from its last checkpoint."""
+    from sftkey_dist.jobs import RayJobs
+
+    RayJobs(address, allow_unauthenticated=allow_unauthenticated).stop(identifier)
+    console.print(f"job {identifier} was asked to stop", markup=False)
+
+
 @track.command()
 def sync(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]) -> None:
     """Upload what MLflow lacks of a run, each metric once: after an outage, or to a new server."""
@@ -324,6 +405,10 @@ def _show_comparison(comparison: "Comparison", files: list[Path]) -> None:
         console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
 
 
+def _show_as_it_is(text: str) -> None:
+    console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
+
+
 def _require_nothing_open(still_open: list[str]) -> None:
     if still_open:
         raise IncompleteEvaluationError("\n".join(still_open))
@@ -350,3 +435,7 @@ def _user_errors_are_lines() -> Iterator[None]:
     except UserError as error:
         errors.print(f"error: {error}", soft_wrap=True, markup=False)
         sys.exit(_USER_ERROR)
+
+
+if __name__ == "__main__":  # how a job calls it, where the console script may not be on the path
+    main()

@@ -2,10 +2,13 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.errors import ConfigError
@@ -41,6 +44,35 @@ def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def require_shared_storage(folder: Path) -> None:
+    """Have every node of the connected cluster look for a file that this one writes.
+
+    Raises:
+        ConfigError: a node does not see it.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    look = ray.remote(_sees)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".sftkey-shared-") as probe:
+        sees = {
+            node["NodeManagerAddress"]: look.options(
+                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(probe.name)
+            for node in nodes
+        }
+        blind = [address for address, seen in sees.items() if not ray.get(seen)]
+    if blind:
+        raise ConfigError(
+            f"{folder}: not on storage that all nodes share, {', '.join(blind)} cannot see it; set run_dir to a folder "
+            f"on a shared file system"
+        )
+
+
+def _sees(file: str) -> bool:
+    return Path(file).exists()
 
 
 def _start_private(num_cpus: int) -> None:

@@ -5,13 +5,16 @@ import os
 import platform
 import subprocess
 
-_PACKAGES = ("sftkey_dist", "torch", "deepspeed", "ray", "transformers", "datasets", "mlflow", "math-verify")
+import sftkey_dist
+
+_PACKAGES = ("torch", "deepspeed", "ray", "transformers", "datasets", "mlflow", "math-verify")
 
 
 def describe_environment() -> dict[str, str]:
     """Names and values, for people and files."""
     commit = git_commit()
     return {
+        "sftkey_dist": sftkey_dist.version(),
         **{package: importlib.metadata.version(package) for package in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),

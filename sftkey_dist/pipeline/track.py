@@ -3,13 +3,13 @@
 Everything here can be done twice: runs are found again by their keys, params and metrics that are there stay.
 """
 
-import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import sftkey_dist
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.files import digest_json
 from sftkey_dist.journal import Record, read_records
@@ -41,7 +41,8 @@ def start_strategy(
         None,
         _common_tags(config, run) | {"sftkey.strategy": name, "sftkey.form": form},
     )
-    tracker.log_params(run_id, config.model_dump(mode="json", exclude={"tracking"}))
+    tracker.log_params(run_id, {"strategy": name, "form": form} | config.model_dump(mode="json", exclude={"tracking"}))
+    _note_training_data(config, "", run_id, tracker)
     for file in (run.config, run.data_report, run.environment):
         if file.is_file():
             tracker.log_artifact(run_id, file)
@@ -67,9 +68,7 @@ def start_stage(
     }
     run_id = tracker.start_run(f"stage/{digest}", f"stage {stage}", parent, _common_tags(config, run) | tags)
     tracker.log_params(run_id, inputs)
-    for source in config.data.train:
-        rows = source.limit or 0
-        tracker.log_data_set(run_id, DataSetNote(source.data_set, tags["sftkey.data"], "training", source.place, rows))
+    _note_training_data(config, tags["sftkey.data"], run_id, tracker)
     return run_id
 
 
@@ -142,12 +141,19 @@ def ending_run(tracker: Tracker, run_id: str | None) -> Iterator[None]:
     tracker.end_run(run_id)
 
 
+def _note_training_data(config: RunConfig, digest: str, run_id: str | None, tracker: Tracker) -> None:
+    """By the digest of the encoded store, or of the configuration where a strategy has several stores."""
+    for source in config.data.train:
+        name = digest or digest_json(source.reading)[:12]
+        tracker.log_data_set(run_id, DataSetNote(source.data_set, name, "training", source.place, source.limit))
+
+
 def _common_tags(config: RunConfig, run: RunDir) -> dict[str, str]:
     """What one filters and groups runs by."""
     tags = {
         "sftkey.run": run.path.name,
         RUN_DIR_TAG: str(run.path),
-        "sftkey.version": importlib.metadata.version("sftkey_dist"),
+        "sftkey.version": sftkey_dist.version(),
         "sftkey.model": config.model.path or "embedded",
         "sftkey.contract": digest_json(config.contract.model_dump(mode="json"))[:12],
         "sftkey.seed": str(config.seed),

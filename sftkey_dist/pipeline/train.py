@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from sftkey_dist.cluster import connected
+from sftkey_dist.cluster import connected, require_shared_storage
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console
 from sftkey_dist.files import write_json_atomically
@@ -36,7 +36,10 @@ def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None
         TrainingError: a stage stopped. Its checkpoints stay, and the same command goes on from them.
     """
     plans = plan_stages(config, preparation)
-    with nullcontext() if _all_finished(plans) else connected(config.cluster, config.most_workers):
+    is_finished = _all_finished(plans)
+    with nullcontext() if is_finished else connected(config.cluster, config.most_workers):
+        if not is_finished:
+            require_shared_storage(preparation.run.path)
         for strategy in preparation.strategies:
             plan = plans[strategy.name]
             parent = start_strategy(

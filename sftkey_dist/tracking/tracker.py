@@ -19,14 +19,14 @@ class DataSetNote:
         digest: short, of its content.
         context: ``training`` or ``testing``.
         place: file or hub id.
-        num_rows: examples.
+        num_rows: examples; None where all of the place are taken.
     """
 
     name: str
     digest: str
     context: str
     place: str
-    num_rows: int
+    num_rows: int | None
 
 
 class Tracker(Protocol):

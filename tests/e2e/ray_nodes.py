@@ -21,27 +21,31 @@ _QUIET = ["--disable-usage-stats", "--object-store-memory", str(128 * 1024 * 102
 
 
 @contextmanager
-def ray_cluster(num_nodes: int) -> Iterator[str]:
-    """The address of a cluster with one CPU a node, while the block lasts; whoever has the environment may enter."""
+def ray_cluster(num_nodes: int, dashboard_port: int | None = None) -> Iterator[str]:
+    """The address of a cluster with one CPU a node, while the block lasts; whoever has the environment may enter.
+
+    Jobs need a dashboard.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        with _nodes(num_nodes) as address:
+        with _nodes(num_nodes, dashboard_port) as address:
             yield address
 
 
 @contextmanager
-def _nodes(num_nodes: int) -> Iterator[str]:
+def _nodes(num_nodes: int, dashboard_port: int | None) -> Iterator[str]:
     head, *agents = _free_ports(1 + 4 * num_nodes)
     address = f"127.0.0.1:{head}"
     folder = tempfile.mkdtemp(prefix="ray-")  # paths of sockets must be short
     nodes = []
+    dashboard = ["--include-dashboard", "false"]
+    if dashboard_port is not None:
+        dashboard = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard_port)]
     try:
         for number in range(num_nodes):
             role = (
-                ["--address", address]
-                if number
-                else ["--head", "--port", str(head), "--include-dashboard", "false", "--temp-dir", folder]
+                ["--address", address] if number else ["--head", "--port", str(head), *dashboard, "--temp-dir", folder]
             )
             names = ["dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"]
             names.append("runtime-env-agent-port")

@@ -15,6 +15,7 @@ ALLOWED = {
     "mlflow": {"tracking.mlflow_store"},
     "ray": {
         "cluster",
+        "jobs",
         "training.worker",
         "training.launch",
         "evaluation.generation.fan_out",

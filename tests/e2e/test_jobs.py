@@ -1,0 +1,58 @@
+"""A configuration sent to a token-authenticated Ray cluster as a job, followed, refused and stopped."""
+
+import json
+import time
+
+import pytest
+
+from tests.distributed.harness import free_port
+from tests.e2e.conftest import error_line
+from tests.e2e.ray_nodes import ray_cluster
+
+
+@pytest.fixture(scope="module")
+def dashboard():
+    port = free_port()
+    with ray_cluster(num_nodes=2, dashboard_port=port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return [f"run_dir={tmp_path}/shared/run", f"data.store_dir={tmp_path}/shared/store", "strategies=[sft-tag]"]
+
+
+def test_a_job_trains_on_the_cluster_and_its_log_is_followed(sftkey, tiny_config, tmp_path, dashboard, paths):
+    done = sftkey("submit", tiny_config, *paths, "--address", dashboard, "--verb", "train")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sft-tag stage 1/1 (full)" in done.stdout
+    (stage,) = (tmp_path / "shared" / "run" / "stages").glob("*/stage.json")
+    assert json.loads(stage.read_text())["world_size"] == 2
+    (identifier,) = [line.split()[1].rstrip(":") for line in done.stdout.splitlines() if line.startswith("job ")]
+    assert sftkey("job", "status", identifier, "--address", dashboard).stdout.strip() == "SUCCEEDED"
+    assert "sft-tag stage 1/1 (full)" in sftkey("job", "logs", identifier, "--address", dashboard).stdout
+
+
+def test_a_job_that_cannot_run_says_why_and_an_unknown_one_is_named(sftkey, tiny_config, dashboard, paths):
+    done = sftkey("submit", tiny_config, *paths, "cluster.num_workers=64", "--address", dashboard)
+    assert done.returncode == 1, done.stdout
+    assert "error: 64 workers need 64 CPUs" in done.stdout, "the job's own message is in its log"
+    assert "failed" in done.stderr
+    unknown = sftkey("job", "status", "nothing", "--address", dashboard)
+    assert unknown.returncode == 2
+    assert "nothing" in error_line(unknown)
+
+
+def test_a_job_is_stopped_and_a_wrong_token_refused(sftkey, tiny_config, dashboard, paths, monkeypatch):
+    long = ["optimization.num_epochs=500", "--no-wait"]
+    done = sftkey("submit", tiny_config, *paths, *long, "--address", dashboard)
+    assert done.returncode == 0, done.stderr
+    identifier = done.stdout.split()[1].rstrip(":")
+    assert sftkey("job", "stop", identifier, "--address", dashboard).returncode == 0
+    deadline = time.monotonic() + 60
+    while sftkey("job", "status", identifier, "--address", dashboard).stdout.strip() != "STOPPED":
+        assert time.monotonic() < deadline
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    refused = sftkey("submit", tiny_config, *paths, "--address", dashboard)
+    assert refused.returncode == 2
+    assert "token" in error_line(refused).lower()
