@@ -6,6 +6,7 @@ left out, and the environment stays here.
 
 import asyncio
 import fnmatch
+import logging
 import os
 import shutil
 import tempfile
@@ -40,7 +41,6 @@ _SECRET = (
     "*secret*",
     "*credential*",
 )
-_FOUND_NO_COMMAND = 127
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class RayJobs:
             self._client = JobSubmissionClient(address)
         except Exception as error:  # aiohttp's, requests' and Ray's own, by what is wrong
             raise ConfigError(f"--address {address}: {_in_a_line(error)}; is it the dashboard's address?") from error
+        logging.getLogger("ray").setLevel(logging.WARNING)  # the client's constructor sets it otherwise
 
     def submit(self, upload: Upload, arguments: Sequence[str], *, with_package: bool) -> str:
         """Start ``sftkey ARGUMENTS`` with the upload as working directory; returns the job's id.
@@ -106,11 +107,12 @@ class RayJobs:
         status = self.status(job)
         if status == JobStatus.SUCCEEDED.value:
             return
-        info = self._client.get_job_info(job)
+        message = str(self._client.get_job_info(job).message or "no message")
         hint = ""
-        if info.driver_exit_code == _FOUND_NO_COMMAND or "No module named sftkey_dist" in (info.message or ""):
+        if "No module named 'sftkey_dist'" in message:
             hint = "; the cluster's nodes lack the package: install it in their image, or give --with-package"
-        raise TrainingError(f"job {job} {status.lower()} ({_in_a_line(info.message or 'no message')}){hint}")
+        reason = _in_a_line(message.partition(", last available logs")[0])  # the log was shown as it came
+        raise TrainingError(f"job {job} {status.lower()}: {reason}{hint}")
 
     def status(self, job: str) -> str:
         """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.

@@ -1,10 +1,10 @@
 """Every key a run can be given, with its meaning, unit and default."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
 from sftkey_dist.config.data import DataConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
@@ -133,6 +133,11 @@ class OptimizationOverrides(Section):
     """See `optimization`."""
     weight_decay: float | None = Field(None, ge=0)
     """See `optimization`."""
+
+    @model_serializer(mode="wrap")
+    def only_what_is_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is written must read back the same: an absent key is inherited, a null one is not."""
+        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
 
     def applied_to(self, base: OptimizationConfig) -> OptimizationConfig:
         """The base with the keys that are set here replaced; `max_steps: null` lifts an inherited bound."""

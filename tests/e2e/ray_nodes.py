@@ -17,24 +17,24 @@ import pytest
 from tests.e2e.conftest import environment
 
 _START = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block"]
-_QUIET = ["--disable-usage-stats", "--object-store-memory", str(128 * 1024 * 1024), "--num-cpus", "1"]
+_QUIET = ["--disable-usage-stats", "--object-store-memory", str(128 * 1024 * 1024)]
 
 
 @contextmanager
-def ray_cluster(num_nodes: int, dashboard_port: int | None = None) -> Iterator[str]:
-    """The address of a cluster with one CPU a node, while the block lasts; whoever has the environment may enter.
+def ray_cluster(num_nodes: int, num_cpus: int = 1, dashboard_port: int | None = None) -> Iterator[str]:
+    """The address of a cluster with so many CPUs a node, while the block lasts; whoever has the environment may enter.
 
-    Jobs need a dashboard.
+    Jobs need a dashboard, and one node: nodes on one machine delete each other's working directories.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        with _nodes(num_nodes, dashboard_port) as address:
+        with _nodes(num_nodes, num_cpus, dashboard_port) as address:
             yield address
 
 
 @contextmanager
-def _nodes(num_nodes: int, dashboard_port: int | None) -> Iterator[str]:
+def _nodes(num_nodes: int, num_cpus: int, dashboard_port: int | None) -> Iterator[str]:
     head, *agents = _free_ports(1 + 4 * num_nodes)
     address = f"127.0.0.1:{head}"
     folder = tempfile.mkdtemp(prefix="ray-")  # paths of sockets must be short
@@ -50,11 +50,11 @@ def _nodes(num_nodes: int, dashboard_port: int | None) -> Iterator[str]:
             names = ["dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"]
             names.append("runtime-env-agent-port")
             ports = [f"--{name}={agents[4 * number + i]}" for i, name in enumerate(names)]
-            command = [*_START, "--node-ip-address", "127.0.0.1", *role, *ports, *_QUIET]
+            command = [*_START, "--node-ip-address", "127.0.0.1", *role, *ports, *_QUIET, "--num-cpus", str(num_cpus)]
             nodes.append(
                 subprocess.Popen(
                     command,
-                    env=environment(),
+                    env=environment() | {"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
@@ -67,7 +67,7 @@ def _nodes(num_nodes: int, dashboard_port: int | None) -> Iterator[str]:
             os.killpg(node.pid, signal.SIGTERM)
         for node in nodes:
             try:
-                node.wait(30)
+                node.wait(8)
             except subprocess.TimeoutExpired:
                 os.killpg(node.pid, signal.SIGKILL)
                 node.wait(30)

@@ -13,7 +13,7 @@ from tests.e2e.ray_nodes import ray_cluster
 @pytest.fixture(scope="module")
 def dashboard():
     port = free_port()
-    with ray_cluster(num_nodes=2, dashboard_port=port):
+    with ray_cluster(num_nodes=1, num_cpus=2, dashboard_port=port):
         yield f"http://127.0.0.1:{port}"
 
 

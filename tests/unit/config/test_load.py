@@ -7,6 +7,7 @@ from sftkey_dist.config import load_config
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.strategy import resolve_strategies
 
 FOLDER = Path(__file__).parents[3] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
@@ -142,5 +143,7 @@ def test_every_key_has_a_meaning():
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_a_resolved_configuration_is_a_configuration(file):
     """`config.json` of a run directory can be run, and is read again when a run is synced."""
-    config = load_config([file], [])
-    assert RunConfig.model_validate(json.loads(json.dumps(config.model_dump(mode="json")))) == config
+    config = load_config([file], ["key_stage.optimization.max_steps=null"])
+    again = RunConfig.model_validate(json.loads(json.dumps(config.model_dump(mode="json"))))
+    assert again == config
+    assert resolve_strategies(again) == resolve_strategies(config)
