@@ -3,16 +3,20 @@
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 
+_SECONDS_BETWEEN_LOOKS = 1.0
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024  # results pass through files; the object store carries small values only
 
 
@@ -97,12 +101,33 @@ def _join(address: str) -> None:
 
 def _require_resources(cluster: ClusterConfig, num_workers: int) -> None:
     """An unsatisfiable request would wait forever."""
+    if _lacking(cluster, num_workers) and cluster.wait_for_nodes_seconds:
+        _wait_for_nodes(cluster, num_workers)
+    lacking = _lacking(cluster, num_workers)
+    if lacking:
+        resource, amount, there = lacking
+        raise ConfigError(
+            f"{num_workers} workers need {amount} {resource}s, the cluster has {there:g}: add nodes, lower "
+            f"cluster.num_workers, evaluation.num_workers or cluster.{resource.lower()}s_per_worker, or wait for nodes "
+            f"with cluster.wait_for_nodes_seconds"
+        )
+
+
+def _wait_for_nodes(cluster: ClusterConfig, num_workers: int) -> None:
+    """Ask for the nodes and wait until they are there, or long enough."""
+    bundle = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    request_resources(bundles=[{name: amount for name, amount in bundle.items() if amount}] * num_workers)
+    console.print(f"waiting up to {cluster.wait_for_nodes_seconds:g} s for nodes", markup=False)
+    deadline = time.monotonic() + cluster.wait_for_nodes_seconds
+    while _lacking(cluster, num_workers) and time.monotonic() < deadline:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _lacking(cluster: ClusterConfig, num_workers: int) -> tuple[str, int, float] | None:
+    """A resource that there is too little of, how much is needed and how much there is."""
     available = ray.cluster_resources()
     needed = {"CPU": num_workers * cluster.cpus_per_worker, "GPU": num_workers * cluster.gpus_per_worker}
     for resource, amount in needed.items():
         if available.get(resource, 0) < amount:
-            raise ConfigError(
-                f"{num_workers} workers need {amount} {resource}s, the cluster has {available.get(resource, 0):g}: add "
-                f"nodes, or lower cluster.num_workers, evaluation.num_workers or "
-                f"cluster.{resource.lower()}s_per_worker"
-            )
+            return resource, amount, available.get(resource, 0)
+    return None

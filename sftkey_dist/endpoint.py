@@ -101,7 +101,7 @@ class Endpoint:
             chats = chats[1:]
         pool = ThreadPoolExecutor(self._config.concurrency)
         try:
-            yield from map(_cut_off_is_failure, pool.map(self._ask_in_turn, chats))
+            yield from map(_cut_off_is_failure, pool.map(self.ask, chats))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -132,12 +132,9 @@ class Endpoint:
         """
         return self._replies("/completions", {"prompt": list(prompt_ids), **options}, lambda choice: choice["text"])
 
-    def _ask_in_turn(self, chat: Chat) -> Reply:
-        self._pace.wait()
-        return self.ask(chat)
-
     def _replies(self, path: str, body: dict[str, Any], text_of: Callable[[Any], Any]) -> list[Reply]:
         """The client's own way to post, with its retries, but without its models: they cost more than the request."""
+        self._pace.wait()
         try:
             response = self._client.post(path, body={"model": self._config.model, **body}, cast_to=httpx.Response)
             completion = response.json()
@@ -147,7 +144,7 @@ class Endpoint:
                 f"the key in {_key_variable(self._config) or 'the variable that api_key_env names'}"
             ) from error
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            return [Reply(failure=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")]
+            return [Reply(failure=f"{type(error).__name__}: {' '.join(str(error).split())[:100]}")]
         except openai.OpenAIError as error:
             return [Reply(failure=type(error).__name__)]
         except ValueError:
@@ -196,7 +193,7 @@ def _read(completion: Any, text_of: Callable[[Any], Any]) -> list[Reply]:
     except (AttributeError, KeyError, TypeError, ValueError):
         return [Reply(failure=_NO_COMPLETION)]
     if not texts:
-        return [Reply(failure=_NO_COMPLETION)]
+        return [Reply(failure="empty_reply")]
     return [_reply(text, cut_off, prompt_tokens, completion_tokens) for text, cut_off in texts]
 
 

@@ -46,6 +46,8 @@ class FunctionCheck(Section):
     function: str = Field(pattern=r"^.+:[A-Za-z_]\w*$")
     """`package.module:name` or `path/to/file.py:name`; called with answer, reference and question, it returns True,
     False, or None where it cannot tell."""
+    digest: str = Field("", pattern=r"^[0-9a-f]*$")
+    """Of the file; filled in by the run, so that answers are judged again when the function has changed."""
 
 
 AnswerCheck = CheckName | RegexCheck | LabelCheck | JsonCheck | FunctionCheck

@@ -190,6 +190,8 @@ class ClusterConfig(Section):
     """CPU cores, and compute threads, of each rank."""
     gpus_per_worker: int = Field(0, ge=0, le=1)
     """Accelerators of each rank."""
+    wait_for_nodes_seconds: float = Field(0.0, ge=0)
+    """How long to wait for a running cluster to have enough nodes; an autoscaler is asked for them."""
     network_interface: str | None = None
     """Interface for gloo and NCCL between hosts, e.g. `eth0`; needed where a host's name resolves to loopback."""
 

@@ -103,7 +103,11 @@ class Plain:
         """See `Container`: what follows the last delimiter of the segment."""
         place = next(i for i, segment in enumerate(self.segments) if segment.name == name)
         delimiter = self._delimiters[place].strip()
-        return text.rpartition(delimiter)[2] if delimiter else text
+        if not delimiter:
+            return text
+        before, _, found = text.rpartition(delimiter)
+        following = self._pattern.search(found) if before or found != text else None
+        return found[: following.start()] if following else found
 
     @cached_property
     def _delimiters(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
-from sftkey_dist.evaluation.answers import Case, Check, find_answer, make_check
+from sftkey_dist.evaluation.answers import Case, Check, FoundAnswer, find_answer, make_check
 from sftkey_dist.evaluation.generation import Decoding, Generation
 from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question
@@ -56,7 +56,7 @@ def make_record(example: Example, generation: Generation, assessment: Assessment
     }
     checks = assessment.checks[example.data_set]
     judgements = {
-        name: _check_segment(found.text, example.values.get(name, ""), example.prompt, checks[name])
+        name: _check_segment(found, example.values.get(name, ""), example.prompt, checks[name])
         for name, found in answers.items()
     }
     record = {
@@ -134,11 +134,12 @@ def _is_certain(record: Record, name: str) -> bool:
     return bool(record["checks"][name]["certain"])
 
 
-def _check_segment(answer: str, reference: str, question: str, check: AnswerCheck) -> Judgement:
+def _check_segment(found: FoundAnswer, reference: str, question: str, check: AnswerCheck) -> Judgement:
     """An optional segment that the reference does not have must not be there."""
     if not reference.strip():
-        return Judgement.of(not answer, "not expected" if answer else "", certain=True)
-    return _cached_check(check)(Case(answer, reference, question))
+        is_absent = not found.text or found.source == "whole"
+        return Judgement.of(is_absent, "" if is_absent else "not expected", certain=True)
+    return _cached_check(check)(Case(found.text, reference, question))
 
 
 @lru_cache(maxsize=64)

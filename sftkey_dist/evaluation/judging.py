@@ -51,7 +51,7 @@ def judge_and_score(
     records = [
         make_record(example, sample, job, number)
         for example in examples
-        for number, sample in enumerate(generations[example.id])
+        for number, sample in enumerate(generations[example.data_set, example.id])
     ]
     uses: dict[str, JuryUse] = {}
     if jury is not None and job.settings.judge is not None:
@@ -62,7 +62,7 @@ def judge_and_score(
     to_review = write_review(folder / _REVIEW, records, labels)
     scores = score_records(records, job.settings.alpha)
     is_open = _is_open(records)
-    if scores.unjudged == scores.n and not is_open:
+    if scores.unjudged == scores.n and jury is None:
         raise DataError(
             f"no answer of {folder.name} could be judged: {records[0]['reason']}; choose another "
             f"evaluation.answer_check, or a judge"

@@ -1,5 +1,6 @@
 """Two strategies on the same questions: which is better, and is it more than chance; score as a function of alpha."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -97,7 +98,13 @@ def compare_all(records: Mapping[str, Records], alpha: float) -> list[PairedTest
 
 
 def winners_by_alpha(measures: Mapping[str, tuple[float, float]]) -> list[Reign]:
-    """Which strategy wins for which alpha, from (accuracy, format) of each: the upper envelope of lines over [0, 1]."""
+    """Which strategy wins for which alpha, from (accuracy, format) of each: the upper envelope of lines over [0, 1].
+
+    A strategy that nobody could judge does not compete.
+    """
+    measures = {name: values for name, values in measures.items() if not math.isnan(sum(values))}
+    if not measures:
+        return []
     crossings = {0.0, 1.0}
     for (accuracy, form), (other_accuracy, other_form) in combinations(measures.values(), 2):
         slope, other_slope = accuracy - form, other_accuracy - other_form

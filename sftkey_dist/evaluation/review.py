@@ -1,5 +1,6 @@
 """Where judges and deterministic checks disagree: how often, and a file that a person labels and feeds back."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ from sftkey_dist.evaluation.assess import Record, with_labels
 from sftkey_dist.evaluation.statistics import cohen_kappa
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.files import write_text_atomically
-from sftkey_dist.journal import read_records, to_lines
+from sftkey_dist.journal import to_lines
 
-Key = tuple[str, int, str, str]
-"""Record, sample, segment and answer: a label is of one text."""
+Key = tuple[str, str, int, str, str]
+"""Test set, record, sample, segment and answer: a label is of one text."""
 
 _LABELS = (Verdict.CORRECT.value, Verdict.INCORRECT.value)
 
@@ -67,7 +68,7 @@ def read_labels(file: Path) -> dict[Key, str]:
             continue
         if label not in _LABELS:
             raise DataError(f"{file}:{number}: label must be correct or incorrect, found {label!r}")
-        labels[line["id"], line["sample"], line["segment"], line["answer"]] = str(label)
+        labels[_key_of(line)] = str(label)
     return labels
 
 
@@ -82,6 +83,8 @@ def labelled(records: Sequence[Record], labels: Mapping[Key, str]) -> list[Recor
 def write_review(file: Path, records: Sequence[Record], labels: Mapping[Key, str]) -> int:
     """Write what a person should look at: disagreements, answers nobody could judge, and what is labelled already.
 
+    Labels of answers that are not here now stay: another configuration may bring them back.
+
     Returns:
         Lines that have no label yet.
     """
@@ -91,7 +94,9 @@ def write_review(file: Path, records: Sequence[Record], labels: Mapping[Key, str
         for name in record["answer"]
         if _key(record, name) in labels or _is_doubtful(record, name)
     ]
-    write_text_atomically(file, to_lines(lines))
+    here = {_key(record, name) for record in records for name in record["answer"]}
+    elsewhere = [line for line in _lines(file) if line.get("label") and _key_of(line) not in here]
+    write_text_atomically(file, to_lines([*lines, *elsewhere]))
     return sum(line["label"] is None for line in lines)
 
 
@@ -108,6 +113,7 @@ def _line(record: Record, name: str, label: str | None) -> dict[str, Any]:
     judged = record["judged"].get(name, {})
     return {
         "label": label,
+        "data_set": record["data_set"],
         "id": record["id"],
         "sample": record["sample"],
         "segment": name,
@@ -122,7 +128,11 @@ def _line(record: Record, name: str, label: str | None) -> dict[str, Any]:
 
 
 def _key(record: Record, name: str) -> Key:
-    return record["id"], record["sample"], name, record["answer"][name]
+    return record["data_set"], record["id"], record["sample"], name, record["answer"][name]
+
+
+def _key_of(line: Record) -> Key:
+    return line["data_set"], line["id"], line["sample"], line["segment"], line["answer"]
 
 
 def _agreement(pairs: Any) -> Agreement | None:
@@ -134,7 +144,11 @@ def _agreement(pairs: Any) -> Agreement | None:
 
 
 def _lines(file: Path) -> list[Record]:
+    """A person's editor may leave out the last line's end."""
+    if not file.exists():
+        return []
+    lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
     try:
-        return read_records(file)
+        return [json.loads(line) for line in lines]
     except ValueError as error:
-        raise DataError(f"{file}: a line is no JSON object ({error}); a label goes between the quotes") from error
+        raise DataError(f"{file}: a line is no JSON object ({error}); a label stands between quotes") from error

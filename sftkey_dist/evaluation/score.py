@@ -149,14 +149,21 @@ def _resampled(records: Records) -> np.ndarray:
 
 
 def _by_question(records: Records) -> dict[Any, list[Mapping[str, Any]]]:
-    """The samples of each question; without ids every record is one of its own."""
-    ids = [(record.get("data_set", ""), record.get("id", number)) for number, record in enumerate(records)]
+    """The samples of each question; a prompt that differs is another one, and without ids every record is its own."""
+    ids = [
+        (record.get("data_set", ""), record.get("id", number), record.get("prompt", ""))
+        for number, record in enumerate(records)
+    ]
     ordered = sorted(zip(ids, range(len(records)), strict=True), key=lambda pair: (str(pair[0]), pair[1]))
     return {key: [records[i] for _, i in group] for key, group in groupby(ordered, key=lambda pair: pair[0])}
 
 
 def _has_found_answer(record: Mapping[str, Any]) -> bool:
-    return all(source != "whole" for source in record.get("answer_source", {}).values())
+    reference = record.get("reference", {})
+    return all(
+        source != "whole" or not reference.get(name, "x").strip()  # an optional segment may be absent
+        for name, source in record.get("answer_source", {}).items()
+    )
 
 
 def _field_accuracies(records: Records) -> dict[str, float]:

@@ -10,7 +10,13 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
-from sftkey_dist.evaluation.generation.fan_out import EvaluationJob, EvaluationPool, generation_digest, has_generations
+from sftkey_dist.evaluation.generation.fan_out import (
+    EvaluationJob,
+    EvaluationPool,
+    generation_digest,
+    has_generations,
+    num_actors,
+)
 from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judging import is_scored, judge_and_score
 from sftkey_dist.pipeline.assessment import assess_tests
@@ -46,7 +52,7 @@ def evaluate(config: RunConfig, preparation: Preparation, tracker: Tracker) -> l
 
     Raises:
         DataError: a strategy is not trained yet, or no answer can be judged.
-        IncompleteEvaluationError: a server did not generate all responses.
+        IncompleteEvaluationError: a strategy lacks responses; the others are evaluated.
     """
     plans, examples = _plan(config, preparation), _examples(config, preparation)
     for planned in plans:
@@ -58,23 +64,33 @@ def evaluate(config: RunConfig, preparation: Preparation, tracker: Tracker) -> l
     if not todo:
         console.print("evaluation: finished earlier, not repeated")
     ungenerated = [planned for planned in todo if not has_generations(examples, planned.folder)]
-    if ungenerated:
-        _generate(config, ungenerated, examples)
-    still_open = _judge(config, preparation, todo, examples) if todo else []
+    still_open = _generate(config, ungenerated, examples) if ungenerated else []
+    generated = [planned for planned in todo if has_generations(examples, planned.folder)]
+    still_open += _judge(config, preparation, generated, examples) if generated else []
     for planned in plans:
         _record(config, preparation, planned, examples, tracker)
     forget_all_but(preparation.run, [planned.strategy.name for planned in plans])
+    if len(generated) < len(todo):
+        raise IncompleteEvaluationError("\n".join(still_open))
     return still_open
 
 
-def _generate(config: RunConfig, plans: Sequence[_PlannedEvaluation], examples: Sequence[Example]) -> None:
+def _generate(config: RunConfig, plans: Sequence[_PlannedEvaluation], examples: Sequence[Example]) -> list[str]:
+    """Generate for each strategy; what a server left open in one does not keep the others waiting."""
+    still_open = []
     with (
         connected(config.cluster, config.most_workers),
-        EvaluationPool(config.cluster, config.evaluation, config.num_evaluation_workers) as pool,
+        EvaluationPool(
+            config.cluster, config.evaluation, num_actors(config.evaluation, config.num_evaluation_workers)
+        ) as pool,
     ):
         for planned in plans:
             with progress_line(f"{planned.strategy.name} evaluation", len(examples)) as line:
-                pool.generate(planned.job, examples, planned.folder, line.update)
+                try:
+                    pool.generate(planned.job, examples, planned.folder, line.update)
+                except IncompleteEvaluationError as error:
+                    still_open.append(f"{planned.strategy.name}: {error}")
+    return still_open
 
 
 def _judge(
@@ -148,6 +164,8 @@ def _record(
     parent = start_strategy(config, run, strategy.name, strategy.form.value, planned.stages[-1].digest, tracker)
     with ending_run(tracker, parent):
         record_training(run, strategy, config, planned.stages, parent)
+        if not has_generations(examples, planned.folder):
+            return
         record_evaluation(run, strategy.name, planned.folder)
         if is_scored(planned.job, examples, planned.folder):
             track_evaluation(config, run, strategy.name, planned.folder, parent, tracker)

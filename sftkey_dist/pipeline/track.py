@@ -59,7 +59,9 @@ def start_stage(
     parent: str | None,
     tracker: Tracker,
 ) -> str | None:
-    """The run of a stage below its strategy's."""
+    """The run of a stage below its strategy's; none where that could not be started, as it would stand alone."""
+    if parent is None:
+        return None
     tags = {
         "sftkey.strategy": strategy,
         "sftkey.stage": stage,
@@ -80,6 +82,8 @@ def track_model(config: RunConfig, model: Path, parent: str | None, tracker: Tra
 
 def note_shared_stage(stage: str, digest: str, shared_with: str, parent: str | None, tracker: Tracker) -> None:
     """Under a strategy that shares a stage, a child run points to where its metrics are."""
+    if parent is None:
+        return
     run_id = tracker.start_run(
         f"shared/{parent}/{digest}",
         f"stage {stage} (shared with {shared_with})",
@@ -95,7 +99,7 @@ def track_evaluation(
     """The run of an evaluation whose scores are complete; one that was logged to its end is left alone."""
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     key = f"evaluation/{folder.name}/{scores['scoring_digest']}"
-    if tracker.has_finished(key) or not scores["is_complete"]:
+    if parent is None or tracker.has_finished(key) or not scores["is_complete"]:
         return
     tags = _common_tags(config, run) | {"sftkey.strategy": strategy, "sftkey.evaluation": folder.name}
     run_id = tracker.start_run(key, "evaluation", parent, tags)

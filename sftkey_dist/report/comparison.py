@@ -1,6 +1,7 @@
 """What there is to compare: what each strategy scored and cost, and how strategies fare on shared questions."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -120,10 +121,12 @@ class Comparison:
 
     @cached_property
     def labels(self) -> list[str]:
-        """Strategy names, with the run in front when there are several runs."""
+        """Strategy names, with as much of the run's path in front as tells runs apart."""
         if len({row.run_dir for row in self.rows}) == 1:
             return [row.strategy for row in self.rows]
-        return [f"{Path(row.run_dir).name}/{row.strategy}" for row in self.rows]
+        places = {row.run_dir: Path(row.run_dir).absolute().parts for row in self.rows}
+        shortest = next(n for n in range(1, 1000) if len({parts[-n:] for parts in places.values()}) == len(places))
+        return ["/".join((*places[row.run_dir][-shortest:], row.strategy)) for row in self.rows]
 
     @cached_property
     def records(self) -> dict[str, list[Record]]:
@@ -141,6 +144,11 @@ class Comparison:
         return {
             label: (row.scores.accuracy, row.scores.format) for label, row in zip(self.labels, self.rows, strict=True)
         }
+
+    @property
+    def best_score(self) -> float:
+        """The highest; nan where nothing was judged."""
+        return max((row.scores.score for row in self.rows if not math.isnan(row.scores.score)), default=math.nan)
 
     @property
     def reigns(self) -> list[Reign]:
@@ -169,7 +177,8 @@ def read_comparison(run_dirs: Sequence[Path]) -> Comparison:
     Raises:
         DataError: there is no such run, a strategy has not been evaluated yet, or runs cannot be compared.
     """
-    return Comparison(tuple(row for run_dir in run_dirs for row in _read_rows(run_dir)))
+    distinct = dict.fromkeys(run_dir.absolute() for run_dir in run_dirs)
+    return Comparison(tuple(row for run_dir in distinct for row in _read_rows(run_dir)))
 
 
 def _read_rows(run_dir: Path) -> list[ComparisonRow]:

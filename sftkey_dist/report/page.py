@@ -47,7 +47,7 @@ def render_page(
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
         rows=rows,
-        best=max(row.scores.score for row in comparison.rows),
+        best=comparison.best_score,
         data_sets=list(dict.fromkeys(name for _, row in rows for name in row.by_data_set)),
         charts=[(chart, Markup(_inline(chart.file))) for chart in charts],  # noqa: S704 (our own figures)
         findings=findings,

@@ -36,7 +36,7 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_column(heading, no_wrap=True)
     for heading in ["n"] + (["unjudged"] if some_unjudged else []) + ["cut off", "train s", "loss tokens"]:
         table.add_column(heading, justify="right")
-    best = max(row.scores.score for row in rows)
+    best = comparison.best_score
     for label, row in zip(comparison.labels, rows, strict=True):
         scores = row.scores
         score = _over_interval(scores.score, scores.score_interval)

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from sftkey_dist.tracking.tracker import RUN_DIR_TAG, DataSetNote
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_MODEL_TAG = "sftkey.model_is_logged"
 _MAX_PARAM_CHARACTERS = 500
 _MAX_BATCH = 900  # MLflow takes 1,000 metrics and 100 params a call
 
@@ -42,7 +44,7 @@ def _outlives_outages(
         try:
             return method(self, *arguments, **keywords)
         except Exception as error:  # whatever the store's driver or the network raises
-            self.warn_once(error)
+            self.note_failure(error, arguments[0] if arguments else None)
             return None
 
     return guarded  # type: ignore[return-value]  # wraps() hides that self stays positional
@@ -66,6 +68,7 @@ class MlflowTracker:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         self._uri = uri
         self._warned = False
+        self._incomplete: set[object] = set()
         self._run_ids_file = run_ids
         self._run_ids: dict[str, str] = json.loads(run_ids.read_text()) if run_ids.exists() else {}
         try:
@@ -77,18 +80,18 @@ class MlflowTracker:
             raise
         except Exception as error:  # whatever the store's driver or the network raises
             raise ConfigError(
-                f"tracking.uri: the MLflow store cannot be used ({' '.join(str(error).split())[:200]}); start the "
-                f"server, correct the URI, or set tracking.enabled=false"
+                f"tracking.uri: the MLflow store cannot be used ({_in_a_line(error)}); start the server, correct the "
+                f"URI, or set tracking.enabled=false"
             ) from error
 
-    def warn_once(self, error: Exception) -> None:
-        """Say that the store has stopped answering, the first time only."""
+    def note_failure(self, error: Exception, run_id: object) -> None:
+        """Say that the store did not answer, the first time only; the run does not count as finished."""
+        self._incomplete.add(run_id)
         if not self._warned:
             self._warned = True
-            what = " ".join(str(error).split())[:200]
             console.print(
-                f"warning: MLflow stopped answering ({what}); the run goes on with its metrics in metrics.jsonl; "
-                f"`sftkey track sync RUN` uploads what is missing once MLflow answers again",
+                f"warning: MLflow stopped answering ({_in_a_line(error)}); the run goes on, its metrics are in "
+                f"metrics.jsonl; `sftkey track sync RUN` uploads what is missing once MLflow answers again",
                 markup=False,
             )
 
@@ -147,8 +150,9 @@ class MlflowTracker:
     @_outlives_outages
     def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[Any]], file: str) -> None:
         """See Tracker."""
-        if run_id is not None:
-            self._client.log_table(run_id, {name: list(values) for name, values in columns.items()}, file)
+        if run_id is None or file in {artifact.path for artifact in self._client.list_artifacts(run_id)}:
+            return  # MLflow would append the same rows
+        self._client.log_table(run_id, {name: list(values) for name, values in columns.items()}, file)
 
     @_outlives_outages
     def log_data_set(self, run_id: str | None, data_set: DataSetNote) -> None:
@@ -168,7 +172,7 @@ class MlflowTracker:
     @_outlives_outages
     def log_model(self, run_id: str | None, folder: Path) -> None:
         """See Tracker."""
-        if run_id is None or self._client.list_artifacts(run_id, "model"):
+        if run_id is None or _MODEL_TAG in self._client.get_run(run_id).data.tags:
             return
         with tempfile.TemporaryDirectory() as scratch:
             parts = {
@@ -183,6 +187,7 @@ class MlflowTracker:
                 pip_requirements=["torch", "transformers", "accelerate"],
             )
             self._client.log_artifacts(run_id, f"{scratch}/model", "model")
+        self._client.set_tag(run_id, _MODEL_TAG, "true")  # last, so that half a model is none
 
     @contextmanager
     def watching_system(self, run_id: str | None) -> Iterator[None]:
@@ -220,7 +225,8 @@ class MlflowTracker:
     def end_run(self, run_id: str | None, *, failed: bool = False) -> None:
         """See Tracker."""
         if run_id is not None:
-            self._client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
+            is_whole = not failed and run_id not in self._incomplete
+            self._client.set_terminated(run_id, status="FINISHED" if is_whole else "FAILED")
 
     def has_finished(self, key: str) -> bool:
         """See Tracker."""
@@ -261,10 +267,19 @@ def find_run_dirs(uri: str, experiment: str) -> list[Path]:
         found = client.get_experiment_by_name(experiment)
         if found is None:
             raise ConfigError(f"--experiment {experiment}: MLflow has no experiment of that name")
-        runs = client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])
+        runs, token = [], None
+        while token is None or token:
+            page = client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"], page_token=token)
+            runs += page
+            token = page.token or ""
     except MlflowException as error:
-        raise ConfigError(f"the MLflow store cannot be used ({' '.join(str(error).split())[:200]})") from error
+        raise ConfigError(f"the MLflow store cannot be used ({_in_a_line(error)})") from error
     return [Path(place) for place in dict.fromkeys(run.data.tags.get(RUN_DIR_TAG, "") for run in runs) if place]
+
+
+def _in_a_line(error: Exception) -> str:
+    """Without the credentials that a URI may hold."""
+    return re.sub(r"//[^/@\s]+@", "//***@", " ".join(str(error).split()))[:200]
 
 
 def _metrics_of(records: Sequence[Mapping[str, Any]]) -> list[Metric]:

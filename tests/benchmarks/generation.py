@@ -65,7 +65,7 @@ def fanned_out(model: Path, examples: Sequence[Example], max_new_tokens: int) ->
         started = time.perf_counter()
         pool.generate(job, examples, folder / "outputs", lambda done: None)
         seconds = time.perf_counter() - started
-    return seconds, {name: samples[0].text for name, samples in read_generations(folder / "outputs").items()}
+    return seconds, {name: samples[0].text for (_, name), samples in read_generations(folder / "outputs").items()}
 
 
 def job_with(job: EvaluationJob, settings: EvaluationConfig) -> EvaluationJob:

@@ -112,9 +112,12 @@ def test_explanations_are_rated_by_a_rubric_and_remembered_apart(tmp_path):
 def test_a_budget_leaves_the_rest_unjudged_and_a_rate_is_kept(tmp_path):
     with judge_server() as server:
         limited = endpoint(server, requests_per_minute=1200)
-        opinions, use = jury(tmp_path, limited, most_questions=20).judge(questions(30), quiet)
+        limited_jury = jury(tmp_path, limited, most_questions=20)
+        opinions, use = limited_jury.judge(questions(30), quiet)
         assert [opinion.reason for opinion in opinions].count("budget_spent") == 10
         assert (use.asked, server.counts()["requests"]) == (20, 20)
+        opinions, use = limited_jury.judge(questions(30), quiet)
+        assert (use.asked, use.remembered) == (10, 20), "another evaluation has a budget of its own"
 
 
 def test_no_server_or_one_that_is_no_judge_is_named(tmp_path):

@@ -24,7 +24,7 @@ def test_openais_key_goes_to_openai_and_any_other_only_where_the_configuration_s
         endpoint_key(config)
 
 
-@pytest.mark.parametrize("body", ["[]", "{}", '{"choices": []}', '{"choices": [{"message": null}]}', "<html>", "7"])
+@pytest.mark.parametrize("body", ["[]", "{}", '{"choices": [{"message": null}]}', "<html>", "7"])
 def test_whatever_a_server_says_is_a_reply_or_a_failure(body):
     with chat_server(lambda messages: "", body=body) as server:
         config = EndpointConfig(url=server.url, model="m")

@@ -1,4 +1,6 @@
+import json
 import time
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -112,3 +114,27 @@ def test_the_line_that_opens_mlflow_shows_no_credentials():
     assert how_to_open("sqlite:///runs/mlflow.db").endswith("--backend-store-uri sqlite:///runs/mlflow.db")
     for uri in ("https://me:hunter2@mlflow.example/x", "postgresql://db/mlflow?password=hunter2"):
         assert "hunter2" not in how_to_open(uri)
+
+
+def test_a_run_with_a_call_that_failed_does_not_count_as_finished(make, tmp_path, monkeypatch):
+    tracker = make()
+    run = tracker.start_run("evaluation/abc", "evaluation", None, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_table", lambda *_: 1 / 0)
+        tracker.log_table(run, {"id": ["a"]}, "outputs.json")
+    tracker.end_run(run)
+    assert not make().has_finished("evaluation/abc"), "sync will do it again"
+    again = make()
+    assert again.start_run("evaluation/abc", "evaluation", None, {}) == run
+    for _ in range(2):
+        again.log_table(run, {"id": ["a"]}, "outputs.json")
+    again.end_run(run)
+    assert again.has_finished("evaluation/abc")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert len(json.loads(Path(client.download_artifacts(run, "outputs.json")).read_text())["data"]) == 1
+
+
+def test_a_password_in_the_store_s_address_is_not_repeated(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        MlflowTracker("http://alice:s3cret@127.0.0.1:1", "study", tmp_path, tmp_path / "tracking.json")
+    assert "s3cret" not in str(error.value)

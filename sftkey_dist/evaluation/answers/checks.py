@@ -13,7 +13,7 @@ from typing import Any
 from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck, JsonCheck, LabelCheck, RegexCheck
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.answers.maths import same_expression
-from sftkey_dist.evaluation.answers.numbers import last_quantity, same_quantity
+from sftkey_dist.evaluation.answers.numbers import last_quantity, same_quantity, surely_differ
 from sftkey_dist.evaluation.answers.options import chosen_option, options_of
 from sftkey_dist.evaluation.answers.text import normalized
 from sftkey_dist.evaluation.verdict import Judgement
@@ -78,13 +78,13 @@ def _check_numeric(case: Case) -> Judgement:
         return Judgement.unjudged("the reference holds no number")
     if found is None:
         return Judgement.of(False, "no number in the answer")
-    return Judgement.of(same_quantity(found, expected), certain=found.alone and expected.alone)
+    same = same_quantity(found, expected)
+    certain = found.alone and expected.alone if same else surely_differ(found, expected)
+    return Judgement.of(same, certain=certain)
 
 
 def _check_math(case: Case) -> Judgement:
     """Symbolic equality of LaTeX or plain expressions (math-verify)."""
-    if normalized(case.answer) == normalized(case.reference):
-        return Judgement.of(True, certain=True)
     same = same_expression(case.reference, case.answer)
     return (
         Judgement.unjudged("no expression, or one that takes too long to compare")
@@ -133,6 +133,8 @@ def _check_json(case: Case, fields: tuple[str, ...] = ()) -> Judgement:
     except (ValueError, RecursionError):
         return Judgement.of(False, "the answer is not JSON")
     for field in fields or ("",):
+        if field and _field(expected, field) is None:
+            return Judgement.unjudged(f"the reference has no field {field}")
         if not _equal(_field(found, field), _field(expected, field)):
             return Judgement.of(False, f"{field or 'the value'} differs", certain=True)
     return Judgement.of(True, certain=True)
@@ -164,8 +166,9 @@ def _check_regex(pattern: re.Pattern[str], case: Case) -> Judgement:
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> str | None:
-    matches = list(pattern.finditer(text))
-    return None if not matches else (matches[-1].group(1) if pattern.groups else matches[-1].group()) or ""
+    """What counts in the last match that has anything: its last group with text, or all of it without groups."""
+    found = [match.group() if not pattern.groups else match[match.lastindex or 0] for match in pattern.finditer(text)]
+    return next((text for text in reversed(found) if text), None)
 
 
 def _check_by_function(function: Callable[[str, str, str], Any], case: Case) -> Judgement:

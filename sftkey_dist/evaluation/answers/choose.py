@@ -1,12 +1,14 @@
 """Which check compares which key segment of which test set."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from sftkey_dist.config.answer_check import AnswerCheck, CheckName, LabelCheck
+from sftkey_dist.config.answer_check import AnswerCheck, CheckName, FunctionCheck, LabelCheck
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.contract.segment import Segment
+from sftkey_dist.files import digest_file
 
 ChecksBySegment = dict[str, AnswerCheck]
 
@@ -36,6 +38,8 @@ def _for_segment(source: SourceConfig, segment: Segment, settings: EvaluationCon
     chosen = source.answer_check or settings.answer_checks.get(segment.name) or settings.answer_check
     if chosen == "label":
         return _labels(segment)
+    if isinstance(chosen, FunctionCheck):
+        return _found(chosen)
     return _automatic(source, segment) if chosen == "auto" else chosen
 
 
@@ -49,6 +53,15 @@ def _automatic(source: SourceConfig, segment: Segment) -> AnswerCheck:
     if segment.value == "json" or (check is not None and check.json_schema):
         return "json"
     return _BY_ADAPTER.get(source.adapter, "exact")
+
+
+def _found(check: FunctionCheck) -> FunctionCheck:
+    """By its whole path, as workers have other working directories, and with its digest."""
+    place, _, name = check.function.rpartition(":")
+    file = Path(place).absolute()
+    if not place.endswith(".py") or not file.is_file():
+        return check
+    return FunctionCheck(function=f"{file}:{name}", digest=digest_file(file))
 
 
 def _labels(segment: Segment) -> AnswerCheck:

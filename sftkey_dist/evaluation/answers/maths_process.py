@@ -8,6 +8,7 @@ from typing import Any
 
 from math_verify import parse, verify
 
+_IS_PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{3,}\s+[A-Za-z]{2,}\b")
 _HAS_MATHEMATICS = re.compile(r"\$|\\\(|\\\[|\\boxed")
 
 
@@ -21,16 +22,18 @@ def main() -> None:
 
 
 def _same(reference: str, answer: str) -> bool | None:
+    """None where the reference is no expression, or a parser fails on what it meets, which is anything at all."""
     try:
         expected = _parsed(reference)
         return bool(verify(expected, _parsed(answer), timeout_seconds=None)) if expected else None
-    except Exception:  # what a parser meets in a model's text is anything at all
+    except Exception:
         return None
 
 
 def _parsed(text: str) -> list[Any]:
-    """math-verify looks for LaTeX inside mathematics only, so a bare expression is put there."""
-    found: list[Any] = parse(text if _HAS_MATHEMATICS.search(text) else f"${text.strip()}$", parsing_timeout=None)
+    """math-verify looks for LaTeX inside mathematics only: what is not prose is put there."""
+    is_bare = not (_HAS_MATHEMATICS.search(text) or _IS_PROSE.search(text))
+    found: list[Any] = parse(f"${text.strip()}$" if is_bare else text, parsing_timeout=None)
     return found or parse(text, parsing_timeout=None)
 
 

@@ -8,7 +8,8 @@ _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _LATEX_NOISE = re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}|\\[,;!: ]|\\left|\\right")
 _NUMBER = re.compile(
-    rf"(?P<sign>(?<![\w)])[-\u2212\u2013])?\s*(?:(?P<currency>[$€£¥])\s*(?P<inner_sign>[-\u2212])?)?"
+    # a sign touches its number: a dash before a space begins a list, or follows a word
+    r"(?P<sign>(?<![\w)])[-\u2212](?=[\d.$€£¥]))?(?:(?P<currency>[$€£¥])\s?(?P<inner_sign>[-\u2212])?)?"
     rf"(?:(?P<whole>\d+)\s+(?P<over>\d+)\s*/\s*(?P<under>[1-9]\d*)|(?P<digits>{_DIGITS})"
     rf"(?:[eE](?P<exponent>[+-]?\d+))?(?:\s*/\s*(?P<denominator>[1-9]\d*))?)"
     r"(?P<scale>\s*(?:hundred|thousand|million|billion|trillion)\b)?\s*(?P<percent>%|percent\b|per cent\b)?",
@@ -16,6 +17,8 @@ _NUMBER = re.compile(
 )
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _LARGEST_EXPONENT = 400
+_MOST_DIGITS = 400
+"""A model that repeats a digit for ever has written no number."""
 _UNITS = {
     alias: unit
     for unit, aliases in {
@@ -31,7 +34,7 @@ _UNITS = {
         "kilometre": "km kilometre kilometres kilometer kilometers",
         "mile": "mi mile miles",
         "foot": "ft foot feet",
-        "inch": "in inch inches",
+        "inch": "inch inches",
         "gram": "g gram grams",
         "kilogram": "kg kilogram kilograms",
         "pound": "lb lbs pound pounds",
@@ -64,7 +67,7 @@ class Quantity:
 
 def last_quantity(text: str) -> Quantity | None:
     """The last number of a text."""
-    plain = _LATEX_FRACTION.sub(r"\1/\2", _LATEX_NOISE.sub(r" \1", text)).replace("\\$", "$").replace("\\%", "%")
+    plain = _LATEX_FRACTION.sub(r" \1/\2", _LATEX_NOISE.sub(r" \1", text)).replace("\\$", "$").replace("\\%", "%")
     matches = list(_NUMBER.finditer(plain))
     if not matches:
         return None
@@ -74,7 +77,7 @@ def last_quantity(text: str) -> Quantity | None:
         return None
     before, after = plain[: match.start()].strip(" \t\n*$(=\\[{"), plain[match.end() :].strip(" \t\n.*$)\\]}")
     word = re.match(r"[A-Za-z¢€$]+", plain[match.end() :].lstrip())
-    unit = _UNITS.get(word.group().lower(), "") if word else _UNITS.get(match["currency"] or "", "")
+    unit = _UNITS.get(match["currency"] or "") or _UNITS.get(word.group().lower() if word else "", "")
     alone = not before and (not after or (word is not None and after.lower() == word.group().lower()))
     return Quantity(value, match["percent"] is not None, unit, alone)
 
@@ -91,7 +94,16 @@ def same_quantity(one: Quantity, other: Quantity) -> bool:
     return percent.value / 100 == plain.value
 
 
+def surely_differ(one: Quantity, other: Quantity) -> bool:
+    """Whether nobody would take one for the other: whole numbers alone, of one unit."""
+    whole = one.value.denominator == other.value.denominator == 1
+    plain = one.alone and other.alone and not (one.is_percent or other.is_percent)
+    return whole and plain and one.unit == other.unit and one.value != other.value
+
+
 def _value(match: re.Match[str]) -> Fraction | None:
+    if any(len(part or "") > _MOST_DIGITS for part in match.groups()):
+        return None
     exponent = int(match["exponent"] or 0)
     if abs(exponent) > _LARGEST_EXPONENT:
         return None

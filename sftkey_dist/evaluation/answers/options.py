@@ -7,12 +7,13 @@ from sftkey_dist.evaluation.answers.text import normalized
 
 _OPTION_LINE = re.compile(r"^\s*[(\[]?([A-Za-z])[.):\]]\s*(\S.*)$", re.MULTILINE)
 _LETTER = r"[*(\[]*([A-Za-z])[*)\].:]*"
-_LETTER_ALONE = re.compile(
-    rf"^\s*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is|:)?\s*)?{_LETTER}\s*$", re.I
-)
+_LEAD = r"(?:\W*(?:the\s+)?(?:correct\s+|right\s+)?(?:answer|option|choice)\W*(?:is\b)?[\s*:]*)?"
+_LETTER_ALONE = re.compile(rf"^\s*{_LEAD}{_LETTER}\s*$", re.IGNORECASE)
 _LETTER_FIRST = re.compile(r"^\s*[*(\[]*([A-Za-z])[*]*[).:\]][*)]*\s+(\S.*)$", re.DOTALL)
-_LETTER_NAMED = re.compile(r"\b(?:answer|option|choice)\s*(?:is|:)?\s*[*(\[]*([A-Z])\b(?!')")
-
+_LETTER_NAMED = re.compile(r"\b(?i:answer|option|choice)\b\W{0,4}(?:(?:is|:)\W{0,4})?([A-Z])\b(?!')")
+_LETTER_OPENS = re.compile(r"^\s*[*(\[]*([B-HJ-Z])[*)\]]*\s+(?!(?:or|and)\b)[a-z]")
+"""`B because …`; A and I begin sentences of their own."""
+_WRAPPERS = re.compile(r"\\(?:boxed|text|mathrm|mathbf)\s*\{([^{}]*)\}|\$")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 
 
@@ -23,6 +24,7 @@ def options_of(question: str) -> dict[str, str]:
 
 def chosen_option(answer: str, options: Mapping[str, str]) -> str | None:
     """The letter of the option that an answer names; None when it names none, or several."""
+    answer = _WRAPPERS.sub(r"\1", answer)
     alone = _LETTER_ALONE.match(answer)
     if alone:
         return _known(alone.group(1), options)
@@ -35,8 +37,15 @@ def chosen_option(answer: str, options: Mapping[str, str]) -> str | None:
     named = {_known(letter, options) for letter in _LETTER_NAMED.findall(answer)} - {None}
     if len(named) == 1:
         return named.pop()
-    held = [letter for letter, text in options.items() if _plain(text) in _plain(answer)]
-    return held[0] if len(held) == 1 and not named else None
+    held = [letter for letter, text in options.items() if _holds(answer, text)]
+    if len(held) == 1 and not named:
+        return held[0]
+    opens = _LETTER_OPENS.match(answer)
+    return _known(opens.group(1), options) if opens and not named else None
+
+
+def _holds(answer: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(_plain(text))}(?!\w)", _plain(answer)) is not None
 
 
 def _plain(text: str) -> str:

@@ -3,11 +3,13 @@
 import re
 
 _WRAPPED = re.compile(r"^(?:\*\*|__|`|\$)(.+)(?:\*\*|__|`|\$)$", re.DOTALL)
-_AROUND = " \t\r\n.,;:!?\"'`*\u201c\u201d\u2018\u2019"
+_QUOTES = " \t\r\n\"'`*\u201c\u201d\u2018\u2019"
+_END = _QUOTES + ".,;:!?"
 
 
 def normalized(text: str) -> str:
     """The text as it is compared."""
     folded = " ".join(text.casefold().split())
     wrapped = _WRAPPED.match(folded)
-    return (wrapped.group(1) if wrapped else folded).strip(_AROUND)
+    text = wrapped.group(1) if wrapped else folded
+    return text.lstrip(_QUOTES).rstrip(_END) or text

@@ -6,7 +6,7 @@ whenever what decides them has changed, such as alpha, a check, a judge, or a pe
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.endpoint import endpoint_key
-from sftkey_dist.errors import IncompleteEvaluationError
+from sftkey_dist.errors import IncompleteEvaluationError, UserError
 from sftkey_dist.evaluation.assess import Assessment
 from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse, load_generator
@@ -27,6 +27,9 @@ from sftkey_dist.files import digest_json
 from sftkey_dist.journal import Record, append_records, keep_records, read_records
 
 _GENERATIONS = "generations.jsonl"
+
+Key = tuple[str, str]
+"""Test set and id of an example."""
 
 Progress = Callable[[int], None]
 """Told how many examples are done."""
@@ -78,16 +81,17 @@ class EvaluationPool:
         folder.mkdir(parents=True, exist_ok=True)
         journal = folder / _GENERATIONS
         keep_records(journal, lambda record: True)
-        known = _known_ids(folder)
+        known = _known_keys(folder)
         todo = [
             chunk
-            for chunk in in_batches(_by_length(examples), job.settings.batch_size)
-            if any(example.id not in known for example in chunk)
+            for chunk in in_batches(_by_length(examples), _chunk_size(job.settings))
+            if any(_key(example) not in known for example in chunk)
         ]
         done, failures = len(examples) - sum(map(len, todo)), Counter[str]()
         progress(done)
-        for records, reasons in ActorPool(self._actors).map_unordered(_generate(job), todo):
-            append_records(journal, [record for record in records if record["id"] not in known])
+        results = ActorPool(self._actors).map_unordered(_generate(job), todo)
+        for records, reasons in _users_errors(results):
+            append_records(journal, [record for record in records if _key_of(record) not in known])
             failures.update(reasons)
             done += len(records) + len(reasons)
             progress(done)
@@ -99,15 +103,25 @@ class EvaluationPool:
             )
 
 
+def num_actors(settings: EvaluationConfig, num_workers: int) -> int:
+    """A server is asked by one actor, so that its limits hold."""
+    return 1 if settings.endpoint else num_workers
+
+
+def _chunk_size(settings: EvaluationConfig) -> int:
+    """A server gets as many prompts at a time as it takes."""
+    return max(settings.batch_size, 4 * settings.endpoint.concurrency) if settings.endpoint else settings.batch_size
+
+
 def has_generations(examples: Sequence[Example], folder: Path) -> bool:
     """Whether nothing is left to generate."""
-    return {example.id for example in examples} <= _known_ids(folder)
+    return {_key(example) for example in examples} <= _known_keys(folder)
 
 
-def read_generations(folder: Path) -> dict[str, list[Generation]]:
-    """What was generated for each example, in the order of its samples."""
+def read_generations(folder: Path) -> dict[Key, list[Generation]]:
+    """What was generated for each example, by test set and id, in the order of its samples."""
     return {
-        record["id"]: [Generation(**sample) for sample in record["samples"]]
+        _key_of(record): [Generation(**sample) for sample in record["samples"]]
         for record in read_records(folder / _GENERATIONS)
     }
 
@@ -122,13 +136,34 @@ def generation_digest(job: EvaluationJob, model_digest: str, examples: Sequence[
             "decoding": asdict(job.decoding),
             "backend": job.settings.backend,
             "server": [server.url, server.model, server.api] if server else None,
-            "prompts": [(e.id, e.prompt, [(turn.role, turn.content) for turn in e.history]) for e in examples],
+            "prompts": [
+                (e.data_set, e.id, e.prompt, [(turn.role, turn.content) for turn in e.history]) for e in examples
+            ],
         }
     )
 
 
-def _known_ids(folder: Path) -> set[str]:
-    return {record["id"] for record in read_records(folder / _GENERATIONS)}
+def _known_keys(folder: Path) -> set[Key]:
+    return {_key_of(record) for record in read_records(folder / _GENERATIONS)}
+
+
+def _key(example: Example) -> Key:
+    """Two test sets may number their rows alike."""
+    return example.data_set, example.id
+
+
+def _key_of(record: Record) -> Key:
+    return record["data_set"], record["id"]
+
+
+def _users_errors(results: Iterator[Any]) -> Iterator[Any]:
+    """What an actor met that is the user's to mend, without the trace of where."""
+    try:
+        yield from results
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from error
+        raise
 
 
 def _by_length(examples: Sequence[Example]) -> list[Example]:
@@ -158,7 +193,8 @@ class _EvaluationActor:
             if isinstance(response, NoResponse):
                 reasons.append(response.reason)
             else:
-                records.append({"id": example.id, "samples": [asdict(sample) for sample in response]})
+                samples = [asdict(sample) for sample in response]
+                records.append({"data_set": example.data_set, "id": example.id, "samples": samples})
         return records, reasons
 
     def _loaded(self, job: EvaluationJob) -> Generator:

@@ -20,6 +20,19 @@ RESTARTS: dict[str, Any] = {"max_restarts": 3, "max_task_retries": 3}
 """Options of every actor that asks."""
 
 _FAILURES_BEFORE_GIVING_UP = 20
+_NOT_ASKED = "not_asked_after_failures"
+_MAY_PASS = frozenset(
+    {
+        _NOT_ASKED,
+        "APIConnectionError",
+        "APITimeoutError",
+        "ConflictError",
+        "InternalServerError",
+        "RateLimitError",
+        "empty_reply",
+        "no_completion",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,11 @@ class Answered:
 
     ruling: Ruling | None
     failure: str = ""
+
+
+def is_transient(failure: str) -> bool:
+    """Whether the same question may be answered another time: servers come back, what cannot be read stays so."""
+    return failure in _MAY_PASS
 
 
 class Judge:
@@ -72,12 +90,12 @@ class Judge:
                 break
             (done, *_), _ = ray.wait(list(under_way), num_returns=1)
             for key, answered in zip(under_way.pop(done), _result(done), strict=True):
-                failures_in_a_row = failures_in_a_row + 1 if answered.failure else 0
+                failures_in_a_row = failures_in_a_row + 1 if is_transient(answered.failure) else 0
                 yield key, answered
             self._has_answered = True
         for _, batch in batches:
             for key in batch:
-                yield key, Answered(None, "not_asked_after_failures")
+                yield key, Answered(None, _NOT_ASKED)
 
 
 def _result(call: Any) -> list[Answered]:

@@ -50,7 +50,7 @@ class Jury:
         self._rubric = load_template(config.rubric) if config.rubric else None
         self._names = [judge_name(judge) for judge in config.judges]
         self._opened: dict[str, Judge] = {}
-        self._budgets = dict.fromkeys(self._names, config.most_questions)
+        self._budgets = self._new_budgets()
 
     def __enter__(self) -> "Jury":
         return self
@@ -60,7 +60,8 @@ class Jury:
             judge.close()
 
     def judge(self, questions: Sequence[Question], progress: Progress) -> tuple[list[Opinion], JuryUse]:
-        """Whether each answer means the same as its reference."""
+        """Whether each answer means the same as its reference; a new evaluation, with a budget of its own."""
+        self._budgets = self._new_budgets()
         return self._hear(questions, self._template, read_verdict, progress)
 
     def rate(self, questions: Sequence[Question], progress: Progress) -> tuple[list[Opinion], JuryUse]:
@@ -111,8 +112,18 @@ class Jury:
         use.failures.update(failures.values())
         return [self._memory.get(key) or failures[key] for key in keys]
 
+    def _close_local_judges(self) -> None:
+        for name, judge in zip(self._names, self._config.judges, strict=True):
+            if isinstance(judge, LocalJudgeConfig) and name in self._opened:
+                self._opened.pop(name).close()
+
+    def _new_budgets(self) -> dict[str, int | None]:
+        return dict.fromkeys(self._names, self._config.most_questions)
+
     def _open(self, name: str, judge: EndpointConfig | LocalJudgeConfig) -> Judge:
         if name not in self._opened:
+            if isinstance(judge, LocalJudgeConfig):
+                self._close_local_judges()  # another may hold the processors that this one waits for
             self._opened[name] = (
                 open_served_judge(judge)
                 if isinstance(judge, EndpointConfig)

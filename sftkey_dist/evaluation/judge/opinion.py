@@ -3,11 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from sftkey_dist.evaluation.judge.asking import is_transient
 from sftkey_dist.evaluation.judge.reading import Ruling
 
 _NO_MAJORITY = "no_majority"
-_FINAL_FAILURES = frozenset({"unreadable_reply", "cut_off_at_max_tokens", "budget_spent"})
-"""Asking the same judge again, with the same configuration, would give the same."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def median_rating(rulings: dict[str, Ruling | str]) -> Opinion:
 def _undecided(rulings: dict[str, Ruling | str]) -> Opinion:
     failures = [ruling for ruling in rulings.values() if isinstance(ruling, str)]
     return Opinion(
-        "", failures[0] if failures else _NO_MAJORITY, _votes(rulings), is_final=set(failures) <= _FINAL_FAILURES
+        "", failures[0] if failures else _NO_MAJORITY, _votes(rulings), is_final=not any(map(is_transient, failures))
     )
 
 

@@ -224,3 +224,72 @@ def test_deterministic_checks_agree_with_a_person_on_the_labelled_set():
         if verdict(line["check"], line["answer"], line["reference"], line["question"]) != line["label"]
     ]
     assert len(wrong) <= 0.01 * len(lines), wrong
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("The answer:\n- 5 apples", "5", CORRECT),
+        ("Total - $5", "5", CORRECT),
+        ("-$5", "-5", CORRECT),
+        ("2\\frac{1}{2}", "2.5", CORRECT),
+        ("2\\frac{1}{2}", "21/2", INCORRECT),
+        ("She makes $18 in total", "$18", CORRECT),
+        ("1" * 5000, "5", INCORRECT),
+        ("1e" + "9" * 5000, "5", INCORRECT),
+        ("5" + " " * 20_000 + "x", "5", CORRECT),
+    ],
+)
+def test_numbers_as_models_write_them_whatever_they_write(answer, reference, expected):
+    assert verdict("numeric", answer, reference) is expected
+
+
+@pytest.mark.parametrize(("answer", "reference"), [("0.33", "1/3"), ("60 minutes", "1 hour"), ("100 cents", "$1")])
+def test_a_judge_may_see_otherwise_what_the_numeric_check_cannot_convert(answer, reference):
+    assert not make_check("numeric")(Case(answer, reference)).certain
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "The correct answer is: B",
+        "The answer is: B.",
+        "Answer: B because it boils",
+        "Option B is correct.",
+        "**Answer:** B",
+        "\\boxed{B}",
+        "$B$",
+        "B because it is cheaper",
+    ],
+)
+def test_options_as_models_name_them(answer):
+    assert verdict("option", answer, "B", QUESTION) is CORRECT
+
+
+def test_a_number_inside_another_names_no_option():
+    assert verdict("option", "The result is 15", "A", "Which?\nA. 5\nB. 7") is INCORRECT
+
+
+def test_what_the_reference_does_not_have_is_not_equal_to_nothing():
+    assert verdict(JsonCheck(json_fields=("amuont",)), '{"amount": 5}', '{"amount": 7}') is UNJUDGED
+    either = RegexCheck(regex=r"Answer: (\d+)|Result: (\d+)")
+    assert verdict(either, "Result: 5", "Result: 7") is INCORRECT
+    assert verdict(either, "Result: 7", "Answer: 7") is CORRECT
+    assert verdict(RegexCheck(regex=r"\d*"), "x", "y") is UNJUDGED
+
+
+def test_punctuation_that_means_something_is_kept():
+    assert verdict("exact", ".5", "5") is INCORRECT
+    assert verdict("exact", "!", "?") is INCORRECT
+    assert verdict("math", "5!", "5") is INCORRECT
+    assert verdict("math", "the total is 5 apples", "5") is CORRECT
+
+
+def test_a_changed_function_is_another_check(tmp_path):
+    file = tmp_path / "mine.py"
+    source = SourceConfig(adapter="gsm8k", path="x.jsonl", answer_check=FunctionCheck(function=f"{file}:same"))
+    checks = []
+    for body in ("return True", "return False"):
+        file.write_text(f"def same(answer, reference, question):\n    {body}\n")
+        checks.append(choose_checks([source], CONTRACT, EvaluationConfig())["gsm8k/train"]["answer"])
+    assert checks[0] != checks[1]

@@ -7,6 +7,7 @@ import pytest
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.contract.segment import Segment
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.assess import Assessment, make_record, questions_of, with_opinions
@@ -87,3 +88,33 @@ def test_a_label_that_is_none_is_named(tmp_path):
     file.write_text('{"label": correct}\n')
     with pytest.raises(DataError, match="no JSON object"):
         read_labels(file)
+
+
+def test_labels_outlive_editors_and_other_configurations(tmp_path):
+    file = tmp_path / "review.jsonl"
+    records = [record("yeah", opinion=opinion("correct")), record("no", opinion=opinion("correct"), number=1)]
+    write_review(file, records, {})
+    lines = [json.loads(line) | {"label": "incorrect"} for line in file.read_text().splitlines()]
+    file.write_text("\n".join(map(json.dumps, lines)))  # without the end of the last line
+    labels = read_labels(file)
+    assert len(labels) == 2
+    write_review(file, records[:1], labels)
+    assert len(read_labels(file)) == 2, "what is not here now may come back"
+
+
+def test_an_optional_segment_that_is_not_there_does_not_spoil_a_right_answer_in_a_broken_output():
+    contract = ResponseContract(
+        segments=(
+            Segment(name="answer", key=True, delimiter="\nAnswer: "),
+            Segment(name="condition", key=True, required=False, delimiter="\nCondition: "),
+        )
+    )
+    checks = {"d": {"answer": "exact", "condition": "exact"}}
+    settings = EvaluationConfig()
+    tagged = Assessment(Form.TAGGED, contract, PromptConfig(), settings, checks, 0, False)
+    example = Example("d:1", "Q?", {"answer": "approve"}, data_set="d")
+    made = make_record(example, Generation("<Answer>approve</Answer> done", 5, False), tagged)
+    assert (made["keeps_contract"], made["verdict"]) == (False, "correct")
+    plain = Assessment(Form.UNTAGGED, contract, PromptConfig(), settings, checks, 0, False)
+    twice = "x\nAnswer: approve\nCondition: none\nCondition: none"
+    assert make_record(example, Generation(twice, 5, False), plain)["answer"]["answer"] == "approve"

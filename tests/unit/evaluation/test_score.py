@@ -147,3 +147,14 @@ def test_the_winner_changes_where_lines_cross():
     assert [reign.strategy for reign in reigns] == ["formal", "accurate"]
     assert reigns[0].end == reigns[1].start == pytest.approx(1 / 1.4)
     assert winners_by_alpha({"one": (0.5, 0.5)}) == [Reign("one", 0.0, 1.0)]
+
+
+def test_a_strategy_that_nobody_could_judge_does_not_win():
+    assert [reign.strategy for reign in winners_by_alpha({"sft": (math.nan, 0.1), "other": (0.9, 0.9)})] == ["other"]
+    assert winners_by_alpha({"sft": (math.nan, 0.1)}) == []
+
+
+def test_questions_of_one_name_and_other_prompts_are_not_paired():
+    ours = [record("correct", id="q", data_set="d", prompt="one")]
+    theirs = [record("incorrect", id="q", data_set="d", prompt="another")]
+    assert compare_pair("a", "b", {"a": ours, "b": theirs}, 0.7) is None

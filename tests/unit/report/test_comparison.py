@@ -73,3 +73,10 @@ def test_pairs_are_tested_and_marked_where_they_differ(finished_run):
         console.print(comparison_table(comparison), width=100)
     assert "0.900*" in capture.get()
     assert "0.500*" not in capture.get()
+
+
+def test_runs_of_one_folder_name_are_told_apart_and_one_given_twice_is_one(tmp_path):
+    runs = [write_run(tmp_path / seed / "out", {"sft": right}) for seed, right in (("seed0", 4), ("seed1", 9))]
+    comparison = read_comparison([*runs, runs[0]])
+    assert comparison.labels == ["seed0/out/sft", "seed1/out/sft"]
+    assert [round(accuracy, 2) for accuracy, _ in comparison.measures.values()] == [0.2, 0.45]
