@@ -68,7 +68,7 @@ def test_all_that_is_logged_arrives_at_a_server_over_any_store(server, tmp_path,
 def test_a_server_that_dies_and_comes_back_has_everything_after_sync_and_no_secret(tiny_config, sftkey, tmp_path):
     run = tmp_path / "runs" / "tiny"
     with mlflow_server(tmp_path / "server") as server:
-        settings = [f"tracking.uri={server.url}", "strategies=[sft-tag]", "optimization.num_epochs=40"]
+        settings = [f"tracking.uri={server.url}", "strategies=[sft]", "optimization.num_epochs=25"]
         command = [*ENTRY_POINT, "run", str(tiny_config), *settings]
         driver = subprocess.Popen(
             command,
@@ -106,8 +106,8 @@ def test_a_server_that_dies_and_comes_back_has_everything_after_sync_and_no_secr
         client = MlflowClient(server.url)
         runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
         assert {r.info.status for r in runs} == {"FINISHED"}
-        (parent,) = [r for r in runs if r.info.run_name == "sft-tag"]
-        assert parent.data.tags["sftkey.strategy"] == "sft-tag"
+        (parent,) = [r for r in runs if r.info.run_name == "sft"]
+        assert parent.data.tags["sftkey.strategy"] == "sft"
         assert {f.path for f in client.list_artifacts(parent.info.run_id)} >= {
             "config.json",
             "comparison.html",

@@ -16,7 +16,7 @@ from sftkey_dist.evaluation.answers.maths import same_expression
 from sftkey_dist.evaluation.answers.numbers import last_quantity, same_quantity, surely_differ
 from sftkey_dist.evaluation.answers.options import chosen_option, options_of
 from sftkey_dist.evaluation.answers.text import normalized
-from sftkey_dist.evaluation.verdict import Judgement
+from sftkey_dist.evaluation.verdict import Judgement, Verdict
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,12 @@ def make_check(settings: AnswerCheck) -> Check:
 def _checked(check: Check, case: Case) -> Judgement:
     if not case.reference.strip():
         return Judgement.unjudged("the reference is empty")
-    if not case.answer.strip():
-        return Judgement.of(False, "no answer", certain=True)
     if case.answer.strip() == case.reference.strip():
         return Judgement.of(True, certain=True)
-    return check(case)
+    judgement = check(case)
+    if not case.answer.strip() and judgement.verdict is not Verdict.UNJUDGED:  # a check that fits no reference says so
+        return Judgement.of(False, "no answer", certain=True)
+    return judgement
 
 
 def _own_check(settings: AnswerCheck) -> Check:
