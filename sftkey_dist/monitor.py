@@ -1,6 +1,7 @@
 """Follows a stage's journals from the driver: progress bar and MLflow, without a word from the workers."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from sftkey_dist.run_dir import StageDir
 from sftkey_dist.tracking import Tracker
 
 _POLL_SECONDS = 0.5
+_SECONDS_BETWEEN_LOGS = 5.0
+"""The driver shares its processors with training on a small machine: many steps in one call cost it less."""
 
 
 @contextmanager
@@ -28,7 +31,7 @@ def follow_stage(
         finally:
             finished.set()
             thread.join()
-            follower.catch_up()
+            follower.catch_up(is_last=True)
 
 
 def _poll(follower: "_Follower", finished: threading.Event) -> None:
@@ -42,11 +45,15 @@ class _Follower:
         self._timings = _Journal(stage_dir.timings, tracker, run_id, ("seconds",))
         self._validation = _Journal(stage_dir.validation, tracker, run_id, ("validation/loss", "guard/score"))
         self._line = line
+        self._logged = time.monotonic()
         self._tokens_per_second = 0.0
 
-    def catch_up(self) -> None:
-        metrics, timings = self._metrics.log_new(), self._timings.log_new()
-        self._validation.log_new()
+    def catch_up(self, *, is_last: bool = False) -> None:
+        is_due = is_last or time.monotonic() - self._logged > _SECONDS_BETWEEN_LOGS
+        metrics, timings = self._metrics.log_new(is_due), self._timings.log_new(is_due)
+        self._validation.log_new(is_due)
+        if is_due:
+            self._logged = time.monotonic()
         if timings:
             self._tokens_per_second = timings[-1]["tokens_per_second"]
         if metrics:
@@ -61,12 +68,15 @@ class _Journal:
         self._tail = JournalTail(path)
         self._tracker, self._run_id = tracker, run_id
         self._next_to_log = tracker.steps_logged(run_id, metrics)
+        self._waiting: list[Record] = []
 
-    def log_new(self) -> list[Record]:
-        """The records that have come since the last call."""
+    def log_new(self, is_due: bool) -> list[Record]:
+        """The records that have come since the last call; they are logged when it is time to."""
         records = self._tail.new_records()
-        new = [record for record in records if record["step"] >= self._next_to_log]
-        if new:
-            self._tracker.log_steps(self._run_id, new)
-            self._next_to_log = new[-1]["step"] + 1
+        self._waiting += [record for record in records if record["step"] >= self._next_to_log]
+        if records:
+            self._next_to_log = max(self._next_to_log, records[-1]["step"] + 1)
+        if is_due and self._waiting:
+            self._tracker.log_steps(self._run_id, self._waiting)
+            self._waiting = []
         return records
