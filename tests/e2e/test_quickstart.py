@@ -17,18 +17,17 @@ def majority_share() -> float:
 
 
 def test_quickstart_learns_format_and_decision(sftkey, tmp_path, majority_share):
-    # Without sft, which tests/e2e/test_mlflow_server.py trains: it would take a minute more.
-    done = sftkey("run", CONFIG, "strategies=[sft-tag, key-tag, sftkey-tag]", timeout_seconds=900)
+    # Without sft and key-tag, which other tests train: they would take two minutes more.
+    done = sftkey("run", CONFIG, "strategies=[sft-tag, sftkey-tag]", timeout_seconds=900)
     assert done.returncode == 0, done.stderr
     assert "mlflow ui --host 127.0.0.1" in done.stdout
     rows = json.loads((tmp_path / "runs" / "quickstart" / "comparison.json").read_text())["rows"]
     by_name = {row["strategy"]: row for row in rows}
-    assert list(by_name) == ["sft-tag", "key-tag", "sftkey-tag"]
+    assert list(by_name) == ["sft-tag", "sftkey-tag"]
     assert all(row["n"] == 300 and row["unjudged"] == 0 for row in rows)
 
     assert by_name["sft-tag"]["format"] >= 0.9
     assert by_name["sft-tag"]["accuracy"] > majority_share + 0.1, "clearly above always guessing the commonest"
-    assert by_name["key-tag"]["format"] <= 0.5, "answer-only training from the base model loses the format"
     assert by_name["sftkey-tag"]["format"] >= 0.9
     (stage_2,) = (tmp_path / "runs" / "quickstart" / "stages").glob("tagged-full-key-*/stage.json")
     guard = json.loads(stage_2.read_text())["guard"]
