@@ -31,6 +31,13 @@ def test_whatever_a_server_says_is_a_reply_or_a_failure(body):
         assert Endpoint(config, "none").ask(Chat("", "?")).failure == "no_completion"
 
 
+def test_a_chat_server_that_filters_an_answer_away_is_still_a_chat_server():
+    with chat_server(lambda messages: "", body='{"choices": []}') as server:
+        config = EndpointConfig(url=server.url, model="m")
+        (reply,) = Endpoint(config, "none").ask_all([Chat("", "?")])
+        assert reply.failure == "empty_reply"
+
+
 def test_a_rate_spaces_requests_evenly():
     pace, started = Pace(requests_per_minute=600), time.monotonic()
     for _ in range(4):
