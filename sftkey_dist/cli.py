@@ -22,11 +22,15 @@ from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.console import console, errors
 from sftkey_dist.errors import ConfigError, IncompleteEvaluationError, InterruptedRunError, TrainingError, UserError
+from sftkey_dist.files import folder_kept_if_used
+from sftkey_dist.interrupts import raise_on_signals
+from sftkey_dist.lock import locked
+from sftkey_dist.run_dir import RunDir
 
 if TYPE_CHECKING:
     from sftkey_dist.report.comparison import Comparison
 
-_USER_ERROR, _TRAINING_STOPPED, _INCOMPLETE, _INTERRUPTED = 2, 1, 1, 130
+_USER_ERROR, _TRAINING_STOPPED, _INCOMPLETE, _SIGNALLED = 2, 1, 1, 128
 
 app = typer.Typer(
     add_completion=False,
@@ -93,7 +97,8 @@ def run(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.run import run as run_all
     from sftkey_dist.tracking import how_to_open, tracking_uri
 
-    comparison, files, still_open = run_all(config)
+    with _alone(config):
+        comparison, files, still_open = run_all(config)
     _show_comparison(comparison, files)
     if config.tracking.enabled:
         uri = tracking_uri(config.tracking, config.run_dir.absolute())
@@ -108,7 +113,8 @@ def prepare(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.report.tables import data_table
 
-    preparation = prepare_run(config)
+    with _alone(config):
+        preparation = prepare_run(config)
     for report in preparation.reports:
         console.print(data_table(report))
     console.print(f"report: {preparation.run.data_report}", soft_wrap=True, markup=False)
@@ -215,8 +221,9 @@ def train(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.track import open_tracker
     from sftkey_dist.pipeline.train import train as train_strategies
 
-    preparation = prepare_run(config)
-    train_strategies(config, preparation, open_tracker(config))
+    with _alone(config):
+        preparation = prepare_run(config)
+        train_strategies(config, preparation, open_tracker(config))
     console.print(f"models: {preparation.run.path / 'stages'}", soft_wrap=True, markup=False)
 
 
@@ -229,10 +236,11 @@ def evaluate(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.run import compare_and_track
     from sftkey_dist.pipeline.track import open_tracker
 
-    preparation = prepare_run(config)
-    tracker = open_tracker(config)
-    still_open = evaluate_strategies(config, preparation, tracker)
-    comparison, files = compare_and_track(config, tracker)
+    with _alone(config):
+        preparation = prepare_run(config)
+        tracker = open_tracker(config)
+        still_open = evaluate_strategies(config, preparation, tracker)
+        comparison, files = compare_and_track(config, tracker)
     _show_comparison(comparison, files)
     _require_nothing_open(still_open)
 
@@ -373,8 +381,17 @@ def main() -> None:
     """Entry point of the `sftkey` script: a user's mistake is one line on stderr and exit code 2."""
     # The driver computes nothing; left to search for an accelerator, DeepSpeed warns that it found none.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    raise_on_signals()
     with _user_errors_are_lines():
         app()
+
+
+@contextmanager
+def _alone(config: RunConfig) -> Iterator[None]:
+    """Let no other command write to the run directory meanwhile."""
+    run = RunDir(config.run_dir)
+    with folder_kept_if_used(run.path), locked(run.lock):
+        yield
 
 
 def _load(configuration: list[str]) -> RunConfig:
@@ -422,9 +439,9 @@ def _relative(file: Path) -> Path:
 def _user_errors_are_lines() -> Iterator[None]:
     try:
         yield
-    except InterruptedRunError:
+    except InterruptedRunError as interrupt:
         errors.print("interrupted; run the same command again to go on from the last checkpoint", markup=False)
-        sys.exit(_INTERRUPTED)
+        sys.exit(_SIGNALLED + interrupt.signal_number)
     except TrainingError as error:
         errors.print(f"error: {error}", soft_wrap=True, markup=False)
         errors.print("run the same command again to go on from the last checkpoint", markup=False)

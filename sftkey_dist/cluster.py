@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -15,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.interrupts import handlers_kept
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024  # results pass through files; the object store carries small values only
@@ -39,12 +41,13 @@ def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     for name, level in (("ray", logging.WARNING), ("ray.train", logging.WARNING), ("ray.data", logging.ERROR)):
         logging.getLogger(name).setLevel(level)
-    if address is None:
-        _start_private(num_workers * cluster.cpus_per_worker)
-    else:
-        _join(address)
+    with handlers_kept():
+        if address is None:
+            _start_private(num_workers * cluster.cpus_per_worker)
+        else:
+            _join(address)
     try:
-        _require_resources(cluster, num_workers)
+        wait_for_room(cluster, num_workers, cluster.min_workers or num_workers)
         yield
     finally:
         ray.shutdown()
@@ -79,6 +82,58 @@ def _sees(file: str) -> bool:
     return Path(file).exists()
 
 
+def wait_for_room(cluster: ClusterConfig, wanted: int, least: int) -> int:
+    """Wait as long as the configuration says for nodes with room for all workers.
+
+    Args:
+        cluster: what a worker needs, and how long to wait.
+        wanted: workers that there should be room for.
+        least: workers that will do when no more nodes come.
+
+    Returns:
+        How many there is room for, ``wanted`` at most.
+
+    Raises:
+        ConfigError: there are too few nodes for ``least`` workers.
+    """
+    if room_for(cluster) < wanted and cluster.wait_for_nodes_seconds:
+        _wait_for_nodes(cluster, wanted)
+    room = room_for(cluster)
+    if room < least:
+        needs = " and ".join(f"{amount} {name}s" for name, amount in _needs_of_a_worker(cluster).items())
+        raise ConfigError(
+            f"{least} workers with {needs} each are needed, the cluster has room for {room} on "
+            f"{len(_usable_nodes())} nodes: add nodes, lower cluster.num_workers, evaluation.num_workers, "
+            f"cluster.cpus_per_worker or cluster.gpus_per_worker, wait for nodes with cluster.wait_for_nodes_seconds, "
+            f"or let stages go on with fewer ranks with cluster.min_workers"
+        )
+    return min(room, wanted)
+
+
+def room_for(cluster: ClusterConfig) -> int:
+    """Workers that the nodes have room for; a worker lies on one node."""
+    needs = _needs_of_a_worker(cluster)
+    return sum(
+        min(int(node["Resources"].get(name, 0) // amount) for name, amount in needs.items()) for node in _usable_nodes()
+    )
+
+
+def draining_nodes() -> frozenset[str]:
+    """Ids of the nodes that are about to be taken away, as spot instances are; no worker is put there."""
+    # Ray has no public name for it; Ray Train's own watcher (train/v2/_internal/execution/preemption.py) asks the same.
+    return frozenset(ray._private.state.state.get_draining_nodes())
+
+
+def _needs_of_a_worker(cluster: ClusterConfig) -> dict[str, int]:
+    needs = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    return {name: amount for name, amount in needs.items() if amount}
+
+
+def _usable_nodes() -> list[dict[str, Any]]:
+    draining = draining_nodes()
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
+
+
 def _start_private(num_cpus: int) -> None:
     ray.init(
         address="local",
@@ -99,35 +154,10 @@ def _join(address: str) -> None:
         raise ConfigError(f"cluster.address={address!r}: no Ray cluster answers there ({error})") from error
 
 
-def _require_resources(cluster: ClusterConfig, num_workers: int) -> None:
-    """An unsatisfiable request would wait forever."""
-    if _lacking(cluster, num_workers) and cluster.wait_for_nodes_seconds:
-        _wait_for_nodes(cluster, num_workers)
-    lacking = _lacking(cluster, num_workers)
-    if lacking:
-        resource, amount, there = lacking
-        raise ConfigError(
-            f"{num_workers} workers need {amount} {resource}s, the cluster has {there:g}: add nodes, lower "
-            f"cluster.num_workers, evaluation.num_workers or cluster.{resource.lower()}s_per_worker, or wait for nodes "
-            f"with cluster.wait_for_nodes_seconds"
-        )
-
-
 def _wait_for_nodes(cluster: ClusterConfig, num_workers: int) -> None:
-    """Ask for the nodes and wait until they are there, or long enough."""
-    bundle = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
-    request_resources(bundles=[{name: amount for name, amount in bundle.items() if amount}] * num_workers)
+    """Ask an autoscaler for the nodes and wait until they are there, or long enough."""
+    request_resources(bundles=[_needs_of_a_worker(cluster)] * num_workers)
     console.print(f"waiting up to {cluster.wait_for_nodes_seconds:g} s for nodes", markup=False)
     deadline = time.monotonic() + cluster.wait_for_nodes_seconds
-    while _lacking(cluster, num_workers) and time.monotonic() < deadline:
+    while room_for(cluster) < num_workers and time.monotonic() < deadline:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-
-
-def _lacking(cluster: ClusterConfig, num_workers: int) -> tuple[str, int, float] | None:
-    """A resource that there is too little of, how much is needed and how much there is."""
-    available = ray.cluster_resources()
-    needed = {"CPU": num_workers * cluster.cpus_per_worker, "GPU": num_workers * cluster.gpus_per_worker}
-    for resource, amount in needed.items():
-        if available.get(resource, 0) < amount:
-            return resource, amount, available.get(resource, 0)
-    return None

@@ -18,7 +18,19 @@ class ModelError(UserError):
 
 
 class InterruptedRunError(Exception):
-    """The person running it stopped the run; the same command goes on from the last checkpoint."""
+    """A signal ended the run; the same command goes on from the last checkpoint.
+
+    Attributes:
+        signal_number: SIGINT or SIGTERM.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+class CheckpointError(Exception):
+    """A checkpoint is not what was written; the one before it takes its place."""
 
 
 class TrainingError(UserError):

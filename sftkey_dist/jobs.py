@@ -25,6 +25,10 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.errors import ConfigError, TrainingError
 
 _CONFIG = "sftkey-job.yaml"
+_JOB_ENVIRONMENT = {
+    "COLUMNS": "120",
+    "RAY_JOB_STOP_WAIT_TIME_S": "600",  # before Ray kills a job that was stopped: it saves a checkpoint first
+}
 _MOST_BYTES = 100 * 2**20
 _LEFT_OUT = (".git", ".venv", "__pycache__", "*.pyc", "runs", "mlruns", "mlartifacts", "node_modules")
 _SECRET = (
@@ -90,7 +94,7 @@ class RayJobs:
         try:
             job = self._client.submit_job(
                 entrypoint=" ".join(["python -m sftkey_dist.cli", *arguments]),
-                runtime_env={"working_dir": str(upload.folder), "env_vars": {"COLUMNS": "120"}, **modules},
+                runtime_env={"working_dir": str(upload.folder), "env_vars": _JOB_ENVIRONMENT, **modules},
                 metadata={"sftkey_version": sftkey_dist.version()},
             )
         except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sftkey_dist.console import ProgressLine, progress_line
+from sftkey_dist.console import ProgressLine, console, progress_line
 from sftkey_dist.journal import JournalTail, Record
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.tracking import Tracker
@@ -22,7 +22,7 @@ def follow_stage(
 ) -> Iterator[None]:
     """While the block lasts, draw the stage's progress and log its steps; log the rest when it ends."""
     with progress_line(title, num_steps) as line:
-        follower = _Follower(stage_dir, line, tracker, run_id)
+        follower = _Follower(stage_dir, title, line, tracker, run_id)
         finished = threading.Event()
         thread = threading.Thread(target=_poll, args=(follower, finished), name="stage-monitor", daemon=True)
         thread.start()
@@ -40,15 +40,22 @@ def _poll(follower: "_Follower", finished: threading.Event) -> None:
 
 
 class _Follower:
-    def __init__(self, stage_dir: StageDir, line: ProgressLine, tracker: Tracker, run_id: str | None) -> None:
+    def __init__(
+        self, stage_dir: StageDir, title: str, line: ProgressLine, tracker: Tracker, run_id: str | None
+    ) -> None:
         self._metrics = _Journal(stage_dir.metrics, tracker, run_id, ("loss",))
         self._timings = _Journal(stage_dir.timings, tracker, run_id, ("seconds",))
         self._validation = _Journal(stage_dir.validation, tracker, run_id, ("validation/loss", "guard/score"))
+        self._events = JournalTail(stage_dir.events)
+        self._events.new_records()  # of earlier runs, which a person has seen
+        self._title = title
         self._line = line
         self._logged = time.monotonic()
         self._tokens_per_second = 0.0
 
     def catch_up(self, *, is_last: bool = False) -> None:
+        for event in self._events.new_records():
+            console.print(f"{self._title}: {event['message']}", soft_wrap=True, markup=False)
         is_due = is_last or time.monotonic() - self._logged > _SECONDS_BETWEEN_LOGS
         metrics, timings = self._metrics.log_new(is_due), self._timings.log_new(is_due)
         self._validation.log_new(is_due)

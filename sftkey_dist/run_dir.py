@@ -25,6 +25,30 @@ class StageDir:
         return self.path / "validation.jsonl"
 
     @property
+    def events(self) -> Path:
+        """What happened that a person should know of, such as restarts; one JSON object each."""
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What an interrupted stage goes on from, unless it lies in an object store."""
+        return self.path / "checkpoints"
+
+    @property
+    def stop_request(self) -> Path:
+        """While this file is there, the workers save a checkpoint after the step that they are at, and end."""
+        return self.path / "stop_request"
+
+    @property
+    def heartbeats(self) -> Path:
+        """Where each rank says now and then what it is at."""
+        return self.path / "heartbeats"
+
+    def heartbeat(self, rank: int) -> Path:
+        """What a rank is at."""
+        return self.heartbeats / f"rank_{rank:05d}.json"
+
+    @property
     def candidates(self) -> Path:
         """Models that the guard may hand on, while the stage runs."""
         return self.path / "candidates"
@@ -44,9 +68,9 @@ class StageDir:
         return self.path / "stage.json"
 
     @property
-    def ray_storage(self) -> str:
-        """Name, below the stage's folder, of what Ray Train writes: checkpoints and its snapshot."""
-        return "ray"
+    def ray_storage(self) -> Path:
+        """What Ray Train insists on writing; nothing is read from it."""
+        return self.path / "ray"
 
 
 class RunDir:
@@ -59,6 +83,11 @@ class RunDir:
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one command that may write to the run."""
+        return self.path / ".lock"
 
     @property
     def data_report(self) -> Path:

@@ -186,6 +186,9 @@ class ClusterConfig(Section):
     The environment variable RAY_ADDRESS is honoured when this is not set."""
     num_workers: int = Field(2, ge=1)
     """Data-parallel ZeRO-3 ranks."""
+    min_workers: int | None = Field(None, ge=1)
+    """Go on with so few ranks at least when nodes are lost, and with all again when they are back; by default a stage
+    needs `num_workers` always. What is computed does not depend on the number."""
     cpus_per_worker: int = Field(1, ge=1)
     """CPU cores, and compute threads, of each rank."""
     gpus_per_worker: int = Field(0, ge=0, le=1)
@@ -194,6 +197,13 @@ class ClusterConfig(Section):
     """How long to wait for a running cluster to have enough nodes; an autoscaler is asked for them."""
     network_interface: str | None = None
     """Interface for gloo and NCCL between hosts, e.g. `eth0`; needed where a host's name resolves to loopback."""
+
+    @model_validator(mode="after")
+    def min_is_not_more(self) -> Self:
+        """A range."""
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers={self.min_workers} is more than num_workers={self.num_workers}")
+        return self
 
 
 class TrackingConfig(Section):

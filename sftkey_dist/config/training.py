@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sftkey_dist.config.section import Section
 
@@ -65,9 +66,27 @@ class TrainingConfig(Section):
     """Recompute activations in the backward pass: less memory, about a third more time."""
     checkpoint_every_steps: int = Field(50, ge=1)
     """Steps between checkpoints from which an interrupted stage resumes."""
+    checkpoint_storage: str | None = None
+    """URI of an object store for checkpoints, such as `s3://bucket/checkpoints`, with credentials from the
+    environment; by default they lie in the run directory. The rest of a run is on a file system always."""
     segment_metrics_every_steps: int = Field(10, ge=1)
     """In a key stage, steps between measurements of the segments it does not train."""
-    max_failures: int = Field(0, ge=0)
-    """Times a stage is restarted from its last checkpoint after losing a worker."""
+    max_failures: int = Field(3, ge=0)
+    """Restarts in a row without a new checkpoint, after a lost worker, node or connection, before a stage gives up.
+    What would fail again, such as a loss that is no number, is not tried again."""
     collective_timeout_seconds: int = Field(600, ge=5)
-    """Longest wait for another rank before the stage fails instead of hanging."""
+    """Longest wait for another rank before the workers are restarted."""
+
+    @field_validator("checkpoint_storage")
+    @classmethod
+    def storage_is_a_uri_without_secrets(cls, value: str | None) -> str | None:
+        """The configuration is written to the run directory and to MLflow."""
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if not parts.scheme or "@" in parts.netloc or "key" in parts.query.lower():
+            raise ValueError(
+                "checkpoint_storage is a URI such as s3://bucket/checkpoints, without credentials: set "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the cloud's own, on all nodes"
+            )
+        return value

@@ -1,8 +1,10 @@
 """What a model's configuration says about its size, without its weights."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import transformers
 
 from sftkey_dist.errors import ModelError
@@ -19,6 +21,22 @@ def read_shape(folder: Path, trust_remote_code: bool = False) -> Any:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
     except Exception as error:  # transformers raises what its parsers meet first
         raise ModelError(f"{folder}: cannot read config.json: {' '.join(str(error).split())[:300]}") from error
+
+
+def count_parameters(folder: Path) -> int:
+    """Elements of all weights in a model folder, by the headers of its files.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    total = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safetensors.safe_open(file, framework="np") as weights:
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        except (OSError, safetensors.SafetensorError) as error:
+            raise ModelError(f"{file}: cannot be read ({error}); download or save the model again") from error
+    return total
 
 
 def decoder_cost(config: Any) -> CostModel:

@@ -63,6 +63,7 @@ def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, p
         model_dir=planned.model_dir.absolute(),
         store_dir=preparation.stores[strategy.form].path.absolute(),
         stage_dir=planned.directory.path.absolute(),
+        checkpoints=checkpoints_of(config, preparation, planned),
         weights=planned.stage.weights,
         seed=config.seed,
         optimization=planned.stage.optimization,
@@ -74,6 +75,15 @@ def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, p
         precision=StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker),
         end_of_turn_id=preparation.end_of_turn_id,
     )
+
+
+def checkpoints_of(config: RunConfig, preparation: Preparation, planned: PlannedStage) -> str:
+    """Folder or URI of a stage's checkpoints."""
+    base, stage = config.training.checkpoint_storage, planned.directory
+    if base is None:
+        return str(stage.checkpoints.absolute())
+    place, question_mark, options = base.partition("?")
+    return f"{place.rstrip('/')}/{preparation.run.path.name}/{stage.path.name}{question_mark}{options}"
 
 
 def held_out_of(config: RunConfig, store: EncodedStore) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 
 import sftkey_dist
 from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.errors import InterruptedRunError
 from sftkey_dist.files import digest_json
 from sftkey_dist.journal import Record, read_records
 from sftkey_dist.pipeline.environment import git_commit
@@ -136,11 +137,14 @@ def folder_bytes(folder: Path) -> int:
 
 @contextmanager
 def ending_run(tracker: Tracker, run_id: str | None) -> Iterator[None]:
-    """Mark a run finished when the block ends well, failed when it does not."""
+    """Mark a run finished when the block ends well, killed when a signal ends it, failed otherwise."""
     try:
         yield
+    except InterruptedRunError:
+        tracker.end_run(run_id, "KILLED")
+        raise
     except BaseException:
-        tracker.end_run(run_id, failed=True)
+        tracker.end_run(run_id, "FAILED")
         raise
     tracker.end_run(run_id)
 

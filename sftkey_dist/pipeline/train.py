@@ -12,14 +12,16 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.journal import read_records
+from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_training
-from sftkey_dist.pipeline.stages import PlannedStage, num_steps, plan_stages, stage_job
+from sftkey_dist.pipeline.stages import PlannedStage, checkpoints_of, num_steps, plan_stages, stage_job
 from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker
+from sftkey_dist.training.checkpoint import open_storage, remove_checkpoints, require_space
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.launch import run_stage
 
@@ -69,7 +71,7 @@ def _ensure_trained(
     if planned.is_finished:
         reason = f"shared with {planned.shared_with}" if planned.shared_with else "finished earlier"
         console.print(f"{title}: {reason}, not trained again")
-        _clean_up(planned)
+        _clean_up(planned, checkpoints_of(config, preparation, planned))
         if planned.shared_with:
             note_shared_stage(planned.stage.name, planned.digest, planned.shared_with, parent, tracker)
         return
@@ -81,6 +83,7 @@ def _ensure_trained(
     left_out = len(store) - count_trained(store.segment_counts, planned.stage.weights)
     if left_out:
         console.print(f"{title}: {left_out:,} examples have no token that it trains and are left out")
+    _require_space(job)
     started = time.perf_counter()
     with ending_run(tracker, run_id):
         with (
@@ -89,15 +92,23 @@ def _ensure_trained(
         ):
             run_stage(job, config.cluster)
         summary = _write_summary(config, job, planned, time.perf_counter() - started)
-        _clean_up(planned)
+        _clean_up(planned, job.checkpoints)
         if summary["guard"]:
             console.print(f"{title}: {_guard_in_words(summary)}")
         tracker.log_artifact(run_id, planned.directory.summary)
 
 
-def _clean_up(planned: PlannedStage) -> None:
+def _require_space(job: StageJob) -> None:
+    num_parameters = count_parameters(job.model_dir)
+    num_trained = 0 if job.training.lora else num_parameters  # adapters are small
+    require_space(open_storage(job.checkpoints), job.stage_dir, num_parameters, num_trained, job.precision)
+
+
+def _clean_up(planned: PlannedStage, checkpoints: str) -> None:
     """A finished stage's model is what counts; its checkpoints would be 12 bytes a parameter each."""
-    for leftover in (planned.directory.path / planned.directory.ray_storage, planned.directory.candidates):
+    remove_checkpoints(open_storage(checkpoints))
+    stage = planned.directory
+    for leftover in (stage.checkpoints, stage.candidates, stage.heartbeats):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -115,7 +126,8 @@ def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall
         "phase_seconds": _phases(timings),
         "peak_memory_gib": max((record["peak_memory_gib"] for record in timings), default=0.0),
         "wall_seconds": wall_seconds,
-        "world_size": config.cluster.num_workers,
+        "world_size": timings[-1]["world_size"] if timings else config.cluster.num_workers,
+        "events": [record["message"] for record in read_records(planned.directory.events)],
         "final_segments": metrics[-1]["segments"] if metrics else {},
         "guard": _guard_summary(job, read_records(planned.directory.validation)),
     }

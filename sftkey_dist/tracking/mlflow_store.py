@@ -24,7 +24,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
-from sftkey_dist.tracking.tracker import RUN_DIR_TAG, DataSetNote
+from sftkey_dist.tracking.tracker import RUN_DIR_TAG, DataSetNote, RunStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -222,11 +222,11 @@ class MlflowTracker:
         return max((self._count_steps(run_id, metric) or 0 for metric in metrics), default=0)
 
     @_outlives_outages
-    def end_run(self, run_id: str | None, *, failed: bool = False) -> None:
+    def end_run(self, run_id: str | None, status: RunStatus = "FINISHED") -> None:
         """See Tracker."""
         if run_id is not None:
-            is_whole = not failed and run_id not in self._incomplete
-            self._client.set_terminated(run_id, status="FINISHED" if is_whole else "FAILED")
+            lacks_something = status == "FINISHED" and run_id in self._incomplete
+            self._client.set_terminated(run_id, status="FAILED" if lacks_something else status)
 
     def has_finished(self, key: str) -> bool:
         """See Tracker."""

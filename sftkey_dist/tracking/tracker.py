@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 RUN_DIR_TAG = "sftkey.run_dir"
 """Tag of every run: the run directory that it tracks."""
 
@@ -80,8 +81,8 @@ class Tracker(Protocol):
         """The step after the last at which the run has any of the metrics."""
         ...
 
-    def end_run(self, run_id: str | None, *, failed: bool = False) -> None:
-        """Mark the run finished or failed."""
+    def end_run(self, run_id: str | None, status: RunStatus = "FINISHED") -> None:
+        """Mark how the run ended."""
         ...
 
     def has_finished(self, key: str) -> bool:
@@ -128,7 +129,7 @@ class NullTracker:
         """See Tracker."""
         return 0
 
-    def end_run(self, run_id: str | None, *, failed: bool = False) -> None:
+    def end_run(self, run_id: str | None, status: RunStatus = "FINISHED") -> None:
         """See Tracker."""
 
     def has_finished(self, key: str) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import deepspeed
 import deepspeed.ops
@@ -34,6 +34,7 @@ from sftkey_dist.models.shape import decoder_cost
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.adapters import add_adapters, base_of, exported_weights
 from sftkey_dist.training.attention import PACKED_SDPA, register_packed_attention
+from sftkey_dist.training.checkpoint.shards import SliceReader
 from sftkey_dist.training.collate import PackedRow
 from sftkey_dist.training.flops import ModelFlops
 
@@ -41,14 +42,6 @@ T = TypeVar("T")
 
 MASTER = "master"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-class SliceReader(Protocol):
-    """What ``ZeroEngine.load_local_state`` reads from."""
-
-    def __call__(self, name: str, key: str, offset: int, size: int) -> Tensor:
-        """float32 [size]: elements offset..offset+size of a flat parameter's state, padded with zeros."""
-        ...
 
 
 @dataclass(frozen=True)

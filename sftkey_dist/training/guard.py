@@ -24,9 +24,10 @@ from sftkey_dist.evaluation.score import score_records
 from sftkey_dist.files import folder_written_whole
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.checkpoint import CHECKPOINTS_KEPT
 from sftkey_dist.training.collate import PROMPT_ID
 from sftkey_dist.training.engine import ZeroEngine
-from sftkey_dist.training.job import CHECKPOINTS_KEPT, StageJob
+from sftkey_dist.training.job import StageJob
 
 
 class Guard:

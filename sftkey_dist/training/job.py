@@ -9,9 +9,6 @@ from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.evaluation.assess import Assessment
 
-CHECKPOINTS_KEPT = 2
-"""A stage resumes from one of so many; what they refer to must be kept as long."""
-
 
 class GuardJob(Section):
     """What a guarded stage generates and how that is judged."""
@@ -30,7 +27,9 @@ class StageJob(Section):
     store_dir: Path
     """Encoded store to train on."""
     stage_dir: Path
-    """Folder for everything the stage writes."""
+    """Folder for everything the stage writes but, where they lie in an object store, checkpoints."""
+    checkpoints: str
+    """Folder or URI of the stage's checkpoints."""
     weights: tuple[float, ...]
     """Loss weight of each segment id."""
     seed: int

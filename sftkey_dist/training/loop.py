@@ -1,10 +1,8 @@
 """The training loop of one stage, the same on every rank; knows neither Ray nor DeepSpeed."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +11,15 @@ from torch import Tensor
 
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.errors import TrainingError
+from sftkey_dist.errors import CheckpointError, TrainingError
 from sftkey_dist.journal import append_records, keep_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlan, StepPlanner
-from sftkey_dist.training.checkpoint import Snapshot, load_checkpoint
+from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot, load_shards
 from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.engine import EngineSettings, ZeroEngine
 from sftkey_dist.training.flops import peak_flops_per_second
+from sftkey_dist.training.heartbeat import Heartbeat
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loss import loss_sums, segment_metrics
 from sftkey_dist.training.observer import Observer
@@ -31,57 +30,61 @@ from sftkey_dist.training.stopwatch import Stopwatch
 _EXAMPLES_NAMED = 8
 
 
-class Checkpoints(Protocol):
-    """Where checkpoints go and come from."""
+def train_stage(job: StageJob, checkpoints: CheckpointKeeper) -> bool:
+    """Train one stage from its model folder, or from its last checkpoint, and export the resulting model.
 
-    def latest(self) -> AbstractContextManager[Path | None]:
-        """The newest checkpoint of this stage as a local folder, or None."""
-        ...
-
-    def save(self, steps_done: int, write: Callable[[Path], None]) -> None:
-        """Have ``write`` called with a folder and keep what it wrote; may return before that is done."""
-        ...
-
-    def wait(self) -> None:
-        """Return when everything saved is committed."""
-        ...
+    Returns:
+        Whether the stage is finished; when it was asked to stop, it is checkpointed instead.
+    """
+    directory, watch = StageDir(job.stage_dir), Stopwatch()
+    rank = checkpoints.rank
+    with Heartbeat(directory.heartbeat(rank), watch, job.training.collective_timeout_seconds) as heartbeat:
+        return _train(job, directory, checkpoints, watch, heartbeat)
 
 
-def train_stage(job: StageJob, checkpoints: Checkpoints) -> None:
-    """Train one stage from its model folder, or from its last checkpoint, and export the resulting model."""
+def _train(
+    job: StageJob, directory: StageDir, checkpoints: CheckpointKeeper, watch: Stopwatch, heartbeat: Heartbeat
+) -> bool:
     store = EncodedStore(job.store_dir)
     held_out = held_out_indices(store.hashes, job.validation.num_examples, job.seed)
     engine = ZeroEngine(job.model_dir, _engine_settings(job))
     planner = _planner(job, store, engine, held_out)
     assert_packing_isolates(engine)
-    first_step = _restore(engine, planner, checkpoints)
-    journal = _Journal(StageDir(job.stage_dir), first_step) if engine.rank == 0 else None
-    watch, clockwork = Stopwatch(), _Clockwork(engine, planner, job.precision)
+    first_step = _restore(engine, planner, checkpoints, directory)
+    journal = _Journal(directory, first_step) if engine.rank == 0 else None
+    clockwork = _Clockwork(engine, planner, job.precision)
     observer = Observer(job, store, held_out, engine, first_step, watch)
     observer.observe(first_step, is_last=False)
     for step in range(first_step, planner.num_steps):
         if observer.wants_to_stop:
             break
-        started = time.perf_counter()
+        started, heartbeat.step = time.perf_counter(), step
         with watch.phase("data"):
             plan = planner.plan(step)
         rate = learning_rate(step, planner.num_steps, job.optimization)
-        record = run_step(engine, store, plan, job, rate, watch)
+        is_asked_to_stop = engine.rank == 0 and directory.stop_request.exists()
+        record, stops = run_step(engine, store, plan, job, rate, watch, is_asked_to_stop=is_asked_to_stop)
         seconds = time.perf_counter() - started
         if journal is not None:
             journal.append_metrics(record)
         is_last = step + 1 == planner.num_steps
-        observer.observe(step + 1, is_last=is_last)
-        if (step + 1) % job.training.checkpoint_every_steps == 0 and not is_last:
+        stops = stops and not is_last
+        if not stops:  # what is due is measured when the stage goes on
+            observer.observe(step + 1, is_last=is_last)
+        if stops or ((step + 1) % job.training.checkpoint_every_steps == 0 and not is_last):
             with watch.phase("checkpoint"):
                 checkpoints.wait()  # two snapshots in memory would be one too many
-                checkpoints.save(step + 1, Snapshot(engine, step + 1, plan.members_digest).write)
+                checkpoints.save(Snapshot(engine, step + 1, plan.members_digest))
             observer.note_checkpoint()
         if journal is not None:
             journal.append_timings(clockwork.timing(plan, record, seconds, watch))
+        if stops:
+            checkpoints.wait()
+            return False
     checkpoints.wait()
-    observer.hand_on(StageDir(job.stage_dir).model)
+    observer.hand_on(directory.model)
     engine.close()
+    return True
 
 
 def run_step(
@@ -91,8 +94,13 @@ def run_step(
     job: StageJob,
     step_learning_rate: float,
     watch: Stopwatch,
-) -> dict[str, Any]:
-    """One optimizer step; returns its metrics, equal on all ranks.
+    *,
+    is_asked_to_stop: bool = False,
+) -> tuple[dict[str, Any], bool]:
+    """One optimizer step.
+
+    Returns:
+        Its metrics, and whether any rank was asked to stop; equal on all ranks.
 
     Raises:
         TrainingError: loss or gradients are not finite (no rank has updated then), or ranks disagree on the plan.
@@ -118,7 +126,7 @@ def run_step(
             if not torch.isfinite(row_nll):
                 broken += plan.micro_batches(engine.rank)[index]
     with watch.phase("metrics"):
-        weighted_nll, totals = _reduce(engine, plan, weighted_nll, totals)
+        weighted_nll, totals, stops = _reduce(engine, plan, weighted_nll, totals, is_asked_to_stop)
     mean_loss = float(weighted_nll) / plan.loss_weight
     if not np.isfinite(mean_loss):
         raise _loss_not_finite(mean_loss, engine.gather_to_all(broken), plan, store)
@@ -126,7 +134,7 @@ def run_step(
         grad_norm = engine.step(step_learning_rate)
     if not np.isfinite(grad_norm):
         raise _gradient_not_finite(grad_norm, plan, store)
-    return {
+    record = {
         "step": plan.step,
         "epoch": plan.epoch,
         "loss": mean_loss,
@@ -137,6 +145,7 @@ def run_step(
         "balance": {name: round(value, 4) for name, value in vars(plan.balance).items()},
         "segments": segment_metrics(store.segment_names, totals),
     }
+    return record, stops
 
 
 def assert_packing_isolates(engine: ZeroEngine) -> None:
@@ -167,13 +176,18 @@ def _rows(store: EncodedStore, plan: StepPlan, job: StageJob, rank: int, observe
         yield pack([store.example(index) for index in content], job.weights, observe_all)
 
 
-def _reduce(engine: ZeroEngine, plan: StepPlan, weighted_nll: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum metrics over ranks in one collective; the plan's digest rides along to catch ranks that disagree."""
-    digest = torch.tensor([plan.layout_digest], dtype=torch.float64)
-    reduced = engine.all_reduce_sum(torch.cat([weighted_nll, digest, totals.flatten()]))
+def _reduce(
+    engine: ZeroEngine, plan: StepPlan, weighted_nll: Tensor, totals: Tensor, is_asked_to_stop: bool
+) -> tuple[Tensor, Tensor, bool]:
+    """Sum metrics over ranks in one collective.
+
+    The plan's digest rides along to catch ranks that disagree, and whether to stop, so that all stop at one step.
+    """
+    riders = torch.tensor([plan.layout_digest, is_asked_to_stop], dtype=torch.float64)
+    reduced = engine.all_reduce_sum(torch.cat([weighted_nll, riders, totals.flatten()]))
     if float(reduced[1]) != plan.layout_digest * engine.world_size:
         raise TrainingError(f"ranks planned step {plan.step} differently; are code and data the same on all nodes?")
-    return reduced[:1], reduced[2:].view_as(totals)
+    return reduced[:1], reduced[3:].view_as(totals), bool(reduced[2])
 
 
 def _loss_not_finite(
@@ -227,21 +241,46 @@ def _planner(job: StageJob, store: EncodedStore, engine: ZeroEngine, held_out: n
     )
 
 
-def _restore(engine: ZeroEngine, planner: StepPlanner, checkpoints: Checkpoints) -> int:
-    """The step to go on with.
+def _restore(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKeeper, directory: StageDir) -> int:
+    """Load the newest checkpoint that is whole; returns the step to go on with.
 
     Raises:
         TrainingError: the checkpoint's last step had other examples than are planned now.
     """
-    with checkpoints.latest() as folder:
-        if folder is None:
-            return 0
-        manifest = load_checkpoint(engine, folder)
+    if engine.rank == 0:
+        checkpoints.remove_torn()
+    folders = engine.gather_to_all(checkpoints.newest_first())[0]
+    for folder in folders:
+        problems = [problem for problem in engine.gather_to_all(_problem(checkpoints, folder)) if problem]
+        if not problems:
+            return _load(engine, planner, checkpoints, folder)
+        if engine.rank == 0:
+            checkpoints.set_aside(folder, problems[0])
+            message = f"checkpoint {folder} is damaged, the one before it is used: {problems[0]}"
+            append_records(directory.events, [{"event": "checkpoint_damaged", "message": message}])
+    if folders and engine.rank == 0:
+        message = "no checkpoint is whole: the stage starts over"
+        append_records(directory.events, [{"event": "started_over", "message": message}])
+    return 0
+
+
+def _problem(checkpoints: CheckpointKeeper, folder: str) -> str:
+    """What this rank finds wrong with a checkpoint."""
+    try:
+        checkpoints.verify(folder, checkpoints.read_manifest(folder))
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _load(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKeeper, folder: str) -> int:
+    manifest = checkpoints.read_manifest(folder)
     if planner.plan(manifest.steps_done - 1).members_digest != manifest.members_digest:
         raise TrainingError(
-            f"the checkpoint after {manifest.steps_done} steps was made by another order of the data; remove "
-            f"{folder.parent} to train the stage from its start"
+            f"checkpoint {folder} was made by another order of the data; remove {checkpoints.storage.place} to train "
+            f"the stage from its start"
         )
+    load_shards(engine, checkpoints.storage, folder, manifest)
     return manifest.steps_done
 
 
@@ -266,6 +305,7 @@ class _Clockwork:
             "model_tflops_per_second": flops / seconds / 1e12,
             **utilisation,
             "phase_seconds": watch.take(),
+            "world_size": self._engine.world_size,
             "peak_memory_gib": self._engine.peak_memory_bytes / 2**30,
         }
 

@@ -11,18 +11,23 @@ class Stopwatch:
 
     On accelerators work is queued: a phase that waits for the device (backward, optimizer) is charged for what earlier
     ones queued. The sum is right.
+
+    Attributes:
+        current_phase: what this rank is at, for a heartbeat.
     """
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
+        self.current_phase = "start"
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Charge the block to a phase."""
-        started = time.perf_counter()
+        started, outer_phase, self.current_phase = time.perf_counter(), self.current_phase, name
         try:
             yield
         finally:
+            self.current_phase = outer_phase
             self._seconds[name] += time.perf_counter() - started
 
     def take(self) -> dict[str, float]:

@@ -4,8 +4,7 @@ import json
 import os
 import socket
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +19,23 @@ from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import Encoding
+from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot, open_storage
 from sftkey_dist.training.engine import join_process_group, limit_threads
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loop import train_stage
 
 
-class FolderCheckpoints:
-    """Checkpoints in a folder that all ranks share."""
+class StoppingCheckpoints(CheckpointKeeper):
+    """Ends the stage, as a fault would, when so many steps are in a checkpoint."""
 
-    def __init__(self, root: Path, stop_after_steps: int | None = None) -> None:
-        self._root = root
-        self._stop_after_steps = stop_after_steps
+    stop_after_steps: int | None = None
 
-    @contextmanager
-    def latest(self) -> Iterator[Path | None]:
-        found = sorted(self._root.glob("step_*"))
-        yield found[-1] if found else None
-
-    def save(self, steps_done: int, write: Callable[[Path], None]) -> None:
-        folder = self._root / f"step_{steps_done:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        write(folder)
-        dist.barrier()
-        if steps_done == self._stop_after_steps:
+    def save(self, snapshot: Snapshot) -> None:
+        super().save(snapshot)
+        if snapshot.steps_done == self.stop_after_steps:
+            self.wait()
+            dist.barrier()
             raise KeyboardInterrupt
-
-    def wait(self) -> None:
-        pass
 
 
 def run_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> None:
@@ -62,9 +51,23 @@ def train(jobs: Sequence[StageJob], stop_after_steps: int | None = None) -> None
     """The work of one rank: train stages one after another, or the part of each up to a checkpoint."""
     for job in jobs:
         try:
-            train_stage(job, FolderCheckpoints(job.stage_dir / "checkpoints", stop_after_steps))
+            train_stage(job, checkpoints_of(job, stop_after_steps))
         except KeyboardInterrupt:
             assert stop_after_steps is not None
+
+
+def checkpoints_of(job: StageJob, stop_after_steps: int | None = None, attempt: str = "test") -> CheckpointKeeper:
+    """This rank's side of them."""
+    keeper = StoppingCheckpoints(
+        open_storage(job.checkpoints),
+        job.stage_dir.name,
+        rank=dist.get_rank(),
+        world_size=dist.get_world_size(),
+        timeout_seconds=job.training.collective_timeout_seconds,
+        attempt=attempt,
+    )
+    keeper.stop_after_steps = stop_after_steps
+    return keeper
 
 
 def make_store(store_dir: Path, contract: ResponseContract, model_dir: Path) -> EncodedStore:

@@ -98,6 +98,7 @@ def job(model_dir, store, stage_dir, weights) -> StageJob:
         model_dir=model_dir,
         store_dir=store.path,
         stage_dir=stage_dir,
+        checkpoints=str(stage_dir / "checkpoints"),
         weights=weights,
         seed=5,
         optimization=OptimizationConfig(

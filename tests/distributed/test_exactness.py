@@ -46,6 +46,7 @@ def make_job(store, tiny_model, tmp_path):
             model_dir=model_dir,
             store_dir=store.path,
             stage_dir=tmp_path / name,
+            checkpoints=str(tmp_path / name / "checkpoints"),
             weights=weights,
             seed=5,
             optimization=OptimizationConfig(

@@ -49,6 +49,7 @@ def make_job(store, tiny_model, contract, tmp_path):
             model_dir=model_dir,
             store_dir=store.path,
             stage_dir=tmp_path / name,
+            checkpoints=str(tmp_path / name / "checkpoints"),
             weights=KEY,
             seed=5,
             optimization=OptimizationConfig(

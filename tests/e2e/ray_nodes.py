@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -26,68 +26,91 @@ def ray_cluster(num_nodes: int, num_cpus: int = 1, dashboard_port: int | None = 
 
     Jobs need a dashboard, and one node: nodes on one machine delete each other's working directories.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        with _nodes(num_nodes, num_cpus, dashboard_port) as address:
-            yield address
+    with ray_nodes(num_nodes, num_cpus, dashboard_port) as nodes:
+        yield nodes.address
 
 
-@contextmanager
-def _nodes(num_nodes: int, num_cpus: int, dashboard_port: int | None) -> Iterator[str]:
-    head, *agents = _free_ports(1 + 4 * num_nodes)
-    address = f"127.0.0.1:{head}"
-    folder = tempfile.mkdtemp(prefix="ray-")  # paths of sockets must be short
-    nodes = []
-    dashboard = ["--include-dashboard", "false"]
-    if dashboard_port is not None:
-        dashboard = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard_port)]
-    try:
-        for number in range(num_nodes):
-            role = (
-                ["--address", address] if number else ["--head", "--port", str(head), *dashboard, "--temp-dir", folder]
+class RayNodes:
+    """The nodes of a cluster, the first of which is the head; more can be added."""
+
+    def __init__(self, num_cpus: int, dashboard_port: int | None) -> None:
+        (head,) = _free_ports(1)
+        self.address = f"127.0.0.1:{head}"
+        self._folder = tempfile.mkdtemp(prefix="ray-")  # paths of sockets must be short
+        self._num_cpus = num_cpus
+        dashboard = ["--include-dashboard", "false"]
+        if dashboard_port is not None:
+            dashboard = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard_port)]
+        self._head = ["--head", "--port", str(head), *dashboard, "--temp-dir", self._folder]
+        self._nodes: list[subprocess.Popen] = []
+
+    def add(self) -> None:
+        """Start one more node and wait until it is there."""
+        alive = _alive_nodes(self.address) if self._nodes else 0
+        role = ["--address", self.address] if self._nodes else self._head
+        names = ["dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"]
+        names.append("runtime-env-agent-port")
+        ports = [f"--{name}={port}" for name, port in zip(names, _free_ports(len(names)), strict=True)]
+        command = [*_START, "--node-ip-address", "127.0.0.1", *role, *ports, *_QUIET, "--num-cpus", str(self._num_cpus)]
+        self._nodes.append(
+            subprocess.Popen(
+                command,
+                env=environment() | {"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
             )
-            names = ["dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"]
-            names.append("runtime-env-agent-port")
-            ports = [f"--{name}={agents[4 * number + i]}" for i, name in enumerate(names)]
-            command = [*_START, "--node-ip-address", "127.0.0.1", *role, *ports, *_QUIET, "--num-cpus", str(num_cpus)]
-            nodes.append(
-                subprocess.Popen(
-                    command,
-                    env=environment() | {"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            )
-            _wait_for_nodes(address, number + 1)
-        yield address
-    finally:
-        for node in reversed(nodes):
-            os.killpg(node.pid, signal.SIGTERM)
-        for node in nodes:
+        )
+        _wait_for_nodes(self.address, alive + 1)
+
+    def end(self) -> None:
+        """End all, process by process."""
+        for node in reversed(self._nodes):
+            _signal(node, signal.SIGTERM)
+        for node in self._nodes:
             try:
                 node.wait(8)
             except subprocess.TimeoutExpired:
-                os.killpg(node.pid, signal.SIGKILL)
+                _signal(node, signal.SIGKILL)
                 node.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _wait_for_nodes(address: str, number: int) -> None:
+@contextmanager
+def ray_nodes(num_nodes: int, num_cpus: int = 1, dashboard_port: int | None = None) -> Iterator[RayNodes]:
+    """As `ray_cluster`, for tests that change the cluster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        nodes = RayNodes(num_cpus, dashboard_port)
+        try:
+            for _ in range(num_nodes):
+                nodes.add()
+            yield nodes
+        finally:
+            nodes.end()
+
+
+def _signal(node: subprocess.Popen, number: int) -> None:
+    with suppress(ProcessLookupError):  # a drained node ends by itself
+        os.killpg(node.pid, number)
+
+
+def _alive_nodes(address: str) -> int:
     script = (
         f"import ray; ray.init({address!r}, log_to_driver=False, logging_level='ERROR'); "
         "print(sum(node['Alive'] for node in ray.nodes()))"
     )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment(), timeout=60)
+    return int(done.stdout.strip() or 0)
+
+
+def _wait_for_nodes(address: str, number: int) -> None:
     deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, env=environment(), timeout=60
-        )
-        if done.stdout.strip() == str(number):
-            return
+    while _alive_nodes(address) != number:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{address}: {number} nodes did not come up")
         time.sleep(1)
-    raise TimeoutError(f"{address}: {number} nodes did not come up: {done.stderr[-500:]}")
 
 
 def _free_ports(number: int) -> list[int]:

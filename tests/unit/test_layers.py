@@ -18,6 +18,7 @@ ALLOWED = {
         "jobs",
         "training.worker",
         "training.launch",
+        "training.failures",
         "evaluation.generation.fan_out",
         "evaluation.judge.asking",
         "evaluation.judge.local",

@@ -35,6 +35,7 @@ def stage_job(task: Task, folder: Path) -> StageJob:
         model_dir=Path(task.model_dir),
         store_dir=Path(task.store_dir),
         stage_dir=folder,
+        checkpoints=str(folder / "checkpoints"),
         weights=task.weights,
         seed=0,
         optimization=OptimizationConfig(

@@ -1,0 +1,115 @@
+"""One command at a time writes to a run directory."""
+
+import json
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.errors import ConfigError
+
+_SECONDS_BETWEEN_BEATS = 5.0
+_STALE_AFTER_SECONDS = 60.0
+"""Without a beat for so long, a holder on another machine is taken for dead."""
+
+
+@contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Hold a lock file while the block lasts; one that a dead process left is taken over.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    _take(lock)
+    ended = threading.Event()
+    beats = threading.Thread(target=_beat, args=(lock, ended), name="run-lock", daemon=True)
+    beats.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beats.join()
+        lock.unlink(missing_ok=True)
+
+
+def _take(lock: Path) -> None:
+    """A hard link either makes the lock with its content, or fails: on network file systems too."""
+    with tempfile.NamedTemporaryFile("w", dir=lock.parent, prefix=f"{lock.name}.") as mine:
+        json.dump(_myself(), mine)
+        mine.flush()
+        while True:
+            with suppress(FileExistsError):
+                os.link(mine.name, lock)
+                return
+            with suppress(FileNotFoundError):  # it was released just now
+                _remove_if_stale(lock, Path(mine.name))
+
+
+def _remove_if_stale(lock: Path, mine: Path) -> None:
+    content = lock.read_bytes()
+    holder = _parse(content)
+    silent_seconds = _now(mine) - lock.stat().st_mtime
+    if not _is_stale(holder, silent_seconds):
+        raise ConfigError(
+            f"{lock.parent}: another command is at work there, process {holder.get('pid', '?')} on "
+            f"{holder.get('host', '?')}, last heard of {max(0.0, silent_seconds):.0f} s ago; wait for it, stop it, or "
+            f"choose another run_dir"
+        )
+    taken = mine.with_name(f"{mine.name}.stale")
+    lock.rename(taken)  # of several that find it stale one succeeds
+    try:
+        if taken.read_bytes() != content:  # it was faster still: this is the lock of the one that succeeded
+            with suppress(FileExistsError):
+                os.link(taken, lock)
+    finally:
+        taken.unlink(missing_ok=True)
+
+
+def _is_stale(holder: Mapping[str, Any], silent_seconds: float) -> bool:
+    me = _myself()
+    if holder.get("host") == me["host"] and holder.get("processes") == me["processes"]:
+        return _started(holder.get("pid")) != holder.get("started")
+    return silent_seconds > _STALE_AFTER_SECONDS
+
+
+def _myself() -> dict[str, Any]:
+    pid = os.getpid()
+    # Containers have process ids, and perhaps host names, in common.
+    processes = f"{_read('/proc/sys/kernel/random/boot_id')} {os.readlink('/proc/self/ns/pid')}"
+    return {"host": socket.gethostname(), "processes": processes, "pid": pid, "started": _started(pid)}
+
+
+def _started(pid: Any) -> str:
+    """When a process started, in the kernel's ticks; "" when there is none: its id may be another one's by now."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()  # after the name, which may hold anything
+    return fields[19] if fields else ""
+
+
+def _read(file: str) -> str:
+    with suppress(OSError):
+        return Path(file).read_text().strip()
+    return ""
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    with suppress(ValueError):
+        parsed = json.loads(content)
+        if isinstance(parsed, dict):
+            return parsed
+    return {}
+
+
+def _now(mine: Path) -> float:
+    """By the clock of the file system, which is that of the lock."""
+    os.utime(mine)
+    return mine.stat().st_mtime
+
+
+def _beat(lock: Path, ended: threading.Event) -> None:
+    while not ended.wait(_SECONDS_BETWEEN_BEATS):
+        with suppress(OSError):
+            os.utime(lock)

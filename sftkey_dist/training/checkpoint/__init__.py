@@ -1,0 +1,31 @@
+"""Checkpoints that are whole or do not count.
+
+Every rank writes its shard beside training, in a folder that this attempt alone writes to; when all shards lie on
+storage, rank 0 writes the manifest, and only then is there a checkpoint. A reader verifies every file against the
+manifest, and goes back to the checkpoint before where one is not what was written. Neither Ray nor DeepSpeed is asked
+which checkpoint is the newest.
+"""
+
+from sftkey_dist.training.checkpoint.keeper import (
+    CHECKPOINTS_KEPT,
+    CheckpointKeeper,
+    new_attempt,
+    newest_step,
+    remove_checkpoints,
+)
+from sftkey_dist.training.checkpoint.shards import Snapshot, load_shards
+from sftkey_dist.training.checkpoint.space import require_space
+from sftkey_dist.training.checkpoint.storage import Storage, open_storage
+
+__all__ = [
+    "CHECKPOINTS_KEPT",
+    "CheckpointKeeper",
+    "Snapshot",
+    "Storage",
+    "load_shards",
+    "new_attempt",
+    "newest_step",
+    "open_storage",
+    "remove_checkpoints",
+    "require_space",
+]

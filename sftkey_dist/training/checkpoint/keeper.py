@@ -1,0 +1,204 @@
+"""Commits checkpoints, finds the newest one that is whole, keeps two."""
+
+import importlib.metadata
+import secrets
+import threading
+import time
+from pathlib import Path
+
+from sftkey_dist.errors import CheckpointError, TrainingError
+from sftkey_dist.files import digest_file
+from sftkey_dist.training.checkpoint.manifest import Manifest, ShardNote, parse_manifest
+from sftkey_dist.training.checkpoint.shards import Snapshot, shard_name
+from sftkey_dist.training.checkpoint.storage import Storage
+
+CHECKPOINTS_KEPT = 2
+"""A stage resumes from one of so many; what they refer to must be kept as long."""
+
+_MANIFEST = "manifest.json"
+_DAMAGED = "damaged.txt"
+"""Set beside the files of a checkpoint that is not what was written: it is kept for a person to look at."""
+_SECONDS_BETWEEN_LOOKS = 0.1
+_LIBRARIES = ("sftkey_dist", "torch", "deepspeed", "safetensors")
+
+
+class CheckpointKeeper:
+    """One rank's side of a stage's checkpoints.
+
+    Attributes:
+        storage: of this stage alone.
+        rank: of this process.
+    """
+
+    def __init__(
+        self, storage: Storage, stage: str, *, rank: int, world_size: int, timeout_seconds: float, attempt: str
+    ) -> None:
+        """
+        Args:
+            storage: of this stage alone.
+            stage: name of the stage's folder.
+            rank: of this process.
+            world_size: number of ranks.
+            timeout_seconds: how long rank 0 waits for the others' shards.
+            attempt: the same on all ranks, and on no other group of workers: one that was cut off, and still
+                writes, writes to folders of its own.
+        """
+        self.storage, self.rank = storage, rank
+        self._stage, self._world_size = stage, world_size
+        self._timeout_seconds, self._attempt = timeout_seconds, attempt
+        self._writer: threading.Thread | None = None
+        self._failure: Exception | None = None
+
+    def remove_torn(self) -> None:
+        """Remove what earlier attempts did not finish; on rank 0, before any rank saves."""
+        for folder in self.storage.folders():
+            if _MANIFEST not in self.storage.files(folder):
+                self.storage.remove(folder, _MANIFEST)
+
+    def newest_first(self) -> list[str]:
+        """Folders of the checkpoints that are not known to be damaged."""
+        return committed(self.storage)
+
+    def read_manifest(self, folder: str) -> Manifest:
+        """
+        Raises:
+            CheckpointError: it is damaged, or of another stage.
+        """
+        try:
+            with self.storage.reading(folder, _MANIFEST) as file:
+                return parse_manifest(file.read_bytes(), self._stage)
+        except OSError as error:
+            raise CheckpointError(f"the manifest cannot be read ({error})") from error
+
+    def verify(self, folder: str, manifest: Manifest) -> None:
+        """Check this rank's part of the shards; all ranks together check each once.
+
+        Raises:
+            CheckpointError: a file is missing, or is not what was written.
+        """
+        for rank in range(self.rank, manifest.world_size, self._world_size):
+            try:
+                with self.storage.reading(folder, shard_name(rank)) as file:
+                    found = _note(file)
+            except OSError as error:
+                raise CheckpointError(f"{shard_name(rank)} cannot be read ({error})") from error
+            if found != manifest.shards[rank]:
+                raise CheckpointError(
+                    f"{shard_name(rank)} is not what was written ({found.bytes} of {manifest.shards[rank].bytes} "
+                    f"bytes, another digest)"
+                )
+
+    def set_aside(self, folder: str, reason: str) -> None:
+        """Never read a checkpoint again; on rank 0."""
+        with self.storage.writing(folder, _DAMAGED) as file:
+            file.write_text(reason + "\n", encoding="utf-8")
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write this rank's shard on another thread; rank 0's thread then commits."""
+        self.wait()  # two snapshots in memory would be one too many
+        self._writer = threading.Thread(target=self._keep_failure, args=(snapshot,), name="checkpoint", daemon=True)
+        self._writer.start()
+
+    def wait(self) -> None:
+        """Return when what this rank saved is on storage, and on rank 0 committed.
+
+        Raises:
+            TrainingError: it could not be written, or other ranks have not written theirs in time.
+        """
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _keep_failure(self, snapshot: Snapshot) -> None:
+        try:
+            self._write(snapshot)
+        except TrainingError as error:
+            self._failure = error
+        except Exception as error:  # pyarrow's and safetensors' own errors are no OSErrors
+            self._failure = TrainingError(
+                f"the checkpoint after {snapshot.steps_done} steps could not be written to {self.storage.place}: "
+                f"{' '.join(str(error).split())}; the one before is kept"
+            )
+
+    def _write(self, snapshot: Snapshot) -> None:
+        folder = f"step_{snapshot.steps_done:08d}-{self._attempt}"
+        free = self.storage.free_bytes()
+        if free is not None and free < snapshot.num_bytes:
+            raise OSError(f"{free / 2**20:.0f} MiB are free, {snapshot.num_bytes / 2**20:.0f} MiB are needed")
+        with self.storage.writing(folder, shard_name(self.rank)) as file:
+            snapshot.write(file)
+            note = _note(file)  # of what was written, not of what should have been
+        with self.storage.writing(folder, _note_name(self.rank)) as file:
+            file.write_text(note.model_dump_json(), encoding="utf-8")
+        if self.rank == 0:
+            self._commit(folder, snapshot)
+            self._prune()
+
+    def _commit(self, folder: str, snapshot: Snapshot) -> None:
+        ranks = range(self._world_size)
+        deadline = time.monotonic() + self._timeout_seconds
+        while missing := [rank for rank in ranks if _note_name(rank) not in self.storage.files(folder)]:
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"the checkpoint after {snapshot.steps_done} steps lacks the shards of ranks "
+                    f"{', '.join(map(str, missing))} after {self._timeout_seconds:g} s; is {self.storage.place} the "
+                    f"same storage on all nodes? See training.collective_timeout_seconds"
+                )
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        manifest = Manifest(
+            stage=self._stage,
+            steps_done=snapshot.steps_done,
+            world_size=self._world_size,
+            members_digest=snapshot.members_digest,
+            numel=snapshot.numel,
+            shards=tuple(self._read_note(folder, rank) for rank in ranks),
+            versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        )
+        with self.storage.writing(folder, _MANIFEST) as file:
+            file.write_text(manifest.model_dump_json(), encoding="utf-8")
+
+    def _read_note(self, folder: str, rank: int) -> ShardNote:
+        with self.storage.reading(folder, _note_name(rank)) as file:
+            return ShardNote.model_validate_json(file.read_bytes())
+
+    def _prune(self) -> None:
+        """The newer ones are committed by then."""
+        for folder in committed(self.storage)[CHECKPOINTS_KEPT:]:
+            self.storage.remove(folder, _MANIFEST)
+
+
+def committed(storage: Storage) -> list[str]:
+    """Folders of the checkpoints that are not known to be damaged, newest first."""
+    found = []
+    for folder in storage.folders():
+        files = storage.files(folder)
+        if folder.startswith("step_") and _MANIFEST in files and _DAMAGED not in files:
+            found.append(folder)
+    return sorted(found, reverse=True)
+
+
+def newest_step(storage: Storage) -> int:
+    """Steps done in the newest checkpoint; 0 without one."""
+    return next((int(folder[len("step_") :].split("-")[0]) for folder in committed(storage)), 0)
+
+
+def remove_checkpoints(storage: Storage) -> None:
+    """Remove all, the damaged too: their stage is finished."""
+    for folder in storage.folders():
+        storage.remove(folder, _MANIFEST)
+
+
+def new_attempt() -> str:
+    """A name for a group of workers."""
+    return secrets.token_hex(4)
+
+
+def _note(file: Path) -> ShardNote:
+    return ShardNote(bytes=file.stat().st_size, sha256=digest_file(file))
+
+
+def _note_name(rank: int) -> str:
+    return f"rank_{rank:05d}.json"

@@ -1,0 +1,57 @@
+"""What makes a folder of shards a checkpoint."""
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sftkey_dist.errors import CheckpointError
+
+_MOST_BYTES = 64 * 2**20
+
+
+class ShardNote(BaseModel):
+    """A shard as it was read back after it was written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int = Field(ge=0)
+    """Size of the file."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Digest of its content."""
+
+
+class Manifest(BaseModel):
+    """Written last, by rank 0, when every shard is on storage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    """Name of the stage's folder, which ends in the digest of all that the stage depends on."""
+    steps_done: int = Field(ge=1)
+    """Optimizer steps that are in the weights."""
+    world_size: int = Field(ge=1)
+    """Ranks that wrote it."""
+    members_digest: int
+    """Digest of the last step's examples; a resumed stage must plan the same."""
+    numel: dict[str, int]
+    """Elements of every trained parameter."""
+    shards: tuple[ShardNote, ...]
+    """One a rank, in rank order."""
+    versions: dict[str, str]
+    """Of the libraries that wrote it."""
+
+
+def parse_manifest(content: bytes, stage: str) -> Manifest:
+    """
+    Raises:
+        CheckpointError: it is not what rank 0 of this stage writes.
+    """
+    if len(content) > _MOST_BYTES:
+        raise CheckpointError(f"the manifest has {len(content)} bytes")
+    try:
+        manifest = Manifest.model_validate_json(content, strict=True)
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"the manifest is damaged ({' '.join(str(error).split())[:120]})") from error
+    if len(manifest.shards) != manifest.world_size:
+        raise CheckpointError(f"the manifest names {len(manifest.shards)} shards of {manifest.world_size} ranks")
+    if manifest.stage != stage:
+        raise CheckpointError(f"it belongs to stage {manifest.stage}")
+    return manifest

@@ -1,0 +1,183 @@
+"""Where checkpoints lie: a folder that all nodes share, or an object store."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from pyarrow import ArrowException
+from pyarrow.fs import FileSelector, FileSystem, FileType, copy_files
+
+from sftkey_dist.errors import ConfigError
+
+
+class Storage(Protocol):
+    """Folders of files, one level deep."""
+
+    @property
+    def place(self) -> str:
+        """Path or URI, for messages."""
+        ...
+
+    def folders(self) -> list[str]:
+        """Names of the folders; none where nothing was stored yet."""
+        ...
+
+    def files(self, folder: str) -> set[str]:
+        """Names of a folder's whole files."""
+        ...
+
+    @contextmanager
+    def writing(self, folder: str, file: str) -> Iterator[Path]:
+        """Yield a path to write to; when the block ends well, the file is there, whole and durable."""
+        ...
+
+    @contextmanager
+    def reading(self, folder: str, file: str) -> Iterator[Path]:
+        """Yield a local path to a file.
+
+        Raises:
+            OSError: there is none.
+        """
+        ...
+
+    def remove(self, folder: str, first: str) -> None:
+        """Remove a folder, one of its files before all others; fine if it is gone."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Room that is left; None where nobody knows."""
+        ...
+
+
+def open_storage(place: str | Path) -> Storage:
+    """A path is a folder; a URI such as ``s3://bucket/runs`` is an object store that pyarrow knows.
+
+    Raises:
+        ConfigError: no such kind of storage, or it does not answer.
+    """
+    if "://" not in str(place):
+        return FolderStorage(Path(place))
+    try:
+        filesystem, path = FileSystem.from_uri(str(place))
+    except (ArrowException, OSError, ValueError) as error:
+        raise ConfigError(f"{place}: {' '.join(str(error).split())[:200]}") from error
+    return ObjectStorage(str(place).partition("?")[0], filesystem, path)
+
+
+class FolderStorage:
+    """On a file system."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def place(self) -> str:
+        """See Storage."""
+        return str(self._root)
+
+    def folders(self) -> list[str]:
+        """See Storage."""
+        with suppress(FileNotFoundError):
+            return [entry.name for entry in os.scandir(self._root) if entry.is_dir()]
+        return []
+
+    def files(self, folder: str) -> set[str]:
+        """See Storage."""
+        with suppress(FileNotFoundError):
+            return {entry.name for entry in os.scandir(self._root / folder) if not entry.name.startswith(".")}
+        return set()
+
+    @contextmanager
+    def writing(self, folder: str, file: str) -> Iterator[Path]:
+        """See Storage: a hidden file that is flushed to disk, then renamed."""
+        target = self._root / folder / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{file}")
+        try:
+            yield scratch
+            _flush(scratch)
+            os.replace(scratch, target)
+            _flush(target.parent)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    @contextmanager
+    def reading(self, folder: str, file: str) -> Iterator[Path]:
+        """See Storage."""
+        path = self._root / folder / file
+        path.stat()
+        yield path
+
+    def remove(self, folder: str, first: str) -> None:
+        """See Storage."""
+        (self._root / folder / first).unlink(missing_ok=True)
+        shutil.rmtree(self._root / folder, ignore_errors=True)
+
+    def free_bytes(self) -> int | None:
+        """See Storage."""
+        levels = (self._root, *self._root.parents)
+        return shutil.disk_usage(next(level for level in levels if level.exists())).free
+
+
+class ObjectStorage:
+    """In an object store; a put is whole or not at all."""
+
+    def __init__(self, place: str, filesystem: FileSystem, root: str) -> None:
+        self._place, self._filesystem, self._root = place, filesystem, root.rstrip("/")
+
+    @property
+    def place(self) -> str:
+        """See Storage."""
+        return self._place
+
+    def folders(self) -> list[str]:
+        """See Storage."""
+        return [entry.base_name for entry in self._entries(self._root) if entry.type == FileType.Directory]
+
+    def files(self, folder: str) -> set[str]:
+        """See Storage."""
+        return {entry.base_name for entry in self._entries(f"{self._root}/{folder}") if entry.type == FileType.File}
+
+    @contextmanager
+    def writing(self, folder: str, file: str) -> Iterator[Path]:
+        """See Storage: written to local scratch, then uploaded."""
+        with tempfile.TemporaryDirectory(prefix="sftkey-upload-") as scratch:
+            local = Path(scratch) / file
+            yield local
+            copy_files(str(local), f"{self._root}/{folder}/{file}", destination_filesystem=self._filesystem)
+
+    @contextmanager
+    def reading(self, folder: str, file: str) -> Iterator[Path]:
+        """See Storage: downloaded to local scratch."""
+        with tempfile.TemporaryDirectory(prefix="sftkey-download-") as scratch:
+            local = Path(scratch) / file
+            copy_files(f"{self._root}/{folder}/{file}", str(local), source_filesystem=self._filesystem)
+            yield local
+
+    def remove(self, folder: str, first: str) -> None:
+        """See Storage."""
+        path = f"{self._root}/{folder}"
+        with suppress(FileNotFoundError):
+            if first in self.files(folder):
+                self._filesystem.delete_file(f"{path}/{first}")
+            self._filesystem.delete_dir(path)
+
+    def free_bytes(self) -> int | None:
+        """See Storage."""
+        return None
+
+    def _entries(self, path: str) -> list[Any]:
+        return list(self._filesystem.get_file_info(FileSelector(path, allow_not_found=True)))
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,68 @@
+"""Why workers ended, in a line, and whether trying again can help."""
+
+from dataclasses import dataclass
+
+from ray.exceptions import RayError
+from ray.train import TrainingFailedError, WorkerGroupError
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+from sftkey_dist.errors import TrainingError, UserError
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.heartbeat import who_is_missing
+from sftkey_dist.training.job import StageJob
+
+_TIMED_OUT = ("timed out", "timeout")
+_SIGNS_OF_A_LOST_PEER = ("connection closed by peer", "connection reset", "broken pipe", "gloo", "nccl", *_TIMED_OUT)
+_SIGNS_OF_A_SICK_DEVICE = ("cuda error", "ecc error")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a group of workers ended.
+
+    Attributes:
+        error: for the user.
+        is_transient: whether it may go well another time: a lost worker, node or connection, not a mistake.
+    """
+
+    error: UserError
+    is_transient: bool
+
+
+def read_failure(job: StageJob, num_workers: int, error: TrainingFailedError | RayError) -> Failure:
+    """What went wrong first; a user's mistake that only a worker could find stays one."""
+    stage = job.stage_dir.name
+    if not (isinstance(error, WorkerGroupError) and error.worker_failures):
+        return Failure(TrainingError(f"stage {stage} stopped: {_last_line(error)}"), is_transient=True)
+    rank, failure = min(error.worker_failures.items(), key=lambda item: (_rank_of_cause(item[1]), item[0]))
+    cause = _cause(failure)
+    if isinstance(cause, UserError):
+        return Failure(type(cause)(f"stage {stage}: {cause}"), is_transient=False)
+    message = f"stage {stage} stopped, rank {rank}: {_last_line(failure)}"
+    if _has(cause, _TIMED_OUT):
+        missing = who_is_missing(StageDir(job.stage_dir), num_workers, job.training.collective_timeout_seconds)
+        message += f"; {missing} (training.collective_timeout_seconds={job.training.collective_timeout_seconds})"
+    return Failure(TrainingError(message), _rank_of_cause(failure) > 0)
+
+
+def _rank_of_cause(failure: Exception) -> int:
+    """Causes before consequences: an error of the code, a lost process, a connection that another one's end cut."""
+    if _has(_cause(failure), _SIGNS_OF_A_LOST_PEER + _SIGNS_OF_A_SICK_DEVICE):
+        return 2
+    return 0 if isinstance(failure, UserExceptionWithTraceback) else 1
+
+
+def _cause(failure: Exception) -> Exception:
+    return failure._base_exc if isinstance(failure, UserExceptionWithTraceback) else failure
+
+
+def _has(cause: Exception, signs: tuple[str, ...]) -> bool:
+    """Errors of collectives are RuntimeErrors like any other; only their text tells."""
+    text = str(cause).lower()
+    return not isinstance(cause, UserError) and any(sign in text for sign in signs)
+
+
+def _last_line(error: Exception) -> str:
+    """A remote error's text ends with the error itself, after its traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,106 @@
+"""Each rank says now and then what it is at, so that a hang has a name."""
+
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.stopwatch import Stopwatch
+
+_BEATS_PER_TIMEOUT = 20
+_SILENT_AFTER_BEATS = 4
+_LEAST_SECONDS = 0.25
+
+
+class Heartbeat:
+    """Writes this rank's step and phase from another thread, while the block lasts.
+
+    Attributes:
+        step: of the stage, set by the loop.
+    """
+
+    def __init__(self, file: Path, watch: Stopwatch, timeout_seconds: float) -> None:
+        """
+        Args:
+            file: of this rank alone.
+            watch: knows the phase.
+            timeout_seconds: how long other ranks wait for this one.
+        """
+        self.step = 0
+        self._file, self._watch = file, watch
+        self._seconds = seconds_between_beats(timeout_seconds)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._seconds):
+            beat = {"step": self.step, "phase": self._watch.current_phase, "pid": os.getpid()}
+            self._file.write_text(json.dumps(beat))
+
+
+@dataclass(frozen=True)
+class _Beat:
+    rank: int
+    when: float
+    step: int
+    phase: str
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} at step {self.step} ({self.phase})"
+
+
+def who_is_missing(stage: StageDir, world_size: int, timeout_seconds: float) -> str:
+    """Which ranks the others waited for, as far as heartbeats tell: those that fell silent, else those behind.
+
+    Args:
+        stage: whose ranks.
+        world_size: number of ranks.
+        timeout_seconds: how long ranks wait for each other.
+    """
+    beats = [beat for rank in range(world_size) if (beat := _read(stage.heartbeat(rank), rank))]
+    absent = sorted(set(range(world_size)) - {beat.rank for beat in beats})
+    if not beats or absent:
+        return "nothing was heard of ranks " + ", ".join(map(str, absent))
+    newest = max(beat.when for beat in beats)
+    silent = [b for b in beats if newest - b.when > _SILENT_AFTER_BEATS * seconds_between_beats(timeout_seconds)]
+    if silent:
+        return f"no sign of life from {_listed(silent)}"
+    usual = Counter((beat.step, beat.phase) for beat in beats).most_common(1)[0][0]
+    elsewhere = [beat for beat in beats if (beat.step, beat.phase) != usual]
+    if 2 * len(elsewhere) >= world_size:  # no majority to compare with
+        elsewhere = beats
+    return f"found {_listed(elsewhere)}" if elsewhere else f"all ranks were at step {usual[0]} ({usual[1]})"
+
+
+def seconds_between_beats(timeout_seconds: float) -> float:
+    """Often enough to tell within a timeout who has stopped."""
+    return max(_LEAST_SECONDS, timeout_seconds / _BEATS_PER_TIMEOUT)
+
+
+def _listed(beats: Sequence[_Beat]) -> str:
+    return ", ".join(map(str, beats))
+
+
+def _read(file: Path, rank: int) -> _Beat | None:
+    try:
+        content = json.loads(file.read_text())
+        return _Beat(rank, file.stat().st_mtime, int(content["step"]), str(content["phase"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,1 @@
+"""Faults that were provoked, and what is promised of each; `test_table.py` says which test shows which promise."""

@@ -1,0 +1,67 @@
+"""A rank that hangs, falls silent or plans something else: the others' wait ends, and says for whom."""
+
+import time
+from datetime import timedelta
+
+import pytest
+import torch.distributed as dist
+from torch.multiprocessing import ProcessRaisedException
+
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.sampler import StepPlanner
+from sftkey_dist.training.heartbeat import Heartbeat, who_is_missing
+from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.stopwatch import Stopwatch
+from tests.distributed.harness import run_ranks, train
+
+SECONDS = 5
+
+
+def sleep_on_rank_1(job: StageJob) -> None:
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=SECONDS))  # type: ignore[attr-defined]
+    plan = StepPlanner.plan
+
+    def wait(self, step):
+        if dist.get_rank() == 1 and step == 4:
+            time.sleep(3 * SECONDS)
+        return plan(self, step)
+
+    StepPlanner.plan = wait  # type: ignore[method-assign]
+    train([job])
+
+
+def test_a_rank_that_hangs_ends_the_wait_of_the_others_and_is_named(tmp_path, make_job):
+    job = make_job(tmp_path)
+    job = job.model_copy(update={"training": job.training.model_copy(update={"collective_timeout_seconds": SECONDS})})
+    started = time.monotonic()
+    with pytest.raises(ProcessRaisedException, match=r"[Tt]imed out"):
+        run_ranks(2, sleep_on_rank_1, job)
+    assert time.monotonic() - started < 60
+    missing = who_is_missing(StageDir(job.stage_dir), 2, SECONDS)
+    assert "rank 1 at step 4 (data)" in missing
+
+
+def test_silent_ranks_are_told_from_waiting_ones(tmp_path):
+    stage, watch = StageDir(tmp_path), Stopwatch()
+    assert who_is_missing(stage, 2, 5) == "nothing was heard of ranks 0, 1"
+    with Heartbeat(stage.heartbeat(0), watch, 5) as zero, watch.phase("forward"):
+        zero.step = 3
+        with Heartbeat(stage.heartbeat(1), watch, 5) as one:
+            one.step = 3
+            time.sleep(0.6)
+        time.sleep(1.5)
+    assert who_is_missing(stage, 2, 5) == "no sign of life from rank 1 at step 3 (forward)"
+    assert who_is_missing(stage, 3, 5) == "nothing was heard of ranks 2"
+
+
+def plan_otherwise_on_rank_1(job: StageJob) -> None:
+    if dist.get_rank() == 1:
+        job = job.model_copy(update={"seed": job.seed + 1})
+    train([job])
+
+
+def test_ranks_that_plan_differently_stop_before_the_update(tmp_path, make_job):
+    job = make_job(tmp_path)
+    with pytest.raises(ProcessRaisedException, match="ranks planned step 0 differently"):
+        run_ranks(2, plan_otherwise_on_rank_1, job)
+    assert not (job.stage_dir / "metrics.jsonl").read_text()
