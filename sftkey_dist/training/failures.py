@@ -1,5 +1,6 @@
 """Why workers ended, in a line, and whether trying again can help."""
 
+import textwrap
 from dataclasses import dataclass
 
 from ray.exceptions import RayError
@@ -11,6 +12,7 @@ from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.heartbeat import who_is_missing
 from sftkey_dist.training.job import StageJob
 
+_MOST_CHARACTERS = 200
 _TIMED_OUT = ("timed out", "timeout")
 _SIGNS_OF_A_LOST_PEER = ("connection closed by peer", "connection reset", "broken pipe", "gloo", "nccl", *_TIMED_OUT)
 _SIGNS_OF_A_SICK_DEVICE = ("cuda error", "ecc error")
@@ -38,7 +40,8 @@ def read_failure(job: StageJob, num_workers: int, error: TrainingFailedError | R
     cause = _cause(failure)
     if isinstance(cause, UserError):
         return Failure(type(cause)(f"stage {stage}: {cause}"), is_transient=False)
-    message = f"stage {stage} stopped, rank {rank}: {_last_line(failure)}"
+    lost = "its process was lost; " if _rank_of_cause(failure) == 1 else ""
+    message = f"stage {stage} stopped, rank {rank}: {lost}{_last_line(failure)}"
     if _has(cause, _TIMED_OUT):
         missing = who_is_missing(StageDir(job.stage_dir), num_workers, job.training.collective_timeout_seconds)
         message += f"; {missing} (training.collective_timeout_seconds={job.training.collective_timeout_seconds})"
@@ -63,6 +66,6 @@ def _has(cause: Exception, signs: tuple[str, ...]) -> bool:
 
 
 def _last_line(error: Exception) -> str:
-    """A remote error's text ends with the error itself, after its traceback."""
+    """A remote error's text ends with the error itself, after its traceback; Ray's own go on for a paragraph."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return textwrap.shorten(lines[-1], _MOST_CHARACTERS, placeholder=" …") if lines else type(error).__name__

@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from ray.exceptions import RayError
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend as RayTorchBackend
 
 from sftkey_dist.cluster import draining_nodes, room_for, wait_for_room
 from sftkey_dist.config.schema import ClusterConfig
@@ -32,7 +34,6 @@ _DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # Its reaction to a node that is taken away is to end the workers at the deadline; ours is a checkpoint before it.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
 }
 CPU_ALLOCATOR = {
     # Activations come and go every micro-batch. By default glibc hands large ones back to the kernel each time, and
@@ -43,7 +44,7 @@ CPU_ALLOCATOR = {
     )
 }
 _SECONDS_BETWEEN_LOOKS = 0.5
-_SECONDS_BETWEEN_LOOKS_AT_NODES = 5.0
+_SECONDS_BETWEEN_LOOKS_AT_NODES = 2.0
 
 
 def run_stage(job: StageJob, cluster: ClusterConfig) -> None:
@@ -192,6 +193,18 @@ def _environment(job: StageJob) -> dict[str, str]:
     }
 
 
+class _TorchBackend(RayTorchBackend):
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+        """Workers end with their process group; asking each to leave it first waits 30 s for one that is frozen."""
+
+
+class _TorchConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type[RayTorchBackend]:
+        """See TorchConfig."""
+        return _TorchBackend
+
+
 def _trainer(job: StageJob, cluster: ClusterConfig, num_workers: int) -> TorchTrainer:
     on_gpu, attempt = cluster.gpus_per_worker > 0, new_attempt()
     return TorchTrainer(
@@ -206,7 +219,7 @@ def _trainer(job: StageJob, cluster: ClusterConfig, num_workers: int) -> TorchTr
             use_gpu=on_gpu,
             resources_per_worker={"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if on_gpu else {}),
         ),
-        torch_config=TorchConfig(
+        torch_config=_TorchConfig(
             backend="nccl" if on_gpu else "gloo", timeout_s=job.training.collective_timeout_seconds
         ),
         run_config=RunConfig(

@@ -14,8 +14,12 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from sftkey_dist.config import load_config
 from sftkey_dist.journal import read_records
+from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.stages import plan_stages, stage_job
 from sftkey_dist.run_dir import StageDir
+from tests.distributed.harness import run_ranks, train
 from tests.e2e.conftest import ENTRY_POINT, environment
 from tests.e2e.ray_nodes import ray_nodes
 
@@ -26,11 +30,11 @@ SETTINGS = {
         "max_length_tokens": 400,
     },
     "strategies": ["sft-tag"],
-    "optimization": {"global_batch_size": 8, "num_epochs": 40, "learning_rate": 1.0e-3},
-    "training": {"micro_batch_tokens": 1600, "checkpoint_every_steps": 20, "collective_timeout_seconds": 8},
+    "optimization": {"global_batch_size": 8, "num_epochs": 29, "learning_rate": 1.0e-3},
+    "training": {"micro_batch_tokens": 1600, "checkpoint_every_steps": 10, "collective_timeout_seconds": 8},
     "validation": {"num_examples": 8, "every_steps": 100},
 }
-NUM_STEPS = 280
+NUM_STEPS = 203
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +52,12 @@ def config(tmp_path_factory, tiny_model) -> Path:
 
 @pytest.fixture(scope="module")
 def clean(config, tmp_path_factory) -> StageDir:
-    """A run that nothing happened to."""
-    folder = tmp_path_factory.mktemp("clean") / "run"
-    done = subprocess.run([*command(config, folder), "tracking.enabled=false"], env=environment(), capture_output=True)
-    assert done.returncode == 0, done.stderr
-    return stage_of(folder)
+    """The stage without faults, and without Ray."""
+    run = load_config([config], [f"run_dir={tmp_path_factory.mktemp('clean')}"])
+    preparation = prepare(run)
+    ((planned,),) = plan_stages(run, preparation).values()
+    run_ranks(2, train, [stage_job(run, preparation, preparation.strategies[0], planned)])
+    return planned.directory
 
 
 def command(config: Path, run: Path) -> list[str]:
@@ -104,10 +109,10 @@ def assert_same(run: Path, clean: StageDir) -> None:
 def test_a_worker_that_is_killed_and_one_that_freezes_cost_steps_but_change_nothing(config, clean, tmp_path):
     run, log = tmp_path / "run", tmp_path / "log"
     with running([*command(config, run), "tracking.enabled=false"], log) as driver:
-        wait_for(lambda: steps_done(run) > 30, driver, log)
+        wait_for(lambda: steps_done(run) > 15, driver, log)
         os.kill(pid_of_rank(run, 1), signal.SIGKILL)
         wait_for(lambda: "restart 1 of 3" in log.read_text(), driver, log)
-        wait_for(lambda: steps_done(run) > 70, driver, log)
+        wait_for(lambda: steps_done(run) > 45, driver, log)
         frozen = pid_of_rank(run, 1)
         os.kill(frozen, signal.SIGSTOP)
         started = time.monotonic()

@@ -1,0 +1,79 @@
+"""Checkpoints in a real S3-compatible server instead of a folder."""
+
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from pyarrow.fs import FileSystem
+
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.training.checkpoint import newest_step, open_storage, remove_checkpoints
+from tests.distributed.harness import free_port, run_ranks, train
+
+KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """URI of an empty bucket, with what it takes to reach it."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in KEYS.items():
+                patch.setenv(name, value)
+            deadline = time.monotonic() + 60
+            while not answers(port):
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            options = f"scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1&allow_bucket_creation=true"
+            filesystem, path = FileSystem.from_uri(f"s3://runs?{options}")
+            filesystem.create_dir(path)
+            yield f"s3://runs/%s?{options}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def test_a_stage_resumes_from_an_object_store_and_goes_back_past_a_damaged_checkpoint(bucket, make_job, tmp_path):
+    whole = make_job(tmp_path / "whole")
+    stored, damaged = (
+        make_job(tmp_path / name).model_copy(update={"checkpoints": bucket % name}) for name in ("stored", "damaged")
+    )
+    run_ranks(2, train, [whole])
+    run_ranks(2, train, [stored, damaged], 9)
+    storages = {job.checkpoints: open_storage(job.checkpoints) for job in (stored, damaged)}
+    assert [newest_step(storage) for storage in storages.values()] == [9, 9]
+    storage = storages[damaged.checkpoints]
+    (newest,) = (folder for folder in storage.folders() if folder.startswith("step_00000009"))
+    with storage.writing(newest, "rank_00001.safetensors") as file:
+        file.write_bytes(b"not what was written")
+    run_ranks(2, train, [stored, damaged])
+    for job in (stored, damaged):
+        for file in ("metrics.jsonl", "model/model.safetensors"):
+            assert (job.stage_dir / file).read_bytes() == (whole.stage_dir / file).read_bytes()
+    assert "damaged" in (damaged.stage_dir / "events.jsonl").read_text()
+    assert not (stored.stage_dir / "checkpoints").exists()
+    remove_checkpoints(storage)
+    assert storage.folders() == []
+
+
+def test_a_storage_that_nobody_knows_is_named():
+    with pytest.raises(ConfigError, match="nowhere://x"):
+        open_storage("nowhere://x")

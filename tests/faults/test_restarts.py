@@ -1,0 +1,121 @@
+"""When a stage is tried again, and when it is not: Ray's side replaced, the decisions real."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ray.exceptions import ActorDiedError
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.errors import ConfigError, DataError, TrainingError
+from sftkey_dist.journal import read_records
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training import launch
+from sftkey_dist.training.failures import read_failure
+from sftkey_dist.training.job import StageJob
+
+LOST_PEER = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:4711")
+
+
+class Result:
+    return_value = True
+
+
+def in_worker(error: Exception) -> UserExceptionWithTraceback:
+    return UserExceptionWithTraceback(error, f"Traceback (most recent call last):\n{type(error).__name__}: {error}")
+
+
+def group_error(**by_rank: Exception) -> WorkerGroupError:
+    return WorkerGroupError("workers failed", {int(rank[1:]): error for rank, error in by_rank.items()})
+
+
+class Script:
+    """What each attempt does: the steps done in its newest checkpoint, and how it ends."""
+
+    def __init__(self, monkeypatch, job: StageJob, *attempts: tuple[int, Exception | None]) -> None:
+        self.attempts, self.made, self.job = attempts, 0, job
+        monkeypatch.setattr(launch, "_trainer", lambda *_: self)
+        monkeypatch.setattr(launch, "wait_for_room", lambda cluster, wanted, least: wanted)
+        monkeypatch.setattr(launch, "draining_nodes", frozenset)
+
+    def fit(self) -> Result:
+        steps, error = self.attempts[self.made]
+        self.made += 1
+        folder = Path(self.job.checkpoints) / f"step_{steps:08d}-{self.made}"
+        if steps:
+            folder.mkdir(parents=True)
+            (folder / "manifest.json").touch()
+        if error is not None:
+            raise error
+        return Result()
+
+
+@pytest.fixture
+def job(make_job, tmp_path) -> StageJob:
+    job = make_job(tmp_path)
+    return job.model_copy(update={"training": job.training.model_copy(update={"max_failures": 2})})
+
+
+def test_what_would_fail_again_is_not_tried_again(monkeypatch, job):
+    """The rank that closed the connection is not the one that is to blame."""
+    for cause, kind in ((ValueError("a mistake"), TrainingError), (DataError("row 7 is empty"), DataError)):
+        script = Script(monkeypatch, job, (0, group_error(r0=in_worker(LOST_PEER), r1=in_worker(cause))))
+        with pytest.raises(kind, match=str(cause)):
+            launch.run_stage(job, ClusterConfig())
+        assert script.made == 1
+
+
+def test_a_crash_loop_ends_and_one_with_progress_does_not(monkeypatch, job):
+    lost = group_error(r0=in_worker(LOST_PEER), r1=ActorDiedError())
+    script = Script(monkeypatch, job, *[(0, lost)] * 3)
+    with pytest.raises(TrainingError, match="rank 1: its process was lost"):
+        launch.run_stage(job, ClusterConfig())
+    assert script.made == 3, "the first attempt and two restarts"
+    script = Script(monkeypatch, job, *[(3 * n, lost) for n in range(1, 8)], (0, None))
+    launch.run_stage(job, ClusterConfig())
+    assert script.made == 8, "each attempt came a checkpoint further"
+    events = read_records(StageDir(job.stage_dir).events)
+    assert "restart 1 of 2 in a row, from step 21" in events[-1]["message"]
+
+
+def test_a_run_that_has_begun_keeps_its_checkpoints_when_nodes_do_not_come_back(monkeypatch, job):
+    Script(monkeypatch, job, (3, group_error(r1=ActorDiedError())))
+    rooms = iter([2])
+
+    def room(cluster, wanted, least):
+        try:
+            return next(rooms)
+        except StopIteration:
+            raise ConfigError("room for 1") from None
+
+    monkeypatch.setattr(launch, "wait_for_room", room)
+    with pytest.raises(TrainingError, match="the nodes that are left are too few: room for 1"):
+        launch.run_stage(job, ClusterConfig())
+
+
+@pytest.mark.parametrize(
+    ("error", "is_transient"),
+    [
+        (group_error(r0=in_worker(LOST_PEER)), True),
+        (group_error(r0=in_worker(RuntimeError("NCCL error: unhandled system error"))), True),
+        (group_error(r0=in_worker(RuntimeError("CUDA error: an illegal memory access"))), True),
+        (group_error(r0=in_worker(RuntimeError("size mismatch"))), False),
+        (group_error(r0=in_worker(TrainingError("the connection timed out"))), False),
+        (group_error(r0=ActorDiedError()), True),
+        (ControllerError(RuntimeError("no room")), True),
+        (ActorDiedError(), True),
+    ],
+)
+def test_a_lost_process_or_connection_is_told_from_a_mistake(job, error, is_transient):
+    assert read_failure(job, 2, error).is_transient == is_transient
+
+
+def test_a_timeout_names_the_missing_rank(job):
+    stage = StageDir(job.stage_dir)
+    stage.heartbeats.mkdir(parents=True)
+    for rank, phase in enumerate(("forward", "forward", "data")):
+        stage.heartbeat(rank).write_text(json.dumps({"step": 7, "phase": phase, "pid": 1}))
+    failure = read_failure(job, 3, group_error(r0=in_worker(RuntimeError("Timed out waiting 5000ms for recv"))))
+    assert "found rank 2 at step 7 (data)" in str(failure.error)

@@ -1,0 +1,269 @@
+"""Training under a fault every 20 to 40 seconds, from a seeded schedule; every round must end in the same bytes.
+
+``python -m tests.soak --minutes 60 --seed 0``; as root the disk is filled up too.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from mlflow import MlflowClient
+
+from sftkey_dist.config import load_config
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.schema import EmbeddedModelConfig
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.memos import generate_memos
+from sftkey_dist.journal import read_records
+from sftkey_dist.models.embedded import make_embedded_model
+from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.stages import plan_stages, stage_job
+from sftkey_dist.run_dir import StageDir
+from tests.distributed.harness import run_ranks, train
+from tests.e2e.conftest import ENTRY_POINT, environment
+from tests.e2e.test_run import descendants, kill_all
+from tests.mlflow_server import MlflowServer
+
+STEPS = 1500
+MODEL = EmbeddedModelConfig(
+    vocab_size=400, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, num_kv_heads=1
+)
+SETTINGS = {
+    "data": {
+        "train": SourceConfig(adapter="decision_memos", limit=64).model_dump(mode="json", exclude_none=True),
+        "test": {"adapter": "decision_memos", "split": "test", "limit": 8},
+        "max_length_tokens": 400,
+    },
+    "strategies": ["sft-tag"],
+    "optimization": {"global_batch_size": 8, "num_epochs": 10_000, "max_steps": STEPS, "learning_rate": 1.0e-3},
+    "training": {
+        "micro_batch_tokens": 1600,
+        "checkpoint_every_steps": 20,
+        "collective_timeout_seconds": 10,
+        "max_failures": 5,
+    },
+    "validation": {"num_examples": 8, "every_steps": 100},
+}
+SECONDS_BETWEEN_FAULTS = (20.0, 40.0)
+DISK_MIB = 64
+
+
+class Round:
+    """One run of the stage, started again whenever it ends early."""
+
+    def __init__(self, number: int, folder: Path, config: Path, server: MlflowServer, on_small_disk: bool) -> None:
+        self.run, self.log = folder / f"round-{number}", folder / f"round-{number}.log"
+        self._command = [*ENTRY_POINT, "train", str(config), f"run_dir={self.run}", f"tracking.uri={server.url}"]
+        self._server, self._on_small_disk = server, on_small_disk
+        self._driver: subprocess.Popen | None = None
+        self.exits: Counter[int] = Counter()
+
+    @property
+    def stage(self) -> StageDir | None:
+        """Once it has begun."""
+        found = list((self.run / "stages").glob("tagged-full-*"))
+        return StageDir(found[0]) if found else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the stage is."""
+        return self.stage is not None and self.stage.summary.is_file() and not self._is_running
+
+    def keep_running(self) -> None:
+        """Start the command if it has ended."""
+        if self._is_running:
+            return
+        if self._driver is not None:
+            self.exits[self._driver.returncode] += 1
+        with self.log.open("a") as file:
+            self._driver = subprocess.Popen(
+                self._command, env=environment(), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def faults(self) -> dict[str, Callable[[], bool]]:
+        """What can be done to it; each says whether it found something to do it to."""
+        faults = {
+            "worker killed": lambda: self._signal_worker(signal.SIGKILL),
+            "worker frozen": lambda: self._signal_worker(signal.SIGSTOP),
+            "driver killed": self._kill_driver,
+            "driver terminated": self._terminate_driver,
+            "MLflow restarted": self._restart_mlflow,
+            "newest checkpoint damaged, worker killed": self._damage_checkpoint,
+        }
+        return faults | ({"disk full": self._fill_disk} if self._on_small_disk else {})
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        if self._is_running:
+            self._kill_driver()
+
+    @property
+    def _is_running(self) -> bool:
+        return self._driver is not None and self._driver.poll() is None
+
+    def _signal_worker(self, number: int) -> bool:
+        beats = sorted(self.stage.heartbeats.glob("rank_*.json")) if self.stage else []
+        alive = [pid for pid in map(_pid, beats) if pid and Path(f"/proc/{pid}").exists()]
+        if not alive:
+            return False
+        os.kill(random.choice(alive), number)
+        return True
+
+    def _kill_driver(self) -> bool:
+        if not self._is_running or self._driver is None:
+            return False
+        children = descendants(self._driver.pid)
+        self._driver.kill()
+        self._driver.wait()
+        time.sleep(2.0)
+        kill_all(children)
+        return True
+
+    def _terminate_driver(self) -> bool:
+        if not self._is_running or self._driver is None:
+            return False
+        self._driver.terminate()
+        try:
+            self._driver.wait(120)
+        except subprocess.TimeoutExpired:
+            raise SystemExit(f"the driver did not end: {self.log}") from None
+        return True
+
+    def _restart_mlflow(self) -> bool:
+        self._server.kill()
+        time.sleep(5.0)
+        self._server.start()
+        return True
+
+    def _damage_checkpoint(self) -> bool:
+        manifests = sorted(self.stage.checkpoints.glob("step_*/manifest.json")) if self.stage else []
+        if not manifests:
+            return False
+        shard = manifests[-1].with_name("rank_00001.safetensors")
+        content = bytearray(shard.read_bytes())
+        content[-100] ^= 1
+        shard.write_bytes(content)
+        return self._signal_worker(signal.SIGKILL)
+
+    def _fill_disk(self) -> bool:
+        ballast = self.run.parent / "ballast"
+        free = shutil.disk_usage(self.run.parent).free
+        ballast.write_bytes(bytes(max(0, free - 100_000)))
+        time.sleep(10.0)
+        ballast.unlink()
+        return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
+        folder, disk = Path(scratch), Path(scratch) / "disk"
+        disk.mkdir()
+        mounts = os.geteuid() == 0
+        if mounts:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", disk], check=True)
+        server = MlflowServer(folder / "mlflow")
+        try:
+            server.start()
+            soak(options.minutes, options.seed, folder, disk, server, mounts)
+        finally:
+            server.kill()
+            if mounts:
+                subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def soak(minutes: float, seed: int, folder: Path, disk: Path, server: MlflowServer, on_small_disk: bool) -> None:
+    """Rounds until the time is over."""
+    config, expected = write_config(folder), reference(folder)
+    schedule, survived, started = random.Random(seed), Counter[str](), time.monotonic()
+    number = 0
+    while time.monotonic() - started < 60 * minutes:
+        this = Round(number, disk, config, server, on_small_disk)
+        try:
+            survived += one_round(this, schedule)
+        finally:
+            this.end()
+        check(this, expected, server)
+        elapsed = (time.monotonic() - started) / 60
+        print(f"{elapsed:.1f} min, round {number}: same bytes; exits {dict(this.exits)}; survived {dict(survived)}")
+        shutil.rmtree(this.run)
+        number += 1
+    print(f"{survived.total()} faults in {number} rounds survived, every round byte-identical")
+
+
+def one_round(this: Round, schedule: random.Random) -> Counter[str]:
+    """Run the stage to its end, with faults on the way."""
+    done: Counter[str] = Counter()
+    next_fault = time.monotonic() + schedule.uniform(*SECONDS_BETWEEN_FAULTS)
+    while not this.is_finished:
+        this.keep_running()
+        time.sleep(0.5)
+        if time.monotonic() > next_fault:
+            name, fault = schedule.choice(list(this.faults().items()))
+            if fault():
+                done[name] += 1
+                print(f"  {time.strftime('%H:%M:%S')} {name}", flush=True)
+            next_fault = time.monotonic() + schedule.uniform(*SECONDS_BETWEEN_FAULTS)
+    return done
+
+
+def check(this: Round, expected: StageDir, server: MlflowServer) -> None:
+    """The same bytes as without faults, and every step once in MLflow."""
+    stage = this.stage
+    if stage is None:
+        raise SystemExit("there is no stage")
+    for file in ("metrics.jsonl", "validation.jsonl", "model/model.safetensors"):
+        if (stage.path / file).read_bytes() != (expected.path / file).read_bytes():
+            raise SystemExit(f"{stage.path / file} differs from the run without faults; see {this.log}")
+    subprocess.run([*ENTRY_POINT, "track", "sync", str(this.run)], env=environment(), check=True, capture_output=True)
+    client = MlflowClient(server.url)
+    experiment = client.get_experiment_by_name(this.run.name)
+    runs = client.search_runs([experiment.experiment_id], "tags.`sftkey.stage` = 'full'")
+    steps = [point.step for run in runs for point in client.get_metric_history(run.info.run_id, "loss")]
+    if sorted(steps) != list(range(STEPS)):
+        raise SystemExit(f"MLflow has {len(steps)} points of {STEPS} steps")
+
+
+def write_config(folder: Path) -> Path:
+    """The run's configuration, with its model."""
+    contract, memos = ResponseContract(), list(generate_memos("train", 60, seed=0))
+    texts = ["".join(p.text for p in contract.render(memo.values, form)) for memo in memos for form in Form]
+    make_embedded_model(folder / "model", MODEL, texts, seed=0)
+    data = SETTINGS["data"] | {"store_dir": str(folder / "store")}
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(SETTINGS | {"model": {"path": str(folder / "model")}, "data": data}))
+    return file
+
+
+def reference(folder: Path) -> StageDir:
+    """The stage without faults, and without Ray."""
+    run = load_config([folder / "config.yaml"], [f"run_dir={folder / 'reference'}"])
+    preparation = prepare(run)
+    ((planned,),) = plan_stages(run, preparation).values()
+    run_ranks(2, train, [stage_job(run, preparation, preparation.strategies[0], planned)])
+    print(f"{len(read_records(planned.directory.metrics))} steps without faults are done", flush=True)
+    return planned.directory
+
+
+def _pid(beat: Path) -> int | None:
+    try:
+        return int(json.loads(beat.read_text())["pid"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+if __name__ == "__main__":
+    main()
