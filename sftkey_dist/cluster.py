@@ -47,7 +47,7 @@ def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
         else:
             _join(address)
     try:
-        wait_for_room(cluster, num_workers, cluster.min_workers or num_workers)
+        wait_for_room(cluster, num_workers, min(num_workers, cluster.min_workers or num_workers))
         yield
     finally:
         ray.shutdown()

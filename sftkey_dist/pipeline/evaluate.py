@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sftkey_dist.cluster import connected
+from sftkey_dist.cluster import connected, wait_for_room
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console, progress_line
@@ -80,9 +80,7 @@ def _generate(config: RunConfig, plans: Sequence[_PlannedEvaluation], examples: 
     still_open = []
     with (
         connected(config.cluster, config.most_workers),
-        EvaluationPool(
-            config.cluster, config.evaluation, num_actors(config.evaluation, config.num_evaluation_workers)
-        ) as pool,
+        EvaluationPool(config.cluster, config.evaluation, num_actors(config.evaluation, _room(config))) as pool,
     ):
         for planned in plans:
             with progress_line(f"{planned.strategy.name} evaluation", len(examples)) as line:
@@ -91,6 +89,12 @@ def _generate(config: RunConfig, plans: Sequence[_PlannedEvaluation], examples: 
                 except IncompleteEvaluationError as error:
                     still_open.append(f"{planned.strategy.name}: {error}")
     return still_open
+
+
+def _room(config: RunConfig) -> int:
+    """Actors that the connected cluster has room for; nodes may have gone while the stages were trained."""
+    wanted = config.num_evaluation_workers
+    return wait_for_room(config.cluster, wanted, min(wanted, config.cluster.min_workers or wanted))
 
 
 def _judge(
@@ -104,7 +108,7 @@ def _judge(
     still_open = []
     with (
         connected(config.cluster, config.most_workers),
-        make_jury(settings, preparation.run.path, config.cluster, config.num_evaluation_workers) as jury,
+        make_jury(settings, preparation.run.path, config.cluster, _room(config)) as jury,
     ):
         for planned in plans:
             num_answers = len(examples) * config.evaluation.sampling.num_samples * len(config.contract.key_segments)
