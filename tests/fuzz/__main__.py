@@ -1,0 +1,71 @@
+"""``python -m tests.fuzz --inputs 1000000 --seed 0``"""
+
+import argparse
+import random
+import time
+
+from tests.fuzz.targets import TARGETS, Target
+
+MOST_SECONDS = 1.0
+"""An input that takes longer counts as a hang."""
+CHARACTERS = "\x00\n\r\t \"'\\{}[]<>:#&*!|-_=+.,0123456789eEaAbBzZ\u00e4\u4e2d\u2028\ud800\U0001f600"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    for name, target in TARGETS.items():
+        number = int(options.inputs * target.share)
+        started = time.monotonic()
+        accepted, slowest = fuzz(name, target, number, random.Random(options.seed))
+        seconds = time.monotonic() - started
+        print(
+            f"{name}: {number:,} inputs in {seconds:.0f} s, {accepted:,} accepted, slowest {1000 * slowest:.0f} ms",
+            flush=True,
+        )
+
+
+def fuzz(name: str, target: Target, number: int, chance: random.Random) -> tuple[int, float]:
+    """Inputs accepted, and the longest time that one took."""
+    accepted, slowest = 0, 0.0
+    for _ in range(number):
+        text = mutated(target, chance)
+        started = time.perf_counter()
+        try:
+            accepted += target.read(text)
+        except BaseException:
+            print(f"{name}: {text!r}", flush=True)
+            raise
+        seconds = time.perf_counter() - started
+        slowest = max(slowest, seconds)
+        if seconds > MOST_SECONDS:
+            raise SystemExit(f"{name}: {seconds:.1f} s for {text!r}")
+    return accepted, slowest
+
+
+def mutated(target: Target, chance: random.Random) -> str:
+    """A sample with a few changes: pieces inserted, parts cut, repeated, or exchanged with another sample's."""
+    text = chance.choice(target.samples)
+    for _ in range(chance.randint(0, 6)):
+        start, end = sorted((chance.randint(0, len(text)), chance.randint(0, len(text))))
+        change = chance.randint(0, 5)
+        if change == 0:
+            text = text[:start] + chance.choice(target.pieces) + text[start:]
+        elif change == 1:
+            text = text[:start] + text[end:]
+        elif change == 2:
+            text = text[:end] + text[start:end] * chance.randint(1, 3) + text[end:]
+        elif change == 3:
+            text = text[:start] + chance.choice(CHARACTERS) + text[start + 1 :]
+        elif change == 4:
+            other = chance.choice(target.samples)
+            text = text[:start] + other[chance.randint(0, len(other)) :]
+        else:
+            text = text[:start] + chance.choice(CHARACTERS) * chance.randint(1, 40) + text[start:]
+    return text[:20_000]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""One function a reader: it returns whether the input was accepted, and raises AssertionError when it must not be."""
+
+import json
+import string
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftkey_dist.config import load_config
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.contract.parts import ContractError
+from sftkey_dist.data.segmenting.rules import Cut, cut_response, resolve_rules
+from sftkey_dist.errors import CheckpointError, ConfigError
+from sftkey_dist.evaluation.judge.reading import read_rating, read_verdict
+from sftkey_dist.training.checkpoint.manifest import Manifest, parse_manifest
+
+STAGE = "tagged-full-0123456789ab"
+DIGEST = "0" * 64
+CONTRACTS = [
+    ResponseContract(),
+    ResponseContract.model_validate(
+        {
+            "container": "json",
+            "segments": [
+                {"name": "analysis"},
+                {"name": "grade", "key": True, "delimiter": "\nGrade: ", "check": {"one_of": ["A", "B"]}},
+                {"name": "note", "required": False, "delimiter": "\nNote: "},
+            ],
+        }
+    ),
+]
+RULES = resolve_rules(("default",))
+FILE = Path(tempfile.mkdtemp(prefix="sftkey-fuzz-")) / "config.yaml"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader with inputs to start from.
+
+    Attributes:
+        read: see this module.
+        samples: accepted and refused ones.
+        pieces: what a mutation inserts besides characters.
+        share: of all inputs; slow readers get fewer.
+    """
+
+    read: Callable[[str], bool]
+    samples: tuple[str, ...]
+    pieces: tuple[str, ...]
+    share: float
+
+
+def contract(text: str) -> bool:
+    """What is accepted is what writing its values gives, but for white space around segments."""
+    accepted = False
+    for each in CONTRACTS:
+        for form in Form:
+            parsed = each.parse(text, form)
+            for segment in each.segments:
+                each.search(text, form, segment.name)
+            if not parsed.keeps_contract:
+                assert parsed.violation is not None
+                continue
+            accepted = True
+            try:
+                written = "".join(piece.text for piece in each.render(parsed.values, form))
+            except ContractError:
+                assert form is Form.UNTAGGED, "what was read from marks can be written with them"
+                continue
+            assert dict(each.parse(written, form).values) == dict(parsed.values)
+    return accepted
+
+
+def segmenters(text: str) -> bool:
+    """A cut's values are what its rule found, and nothing but separators lies outside them."""
+    cut = cut_response(text, RULES)
+    if not isinstance(cut, Cut):
+        return False
+    rule = next(rule for rule in RULES if rule.name == cut.rule)
+    outside, end = [], 0
+    for name, (start, stop) in sorted((rule.find(text) or {}).items(), key=lambda item: item[1]):
+        value = text[start:stop].strip()
+        assert cut.values[name] == value != ""
+        outside.append(text[end : text.index(value, start)])
+        end = text.index(value, start) + len(value)
+    assert all(rule.is_separator(gap) for gap in (*outside, text[end:]) if gap)
+    return True
+
+
+def configuration(text: str) -> bool:
+    """A configuration is read or refused in a line; nothing in it is executed."""
+    FILE.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        load_config([FILE])
+    except ConfigError:
+        return False
+    return True
+
+
+def judge_replies(text: str) -> bool:
+    """Only a whole object with a known verdict is one."""
+    verdict, rating = read_verdict(text), read_rating(text)
+    assert verdict is None or verdict.value in ("correct", "incorrect")
+    assert rating is None or rating.value in ("1", "2", "3", "4", "5")
+    if verdict is not None:
+        assert text.count('"verdict"') + text.count("\\u") >= 1
+    return verdict is not None or rating is not None
+
+
+def manifests(text: str) -> bool:
+    """An accepted manifest is of the stage, and names a whole shard for every rank."""
+    try:
+        manifest = parse_manifest(text.encode(errors="replace"), STAGE)
+    except CheckpointError:
+        return False
+    assert manifest.stage == STAGE
+    assert len(manifest.shards) == manifest.world_size >= 1
+    assert manifest.steps_done >= 1
+    for shard in manifest.shards:
+        assert shard.bytes >= 0
+        assert len(shard.sha256) == 64
+        assert set(shard.sha256) <= set(string.hexdigits.lower())
+    return True
+
+
+MANIFEST = Manifest.model_validate(
+    {
+        "stage": STAGE,
+        "steps_done": 3,
+        "world_size": 2,
+        "members_digest": 17,
+        "numel": {"model.norm.weight": 32},
+        "shards": [{"bytes": 10, "sha256": DIGEST}] * 2,
+        "versions": {"torch": "2.13.0"},
+    }
+)
+CONFIG = """run_dir: runs/x
+model: {path: m}
+data:
+  train: {adapter: gsm8k, path: train.jsonl}
+  test: {adapter: gsm8k, path: test.jsonl}
+strategies: [sft, {name: w, stages: [{name: a, weights: {answer: 1.0}}]}]
+optimization: {learning_rate: 1e-5, betas: [0.9, 0.95]}
+"""
+TARGETS = {
+    "contract": Target(
+        contract,
+        (
+            "<Thinking>a</Thinking><Answer>b</Answer>",
+            "a\n#### b",
+            json.dumps({"analysis": "a", "grade": "A", "note": "n"}),
+            "a\nGrade: A\nNote: n",
+        ),
+        ("<Thinking>", "</Thinking>", "<Answer>", "</Answer>", "\nGrade: ", "\nNote: ", '"grade"', "\\u0000", "####"),
+        0.3,
+    ),
+    "segmenters": Target(
+        segmenters,
+        ("So 4.\n#### 4", r"It is $\boxed{\frac{1}{2}}$.", "<think>a</think>b", "a. The answer is (B).", "a\n\nb"),
+        ("####", r"\boxed{", "{", "}", "The answer is ", "(A)", "<think>", "</think>", "$", "\n"),
+        0.25,
+    ),
+    "configuration": Target(
+        configuration,
+        (CONFIG, json.dumps({"run_dir": "x"}), "a: &a [*a]", "!!python/object:os.system {}"),
+        ("&a ", "*a", "!!python/name:os.system ", "<<: ", "- ", ": ", "{", "}", "[", "]", "\t", "1e309", "2001-99-99"),
+        0.05,
+    ),
+    "judge replies": Target(
+        judge_replies,
+        (
+            '{"verdict": "correct", "reason": "r"}',
+            '<think>x</think>```json\n{"verdict": "incorrect"}\n```',
+            '{"rating": 4, "reason": ""}',
+        ),
+        ('"verdict"', '"correct"', "<think>", "</think>", "```", "{", "}", "[", "]", "NaN", "1e999", "\\u0063"),
+        0.3,
+    ),
+    "manifests": Target(
+        manifests,
+        (MANIFEST.model_dump_json(),),
+        ('"stage"', "-1", "1e9", "null", "{", "}", "[", "]", DIGEST, '"bytes"', "true", "NaN"),
+        0.1,
+    ),
+}
