@@ -82,8 +82,9 @@ def segmenters(text: str) -> bool:
     for name, (start, stop) in sorted((rule.find(text) or {}).items(), key=lambda item: item[1]):
         value = text[start:stop].strip()
         assert cut.values[name] == value != ""
-        outside.append(text[end : text.index(value, start)])
-        end = text.index(value, start) + len(value)
+        begin = text.index(value, start)
+        outside.append(text[end:begin])
+        end = max(end, begin + len(value))  # an answer may stand inside the reasoning
     assert all(rule.is_separator(gap) for gap in (*outside, text[end:]) if gap)
     return True
 
