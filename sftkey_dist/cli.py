@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -388,9 +388,18 @@ def main() -> None:
 
 @contextmanager
 def _alone(config: RunConfig) -> Iterator[None]:
-    """Let no other command write to the run directory meanwhile."""
+    """Let no other command write to the run directory meanwhile.
+
+    Raises:
+        ConfigError: another one does, or nobody can.
+    """
     run = RunDir(config.run_dir)
-    with folder_kept_if_used(run.path), locked(run.lock):
+    with ExitStack() as held:
+        try:
+            held.enter_context(folder_kept_if_used(run.path))
+            held.enter_context(locked(run.lock))
+        except OSError as error:
+            raise ConfigError(f"run_dir={config.run_dir}: cannot be written to ({error.strerror})") from error
         yield
 
 

@@ -9,6 +9,7 @@ import transformers
 from sftkey_dist.config.schema import ModelConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.files import digest_file, digest_json
+from sftkey_dist.models.problem import loading_problem
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 _HASHED_WHOLE_BYTES = 64 * 1024 * 1024
@@ -57,7 +58,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # a damaged tokenizer.json raises whatever its parser meets first
-        raise ModelError(f"{folder}: cannot load the tokenizer: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"{folder}: cannot load the tokenizer: {loading_problem(error)}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: a fast tokenizer (tokenizer.json) is needed, found {type(tokenizer).__name__}")
     return tokenizer
@@ -87,6 +88,6 @@ def _download(config: ModelConfig) -> Path:
         )
     except Exception as error:  # the hub client raises a dozen unrelated classes
         raise ModelError(
-            f"cannot load model {config.path!r} from the hub: {' '.join(str(error).split())[:300]}; for a local "
+            f"cannot load model {config.path!r} from the hub: {loading_problem(error)}; for a local "
             f"folder write its path with ./ or / in front"
         ) from error

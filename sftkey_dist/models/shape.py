@@ -8,6 +8,7 @@ import safetensors
 import transformers
 
 from sftkey_dist.errors import ModelError
+from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.sampler import CostModel
 
 
@@ -20,7 +21,7 @@ def read_shape(folder: Path, trust_remote_code: bool = False) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
     except Exception as error:  # transformers raises what its parsers meet first
-        raise ModelError(f"{folder}: cannot read config.json: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"{folder}: cannot read config.json: {loading_problem(error)}") from error
 
 
 def count_parameters(folder: Path) -> int:

@@ -30,6 +30,7 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from sftkey_dist.config.schema import OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.errors import ModelError
+from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import decoder_cost
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.adapters import add_adapters, base_of, exported_weights
@@ -335,7 +336,7 @@ def _load(model_dir: Path, settings: EngineSettings) -> Any:
             output_loading_info=True,
         )
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"{model_dir}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"{model_dir}: cannot load the model: {loading_problem(error)}") from error
     if loading["missing_keys"]:
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise ModelError(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
@@ -106,6 +106,7 @@ def test_a_run_that_has_begun_keeps_its_checkpoints_when_nodes_do_not_come_back(
         (group_error(r0=ActorDiedError()), True),
         (ControllerError(RuntimeError("no room")), True),
         (ActorDiedError(), True),
+        (group_error(r0=OutOfMemoryError("the node ran out of memory")), True),
     ],
 )
 def test_a_lost_process_or_connection_is_told_from_a_mistake(job, error, is_transient):

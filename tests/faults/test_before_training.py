@@ -1,0 +1,92 @@
+"""What is wrong before a step is trained is found before it."""
+
+import os
+import shutil
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from sftkey_dist import cluster
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.stages import plan_stages
+from sftkey_dist.training.checkpoint import open_storage, require_space
+from tests.e2e.conftest import error_line, sftkey  # noqa: F401
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_a_run_directory_that_cannot_be_written_is_named(sftkey, run_config, tmp_path):  # noqa: F811
+    config = tmp_path / "config.json"
+    config.write_text(run_config.model_dump_json())
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", disk], check=True)
+    try:
+        done = sftkey("train", config, f"run_dir={disk / 'run'}")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert done.returncode == 2
+    assert "cannot be written to (Read-only file system)" in error_line(done)
+
+
+def test_storage_that_another_node_does_not_see_is_named(tmp_path, monkeypatch):
+    nodes = [{"Alive": True, "NodeID": "0" * 56, "NodeManagerAddress": f"10.0.0.{number}"} for number in (1, 2)]
+    seen = iter([True, False])
+    look = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda file: next(seen)))
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "remote", lambda function: look)
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    with pytest.raises(ConfigError, match=r"10\.0\.0\.2 cannot see it"):
+        cluster.require_shared_storage(tmp_path)
+
+
+def test_too_little_space_is_named_and_what_is_stored_counts(tmp_path, monkeypatch):
+    stage, storage = tmp_path / "stage", open_storage(tmp_path / "stage" / "checkpoints")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3 * 2**30))
+    require_space(storage, stage, 70_000_000, 70_000_000, "float32")
+    with pytest.raises(ConfigError, match=r"3\.0 GiB are free, the stage's checkpoints and model take 3\.7 GiB"):
+        require_space(storage, stage, 100_000_000, 100_000_000, "float32")
+    for step in (1, 2):
+        folder = stage / "checkpoints" / f"step_{step:08d}-x"
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").touch()
+    require_space(storage, stage, 100_000_000, 100_000_000, "float32")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"optimization": {"global_batch_size": 8, "num_epochs": 4, "learning_rate": 1e-4}},
+        {"data": {"train": {"adapter": "decision_memos", "limit": 40}}},
+    ],
+)
+def test_other_settings_or_data_are_another_stage_and_find_no_checkpoint(run_config, change):
+    """So that nothing of one is taken for the other's; the old one's stay for whoever goes back."""
+    content = run_config.model_dump(mode="json")
+    changed = type(run_config).model_validate(content | change | {"data": content["data"] | change.get("data", {})})
+    folders = []
+    for each in (run_config, changed):
+        plans = plan_stages(each, prepare(each))
+        folders.append({planned.directory.path.name for plan in plans.values() for planned in plan})
+    assert not folders[0] & folders[1]
+
+
+def test_code_that_a_model_ships_is_not_run(sftkey, run_config, tmp_path, tiny_model):  # noqa: F811
+    model, planted = tmp_path / "model", tmp_path / "executed"
+    shutil.copytree(tiny_model, model)
+    (model / "evil.py").write_text(f"open({str(planted)!r}, 'w')\nclass Evil: pass\n")
+    config = (model / "config.json").read_text().replace('"model_type": "qwen3"', '"model_type": "evil"')
+    assert "evil" in config
+    (model / "config.json").write_text(
+        config.rstrip()[:-1] + ', "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}}'
+    )
+    settings = tmp_path / "config.json"
+    settings.write_text(run_config.model_dump_json())
+    done = sftkey("plan", settings, f"model.path={model}")
+    assert done.returncode == 2, done.stdout
+    assert str(model) in error_line(done)
+    assert "trust_remote_code" in error_line(done)
+    assert not planted.exists()

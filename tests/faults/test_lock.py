@@ -1,0 +1,89 @@
+"""Two commands on one run directory: the second refuses, and takes over what a dead one left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.lock import locked
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from sftkey_dist.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def lock(tmp_path) -> Path:
+    return tmp_path / ".lock"
+
+
+@pytest.fixture
+def holder(lock):
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_second_command_is_refused_with_the_first_ones_process_and_released_afterwards(lock, holder):
+    with pytest.raises(ConfigError, match=f"process {holder.pid} on .*, last heard of 0 s ago"), locked(lock):
+        pass
+    assert list(lock.parent.iterdir()) == [lock], "the refused one leaves nothing"
+    holder.send_signal(signal.SIGINT)
+    holder.wait()
+    with locked(lock):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+    assert not lock.exists()
+
+
+def test_the_lock_of_a_killed_command_is_taken_over_at_once(lock, holder):
+    holder.kill()
+    holder.wait()
+    assert lock.exists()
+    with locked(lock):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+
+
+def test_a_process_that_has_the_number_of_a_dead_holder_is_not_it(lock, holder):
+    content = json.loads(lock.read_text())
+    holder.kill()
+    holder.wait()
+    lock.write_text(json.dumps(content | {"pid": os.getppid()}))
+    with locked(lock):
+        pass
+
+
+def test_another_machines_lock_holds_as_long_as_it_beats(lock, holder):
+    content = json.loads(lock.read_text())
+    holder.kill()
+    holder.wait()
+    elsewhere = content | {"host": "elsewhere", "processes": "other"}
+    lock.write_text(json.dumps(elsewhere))
+    with pytest.raises(ConfigError, match="on elsewhere"), locked(lock):
+        pass
+    os.utime(lock, (time.time() - 61,) * 2)
+    with locked(lock):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
+def test_a_lock_that_says_nothing_is_held_until_it_is_old(lock, content):
+    lock.write_text(content)
+    with pytest.raises(ConfigError, match=r"process \? on \?"), locked(lock):
+        pass
+    os.utime(lock, (time.time() - 61,) * 2)
+    with locked(lock):
+        pass
