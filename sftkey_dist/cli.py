@@ -28,6 +28,8 @@ from sftkey_dist.lock import locked
 from sftkey_dist.run_dir import RunDir
 
 if TYPE_CHECKING:
+    from sftkey_dist.capacity.hardware import Cluster
+    from sftkey_dist.pipeline.prepare import Preparation
     from sftkey_dist.report.comparison import Comparison
 
 _USER_ERROR, _TRAINING_STOPPED, _INCOMPLETE, _SIGNALLED = 2, 1, 1, 128
@@ -189,26 +191,46 @@ def plan(
         str | None, typer.Option(help="Numbers of data-parallel ranks, with commas; default: cluster.num_workers.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each stage to look at.")] = 50,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Estimate memory, time and cost on so many nodes.")] = None,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="Accelerators, and ranks, of a node.")] = 8,
+    gpu: Annotated[str, typer.Option(help="Which: b200-180g, h200-141g, h100-80g, a100-80g, a100-40g or l40s-48g.")] = (
+        "h100-80g"
+    ),
+    network_gbps: Annotated[float, typer.Option(min=0.1, help="Gbit/s of a node to the others.")] = 400.0,
+    price_per_gpu_hour: Annotated[float | None, typer.Option(min=0, help="To estimate the cost.")] = None,
 ) -> None:
-    """Show how level every stage's steps will lie on any number of ranks, beside plain ways to deal them.
+    """Show how level every stage's steps will lie on any number of ranks, and what they take on a cluster.
 
     tokens, cost and loss: the fullest rank over the mean, 1 is level; density: share of the token budget that is
-    used; waiting: share of a step in which ranks wait for the slowest. Prepares the data if need be; trains nothing.
+    used; waiting: share of a step in which ranks wait for the slowest. With --nodes also memory, time and cost, from
+    the model's configuration alone. Prepares the data if need be; loads no weights, trains nothing.
     """
     config = _load(configuration)
-    data_ranks = _numbers("--ranks", ranks) if ranks else [config.cluster.num_workers]
+    usual_ranks = nodes * gpus_per_node if nodes else config.cluster.num_workers
+    data_ranks = _numbers("--ranks", ranks) if ranks else [usual_ranks]
+    from sftkey_dist.capacity.hardware import Cluster, find_accelerator
     from sftkey_dist.console import progress_when_known
     from sftkey_dist.pipeline.plan import plan as plan_run
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.report.tables import balance_table
 
     with progress_when_known("planning") as progress:
-        previews, files = plan_run(config, prepare_run(config), data_ranks, steps, progress)
+        preparation = prepare_run(config, needs_weights=False)
+        previews, files = plan_run(config, preparation, data_ranks, steps, progress)
     for stage in previews:
         looked_at = min(steps, stage.num_steps)
         console.print(balance_table(f"{stage.name}: {looked_at:,} of {stage.num_steps:,} steps", stage.rows))
         for warning in stage.warnings():
             console.print(f"look at the plan: {warning}", soft_wrap=True, markup=False)
+    if nodes is not None:
+        files.append(
+            _show_capacity(
+                config,
+                preparation,
+                Cluster(nodes, gpus_per_node, find_accelerator(gpu), network_gbps, price_per_gpu_hour),
+                steps,
+            )
+        )
     for file in files:
         console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
 
@@ -429,6 +451,18 @@ def _show_comparison(comparison: "Comparison", files: list[Path]) -> None:
     console.print(comparison_table(comparison))
     for file in files:
         console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
+
+
+def _show_capacity(config: RunConfig, preparation: "Preparation", cluster: "Cluster", steps: int) -> Path:
+    from sftkey_dist.capacity import capacity_table
+    from sftkey_dist.pipeline.capacity import plan_capacity
+
+    size, stages, file = plan_capacity(config, preparation, cluster, steps)
+    device = cluster.accelerator
+    where = f"{size.parameters / 1e9:.3g} B parameters on {cluster.nodes} x {cluster.gpus_per_node} {device.name}"
+    for stage in stages:
+        console.print(capacity_table(f"{stage.name}: {where}", stage, device.memory_gib))
+    return file
 
 
 def _show_as_it_is(text: str) -> None:

@@ -29,14 +29,14 @@ class ProgressLine:
         self._title = title
         self._total = total
         self._done = 0
-        self._first_done: int | None = None
+        self._first: tuple[float, int] | None = None
         self._started = self._last_line = time.monotonic()
         self._task: TaskID | None = progress.add_task(title, total=total, note="") if progress else None
 
     def update(self, done: int, note: str = "") -> None:
         """Say how much is done in all; ``note`` stands beside the bar."""
-        if self._first_done is None:
-            self._first_done = done
+        if self._first is None:
+            self._first = time.monotonic(), done
         self._done = done
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
@@ -48,11 +48,12 @@ class ProgressLine:
         return self._done >= self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
 
     def _eta(self) -> str:
-        """What a resumed piece of work found done does not count for its speed."""
-        elapsed = time.monotonic() - self._started
-        newly_done = self._done - (self._first_done or 0)
-        left = f", {elapsed / newly_done * (self._total - self._done):.0f} s left" if newly_done > 0 else ""
-        return f"{elapsed:.0f} s{left}"
+        """Neither the start-up nor what a resumed piece of work found done counts for its speed."""
+        now = time.monotonic()
+        since, found = self._first or (now, self._done)
+        newly_done = self._done - found
+        left = f", {(now - since) / newly_done * (self._total - self._done):.0f} s left" if newly_done > 0 else ""
+        return f"{now - self._started:.0f} s{left}"
 
 
 @contextmanager

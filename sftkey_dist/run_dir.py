@@ -108,6 +108,11 @@ class RunDir:
         """How level the steps of every stage lie, by number of ranks; pictures lie beside it."""
         return self.path / "plan.json"
 
+    @property
+    def capacity(self) -> Path:
+        """What every stage would take on a cluster."""
+        return self.path / "capacity.json"
+
     def base_model(self, digest: str) -> Path:
         """The embedded model, where one is made."""
         return self.path / f"base_model-{digest[:12]}"

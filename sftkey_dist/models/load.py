@@ -13,11 +13,16 @@ from sftkey_dist.models.problem import loading_problem
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 _HASHED_WHOLE_BYTES = 64 * 1024 * 1024
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_HUB_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+_WEIGHTS = "*.safetensors"
 
 
-def locate_model(config: ModelConfig) -> Path:
+def locate_model(config: ModelConfig, *, needs_weights: bool = True) -> Path:
     """The local folder of ``model.path``; a hub id is downloaded (safetensors only) into the hub's cache.
+
+    Args:
+        config: names the model.
+        needs_weights: without, configuration and tokenizer will do, and of a hub id no more is downloaded.
 
     Raises:
         ModelError: no such folder or hub id, or the folder lacks configuration, tokenizer or weights.
@@ -26,13 +31,17 @@ def locate_model(config: ModelConfig) -> Path:
     if folder.exists() or str(config.path).startswith((".", "/", "~")):
         folder = folder.expanduser().absolute()
     else:
-        folder = _download(config)
-    check_model_folder(folder)
+        folder = _download(config, needs_weights)
+    check_model_folder(folder, needs_weights=needs_weights)
     return folder
 
 
-def check_model_folder(folder: Path) -> None:
+def check_model_folder(folder: Path, *, needs_weights: bool = True) -> None:
     """
+    Args:
+        folder: of the model.
+        needs_weights: whether it must hold them.
+
     Raises:
         ModelError: the folder cannot be trained or evaluated.
     """
@@ -45,7 +54,7 @@ def check_model_folder(folder: Path) -> None:
             f"{folder}: no tokenizer (tokenizer.json and tokenizer_config.json); save the model's tokenizer there "
             f"with tokenizer.save_pretrained"
         )
-    if not any(folder.glob("*.safetensors")):
+    if needs_weights and not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no .safetensors weights; convert pickled weights with save_pretrained")
 
 
@@ -80,8 +89,8 @@ def _file_fingerprint(file: Path) -> list[str | int]:
     return [file.name, stat.st_size, stat.st_mtime_ns]
 
 
-def _download(config: ModelConfig) -> Path:
-    files = [*_HUB_FILES, "*.py"] if config.trust_remote_code else _HUB_FILES
+def _download(config: ModelConfig, needs_weights: bool) -> Path:
+    files = [*_HUB_FILES, *([_WEIGHTS] if needs_weights else []), *(["*.py"] if config.trust_remote_code else [])]
     try:
         return Path(
             huggingface_hub.snapshot_download(config.path or "", revision=config.revision, allow_patterns=files)

@@ -47,8 +47,13 @@ class Preparation:
     end_of_turn_id: int
 
 
-def prepare(config: RunConfig) -> Preparation:
-    """Find every mistake in configuration, data and model first; then write model, stores and report."""
+def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
+    """Find every mistake in configuration, data and model first; then write model, stores and report.
+
+    Args:
+        config: of the run.
+        needs_weights: without, the model's configuration and tokenizer will do.
+    """
     strategies = resolve_strategies(config)
     for source in (*config.data.train, *config.data.test):
         if source.adapter != "decision_memos":
@@ -56,7 +61,7 @@ def prepare(config: RunConfig) -> Preparation:
     check_evaluation(config)
     test, refused = read_all("test", config.data.test, config.contract, config.data.max_bad_row_share)
     run = RunDir(config.run_dir)
-    model_dir = _base_model(config, run)
+    model_dir = _base_model(config, run, needs_weights)
     end_of_turn_id = _check_prompts(config, model_dir, test)
     forms = sorted({strategy.form for strategy in strategies})
     stores = {form: _prepare_form(config, form, model_dir) for form in forms}
@@ -132,9 +137,12 @@ def _publish(
         plot_lengths(store.segment_counts, store.segment_names, run.length_plot(form.value))
 
 
-def _base_model(config: RunConfig, run: RunDir) -> Path:
+def _base_model(config: RunConfig, run: RunDir, needs_weights: bool) -> Path:
     """The folder of the base model, with the contract's special tokens where it asks for them."""
-    folder = _make_embedded(config, run) if config.model.embedded else locate_model(config.model)
+    if config.model.embedded:
+        folder = _make_embedded(config, run)
+    else:
+        folder = locate_model(config.model, needs_weights=needs_weights)
     tokens = config.contract.special_tokens
     if not lacks_tokens(folder, tokens, config.model.trust_remote_code):
         return folder

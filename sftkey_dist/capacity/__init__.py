@@ -1,0 +1,31 @@
+"""What a run takes on a cluster, before it is rented: memory, time, communication and cost, from shapes alone."""
+
+from sftkey_dist.capacity.estimate import (
+    Estimate,
+    StageCapacity,
+    StageLoad,
+    estimate,
+    smallest_cluster,
+    what_would_help,
+)
+from sftkey_dist.capacity.hardware import ACCELERATORS, Accelerator, Cluster, find_accelerator
+from sftkey_dist.capacity.load import stage_load
+from sftkey_dist.capacity.model import ModelSize, size_of
+from sftkey_dist.capacity.table import capacity_table
+
+__all__ = [
+    "ACCELERATORS",
+    "Accelerator",
+    "Cluster",
+    "Estimate",
+    "ModelSize",
+    "StageCapacity",
+    "StageLoad",
+    "capacity_table",
+    "estimate",
+    "find_accelerator",
+    "size_of",
+    "smallest_cluster",
+    "stage_load",
+    "what_would_help",
+]

@@ -1,0 +1,91 @@
+"""What a cluster consists of, in the numbers that training meets."""
+
+from dataclasses import dataclass
+
+from sftkey_dist.errors import ConfigError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One device.
+
+    Attributes:
+        name: as `--gpu` takes it.
+        memory_gib: usable memory.
+        peak_tflops: dense products in the precision that it trains in.
+        memory_gb_per_second: bandwidth of its memory.
+        link_gb_per_second: to its neighbours in the node, one way.
+        efficiency: share of the peak that forward and backward passes reach where nothing waits.
+        process_gib: memory that a rank takes before it holds a weight: libraries, contexts, communicators.
+        compute_bytes: of a weight or activation.
+        overlaps_communication: whether collectives run beside computation.
+    """
+
+    name: str
+    memory_gib: float
+    peak_tflops: float
+    memory_gb_per_second: float
+    link_gb_per_second: float
+    efficiency: float = 0.5
+    process_gib: float = 2.5
+    compute_bytes: int = 2
+    overlaps_communication: bool = True
+
+
+ACCELERATORS = {
+    device.name: device
+    for device in (
+        Accelerator("b200-180g", 178, 2250, 8000, 900),
+        Accelerator("h200-141g", 139, 989, 4800, 450),
+        Accelerator("h100-80g", 79, 989, 3350, 450),
+        Accelerator("a100-80g", 79, 312, 2039, 300),
+        Accelerator("a100-40g", 39, 312, 1555, 300),
+        Accelerator("l40s-48g", 44, 362, 864, 32),
+    )
+}
+"""From NVIDIA's data sheets, bfloat16. The efficiency is an assumption: nothing here was measured on one of them."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Equal nodes.
+
+    Attributes:
+        nodes: how many.
+        gpus_per_node: ranks on each.
+        accelerator: of every rank.
+        network_gbps: Gbit/s between nodes, of a node.
+        price_per_gpu_hour: in any currency; None where the cost is not asked for.
+        storage_gb_per_second: a node writes so fast to shared storage.
+    """
+
+    nodes: int
+    gpus_per_node: int
+    accelerator: Accelerator
+    network_gbps: float = 400.0
+    price_per_gpu_hour: float | None = None
+    storage_gb_per_second: float = 2.0
+
+    @property
+    def ranks(self) -> int:
+        """World size."""
+        return self.nodes * self.gpus_per_node
+
+    @property
+    def bandwidth_bytes_per_second(self) -> float:
+        """Of one rank in a collective over all: the slower of the links within a node and its share of the network."""
+        link = self.accelerator.link_gb_per_second * 1e9
+        network = self.network_gbps / 8 * 1e9 / self.gpus_per_node
+        return link if self.nodes == 1 else min(link, network)
+
+
+def find_accelerator(name: str) -> Accelerator:
+    """
+    Raises:
+        ConfigError: nobody knows it.
+    """
+    if name not in ACCELERATORS:
+        raise ConfigError(f"--gpu {name}: known are {', '.join(ACCELERATORS)}")
+    return ACCELERATORS[name]

@@ -1,0 +1,92 @@
+"""Memory of one rank under ZeRO-3, part by part.
+
+Bytes a parameter follow from the engine's settings (`training/engine.py`): weights in compute precision, and float32
+master weights, two moments and accumulated gradients, all partitioned. What is not partitioned is gathered weights,
+activations, logits and the buckets that communication uses.
+"""
+
+from dataclasses import dataclass
+
+from sftkey_dist.capacity.hardware import GIB, Accelerator
+from sftkey_dist.capacity.model import ModelSize
+from sftkey_dist.config.training import TrainingConfig
+
+_LIVE_ELEMENTS = 1e9
+"""DeepSpeed keeps up to so many gathered elements (stage3_max_live_parameters)."""
+_LOGIT_COPIES = 3
+"""Float32 logits, their softmax and their gradient."""
+_MARGIN = 0.07
+"""What an accelerator's caching allocator cannot use."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of one rank, in GiB by part."""
+
+    parts: dict[str, float]
+
+    @property
+    def total_gib(self) -> float:
+        """All parts."""
+        return sum(self.parts.values())
+
+
+def estimate_memory(
+    size: ModelSize,
+    training: TrainingConfig,
+    device: Accelerator,
+    ranks: int,
+    row_tokens: int,
+    kept_positions: int,
+) -> Memory:
+    """
+    Args:
+        size: of the model.
+        training: how the stage runs.
+        device: of the rank.
+        ranks: number of data-parallel ranks.
+        row_tokens: in the longest packed row.
+        kept_positions: most positions of a row that logits are computed at.
+    """
+    share = size.parameters / ranks
+    offloaded = training.zero.offload != "none"
+    parts = {
+        "process": device.process_gib * GIB,
+        "weights, partitioned": 0.0 if training.zero.offload_weights else share * device.compute_bytes,
+        "master weights and moments": 0.0 if offloaded else share * 12,
+        "gradients": 0.0 if offloaded else share * 4,
+        "weights, gathered": _gathered(size, training, device, ranks),
+        "communication": _buckets(size, training, device),
+        "activations": _activations(size, training, device, row_tokens),
+        "logits": kept_positions * size.vocab_size * 4 * _LOGIT_COPIES,
+    }
+    if device.overlaps_communication:
+        parts["allocator's margin"] = _MARGIN * (sum(parts.values()) - parts["process"])
+    return Memory({name: value / GIB for name, value in parts.items()})
+
+
+def stays_gathered(size: ModelSize, training: TrainingConfig, device: Accelerator) -> bool:
+    """Whether the whole model lies on every rank between steps."""
+    return size.parameters * device.compute_bytes <= training.zero.max_gathered_gib * GIB
+
+
+def _gathered(size: ModelSize, training: TrainingConfig, device: Accelerator, ranks: int) -> float:
+    if ranks == 1 or stays_gathered(size, training, device):
+        return size.parameters * device.compute_bytes
+    return min(size.parameters, max(_LIVE_ELEMENTS, 2 * size.largest_block)) * device.compute_bytes
+
+
+def _buckets(size: ModelSize, training: TrainingConfig, device: Accelerator) -> float:
+    """A bucket of gradients in compute precision, and its float32 copy on the way."""
+    elements = min(size.parameters, max(training.zero.reduce_bucket_elements, size.largest_block))
+    return elements * (device.compute_bytes + 4)
+
+
+def _activations(size: ModelSize, training: TrainingConfig, device: Accelerator, row_tokens: int) -> float:
+    """What the backward pass needs of every layer; recomputed, only its input, and one layer in full."""
+    layer = (
+        6 * size.hidden_size + 2 * size.query_width + 2 * size.key_value_width + 4 * size.intermediate_size
+    ) * device.compute_bytes
+    if training.gradient_checkpointing:
+        return row_tokens * (size.num_layers * size.hidden_size * device.compute_bytes + layer)
+    return row_tokens * size.num_layers * layer

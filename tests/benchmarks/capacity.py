@@ -1,0 +1,247 @@
+"""Estimates against measurements on this machine, and what larger shapes take on clusters nobody rented.
+
+``python -m tests.benchmarks.capacity``
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from rich.table import Table
+
+from sftkey_dist.capacity import (
+    ACCELERATORS,
+    Accelerator,
+    Cluster,
+    Estimate,
+    StageLoad,
+    estimate,
+    size_of,
+    smallest_cluster,
+    stage_load,
+)
+from sftkey_dist.config import load_config
+from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.training import TrainingConfig
+from sftkey_dist.models.shape import decoder_cost, read_shape
+from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.training.planner import stage_planner
+from tests.benchmarks.figures import Figure, arguments, console, publish
+from tests.benchmarks.stage import sftkey
+
+LLAMA = {"vocab_size": 128256, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
+QWEN = {"num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
+SHAPES = {
+    "8B (Qwen3)": transformers.Qwen3Config(
+        hidden_size=4096,
+        intermediate_size=12288,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        vocab_size=151936,
+        **QWEN,
+    ),
+    "32B (Qwen2.5)": transformers.Qwen2Config(
+        hidden_size=5120,
+        intermediate_size=27648,
+        num_hidden_layers=64,
+        num_attention_heads=40,
+        vocab_size=152064,
+        **QWEN,
+    ),
+    "70B (Llama 3.1)": transformers.LlamaConfig(
+        hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64, **LLAMA
+    ),
+    "405B (Llama 3.1)": transformers.LlamaConfig(
+        hidden_size=16384, intermediate_size=53248, num_hidden_layers=126, num_attention_heads=128, **LLAMA
+    ),
+}
+NODES = (1, 4, 16, 64)
+EXAMPLES_PER_RANK = 64
+LARGE = TrainingConfig(micro_batch_tokens=8192, gradient_checkpointing=True)
+STAGES = {"stage 1": (0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0), "stage 2": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)}
+MEASURED = {
+    "20 M": "{hidden_size: 384, intermediate_size: 1152, num_layers: 8, num_heads: 6, num_kv_heads: 3}",
+    "60 M": "{hidden_size: 640, intermediate_size: 1920, num_layers: 12, num_heads: 10, num_kv_heads: 5}",
+    "135 M": "{hidden_size: 768, intermediate_size: 2304, num_layers: 18, num_heads: 12, num_kv_heads: 6}",
+}
+ROW_TOKENS = 2048
+RANKS = 2
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", _options)
+    figures: dict[str, Figure] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        figures |= against_measurements(Path(scratch), options.quick)
+        if not options.quick:
+            counts = gsm8k_counts(Path(scratch), options.model, options.data)
+            console.print(large_shapes(counts))
+            figures |= weak_scaling(counts)
+    publish("Capacity", figures, options.json)
+
+
+def against_measurements(scratch: Path, quick: bool) -> dict[str, Figure]:
+    """Predicted over measured, of peak memory and step time, for three shapes on two ranks of this machine."""
+    device = this_machine()
+    console.print(f"one core reaches {device.peak_tflops * 1000:.0f} GFLOP/s in float32 products")
+    memory, seconds = {}, {}
+    for name, shape in list(MEASURED.items())[: 1 if quick else None]:
+        run = scratch / name.replace(" ", "")
+        settings = [
+            f"run_dir={run}",
+            f"data.store_dir={scratch / 'store'}",
+            f"model.embedded={shape}",
+            "strategies=[sft-tag]",
+            "validation={num_examples: 0, guard: null}",
+            "tracking.enabled=false",
+            "optimization.global_batch_size=64",
+            "optimization.max_steps=8",
+            f"training.micro_batch_tokens={ROW_TOKENS}",
+        ]
+        sftkey("train", "configs/quickstart.yaml", *settings)
+        (file,) = run.glob("stages/*/timings.jsonl")
+        timings = [json.loads(line) for line in file.read_text().splitlines()]
+        predicted = predict(settings, device)
+        memory[name] = predicted.memory.total_gib / timings[-1]["peak_memory_gib"]
+        seconds[name] = predicted.seconds.total / statistics.median(timing["seconds"] for timing in timings[2:])
+        console.print(f"{name}: memory {memory[name]:.3f} of measured, step time {seconds[name]:.3f} of measured")
+    return {
+        "memory, predicted / measured: furthest from 1": furthest(memory, "<= 0.1"),
+        "step time, predicted / measured: furthest from 1": furthest(seconds, "<= 0.2"),
+    }
+
+
+def furthest(ratios: dict[str, float], goal: str) -> Figure:
+    """How wrong the worst is; the ratios are its spread."""
+    spread = (min(ratios.values()), max(ratios.values()))
+    return Figure(max(abs(ratio - 1) for ratio in ratios.values()), "", goal, spread, ", ".join(ratios))
+
+
+def predict(settings: list[str], device: Accelerator) -> Estimate:
+    """The estimate for a run on this machine."""
+    config = load_config([Path("configs/quickstart.yaml")], settings)
+    preparation = prepare(config)
+    shape = read_shape(preparation.model_dir)
+    ((store,), strategy) = preparation.stores.values(), preparation.strategies[0]
+    counts = np.asarray(store.segment_counts)
+    load = load_of(counts, strategy.stages[0].weights, config.optimization, shape)
+    return estimate(size_of(shape), config.training, Cluster(1, RANKS, device), load)
+
+
+def load_of(
+    counts: np.ndarray, weights: tuple[float, ...], optimization: OptimizationConfig, shape, most_steps: int = 8
+) -> StageLoad:
+    """The work of a stage on these examples."""
+    cost = decoder_cost(shape)
+    return stage_load(
+        "stage",
+        counts,
+        weights,
+        lambda ranks, tokens: stage_planner(
+            counts, weights, optimization, seed=0, micro_batch_tokens=tokens, data_ranks=ranks, cost=cost
+        ),
+        most_steps,
+    )
+
+
+def this_machine() -> Accelerator:
+    """One rank's share of it: one core, whose speed is measured while the other core works too."""
+    torch.set_num_threads(2)
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    seconds = []
+    for _ in range(20):
+        started = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - started)
+    tflops = 2 * 2048**3 / statistics.median(seconds) / 1e12 / RANKS
+    return Accelerator(
+        "cpu",
+        memory_gib=12,
+        peak_tflops=tflops,
+        memory_gb_per_second=8,
+        link_gb_per_second=1.5,
+        efficiency=0.62,
+        process_gib=0.85,
+        compute_bytes=4,
+        overlaps_communication=False,
+    )
+
+
+def gsm8k_counts(scratch: Path, model: Path, data: Path) -> np.ndarray:
+    """Tokens of each segment of GSM8K's examples."""
+    config = load_config(
+        [Path("configs/smollm2_135m_gsm8k.yaml")],
+        [
+            f"run_dir={scratch / 'gsm8k'}",
+            f"data.store_dir={scratch / 'gsm8k-store'}",
+            f"model.path={model.absolute()}",
+            *(f"data.{split}={{adapter: gsm8k, path: {data / split}.jsonl}}" for split in ("train", "test")),
+            "strategies=[sft-tag]",
+        ],
+    )
+    (store,) = prepare(config).stores.values()
+    return np.asarray(store.segment_counts)
+
+
+def large_shapes(counts: np.ndarray) -> Table:
+    """Tokens a second and memory on nodes of eight H100, and what is too small."""
+    table = Table(title="8 x h100-80g a node, 3,200 Gbit/s between nodes, GSM8K's lengths, rows of 8,192 tokens")
+    for heading in ("shape", "stage", "smallest", *(f"{nodes} nodes" for nodes in NODES)):
+        table.add_column(heading)
+    for name, shape in SHAPES.items():
+        for stage, weights in STAGES.items():
+            row = []
+            for nodes in NODES:
+                found = on_nodes(counts, shape, weights, nodes)
+                row.append(
+                    f"{found.tokens_per_second:,.0f} tok/s, {found.memory.total_gib:.0f} GiB, {found.limit}"
+                    if found.fits
+                    else f"{found.memory.total_gib:.0f} GiB: does not fit"
+                )
+            load = load_of(counts, weights, batch(8), shape, most_steps=2)
+            smallest = smallest_cluster(size_of(shape), LARGE, cluster(1), load)
+            table.add_row(name, stage, f"{smallest} nodes", *row)
+    return table
+
+
+def weak_scaling(counts: np.ndarray) -> dict[str, Figure]:
+    """Tokens a second of a rank at 1,024 ranks over 8, 70B, as the plans' slowest ranks and the network leave it."""
+    shape = SHAPES["70B (Llama 3.1)"]
+    rates = {}
+    for nodes in (4, 128):
+        found = on_nodes(counts, shape, STAGES["stage 1"], nodes)
+        rates[nodes] = found.tokens_per_second / (8 * nodes)
+        console.print(f"70B on {8 * nodes} ranks: {rates[nodes]:,.0f} tok/s a rank, {found.limit}")
+    return {
+        "weak scaling, 70B, 1,024 ranks over 32": Figure(rates[128] / rates[4], "", None, None, "64 examples a rank")
+    }
+
+
+def on_nodes(counts: np.ndarray, shape, weights: tuple[float, ...], nodes: int) -> Estimate:
+    load = load_of(counts, weights, batch(8 * nodes), shape, most_steps=2)
+    return estimate(size_of(shape), LARGE, cluster(nodes), load)
+
+
+def batch(ranks: int) -> OptimizationConfig:
+    """As many examples a rank on every cluster; GSM8K is repeated where it is too small for a step."""
+    return OptimizationConfig(global_batch_size=EXAMPLES_PER_RANK * ranks, num_epochs=100, look_ahead_steps=1)
+
+
+def cluster(nodes: int) -> Cluster:
+    return replace(Cluster(1, 8, ACCELERATORS["h100-80g"], network_gbps=3200), nodes=nodes)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/gsm8k"), help="folder with train.jsonl")
+    parser.add_argument("--model", type=Path, default=Path("models/smollm2-135m"))
+
+
+if __name__ == "__main__":
+    main()
