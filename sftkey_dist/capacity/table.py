@@ -33,7 +33,7 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
         table.add_row("cost", f"{found.cost:,.0f}")
     table.add_row("a checkpoint", f"{found.checkpoint_gib:.1f} GiB, {found.checkpoint_seconds:.0f} s beside training")
     table.add_row("limited by", found.limit, end_section=True)
-    nodes = "none of these nodes" if stage.smallest_nodes is None else f"{stage.smallest_nodes} nodes"
+    nodes = "none of such nodes" if stage.smallest_nodes is None else f"{stage.smallest_nodes} x such a node"
     table.add_row("smallest cluster that it fits on", nodes)
     if stage.help is not None:
         setting, helped = stage.help

@@ -24,7 +24,6 @@ from sftkey_dist.capacity import (
     StageLoad,
     estimate,
     size_of,
-    smallest_cluster,
     stage_load,
 )
 from sftkey_dist.config import load_config
@@ -62,7 +61,7 @@ SHAPES = {
         hidden_size=16384, intermediate_size=53248, num_hidden_layers=126, num_attention_heads=128, **LLAMA
     ),
 }
-NODES = (1, 4, 16, 64)
+NODES, ALL_NODES = (1, 4, 16, 64), (1, 2, 4, 8, 16, 32, 64, 128)
 EXAMPLES_PER_RANK = 64
 LARGE = TrainingConfig(micro_batch_tokens=8192, gradient_checkpointing=True)
 STAGES = {"stage 1": (0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0), "stage 2": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)}
@@ -197,18 +196,17 @@ def large_shapes(counts: np.ndarray) -> Table:
         table.add_column(heading)
     for name, shape in SHAPES.items():
         for stage, weights in STAGES.items():
-            row = []
-            for nodes in NODES:
-                found = on_nodes(counts, shape, weights, nodes)
-                row.append(
-                    f"{found.tokens_per_second:,.0f} tok/s, {found.memory.total_gib:.0f} GiB, {found.limit}"
-                    if found.fits
-                    else f"{found.memory.total_gib:.0f} GiB: does not fit"
-                )
-            load = load_of(counts, weights, batch(8), shape, most_steps=2)
-            smallest = smallest_cluster(size_of(shape), LARGE, cluster(1), load)
-            table.add_row(name, stage, f"{smallest} nodes", *row)
+            found = {nodes: on_nodes(counts, shape, weights, nodes) for nodes in ALL_NODES}
+            smallest = next((str(nodes) for nodes in ALL_NODES if found[nodes].fits), "none")
+            table.add_row(name, stage, smallest, *(in_words(found[nodes]) for nodes in NODES))
     return table
+
+
+def in_words(found: Estimate) -> str:
+    memory = f"{found.memory.total_gib:.0f} GiB"
+    if not found.fits:
+        return f"{memory}: does not fit"
+    return f"{found.tokens_per_second:,.0f} tok/s, {memory}, {found.limit}"
 
 
 def weak_scaling(counts: np.ndarray) -> dict[str, Figure]:
@@ -225,13 +223,15 @@ def weak_scaling(counts: np.ndarray) -> dict[str, Figure]:
 
 
 def on_nodes(counts: np.ndarray, shape, weights: tuple[float, ...], nodes: int) -> Estimate:
-    load = load_of(counts, weights, batch(8 * nodes), shape, most_steps=2)
+    optimization = batch(8 * nodes)
+    enough = np.tile(counts, (-(-optimization.global_batch_size // len(counts)), 1))
+    load = load_of(enough, weights, optimization, shape, most_steps=1)
     return estimate(size_of(shape), LARGE, cluster(nodes), load)
 
 
 def batch(ranks: int) -> OptimizationConfig:
-    """As many examples a rank on every cluster; GSM8K is repeated where it is too small for a step."""
-    return OptimizationConfig(global_batch_size=EXAMPLES_PER_RANK * ranks, num_epochs=100, look_ahead_steps=1)
+    """As many examples a rank on every cluster."""
+    return OptimizationConfig(global_batch_size=EXAMPLES_PER_RANK * ranks, look_ahead_steps=1)
 
 
 def cluster(nodes: int) -> Cluster:
