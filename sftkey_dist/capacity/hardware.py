@@ -20,6 +20,8 @@ class Accelerator:
         efficiency: share of the peak that forward and backward passes reach where nothing waits.
         process_gib: memory that a rank takes before it holds a weight: libraries, contexts, communicators.
         compute_bytes: of a weight or activation.
+        bucket_bytes: for each gradient element of a bucket: the gradient, its copies on the way, and what an allocator
+            keeps of them.
         overlaps_communication: whether collectives run beside computation.
     """
 
@@ -31,6 +33,7 @@ class Accelerator:
     efficiency: float = 0.5
     process_gib: float = 2.5
     compute_bytes: int = 2
+    bucket_bytes: float = 12.0
     overlaps_communication: bool = True
 
 

@@ -56,7 +56,7 @@ def estimate_memory(
         "master weights and moments": 0.0 if offloaded else share * 12,
         "gradients": 0.0 if offloaded else share * 4,
         "weights, gathered": _gathered(size, training, device, ranks),
-        "communication": _buckets(size, training, device),
+        "gradient buckets": _buckets(size, training) * device.bucket_bytes,
         "activations": _activations(size, training, device, row_tokens),
         "logits": kept_positions * size.vocab_size * 4 * _LOGIT_COPIES,
     }
@@ -76,10 +76,9 @@ def _gathered(size: ModelSize, training: TrainingConfig, device: Accelerator, ra
     return min(size.parameters, max(_LIVE_ELEMENTS, 2 * size.largest_block)) * device.compute_bytes
 
 
-def _buckets(size: ModelSize, training: TrainingConfig, device: Accelerator) -> float:
-    """A bucket of gradients in compute precision, and its float32 copy on the way."""
-    elements = min(size.parameters, max(training.zero.reduce_bucket_elements, size.largest_block))
-    return elements * (device.compute_bytes + 4)
+def _buckets(size: ModelSize, training: TrainingConfig) -> float:
+    """Elements that are reduced together."""
+    return min(size.parameters, max(training.zero.reduce_bucket_elements, size.largest_block))
 
 
 def _activations(size: ModelSize, training: TrainingConfig, device: Accelerator, row_tokens: int) -> float:
