@@ -24,27 +24,29 @@ def locked(lock: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it.
     """
-    _take(lock)
+    content = _take(lock)
     ended = threading.Event()
-    beats = threading.Thread(target=_beat, args=(lock, ended), name="run-lock", daemon=True)
+    beats = threading.Thread(target=_beat, args=(lock, content, ended), name="run-lock", daemon=True)
     beats.start()
     try:
         yield
     finally:
         ended.set()
         beats.join()
-        lock.unlink(missing_ok=True)
+        if _holds(lock, content):
+            lock.unlink(missing_ok=True)
 
 
-def _take(lock: Path) -> None:
+def _take(lock: Path) -> bytes:
     """A hard link either makes the lock with its content, or fails: on network file systems too."""
-    with tempfile.NamedTemporaryFile("w", dir=lock.parent, prefix=f"{lock.name}.") as mine:
-        json.dump(_myself(), mine)
+    content = json.dumps(_myself()).encode()
+    with tempfile.NamedTemporaryFile(dir=lock.parent, prefix=f"{lock.name}.") as mine:
+        mine.write(content)
         mine.flush()
         while True:
             with suppress(FileExistsError):
                 os.link(mine.name, lock)
-                return
+                return content
             with suppress(FileNotFoundError):  # it was released just now
                 _remove_if_stale(lock, Path(mine.name))
 
@@ -109,7 +111,15 @@ def _now(mine: Path) -> float:
     return mine.stat().st_mtime
 
 
-def _beat(lock: Path, ended: threading.Event) -> None:
+def _beat(lock: Path, content: bytes, ended: threading.Event) -> None:
+    """A process that was suspended for long may find that another one has taken its lock."""
     while not ended.wait(_SECONDS_BETWEEN_BEATS):
         with suppress(OSError):
-            os.utime(lock)
+            if _holds(lock, content):
+                os.utime(lock)
+
+
+def _holds(lock: Path, content: bytes) -> bool:
+    with suppress(OSError):
+        return lock.read_bytes() == content
+    return False

@@ -101,7 +101,7 @@ class _Fit:
 
     trainer: TorchTrainer
     result: Result | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     thread: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,7 +111,7 @@ class _Fit:
     def _run(self) -> None:
         try:
             self.result = self.trainer.fit()
-        except Exception as error:
+        except BaseException as error:
             self.error = error
 
 

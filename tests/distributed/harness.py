@@ -43,7 +43,10 @@ def run_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> Non
     # Ranks are forked from a server that has imported what they need: 7 s less for each start.
     mp.set_forkserver_preload(["tests.distributed.harness", "sftkey_dist.training.loop"])
     mp.start_processes(
-        _rank_main, args=(world_size, free_port(), work, arguments), nprocs=world_size, start_method="forkserver"
+        _rank_main,
+        args=(world_size, free_port(), dict(os.environ), work, arguments),
+        nprocs=world_size,
+        start_method="forkserver",
     )
 
 
@@ -97,7 +100,15 @@ def join_as_rank(rank: int, world_size: int, port: int) -> None:
     }
 
 
-def _rank_main(rank: int, world_size: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _rank_main(
+    rank: int,
+    world_size: int,
+    port: int,
+    environment: dict[str, str],
+    work: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    os.environ.update(environment)  # the server that ranks are forked from has the one of its first test
     join_as_rank(rank, world_size, port)
     limit_threads(1)
     dist.init_process_group("gloo")

@@ -18,13 +18,15 @@ from sftkey_dist.pipeline.stages import plan_stages, stage_job
 from tests.distributed.harness import run_ranks
 from tests.distributed.harness import train as train_stages
 
+TWO_RANKS = "two ranks, rows of one example, recomputed, through the command line"
+THREE_RANKS = "three ranks, gathered layer by layer, offloaded, dense mask"
 LAYOUTS = {
-    "two ranks, rows of one example, recomputed": [
+    TWO_RANKS: [
         "cluster.num_workers=2",
         "training.micro_batch_tokens=700",
         "training.gradient_checkpointing=true",
     ],
-    "three ranks, gathered layer by layer, offloaded, dense mask": [
+    THREE_RANKS: [
         "cluster.num_workers=3",
         "training.zero.max_gathered_gib=0",
         "training.zero.offload=cpu",
@@ -77,12 +79,15 @@ def config(tmp_path: Path, tiny_model: Path) -> Path:
 
 
 def test_ranks_rows_recomputation_gathering_offload_and_mask_change_nothing(sftkey, config, tmp_path):
-    base = without_ray(config, tmp_path / "runs" / "base")
+    base = without_ray(config, tmp_path / "runs" / "base", 1)
     assert [len(stage) for stage in base] == [2 * -(-NUM_ROWS // BATCH)] * 2
     largest_step = max(base[1], key=lambda record: record["loss_tokens"])
     assert largest_step["loss_tokens"] > 5 * min(record["loss_tokens"] for record in base[1])
-    for number, (layout, overrides) in enumerate(LAYOUTS.items()):
-        stages = train(sftkey, config, tmp_path / "runs" / f"other-{number}", *overrides)
+    others = {
+        TWO_RANKS: train(sftkey, config, tmp_path / "runs" / "two", *LAYOUTS[TWO_RANKS]),
+        THREE_RANKS: without_ray(config, tmp_path / "runs" / "three", 3, *LAYOUTS[THREE_RANKS]),
+    }
+    for layout, stages in others.items():
         for stage, expected in zip(stages, base, strict=True):
             for measure, most, mean in (("loss", 1e-4, 2e-5), ("grad_norm", 2e-3, 4e-4)):
                 ours, theirs = (np.array([record[measure] for record in records]) for records in (stage, expected))
@@ -91,12 +96,14 @@ def test_ranks_rows_recomputation_gathering_offload_and_mask_change_nothing(sftk
                 assert deviation.mean() < mean, (layout, measure)
 
 
-def without_ray(config: Path, run_dir: Path) -> list[list[dict]]:
-    """Both stages on one rank."""
-    run = load_config([config], [f"run_dir={run_dir}"])
+def without_ray(config: Path, run_dir: Path, world_size: int, *overrides: str) -> list[list[dict]]:
+    """Both stages on plain processes."""
+    run = load_config([config], [f"run_dir={run_dir}", *overrides])
     preparation = prepare(run)
     (plan,) = plan_stages(run, preparation).values()
-    run_ranks(1, train_stages, [stage_job(run, preparation, preparation.strategies[0], planned) for planned in plan])
+    run_ranks(
+        world_size, train_stages, [stage_job(run, preparation, preparation.strategies[0], planned) for planned in plan]
+    )
     return [read_records(planned.directory.metrics) for planned in plan]
 
 

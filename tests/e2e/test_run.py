@@ -44,11 +44,10 @@ def killed_in_stage_2(tiny_config, tmp_path):
     )
     stages, deadline = tmp_path / "runs" / "tiny" / "stages", time.monotonic() + 300
     try:
-        while not list(stages.glob("tagged-full-key-*/ray/step_*/manifest.json")):
+        while not list(stages.glob("tagged-full-key-*/checkpoints/step_*/manifest.json")):
             assert driver.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline, "stage 2 wrote no checkpoint"
-            time.sleep(0.2)
-        time.sleep(1.0)
+            time.sleep(0.05)
     finally:
         children = descendants(driver.pid)
         driver.kill()
@@ -143,7 +142,8 @@ def check_mlflow(tmp_path):
 def check_exported_model(folder):
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert (folder / "provenance.json").is_file()
-    assert not (folder.parent / "ray").exists(), "a finished stage keeps no checkpoints"
+    for leftover in ("ray", "checkpoints", "heartbeats"):
+        assert not (folder.parent / leftover).exists(), "a finished stage keeps no checkpoints"
     assert model.config.architectures == ["Qwen3ForCausalLM"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     generated = pipeline("text-generation", model=model, tokenizer=tokenizer)("Approve?", max_new_tokens=3)

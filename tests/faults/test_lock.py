@@ -79,6 +79,12 @@ def test_another_machines_lock_holds_as_long_as_it_beats(lock, holder):
         assert json.loads(lock.read_text())["pid"] == os.getpid()
 
 
+def test_a_lock_that_another_one_has_taken_is_left_to_it(lock):
+    with locked(lock):
+        lock.write_text("another one's")
+    assert lock.read_text() == "another one's"
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
 def test_a_lock_that_says_nothing_is_held_until_it_is_old(lock, content):
     lock.write_text(content)

@@ -107,7 +107,7 @@ def assert_same(run: Path, clean: StageDir) -> None:
     assert len(read_records(stage.metrics)) == NUM_STEPS
 
 
-def test_killed_and_frozen_workers_and_both_signals_cost_steps_but_change_nothing(config, clean, tmp_path):
+def test_killed_and_frozen_workers_and_a_signal_cost_steps_but_change_nothing(config, clean, tmp_path):
     """One run through all of them; a start costs more than the training."""
     run, log = tmp_path / "run", tmp_path / "log"
     tracking = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -131,16 +131,13 @@ def test_killed_and_frozen_workers_and_both_signals_cost_steps_but_change_nothin
     assert {found.info.status for found in MlflowClient(tracking).search_runs(["1"])} == {"KILLED"}
     leave_garbage_of_ray(run)
     with running(arguments, log) as driver:
-        wait_for(lambda: steps_done(run) > stopped_after + 20, driver, log)
-        assert len(read_records(stage_of(run).timings)) >= stopped_after + 20, "no step was done again"
-        driver.send_signal(signal.SIGINT)
-        assert driver.wait(timeout=60) == 128 + signal.SIGINT, log.read_text()
-    check_stop(run, log)
-    with running(arguments, log) as driver:
         assert driver.wait(timeout=120) == 0, log.read_text()
+    timings = [record["step"] for record in read_records(stage_of(run).timings)]
+    assert timings == sorted(set(timings)), "no step was done again"
+    assert len(timings) == NUM_STEPS > stopped_after
     assert_same(run, clean)
     events = json.loads(stage_of(run).summary.read_text())["events"]
-    assert len(events) == 4
+    assert len(events) == 3
 
 
 def check_stop(run: Path, log: Path) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-CHAIN = "test_killed_and_frozen_workers_and_both_signals_cost_steps_but_change_nothing"
+CHAIN = "test_killed_and_frozen_workers_and_a_signal_cost_steps_but_change_nothing"
 DAMAGE = "test_a_damaged_checkpoint_is_set_aside_and_training_ends_in_the_same_bytes"
 HOSTS = "test_a_submitted_run_outlives_a_lost_host_uses_a_new_one_and_leaves_one_that_is_taken_away"
 TABLE = {
@@ -14,7 +14,7 @@ TABLE = {
     "a rank is killed while it writes its shard": ["test_a_rank_that_dies_while_it_writes_leaves_no_checkpoint"],
     "all end when a checkpoint is saved": ["test_a_checkpoint_that_was_waited_for_outlives_all_ranks"],
     "the driver is killed": ["test_run_killed_in_stage_2_finishes_without_repeating_stage_1"],
-    "the driver gets SIGTERM or SIGINT": [CHAIN],
+    "the driver gets SIGTERM or SIGINT": [CHAIN, "test_the_first_signal_asks_and_the_second_ends"],
     "a node is taken away": [HOSTS],
     "a worker freezes": [CHAIN],
     "a collective hangs": ["test_a_rank_that_hangs_ends_the_wait_of_the_others_and_is_named"],
