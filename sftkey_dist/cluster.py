@@ -47,7 +47,7 @@ def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
         else:
             _join(address)
     try:
-        wait_for_room(cluster, num_workers, min(num_workers, cluster.min_workers or num_workers))
+        wait_for_room(cluster, num_workers)
         yield
     finally:
         ray.shutdown()
@@ -82,20 +82,20 @@ def _sees(file: str) -> bool:
     return Path(file).exists()
 
 
-def wait_for_room(cluster: ClusterConfig, wanted: int, least: int) -> int:
+def wait_for_room(cluster: ClusterConfig, wanted: int) -> int:
     """Wait as long as the configuration says for nodes with room for all workers.
 
     Args:
-        cluster: what a worker needs, and how long to wait.
+        cluster: what a worker needs, how long to wait, and how many workers will do when no more nodes come.
         wanted: workers that there should be room for.
-        least: workers that will do when no more nodes come.
 
     Returns:
         How many there is room for, ``wanted`` at most.
 
     Raises:
-        ConfigError: there are too few nodes for ``least`` workers.
+        ConfigError: there are too few nodes.
     """
+    least = min(wanted, cluster.min_workers or wanted)
     if room_for(cluster) < wanted and cluster.wait_for_nodes_seconds:
         _wait_for_nodes(cluster, wanted)
     room = room_for(cluster)

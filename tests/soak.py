@@ -21,23 +21,18 @@ from mlflow import MlflowClient
 
 from sftkey_dist.config import load_config
 from sftkey_dist.config.data import SourceConfig
-from sftkey_dist.config.schema import EmbeddedModelConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.journal import read_records
 from sftkey_dist.models.embedded import make_embedded_model
-from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.stages import plan_stages, stage_job
 from sftkey_dist.run_dir import StageDir
-from tests.distributed.harness import run_ranks, train
+from tests.conftest import TINY_MODEL
+from tests.distributed.harness import train_without_ray
 from tests.e2e.conftest import ENTRY_POINT, environment
 from tests.e2e.test_run import descendants, kill_all
 from tests.mlflow_server import MlflowServer
 
 STEPS = 1500
-MODEL = EmbeddedModelConfig(
-    vocab_size=400, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, num_kv_heads=1
-)
 SETTINGS = {
     "data": {
         "train": SourceConfig(adapter="decision_memos", limit=64).model_dump(mode="json", exclude_none=True),
@@ -241,7 +236,7 @@ def write_config(folder: Path) -> Path:
     """The run's configuration, with its model."""
     contract, memos = ResponseContract(), list(generate_memos("train", 60, seed=0))
     texts = ["".join(p.text for p in contract.render(memo.values, form)) for memo in memos for form in Form]
-    make_embedded_model(folder / "model", MODEL, texts, seed=0)
+    make_embedded_model(folder / "model", TINY_MODEL, texts, seed=0)
     data = SETTINGS["data"] | {"store_dir": str(folder / "store")}
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(SETTINGS | {"model": {"path": str(folder / "model")}, "data": data}))
@@ -250,12 +245,9 @@ def write_config(folder: Path) -> Path:
 
 def reference(folder: Path) -> StageDir:
     """The stage without faults, and without Ray."""
-    run = load_config([folder / "config.yaml"], [f"run_dir={folder / 'reference'}"])
-    preparation = prepare(run)
-    ((planned,),) = plan_stages(run, preparation).values()
-    run_ranks(2, train, [stage_job(run, preparation, preparation.strategies[0], planned)])
-    print(f"{len(read_records(planned.directory.metrics))} steps without faults are done", flush=True)
-    return planned.directory
+    (stage,) = train_without_ray(load_config([folder / "config.yaml"], [f"run_dir={folder / 'reference'}"]))
+    print(f"{len(read_records(stage.metrics))} steps without faults are done", flush=True)
+    return stage
 
 
 def _pid(beat: Path) -> int | None:

@@ -8,8 +8,8 @@ from sftkey_dist.capacity.memory import Memory, estimate_memory
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.capacity.speed import Rows, Seconds, communication_bytes, step_seconds
 from sftkey_dist.config.training import TrainingConfig, ZeroConfig
+from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
-_CHECKPOINT_BYTES = 12
 _MOST_NODES = 1024
 
 
@@ -95,7 +95,7 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
     tokens = sum(int(rows.tokens.sum()) for rows in steps) / len(steps)
     each, once = communication_bytes(size, training, cluster)
     micro_batches = sum(rows.tokens.shape[1] for rows in steps) / len(steps)
-    checkpoint = size.parameters * _CHECKPOINT_BYTES
+    checkpoint = size.parameters * CHECKPOINT_BYTES
     price = cluster.price_per_gpu_hour
     fits = memory.total_gib <= cluster.accelerator.memory_gib
     return Estimate(
@@ -123,10 +123,9 @@ def smallest_cluster(size: ModelSize, training: TrainingConfig, cluster: Cluster
 
 
 def what_would_help(
-    size: ModelSize, training: TrainingConfig, cluster: Cluster, load: StageLoad
+    size: ModelSize, training: TrainingConfig, cluster: Cluster, load: StageLoad, now: Estimate
 ) -> tuple[str, Estimate] | None:
-    """The one setting whose change makes the stage fit, or else most faster; None if none does by 2 %."""
-    now = estimate(size, training, cluster, load)
+    """The one setting whose change makes the stage fit, or else most faster than ``now``; None if none does by 2 %."""
     changed = [(text, estimate(size, other, cluster, load)) for text, other in _changes(training, load.longest_example)]
     fitting = [(text, other) for text, other in changed if other.fits]
     if not fitting:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.training.flops import PEAK_TFLOPS
 
 GIB = 2**30
 
@@ -40,12 +41,12 @@ class Accelerator:
 ACCELERATORS = {
     device.name: device
     for device in (
-        Accelerator("b200-180g", 178, 2250, 8000, 900),
-        Accelerator("h200-141g", 139, 989, 4800, 450),
-        Accelerator("h100-80g", 79, 989, 3350, 450),
-        Accelerator("a100-80g", 79, 312, 2039, 300),
-        Accelerator("a100-40g", 39, 312, 1555, 300),
-        Accelerator("l40s-48g", 44, 362, 864, 32),
+        Accelerator("b200-180g", 178, PEAK_TFLOPS["B200"], 8000, 900),
+        Accelerator("h200-141g", 139, PEAK_TFLOPS["H200"], 4800, 450),
+        Accelerator("h100-80g", 79, PEAK_TFLOPS["H100"], 3350, 450),
+        Accelerator("a100-80g", 79, PEAK_TFLOPS["A100"], 2039, 300),
+        Accelerator("a100-40g", 39, PEAK_TFLOPS["A100"], 1555, 300),
+        Accelerator("l40s-48g", 44, PEAK_TFLOPS["L40S"], 864, 32),
     )
 }
 """From NVIDIA's data sheets, bfloat16. The efficiency is an assumption: nothing here was measured on one of them."""

@@ -29,25 +29,24 @@ def stage_load(
         most_steps: steps to plan; the others are like them.
     """
 
+    lengths = counts.sum(axis=1).astype(np.int64)
+    of_examples = (
+        lengths,
+        lengths**2,
+        counts[:, np.array(weights) > 0].sum(axis=1),
+        lengths - counts[:, _PROMPT],
+    )
+
     @lru_cache
     def rows_for(ranks: int, micro_batch_tokens: int) -> list[Rows]:
         plans = planner_for(ranks, micro_batch_tokens).plans()
-        return [_rows(plan, counts, weights) for plan in islice(plans, most_steps)]
+        return [_rows(plan, of_examples) for plan in islice(plans, most_steps)]
 
-    longest = int(counts.sum(axis=1).max())
+    longest = int(lengths.max())
     return StageLoad(name, planner_for(1, longest).num_steps, longest, rows_for)
 
 
-def _rows(plan: StepPlan, counts: np.ndarray, weights: Sequence[float]) -> Rows:
-    is_there, lengths = plan.layout >= 0, counts.sum(axis=1).astype(np.int64)
-
-    def per_row(of_example: np.ndarray) -> np.ndarray:
-        summed: np.ndarray = np.where(is_there, of_example[plan.layout], 0).sum(axis=2)
-        return summed
-
-    return Rows(
-        tokens=per_row(lengths),
-        pairs=per_row(lengths**2),
-        logits=per_row(counts[:, np.array(weights) > 0].sum(axis=1)),
-        observed=per_row(lengths - counts[:, _PROMPT]),
-    )
+def _rows(plan: StepPlan, of_examples: Sequence[np.ndarray]) -> Rows:
+    """What examples have, in the order of the fields of `Rows`, added up row by row."""
+    is_there = plan.layout >= 0
+    return Rows(*(np.where(is_there, of_example[plan.layout], 0).sum(axis=2) for of_example in of_examples))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sftkey_dist.capacity.hardware import GIB, Accelerator
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.config.training import TrainingConfig
+from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
 _LIVE_ELEMENTS = 1e9
 """DeepSpeed keeps up to so many gathered elements (stage3_max_live_parameters)."""
@@ -53,7 +54,7 @@ def estimate_memory(
     parts = {
         "process": device.process_gib * GIB,
         "weights, partitioned": 0.0 if training.zero.offload_weights else share * device.compute_bytes,
-        "master weights and moments": 0.0 if offloaded else share * 12,
+        "master weights and moments": 0.0 if offloaded else share * CHECKPOINT_BYTES,
         "gradients": 0.0 if offloaded else share * 4,
         "weights, gathered": _gathered(size, training, device, ranks),
         "gradient buckets": _buckets(size, training) * device.bucket_bytes,

@@ -20,10 +20,9 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.prepare import Preparation
-from sftkey_dist.pipeline.stages import PlannedStage, held_out_of, plan_stages
+from sftkey_dist.pipeline.stages import PlannedStage, planner_of, stages_to_train
 from sftkey_dist.sampler import CostModel, StepPlanner
 from sftkey_dist.strategy import Strategy
-from sftkey_dist.training.planner import stage_planner
 
 
 def plan_capacity(
@@ -39,12 +38,10 @@ def plan_capacity(
     """
     shape = read_shape(preparation.model_dir, config.model.trust_remote_code)
     size, cost = size_of(shape), decoder_cost(shape)
-    stages = []
-    for strategy in preparation.strategies:
-        for planned in plan_stages(config, preparation)[strategy.name]:
-            if planned.shared_with is None:
-                load = _load(config, preparation, strategy, planned, cost, most_steps)
-                stages.append(_capacity(config, size, cluster, load))
+    stages = [
+        _capacity(config, size, cluster, _load(config, preparation, strategy, planned, cost, most_steps))
+        for strategy, planned in stages_to_train(config, preparation)
+    ]
     file = preparation.run.capacity
     write_json_atomically(
         file, {"model": asdict(size), "cluster": asdict(cluster), "stages": list(map(asdict, stages))}
@@ -53,12 +50,13 @@ def plan_capacity(
 
 
 def _capacity(config: RunConfig, size: ModelSize, cluster: Cluster, load: StageLoad) -> StageCapacity:
+    now = estimate(size, config.training, cluster, load)
     return StageCapacity(
         load.name,
         load.num_steps,
-        estimate(size, config.training, cluster, load),
+        now,
         smallest_cluster(size, config.training, cluster, load),
-        what_would_help(size, config.training, cluster, load),
+        what_would_help(size, config.training, cluster, load, now),
     )
 
 
@@ -73,16 +71,7 @@ def _load(
     store, stage = preparation.stores[strategy.form], planned.stage
 
     def planner_for(ranks: int, micro_batch_tokens: int) -> StepPlanner:
-        return stage_planner(
-            store.segment_counts,
-            stage.weights,
-            stage.optimization,
-            seed=config.seed,
-            micro_batch_tokens=micro_batch_tokens,
-            data_ranks=ranks,
-            cost=cost,
-            held_out=held_out_of(config, store),
-        )
+        return planner_of(config, store, stage, cost, ranks, micro_batch_tokens)
 
     name = f"{strategy.name} {stage.name}"
     return stage_load(name, np.asarray(store.segment_counts), stage.weights, planner_for, most_steps)

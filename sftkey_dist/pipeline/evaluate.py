@@ -93,8 +93,7 @@ def _generate(config: RunConfig, plans: Sequence[_PlannedEvaluation], examples: 
 
 def _room(config: RunConfig) -> int:
     """Actors that the connected cluster has room for; nodes may have gone while the stages were trained."""
-    wanted = config.num_evaluation_workers
-    return wait_for_room(config.cluster, wanted, min(wanted, config.cluster.min_workers or wanted))
+    return wait_for_room(config.cluster, config.num_evaluation_workers)
 
 
 def _judge(

@@ -10,12 +10,11 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.prepare import Preparation
-from sftkey_dist.pipeline.stages import PlannedStage, held_out_of, num_steps, plan_stages
+from sftkey_dist.pipeline.stages import PlannedStage, num_steps, planner_of, stages_to_train
 from sftkey_dist.report.plots import plot_balance
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.sampler.preview import BalancePreview, preview
 from sftkey_dist.strategy import Strategy
-from sftkey_dist.training.planner import stage_planner
 
 _FEW_EXAMPLES_PER_RANK = 8
 
@@ -53,13 +52,7 @@ def plan(
     """
     if not data_ranks or min(data_ranks) < 1:
         raise ConfigError(f"ranks must be numbers from 1 up, got {list(data_ranks)}")
-    plans = plan_stages(config, preparation)
-    stages = [
-        (strategy, planned)
-        for strategy in preparation.strategies
-        for planned in plans[strategy.name]
-        if planned.shared_with is None
-    ]
+    stages = stages_to_train(config, preparation)
     cost = decoder_cost(read_shape(preparation.model_dir, config.model.trust_remote_code))
     told, done = progress(len(stages) * len(data_ranks)), 0
     previews = []
@@ -84,16 +77,7 @@ def _preview(
     most_steps: int,
 ) -> list[BalancePreview]:
     store = preparation.stores[strategy.form]
-    planner = stage_planner(
-        store.segment_counts,
-        planned.stage.weights,
-        planned.stage.optimization,
-        seed=config.seed,
-        micro_batch_tokens=config.training.micro_batch_tokens,
-        data_ranks=data_ranks,
-        cost=cost,
-        held_out=held_out_of(config, store),
-    )
+    planner = planner_of(config, store, planned.stage, cost, data_ranks, config.training.micro_batch_tokens)
     return preview(planner, most_steps)
 
 

@@ -15,10 +15,11 @@ from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.pipeline.assessment import assess_held_out
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.sampler import count_steps, count_trained
+from sftkey_dist.sampler import CostModel, StepPlanner, count_steps, count_trained
 from sftkey_dist.strategy import Stage, Strategy
 from sftkey_dist.training.collate import PROMPT_ID
 from sftkey_dist.training.job import GuardJob, StageJob
+from sftkey_dist.training.planner import stage_planner
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,38 @@ def plan_stages(config: RunConfig, preparation: Preparation) -> dict[str, list[P
     for strategy in preparation.strategies:
         plans[strategy.name] = _plan_strategy(config, preparation, strategy, base_digest, owners)
     return plans
+
+
+def stages_to_train(config: RunConfig, preparation: Preparation) -> list[tuple[Strategy, PlannedStage]]:
+    """Every stage once, with the strategy that trains it."""
+    plans = plan_stages(config, preparation)
+    return [
+        (strategy, planned)
+        for strategy in preparation.strategies
+        for planned in plans[strategy.name]
+        if planned.shared_with is None
+    ]
+
+
+def planner_of(
+    config: RunConfig,
+    store: EncodedStore,
+    stage: Stage,
+    cost: CostModel,
+    data_ranks: int,
+    micro_batch_tokens: int,
+) -> StepPlanner:
+    """The planner that a stage's ranks would make, for any number of them and any token budget."""
+    return stage_planner(
+        store.segment_counts,
+        stage.weights,
+        stage.optimization,
+        seed=config.seed,
+        micro_batch_tokens=micro_batch_tokens,
+        data_ranks=data_ranks,
+        cost=cost,
+        held_out=held_out_of(config, store),
+    )
 
 
 def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> StageJob:

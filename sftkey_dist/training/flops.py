@@ -12,7 +12,7 @@ import torch
 from sftkey_dist.models.shape import head_dim_of
 
 _BACKWARD_AND_FORWARD = 3
-_PEAK_TFLOPS = {
+PEAK_TFLOPS = {
     "B200": 2250.0,
     "H200": 989.0,
     "H100 PCIe": 756.0,
@@ -64,4 +64,4 @@ def peak_flops_per_second(device: torch.device, precision: str) -> float | None:
     if device.type != "cuda" or precision != "bfloat16":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((tflops * 1e12 for known, tflops in _PEAK_TFLOPS.items() if known in name), None)
+    return next((tflops * 1e12 for known, tflops in PEAK_TFLOPS.items() if known in name), None)

@@ -173,7 +173,7 @@ def _reason_to_pause(cluster: ClusterConfig, num_workers: int, draining: frozens
 def _num_workers(cluster: ClusterConfig, steps_done: int) -> int:
     """Ranks that there is room for; a stage that has begun ends with what it has when nodes do not come back."""
     try:
-        return wait_for_room(cluster, cluster.num_workers, cluster.min_workers or cluster.num_workers)
+        return wait_for_room(cluster, cluster.num_workers)
     except ConfigError as error:
         if steps_done:
             raise TrainingError(f"the nodes that are left are too few: {error}") from error

@@ -20,19 +20,14 @@ def train_worker(settings: dict[str, Any]) -> bool:
     Returns:
         Whether the stage is finished; not when it was asked to stop.
     """
-    from sftkey_dist.training.checkpoint import CheckpointKeeper, open_storage
+    from sftkey_dist.training.checkpoint import CheckpointKeeper
     from sftkey_dist.training.engine import join_process_group, limit_threads
     from sftkey_dist.training.loop import train_stage
 
     job, context = StageJob.model_validate(settings["job"]), ray.train.get_context()
     limit_threads(settings["num_threads"])
     join_process_group()
-    checkpoints = CheckpointKeeper(
-        open_storage(job.checkpoints),
-        job.stage_dir.name,
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        timeout_seconds=job.training.collective_timeout_seconds,
-        attempt=settings["attempt"],
+    checkpoints = CheckpointKeeper.of_stage(
+        job, rank=context.get_world_rank(), world_size=context.get_world_size(), attempt=settings["attempt"]
     )
     return train_stage(job, checkpoints)

@@ -14,12 +14,15 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.schema import PromptConfig, RunConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import Encoding
-from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot, open_storage
+from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.stages import plan_stages, stage_job
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot
 from sftkey_dist.training.engine import join_process_group, limit_threads
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loop import train_stage
@@ -59,16 +62,18 @@ def train(jobs: Sequence[StageJob], stop_after_steps: int | None = None) -> None
             assert stop_after_steps is not None
 
 
+def train_without_ray(config: RunConfig, world_size: int = 2) -> list[StageDir]:
+    """All stages of a run with one strategy, on plain processes: what a run through Ray is compared with."""
+    preparation = prepare(config)
+    (plan,) = plan_stages(config, preparation).values()
+    (strategy,) = preparation.strategies
+    run_ranks(world_size, train, [stage_job(config, preparation, strategy, planned) for planned in plan])
+    return [planned.directory for planned in plan]
+
+
 def checkpoints_of(job: StageJob, stop_after_steps: int | None = None, attempt: str = "test") -> CheckpointKeeper:
     """This rank's side of them."""
-    keeper = StoppingCheckpoints(
-        open_storage(job.checkpoints),
-        job.stage_dir.name,
-        rank=dist.get_rank(),
-        world_size=dist.get_world_size(),
-        timeout_seconds=job.training.collective_timeout_seconds,
-        attempt=attempt,
-    )
+    keeper = StoppingCheckpoints.of_stage(job, rank=dist.get_rank(), world_size=dist.get_world_size(), attempt=attempt)
     keeper.stop_after_steps = stop_after_steps
     return keeper
 

@@ -10,9 +10,7 @@ import yaml
 
 from sftkey_dist.config import load_config
 from sftkey_dist.journal import read_records
-from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.stages import plan_stages, stage_job
-from tests.distributed.harness import run_ranks, train
+from tests.distributed.harness import train_without_ray
 from tests.e2e.conftest import ENTRY_POINT, environment
 from tests.e2e.hosts import Host, can_make_hosts, hosts, wait_until
 
@@ -58,17 +56,8 @@ def config(tmp_path, tiny_model) -> Path:
     return file
 
 
-def without_faults(config: Path, folder: Path) -> list[Path]:
-    """Both stages' folders, trained without Ray."""
-    run = load_config([config], [f"run_dir={folder}"])
-    preparation = prepare(run)
-    (plan,) = plan_stages(run, preparation).values()
-    run_ranks(2, train, [stage_job(run, preparation, preparation.strategies[0], planned) for planned in plan])
-    return [planned.directory.path for planned in plan]
-
-
 def test_a_submitted_run_outlives_a_lost_host_uses_a_new_one_and_leaves_one_that_is_taken_away(config, tmp_path):
-    expected = without_faults(config, tmp_path / "expected")
+    expected = train_without_ray(load_config([config], [f"run_dir={tmp_path / 'expected'}"]))
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     python = {"PATH": f"{Path(sys.executable).parent}:{environment()['PATH']}"}
     env = environment() | secret | python | NOTICE_LOST_NODES_SOON
@@ -101,11 +90,11 @@ def test_a_submitted_run_outlives_a_lost_host_uses_a_new_one_and_leaves_one_that
         says("a node is being taken away: the stage goes on")
         assert submitted.wait(timeout=300) == 0, job.read_text()
     for number, stage in enumerate(expected):
-        trained = tmp_path / "run" / "stages" / stage.name
+        trained = tmp_path / "run" / "stages" / stage.path.name
         sizes = [record["world_size"] for record in read_records(trained / "timings.jsonl")]
         changes = [size for size, before in zip(sizes, [0, *sizes], strict=False) if size != before]
         assert changes == [[2, 1, 2, 1], [1]][number]
-        measured, planned = read_records(trained / "metrics.jsonl"), read_records(stage / "metrics.jsonl")
+        measured, planned = read_records(trained / "metrics.jsonl"), read_records(stage.metrics)
         for ours, theirs in zip(measured, planned, strict=True):
             assert ours["step"] == theirs["step"]
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)

@@ -13,10 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_se
 
 from sftkey_dist.config import load_config
 from sftkey_dist.journal import read_records
-from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.stages import plan_stages, stage_job
-from tests.distributed.harness import run_ranks
-from tests.distributed.harness import train as train_stages
+from tests.distributed.harness import train_without_ray
 
 TWO_RANKS = "two ranks, rows of one example, recomputed, through the command line"
 THREE_RANKS = "three ranks, gathered layer by layer, offloaded, dense mask"
@@ -98,13 +95,8 @@ def test_ranks_rows_recomputation_gathering_offload_and_mask_change_nothing(sftk
 
 def without_ray(config: Path, run_dir: Path, world_size: int, *overrides: str) -> list[list[dict]]:
     """Both stages on plain processes."""
-    run = load_config([config], [f"run_dir={run_dir}", *overrides])
-    preparation = prepare(run)
-    (plan,) = plan_stages(run, preparation).values()
-    run_ranks(
-        world_size, train_stages, [stage_job(run, preparation, preparation.strategies[0], planned) for planned in plan]
-    )
-    return [read_records(planned.directory.metrics) for planned in plan]
+    stages = train_without_ray(load_config([config], [f"run_dir={run_dir}", *overrides]), world_size)
+    return [read_records(stage.metrics) for stage in stages]
 
 
 def train(sftkey, config: Path, run_dir: Path, *overrides: str) -> list[list[dict]]:

@@ -37,7 +37,7 @@ class Script:
     def __init__(self, monkeypatch, job: StageJob, *attempts: tuple[int, Exception | None]) -> None:
         self.attempts, self.made, self.job = attempts, 0, job
         monkeypatch.setattr(launch, "_trainer", lambda *_: self)
-        monkeypatch.setattr(launch, "wait_for_room", lambda cluster, wanted, least: wanted)
+        monkeypatch.setattr(launch, "wait_for_room", lambda cluster, wanted: wanted)
         monkeypatch.setattr(launch, "draining_nodes", frozenset)
 
     def fit(self) -> Result:
@@ -84,7 +84,7 @@ def test_a_run_that_has_begun_keeps_its_checkpoints_when_nodes_do_not_come_back(
     Script(monkeypatch, job, (3, group_error(r1=ActorDiedError())))
     rooms = iter([2])
 
-    def room(cluster, wanted, least):
+    def room(cluster, wanted):
         try:
             return next(rooms)
         except StopIteration:

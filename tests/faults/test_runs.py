@@ -18,10 +18,8 @@ from mlflow import MlflowClient
 
 from sftkey_dist.config import load_config
 from sftkey_dist.journal import read_records
-from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.stages import plan_stages, stage_job
 from sftkey_dist.run_dir import StageDir
-from tests.distributed.harness import run_ranks, train
+from tests.distributed.harness import train_without_ray
 from tests.e2e.conftest import ENTRY_POINT, environment
 
 SETTINGS = {
@@ -54,11 +52,8 @@ def config(tmp_path_factory, tiny_model) -> Path:
 @pytest.fixture(scope="module")
 def clean(config, tmp_path_factory) -> StageDir:
     """The stage without faults, and without Ray."""
-    run = load_config([config], [f"run_dir={tmp_path_factory.mktemp('clean')}"])
-    preparation = prepare(run)
-    ((planned,),) = plan_stages(run, preparation).values()
-    run_ranks(2, train, [stage_job(run, preparation, preparation.strategies[0], planned)])
-    return planned.directory
+    (stage,) = train_without_ray(load_config([config], [f"run_dir={tmp_path_factory.mktemp('clean')}"]))
+    return stage
 
 
 def command(config: Path, run: Path) -> list[str]:

@@ -9,15 +9,12 @@ from sftkey_dist.capacity import (
     find_accelerator,
     size_of,
     smallest_cluster,
-    stage_load,
     what_would_help,
 )
 from sftkey_dist.config.schema import OptimizationConfig
-from sftkey_dist.config.training import TrainingConfig, ZeroConfig
+from sftkey_dist.config.training import ZeroConfig
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.models.shape import decoder_cost
-from sftkey_dist.training.planner import stage_planner
-from tests.benchmarks.capacity import SHAPES
+from tests.benchmarks.capacity import LARGE, SHAPES, load_of
 
 STAGE_1, STAGE_2 = (0.0, 1.0, 1.0), (0.0, 0.0, 1.0)
 H100 = ACCELERATORS["h100-80g"]
@@ -30,20 +27,8 @@ def sizes():
 
 def load(weights=STAGE_1, longest=400, batch=4096):
     counts = np.column_stack([np.full(8192, 60), np.linspace(40, longest - 64, 8192).astype(int), np.full(8192, 4)])
-    cost = decoder_cost(SHAPES["8B (Qwen3)"])
     optimization = OptimizationConfig(global_batch_size=batch, num_epochs=1)
-    return stage_load(
-        "stage",
-        counts,
-        weights,
-        lambda ranks, tokens: stage_planner(
-            counts, weights, optimization, seed=0, micro_batch_tokens=tokens, data_ranks=ranks, cost=cost
-        ),
-        most_steps=2,
-    )
-
-
-LARGE = TrainingConfig(micro_batch_tokens=8192, gradient_checkpointing=True)
+    return load_of(counts, weights, optimization, SHAPES["8B (Qwen3)"], most_steps=2)
 
 
 def test_parameters_are_those_that_the_models_are_known_for(sizes):
@@ -77,7 +62,7 @@ def test_a_slow_network_limits_and_longer_rows_help(sizes):
     slow = estimate(size, short, Cluster(4, 8, H100, network_gbps=50), load())
     assert slow.limit == "communication"
     assert slow.seconds.communication > 10 * fast.seconds.communication
-    setting, better = what_would_help(size, short, Cluster(4, 8, H100, network_gbps=50), load())
+    setting, better = what_would_help(size, short, Cluster(4, 8, H100, network_gbps=50), load(), slow)
     assert setting == "training.micro_batch_tokens=2048 (double)"
     assert better.seconds.total < slow.seconds.total
 

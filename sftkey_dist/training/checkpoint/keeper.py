@@ -5,12 +5,14 @@ import secrets
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 from sftkey_dist.errors import CheckpointError, TrainingError
 from sftkey_dist.files import digest_file
 from sftkey_dist.training.checkpoint.manifest import Manifest, ShardNote, parse_manifest
 from sftkey_dist.training.checkpoint.shards import Snapshot, shard_name
-from sftkey_dist.training.checkpoint.storage import Storage
+from sftkey_dist.training.checkpoint.storage import Storage, open_storage
+from sftkey_dist.training.job import StageJob
 
 CHECKPOINTS_KEPT = 2
 """A stage resumes from one of so many; what they refer to must be kept as long."""
@@ -48,6 +50,18 @@ class CheckpointKeeper:
         self._timeout_seconds, self._attempt = timeout_seconds, attempt
         self._writer: threading.Thread | None = None
         self._failure: Exception | None = None
+
+    @classmethod
+    def of_stage(cls, job: StageJob, *, rank: int, world_size: int, attempt: str) -> Self:
+        """A rank's side of the checkpoints of a stage's job."""
+        return cls(
+            open_storage(job.checkpoints),
+            job.stage_dir.name,
+            rank=rank,
+            world_size=world_size,
+            timeout_seconds=job.training.collective_timeout_seconds,
+            attempt=attempt,
+        )
 
     def remove_torn(self) -> None:
         """Remove what earlier attempts did not finish; on rank 0, before any rank saves."""

@@ -6,7 +6,7 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.training.checkpoint.keeper import CHECKPOINTS_KEPT, committed
 from sftkey_dist.training.checkpoint.storage import FolderStorage, Storage
 
-_CHECKPOINT_BYTES = 12
+CHECKPOINT_BYTES = 12
 """A parameter's: float32 master weight and two moments."""
 _MODEL_BYTES = {"float32": 4, "bfloat16": 2}
 _GIB = 2**30
@@ -26,7 +26,7 @@ def require_space(storage: Storage, stage_dir: Path, num_parameters: int, num_tr
     """
     needed = num_parameters * _MODEL_BYTES[precision]
     if storage.free_bytes() is not None:
-        needed += (CHECKPOINTS_KEPT + 1 - len(committed(storage))) * num_trained * _CHECKPOINT_BYTES
+        needed += (CHECKPOINTS_KEPT + 1 - len(committed(storage))) * num_trained * CHECKPOINT_BYTES
     free = FolderStorage(stage_dir).free_bytes()
     if free is not None and free < needed:
         raise ConfigError(
