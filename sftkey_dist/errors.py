@@ -17,8 +17,10 @@ class ModelError(UserError):
     """A model folder or hub id cannot be used."""
 
 
-class InterruptedRunError(Exception):
+class InterruptedRunError(BaseException):
     """A signal ended the run; the same command goes on from the last checkpoint.
+
+    No Exception: whoever outlives errors, such as tracking an outage, must not outlive this.
 
     Attributes:
         signal_number: SIGINT or SIGTERM.

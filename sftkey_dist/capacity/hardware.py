@@ -79,9 +79,8 @@ class Cluster:
 
     @property
     def bandwidth_bytes_per_second(self) -> float:
-        """Of one rank in a collective over all: the slower of the links within a node and its share of the network."""
-        link = self.accelerator.link_gb_per_second * 1e9
-        network = self.network_gbps / 8 * 1e9 / self.gpus_per_node
+        """Of a ring over all ranks: what enters a node passes its network once, and goes on over the links within."""
+        link, network = self.accelerator.link_gb_per_second * 1e9, self.network_gbps / 8 * 1e9
         return link if self.nodes == 1 else min(link, network)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sftkey_dist.cluster import connected, require_shared_storage
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console
+from sftkey_dist.errors import InterruptedRunError
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.journal import read_records
 from sftkey_dist.models.shape import count_parameters
@@ -75,27 +76,29 @@ def _ensure_trained(
         if planned.shared_with:
             note_shared_stage(planned.stage.name, planned.digest, planned.shared_with, parent, tracker)
         return
+    job = stage_job(config, preparation, strategy, planned)
+    _require_space(job)
     run_id = start_stage(
         config, preparation.run, strategy.name, planned.stage.name, planned.digest, planned.inputs, parent, tracker
     )
-    job = stage_job(config, preparation, strategy, planned)
     store = preparation.stores[strategy.form]
     left_out = len(store) - count_trained(store.segment_counts, planned.stage.weights)
     if left_out:
         console.print(f"{title}: {left_out:,} examples have no token that it trains and are left out")
-    _require_space(job)
     started = time.perf_counter()
     with ending_run(tracker, run_id):
         with (
             follow_stage(planned.directory, title, num_steps(config, preparation, strategy, planned), tracker, run_id),
             tracker.watching_system(run_id if config.tracking.system_metrics else None),
         ):
-            run_stage(job, config.cluster)
+            signal_number = run_stage(job, config.cluster)
         summary = _write_summary(config, job, planned, time.perf_counter() - started)
         _clean_up(planned, job.checkpoints)
         if summary["guard"]:
             console.print(f"{title}: {_guard_in_words(summary)}")
         tracker.log_artifact(run_id, planned.directory.summary)
+    if signal_number is not None:
+        raise InterruptedRunError(signal_number)
 
 
 def _require_space(job: StageJob) -> None:

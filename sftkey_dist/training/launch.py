@@ -47,14 +47,17 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_LOOKS_AT_NODES = 2.0
 
 
-def run_stage(job: StageJob, cluster: ClusterConfig) -> None:
+def run_stage(job: StageJob, cluster: ClusterConfig) -> int | None:
     """Train a stage to its end, from its newest checkpoint that is whole, through what can be survived.
+
+    Returns:
+        A signal that came when the stage could only be finished: record it, then end. None without one.
 
     Raises:
         TrainingError: workers were lost more often in a row than ``training.max_failures`` allows, or failed in a way
             that would repeat itself.
         UserError: a mistake that only the workers could find, such as a folder whose weights are incomplete.
-        InterruptedRunError: a signal ended the run; all it had trained is in a checkpoint.
+        InterruptedRunError: a signal ended the run; what was trained is in a checkpoint, or an event says why not.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in _environment(job).items()})
     stage, storage = StageDir(job.stage_dir), open_storage(job.checkpoints)
@@ -63,8 +66,10 @@ def run_stage(job: StageJob, cluster: ClusterConfig) -> None:
         steps_before = newest_step(storage)
         end = _attempt(job, cluster, _num_workers(cluster, steps_before))
         if end.is_finished:
-            return
+            return end.signal_number
         if end.signal_number is not None:
+            if end.failure is not None:
+                _note(stage, "not_saved", f"no checkpoint was saved at the end: {end.failure.error}")
             raise InterruptedRunError(end.signal_number)
         steps_done = newest_step(storage)
         if end.failure is None:
@@ -154,6 +159,7 @@ class _StopRequest:
 def _stop_request(stage: StageDir) -> Iterator[_StopRequest]:
     stage.path.mkdir(parents=True, exist_ok=True)
     stage.stop_request.unlink(missing_ok=True)
+    shutil.rmtree(stage.heartbeats, ignore_errors=True)  # of an earlier attempt
     try:
         yield _StopRequest(stage)
     finally:

@@ -55,6 +55,8 @@ def _train(
     clockwork = _Clockwork(engine, planner, job.precision)
     observer = Observer(job, store, held_out, engine, first_step, watch)
     observer.observe(first_step, is_last=False)
+    if first_step:
+        observer.note_checkpoint()  # it is resumed from once more if this attempt fails before its first
     for step in range(first_step, planner.num_steps):
         if observer.wants_to_stop:
             break

@@ -128,6 +128,25 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_ends_in_the_same_bytes(t
             assert (checkpoint(job, NEWEST) / "damaged.txt").is_file() or "all" in name, "kept for a person to look at"
 
 
+def without_storage(job: StageJob) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "the storage does not answer")
+
+    FolderStorage.reading = refuse  # type: ignore[assignment, method-assign]
+    train([job])
+
+
+def test_a_storage_that_does_not_answer_says_nothing_about_its_checkpoints(tmp_path, make_job, clean, broken):
+    job = make_job(tmp_path)
+    shutil.copytree(broken.stage_dir, job.stage_dir)
+    with pytest.raises(ProcessRaisedException, match="the storage does not answer"):
+        run_ranks(2, without_storage, job)
+    assert not list(Path(job.checkpoints).rglob("damaged.txt"))
+    run_ranks(2, train, [job])
+    assert_same(job, clean)
+    assert not read_records(StageDir(job.stage_dir).events)
+
+
 def kill_rank_1_in_the_middle_of_a_shard(job: StageJob) -> None:
     write = Snapshot.write
 

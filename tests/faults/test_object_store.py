@@ -65,6 +65,8 @@ def test_a_stage_resumes_from_an_object_store_and_goes_back_past_a_damaged_check
     with storage.writing(newest, "rank_00001.safetensors") as file:
         file.write_bytes(b"not what was written")
     run_ranks(2, train, [stored, damaged])
+    with pytest.raises(FileNotFoundError), storage.reading(newest, "rank_00007.safetensors"):
+        pass
     for job in (stored, damaged):
         for file in ("metrics.jsonl", "model/model.safetensors"):
             assert (job.stage_dir / file).read_bytes() == (whole.stage_dir / file).read_bytes()

@@ -1,6 +1,9 @@
 """When a stage is tried again, and when it is not: Ray's side replaced, the decisions real."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from sftkey_dist.config.schema import ClusterConfig
-from sftkey_dist.errors import ConfigError, DataError, TrainingError
+from sftkey_dist.errors import ConfigError, DataError, InterruptedRunError, TrainingError
 from sftkey_dist.journal import read_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training import launch
@@ -78,6 +81,31 @@ def test_a_crash_loop_ends_and_one_with_progress_does_not(monkeypatch, job):
     assert script.made == 8, "each attempt came a checkpoint further"
     events = read_records(StageDir(job.stage_dir).events)
     assert "restart 1 of 2 in a row, from step 21" in events[-1]["message"]
+
+
+def interrupted_script(monkeypatch, job, end):
+    """A signal comes while the workers are at work."""
+
+    class Interrupted(Script):
+        def fit(self) -> Result:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+            return super().fit()
+
+    return Interrupted(monkeypatch, job, (3, end))
+
+
+def test_a_signal_when_a_stage_is_as_good_as_finished_is_handed_on(monkeypatch, job):
+    interrupted_script(monkeypatch, job, None)
+    assert launch.run_stage(job, ClusterConfig()) == signal.SIGTERM
+
+
+def test_a_signal_does_not_hide_that_nothing_could_be_saved(monkeypatch, job):
+    interrupted_script(monkeypatch, job, group_error(r0=in_worker(TrainingError("the disk is full"))))
+    with pytest.raises(InterruptedRunError):
+        launch.run_stage(job, ClusterConfig())
+    messages = [record["message"] for record in read_records(StageDir(job.stage_dir).events)]
+    assert "the disk is full" in messages[-1]
 
 
 def test_a_run_that_has_begun_keeps_its_checkpoints_when_nodes_do_not_come_back(monkeypatch, job):

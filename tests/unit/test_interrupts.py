@@ -22,6 +22,10 @@ def test_the_first_signal_asks_and_the_second_ends(number):
     assert signal.getsignal(number) is before
 
 
+def test_what_outlives_errors_does_not_outlive_a_signal():
+    assert not issubclass(InterruptedRunError, Exception)
+
+
 def test_outside_training_a_signal_ends_at_once():
     with handlers_kept():
         raise_on_signals()

@@ -1,9 +1,12 @@
 """Commits checkpoints, finds the newest one that is whole, keeps two."""
 
+import errno
 import importlib.metadata
 import secrets
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -76,26 +79,22 @@ class CheckpointKeeper:
     def read_manifest(self, folder: str) -> Manifest:
         """
         Raises:
-            CheckpointError: it is damaged, or of another stage.
+            CheckpointError: it is damaged, gone, or of another stage.
+            OSError: the storage does not answer, which says nothing about the checkpoint.
         """
-        try:
-            with self.storage.reading(folder, _MANIFEST) as file:
-                return parse_manifest(file.read_bytes(), self._stage)
-        except OSError as error:
-            raise CheckpointError(f"the manifest cannot be read ({error})") from error
+        with _gone_is_damaged("the manifest"), self.storage.reading(folder, _MANIFEST) as file:
+            return parse_manifest(file.read_bytes(), self._stage)
 
     def verify(self, folder: str, manifest: Manifest) -> None:
         """Check this rank's part of the shards; all ranks together check each once.
 
         Raises:
             CheckpointError: a file is missing, or is not what was written.
+            OSError: the storage does not answer, which says nothing about the checkpoint.
         """
         for rank in range(self.rank, manifest.world_size, self._world_size):
-            try:
-                with self.storage.reading(folder, shard_name(rank)) as file:
-                    found = _note(file)
-            except OSError as error:
-                raise CheckpointError(f"{shard_name(rank)} cannot be read ({error})") from error
+            with _gone_is_damaged(shard_name(rank)), self.storage.reading(folder, shard_name(rank)) as file:
+                found = _note(file)
             if found != manifest.shards[rank]:
                 raise CheckpointError(
                     f"{shard_name(rank)} is not what was written ({found.bytes} of {manifest.shards[rank].bytes} "
@@ -208,6 +207,17 @@ def remove_checkpoints(storage: Storage) -> None:
 def new_attempt() -> str:
     """A name for a group of workers."""
     return secrets.token_hex(4)
+
+
+@contextmanager
+def _gone_is_damaged(what: str) -> Iterator[None]:
+    """A file that is not there, or that the disk cannot give back, is lost; any other error may pass."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno == errno.EIO:
+            raise CheckpointError(f"{what} cannot be read ({error})") from error
+        raise
 
 
 def _note(file: Path) -> ShardNote:
