@@ -1,6 +1,6 @@
 """Estimates against measurements on this machine, and what larger shapes take on clusters nobody rented.
 
-``python -m tests.benchmarks.capacity``
+``python -m tests.benchmarks.capacity``; with ``--table`` the larger shapes alone, in seconds.
 """
 
 import argparse
@@ -78,7 +78,8 @@ def main() -> None:
     options = arguments(__doc__ or "", _options)
     figures: dict[str, Figure] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        figures |= against_measurements(Path(scratch), options.quick)
+        if not options.table:
+            figures |= against_measurements(Path(scratch), options.quick)
         if not options.quick:
             counts = gsm8k_counts(Path(scratch), options.model, options.data)
             console.print(large_shapes(counts))
@@ -242,6 +243,7 @@ def cluster(nodes: int) -> Cluster:
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/gsm8k"), help="folder with train.jsonl")
     parser.add_argument("--model", type=Path, default=Path("models/smollm2-135m"))
+    parser.add_argument("--table", action="store_true", help="only what larger shapes take")
 
 
 if __name__ == "__main__":
