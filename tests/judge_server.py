@@ -37,14 +37,14 @@ class RunningJudge:
 
 
 @contextmanager
-def judge_server(**options: float) -> Iterator[RunningJudge]:
+def judge_server(host: str = "127.0.0.1", **options: float) -> Iterator[RunningJudge]:
     """Run one while the block lasts; options as on the command line, with underscores."""
     arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.judge_server", *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.judge_server", "--host", host, *arguments], stdout=subprocess.PIPE, text=True
     )
     try:
-        yield RunningJudge(f"http://127.0.0.1:{int(process.stdout.readline())}/v1", process)
+        yield RunningJudge(f"http://{host}:{int(process.stdout.readline())}/v1", process)
     finally:
         process.kill()
         process.wait()
@@ -53,6 +53,7 @@ def judge_server(**options: float) -> Iterator[RunningJudge]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency-ms", type=float, default=0.0)
     for fault in ("429", "500", "hang", "garbage"):
@@ -96,7 +97,7 @@ async def _serve(options: argparse.Namespace) -> None:
     application.router.add_get("/counts", lambda request: _counts(counts))
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", options.port, backlog=1024)
+    site = web.TCPSite(runner, options.host, options.port, backlog=1024)
     await site.start()
     print(runner.addresses[0][1], flush=True)
     await asyncio.Event().wait()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+THIS_MACHINE = "10.77.0.254"
 _INSIDE = """
 set -e
 mkdir -p /tmp/ray
@@ -75,18 +76,32 @@ class Host:
         """Pull the plug: packets vanish, no connection is reset."""
         _ip("-n", self._switch, "link", "set", self._port, "down")
 
-    def end(self) -> None:
-        """End its processes and remove it."""
+    def mend(self) -> None:
+        """Put the plug back."""
+        _ip("-n", self._switch, "link", "set", self._port, "up")
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the commands that were started, as this machine sees them."""
+        return [process.pid for process in self._processes if process.poll() is None]
+
+    def crash(self) -> None:
+        """End its processes at once."""
         for process in self._processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        self._processes.clear()
+
+    def end(self) -> None:
+        """End its processes and remove it."""
+        self.crash()
         _ip("netns", "del", self._namespace)
 
 
 @contextmanager
-def hosts(*names: str) -> Iterator[dict[str, Host]]:
-    """Hosts that reach each other, and nothing else, while the block lasts."""
+def hosts(*names: str, and_this_machine: bool = False) -> Iterator[dict[str, Host]]:
+    """Hosts that reach each other, and nothing else, while the block lasts; this machine too if asked."""
     switch = f"sftkey{os.getpid()}"
     made: dict[str, Host] = {}
     _ip("netns", "add", switch)
@@ -95,11 +110,20 @@ def hosts(*names: str) -> Iterator[dict[str, Host]]:
         _ip("-n", switch, "link", "set", "bridge", "up")
         for number, name in enumerate(names, start=1):
             made[name] = Host(name, number, switch)
+        if and_this_machine:
+            _plug_in(switch)
         yield made
     finally:
         for host in made.values():
             host.end()
         _ip("netns", "del", switch)
+
+
+def _plug_in(switch: str) -> None:
+    _ip("-n", switch, "link", "add", "here", "type", "veth", "peer", "name", switch, "netns", str(os.getpid()))
+    _ip("-n", switch, "link", "set", "here", "master", "bridge", "up")
+    _ip("addr", "add", f"{THIS_MACHINE}/24", "dev", switch)
+    _ip("link", "set", switch, "up")
 
 
 def wait_until(condition, log: Path, seconds: float) -> None:

@@ -1,6 +1,7 @@
-"""Training under a fault every 20 to 40 seconds, from a seeded schedule; every round must end in the same bytes.
+"""Runs under a fault every 20 to 40 seconds, from a seeded schedule; every round must end in the same bytes.
 
-``python -m tests.soak --minutes 60 --seed 0``; as root the disk is filled up too.
+``python -m tests.soak --minutes 60 --seed 0``. Each round trains, generates and has a judge rule that fails in every
+way. As root the ranks lie on hosts of their own, whose links are cut, and the disk is filled up too.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -28,15 +31,18 @@ from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.run_dir import StageDir
 from tests.conftest import TINY_MODEL
 from tests.distributed.harness import train_without_ray
-from tests.e2e.conftest import ENTRY_POINT, environment
+from tests.e2e.conftest import ENTRY_POINT
+from tests.e2e.hosts import can_make_hosts
 from tests.e2e.test_run import descendants, kill_all
-from tests.mlflow_server import MlflowServer
+from tests.judge_server import RunningJudge, judge_server
+from tests.mlflow_server import MlflowServer, mlflow_server
+from tests.soak.places import PrivateCluster, SeveralHosts, several_hosts, signal_one
 
-STEPS = 1500
+STEPS, NUM_TEST = 1500, 8
 SETTINGS = {
     "data": {
         "train": SourceConfig(adapter="decision_memos", limit=64).model_dump(mode="json", exclude_none=True),
-        "test": {"adapter": "decision_memos", "split": "test", "limit": 8},
+        "test": {"adapter": "decision_memos", "split": "test", "limit": NUM_TEST},
         "max_length_tokens": 400,
     },
     "strategies": ["sft-tag"],
@@ -48,18 +54,35 @@ SETTINGS = {
         "max_failures": 5,
     },
     "validation": {"num_examples": 8, "every_steps": 100},
+    "evaluation": {"max_new_tokens": 160},
 }
+JUDGE_FAULTS = {"share_429": 0.1, "share_500": 0.1, "share_hang": 0.05, "share_garbage": 0.1}
 SECONDS_BETWEEN_FAULTS = (20.0, 40.0)
 DISK_MIB = 64
 
 
-class Round:
-    """One run of the stage, started again whenever it ends early."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What a round runs in."""
 
-    def __init__(self, number: int, folder: Path, config: Path, server: MlflowServer, on_small_disk: bool) -> None:
-        self.run, self.log = folder / f"round-{number}", folder / f"round-{number}.log"
-        self._command = [*ENTRY_POINT, "train", str(config), f"run_dir={self.run}", f"tracking.uri={server.url}"]
-        self._server, self._on_small_disk = server, on_small_disk
+    folder: Path
+    config: Path
+    place: PrivateCluster | SeveralHosts
+    tracking: MlflowServer
+    judge: RunningJudge
+    on_small_disk: bool
+
+
+class Round:
+    """One run, started again whenever it ends early."""
+
+    def __init__(self, number: int, around: Surroundings) -> None:
+        self.run, self.log = around.folder / f"round-{number}", around.folder / f"round-{number}.log"
+        self._around = around
+        judge = {"url": around.judge.url, "model": "judge", "timeout_seconds": 1.0, "max_retries": 8}
+        overrides = [f"run_dir={self.run}", f"tracking.uri={around.tracking.url}"]
+        overrides.append(f"evaluation.judge.judges=[{json.dumps(judge)}]")
+        self._command = [*ENTRY_POINT, "run", str(around.config), *overrides, *around.place.settings]
         self._driver: subprocess.Popen | None = None
         self.exits: Counter[int] = Counter()
 
@@ -71,8 +94,8 @@ class Round:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the stage is."""
-        return self.stage is not None and self.stage.summary.is_file() and not self._is_running
+        """Whether the command has done its work."""
+        return self._driver is not None and self._driver.poll() == 0
 
     def keep_running(self) -> None:
         """Start the command if it has ended."""
@@ -82,7 +105,11 @@ class Round:
             self.exits[self._driver.returncode] += 1
         with self.log.open("a") as file:
             self._driver = subprocess.Popen(
-                self._command, env=environment(), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                self._command,
+                env=self._around.place.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def faults(self) -> dict[str, Callable[[], bool]]:
@@ -95,7 +122,8 @@ class Round:
             "MLflow restarted": self._restart_mlflow,
             "newest checkpoint damaged, worker killed": self._damage_checkpoint,
         }
-        return faults | ({"disk full": self._fill_disk} if self._on_small_disk else {})
+        faults |= self._around.place.faults()
+        return faults | ({"disk full": self._fill_disk} if self._around.on_small_disk else {})
 
     def end(self) -> None:
         """Leave nothing behind."""
@@ -106,13 +134,8 @@ class Round:
     def _is_running(self) -> bool:
         return self._driver is not None and self._driver.poll() is None
 
-    def _signal_worker(self, number: int) -> bool:
-        beats = sorted(self.stage.heartbeats.glob("rank_*.json")) if self.stage else []
-        alive = [pid for pid in map(_pid, beats) if pid and Path(f"/proc/{pid}").exists()]
-        if not alive:
-            return False
-        os.kill(random.choice(alive), number)
-        return True
+    def _signal_worker(self, number: signal.Signals) -> bool:
+        return self._driver is not None and signal_one(self._around.place.workers(self._driver.pid), number)
 
     def _kill_driver(self) -> bool:
         if not self._is_running or self._driver is None:
@@ -135,9 +158,9 @@ class Round:
         return True
 
     def _restart_mlflow(self) -> bool:
-        self._server.kill()
+        self._around.tracking.kill()
         time.sleep(5.0)
-        self._server.start()
+        self._around.tracking.start()
         return True
 
     def _damage_checkpoint(self) -> bool:
@@ -164,39 +187,45 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
-        folder, disk = Path(scratch), Path(scratch) / "disk"
-        disk.mkdir()
-        mounts = os.geteuid() == 0
-        if mounts:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", disk], check=True)
-        server = MlflowServer(folder / "mlflow")
-        try:
-            server.start()
-            soak(options.minutes, options.seed, folder, disk, server, mounts)
-        finally:
-            server.kill()
-            if mounts:
-                subprocess.run(["umount", "--lazy", disk], check=True)
+    with tempfile.TemporaryDirectory(prefix="soak-") as scratch, surroundings(Path(scratch)) as around:
+        soak(options.minutes, options.seed, around)
 
 
-def soak(minutes: float, seed: int, folder: Path, disk: Path, server: MlflowServer, on_small_disk: bool) -> None:
+@contextmanager
+def surroundings(scratch: Path) -> Iterator[Surroundings]:
+    """Disk, cluster, servers, and what is expected."""
+    config, folder, is_root = write_config(scratch), scratch / "disk", os.geteuid() == 0
+    folder.mkdir()
+    with ExitStack() as stack:
+        if is_root:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", folder], check=True)
+            stack.callback(subprocess.run, ["umount", "--lazy", folder], check=True)
+        server = stack.enter_context(mlflow_server(scratch / "mlflow"))
+        place = stack.enter_context(several_hosts(scratch)) if can_make_hosts() else PrivateCluster()
+        judge = stack.enter_context(judge_server(place.address, **JUDGE_FAULTS))
+        yield Surroundings(folder, config, place, server, judge, is_root)
+
+
+def soak(minutes: float, seed: int, around: Surroundings) -> None:
     """Rounds until the time is over."""
-    config, expected = write_config(folder), reference(folder)
+    expected = reference(around.config)
     schedule, survived, started = random.Random(seed), Counter[str](), time.monotonic()
-    number = 0
+    number, verdicts = 0, None
     while time.monotonic() - started < 60 * minutes:
-        this = Round(number, disk, config, server, on_small_disk)
+        this = Round(number, around)
         try:
             survived += one_round(this, schedule)
         finally:
             this.end()
-        check(this, expected, server)
+        check_training(this, expected, around)
+        verdicts = check_evaluation(this, verdicts)
         elapsed = (time.monotonic() - started) / 60
         print(f"{elapsed:.1f} min, round {number}: same bytes; exits {dict(this.exits)}; survived {dict(survived)}")
         shutil.rmtree(this.run)
         number += 1
-    print(f"{survived.total()} faults in {number} rounds survived, every round byte-identical")
+    asked = around.judge.counts()
+    judged = ", ".join(f"{kind} {asked[kind]}" for kind in ("429", "500", "hang", "garbage"))
+    print(f"{survived.total()} faults in {number} rounds survived, every round byte-identical; judge: {judged}")
 
 
 def one_round(this: Round, schedule: random.Random) -> Counter[str]:
@@ -215,7 +244,7 @@ def one_round(this: Round, schedule: random.Random) -> Counter[str]:
     return done
 
 
-def check(this: Round, expected: StageDir, server: MlflowServer) -> None:
+def check_training(this: Round, expected: StageDir, around: Surroundings) -> None:
     """The same bytes as without faults, and every step once in MLflow."""
     stage = this.stage
     if stage is None:
@@ -223,13 +252,24 @@ def check(this: Round, expected: StageDir, server: MlflowServer) -> None:
     for file in ("metrics.jsonl", "validation.jsonl", "model/model.safetensors"):
         if (stage.path / file).read_bytes() != (expected.path / file).read_bytes():
             raise SystemExit(f"{stage.path / file} differs from the run without faults; see {this.log}")
-    subprocess.run([*ENTRY_POINT, "track", "sync", str(this.run)], env=environment(), check=True, capture_output=True)
-    client = MlflowClient(server.url)
+    command = [*ENTRY_POINT, "track", "sync", str(this.run)]
+    subprocess.run(command, env=around.place.environment, check=True, capture_output=True)
+    client = MlflowClient(around.tracking.url)
     experiment = client.get_experiment_by_name(this.run.name)
     runs = client.search_runs([experiment.experiment_id], "tags.`sftkey.stage` = 'full'")
     steps = [point.step for run in runs for point in client.get_metric_history(run.info.run_id, "loss")]
     if sorted(steps) != list(range(STEPS)):
         raise SystemExit(f"MLflow has {len(steps)} points of {STEPS} steps")
+
+
+def check_evaluation(this: Round, earlier: list[str] | None) -> list[str]:
+    """Every answer is judged, as in the rounds before, and as one who compares texts would judge it."""
+    (file,) = this.run.glob("evaluation/*/records.jsonl")
+    records = read_records(file)
+    verdicts = [json.dumps(record, sort_keys=True) for record in records]
+    if len(records) != NUM_TEST or earlier not in (None, verdicts):
+        raise SystemExit(f"the judge's verdicts differ from the round before: {file}")
+    return verdicts
 
 
 def write_config(folder: Path) -> Path:
@@ -243,18 +283,11 @@ def write_config(folder: Path) -> Path:
     return file
 
 
-def reference(folder: Path) -> StageDir:
+def reference(config: Path) -> StageDir:
     """The stage without faults, and without Ray."""
-    (stage,) = train_without_ray(load_config([folder / "config.yaml"], [f"run_dir={folder / 'reference'}"]))
+    (stage,) = train_without_ray(load_config([config], [f"run_dir={config.parent / 'reference'}"]))
     print(f"{len(read_records(stage.metrics))} steps without faults are done", flush=True)
     return stage
-
-
-def _pid(beat: Path) -> int | None:
-    try:
-        return int(json.loads(beat.read_text())["pid"])
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 if __name__ == "__main__":
