@@ -2,6 +2,7 @@
 
 import os
 import random
+import secrets
 import signal
 import subprocess
 import time
@@ -46,7 +47,8 @@ class SeveralHosts:
 
     def __init__(self, there: dict[str, Host], folder: Path) -> None:
         self.address, self._hosts, self._folder = THIS_MACHINE, list(there.values()), folder
-        self.environment = environment() | NOTICE_LOST_NODES_SOON
+        secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.environment = environment() | NOTICE_LOST_NODES_SOON | secret
         port = free_port()
         self._join = ["--address", f"{self.address}:{port}"]
         self.settings = (
