@@ -54,7 +54,7 @@ SETTINGS = {
         "max_failures": 5,
     },
     "validation": {"num_examples": 8, "every_steps": 100},
-    "evaluation": {"max_new_tokens": 160},
+    "evaluation": {"max_new_tokens": 320},
 }
 JUDGE_FAULTS = {"share_429": 0.1, "share_500": 0.1, "share_hang": 0.05, "share_garbage": 0.1}
 SECONDS_BETWEEN_FAULTS = (20.0, 40.0)
