@@ -17,7 +17,7 @@ import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
-from sftkey_dist.config import RunConfig, load_config, load_section
+from sftkey_dist.config import RunConfig, is_study, load_config, load_section, load_study
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.console import console, errors
@@ -93,8 +93,13 @@ def _keys_help(section: type[BaseModel]) -> str:
 def run(configuration: Configuration) -> None:
     """Do the whole thing: prepare, train the strategies, evaluate, compare.
 
-    Run it again after an interruption: what is finished is kept, a stage goes on from its last checkpoint.
+    Run it again after an interruption: what is finished is kept, a stage goes on from its last checkpoint. A file with
+    a `study` does every run of it, and writes RESULTS.md beside them.
     """
+    files, overrides = _files_and_overrides(configuration)
+    if is_study(files):
+        _run_study(files, overrides)
+        return
     config = _load(configuration)
     from sftkey_dist.pipeline.run import run as run_all
     from sftkey_dist.tracking import how_to_open, tracking_uri
@@ -313,6 +318,26 @@ def diagnose(
     console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
 
 
+@app.command()
+def results(
+    studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", help="Folders of studies.")],
+    out: Annotated[Path, typer.Option(help="Markdown file to write; figures go into the studies' folders.")] = Path(
+        "RESULTS.md"
+    ),
+    keep: Annotated[
+        Path | None, typer.Option(help="Copy what the page is made from here first, and make it from the copy.")
+    ] = None,
+) -> None:
+    """Make one page of studies: every strategy over its seeds, contrasts, costs, and what of the paper it agrees with.
+
+    A study is what `sftkey run` makes of a file with a `study`.
+    """
+    from sftkey_dist.pipeline.study import make_results
+
+    for file in make_results(studies, out, keep):
+        console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
+
+
 Address = Annotated[
     str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard, such as http://head:8265.")
 ]
@@ -423,6 +448,17 @@ def _alone(config: RunConfig) -> Iterator[None]:
         except OSError as error:
             raise ConfigError(f"run_dir={config.run_dir}: cannot be written to ({error.strerror})") from error
         yield
+
+
+def _run_study(files: list[Path], overrides: list[str]) -> None:
+    study = load_study(files, overrides)
+    from sftkey_dist.pipeline.study import make_results, run_study
+
+    failed = run_study(study, [*map(str, files), *overrides])
+    if len(failed) < len(study.runs):
+        for file in make_results([study.folder], study.folder / "RESULTS.md", None):
+            console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
+    _require_nothing_open(failed)
 
 
 def _load(configuration: list[str]) -> RunConfig:

@@ -8,19 +8,19 @@ from types import FrameType
 
 from sftkey_dist.errors import InterruptedRunError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def raise_on_signals() -> None:
     """From now on either signal raises InterruptedRunError in the main thread."""
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, _raise)
 
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
     """Undo what the block, such as ray.init, does to the handlers."""
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
     finally:
@@ -58,7 +58,7 @@ def stopping_gently(ask: Callable[[], None]) -> Iterator[GentleStop]:
     stop = GentleStop(ask)
     with handlers_kept():
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 signal.signal(number, stop.on_signal)
         yield stop
 

@@ -67,11 +67,6 @@ class StageDir:
         """What the stage was and cost; written last, so it marks the stage as finished."""
         return self.path / "stage.json"
 
-    @property
-    def ray_storage(self) -> Path:
-        """What Ray Train insists on writing; nothing is read from it."""
-        return self.path / "ray"
-
 
 class RunDir:
     """The folder of a whole run."""
@@ -116,6 +111,11 @@ class RunDir:
     def base_model(self, digest: str) -> Path:
         """The embedded model, where one is made."""
         return self.path / f"base_model-{digest[:12]}"
+
+    @property
+    def ray_storage(self) -> Path:
+        """What Ray Train insists on writing; nothing is read from it."""
+        return self.path / "ray"
 
     @property
     def tracking(self) -> Path:

@@ -25,9 +25,9 @@ _OWN_KEYS: dict[str, frozenset[str]] = {
     "records": frozenset({"prompt", "columns"}),
     "prompt_completion": frozenset({"prompt", "response", "rules"}),
     "messages": frozenset({"messages", "rules"}),
-    "decision_memos": frozenset({"seed"}),
+    "decision_memos": frozenset({"seed", "lists_points"}),
 }
-_KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules"})
+_KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules", "lists_points"})
 
 
 class RegexRule(Section):
@@ -81,6 +81,8 @@ class SourceConfig(Section):
     """Share of the rows that a mixture takes: 0.5 is a seeded half, 2 is every row twice."""
     seed: int = 0
     """Seed of the choice of rows by `weight`, and of the generator."""
+    lists_points: bool = False
+    """Answers list every fact's points before the decision: several times as long (`decision_memos`)."""
     prompt: str | None = None
     """Column of the prompt (default `prompt`), or a text with columns in braces, `{question}\\n{options}`
     (`records`, `prompt_completion`)."""

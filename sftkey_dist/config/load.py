@@ -10,11 +10,13 @@ from pydantic import ValidationError
 
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.config.section import Section
+from sftkey_dist.config.study import Study, StudyConfig, StudyRun, own_keys
 from sftkey_dist.errors import ConfigError
 
 AnySection = TypeVar("AnySection", bound=Section)
 
 _MAX_FILE_BYTES = 1_000_000
+_STUDY = "study"
 _UNREADABLE = (yaml.YAMLError, ValueError, TypeError)
 """What PyYAML raises: its own errors, and Python's for impossible dates and for keys that are mappings."""
 
@@ -56,15 +58,57 @@ def load_section(section: type[AnySection], files: Sequence[Path], overrides: Se
     Raises:
         ConfigError: naming the file or override, the key and the remedy.
     """
+    return _validated(section, _merge(_read_all(files), _read_overrides(overrides)), files)
+
+
+def is_study(files: Sequence[Path]) -> bool:
+    """Whether the files describe many runs."""
+    return _STUDY in _read_all(files)
+
+
+def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
+    """Every run of a study; overrides win over what a variant sets, those of ``study.`` change the study itself.
+
+    Raises:
+        ConfigError: naming the file, the variant, the key and the remedy.
+    """
+    content, changes = _read_all(files), _read_overrides(overrides)
+    settings = _merge({_STUDY: content.pop(_STUDY)}, {_STUDY: changes.pop(_STUDY, {})})
+    study = _validated(StudyConfig, settings[_STUDY], files, "study.")
+    folder = Path(str(_merge(content, changes).pop("run_dir", "")))
+    changes.pop("run_dir", None)
+    if folder == Path():
+        raise ConfigError(f"{', '.join(map(str, files))}: run_dir: required key is missing")
+    runs = []
+    for seed in study.seeds:
+        for name, variant in study.variants.items():
+            keys = _merge(_merge(content, variant.config), changes)
+            keys = _merge(keys, own_keys(keys, folder, name, seed))
+            runs.append(StudyRun(name, seed, _validated(RunConfig, keys, files, f"study.variants.{name}: ")))
+    return Study(folder, study, tuple(runs))
+
+
+def _validated(
+    section: type[AnySection], content: dict[str, Any], files: Sequence[Path], place: str = ""
+) -> AnySection:
+    try:
+        return section.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(_describe(error, files, content, place)) from None
+
+
+def _read_all(files: Sequence[Path]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for file in files:
         merged = _merge(merged, _read(file))
+    return merged
+
+
+def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
     for override in overrides:
         merged = _merge(merged, _parse_override(override))
-    try:
-        return section.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigError(_describe(error, files, merged)) from None
+    return merged
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -105,12 +149,12 @@ def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _describe(error: ValidationError, files: Sequence[Path], content: dict[str, Any]) -> str:
+def _describe(error: ValidationError, files: Sequence[Path], content: dict[str, Any], place: str) -> str:
     """One line for all problems of a configuration."""
     source = ", ".join(map(str, files)) or "configuration"
     problems = []
     for item in error.errors(include_url=False):
-        key = _key(item["loc"], content)
+        key = place + _key(item["loc"], content)
         if item["type"] == "extra_forbidden":
             problems.append(f"{key}: unknown key; remove it or check its spelling")
         elif item["type"] == "missing":

@@ -148,12 +148,19 @@ def decide(levels: dict[str, int]) -> str:
     return "approve" if points >= 5 else "review" if points == 4 else "reject"
 
 
-def generate_memos(split: str, limit: int, seed: int) -> Iterator[Example]:
-    """Yield ``limit`` distinct memos of a split; the splits of one seed have no prompt in common."""
+def generate_memos(split: str, limit: int, seed: int, *, lists_points: bool = False) -> Iterator[Example]:
+    """Yield ``limit`` distinct memos of a split; the splits of one seed have no prompt in common.
+
+    Args:
+        split: train or test.
+        limit: how many.
+        seed: of everything that is drawn.
+        lists_points: whether answers list every fact's points before the decision.
+    """
     stream = random.Random(f"decision-memos/{seed}/{split}")  # noqa: S311 (data, not secrets)
     seen: set[str] = set()
     while len(seen) < limit:
-        memo = _memo(stream, f"decision_memos/{split}:{len(seen) + 1}")
+        memo = _memo(stream, f"decision_memos/{split}:{len(seen) + 1}", lists_points)
         if memo.prompt not in seen and _belongs_to_test(memo.prompt) == (split == "test"):
             seen.add(memo.prompt)
             yield memo
@@ -164,7 +171,7 @@ def _belongs_to_test(prompt: str) -> bool:
     return hashlib.sha256(prompt.encode()).digest()[0] % 5 == 0
 
 
-def _memo(stream: random.Random, memo_id: str) -> Example:
+def _memo(stream: random.Random, memo_id: str, lists_points: bool) -> Example:
     levels = {fact: stream.randrange(3) for fact in _FACTS}
     wordings = {fact: stream.choice(_FACTS[fact][level].wordings) for fact, level in levels.items()}
     case = [f"{fact.capitalize()}: {wording}." for fact, wording in wordings.items()]
@@ -175,8 +182,13 @@ def _memo(stream: random.Random, memo_id: str) -> Example:
     return Example(
         id=memo_id,
         prompt=f"Approve, review or reject? {opening} {' '.join(case)}",
-        values={"reasoning": _reasoning(stream, levels, wordings), "answer": decide(levels)},
+        values={"reasoning": _reasoning(stream, levels, wordings), "answer": _answer(levels, lists_points)},
     )
+
+
+def _answer(levels: dict[str, int], lists_points: bool) -> str:
+    points = ", ".join(f"{fact} {_FACTS[fact][level].points}" for fact, level in levels.items())
+    return f"{points}: {decide(levels)}" if lists_points else decide(levels)
 
 
 def _reasoning(stream: random.Random, levels: dict[str, int], wordings: dict[str, str]) -> str:

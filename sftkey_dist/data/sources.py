@@ -32,7 +32,7 @@ def read_examples(source: SourceConfig, contract: ResponseContract, shard: Shard
     """
     adapt = _adapter(source, contract)
     if adapt is None:
-        yield from generate_memos(source.split, shard.num_rows, source.seed)
+        yield from generate_memos(source.split, shard.num_rows, source.seed, lists_points=source.lists_points)
         return
     for place, row in read_shard(source, shard):
         yield row if isinstance(row, Refusal) else _example(place, row, adapt)

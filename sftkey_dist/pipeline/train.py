@@ -4,7 +4,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 from sftkey_dist.cluster import connected, require_shared_storage
@@ -24,7 +24,7 @@ from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker
 from sftkey_dist.training.checkpoint import open_storage, remove_checkpoints, require_space
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.launch import run_stage
+from sftkey_dist.training.launch import StageRunner, stage_runner
 
 
 def training_is_finished(config: RunConfig, preparation: Preparation) -> bool:
@@ -39,10 +39,11 @@ def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None
         TrainingError: a stage stopped. Its checkpoints stay, and the same command goes on from them.
     """
     plans = plan_stages(config, preparation)
-    is_finished = _all_finished(plans)
-    with nullcontext() if is_finished else connected(config.cluster, config.most_workers):
-        if not is_finished:
+    with ExitStack() as stack:
+        if not _all_finished(plans):
+            stack.enter_context(connected(config.cluster, config.most_workers))
             require_shared_storage(preparation.run.path)
+        runner = stack.enter_context(stage_runner(config.cluster, preparation.run.ray_storage))
         for strategy in preparation.strategies:
             plan = plans[strategy.name]
             parent = start_strategy(
@@ -51,7 +52,7 @@ def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None
             with ending_run(tracker, parent):
                 for number, planned in enumerate(plan, start=1):
                     title = f"{strategy.name} stage {number}/{len(plan)} ({planned.stage.name})"
-                    _ensure_trained(config, preparation, strategy, planned, title, tracker, parent)
+                    _ensure_trained(config, preparation, strategy, planned, title, runner, tracker, parent)
             record_training(preparation.run, strategy, config, plan, parent)
     forget_all_but(preparation.run, list(plans))
 
@@ -66,6 +67,7 @@ def _ensure_trained(
     strategy: Strategy,
     planned: PlannedStage,
     title: str,
+    runner: StageRunner,
     tracker: Tracker,
     parent: str | None,
 ) -> None:
@@ -91,7 +93,7 @@ def _ensure_trained(
             follow_stage(planned.directory, title, num_steps(config, preparation, strategy, planned), tracker, run_id),
             tracker.watching_system(run_id if config.tracking.system_metrics else None),
         ):
-            signal_number = run_stage(job, config.cluster)
+            signal_number = runner.run_stage(job)
         summary = _write_summary(config, job, planned, time.perf_counter() - started)
         _clean_up(planned, job.checkpoints)
         if summary["guard"]:

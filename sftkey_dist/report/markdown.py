@@ -35,7 +35,7 @@ def _scores(comparison: Comparison) -> list[str]:
     heads = ["strategy", "n", "accuracy", "format", "score", "strict score", "unjudged", "train s", "loss tokens"]
     alpha = comparison.alpha
     return [
-        *_table(heads, rows),
+        *table(heads, rows),
         "",
         f"score = {alpha:g} · accuracy + {1 - alpha:g} · format; strict score: an output that breaks the contract "
         f"scores 0; brackets are 95 % intervals.",
@@ -60,7 +60,7 @@ def _by_data_set(comparison: Comparison) -> list[str]:
         ]
         for label, row in zip(comparison.labels, comparison.rows, strict=True)
     ]
-    return _table(["accuracy / format", *names, "macro average", "macro score"], rows)
+    return table(["accuracy / format", *names, "macro average", "macro score"], rows)
 
 
 def _tests(comparison: Comparison) -> list[str]:
@@ -78,7 +78,7 @@ def _tests(comparison: Comparison) -> list[str]:
         for test in comparison.tests
     ]
     heads = ["difference", "questions", "accuracy", "right alone", "McNemar p", "score"]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _winners(comparison: Comparison) -> list[str]:
@@ -90,6 +90,7 @@ def _winners(comparison: Comparison) -> list[str]:
     ]
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; the first column is text, the others are figures."""
     rules = ["---", *(["---:"] * (len(heads) - 1))]
     return [f"| {' | '.join(line)} |" for line in (heads, rules, *rows)]

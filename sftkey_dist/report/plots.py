@@ -187,3 +187,19 @@ def _save(figure: Figure, axes: Any, file: Path) -> Path:
     axes.legend(frameon=False, labelcolor=_GREY)
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return file
+
+
+def plot_seeds(values: Mapping[str, Mapping[str, Sequence[float]]], y_label: str, file: Path) -> Path:
+    """Values by group and name: a dot a seed, a bar at their mean; one panel a group."""
+    widths = [max(2, len(of)) for of in values.values()]
+    figure = Figure(figsize=(1.5 + 0.75 * sum(widths), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(values), squeeze=False, width_ratios=widths, sharey=True)[0]
+    for (group, of), axes in zip(values.items(), panels, strict=True):
+        _style(axes, "", y_label if axes is panels[0] else "")
+        axes.set_title(group, color=_GREY, fontsize=10)
+        for place, seeds in enumerate(of.values()):
+            axes.plot([place] * len(seeds), seeds, "o", color=f"C{place % 10}", markersize=4, alpha=0.6)
+            axes.plot([place - 0.3, place + 0.3], [np.mean(seeds)] * 2, color=f"C{place % 10}", linewidth=2)
+        axes.set_xticks(range(len(of)), list(of), rotation=60, ha="right")
+    figure.savefig(file, transparent=True, metadata={"Date": None})
+    return file

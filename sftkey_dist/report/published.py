@@ -17,7 +17,7 @@ class PublishedRow:
     format: float | None = None
 
 
-_ROWS = (
+ALL_ROWS = (
     PublishedRow("Qwen3-8B-Base", "sft", score=0.7670, accuracy=0.7069),
     PublishedRow("Qwen3-8B-Base", "sft-tag", accuracy=0.7296),
     PublishedRow("Qwen3-8B-Base", "key-tag", format=0.7512),
@@ -40,4 +40,4 @@ _DATA_SETS = frozenset({"gsm8k", "openr1_math", "openbookqa", "cot_collection"})
 def published_rows(model: str | None, adapters: set[str]) -> list[PublishedRow]:
     """The paper's rows of a model, where the test data is among the paper's."""
     name = (model or "").rstrip("/").rpartition("/")[2].lower()
-    return [row for row in _ROWS if row.model.lower() == name] if adapters & _DATA_SETS else []
+    return [row for row in ALL_ROWS if row.model.lower() == name] if adapters & _DATA_SETS else []

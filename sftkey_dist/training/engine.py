@@ -13,7 +13,7 @@ import os
 import resource
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -78,6 +78,7 @@ class ZeroEngine:
         Raises:
             ModelError: the folder's weights cannot be loaded.
         """
+        _reset_peak_memory()
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self._attention = settings.attention
@@ -122,7 +123,7 @@ class ZeroEngine:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """Most memory this rank has used: on its accelerator, or of its process on a CPU."""
+        """Most memory since the engine was made: on this rank's accelerator, or of its process on a CPU."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -366,6 +367,14 @@ def _parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
 def _whole_shape(parameter: Any) -> tuple[int, ...]:
     """Partitioned parameters keep their shape in ``ds_shape``; adapters are partitioned later than the model."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def _reset_peak_memory() -> None:
+    """A process may have trained a larger stage before."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # no Linux, or a sandbox: then the peak is the process's
+        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to what is used now (proc(5))
 
 
 def limit_threads(num_threads: int) -> None:

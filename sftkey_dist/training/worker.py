@@ -6,28 +6,32 @@ takes the driver as long as starting the cluster.
 
 from typing import Any
 
+import ray
 import ray.train
 
 from sftkey_dist.training.job import StageJob
 
+Desk = Any  # the handle of an actor
 
-def train_worker(settings: dict[str, Any]) -> bool:
-    """Run one stage on this rank.
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """Train the stages that the desk has for the group, until it has no more.
 
     Args:
-        settings: ``job``, a StageJob as plain values, ``num_threads`` and ``attempt``.
-
-    Returns:
-        Whether the stage is finished; not when it was asked to stop.
+        settings: ``desk`` and ``num_threads``.
     """
     from sftkey_dist.training.checkpoint import CheckpointKeeper
     from sftkey_dist.training.engine import join_process_group, limit_threads
     from sftkey_dist.training.loop import train_stage
 
-    job, context = StageJob.model_validate(settings["job"]), ray.train.get_context()
+    desk, context, number = settings["desk"], ray.train.get_context(), 0
     limit_threads(settings["num_threads"])
     join_process_group()
-    checkpoints = CheckpointKeeper.of_stage(
-        job, rank=context.get_world_rank(), world_size=context.get_world_size(), attempt=settings["attempt"]
-    )
-    return train_stage(job, checkpoints)
+    while (task := ray.get(desk.task.remote(number))) is not None:
+        job, attempt = StageJob.model_validate(task[0]), task[1]
+        checkpoints = CheckpointKeeper.of_stage(
+            job, rank=context.get_world_rank(), world_size=context.get_world_size(), attempt=attempt
+        )
+        is_finished = train_stage(job, checkpoints)
+        ray.get(desk.report.remote(number, is_finished))
+        number += 1

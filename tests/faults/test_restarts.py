@@ -22,8 +22,8 @@ from sftkey_dist.training.job import StageJob
 LOST_PEER = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:4711")
 
 
-class Result:
-    return_value = True
+def run_stage(job: StageJob) -> int | None:
+    return launch.StageRunner(ClusterConfig(), Path()).run_stage(job)
 
 
 def in_worker(error: Exception) -> UserExceptionWithTraceback:
@@ -39,11 +39,19 @@ class Script:
 
     def __init__(self, monkeypatch, job: StageJob, *attempts: tuple[int, Exception | None]) -> None:
         self.attempts, self.made, self.job = attempts, 0, job
-        monkeypatch.setattr(launch, "_trainer", lambda *_: self)
+        monkeypatch.setattr(launch, "WorkerGroup", lambda *_: self)
         monkeypatch.setattr(launch, "wait_for_room", lambda cluster, wanted: wanted)
         monkeypatch.setattr(launch, "draining_nodes", frozenset)
 
-    def fit(self) -> Result:
+    num_workers, draining, is_there = 2, frozenset(), True
+
+    def begin(self, job: StageJob) -> None:
+        pass
+
+    def dismiss(self) -> None:
+        pass
+
+    def wait(self, seconds: float) -> bool:
         steps, error = self.attempts[self.made]
         self.made += 1
         folder = Path(self.job.checkpoints) / f"step_{steps:08d}-{self.made}"
@@ -52,7 +60,7 @@ class Script:
             (folder / "manifest.json").touch()
         if error is not None:
             raise error
-        return Result()
+        return True
 
 
 @pytest.fixture
@@ -66,7 +74,7 @@ def test_what_would_fail_again_is_not_tried_again(monkeypatch, job):
     for cause, kind in ((ValueError("a mistake"), TrainingError), (DataError("row 7 is empty"), DataError)):
         script = Script(monkeypatch, job, (0, group_error(r0=in_worker(LOST_PEER), r1=in_worker(cause))))
         with pytest.raises(kind, match=str(cause)):
-            launch.run_stage(job, ClusterConfig())
+            run_stage(job)
         assert script.made == 1
 
 
@@ -74,10 +82,10 @@ def test_a_crash_loop_ends_and_one_with_progress_does_not(monkeypatch, job):
     lost = group_error(r0=in_worker(LOST_PEER), r1=ActorDiedError())
     script = Script(monkeypatch, job, *[(0, lost)] * 3)
     with pytest.raises(TrainingError, match="rank 1: its process was lost"):
-        launch.run_stage(job, ClusterConfig())
+        run_stage(job)
     assert script.made == 3, "the first attempt and two restarts"
     script = Script(monkeypatch, job, *[(3 * n, lost) for n in range(1, 8)], (0, None))
-    launch.run_stage(job, ClusterConfig())
+    run_stage(job)
     assert script.made == 8, "each attempt came a checkpoint further"
     events = read_records(StageDir(job.stage_dir).events)
     assert "restart 1 of 2 in a row, from step 21" in events[-1]["message"]
@@ -87,23 +95,23 @@ def interrupted_script(monkeypatch, job, end):
     """A signal comes while the workers are at work."""
 
     class Interrupted(Script):
-        def fit(self) -> Result:
+        def wait(self, seconds: float) -> bool:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.2)
-            return super().fit()
+            return super().wait(seconds)
 
     return Interrupted(monkeypatch, job, (3, end))
 
 
 def test_a_signal_when_a_stage_is_as_good_as_finished_is_handed_on(monkeypatch, job):
     interrupted_script(monkeypatch, job, None)
-    assert launch.run_stage(job, ClusterConfig()) == signal.SIGTERM
+    assert run_stage(job) == signal.SIGTERM
 
 
 def test_a_signal_does_not_hide_that_nothing_could_be_saved(monkeypatch, job):
     interrupted_script(monkeypatch, job, group_error(r0=in_worker(TrainingError("the disk is full"))))
     with pytest.raises(InterruptedRunError):
-        launch.run_stage(job, ClusterConfig())
+        run_stage(job)
     messages = [record["message"] for record in read_records(StageDir(job.stage_dir).events)]
     assert "the disk is full" in messages[-1]
 
@@ -120,7 +128,7 @@ def test_a_run_that_has_begun_keeps_its_checkpoints_when_nodes_do_not_come_back(
 
     monkeypatch.setattr(launch, "wait_for_room", room)
     with pytest.raises(TrainingError, match="the nodes that are left are too few: room for 1"):
-        launch.run_stage(job, ClusterConfig())
+        run_stage(job)
 
 
 @pytest.mark.parametrize(

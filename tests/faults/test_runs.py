@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from sftkey_dist.config import load_config
 from sftkey_dist.journal import read_records
-from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir import RunDir, StageDir
 from tests.distributed.harness import train_without_ray
 from tests.e2e.conftest import ENTRY_POINT, environment
 
@@ -147,6 +147,6 @@ def check_stop(run: Path, log: Path) -> int:
 
 def leave_garbage_of_ray(run: Path) -> None:
     """Nothing of Ray's is read."""
-    ray = stage_of(run).ray_storage
+    ray = RunDir(run).ray_storage
     ray.mkdir()
     (ray / "checkpoint_manager_snapshot.json").write_text("{")

@@ -18,6 +18,7 @@ ALLOWED = {
         "jobs",
         "training.worker",
         "training.launch",
+        "training.workers",
         "training.failures",
         "evaluation.generation.fan_out",
         "evaluation.judge.asking",

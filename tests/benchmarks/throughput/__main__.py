@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 
-from sftkey_dist.training.launch import CPU_ALLOCATOR
+from sftkey_dist.training.workers import CPU_ALLOCATOR
 from tests.benchmarks.figures import Figure, arguments, console, median_of, publish
 from tests.benchmarks.throughput.task import Task, as_argument, prepare
 

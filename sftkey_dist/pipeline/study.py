@@ -1,0 +1,189 @@
+"""Many runs of one study, some at a time, each a command of its own: one that fails leaves the others alone."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.study import Study, StudyRun
+from sftkey_dist.console import console, progress_line
+from sftkey_dist.errors import InterruptedRunError
+from sftkey_dist.files import digest_json, folder_kept_if_used, write_json_atomically, write_text_atomically
+from sftkey_dist.interrupts import SIGNALS
+from sftkey_dist.report.evidence import Evidence, StudyFacts, keep_evidence, measure, write_facts
+from sftkey_dist.report.plots import plot_seeds
+from sftkey_dist.report.results import results_page
+from sftkey_dist.run_dir import RunDir
+from sftkey_dist.tracking import make_tracker, tracking_uri
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+_COMMAND = [sys.executable, "-m", "sftkey_dist.cli", "run"]
+
+
+@dataclass
+class _AtWork:
+    run: StudyRun
+    process: subprocess.Popen[bytes]
+    started: float = field(default_factory=time.monotonic)
+
+
+def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
+    """Do every run that has not been done with its present configuration.
+
+    Args:
+        study: the runs.
+        configuration: as given on the command line, for the record.
+
+    Returns:
+        A line for every run that failed, with the end of what it said.
+    """
+    with folder_kept_if_used(study.folder):
+        write_facts(
+            study.folder,
+            StudyFacts(
+                title=study.settings.title,
+                about=study.settings.about,
+                command=" ".join(["sftkey run", *configuration]),
+                seeds=study.settings.seeds,
+                variants={name: variant.about for name, variant in study.settings.variants.items()},
+                contrasts=study.settings.contrasts,
+            ),
+        )
+        waiting = [run for run in study.runs if not _is_done(study, run)]
+        if waiting:
+            _make_store(study, waiting[0])
+        with progress_line(study.settings.title, len(study.runs)) as line:
+            line.update(len(study.runs) - len(waiting))
+            return _run_all(study, waiting, line.update)
+
+
+def make_results(studies: Sequence[Path], out: Path, keep: Path | None) -> list[Path]:
+    """Write the page about studies, and a figure into each study's folder.
+
+    Args:
+        studies: folders.
+        out: Markdown file.
+        keep: where to copy what the page is made from; None leaves it where it is.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        DataError: a folder holds no study, or nothing of it is done.
+    """
+    if keep is not None:
+        studies = [keep_evidence(study, keep / study.absolute().name) for study in studies]
+    found = [Evidence.read(study) for study in studies]
+    figures = [
+        plot_seeds(_scores_by_seed(study), "score", folder / "scores.svg")
+        for study, folder in zip(found, studies, strict=True)
+    ]
+    folders = " ".join(_seen_from(out, study) for study in studies)
+    page = results_page(found, [Path(_seen_from(out, figure)) for figure in figures], f"sftkey results {folders}")
+    write_text_atomically(out, page)
+    return [out, *figures]
+
+
+def _seen_from(page: Path, path: Path) -> str:
+    return Path(os.path.relpath(path, page.absolute().parent)).as_posix()
+
+
+def _scores_by_seed(study: Evidence) -> dict[str, dict[str, list[float]]]:
+    return {
+        variant: {strategy: list(measure(of, "score").values()) for strategy, of in results.items()}
+        for variant, results in study.results.items()
+        if results
+    }
+
+
+def _run_all(study: Study, waiting: list[StudyRun], update: Callable[[int], None]) -> list[str]:
+    failed: list[str] = []
+    num_done = len(study.runs) - len(waiting)
+    with _ended_with_this_process() as at_work:
+        while waiting or at_work:
+            while waiting and len(at_work) < study.settings.runs_at_a_time:
+                run = waiting.pop(0)
+                at_work.append(_AtWork(run, _start(study, run)))
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            for one in [one for one in at_work if one.process.poll() is not None]:
+                at_work.remove(one)
+                num_done += 1
+                if one.process.returncode:
+                    failed.append(f"{one.run.name}: {_last_words(study, one.run)}")
+                else:
+                    _mark_done(study, one.run)
+                how = "failed" if one.process.returncode else "done"
+                console.print(f"{one.run.name}: {how} after {time.monotonic() - one.started:.0f} s", markup=False)
+                update(num_done)
+    return failed
+
+
+@contextmanager
+def _ended_with_this_process() -> Iterator[list[_AtWork]]:
+    """Processes added to the list get the signal that ends this one, and the time to save what they have."""
+    at_work: list[_AtWork] = []
+    try:
+        yield at_work
+    except BaseException as error:
+        number = error.signal_number if isinstance(error, InterruptedRunError) else SIGNALS[-1]
+        for one in at_work:
+            one.process.send_signal(number)
+        console.print(f"waiting for {len(at_work)} runs to save what they have", markup=False)
+        for one in at_work:
+            one.process.wait()
+        raise
+
+
+def _make_store(study: Study, run: StudyRun) -> None:
+    """Runs that start together would all try to make the store's tables.
+
+    Raises:
+        ConfigError: the store cannot be used.
+    """
+    config = _config(study, run)
+    make_tracker(config.tracking, config.run_dir.absolute(), RunDir(config.run_dir).tracking)
+
+
+def _start(study: Study, run: StudyRun) -> "subprocess.Popen[bytes]":
+    folder = study.folder / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / "run.yaml"
+    write_text_atomically(written, yaml.safe_dump(_config(study, run).model_dump(mode="json"), sort_keys=False))
+    with (folder / "run.log").open("ab") as log:
+        # A session of its own: Ctrl-C reaches it through this process, once.
+        return subprocess.Popen([*_COMMAND, str(written)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def _config(study: Study, run: StudyRun) -> RunConfig:
+    """All runs track to one store, beside the study."""
+    tracking = run.config.tracking
+    if tracking.uri is None and "MLFLOW_TRACKING_URI" not in os.environ:
+        tracking = tracking.model_copy(update={"uri": tracking_uri(tracking, study.folder.absolute())})
+    return run.config.model_copy(update={"tracking": tracking})
+
+
+def _done_file(study: Study, run: StudyRun) -> Path:
+    return study.folder / run.name / "done.json"
+
+
+def _mark_done(study: Study, run: StudyRun) -> None:
+    write_json_atomically(_done_file(study, run), {"digest": digest_json(run.config.model_dump(mode="json"))})
+
+
+def _is_done(study: Study, run: StudyRun) -> bool:
+    file = _done_file(study, run)
+    return file.is_file() and digest_json(run.config.model_dump(mode="json")) in file.read_text(encoding="utf-8")
+
+
+def _last_words(study: Study, run: StudyRun) -> str:
+    log = study.folder / run.name / "run.log"
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("error:", "incomplete:"))]
+    return f"{(errors or lines or [''])[-1]} (see {log})"

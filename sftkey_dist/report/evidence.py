@@ -1,0 +1,158 @@
+"""What a study found, read from the `comparison.json` of its runs; small enough to keep beside the code."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from sftkey_dist.config.study import ContrastConfig, run_name
+from sftkey_dist.errors import DataError
+from sftkey_dist.files import write_json_atomically
+from sftkey_dist.run_dir import RunDir
+
+_FACTS, _ENVIRONMENT = "study.json", "environment.json"
+_COMPARISON = "comparison.json"
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """What a study is.
+
+    Attributes:
+        title: heading.
+        about: paragraph.
+        command: that makes it.
+        seeds: of its runs.
+        variants: what each is, by name.
+        contrasts: to be drawn.
+    """
+
+    title: str
+    about: str
+    command: str
+    seeds: tuple[int, ...]
+    variants: dict[str, str]
+    contrasts: tuple[ContrastConfig, ...]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage cost in one run."""
+
+    name: str
+    steps: int
+    train_seconds: float
+    tokens: int
+    loss_tokens: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """One strategy of one run: measures in [0, 1] over ``n`` questions, and what its stages cost."""
+
+    n: int
+    accuracy: float
+    format: float
+    score: float
+    alpha: float
+    dataset: str
+    stages: tuple[StageResult, ...]
+
+
+_StudyFacts, _Result = TypeAdapter(StudyFacts), TypeAdapter(Result)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A study's results.
+
+    Attributes:
+        name: of its folder.
+        facts: what it is.
+        results: by variant, strategy and seed.
+        environment: packages and machine of its runs; of a name with several values, all of them.
+        missing: runs that are not done.
+    """
+
+    name: str
+    facts: StudyFacts
+    results: dict[str, dict[str, dict[int, Result]]]
+    environment: dict[str, str]
+    missing: tuple[str, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Evidence":
+        """Read a study's folder, or a copy that `keep_evidence` made.
+
+        Raises:
+            DataError: there is no study there, or none of its runs is done.
+        """
+        if not (folder / _FACTS).is_file():
+            raise DataError(f"{folder}: no study there ({_FACTS} is missing); run `sftkey run` with its configuration")
+        facts = _StudyFacts.validate_json((folder / _FACTS).read_bytes())
+        results: dict[str, dict[str, dict[int, Result]]] = {name: {} for name in facts.variants}
+        environments, missing = [], []
+        for seed in facts.seeds:
+            for variant in facts.variants:
+                run = folder / run_name(variant, seed)
+                if not (run / _COMPARISON).is_file():
+                    missing.append(run_name(variant, seed))
+                    continue
+                for row in json.loads((run / _COMPARISON).read_bytes())["rows"]:
+                    results[variant].setdefault(row["strategy"], {})[seed] = _result(row)
+                environments.append(json.loads((run / _ENVIRONMENT).read_bytes()))
+        if not environments:
+            raise DataError(f"{folder}: none of the study's runs is done")
+        return cls(folder.absolute().name, facts, results, _joined(environments), tuple(missing))
+
+    def of(self, name: str) -> dict[int, Result]:
+        """Results by seed of ``variant/strategy``.
+
+        Raises:
+            DataError: there is no such strategy.
+        """
+        variant, _, strategy = name.partition("/")
+        if strategy not in self.results[variant]:
+            known = ", ".join(self.results[variant]) or "none that is done"
+            raise DataError(f"{self.name}: contrasts: {name}: variant {variant} has the strategies {known}")
+        return self.results[variant][strategy]
+
+
+def measure(results: Mapping[int, Result], name: str) -> dict[int, float]:
+    """One measure by seed."""
+    return {seed: float(getattr(result, name)) for seed, result in results.items()}
+
+
+def write_facts(folder: Path, facts: StudyFacts) -> None:
+    """Say what the study in a folder is."""
+    content = asdict(facts) | {"contrasts": [contrast.model_dump() for contrast in facts.contrasts]}
+    write_json_atomically(folder / _FACTS, content)
+
+
+def keep_evidence(study: Path, kept: Path) -> Path:
+    """Copy what the page is made from to another folder, which is returned, and nothing else."""
+    evidence = Evidence.read(study)
+    kept.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(study / _FACTS, kept / _FACTS)
+    for variant in evidence.facts.variants:
+        for seed in evidence.facts.seeds:
+            run = RunDir(study / run_name(variant, seed))
+            if run.comparison.is_file():
+                target = kept / run_name(variant, seed)
+                target.mkdir(parents=True, exist_ok=True)
+                for file in (run.comparison, run.environment):
+                    shutil.copy2(file, target / file.name)
+    return kept
+
+
+def _result(row: dict[str, Any]) -> Result:
+    return _Result.validate_python(row)
+
+
+def _joined(environments: list[dict[str, str]]) -> dict[str, str]:
+    names = dict.fromkeys(name for environment in environments for name in environment)
+    return {name: ", ".join(dict.fromkeys(str(e[name]) for e in environments if name in e)) for name in names}

@@ -1,0 +1,236 @@
+"""One page about studies: tables over seeds, contrasts, costs, and what of the paper they agree with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
+from sftkey_dist.report.comparison import BASELINE
+from sftkey_dist.report.evidence import Evidence, Result, measure
+from sftkey_dist.report.markdown import table
+from sftkey_dist.report.published import ALL_ROWS
+
+_AGREES, _DIFFERS, _NOISY = "agrees", "does not agree", "too noisy to tell"
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """Something that the paper's rows say, and how a variant's results speak to it."""
+
+    text: str
+    needs: tuple[str, ...]
+    judge: Callable[[dict[str, dict[int, Result]]], tuple[str, str]]
+
+
+def results_page(studies: Sequence[Evidence], figures: Sequence[Path], command: str) -> str:
+    """The page as Markdown.
+
+    Args:
+        studies: in order.
+        figures: one picture a study, relative to the page.
+        command: that makes the page, for its first lines.
+
+    Raises:
+        DataError: a contrast names a strategy that is not there.
+    """
+    lines = [
+        "# Results",
+        "",
+        f"Made by `{command}` from the `comparison.json` of every run; nothing here is typed. Brackets are 95 % "
+        f"intervals: Student's t over seeds, in the first tables of the mean, elsewhere of the paired differences. A "
+        f"difference is called when its interval leaves out 0, without correction for the number of comparisons.",
+        "",
+    ]
+    for study, figure in zip(studies, figures, strict=True):
+        lines += _study(study, figure)
+    lines += ["## Beside the paper", "", *_claims(studies), *_published()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _study(study: Evidence, figure: Path) -> list[str]:
+    facts = study.facts
+    seeds = ", ".join(map(str, facts.seeds))
+    where = "; ".join(f"{name} {value}" for name, value in study.environment.items())
+    lines = [f"## {facts.title}", "", *([facts.about.strip(), ""] if facts.about else [])]
+    lines += [f"`{facts.command}`; seeds {seeds}. {where}.", ""]
+    if study.missing:
+        lines += [f"**Not done yet:** {', '.join(study.missing)}.", ""]
+    lines += [f"![scores by strategy and seed]({figure.as_posix()})", ""]
+    for variant, about in facts.variants.items():
+        if study.results[variant]:
+            lines += [f"### {variant}", "", *([about, ""] if about else [])]
+            lines += [*_scores(study.results[variant]), ""]
+    return [*lines, *_contrasts(study), *_costs(study)]
+
+
+def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
+    baseline = BASELINE if BASELINE in results else next(iter(results))
+    rows = []
+    for strategy, by_seed in results.items():
+        against = None if strategy == baseline else _paired(by_seed, results[baseline], "accuracy")
+        rows.append(
+            [
+                strategy,
+                *(_mean(_over_seeds(by_seed, name)) for name in ("accuracy", "format", "score")),
+                _difference(against),
+                f"{mean_over_seeds([_loss_tokens(result) for result in by_seed.values()]).value:,.0f}",
+                f"{mean_over_seeds([_seconds(result) for result in by_seed.values()]).value:.0f}",
+                f"{len(by_seed)} x {next(iter(by_seed.values())).n}",
+            ]
+        )
+    heads = ["strategy", "accuracy", "format", "score", f"accuracy - {baseline}"]
+    return table([*heads, "loss tokens", "train s", "seeds x n"], rows)
+
+
+def _contrasts(study: Evidence) -> list[str]:
+    rows = []
+    for contrast in study.facts.contrasts:
+        first, second = study.of(contrast.first), study.of(contrast.second)
+        found = [_paired(first, second, name) for name in ("accuracy", "format", "score")]
+        rows.append([contrast.question, contrast.first, contrast.second, *map(_difference, found)])
+    if not rows:
+        return []
+    heads = ["question", "first", "second", "accuracy, first - second", "format", "score"]
+    return ["### Contrasts, paired by seed", "", *table(heads, rows), ""]
+
+
+def _costs(study: Evidence) -> list[str]:
+    rows = []
+    for variant, results in study.results.items():
+        for strategy, by_seed in results.items():
+            for number, stage in enumerate(next(iter(by_seed.values())).stages):
+                stages = [result.stages[number] for result in by_seed.values()]
+                seconds = mean_over_seeds([stage.train_seconds for stage in stages])
+                per_token = 1e6 * sum(stage.train_seconds for stage in stages) / sum(stage.tokens for stage in stages)
+                rows.append(
+                    [
+                        f"{variant}/{strategy}",
+                        f"{number + 1} {stage.name}",
+                        str(stage.steps),
+                        _mean(seconds, digits=1),
+                        f"{stage.tokens:,}",
+                        f"{stage.loss_tokens:,}",
+                        f"{per_token:.1f}",
+                    ]
+                )
+    heads = ["strategy", "stage", "steps", "seconds", "tokens", "loss tokens", "µs a token"]
+    return [
+        "### Cost of the stages",
+        "",
+        "Of the first seed, seconds over all; a stage that strategies share is counted with each.",
+        "",
+        *table(heads, rows),
+        "",
+    ]
+
+
+def _claims(studies: Sequence[Evidence]) -> list[str]:
+    """What the paper found for its models, beside what was found here for others."""
+    heads = ["in the paper", "here", "", ""]
+    rows = []
+    for claim in _CLAIMS:
+        for study in studies:
+            for variant, results in study.results.items():
+                if set(claim.needs) <= results.keys():
+                    verdict, figures = claim.judge(results)
+                    rows.append([claim.text, f"{study.name} {variant}", f"**{verdict}**", figures])
+    found = [row[2].strip("*") for row in rows]
+    summary = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in (_AGREES, _DIFFERS, _NOISY))
+    return [
+        f"Statements that the paper's table supports, on other models and data than here: {summary}.",
+        "",
+        *table(heads, rows),
+        "",
+    ]
+
+
+def _published() -> list[str]:
+    rows = [
+        [row.model, row.strategy, *("" if v is None else f"{v:.4f}" for v in (row.accuracy, row.format, row.score))]
+        for row in ALL_ROWS
+    ]
+    return [
+        "The paper's averages (arXiv:2512.21017; GSM8K, OpenR1-Math-220K, OpenBookQA and CoT-Collection, a 70B judge), "
+        "for orientation: other models, other data, no direct comparison.",
+        "",
+        *table(["model", "strategy", "accuracy", "format", "score"], rows),
+    ]
+
+
+def _higher(first: str, second: str, name: str) -> Callable[[dict[str, dict[int, Result]]], tuple[str, str]]:
+    def judge(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
+        found = _paired(results[first], results[second], name)
+        sign = 0 if found is None else found.sign
+        return {1: _AGREES, -1: _DIFFERS, 0: _NOISY}[sign], f"{name} {_difference(found)}"
+
+    return judge
+
+
+def _keeps_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
+    kept = _over_seeds(results["sftkey-tag"], "format")
+    return (_AGREES if kept.value >= 0.9 else _DIFFERS), f"format {_mean(kept)}"
+
+
+def _loses_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
+    lost = _over_seeds(results["key-tag"], "format")
+    return (_AGREES if lost.value <= 0.76 else _DIFFERS), f"format {_mean(lost)}"
+
+
+_CLAIMS = (
+    _Claim(
+        "SFTKey-Tag has a higher score than SFT (five of five models)",
+        ("sftkey-tag", "sft"),
+        _higher("sftkey-tag", "sft", "score"),
+    ),
+    _Claim(
+        "SFTKey-Tag is more often right than SFT-Tag, from which it starts",
+        ("sftkey-tag", "sft-tag"),
+        _higher("sftkey-tag", "sft-tag", "accuracy"),
+    ),
+    _Claim(
+        "SFTKey-Tag keeps the format: 0.91 to 0.996 where known",
+        ("sftkey-tag",),
+        _keeps_format,
+    ),
+    _Claim(
+        "Key-Tag alone does not learn the format: 0 to 0.75",
+        ("key-tag",),
+        _loses_format,
+    ),
+)
+
+
+def _paired(first: dict[int, Result], second: dict[int, Result], name: str) -> PairedMean | None:
+    return paired_over_seeds(measure(first, name), measure(second, name))
+
+
+def _over_seeds(results: dict[int, Result], name: str) -> Mean:
+    return mean_over_seeds(list(measure(results, name).values()))
+
+
+def _loss_tokens(result: Result) -> int:
+    return sum(stage.loss_tokens for stage in result.stages)
+
+
+def _seconds(result: Result) -> float:
+    return sum(stage.train_seconds for stage in result.stages)
+
+
+def _mean(mean: Mean, digits: int = 3) -> str:
+    """``0.812 [0.75, 0.86]``; a single seed has no interval."""
+    if mean.number < 2:
+        return f"{mean.value:.{digits}f}"
+    low, high = mean.interval
+    return f"{mean.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _difference(found: PairedMean | None) -> str:
+    if found is None:
+        return ""
+    mean = found.mean
+    if mean.number < 2:
+        return f"{mean.value:+.3f}"
+    low, high = mean.interval
+    star = "**" if found.sign else ""
+    seeds = f"{found.seeds_higher} up, {found.seeds_lower} down"
+    return f"{star}{mean.value:+.3f} [{low:+.3f}, {high:+.3f}]{star}, p {found.p_value:.3f}, {seeds}"

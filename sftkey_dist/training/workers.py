@@ -1,0 +1,184 @@
+"""A group of Ray Train workers that trains one stage after another, and the desk where it is told which.
+
+Starting workers takes longer than many stages: processes, imports, rendezvous. So a group that is well is kept.
+"""
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend as RayTorchBackend
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sftkey_dist.cluster import draining_nodes
+from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.training.checkpoint import new_attempt
+from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.worker import Desk, train_worker
+
+CPU_ALLOCATOR = {
+    # Activations come and go every micro-batch. By default glibc hands large ones back to the kernel each time, and
+    # the page faults of getting them again cost a tenth to a fifth of a step; huge pages save the rest of them.
+    "GLIBC_TUNABLES": ":".join(
+        f"glibc.malloc.{name}={value}"
+        for name, value in {"hugetlb": 1, "trim_threshold": 2**34, "mmap_threshold": 2**30}.items()
+    )
+}
+_SECONDS_TO_LEAVE = 60.0
+
+
+class WorkerGroup:
+    """Workers that train the stages they are given, one at a time, until they are dismissed or lost.
+
+    Attributes:
+        num_workers: ranks.
+        draining: nodes that were about to be taken away when the workers started; none of them is there.
+    """
+
+    def __init__(self, cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scratch: Path) -> None:
+        """Start them; it takes a while until the first stage begins.
+
+        Args:
+            cluster: what a worker needs.
+            num_workers: ranks.
+            timeout_seconds: longest wait of a rank for another.
+            scratch: folder for what Ray Train insists on writing; nothing is read from it.
+        """
+        self.num_workers, self.draining = num_workers, draining_nodes()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # Every rank may wait at the desk at the same time.
+        options = {"num_cpus": 0, "scheduling_strategy": here, "max_concurrency": 2 * num_workers + 8}
+        self._desk = ray.remote(_Desk).options(**options).remote(num_workers)
+        self._trainer = _trainer(cluster, num_workers, timeout_seconds, scratch, self._desk)
+        self._error: BaseException | None = None
+        self._outcome: Any = None
+        self._fit = threading.Thread(target=self._run, name="ray-train", daemon=True)
+        self._fit.start()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether workers are there, or on their way."""
+        return self._fit.is_alive()
+
+    def begin(self, job: StageJob) -> None:
+        """Give them the next stage."""
+        self._outcome = self._desk.assign.remote(job.model_dump(mode="json"), new_attempt())
+
+    def wait(self, seconds: float) -> bool | None:
+        """Wait for the stage.
+
+        Args:
+            seconds: most time to wait.
+
+        Returns:
+            Whether it is finished: False when the workers stopped before its end because they were asked to; None
+            while they are at work.
+
+        Raises:
+            TrainingFailedError: workers failed or were lost.
+            RayError: the cluster failed.
+        """
+        done, _ = ray.wait([self._outcome], timeout=seconds)
+        if done:
+            return bool(ray.get(self._outcome))
+        if self._fit.is_alive():
+            return None
+        raise self._error or TrainingFailedError("the workers left")
+
+    def dismiss(self) -> None:
+        """Let the workers go, those that are left."""
+        if self._fit.is_alive():
+            self._desk.assign.remote(None, "")
+            self._fit.join(_SECONDS_TO_LEAVE)
+        ray.kill(self._desk)
+
+    def _run(self) -> None:
+        try:
+            self._trainer.fit()
+        except (TrainingFailedError, RayError) as error:
+            self._error = error
+
+
+class _Desk:
+    """Where workers are told what to do next, and say how it went; an actor on the driver's node."""
+
+    def __init__(self, num_workers: int) -> None:
+        self._num_workers = num_workers
+        self._tasks: list[tuple[dict[str, Any], str] | None] = []
+        self._reports: dict[int, list[bool]] = {}
+        self._changed = asyncio.Condition()
+
+    async def assign(self, job: dict[str, Any] | None, attempt: str) -> bool:
+        """Put down the next stage, or None for no more; returns how it went when every rank has said so."""
+        number = len(self._tasks)
+        async with self._changed:
+            self._tasks.append(None if job is None else (job, attempt))
+            self._changed.notify_all()
+            if job is None:
+                return True
+            await self._changed.wait_for(lambda: len(self._reports.get(number, [])) == self._num_workers)
+        return all(self._reports[number])
+
+    async def task(self, number: int) -> tuple[dict[str, Any], str] | None:
+        """The stage with this number, as soon as it is there."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._tasks) > number)
+        return self._tasks[number]
+
+    async def report(self, number: int, is_finished: bool) -> None:
+        """A rank has ended a stage."""
+        async with self._changed:
+            self._reports.setdefault(number, []).append(is_finished)
+            self._changed.notify_all()
+
+
+class _TorchBackend(RayTorchBackend):
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+        """Workers end with their process group; asking each to leave it first waits 30 s for one that is frozen."""
+
+
+class _TorchConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type[RayTorchBackend]:
+        """See TorchConfig."""
+        return _TorchBackend
+
+
+def _trainer(cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scratch: Path, desk: Desk) -> TorchTrainer:
+    on_gpu = cluster.gpus_per_worker > 0
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"desk": desk, "num_threads": cluster.cpus_per_worker},
+        scaling_config=ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if on_gpu else {}),
+        ),
+        torch_config=_TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=timeout_seconds),
+        run_config=RunConfig(
+            name=new_attempt(),
+            storage_path=str(scratch),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=3, max_preemption_failures=0),
+            worker_runtime_env={"env_vars": _worker_environment(cluster)},
+        ),
+    )
+
+
+def _worker_environment(cluster: ClusterConfig) -> dict[str, str]:
+    environment = {
+        "DS_ACCELERATOR": "cuda" if cluster.gpus_per_worker else "cpu",
+        "OMP_NUM_THREADS": str(cluster.cpus_per_worker),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    if not cluster.gpus_per_worker:
+        environment |= CPU_ALLOCATOR
+    if cluster.network_interface:
+        environment["GLOO_SOCKET_IFNAME"] = cluster.network_interface
+        environment["NCCL_SOCKET_IFNAME"] = cluster.network_interface
+    return environment

@@ -1,0 +1,175 @@
+"""Studies: the runs they stand for, doing them, and the page about them."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sftkey_dist.config import is_study, load_study
+from sftkey_dist.errors import ConfigError, DataError
+from sftkey_dist.evaluation.over_seeds import mean_over_seeds, paired_over_seeds
+from sftkey_dist.pipeline import study as pipeline
+from sftkey_dist.pipeline.study import make_results, run_study
+
+ROOT = Path(__file__).parents[2]
+BASE = {
+    "model": {"embedded": {}},
+    "data": {
+        "train": {"adapter": "decision_memos", "limit": 8},
+        "test": {"adapter": "decision_memos", "split": "test", "limit": 4},
+    },
+    "study": {
+        "title": "Rates",
+        "seeds": [3, 5],
+        "runs_at_a_time": 2,
+        "variants": {"slow": {}, "fast": {"about": "ten times", "config": {"optimization": {"learning_rate": 1e-4}}}},
+        "contrasts": [{"question": "Faster?", "first": "fast/sftkey-tag", "second": "slow/sftkey-tag"}],
+    },
+}
+# Stands for `sftkey run`: scores that are told by variant, seed and strategy.
+STAND_IN = """
+import json, os, pathlib, sys, time, yaml
+config = yaml.safe_load(open(sys.argv[-1]))
+run = pathlib.Path(config["run_dir"])
+(run / "started").touch()
+time.sleep(float(os.environ.get("STAND_IN_SECONDS", 0)))
+if os.environ.get("STAND_IN_FAILS") == f"{run.parent.name}/{run.name}":
+    sys.exit(print("error: the model is gone") or 2)
+fast, seed = config["optimization"]["learning_rate"] > 5e-5, config["seed"]
+stage = {"name": "full", "steps": 2, "train_seconds": 1.5, "tokens": 100, "loss_tokens": 60, "world_size": 1}
+rows = []
+for number, strategy in enumerate(config["strategies"]):
+    accuracy = 0.1 * number + 0.01 * seed + (0.2 if fast else 0)
+    rows.append({"strategy": strategy, "n": 4, "accuracy": accuracy, "format": 1.0, "alpha": 0.7, "dataset": "memos",
+                 "score": 0.7 * accuracy + 0.3, "stages": [stage]})
+(run / "comparison.json").write_text(json.dumps({"rows": rows}))
+(run / "environment.json").write_text(json.dumps({"torch": "2.13.0"}))
+"""
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch) -> Path:
+    script, file = tmp_path / "stand_in.py", tmp_path / "study.yaml"
+    script.write_text(STAND_IN)
+    file.write_text(yaml.safe_dump(BASE | {"run_dir": str(tmp_path / "study")}, sort_keys=False))
+    monkeypatch.setattr(pipeline, "_COMMAND", [sys.executable, str(script)])
+    return file
+
+
+def test_a_study_is_every_variant_with_every_seed_and_overrides_win(file):
+    assert is_study([file])
+    assert not is_study([ROOT / "configs/quickstart.yaml"])
+    study = load_study([file], ["optimization.num_epochs=2", "study.seeds=[7]"])
+    assert [run.name for run in study.runs] == ["slow/seed-7", "fast/seed-7"]
+    slow, fast = (run.config for run in study.runs)
+    assert (slow.seed, slow.optimization.num_epochs, fast.optimization.num_epochs) == (7, 2, 2)
+    assert (slow.optimization.learning_rate, fast.optimization.learning_rate) == (1e-5, 1e-4)
+    assert slow.tracking.experiment == fast.tracking.experiment == "study"
+    changed = load_study([file], ["optimization.learning_rate=0.5", "run_dir=elsewhere"])
+    assert {run.config.optimization.learning_rate for run in changed.runs} == {0.5}
+    assert changed.runs[0].config.run_dir == Path("elsewhere/slow/seed-3")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("study.seeds=[1,1]", "study.seeds must differ"),
+        ("study.variants.fast.config={optimization: {learning: 1}}", "study.variants.fast: optimization.learning"),
+        ("study.contrasts=[{question: q, first: a/b, second: slow/sft}]", "there is no such variant"),
+        ("study.repeats=3", "study.repeats: unknown key"),
+    ],
+)
+def test_mistakes_name_the_variant_and_the_key(file, override, message):
+    with pytest.raises(ConfigError, match=message.replace("study.seeds must", "seeds must")):
+        load_study([file], [override])
+
+
+def test_studies_that_come_with_the_package_load():
+    for name in ("study_embedded", "study_smollm2"):
+        assert load_study([ROOT / f"configs/{name}.yaml"]).runs
+
+
+def test_runs_are_done_once_and_a_failed_one_leaves_the_others_alone(file, monkeypatch, tmp_path):
+    study = load_study([file])
+    monkeypatch.setenv("STAND_IN_FAILS", "fast/seed-3")
+    (failed,) = run_study(study, ["study.yaml"])
+    assert failed.startswith("fast/seed-3: error: the model is gone (see ")
+    page, _ = make_results([study.folder], tmp_path / "RESULTS.md", None)
+    assert "**Not done yet:** fast/seed-3." in page.read_text()
+    for started in study.folder.rglob("started"):
+        started.unlink()
+    monkeypatch.delenv("STAND_IN_FAILS")
+    assert run_study(study, ["study.yaml"]) == []
+    assert [str(path.parent.relative_to(study.folder)) for path in study.folder.rglob("started")] == ["fast/seed-3"]
+    run_study(load_study([file], ["optimization.num_epochs=2"]), ["study.yaml"])
+    assert len(list(study.folder.rglob("started"))) == 4, "what was done with other settings is done again"
+
+
+def test_the_page_gives_means_over_seeds_and_is_the_same_from_a_copy(file, tmp_path):
+    study = load_study([file])
+    run_study(study, ["configs/study.yaml"])
+    page, figure = make_results([study.folder], tmp_path / "RESULTS.md", tmp_path / "kept")
+    said = page.read_text()
+    assert "configs/study.yaml" in said
+    # slow: 0.03 and 0.05 for sft, so 0.04 with an interval of 12.7 * 0.01
+    assert "| sft | 0.040 [-0.087, 0.167] | 1.000 [1.000, 1.000] |" in said
+    assert "| Faster? | fast/sftkey-tag | slow/sftkey-tag | **+0.200 [+0.200, +0.200]**" in said
+    assert "SFTKey-Tag has a higher score than SFT" in said
+    assert "**agrees**" in said
+    assert "**does not agree**" in said, "key-tag keeps the format here"
+    assert "(kept/study/scores.svg)" in said
+    assert figure.is_file()
+    again, _ = make_results([tmp_path / "kept/study"], page, None)
+    assert again.read_text() == said
+    assert not list((tmp_path / "kept").rglob("run.log"))
+
+
+def test_a_folder_without_a_study_is_said_so(tmp_path):
+    with pytest.raises(DataError, match="no study there"):
+        make_results([tmp_path], tmp_path / "RESULTS.md", None)
+
+
+def test_a_signal_reaches_the_runs_and_waits_for_them(file, tmp_path):
+    script = f"""
+import sys
+from sftkey_dist.interrupts import raise_on_signals
+from sftkey_dist.config import load_study
+from sftkey_dist.errors import InterruptedRunError
+from sftkey_dist.pipeline import study
+from pathlib import Path
+study._COMMAND = [sys.executable, {str(tmp_path / "stand_in.py")!r}]
+raise_on_signals()
+try:
+    study.run_study(load_study([Path({str(file)!r})]), [])
+except InterruptedRunError as error:
+    sys.exit(128 + error.signal_number)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=os.environ | {"STAND_IN_SECONDS": "600"}, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "study").rglob("started"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 128 + signal.SIGINT
+    working = subprocess.run(["pgrep", "-f", str(tmp_path / "stand_in.py")], capture_output=True, text=True)
+    assert not working.stdout
+
+
+def test_means_over_seeds_are_students():
+    mean = mean_over_seeds([1.0, 2.0, 3.0])
+    assert mean.value == 2.0
+    assert mean.interval == pytest.approx((2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)), rel=1e-6)
+    assert math.isnan(mean_over_seeds([1.0]).interval[0])
+    paired = paired_over_seeds({1: 0.5, 2: 0.7, 3: 0.9}, {2: 0.6, 1: 0.45, 4: 0.0})
+    assert (paired.mean.number, paired.seeds_higher, paired.seeds_lower, paired.sign) == (2, 2, 0, 0)
+    assert paired.mean.value == pytest.approx(0.075)
+    assert paired_over_seeds({1: 1.0}, {2: 1.0}) is None
+    assert paired_over_seeds({1: 0.5, 2: 0.5}, {1: 0.25, 2: 0.25}).p_value == 0.0
