@@ -138,7 +138,8 @@ def show(
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.report.segments import colour_segments, mark_trained
 
-    preparation = prepare_run(config)
+    with _alone(config):
+        preparation = prepare_run(config)
     tokenizer = load_tokenizer(preparation.model_dir, config.model.trust_remote_code)
     for strategy in preparation.strategies:
         store = preparation.stores[strategy.form]
@@ -219,7 +220,7 @@ def plan(
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.report.tables import balance_table
 
-    with progress_when_known("planning") as progress:
+    with _alone(config), progress_when_known("planning") as progress:
         preparation = prepare_run(config, needs_weights=False)
         previews, files = plan_run(config, preparation, data_ranks, steps, progress)
     for stage in previews:
@@ -375,7 +376,8 @@ def submit(
         f"job {started}: sftkey job logs|status|stop {started} --address {address}", soft_wrap=True, markup=False
     )
     if wait:
-        jobs.follow(started, _show_as_it_is)
+        with _following(started, address):
+            jobs.follow(started, _show_as_it_is)
 
 
 @job.command()
@@ -400,7 +402,8 @@ def logs(
 
     jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
     if follow:
-        jobs.follow(identifier, _show_as_it_is)
+        with _following(identifier, address):
+            jobs.follow(identifier, _show_as_it_is)
     else:
         _show_as_it_is(jobs.log(identifier))
 
@@ -499,6 +502,21 @@ def _show_capacity(config: RunConfig, preparation: "Preparation", cluster: "Clus
     for stage in stages:
         console.print(capacity_table(f"{stage.name}: {where}", stage, device.memory_gib))
     return file
+
+
+@contextmanager
+def _following(identifier: str, address: str) -> Iterator[None]:
+    """Ctrl-C ends the block and leaves the job alone."""
+    try:
+        yield
+    except InterruptedRunError as interrupt:
+        errors.print(
+            f"the job goes on; sftkey job logs --follow {identifier} --address {address} shows more, sftkey job stop "
+            f"ends it",
+            soft_wrap=True,
+            markup=False,
+        )
+        raise SystemExit(_SIGNALLED + interrupt.signal_number) from None
 
 
 def _show_as_it_is(text: str) -> None:

@@ -4,7 +4,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,33 +53,38 @@ def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def require_shared_storage(folder: Path) -> None:
-    """Have every node of the connected cluster look for a file that this one writes.
+def require_shared_storage(folder: Path, read: Sequence[Path]) -> None:
+    """Have every node of the connected cluster look for what this one writes and what they will read.
+
+    Args:
+        folder: written to by all.
+        read: folders that must be on every node; their names say what is in them.
 
     Raises:
-        ConfigError: a node does not see it.
+        ConfigError: a node does not see one.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2:
         return
-    look = ray.remote(_sees)
+    look = ray.remote(_lacking)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".sftkey-shared-") as probe:
-        sees = {
+        wanted = {probe.name: folder} | {str(path.absolute()): path for path in read}
+        lacks = {
             node["NodeManagerAddress"]: look.options(
                 num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(probe.name)
+            ).remote(list(wanted))
             for node in nodes
         }
-        blind = [address for address, seen in sees.items() if not ray.get(seen)]
-    if blind:
-        raise ConfigError(
-            f"{folder}: not on storage that all nodes share, {', '.join(blind)} cannot see it; set run_dir to a folder "
-            f"on a shared file system"
-        )
+        for address, lacking in lacks.items():
+            for name in ray.get(lacking):
+                raise ConfigError(
+                    f"{wanted[name]}: not on storage that all nodes share, {address} cannot see it; set run_dir, "
+                    f"data.store_dir and model.path to folders on a shared file system"
+                )
 
 
-def _sees(file: str) -> bool:
-    return Path(file).exists()
+def _lacking(paths: list[str]) -> list[str]:
+    return [path for path in paths if not Path(path).exists()]
 
 
 def wait_for_room(cluster: ClusterConfig, wanted: int) -> int:

@@ -39,5 +39,9 @@ class TrainingError(UserError):
     """A stage stopped; what was checkpointed is kept and the same command resumes."""
 
 
+class StorageError(TrainingError):
+    """A storage for checkpoints did not answer, often enough asked; another time it may."""
+
+
 class IncompleteEvaluationError(UserError):
     """A server did not answer everything; what it did answer is kept and the same command asks for the rest."""

@@ -7,6 +7,7 @@ first cuts it off.
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
     """Add records in one write."""
     with path.open("a", encoding="utf-8") as file:
         file.write(to_lines(records))
+
+
+def append_event(path: Path, event: str, message: str) -> None:
+    """Note what happened, beginning a line of its own whatever the last writer left; a full disk is outlived."""
+    with suppress(OSError):
+        with path.open("a+b") as file:
+            file.seek(0)
+            file.truncate(len(b"".join(file.read().rpartition(b"\n")[:2])))
+        append_records(path, [{"event": event, "message": message}])
 
 
 def read_records(path: Path) -> list[Record]:

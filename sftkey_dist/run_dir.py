@@ -1,6 +1,9 @@
 """Every path a run writes, one property each."""
 
+import secrets
 from pathlib import Path
+
+from sftkey_dist.files import write_text_atomically
 
 
 class StageDir:
@@ -111,6 +114,13 @@ class RunDir:
     def base_model(self, digest: str) -> Path:
         """The embedded model, where one is made."""
         return self.path / f"base_model-{digest[:12]}"
+
+    def identity(self) -> str:
+        """A name that no other run directory has, and that goes where the directory goes; made when first asked for."""
+        file = self.path / "identity"
+        if not file.is_file():
+            write_text_atomically(file, secrets.token_hex(4))
+        return file.read_text(encoding="utf-8")
 
     @property
     def ray_storage(self) -> Path:

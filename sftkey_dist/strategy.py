@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from sftkey_dist.config.schema import (
     KeyStageConfig,
     OptimizationConfig,
-    OptimizationOverrides,
     RunConfig,
+    StageConfig,
     StrategyConfig,
 )
 from sftkey_dist.contract import END_OF_TURN, PROMPT, Form, ResponseContract
@@ -33,6 +33,7 @@ class Stage:
     name: str
     weights: tuple[float, ...]
     optimization: OptimizationConfig
+    stop_gradient_prefix: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,12 @@ def _preset(name: str, config: RunConfig) -> Strategy:
     full = Stage("full", _full_weights(config.contract), config.optimization)
     key_weights = _key_weights(config.contract, config.key_stage)
     key = Stage("key", key_weights, config.optimization)
-    continued_key = Stage("key", key_weights, config.key_stage.optimization.applied_to(config.optimization))
+    continued_key = Stage(
+        "key",
+        key_weights,
+        config.key_stage.optimization.applied_to(config.optimization),
+        config.key_stage.stop_gradient_prefix,
+    )
     form = Form.UNTAGGED if name == "sft" else Form.TAGGED
     stages = {
         "sft": (full,),
@@ -72,17 +78,14 @@ def _preset(name: str, config: RunConfig) -> Strategy:
 
 
 def _own(strategy: StrategyConfig, config: RunConfig) -> Strategy:
-    stages = tuple(
-        _stage(f"strategies.{strategy.name}.{stage.name}", stage.name, stage.weights, stage.optimization, config)
-        for stage in strategy.stages
-    )
+    stages = tuple(_stage(f"strategies.{strategy.name}.{stage.name}", stage, config) for stage in strategy.stages)
     return Strategy(strategy.name, strategy.form, stages)
 
 
-def _stage(
-    where: str, name: str, weights: Mapping[str, float], overrides: OptimizationOverrides, config: RunConfig
-) -> Stage:
-    return Stage(name, weights_by_id(weights, config.contract, where), overrides.applied_to(config.optimization))
+def _stage(where: str, stage: StageConfig, config: RunConfig) -> Stage:
+    weights = weights_by_id(stage.weights, config.contract, where)
+    optimization = stage.optimization.applied_to(config.optimization)
+    return Stage(stage.name, weights, optimization, stage.stop_gradient_prefix)
 
 
 def _full_weights(contract: ResponseContract) -> tuple[float, ...]:

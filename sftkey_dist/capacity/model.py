@@ -39,6 +39,19 @@ class ModelSize:
     flops: ModelFlops
 
 
+def _layers(model: Any, text: Any) -> Any:
+    """The decoder's layers: the one list of modules of that length, whatever an architecture calls it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    number = int(text.num_hidden_layers)
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == number:
+            return module
+    raise ModelError(f"{type(model).__name__} has no list of {number} layers; its capacity cannot be planned")
+
+
 def size_of(config: Any) -> ModelSize:
     """Of a model with this configuration, built without memory.
 
@@ -52,8 +65,9 @@ def size_of(config: Any) -> ModelSize:
         raise ModelError(f"the model cannot be built from its configuration: {loading_problem(error)}") from error
     text = config.get_text_config()
     heads, kv_heads = int(text.num_attention_heads), int(getattr(text, "num_key_value_heads", 0) or 0)
-    embeddings = {id(layer.weight): layer.weight for layer in (model.get_input_embeddings(), model.lm_head)}
-    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in model.model.layers]
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    embeddings = {id(layer.weight): layer.weight for layer in ends if layer is not None}
+    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in _layers(model, text)]
     return ModelSize(
         parameters=sum(weight.numel() for weight in model.parameters()),
         largest_block=max(*layers, *(weight.numel() for weight in embeddings.values())),

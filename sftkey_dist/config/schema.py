@@ -1,5 +1,6 @@
 """Every key a run can be given, with its meaning, unit and default."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -154,6 +155,8 @@ class StageConfig(Section):
     and `end_of_turn`. What is not named has weight 0."""
     optimization: OptimizationOverrides = OptimizationOverrides()
     """What this stage does differently from `optimization`."""
+    stop_gradient_prefix: bool = False
+    """See `key_stage`."""
 
 
 class StrategyConfig(Section):
@@ -174,6 +177,9 @@ class KeyStageConfig(Section):
     """Also the opening and closing tags of key segments."""
     end_of_turn: bool = False
     """Also the end-of-turn token."""
+    stop_gradient_prefix: bool = False
+    """Compute prompt and reasoning without gradient, and run the backward pass over the answers alone: faster, and
+    another objective than the paper's. Needs `model.attention: packed_sdpa`. (Not for `key-tag`.)"""
     optimization: OptimizationOverrides = OptimizationOverrides()
     """What a key stage that continues from an earlier stage does differently from `optimization`."""
 
@@ -301,6 +307,17 @@ class RunConfig(Section):
         unknown = sorted(set(self.evaluation.answer_checks) - set(known))
         if unknown:
             raise ValueError(f"evaluation.answer_checks: {unknown[0]!r} is no key segment; there are {known}")
+        return self
+
+    @model_validator(mode="after")
+    def a_stopped_prefix_needs_packed_attention(self) -> Self:
+        """It hands keys and values from one call to the next."""
+        own = [strategy.stages for strategy in self.strategies if isinstance(strategy, StrategyConfig)]
+        if self.key_stage.stop_gradient_prefix or any(stage.stop_gradient_prefix for stage in chain(*own)):
+            if self.model.attention != "packed_sdpa":
+                raise ValueError("stop_gradient_prefix needs model.attention=packed_sdpa")
+            if self.training.gradient_checkpointing:
+                raise ValueError("stop_gradient_prefix and training.gradient_checkpointing do not go together")
         return self
 
     @model_validator(mode="after")

@@ -98,6 +98,7 @@ def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, p
         stage_dir=planned.directory.path.absolute(),
         checkpoints=checkpoints_of(config, preparation, planned),
         weights=planned.stage.weights,
+        stop_gradient_prefix=planned.stage.stop_gradient_prefix,
         seed=config.seed,
         optimization=planned.stage.optimization,
         training=config.training,
@@ -116,7 +117,8 @@ def checkpoints_of(config: RunConfig, preparation: Preparation, planned: Planned
     if base is None:
         return str(stage.checkpoints.absolute())
     place, question_mark, options = base.partition("?")
-    return f"{place.rstrip('/')}/{preparation.run.path.name}/{stage.path.name}{question_mark}{options}"
+    run = f"{preparation.run.path.name}-{preparation.run.identity()}"
+    return f"{place.rstrip('/')}/{run}/{stage.path.name}{question_mark}{options}"
 
 
 def held_out_of(config: RunConfig, store: EncodedStore) -> np.ndarray:
@@ -175,6 +177,7 @@ def _inputs(
     """What a stage's result depends on; the number of ranks and the token budget are not among it."""
     lora = {"lora": config.training.lora.model_dump(mode="json")} if config.training.lora else {}
     held_out = {"held_out": config.validation.num_examples} if config.validation.num_examples else {}
+    stopped = {"stop_gradient_prefix": True} if stage.stop_gradient_prefix else {}
     guard = _guard(config, strategy, stage)
     guarded = {"guard": _guard_inputs(guard)} if guard and guard.settings.decides else {}
     return {
@@ -184,6 +187,7 @@ def _inputs(
         "optimization": stage.optimization.model_dump(mode="json"),
         "seed": config.seed,
         "precision": StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker),
+        **stopped,
         **lora,
         **held_out,
         **guarded,

@@ -10,7 +10,7 @@ from typing import Any
 from sftkey_dist.cluster import connected, require_shared_storage
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console
-from sftkey_dist.errors import InterruptedRunError
+from sftkey_dist.errors import InterruptedRunError, StorageError
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.journal import read_records
 from sftkey_dist.models.shape import count_parameters
@@ -22,7 +22,7 @@ from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stag
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker
-from sftkey_dist.training.checkpoint import open_storage, remove_checkpoints, require_space
+from sftkey_dist.training.checkpoint import CHECKPOINTS_KEPT, Needs, open_storage, remove_checkpoints, require_space
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.launch import StageRunner, stage_runner
 
@@ -42,7 +42,8 @@ def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None
     with ExitStack() as stack:
         if not _all_finished(plans):
             stack.enter_context(connected(config.cluster, config.most_workers))
-            require_shared_storage(preparation.run.path)
+            stores = [store.path for store in preparation.stores.values()]
+            require_shared_storage(preparation.run.path, [*stores, preparation.model_dir])
         runner = stack.enter_context(stage_runner(config.cluster, preparation.run.ray_storage))
         for strategy in preparation.strategies:
             plan = plans[strategy.name]
@@ -79,7 +80,7 @@ def _ensure_trained(
             note_shared_stage(planned.stage.name, planned.digest, planned.shared_with, parent, tracker)
         return
     job = stage_job(config, preparation, strategy, planned)
-    _require_space(job)
+    _require_space(job, num_steps(config, preparation, strategy, planned))
     run_id = start_stage(
         config, preparation.run, strategy.name, planned.stage.name, planned.digest, planned.inputs, parent, tracker
     )
@@ -103,15 +104,26 @@ def _ensure_trained(
         raise InterruptedRunError(signal_number)
 
 
-def _require_space(job: StageJob) -> None:
+def _require_space(job: StageJob, num_steps: int) -> None:
     num_parameters = count_parameters(job.model_dir)
-    num_trained = 0 if job.training.lora else num_parameters  # adapters are small
-    require_space(open_storage(job.checkpoints), job.stage_dir, num_parameters, num_trained, job.precision)
+    # Those that a checkpoint may resume with, and the one that is compared with them.
+    candidates = CHECKPOINTS_KEPT + 2 if job.guard else 0
+    needs = Needs(
+        num_parameters=num_parameters,
+        num_trained=0 if job.training.lora else num_parameters,  # adapters are small
+        precision=job.precision,
+        num_checkpoints=(num_steps - 1) // job.training.checkpoint_every_steps,
+        num_models=1 + candidates,
+    )
+    require_space(open_storage(job.checkpoints), job.stage_dir, needs)
 
 
 def _clean_up(planned: PlannedStage, checkpoints: str) -> None:
     """A finished stage's model is what counts; its checkpoints would be 12 bytes a parameter each."""
-    remove_checkpoints(open_storage(checkpoints))
+    try:
+        remove_checkpoints(open_storage(checkpoints))
+    except StorageError as error:
+        console.print(f"checkpoints that nobody needs any more stay: {error}", soft_wrap=True, markup=False)
     stage = planned.directory
     for leftover in (stage.checkpoints, stage.candidates, stage.heartbeats):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -4,7 +4,7 @@ Shapes: T tokens in the row, K kept positions (those whose next token is a targe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def pack(
         observe_all: keep every response position, to measure segments that carry no loss; gradients are the same.
     """
     if not examples:
-        return _dummy_row()
+        return dummy_row()
     weights = np.asarray(segment_weights, dtype=np.float32)
     input_ids = np.concatenate([ids for ids, _ in examples])
     segments = np.concatenate([segment_ids for _, segment_ids in examples])
@@ -73,7 +73,41 @@ def pack(
     )
 
 
-def _dummy_row() -> PackedRow:
+def split_before_targets(row: PackedRow) -> tuple[PackedRow | None, PackedRow]:
+    """Cut every example where its first kept position is.
+
+    Returns:
+        A row of what comes before, without targets, in which an example may have length 0, and a row of the rest;
+        None for the former where nothing comes before any target.
+    """
+    ends = torch.tensor(row.example_lengths, device=row.input_ids.device).cumsum(0)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    example = torch.bucketize(torch.arange(row.input_ids.shape[1], device=ends.device), ends, right=True)
+    first = row.kept_positions[torch.searchsorted(row.kept_positions, starts)]
+    is_rest = torch.arange(len(example), device=ends.device) >= first[example]
+    rest_lengths = (ends - first).tolist()
+    prefix_lengths = (first - starts).tolist()
+    places = is_rest.cumsum(0) - 1
+    rest = replace(
+        row,
+        input_ids=row.input_ids[:, is_rest],
+        position_ids=row.position_ids[:, is_rest],
+        example_lengths=tuple(rest_lengths),
+        kept_positions=places[row.kept_positions],
+    )
+    if not any(prefix_lengths):
+        return None, rest
+    prefix = replace(
+        dummy_row().to(row.input_ids.device),
+        input_ids=row.input_ids[:, ~is_rest],
+        position_ids=row.position_ids[:, ~is_rest],
+        example_lengths=tuple(prefix_lengths),
+    )
+    return prefix, rest
+
+
+def dummy_row() -> PackedRow:
+    """One token that carries no loss, for a rank that has none."""
     zero = torch.zeros(1, dtype=torch.int64)
     return PackedRow(
         input_ids=zero[None],

@@ -34,9 +34,9 @@ from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import decoder_cost
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.adapters import add_adapters, base_of, exported_weights
-from sftkey_dist.training.attention import PACKED_SDPA, register_packed_attention
+from sftkey_dist.training.attention import PACKED_SDPA, PrefixMemory, register_packed_attention
 from sftkey_dist.training.checkpoint.shards import SliceReader
-from sftkey_dist.training.collate import PackedRow
+from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targets
 from sftkey_dist.training.flops import ModelFlops
 
 T = TypeVar("T")
@@ -129,10 +129,26 @@ class ZeroEngine:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def forward(self, row: PackedRow) -> Tensor:
-        """Logits [K, V] at the kept positions of a packed row.
+        """Logits [K, V] at the kept positions of a packed row."""
+        return self._call(row, **self._boundaries(row))
 
-        The one place that calls the model: without ``use_cache=False`` and with any mask, examples of a row would
-        see each other.
+    def forward_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
+        """`forward`, with no gradient through what comes before each example's first kept position.
+
+        Another objective than the exact one: keys and values of the prompt and the reasoning count as given. The
+        backward pass then runs over the answers alone. Every rank calls the model twice, whatever its row holds.
+        """
+        prefix, rest = split_before_targets(row)
+        called, memory = prefix or dummy_row().to(self.device), PrefixMemory()
+        with torch.no_grad():
+            self._call(called, example_lengths=called.example_lengths, remember=memory)
+        recall = {"recall": memory} if prefix is not None else {}
+        return self._call(rest, example_lengths=rest.example_lengths, **recall)
+
+    def _call(self, row: PackedRow, **boundaries: Any) -> Tensor:
+        """The one place that calls the model.
+
+        Without ``use_cache=False`` and with any mask, examples of a row would see each other.
         """
         output = self._engine(
             input_ids=row.input_ids,
@@ -140,7 +156,7 @@ class ZeroEngine:
             attention_mask=None,
             use_cache=False,
             logits_to_keep=row.kept_positions,
-            **self._boundaries(row),
+            **boundaries,
         )
         logits: Tensor = output.logits[0]
         return logits

@@ -7,7 +7,7 @@ from ray.exceptions import RayError
 from ray.train import TrainingFailedError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
-from sftkey_dist.errors import TrainingError, UserError
+from sftkey_dist.errors import StorageError, TrainingError, UserError
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.heartbeat import who_is_missing
 from sftkey_dist.training.job import StageJob
@@ -39,7 +39,7 @@ def read_failure(job: StageJob, num_workers: int, error: TrainingFailedError | R
     rank, failure = min(error.worker_failures.items(), key=lambda item: (_rank_of_cause(item[1]), item[0]))
     cause = _cause(failure)
     if isinstance(cause, UserError):
-        return Failure(type(cause)(f"stage {stage}: {cause}"), is_transient=False)
+        return Failure(type(cause)(f"stage {stage}: {cause}"), is_transient=isinstance(cause, StorageError))
     lost = "its process was lost; " if _rank_of_cause(failure) == 1 else ""
     message = f"stage {stage} stopped, rank {rank}: {lost}{_last_line(failure)}"
     if _has(cause, _TIMED_OUT):

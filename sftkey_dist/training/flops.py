@@ -11,7 +11,8 @@ import torch
 
 from sftkey_dist.models.shape import head_dim_of
 
-_BACKWARD_AND_FORWARD = 3
+FORWARD_AND_BACKWARD = 3
+"""A backward pass is two forward passes; behind a stopped prefix it is next to nothing."""
 PEAK_TFLOPS = {
     "B200": 2250.0,
     "H200": 989.0,
@@ -49,14 +50,17 @@ class ModelFlops:
         )
 
     def of_step(self, lengths: np.ndarray, num_logits: int) -> float:
-        """Forward and backward of examples of these lengths, logits at ``num_logits`` positions.
+        """`of_pass` for forward and backward."""
+        return FORWARD_AND_BACKWARD * self.of_pass(lengths, num_logits)
 
-        A weight takes 2 FLOPs a token; causal attention looks at half of L² pairs, 4 FLOPs a pair and dimension; the
-        backward pass is two such passes.
+    def of_pass(self, lengths: np.ndarray, num_logits: int) -> float:
+        """Forward of examples of these lengths, logits at ``num_logits`` positions.
+
+        A weight takes 2 FLOPs a token; causal attention looks at half of L² pairs, 4 FLOPs a pair and dimension.
         """
         tokens, pairs = float(lengths.sum()), float((lengths.astype(np.float64) ** 2).sum())
         halves = self.layer_weights * tokens + self.attention_width * pairs + self.logit_weights * num_logits
-        return _BACKWARD_AND_FORWARD * 2 * halves
+        return 2 * halves
 
 
 def peak_flops_per_second(device: torch.device, precision: str) -> float | None:

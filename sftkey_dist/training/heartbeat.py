@@ -5,11 +5,13 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sftkey_dist.files import write_text_atomically
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.stopwatch import Stopwatch
 
@@ -52,7 +54,8 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._ended.wait(self._seconds):
             beat = {"step": self.step, "phase": self._watch.current_phase, "pid": os.getpid()}
-            self._file.write_text(json.dumps(beat))
+            with suppress(OSError):  # a full disk must not end the beating for good
+                write_text_atomically(self._file, json.dumps(beat))
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ class StageJob(Section):
     """Held-out examples."""
     guard: GuardJob | None = None
     """For a stage that continues from another and leaves part of the response untrained."""
+    stop_gradient_prefix: bool = False
+    """See the stage's key of that name."""
     attention: Literal["packed_sdpa", "sdpa", "flash_attention_2"]
     """See `model.attention`."""
     trust_remote_code: bool

@@ -19,7 +19,7 @@ from sftkey_dist.cluster import draining_nodes, room_for, wait_for_room
 from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.errors import ConfigError, InterruptedRunError, TrainingError
 from sftkey_dist.interrupts import stopping_gently
-from sftkey_dist.journal import append_records
+from sftkey_dist.journal import append_event
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.checkpoint import newest_step, open_storage
 from sftkey_dist.training.failures import Failure, read_failure
@@ -73,10 +73,11 @@ class StageRunner:
         """
         os.environ.update({name: os.environ.get(name, value) for name, value in _environment(job).items()})
         stage, storage = StageDir(job.stage_dir), open_storage(job.checkpoints)
-        failures_in_a_row = 0
+        failures_in_a_row, has_begun = 0, newest_step(storage) > 0
         while True:
             steps_before = newest_step(storage)
-            end = _attempt(job, self._cluster, self._group_for(job, steps_before))
+            end = _attempt(job, self._cluster, self._group_for(job, has_begun=has_begun))
+            has_begun = True
             if end.is_finished:
                 return end.signal_number
             self.dismiss_workers()
@@ -104,9 +105,9 @@ class StageRunner:
             self._group.dismiss()
         self._group = None
 
-    def _group_for(self, job: StageJob, steps_done: int) -> WorkerGroup:
+    def _group_for(self, job: StageJob, *, has_begun: bool) -> WorkerGroup:
         """The workers of the stage before, if they are well and as many as there is room for; else new ones."""
-        num_workers = _num_workers(self._cluster, steps_done)
+        num_workers = _num_workers(self._cluster, has_begun=has_begun)
         if self._group is not None and (not self._group.is_there or self._group.num_workers != num_workers):
             self.dismiss_workers()
         if self._group is None:
@@ -171,25 +172,25 @@ def _stop_request(stage: StageDir) -> Iterator[_StopRequest]:
 
 def _reason_to_pause(cluster: ClusterConfig, group: WorkerGroup) -> str:
     """Empty when there is none."""
-    if draining_nodes() - group.draining:
+    if draining_nodes() & group.nodes:
         return "a node is being taken away"
     if group.num_workers < cluster.num_workers and room_for(cluster) > group.num_workers:
         return "there are nodes for more ranks"
     return ""
 
 
-def _num_workers(cluster: ClusterConfig, steps_done: int) -> int:
+def _num_workers(cluster: ClusterConfig, *, has_begun: bool) -> int:
     """Ranks that there is room for; a stage that has begun ends with what it has when nodes do not come back."""
     try:
         return wait_for_room(cluster, cluster.num_workers)
     except ConfigError as error:
-        if steps_done:
+        if has_begun:
             raise TrainingError(f"the nodes that are left are too few: {error}") from error
         raise
 
 
 def _note(stage: StageDir, event: str, message: str) -> None:
-    append_records(stage.events, [{"event": event, "message": message}])
+    append_event(stage.events, event, message)
 
 
 def _environment(job: StageJob) -> dict[str, str]:

@@ -12,13 +12,13 @@ from torch import Tensor
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import CheckpointError, TrainingError
-from sftkey_dist.journal import append_records, keep_records
+from sftkey_dist.journal import append_event, append_records, keep_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlan, StepPlanner
 from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot, load_shards
 from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.engine import EngineSettings, ZeroEngine
-from sftkey_dist.training.flops import peak_flops_per_second
+from sftkey_dist.training.flops import FORWARD_AND_BACKWARD, peak_flops_per_second
 from sftkey_dist.training.heartbeat import Heartbeat
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loss import loss_sums, segment_metrics
@@ -52,7 +52,7 @@ def _train(
     assert_packing_isolates(engine)
     first_step = _restore(engine, planner, checkpoints, directory)
     journal = _Journal(directory, first_step) if engine.rank == 0 else None
-    clockwork = _Clockwork(engine, planner, job.precision)
+    clockwork = _Clockwork(engine, planner, job)
     observer = Observer(job, store, held_out, engine, first_step, watch)
     observer.observe(first_step, is_last=False)
     if first_step:
@@ -109,7 +109,9 @@ def run_step(
     """
     # Dropout, where a model has any, depends on the step alone, so that a resumed stage draws the same.
     transformers.set_seed(job.seed + plan.step * engine.world_size + engine.rank)
-    observe_all = plan.step % job.training.segment_metrics_every_steps == 0
+    # What a stopped prefix holds has no logits to measure.
+    observe_all = plan.step % job.training.segment_metrics_every_steps == 0 and not job.stop_gradient_prefix
+    forward = engine.forward_behind_stopped_prefix if job.stop_gradient_prefix else engine.forward
     totals = torch.zeros(len(store.segment_names), 3, dtype=torch.float64)
     weighted_nll = torch.zeros(1, dtype=torch.float64)
     broken: list[int] = []
@@ -118,7 +120,7 @@ def run_step(
     for index, row in enumerate(rows):
         with watch.phase("forward"):
             row = row.to(engine.device)
-            sums = loss_sums(engine.forward(row), row, len(store.segment_names))
+            sums = loss_sums(forward(row), row, len(store.segment_names))
         with watch.phase("backward"):
             loss = sums.weighted_nll * (engine.world_size / plan.loss_weight)
             engine.backward(loss, ends_step=index == len(rows) - 1)
@@ -259,10 +261,10 @@ def _restore(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKe
         if engine.rank == 0:
             checkpoints.set_aside(folder, problems[0])
             message = f"checkpoint {folder} is damaged, the one before it is used: {problems[0]}"
-            append_records(directory.events, [{"event": "checkpoint_damaged", "message": message}])
+            append_event(directory.events, "checkpoint_damaged", message)
     if folders and engine.rank == 0:
         message = "no checkpoint is whole: the stage starts over"
-        append_records(directory.events, [{"event": "started_over", "message": message}])
+        append_event(directory.events, "started_over", message)
     return 0
 
 
@@ -289,15 +291,16 @@ def _load(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKeepe
 class _Clockwork:
     """Wall-clock figures of rank 0, step by step."""
 
-    def __init__(self, engine: ZeroEngine, planner: StepPlanner, precision: str) -> None:
+    def __init__(self, engine: ZeroEngine, planner: StepPlanner, job: StageJob) -> None:
         self._engine, self._lengths = engine, planner.lengths
-        self._flops = engine.flops
-        peak = peak_flops_per_second(engine.device, precision)
+        self._flops, self._passes = engine.flops, 1 if job.stop_gradient_prefix else FORWARD_AND_BACKWARD
+        peak = peak_flops_per_second(engine.device, job.precision)
         self._peak_of_all = peak * engine.world_size if peak else None
 
     def timing(self, plan: StepPlan, record: dict[str, Any], seconds: float, watch: Stopwatch) -> dict[str, Any]:
         """``seconds`` of the step; its phases, and of what followed it, in ``phase_seconds``."""
-        flops = self._flops.of_step(self._lengths[list(plan.example_indices)], record["loss_tokens"])
+        lengths = self._lengths[list(plan.example_indices)]
+        flops = self._passes * self._flops.of_pass(lengths, record["loss_tokens"])
         utilisation = {"mfu": flops / seconds / self._peak_of_all} if self._peak_of_all else {}
         return {
             "step": record["step"],

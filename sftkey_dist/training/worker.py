@@ -25,6 +25,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     from sftkey_dist.training.loop import train_stage
 
     desk, context, number = settings["desk"], ray.train.get_context(), 0
+    ray.get(desk.enter.remote(ray.get_runtime_context().get_node_id()))
     limit_threads(settings["num_threads"])
     join_process_group()
     while (task := ray.get(desk.task.remote(number))) is not None:

@@ -15,7 +15,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend as RayTorchBackend
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sftkey_dist.cluster import draining_nodes
 from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.training.checkpoint import new_attempt
 from sftkey_dist.training.job import StageJob
@@ -37,7 +36,6 @@ class WorkerGroup:
 
     Attributes:
         num_workers: ranks.
-        draining: nodes that were about to be taken away when the workers started; none of them is there.
     """
 
     def __init__(self, cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scratch: Path) -> None:
@@ -49,7 +47,7 @@ class WorkerGroup:
             timeout_seconds: longest wait of a rank for another.
             scratch: folder for what Ray Train insists on writing; nothing is read from it.
         """
-        self.num_workers, self.draining = num_workers, draining_nodes()
+        self.num_workers = num_workers
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # Every rank may wait at the desk at the same time.
         options = {"num_cpus": 0, "scheduling_strategy": here, "max_concurrency": 2 * num_workers + 8}
@@ -64,6 +62,11 @@ class WorkerGroup:
     def is_there(self) -> bool:
         """Whether workers are there, or on their way."""
         return self._fit.is_alive()
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """Ids of the nodes that workers are on, as far as they have come."""
+        return frozenset(ray.get(self._desk.nodes.remote()))
 
     def begin(self, job: StageJob) -> None:
         """Give them the next stage."""
@@ -111,7 +114,16 @@ class _Desk:
         self._num_workers = num_workers
         self._tasks: list[tuple[dict[str, Any], str] | None] = []
         self._reports: dict[int, list[bool]] = {}
+        self._nodes: set[str] = set()
         self._changed = asyncio.Condition()
+
+    async def enter(self, node: str) -> None:
+        """A worker is there."""
+        self._nodes.add(node)
+
+    async def nodes(self) -> list[str]:
+        """Where workers are."""
+        return sorted(self._nodes)
 
     async def assign(self, job: dict[str, Any] | None, attempt: str) -> bool:
         """Put down the next stage, or None for no more; returns how it went when every rank has said so."""

@@ -27,8 +27,12 @@ def train_reference(
     betas: tuple[float, float] = (0.9, 0.95),
     epsilon: float = 1e-8,
     adapt: Callable[[Any], Any] | None = None,
+    stop_prefix: bool = False,
 ) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
-    """Loss and gradient norm of every step, and the final weights; ``adapt`` adds adapters, merged in the end."""
+    """Loss and gradient norm of every step, and the final weights; ``adapt`` adds adapters, merged in the end.
+
+    ``stop_prefix`` takes no gradient through what comes before the first target's predecessor.
+    """
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     model = adapt(model) if adapt else model
@@ -37,7 +41,7 @@ def train_reference(
     second = {name: torch.zeros_like(p) for name, p in parameters.items()}
     losses, norms = [], []
     for step, examples in enumerate(steps):
-        loss = _step_loss(model, examples, weights)
+        loss = _step_loss(model, examples, weights, stop_prefix)
         gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
         norm = math.sqrt(sum(float(g.double().pow(2).sum()) for g in gradients.values()))
         clip = min(1.0, max_grad_norm / (norm + 1e-6))
@@ -56,10 +60,13 @@ def train_reference(
     return losses, norms, {name: p.detach().clone() for name, p in merged.named_parameters()}
 
 
-def _step_loss(model, examples: Sequence[Encoded], weights: Sequence[float]) -> torch.Tensor:
+def _step_loss(model, examples: Sequence[Encoded], weights: Sequence[float], stop_prefix: bool) -> torch.Tensor:
     numerator, denominator = torch.zeros(()), 0.0
     for input_ids, segment_ids in examples:
-        logits = model(input_ids=torch.tensor(input_ids)[None]).logits[0]
+        row = torch.tensor(input_ids)[None]
+        logits = (
+            _logits_behind_prefix(model, row, segment_ids, weights) if stop_prefix else model(input_ids=row).logits[0]
+        )
         log_probabilities = torch.log_softmax(logits, dim=-1)
         for position in range(1, len(input_ids)):
             weight = weights[segment_ids[position]]
@@ -67,6 +74,14 @@ def _step_loss(model, examples: Sequence[Encoded], weights: Sequence[float]) -> 
                 numerator = numerator - weight * log_probabilities[position - 1, input_ids[position]]
                 denominator += weight
     return numerator / denominator
+
+
+def _logits_behind_prefix(model, row: torch.Tensor, segment_ids: np.ndarray, weights: Sequence[float]) -> torch.Tensor:
+    before = next(t for t in range(1, len(segment_ids)) if weights[segment_ids[t]]) - 1
+    with torch.no_grad():
+        prefix = model(input_ids=row[:, :before], use_cache=True)
+    rest = model(input_ids=row[:, before:], past_key_values=prefix.past_key_values)
+    return torch.cat([prefix.logits[0], rest.logits[0]])
 
 
 def _rate(step: int, num_steps: int, peak: float, warmup_steps: int, min_ratio: float) -> float:

@@ -73,14 +73,14 @@ def run(world_size: int, *jobs: StageJob, stop_after_steps: int | None = None) -
     run_ranks(world_size, train, jobs, stop_after_steps)
 
 
-def reference(store: EncodedStore, model_dir: Path, weights, batch: int = BATCH, adapt=None):
+def reference(store: EncodedStore, model_dir: Path, weights, batch: int = BATCH, **options):
     """Members of each step: consecutive runs of the epoch's shuffle, the last one of an epoch shorter."""
     members: list[list[int]] = []
     for epoch in range(9):
         order = shuffled_indices(len(store), 5, epoch).tolist()
         members += [order[i : i + batch] for i in range(0, len(order), batch)]
     steps = [[store.example(index) for index in step] for step in members[:NUM_STEPS]]
-    return train_reference(model_dir, steps, weights, RATE, warmup_steps=2, max_grad_norm=MAX_GRAD_NORM, adapt=adapt)
+    return train_reference(model_dir, steps, weights, RATE, warmup_steps=2, max_grad_norm=MAX_GRAD_NORM, **options)
 
 
 def assert_same_training(job: StageJob, losses, norms, final, loss_tolerance=1e-4, weight_tolerance=1e-3):
@@ -107,6 +107,22 @@ def test_both_stages_equal_the_reference_on_one_and_two_ranks(store, make_job, t
         job = make_job(f"key-{world_size}", hand_off, KEY)
         run(world_size, job)
         assert_same_training(job, *stage_2)
+
+
+def test_a_stopped_prefix_equals_a_detached_cache_and_is_another_objective(store, make_job, tiny_model):
+    expected = reference(store, tiny_model, KEY, stop_prefix=True)
+    exact = make_job("exact", weights=KEY)
+    stopped = [
+        make_job(f"stopped-{name}", weights=KEY, **training).model_copy(update={"stop_gradient_prefix": True})
+        for name, training in (("partitioned", {}), ("gathered", {"zero": ZeroConfig()}))
+    ]
+    run(2, exact, *stopped)
+    for job in stopped:
+        assert_same_training(job, *expected)
+    (first, *_), (same, *_) = metrics(exact), metrics(stopped[0])
+    assert same["loss"] == pytest.approx(first["loss"], rel=1e-5)
+    assert same["grad_norm"] < 0.99 * first["grad_norm"], "part of the gradient is left out"
+    assert set(same["segments"]) == {"answer"}
 
 
 def test_token_budget_attention_recomputation_observation_gathering_and_offload_change_nothing(make_job):

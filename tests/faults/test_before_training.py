@@ -12,7 +12,7 @@ from sftkey_dist import cluster
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.stages import plan_stages
-from sftkey_dist.training.checkpoint import open_storage, require_space
+from sftkey_dist.training.checkpoint import Needs, open_storage, require_space
 from tests.e2e.conftest import error_line, sftkey  # noqa: F401
 
 
@@ -33,26 +33,33 @@ def test_a_run_directory_that_cannot_be_written_is_named(sftkey, run_config, tmp
 
 def test_storage_that_another_node_does_not_see_is_named(tmp_path, monkeypatch):
     nodes = [{"Alive": True, "NodeID": "0" * 56, "NodeManagerAddress": f"10.0.0.{number}"} for number in (1, 2)]
-    seen = iter([True, False])
-    look = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda file: next(seen)))
+    lacks = iter([[], [str(tmp_path / "store")]])
+    look = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda paths: next(lacks)))
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     monkeypatch.setattr(ray, "remote", lambda function: look)
     monkeypatch.setattr(ray, "get", lambda value: value)
-    with pytest.raises(ConfigError, match=r"10\.0\.0\.2 cannot see it"):
-        cluster.require_shared_storage(tmp_path)
+    with pytest.raises(ConfigError, match=r"store: not on storage that all nodes share, 10\.0\.0\.2"):
+        cluster.require_shared_storage(tmp_path, [tmp_path / "store"])
+
+
+def needs(num_parameters: int, num_checkpoints: int = 10, num_models: int = 1) -> Needs:
+    return Needs(num_parameters, num_parameters, "float32", num_checkpoints, num_models)
 
 
 def test_too_little_space_is_named_and_what_is_stored_counts(tmp_path, monkeypatch):
     stage, storage = tmp_path / "stage", open_storage(tmp_path / "stage" / "checkpoints")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3 * 2**30))
-    require_space(storage, stage, 70_000_000, 70_000_000, "float32")
+    require_space(storage, stage, needs(70_000_000))
     with pytest.raises(ConfigError, match=r"3\.0 GiB are free, the stage's checkpoints and model take 3\.7 GiB"):
-        require_space(storage, stage, 100_000_000, 100_000_000, "float32")
+        require_space(storage, stage, needs(100_000_000))
     for step in (1, 2):
         folder = stage / "checkpoints" / f"step_{step:08d}-x"
         folder.mkdir(parents=True)
         (folder / "manifest.json").touch()
-    require_space(storage, stage, 100_000_000, 100_000_000, "float32")
+    require_space(storage, stage, needs(100_000_000))
+    with pytest.raises(ConfigError, match="the stage's checkpoints and model take 3"):
+        require_space(storage, stage, needs(100_000_000, num_models=6))  # the guard's candidates
+    require_space(open_storage(tmp_path / "other"), stage, needs(200_000_000, num_checkpoints=1))
 
 
 @pytest.mark.parametrize(

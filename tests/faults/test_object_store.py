@@ -9,8 +9,10 @@ from collections.abc import Iterator
 import pytest
 from pyarrow.fs import FileSystem
 
-from sftkey_dist.errors import ConfigError
-from sftkey_dist.training.checkpoint import newest_step, open_storage, remove_checkpoints
+from sftkey_dist.errors import ConfigError, StorageError
+from sftkey_dist.training.checkpoint import Needs, newest_step, open_storage, remove_checkpoints, require_space
+from sftkey_dist.training.checkpoint import storage as storage_module
+from sftkey_dist.training.checkpoint.storage import ObjectStorage
 from tests.distributed.harness import free_port, run_ranks, train
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -74,6 +76,37 @@ def test_a_stage_resumes_from_an_object_store_and_goes_back_past_a_damaged_check
     assert not (stored.stage_dir / "checkpoints").exists()
     remove_checkpoints(storage)
     assert storage.folders() == []
+
+
+class Unsteady:
+    """A file system that fails so many times before it answers."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    def get_file_info(self, selector):
+        self.failures -= 1
+        if self.failures >= 0:
+            raise OSError("AWS Error NETWORK_CONNECTION during ListObjectsV2 operation")
+        return []
+
+
+def test_a_storage_that_is_away_for_a_while_is_asked_again_and_then_named(monkeypatch):
+    monkeypatch.setattr(storage_module, "_FIRST_PAUSE_SECONDS", 0.001)
+    assert ObjectStorage("s3://runs", Unsteady(4), "runs").folders() == []
+    with pytest.raises(StorageError, match="s3://runs does not answer: AWS Error NETWORK_CONNECTION"):
+        newest_step(ObjectStorage("s3://runs", Unsteady(5), "runs"))
+
+
+def test_a_storage_that_cannot_be_written_to_is_found_before_the_first_step(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_module, "_FIRST_PAUSE_SECONDS", 0.001)
+    needs = Needs(1000, 1000, "float32", num_checkpoints=3, num_models=1)
+    good = open_storage(bucket % "probe")
+    require_space(good, tmp_path, needs)
+    assert good.folders() == []
+    missing = (bucket % "probe").replace("s3://runs", "s3://no-such-bucket").replace("&allow_bucket_creation=true", "")
+    with pytest.raises(ConfigError, match="checkpoint_storage cannot be written to: s3://no-such-bucket"):
+        require_space(open_storage(missing), tmp_path, needs)
 
 
 def test_a_storage_that_nobody_knows_is_named():

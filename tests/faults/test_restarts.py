@@ -12,7 +12,7 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from sftkey_dist.config.schema import ClusterConfig
-from sftkey_dist.errors import ConfigError, DataError, InterruptedRunError, TrainingError
+from sftkey_dist.errors import ConfigError, DataError, InterruptedRunError, StorageError, TrainingError
 from sftkey_dist.journal import read_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training import launch
@@ -43,7 +43,7 @@ class Script:
         monkeypatch.setattr(launch, "wait_for_room", lambda cluster, wanted: wanted)
         monkeypatch.setattr(launch, "draining_nodes", frozenset)
 
-    num_workers, draining, is_there = 2, frozenset(), True
+    num_workers, nodes, is_there = 2, frozenset(), True
 
     def begin(self, job: StageJob) -> None:
         pass
@@ -139,6 +139,7 @@ def test_a_run_that_has_begun_keeps_its_checkpoints_when_nodes_do_not_come_back(
         (group_error(r0=in_worker(RuntimeError("CUDA error: an illegal memory access"))), True),
         (group_error(r0=in_worker(RuntimeError("size mismatch"))), False),
         (group_error(r0=in_worker(TrainingError("the connection timed out"))), False),
+        (group_error(r0=in_worker(StorageError("s3://runs does not answer"))), True),
         (group_error(r0=ActorDiedError()), True),
         (ControllerError(RuntimeError("no room")), True),
         (ActorDiedError(), True),

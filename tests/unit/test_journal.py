@@ -1,6 +1,6 @@
 import pytest
 
-from sftkey_dist.journal import JournalTail, append_records, keep_records, read_records
+from sftkey_dist.journal import JournalTail, append_event, append_records, keep_records, read_records
 
 
 def steps(records):
@@ -46,3 +46,13 @@ def test_any_text_survives(tmp_path, text):
     append_records(file, [{"output": text}] * 2)
     keep_records(file, lambda record: True)
     assert read_records(file) == [{"output": text}] * 2
+
+
+def test_an_event_begins_a_line_of_its_own_after_one_that_was_cut_off(tmp_path):
+    journal = tmp_path / "events.jsonl"
+    append_event(journal, "first", "one")
+    with journal.open("a") as file:
+        file.write('{"event": "torn", "mess')
+    append_event(journal, "second", "two")
+    assert [record["message"] for record in read_records(journal)] == ["one", "two"]
+    append_event(tmp_path / "missing" / "events.jsonl", "third", "three")

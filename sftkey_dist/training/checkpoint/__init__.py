@@ -14,13 +14,14 @@ from sftkey_dist.training.checkpoint.keeper import (
     remove_checkpoints,
 )
 from sftkey_dist.training.checkpoint.shards import Snapshot, load_shards
-from sftkey_dist.training.checkpoint.space import CHECKPOINT_BYTES, require_space
+from sftkey_dist.training.checkpoint.space import CHECKPOINT_BYTES, Needs, require_space
 from sftkey_dist.training.checkpoint.storage import Storage, open_storage
 
 __all__ = [
     "CHECKPOINTS_KEPT",
     "CHECKPOINT_BYTES",
     "CheckpointKeeper",
+    "Needs",
     "Snapshot",
     "Storage",
     "load_shards",

@@ -3,19 +3,26 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType, copy_files
 
-from sftkey_dist.errors import ConfigError
+from sftkey_dist.errors import ConfigError, StorageError
+
+_TRIES, _FIRST_PAUSE_SECONDS = 5, 1.0
+Answer = TypeVar("Answer")
 
 
 class Storage(Protocol):
-    """Folders of files, one level deep."""
+    """Folders of files, one level deep.
+
+    Any method raises StorageError where an object store does not answer for a while.
+    """
 
     @property
     def place(self) -> str:
@@ -124,7 +131,7 @@ class FolderStorage:
 
 
 class ObjectStorage:
-    """In an object store; a put is whole or not at all."""
+    """In an object store; a put is whole or not at all. Calls are repeated for some seconds before they fail."""
 
     def __init__(self, place: str, filesystem: FileSystem, root: str) -> None:
         self._place, self._filesystem, self._root = place, filesystem, root.rstrip("/")
@@ -148,14 +155,16 @@ class ObjectStorage:
         with tempfile.TemporaryDirectory(prefix="sftkey-upload-") as scratch:
             local = Path(scratch) / file
             yield local
-            copy_files(str(local), f"{self._root}/{folder}/{file}", destination_filesystem=self._filesystem)
+            target = f"{self._root}/{folder}/{file}"
+            self._patiently(lambda: copy_files(str(local), target, destination_filesystem=self._filesystem))
 
     @contextmanager
     def reading(self, folder: str, file: str) -> Iterator[Path]:
         """See Storage: downloaded to local scratch."""
         with tempfile.TemporaryDirectory(prefix="sftkey-download-") as scratch:
             local = Path(scratch) / file
-            copy_files(f"{self._root}/{folder}/{file}", str(local), source_filesystem=self._filesystem)
+            source = f"{self._root}/{folder}/{file}"
+            self._patiently(lambda: copy_files(source, str(local), source_filesystem=self._filesystem))
             yield local
 
     def remove(self, folder: str, first: str) -> None:
@@ -163,15 +172,33 @@ class ObjectStorage:
         path = f"{self._root}/{folder}"
         with suppress(FileNotFoundError):
             if first in self.files(folder):
-                self._filesystem.delete_file(f"{path}/{first}")
-            self._filesystem.delete_dir(path)
+                self._patiently(lambda: self._filesystem.delete_file(f"{path}/{first}"))
+            self._patiently(lambda: self._filesystem.delete_dir(path))
 
     def free_bytes(self) -> int | None:
         """See Storage."""
         return None
 
     def _entries(self, path: str) -> list[Any]:
-        return list(self._filesystem.get_file_info(FileSelector(path, allow_not_found=True)))
+        selector = FileSelector(path, allow_not_found=True)
+        return list(self._patiently(lambda: self._filesystem.get_file_info(selector)))
+
+    def _patiently(self, call: Callable[[], Answer]) -> Answer:
+        """What is not there is an answer; anything else may pass."""
+        pause = _FIRST_PAUSE_SECONDS
+        for tries_left in range(_TRIES - 1, -1, -1):
+            try:
+                return call()
+            except FileNotFoundError:
+                raise
+            except (OSError, ArrowException) as error:
+                if not tries_left:
+                    raise StorageError(
+                        f"{self._place} does not answer: {' '.join(str(error).split())[:200]}"
+                    ) from error
+                time.sleep(pause)
+                pause *= 2
+        raise AssertionError("the last try returns or raises")
 
 
 def _flush(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -14,7 +15,13 @@ from transformers import (
     SmolLM3Config,
 )
 
-from sftkey_dist.training.attention import PACKED_SDPA, packed_causal_attention, register_packed_attention
+from sftkey_dist.training.attention import (
+    PACKED_SDPA,
+    PrefixMemory,
+    packed_causal_attention,
+    register_packed_attention,
+)
+from sftkey_dist.training.collate import dummy_row, pack, split_before_targets
 
 LENGTHS = (5, 1, 9, 3)
 SIZES = {
@@ -81,3 +88,61 @@ def test_packed_row_gives_every_example_the_logits_it_has_alone(name):
     ).logits[0]
     expected = torch.cat([alone(input_ids=part, use_cache=False).logits[0] for part in ids.split(LENGTHS, dim=1)])
     torch.testing.assert_close(logits, expected, atol=2e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_behind_a_stopped_prefix_logits_are_the_same_and_gradients_those_of_a_detached_cache(name):
+    """The reference runs each example through transformers' own key-value cache."""
+    transformers.set_seed(0)
+    register_packed_attention()
+    alone, packed = (
+        AutoModelForCausalLM.from_config(copy.deepcopy(ARCHITECTURES[name]), attn_implementation=attention).eval()
+        for attention in ("eager", PACKED_SDPA)
+    )
+    packed.load_state_dict(alone.state_dict())
+    examples, weights = [], (0.0, 0.0, 1.0)
+    for length, prefix in ((9, 6), (5, 1), (7, 4)):  # targets begin one token after the prefix
+        segments = np.array([0] + [1] * prefix + [2] * (length - prefix - 1))
+        examples.append((torch.randint(0, 64, (length,)).numpy(), segments))
+    prefix, rest = split_before_targets(pack(examples, weights, observe_all=False))
+    assert (prefix.example_lengths, rest.example_lengths) == ((6, 1, 4), (3, 4, 3))
+    memory = PrefixMemory()
+    call = {"attention_mask": None, "use_cache": False}
+    with torch.no_grad():
+        packed(
+            input_ids=prefix.input_ids,
+            position_ids=prefix.position_ids,
+            example_lengths=prefix.example_lengths,
+            remember=memory,
+            **call,
+        )
+    logits = packed(
+        input_ids=rest.input_ids,
+        position_ids=rest.position_ids,
+        example_lengths=rest.example_lengths,
+        logits_to_keep=rest.kept_positions,
+        recall=memory,
+        **call,
+    ).logits[0]
+    expected = []
+    for (ids, _), before in zip(examples, prefix.example_lengths, strict=True):
+        row = torch.from_numpy(ids)[None]
+        with torch.no_grad():
+            cache = alone(input_ids=row[:, :before], use_cache=True).past_key_values
+        expected.append(alone(input_ids=row[:, before:], past_key_values=cache).logits[0, :-1])
+    torch.testing.assert_close(logits, torch.cat(expected), atol=2e-6, rtol=1e-4)
+    for model, outcome in ((packed, logits), (alone, torch.cat(expected))):
+        torch.nn.functional.cross_entropy(outcome, rest.targets).backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+    for ours, theirs in zip(packed.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=2e-6, rtol=1e-4)
+
+
+def test_nothing_before_a_target_is_no_prefix():
+    prefix, rest = split_before_targets(dummy_row())
+    assert prefix is None
+    assert rest.example_lengths == (1,)
+    row = pack([(np.arange(3), np.array([0, 2, 2])), (np.arange(4), np.array([0, 1, 2, 2]))], (0.0, 0.0, 1.0), False)
+    prefix, rest = split_before_targets(row)
+    assert (prefix.example_lengths, rest.example_lengths) == ((0, 1), (3, 3))
+    assert rest.position_ids.tolist() == [[0, 1, 2, 1, 2, 3]]
