@@ -40,7 +40,7 @@ class MlflowServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while not self._is_healthy():
             assert self._process.poll() is None, "the server ended"
             assert time.monotonic() < deadline, "the server did not start"

@@ -38,7 +38,7 @@ from tests.judge_server import RunningJudge, judge_server
 from tests.mlflow_server import MlflowServer, mlflow_server
 from tests.soak.places import PrivateCluster, SeveralHosts, several_hosts, signal_one
 
-STEPS, NUM_TEST = 1500, 8
+STEPS, NUM_TEST = 600, 8
 SETTINGS = {
     "data": {
         "train": SourceConfig(adapter="decision_memos", limit=64).model_dump(mode="json", exclude_none=True),
