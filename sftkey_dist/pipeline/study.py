@@ -103,7 +103,7 @@ def _scores_by_seed(study: Evidence) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def _run_all(study: Study, waiting: list[StudyRun], update: Callable[[int], None]) -> list[str]:
+def _run_all(study: Study, waiting: list[StudyRun], update: Callable[[int, str], None]) -> list[str]:
     failed: list[str] = []
     num_done = len(study.runs) - len(waiting)
     with _ended_with_this_process() as at_work:
@@ -111,6 +111,7 @@ def _run_all(study: Study, waiting: list[StudyRun], update: Callable[[int], None
             while waiting and len(at_work) < study.settings.runs_at_a_time:
                 run = waiting.pop(0)
                 at_work.append(_AtWork(run, _start(study, run)))
+            update(num_done, ", ".join(one.run.name for one in at_work))
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for one in [one for one in at_work if one.process.poll() is not None]:
                 at_work.remove(one)
@@ -121,7 +122,7 @@ def _run_all(study: Study, waiting: list[StudyRun], update: Callable[[int], None
                     _mark_done(study, one.run)
                 how = "failed" if one.process.returncode else "done"
                 console.print(f"{one.run.name}: {how} after {time.monotonic() - one.started:.0f} s", markup=False)
-                update(num_done)
+    update(num_done, "")
     return failed
 
 
