@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from sftkey_dist.capacity.hardware import GIB, Cluster
 from sftkey_dist.capacity.memory import Memory, estimate_memory
 from sftkey_dist.capacity.model import ModelSize
-from sftkey_dist.capacity.speed import Rows, Seconds, communication_bytes, step_seconds
+from sftkey_dist.capacity.speed import Rows, Seconds, step_seconds, traffic_of
 from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
@@ -93,9 +93,9 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
     seconds = step_seconds(size, training, cluster, steps)
     hours = seconds.total * load.num_steps / 3600
     tokens = sum(int(rows.tokens.sum()) for rows in steps) / len(steps)
-    each, once = communication_bytes(size, training, cluster)
+    traffic = traffic_of(size, training, cluster)
     micro_batches = sum(rows.tokens.shape[1] for rows in steps) / len(steps)
-    checkpoint = size.parameters * CHECKPOINT_BYTES
+    checkpoint = size.trained * CHECKPOINT_BYTES
     price = cluster.price_per_gpu_hour
     fits = memory.total_gib <= cluster.accelerator.memory_gib
     return Estimate(
@@ -103,7 +103,7 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
         seconds=seconds,
         tokens_per_second=tokens / seconds.total,
         stage_hours=hours,
-        received_gib=(each * micro_batches + once) / GIB,
+        received_gib=((traffic.each + traffic.within) * micro_batches + traffic.once) / GIB,
         checkpoint_gib=checkpoint / GIB,
         checkpoint_seconds=checkpoint / cluster.nodes / (cluster.storage_gb_per_second * 1e9),
         cost=None if price is None else hours * cluster.ranks * price,

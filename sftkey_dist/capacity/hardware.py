@@ -1,6 +1,7 @@
 """What a cluster consists of, in the numbers that training meets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.training.flops import PEAK_TFLOPS
@@ -18,6 +19,7 @@ class Accelerator:
         peak_tflops: dense products in the precision that it trains in.
         memory_gb_per_second: bandwidth of its memory.
         link_gb_per_second: to its neighbours in the node, one way.
+        float32_tflops: dense products in float32.
         efficiency: share of the peak that forward and backward passes reach where nothing waits.
         process_gib: memory that a rank takes before it holds a weight: libraries, contexts, communicators.
         compute_bytes: of a weight or activation.
@@ -31,25 +33,33 @@ class Accelerator:
     peak_tflops: float
     memory_gb_per_second: float
     link_gb_per_second: float
+    float32_tflops: float = 0.0
     efficiency: float = 0.5
     process_gib: float = 2.5
     compute_bytes: int = 2
     bucket_bytes: float = 12.0
     overlaps_communication: bool = True
 
+    def training_in(self, precision: Literal["float32", "bfloat16"]) -> "Accelerator":
+        """The device as it trains in this precision."""
+        if precision == "bfloat16":
+            return self
+        return replace(self, peak_tflops=self.float32_tflops, compute_bytes=4)
+
 
 ACCELERATORS = {
     device.name: device
     for device in (
-        Accelerator("b200-180g", 178, PEAK_TFLOPS["B200"], 8000, 900),
-        Accelerator("h200-141g", 139, PEAK_TFLOPS["H200"], 4800, 450),
-        Accelerator("h100-80g", 79, PEAK_TFLOPS["H100"], 3350, 450),
-        Accelerator("a100-80g", 79, PEAK_TFLOPS["A100"], 2039, 300),
-        Accelerator("a100-40g", 39, PEAK_TFLOPS["A100"], 1555, 300),
-        Accelerator("l40s-48g", 44, PEAK_TFLOPS["L40S"], 864, 32),
+        Accelerator("b200-180g", 178, PEAK_TFLOPS["B200"], 8000, 900, 80),
+        Accelerator("h200-141g", 139, PEAK_TFLOPS["H200"], 4800, 450, 67),
+        Accelerator("h100-80g", 79, PEAK_TFLOPS["H100"], 3350, 450, 67),
+        Accelerator("a100-80g", 79, PEAK_TFLOPS["A100"], 2039, 300, 19.5),
+        Accelerator("a100-40g", 39, PEAK_TFLOPS["A100"], 1555, 300, 19.5),
+        Accelerator("l40s-48g", 44, PEAK_TFLOPS["L40S"], 864, 32, 91.6),
     )
 }
-"""From NVIDIA's data sheets, bfloat16. The efficiency is an assumption: nothing here was measured on one of them."""
+"""From NVIDIA's data sheets: bfloat16, and float32 without TF32. The efficiency is an assumption: nothing here was
+measured on one of them."""
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,14 @@ def estimate_memory(
         row_tokens: in the longest packed row.
         kept_positions: most positions of a row that logits are computed at.
     """
-    share = size.parameters / ranks
+    share, trained = size.parameters / ranks, size.trained / ranks
     offloaded = training.zero.offload != "none"
     parts = {
         "process": device.process_gib * GIB,
         "weights, partitioned": 0.0 if training.zero.offload_weights else share * device.compute_bytes,
-        "master weights and moments": 0.0 if offloaded else share * CHECKPOINT_BYTES,
-        "gradients": 0.0 if offloaded else share * 4,
+        "weights, second copy in the node": _second_copy(size, training, device),
+        "master weights and moments": 0.0 if offloaded else trained * CHECKPOINT_BYTES,
+        "gradients": 0.0 if offloaded else trained * 4,
         "weights, gathered": _gathered(size, training, device, ranks),
         "gradient buckets": _buckets(size, training) * device.bucket_bytes,
         "activations": _activations(size, training, device, row_tokens),
@@ -63,7 +64,7 @@ def estimate_memory(
     }
     if device.overlaps_communication:
         parts["allocator's margin"] = _MARGIN * (sum(parts.values()) - parts["process"])
-    return Memory({name: value / GIB for name, value in parts.items()})
+    return Memory({name: value / GIB for name, value in parts.items() if value})
 
 
 def stays_gathered(size: ModelSize, training: TrainingConfig, device: Accelerator) -> bool:
@@ -77,16 +78,22 @@ def _gathered(size: ModelSize, training: TrainingConfig, device: Accelerator, ra
     return min(size.parameters, max(_LIVE_ELEMENTS, 2 * size.largest_block)) * device.compute_bytes
 
 
+def _second_copy(size: ModelSize, training: TrainingConfig, device: Accelerator) -> float:
+    """hpZ's; DeepSpeed makes none of parameters that stay gathered."""
+    ranks = training.zero.secondary_partition_ranks
+    if ranks == 1 or stays_gathered(size, training, device):
+        return 0.0
+    return size.parameters * device.compute_bytes / ranks
+
+
 def _buckets(size: ModelSize, training: TrainingConfig) -> float:
     """Elements that are reduced together."""
-    return min(size.parameters, max(training.zero.reduce_bucket_elements, size.largest_block))
+    return min(size.trained, max(training.zero.reduce_bucket_elements, size.largest_block))
 
 
 def _activations(size: ModelSize, training: TrainingConfig, device: Accelerator, row_tokens: int) -> float:
     """What the backward pass needs of every layer; recomputed, only its input, and one layer in full."""
-    layer = (
-        6 * size.hidden_size + 2 * size.query_width + 2 * size.key_value_width + 4 * size.intermediate_size
-    ) * device.compute_bytes
     if training.gradient_checkpointing:
-        return row_tokens * (size.num_layers * size.hidden_size * device.compute_bytes + layer)
-    return row_tokens * size.num_layers * layer
+        inputs = size.num_layers * size.hidden_size * device.compute_bytes
+        return row_tokens * (inputs + size.activation_bytes / size.num_layers)
+    return row_tokens * size.activation_bytes

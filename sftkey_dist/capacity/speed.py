@@ -9,7 +9,6 @@ from sftkey_dist.capacity.hardware import Cluster
 from sftkey_dist.capacity.memory import stays_gathered
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.config.training import TrainingConfig
-from sftkey_dist.training.flops import ModelFlops
 
 _RECOMPUTED = 4 / 3
 """Forward passes count a third; with gradient checkpointing there is one more."""
@@ -75,7 +74,7 @@ def step_seconds(size: ModelSize, training: TrainingConfig, cluster: Cluster, st
     rate = device.peak_tflops * 1e12 * device.efficiency
     compute, balanced, hidden_under = [], [], []
     for rows in steps:
-        seconds = _flops(size.flops, rows) * (_RECOMPUTED if training.gradient_checkpointing else 1.0) / rate
+        seconds = _flops(size, rows) * (_RECOMPUTED if training.gradient_checkpointing else 1.0) / rate
         slowest = seconds.max(axis=0)
         compute.append(slowest.sum())
         balanced.append(seconds.mean(axis=0).sum())
@@ -85,17 +84,35 @@ def step_seconds(size: ModelSize, training: TrainingConfig, cluster: Cluster, st
         compute=float(np.mean(compute)),
         balanced=float(np.mean(balanced)),
         communication=float(np.mean(travelling)),
-        optimizer=size.parameters / cluster.ranks * _OPTIMIZER_BYTES / _optimizer_bandwidth(training, cluster),
+        optimizer=size.trained / cluster.ranks * _OPTIMIZER_BYTES / _optimizer_bandwidth(training, cluster),
     )
 
 
-def communication_bytes(size: ModelSize, training: TrainingConfig, cluster: Cluster) -> tuple[float, float]:
-    """Bytes that a rank receives: in every micro-batch, and once a step."""
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that a rank receives.
+
+    Attributes:
+        each: in every micro-batch, from all ranks.
+        within: in every micro-batch, from ranks of its node.
+        once: in every step, from all ranks.
+    """
+
+    each: float
+    within: float
+    once: float
+
+
+def traffic_of(size: ModelSize, training: TrainingConfig, cluster: Cluster) -> Traffic:
+    """Weights for the forward and the backward pass, and reduced gradients of what is trained."""
     device, others = cluster.accelerator, (cluster.ranks - 1) / cluster.ranks
-    weights, gradients = size.parameters * device.compute_bytes, size.parameters * _GRADIENT_BYTES
+    weights, gradients = size.parameters * device.compute_bytes, size.trained * _GRADIENT_BYTES
     if stays_gathered(size, training, device):
-        return others * gradients, others * weights
-    return others * (2 * weights + gradients), 0.0
+        return Traffic(others * gradients, 0.0, others * size.trained * device.compute_bytes)
+    neighbours = training.zero.secondary_partition_ranks
+    if neighbours == 1:
+        return Traffic(others * (2 * weights + gradients), 0.0, 0.0)
+    return Traffic(others * (weights + gradients), (neighbours - 1) / neighbours * weights, 0.0)
 
 
 def _optimizer_bandwidth(training: TrainingConfig, cluster: Cluster) -> float:
@@ -107,17 +124,17 @@ def _optimizer_bandwidth(training: TrainingConfig, cluster: Cluster) -> float:
 def _exposed(size: ModelSize, training: TrainingConfig, cluster: Cluster, compute: np.ndarray) -> float:
     """Collectives run beside computation where the device can; what takes longer than it is waited for."""
     rate = cluster.bandwidth_bytes_per_second * _NETWORK_EFFICIENCY
-    each, once = (size_in_bytes / rate for size_in_bytes in communication_bytes(size, training, cluster))
+    link = cluster.accelerator.link_gb_per_second * 1e9 * _NETWORK_EFFICIENCY
+    traffic = traffic_of(size, training, cluster)
+    each, once = traffic.each / rate + traffic.within / link, traffic.once / rate
     if not cluster.accelerator.overlaps_communication:
         return each * len(compute) + once
     return float(np.maximum(each - compute, 0.0).sum()) + once
 
 
-def _flops(flops: ModelFlops, rows: Rows) -> np.ndarray:
-    """Forward and backward, [ranks, micro-batches]; see `ModelFlops.of_step`."""
-    halves: np.ndarray = (
-        float(flops.layer_weights) * rows.tokens
-        + float(flops.attention_width) * rows.pairs
-        + float(flops.logit_weights) * rows.logits
-    )
-    return 6 * halves
+def _flops(size: ModelSize, rows: Rows) -> np.ndarray:
+    """Forward and backward, [ranks, micro-batches]; see `ModelFlops.of_step`. Frozen weights need no gradient."""
+    flops = size.flops
+    products = float(flops.layer_weights) * rows.tokens + float(flops.logit_weights) * rows.logits
+    total: np.ndarray = (4 if size.is_frozen else 6) * products + 6 * float(flops.attention_width) * rows.pairs
+    return total

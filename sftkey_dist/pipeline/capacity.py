@@ -1,6 +1,6 @@
 """What every stage of a run would take on a cluster."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.stages import PlannedStage, planner_of, stages_to_train
 from sftkey_dist.sampler import CostModel, StepPlanner
 from sftkey_dist.strategy import Strategy
+from sftkey_dist.training.job import StageJob
 
 
 def plan_capacity(
@@ -37,7 +38,9 @@ def plan_capacity(
         most_steps: steps of each stage to plan; the rest is like them.
     """
     shape = read_shape(preparation.model_dir, config.model.trust_remote_code)
-    size, cost = size_of(shape), decoder_cost(shape)
+    device = cluster.accelerator.training_in(StageJob.resolve_precision(config.training, gpus_per_worker=1))
+    cluster = replace(cluster, accelerator=device)
+    size, cost = size_of(shape, config.training, device.compute_bytes), decoder_cost(shape)
     stages = [
         _capacity(config, size, cluster, _load(config, preparation, strategy, planned, cost, most_steps))
         for strategy, planned in stages_to_train(config, preparation)

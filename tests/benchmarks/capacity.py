@@ -132,7 +132,9 @@ def predict(settings: list[str], device: Accelerator) -> Estimate:
     ((store,), strategy) = preparation.stores.values(), preparation.strategies[0]
     counts = np.asarray(store.segment_counts)
     load = load_of(counts, strategy.stages[0].weights, config.optimization, shape)
-    return estimate(size_of(shape), config.training, Cluster(1, RANKS, device), load)
+    return estimate(
+        size_of(shape, config.training, device.compute_bytes), config.training, Cluster(1, RANKS, device), load
+    )
 
 
 def load_of(

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from sftkey_dist.capacity import (
@@ -12,8 +13,10 @@ from sftkey_dist.capacity import (
     what_would_help,
 )
 from sftkey_dist.config.schema import OptimizationConfig
-from sftkey_dist.config.training import ZeroConfig
+from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.models.shape import head_dim_of
+from sftkey_dist.training.attention import PACKED_SDPA, register_packed_attention
 from tests.benchmarks.capacity import LARGE, SHAPES, load_of
 
 STAGE_1, STAGE_2 = (0.0, 1.0, 1.0), (0.0, 0.0, 1.0)
@@ -79,8 +82,78 @@ def test_answer_only_stages_skip_the_vocabulary_and_recomputation_costs_a_third(
 def test_offload_takes_the_optimizer_from_the_device(sizes):
     zero = ZeroConfig(offload="cpu")
     there = estimate(sizes["32B (Qwen2.5)"], LARGE.model_copy(update={"zero": zero}), Cluster(1, 8, H100), load())
-    assert there.memory.parts["master weights and moments"] == 0
-    assert there.memory.parts["gradients"] == 0
+    assert not {"master weights and moments", "gradients"} & there.memory.parts.keys()
+
+
+def test_adapters_take_the_state_of_what_is_trained_alone(sizes):
+    lora = LARGE.model_copy(update={"lora": LoraConfig(rank=16)})
+    whole, adapted = sizes["8B (Qwen3)"], size_of(SHAPES["8B (Qwen3)"], lora)
+    # Seven linear layers of every decoder layer: rank x (inputs + outputs).
+    per_layer = 2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 12288)
+    assert adapted.trained == 36 * 16 * per_layer
+    assert adapted.parameters == whole.parameters
+    full, small = (
+        estimate(size, training, Cluster(1, 8, H100), load()) for size, training in ((whole, LARGE), (adapted, lora))
+    )
+    assert small.memory.parts["master weights and moments"] < 0.01 * full.memory.parts["master weights and moments"]
+    assert small.checkpoint_gib < 0.01 * full.checkpoint_gib
+    assert 0.6 < small.seconds.balanced / full.seconds.balanced < 0.75, "weights that are frozen have no gradient"
+
+
+def test_a_second_copy_in_the_node_takes_memory_and_spares_the_network(sizes):
+    size, cluster = sizes["70B (Llama 3.1)"], Cluster(8, 8, H100, network_gbps=400)
+    hpz = LARGE.model_copy(update={"zero": ZeroConfig(secondary_partition_ranks=8)})
+    plain, doubled = (estimate(size, training, cluster, load()) for training in (LARGE, hpz))
+    copy = doubled.memory.parts["weights, second copy in the node"]
+    assert copy == pytest.approx(size.parameters * 2 / 8 / 2**30)
+    assert doubled.seconds.communication < plain.seconds.communication
+
+
+def test_float32_doubles_weights_and_is_slower(sizes):
+    device = H100.training_in("float32")
+    shape = SHAPES["8B (Qwen3)"]
+    half, single = (
+        estimate(size_of(shape, LARGE, d.compute_bytes), LARGE, Cluster(1, 8, d), load()) for d in (H100, device)
+    )
+    weights = "weights, partitioned"
+    assert single.memory.parts[weights] == pytest.approx(2 * half.memory.parts[weights])
+    assert single.seconds.balanced > 10 * half.seconds.balanced
+
+
+@pytest.mark.parametrize("kind", [transformers.Qwen2Config, transformers.Qwen3Config, transformers.SmolLM3Config])
+def test_activations_are_what_autograd_keeps_of_a_packed_row(kind):
+    config = kind(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+    )
+    register_packed_attention()
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=PACKED_SDPA)
+    weights, kept = {p.data_ptr() for p in model.parameters()}, {}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    tokens = 512
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = model(
+            input_ids=torch.zeros(1, tokens, dtype=torch.int64),
+            position_ids=torch.arange(tokens)[None],
+            attention_mask=None,
+            use_cache=False,
+            logits_to_keep=1,
+            example_lengths=(tokens,),
+        )
+    measured = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
+    assert output.logits.requires_grad
+    # The CPU's kernel also keeps keys and values repeated for every query head.
+    repeated = 3 * tokens * 2 * (4 - 2) * head_dim_of(config) * 4
+    assert size_of(config, compute_bytes=4).activation_bytes * tokens == pytest.approx(measured - repeated, rel=0.01)
 
 
 def test_cost_is_hours_of_all_gpus(sizes):
