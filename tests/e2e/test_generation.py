@@ -3,15 +3,18 @@
 import json
 import os
 import signal
+import time
 
 import psutil
 import pytest
+import ray
 
 from sftkey_dist.cluster import connected
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import ClusterConfig, PromptConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.evaluation.generation.fan_out import EvaluationJob, EvaluationPool
+from sftkey_dist.evaluation.generation.spread import spread
 
 CLUSTER = ClusterConfig(num_workers=2)
 
@@ -62,3 +65,23 @@ def test_killed_actors_and_drivers_lose_and_repeat_nothing(cluster, job, memos, 
 def actors():
     mine = psutil.Process().children(recursive=True)
     return [p.pid for p in mine if "_EvaluationActor" in " ".join(p.cmdline())]
+
+
+@ray.remote(num_cpus=0)
+class Worker:
+    """One of them never comes back from its first chunk, as if its node were gone."""
+
+    def __init__(self, hangs: bool) -> None:
+        self.hangs = hangs
+
+    def double(self, chunk: int) -> int:
+        time.sleep(600 if self.hangs else 0.01)
+        return 2 * chunk
+
+
+def test_what_hangs_on_one_actor_is_done_by_another(cluster):
+    actors = [Worker.remote(hangs) for hangs in (False, True)]
+    started = time.monotonic()
+    results = spread(actors, lambda actor, chunk: actor.double.remote(chunk), list(range(9)), least_seconds=1.0)
+    assert sorted(results) == [2 * chunk for chunk in range(9)]
+    assert time.monotonic() - started < 60

@@ -21,6 +21,7 @@ ALLOWED = {
         "training.workers",
         "training.failures",
         "evaluation.generation.fan_out",
+        "evaluation.generation.spread",
         "evaluation.judge.asking",
         "evaluation.judge.local",
         "evaluation.judge.served",

@@ -13,7 +13,6 @@ from typing import Any
 
 import ray
 import torch
-from ray.util import ActorPool
 
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import ClusterConfig
@@ -23,6 +22,7 @@ from sftkey_dist.errors import IncompleteEvaluationError, UserError
 from sftkey_dist.evaluation.assess import Assessment
 from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse, load_generator
+from sftkey_dist.evaluation.generation.spread import spread
 from sftkey_dist.files import digest_json
 from sftkey_dist.journal import Record, append_records, keep_records, read_records
 
@@ -89,7 +89,7 @@ class EvaluationPool:
         ]
         done, failures = len(examples) - sum(map(len, todo)), Counter[str]()
         progress(done)
-        results = ActorPool(self._actors).map_unordered(_generate(job), todo)
+        results = spread(self._actors, lambda actor, chunk: actor.generate.remote(job, chunk), todo)
         for records, reasons in _users_errors(results):
             append_records(journal, [record for record in records if _key_of(record) not in known])
             failures.update(reasons)
@@ -169,10 +169,6 @@ def _users_errors(results: Iterator[Any]) -> Iterator[Any]:
 def _by_length(examples: Sequence[Example]) -> list[Example]:
     """Long ones first: what takes longest must not come last, when other actors have nothing left to do."""
     return sorted(examples, key=lambda example: len(example.prompt), reverse=True)
-
-
-def _generate(job: EvaluationJob) -> Callable[[Any, Sequence[Example]], Any]:
-    return lambda actor, chunk: actor.generate.remote(job, chunk)
 
 
 @ray.remote
