@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 
 import sftkey_dist
 
@@ -19,8 +21,18 @@ def describe_environment() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores of the driver": str(os.cpu_count()),
+        **({"processor": processor} if (processor := _processor()) else {}),
         **({"git commit": commit} if commit else {}),
     }
+
+
+def _processor() -> str | None:
+    """Its name, where Linux tells."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return None
 
 
 def git_commit() -> str | None:

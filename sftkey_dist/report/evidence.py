@@ -109,6 +109,11 @@ class Evidence:
             raise DataError(f"{folder}: none of the study's runs is done")
         return cls(folder.absolute().name, facts, results, _joined(environments), tuple(missing))
 
+    def may_know(self, name: str) -> bool:
+        """Whether ``variant/strategy`` is not merely waiting for runs that are not done."""
+        variant, _, strategy = name.partition("/")
+        return strategy in self.results[variant] or not any(run.startswith(f"{variant}/") for run in self.missing)
+
     def of(self, name: str) -> dict[int, Result]:
         """Results by seed of ``variant/strategy``.
 

@@ -10,7 +10,7 @@ from sftkey_dist.report.evidence import Evidence, Result, measure
 from sftkey_dist.report.markdown import table
 from sftkey_dist.report.published import ALL_ROWS
 
-_AGREES, _DIFFERS, _NOISY = "agrees", "does not agree", "too noisy to tell"
+_AGREES, _DIFFERS, _NOISY = "agrees", "disagrees", "too noisy to tell"
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
 def _contrasts(study: Evidence) -> list[str]:
     rows = []
     for contrast in study.facts.contrasts:
+        if not (study.may_know(contrast.first) and study.may_know(contrast.second)):
+            continue
         first, second = study.of(contrast.first), study.of(contrast.second)
         found = [_paired(first, second, name) for name in ("accuracy", "format", "score")]
         rows.append([contrast.question, contrast.first, contrast.second, *map(_difference, found)])
@@ -135,9 +137,10 @@ def _claims(studies: Sequence[Evidence]) -> list[str]:
                     verdict, figures = claim.judge(results)
                     rows.append([claim.text, f"{study.name} {variant}", f"**{verdict}**", figures])
     found = [row[2].strip("*") for row in rows]
-    summary = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in (_AGREES, _DIFFERS, _NOISY))
+    agree, differ, noisy = (found.count(verdict) for verdict in (_AGREES, _DIFFERS, _NOISY))
     return [
-        f"Statements that the paper's table supports, on other models and data than here: {summary}.",
+        f"Statements that the paper's table supports, for other models and data than here: {agree} hold here too, "
+        f"{differ} do not, {noisy} cannot be told from noise.",
         "",
         *table(heads, rows),
         "",

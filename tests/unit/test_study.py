@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,8 +92,15 @@ def test_mistakes_name_the_variant_and_the_key(file, override, message):
 
 
 def test_studies_that_come_with_the_package_load():
-    for name in ("study_embedded", "study_smollm2"):
-        assert load_study([ROOT / f"configs/{name}.yaml"]).runs
+    for names in (["study_embedded"], ["study_smollm2"], ["study_smollm2", "study_smollm2_cpu"]):
+        assert load_study([ROOT / f"configs/{name}.yaml" for name in names]).runs
+
+
+def test_the_page_that_comes_with_the_package_is_made_from_what_is_kept_beside_it(tmp_path):
+    kept = tmp_path / "tests/evidence"
+    shutil.copytree(ROOT / "tests/evidence", kept)
+    page, *_ = make_results(sorted(kept.iterdir()), tmp_path / "RESULTS.md", None)
+    assert page.read_bytes() == (ROOT / "RESULTS.md").read_bytes()
 
 
 def test_runs_are_done_once_and_a_failed_one_leaves_the_others_alone(file, monkeypatch, tmp_path):
@@ -122,7 +130,7 @@ def test_the_page_gives_means_over_seeds_and_is_the_same_from_a_copy(file, tmp_p
     assert "| Faster? | fast/sftkey-tag | slow/sftkey-tag | **+0.200 [+0.200, +0.200]**" in said
     assert "SFTKey-Tag has a higher score than SFT" in said
     assert "**agrees**" in said
-    assert "**does not agree**" in said, "key-tag keeps the format here"
+    assert "**disagrees**" in said, "key-tag keeps the format here"
     assert "(kept/study/scores.svg)" in said
     assert figure.is_file()
     again, _ = make_results([tmp_path / "kept/study"], page, None)
