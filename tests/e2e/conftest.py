@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sftkey_dist.journal import read_records
+
 ENTRY_POINT = [sys.executable, "-c", "from sftkey_dist.cli import main; main()"]
 
 
@@ -59,6 +61,15 @@ def tiny_config(tmp_path: Path, tiny_model: Path) -> Path:
         )
     )
     return file
+
+
+def train_stages(sftkey, config: Path, run_dir: Path, *overrides: str) -> list[list[dict]]:
+    """Metrics, step by step, of the stages of a run of one strategy, in order."""
+    done = sftkey("train", config, f"run_dir={run_dir}", *overrides)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # A name lists the objectives so far and ends in a hash: later stages have longer names, in no alphabetical order.
+    stages = sorted((run_dir / "stages").iterdir(), key=lambda folder: len(folder.name))
+    return [read_records(stage / "metrics.jsonl") for stage in stages]
 
 
 def error_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -7,11 +7,20 @@ import pytest
 import torch
 
 from sftkey_dist.journal import read_records
+from tests.e2e.conftest import train_stages
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 ON_GPU = ("cluster.num_workers=1", "cluster.gpus_per_worker=1")
-WITH_FLASH = pytest.mark.skipif(not importlib.util.find_spec("flash_attn"), reason="needs flash-attn")
+LAYOUTS = {
+    "float32": (1e-3, ["training.precision=float32"]),
+    "bfloat16": (3e-2, ["training.precision=bfloat16"]),
+    "partitioned": (3e-2, ["training.zero.max_gathered_gib=0"]),
+    "offloaded": (3e-2, ["training.zero={offload: cpu, offload_weights: true, max_gathered_gib: 0}"]),
+    "recomputed": (3e-2, ["training.gradient_checkpointing=true"]),
+    "dense mask": (3e-2, ["model.attention=sdpa"]),
+}
+"""Each with the largest relative deviation of a step's loss from the CPU's."""
 
 
 @pytest.fixture
@@ -19,36 +28,30 @@ def losses(sftkey, tiny_config, tmp_path):
     """Loss of every step of both stages, trained with overrides."""
 
     def train(name: str, *overrides: str) -> list[float]:
-        run = tmp_path / name
-        done = sftkey("train", tiny_config, f"run_dir={run}", "strategies=[sftkey-tag]", *overrides)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return [
-            record["loss"] for file in sorted(Path(run).glob("stages/*/metrics.jsonl")) for record in read_records(file)
-        ]
+        stages = train_stages(sftkey, tiny_config, tmp_path / name, "strategies=[sftkey-tag]", *overrides)
+        assert len(stages) == 2
+        return [record["loss"] for records in stages for record in records]
 
     return train
 
 
-@pytest.mark.parametrize(
-    ("name", "tolerance", "overrides"),
-    [
-        ("float32", 1e-3, ("training.precision=float32",)),
-        ("bfloat16", 3e-2, ("training.precision=bfloat16",)),
-        ("partitioned", 3e-2, ("training.zero.max_gathered_gib=0",)),
-        ("offloaded", 3e-2, ("training.zero={offload: cpu, offload_weights: true, max_gathered_gib: 0}",)),
-        ("recomputed", 3e-2, ("training.gradient_checkpointing=true",)),
-        ("dense-mask", 3e-2, ("model.attention=sdpa",)),
-        pytest.param("flash", 3e-2, ("model.attention=flash_attention_2",), marks=WITH_FLASH),
-    ],
-)
-def test_losses_are_those_of_the_cpu(losses, name, tolerance, overrides):
-    assert losses(name, *ON_GPU, *overrides) == pytest.approx(losses("cpu"), rel=tolerance)
+def test_losses_are_those_of_the_cpu(losses):
+    on_cpu = losses("cpu")
+    assert on_cpu
+    for layout, (tolerance, overrides) in LAYOUTS.items():
+        assert losses(layout, *ON_GPU, *overrides) == pytest.approx(on_cpu, rel=tolerance), layout
 
 
-def test_utilisation_of_a_known_device_is_recorded(losses, tmp_path):
+@pytest.mark.skipif(not importlib.util.find_spec("flash_attn"), reason="needs flash-attn")
+def test_flash_attention_gives_the_losses_of_the_cpu(losses):
+    assert losses("flash", *ON_GPU, "model.attention=flash_attention_2") == pytest.approx(losses("cpu"), rel=3e-2)
+
+
+def test_utilisation_of_a_known_device_is_recorded(losses, tmp_path: Path):
     losses("watched", *ON_GPU)
     timings = [
         record for file in (tmp_path / "watched").glob("stages/*/timings.jsonl") for record in read_records(file)
     ]
+    assert timings
     assert all(0 < record["mfu"] < 1 for record in timings if "mfu" in record)
     assert all(record["peak_memory_gib"] < 8 for record in timings), "of the device, not of the host"

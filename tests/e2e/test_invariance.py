@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_se
 from sftkey_dist.config import load_config
 from sftkey_dist.journal import read_records
 from tests.distributed.harness import train_without_ray
+from tests.e2e.conftest import train_stages
 
 TWO_RANKS = "two ranks, rows of one example, recomputed, through the command line"
 THREE_RANKS = "three ranks, gathered layer by layer, offloaded, dense mask"
@@ -81,7 +82,7 @@ def test_ranks_rows_recomputation_gathering_offload_and_mask_change_nothing(sftk
     largest_step = max(base[1], key=lambda record: record["loss_tokens"])
     assert largest_step["loss_tokens"] > 5 * min(record["loss_tokens"] for record in base[1])
     others = {
-        TWO_RANKS: train(sftkey, config, tmp_path / "runs" / "two", *LAYOUTS[TWO_RANKS]),
+        TWO_RANKS: train_stages(sftkey, config, tmp_path / "runs" / "two", *LAYOUTS[TWO_RANKS]),
         THREE_RANKS: without_ray(config, tmp_path / "runs" / "three", 3, *LAYOUTS[THREE_RANKS]),
     }
     for layout, stages in others.items():
@@ -97,11 +98,3 @@ def without_ray(config: Path, run_dir: Path, world_size: int, *overrides: str) -
     """Both stages on plain processes."""
     stages = train_without_ray(load_config([config], [f"run_dir={run_dir}", *overrides]), world_size)
     return [read_records(stage.metrics) for stage in stages]
-
-
-def train(sftkey, config: Path, run_dir: Path, *overrides: str) -> list[list[dict]]:
-    """Metrics of both stages, step by step."""
-    done = sftkey("train", config, f"run_dir={run_dir}", *overrides)
-    assert done.returncode == 0, done.stderr
-    stages = sorted((run_dir / "stages").iterdir(), key=lambda folder: len(folder.name))
-    return [[json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()] for stage in stages]

@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sftkey_dist.config import load_config
-from sftkey_dist.config.load import is_study
+from sftkey_dist.config import is_study, load_config
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.errors import ConfigError
