@@ -20,7 +20,8 @@ class Accelerator:
         memory_gb_per_second: bandwidth of its memory.
         link_gb_per_second: to its neighbours in the node, one way.
         float32_tflops: dense products in float32.
-        efficiency: share of the peak that forward and backward passes reach where nothing waits.
+        product_efficiency: share of the peak that matrix products reach.
+        attention_efficiency: share of the peak that attention reaches.
         process_gib: memory that a rank takes before it holds a weight: libraries, contexts, communicators.
         compute_bytes: of a weight or activation.
         bucket_bytes: for each gradient element of a bucket: the gradient, its copies on the way, and what an allocator
@@ -34,7 +35,8 @@ class Accelerator:
     memory_gb_per_second: float
     link_gb_per_second: float
     float32_tflops: float = 0.0
-    efficiency: float = 0.5
+    product_efficiency: float = 0.7
+    attention_efficiency: float = 0.35
     process_gib: float = 2.5
     compute_bytes: int = 2
     bucket_bytes: float = 12.0
@@ -58,8 +60,8 @@ ACCELERATORS = {
         Accelerator("l40s-48g", 44, PEAK_TFLOPS["L40S"], 864, 32, 91.6),
     )
 }
-"""From NVIDIA's data sheets: bfloat16, and float32 without TF32. The efficiency is an assumption: nothing here was
-measured on one of them."""
+"""From NVIDIA's data sheets: bfloat16, and float32 without TF32. The efficiencies are assumptions: nothing here
+was measured on one of them."""
 
 
 @dataclass(frozen=True)

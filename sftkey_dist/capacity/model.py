@@ -1,25 +1,18 @@
-"""The sizes of a model, from its configuration: nothing is downloaded but config.json, nothing allocated.
-
-What the backward pass will need is not estimated but counted: the model runs once on the meta device, and autograd
-says what it keeps.
-"""
+"""The sizes of a model, from its configuration: nothing is downloaded but config.json, nothing allocated."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
-from transformers import AttentionInterface
 
+from sftkey_dist.capacity.counted import ATTENTION, layer_bytes, register_counted_attention
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
-from sftkey_dist.training.adapters import add_adapters, base_of
+from sftkey_dist.training.adapters import add_adapters
 from sftkey_dist.training.flops import ModelFlops
 
-_ATTENTION = "counted_attention"
-_COUNTED_TOKENS = 64
 _DTYPES = {2: torch.bfloat16, 4: torch.float32}
 
 
@@ -35,6 +28,7 @@ class ModelSize:
         hidden_size: width of the residual stream.
         vocab_size: rows of the output projection.
         activation_bytes: that the layers keep of a token for the backward pass.
+        moved_bytes: of a token, that both passes read and write outside matrix products and attention.
         flops: what a step needs.
     """
 
@@ -45,6 +39,7 @@ class ModelSize:
     hidden_size: int
     vocab_size: int
     activation_bytes: float
+    moved_bytes: float
     flops: ModelFlops
 
     @property
@@ -64,11 +59,11 @@ def size_of(config: Any, training: TrainingConfig | None = None, compute_bytes: 
     Raises:
         ModelError: it is no decoder that transformers can build and run.
     """
-    AttentionInterface.register(_ATTENTION, _counted_attention)
+    register_counted_attention()
     try:
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(
-                config, dtype=_DTYPES[compute_bytes], attn_implementation=_ATTENTION
+                config, dtype=_DTYPES[compute_bytes], attn_implementation=ATTENTION
             )
     except (ValueError, KeyError, AttributeError, ImportError) as error:
         raise ModelError(f"the model cannot be built from its configuration: {loading_problem(error)}") from error
@@ -79,7 +74,8 @@ def size_of(config: Any, training: TrainingConfig | None = None, compute_bytes: 
     layers = [sum(weight.numel() for weight in layer.parameters()) for layer in _layers(model, text)]
     if training is not None and training.lora is not None:
         with torch.device("meta"):
-            model = add_adapters(model, training.lora)
+            model = add_adapters(model, training.lora).to(_DTYPES[compute_bytes])  # as DeepSpeed casts them
+    of_token = layer_bytes(model)
     return ModelSize(
         parameters=parameters,
         trained=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
@@ -87,7 +83,8 @@ def size_of(config: Any, training: TrainingConfig | None = None, compute_bytes: 
         num_layers=int(text.num_hidden_layers),
         hidden_size=int(text.hidden_size),
         vocab_size=int(text.vocab_size),
-        activation_bytes=_kept_bytes(model) / _COUNTED_TOKENS,
+        activation_bytes=of_token.kept,
+        moved_bytes=of_token.moved,
         flops=ModelFlops.of(config, sum(layers)),
     )
 
@@ -103,48 +100,3 @@ def _layers(model: Any, text: Any) -> Any:
         if isinstance(module, torch.nn.ModuleList) and len(module) == number:
             return module
     raise ModelError(f"{type(model).__name__} has no list of {number} layers; its capacity cannot be planned")
-
-
-def _kept_bytes(model: Any) -> int:
-    """Bytes of all tensors that autograd keeps of a forward pass, but weights; each storage once.
-
-    Raises:
-        ModelError: the model does not run on shapes alone.
-    """
-    weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage
-        return tensor
-
-    ids = torch.zeros(1, _COUNTED_TOKENS, dtype=torch.int64, device="meta")
-    positions = torch.arange(_COUNTED_TOKENS, device="meta")[None]
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        try:
-            output = base_of(model)(
-                input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False, logits_to_keep=1
-            )
-        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-            raise ModelError(f"the model does not run on shapes alone: {loading_problem(error)}") from error
-    del output  # until here the graph kept every storage alive, so that none was counted under another's address
-    return sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
-
-
-class _KeepsItsOperands(torch.autograd.Function):
-    """Flash attention keeps queries, keys, values, its output and the logarithm of the softmax's denominator."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        output = torch.empty_like(query)
-        normaliser = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
-        ctx.save_for_backward(query, key, value, output, normaliser)
-        return output
-
-
-def _counted_attention(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any
-) -> tuple[Tensor, None]:
-    output: Tensor = _KeepsItsOperands.apply(query, key, value)
-    return output.transpose(1, 2).contiguous(), None

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sftkey_dist.capacity.hardware import Cluster
+from sftkey_dist.capacity.hardware import Accelerator, Cluster
 from sftkey_dist.capacity.memory import stays_gathered
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.config.training import TrainingConfig
 
-_RECOMPUTED = 4 / 3
-"""Forward passes count a third; with gradient checkpointing there is one more."""
 _NETWORK_EFFICIENCY = 0.8
 """Share of a link that collectives reach."""
 _OPTIMIZER_BYTES = 36
@@ -20,6 +18,8 @@ _HOST_GB_PER_SECOND = 25.0
 """Over PCIe, for state that is offloaded."""
 _GRADIENT_BYTES = 4
 """Gradients are reduced in float32."""
+_LOGIT_BYTES = 7 * 4
+"""Read and written for a logit in float32: softmax, most likely token, and both of their gradients' steps."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,9 @@ def step_seconds(size: ModelSize, training: TrainingConfig, cluster: Cluster, st
         cluster: where.
         steps: rows of each step, from the sampler's plans for as many ranks.
     """
-    device = cluster.accelerator
-    rate = device.peak_tflops * 1e12 * device.efficiency
     compute, balanced, hidden_under = [], [], []
     for rows in steps:
-        seconds = _flops(size, rows) * (_RECOMPUTED if training.gradient_checkpointing else 1.0) / rate
+        seconds = _row_seconds(size, training, cluster.accelerator, rows)
         slowest = seconds.max(axis=0)
         compute.append(slowest.sum())
         balanced.append(seconds.mean(axis=0).sum())
@@ -132,9 +130,20 @@ def _exposed(size: ModelSize, training: TrainingConfig, cluster: Cluster, comput
     return float(np.maximum(each - compute, 0.0).sum()) + once
 
 
-def _flops(size: ModelSize, rows: Rows) -> np.ndarray:
-    """Forward and backward, [ranks, micro-batches]; see `ModelFlops.of_step`. Frozen weights need no gradient."""
-    flops = size.flops
-    products = float(flops.layer_weights) * rows.tokens + float(flops.logit_weights) * rows.logits
-    total: np.ndarray = (4 if size.is_frozen else 6) * products + 6 * float(flops.attention_width) * rows.pairs
-    return total
+def _row_seconds(size: ModelSize, training: TrainingConfig, device: Accelerator, rows: Rows) -> np.ndarray:
+    """Forward and backward, [ranks, micro-batches]: one after another what the device's units do and its memory.
+
+    A forward pass is 2 FLOPs for each weight and token, the backward pass twice that, or once where weights are frozen
+    and have no gradient; see `ModelFlops.of_pass`.
+    """
+    forward_passes = 2 if training.gradient_checkpointing else 1
+    backward_passes = 1 if size.is_frozen else 2
+    layers = float(size.flops.layer_weights) * rows.tokens * (forward_passes + backward_passes)
+    head = float(size.flops.logit_weights) * rows.logits * (1 + backward_passes)
+    attention = float(size.flops.attention_width) * rows.pairs * (forward_passes + 2)
+    flops = 2 * ((layers + head) / device.product_efficiency + attention / device.attention_efficiency)
+    moved = (
+        size.moved_bytes * rows.tokens * (forward_passes + 2) / 3 + float(_LOGIT_BYTES * size.vocab_size) * rows.logits
+    )
+    seconds: np.ndarray = flops / (device.peak_tflops * 1e12) + moved / (device.memory_gb_per_second * 1e9)
+    return seconds

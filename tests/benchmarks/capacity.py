@@ -7,12 +7,10 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 import transformers
 from rich.table import Table
 
@@ -33,6 +31,7 @@ from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.training.planner import stage_planner
 from tests.benchmarks.figures import Figure, arguments, console, publish
+from tests.benchmarks.machine import this_machine
 from tests.benchmarks.stage import sftkey
 
 LLAMA = {"vocab_size": 128256, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
@@ -65,6 +64,7 @@ NODES, ALL_NODES = (1, 4, 16, 64), (1, 2, 4, 8, 16, 32, 64, 128)
 EXAMPLES_PER_RANK = 64
 LARGE = TrainingConfig(micro_batch_tokens=8192, gradient_checkpointing=True)
 STAGES = {"stage 1": (0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0), "stage 2": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)}
+NEXT_TO_NOTHING = "{hidden_size: 32, intermediate_size: 64, num_layers: 1, num_heads: 2, num_kv_heads: 1}"
 MEASURED = {
     "20 M": "{hidden_size: 384, intermediate_size: 1152, num_layers: 8, num_heads: 6, num_kv_heads: 3}",
     "60 M": "{hidden_size: 640, intermediate_size: 1920, num_layers: 12, num_heads: 10, num_kv_heads: 5}",
@@ -89,33 +89,51 @@ def main() -> None:
 
 def against_measurements(scratch: Path, quick: bool) -> dict[str, Figure]:
     """Predicted over measured, of peak memory and step time, for three shapes on two ranks of this machine."""
-    device = this_machine()
-    console.print(f"one core reaches {device.peak_tflops * 1000:.0f} GFLOP/s in float32 products")
+    nothing, _ = measured_run(scratch / "nothing", [f"model.embedded={NEXT_TO_NOTHING}", "optimization.max_steps=3"])
+    device = this_machine(RANKS, nothing)
+    console.print(
+        f"a rank: {device.process_gib:.2f} GiB without a model; products {1000 * device.peak_tflops:.0f} GFLOP/s, "
+        f"attention {1000 * device.peak_tflops * device.attention_efficiency:.0f} GFLOP/s, elsewhere "
+        f"{device.memory_gb_per_second:.1f} GB/s"
+    )
     memory, seconds = {}, {}
     for name, shape in list(MEASURED.items())[: 1 if quick else None]:
-        run = scratch / name.replace(" ", "")
         settings = [
-            f"run_dir={run}",
-            f"data.store_dir={scratch / 'store'}",
             f"model.embedded={shape}",
-            "strategies=[sft-tag]",
-            "validation={num_examples: 0, guard: null}",
-            "tracking.enabled=false",
             "optimization.global_batch_size=64",
             "optimization.max_steps=8",
             f"training.micro_batch_tokens={ROW_TOKENS}",
         ]
-        sftkey("train", "configs/quickstart.yaml", *settings)
-        (file,) = run.glob("stages/*/timings.jsonl")
-        timings = [json.loads(line) for line in file.read_text().splitlines()]
-        predicted = predict(settings, device)
-        memory[name] = predicted.memory.total_gib / timings[-1]["peak_memory_gib"]
-        seconds[name] = predicted.seconds.total / statistics.median(timing["seconds"] for timing in timings[2:])
+        run = scratch / name.replace(" ", "")
+        measured_gib, measured_seconds = measured_run(run, settings)
+        predicted = predict([*run_settings(run), *settings], device)
+        memory[name] = predicted.memory.total_gib / measured_gib
+        seconds[name] = predicted.seconds.total / measured_seconds
         console.print(f"{name}: memory {memory[name]:.3f} of measured, step time {seconds[name]:.3f} of measured")
+        console.print(predicted, measured_gib, measured_seconds)
     return {
         "memory, predicted / measured: furthest from 1": furthest(memory, "<= 0.1"),
         "step time, predicted / measured: furthest from 1": furthest(seconds, "<= 0.2"),
     }
+
+
+def measured_run(run: Path, settings: list[str]) -> tuple[float, float]:
+    """Most memory of a rank in GiB, and the median of the seconds of its later steps."""
+    sftkey("train", "configs/quickstart.yaml", *run_settings(run), *settings)
+    (file,) = run.glob("stages/*/timings.jsonl")
+    timings = [json.loads(line) for line in file.read_text().splitlines()]
+    return timings[-1]["peak_memory_gib"], statistics.median(timing["seconds"] for timing in timings[2:])
+
+
+def run_settings(run: Path) -> list[str]:
+    """A stage that does nothing but train."""
+    return [
+        f"run_dir={run}",
+        f"data.store_dir={run.parent / 'store'}",
+        "strategies=[sft-tag]",
+        "validation={num_examples: 0, guard: null}",
+        "tracking.enabled=false",
+    ]
 
 
 def furthest(ratios: dict[str, float], goal: str) -> Figure:
@@ -150,30 +168,6 @@ def load_of(
             counts, weights, optimization, seed=0, micro_batch_tokens=tokens, data_ranks=ranks, cost=cost
         ),
         most_steps,
-    )
-
-
-def this_machine() -> Accelerator:
-    """One rank's share of it: one core, whose speed is measured while the other core works too."""
-    torch.set_num_threads(2)
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    seconds = []
-    for _ in range(20):
-        started = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - started)
-    tflops = 2 * 2048**3 / statistics.median(seconds) / 1e12 / RANKS
-    return Accelerator(
-        "cpu",
-        memory_gib=12,
-        peak_tflops=tflops,
-        memory_gb_per_second=8,
-        link_gb_per_second=1.5,
-        efficiency=0.62,
-        process_gib=0.85,
-        compute_bytes=4,
-        bucket_bytes=29,  # read off three shapes on 1, 2 and 4 ranks; CPU allocators give nothing back
-        overlaps_communication=False,
     )
 
 

@@ -70,12 +70,12 @@ def test_a_slow_network_limits_and_longer_rows_help(sizes):
     assert better.seconds.total < slow.seconds.total
 
 
-def test_answer_only_stages_skip_the_vocabulary_and_recomputation_costs_a_third(sizes):
+def test_answer_only_stages_skip_the_vocabulary_and_recomputation_costs_up_to_a_third(sizes):
     size, cluster = sizes["8B (Qwen3)"], Cluster(1, 8, H100)
     first, second = (estimate(size, LARGE, cluster, load(weights)) for weights in (STAGE_1, STAGE_2))
     assert second.seconds.balanced < first.seconds.balanced
     plain = estimate(size, LARGE.model_copy(update={"gradient_checkpointing": False}), cluster, load())
-    assert first.seconds.balanced == pytest.approx(plain.seconds.balanced * 4 / 3)
+    assert 1.25 < first.seconds.balanced / plain.seconds.balanced < 4 / 3, "the output projection is not recomputed"
     assert plain.memory.parts["activations"] > 10 * first.memory.parts["activations"]
 
 
@@ -97,7 +97,7 @@ def test_adapters_take_the_state_of_what_is_trained_alone(sizes):
     )
     assert small.memory.parts["master weights and moments"] < 0.01 * full.memory.parts["master weights and moments"]
     assert small.checkpoint_gib < 0.01 * full.checkpoint_gib
-    assert 0.6 < small.seconds.balanced / full.seconds.balanced < 0.75, "weights that are frozen have no gradient"
+    assert 0.75 < small.seconds.balanced / full.seconds.balanced < 0.95, "weights that are frozen have no gradient"
 
 
 def test_a_second_copy_in_the_node_takes_memory_and_spares_the_network(sizes):

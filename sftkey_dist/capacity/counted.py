@@ -1,0 +1,122 @@
+"""What a model's layers keep and move, counted instead of estimated: it runs once on the meta device.
+
+Autograd says which tensors it keeps for the backward pass, and a dispatch mode sees the operands of every operation.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AttentionInterface
+
+from sftkey_dist.errors import ModelError
+from sftkey_dist.models.problem import loading_problem
+from sftkey_dist.training.adapters import base_of
+
+ATTENTION = "counted_attention"
+_TOKENS = 64
+_IN_FLOPS = frozenset({"mm", "addmm", "bmm"})
+_MOVES_NOTHING = frozenset({"detach", "empty", "empty_like", "empty_strided", "_unsafe_view"})
+_ONCE_A_ROW = frozenset({"embedding_dense_backward"})
+"""The gradient of the whole table, however many tokens a row has."""
+
+
+@dataclass(frozen=True)
+class LayerBytes:
+    """Of a token, in all layers.
+
+    Attributes:
+        kept: by autograd, from the forward to the backward pass.
+        moved: read and written in both passes by what is neither a matrix product nor attention.
+    """
+
+    kept: float
+    moved: float
+
+
+def layer_bytes(model: Any) -> LayerBytes:
+    """
+    Args:
+        model: on the meta device, with the attention of `register_counted_attention`.
+
+    Raises:
+        ModelError: the model does not run on shapes alone.
+    """
+    weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage
+        return tensor
+
+    ids = torch.zeros(1, _TOKENS, dtype=torch.int64, device="meta")
+    positions = torch.arange(_TOKENS, device="meta")[None]
+    with MovedBytes() as moved, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        try:
+            output = base_of(model)(
+                input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False, logits_to_keep=1
+            )
+            # Counted while the graph keeps every storage alive, so that none has another's address.
+            kept_bytes = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
+            output.logits.sum().backward()
+        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+            raise ModelError(f"the model does not run on shapes alone: {loading_problem(error)}") from error
+    return LayerBytes(kept_bytes / _TOKENS, moved.total / _TOKENS)
+
+
+class MovedBytes(TorchDispatchMode):
+    """Adds up the operands and results of operations that memory's bandwidth limits.
+
+    Attributes:
+        total: bytes so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation, then look at its tensors."""
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if func.is_view or name in _IN_FLOPS | _MOVES_NOTHING | _ONCE_A_ROW:
+            return result
+        touched = result if name == "embedding" else (args, kwargs, result)
+        self.total += sum(_bytes(leaf) for leaf in tree_leaves(touched) if isinstance(leaf, Tensor))
+        return result
+
+
+def register_counted_attention() -> None:
+    """Let models be made with an attention that computes nothing."""
+    AttentionInterface.register(ATTENTION, _counted_attention)
+
+
+def _bytes(tensor: Tensor) -> int:
+    """An expanded tensor is read from what it was expanded from."""
+    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+
+
+class _KeepsItsOperands(torch.autograd.Function):
+    """Flash attention keeps queries, keys, values, its output and the logarithm of the softmax's denominator."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output = torch.empty_like(query)
+        normaliser = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
+        ctx.save_for_backward(query, key, value, output, normaliser)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        return tuple(torch.empty_like(operand) for operand in ctx.saved_tensors[:3])
+
+
+def _counted_attention(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any
+) -> tuple[Tensor, None]:
+    output: Tensor = _KeepsItsOperands.apply(query, key, value)
+    return output.transpose(1, 2).contiguous(), None

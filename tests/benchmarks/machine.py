@@ -1,0 +1,97 @@
+"""What one core of this machine reaches while the other ranks' cores work too, for the capacity planner."""
+
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sftkey_dist.capacity import Accelerator
+from sftkey_dist.capacity.counted import MovedBytes
+
+ROW_TOKENS, EXAMPLE_TOKENS = 2048, 160
+WIDTH, INNER_WIDTH, HEADS, HEAD_DIM = 640, 1920, 10, 64
+SECONDS = 5.0
+
+
+def this_machine(ranks: int, process_gib: float) -> Accelerator:
+    """One rank's share of it.
+
+    Args:
+        ranks: processes that work at the same time, each on one thread.
+        process_gib: memory of a rank that holds next to no model.
+    """
+    with ProcessPoolExecutor(ranks, mp_context=get_context("spawn")) as pool:
+        measured = list(pool.map(_rates, range(ranks)))
+    products, attention, moved = (statistics.mean(rates) for rates in zip(*measured, strict=True))
+    return Accelerator(
+        "cpu",
+        memory_gib=12,
+        peak_tflops=products / 1e12,
+        memory_gb_per_second=moved / 1e9,
+        link_gb_per_second=1.5,
+        product_efficiency=1.0,
+        attention_efficiency=attention / products,
+        process_gib=process_gib,
+        compute_bytes=4,
+        bucket_bytes=29,  # read off three shapes on 1, 2 and 4 ranks; CPU allocators give nothing back
+        overlaps_communication=False,
+    )
+
+
+def _rates(_: int) -> tuple[float, float, float]:
+    """FLOP/s of products and of attention, bytes/s of what else a layer does; forward and backward."""
+    torch.set_num_threads(1)
+    return _products(), _attention(), _elementwise()
+
+
+def _products() -> float:
+    """The gated projection of a layer."""
+    rows, weight = _random(ROW_TOKENS, WIDTH), _random(INNER_WIDTH, WIDTH)
+    seconds = _median_seconds(lambda: _both_passes(F.linear(rows, weight), rows, weight))
+    return 6 * ROW_TOKENS * WIDTH * INNER_WIDTH / seconds
+
+
+def _attention() -> float:
+    """Examples of a packed row, one after another, as `training/attention.py` does them."""
+    query, key, value = (_random(1, HEADS, EXAMPLE_TOKENS, HEAD_DIM) for _ in range(3))
+    seconds = _median_seconds(
+        lambda: _both_passes(F.scaled_dot_product_attention(query, key, value, is_causal=True), query, key, value)
+    )
+    return 6 * HEADS * HEAD_DIM * EXAMPLE_TOKENS**2 / seconds
+
+
+def _elementwise() -> float:
+    """Norm, gate and residual of a layer."""
+    residual, gate, up = _random(ROW_TOKENS, WIDTH), _random(ROW_TOKENS, WIDTH), _random(ROW_TOKENS, WIDTH)
+    scale = _random(WIDTH)
+
+    def work() -> None:
+        normed = scale * (residual * torch.rsqrt(residual.pow(2).mean(-1, keepdim=True) + 1e-6))
+        _both_passes(residual + F.silu(gate) * up + normed, residual, gate, up, scale)
+
+    with MovedBytes() as moved:
+        work()
+    return moved.total / _median_seconds(work)
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(*shape, requires_grad=True)
+
+
+def _both_passes(output: Tensor, *inputs: Tensor) -> None:
+    torch.autograd.grad(output, inputs, torch.ones_like(output))
+
+
+def _median_seconds(work: Callable[[], None]) -> float:
+    work()
+    seconds, started = [], time.perf_counter()
+    while time.perf_counter() - started < SECONDS:
+        before = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - before)
+    return statistics.median(seconds)
