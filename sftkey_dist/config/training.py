@@ -71,6 +71,8 @@ class TrainingConfig(Section):
     environment; by default they lie in the run directory. The rest of a run is on a file system always."""
     segment_metrics_every_steps: int = Field(10, ge=1)
     """In a key stage, steps between measurements of the segments it does not train."""
+    collectives_every_steps: int = Field(50, ge=1)
+    """Steps between measurements of how long collectives run; a profiler watches rank 0 in such a step."""
     max_failures: int = Field(3, ge=0)
     """Restarts in a row without a new checkpoint, after a lost worker, node or connection, before a stage gives up.
     What would fail again, such as a loss that is no number, is not tried again."""

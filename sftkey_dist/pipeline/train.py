@@ -141,6 +141,7 @@ def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall
         "loss_tokens": sum(record["loss_tokens"] for record in metrics),
         "train_seconds": sum(record["seconds"] for record in timings),
         "phase_seconds": _phases(timings),
+        "collective_share": _collective_share(timings),
         "peak_memory_gib": max((record["peak_memory_gib"] for record in timings), default=0.0),
         "wall_seconds": wall_seconds,
         "world_size": timings[-1]["world_size"] if timings else config.cluster.num_workers,
@@ -176,6 +177,14 @@ def _guard_in_words(summary: Mapping[str, Any]) -> str:
         f"{guard['first_score']:.3f} at the start, {guard['kept_score']:.3f} kept, {guard['last_score']:.3f} at the "
         f"end; {guard['evaluations']} evaluations took {share:.0%} of the stage"
     )
+
+
+def _collective_share(timings: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of the steps in which it was measured: the share of their time in which a collective ran."""
+    measured = [record for record in timings if "collective_seconds" in record]
+    if not measured:
+        return None
+    return float(sum(record["collective_seconds"] for record in measured) / sum(r["seconds"] for r in measured))
 
 
 def _phases(timings: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlan, StepPlanner
 from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot, load_shards
 from sftkey_dist.training.collate import PackedRow, pack
+from sftkey_dist.training.collectives import CollectiveWatch
 from sftkey_dist.training.engine import EngineSettings, ZeroEngine
 from sftkey_dist.training.flops import FORWARD_AND_BACKWARD, peak_flops_per_second
 from sftkey_dist.training.heartbeat import Heartbeat
@@ -53,6 +54,7 @@ def _train(
     first_step = _restore(engine, planner, checkpoints, directory)
     journal = _Journal(directory, first_step) if engine.rank == 0 else None
     clockwork = _Clockwork(engine, planner, job)
+    collectives = CollectiveWatch(job.training.collectives_every_steps, engine.rank)
     observer = Observer(job, store, held_out, engine, first_step, watch)
     observer.observe(first_step, is_last=False)
     if first_step:
@@ -65,8 +67,9 @@ def _train(
             plan = planner.plan(step)
         rate = learning_rate(step, planner.num_steps, job.optimization)
         is_asked_to_stop = engine.rank == 0 and directory.stop_request.exists()
-        record, stops = run_step(engine, store, plan, job, rate, watch, is_asked_to_stop=is_asked_to_stop)
-        seconds = time.perf_counter() - started
+        with collectives.watching(step):
+            record, stops = run_step(engine, store, plan, job, rate, watch, is_asked_to_stop=is_asked_to_stop)
+            seconds = time.perf_counter() - started
         if journal is not None:
             journal.append_metrics(record)
         is_last = step + 1 == planner.num_steps
@@ -79,7 +82,7 @@ def _train(
                 checkpoints.save(Snapshot(engine, step + 1, plan.members_digest))
             observer.note_checkpoint()
         if journal is not None:
-            journal.append_timings(clockwork.timing(plan, record, seconds, watch))
+            journal.append_timings(clockwork.timing(plan, record, seconds, watch, collectives.take()))
         if stops:
             checkpoints.wait()
             return False
@@ -297,7 +300,14 @@ class _Clockwork:
         peak = peak_flops_per_second(engine.device, job.precision)
         self._peak_of_all = peak * engine.world_size if peak else None
 
-    def timing(self, plan: StepPlan, record: dict[str, Any], seconds: float, watch: Stopwatch) -> dict[str, Any]:
+    def timing(
+        self,
+        plan: StepPlan,
+        record: dict[str, Any],
+        seconds: float,
+        watch: Stopwatch,
+        collective_seconds: float | None,
+    ) -> dict[str, Any]:
         """``seconds`` of the step; its phases, and of what followed it, in ``phase_seconds``."""
         lengths = self._lengths[list(plan.example_indices)]
         flops = self._passes * self._flops.of_pass(lengths, record["loss_tokens"])
@@ -309,6 +319,7 @@ class _Clockwork:
             "loss_tokens_per_second": record["loss_tokens"] / seconds,
             "model_tflops_per_second": flops / seconds / 1e12,
             **utilisation,
+            **({} if collective_seconds is None else {"collective_seconds": collective_seconds}),
             "phase_seconds": watch.take(),
             "world_size": self._engine.world_size,
             "peak_memory_gib": self._engine.peak_memory_bytes / 2**30,

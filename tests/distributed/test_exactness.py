@@ -214,7 +214,7 @@ def test_segments_a_key_stage_does_not_train_are_measured_now_and_then(make_job)
 
 
 def test_the_time_of_every_step_is_split_by_phase(make_job):
-    job = make_job("timed")
+    job = make_job("timed", collectives_every_steps=5)
     run(2, job)
     timings = [json.loads(line) for line in (job.stage_dir / "timings.jsonl").read_text().splitlines()]
     assert len(timings) == NUM_STEPS
@@ -225,6 +225,9 @@ def test_the_time_of_every_step_is_split_by_phase(make_job):
         assert set(phases) >= STEP_PHASES
         assert ("checkpoint" in phases) == (timing["step"] in (6, 13))
         assert timing["peak_memory_gib"] > 0
+    collectives = {timing["step"]: timing["collective_seconds"] for timing in timings if "collective_seconds" in timing}
+    assert list(collectives) == [4, 9, 14, 19]
+    assert all(0 < seconds < timings[step]["seconds"] for step, seconds in collectives.items())
 
 
 def test_planned_denominators_are_the_counts_that_the_ranks_saw(store, make_job):
