@@ -24,8 +24,6 @@ class Accelerator:
         attention_efficiency: share of the peak that attention reaches.
         process_gib: memory that a rank takes before it holds a weight: libraries, contexts, communicators.
         compute_bytes: of a weight or activation.
-        bucket_bytes: for each gradient element of a bucket: the gradient, its copies on the way, and what an allocator
-            keeps of them.
         overlaps_communication: whether collectives run beside computation.
     """
 
@@ -35,11 +33,10 @@ class Accelerator:
     memory_gb_per_second: float
     link_gb_per_second: float
     float32_tflops: float = 0.0
-    product_efficiency: float = 0.7
+    product_efficiency: float = 0.65
     attention_efficiency: float = 0.35
     process_gib: float = 2.5
     compute_bytes: int = 2
-    bucket_bytes: float = 12.0
     overlaps_communication: bool = True
 
     def training_in(self, precision: Literal["float32", "bfloat16"]) -> "Accelerator":

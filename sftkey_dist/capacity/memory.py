@@ -58,7 +58,7 @@ def estimate_memory(
         "master weights and moments": 0.0 if offloaded else trained * CHECKPOINT_BYTES,
         "gradients": 0.0 if offloaded else trained * 4,
         "weights, gathered": _gathered(size, training, device, ranks),
-        "gradient buckets": _buckets(size, training) * device.bucket_bytes,
+        "gradients on their way": _travelling_gradients(size, training, device),
         "activations": _activations(size, training, device, row_tokens),
         "logits": kept_positions * size.vocab_size * 4 * _LOGIT_COPIES,
     }
@@ -86,9 +86,16 @@ def _second_copy(size: ModelSize, training: TrainingConfig, device: Accelerator)
     return size.parameters * device.compute_bytes / ranks
 
 
-def _buckets(size: ModelSize, training: TrainingConfig) -> float:
-    """Elements that are reduced together."""
-    return min(size.trained, max(training.zero.reduce_bucket_elements, size.largest_block))
+def _travelling_gradients(size: ModelSize, training: TrainingConfig, device: Accelerator) -> float:
+    """A buffer that gradients collect in, always whole, and the flat copy that is reduced, both in float32.
+
+    A gradient that does not fit into the buffer is reduced alone, beside what autograd made and its cast
+    (deepspeed 0.19, runtime/zero/stage3.py: ``__add_grad_to_ipg_bucket``, ``__avg_scatter_grads``).
+    """
+    buffer, largest = training.zero.reduce_bucket_elements, size.largest_weight
+    flat_copy = min(size.trained, max(buffer, largest))
+    alone = largest * (device.compute_bytes + 4) if largest > buffer else 0
+    return 4 * (buffer + flat_copy) + alone
 
 
 def _activations(size: ModelSize, training: TrainingConfig, device: Accelerator, row_tokens: int) -> float:

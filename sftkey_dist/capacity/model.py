@@ -24,6 +24,7 @@ class ModelSize:
         parameters: all weights, tied ones once, without adapters.
         trained: weights that are trained: all, or those of the adapters.
         largest_block: weights of the largest piece that is gathered at once: a layer, or the embedding.
+        largest_weight: elements of the largest one that is trained.
         num_layers: decoder layers.
         hidden_size: width of the residual stream.
         vocab_size: rows of the output projection.
@@ -35,6 +36,7 @@ class ModelSize:
     parameters: int
     trained: int
     largest_block: int
+    largest_weight: int
     num_layers: int
     hidden_size: int
     vocab_size: int
@@ -80,6 +82,7 @@ def size_of(config: Any, training: TrainingConfig | None = None, compute_bytes: 
         parameters=parameters,
         trained=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         largest_block=max(*layers, *(weight.numel() for weight in embeddings.values())),
+        largest_weight=max(weight.numel() for weight in model.parameters() if weight.requires_grad),
         num_layers=int(text.num_hidden_layers),
         hidden_size=int(text.hidden_size),
         vocab_size=int(text.vocab_size),

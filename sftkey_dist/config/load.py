@@ -81,8 +81,8 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
         raise ConfigError(f"{', '.join(map(str, files))}: run_dir: required key is missing")
     runs = []
     for seed in study.seeds:
-        for name, variant in study.variants.items():
-            keys = _merge(_merge(content, variant.config), changes)
+        for name in (name for name in study.variants if seed in study.seeds_of(name)):
+            keys = _merge(_merge(content, study.variants[name].config), changes)
             keys = _merge(keys, own_keys(keys, folder, name, seed))
             runs.append(StudyRun(name, seed, _validated(RunConfig, keys, files, f"study.variants.{name}: ")))
     return Study(folder, study, tuple(runs))

@@ -18,6 +18,8 @@ class VariantConfig(Section):
 
     about: str = ""
     """What it is, for the page."""
+    num_seeds: int | None = Field(None, ge=1)
+    """Of the study's seeds it has so many, the first ones; None means all."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Keys of a run that it sets differently from the file's."""
 
@@ -48,6 +50,10 @@ class StudyConfig(Section):
     """Ways to run it, by name."""
     contrasts: tuple[ContrastConfig, ...] = ()
     """Comparisons across strategies and variants."""
+
+    def seeds_of(self, variant: str) -> tuple[int, ...]:
+        """The seeds that a variant is run with."""
+        return self.seeds[: self.variants[variant].num_seeds]
 
     @model_validator(mode="after")
     def seeds_differ(self) -> Self:

@@ -17,7 +17,7 @@ from sftkey_dist.console import console, progress_line
 from sftkey_dist.errors import InterruptedRunError
 from sftkey_dist.files import digest_json, folder_kept_if_used, write_json_atomically, write_text_atomically
 from sftkey_dist.interrupts import SIGNALS
-from sftkey_dist.report.evidence import Evidence, StudyFacts, keep_evidence, measure, write_facts
+from sftkey_dist.report.evidence import DONE, Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
 from sftkey_dist.report.plots import plot_seeds
 from sftkey_dist.report.results import results_page
 from sftkey_dist.run_dir import RunDir
@@ -52,7 +52,10 @@ def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
                 about=study.settings.about,
                 command=" ".join(["sftkey run", *configuration]),
                 seeds=study.settings.seeds,
-                variants={name: variant.about for name, variant in study.settings.variants.items()},
+                variants={
+                    name: VariantFacts(variant.about, study.settings.seeds_of(name))
+                    for name, variant in study.settings.variants.items()
+                },
                 contrasts=study.settings.contrasts,
             ),
         )
@@ -171,7 +174,7 @@ def _config(study: Study, run: StudyRun) -> RunConfig:
 
 
 def _done_file(study: Study, run: StudyRun) -> Path:
-    return study.folder / run.name / "done.json"
+    return study.folder / run.name / DONE
 
 
 def _mark_done(study: Study, run: StudyRun) -> None:

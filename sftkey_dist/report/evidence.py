@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from sftkey_dist.config.study import ContrastConfig, run_name
 from sftkey_dist.errors import DataError
@@ -16,6 +16,16 @@ from sftkey_dist.run_dir import RunDir
 
 _FACTS, _ENVIRONMENT = "study.json", "environment.json"
 _COMPARISON = "comparison.json"
+DONE = "done.json"
+"""In the folder of a run that is done: what it was done with."""
+
+
+@dataclass(frozen=True)
+class VariantFacts:
+    """What a variant is, and the seeds that it is run with."""
+
+    about: str
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -26,8 +36,8 @@ class StudyFacts:
         title: heading.
         about: paragraph.
         command: that makes it.
-        seeds: of its runs.
-        variants: what each is, by name.
+        seeds: of its runs; a variant may have fewer.
+        variants: by name.
         contrasts: to be drawn.
     """
 
@@ -35,8 +45,13 @@ class StudyFacts:
     about: str
     command: str
     seeds: tuple[int, ...]
-    variants: dict[str, str]
+    variants: dict[str, VariantFacts]
     contrasts: tuple[ContrastConfig, ...]
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Variant and seed of every run, seed by seed."""
+        return [(name, seed) for seed in self.seeds for name in self.variants if seed in self.variants[name].seeds]
 
 
 @dataclass(frozen=True)
@@ -89,22 +104,21 @@ class Evidence:
         """Read a study's folder, or a copy that `keep_evidence` made.
 
         Raises:
-            DataError: there is no study there, or none of its runs is done.
+            DataError: there is no study there, it is not of this version, or none of its runs is done.
         """
         if not (folder / _FACTS).is_file():
             raise DataError(f"{folder}: no study there ({_FACTS} is missing); run `sftkey run` with its configuration")
-        facts = _StudyFacts.validate_json((folder / _FACTS).read_bytes())
+        facts = _read_facts(folder / _FACTS)
         results: dict[str, dict[str, dict[int, Result]]] = {name: {} for name in facts.variants}
         environments, missing = [], []
-        for seed in facts.seeds:
-            for variant in facts.variants:
-                run = folder / run_name(variant, seed)
-                if not (run / _COMPARISON).is_file():
-                    missing.append(run_name(variant, seed))
-                    continue
-                for row in json.loads((run / _COMPARISON).read_bytes())["rows"]:
-                    results[variant].setdefault(row["strategy"], {})[seed] = _result(row)
-                environments.append(json.loads((run / _ENVIRONMENT).read_bytes()))
+        for variant, seed in facts.runs:
+            run = folder / run_name(variant, seed)
+            if not (run / _COMPARISON).is_file():
+                missing.append(run_name(variant, seed))
+                continue
+            for row in json.loads((run / _COMPARISON).read_bytes())["rows"]:
+                results[variant].setdefault(row["strategy"], {})[seed] = _result(row)
+            environments.append(json.loads((run / _ENVIRONMENT).read_bytes()))
         if not environments:
             raise DataError(f"{folder}: none of the study's runs is done")
         return cls(folder.absolute().name, facts, results, _joined(environments), tuple(missing))
@@ -139,19 +153,28 @@ def write_facts(folder: Path, facts: StudyFacts) -> None:
 
 
 def keep_evidence(study: Path, kept: Path) -> Path:
-    """Copy what the page is made from to another folder, which is returned, and nothing else."""
+    """Copy to another folder, which is returned, what the page is made from and, small as it is, what is done.
+
+    A copy of that folder in the study's place goes on where the study was.
+    """
     evidence = Evidence.read(study)
     kept.mkdir(parents=True, exist_ok=True)
     shutil.copy2(study / _FACTS, kept / _FACTS)
-    for variant in evidence.facts.variants:
-        for seed in evidence.facts.seeds:
-            run = RunDir(study / run_name(variant, seed))
-            if run.comparison.is_file():
-                target = kept / run_name(variant, seed)
-                target.mkdir(parents=True, exist_ok=True)
-                for file in (run.comparison, run.environment):
-                    shutil.copy2(file, target / file.name)
+    for variant, seed in evidence.facts.runs:
+        run = RunDir(study / run_name(variant, seed))
+        if run.comparison.is_file():
+            target = kept / run_name(variant, seed)
+            target.mkdir(parents=True, exist_ok=True)
+            for file in filter(Path.is_file, (run.comparison, run.environment, run.path / DONE)):
+                shutil.copy2(file, target / file.name)
     return kept
+
+
+def _read_facts(file: Path) -> StudyFacts:
+    try:
+        return _StudyFacts.validate_json(file.read_bytes())
+    except ValidationError:
+        raise DataError(f"{file}: not of this version; `sftkey run` with the study's configuration renews it") from None
 
 
 def _result(row: dict[str, Any]) -> Result:

@@ -56,9 +56,9 @@ def _study(study: Evidence, figure: Path) -> list[str]:
     if study.missing:
         lines += [f"**Not done yet:** {', '.join(study.missing)}.", ""]
     lines += [f"![scores by strategy and seed]({figure.as_posix()})", ""]
-    for variant, about in facts.variants.items():
+    for variant, of_variant in facts.variants.items():
         if study.results[variant]:
-            lines += [f"### {variant}", "", *([about, ""] if about else [])]
+            lines += [f"### {variant}", "", *([of_variant.about, ""] if of_variant.about else [])]
             lines += [*_scores(study.results[variant]), ""]
     return [*lines, *_contrasts(study), *_costs(study)]
 

@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch.distributed as dist
 import transformers
 from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
 
 from sftkey_dist.capacity import (
     ACCELERATORS,
@@ -24,15 +26,19 @@ from sftkey_dist.capacity import (
     size_of,
     stage_load,
 )
+from sftkey_dist.capacity.hardware import GIB
 from sftkey_dist.config import load_config
 from sftkey_dist.config.schema import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.stages import plan_stages, stage_job
+from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.planner import stage_planner
 from tests.benchmarks.figures import Figure, arguments, console, publish
 from tests.benchmarks.machine import this_machine
 from tests.benchmarks.stage import sftkey
+from tests.distributed.harness import run_ranks, train
 
 LLAMA = {"vocab_size": 128256, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
 QWEN = {"num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
@@ -64,7 +70,6 @@ NODES, ALL_NODES = (1, 4, 16, 64), (1, 2, 4, 8, 16, 32, 64, 128)
 EXAMPLES_PER_RANK = 64
 LARGE = TrainingConfig(micro_batch_tokens=8192, gradient_checkpointing=True)
 STAGES = {"stage 1": (0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0), "stage 2": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)}
-NEXT_TO_NOTHING = "{hidden_size: 32, intermediate_size: 64, num_layers: 1, num_heads: 2, num_kv_heads: 1}"
 MEASURED = {
     "20 M": "{hidden_size: 384, intermediate_size: 1152, num_layers: 8, num_heads: 6, num_kv_heads: 3}",
     "60 M": "{hidden_size: 640, intermediate_size: 1920, num_layers: 12, num_heads: 10, num_kv_heads: 5}",
@@ -88,52 +93,68 @@ def main() -> None:
 
 
 def against_measurements(scratch: Path, quick: bool) -> dict[str, Figure]:
-    """Predicted over measured, of peak memory and step time, for three shapes on two ranks of this machine."""
-    nothing, _ = measured_run(scratch / "nothing", [f"model.embedded={NEXT_TO_NOTHING}", "optimization.max_steps=3"])
-    device = this_machine(RANKS, nothing)
+    """Predicted over measured, of tensors' memory and step time, for three shapes on two ranks of this machine."""
+    device = this_machine(RANKS)
     console.print(
-        f"a rank: {device.process_gib:.2f} GiB without a model; products {1000 * device.peak_tflops:.0f} GFLOP/s, "
-        f"attention {1000 * device.peak_tflops * device.attention_efficiency:.0f} GFLOP/s, elsewhere "
+        f"a core beside another: products {1000 * device.peak_tflops:.0f} GFLOP/s, attention "
+        f"{1000 * device.peak_tflops * device.attention_efficiency:.0f} GFLOP/s, everything else "
         f"{device.memory_gb_per_second:.1f} GB/s"
     )
     memory, seconds = {}, {}
     for name, shape in list(MEASURED.items())[: 1 if quick else None]:
+        run = scratch / name.replace(" ", "")
         settings = [
+            f"run_dir={run}",
+            f"data.store_dir={scratch / 'store'}",
             f"model.embedded={shape}",
-            "optimization.global_batch_size=64",
-            "optimization.max_steps=8",
+            "strategies=[sft-tag]",
+            "validation={num_examples: 0, guard: null}",
+            "tracking.enabled=false",
+            "optimization.global_batch_size=32",
             f"training.micro_batch_tokens={ROW_TOKENS}",
         ]
-        run = scratch / name.replace(" ", "")
-        measured_gib, measured_seconds = measured_run(run, settings)
-        predicted = predict([*run_settings(run), *settings], device)
-        memory[name] = predicted.memory.total_gib / measured_gib
-        seconds[name] = predicted.seconds.total / measured_seconds
-        console.print(f"{name}: memory {memory[name]:.3f} of measured, step time {seconds[name]:.3f} of measured")
-        console.print(predicted, measured_gib, measured_seconds)
+        predicted, resident, taken = predict(settings, device), *step_of(run, settings)
+        tensors = tensor_gib([*settings, f"run_dir={run}-tensors"])
+        memory[name], seconds[name] = predicted.memory.total_gib / tensors, predicted.seconds.total / taken
+        console.print(
+            f"{name}: tensors {tensors:.2f} GiB, predicted {memory[name]:.3f} of it (the process {resident:.2f} GiB); "
+            f"a step {taken:.2f} s, predicted {seconds[name]:.3f} of it"
+        )
     return {
-        "memory, predicted / measured: furthest from 1": furthest(memory, "<= 0.1"),
+        "memory of tensors, predicted / measured: furthest from 1": furthest(memory, "<= 0.1"),
         "step time, predicted / measured: furthest from 1": furthest(seconds, "<= 0.2"),
     }
 
 
-def measured_run(run: Path, settings: list[str]) -> tuple[float, float]:
-    """Most memory of a rank in GiB, and the median of the seconds of its later steps."""
-    sftkey("train", "configs/quickstart.yaml", *run_settings(run), *settings)
+def step_of(run: Path, settings: list[str]) -> tuple[float, float]:
+    """Most memory of a rank's process in GiB, and the median of the seconds of a step, from the third on."""
+    sftkey("train", "configs/quickstart.yaml", *settings, "optimization.max_steps=6")
     (file,) = run.glob("stages/*/timings.jsonl")
     timings = [json.loads(line) for line in file.read_text().splitlines()]
     return timings[-1]["peak_memory_gib"], statistics.median(timing["seconds"] for timing in timings[2:])
 
 
-def run_settings(run: Path) -> list[str]:
-    """A stage that does nothing but train."""
-    return [
-        f"run_dir={run}",
-        f"data.store_dir={run.parent / 'store'}",
-        "strategies=[sft-tag]",
-        "validation={num_examples: 0, guard: null}",
-        "tracking.enabled=false",
-    ]
+def tensor_gib(settings: list[str]) -> float:
+    """Most memory that rank 0's tensors take in two steps, in GiB.
+
+    A process takes more: the libraries, and what the C library's allocator does not give back.
+    """
+    config = load_config([Path("configs/quickstart.yaml")], [*settings, "optimization.max_steps=2"])
+    preparation = prepare(config)
+    ((planned,),) = plan_stages(config, preparation).values()
+    job = stage_job(config, preparation, preparation.strategies[0], planned)
+    trace = Path(job.stage_dir).parent / "trace.json"
+    run_ranks(RANKS, train_and_trace, job, trace)
+    events = json.loads(trace.read_bytes())["traceEvents"]
+    return max(event["args"]["Total Allocated"] for event in events if event.get("name") == "[memory]") / GIB
+
+
+def train_and_trace(job: StageJob, trace: Path) -> None:
+    """The work of one rank, every allocation noted."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        train([job])
+    if dist.get_rank() == 0:
+        profiler.export_chrome_trace(str(trace))
 
 
 def furthest(ratios: dict[str, float], goal: str) -> Figure:

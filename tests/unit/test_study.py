@@ -77,6 +77,17 @@ def test_a_study_is_every_variant_with_every_seed_and_overrides_win(file):
     assert changed.runs[0].config.run_dir == Path("elsewhere/slow/seed-3")
 
 
+def test_a_variant_may_have_fewer_seeds_and_waits_for_no_others(file):
+    study = load_study([file], ["study.variants.fast.num_seeds=1"])
+    assert [run.name for run in study.runs] == ["slow/seed-3", "fast/seed-3", "slow/seed-5"]
+    assert run_study(study, ["study.yaml"]) == []
+    page, _ = make_results([study.folder], file.with_name("RESULTS.md"), keep=None)
+    text = page.read_text()
+    assert "Not done yet" not in text
+    assert "| 2 x 4 |" in text
+    assert "| 1 x 4 |" in text
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -136,10 +147,17 @@ def test_the_page_gives_means_over_seeds_and_is_the_same_from_a_copy(file, tmp_p
     again, _ = make_results([tmp_path / "kept/study"], page, None)
     assert again.read_text() == said
     assert not list((tmp_path / "kept").rglob("run.log"))
+    shutil.rmtree(study.folder)
+    shutil.copytree(tmp_path / "kept/study", study.folder)
+    assert run_study(study, ["configs/study.yaml"]) == []
+    assert not list(study.folder.rglob("started")), "a study goes on from what was kept"
 
 
 def test_a_folder_without_a_study_is_said_so(tmp_path):
     with pytest.raises(DataError, match="no study there"):
+        make_results([tmp_path], tmp_path / "RESULTS.md", None)
+    (tmp_path / "study.json").write_text('{"title": "of another version"}')
+    with pytest.raises(DataError, match="not of this version"):
         make_results([tmp_path], tmp_path / "RESULTS.md", None)
 
 
