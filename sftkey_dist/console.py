@@ -35,7 +35,7 @@ class ProgressLine:
 
     def update(self, done: int, note: str = "") -> None:
         """Say how much is done in all; ``note`` stands beside the bar."""
-        if self._first is None:
+        if self._first is None or done < self._first[1]:  # work goes back when it resumes from a checkpoint
             self._first = time.monotonic(), done
         self._done = done
         if self._progress is not None and self._task is not None:
