@@ -225,7 +225,8 @@ def soak(minutes: float, seed: int, around: Surroundings) -> None:
         number += 1
     asked = around.judge.counts()
     judged = ", ".join(f"{kind} {asked[kind]}" for kind in ("429", "500", "hang", "garbage"))
-    print(f"{survived.total()} faults in {number} rounds survived, every round byte-identical; judge: {judged}")
+    print(f"{survived.total()} faults in {number} rounds survived, every round byte-identical")
+    print(f"the judge was asked {asked['requests']} times; {judged}")
 
 
 def one_round(this: Round, schedule: random.Random) -> Counter[str]:
