@@ -1,5 +1,6 @@
 """What one core of this machine reaches while the other ranks' cores work too, for the capacity planner."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from sftkey_dist.capacity import Accelerator
 from sftkey_dist.capacity.counted import MovedBytes
 
 ROW_TOKENS, EXAMPLE_TOKENS = 2048, 160
-WIDTH, INNER_WIDTH, HEADS, HEAD_DIM = 640, 1920, 10, 64
+WIDTH, INNER_WIDTH, HEADS, HEAD_DIM, LAYERS = 640, 1920, 10, 64, 12
 SECONDS = 5.0
 
 
@@ -44,10 +45,14 @@ def _rates(_: int) -> tuple[float, float, float]:
 
 
 def _products() -> float:
-    """The gated projection of a layer."""
-    rows, weight = _random(ROW_TOKENS, WIDTH), _random(INNER_WIDTH, WIDTH)
-    seconds = _median_seconds(lambda: _both_passes(F.linear(rows, weight), rows, weight))
-    return 6 * ROW_TOKENS * WIDTH * INNER_WIDTH / seconds
+    """The gated projections of layers one after another, none of which finds its operands in a cache."""
+    layers = itertools.cycle([(_random(ROW_TOKENS, WIDTH), _random(INNER_WIDTH, WIDTH)) for _ in range(LAYERS)])
+
+    def work() -> None:
+        rows, weight = next(layers)
+        _both_passes(F.linear(rows, weight), rows, weight)
+
+    return 6 * ROW_TOKENS * WIDTH * INNER_WIDTH / _median_seconds(work)
 
 
 def _attention() -> float:
@@ -60,11 +65,12 @@ def _attention() -> float:
 
 
 def _elementwise() -> float:
-    """Norm, gate and residual of a layer."""
-    residual, gate, up = _random(ROW_TOKENS, WIDTH), _random(ROW_TOKENS, WIDTH), _random(ROW_TOKENS, WIDTH)
+    """Norms, gates and residuals of layers one after another."""
+    layers = itertools.cycle([[_random(ROW_TOKENS, WIDTH) for _ in range(3)] for _ in range(LAYERS)])
     scale = _random(WIDTH)
 
     def work() -> None:
+        residual, gate, up = next(layers)
         normed = scale * (residual * torch.rsqrt(residual.pow(2).mean(-1, keepdim=True) + 1e-6))
         _both_passes(residual + F.silu(gate) * up + normed, residual, gate, up, scale)
 
