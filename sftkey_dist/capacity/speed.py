@@ -10,7 +10,7 @@ from sftkey_dist.capacity.memory import stays_gathered
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.config.training import TrainingConfig
 
-_NETWORK_EFFICIENCY = 0.8
+NETWORK_EFFICIENCY = 0.8
 """Share of a link that collectives reach."""
 _OPTIMIZER_BYTES = 36
 """Read and written for a parameter's update: float32 gradient, weight and moments, and the compute copy."""
@@ -18,6 +18,8 @@ _HOST_GB_PER_SECOND = 25.0
 """Over PCIe, for state that is offloaded."""
 _GRADIENT_BYTES = 4
 """Gradients are reduced in float32."""
+_GRADIENT_COPIES = 3
+"""A micro-batch's gradients are copied to a buffer and to a flat tensor in float32, and read from there."""
 _LOGIT_BYTES = 7 * 4
 """Read and written for a logit in float32: softmax, most likely token, and both of their gradients' steps."""
 
@@ -121,8 +123,8 @@ def _optimizer_bandwidth(training: TrainingConfig, cluster: Cluster) -> float:
 
 def _exposed(size: ModelSize, training: TrainingConfig, cluster: Cluster, compute: np.ndarray) -> float:
     """Collectives run beside computation where the device can; what takes longer than it is waited for."""
-    rate = cluster.bandwidth_bytes_per_second * _NETWORK_EFFICIENCY
-    link = cluster.accelerator.link_gb_per_second * 1e9 * _NETWORK_EFFICIENCY
+    rate = cluster.bandwidth_bytes_per_second * NETWORK_EFFICIENCY
+    link = cluster.accelerator.link_gb_per_second * 1e9 * NETWORK_EFFICIENCY
     traffic = traffic_of(size, training, cluster)
     each, once = traffic.each / rate + traffic.within / link, traffic.once / rate
     if not cluster.accelerator.overlaps_communication:
@@ -145,5 +147,6 @@ def _row_seconds(size: ModelSize, training: TrainingConfig, device: Accelerator,
     moved = (
         size.moved_bytes * rows.tokens * (forward_passes + 2) / 3 + float(_LOGIT_BYTES * size.vocab_size) * rows.logits
     )
+    moved = moved + size.trained * (device.compute_bytes + 2 * _GRADIENT_COPIES * _GRADIENT_BYTES)
     seconds: np.ndarray = flops / (device.peak_tflops * 1e12) + moved / (device.memory_gb_per_second * 1e9)
     return seconds

@@ -64,6 +64,9 @@ class TrainingConfig(Section):
     """Train adapters instead of all weights; `training.lora={}` takes the defaults."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    logit_chunk_positions: int | None = Field(None, ge=1)
+    """Compute logits of so many positions at a time, and once more in the backward pass: the memory of a large
+    vocabulary's logits goes, for a third more time in the output projection. None computes a row's at once."""
     checkpoint_every_steps: int = Field(50, ge=1)
     """Steps between checkpoints from which an interrupted stage resumes."""
     checkpoint_storage: str | None = None

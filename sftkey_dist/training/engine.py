@@ -38,6 +38,8 @@ from sftkey_dist.training.attention import PACKED_SDPA, PrefixMemory, register_p
 from sftkey_dist.training.checkpoint.shards import SliceReader
 from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targets
 from sftkey_dist.training.flops import ModelFlops
+from sftkey_dist.training.head import ChunkedHead
+from sftkey_dist.training.loss import token_losses
 
 T = TypeVar("T")
 
@@ -53,6 +55,7 @@ class EngineSettings:
     precision: Literal["float32", "bfloat16"]
     attention: Literal["packed_sdpa", "sdpa", "flash_attention_2"]
     gradient_checkpointing: bool
+    logit_chunk_positions: int | None
     trust_remote_code: bool
     zero: ZeroConfig
     lora: LoraConfig | None
@@ -86,6 +89,8 @@ class ZeroEngine:
         # every rank would silently hold the whole model.
         self._partitioned_loading = HfDeepSpeedConfig(deepspeed_config(settings))
         model = _load(model_dir, settings)
+        chunk = settings.logit_chunk_positions
+        self._head = ChunkedHead(base_of(model).get_output_embeddings(), chunk) if chunk else None
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, settings.optimization.weight_decay),
@@ -129,8 +134,8 @@ class ZeroEngine:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def forward(self, row: PackedRow) -> Tensor:
-        """Logits [K, V] at the kept positions of a packed row."""
-        return self._call(row, **self._boundaries(row))
+        """`token_losses` [K, 2] at the kept positions of a packed row."""
+        return self._losses(row, **self._boundaries(row))
 
     def forward_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
         """`forward`, with no gradient through what comes before each example's first kept position.
@@ -143,7 +148,13 @@ class ZeroEngine:
         with torch.no_grad():
             self._call(called, example_lengths=called.example_lengths, remember=memory)
         recall = {"recall": memory} if prefix is not None else {}
-        return self._call(rest, example_lengths=rest.example_lengths, **recall)
+        return self._losses(rest, example_lengths=rest.example_lengths, **recall)
+
+    def _losses(self, row: PackedRow, **boundaries: Any) -> Tensor:
+        if self._head is None:
+            return token_losses(self._call(row, **boundaries), row.targets)
+        with self._head.returning_losses(row.targets):
+            return self._call(row, **boundaries)
 
     def _call(self, row: PackedRow, **boundaries: Any) -> Tensor:
         """The one place that calls the model.
@@ -165,7 +176,15 @@ class ZeroEngine:
     def forward_without_dropout(self, row: PackedRow) -> Tensor:
         """`forward` in evaluation mode."""
         self._engine.eval()
-        logits = self.forward(row)
+        losses = self.forward(row)
+        self._engine.train()
+        return losses
+
+    @torch.no_grad()
+    def logits_without_dropout(self, row: PackedRow) -> Tensor:
+        """Logits [K, V] at the kept positions of a packed row, all at once, in evaluation mode."""
+        self._engine.eval()
+        logits = self._call(row, **self._boundaries(row))
         self._engine.train()
         return logits
 

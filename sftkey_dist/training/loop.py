@@ -22,13 +22,15 @@ from sftkey_dist.training.engine import EngineSettings, ZeroEngine
 from sftkey_dist.training.flops import FORWARD_AND_BACKWARD, peak_flops_per_second
 from sftkey_dist.training.heartbeat import Heartbeat
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.loss import loss_sums, segment_metrics
+from sftkey_dist.training.loss import NLL, loss_sums, segment_metrics, token_losses
 from sftkey_dist.training.observer import Observer
 from sftkey_dist.training.planner import stage_planner
 from sftkey_dist.training.schedule import learning_rate
 from sftkey_dist.training.stopwatch import Stopwatch
 
 _EXAMPLES_NAMED = 8
+_LOSS_TOLERANCE = 0.02
+"""In nats; chunks may add up in another order, in bfloat16 too."""
 
 
 def train_stage(job: StageJob, checkpoints: CheckpointKeeper) -> bool:
@@ -51,6 +53,8 @@ def _train(
     engine = ZeroEngine(job.model_dir, _engine_settings(job))
     planner = _planner(job, store, engine, held_out)
     assert_packing_isolates(engine)
+    if job.training.logit_chunk_positions:
+        assert_head_comes_last(engine)
     first_step = _restore(engine, planner, checkpoints, directory)
     journal = _Journal(directory, first_step) if engine.rank == 0 else None
     clockwork = _Clockwork(engine, planner, job)
@@ -168,13 +172,32 @@ def assert_packing_isolates(engine: ZeroEngine) -> None:
 
     def second_logits(first_ids: np.ndarray) -> Tensor:
         row = pack([(first_ids, segments), (second, segments)], (0.0, 1.0), observe_all=False)
-        return engine.forward_without_dropout(row.to(engine.device))[len(segments) - 1 :]
+        return engine.logits_without_dropout(row.to(engine.device))[len(segments) - 1 :]
 
     change = (second_logits(first) - second_logits(first[::-1].copy())).abs().max()
     if float(change) > 1e-5:
         raise TrainingError(
             f"examples of a packed row see each other in this model (logits moved by {float(change):.2g}); "
             f"use model.attention=sdpa, and if that leaks too, the model cannot be trained packed"
+        )
+
+
+def assert_head_comes_last(engine: ZeroEngine) -> None:
+    """Losses from inside the output projection must be those of the logits that the model returns.
+
+    Some models scale or cap logits after their projection.
+
+    Raises:
+        TrainingError: they are not.
+    """
+    ids, segments = np.arange(1, 9) % engine.vocab_size, np.array([0] + [1] * 7)
+    row = pack([(ids, segments)], (0.0, 1.0), observe_all=False).to(engine.device)
+    inside, outside = engine.forward_without_dropout(row), token_losses(engine.logits_without_dropout(row), row.targets)
+    difference = float((inside - outside)[:, NLL].abs().max())
+    if difference > _LOSS_TOLERANCE:
+        raise TrainingError(
+            f"this model changes its logits after the output projection (losses from inside it are off by "
+            f"{difference:.2g}); set training.logit_chunk_positions=null"
         )
 
 
@@ -228,6 +251,7 @@ def _engine_settings(job: StageJob) -> EngineSettings:
         precision=job.precision,
         attention=job.attention,
         gradient_checkpointing=job.training.gradient_checkpointing,
+        logit_chunk_positions=job.training.logit_chunk_positions,
         trust_remote_code=job.trust_remote_code,
         zero=job.training.zero,
         lora=job.training.lora,

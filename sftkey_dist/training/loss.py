@@ -14,6 +14,7 @@ from torch import Tensor
 from sftkey_dist.training.collate import PROMPT_ID, PackedRow
 
 NLL, CORRECT, COUNT = range(3)
+"""Columns; losses of tokens have the first two."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,30 @@ def segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, dict[st
     }
 
 
-def loss_sums(logits: Tensor, row: PackedRow, num_segments: int) -> LossSums:
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of every target its nll in nats, with gradient, and 1 where it is the most likely token, else 0: float32 [K, 2].
+
+    Args:
+        logits: [K, V].
+        targets: int64 [K].
+    """
+    nll = F.cross_entropy(logits.float(), targets, reduction="none")
+    is_most_likely = (logits.detach().argmax(dim=-1) == targets).to(nll.dtype)
+    return torch.stack([nll, is_most_likely], dim=1)
+
+
+def loss_sums(losses: Tensor, row: PackedRow, num_segments: int) -> LossSums:
     """Sums over the kept positions of a row.
 
     Args:
-        logits: [K, V] at ``row.kept_positions``.
+        losses: `token_losses` of ``row.targets``, [K, 2].
         row: the micro-batch.
         num_segments: S.
     """
-    nll = F.cross_entropy(logits.float(), row.targets, reduction="none")
+    nll = losses[:, NLL]
     with torch.no_grad():
         # A dummy's target lies in the prompt segment, which no metric reads.
-        correct = (logits.argmax(dim=-1) == row.targets).double()
-        per_token = torch.stack([nll.double(), correct, torch.ones_like(correct)], dim=1)
-        by_segment = torch.zeros(num_segments, 3, dtype=torch.float64, device=logits.device)
+        per_token = F.pad(losses.double(), (0, 1), value=1.0)
+        by_segment = torch.zeros(num_segments, 3, dtype=torch.float64, device=losses.device)
         by_segment.index_add_(0, row.target_segments, per_token)
     return LossSums((nll * row.target_weights).sum(), by_segment)

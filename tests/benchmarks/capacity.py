@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 from dataclasses import replace
@@ -30,14 +31,16 @@ from sftkey_dist.capacity.hardware import GIB
 from sftkey_dist.config import load_config
 from sftkey_dist.config.schema import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
+from sftkey_dist.journal import read_records
 from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.stages import plan_stages, stage_job
+from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.planner import stage_planner
+from sftkey_dist.training.workers import CPU_ALLOCATOR
 from tests.benchmarks.figures import Figure, arguments, console, publish
 from tests.benchmarks.machine import this_machine
-from tests.benchmarks.stage import sftkey
 from tests.distributed.harness import run_ranks, train
 
 LLAMA = {"vocab_size": 128256, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
@@ -94,11 +97,12 @@ def main() -> None:
 
 def against_measurements(scratch: Path, quick: bool) -> dict[str, Figure]:
     """Predicted over measured, of tensors' memory and step time, for three shapes on two ranks of this machine."""
+    os.environ |= CPU_ALLOCATOR  # read when the ranks' first process starts, here as under the launcher
     device = this_machine(RANKS)
     console.print(
         f"a core beside another: products {1000 * device.peak_tflops:.0f} GFLOP/s, attention "
         f"{1000 * device.peak_tflops * device.attention_efficiency:.0f} GFLOP/s, everything else "
-        f"{device.memory_gb_per_second:.1f} GB/s"
+        f"{device.memory_gb_per_second:.1f} GB/s, gradients {device.link_gb_per_second:.2f} GB/s"
     )
     memory, seconds = {}, {}
     for name, shape in list(MEASURED.items())[: 1 if quick else None]:
@@ -113,12 +117,12 @@ def against_measurements(scratch: Path, quick: bool) -> dict[str, Figure]:
             "optimization.global_batch_size=32",
             f"training.micro_batch_tokens={ROW_TOKENS}",
         ]
-        predicted, resident, taken = predict(settings, device), *step_of(run, settings)
+        predicted, taken = predict(settings, device), step_seconds(settings)
         tensors = tensor_gib([*settings, f"run_dir={run}-tensors"])
         memory[name], seconds[name] = predicted.memory.total_gib / tensors, predicted.seconds.total / taken
         console.print(
-            f"{name}: tensors {tensors:.2f} GiB, predicted {memory[name]:.3f} of it (the process {resident:.2f} GiB); "
-            f"a step {taken:.2f} s, predicted {seconds[name]:.3f} of it"
+            f"{name}: tensors {tensors:.2f} GiB, predicted {memory[name]:.3f} of it; a step {taken:.2f} s, predicted "
+            f"{seconds[name]:.3f} of it"
         )
     return {
         "memory of tensors, predicted / measured: furthest from 1": furthest(memory, "<= 0.1"),
@@ -126,12 +130,15 @@ def against_measurements(scratch: Path, quick: bool) -> dict[str, Figure]:
     }
 
 
-def step_of(run: Path, settings: list[str]) -> tuple[float, float]:
-    """Most memory of a rank's process in GiB, and the median of the seconds of a step, from the third on."""
-    sftkey("train", "configs/quickstart.yaml", *settings, "optimization.max_steps=6")
-    (file,) = run.glob("stages/*/timings.jsonl")
-    timings = [json.loads(line) for line in file.read_text().splitlines()]
-    return timings[-1]["peak_memory_gib"], statistics.median(timing["seconds"] for timing in timings[2:])
+def step_seconds(settings: list[str]) -> float:
+    """The median of the seconds of a step, from the third on.
+
+    Without Ray, whose processes would share the ranks' cores.
+    """
+    job = job_of([*settings, "optimization.max_steps=6"])
+    run_ranks(RANKS, train, [job])
+    timings = read_records(StageDir(job.stage_dir).timings)
+    return statistics.median(timing["seconds"] for timing in timings[2:])
 
 
 def tensor_gib(settings: list[str]) -> float:
@@ -139,14 +146,19 @@ def tensor_gib(settings: list[str]) -> float:
 
     A process takes more: the libraries, and what the C library's allocator does not give back.
     """
-    config = load_config([Path("configs/quickstart.yaml")], [*settings, "optimization.max_steps=2"])
-    preparation = prepare(config)
-    ((planned,),) = plan_stages(config, preparation).values()
-    job = stage_job(config, preparation, preparation.strategies[0], planned)
+    job = job_of([*settings, "optimization.max_steps=2"])
     trace = Path(job.stage_dir).parent / "trace.json"
     run_ranks(RANKS, train_and_trace, job, trace)
     events = json.loads(trace.read_bytes())["traceEvents"]
     return max(event["args"]["Total Allocated"] for event in events if event.get("name") == "[memory]") / GIB
+
+
+def job_of(settings: list[str]) -> StageJob:
+    """A run's only stage."""
+    config = load_config([Path("configs/quickstart.yaml")], settings)
+    preparation = prepare(config)
+    ((planned,),) = plan_stages(config, preparation).values()
+    return stage_job(config, preparation, preparation.strategies[0], planned)
 
 
 def train_and_trace(job: StageJob, trace: Path) -> None:

@@ -1,35 +1,41 @@
 """What one core of this machine reaches while the other ranks' cores work too, for the capacity planner."""
 
 import itertools
+import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from sftkey_dist.capacity import Accelerator
 from sftkey_dist.capacity.counted import MovedBytes
+from sftkey_dist.capacity.speed import NETWORK_EFFICIENCY
+from tests.distributed.harness import run_ranks
 
 ROW_TOKENS, EXAMPLE_TOKENS = 2048, 160
 WIDTH, INNER_WIDTH, HEADS, HEAD_DIM, LAYERS = 640, 1920, 10, 64, 12
+BUCKET_ELEMENTS = 20_000_000
 SECONDS = 5.0
 
 
 def this_machine(ranks: int) -> Accelerator:
     """One rank's share of it, when so many processes work at the same time, each on one thread."""
-    with ProcessPoolExecutor(ranks, mp_context=get_context("spawn")) as pool:
-        measured = list(pool.map(_rates, range(ranks)))
-    products, attention, moved = (statistics.mean(rates) for rates in zip(*measured, strict=True))
+    with tempfile.TemporaryDirectory() as scratch:
+        run_ranks(ranks, _measure, Path(scratch))
+        measured = [json.loads(file.read_text()) for file in Path(scratch).iterdir()]
+    products, attention, moved, received = (statistics.mean(rates) for rates in zip(*measured, strict=True))
     return Accelerator(
         "cpu",
         memory_gib=12,
         peak_tflops=products / 1e12,
         memory_gb_per_second=moved / 1e9,
-        link_gb_per_second=1.5,
+        link_gb_per_second=received / NETWORK_EFFICIENCY / 1e9,
         product_efficiency=1.0,
         attention_efficiency=attention / products,
         process_gib=0.0,
@@ -38,10 +44,10 @@ def this_machine(ranks: int) -> Accelerator:
     )
 
 
-def _rates(_: int) -> tuple[float, float, float]:
-    """FLOP/s of products and of attention, bytes/s of what else a layer does; forward and backward."""
-    torch.set_num_threads(1)
-    return _products(), _attention(), _elementwise()
+def _measure(folder: Path) -> None:
+    """FLOP/s of products and of attention, bytes/s of what else a layer does, and of reduced gradients received."""
+    rates = [_products(), _attention(), _elementwise(), _reduction()]
+    (folder / f"rank-{dist.get_rank()}.json").write_text(json.dumps(rates))
 
 
 def _products() -> float:
@@ -77,6 +83,18 @@ def _elementwise() -> float:
     with MovedBytes() as moved:
         work()
     return moved.total / _median_seconds(work)
+
+
+def _reduction() -> float:
+    """A bucket of gradients, reduced and scattered."""
+    bucket, ranks = torch.randn(BUCKET_ELEMENTS), dist.get_world_size()
+    share, seconds = bucket.new_empty(BUCKET_ELEMENTS // ranks), []
+    for _ in range(10):
+        dist.barrier()
+        started = time.perf_counter()
+        dist.reduce_scatter_tensor(share, bucket)
+        seconds.append(time.perf_counter() - started)
+    return 4 * BUCKET_ELEMENTS * (ranks - 1) / ranks / statistics.median(seconds)
 
 
 def _random(*shape: int) -> Tensor:

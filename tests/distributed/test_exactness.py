@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.multiprocessing import ProcessRaisedException
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, CohereConfig, GenerationConfig, set_seed
 
 from sftkey_dist.config.schema import OptimizationConfig, PromptConfig
 from sftkey_dist.config.training import LoraConfig, TrainingConfig, ZeroConfig
@@ -131,6 +131,7 @@ def test_token_budget_attention_recomputation_observation_gathering_and_offload_
         make_job("large-rows", weights=KEY, micro_batch_tokens=4096),
         make_job("observed", weights=KEY, segment_metrics_every_steps=1),
         make_job("recomputed", weights=KEY, gradient_checkpointing=True),
+        make_job("chunked", weights=KEY, logit_chunk_positions=3, segment_metrics_every_steps=1),
         make_job("gathered", weights=KEY, zero=ZeroConfig()),
         make_job("small-buckets", weights=KEY, zero=ZeroConfig(max_gathered_gib=0, reduce_bucket_elements=1000)),
         make_job("offloaded", weights=KEY, zero=ZeroConfig(offload="cpu", max_gathered_gib=0)),
@@ -146,10 +147,13 @@ def test_token_budget_attention_recomputation_observation_gathering_and_offload_
 def test_a_rank_without_examples_takes_part_with_untied_embeddings(store, make_job, tiny_model, tmp_path):
     """One example a step on two ranks: one of them always runs a dummy row (0 against N loss tokens)."""
     untied = untie(tiny_model, tmp_path / "untied")
-    job = make_job("one-example", untied, KEY)
-    job = job.model_copy(update={"optimization": job.optimization.model_copy(update={"global_batch_size": 1})})
-    run(2, job)
-    assert_same_training(job, *reference(store, untied, KEY, batch=1))
+    jobs = [
+        job.model_copy(update={"optimization": job.optimization.model_copy(update={"global_batch_size": 1})})
+        for job in (make_job("one-example", untied, KEY), make_job("chunks", untied, KEY, logit_chunk_positions=2))
+    ]
+    run(2, *jobs)
+    for job in jobs:
+        assert_same_training(job, *reference(store, untied, KEY, batch=1))
 
 
 def test_adapters_train_like_peft_alone_and_are_merged_into_the_exported_model(store, make_job, tiny_model):
@@ -177,6 +181,22 @@ def test_adapters_train_like_peft_alone_and_are_merged_into_the_exported_model(s
     second = make_job("lora-key", whole[2].stage_dir / "model", KEY, lora=lora)
     run(2, second)
     assert_same_training(second, *reference(store, whole[2].stage_dir / "model", KEY, adapt=adapt))
+
+
+def test_chunks_are_refused_where_a_model_changes_its_logits_afterwards(make_job, tiny_model, tmp_path):
+    config = CohereConfig(
+        vocab_size=AutoConfig.from_pretrained(tiny_model).vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        logit_scale=0.0625,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "scaled")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "scaled")
+    with pytest.raises(ProcessRaisedException, match="logit_chunk_positions=null"):
+        run(1, make_job("scaled-run", tmp_path / "scaled", logit_chunk_positions=4))
 
 
 def untie(model_dir: Path, out: Path) -> Path:

@@ -11,7 +11,7 @@ import transformers
 
 from sftkey_dist.training.attention import PACKED_SDPA, register_packed_attention
 from sftkey_dist.training.collate import pack
-from sftkey_dist.training.loss import loss_sums
+from sftkey_dist.training.loss import loss_sums, token_losses
 from tests.benchmarks.throughput.task import CONTRACT, Task, from_argument, write_result
 
 
@@ -34,7 +34,8 @@ def main() -> None:
             logits_to_keep=row.kept_positions,
             example_lengths=row.example_lengths,
         ).logits[0]
-        loss_sums(logits, row, len(CONTRACT.segment_names)).weighted_nll.backward()
+        losses = token_losses(logits, row.targets)
+        loss_sums(losses, row, len(CONTRACT.segment_names)).weighted_nll.backward()
         speeds.append(row.input_ids.shape[1] / (time.perf_counter() - started))
     gemm = max(gemm_flops_per_second() for _ in range(3))
     num_weights = sum(parameter.numel() for parameter in model.parameters())

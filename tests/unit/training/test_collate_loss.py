@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sftkey_dist.training.collate import pack
-from sftkey_dist.training.loss import CORRECT, COUNT, NLL, loss_sums
+from sftkey_dist.training.loss import CORRECT, COUNT, NLL, loss_sums, token_losses
 
 PROMPT, END, REASONING, ANSWER = 0, 1, 2, 3
 WEIGHTS = (0.0, 0.5, 0.25, 2.0)
@@ -38,7 +38,7 @@ def test_first_token_of_an_example_is_never_predicted_from_the_one_before():
 def test_dummy_row_keeps_one_position_and_adds_nothing():
     row = pack([], WEIGHTS, observe_all=False)
     logits = torch.randn(1, 11, requires_grad=True)
-    sums = loss_sums(logits, row, 4)
+    sums = loss_sums(token_losses(logits, row.targets), row, 4)
     assert sums.weighted_nll.item() == 0
     sums.weighted_nll.backward()
     assert logits.grad.abs().sum() == 0
@@ -50,7 +50,7 @@ def test_loss_sums_equal_a_loop_over_tokens():
     row = pack([A, B], WEIGHTS, observe_all=False)
     logits = torch.randn(5, 11)
     logits[1, 8] = 50.0
-    sums = loss_sums(logits, row, 4)
+    sums = loss_sums(token_losses(logits, row.targets), row, 4)
     expected, segments = 0.0, np.zeros((4, 3))
     for k in range(5):
         target, segment = int(row.targets[k]), int(row.target_segments[k])
