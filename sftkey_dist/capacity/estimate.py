@@ -145,6 +145,8 @@ def _changes(training: TrainingConfig, longest_example: int) -> Iterator[tuple[s
         if tokens >= longest_example:
             change = training.model_copy(update={"micro_batch_tokens": tokens})
             yield f"training.micro_batch_tokens={tokens} ({factor})", change
+    if training.logit_chunk_positions is None:
+        yield "training.logit_chunk_positions=1024", training.model_copy(update={"logit_chunk_positions": 1024})
     if zero.offload == "none":
         offloaded = ZeroConfig.model_validate(zero.model_dump() | {"offload": "cpu"})
         yield "training.zero.offload=cpu", training.model_copy(update={"zero": offloaded})

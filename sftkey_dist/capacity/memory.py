@@ -60,7 +60,8 @@ def estimate_memory(
         "weights, gathered": _gathered(size, training, device, ranks),
         "gradients on their way": _travelling_gradients(size, training, device),
         "activations": _activations(size, training, device, row_tokens),
-        "logits": kept_positions * size.vocab_size * 4 * _LOGIT_COPIES,
+        "logits": min(kept_positions, training.logit_chunk_positions or kept_positions)
+        * (size.vocab_size * 4 * _LOGIT_COPIES),
     }
     if device.overlaps_communication:
         parts["allocator's margin"] = _MARGIN * (sum(parts.values()) - parts["process"])

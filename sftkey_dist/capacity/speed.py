@@ -141,7 +141,8 @@ def _row_seconds(size: ModelSize, training: TrainingConfig, device: Accelerator,
     forward_passes = 2 if training.gradient_checkpointing else 1
     backward_passes = 1 if size.is_frozen else 2
     layers = float(size.flops.layer_weights) * rows.tokens * (forward_passes + backward_passes)
-    head = float(size.flops.logit_weights) * rows.logits * (1 + backward_passes)
+    head_passes = (2 if training.logit_chunk_positions else 1) + backward_passes
+    head = float(size.flops.logit_weights) * rows.logits * head_passes
     attention = float(size.flops.attention_width) * rows.pairs * (forward_passes + 2)
     flops = 2 * ((layers + head) / device.product_efficiency + attention / device.attention_efficiency)
     moved = (

@@ -79,6 +79,15 @@ def test_answer_only_stages_skip_the_vocabulary_and_recomputation_costs_up_to_a_
     assert plain.memory.parts["activations"] > 10 * first.memory.parts["activations"]
 
 
+def test_chunks_spare_the_logits_of_a_long_row_for_some_time(sizes):
+    size, cluster = sizes["8B (Qwen3)"], Cluster(1, 8, H100)
+    chunked = LARGE.model_copy(update={"logit_chunk_positions": 512})
+    whole, parts = (estimate(size, training, cluster, load()) for training in (LARGE, chunked))
+    assert parts.memory.parts["logits"] == pytest.approx(512 * size.vocab_size * 12 / 2**30)
+    assert parts.memory.parts["logits"] < 0.2 * whole.memory.parts["logits"]
+    assert 1.0 < parts.seconds.balanced / whole.seconds.balanced < 1.05
+
+
 def test_offload_takes_the_optimizer_from_the_device(sizes):
     zero = ZeroConfig(offload="cpu")
     there = estimate(sizes["32B (Qwen2.5)"], LARGE.model_copy(update={"zero": zero}), Cluster(1, 8, H100), load())
