@@ -64,7 +64,7 @@ def _preset(name: str, config: RunConfig) -> Strategy:
     continued_key = Stage(
         "key",
         key_weights,
-        config.key_stage.optimization.applied_to(config.optimization),
+        _continued(config),
         config.key_stage.stop_gradient_prefix,
     )
     form = Form.UNTAGGED if name == "sft" else Form.TAGGED
@@ -75,6 +75,13 @@ def _preset(name: str, config: RunConfig) -> Strategy:
         "sftkey-tag": (full, continued_key),
     }[name]
     return Strategy(name, form, stages)
+
+
+def _continued(config: RunConfig) -> OptimizationConfig:
+    """Of a key stage that continues from an earlier stage."""
+    full, key = config.optimization, config.key_stage
+    slower = full.model_copy(update={"learning_rate": key.learning_rate_ratio * full.learning_rate})
+    return key.optimization.applied_to(slower)
 
 
 def _own(strategy: StrategyConfig, config: RunConfig) -> Strategy:

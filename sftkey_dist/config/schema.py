@@ -180,8 +180,12 @@ class KeyStageConfig(Section):
     stop_gradient_prefix: bool = False
     """Compute prompt and reasoning without gradient, and run the backward pass over the answers alone: faster, and
     another objective than the paper's. Needs `model.attention: packed_sdpa`. (Not for `key-tag`.)"""
+    learning_rate_ratio: float = Field(0.05, gt=0, le=1)
+    """Peak learning rate of a key stage that continues from an earlier stage, over `optimization.learning_rate`. At a
+    quarter and more small models forgot how to respond (RESULTS.md)."""
     optimization: OptimizationOverrides = OptimizationOverrides()
-    """What a key stage that continues from an earlier stage does differently from `optimization`."""
+    """What else a key stage that continues from an earlier stage does differently from `optimization`; a learning rate
+    here wins over the ratio."""
 
 
 class ClusterConfig(Section):

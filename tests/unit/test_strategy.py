@@ -34,6 +34,15 @@ def test_only_a_continuing_key_stage_takes_the_overrides(run_config):
     assert continued.global_batch_size == config.optimization.global_batch_size
 
 
+def test_a_continuing_key_stage_is_slower_by_a_ratio_unless_it_has_a_rate(run_config):
+    config = run_config.model_copy(update={"key_stage": KeyStageConfig(learning_rate_ratio=0.25)})
+    for settings, ratio in ((run_config, 0.05), (config, 0.25)):
+        full, key = resolve_strategies(settings)[3].stages
+        assert full.optimization == settings.optimization
+        assert key.optimization.learning_rate == pytest.approx(ratio * settings.optimization.learning_rate)
+        assert key.optimization.num_epochs == settings.optimization.num_epochs
+
+
 def test_key_stage_can_train_tags_and_the_end_of_turn(run_config):
     config = run_config.model_copy(update={"key_stage": KeyStageConfig(tags=True, end_of_turn=True)})
     key = resolve_strategies(config)[2].stages[0]
