@@ -135,7 +135,7 @@ def step_seconds(settings: list[str]) -> float:
 
     Without Ray, whose processes would share the ranks' cores.
     """
-    job = job_of([*settings, "optimization.max_steps=6"])
+    job = job_of([*settings, "optimization.max_steps=4"])
     run_ranks(RANKS, train, [job])
     timings = read_records(StageDir(job.stage_dir).timings)
     return statistics.median(timing["seconds"] for timing in timings[2:])
