@@ -18,8 +18,8 @@ _HOST_GB_PER_SECOND = 25.0
 """Over PCIe, for state that is offloaded."""
 _GRADIENT_BYTES = 4
 """Gradients are reduced in float32."""
-_GRADIENT_COPIES = 3
-"""A micro-batch's gradients are copied to a buffer and to a flat tensor in float32, and read from there."""
+_GRADIENT_COPIES = 2
+"""A micro-batch's gradients are copied to a buffer and from there to a flat tensor, in float32."""
 _LOGIT_BYTES = 7 * 4
 """Read and written for a logit in float32: softmax, most likely token, and both of their gradients' steps."""
 
