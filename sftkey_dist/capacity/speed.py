@@ -21,7 +21,7 @@ _GRADIENT_BYTES = 4
 _GRADIENT_COPIES = 2
 """A micro-batch's gradients are copied to a buffer and from there to a flat tensor, in float32."""
 _LOGIT_BYTES = 7 * 4
-"""Read and written for a logit in float32: softmax, most likely token, and both of their gradients' steps."""
+"""Read and written for a logit in float32, in seven passes: softmax, the most likely token, and the gradient."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ def _row_seconds(size: ModelSize, training: TrainingConfig, device: Accelerator,
     head = float(size.flops.logit_weights) * rows.logits * head_passes
     attention = float(size.flops.attention_width) * rows.pairs * (forward_passes + 2)
     flops = 2 * ((layers + head) / device.product_efficiency + attention / device.attention_efficiency)
-    moved = (
-        size.moved_bytes * rows.tokens * (forward_passes + 2) / 3 + float(_LOGIT_BYTES * size.vocab_size) * rows.logits
-    )
-    moved = moved + size.trained * (device.compute_bytes + 2 * _GRADIENT_COPIES * _GRADIENT_BYTES)
+    layer_bytes = size.moved_bytes * rows.tokens * (forward_passes + 2) / 3
+    logit_bytes = float(_LOGIT_BYTES * size.vocab_size) * rows.logits
+    gradient_bytes = size.trained * (device.compute_bytes + 2 * _GRADIENT_COPIES * _GRADIENT_BYTES)
+    moved = layer_bytes + logit_bytes + gradient_bytes
     seconds: np.ndarray = flops / (device.peak_tflops * 1e12) + moved / (device.memory_gb_per_second * 1e9)
     return seconds

@@ -12,7 +12,7 @@ import math
 import os
 import resource
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,21 +172,20 @@ class ZeroEngine:
         logits: Tensor = output.logits[0]
         return logits
 
-    @torch.no_grad()
     def forward_without_dropout(self, row: PackedRow) -> Tensor:
         """`forward` in evaluation mode."""
-        self._engine.eval()
-        losses = self.forward(row)
-        self._engine.train()
-        return losses
+        return self._evaluated(self._losses, row)
 
-    @torch.no_grad()
     def logits_without_dropout(self, row: PackedRow) -> Tensor:
         """Logits [K, V] at the kept positions of a packed row, all at once, in evaluation mode."""
+        return self._evaluated(self._call, row)
+
+    @torch.no_grad()
+    def _evaluated(self, forward: Callable[..., Tensor], row: PackedRow) -> Tensor:
         self._engine.eval()
-        logits = self._call(row, **self._boundaries(row))
+        result = forward(row, **self._boundaries(row))
         self._engine.train()
-        return logits
+        return result
 
     def backward(self, loss: Tensor, *, ends_step: bool) -> None:
         """Accumulate gradients; ``loss`` is already scaled by world size over the step's denominator."""
