@@ -18,6 +18,7 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.models.shape import head_dim_of
 from sftkey_dist.training.attention import PACKED_SDPA, register_packed_attention
 from tests.benchmarks.capacity import LARGE, SHAPES, load_of
+from tests.kept import storages_kept
 
 STAGE_1, STAGE_2 = (0.0, 1.0, 1.0), (0.0, 0.0, 1.0)
 H100 = ACCELERATORS["h100-80g"]
@@ -75,7 +76,7 @@ def test_answer_only_stages_skip_the_vocabulary_and_recomputation_costs_up_to_a_
     first, second = (estimate(size, LARGE, cluster, load(weights)) for weights in (STAGE_1, STAGE_2))
     assert second.seconds.balanced < first.seconds.balanced
     plain = estimate(size, LARGE.model_copy(update={"gradient_checkpointing": False}), cluster, load())
-    assert 1.25 < first.seconds.balanced / plain.seconds.balanced < 4 / 3, "the output projection is not recomputed"
+    assert 1.28 < first.seconds.balanced / plain.seconds.balanced < 4 / 3, "the output projection is not recomputed"
     assert plain.memory.parts["activations"] > 10 * first.memory.parts["activations"]
 
 
@@ -106,7 +107,7 @@ def test_adapters_take_the_state_of_what_is_trained_alone(sizes):
     )
     assert small.memory.parts["master weights and moments"] < 0.01 * full.memory.parts["master weights and moments"]
     assert small.checkpoint_gib < 0.01 * full.checkpoint_gib
-    assert 0.75 < small.seconds.balanced / full.seconds.balanced < 0.95, "weights that are frozen have no gradient"
+    assert 0.8 < small.seconds.balanced / full.seconds.balanced < 0.9, "weights that are frozen have no gradient"
 
 
 def test_a_second_copy_in_the_node_takes_memory_and_spares_the_network(sizes):
@@ -142,15 +143,10 @@ def test_activations_are_what_autograd_keeps_of_a_packed_row(kind):
     )
     register_packed_attention()
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=PACKED_SDPA)
-    weights, kept = {p.data_ptr() for p in model.parameters()}, {}
-
-    def note(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-        return tensor
-
+    weights = {weight.data_ptr() for weight in model.parameters()}
     tokens = 512
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = model(
+    output, kept = storages_kept(
+        lambda: model(
             input_ids=torch.zeros(1, tokens, dtype=torch.int64),
             position_ids=torch.arange(tokens)[None],
             attention_mask=None,
@@ -158,6 +154,7 @@ def test_activations_are_what_autograd_keeps_of_a_packed_row(kind):
             logits_to_keep=1,
             example_lengths=(tokens,),
         )
+    )
     measured = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
     assert output.logits.requires_grad
     # The CPU's kernel also keeps keys and values repeated for every query head.

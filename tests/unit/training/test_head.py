@@ -5,20 +5,15 @@ from torch import nn
 
 from sftkey_dist.training.head import ChunkedHead
 from sftkey_dist.training.loss import token_losses
+from tests.kept import storages_kept
 
 POSITIONS, WIDTH, VOCABULARY, CHUNK = 50, 8, 400, 7
 
 
 def kept_elements(forward):
     """What `forward` returns, and the elements that autograd keeps for its backward pass."""
-    kept = {}
-
-    def note(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        return forward(), sum(kept.values())
+    result, kept = storages_kept(forward)
+    return result, sum(storage.nbytes() // 4 for storage in kept.values())
 
 
 def test_chunks_have_the_losses_and_gradients_of_all_logits_and_keep_none():
