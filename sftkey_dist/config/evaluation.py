@@ -63,6 +63,9 @@ class JudgeConfig(Section):
     """Prompt: a template that comes with the package, or a file with `{question}`, `{reference}` and `{answer}`."""
     rubric: str | None = None
     """Also rate the explanation from 1 to 5 by this template: `explanation`, or a file."""
+    decides: bool = True
+    """Whether accuracy is the judges'. False: the deterministic checks decide, and how far the judges agree with them
+    is reported, as of a judge that is not trusted yet."""
     skip_certain: bool = False
     """Do not ask where the deterministic check is certain, such as equal text or two different numbers."""
     most_questions: int | None = Field(None, ge=1)

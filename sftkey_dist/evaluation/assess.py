@@ -71,6 +71,7 @@ def make_record(example: Example, generation: Generation, assessment: Assessment
         "segments": dict(parsed.values),
         "checks": {name: _judgement_fields(judgement) for name, judgement in judgements.items()},
         "judged": {},
+        "judge_decides": True,
         "labels": {},
         "keeps_contract": parsed.keeps_contract,
         "violation": parsed.violation.value if parsed.violation else None,
@@ -93,8 +94,8 @@ def questions_of(record: Record, skip_certain: bool) -> dict[str, Question]:
     }
 
 
-def with_opinions(record: Record, opinions: Mapping[str, Opinion]) -> Record:
-    """The record with what judges hold of its answers."""
+def with_opinions(record: Record, opinions: Mapping[str, Opinion], decides: bool = True) -> Record:
+    """The record with what judges hold of its answers, and whether that decides."""
     judged = {
         name: {
             "verdict": opinion.value or Verdict.UNJUDGED.value,
@@ -104,7 +105,7 @@ def with_opinions(record: Record, opinions: Mapping[str, Opinion]) -> Record:
         }
         for name, opinion in opinions.items()
     }
-    return decided(record | {"judged": judged})
+    return decided(record | {"judged": judged, "judge_decides": decides})
 
 
 def with_labels(record: Record, labels: Mapping[str, str]) -> Record:
@@ -113,7 +114,10 @@ def with_labels(record: Record, labels: Mapping[str, str]) -> Record:
 
 
 def decided(record: Record) -> Record:
-    """The record with a verdict for each key segment and for all: a person's, else the judges', else the checks'."""
+    """The record with a verdict for each key segment and for all: a person's, else the judges', else the checks'.
+
+    Judges that do not decide are passed over.
+    """
     fields = {name: _decide(record, name) for name in record["answer"]}
     overall = all_of(fields.values())
     return record | {
@@ -126,7 +130,8 @@ def decided(record: Record) -> Record:
 def _decide(record: Record, name: str) -> Judgement:
     if name in record["labels"]:
         return Judgement(Verdict(record["labels"][name]), "labelled by a person", certain=True)
-    found = record["judged"].get(name) or record["checks"][name]
+    judged = record["judged"].get(name) if record["judge_decides"] else None
+    found = judged or record["checks"][name]
     return Judgement(Verdict(found["verdict"]), found["reason"])
 
 

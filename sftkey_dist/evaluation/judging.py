@@ -9,6 +9,7 @@ from typing import Any
 from sftkey_dist.config.evaluation import JudgeConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
+from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.assess import Record, make_record, questions_of, with_opinions
 from sftkey_dist.evaluation.generation.fan_out import EvaluationJob, Progress, read_generations
 from sftkey_dist.evaluation.judge.jury import Jury, JuryUse
@@ -128,7 +129,7 @@ def _heard(
     opinions, use = jury.judge(flat, progress)
     remaining = iter(opinions)
     heard = [
-        with_opinions(record, {name: next(remaining) for name in questions})
+        with_opinions(record, {name: next(remaining) for name in questions}, settings.decides)
         for record, questions in zip(records, asked, strict=True)
     ]
     if settings.rubric is None:
@@ -177,6 +178,6 @@ def _agreements(records: Sequence[Record]) -> dict[str, Mapping[str, Any]]:
     found = agreement_of_judge(records)
     with_person = agreements_with_person(records)
     return {
-        "agreement": ({"judge_and_check": asdict(found)} if found else {})
+        "agreement": ({JUDGE_AND_CHECK: asdict(found)} if found else {})
         | {f"{rater}_and_person": asdict(agreement) for rater, agreement in with_person.items()}
     }

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sftkey_dist.errors import DataError
+from sftkey_dist.evaluation.agreement import Agreement, agreement_of
 from sftkey_dist.evaluation.assess import Record, with_labels
-from sftkey_dist.evaluation.statistics import cohen_kappa
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.files import write_text_atomically
 from sftkey_dist.journal import to_lines
@@ -19,24 +18,9 @@ Key = tuple[str, str, int, str, str]
 _LABELS = (Verdict.CORRECT.value, Verdict.INCORRECT.value)
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How often two raters say the same.
-
-    Attributes:
-        n: answers that both judged.
-        share: of them with equal verdicts.
-        kappa: Cohen's, agreement beyond chance.
-    """
-
-    n: int
-    share: float
-    kappa: float
-
-
 def agreement_of_judge(records: Sequence[Record]) -> Agreement | None:
     """The judges against the deterministic checks; None where no answer was judged by both."""
-    return _agreement(
+    return agreement_of(
         (found["verdict"], record["checks"][name]["verdict"])
         for record in records
         for name, found in record["judged"].items()
@@ -47,8 +31,8 @@ def agreements_with_person(records: Sequence[Record]) -> dict[str, Agreement]:
     """The judges and the checks against the labels of a person."""
     labels = [(record, name, label) for record in records for name, label in record["labels"].items()]
     found = {
-        "check": _agreement((record["checks"][name]["verdict"], label) for record, name, label in labels),
-        "judge": _agreement(
+        "check": agreement_of((record["checks"][name]["verdict"], label) for record, name, label in labels),
+        "judge": agreement_of(
             (record["judged"][name]["verdict"], label) for record, name, label in labels if name in record["judged"]
         ),
     }
@@ -133,14 +117,6 @@ def _key(record: Record, name: str) -> Key:
 
 def _key_of(line: Record) -> Key:
     return line["data_set"], line["id"], line["sample"], line["segment"], line["answer"]
-
-
-def _agreement(pairs: Any) -> Agreement | None:
-    both = [pair for pair in pairs if Verdict.UNJUDGED not in pair]
-    if not both:
-        return None
-    first, second = zip(*both, strict=True)
-    return Agreement(len(both), sum(a == b for a, b in both) / len(both), cohen_kappa(first, second))
 
 
 def _lines(file: Path) -> list[Record]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
 from sftkey_dist.report.comparison import BASELINE
 from sftkey_dist.report.evidence import Evidence, Result, measure
@@ -60,7 +61,7 @@ def _study(study: Evidence, figure: Path) -> list[str]:
         if study.results[variant]:
             lines += [f"### {variant}", "", *([of_variant.about, ""] if of_variant.about else [])]
             lines += [*_scores(study.results[variant]), ""]
-    return [*lines, *_contrasts(study), *_costs(study)]
+    return [*lines, *_contrasts(study), *_judges(study), *_costs(study)]
 
 
 def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
@@ -94,6 +95,34 @@ def _contrasts(study: Evidence) -> list[str]:
         return []
     heads = ["question", "first", "second", "accuracy, first - second", "format", "score"]
     return ["### Contrasts, paired by seed", "", *table(heads, rows), ""]
+
+
+def _judges(study: Evidence) -> list[str]:
+    rows = []
+    for variant, results in study.results.items():
+        for strategy, by_seed in results.items():
+            found = [agreement for r in by_seed.values() if (agreement := r.agreement.get(JUDGE_AND_CHECK))]
+            if found:
+                rows.append(
+                    [
+                        f"{variant}/{strategy}",
+                        str(sum(result.n for result in by_seed.values())),
+                        str(sum(agreement.n for agreement in found)),
+                        _mean(mean_over_seeds([agreement.share for agreement in found])),
+                        _mean(mean_over_seeds([agreement.kappa for agreement in found])),
+                    ]
+                )
+    if not rows:
+        return []
+    return [
+        "### Judge beside checks",
+        "",
+        "How often the judge's verdict was the deterministic check's, and Cohen's kappa, which is 0 for agreement by "
+        "chance. Outputs without an answer are not judged, nor are those on which the judge's reply could not be read.",
+        "",
+        *table(["strategy", "outputs", "judged by both", "the same", "kappa"], rows),
+        "",
+    ]
 
 
 def _costs(study: Evidence) -> list[str]:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sftkey_dist.data.report import DataReport
 from sftkey_dist.data.segmenting.run import SegmentReport
+from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.sampler.preview import BalancePreview
@@ -68,7 +69,7 @@ def _notes(comparison: Comparison) -> list[str]:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in row.scores.unjudged_reasons.items())
             notes.append(f"{label}: unjudged ({reasons}); accuracy lies between {low:.3f} and {high:.3f}")
         if row.to_review and row.agreement:
-            agreement = row.agreement.get("judge_and_check")
+            agreement = row.agreement.get(JUDGE_AND_CHECK)
             kappa = f" (kappa {agreement['kappa']:.2f})" if agreement else ""
             notes.append(f"{label}: {row.to_review} answers to look at{kappa}: {row.evaluation}/review.jsonl")
     if len(comparison.reigns) > 1:

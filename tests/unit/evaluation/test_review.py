@@ -10,7 +10,8 @@ from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.contract.segment import Segment
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError
-from sftkey_dist.evaluation.assess import Assessment, make_record, questions_of, with_opinions
+from sftkey_dist.evaluation.agreement import Agreement
+from sftkey_dist.evaluation.assess import Assessment, make_record, questions_of, with_labels, with_opinions
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.review import (
@@ -26,11 +27,11 @@ ASSESSMENT = Assessment(
 )
 
 
-def record(answer, reference="yes", opinion=None, number=0):
+def record(answer, reference="yes", opinion=None, number=0, decides=True):
     example = Example(f"d:{number}", "Q?", {"reasoning": "r", "answer": reference}, data_set="d")
     text = f"<Thinking>t</Thinking><Answer>{answer}</Answer>"
     made = make_record(example, Generation(text, 5, False), ASSESSMENT)
-    return with_opinions(made, {"answer": opinion}) if opinion else made
+    return with_opinions(made, {"answer": opinion}, decides) if opinion else made
 
 
 def opinion(value, is_final=True):
@@ -41,6 +42,18 @@ def test_the_judge_overrules_the_check_and_a_failing_judge_is_no_verdict():
     assert record("yeah")["verdict"] == "incorrect"
     assert record("yeah", opinion=opinion("correct"))["verdict"] == "correct"
     assert record("yes", opinion=opinion("", is_final=False))["verdict"] == "unjudged"
+
+
+def test_a_judge_that_does_not_decide_is_compared_with_the_check_alone():
+    records = [
+        record("yeah", opinion=opinion("correct"), decides=False),
+        record("yes", opinion=opinion("correct"), decides=False),
+        record("no", opinion=opinion("", is_final=True), decides=False),
+    ]
+    assert [found["verdict"] for found in records] == ["incorrect", "correct", "incorrect"]
+    assert agreement_of_judge(records) == Agreement(n=2, share=0.5, kappa=0.0)
+    person = with_labels(records[0], {"answer": "correct"})
+    assert person["verdict"] == "correct"
 
 
 def test_only_what_needs_a_judge_is_asked():
