@@ -47,8 +47,11 @@ class LocalJudgeConfig(Section):
     """Branch, tag or commit on the hub."""
     trust_remote_code: bool = False
     """Run Python code that comes with the judge's model."""
+    reply: Literal["written", "chosen"] = "written"
+    """`chosen`: the judge writes nothing; of the possible replies the one counts that it finds likeliest. For models
+    too small to keep to the form of a reply."""
     max_tokens: int = Field(256, ge=1)
-    """Longest reply in tokens."""
+    """Longest written reply in tokens."""
     batch_size: int = Field(8, ge=1)
     """Questions judged together."""
 

@@ -141,6 +141,17 @@ def test_a_local_model_judges_and_what_it_says_is_read_strictly(tmp_path, tiny_m
     assert {len(opinion.votes) for opinion in opinions} == {3}
 
 
+def test_a_local_model_that_chooses_among_replies_always_has_a_verdict(tmp_path, tiny_model):
+    written = LocalJudgeConfig(path=str(tiny_model), max_tokens=4)
+    assert jury(tmp_path, written).judge(questions(4), quiet)[1].failures
+    chosen = LocalJudgeConfig(path=str(tiny_model), reply="chosen")
+    opinions, use = jury(tmp_path, chosen).judge(questions(4), quiet)
+    assert {opinion.value for opinion in opinions} <= {"correct", "incorrect"}
+    assert (use.asked, use.remembered, not use.failures) == (4, 0, True), "it is another judge than the one that writes"
+    ratings, _ = jury(tmp_path, chosen, rubric="explanation").rate(questions(2), quiet)
+    assert all(1 <= int(rating.value) <= 5 for rating in ratings)
+
+
 def test_an_evaluation_with_a_judge_is_incomplete_until_all_is_judged_and_takes_labels(sftkey, tiny_config, tmp_path):
     """The whole command line: a model that a server writes for, judges that die, and a person's labels."""
     run = tmp_path / "runs" / "tiny"

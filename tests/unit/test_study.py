@@ -19,6 +19,7 @@ from sftkey_dist.pipeline import study as pipeline
 from sftkey_dist.pipeline.study import make_results, run_study
 
 ROOT = Path(__file__).parents[2]
+SMOLLM2_ON_TWO_CORES = ["study_smollm2", "study_smollm2_files", "study_smollm2_cpu"]
 BASE = {
     "model": {"embedded": {}},
     "data": {
@@ -104,7 +105,7 @@ def test_mistakes_name_the_variant_and_the_key(file, override, message):
 
 
 def test_studies_that_come_with_the_package_load():
-    for names in (["study_embedded"], ["study_smollm2"], ["study_smollm2", "study_smollm2_cpu"]):
+    for names in (["study_embedded"], ["study_smollm2"], SMOLLM2_ON_TWO_CORES):
         assert load_study([ROOT / f"configs/{name}.yaml" for name in names]).runs
 
 

@@ -50,6 +50,25 @@ class LocalGenerator:
         number = decoding.num_samples
         return [found[start : start + number] for start in range(0, len(found), number)]
 
+    @torch.inference_mode()
+    def likeliest(self, examples: Sequence[Example], responses: Sequence[str]) -> list[str]:
+        """For each example the one of ``responses`` that has the highest probability, its end of turn included."""
+        end = self._prompts.end_of_turn_id
+        written = [[*self._tokenizer.encode(text, add_special_tokens=False), end] for text in responses]
+        prompts = self._prompts.ids([self._prompts.text(example) for example in examples])
+        return [responses[int(self._log_probabilities(prompt, written).argmax())] for prompt in prompts]
+
+    def _log_probabilities(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> Tensor:
+        """Of each response after the prompt, summed over its tokens, shape (responses,); the prompt is read once."""
+        read = self._model(input_ids=torch.tensor([prompt], device=self._device), use_cache=True, logits_to_keep=1)
+        read.past_key_values.batch_repeat_interleave(len(responses))
+        longest = max(map(len, responses))
+        ids = torch.tensor([[*r, *[self._pad_id] * (longest - len(r))] for r in responses], device=self._device)
+        after = self._model(input_ids=ids, past_key_values=read.past_key_values).logits
+        logits = torch.cat([read.logits.expand(len(responses), -1, -1), after[:, :-1]], dim=1)
+        of_tokens = logits.float().log_softmax(dim=-1).gather(2, ids[:, :, None]).squeeze(2)
+        return torch.stack([row[: len(r)].sum() for row, r in zip(of_tokens, responses, strict=True)])
+
     def _generation_config(self, decoding: Decoding) -> transformers.GenerationConfig:
         sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
         return transformers.GenerationConfig(

@@ -133,11 +133,13 @@ class Jury:
 
 
 def judge_name(config: EndpointConfig | LocalJudgeConfig) -> str:
-    """What a judge is known by in memories and records; a model is one wherever it is served."""
+    """What a judge is known by in memories and records; a model is one wherever it is served, but not however it is
+    asked."""
     if isinstance(config, EndpointConfig):
         return config.model
     folder = judge_folder(config)
-    return f"{folder.name}@{model_fingerprint(folder)[:8]}"
+    how = "" if config.reply == "written" else f"+{config.reply}"
+    return f"{folder.name}@{model_fingerprint(folder)[:8]}{how}"
 
 
 def make_jury(config: JudgeConfig, run_dir: Path, cluster: ClusterConfig, num_workers: int) -> Jury:

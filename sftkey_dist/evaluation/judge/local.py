@@ -15,7 +15,7 @@ from sftkey_dist.errors import ModelError
 from sftkey_dist.evaluation.generation import Decoding
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge
-from sftkey_dist.evaluation.judge.reading import Reader
+from sftkey_dist.evaluation.judge.reading import Reader, possible_replies
 from sftkey_dist.models.load import locate_model
 
 
@@ -41,7 +41,7 @@ def judge_folder(config: LocalJudgeConfig) -> Path:
 
 
 class LocalJudge:
-    """Answers chats greedily by the model's chat template."""
+    """Answers chats by the model's chat template: greedily, or with the likeliest of the possible replies."""
 
     def __init__(self, config: LocalJudgeConfig, folder: Path) -> None:
         """
@@ -49,17 +49,20 @@ class LocalJudge:
             ModelError: the model has no chat template.
         """
         self._folder = folder
+        self._chooses = config.reply == "chosen"
         self._decoding = Decoding(max_new_tokens=config.max_tokens)
         self._generator = LocalGenerator(folder, PromptConfig(template="chat"), config.trust_remote_code)
 
-    def replies(self, chats: Sequence[Chat]) -> list[str]:
-        """One reply a chat, in order.
+    def replies(self, chats: Sequence[Chat], reader: Reader) -> list[str]:
+        """One reply a chat, in order; ``reader`` says what a reply may be.
 
         Raises:
             ModelError: the chat template takes no system message.
         """
         examples = [Example("", chat.user, {}, (Turn("system", chat.system),)) for chat in chats]
         try:
+            if self._chooses:
+                return self._generator.likeliest(examples, possible_replies(reader))
             return [sample.text for (sample,) in self._generator.generate(examples, self._decoding)]
         except PromptError as error:
             raise ModelError(
@@ -77,5 +80,5 @@ class _LocalActor:
         """A local model says the same again however often it is asked."""
         return [
             Answered(ruling) if (ruling := reader(text)) else Answered(None, "unreadable_reply")
-            for text in self._judge.replies(chats)
+            for text in self._judge.replies(chats, reader)
         ]

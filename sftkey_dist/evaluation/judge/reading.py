@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_VERDICTS, _RATINGS = ("correct", "incorrect"), range(1, 6)
 _FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
 
 
@@ -24,14 +25,20 @@ Reader = Callable[[str], Ruling | None]
 def read_verdict(reply: str) -> Ruling | None:
     """``{"verdict": "correct" | "incorrect", "reason": …}``; None for anything else."""
     fields = _object(reply, "verdict")
-    return Ruling(fields["verdict"], _reason(fields)) if fields.get("verdict") in ("correct", "incorrect") else None
+    return Ruling(fields["verdict"], _reason(fields)) if fields.get("verdict") in _VERDICTS else None
 
 
 def read_rating(reply: str) -> Ruling | None:
     """``{"rating": 1 to 5, "reason": …}``; None for anything else."""
     fields = _object(reply, "rating")
     rating = fields.get("rating")
-    return Ruling(str(rating), _reason(fields)) if type(rating) is int and 1 <= rating <= 5 else None
+    return Ruling(str(rating), _reason(fields)) if type(rating) is int and rating in _RATINGS else None
+
+
+def possible_replies(reader: Reader) -> list[str]:
+    """Every reply, without a reason, that a reader can read."""
+    key, values = ("verdict", _VERDICTS) if reader is read_verdict else ("rating", _RATINGS)
+    return [json.dumps({key: value}) for value in values]
 
 
 def _object(reply: str, key: str) -> dict[str, Any]:

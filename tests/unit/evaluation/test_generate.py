@@ -51,6 +51,33 @@ def test_order_of_prompts_is_kept(generator):
     assert generator.generate(PROMPTS[::-1], Decoding(4)) == forwards[::-1]
 
 
+def test_the_likeliest_response_is_the_one_whose_text_has_the_highest_probability(generator, tiny_model, tokenizer):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    prompts = PromptEncoder(tokenizer, PromptConfig())
+    responses = ["approve", "review this, please", "reject it"]
+    scores = []
+    for prompt in PROMPTS:
+        context = prompts.ids([prompts.text(prompt)])[0]
+        of_prompt = []
+        for response in responses:
+            ids = [*context, *tokenizer.encode(response, add_special_tokens=False), prompts.end_of_turn_id]
+            with torch.no_grad():
+                nll = torch.nn.functional.cross_entropy(
+                    model(input_ids=torch.tensor([ids])).logits[0, len(context) - 1 : -1],
+                    torch.tensor(ids[len(context) :]),
+                    reduction="sum",
+                )
+            of_prompt.append(-nll.item())
+        scores.append(of_prompt)
+    found = generator.likeliest(PROMPTS, responses)
+    assert found == [responses[of_prompt.index(max(of_prompt))] for of_prompt in scores]
+    encoded = [[*tokenizer.encode(text, add_special_tokens=False), prompts.end_of_turn_id] for text in responses]
+    context = prompts.ids([prompts.text(PROMPTS[1])])[0]
+    torch.testing.assert_close(
+        generator._log_probabilities(context, encoded), torch.tensor(scores[1]), rtol=1e-4, atol=1e-4
+    )
+
+
 def test_a_response_may_end_with_its_closing_tag(generator, tokenizer):
     """What a model writes is cut at a text that it is seen to write, in a batch whose other rows go on."""
     drawn = Decoding(12, temperature=1.5, seed=3)
