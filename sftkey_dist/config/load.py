@@ -85,6 +85,13 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
             keys = _merge(_merge(content, study.variants[name].config), changes)
             keys = _merge(keys, own_keys(keys, folder, name, seed))
             runs.append(StudyRun(name, seed, _validated(RunConfig, keys, files, f"study.variants.{name}: ")))
+    private = [run for run in runs if run.config.cluster.gpus_per_worker and run.config.cluster.address is None]
+    if private and study.runs_at_a_time > 1:
+        raise ConfigError(
+            f"{', '.join(map(str, files))}: study.runs_at_a_time={study.runs_at_a_time}: runs with clusters of their "
+            f"own would all take this machine's first accelerators; start a Ray cluster and name it in "
+            f"cluster.address, or set it to 1"
+        )
     return Study(folder, study, tuple(runs))
 
 

@@ -325,10 +325,22 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def secondary_partitions_divide_the_ranks(self) -> Self:
+        """DeepSpeed makes groups of so many neighbours."""
+        ranks, neighbours = self.cluster.num_workers, self.training.zero.secondary_partition_ranks
+        if ranks % neighbours:
+            raise ValueError(
+                f"training.zero.secondary_partition_ranks={neighbours} must divide cluster.num_workers={ranks}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def flash_attention_needs_an_accelerator(self) -> Self:
         """FlashAttention has no CPU kernels."""
         if self.model.attention == "flash_attention_2" and self.cluster.gpus_per_worker == 0:
             raise ValueError(
                 "model.attention=flash_attention_2 needs cluster.gpus_per_worker=1; on CPU use packed_sdpa"
             )
+        if self.model.attention == "flash_attention_2" and self.training.precision == "float32":
+            raise ValueError("model.attention=flash_attention_2 computes in bfloat16 only; float32 needs packed_sdpa")
         return self

@@ -18,7 +18,8 @@ class ZeroConfig(Section):
     reduce_bucket_elements: int = Field(50_000_000, ge=1000)
     """Gradient elements reduced in one collective."""
     offload: Literal["none", "cpu", "nvme"] = "none"
-    """Where optimizer state lives when it is not on the accelerator."""
+    """Where optimizer state lives when it is not on the accelerator. A checkpoint made with `nvme` is resumed from with
+    `cpu` or `none` alone."""
     offload_weights: bool = False
     """Keep this rank's shard of the weights where the optimizer state is offloaded to."""
     nvme_path: Path | None = None
@@ -66,7 +67,8 @@ class TrainingConfig(Section):
     """Recompute activations in the backward pass: less memory, about a third more time."""
     logit_chunk_positions: int | None = Field(None, ge=1)
     """Compute logits of so many positions at a time, and once more in the backward pass: the memory of a large
-    vocabulary's logits goes, for a third more time in the output projection. None computes a row's at once."""
+    vocabulary's logits goes, for a third more time in the output projection. In bfloat16 the projection's gradient is
+    rounded once more for every chunk, so that few large ones are better. None computes a row's at once."""
     checkpoint_every_steps: int = Field(50, ge=1)
     """Steps between checkpoints from which an interrupted stage resumes."""
     checkpoint_storage: str | None = None
@@ -80,7 +82,8 @@ class TrainingConfig(Section):
     """Restarts in a row without a new checkpoint, after a lost worker, node or connection, before a stage gives up.
     What would fail again, such as a loss that is no number, is not tried again."""
     collective_timeout_seconds: int = Field(600, ge=5)
-    """Longest wait for another rank before the workers are restarted."""
+    """Longest wait for another rank before the workers are restarted. The first rank reads and writes whole models
+    while the others wait: at 200 MB/s a model of 70B takes 700 s."""
 
     @field_validator("checkpoint_storage")
     @classmethod

@@ -8,6 +8,7 @@ step vary.
 """
 
 import gc
+import inspect
 import math
 import os
 import resource
@@ -23,13 +24,17 @@ import deepspeed.ops
 import torch
 import torch.distributed as dist
 import transformers
+from deepspeed.runtime.zero import parameter_offload
+from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+from deepspeed.utils import groups
 from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from sftkey_dist.config.schema import OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
-from sftkey_dist.errors import ModelError
+from sftkey_dist.errors import ModelError, TrainingError
+from sftkey_dist.models.accelerator import without_cudnn_attention
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import decoder_cost
 from sftkey_dist.sampler import CostModel
@@ -69,6 +74,7 @@ def join_process_group() -> None:
     if not torch.cuda.is_available():
         # The shared-memory op would be compiled at first use: over a minute, and a failure without a compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    without_cudnn_attention()
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
 
 
@@ -84,7 +90,7 @@ class ZeroEngine:
         _reset_peak_memory()
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
-        self._attention = settings.attention
+        self._attention, self._offload = settings.attention, settings.zero.offload
         # While this object lives, from_pretrained partitions parameters as it creates them; were it collected,
         # every rank would silently hold the whole model.
         self._partitioned_loading = HfDeepSpeedConfig(deepspeed_config(settings))
@@ -250,7 +256,15 @@ class ZeroEngine:
             slices_of: called with (parameter name, key, offset, number of elements); elements past the end of the
                 parameter are padding.
             optimizer_steps: updates that the moments have seen, for AdamW's bias correction.
+
+        Raises:
+            TrainingError: the state lies on NVMe, where deepspeed 0.19 does not let it be set.
         """
+        if self._offload == "nvme":
+            raise TrainingError(
+                "a checkpoint cannot be loaded with training.zero.offload=nvme; go on with training.zero.offload=cpu "
+                "or none, the checkpoint is the same"
+            )
         optimizer = self._engine.optimizer
         optimizer.checkpoint_event_prologue()
         self._create_moments(optimizer_steps)
@@ -290,8 +304,11 @@ class ZeroEngine:
     def close(self) -> None:
         """Free the model; the process group stays."""
         self._engine.destroy()
-        del self._engine, self._partitioned_loading
+        del self._engine, self._partitioned_loading, self._head
+        _forget_in_deepspeed()
         gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _boundaries(self, row: PackedRow) -> dict[str, Any]:
         if self._attention == "packed_sdpa":
@@ -315,7 +332,8 @@ class ZeroEngine:
         """AdamW makes its state at the first update; a resumed stage needs it before."""
         state = self._engine.optimizer.optimizer.state
         for flat in self._engine.optimizer.fp32_partitioned_groups_flat:
-            state[flat] = {"step": torch.tensor(float(optimizer_steps), dtype=torch.float32)}
+            # Where the fused kernel wants it: beside its parameter (torch/optim/adam.py).
+            state[flat] = {"step": torch.tensor(float(optimizer_steps), dtype=torch.float32, device=flat.device)}
             state[flat] |= {key: torch.zeros_like(flat) for key in MOMENTS}
 
 
@@ -401,6 +419,19 @@ def _parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
 def _whole_shape(parameter: Any) -> tuple[int, ...]:
     """Partitioned parameters keep their shape in ``ds_shape``; adapters are partitioned later than the model."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def _forget_in_deepspeed() -> None:
+    """Empty what deepspeed 0.19 keeps for the life of the process: the last model's modules, and hpZ's group.
+
+    Workers go on to the next stage, which would find the last one's weights and moments still in memory.
+    """
+    cached = PartitionedParameterCoordinator._PartitionedParameterCoordinator__params_to_release
+    inspect.getclosurevars(cached).nonlocals["func"].cache_clear()
+    parameter_offload.FWD_MODULE_STACK.clear()
+    if (group := groups._ZERO_PARAM_INTRA_PARALLEL_GROUP) is not None:
+        dist.destroy_process_group(group)
+        groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
 
 
 def _reset_peak_memory() -> None:

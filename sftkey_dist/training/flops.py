@@ -11,11 +11,12 @@ import torch
 
 from sftkey_dist.models.shape import head_dim_of
 
-FORWARD_AND_BACKWARD = 3
-"""A backward pass is two forward passes; behind a stopped prefix it is next to nothing."""
+_FORWARD_AND_BACKWARD = 3
 PEAK_TFLOPS = {
+    "GB200": 2500.0,
     "B200": 2250.0,
     "H200": 989.0,
+    "H100 NVL": 835.0,
     "H100 PCIe": 756.0,
     "H100": 989.0,
     "A100": 312.0,
@@ -23,6 +24,17 @@ PEAK_TFLOPS = {
     "RTX 4090": 165.0,
 }
 """Dense bfloat16 products, float32 accumulation, from NVIDIA's data sheets; the first name that fits counts."""
+
+
+def passes_of_a_step(*, stops_prefix: bool, is_frozen: bool) -> int:
+    """A step's work in forward passes.
+
+    The backward pass takes two, for the gradients of weights and of what they are applied to; one where the weights are
+    frozen, and next to nothing behind a stopped prefix.
+    """
+    if stops_prefix:
+        return 1
+    return 2 if is_frozen else _FORWARD_AND_BACKWARD
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class ModelFlops:
 
     def of_step(self, lengths: np.ndarray, num_logits: int) -> float:
         """`of_pass` for forward and backward."""
-        return FORWARD_AND_BACKWARD * self.of_pass(lengths, num_logits)
+        return _FORWARD_AND_BACKWARD * self.of_pass(lengths, num_logits)
 
     def of_pass(self, lengths: np.ndarray, num_logits: int) -> float:
         """Forward of examples of these lengths, logits at ``num_logits`` positions.

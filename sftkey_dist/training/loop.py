@@ -19,7 +19,7 @@ from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot, load_sha
 from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.collectives import CollectiveWatch
 from sftkey_dist.training.engine import EngineSettings, ZeroEngine
-from sftkey_dist.training.flops import FORWARD_AND_BACKWARD, peak_flops_per_second
+from sftkey_dist.training.flops import passes_of_a_step, peak_flops_per_second
 from sftkey_dist.training.heartbeat import Heartbeat
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loss import NLL, loss_sums, segment_metrics, token_losses
@@ -320,7 +320,8 @@ class _Clockwork:
 
     def __init__(self, engine: ZeroEngine, planner: StepPlanner, job: StageJob) -> None:
         self._engine, self._lengths = engine, planner.lengths
-        self._flops, self._passes = engine.flops, 1 if job.stop_gradient_prefix else FORWARD_AND_BACKWARD
+        self._flops = engine.flops
+        self._passes = passes_of_a_step(stops_prefix=job.stop_gradient_prefix, is_frozen=job.training.lora is not None)
         peak = peak_flops_per_second(engine.device, job.precision)
         self._peak_of_all = peak * engine.world_size if peak else None
 

@@ -191,7 +191,7 @@ def _worker_environment(cluster: ClusterConfig) -> dict[str, str]:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
     if not cluster.gpus_per_worker:
-        environment |= CPU_ALLOCATOR
+        environment |= CPU_ALLOCATOR | {"CUDA_VISIBLE_DEVICES": ""}  # Ray leaves a node's accelerators visible
     if cluster.network_interface:
         environment["GLOO_SOCKET_IFNAME"] = cluster.network_interface
         environment["NCCL_SOCKET_IFNAME"] = cluster.network_interface

@@ -25,6 +25,7 @@ from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse,
 from sftkey_dist.evaluation.generation.spread import spread
 from sftkey_dist.files import digest_json
 from sftkey_dist.journal import Record, append_records, keep_records, read_records
+from sftkey_dist.models.accelerator import hide_unless_reserved
 
 _GENERATIONS = "generations.jsonl"
 
@@ -52,7 +53,7 @@ class EvaluationPool:
         options: dict[str, Any] = {"num_cpus": 0} if settings.endpoint else resources
         self._actors = [
             _EvaluationActor.options(max_restarts=2, max_task_retries=2, **options).remote(  # type: ignore[attr-defined]
-                cluster.cpus_per_worker, key
+                cluster, key
             )
             for _ in range(num_actors)
         ]
@@ -175,8 +176,9 @@ def _by_length(examples: Sequence[Example]) -> list[Example]:
 class _EvaluationActor:
     """Holds one model at a time."""
 
-    def __init__(self, num_threads: int, key: str) -> None:
-        torch.set_num_threads(num_threads)
+    def __init__(self, cluster: ClusterConfig, key: str) -> None:
+        hide_unless_reserved(cluster.gpus_per_worker)
+        torch.set_num_threads(cluster.cpus_per_worker)
         self._key = key
         self._model: Mapping[str, str] = {}
         self._generator: Generator | None = None

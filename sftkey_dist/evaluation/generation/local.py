@@ -12,22 +12,34 @@ from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, read_generation
+from sftkey_dist.models.accelerator import require_room, without_cudnn_attention
 from sftkey_dist.models.load import load_tokenizer
+
+CPU = torch.device("cpu")
 
 
 class LocalGenerator:
     """A loaded model that writes responses."""
 
     def __init__(self, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool) -> None:
+        """
+        Raises:
+            ModelError: the model does not fit on the accelerator.
+        """
         self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
         self._prompts = PromptEncoder(self._tokenizer, prompt)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else CPU
+        require_room(model_dir, self._device)
+        without_cudnn_attention()
         self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            model_dir, dtype="auto", trust_remote_code=trust_remote_code
+            model_dir,
+            dtype="auto",
+            trust_remote_code=trust_remote_code,
+            device_map=None if self._device == CPU else {"": self._device},  # else it passes through host memory
         )
         # Greedy means greedy: a folder's own repetition penalty or suppressed tokens would be merged in.
         self._model.generation_config = transformers.GenerationConfig()
-        self._model.to(self._device).eval()
+        self._model.eval()
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation]]:
         """See Generator."""

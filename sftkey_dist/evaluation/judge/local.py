@@ -16,6 +16,7 @@ from sftkey_dist.evaluation.generation import Decoding
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge
 from sftkey_dist.evaluation.judge.reading import Reader, possible_replies
+from sftkey_dist.models.accelerator import hide_unless_reserved
 from sftkey_dist.models.load import locate_model
 
 
@@ -26,7 +27,7 @@ def open_local_judge(config: LocalJudgeConfig, cluster: ClusterConfig, num_worke
         ModelError: the model cannot be used.
     """
     options = {"num_cpus": cluster.cpus_per_worker, "num_gpus": cluster.gpus_per_worker, **RESTARTS}
-    arguments = (config, judge_folder(config), cluster.cpus_per_worker)
+    arguments = (config, judge_folder(config), cluster)
     actors = [_LocalActor.options(**options).remote(*arguments) for _ in range(num_workers)]  # type: ignore[attr-defined]
     return Judge(actors, num_workers, config.batch_size, Pace(None))
 
@@ -72,8 +73,9 @@ class LocalJudge:
 
 @ray.remote
 class _LocalActor:
-    def __init__(self, config: LocalJudgeConfig, folder: Path, num_threads: int) -> None:
-        torch.set_num_threads(num_threads)
+    def __init__(self, config: LocalJudgeConfig, folder: Path, cluster: ClusterConfig) -> None:
+        hide_unless_reserved(cluster.gpus_per_worker)
+        torch.set_num_threads(cluster.cpus_per_worker)
         self._judge = LocalJudge(config, folder)
 
     def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool) -> list[Answered]:
