@@ -9,22 +9,26 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.tracking.mlflow_store import MlflowTracker, find_run_dirs
 from sftkey_dist.tracking.tracker import NullTracker, Tracker
 
+_SQLITE = "sqlite:///"
+
 
 def make_tracker(config: TrackingConfig, run_dir: Path, run_ids: Path) -> Tracker:
     """The tracker a configuration asks for."""
     if not config.enabled:
         return NullTracker()
-    return MlflowTracker(
-        tracking_uri(config, run_dir),
-        config.experiment or run_dir.name,
-        run_dir.parent / "mlartifacts",
-        run_ids,
-    )
+    uri = tracking_uri(config, run_dir)
+    return MlflowTracker(uri, config.experiment or run_dir.name, _artifacts(uri, run_dir), run_ids)
 
 
 def tracking_uri(config: TrackingConfig, run_dir: Path) -> str:
     """``tracking.uri``, else the environment's, else SQLite beside the run directory."""
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run_dir.parent / 'mlflow.db'}"
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{run_dir.parent / 'mlflow.db'}"
+
+
+def _artifacts(uri: str, run_dir: Path) -> Path:
+    """Beside a store that is a file, which runs in different folders may share; else beside the run directory."""
+    beside = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else run_dir
+    return beside.absolute().parent / "mlartifacts"
 
 
 def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
@@ -37,7 +41,7 @@ def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
     Raises:
         ConfigError: the store cannot be used, has no such experiment, or none of its runs is here.
     """
-    store = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('runs/mlflow.db').absolute()}"
+    store = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{Path('runs/mlflow.db').absolute()}"
     found = find_run_dirs(store, experiment)
     here = [run_dir for run_dir in found if run_dir.is_dir()]
     if not here:

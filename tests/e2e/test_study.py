@@ -26,6 +26,8 @@ def test_a_study_runs_every_seed_and_writes_a_page(sftkey, tiny_config, tmp_path
     assert "| sft-tag | " in page
     assert " 2 x 8 |" in page
     assert (tmp_path / "studies/mlflow.db").is_file(), "both track to one store"
+    assert list((tmp_path / "studies/mlartifacts").iterdir()), "and keep artifacts beside it"
+    assert not list((tmp_path / "studies/tiny").rglob("mlartifacts"))
     again = sftkey("run", file)
     assert "done after" not in again.stdout, "what is done is not done again"
     assert sftkey("results", "nowhere").returncode == 2
