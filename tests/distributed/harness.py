@@ -64,11 +64,17 @@ def train(jobs: Sequence[StageJob], stop_after_steps: int | None = None) -> None
 
 def train_without_ray(config: RunConfig, world_size: int = 2) -> list[StageDir]:
     """All stages of a run with one strategy, on plain processes: what a run through Ray is compared with."""
+    jobs = jobs_of(config)
+    run_ranks(world_size, train, jobs)
+    return [StageDir(job.stage_dir) for job in jobs]
+
+
+def jobs_of(config: RunConfig) -> list[StageJob]:
+    """All stages of a run with one strategy."""
     preparation = prepare(config)
     (plan,) = plan_stages(config, preparation).values()
     (strategy,) = preparation.strategies
-    run_ranks(world_size, train, [stage_job(config, preparation, strategy, planned) for planned in plan])
-    return [planned.directory for planned in plan]
+    return [stage_job(config, preparation, strategy, planned) for planned in plan]
 
 
 def checkpoints_of(job: StageJob, stop_after_steps: int | None = None, attempt: str = "test") -> CheckpointKeeper:

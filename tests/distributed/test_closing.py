@@ -8,10 +8,8 @@ import torch
 import torch.distributed as dist
 
 from sftkey_dist.config.training import ZeroConfig
-from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.stages import plan_stages, stage_job
 from sftkey_dist.run_dir import StageDir
-from tests.distributed.harness import run_ranks, train, weights_of
+from tests.distributed.harness import jobs_of, run_ranks, train, weights_of
 
 
 def train_and_measure(jobs, out: Path) -> None:
@@ -36,10 +34,7 @@ def two_stages(run_config, name: str, zero: ZeroConfig):
             "training": run_config.training.model_copy(update={"zero": zero}),
         }
     )
-    preparation = prepare(config)
-    (plan,) = plan_stages(config, preparation).values()
-    (strategy,) = preparation.strategies
-    return [stage_job(config, preparation, strategy, planned) for planned in plan]
+    return jobs_of(config)
 
 
 def test_a_stage_leaves_nothing_to_the_next_and_secondary_partitions_change_nothing(run_config, tmp_path):

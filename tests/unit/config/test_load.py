@@ -80,6 +80,7 @@ def test_later_files_and_overrides_win(minimal, tmp_path):
         ("model.embedded={}", "exactly one of model.path and model.embedded"),
         ("prompt.plain=hello", "must contain {prompt} exactly once"),
         ("model.attention=flash_attention_2", "cluster.gpus_per_worker=1"),
+        ("training.zero.secondary_partition_ranks=3", "must divide cluster.num_workers=2"),
         ("no_equals_sign", "section.key=value"),
         ("tracking.uri=http://me:hunter2@mlflow:5000", "must not contain credentials"),
         ("tracking.uri=https://hunter2@mlflow", "must not contain credentials"),
