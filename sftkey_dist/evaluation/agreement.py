@@ -17,12 +17,12 @@ class Agreement:
     Attributes:
         n: answers that both judged.
         share: of them with equal verdicts.
-        kappa: Cohen's, agreement beyond chance.
+        kappa: Cohen's, agreement beyond chance; None where both give one verdict throughout.
     """
 
     n: int
     share: float
-    kappa: float
+    kappa: float | None
 
 
 def agreement_of(verdicts: Iterable[tuple[str, str]]) -> Agreement | None:

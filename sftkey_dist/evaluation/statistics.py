@@ -58,15 +58,13 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
-def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> float:
-    """Agreement beyond chance of two raters; 1 when they never differ, nan without cases."""
-    if not first:
-        return math.nan
+def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
+    """Agreement beyond chance of two raters; None where both say one thing throughout, as chance would."""
     number = len(first)
     observed = sum(a == b for a, b in zip(first, second, strict=True)) / number
     counts, others = Counter(first), Counter(second)
     expected = sum(counts[value] * others[value] for value in counts) / number**2
-    return 1.0 if observed == 1 else (observed - expected) / (1 - expected)
+    return (observed - expected) / (1 - expected) if expected < 1 else None
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float:

@@ -103,13 +103,14 @@ def _judges(study: Evidence) -> list[str]:
         for strategy, by_seed in results.items():
             found = [agreement for r in by_seed.values() if (agreement := r.agreement.get(JUDGE_AND_CHECK))]
             if found:
+                kappas = [agreement.kappa for agreement in found if agreement.kappa is not None]
                 rows.append(
                     [
                         f"{variant}/{strategy}",
                         str(sum(result.n for result in by_seed.values())),
                         str(sum(agreement.n for agreement in found)),
                         _mean(mean_over_seeds([agreement.share for agreement in found])),
-                        _mean(mean_over_seeds([agreement.kappa for agreement in found])),
+                        _mean(mean_over_seeds(kappas)) if kappas else "undefined",
                     ]
                 )
     if not rows:
@@ -118,7 +119,8 @@ def _judges(study: Evidence) -> list[str]:
         "### Judge beside checks",
         "",
         "How often the judge's verdict was the deterministic check's, and Cohen's kappa, which is 0 for agreement by "
-        "chance. Outputs without an answer are not judged, nor are those on which the judge's reply could not be read.",
+        "chance, and undefined where both said one thing of all answers. Outputs without an answer are not judged, nor "
+        "are those on which the judge's reply could not be read.",
         "",
         *table(["strategy", "outputs", "judged by both", "the same", "kappa"], rows),
         "",

@@ -69,8 +69,8 @@ def _notes(comparison: Comparison) -> list[str]:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in row.scores.unjudged_reasons.items())
             notes.append(f"{label}: unjudged ({reasons}); accuracy lies between {low:.3f} and {high:.3f}")
         if row.to_review and row.agreement:
-            agreement = row.agreement.get(JUDGE_AND_CHECK)
-            kappa = f" (kappa {agreement['kappa']:.2f})" if agreement else ""
+            value = row.agreement.get(JUDGE_AND_CHECK, {}).get("kappa")
+            kappa = "" if value is None else f" (kappa {value:.2f})"
             notes.append(f"{label}: {row.to_review} answers to look at{kappa}: {row.evaluation}/review.jsonl")
     if len(comparison.reigns) > 1:
         winners = ", ".join(f"{r.strategy} from alpha {r.start:.2f}" for r in comparison.reigns)

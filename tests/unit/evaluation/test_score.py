@@ -113,8 +113,12 @@ def test_kappa_is_agreement_beyond_chance():
     first = ["yes"] * 25 + ["no"] * 25
     second = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
     assert cohen_kappa(first, second) == pytest.approx(0.4)
-    assert cohen_kappa(["a"] * 3, ["a"] * 3) == 1.0
-    assert math.isnan(cohen_kappa([], []))
+    assert cohen_kappa(["a", "b"], ["a", "b"]) == 1.0
+
+
+def test_kappa_is_undefined_where_chance_alone_agrees():
+    """A judge and a check that call everything wrong have not been seen to tell right from wrong."""
+    assert cohen_kappa(["no"] * 3, ["no"] * 3) is None
 
 
 def test_pass_at_k_is_the_share_of_draws_with_a_right_sample():
