@@ -89,7 +89,7 @@ def _is_doubtful(record: Record, name: str) -> bool:
     if judged is None:
         return bool(check["verdict"] == Verdict.UNJUDGED)
     if judged["verdict"] == Verdict.UNJUDGED:
-        return bool(judged["is_final"])
+        return bool(judged["is_final"] and record["fields"][name] == Verdict.UNJUDGED)
     return bool(check["verdict"] not in (judged["verdict"], Verdict.UNJUDGED))
 
 

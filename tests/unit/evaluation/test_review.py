@@ -56,6 +56,12 @@ def test_a_judge_that_does_not_decide_is_compared_with_the_check_alone():
     assert person["verdict"] == "correct"
 
 
+def test_nobody_need_look_at_an_answer_that_the_check_has_decided_without_the_judge(tmp_path):
+    spent = opinion("", is_final=True)
+    assert write_review(tmp_path / "checked.jsonl", [record("no", opinion=spent, decides=False)], {}) == 0
+    assert write_review(tmp_path / "judged.jsonl", [record("no", opinion=spent)], {}) == 1
+
+
 def test_only_what_needs_a_judge_is_asked():
     assert set(questions_of(record("yeah"), skip_certain=False)) == {"answer"}
     assert set(questions_of(record("yes"), skip_certain=False)) == {"answer"}
