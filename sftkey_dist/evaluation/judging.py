@@ -28,7 +28,7 @@ from sftkey_dist.journal import to_lines
 
 _RECORDS, _SCORES, _REVIEW = "records.jsonl", "scores.json", "review.jsonl"
 
-SCORING_VERSION = 3
+SCORING_VERSION = 4
 """Raise it when the same generation would be judged or parsed differently."""
 
 
