@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -118,8 +117,8 @@ class Evidence:
             if not (run / _COMPARISON).is_file():
                 missing.append(run_name(variant, seed))
                 continue
-            for row in json.loads((run / _COMPARISON).read_bytes())["rows"]:
-                results[variant].setdefault(row["strategy"], {})[seed] = _result(row)
+            for strategy, result in _read_results(run / _COMPARISON).items():
+                results[variant].setdefault(strategy, {})[seed] = result
             environments.append(json.loads((run / _ENVIRONMENT).read_bytes()))
         if not environments:
             raise DataError(f"{folder}: none of the study's runs is done")
@@ -179,8 +178,13 @@ def _read_facts(file: Path) -> StudyFacts:
         raise DataError(f"{file}: not of this version; `sftkey run` with the study's configuration renews it") from None
 
 
-def _result(row: dict[str, Any]) -> Result:
-    return _Result.validate_python(row)
+def _read_results(file: Path) -> dict[str, Result]:
+    try:
+        return {row["strategy"]: _Result.validate_python(row) for row in json.loads(file.read_bytes())["rows"]}
+    except (ValidationError, KeyError):
+        raise DataError(
+            f"{file}: not of this version; remove {DONE} beside it and `sftkey run` the study again"
+        ) from None
 
 
 def _joined(environments: list[dict[str, str]]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from sftkey_dist.report.markdown import table
 from sftkey_dist.report.published import ALL_ROWS
 
 _AGREES, _DIFFERS, _NOISY = "agrees", "disagrees", "too noisy to tell"
+_VERDICTS = {1: _AGREES, -1: _DIFFERS, 0: _NOISY}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def results_page(studies: Sequence[Evidence], figures: Sequence[Path], command: 
         "",
         f"Made by `{command}` from the `comparison.json` of every run; nothing here is typed. Brackets are 95 % "
         f"intervals: Student's t over seeds, in the first tables of the mean, elsewhere of the paired differences. A "
-        f"difference is called when its interval leaves out 0, without correction for the number of comparisons.",
+        f"difference is called when its interval leaves out 0, a share when its interval lies on one side of what the "
+        f"paper reports, without correction for the number of comparisons.",
         "",
     ]
     for study, figure in zip(studies, figures, strict=True):
@@ -195,19 +197,25 @@ def _higher(first: str, second: str, name: str) -> Callable[[dict[str, dict[int,
     def judge(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
         found = _paired(results[first], results[second], name)
         sign = 0 if found is None else found.sign
-        return {1: _AGREES, -1: _DIFFERS, 0: _NOISY}[sign], f"{name} {_difference(found)}"
+        return _VERDICTS[sign], f"{name} {_difference(found)}"
 
     return judge
 
 
 def _keeps_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
     kept = _over_seeds(results["sftkey-tag"], "format")
-    return (_AGREES if kept.value >= 0.9 else _DIFFERS), f"format {_mean(kept)}"
+    return _VERDICTS[_side(kept, 0.9)], f"format {_mean(kept)}"
 
 
 def _loses_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
     lost = _over_seeds(results["key-tag"], "format")
-    return (_AGREES if lost.value <= 0.76 else _DIFFERS), f"format {_mean(lost)}"
+    return _VERDICTS[-_side(lost, 0.76)], f"format {_mean(lost)}"
+
+
+def _side(mean: Mean, bound: float) -> int:
+    """1 or -1 when the interval lies above or below a bound, else 0: too noisy to tell."""
+    low, high = mean.interval
+    return 1 if low >= bound else -1 if high <= bound else 0
 
 
 _CLAIMS = (

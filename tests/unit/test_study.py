@@ -1,5 +1,6 @@
 """Studies: the runs they stand for, doing them, and the page about them."""
 
+import json
 import math
 import os
 import shutil
@@ -165,6 +166,34 @@ def test_a_folder_without_a_study_is_said_so(tmp_path):
     (tmp_path / "study.json").write_text('{"title": "of another version"}')
     with pytest.raises(DataError, match="not of this version"):
         make_results([tmp_path], tmp_path / "RESULTS.md", None)
+
+
+def test_results_of_another_version_are_named(file):
+    study = load_study([file])
+    run_study(study, ["study.yaml"])
+    old = study.folder / "slow/seed-3/comparison.json"
+    old.write_text('{"rows": [{"strategy": "sft", "accuracy": 0.5}]}')
+    with pytest.raises(DataError, match=r"slow/seed-3/comparison.json: not of this version; remove done.json"):
+        make_results([study.folder], file.with_name("RESULTS.md"), None)
+
+
+@pytest.mark.parametrize(
+    ("formats", "verdict"),
+    [((0.99, 0.992), "agrees"), ((0.2, 0.22), "disagrees"), ((0.4, 0.95), "too noisy to tell")],
+)
+def test_the_paper_is_contradicted_only_beyond_noise(file, formats, verdict):
+    study = load_study([file])
+    run_study(study, ["study.yaml"])
+    for seed, format_share in zip((3, 5), formats, strict=True):
+        for variant in ("slow", "fast"):
+            comparison = study.folder / f"{variant}/seed-{seed}/comparison.json"
+            rows = json.loads(comparison.read_text())["rows"]
+            comparison.write_text(json.dumps({"rows": [row | {"format": format_share} for row in rows]}))
+    page, _ = make_results([study.folder], file.with_name("RESULTS.md"), None)
+    (line,) = [
+        line for line in page.read_text().splitlines() if "SFTKey-Tag keeps the format" in line and "slow" in line
+    ]
+    assert f"**{verdict}**" in line
 
 
 def test_a_signal_reaches_the_runs_and_waits_for_them(file, tmp_path):
