@@ -26,6 +26,11 @@ class Mean:
     interval: Interval
     number: int
 
+    def side_of(self, bound: float) -> int:
+        """1 or -1 when the interval lies above or below a bound, else 0: too noisy to tell."""
+        low, high = self.interval
+        return 1 if low > bound else -1 if high < bound else 0
+
 
 @dataclass(frozen=True)
 class PairedMean:
@@ -46,8 +51,7 @@ class PairedMean:
     @property
     def sign(self) -> int:
         """1 or -1 when the interval leaves out 0, else 0: too noisy to tell."""
-        low, high = self.mean.interval
-        return 1 if low > 0 else -1 if high < 0 else 0
+        return self.mean.side_of(0)
 
 
 def mean_over_seeds(values: Sequence[float]) -> Mean:

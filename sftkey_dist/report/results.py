@@ -204,18 +204,12 @@ def _higher(first: str, second: str, name: str) -> Callable[[dict[str, dict[int,
 
 def _keeps_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
     kept = _over_seeds(results["sftkey-tag"], "format")
-    return _VERDICTS[_side(kept, 0.9)], f"format {_mean(kept)}"
+    return _VERDICTS[kept.side_of(0.9)], f"format {_mean(kept)}"
 
 
 def _loses_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
     lost = _over_seeds(results["key-tag"], "format")
-    return _VERDICTS[-_side(lost, 0.76)], f"format {_mean(lost)}"
-
-
-def _side(mean: Mean, bound: float) -> int:
-    """1 or -1 when the interval lies above or below a bound, else 0: too noisy to tell."""
-    low, high = mean.interval
-    return 1 if low >= bound else -1 if high <= bound else 0
+    return _VERDICTS[-lost.side_of(0.76)], f"format {_mean(lost)}"
 
 
 _CLAIMS = (
