@@ -11,6 +11,8 @@ from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
 _MOST_NODES = 1024
+_LEAN_GATHERED_GIB = 0.25
+"""Enough to gather the next layers ahead in every precision (`training/engine.py`)."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,9 @@ def _changes(training: TrainingConfig, longest_example: int) -> Iterator[tuple[s
     if zero.offload == "none":
         offloaded = ZeroConfig.model_validate(zero.model_dump() | {"offload": "cpu"})
         yield "training.zero.offload=cpu", training.model_copy(update={"zero": offloaded})
-    if zero.max_gathered_gib:
-        layered = zero.model_copy(update={"max_gathered_gib": 0.0})
-        yield "training.zero.max_gathered_gib=0", training.model_copy(update={"zero": layered})
+    if zero.max_gathered_gib > _LEAN_GATHERED_GIB:
+        lean = zero.model_copy(update={"max_gathered_gib": _LEAN_GATHERED_GIB})
+        yield f"training.zero.max_gathered_gib={_LEAN_GATHERED_GIB}", training.model_copy(update={"zero": lean})
 
 
 def _limit(seconds: Seconds) -> str:

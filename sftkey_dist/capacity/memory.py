@@ -12,8 +12,6 @@ from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
-_LIVE_ELEMENTS = 1e9
-"""DeepSpeed keeps up to so many gathered elements (stage3_max_live_parameters)."""
 _LOGIT_COPIES = 3
 """Float32 logits, their softmax and their gradient."""
 _MARGIN = 0.07
@@ -76,7 +74,8 @@ def stays_gathered(size: ModelSize, training: TrainingConfig, device: Accelerato
 def _gathered(size: ModelSize, training: TrainingConfig, device: Accelerator, ranks: int) -> float:
     if ranks == 1 or stays_gathered(size, training, device):
         return size.parameters * device.compute_bytes
-    return min(size.parameters, max(_LIVE_ELEMENTS, 2 * size.largest_block)) * device.compute_bytes
+    kept = max(training.zero.max_gathered_gib * GIB, 2 * size.largest_block * device.compute_bytes)
+    return min(size.parameters * device.compute_bytes, kept)
 
 
 def _second_copy(size: ModelSize, training: TrainingConfig, device: Accelerator) -> float:

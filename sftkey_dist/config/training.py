@@ -14,9 +14,12 @@ class ZeroConfig(Section):
 
     max_gathered_gib: float = Field(2.0, ge=0)
     """A model whose weights take no more than this stays gathered on every rank between steps, which saves gathering
-    them for every micro-batch; a larger one is gathered layer by layer. 0 always gathers layer by layer."""
+    them for every micro-batch. Of a larger one, layers that are needed again within so much stay, and others are gathered
+    again. Below 0.2 the next layers are not gathered ahead; 0 holds one at a time."""
     reduce_bucket_elements: int = Field(50_000_000, ge=1000)
     """Gradient elements reduced in one collective."""
+    sub_group_elements: int = Field(100_000_000, ge=1000)
+    """Elements of a rank's shard that are updated at a time; their gradients are copied for it."""
     offload: Literal["none", "cpu", "nvme"] = "none"
     """Where optimizer state lives when it is not on the accelerator. A checkpoint made with `nvme` is resumed from with
     `cpu` or `none` alone."""

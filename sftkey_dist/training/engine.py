@@ -7,6 +7,7 @@ the average over ranks takes ``world_size`` out again. Accumulation ends where w
 step vary.
 """
 
+import ctypes
 import gc
 import inspect
 import math
@@ -50,6 +51,10 @@ T = TypeVar("T")
 
 MASTER = "master"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+_GATHERED_FOR_GOOD_ELEMENTS = 100_000
+"""Norms and biases up to so large are not worth gathering every time (deepspeed's default)."""
+_GATHERED_AHEAD_ELEMENTS = 50_000_000
+"""Gathered while the layers before are computed (deepspeed's default)."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,8 @@ class ZeroEngine:
         config = deepspeed_config(settings, weights_bytes=_weights_bytes(model))
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._engine.train()
+        self._has_moments = False
+        _return_freed_memory()
 
     @property
     def device(self) -> torch.device:
@@ -205,6 +212,10 @@ class ZeroEngine:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
+        if not self._has_moments:
+            # They are as large as the shard and stay: nothing of what the first backward pass took is fit for them.
+            _return_freed_memory()
+            self._has_moments = True
         self._engine.step()
         if not self._engine.was_step_applied():
             return float("nan")
@@ -307,8 +318,7 @@ class ZeroEngine:
         del self._engine, self._partitioned_loading, self._head
         _forget_in_deepspeed()
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _return_freed_memory()
 
     def _boundaries(self, row: PackedRow) -> dict[str, Any]:
         if self._attention == "packed_sdpa":
@@ -348,7 +358,7 @@ def deepspeed_config(settings: EngineSettings, weights_bytes: int | None = None)
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": settings.optimization.max_grad_norm,
-        "zero_optimization": _zero_config(settings.zero, weights_bytes),
+        "zero_optimization": _zero_config(settings, weights_bytes),
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": settings.precision == "bfloat16"},
         # Accumulating 64 micro-batches in bfloat16 is off by 8e-3; in float32 by 6e-9.
@@ -358,10 +368,21 @@ def deepspeed_config(settings: EngineSettings, weights_bytes: int | None = None)
     }
 
 
-def _zero_config(zero: ZeroConfig, weights_bytes: int | None) -> dict[str, Any]:
-    config: dict[str, Any] = {"stage": 3, "reduce_bucket_size": zero.reduce_bucket_elements}
-    if weights_bytes is not None and weights_bytes <= zero.max_gathered_gib * 2**30:
+def _zero_config(settings: EngineSettings, weights_bytes: int | None) -> dict[str, Any]:
+    zero = settings.zero
+    config: dict[str, Any] = {
+        "stage": 3,
+        "reduce_bucket_size": zero.reduce_bucket_elements,
+        "sub_group_size": zero.sub_group_elements,
+    }
+    gathered_bytes = int(zero.max_gathered_gib * 2**30)
+    if weights_bytes is not None and weights_bytes <= gathered_bytes:
         config["stage3_param_persistence_threshold"] = weights_bytes
+    else:
+        gathered_elements = gathered_bytes // getattr(torch, settings.precision).itemsize
+        config["stage3_max_reuse_distance"] = gathered_elements
+        config["stage3_param_persistence_threshold"] = min(gathered_elements, _GATHERED_FOR_GOOD_ELEMENTS)
+        config["stage3_prefetch_bucket_size"] = min(gathered_elements, _GATHERED_AHEAD_ELEMENTS)
     if zero.secondary_partition_ranks > 1:
         config["zero_hpz_partition_size"] = zero.secondary_partition_ranks
     if zero.offload != "none":
@@ -432,6 +453,14 @@ def _forget_in_deepspeed() -> None:
     if (group := groups._ZERO_PARAM_INTRA_PARALLEL_GROUP) is not None:
         dist.destroy_process_group(group)
         groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
+
+
+def _return_freed_memory() -> None:
+    """What loading a model took for a while; the allocators keep it, and it may lie where nothing large fits."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _reset_peak_memory() -> None:

@@ -27,7 +27,7 @@ CPU_ALLOCATOR = {
     # whatever is larger goes back to the kernel all the same.
     "GLIBC_TUNABLES": ":".join(
         f"glibc.malloc.{name}={value}"
-        for name, value in {"arena_max": 1, "hugetlb": 1, "trim_threshold": 2**34, "mmap_threshold": 2**30}.items()
+        for name, value in {"arena_max": 1, "hugetlb": 1, "trim_threshold": 2**34, "mmap_threshold": 2**28}.items()
     )
 }
 _SECONDS_TO_LEAVE = 60.0

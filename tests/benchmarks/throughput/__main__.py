@@ -35,7 +35,7 @@ def main() -> None:
             if f"qwen-{'tied' if tied else 'untied'}" not in options.models:
                 continue
             model = make_half_billion(folder / f"qwen-{tied}", options.model, tied)
-            task = replace(smollm2, model_dir=str(model), global_batch_size=16, peer_micro_batch_size=2, num_steps=2)
+            task = Task(str(model), str(store), "full", 8, 512, 2, 1, 2 if options.quick else 3, 256)
             figures |= measure(f"0.5B {'tied' if tied else 'untied'}", task, 1)
     publish("Throughput, non-padding tokens", figures, options.json)
 

@@ -36,6 +36,8 @@ class Task:
         global_batch_size: examples a step.
         row_tokens: most tokens in a packed row.
         peer_micro_batch_size: examples in the peer's padded micro-batch.
+        logit_chunk_positions: of our side, where a row's logits over the vocabulary would not fit.
+        max_gathered_gib: of our side.
     """
 
     model_dir: str
@@ -46,6 +48,8 @@ class Task:
     peer_micro_batch_size: int
     warmup_steps: int
     num_steps: int
+    logit_chunk_positions: int | None = None
+    max_gathered_gib: float = 2.0
 
     @property
     def weights(self) -> tuple[float, ...]:
