@@ -14,8 +14,8 @@ class ZeroConfig(Section):
 
     max_gathered_gib: float = Field(2.0, ge=0)
     """A model whose weights take no more than this stays gathered on every rank between steps, which saves gathering
-    them for every micro-batch. Of a larger one, layers that are needed again within so much stay, and others are gathered
-    again. Below 0.2 the next layers are not gathered ahead; 0 holds one at a time."""
+    them for every micro-batch. Of a larger one, layers that are needed again within so much stay, and others are
+    gathered again. Below 0.2 the next layers are not gathered ahead; 0 holds one at a time."""
     reduce_bucket_elements: int = Field(50_000_000, ge=1000)
     """Gradient elements reduced in one collective."""
     sub_group_elements: int = Field(100_000_000, ge=1000)

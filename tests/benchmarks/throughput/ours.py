@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from sftkey_dist.config.schema import OptimizationConfig
-from sftkey_dist.config.training import TrainingConfig, ZeroConfig
+from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.training.job import StageJob
 from tests.benchmarks.throughput.task import RANKS, Task, from_argument, write_result
 from tests.distributed.harness import run_ranks, train
@@ -45,7 +45,6 @@ def stage_job(task: Task, folder: Path) -> StageJob:
             micro_batch_tokens=task.row_tokens,
             segment_metrics_every_steps=1000,
             logit_chunk_positions=task.logit_chunk_positions,
-            zero=ZeroConfig(max_gathered_gib=task.max_gathered_gib),
         ),
         attention="packed_sdpa",
         trust_remote_code=False,

@@ -37,7 +37,6 @@ class Task:
         row_tokens: most tokens in a packed row.
         peer_micro_batch_size: examples in the peer's padded micro-batch.
         logit_chunk_positions: of our side, where a row's logits over the vocabulary would not fit.
-        max_gathered_gib: of our side.
     """
 
     model_dir: str
@@ -49,7 +48,6 @@ class Task:
     warmup_steps: int
     num_steps: int
     logit_chunk_positions: int | None = None
-    max_gathered_gib: float = 2.0
 
     @property
     def weights(self) -> tuple[float, ...]:
