@@ -7,7 +7,6 @@ the average over ranks takes ``world_size`` out again. Accumulation ends where w
 step vary.
 """
 
-import ctypes
 import gc
 import inspect
 import math
@@ -40,6 +39,7 @@ from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import decoder_cost
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.adapters import add_adapters, base_of, exported_weights
+from sftkey_dist.training.allocator import return_freed_memory
 from sftkey_dist.training.attention import PACKED_SDPA, PrefixMemory, register_packed_attention
 from sftkey_dist.training.checkpoint.shards import SliceReader
 from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targets
@@ -113,8 +113,7 @@ class ZeroEngine:
         config = deepspeed_config(settings, weights_bytes=_weights_bytes(model))
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._engine.train()
-        self._has_moments = False
-        _return_freed_memory()
+        return_freed_memory()  # of loading
 
     @property
     def device(self) -> torch.device:
@@ -212,10 +211,6 @@ class ZeroEngine:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        if not self._has_moments:
-            # They are as large as the shard and stay: nothing of what the first backward pass took is fit for them.
-            _return_freed_memory()
-            self._has_moments = True
         self._engine.step()
         if not self._engine.was_step_applied():
             return float("nan")
@@ -318,7 +313,9 @@ class ZeroEngine:
         del self._engine, self._partitioned_loading, self._head
         _forget_in_deepspeed()
         gc.collect()
-        _return_freed_memory()
+        return_freed_memory()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _boundaries(self, row: PackedRow) -> dict[str, Any]:
         if self._attention == "packed_sdpa":
@@ -453,14 +450,6 @@ def _forget_in_deepspeed() -> None:
     if (group := groups._ZERO_PARAM_INTRA_PARALLEL_GROUP) is not None:
         dist.destroy_process_group(group)
         groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
-
-
-def _return_freed_memory() -> None:
-    """What loading a model took for a while; the allocators keep it, and it may lie where nothing large fits."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    with suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _reset_peak_memory() -> None:

@@ -16,20 +16,11 @@ from ray.train.torch.config import _TorchBackend as RayTorchBackend
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from sftkey_dist.training.checkpoint import new_attempt
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.worker import Desk, train_worker
 
-CPU_ALLOCATOR = {
-    # Activations come and go every micro-batch. By default glibc hands large ones back to the kernel each time, and
-    # the page faults of getting them again cost a tenth to a fifth of a step; huge pages save the rest of them. One
-    # arena, because Ray trains in a thread, and what threads other than the first allocate lies in heaps of 64 MiB:
-    # whatever is larger goes back to the kernel all the same.
-    "GLIBC_TUNABLES": ":".join(
-        f"glibc.malloc.{name}={value}"
-        for name, value in {"arena_max": 1, "hugetlb": 1, "trim_threshold": 2**34, "mmap_threshold": 2**28}.items()
-    )
-}
 _SECONDS_TO_LEAVE = 60.0
 
 

@@ -36,9 +36,9 @@ from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.stages import plan_stages, stage_job
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.planner import stage_planner
-from sftkey_dist.training.workers import CPU_ALLOCATOR
 from tests.benchmarks.figures import Figure, arguments, console, publish
 from tests.benchmarks.machine import this_machine
 from tests.distributed.harness import run_ranks, train

@@ -46,7 +46,7 @@ def run_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> Non
     # Ranks are forked from a server that has imported what they need: 7 s less for each start.
     mp.set_forkserver_preload(["tests.distributed.harness", "sftkey_dist.training.loop"])
     mp.start_processes(
-        _rank_main,
+        run_as_rank,
         args=(world_size, free_port(), dict(os.environ), work, arguments),
         nprocs=world_size,
         start_method="forkserver",
@@ -111,7 +111,7 @@ def join_as_rank(rank: int, world_size: int, port: int) -> None:
     }
 
 
-def _rank_main(
+def run_as_rank(
     rank: int,
     world_size: int,
     port: int,

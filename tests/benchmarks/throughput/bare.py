@@ -12,7 +12,8 @@ import transformers
 from sftkey_dist.training.attention import PACKED_SDPA, register_packed_attention
 from sftkey_dist.training.collate import pack
 from sftkey_dist.training.loss import loss_sums, token_losses
-from tests.benchmarks.throughput.task import CONTRACT, Task, from_argument, write_result
+from tests.benchmarks.throughput.material import CONTRACT, store_of, weights_of
+from tests.benchmarks.throughput.task import Task, from_argument, write_result
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
 
 def packed_rows(task: Task) -> list:
     """As many rows as a step of the other sides has, and two to warm up; filled first fit, longest first."""
-    store, count = task.store, task.global_batch_size
+    store, count = store_of(task), task.global_batch_size
     content: list[list] = []
     for example in sorted((store.example(index) for index in range(count)), key=lambda e: -len(e[0])):
         for row in content:
@@ -54,7 +55,7 @@ def packed_rows(task: Task) -> list:
         else:
             content.append([example])
     content = [*content[:2], *content]
-    return [pack(examples, task.weights, observe_all=False) for examples in content]
+    return [pack(examples, weights_of(task), observe_all=False) for examples in content]
 
 
 def gemm_flops_per_second(size: int = 2048) -> float:

@@ -20,6 +20,7 @@ import torch.multiprocessing as mp
 import transformers
 from trl import SFTConfig, SFTTrainer
 
+from tests.benchmarks.throughput.material import labelled
 from tests.benchmarks.throughput.task import RANKS, Task, from_argument, write_result
 from tests.distributed.harness import free_port, join_as_rank
 
@@ -68,7 +69,7 @@ def run_rank(rank: int, port: int, task: Task, result: Path) -> None:
     deepspeed.init_distributed(dist_backend="gloo")
     rows = [
         {"input_ids": ids.tolist(), "labels": [t if has else -100 for t, has in zip(ids.tolist(), mask, strict=True)]}
-        for ids, mask in task.labelled()
+        for ids, mask in labelled(task)
     ]
     clock = _StepSeconds()
     trainer = _CountingTrainer(

@@ -1,4 +1,7 @@
-"""What every side is told, so that all train the same examples with the same loss tokens and the same optimizer."""
+"""What every side is told, so that all train the same examples with the same loss tokens and the same optimizer.
+
+Imports nothing large: the process that starts the sides takes memory from them.
+"""
 
 import json
 import resource
@@ -7,22 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sftkey_dist.config.data import DataConfig, SourceConfig
-from sftkey_dist.config.schema import PromptConfig
-from sftkey_dist.contract import Form, ResponseContract, Segment
-from sftkey_dist.data.prepare import prepare_store
-from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.data.task import Encoding
-
 RANKS = 2
-CONTRACT = ResponseContract(
-    segments=(
-        Segment(name="reasoning", tag="Thinking", required=False),
-        Segment(name="answer", tag="Answer", key=True, delimiter="\n#### "),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -36,7 +24,8 @@ class Task:
         global_batch_size: examples a step.
         row_tokens: most tokens in a packed row.
         peer_micro_batch_size: examples in the peer's padded micro-batch.
-        logit_chunk_positions: of our side, where a row's logits over the vocabulary would not fit.
+        logit_chunk_positions: of our side, as the next, for a model that would not fit otherwise.
+        reduce_bucket_elements: gradients that we reduce at a time.
     """
 
     model_dir: str
@@ -48,29 +37,7 @@ class Task:
     warmup_steps: int
     num_steps: int
     logit_chunk_positions: int | None = None
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        names = CONTRACT.segment_names
-        return tuple(float(name == "answer" if self.stage == "key" else i > 0) for i, name in enumerate(names))
-
-    @property
-    def store(self) -> EncodedStore:
-        return EncodedStore(Path(self.store_dir))
-
-    def labelled(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Ids of the first steps' examples, and which of them carry loss."""
-        weights = np.array(self.weights)
-        examples = [self.store.example(index) for index in range(self.num_steps * self.global_batch_size)]
-        return [(ids, weights[segments] > 0) for ids, segments in examples]
-
-
-def prepare(data: Path, model_dir: Path, folder: Path) -> Path:
-    """Encode GSM8K; returns the store."""
-    train, test = (SourceConfig(adapter="gsm8k", path=str(data / f"{s}.jsonl"), limit=2000) for s in ("train", "test"))
-    config = DataConfig(train=train, test=test, store_dir=folder, max_length_tokens=1024)
-    encoding = Encoding(Form.TAGGED, CONTRACT, PromptConfig(), 1024, model_dir, False)
-    return prepare_store("train", config, encoding).path
+    reduce_bucket_elements: int = 50_000_000
 
 
 def as_argument(task: Task) -> str:
