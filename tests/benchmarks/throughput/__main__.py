@@ -1,7 +1,6 @@
 """Run the sides in turn and publish the ratios: ``python -m tests.benchmarks.throughput``."""
 
 import argparse
-import importlib
 import json
 import multiprocessing
 import os
@@ -17,7 +16,7 @@ from typing import Any
 
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from tests.benchmarks.figures import Figure, arguments, console, median_of, publish
-from tests.benchmarks.throughput.task import Task, as_argument
+from tests.benchmarks.throughput.task import Task, as_argument, call_in_material
 
 MODELS = ("smollm2", "qwen-tied", "qwen-untied")
 FLOPS_PER_WEIGHT_AND_TOKEN = 6
@@ -66,11 +65,7 @@ def measure(name: str, task: Task, rounds: int) -> dict[str, Figure]:
 def in_a_process_of_its_own(function: str, *arguments: Any) -> Any:
     """What a function of `material` returns; its imports take no memory from the sides."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_call_in_material, function, *arguments).result()
-
-
-def _call_in_material(function: str, *arguments: Any) -> Any:
-    return getattr(importlib.import_module("tests.benchmarks.throughput.material"), function)(*arguments)
+        return process.submit(call_in_material, function, *arguments).result()
 
 
 def memory_gib() -> float:

@@ -3,6 +3,7 @@
 Imports nothing large: the process that starts the sides takes memory from them.
 """
 
+import importlib
 import json
 import resource
 import sys
@@ -53,3 +54,8 @@ def write_result(file: Path, tokens_per_second: list[float], **more: Any) -> Non
     """Tokens a second of every timed step, padding not counted, and this rank's peak memory."""
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     file.write_text(json.dumps({"tokens_per_second": tokens_per_second, "peak_memory_gib": memory} | more))
+
+
+def call_in_material(function: str, *arguments: Any) -> Any:
+    """What a function of `material` returns, which is imported only now."""
+    return getattr(importlib.import_module("tests.benchmarks.throughput.material"), function)(*arguments)
