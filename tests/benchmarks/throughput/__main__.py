@@ -22,6 +22,14 @@ MODELS = ("smollm2", "qwen-tied", "qwen-untied")
 FLOPS_PER_WEIGHT_AND_TOKEN = 6
 HALF_BILLION_NEEDS_GIB = {True: 23, False: 28}
 """Both ranks together, by whether embeddings are tied."""
+HALF_BILLION: dict[str, Any] = {
+    "global_batch_size": 8,
+    "row_tokens": 512,
+    "peer_micro_batch_size": 2,
+    "logit_chunk_positions": 128,
+    "reduce_bucket_elements": 5_000_000,
+}
+"""What differs from the smaller model's task."""
 
 
 def main() -> None:
@@ -29,7 +37,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         store = in_a_process_of_its_own("prepare", options.data, options.model, folder / "store")
-        smollm2 = Task(str(options.model.absolute()), str(store), "full", 32, 2048, 4, 1, 2 if options.quick else 3)
+        smollm2 = Task(
+            model_dir=str(options.model.absolute()),
+            store_dir=str(store),
+            stage="full",
+            global_batch_size=32,
+            row_tokens=2048,
+            peer_micro_batch_size=4,
+            warmup_steps=1,
+            num_steps=2 if options.quick else 3,
+        )
         figures = {}
         if "smollm2" in options.models:
             figures |= measure("SmolLM2-135M", smollm2, 1 if options.quick else options.rounds)
@@ -43,7 +60,7 @@ def main() -> None:
                 )
                 continue
             model = in_a_process_of_its_own("make_half_billion", folder / f"qwen-{name}", options.model, tied)
-            task = Task(str(model), str(store), "full", 8, 512, 2, 1, 2 if options.quick else 3, 128, 5_000_000)
+            task = replace(smollm2, model_dir=str(model), **HALF_BILLION)
             figures |= measure(f"0.5B {name}", task, 1)
             shutil.rmtree(model)
     publish("Throughput, non-padding tokens", figures, options.json)
