@@ -154,3 +154,8 @@ class RunDir:
     def comparison(self) -> Path:
         """The comparison's JSON file; .md and plots lie beside it."""
         return self.path / "comparison.json"
+
+    @property
+    def comparison_files(self) -> list[Path]:
+        """All files of the comparison that are there."""
+        return sorted(self.path.glob(f"{self.comparison.stem}*"))

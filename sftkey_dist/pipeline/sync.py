@@ -14,6 +14,7 @@ from sftkey_dist.pipeline.track import (
     open_tracker,
     start_stage,
     start_strategy,
+    track_comparison,
     track_evaluation,
     track_model,
 )
@@ -56,6 +57,7 @@ def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: dict[str, A
         if entry["evaluation"]:
             track_evaluation(config, run, name, run.path / entry["evaluation"], parent, tracker)
         track_model(config, directories[-1].model, parent, tracker)
+        track_comparison([parent], run.comparison_files, tracker)
     return missing
 
 

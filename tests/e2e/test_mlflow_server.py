@@ -97,6 +97,8 @@ def test_a_server_that_dies_and_comes_back_has_everything_after_sync_and_no_secr
         synced = sftkey("track", "sync", run)
         assert synced.returncode == 0, synced.stderr
         assert differences(server, run) == 0
+        for page in (tmp_path / "server").rglob("comparison.html"):
+            page.unlink()  # as if the server had come back only when the run was over
         assert sync(run) == 0, "and each once"
 
         compare(run_dirs_of("tiny", server.url), tmp_path / "all.json")
