@@ -90,9 +90,14 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "memory_gib": round(memory_gib(), 1),
         "python": platform.python_version(),
     }
+
+
+def memory_gib() -> float:
+    """Of this machine, swap not counted."""
+    return float(psutil.virtual_memory().total) / 2**30
 
 
 def timed(work: Callable[[], Any]) -> float:

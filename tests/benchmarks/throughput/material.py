@@ -1,4 +1,4 @@
-"""The examples that all sides train on, and the models that are made for it: ``prepare(...)`` from another process."""
+"""What the sides are given: encoded examples, their loss weights, and models that are made for the benchmark."""
 
 from pathlib import Path
 
