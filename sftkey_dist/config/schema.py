@@ -14,6 +14,7 @@ from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import ValidationConfig
 from sftkey_dist.contract import Form, ResponseContract
 
+Attention = Literal["packed", "packed_sdpa", "sdpa", "flash_attention_2"]
 PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -57,9 +58,10 @@ class ModelConfig(Section):
     """Branch, tag or commit on the hub; pin it for a reproducible run."""
     embedded: EmbeddedModelConfig | None = None
     """Make a small model instead of loading one; give this or `path`."""
-    attention: Literal["packed_sdpa", "sdpa", "flash_attention_2"] = "packed_sdpa"
-    """Training attention over packed rows: causal SDPA example by example, SDPA with a dense block mask, or
-    FlashAttention's variable-length kernels (GPU)."""
+    attention: Attention = "packed"
+    """Training attention over packed rows. `packed`: torch's variable-length FlashAttention on accelerators in
+    bfloat16, causal SDPA example by example elsewhere; `packed_sdpa`: the latter everywhere; `sdpa`: a dense block
+    mask; `flash_attention_2`: the flash-attn package (GPU)."""
     trust_remote_code: bool = False
     """Run code that the model repository ships. Off unless you have read that code."""
 
@@ -179,7 +181,7 @@ class KeyStageConfig(Section):
     """Also the end-of-turn token."""
     stop_gradient_prefix: bool = False
     """Compute prompt and reasoning without gradient, and run the backward pass over the answers alone: faster, and
-    another objective than the paper's. Needs `model.attention: packed_sdpa`. (Not for `key-tag`.)"""
+    another objective than the paper's. Needs `model.attention: packed`. (Not for `key-tag`.)"""
     learning_rate_ratio: float = Field(0.05, gt=0, le=1)
     """Peak learning rate of a key stage that continues from an earlier stage, over `optimization.learning_rate`. At a
     quarter and more small models forgot how to respond (RESULTS.md)."""
@@ -318,8 +320,8 @@ class RunConfig(Section):
         """It hands keys and values from one call to the next."""
         own = [strategy.stages for strategy in self.strategies if isinstance(strategy, StrategyConfig)]
         if self.key_stage.stop_gradient_prefix or any(stage.stop_gradient_prefix for stage in chain(*own)):
-            if self.model.attention != "packed_sdpa":
-                raise ValueError("stop_gradient_prefix needs model.attention=packed_sdpa")
+            if self.model.attention not in ("packed", "packed_sdpa"):
+                raise ValueError("stop_gradient_prefix needs model.attention=packed")
             if self.training.gradient_checkpointing:
                 raise ValueError("stop_gradient_prefix and training.gradient_checkpointing do not go together")
         return self
@@ -339,8 +341,8 @@ class RunConfig(Section):
         """FlashAttention has no CPU kernels."""
         if self.model.attention == "flash_attention_2" and self.cluster.gpus_per_worker == 0:
             raise ValueError(
-                "model.attention=flash_attention_2 needs cluster.gpus_per_worker=1; on CPU use packed_sdpa"
+                "model.attention=flash_attention_2 needs cluster.gpus_per_worker=1; on CPU use packed"
             )
         if self.model.attention == "flash_attention_2" and self.training.precision == "float32":
-            raise ValueError("model.attention=flash_attention_2 computes in bfloat16 only; float32 needs packed_sdpa")
+            raise ValueError("model.attention=flash_attention_2 computes in bfloat16 only; float32 needs packed")
         return self

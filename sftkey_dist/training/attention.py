@@ -1,8 +1,9 @@
-"""Attention over packed rows without a T x T mask: causal SDPA, example by example.
+"""Attention over packed rows without a T x T mask.
 
-Registered with transformers' ``AttentionInterface`` under a name that has no mask function, so that the model
-builds no mask at all (transformers/masking_utils.py, ``_preprocess_mask_arguments``); the boundaries come with the
-call instead.
+On an accelerator in half precision torch's variable-length FlashAttention computes a whole row in one launch; elsewhere
+causal SDPA goes example by example. Registered with transformers' ``AttentionInterface`` under a name that has no mask
+function, so that the model builds no mask at all (transformers/masking_utils.py, ``_preprocess_mask_arguments``); the
+boundaries come with the call instead.
 """
 
 from dataclasses import dataclass, field
@@ -11,9 +12,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
-PACKED_SDPA = "packed_causal_sdpa"
+PACKED = "packed_causal"
+_LARGEST_HEAD_DIM, _HEAD_DIM_MULTIPLE = 256, 8
+"""Of FlashAttention's kernels."""
+_FIRST_CAPABILITY = 8
+"""Compute capability of the first devices that have them (Ampere)."""
 
 
 @dataclass
@@ -28,8 +34,8 @@ class PrefixMemory:
 
 
 def register_packed_attention() -> None:
-    """Make ``attn_implementation=PACKED_SDPA`` known to transformers."""
-    AttentionInterface.register(PACKED_SDPA, packed_causal_attention)
+    """Make ``attn_implementation=PACKED`` known to transformers."""
+    AttentionInterface.register(PACKED, packed_causal_attention)
 
 
 def packed_causal_attention(
@@ -42,6 +48,7 @@ def packed_causal_attention(
     dropout: float = 0.0,
     *,
     example_lengths: tuple[int, ...],
+    cu_seq_lens: Tensor | None = None,
     sliding_window: int | None = None,
     remember: PrefixMemory | None = None,
     recall: PrefixMemory | None = None,
@@ -58,6 +65,8 @@ def packed_causal_attention(
         scaling: softmax scale, default 1/sqrt(D).
         dropout: attention dropout.
         example_lengths: tokens of each example, summing to T.
+        cu_seq_lens: int32 [N + 1], where examples begin and the last one ends, on the device of the query; allows the
+            variable-length kernel where there is one.
         sliding_window: tokens a query sees, itself included; None for all.
         remember: where to keep the examples' keys and values.
         recall: keys and values that stand before the examples'.
@@ -68,6 +77,9 @@ def packed_causal_attention(
     if attention_mask is not None:
         raise ValueError("packed attention takes boundaries from example_lengths, not from a mask")
     grouped_query = query.shape[1] != key.shape[1]
+    keeps_or_adds_keys = remember is not None or recall is not None
+    if cu_seq_lens is not None and not keeps_or_adds_keys and has_variable_length_kernel(query, dropout):
+        return _in_one_launch(query, key, value, cu_seq_lens, max(example_lengths), scaling, sliding_window), None
     queries, keys, values = (x.split(list(example_lengths), dim=2) for x in (query, key, value))
     layer: Any = getattr(module, "layer_idx", None)
     if remember is not None:
@@ -90,6 +102,45 @@ def packed_causal_attention(
         if q.shape[2]
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def has_variable_length_kernel(query: Tensor, dropout: float = 0.0) -> bool:
+    """Whether torch's variable-length FlashAttention can take the query [1, H, T, D]."""
+    head_dim = query.shape[-1]
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and dropout == 0.0
+        and head_dim <= _LARGEST_HEAD_DIM
+        and head_dim % _HEAD_DIM_MULTIPLE == 0
+        and torch.cuda.get_device_capability(query.device)[0] >= _FIRST_CAPABILITY
+    )
+
+
+def _in_one_launch(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_lens: Tensor,
+    longest: int,
+    scaling: float | None,
+    sliding_window: int | None,
+) -> Tensor:
+    """[1, T, H, D]; a window of (W - 1, 0) is W tokens with the query itself, (-1, 0) all before it."""
+    queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))
+    output: Tensor = varlen_attn(
+        queries,
+        keys,
+        values,
+        cu_seq_lens,
+        cu_seq_lens,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return output[None]
 
 
 def _causality(num_queries: int, key: Tensor, sliding_window: int | None) -> dict[str, Any]:

@@ -21,6 +21,8 @@ class PackedRow:
         input_ids: int64 [1, T].
         position_ids: int64 [1, T], restarting at 0 with every example.
         example_lengths: tokens of each example, in order; they sum to T.
+        cu_seq_lens: int32 [N + 1], where each of the N examples begins, then T: what attention kernels take, made once
+            a row instead of once a layer.
         kept_positions: int64 [K], positions whose logits are needed; K >= 1 always.
         targets: int64 [K], the token after each kept position.
         target_segments: int64 [K], segment ids of the targets.
@@ -30,6 +32,7 @@ class PackedRow:
     input_ids: Tensor
     position_ids: Tensor
     example_lengths: tuple[int, ...]
+    cu_seq_lens: Tensor
     kept_positions: Tensor
     targets: Tensor
     target_segments: Tensor
@@ -66,6 +69,7 @@ def pack(
         input_ids=torch.from_numpy(input_ids)[None],
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
         example_lengths=lengths,
+        cu_seq_lens=_boundaries(lengths),
         kept_positions=torch.from_numpy(targets - 1),
         targets=torch.from_numpy(input_ids[targets]),
         target_segments=torch.from_numpy(segments[targets]),
@@ -93,6 +97,7 @@ def split_before_targets(row: PackedRow) -> tuple[PackedRow | None, PackedRow]:
         input_ids=row.input_ids[:, is_rest],
         position_ids=row.position_ids[:, is_rest],
         example_lengths=tuple(rest_lengths),
+        cu_seq_lens=_boundaries(rest_lengths).to(ends.device),
         kept_positions=places[row.kept_positions],
     )
     if not any(prefix_lengths):
@@ -102,6 +107,7 @@ def split_before_targets(row: PackedRow) -> tuple[PackedRow | None, PackedRow]:
         input_ids=row.input_ids[:, ~is_rest],
         position_ids=row.position_ids[:, ~is_rest],
         example_lengths=tuple(prefix_lengths),
+        cu_seq_lens=_boundaries(prefix_lengths).to(ends.device),
     )
     return prefix, rest
 
@@ -113,8 +119,13 @@ def dummy_row() -> PackedRow:
         input_ids=zero[None],
         position_ids=zero[None],
         example_lengths=(1,),
+        cu_seq_lens=_boundaries((1,)),
         kept_positions=zero,
         targets=zero,
         target_segments=torch.full((1,), PROMPT_ID, dtype=torch.int64),
         target_weights=torch.zeros(1),
     )
+
+
+def _boundaries(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor((0, *lengths)).cumsum(0).to(torch.int32)

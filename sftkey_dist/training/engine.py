@@ -31,7 +31,7 @@ from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.schema import Attention, OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.errors import ModelError, TrainingError
 from sftkey_dist.models.accelerator import without_cudnn_attention
@@ -40,7 +40,7 @@ from sftkey_dist.models.shape import decoder_cost
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.adapters import add_adapters, base_of, exported_weights
 from sftkey_dist.training.allocator import return_freed_memory
-from sftkey_dist.training.attention import PACKED_SDPA, PrefixMemory, register_packed_attention
+from sftkey_dist.training.attention import PACKED, PrefixMemory, register_packed_attention
 from sftkey_dist.training.checkpoint.shards import SliceReader
 from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targets
 from sftkey_dist.training.flops import ModelFlops
@@ -63,7 +63,7 @@ class EngineSettings:
 
     optimization: OptimizationConfig
     precision: Literal["float32", "bfloat16"]
-    attention: Literal["packed_sdpa", "sdpa", "flash_attention_2"]
+    attention: Attention
     gradient_checkpointing: bool
     logit_chunk_positions: int | None
     trust_remote_code: bool
@@ -318,19 +318,22 @@ class ZeroEngine:
             torch.cuda.empty_cache()
 
     def _boundaries(self, row: PackedRow) -> dict[str, Any]:
-        if self._attention == "packed_sdpa":
-            return {"example_lengths": row.example_lengths}
-        if self._attention == "flash_attention_2":
-            # Without these FlashAttention derives them from position ids and waits for the device in every layer.
-            ends = torch.tensor((0, *row.example_lengths)).cumsum(0).to(torch.int32).to(self.device)
-            longest = max(row.example_lengths)
-            return {
-                "cu_seq_lens_q": ends,
-                "cu_seq_lens_k": ends,
-                "max_length_q": longest,
-                "max_length_k": longest,
-            }
-        return {}
+        match self._attention:
+            case "packed":
+                return {"example_lengths": row.example_lengths, "cu_seq_lens": row.cu_seq_lens}
+            case "packed_sdpa":
+                return {"example_lengths": row.example_lengths}
+            case "flash_attention_2":
+                # Without these FlashAttention derives them from position ids and waits for the device in every layer.
+                longest = max(row.example_lengths)
+                return {
+                    "cu_seq_lens_q": row.cu_seq_lens,
+                    "cu_seq_lens_k": row.cu_seq_lens,
+                    "max_length_q": longest,
+                    "max_length_k": longest,
+                }
+            case "sdpa":
+                return {}
 
     def _trainable(self) -> list[Any]:
         return [parameter for parameter in self._engine.module.parameters() if parameter.requires_grad]
@@ -397,7 +400,7 @@ def _weights_bytes(model: Any) -> int:
 
 def _load(model_dir: Path, settings: EngineSettings) -> Any:
     register_packed_attention()
-    attention = PACKED_SDPA if settings.attention == "packed_sdpa" else settings.attention
+    attention = PACKED if settings.attention.startswith("packed") else settings.attention
     try:
         model, loading = transformers.AutoModelForCausalLM.from_pretrained(
             model_dir,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.schema import Attention, OptimizationConfig
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
@@ -44,7 +44,7 @@ class StageJob(Section):
     """For a stage that continues from another and leaves part of the response untrained."""
     stop_gradient_prefix: bool = False
     """See the stage's key of that name."""
-    attention: Literal["packed_sdpa", "sdpa", "flash_attention_2"]
+    attention: Attention
     """See `model.attention`."""
     trust_remote_code: bool
     """See `model.trust_remote_code`."""

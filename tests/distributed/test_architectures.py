@@ -105,7 +105,7 @@ def job(model_dir, store, stage_dir, weights) -> StageJob:
             global_batch_size=BATCH, max_steps=NUM_STEPS, look_ahead_steps=1, learning_rate=RATE, warmup_ratio=0.25
         ),
         training=TrainingConfig(micro_batch_tokens=700),
-        attention="packed_sdpa",
+        attention="packed",
         trust_remote_code=False,
         precision="float32",
         end_of_turn_id=7,

@@ -59,7 +59,7 @@ def make_job(store, tiny_model, tmp_path):
                 max_grad_norm=MAX_GRAD_NORM,
             ),
             training=TrainingConfig(**PARTITIONED | training),
-            attention="packed_sdpa",
+            attention="packed",
             trust_remote_code=False,
             precision="float32",
             end_of_turn_id=7,

@@ -17,7 +17,7 @@ from tests.distributed.harness import run_ranks, weights_of
 SETTINGS = EngineSettings(
     optimization=OptimizationConfig(),
     precision="float32",
-    attention="packed_sdpa",
+    attention="packed",
     gradient_checkpointing=False,
     logit_chunk_positions=None,
     trust_remote_code=False,

@@ -61,7 +61,7 @@ def make_job(store, tiny_model, contract, tmp_path):
             ),
             validation=ValidationConfig(num_examples=NUM_HELD_OUT, every_steps=5, guard=guard),
             guard=GuardJob(settings=guard, assessment=assessment) if guard else None,
-            attention="packed_sdpa",
+            attention="packed",
             trust_remote_code=False,
             precision="float32",
             end_of_turn_id=7,

@@ -37,7 +37,7 @@ def make_job(store, tiny_model) -> Callable[[Path], StageJob]:
                 zero=ZeroConfig(max_gathered_gib=0),
                 collective_timeout_seconds=30,
             ),
-            attention="packed_sdpa",
+            attention="packed",
             trust_remote_code=False,
             precision="float32",
             end_of_turn_id=7,

@@ -16,7 +16,7 @@ from sftkey_dist.config.schema import OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.models.shape import head_dim_of
-from sftkey_dist.training.attention import PACKED_SDPA, register_packed_attention
+from sftkey_dist.training.attention import PACKED, register_packed_attention
 from tests.benchmarks.capacity import LARGE, SHAPES, load_of
 from tests.kept import storages_kept
 
@@ -142,7 +142,7 @@ def test_activations_are_what_autograd_keeps_of_a_packed_row(kind):
         pad_token_id=0,
     )
     register_packed_attention()
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=PACKED_SDPA)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=PACKED)
     weights = {weight.data_ptr() for weight in model.parameters()}
     tokens = 512
     output, kept = storages_kept(

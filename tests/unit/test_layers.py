@@ -95,6 +95,14 @@ def test_light_rooms_load_no_heavy_library(room):
     assert done.stdout.strip() == "[]"
 
 
+def test_the_trainer_loads_without_ray_and_mlflow():
+    """A rank that something else launches, such as torchrun, needs neither."""
+    absent = ["ray", "mlflow", "typer", "matplotlib"]
+    script = f"import sys\nsys.modules.update(dict.fromkeys({absent}))\nimport sftkey_dist.training.loop"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_top_level_holds_only_what_the_design_names():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode != 0:

@@ -14,25 +14,13 @@ import ray
 from sftkey_dist.endpoint import Chat, Pace
 from sftkey_dist.errors import ConfigError, UserError
 from sftkey_dist.evaluation.batches import in_batches
+from sftkey_dist.evaluation.judge.opinion import NOT_ASKED, is_transient
 from sftkey_dist.evaluation.judge.reading import Reader, Ruling
 
 RESTARTS: dict[str, Any] = {"max_restarts": 3, "max_task_retries": 3}
 """Options of every actor that asks."""
 
 _FAILURES_BEFORE_GIVING_UP = 20
-_NOT_ASKED = "not_asked_after_failures"
-_MAY_PASS = frozenset(
-    {
-        _NOT_ASKED,
-        "APIConnectionError",
-        "APITimeoutError",
-        "ConflictError",
-        "InternalServerError",
-        "RateLimitError",
-        "empty_reply",
-        "no_completion",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -41,11 +29,6 @@ class Answered:
 
     ruling: Ruling | None
     failure: str = ""
-
-
-def is_transient(failure: str) -> bool:
-    """Whether the same question may be answered another time: servers come back, what cannot be read stays so."""
-    return failure in _MAY_PASS
 
 
 class Judge:
@@ -95,7 +78,7 @@ class Judge:
             self._has_answered = True
         for _, batch in batches:
             for key in batch:
-                yield key, Answered(None, _NOT_ASKED)
+                yield key, Answered(None, NOT_ASKED)
 
 
 def _result(call: Any) -> list[Answered]:

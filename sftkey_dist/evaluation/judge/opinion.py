@@ -3,10 +3,22 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from sftkey_dist.evaluation.judge.asking import is_transient
 from sftkey_dist.evaluation.judge.reading import Ruling
 
+NOT_ASKED = "not_asked_after_failures"
 _NO_MAJORITY = "no_majority"
+_MAY_PASS = frozenset(
+    {
+        NOT_ASKED,
+        "APIConnectionError",
+        "APITimeoutError",
+        "ConflictError",
+        "InternalServerError",
+        "RateLimitError",
+        "empty_reply",
+        "no_completion",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,11 @@ class Opinion:
     reason: str
     votes: dict[str, str]
     is_final: bool = True
+
+
+def is_transient(failure: str) -> bool:
+    """Whether the same question may be answered another time: servers come back, what cannot be read stays so."""
+    return failure in _MAY_PASS
 
 
 def majority(rulings: dict[str, Ruling | str]) -> Opinion:

@@ -9,7 +9,7 @@ import time
 import torch
 import transformers
 
-from sftkey_dist.training.attention import PACKED_SDPA, register_packed_attention
+from sftkey_dist.training.attention import PACKED, register_packed_attention
 from sftkey_dist.training.collate import pack
 from sftkey_dist.training.loss import loss_sums, token_losses
 from tests.benchmarks.throughput.material import CONTRACT, store_of, weights_of
@@ -21,7 +21,7 @@ def main() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     register_packed_attention()
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        task.model_dir, dtype=torch.float32, attn_implementation=PACKED_SDPA
+        task.model_dir, dtype=torch.float32, attn_implementation=PACKED
     )
     rows = packed_rows(task)
     speeds = []

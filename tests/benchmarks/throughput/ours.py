@@ -55,7 +55,7 @@ def stage_job(task: Task, folder: Path) -> StageJob:
             logit_chunk_positions=task.logit_chunk_positions,
             zero=ZeroConfig(reduce_bucket_elements=task.reduce_bucket_elements),
         ),
-        attention="packed_sdpa",
+        attention="packed",
         trust_remote_code=False,
         precision="float32",
         end_of_turn_id=2,

@@ -1,11 +1,13 @@
 """Packed causal attention against a dense masked softmax written out."""
 
 import copy
+import inspect
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from torch.nn.attention.varlen import varlen_attn
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -15,9 +17,11 @@ from transformers import (
     SmolLM3Config,
 )
 
+from sftkey_dist.training import attention
 from sftkey_dist.training.attention import (
-    PACKED_SDPA,
+    PACKED,
     PrefixMemory,
+    has_variable_length_kernel,
     packed_causal_attention,
     register_packed_attention,
 )
@@ -66,6 +70,81 @@ def test_equals_dense_block_attention(kv_heads, window):
     torch.testing.assert_close(output, dense_reference(query, key, value, 0.3, window), atol=1e-6, rtol=1e-5)
 
 
+def plain_varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
+    """`torch.nn.attention.varlen.varlen_attn` from its documentation, for devices without its kernel."""
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    lengths = cu_seq_q.diff()
+    assert torch.equal(cu_seq_q, cu_seq_k)
+    assert max_q == max_k == int(lengths.max())
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    groups = query.shape[1] // key.shape[1]
+    outputs = []
+    for begin, end in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
+        q = query[begin:end]
+        k, v = (x[begin:end].repeat_interleave(groups, dim=1) for x in (key, value))
+        scores = torch.einsum("qhd,khd->hqk", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        distance = torch.arange(end - begin)[:, None] - torch.arange(end - begin)[None, :]
+        left, right = window_size
+        hidden = -distance > right if right >= 0 else torch.zeros_like(distance, dtype=torch.bool)
+        if left >= 0:
+            hidden |= distance > left
+        outputs.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, float("-inf")).softmax(-1), v))
+    return torch.cat(outputs)
+
+
+@pytest.fixture
+def varlen_kernel(monkeypatch):
+    """Launches of the variable-length kernel, which this device is made to have."""
+    launches = []
+
+    def kernel(*arguments, **options):
+        launches.append(options)
+        return plain_varlen_attn(*arguments, **options)
+
+    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    monkeypatch.setattr(attention, "has_variable_length_kernel", lambda query, dropout=0.0: True)
+    return launches
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_one_launch_a_layer_gives_the_logits_and_gradients_of_the_loop(name, varlen_kernel):
+    transformers.set_seed(0)
+    register_packed_attention()
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(ARCHITECTURES[name]), attn_implementation=PACKED).eval()
+    row = pack([(np.random.default_rng(n).integers(0, 64, n), np.ones(n, int)) for n in LENGTHS], (0.0, 1.0), False)
+    results = {}
+    for way, boundaries in (("loop", {}), ("launch", {"cu_seq_lens": row.cu_seq_lens})):
+        model.zero_grad()
+        logits = model(
+            input_ids=row.input_ids,
+            position_ids=row.position_ids,
+            attention_mask=None,
+            use_cache=False,
+            example_lengths=row.example_lengths,
+            **boundaries,
+        ).logits
+        logits.logsumexp(-1).sum().backward()
+        results[way] = (logits.detach(), [p.grad.clone() for p in model.parameters()])
+    assert len(varlen_kernel) == model.config.num_hidden_layers, "one launch a layer, none from the loop"
+    torch.testing.assert_close(results["launch"], results["loop"], atol=2e-6, rtol=1e-4)
+
+
+def test_a_kept_or_recalled_prefix_goes_example_by_example(varlen_kernel):
+    x = torch.randn(1, 2, sum(LENGTHS), 8)
+    ends = torch.tensor((0, *LENGTHS)).cumsum(0).to(torch.int32)
+    for memory in ({"remember": PrefixMemory()}, {}):
+        packed_causal_attention(
+            torch.nn.Identity(), x, x, x, None, example_lengths=LENGTHS, cu_seq_lens=ends, **memory
+        )
+    assert len(varlen_kernel) == 1
+
+
+def test_the_kernel_is_for_accelerators_in_half_precision_alone():
+    assert not has_variable_length_kernel(torch.zeros(1, 1, 1, 8, dtype=torch.bfloat16))
+    documented = inspect.signature(varlen_attn).parameters
+    assert {"cu_seq_q", "cu_seq_k", "max_q", "max_k", "scale", "window_size", "enable_gqa"} <= set(documented)
+
+
 def test_a_mask_is_refused():
     q = torch.zeros(1, 1, 2, 4)
     with pytest.raises(ValueError, match="example_lengths"):
@@ -77,8 +156,8 @@ def test_packed_row_gives_every_example_the_logits_it_has_alone(name):
     transformers.set_seed(0)
     register_packed_attention()
     alone, packed = (
-        AutoModelForCausalLM.from_config(copy.deepcopy(ARCHITECTURES[name]), attn_implementation=attention).eval()
-        for attention in ("eager", PACKED_SDPA)
+        AutoModelForCausalLM.from_config(copy.deepcopy(ARCHITECTURES[name]), attn_implementation=implementation).eval()
+        for implementation in ("eager", PACKED)
     )
     packed.load_state_dict(alone.state_dict())
     ids = torch.randint(0, 64, (1, sum(LENGTHS)))
@@ -96,8 +175,8 @@ def test_behind_a_stopped_prefix_logits_are_the_same_and_gradients_those_of_a_de
     transformers.set_seed(0)
     register_packed_attention()
     alone, packed = (
-        AutoModelForCausalLM.from_config(copy.deepcopy(ARCHITECTURES[name]), attn_implementation=attention).eval()
-        for attention in ("eager", PACKED_SDPA)
+        AutoModelForCausalLM.from_config(copy.deepcopy(ARCHITECTURES[name]), attn_implementation=implementation).eval()
+        for implementation in ("eager", PACKED)
     )
     packed.load_state_dict(alone.state_dict())
     examples, weights = [], (0.0, 0.0, 1.0)
