@@ -6,6 +6,7 @@ function, so that the model builds no mask at all (transformers/masking_utils.py
 boundaries come with the call instead.
 """
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ from transformers import AttentionInterface
 PACKED = "packed_causal"
 _LARGEST_HEAD_DIM, _HEAD_DIM_MULTIPLE = 256, 8
 """Of FlashAttention's kernels."""
+_GROUPS_BY_REQUEST = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""torch 2.11 takes fewer key than query heads without being asked; later releases want to be."""
 _FIRST_CAPABILITY = 8
 """Compute capability of the first devices that have them (Ampere)."""
 
@@ -138,7 +141,7 @@ def _in_one_launch(
         longest,
         scale=scaling,
         window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **({"enable_gqa": query.shape[1] != key.shape[1]} if _GROUPS_BY_REQUEST else {}),
     )
     return output[None]
 

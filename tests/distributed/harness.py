@@ -14,14 +14,11 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
-from sftkey_dist.config.schema import PromptConfig, RunConfig
+from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import Encoding
-from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.stages import plan_stages, stage_job
-from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot
 from sftkey_dist.training.engine import join_process_group, limit_threads
 from sftkey_dist.training.job import StageJob
@@ -62,21 +59,6 @@ def train(jobs: Sequence[StageJob], stop_after_steps: int | None = None) -> None
             assert stop_after_steps is not None
 
 
-def train_without_ray(config: RunConfig, world_size: int = 2) -> list[StageDir]:
-    """All stages of a run with one strategy, on plain processes: what a run through Ray is compared with."""
-    jobs = jobs_of(config)
-    run_ranks(world_size, train, jobs)
-    return [StageDir(job.stage_dir) for job in jobs]
-
-
-def jobs_of(config: RunConfig) -> list[StageJob]:
-    """All stages of a run with one strategy."""
-    preparation = prepare(config)
-    (plan,) = plan_stages(config, preparation).values()
-    (strategy,) = preparation.strategies
-    return [stage_job(config, preparation, strategy, planned) for planned in plan]
-
-
 def checkpoints_of(job: StageJob, stop_after_steps: int | None = None, attempt: str = "test") -> CheckpointKeeper:
     """This rank's side of them."""
     keeper = StoppingCheckpoints.of_stage(job, rank=dist.get_rank(), world_size=dist.get_world_size(), attempt=attempt)
@@ -98,16 +80,16 @@ def weights_of(model_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(model_dir / "model.safetensors")
 
 
-def join_as_rank(rank: int, world_size: int, port: int) -> None:
-    """The environment that a launcher gives a rank."""
+def join_as_rank(rank: int, world_size: int, port: int, accelerator: str = "cpu") -> None:
+    """The environment that a launcher gives a rank; accelerators are shared by all ranks of this machine."""
     os.environ |= {
         "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
+        "LOCAL_RANK": str(rank if accelerator == "cpu" else 0),
         "WORLD_SIZE": str(world_size),
         "LOCAL_WORLD_SIZE": str(world_size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "DS_ACCELERATOR": "cpu",
+        "DS_ACCELERATOR": accelerator,
     }
 
 

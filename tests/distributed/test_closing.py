@@ -9,7 +9,8 @@ import torch.distributed as dist
 
 from sftkey_dist.config.training import ZeroConfig
 from sftkey_dist.run_dir import StageDir
-from tests.distributed.harness import jobs_of, run_ranks, train, weights_of
+from tests.distributed.harness import run_ranks, train, weights_of
+from tests.distributed.runs import jobs_of
 
 
 def train_and_measure(jobs, out: Path) -> None:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_se
 
 from sftkey_dist.config import load_config
 from sftkey_dist.journal import read_records
-from tests.distributed.harness import train_without_ray
+from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import train_stages
 
 TWO_RANKS = "two ranks, rows of one example, recomputed, through the command line"

@@ -30,7 +30,7 @@ from sftkey_dist.journal import read_records
 from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.run_dir import StageDir
 from tests.conftest import TINY_MODEL
-from tests.distributed.harness import train_without_ray
+from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import ENTRY_POINT
 from tests.e2e.hosts import can_make_hosts
 from tests.e2e.test_run import descendants, kill_all

@@ -1,0 +1,36 @@
+"""``python -m tests.accelerator VERB``: measure, and write what was found as JSON; ``report`` makes a page of it."""
+
+import argparse
+import importlib
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+VERBS = ("probe", "exact", "attention")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.accelerator", description=__doc__)
+    parser.add_argument("verbs", nargs="+", choices=VERBS, metavar="VERB", help=", ".join(VERBS))
+    parser.add_argument("--tiny", action="store_true", help="shapes that a CPU can afford; the figures mean nothing")
+    parser.add_argument("--results", type=Path, default=Path("runs/accelerator"), help="folder of the JSON files")
+    options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
+    return max(_run(verb, options.results, tiny=options.tiny) for verb in options.verbs)
+
+
+def _run(verb: str, results: Path, *, tiny: bool) -> int:
+    """Exit status: 1 where something that must hold does not."""
+    module, started = importlib.import_module(f"tests.accelerator.{verb}"), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix=f"{verb}-") as scratch:
+        found = module.measure(Path(scratch), tiny=tiny)
+    found |= {"seconds": round(time.monotonic() - started, 1), "tiny": tiny}
+    (results / f"{verb}.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps({verb: found}, indent=1), flush=True)
+    return int(not found.get("passed", True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

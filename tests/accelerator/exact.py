@@ -1,0 +1,115 @@
+"""Every layout in bfloat16 and in float32 against float32 on one CPU rank."""
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sftkey_dist.config.training import LoraConfig, ZeroConfig
+from sftkey_dist.contract import ResponseContract
+from sftkey_dist.training.job import StageJob
+from tests.accelerator.material import KEY, stage, tiny_model
+from tests.accelerator.ranks import on_ranks, this_device
+from tests.distributed.harness import make_store, metrics, train
+
+LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-3}
+NORM_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
+STEPS = 12
+PARTITIONED = ZeroConfig(max_gathered_gib=0)
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "gathered": {},
+    "partitioned": {"zero": PARTITIONED},
+    "recomputed": {"gradient_checkpointing": True},
+    "chunked logits": {"logit_chunk_positions": 16},
+    "example by example": {"attention": "packed_sdpa"},
+    "dense mask": {"attention": "sdpa"},
+    "offloaded": {"zero": ZeroConfig(offload="cpu", max_gathered_gib=0)},
+    "offloaded with weights": {"zero": ZeroConfig(offload="cpu", offload_weights=True, max_gathered_gib=0)},
+    "stopped prefix": {"stop_gradient_prefix": True},
+    "adapters": {"lora": LoraConfig(rank=4, alpha=8.0)},
+}
+OTHER_OBJECTIVES = ("stopped prefix", "adapters")
+"""Compared with themselves in float32; all others with the gathered layout."""
+SEVERAL_RANKS: dict[str, dict[str, Any]] = {
+    "secondary partitions": {"zero": ZeroConfig(max_gathered_gib=0, secondary_partition_ranks=2)},
+}
+MEMORY_LEFT_BYTES = 2**20
+
+
+def measure(scratch: Path, *, tiny: bool) -> dict[str, Any]:
+    """Largest deviations of loss and gradient norm over a stage's steps, layout by layout."""
+    del tiny  # the shapes are tiny always
+    return compare(scratch, world_size=1, layouts=LAYOUTS)
+
+
+def compare(scratch: Path, *, world_size: int, layouts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """
+    Args:
+        scratch: folder to work in.
+        world_size: ranks on this device; the reference runs on one CPU rank.
+        layouts: settings of a stage by name.
+    """
+    device = this_device()
+    model = tiny_model(scratch / "model")
+    store = make_store(scratch / "store", ResponseContract(), model)
+
+    def job(name: str, precision: str, settings: dict[str, Any], where: str) -> StageJob:
+        return stage(
+            scratch / where / f"{name}-{precision}".replace(" ", "-"),
+            model,
+            store,
+            KEY if name == "stopped prefix" else (0.0, *[1.0] * (len(KEY) - 1)),
+            precision=precision,
+            micro_batch_tokens=700,
+            checkpoint_every_steps=5,
+            optimization={"global_batch_size": 8, "num_epochs": 9, "max_steps": STEPS, "learning_rate": 1e-3},
+            **settings,
+        )
+
+    references = {
+        name: job(name, "float32", layouts.get(name, {}), "reference")
+        for name in ("gathered", *OTHER_OBJECTIVES)
+        if name == "gathered" or name in layouts
+    }
+    on_ranks(1, "cpu", train, list(references.values()))
+    jobs = {
+        (name, precision): job(name, precision, settings, device)
+        for name, settings in layouts.items()
+        for precision in ("float32", "bfloat16")
+    }
+    left = on_ranks(world_size, device, train_and_look, list(jobs.values()))
+    resumed = job("gathered", "bfloat16", {}, "resumed")
+    for stop in (5, None):
+        on_ranks(world_size, device, train, [resumed], stop)
+    rows = [
+        deviation(name, precision, job, references.get(name, references["gathered"]))
+        for (name, precision), job in jobs.items()
+    ]
+    whole = jobs["gathered", "bfloat16"]
+    return {
+        "layouts": rows,
+        "resumed": largest_deviation(metrics(resumed), metrics(whole), "loss"),
+        "bytes_left_after_closing": max(left),
+        "passed": all(row["passed"] for row in rows) and max(left) < MEMORY_LEFT_BYTES,
+    }
+
+
+def train_and_look(jobs: list[StageJob]) -> int:
+    """Train stages; returns the accelerator's bytes that are left to the next."""
+    train(jobs)
+    gc.collect()
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+
+
+def deviation(name: str, precision: str, job: StageJob, reference: StageJob) -> dict[str, Any]:
+    """Of a layout from its reference."""
+    loss, norm = (largest_deviation(metrics(job), metrics(reference), key) for key in ("loss", "grad_norm"))
+    passed = loss <= LOSS_TOLERANCE[precision] and norm <= NORM_TOLERANCE[precision]
+    return {"layout": name, "precision": precision, "loss": loss, "grad_norm": norm, "passed": passed}
+
+
+def largest_deviation(records: list[dict[str, Any]], expected: list[dict[str, Any]], key: str) -> float:
+    """Relative, over all steps."""
+    pairs = zip(records, expected, strict=True)
+    return max(abs(one[key] - other[key]) / abs(other[key]) for one, other in pairs)

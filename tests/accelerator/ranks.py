@@ -1,0 +1,59 @@
+"""Ranks on this machine's accelerator or its CPU, and what each of them returns."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from sftkey_dist.training.engine import join_process_group, limit_threads
+from tests.distributed.harness import free_port, join_as_rank
+
+Device = Literal["cuda", "cpu"]
+
+
+def this_device() -> Device:
+    """What is measured: the accelerator, where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def on_ranks(world_size: int, device: Device, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What ``work(*arguments)`` returns on every rank of a fresh process group, in rank order.
+
+    Ranks beside each other on one accelerator speak gloo: NCCL refuses two of them on a device.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        mp.start_processes(
+            _run_rank,
+            args=(world_size, free_port(), device, Path(folder), work, arguments),
+            nprocs=world_size,
+            start_method="spawn",
+        )
+        return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(world_size)]
+
+
+def _run_rank(
+    rank: int,
+    world_size: int,
+    port: int,
+    device: Device,
+    folder: Path,
+    work: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    join_as_rank(rank, world_size, port, device)
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        limit_threads(1)
+    else:
+        torch.cuda.set_device(0)
+    dist.init_process_group("nccl" if device == "cuda" and world_size == 1 else "gloo")
+    join_process_group()
+    result = work(*arguments)
+    (folder / f"{rank}.json").write_text(json.dumps(result))
+    dist.destroy_process_group()

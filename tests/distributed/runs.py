@@ -1,0 +1,23 @@
+"""Whole runs on plain processes: what a run through Ray is compared with."""
+
+from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.stages import plan_stages, stage_job
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.job import StageJob
+from tests.distributed.harness import run_ranks, train
+
+
+def train_without_ray(config: RunConfig, world_size: int = 2) -> list[StageDir]:
+    """All stages of a run with one strategy, on plain processes."""
+    jobs = jobs_of(config)
+    run_ranks(world_size, train, jobs)
+    return [StageDir(job.stage_dir) for job in jobs]
+
+
+def jobs_of(config: RunConfig) -> list[StageJob]:
+    """All stages of a run with one strategy."""
+    preparation = prepare(config)
+    (plan,) = plan_stages(config, preparation).values()
+    (strategy,) = preparation.strategies
+    return [stage_job(config, preparation, strategy, planned) for planned in plan]
