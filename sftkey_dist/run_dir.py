@@ -6,11 +6,30 @@ from pathlib import Path
 from sftkey_dist.files import write_text_atomically
 
 
-class StageDir:
-    """The folder of one stage."""
+class ModelPlace:
+    """A folder with a model that a stage hands on, and what belongs to it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def model(self) -> Path:
+        """A Hugging Face model folder."""
+        return self.path / "model"
+
+    @property
+    def masters(self) -> Path:
+        """The float32 weights that the model is rounded from, where a stage continues from them."""
+        return self.path / "masters"
+
+    @property
+    def rounding(self) -> Path:
+        """What the stage changed in masters and in stored weights."""
+        return self.path / "rounding.json"
+
+
+class StageDir(ModelPlace):
+    """The folder of one stage; its model is the stage's result."""
 
     @property
     def metrics(self) -> Path:
@@ -56,14 +75,9 @@ class StageDir:
         """Models that the guard may hand on, while the stage runs."""
         return self.path / "candidates"
 
-    def candidate(self, steps_done: int) -> Path:
+    def candidate(self, steps_done: int) -> ModelPlace:
         """The model after so many steps."""
-        return self.candidates / f"step_{steps_done:08d}"
-
-    @property
-    def model(self) -> Path:
-        """The stage's result, a Hugging Face model folder."""
-        return self.path / "model"
+        return ModelPlace(self.candidates / f"step_{steps_done:08d}")
 
     @property
     def summary(self) -> Path:

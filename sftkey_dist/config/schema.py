@@ -340,9 +340,7 @@ class RunConfig(Section):
     def flash_attention_needs_an_accelerator(self) -> Self:
         """FlashAttention has no CPU kernels."""
         if self.model.attention == "flash_attention_2" and self.cluster.gpus_per_worker == 0:
-            raise ValueError(
-                "model.attention=flash_attention_2 needs cluster.gpus_per_worker=1; on CPU use packed"
-            )
+            raise ValueError("model.attention=flash_attention_2 needs cluster.gpus_per_worker=1; on CPU use packed")
         if self.model.attention == "flash_attention_2" and self.training.precision == "float32":
             raise ValueError("model.attention=flash_attention_2 computes in bfloat16 only; float32 needs packed")
         return self

@@ -58,8 +58,15 @@ class TrainingConfig(Section):
     """How stages run, beside their optimisation."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute precision; `auto` is bfloat16 on accelerators and float32 on CPU. Master weights, gradient
-    accumulation and reduction are float32 always."""
+    """Compute precision; `auto` is bfloat16 on accelerators and float32 on CPU, where bfloat16 is a slow rehearsal of
+    the accelerator's run. Master weights and gradient accumulation are float32 always."""
+    export_precision: Literal["compute", "float32"] = "compute"
+    """Precision of the model folder that a stage ends in: the master weights rounded to the compute precision, or as
+    they are, 4 bytes a parameter."""
+    keep_masters: bool = False
+    """Keep the float32 master weights of every finished stage, 4 bytes a parameter beside its model folder, so that a
+    stage that is added to the configuration later can continue from them. Otherwise they go when no stage of the run
+    needs them any more; in float32, the model folder holds them."""
     micro_batch_tokens: int = Field(4096, ge=8)
     """Most tokens in one packed row, the micro-batch of a rank."""
     zero: ZeroConfig = ZeroConfig()
@@ -85,8 +92,11 @@ class TrainingConfig(Section):
     """Restarts in a row without a new checkpoint, after a lost worker, node or connection, before a stage gives up.
     What would fail again, such as a loss that is no number, is not tried again."""
     collective_timeout_seconds: int = Field(600, ge=5)
-    """Longest wait for another rank before the workers are restarted. The first rank reads and writes whole models
-    while the others wait: at 200 MB/s a model of 70B takes 700 s."""
+    """Longest wait for another rank in a collective before the workers are restarted."""
+    storage_timeout_seconds: int = Field(3600, ge=5)
+    """Longest wait for what ranks read and write: a whole model by the first rank (at 200 MB/s one of 70B takes 700 s),
+    and everybody's part of a checkpoint. What takes longer counts as a storage that does not answer: the stage is tried
+    again."""
 
     @field_validator("checkpoint_storage")
     @classmethod

@@ -1,6 +1,9 @@
 """From strategies to stage runs: what has to be trained, where it lies, and who shares it."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from sftkey_dist.sampler import CostModel, StepPlanner, count_steps, count_train
 from sftkey_dist.strategy import Stage, Strategy
 from sftkey_dist.training.collate import PROMPT_ID
 from sftkey_dist.training.job import GuardJob, StageJob
+from sftkey_dist.training.masters import masters_are_there
 from sftkey_dist.training.planner import stage_planner
 
 
@@ -31,21 +35,37 @@ class PlannedStage:
         digest: of everything its result depends on.
         inputs: what the digest stands for.
         model_dir: the model it starts from.
+        masters_dir: float32 weights that it starts from; None for the model folder's own.
         directory: where it writes.
         shared_with: the strategy that trains it, when that is another one.
+        rounds_its_masters: whether its model folder holds less than its float32 master weights.
+        continued_by: folders of the stages that start from its result.
     """
 
     stage: Stage
     digest: str
     inputs: dict[str, Any]
     model_dir: Path
+    masters_dir: Path | None
     directory: StageDir
     shared_with: str | None
+    rounds_its_masters: bool
+    continued_by: tuple[StageDir, ...] = ()
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its summary, written last, is there."""
+        return self.directory.summary.is_file()
+
+    @property
+    def needs_masters(self) -> bool:
+        """Whether a stage that is not trained yet will start from its master weights."""
+        return self.rounds_its_masters and not all(child.summary.is_file() for child in self.continued_by)
 
     @property
     def is_finished(self) -> bool:
-        """Whether its summary, written last, is there."""
-        return self.directory.summary.is_file()
+        """Whether nothing is left to do: it is trained, and what stages that continue from it need is there."""
+        return self.is_trained and not (self.needs_masters and not masters_are_there(self.directory.masters))
 
 
 def plan_stages(config: RunConfig, preparation: Preparation) -> dict[str, list[PlannedStage]]:
@@ -55,7 +75,11 @@ def plan_stages(config: RunConfig, preparation: Preparation) -> dict[str, list[P
     base_digest = model_fingerprint(preparation.model_dir)
     for strategy in preparation.strategies:
         plans[strategy.name] = _plan_strategy(config, preparation, strategy, base_digest, owners)
-    return plans
+    children = _continuations(plans.values())
+    return {
+        name: [replace(planned, continued_by=tuple(children[planned.digest].values())) for planned in plan]
+        for name, plan in plans.items()
+    }
 
 
 def stages_to_train(config: RunConfig, preparation: Preparation) -> list[tuple[Strategy, PlannedStage]]:
@@ -94,6 +118,8 @@ def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, p
     """What the workers are told."""
     return StageJob(
         model_dir=planned.model_dir.absolute(),
+        masters_dir=planned.masters_dir.absolute() if planned.masters_dir else None,
+        hands_on_masters=planned.rounds_its_masters and (bool(planned.continued_by) or config.training.keep_masters),
         store_dir=preparation.stores[strategy.form].path.absolute(),
         stage_dir=planned.directory.path.absolute(),
         checkpoints=checkpoints_of(config, preparation, planned),
@@ -158,6 +184,7 @@ def _plan_strategy(
 ) -> list[PlannedStage]:
     planned: list[PlannedStage] = []
     model_dir, parent_digest, label = preparation.model_dir, base_digest, strategy.form.value
+    masters_dir, rounds_masters = None, _rounds_masters(config)
     for stage in strategy.stages:
         num_trained(config, preparation, strategy, stage)
         inputs = _inputs(config, preparation, strategy, stage, parent_digest)
@@ -166,9 +193,27 @@ def _plan_strategy(
         directory = preparation.run.stage(label, digest)
         owner = owners.setdefault(digest, strategy.name)
         shared_with = None if owner == strategy.name else owner
-        planned.append(PlannedStage(stage, digest, inputs, model_dir, directory, shared_with))
+        planned.append(
+            PlannedStage(stage, digest, inputs, model_dir, masters_dir, directory, shared_with, rounds_masters)
+        )
         model_dir, parent_digest = directory.model, digest
+        masters_dir = directory.masters if rounds_masters else None
     return planned
+
+
+def _continuations(plans: Iterable[list[PlannedStage]]) -> defaultdict[str, dict[str, StageDir]]:
+    """By digest of a stage, the folders of the stages that start from its result, each once."""
+    children: defaultdict[str, dict[str, StageDir]] = defaultdict(dict)
+    for plan in plans:
+        for parent, child in pairwise(plan):
+            children[parent.digest][child.digest] = child.directory
+    return children
+
+
+def _rounds_masters(config: RunConfig) -> bool:
+    """Whether model folders hold less than what their stages trained."""
+    computes_in = StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker)
+    return computes_in != "float32" and config.training.export_precision != "float32"
 
 
 def _inputs(
@@ -177,6 +222,9 @@ def _inputs(
     """What a stage's result depends on; the number of ranks and the token budget are not among it."""
     lora = {"lora": config.training.lora.model_dump(mode="json")} if config.training.lora else {}
     held_out = {"held_out": config.validation.num_examples} if config.validation.num_examples else {}
+    precision = StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker)
+    # In float32, model folders hold the master weights.
+    handed_on = {"handed_on": "masters", "export": config.training.export_precision} if precision != "float32" else {}
     stopped = {"stop_gradient_prefix": True} if stage.stop_gradient_prefix else {}
     guard = _guard(config, strategy, stage)
     guarded = {"guard": _guard_inputs(guard)} if guard and guard.settings.decides else {}
@@ -186,7 +234,8 @@ def _inputs(
         "weights": stage.weights,
         "optimization": stage.optimization.model_dump(mode="json"),
         "seed": config.seed,
-        "precision": StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker),
+        "precision": precision,
+        **handed_on,
         **stopped,
         **lora,
         **held_out,

@@ -1,5 +1,6 @@
 """Train what the strategies need, each stage once, and keep track."""
 
+import json
 import shutil
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_training
+from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.pipeline.stages import PlannedStage, checkpoints_of, num_steps, plan_stages, stage_job
 from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy
 from sftkey_dist.sampler import count_trained
@@ -55,6 +57,7 @@ def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None
                     title = f"{strategy.name} stage {number}/{len(plan)} ({planned.stage.name})"
                     _ensure_trained(config, preparation, strategy, planned, title, runner, tracker, parent)
             record_training(preparation.run, strategy, config, plan, parent)
+            _remove_masters(config, plans)
     forget_all_but(preparation.run, list(plans))
 
 
@@ -79,6 +82,13 @@ def _ensure_trained(
         if planned.shared_with:
             note_shared_stage(planned.stage.name, planned.digest, planned.shared_with, parent, tracker)
         return
+    if planned.is_trained:
+        console.print(
+            f"{title}: trained earlier, but the float32 master weights that the next stage starts from are gone; it is "
+            f"trained again (training.keep_masters=true keeps them)",
+            soft_wrap=True,
+        )
+        planned.directory.summary.unlink()
     job = stage_job(config, preparation, strategy, planned)
     _require_space(job, num_steps(config, preparation, strategy, planned))
     run_id = start_stage(
@@ -99,6 +109,8 @@ def _ensure_trained(
         _clean_up(planned, job.checkpoints)
         if summary["guard"]:
             console.print(f"{title}: {_guard_in_words(summary)}")
+        for line in rounding_in_words(summary):
+            console.print(f"{title}: {line}", soft_wrap=True)
         tracker.log_artifact(run_id, planned.directory.summary)
     if signal_number is not None:
         raise InterruptedRunError(signal_number)
@@ -111,9 +123,10 @@ def _require_space(job: StageJob, num_steps: int) -> None:
     needs = Needs(
         num_parameters=num_parameters,
         num_trained=0 if job.training.lora else num_parameters,  # adapters are small
-        precision=job.precision,
-        num_checkpoints=(num_steps - 1) // job.training.checkpoint_every_steps,
+        num_checkpoints=1 + (num_steps - 1) // job.training.checkpoint_every_steps,
         num_models=1 + candidates,
+        export_precision=job.export_precision,
+        hands_on_masters=job.hands_on_masters,
     )
     require_space(open_storage(job.checkpoints), job.stage_dir, needs)
 
@@ -127,6 +140,15 @@ def _clean_up(planned: PlannedStage, checkpoints: str) -> None:
     stage = planned.directory
     for leftover in (stage.checkpoints, stage.candidates, stage.heartbeats):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _remove_masters(config: RunConfig, plans: Mapping[str, Sequence[PlannedStage]]) -> None:
+    """Those that no stage will start from any more."""
+    if config.training.keep_masters:
+        return
+    for planned in (planned for plan in plans.values() for planned in plan):
+        if planned.is_trained and not planned.needs_masters:
+            shutil.rmtree(planned.directory.masters, ignore_errors=True)
 
 
 def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_seconds: float) -> dict[str, Any]:
@@ -147,10 +169,20 @@ def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall
         "world_size": timings[-1]["world_size"] if timings else config.cluster.num_workers,
         "events": [record["message"] for record in read_records(planned.directory.events)],
         "final_segments": metrics[-1]["segments"] if metrics else {},
+        "rounding": json.loads(planned.directory.rounding.read_text(encoding="utf-8")),
+        "gain": _gain(job, read_records(planned.directory.validation)),
         "guard": _guard_summary(job, read_records(planned.directory.validation)),
     }
     write_json_atomically(planned.directory.summary, summary)
     return summary
+
+
+def _gain(job: StageJob, records: Sequence[Mapping[str, Any]]) -> float | None:
+    """By how much the stage's loss on held-out examples fell, from its start to the model that it hands on."""
+    measured = {record["step"]: record["validation"]["loss"] for record in records if "validation" in record}
+    guard = _guard_summary(job, records)
+    last = guard["kept_step"] if guard else max(measured, default=0)
+    return float(measured[0] - measured[last]) if 0 in measured and last in measured else None
 
 
 def _guard_summary(job: StageJob, records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

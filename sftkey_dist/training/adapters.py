@@ -4,7 +4,8 @@ A stage ends in an ordinary model folder either way, so a second stage continues
 of its own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import peft
@@ -48,20 +49,42 @@ def base_of(model: Any) -> Any:
     return model.get_base_model() if isinstance(model, peft.PeftModel) else model
 
 
-def exported_weights(base: Any) -> Iterator[tuple[str, list[torch.nn.Parameter], Callable[[], Tensor]]]:
-    """Name of every exported weight, the parameters it is made of, and its value once those are whole."""
+@dataclass(frozen=True)
+class ExportedWeight:
+    """A weight of the model that a stage ends in.
+
+    Attributes:
+        name: in its folder.
+        parameter: that holds it, without the adapter.
+        adapter: the layer whose adapter is added to it; None without one.
+    """
+
+    name: str
+    parameter: torch.nn.Parameter
+    adapter: Any = None
+
+    def update(self, a: Tensor, b: Tensor) -> Tensor:
+        """What the adapter adds, from its whole matrices A [rank, in] and B [out, rank]; in their precision."""
+        product: Tensor = (b @ a) * self.adapter.scaling[_ADAPTER]
+        return product.T if getattr(self.adapter, "fan_in_fan_out", False) else product
+
+    @property
+    def matrices(self) -> tuple[torch.nn.Parameter, torch.nn.Parameter]:
+        """The adapter's A and B."""
+        return self.adapter.lora_A[_ADAPTER].weight, self.adapter.lora_B[_ADAPTER].weight
+
+
+def exported_weights(base: Any) -> Iterator[ExportedWeight]:
+    """Every weight of the model without its adapters' wrapper, in the order of its parameters."""
     adapted = {name: layer for name, layer in base.named_modules() if isinstance(layer, LoraLayer)}
     for name, parameter in base.named_parameters():
         place, _, kind = name.rpartition(".")
         layer = adapted.get(place.removesuffix(".base_layer"))
-        if layer is None:
-            if not _belongs_to_adapter(place):
-                yield name, [parameter], _value_of(parameter)
-        elif kind == "weight":
-            parts = [parameter, layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight]
-            yield name.replace(".base_layer.", "."), parts, _merged(parameter, layer)
-        else:
-            yield name.replace(".base_layer.", "."), [parameter], _value_of(parameter)
+        if layer is not None:
+            adapter = layer if kind == "weight" else None
+            yield ExportedWeight(name.replace(".base_layer.", "."), parameter, adapter)
+        elif not _belongs_to_adapter(place):
+            yield ExportedWeight(name, parameter)
 
 
 def _require_mergeable(base: Any) -> None:
@@ -77,11 +100,3 @@ def _require_mergeable(base: Any) -> None:
 
 def _belongs_to_adapter(place: str) -> bool:
     return any(part.startswith("lora_") for part in place.split("."))
-
-
-def _value_of(parameter: torch.nn.Parameter) -> Callable[[], Tensor]:
-    return lambda: parameter.detach()
-
-
-def _merged(weight: torch.nn.Parameter, layer: Any) -> Callable[[], Tensor]:
-    return lambda: weight.detach() + layer.get_delta_weight(_ADAPTER).detach().to(weight.dtype)

@@ -131,7 +131,8 @@ def _in_one_launch(
 ) -> Tensor:
     """[1, T, H, D]; a window of (W - 1, 0) is W tokens with the query itself, (-1, 0) all before it."""
     queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))
-    output: Tensor = varlen_attn(
+    grouped: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]} if _GROUPS_BY_REQUEST else {}
+    output: Any = varlen_attn(
         queries,
         keys,
         values,
@@ -141,9 +142,10 @@ def _in_one_launch(
         longest,
         scale=scaling,
         window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
-        **({"enable_gqa": query.shape[1] != key.shape[1]} if _GROUPS_BY_REQUEST else {}),
+        **grouped,
     )
-    return output[None]
+    in_row: Tensor = output[None]
+    return in_row
 
 
 def _causality(num_queries: int, key: Tensor, sliding_window: int | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import inspect
 import math
 import os
 import resource
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,7 +39,7 @@ from sftkey_dist.models.accelerator import without_cudnn_attention
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import decoder_cost
 from sftkey_dist.sampler import CostModel
-from sftkey_dist.training.adapters import add_adapters, base_of, exported_weights
+from sftkey_dist.training.adapters import ExportedWeight, add_adapters, base_of, exported_weights
 from sftkey_dist.training.allocator import return_freed_memory
 from sftkey_dist.training.attention import PACKED, PrefixMemory, register_packed_attention
 from sftkey_dist.training.checkpoint.shards import SliceReader
@@ -46,6 +47,8 @@ from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targ
 from sftkey_dist.training.flops import ModelFlops
 from sftkey_dist.training.head import ChunkedHead
 from sftkey_dist.training.loss import token_losses
+from sftkey_dist.training.masters import Rounding, StoredWeights, commit_masters, owners_of, update_sums, write_masters
+from sftkey_dist.training.meeting import Meeting
 
 T = TypeVar("T")
 
@@ -70,6 +73,7 @@ class EngineSettings:
     zero: ZeroConfig
     lora: LoraConfig | None
     seed: int
+    storage_timeout_seconds: float = 3600.0
 
 
 def join_process_group() -> None:
@@ -86,8 +90,14 @@ def join_process_group() -> None:
 class ZeroEngine:
     """A causal language model sharded over all ranks; every method is called on all ranks together."""
 
-    def __init__(self, model_dir: Path, settings: EngineSettings) -> None:
+    def __init__(self, model_dir: Path, settings: EngineSettings, masters_dir: Path | None = None) -> None:
         """Load the folder's weights straight into partitions.
+
+        Args:
+            model_dir: Hugging Face folder.
+            settings: how the model is loaded and optimised.
+            masters_dir: float32 weights that the folder's are rounded from; by default the folder's own are looked at,
+                which may be stored in a higher precision than they are computed in.
 
         Raises:
             ModelError: the folder's weights cannot be loaded.
@@ -96,6 +106,10 @@ class ZeroEngine:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self._attention, self._offload = settings.attention, settings.zero.offload
+        self._has_adapters = settings.lora is not None
+        self._meeting = Meeting(settings.storage_timeout_seconds)
+        self._start = StoredWeights(masters_dir or model_dir)
+        self._rounded_by_loading = self._start.finer_than(settings.precision)
         # While this object lives, from_pretrained partitions parameters as it creates them; were it collected,
         # every rank would silently hold the whole model.
         self._partitioned_loading = HfDeepSpeedConfig(deepspeed_config(settings))
@@ -240,10 +254,6 @@ class ZeroEngine:
         finally:
             set_hf_deepspeed_config(self._partitioned_loading)
 
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        dist.barrier()
-
     def local_state(self) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
         """This rank's slice of the state: parameter name, its full number of elements, float32 slices by key.
 
@@ -284,20 +294,42 @@ class ZeroEngine:
                 deepspeed.utils.safe_set_local_optimizer_state(parameter, slices_of(name, key, offset, size), key)
         optimizer.checkpoint_event_epilogue()
 
-    def save_pretrained(self, folder: Path, end_of_turn_id: int) -> None:
+    def start_from_masters(self) -> int:
+        """Set the masters to what the stage starts from, which loading has rounded to the compute precision.
+
+        Returns:
+            Trained weights that the folder does not name as the model does, and that keep their rounding.
+        """
+        if not self._rounded_by_loading:
+            return 0
+        optimizer, unknown = self._engine.optimizer, 0
+        optimizer.checkpoint_event_prologue()
+        for parameter in self._trainable():
+            name, size = self._names[id(parameter)], parameter.ds_tensor.numel()
+            if name in self._rounded_by_loading:
+                master = self._start.range(name, size * self.rank, size)
+                deepspeed.utils.safe_set_local_fp32_param(parameter, master)
+                parameter.ds_tensor.data.copy_(master)
+            elif name not in self._start and not self._has_adapters:
+                unknown += 1
+        optimizer.checkpoint_event_epilogue()
+        return unknown
+
+    def save_pretrained(self, folder: Path, end_of_turn_id: int, dtype: torch.dtype) -> None:
         """Write the model as a Hugging Face folder, from rank 0; parameters are gathered one at a time.
 
         Args:
             folder: where to.
             end_of_turn_id: what the model was taught to end a response with; a base model's own end-of-sequence
                 token is often another one, and generation would run past the answer.
+            dtype: that the masters are rounded to.
         """
         module = base_of(self._engine.module)
         weights: dict[str, Tensor] = {}
-        for name, parts, value in exported_weights(module):
-            with deepspeed.zero.GatheredParameters(parts):
-                if self.rank == 0:
-                    weights[name] = value().cpu().clone()
+        for weight in exported_weights(module):
+            master = self._master(weight, is_wanted=self.rank == 0)
+            if master is not None:
+                weights[weight.name] = master.to(dtype).cpu().clone()
         if self.rank == 0:
             persistent = set(module.state_dict().keys())
             weights |= {name: value.cpu() for name, value in module.named_buffers() if name in persistent}
@@ -305,11 +337,68 @@ class ZeroEngine:
             others = {ends} if isinstance(ends, int) else set(ends or ())
             module.generation_config.eos_token_id = [end_of_turn_id, *sorted(others - {end_of_turn_id})]
             module.save_pretrained(folder, state_dict=weights)
-        self.barrier()
+        self.wait_for_first_rank()
+
+    def save_masters(self, folder: Path) -> None:
+        """Write the float32 masters of every weight that is exported, each from one rank; see `masters`."""
+        if self.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # of an end that was interrupted before it was recorded
+        self.wait_for_first_rank()
+        owners, mine = self._owners(), dict[str, Tensor]()
+        for weight in exported_weights(base_of(self._engine.module)):
+            master = self._master(weight, is_wanted=owners[weight.name] == self.rank)
+            if master is not None:
+                mine[weight.name] = master.cpu().clone()
+        notes = self._meeting.gather(write_masters(folder, self.rank, mine))
+        if self.rank == 0:
+            commit_masters(folder, notes)
+        self.wait_for_first_rank()
+
+    def compare_with_start(self, stored_dtype: torch.dtype) -> Rounding:
+        """What the stage has changed so far, in its masters and in their rounding to the stored precision."""
+        owners, sums = self._owners(), torch.zeros(4, dtype=torch.float64)
+        for weight in exported_weights(base_of(self._engine.module)):
+            is_mine = owners[weight.name] == self.rank and weight.name in self._start
+            master = self._master(weight, is_wanted=is_mine)
+            if master is not None:
+                start = self._start.whole(weight.name).to(master.device)
+                sums += update_sums(start, master, stored_dtype)
+        return Rounding.of_sums(str(stored_dtype).removeprefix("torch."), self.all_reduce_sum(sums))
+
+    def _owners(self) -> dict[str, int]:
+        sizes = {w.name: math.prod(_whole_shape(w.parameter)) for w in exported_weights(base_of(self._engine.module))}
+        return owners_of(sizes, self.world_size)
+
+    def _master(self, weight: ExportedWeight, *, is_wanted: bool) -> Tensor | None:
+        """A whole weight in float32, with its adapter merged; called on all ranks, returned where it is wanted.
+
+        What is frozen has no master; where the folder that the stage started from holds it in float32, that counts.
+        """
+        whole = self._whole(weight.parameter)
+        matrices = [self._whole(matrix) for matrix in weight.matrices] if weight.adapter is not None else []
+        if not is_wanted:
+            return None
+        if not weight.parameter.requires_grad and weight.name in self._rounded_by_loading:
+            whole = self._start.whole(weight.name).to(whole.device)
+        return whole + weight.update(*matrices) if matrices else whole
+
+    def _whole(self, parameter: Any) -> Tensor:
+        """In float32, on all ranks."""
+        if parameter.requires_grad:
+            master: Tensor = deepspeed.utils.safe_get_full_fp32_param(parameter)
+            return master.detach()
+        with deepspeed.zero.GatheredParameters([parameter]):
+            frozen: Tensor = parameter.detach().float().clone()
+        return frozen
+
+    def wait_for_first_rank(self) -> None:
+        """Go on once rank 0 is here too, however long it reads or writes; no collective is held meanwhile."""
+        self._meeting.after_first_rank()
 
     def close(self) -> None:
         """Free the model; the process group stays."""
         self._engine.destroy()
+        self._start.close()
         del self._engine, self._partitioned_loading, self._head
         _forget_in_deepspeed()
         gc.collect()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sftkey_dist.contract import PROMPT
 from sftkey_dist.data.example import Example
@@ -21,9 +22,9 @@ from sftkey_dist.evaluation.assess import make_record
 from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.score import score_records
-from sftkey_dist.files import folder_written_whole
+from sftkey_dist.files import folder_written_whole, write_text_atomically
 from sftkey_dist.models.load import load_tokenizer
-from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir import ModelPlace, StageDir
 from sftkey_dist.training.checkpoint import CHECKPOINTS_KEPT
 from sftkey_dist.training.collate import PROMPT_ID
 from sftkey_dist.training.engine import ZeroEngine
@@ -80,10 +81,10 @@ class Guard:
         Raises:
             TrainingError: the best model from before an interruption is gone.
         """
-        is_there = self._best is None or self._directory.candidate(self._best_step).is_dir()
+        is_there = self._best is None or self._directory.candidate(self._best_step).model.is_dir()
         if self.kept_step is not None and not self._engine.gather_to_all(is_there)[0]:
             raise TrainingError(
-                f"{self._directory.candidate(self._best_step)}: the guard's best model is gone; remove "
+                f"{self._directory.candidate(self._best_step).path}: the guard's best model is gone; remove "
                 f"{self._directory.path} to train the stage from its start"
             )
 
@@ -93,10 +94,10 @@ class Guard:
         Raises:
             DataError: no answer can be judged, so that no model is better than another.
         """
-        folder = self._directory.candidate(steps_done)
-        export_model(self._engine, self._job, folder)
+        place = self._directory.candidate(steps_done)
+        export_model(self._engine, self._job, place.model)
         with self._engine.without_partitioning():
-            records = self._records_of_this_rank(folder)
+            records = self._records_of_this_rank(place.model)
         everyone = [record for part in self._engine.gather_to_all(records) for record in part]
         scores = score_records(everyone, self._assessment.settings.alpha)
         if scores.unjudged == scores.n:
@@ -105,6 +106,8 @@ class Guard:
                 f"another evaluation.answer_check, or leave out the guard"
             )
         self._count(steps_done, scores.score)
+        if steps_done == self._best_step:
+            note_hand_off(self._engine, self._job, place)
         self._delete_candidates()
         return {name: getattr(scores, name) for name in ("n", "accuracy", "format", "score", "unjudged", "truncated")}
 
@@ -113,13 +116,19 @@ class Guard:
         if self._best:
             self._best_at_checkpoints.append(self._best_step)
 
-    def hand_on(self, model: Path) -> None:
+    def hand_on(self) -> None:
         """Copy the best model to its place; a stage interrupted before its end is recorded needs the candidate."""
+        best, result = self._directory.candidate(self._best_step), self._directory
         if self._engine.rank == 0:
-            shutil.rmtree(model, ignore_errors=True)  # of an end that was interrupted before it was recorded
-            with folder_written_whole(model) as scratch:
-                shutil.copytree(self._directory.candidate(self._best_step), scratch, dirs_exist_ok=True)
-        self._engine.barrier()
+            shutil.rmtree(result.model, ignore_errors=True)  # of an end that was interrupted before it was recorded
+            with folder_written_whole(result.model) as scratch:
+                shutil.copytree(best.model, scratch, dirs_exist_ok=True)
+            shutil.copyfile(best.rounding, result.rounding)
+            # Moved, since only the next stage reads them; an end that was interrupted has done so already.
+            if best.masters.is_dir():
+                shutil.rmtree(result.masters, ignore_errors=True)
+                best.masters.rename(result.masters)
+        self._engine.wait_for_first_rank()
 
     @property
     def _best_step(self) -> int:
@@ -135,12 +144,13 @@ class Guard:
 
     def _delete_candidates(self) -> None:
         keeps_best = self._settings.keep == "best"
-        kept = [self._directory.candidate(step) for step in (self._best_step, *self._best_at_checkpoints) if keeps_best]
+        steps = (self._best_step, *self._best_at_checkpoints) if keeps_best else ()
+        kept = [self._directory.candidate(step).path for step in steps]
         if self._engine.rank == 0:
             for folder in self._directory.candidates.iterdir():
                 if folder not in kept:
                     shutil.rmtree(folder)
-        self._engine.barrier()
+        self._engine.wait_for_first_rank()
 
     def _records_of_this_rank(self, model: Path) -> list[dict[str, Any]]:
         generator = LocalGenerator(model, self._assessment.prompt, self._job.trust_remote_code)
@@ -158,10 +168,19 @@ class Guard:
 
 def export_model(engine: ZeroEngine, job: StageJob, folder: Path) -> None:
     """Write the model with its tokenizer as a Hugging Face folder."""
-    engine.save_pretrained(folder, job.end_of_turn_id)
+    engine.save_pretrained(folder, job.end_of_turn_id, getattr(torch, job.export_precision))
     if engine.rank == 0:
         load_tokenizer(job.model_dir, job.trust_remote_code).save_pretrained(folder)
-    engine.barrier()
+    engine.wait_for_first_rank()
+
+
+def note_hand_off(engine: ZeroEngine, job: StageJob, place: ModelPlace) -> None:
+    """Write what lies beside a model that may be handed on: what rounding leaves of it, and the masters if needed."""
+    if job.hands_on_masters:
+        engine.save_masters(place.masters)
+    rounding = engine.compare_with_start(getattr(torch, job.export_precision))
+    if engine.rank == 0:
+        write_text_atomically(place.rounding, rounding.model_dump_json() + "\n")
 
 
 def _restored_examples(store: EncodedStore, indices: np.ndarray, job: StageJob) -> list[tuple[Example, list[int]]]:

@@ -24,6 +24,10 @@ class StageJob(Section):
 
     model_dir: Path
     """Folder of the model to start from."""
+    masters_dir: Path | None = None
+    """Float32 weights that the folder's are rounded from; see `training/masters.py`."""
+    hands_on_masters: bool = False
+    """Whether a stage that continues from this one needs its float32 weights."""
     store_dir: Path
     """Encoded store to train on."""
     stage_dir: Path
@@ -52,6 +56,11 @@ class StageJob(Section):
     """Compute precision, resolved."""
     end_of_turn_id: int
     """Token that ends a response; generation from the exported model stops there."""
+
+    @property
+    def export_precision(self) -> Literal["float32", "bfloat16"]:
+        """Of the model that the stage ends in."""
+        return "float32" if self.training.export_precision == "float32" else self.precision
 
     @classmethod
     def resolve_precision(cls, training: TrainingConfig, gpus_per_worker: int) -> Literal["float32", "bfloat16"]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import transformers
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from sftkey_dist.training.flops import passes_of_a_step, peak_flops_per_second
 from sftkey_dist.training.heartbeat import Heartbeat
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loss import NLL, loss_sums, segment_metrics, token_losses
+from sftkey_dist.training.masters import verify_masters
 from sftkey_dist.training.observer import Observer
 from sftkey_dist.training.planner import stage_planner
 from sftkey_dist.training.schedule import learning_rate
@@ -50,17 +52,21 @@ def _train(
 ) -> bool:
     store = EncodedStore(job.store_dir)
     held_out = held_out_indices(store.hashes, job.validation.num_examples, job.seed)
-    engine = ZeroEngine(job.model_dir, _engine_settings(job))
+    if job.masters_dir is not None:
+        verify_masters(job.masters_dir, checkpoints.rank, dist.get_world_size())
+    engine = ZeroEngine(job.model_dir, _engine_settings(job), job.masters_dir)
     planner = _planner(job, store, engine, held_out)
     assert_packing_isolates(engine)
     if job.training.logit_chunk_positions:
         assert_head_comes_last(engine)
     first_step = _restore(engine, planner, checkpoints, directory)
+    if first_step == 0:
+        _start_from_masters(engine, directory)
     journal = _Journal(directory, first_step) if engine.rank == 0 else None
     clockwork = _Clockwork(engine, planner, job)
     collectives = CollectiveWatch(job.training.collectives_every_steps, engine.rank)
     observer = Observer(job, store, held_out, engine, first_step, watch)
-    observer.observe(first_step, is_last=False)
+    observer.observe(first_step, is_last=first_step == planner.num_steps)
     if first_step:
         observer.note_checkpoint()  # it is resumed from once more if this attempt fails before its first
     for step in range(first_step, planner.num_steps):
@@ -80,7 +86,8 @@ def _train(
         stops = stops and not is_last
         if not stops:  # what is due is measured when the stage goes on
             observer.observe(step + 1, is_last=is_last)
-        if stops or ((step + 1) % job.training.checkpoint_every_steps == 0 and not is_last):
+        ends = is_last or observer.wants_to_stop  # saved too: writing the model may fail
+        if stops or ends or (step + 1) % job.training.checkpoint_every_steps == 0:
             with watch.phase("checkpoint"):
                 checkpoints.wait()  # two snapshots in memory would be one too many
                 checkpoints.save(Snapshot(engine, step + 1, plan.members_digest))
@@ -91,7 +98,7 @@ def _train(
             checkpoints.wait()
             return False
     checkpoints.wait()
-    observer.hand_on(directory.model)
+    observer.hand_on()
     engine.close()
     return True
 
@@ -256,6 +263,7 @@ def _engine_settings(job: StageJob) -> EngineSettings:
         zero=job.training.zero,
         lora=job.training.lora,
         seed=job.seed,
+        storage_timeout_seconds=job.training.storage_timeout_seconds,
     )
 
 
@@ -270,6 +278,16 @@ def _planner(job: StageJob, store: EncodedStore, engine: ZeroEngine, held_out: n
         cost=engine.cost,
         held_out=held_out,
     )
+
+
+def _start_from_masters(engine: ZeroEngine, directory: StageDir) -> None:
+    unknown = engine.start_from_masters()
+    if unknown and engine.rank == 0:
+        message = (
+            f"{unknown} weights start from their rounding to the compute precision: the folder stores them under other "
+            f"names than the model has"
+        )
+        append_event(directory.events, "rounded_start", message)
 
 
 def _restore(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKeeper, directory: StageDir) -> int:

@@ -1,6 +1,5 @@
 """What happens between steps: measurements on held-out examples, the guard, and which model is handed on."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.journal import Record, append_records, keep_records, read_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.engine import ZeroEngine
-from sftkey_dist.training.guard import Guard, export_model
+from sftkey_dist.training.guard import Guard, export_model, note_hand_off
 from sftkey_dist.training.held_out import HeldOutSet
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.stopwatch import Stopwatch
@@ -63,12 +62,14 @@ class Observer:
         if self._guard is not None:
             self._guard.note_checkpoint()
 
-    def hand_on(self, model: Path) -> None:
+    def hand_on(self) -> None:
         """Write the stage's result: the guard's best model, or the last."""
         if self._guard is not None and self._guard.kept_step is not None:
-            self._guard.hand_on(model)
-        else:
-            export_model(self._engine, self._job, model)
+            self._guard.hand_on()
+            return
+        result = StageDir(self._job.stage_dir)
+        export_model(self._engine, self._job, result.model)
+        note_hand_off(self._engine, self._job, result)
 
     def _recall(self, first_step: int) -> set[int]:
         """What was observed before; a stage that starts over observes anew, whatever an interrupted start left."""

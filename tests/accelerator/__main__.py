@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-VERBS = ("probe", "exact", "attention")
+VERBS = ("probe", "exact", "attention", "hand_off")
 
 
 def main() -> int:

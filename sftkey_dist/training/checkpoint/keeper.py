@@ -7,12 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Self
 
 from sftkey_dist.errors import CheckpointError, TrainingError
-from sftkey_dist.files import digest_file
-from sftkey_dist.training.checkpoint.manifest import Manifest, ShardNote, parse_manifest
+from sftkey_dist.training.checkpoint.manifest import FileNote, Manifest, parse_manifest
 from sftkey_dist.training.checkpoint.shards import Snapshot, shard_name
 from sftkey_dist.training.checkpoint.storage import Storage, open_storage
 from sftkey_dist.training.job import StageJob
@@ -94,7 +92,7 @@ class CheckpointKeeper:
         """
         for rank in range(self.rank, manifest.world_size, self._world_size):
             with _gone_is_damaged(shard_name(rank)), self.storage.reading(folder, shard_name(rank)) as file:
-                found = _note(file)
+                found = FileNote.of(file)
             if found != manifest.shards[rank]:
                 raise CheckpointError(
                     f"{shard_name(rank)} is not what was written ({found.bytes} of {manifest.shards[rank].bytes} "
@@ -143,7 +141,7 @@ class CheckpointKeeper:
             raise OSError(f"{free / 2**20:.0f} MiB are free, {snapshot.num_bytes / 2**20:.0f} MiB are needed")
         with self.storage.writing(folder, shard_name(self.rank)) as file:
             snapshot.write(file)
-            note = _note(file)  # of what was written, not of what should have been
+            note = FileNote.of(file)  # of what was written, not of what should have been
         with self.storage.writing(folder, _note_name(self.rank)) as file:
             file.write_text(note.model_dump_json(), encoding="utf-8")
         if self.rank == 0:
@@ -173,9 +171,9 @@ class CheckpointKeeper:
         with self.storage.writing(folder, _MANIFEST) as file:
             file.write_text(manifest.model_dump_json(), encoding="utf-8")
 
-    def _read_note(self, folder: str, rank: int) -> ShardNote:
+    def _read_note(self, folder: str, rank: int) -> FileNote:
         with self.storage.reading(folder, _note_name(rank)) as file:
-            return ShardNote.model_validate_json(file.read_bytes())
+            return FileNote.model_validate_json(file.read_bytes())
 
     def _prune(self) -> None:
         """The newer ones are committed by then."""
@@ -218,10 +216,6 @@ def _gone_is_damaged(what: str) -> Iterator[None]:
         if isinstance(error, FileNotFoundError) or error.errno == errno.EIO:
             raise CheckpointError(f"{what} cannot be read ({error})") from error
         raise
-
-
-def _note(file: Path) -> ShardNote:
-    return ShardNote(bytes=file.stat().st_size, sha256=digest_file(file))
 
 
 def _note_name(rank: int) -> str:

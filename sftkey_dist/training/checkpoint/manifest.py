@@ -1,14 +1,18 @@
 """What makes a folder of shards a checkpoint."""
 
+from pathlib import Path
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sftkey_dist.errors import CheckpointError
+from sftkey_dist.files import digest_file
 
 _MOST_BYTES = 64 * 2**20
 
 
-class ShardNote(BaseModel):
-    """A shard as it was read back after it was written."""
+class FileNote(BaseModel):
+    """A file as it was read back after it was written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -16,6 +20,11 @@ class ShardNote(BaseModel):
     """Size of the file."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Digest of its content."""
+
+    @classmethod
+    def of(cls, file: Path) -> Self:
+        """Read a file back."""
+        return cls(bytes=file.stat().st_size, sha256=digest_file(file))
 
 
 class Manifest(BaseModel):
@@ -33,7 +42,7 @@ class Manifest(BaseModel):
     """Digest of the last step's examples; a resumed stage must plan the same."""
     numel: dict[str, int]
     """Elements of every trained parameter."""
-    shards: tuple[ShardNote, ...]
+    shards: tuple[FileNote, ...]
     """One a rank, in rank order."""
     versions: dict[str, str]
     """Of the libraries that wrote it."""

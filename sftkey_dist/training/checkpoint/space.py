@@ -10,6 +10,7 @@ from sftkey_dist.training.checkpoint.storage import FolderStorage, Storage
 CHECKPOINT_BYTES = 12
 """A parameter's: float32 master weight and two moments."""
 _MODEL_BYTES = {"float32": 4, "bfloat16": 2}
+_MASTER_BYTES = 4
 _GIB = 2**30
 _PROBE = "probe"
 
@@ -21,16 +22,18 @@ class Needs:
     Attributes:
         num_parameters: of the model.
         num_trained: parameters that checkpoints hold.
-        precision: of the exported model.
+        export_precision: of the model.
         num_checkpoints: that are due in the whole stage.
         num_models: copies of the model that lie there at a time: the result, and the guard's candidates.
+        hands_on_masters: whether float32 masters lie beside each.
     """
 
     num_parameters: int
     num_trained: int
-    precision: str
+    export_precision: str
     num_checkpoints: int
     num_models: int
+    hands_on_masters: bool = False
 
 
 def require_space(storage: Storage, stage_dir: Path, needs: Needs) -> None:
@@ -44,7 +47,8 @@ def require_space(storage: Storage, stage_dir: Path, needs: Needs) -> None:
         ConfigError: less is free than the stage will need; one checkpoint more than are kept is written at a time. Or
             an object store cannot be written to.
     """
-    needed = needs.num_models * needs.num_parameters * _MODEL_BYTES[needs.precision]
+    of_parameter = _MODEL_BYTES[needs.export_precision] + (_MASTER_BYTES if needs.hands_on_masters else 0)
+    needed = needs.num_models * needs.num_parameters * of_parameter
     if storage.free_bytes() is None:
         _require_writable(storage)
     else:

@@ -1,0 +1,39 @@
+"""What rounding to the published precision left of a stage, in words."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_MOSTLY_LOST = 0.5
+"""Of an update: below it the published model is another one than was trained."""
+
+
+def rounding_in_words(summary: Mapping[str, Any]) -> Iterator[str]:
+    """A line about what a stage changed, and a warning where rounding took most of it.
+
+    Args:
+        summary: of the stage, as `stage.json` holds it.
+    """
+    rounding = summary.get("rounding")
+    if not rounding or not rounding["num_weights"]:
+        return
+    changed = f"{rounding['num_changed']:,} of {rounding['num_weights']:,} stored weights changed"
+    share = rounding["surviving_share"]
+    if share is None or rounding["precision"] == "float32":
+        yield changed
+        return
+    precision = rounding["precision"]
+    yield f"{changed}; {share:.0%} of the update is left after rounding to {precision}{_gain(summary, share)}"
+    if share < _MOSTLY_LOST:
+        yield (
+            f"[bold red]warning: rounding to {precision} takes {1 - share:.0%} of what this stage "
+            f"learned[/] from the published model: its updates are smaller than half a step of that precision. Train "
+            f"more steps or at a higher learning rate, or publish float32 (training.export_precision=float32)"
+        )
+
+
+def _gain(summary: Mapping[str, Any], share: float) -> str:
+    """The gain of a small update is proportional to it, so that before rounding it was about gain / share."""
+    gain = summary.get("gain")
+    if gain is None or share <= 0:
+        return ""
+    return f"; held-out loss fell by {gain:.4g}, before rounding by about {gain / share:.4g}"

@@ -1,0 +1,196 @@
+"""Float32 master weights on disk, and what rounding them to the compute precision leaves of a stage.
+
+A stage in bfloat16 updates float32 masters, and publishes their rounding. The next stage has to start from the masters:
+a weight of 0.02 that lies on the bfloat16 grid moves only after its master has drifted by half a step of the grid,
+6e-5, which a key stage at a learning rate of 5e-7 does not reach.
+
+The masters of a model lie beside its folder: ``rank_R.safetensors`` holds whole float32 weights under the names of the
+model's parameters, and ``manifest.json``, written last, the size and the SHA-256 of every file. A base model's own
+folder is read in the same way where it is stored in a higher precision than it is trained in.
+"""
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sftkey_dist.errors import ModelError
+from sftkey_dist.files import write_text_atomically
+from sftkey_dist.training.checkpoint.manifest import FileNote
+
+_MANIFEST = "manifest.json"
+_MANTISSA_BITS = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52}
+_BITS_OF = {"bfloat16": 7, "float32": 23}
+_REMEDY = "remove the folder: the stage that wrote it is then trained again"
+
+
+class Rounding(BaseModel):
+    """What a stage changed, in its masters and in the weights that are stored.
+
+    Attributes:
+        precision: of the stored weights.
+        num_weights: that were compared with the start of the stage.
+        num_changed: of those, stored weights that differ.
+        surviving_share: of the masters' update, its projection onto itself after rounding: 1 where nothing is lost.
+            The gain of a small update is proportional to it. None where the masters did not move.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: str
+    num_weights: int = Field(ge=0)
+    num_changed: int = Field(ge=0)
+    surviving_share: float | None
+
+    @classmethod
+    def of_sums(cls, precision: str, sums: Tensor) -> "Rounding":
+        """Of the sums over ranks of `update_sums`, [4]."""
+        num_weights, num_changed, moved, survived = sums.tolist()
+        share = survived / moved if moved > 0 else None
+        return cls(
+            precision=precision, num_weights=int(num_weights), num_changed=int(num_changed), surviving_share=share
+        )
+
+
+def update_sums(start: Tensor, end: Tensor, stored_dtype: torch.dtype) -> Tensor:
+    """Of a weight: elements, changed stored elements, Σ u², Σ u·v, for its update u and v as stored; float64 [4].
+
+    Args:
+        start: float32 master at the start of a stage.
+        end: float32 master at its end.
+        stored_dtype: of published weights.
+    """
+    start_stored, end_stored = start.to(stored_dtype), end.to(stored_dtype)
+    update = (end - start).double()
+    stored_update = (end_stored.float() - start_stored.float()).double()
+    changed = (end_stored != start_stored).sum()
+    return torch.stack(
+        [
+            torch.tensor(float(end.numel()), dtype=torch.float64),
+            changed.double().cpu(),
+            update.square().sum().cpu(),
+            (update * stored_update).sum().cpu(),
+        ]
+    )
+
+
+class StoredWeights:
+    """Weights in the safetensors files of a folder, read by name in float32, whole or a range at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Raises:
+            ModelError: a file cannot be read.
+        """
+        self._folder, self._opened = folder, ExitStack()
+        self._files: dict[str, Any] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            try:
+                opened = self._opened.enter_context(safetensors.safe_open(file, framework="pt"))
+            except (OSError, safetensors.SafetensorError) as error:
+                raise ModelError(f"{file}: cannot be read ({error})") from error
+            self._files |= dict.fromkeys(opened.keys(), opened)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def finer_than(self, precision: str) -> frozenset[str]:
+        """Names of the weights that rounding to this precision would change."""
+        bits = {name: _MANTISSA_BITS.get(file.get_slice(name).get_dtype(), 0) for name, file in self._files.items()}
+        return frozenset(name for name, number in bits.items() if number > _BITS_OF[precision])
+
+    def whole(self, name: str) -> Tensor:
+        """The weight."""
+        tensor: Tensor = self._files[name].get_tensor(name)
+        return tensor.float()
+
+    def range(self, name: str, offset: int, size: int) -> Tensor:
+        """[size]: elements offset..offset+size of the flattened weight, zeros past its end; the file is not read whole.
+
+        Only rows (of the first dimension) that the range touches are read.
+        """
+        stored = self._files[name].get_slice(name)
+        shape = stored.get_shape()
+        numel, row = math.prod(shape), math.prod(shape[1:])
+        values = torch.zeros(size)
+        end = min(offset + size, numel)
+        if offset < end:
+            first_row, last_row = offset // row, -(-end // row)
+            rows = stored[first_row:last_row] if shape else stored[...]
+            start = offset - first_row * row
+            values[: end - offset] = rows.flatten()[start : start + end - offset]
+        return values
+
+    def close(self) -> None:
+        """Close the files."""
+        self._opened.close()
+
+
+class MastersManifest(BaseModel):
+    """Written last, by rank 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: dict[str, FileNote]
+    """By name, as they were read back."""
+
+
+def owners_of(sizes: Mapping[str, int], world_size: int) -> dict[str, int]:
+    """Which rank writes which weight, so that all write about as much: largest first, to whoever has least."""
+    loads = [(0, rank) for rank in range(world_size)]
+    owners = {}
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        load, rank = heapq.heappop(loads)
+        owners[name] = rank
+        heapq.heappush(loads, (load + sizes[name], rank))
+    return owners
+
+
+def write_masters(folder: Path, rank: int, weights: Mapping[str, Tensor]) -> str:
+    """Write a rank's part; returns the note of it that `commit_masters` takes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = _file_of(folder, rank)
+    save_file(dict(weights), file)
+    return FileNote.of(file).model_dump_json()
+
+
+def commit_masters(folder: Path, notes: Sequence[str]) -> None:
+    """Make the parts of all ranks count, by their notes in rank order."""
+    files = {_file_of(folder, rank).name: FileNote.model_validate_json(note) for rank, note in enumerate(notes)}
+    write_text_atomically(folder / _MANIFEST, MastersManifest(files=files).model_dump_json(indent=2) + "\n")
+
+
+def masters_are_there(folder: Path) -> bool:
+    """Whether they were written whole."""
+    return (folder / _MANIFEST).is_file()
+
+
+def verify_masters(folder: Path, rank: int, world_size: int) -> None:
+    """Check this rank's part of the files; all ranks together check each once.
+
+    Raises:
+        ModelError: a file is not what was written.
+    """
+    try:
+        manifest = MastersManifest.model_validate_json((folder / _MANIFEST).read_bytes(), strict=True)
+        damaged = [
+            name
+            for name in sorted(manifest.files)[rank::world_size]
+            if not (folder / name).is_file() or FileNote.of(folder / name) != manifest.files[name]
+        ]
+    except (OSError, ValidationError) as error:
+        raise ModelError(f"{folder}: {' '.join(str(error).split())[:200]}; {_REMEDY}") from error
+    if damaged:
+        raise ModelError(f"{folder / damaged[0]}: it is not what was written; {_REMEDY}")
+
+
+def _file_of(folder: Path, rank: int) -> Path:
+    return folder / f"rank_{rank:05d}.safetensors"

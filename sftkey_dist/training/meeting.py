@@ -1,0 +1,56 @@
+"""Where ranks wait for what takes long, without holding a collective: NCCL's watchdog would end those that wait."""
+
+import itertools
+from datetime import timedelta
+
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
+
+from sftkey_dist.errors import StorageError
+
+_NUMBERS = itertools.count()
+"""Of a process's meetings: workers go on to the next stage at the same store, where old notes must not count again."""
+
+
+class Meeting:
+    """Waits at the key-value store that the process group was made with; every method is called on all ranks."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        """
+        Args:
+            timeout_seconds: longest wait for another rank.
+        """
+        self._store, self._timeout = distributed_c10d._get_default_store(), timedelta(seconds=timeout_seconds)
+        self._rank, self._world_size = dist.get_rank(), dist.get_world_size()
+
+    def after_first_rank(self) -> None:
+        """Go on once rank 0 is here.
+
+        Raises:
+            StorageError: it did not come in time.
+        """
+        self._notes("", [0])
+
+    def gather(self, note: str) -> list[str]:
+        """What all ranks brought along, in rank order, once all are here.
+
+        Raises:
+            StorageError: one did not come in time.
+        """
+        return self._notes(note, range(self._world_size))
+
+    def _notes(self, note: str, ranks: range | list[int]) -> list[str]:
+        self._number = next(_NUMBERS)
+        self._store.set(self._key(self._rank), note)
+        try:
+            self._store.wait([self._key(rank) for rank in ranks], self._timeout)
+        except dist.DistStoreError as error:
+            missing = [rank for rank in ranks if not self._store.check([self._key(rank)])]
+            raise StorageError(
+                f"ranks {', '.join(map(str, missing))} still read or write after {self._timeout.total_seconds():g} s "
+                f"(training.storage_timeout_seconds)"
+            ) from error
+        return [self._store.get(self._key(rank)).decode() for rank in ranks]
+
+    def _key(self, rank: int) -> str:
+        return f"sftkey/meeting/{self._number}/{rank}"
