@@ -18,6 +18,9 @@ class ZeroConfig(Section):
     gathered again. Below 0.2 the next layers are not gathered ahead; 0 holds one at a time."""
     reduce_bucket_elements: int = Field(50_000_000, ge=1000)
     """Gradient elements reduced in one collective."""
+    reduce_precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision that gradients travel in between ranks. bfloat16 halves that traffic and rounds every micro-batch's sum
+    over the ranks, so that another number of ranks is no longer the same to float error."""
     sub_group_elements: int = Field(100_000_000, ge=1000)
     """Elements of a rank's shard that are updated at a time; their gradients are copied for it."""
     offload: Literal["none", "cpu", "nvme"] = "none"
@@ -87,7 +90,8 @@ class TrainingConfig(Section):
     segment_metrics_every_steps: int = Field(10, ge=1)
     """In a key stage, steps between measurements of the segments it does not train."""
     collectives_every_steps: int = Field(50, ge=1)
-    """Steps between measurements of how long collectives run; a profiler watches rank 0 in such a step."""
+    """Steps between measurements of how long collectives run; a profiler watches a micro-batch of rank 0 in such a
+    step."""
     max_failures: int = Field(3, ge=0)
     """Restarts in a row without a new checkpoint, after a lost worker, node or connection, before a stage gives up.
     What would fail again, such as a loss that is no number, is not tried again."""

@@ -212,11 +212,11 @@ def _guard_in_words(summary: Mapping[str, Any]) -> str:
 
 
 def _collective_share(timings: Sequence[Mapping[str, Any]]) -> float | None:
-    """Of the steps in which it was measured: the share of their time in which a collective ran."""
+    """Of the micro-batches in which it was measured: the share of their time in which a collective ran."""
     measured = [record for record in timings if "collective_seconds" in record]
     if not measured:
         return None
-    return float(sum(record["collective_seconds"] for record in measured) / sum(r["seconds"] for r in measured))
+    return float(sum(record["collective_seconds"] for record in measured) / sum(r["watched_seconds"] for r in measured))
 
 
 def _phases(timings: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -57,7 +57,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 _GATHERED_FOR_GOOD_ELEMENTS = 100_000
 """Norms and biases up to so large are not worth gathering every time (deepspeed's default)."""
 _GATHERED_AHEAD_ELEMENTS = 50_000_000
-"""Gathered while the layers before are computed (deepspeed's default)."""
+"""Gathered while the layers before are computed (deepspeed's default); more where a layer has a larger matrix."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class ZeroEngine:
             eps=settings.optimization.epsilon,
             fused=True,
         )
-        config = deepspeed_config(settings, weights_bytes=_weights_bytes(model))
+        config = deepspeed_config(settings, WeightSizes.of(model))
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._engine.train()
         return_freed_memory()  # of loading
@@ -436,28 +436,50 @@ class ZeroEngine:
             state[flat] |= {key: torch.zeros_like(flat) for key in MOMENTS}
 
 
-def deepspeed_config(settings: EngineSettings, weights_bytes: int | None = None) -> dict[str, Any]:
-    """The DeepSpeed configuration: ZeRO stage 3, float32 accumulation and reduction in every precision.
+@dataclass(frozen=True)
+class WeightSizes:
+    """Of a model in compute precision.
+
+    Attributes:
+        total_bytes: of all weights.
+        largest_matrix: elements of the largest one in a layer.
+    """
+
+    total_bytes: int
+    largest_matrix: int
+
+    @classmethod
+    def of(cls, model: Any) -> "WeightSizes":
+        """Of a model whose weights are partitioned or not."""
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        outside = {id(layer.weight) for layer in ends if layer is not None}
+        sizes = {id(p): math.prod(_whole_shape(p)) for p in model.parameters()}
+        total = sum(sizes[id(p)] * p.element_size() for p in model.parameters())
+        return cls(total, max((size for place, size in sizes.items() if place not in outside), default=0))
+
+
+def deepspeed_config(settings: EngineSettings, sizes: WeightSizes | None = None) -> dict[str, Any]:
+    """The DeepSpeed configuration: ZeRO stage 3, float32 accumulation in every precision.
 
     Args:
         settings: how the model is loaded and optimised.
-        weights_bytes: size of the whole model in compute precision, once it is known.
+        sizes: of the model, once it is loaded.
     """
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": settings.optimization.max_grad_norm,
-        "zero_optimization": _zero_config(settings, weights_bytes),
+        "zero_optimization": _zero_config(settings, sizes),
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": settings.precision == "bfloat16"},
         # Accumulating 64 micro-batches in bfloat16 is off by 8e-3; in float32 by 6e-9.
         "data_types": {"grad_accum_dtype": "fp32"},
-        "communication_data_type": "fp32",
+        "communication_data_type": {"float32": "fp32", "bfloat16": "bf16"}[settings.zero.reduce_precision],
         "steps_per_print": 10**9,
     }
 
 
-def _zero_config(settings: EngineSettings, weights_bytes: int | None) -> dict[str, Any]:
+def _zero_config(settings: EngineSettings, sizes: WeightSizes | None) -> dict[str, Any]:
     zero = settings.zero
     config: dict[str, Any] = {
         "stage": 3,
@@ -465,13 +487,17 @@ def _zero_config(settings: EngineSettings, weights_bytes: int | None) -> dict[st
         "sub_group_size": zero.sub_group_elements,
     }
     gathered_bytes = int(zero.max_gathered_gib * 2**30)
-    if weights_bytes is not None and weights_bytes <= gathered_bytes:
-        config["stage3_param_persistence_threshold"] = weights_bytes
+    if sizes is not None and sizes.total_bytes <= gathered_bytes:
+        config["stage3_param_persistence_threshold"] = sizes.total_bytes
     else:
         gathered_elements = gathered_bytes // getattr(torch, settings.precision).itemsize
+        ahead = max(_GATHERED_AHEAD_ELEMENTS, sizes.largest_matrix if sizes else 0)
         config["stage3_max_reuse_distance"] = gathered_elements
         config["stage3_param_persistence_threshold"] = min(gathered_elements, _GATHERED_FOR_GOOD_ELEMENTS)
-        config["stage3_prefetch_bucket_size"] = min(gathered_elements, _GATHERED_AHEAD_ELEMENTS)
+        config["stage3_prefetch_bucket_size"] = min(gathered_elements, ahead)
+        # deepspeed gathers ahead only below this bound (partitioned_param_coordinator.py, fetch_sub_module): with its
+        # default of 1e9, keeping more than that gathered would end all gathering ahead.
+        config["stage3_max_live_parameters"] = gathered_elements + 2 * config["stage3_prefetch_bucket_size"]
     if zero.secondary_partition_ranks > 1:
         config["zero_hpz_partition_size"] = zero.secondary_partition_ranks
     if zero.offload != "none":
@@ -481,10 +507,6 @@ def _zero_config(settings: EngineSettings, weights_bytes: int | None) -> dict[st
         if zero.offload_weights:
             config["offload_param"] = place
     return config
-
-
-def _weights_bytes(model: Any) -> int:
-    return sum(math.prod(_whole_shape(parameter)) * parameter.element_size() for parameter in model.parameters())
 
 
 def _load(model_dir: Path, settings: EngineSettings) -> Any:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -77,9 +78,17 @@ def _train(
             plan = planner.plan(step)
         rate = learning_rate(step, planner.num_steps, job.optimization)
         is_asked_to_stop = engine.rank == 0 and directory.stop_request.exists()
-        with collectives.watching(step):
-            record, stops = run_step(engine, store, plan, job, rate, watch, is_asked_to_stop=is_asked_to_stop)
-            seconds = time.perf_counter() - started
+        record, stops = run_step(
+            engine,
+            store,
+            plan,
+            job,
+            rate,
+            watch,
+            is_asked_to_stop=is_asked_to_stop,
+            around_last_micro_batch=collectives.watching(step),
+        )
+        seconds = time.perf_counter() - started
         if journal is not None:
             journal.append_metrics(record)
         is_last = step + 1 == planner.num_steps
@@ -112,8 +121,19 @@ def run_step(
     watch: Stopwatch,
     *,
     is_asked_to_stop: bool = False,
+    around_last_micro_batch: AbstractContextManager[None] | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """One optimizer step.
+
+    Args:
+        engine: of the stage.
+        store: of the stage.
+        plan: of the step.
+        job: the stage.
+        step_learning_rate: of the step.
+        watch: charges phases with their time.
+        is_asked_to_stop: whether this rank is.
+        around_last_micro_batch: entered for the forward and backward pass of the last one.
 
     Returns:
         Its metrics, and whether any rank was asked to stop; equal on all ranks.
@@ -132,12 +152,15 @@ def run_step(
     with watch.phase("data"):
         rows = list(_rows(store, plan, job, engine.rank, observe_all))
     for index, row in enumerate(rows):
-        with watch.phase("forward"):
-            row = row.to(engine.device)
-            sums = loss_sums(forward(row), row, len(store.segment_names))
+        is_last = index == len(rows) - 1
+        with around_last_micro_batch if is_last and around_last_micro_batch else nullcontext():
+            with watch.phase("forward"):
+                row = row.to(engine.device)
+                sums = loss_sums(forward(row), row, len(store.segment_names))
+            with watch.phase("backward"):
+                loss = sums.weighted_nll * (engine.world_size / plan.loss_weight)
+                engine.backward(loss, ends_step=is_last)
         with watch.phase("backward"):
-            loss = sums.weighted_nll * (engine.world_size / plan.loss_weight)
-            engine.backward(loss, ends_step=index == len(rows) - 1)
             totals += sums.by_segment.cpu()
             row_nll = sums.weighted_nll.detach().double().cpu()
             weighted_nll += row_nll
@@ -349,7 +372,7 @@ class _Clockwork:
         record: dict[str, Any],
         seconds: float,
         watch: Stopwatch,
-        collective_seconds: float | None,
+        collectives: dict[str, float],
     ) -> dict[str, Any]:
         """``seconds`` of the step; its phases, and of what followed it, in ``phase_seconds``."""
         lengths = self._lengths[list(plan.example_indices)]
@@ -362,7 +385,7 @@ class _Clockwork:
             "loss_tokens_per_second": record["loss_tokens"] / seconds,
             "model_tflops_per_second": flops / seconds / 1e12,
             **utilisation,
-            **({} if collective_seconds is None else {"collective_seconds": collective_seconds}),
+            **collectives,
             "phase_seconds": watch.take(),
             "world_size": self._engine.world_size,
             "peak_memory_gib": self._engine.peak_memory_bytes / 2**30,

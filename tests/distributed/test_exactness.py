@@ -248,7 +248,9 @@ def test_the_time_of_every_step_is_split_by_phase(make_job):
         assert timing["peak_memory_gib"] > 0
     collectives = {timing["step"]: timing["collective_seconds"] for timing in timings if "collective_seconds" in timing}
     assert list(collectives) == [4, 9, 14, 19]
-    assert all(0 < seconds < timings[step]["seconds"] for step, seconds in collectives.items())
+    for step, seconds in collectives.items():
+        assert 0 < seconds < timings[step]["watched_seconds"] < timings[step]["seconds"]
+        assert 0 < timings[step]["watch_cost_seconds"] < timings[step]["seconds"]
 
 
 def test_planned_denominators_are_the_counts_that_the_ranks_saw(store, make_job):

@@ -133,9 +133,7 @@ def test_a_kept_or_recalled_prefix_goes_example_by_example(varlen_kernel):
     x = torch.randn(1, 2, sum(LENGTHS), 8)
     ends = torch.tensor((0, *LENGTHS)).cumsum(0).to(torch.int32)
     for memory in ({"remember": PrefixMemory()}, {}):
-        packed_causal_attention(
-            torch.nn.Identity(), x, x, x, None, example_lengths=LENGTHS, cu_seq_lens=ends, **memory
-        )
+        packed_causal_attention(torch.nn.Identity(), x, x, x, None, example_lengths=LENGTHS, cu_seq_lens=ends, **memory)
     assert len(varlen_kernel) == 1
 
 
