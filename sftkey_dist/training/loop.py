@@ -55,8 +55,8 @@ def _train(
     held_out = held_out_indices(store.hashes, job.validation.num_examples, job.seed)
     if job.masters_dir is not None:
         verify_masters(job.masters_dir, checkpoints.rank, dist.get_world_size())
-    engine = ZeroEngine(job.model_dir, _engine_settings(job), job.masters_dir)
-    planner = _planner(job, store, engine, held_out)
+    engine = ZeroEngine(job.model_dir, engine_settings(job), job.masters_dir)
+    planner = planner_of(job, store, engine, held_out)
     assert_packing_isolates(engine)
     if job.training.logit_chunk_positions:
         assert_head_comes_last(engine)
@@ -275,7 +275,8 @@ def _gradient_not_finite(norm: float, plan: StepPlan, store: EncodedStore) -> Tr
     )
 
 
-def _engine_settings(job: StageJob) -> EngineSettings:
+def engine_settings(job: StageJob) -> EngineSettings:
+    """How the stage's model is loaded and optimised."""
     return EngineSettings(
         optimization=job.optimization,
         precision=job.precision,
@@ -290,7 +291,8 @@ def _engine_settings(job: StageJob) -> EngineSettings:
     )
 
 
-def _planner(job: StageJob, store: EncodedStore, engine: ZeroEngine, held_out: np.ndarray) -> StepPlanner:
+def planner_of(job: StageJob, store: EncodedStore, engine: ZeroEngine, held_out: np.ndarray) -> StepPlanner:
+    """The steps of the stage, as every rank plans them."""
     return stage_planner(
         store.segment_counts,
         job.weights,

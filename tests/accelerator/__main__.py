@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-VERBS = ("probe", "exact", "attention", "hand_off")
+VERBS = ("probe", "exact", "attention", "memory", "throughput", "hand_off", "two_ranks")
 
 
 def main() -> int:

@@ -43,12 +43,15 @@ def measure(scratch: Path, *, tiny: bool) -> dict[str, Any]:
     return compare(scratch, world_size=1, layouts=LAYOUTS)
 
 
-def compare(scratch: Path, *, world_size: int, layouts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def compare(
+    scratch: Path, *, world_size: int, layouts: dict[str, dict[str, Any]], resumed_on: int | None = None
+) -> dict[str, Any]:
     """
     Args:
         scratch: folder to work in.
         world_size: ranks on this device; the reference runs on one CPU rank.
-        layouts: settings of a stage by name.
+        layouts: settings of a stage by name; `gathered` is among them.
+        resumed_on: ranks that an interrupted stage goes on with; by default as many as began it.
     """
     device = this_device()
     model = tiny_model(scratch / "model")
@@ -80,8 +83,8 @@ def compare(scratch: Path, *, world_size: int, layouts: dict[str, dict[str, Any]
     }
     left = on_ranks(world_size, device, train_and_look, list(jobs.values()))
     resumed = job("gathered", "bfloat16", {}, "resumed")
-    for stop in (5, None):
-        on_ranks(world_size, device, train, [resumed], stop)
+    on_ranks(world_size, device, train, [resumed], 5)
+    on_ranks(resumed_on or world_size, device, train, [resumed])
     rows = [
         deviation(name, precision, job, references.get(name, references["gathered"]))
         for (name, precision), job in jobs.items()

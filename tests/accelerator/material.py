@@ -55,7 +55,7 @@ def tiny_model(folder: Path, hidden_size: int = 64) -> Path:
     return folder
 
 
-def large_model(folder: Path, shape: dict[str, Any]) -> Path:
+def large_model(folder: Path, shape: dict[str, Any]) -> None:
     """A random Qwen2 of this shape in bfloat16, made where it is fastest."""
     config = transformers.Qwen2Config(**shape, eos_token_id=END_OF_TURN_ID, bos_token_id=1)
     torch.manual_seed(0)
@@ -63,10 +63,6 @@ def large_model(folder: Path, shape: dict[str, Any]) -> Path:
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     train_tokenizer(_texts(), 400, 4096).save_pretrained(folder)
-    del model
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return folder
 
 
 def make_store(folder: Path, lengths: Lengths, num_examples: int, vocab_size: int, longest: int) -> EncodedStore:

@@ -7,13 +7,16 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
+from sftkey_dist.training.checkpoint.shards import HostCopy
 from tests.accelerator.ranks import on_ranks, this_device
 
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "accelerate", "datasets", "pydantic", "numpy")
@@ -35,6 +38,7 @@ def measure(scratch: Path, *, tiny: bool) -> dict[str, Any]:
         "bfloat16_tflops": _gemm_tflops(device, torch.bfloat16),
         "float32_tflops": _gemm_tflops(device, torch.float32),
         "copy_gb_per_second": _copy_rate(device),
+        "snapshot_gb_per_second": _snapshot_rates(device),
         "varlen_attn": sorted(inspect.signature(varlen_attn).parameters),
         "extensions_compiled_at_import": _compiled_at_import(scratch / "extensions"),
         "gloo_between_two_ranks": on_ranks(2, device, _try_gloo)[0],
@@ -60,6 +64,21 @@ def _copy_rate(device: str) -> float:
     source = torch.randn(_COPY_BYTES[device] // 4, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / _seconds(lambda: target.copy_(source), device) / 1e9
+
+
+def _snapshot_rates(device: str) -> dict[str, float]:
+    """From the device to the host's memory, as checkpoints copy and as a plain copy does; pages are new each time."""
+    values = torch.randn(_COPY_BYTES[device] // 8, device=device)
+    ways: dict[str, Callable[[], Tensor]] = {
+        "through pinned buffers": lambda: HostCopy()(values),
+        "plain": lambda: values.to("cpu", copy=True),
+    }
+    rates = {}
+    for name, way in ways.items():
+        if not torch.equal(way(), values.cpu()):
+            raise AssertionError(f"the copy {name} is not what was copied")
+        rates[name] = values.nbytes / _seconds(way, device, repeats=3) / 1e9
+    return rates
 
 
 def _seconds(work: Any, device: str, repeats: int = 10) -> float:

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,13 @@ def this_device() -> Device:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def on_ranks(world_size: int, device: Device, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+def on_ranks(
+    world_size: int,
+    device: Device,
+    work: Callable[..., Any],
+    *arguments: Any,
+    environment: Mapping[str, str] | None = None,
+) -> list[Any]:
     """What ``work(*arguments)`` returns on every rank of a fresh process group, in rank order.
 
     Ranks beside each other on one accelerator speak gloo: NCCL refuses two of them on a device.
@@ -30,7 +36,7 @@ def on_ranks(world_size: int, device: Device, work: Callable[..., Any], *argumen
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(
             _run_rank,
-            args=(world_size, free_port(), device, Path(folder), work, arguments),
+            args=(world_size, free_port(), device, dict(environment or {}), Path(folder), work, arguments),
             nprocs=world_size,
             start_method="spawn",
         )
@@ -42,10 +48,12 @@ def _run_rank(
     world_size: int,
     port: int,
     device: Device,
+    environment: dict[str, str],
     folder: Path,
     work: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
+    os.environ |= environment
     join_as_rank(rank, world_size, port, device)
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

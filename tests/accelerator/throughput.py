@@ -1,0 +1,129 @@
+"""Tokens a second and utilisation at the shapes of Qwen2.5-1.5B and -3B, beside TRL where it is installed."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.accelerator.material import FULL, GSM8K, KEY, LONG, Lengths, large_model, make_store, stage
+from tests.accelerator.ranks import on_ranks, this_device
+from tests.accelerator.timed import WARMUP_STEPS, time_steps, with_prediction
+
+VOCABULARY = 151_936
+SHAPES: dict[str, dict[str, Any]] = {
+    "1.5B": {
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+    },
+    "3B": {
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+    },
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
+}
+"""Of Qwen2.5's configurations; embeddings are tied."""
+ROWS_A_STEP = 4
+MFU_GOAL, PEER_GOAL = 0.45, 1.3
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed.
+
+    Attributes:
+        shape: of the model.
+        lengths: of the examples.
+        row_tokens: most tokens in a packed row.
+        settings: of training.
+        attention: see `model.attention`.
+        environment: of the ranks.
+    """
+
+    shape: str
+    lengths: Lengths
+    row_tokens: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    attention: str = "packed"
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+RECOMPUTED = {"gradient_checkpointing": True, "logit_chunk_positions": 1024}
+CASES = {
+    "1.5B": Case("1.5B", GSM8K, 4096),
+    "1.5B, example by example": Case("1.5B", GSM8K, 4096, attention="packed_sdpa"),
+    "1.5B, long responses": Case("1.5B", LONG, 4096),
+    "1.5B, recomputed, rows of 16k": Case("1.5B", GSM8K, 16384, RECOMPUTED),
+    "3B, recomputed": Case("3B", GSM8K, 4096, RECOMPUTED),
+}
+TINY_CASES = {"tiny": Case("tiny", GSM8K, 512)}
+
+
+def measure(scratch: Path, *, tiny: bool) -> dict[str, Any]:
+    """Both stages of every case, then the peer on the first one."""
+    cases, models = (TINY_CASES if tiny else CASES), dict[str, Path]()
+    vocabulary = 400 if tiny else VOCABULARY
+    rows = {}
+    for name, case in cases.items():
+        if case.shape not in models:
+            models[case.shape] = model_of(scratch, case.shape, vocabulary)
+        rows[name] = time_both_stages(scratch / name.replace(" ", "-"), models[case.shape], case, vocabulary)
+    first = next(iter(cases.values()))
+    peer = _peer(models[first.shape], first, scratch) if importlib.util.find_spec("trl") and not tiny else None
+    return {
+        "rows": rows,
+        "trl_tokens_per_second": peer,
+        "ours_over_trl": rows[next(iter(cases))]["stage 1"]["tokens_per_second"] / peer if peer else None,
+    }
+
+
+def model_of(scratch: Path, shape: str, vocabulary: int) -> Path:
+    """A random model of a shape, made by a process that leaves the accelerator again."""
+    settings = SHAPES[shape] | {"vocab_size": vocabulary, "tie_word_embeddings": True}
+    folder = scratch / f"model-{shape}"
+    on_ranks(1, this_device(), large_model, folder, settings | {"max_position_embeddings": 32_768})
+    return folder
+
+
+def time_both_stages(scratch: Path, model: Path, case: Case, vocabulary: int, steps: int = 6) -> dict[str, Any]:
+    """Of a case, on one rank; every third step is watched."""
+    per_step = max(2, round(ROWS_A_STEP * case.row_tokens / (sum((case.lengths.prompt, case.lengths.reasoning)) + 15)))
+    store = make_store(scratch / "store", case.lengths, per_step * steps, vocabulary, case.row_tokens)
+    found = {}
+    for name, weights in (("stage 1", FULL), ("stage 2", KEY)):
+        job = stage(
+            scratch / name,
+            model,
+            store,
+            weights,
+            attention=case.attention,
+            micro_batch_tokens=case.row_tokens,
+            segment_metrics_every_steps=1000,
+            optimization={"global_batch_size": per_step, "max_steps": steps},
+            **case.settings,
+        )
+        (measured,) = on_ranks(1, this_device(), time_steps, job, 3, environment=case.environment)
+        found[name] = with_prediction(job, measured, world_size=1)
+    return found
+
+
+def _peer(model: Path, case: Case, scratch: Path) -> float:
+    """TRL's rate on packed rows as long as ours."""
+    result = scratch / "peer.json"
+    task = {"model": str(model), "row_tokens": case.row_tokens, "rows_a_step": ROWS_A_STEP, "warmup": WARMUP_STEPS}
+    subprocess.run([sys.executable, "-m", "tests.accelerator.peer", json.dumps(task), str(result)], check=True)
+    return float(json.loads(result.read_text())["tokens_per_second"])
