@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sftkey_dist.models.accelerator import without_cudnn_attention
 from sftkey_dist.training.attention import has_variable_length_kernel, packed_causal_attention
 from tests.accelerator.probe import synchronize
 from tests.accelerator.ranks import this_device
@@ -22,6 +23,7 @@ REPEATS = 20
 def measure(scratch: Path, *, tiny: bool) -> dict[str, Any]:
     """Milliseconds of one layer's forward and backward pass, and the share of it that the host is busy launching."""
     del scratch
+    without_cudnn_attention()  # as the trainer
     heads, kv_heads, head_dim, row_tokens = TINY.values() if tiny else (HEADS, KV_HEADS, HEAD_DIM, ROW_TOKENS)
     rows = []
     for length in EXAMPLE_TOKENS:

@@ -3,7 +3,8 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,14 +34,28 @@ def on_ranks(
 
     Ranks beside each other on one accelerator speak gloo: NCCL refuses two of them on a device.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    # Libraries choose a device when they are imported, which a new process does before it runs anything of ours.
+    started_with = {"DS_ACCELERATOR": device} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
+    with tempfile.TemporaryDirectory() as folder, _environment(started_with | dict(environment or {})):
         mp.start_processes(
             _run_rank,
-            args=(world_size, free_port(), device, dict(environment or {}), Path(folder), work, arguments),
+            args=(world_size, free_port(), device, Path(folder), work, arguments),
             nprocs=world_size,
             start_method="spawn",
         )
         return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(world_size)]
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Of the processes that are started in the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ |= values
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _run_rank(
@@ -48,15 +63,12 @@ def _run_rank(
     world_size: int,
     port: int,
     device: Device,
-    environment: dict[str, str],
     folder: Path,
     work: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    os.environ |= environment
     join_as_rank(rank, world_size, port, device)
     if device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
         limit_threads(1)
     else:
         torch.cuda.set_device(0)

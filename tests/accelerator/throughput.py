@@ -5,12 +5,13 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.accelerator.material import FULL, GSM8K, KEY, LONG, Lengths, large_model, make_store, stage
 from tests.accelerator.ranks import on_ranks, this_device
-from tests.accelerator.timed import WARMUP_STEPS, time_steps, with_prediction
+from tests.accelerator.timed import WARMUP_STEPS, time_stages, with_prediction
 
 VOCABULARY = 151_936
 SHAPES: dict[str, dict[str, Any]] = {
@@ -37,6 +38,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 """Of Qwen2.5's configurations; embeddings are tied."""
+STAGES = {"stage 1": FULL, "stage 2": KEY}
 ROWS_A_STEP = 4
 MFU_GOAL, PEER_GOAL = 0.45, 1.3
 
@@ -100,13 +102,12 @@ def model_of(scratch: Path, shape: str, vocabulary: int) -> Path:
 
 
 def time_both_stages(scratch: Path, model: Path, case: Case, vocabulary: int, steps: int = 6) -> dict[str, Any]:
-    """Of a case, on one rank; every third step is watched."""
+    """Of a case, on one rank."""
     per_step = max(2, round(ROWS_A_STEP * case.row_tokens / (sum((case.lengths.prompt, case.lengths.reasoning)) + 15)))
     store = make_store(scratch / "store", case.lengths, per_step * steps, vocabulary, case.row_tokens)
-    found = {}
-    for name, weights in (("stage 1", FULL), ("stage 2", KEY)):
-        job = stage(
-            scratch / name,
+    jobs = [
+        stage(
+            scratch / f"{scratch.name}-{name.replace(' ', '-')}",
             model,
             store,
             weights,
@@ -116,8 +117,11 @@ def time_both_stages(scratch: Path, model: Path, case: Case, vocabulary: int, st
             optimization={"global_batch_size": per_step, "max_steps": steps},
             **case.settings,
         )
-        (measured,) = on_ranks(1, this_device(), time_steps, job, 3, environment=case.environment)
-        found[name] = with_prediction(job, measured, world_size=1)
+        for name, weights in STAGES.items()
+    ]
+    (measured,) = on_ranks(1, this_device(), time_stages, jobs, environment=case.environment)
+    found = dict(zip(STAGES, map(partial(with_prediction, world_size=1), jobs, measured), strict=True))
+    print(json.dumps({scratch.name: found}), flush=True)
     return found
 
 

@@ -1,7 +1,9 @@
 """Steps of a stage, timed and weighed without what surrounds them: no checkpoint, no export."""
 
 import statistics
+import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,21 +22,22 @@ from sftkey_dist.training.loop import engine_settings, planner_of, run_step
 from sftkey_dist.training.stopwatch import Stopwatch
 from tests.accelerator.probe import synchronize
 
-WARMUP_STEPS = 2
+WARMUP_STEPS, WATCHED_EVERY = 2, 3
 PREDICTED_FOR = "h100-80g"
 
 
-def time_steps(job: StageJob, watch_every: int = 1000) -> dict[str, Any]:
-    """The work of one rank.
+def time_stages(jobs: Sequence[StageJob]) -> list[dict[str, Any]]:
+    """The work of one rank: `_time_steps` of stages one after another."""
+    return [_time_steps(job) for job in jobs]
 
-    Args:
-        job: the stage; its number of steps is how many are run, the first ones to warm up.
-        watch_every: steps between measurements of collectives, whose cost is noted.
-    """
-    store = EncodedStore(job.store_dir)
+
+def _time_steps(job: StageJob) -> dict[str, Any]:
+    """Of a stage; its number of steps is how many are run, the first ones to warm up."""
+    store, began = EncodedStore(job.store_dir), time.perf_counter()
     engine = ZeroEngine(job.model_dir, engine_settings(job))
+    loading_seconds = time.perf_counter() - began
     planner = planner_of(job, store, engine, np.array([], dtype=np.int64))
-    watch, collectives = Stopwatch(), CollectiveWatch(watch_every, engine.rank)
+    watch, collectives = Stopwatch(), CollectiveWatch(WATCHED_EVERY, engine.rank)
     seconds, tokens, flops, watched, logits = [], [], [], [], 0
     for step in range(planner.num_steps):
         plan = planner.plan(step)
@@ -48,6 +51,9 @@ def time_steps(job: StageJob, watch_every: int = 1000) -> dict[str, Any]:
         lengths = planner.lengths[list(plan.example_indices)]
         flops.append(engine.flops.of_step(lengths, record["loss_tokens"]))
         watched.append(collectives.take())
+        print(
+            f"{job.stage_dir.name} step {step}: {tokens[-1]} tokens in {seconds[-1]:.3f} s", file=sys.stderr, flush=True
+        )
     unwatched = [step for step in range(WARMUP_STEPS, len(seconds)) if not watched[step]]
     rate = statistics.median(tokens[step] / seconds[step] for step in unwatched)
     flop_rate = statistics.median(flops[step] / seconds[step] for step in unwatched)
@@ -57,6 +63,7 @@ def time_steps(job: StageJob, watch_every: int = 1000) -> dict[str, Any]:
         "spread": [f(tokens[step] / seconds[step] for step in unwatched) for f in (min, max)],
         "model_tflops_per_second": flop_rate / 1e12,
         "mfu": flop_rate / peak if peak else None,
+        "loading_seconds": loading_seconds,
         "step_seconds": statistics.median(seconds[step] for step in unwatched),
         "watch_cost_seconds": max((w["watch_cost_seconds"] for w in watched if w), default=None),
         **_measured_memory(engine),
