@@ -495,12 +495,15 @@ def _show_comparison(comparison: "Comparison", files: list[Path]) -> None:
 def _show_capacity(config: RunConfig, preparation: "Preparation", cluster: "Cluster", steps: int) -> Path:
     from sftkey_dist.capacity import capacity_table
     from sftkey_dist.pipeline.capacity import plan_capacity
+    from sftkey_dist.pipeline.fits import problems_of
 
     size, stages, file = plan_capacity(config, preparation, cluster, steps)
     device = cluster.accelerator
     where = f"{size.parameters / 1e9:.3g} B parameters on {cluster.nodes} x {cluster.gpus_per_node} {device.name}"
     for stage in stages:
         console.print(capacity_table(f"{stage.name}: {where}", stage, device.memory_gib))
+    for problem in problems_of(config, size.parameters, stages, device.memory_gib):
+        console.print(f"[red]would be refused[/] {escape(problem)}", soft_wrap=True)
     return file
 
 

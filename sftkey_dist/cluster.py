@@ -17,6 +17,7 @@ from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.interrupts import handlers_kept
+from sftkey_dist.models.accelerator import Device, node_devices
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024  # results pass through files; the object store carries small values only
@@ -83,16 +84,30 @@ def require_shared_storage(folder: Path, read: Sequence[Path]) -> None:
                 )
 
 
+def devices_of_nodes() -> list[Device]:
+    """The accelerators of all nodes of the connected cluster that have some, as their drivers describe them."""
+    look = ray.remote(node_devices)
+    asked = [
+        look.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote()
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("GPU")
+    ]
+    return [device for devices in ray.get(asked) for device in devices]
+
+
 def _lacking(paths: list[str]) -> list[str]:
     return [path for path in paths if not Path(path).exists()]
 
 
-def wait_for_room(cluster: ClusterConfig, wanted: int) -> int:
+def wait_for_room(cluster: ClusterConfig, wanted: int, num_gpus: int | None = None) -> int:
     """Wait as long as the configuration says for nodes with room for all workers.
 
     Args:
         cluster: what a worker needs, how long to wait, and how many workers will do when no more nodes come.
         wanted: workers that there should be room for.
+        num_gpus: accelerators of each, if not `cluster.gpus_per_worker`.
 
     Returns:
         How many there is room for, ``wanted`` at most.
@@ -101,23 +116,27 @@ def wait_for_room(cluster: ClusterConfig, wanted: int) -> int:
         ConfigError: there are too few nodes.
     """
     least = min(wanted, cluster.min_workers or wanted)
-    if room_for(cluster) < wanted and cluster.wait_for_nodes_seconds:
-        _wait_for_nodes(cluster, wanted)
-    room = room_for(cluster)
+    needs_of_each = _needs_of_a_worker(cluster, num_gpus)
+    if _room_for(needs_of_each) < wanted and cluster.wait_for_nodes_seconds:
+        _wait_for_nodes(needs_of_each, wanted, cluster.wait_for_nodes_seconds)
+    room = _room_for(needs_of_each)
     if room < least:
-        needs = " and ".join(f"{amount} {name}s" for name, amount in _needs_of_a_worker(cluster).items())
+        needs = " and ".join(f"{amount} {name}s" for name, amount in needs_of_each.items())
         raise ConfigError(
             f"{least} workers with {needs} each are needed, the cluster has room for {room} on "
             f"{len(_usable_nodes())} nodes: add nodes, lower cluster.num_workers, evaluation.num_workers, "
-            f"cluster.cpus_per_worker or cluster.gpus_per_worker, wait for nodes with cluster.wait_for_nodes_seconds, "
-            f"or let stages go on with fewer ranks with cluster.min_workers"
+            f"cluster.cpus_per_worker, cluster.gpus_per_worker or evaluation.gpus_per_model, wait for nodes with "
+            f"cluster.wait_for_nodes_seconds, or let stages go on with fewer ranks with cluster.min_workers"
         )
     return min(room, wanted)
 
 
 def room_for(cluster: ClusterConfig) -> int:
     """Workers that the nodes have room for; a worker lies on one node."""
-    needs = _needs_of_a_worker(cluster)
+    return _room_for(_needs_of_a_worker(cluster))
+
+
+def _room_for(needs: dict[str, int]) -> int:
     return sum(
         min(int(node["Resources"].get(name, 0) // amount) for name, amount in needs.items()) for node in _usable_nodes()
     )
@@ -129,8 +148,8 @@ def draining_nodes() -> frozenset[str]:
     return frozenset(ray._private.state.state.get_draining_nodes())
 
 
-def _needs_of_a_worker(cluster: ClusterConfig) -> dict[str, int]:
-    needs = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+def _needs_of_a_worker(cluster: ClusterConfig, num_gpus: int | None = None) -> dict[str, int]:
+    needs = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker if num_gpus is None else num_gpus}
     return {name: amount for name, amount in needs.items() if amount}
 
 
@@ -159,10 +178,10 @@ def _join(address: str) -> None:
         raise ConfigError(f"cluster.address={address!r}: no Ray cluster answers there ({error})") from error
 
 
-def _wait_for_nodes(cluster: ClusterConfig, num_workers: int) -> None:
+def _wait_for_nodes(needs: dict[str, int], num_workers: int, most_seconds: float) -> None:
     """Ask an autoscaler for the nodes and wait until they are there, or long enough."""
-    request_resources(bundles=[_needs_of_a_worker(cluster)] * num_workers)
-    console.print(f"waiting up to {cluster.wait_for_nodes_seconds:g} s for nodes", markup=False)
-    deadline = time.monotonic() + cluster.wait_for_nodes_seconds
-    while room_for(cluster) < num_workers and time.monotonic() < deadline:
+    request_resources(bundles=[needs] * num_workers)
+    console.print(f"waiting up to {most_seconds:g} s for nodes", markup=False)
+    deadline = time.monotonic() + most_seconds
+    while _room_for(needs) < num_workers and time.monotonic() < deadline:
         time.sleep(_SECONDS_BETWEEN_LOOKS)

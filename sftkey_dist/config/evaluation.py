@@ -100,7 +100,10 @@ class EvaluationConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     """Greedy, or several samples."""
     batch_size: int = Field(16, ge=1)
-    """Prompts generated together."""
+    """Prompts generated together; vLLM is given 512 at a time and batches by itself."""
+    gpus_per_model: int | None = Field(None, ge=1)
+    """Accelerators of a node that hold one model together: layers one after another with transformers, tensor
+    parallel with vLLM. Default: one, where workers have accelerators."""
     limit: int | None = Field(None, ge=1)
     """Use the first so many examples of each test set only."""
     answer_check: AnswerCheck = "auto"

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from sftkey_dist.config.data import DataConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
@@ -207,8 +214,23 @@ class ClusterConfig(Section):
     """Accelerators of each rank."""
     wait_for_nodes_seconds: float = Field(0.0, ge=0)
     """How long to wait for a running cluster to have enough nodes; an autoscaler is asked for them."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment of the workers, of training and of generation, e.g. `{NCCL_IB_HCA: mlx5}`; it is written to the run
+    directory, so secrets do not belong here."""
     network_interface: str | None = None
     """Interface for gloo and NCCL between hosts, e.g. `eth0`; needed where a host's name resolves to loopback."""
+
+    @field_validator("environment")
+    @classmethod
+    def environment_holds_no_secret(cls, value: dict[str, str]) -> dict[str, str]:
+        """The configuration is written to the run directory and to MLflow."""
+        for name in value:
+            if any(sign in name.upper() for sign in ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "_KEY")):
+                raise ValueError(
+                    f"cluster.environment: {name} looks like a secret, and the configuration is written to files; "
+                    f"set it in the environment that the cluster's nodes are started with"
+                )
+        return value
 
     @model_validator(mode="after")
     def min_is_not_more(self) -> Self:
@@ -283,9 +305,14 @@ class RunConfig(Section):
         return max(self.cluster.num_workers, self.num_evaluation_workers)
 
     @property
+    def evaluation_gpus(self) -> int:
+        """Accelerators of a generation actor."""
+        return self.evaluation.gpus_per_model or self.cluster.gpus_per_worker
+
+    @property
     def num_evaluation_workers(self) -> int:
-        """Generation actors."""
-        return self.evaluation.num_workers or self.cluster.num_workers
+        """Generation actors; by default as many as the training's accelerators can hold."""
+        return self.evaluation.num_workers or max(1, self.cluster.num_workers // max(1, self.evaluation_gpus))
 
     @model_validator(mode="after")
     def longest_example_fits_a_micro_batch(self) -> Self:
@@ -334,6 +361,13 @@ class RunConfig(Section):
             raise ValueError(
                 f"training.zero.secondary_partition_ranks={neighbours} must divide cluster.num_workers={ranks}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def models_lie_on_accelerators_where_there_are_some(self) -> Self:
+        """Accelerators that nobody may use."""
+        if self.evaluation.gpus_per_model and not self.cluster.gpus_per_worker:
+            raise ValueError("evaluation.gpus_per_model needs cluster.gpus_per_worker=1")
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,11 @@ class GuardConfig(Section):
     """Optimizer steps between evaluations; the model that the stage starts from and its last are evaluated too."""
     num_examples: int = Field(50, ge=1)
     """Held-out examples to generate for."""
+    signal: Literal["generation", "teacher_forced"] = "generation"
+    """What is scored. `generation`: responses of a whole copy of the model on every rank's accelerator, scored as the
+    evaluation does. `teacher_forced`: no generation and no copy, for models that do not fit on one accelerator beside
+    their training: accuracy is the share of the key segments' tokens, and format that of the tags and the end of turn,
+    that are the likeliest ones after the reference's own text."""
     keep: Literal["best", "last"] = "best"
     """Model that the stage hands on: the last, or the one with the best score (alpha * accuracy + (1 - alpha) *
     format), of equals the earliest."""

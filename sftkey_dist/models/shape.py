@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 import transformers
 
 from sftkey_dist.errors import ModelError
@@ -51,6 +52,19 @@ def decoder_cost(config: Any) -> CostModel:
         num_kv_heads=int(getattr(text, "num_key_value_heads", None) or num_heads),
         head_dim=head_dim_of(text),
     )
+
+
+def decoder_layers(model: Any) -> Any:
+    """The decoder's layers: the one list of modules of that length, whatever an architecture calls it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    number = int(model.config.get_text_config().num_hidden_layers)
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == number:
+            return module
+    raise ModelError(f"{type(model).__name__} has no list of {number} layers")
 
 
 def head_dim_of(text: Any) -> int:

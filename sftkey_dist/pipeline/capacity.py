@@ -29,7 +29,19 @@ from sftkey_dist.training.job import StageJob
 def plan_capacity(
     config: RunConfig, preparation: Preparation, cluster: Cluster, most_steps: int
 ) -> tuple[ModelSize, list[StageCapacity], Path]:
-    """Every stage that has to be trained, and the file that says so too.
+    """Every stage that has to be trained, and the file that says so too; see `stage_capacities`."""
+    size, cluster, stages = _estimate(config, preparation, cluster, most_steps)
+    file = preparation.run.capacity
+    write_json_atomically(
+        file, {"model": asdict(size), "cluster": asdict(cluster), "stages": list(map(asdict, stages))}
+    )
+    return size, stages, file
+
+
+def stage_capacities(
+    config: RunConfig, preparation: Preparation, cluster: Cluster, most_steps: int
+) -> tuple[int, list[StageCapacity]]:
+    """Parameters of the model, and what every stage that has to be trained takes.
 
     Args:
         config: of the run.
@@ -37,6 +49,13 @@ def plan_capacity(
         cluster: to look at.
         most_steps: steps of each stage to plan; the rest is like them.
     """
+    size, _, stages = _estimate(config, preparation, cluster, most_steps)
+    return size.parameters, stages
+
+
+def _estimate(
+    config: RunConfig, preparation: Preparation, cluster: Cluster, most_steps: int
+) -> tuple[ModelSize, Cluster, list[StageCapacity]]:
     shape = read_shape(preparation.model_dir, config.model.trust_remote_code)
     device = cluster.accelerator.training_in(StageJob.resolve_precision(config.training, gpus_per_worker=1))
     cluster = replace(cluster, accelerator=device)
@@ -45,11 +64,7 @@ def plan_capacity(
         _capacity(config, size, cluster, _load(config, preparation, strategy, planned, cost, most_steps))
         for strategy, planned in stages_to_train(config, preparation)
     ]
-    file = preparation.run.capacity
-    write_json_atomically(
-        file, {"model": asdict(size), "cluster": asdict(cluster), "stages": list(map(asdict, stages))}
-    )
-    return size, stages, file
+    return size, cluster, stages
 
 
 def _capacity(config: RunConfig, size: ModelSize, cluster: Cluster, load: StageLoad) -> StageCapacity:

@@ -7,6 +7,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 import sftkey_dist
 
 _PACKAGES = ("torch", "deepspeed", "ray", "transformers", "datasets", "mlflow", "math-verify")
@@ -18,6 +20,8 @@ def describe_environment() -> dict[str, str]:
     return {
         "sftkey_dist": sftkey_dist.version(),
         **{package: importlib.metadata.version(package) for package in _PACKAGES},
+        **({"CUDA of torch": torch.version.cuda} if torch.version.cuda else {}),
+        **({"NCCL of torch": ".".join(map(str, torch.cuda.nccl.version()))} if torch.cuda.is_available() else {}),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores of the driver": str(os.cpu_count()),

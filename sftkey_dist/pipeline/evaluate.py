@@ -93,7 +93,7 @@ def _generate(config: RunConfig, plans: Sequence[_PlannedEvaluation], examples: 
 
 def _room(config: RunConfig) -> int:
     """Actors that the connected cluster has room for; nodes may have gone while the stages were trained."""
-    return wait_for_room(config.cluster, config.num_evaluation_workers)
+    return wait_for_room(config.cluster, config.num_evaluation_workers, config.evaluation_gpus)
 
 
 def _judge(

@@ -245,9 +245,10 @@ def _inputs(
 
 def _guard_inputs(guard: GuardJob) -> dict[str, Any]:
     """What the guard's decisions depend on."""
-    settings = guard.assessment.settings
+    settings, by_tokens = guard.assessment.settings, guard.settings.signal == "teacher_forced"
     return {
-        "settings": guard.settings.model_dump(mode="json"),
+        # The signal that there was first is not named, so that stages that are finished stay so.
+        "settings": guard.settings.model_dump(mode="json", exclude=None if by_tokens else {"signal"}),
         "contract": guard.assessment.contract.model_dump(mode="json"),
         "checks": guard.model_dump(mode="json", include={"assessment": {"checks"}}),
         "alpha": settings.alpha,

@@ -16,6 +16,7 @@ from sftkey_dist.files import write_json_atomically
 from sftkey_dist.journal import read_records
 from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.monitor import follow_stage
+from sftkey_dist.pipeline.fits import require_fit
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_training
 from sftkey_dist.pipeline.rounding import rounding_in_words
@@ -46,6 +47,7 @@ def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None
             stack.enter_context(connected(config.cluster, config.most_workers))
             stores = [store.path for store in preparation.stores.values()]
             require_shared_storage(preparation.run.path, [*stores, preparation.model_dir])
+            require_fit(config, preparation)
         runner = stack.enter_context(stage_runner(config.cluster, preparation.run.ray_storage))
         for strategy in preparation.strategies:
             plan = plans[strategy.name]

@@ -37,7 +37,7 @@ from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.errors import ModelError, TrainingError
 from sftkey_dist.models.accelerator import without_cudnn_attention
 from sftkey_dist.models.problem import loading_problem
-from sftkey_dist.models.shape import decoder_cost
+from sftkey_dist.models.shape import count_parameters, decoder_cost, decoder_layers
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.adapters import ExportedWeight, add_adapters, base_of, exported_weights
 from sftkey_dist.training.allocator import return_freed_memory
@@ -84,6 +84,7 @@ def join_process_group() -> None:
         # The shared-memory op would be compiled at first use: over a minute, and a failure without a compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     without_cudnn_attention()
+    deepspeed.utils.nvtx.enable_nvtx = False  # a call before and after each of tens of thousands of functions a step
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
 
 
@@ -112,7 +113,9 @@ class ZeroEngine:
         self._rounded_by_loading = self._start.finer_than(settings.precision)
         # While this object lives, from_pretrained partitions parameters as it creates them; were it collected,
         # every rank would silently hold the whole model.
-        self._partitioned_loading = HfDeepSpeedConfig(deepspeed_config(settings))
+        self._partitioned_loading = HfDeepSpeedConfig(
+            deepspeed_config(settings, WeightSizes.expected(model_dir, settings))
+        )
         model = _load(model_dir, settings)
         chunk = settings.logit_chunk_positions
         self._head = ChunkedHead(base_of(model).get_output_embeddings(), chunk) if chunk else None
@@ -125,6 +128,8 @@ class ZeroEngine:
             fused=True,
         )
         config = deepspeed_config(settings, WeightSizes.of(model))
+        if not self._has_adapters:
+            _gather_layers_whole(model)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._engine.train()
         return_freed_memory()  # of loading
@@ -446,7 +451,12 @@ class WeightSizes:
     """
 
     total_bytes: int
-    largest_matrix: int
+    largest_matrix: int = 0
+
+    @classmethod
+    def expected(cls, model_dir: Path, settings: EngineSettings) -> "WeightSizes":
+        """Of a folder's model, before it is loaded."""
+        return cls(count_parameters(model_dir) * getattr(torch, settings.precision).itemsize)
 
     @classmethod
     def of(cls, model: Any) -> "WeightSizes":
@@ -458,12 +468,12 @@ class WeightSizes:
         return cls(total, max((size for place, size in sizes.items() if place not in outside), default=0))
 
 
-def deepspeed_config(settings: EngineSettings, sizes: WeightSizes | None = None) -> dict[str, Any]:
+def deepspeed_config(settings: EngineSettings, sizes: WeightSizes) -> dict[str, Any]:
     """The DeepSpeed configuration: ZeRO stage 3, float32 accumulation in every precision.
 
     Args:
         settings: how the model is loaded and optimised.
-        sizes: of the model, once it is loaded.
+        sizes: of the model.
     """
     return {
         "train_micro_batch_size_per_gpu": 1,
@@ -479,7 +489,7 @@ def deepspeed_config(settings: EngineSettings, sizes: WeightSizes | None = None)
     }
 
 
-def _zero_config(settings: EngineSettings, sizes: WeightSizes | None) -> dict[str, Any]:
+def _zero_config(settings: EngineSettings, sizes: WeightSizes) -> dict[str, Any]:
     zero = settings.zero
     config: dict[str, Any] = {
         "stage": 3,
@@ -487,11 +497,13 @@ def _zero_config(settings: EngineSettings, sizes: WeightSizes | None) -> dict[st
         "sub_group_size": zero.sub_group_elements,
     }
     gathered_bytes = int(zero.max_gathered_gib * 2**30)
-    if sizes is not None and sizes.total_bytes <= gathered_bytes:
+    if sizes.total_bytes <= gathered_bytes:
         config["stage3_param_persistence_threshold"] = sizes.total_bytes
+        # Its replacement of torch's linear layers, in Python, keeps no gathered weight alive; here all are kept.
+        config["memory_efficient_linear"] = False
     else:
         gathered_elements = gathered_bytes // getattr(torch, settings.precision).itemsize
-        ahead = max(_GATHERED_AHEAD_ELEMENTS, sizes.largest_matrix if sizes else 0)
+        ahead = max(_GATHERED_AHEAD_ELEMENTS, sizes.largest_matrix)
         config["stage3_max_reuse_distance"] = gathered_elements
         config["stage3_param_persistence_threshold"] = min(gathered_elements, _GATHERED_FOR_GOOD_ELEMENTS)
         config["stage3_prefetch_bucket_size"] = min(gathered_elements, ahead)
@@ -536,6 +548,16 @@ def _load(model_dir: Path, settings: EngineSettings) -> Any:
         transformers.set_seed(settings.seed)
         model = add_adapters(model, settings.lora)
     return model
+
+
+def _gather_layers_whole(model: Any) -> None:
+    """Have ZeRO-3 gather a decoder layer at once, instead of each of its dozen modules.
+
+    Its hooks run on the host before and after every module in both passes; on an H100 those of 28 layers took longer
+    than the computation of rows of 4,096 tokens, so that the device waited. It also makes one collective of seven.
+    (Not for adapters: of frozen layers, deepspeed 0.19 then gathers too little for the backward pass.)
+    """
+    deepspeed.utils.set_z3_leaf_modules(model, list({type(layer) for layer in decoder_layers(model)}))
 
 
 def _parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:

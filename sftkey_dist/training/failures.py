@@ -3,11 +3,13 @@
 import textwrap
 from dataclasses import dataclass
 
+import torch
 from ray.exceptions import RayError
 from ray.train import TrainingFailedError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from sftkey_dist.errors import StorageError, TrainingError, UserError
+from sftkey_dist.models.accelerator import node_devices
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.heartbeat import who_is_missing
 from sftkey_dist.training.job import StageJob
@@ -16,6 +18,17 @@ _MOST_CHARACTERS = 200
 _TIMED_OUT = ("timed out", "timeout")
 _SIGNS_OF_A_LOST_PEER = ("connection closed by peer", "connection reset", "broken pipe", "gloo", "nccl", *_TIMED_OUT)
 _SIGNS_OF_A_SICK_DEVICE = ("cuda error", "ecc error")
+_SIGNS_OF_NO_DEVICE = (
+    "no gpus found",
+    "no cuda gpus are available",
+    "no cuda-capable device",
+    "driver version is insuff",
+)
+_SIGNS_OF_TOO_LITTLE_MEMORY = ("out of memory",)
+_MEMORY_REMEDY = (
+    "lower training.micro_batch_tokens, or set training.gradient_checkpointing=true, "
+    "training.logit_chunk_positions=1024 or training.zero.offload=cpu"
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,12 @@ def read_failure(job: StageJob, num_workers: int, error: TrainingFailedError | R
         return Failure(type(cause)(f"stage {stage}: {cause}"), is_transient=isinstance(cause, StorageError))
     lost = "its process was lost; " if _rank_of_cause(failure) == 1 else ""
     message = f"stage {stage} stopped, rank {rank}: {lost}{_last_line(failure)}"
-    if _has(cause, _TIMED_OUT):
+    if _has(cause, _SIGNS_OF_NO_DEVICE):
+        return Failure(TrainingError(f"{message} ({_drivers()})"), is_transient=False)
+    if _has(cause, _SIGNS_OF_TOO_LITTLE_MEMORY):
+        return Failure(TrainingError(f"{message}; {_MEMORY_REMEDY}"), is_transient=False)
+    # NCCL ends the ranks that wait, and the one that they wait for lives: what is lost does not say who hangs.
+    if _has(cause, _TIMED_OUT) or lost:
         missing = who_is_missing(StageDir(job.stage_dir), num_workers, job.training.collective_timeout_seconds)
         message += f"; {missing} (training.collective_timeout_seconds={job.training.collective_timeout_seconds})"
     return Failure(TrainingError(message), _rank_of_cause(failure) > 0)
@@ -63,6 +81,12 @@ def _has(cause: Exception, signs: tuple[str, ...]) -> bool:
     """Errors of collectives are RuntimeErrors like any other; only their text tells."""
     text = str(cause).lower()
     return not isinstance(cause, UserError) and any(sign in text for sign in signs)
+
+
+def _drivers() -> str:
+    """Versions that must go together."""
+    found = ", ".join(sorted({device.driver for device in node_devices()})) or "none"
+    return f"NVIDIA's driver on this node: {found}; torch is built for CUDA {torch.version.cuda}"
 
 
 def _last_line(error: Exception) -> str:

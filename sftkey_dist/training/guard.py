@@ -6,6 +6,7 @@ when neither the stage nor a checkpoint that it may resume from still counts it 
 
 import shutil
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sftkey_dist.contract import PROMPT
+from sftkey_dist.contract import END_OF_TURN, PROMPT
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
@@ -28,6 +29,7 @@ from sftkey_dist.run_dir import ModelPlace, StageDir
 from sftkey_dist.training.checkpoint import CHECKPOINTS_KEPT
 from sftkey_dist.training.collate import PROMPT_ID
 from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.held_out import HeldOutSet
 from sftkey_dist.training.job import StageJob
 
 
@@ -48,7 +50,18 @@ class Guard:
         self._job, self._engine = job, engine
         self._directory = StageDir(job.stage_dir)
         chosen = held_out_indices(store.hashes[held_out], self._settings.num_examples, job.seed)
-        self._examples = _restored_examples(store, held_out[chosen], job)
+        self._alpha = self._assessment.settings.alpha
+        if self._settings.signal == "generation":
+            self._examples = _restored_examples(store, held_out[chosen], job)
+        else:
+            self._rows = HeldOutSet(
+                store,
+                held_out[chosen],
+                job.weights,
+                rank=engine.rank,
+                world_size=engine.world_size,
+                micro_batch_tokens=job.training.micro_batch_tokens,
+            )
         self._best: tuple[int, float] | None = None
         self._num_without_gain = 0
         self._best_at_checkpoints: deque[int] = deque(maxlen=CHECKPOINTS_KEPT)
@@ -89,27 +102,48 @@ class Guard:
             )
 
     def evaluate(self, steps_done: int) -> dict[str, Any]:
-        """Write the model as it is, generate with it on all ranks, and score: accuracy, format, score, n.
+        """Score the model as it is, and keep it if it is the best so far: accuracy, format, score, n.
 
         Raises:
             DataError: no answer can be judged, so that no model is better than another.
         """
         place = self._directory.candidate(steps_done)
-        export_model(self._engine, self._job, place.model)
+        if self._settings.signal == "generation":
+            export_model(self._engine, self._job, place.model)
+            scores = self._score_responses(place)
+        else:
+            scores = self._score_teacher_forced()
+        self._count(steps_done, scores["score"])
+        if self.kept_step == steps_done:
+            if self._settings.signal != "generation":
+                export_model(self._engine, self._job, place.model)
+            note_hand_off(self._engine, self._job, place)
+        self._delete_candidates()
+        return scores
+
+    def _score_responses(self, place: ModelPlace) -> dict[str, Any]:
+        """Of generation on all ranks."""
         with self._engine.without_partitioning():
             records = self._records_of_this_rank(place.model)
         everyone = [record for part in self._engine.gather_to_all(records) for record in part]
-        scores = score_records(everyone, self._assessment.settings.alpha)
+        scores = score_records(everyone, self._alpha)
         if scores.unjudged == scores.n:
             raise DataError(
                 f"validation.guard: none of the held-out answers can be judged ({everyone[0]['reason']}); choose "
                 f"another evaluation.answer_check, or leave out the guard"
             )
-        self._count(steps_done, scores.score)
-        if steps_done == self._best_step:
-            note_hand_off(self._engine, self._job, place)
-        self._delete_candidates()
         return {name: getattr(scores, name) for name in ("n", "accuracy", "format", "score", "unjudged", "truncated")}
+
+    def _score_teacher_forced(self) -> dict[str, Any]:
+        """Shares of tokens that are the likeliest after the reference: of key segments, and of tags and end of turn."""
+        segments = self._rows.measure(self._engine)["segments"]
+        key = {segment.name for segment in self._assessment.contract.key_segments}
+        accuracy = _likeliest_share({name: segment for name, segment in segments.items() if name in key})
+        structure = {name: segment for name, segment in segments.items() if "." in name or name == END_OF_TURN}
+        format_share = _likeliest_share(structure)
+        score = self._alpha * accuracy + (1 - self._alpha) * format_share
+        n = self._settings.num_examples
+        return {"n": n, "accuracy": accuracy, "format": format_share, "score": score, "signal": "teacher_forced"}
 
     def note_checkpoint(self) -> None:
         """A checkpoint was saved: resumed from it, the stage will look for the best model of now."""
@@ -146,7 +180,7 @@ class Guard:
         keeps_best = self._settings.keep == "best"
         steps = (self._best_step, *self._best_at_checkpoints) if keeps_best else ()
         kept = [self._directory.candidate(step).path for step in steps]
-        if self._engine.rank == 0:
+        if self._engine.rank == 0 and self._directory.candidates.is_dir():
             for folder in self._directory.candidates.iterdir():
                 if folder not in kept:
                     shutil.rmtree(folder)
@@ -163,6 +197,7 @@ class Guard:
                 _verdict(make_record(example, generation, self._assessment))
                 for (example, _), (generation,) in zip(chunk, responses, strict=True)
             ]
+        generator.close()
         return records
 
 
@@ -197,6 +232,12 @@ def _restored_examples(store: EncodedStore, indices: np.ndarray, job: StageJob) 
         (name,) = store.example_ids([int(index)])
         restored.append((Example(name, "", values), ids[segments == PROMPT_ID].tolist()))
     return restored
+
+
+def _likeliest_share(segments: Mapping[str, Mapping[str, float]]) -> float:
+    """Over all tokens of some segments."""
+    tokens = sum(segment["tokens"] for segment in segments.values())
+    return sum(segment["token_accuracy"] * segment["tokens"] for segment in segments.values()) / max(tokens, 1)
 
 
 def _verdict(record: dict[str, Any]) -> dict[str, Any]:

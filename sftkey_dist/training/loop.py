@@ -17,6 +17,7 @@ from sftkey_dist.errors import CheckpointError, TrainingError
 from sftkey_dist.journal import append_event, append_records, keep_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlan, StepPlanner
+from sftkey_dist.training.bandwidth import SLOW_GB_PER_SECOND, all_gather_gb_per_second
 from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot, load_shards
 from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.collectives import CollectiveWatch
@@ -57,6 +58,7 @@ def _train(
         verify_masters(job.masters_dir, checkpoints.rank, dist.get_world_size())
     engine = ZeroEngine(job.model_dir, engine_settings(job), job.masters_dir)
     planner = planner_of(job, store, engine, held_out)
+    _warn_of_a_slow_network(engine, directory)
     assert_packing_isolates(engine)
     if job.training.logit_chunk_positions:
         assert_head_comes_last(engine)
@@ -303,6 +305,19 @@ def planner_of(job: StageJob, store: EncodedStore, engine: ZeroEngine, held_out:
         cost=engine.cost,
         held_out=held_out,
     )
+
+
+def _warn_of_a_slow_network(engine: ZeroEngine, directory: StageDir) -> None:
+    """Between accelerators: what `sftkey plan` assumes of them, NCCL over TCP does not reach."""
+    if engine.device.type != "cuda" or engine.world_size == 1:
+        return
+    rate = all_gather_gb_per_second(engine.device)
+    if rate < SLOW_GB_PER_SECOND and engine.rank == 0:
+        message = (
+            f"ranks hand each other weights at {rate:.1f} GB/s, below the {SLOW_GB_PER_SECOND:g} of RDMA or NVLink; "
+            f"see which transport NCCL took (cluster.environment={{NCCL_DEBUG: INFO}}), and launch/README.md"
+        )
+        append_event(directory.events, "slow_network", message)
 
 
 def _start_from_masters(engine: ZeroEngine, directory: StageDir) -> None:

@@ -176,6 +176,11 @@ def _trainer(cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scr
 
 def _worker_environment(cluster: ClusterConfig) -> dict[str, str]:
     environment = {
+        # 1, which Ray sets, aborts the communicator before it reports a timeout, and the abort itself can hang.
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
+        "NCCL_DEBUG": "WARN",
+        # Rows have every length: without it, freed blocks of one length fit no other.
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "DS_ACCELERATOR": "cuda" if cluster.gpus_per_worker else "cpu",
         "OMP_NUM_THREADS": str(cluster.cpus_per_worker),
         "TOKENIZERS_PARALLELISM": "false",
@@ -186,4 +191,4 @@ def _worker_environment(cluster: ClusterConfig) -> dict[str, str]:
     if cluster.network_interface:
         environment["GLOO_SOCKET_IFNAME"] = cluster.network_interface
         environment["NCCL_SOCKET_IFNAME"] = cluster.network_interface
-    return environment
+    return environment | cluster.environment

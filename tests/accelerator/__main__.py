@@ -8,17 +8,23 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.accelerator.report import write_page
+
 VERBS = ("probe", "exact", "attention", "memory", "throughput", "hand_off", "two_ranks")
+REPORT = "report"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.accelerator", description=__doc__)
-    parser.add_argument("verbs", nargs="+", choices=VERBS, metavar="VERB", help=", ".join(VERBS))
+    parser.add_argument("verbs", nargs="+", choices=(*VERBS, REPORT), metavar="VERB", help=", ".join((*VERBS, REPORT)))
     parser.add_argument("--tiny", action="store_true", help="shapes that a CPU can afford; the figures mean nothing")
     parser.add_argument("--results", type=Path, default=Path("runs/accelerator"), help="folder of the JSON files")
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
-    return max(_run(verb, options.results, tiny=options.tiny) for verb in options.verbs)
+    measured = [_run(verb, options.results, tiny=options.tiny) for verb in options.verbs if verb != REPORT]
+    if REPORT in options.verbs:
+        print(write_page(options.results))
+    return max(measured, default=0)
 
 
 def _run(verb: str, results: Path, *, tiny: bool) -> int:

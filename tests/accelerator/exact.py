@@ -15,7 +15,7 @@ from tests.distributed.harness import make_store, metrics, train
 
 LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-3}
 NORM_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
-STEPS = 12
+STEPS, STOPPED_AFTER = 6, 3
 PARTITIONED = ZeroConfig(max_gathered_gib=0)
 LAYOUTS: dict[str, dict[str, Any]] = {
     "gathered": {},
@@ -54,7 +54,7 @@ def compare(
         resumed_on: ranks that an interrupted stage goes on with; by default as many as began it.
     """
     device = this_device()
-    model = tiny_model(scratch / "model")
+    model = tiny_model(scratch / "model", hidden_size=32)
     store = make_store(scratch / "store", ResponseContract(), model)
 
     def job(name: str, precision: str, settings: dict[str, Any], where: str) -> StageJob:
@@ -65,7 +65,7 @@ def compare(
             KEY if name == "stopped prefix" else (0.0, *[1.0] * (len(KEY) - 1)),
             precision=precision,
             micro_batch_tokens=700,
-            checkpoint_every_steps=5,
+            checkpoint_every_steps=STOPPED_AFTER,
             optimization={"global_batch_size": 8, "num_epochs": 9, "max_steps": STEPS, "learning_rate": 1e-3},
             **settings,
         )
@@ -83,7 +83,7 @@ def compare(
     }
     left = on_ranks(world_size, device, train_and_look, list(jobs.values()))
     resumed = job("gathered", "bfloat16", {}, "resumed")
-    on_ranks(world_size, device, train, [resumed], 5)
+    on_ranks(world_size, device, train, [resumed], STOPPED_AFTER)
     on_ranks(resumed_on or world_size, device, train, [resumed])
     rows = [
         deviation(name, precision, job, references.get(name, references["gathered"]))

@@ -127,6 +127,35 @@ def test_guard_keeps_the_best_model_or_the_last_and_stops_early(make_job, tiny_m
     assert len(metrics(patient)) == 4, "two evaluations without gain, two steps apart"
 
 
+def test_a_teacher_forced_guard_generates_nothing_and_keeps_its_best_model(store, make_job, tiny_model):
+    """Its accuracy is the share of the answer's tokens that are the likeliest, by plain PyTorch on the kept model."""
+    guard = GuardConfig(every_steps=3, num_examples=NUM_HELD_OUT, signal="teacher_forced")
+    job = make_job("forced", guard=guard)
+    run_ranks(2, train, [job])
+    scores = {record["step"]: record["guard"] for record in validation(job) if "guard" in record}
+    assert list(scores) == [0, 3, 6, 9, 10]
+    best = max(scores.values(), key=lambda found: found["score"])
+    assert best["score"] > scores[0]["score"], "answers are learned"
+    held_out = held_out_indices(store.hashes, NUM_HELD_OUT, seed=5)
+    kept = likeliest_share(job.stage_dir / "model", store, held_out, [store.segment_names.index("answer")])
+    assert best["accuracy"] == pytest.approx(kept, abs=1e-6)
+    structure = [n for n, name in enumerate(store.segment_names) if "." in name or name == "end_of_turn"]
+    assert best["format"] == pytest.approx(likeliest_share(job.stage_dir / "model", store, held_out, structure))
+    assert best["score"] == pytest.approx(0.7 * best["accuracy"] + 0.3 * best["format"])
+
+
+def likeliest_share(model_dir: Path, store: EncodedStore, indices: np.ndarray, wanted: list[int]) -> float:
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32).eval()
+    hits = []
+    for index in indices:
+        ids, segments = store.example(int(index))
+        with torch.no_grad():
+            likeliest = model(input_ids=torch.tensor(ids)[None]).logits[0].argmax(-1)
+        places = np.flatnonzero(np.isin(segments, wanted))
+        hits += [int(likeliest[place - 1]) == ids[place] for place in places]
+    return sum(hits) / len(hits)
+
+
 def test_a_guarded_stage_resumes_to_the_same_bytes(make_job):
     guard = GuardConfig(every_steps=3, num_examples=5)
     whole, broken, started_over = (make_job(name, guard=guard) for name in ("whole", "broken", "started-over"))

@@ -25,9 +25,10 @@ from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse,
 from sftkey_dist.evaluation.generation.spread import spread
 from sftkey_dist.files import digest_json
 from sftkey_dist.journal import Record, append_records, keep_records, read_records
-from sftkey_dist.models.accelerator import hide_unless_reserved
+from sftkey_dist.models.accelerator import hide_unless_reserved, release_cached_memory
 
 _GENERATIONS = "generations.jsonl"
+_VLLM_PROMPTS = 512
 
 Key = tuple[str, str]
 """Test set and id of an example."""
@@ -49,7 +50,11 @@ class EvaluationPool:
 
     def __init__(self, cluster: ClusterConfig, settings: EvaluationConfig, num_actors: int) -> None:
         key = endpoint_key(settings.endpoint) if settings.endpoint else ""
-        resources = {"num_cpus": cluster.cpus_per_worker, "num_gpus": cluster.gpus_per_worker}
+        resources = {
+            "num_cpus": cluster.cpus_per_worker,
+            "num_gpus": settings.gpus_per_model or cluster.gpus_per_worker,
+            "runtime_env": {"env_vars": cluster.environment},
+        }
         options: dict[str, Any] = {"num_cpus": 0} if settings.endpoint else resources
         self._actors = [
             _EvaluationActor.options(max_restarts=2, max_task_retries=2, **options).remote(  # type: ignore[attr-defined]
@@ -110,8 +115,10 @@ def num_actors(settings: EvaluationConfig, num_workers: int) -> int:
 
 
 def _chunk_size(settings: EvaluationConfig) -> int:
-    """A server gets as many prompts at a time as it takes."""
-    return max(settings.batch_size, 4 * settings.endpoint.concurrency) if settings.endpoint else settings.batch_size
+    """A server gets as many prompts at a time as it takes, and vLLM, which batches by itself, many."""
+    if settings.endpoint:
+        return max(settings.batch_size, 4 * settings.endpoint.concurrency)
+    return _VLLM_PROMPTS if settings.backend == "vllm" else settings.batch_size
 
 
 def has_generations(examples: Sequence[Example], folder: Path) -> bool:
@@ -198,7 +205,8 @@ class _EvaluationActor:
     def _loaded(self, job: EvaluationJob) -> Generator:
         model = {"folder": job.model_dir, "strategy": job.strategy}
         if self._generator is None or self._model != model:
-            self._generator = None  # the old model goes before the new one comes
+            self._generator = None
+            release_cached_memory()  # the old model goes before the new one comes
             self._generator = load_generator(
                 job.settings, self._key, Path(job.model_dir), job.prompt, job.trust_remote_code
             )

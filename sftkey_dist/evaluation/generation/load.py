@@ -23,10 +23,10 @@ def load_generator(
     if settings.endpoint is not None:
         return ServedGenerator(settings.endpoint, key, model_dir, prompt, trust_remote_code)
     if settings.backend == "transformers":
-        return LocalGenerator(model_dir, prompt, trust_remote_code)
+        return LocalGenerator(model_dir, prompt, trust_remote_code, settings.gpus_per_model)
     require_backend(settings)
     module = importlib.import_module("sftkey_dist.evaluation.generation.with_vllm")
-    generator: Generator = module.VllmGenerator(model_dir, prompt, trust_remote_code)
+    generator: Generator = module.VllmGenerator(model_dir, prompt, trust_remote_code, settings.gpus_per_model or 1)
     return generator
 
 
@@ -37,6 +37,7 @@ def require_backend(settings: EvaluationConfig) -> None:
     """
     if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
         raise ConfigError(
-            "evaluation.backend=vllm: vLLM is not installed; install it with pip install 'sftkey_dist[vllm]', or use "
+            "evaluation.backend=vllm: vLLM is not installed; install it with pip install 'sftkey_dist[vllm]', serve "
+            "the model from an environment of its own (launch/serve/vllm.sh) with backend=endpoint, or use "
             "backend=transformers"
         )

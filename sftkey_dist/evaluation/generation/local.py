@@ -12,7 +12,7 @@ from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, read_generation
-from sftkey_dist.models.accelerator import require_room, without_cudnn_attention
+from sftkey_dist.models.accelerator import release_cached_memory, require_room, without_cudnn_attention
 from sftkey_dist.models.load import load_tokenizer
 
 CPU = torch.device("cpu")
@@ -21,21 +21,32 @@ CPU = torch.device("cpu")
 class LocalGenerator:
     """A loaded model that writes responses."""
 
-    def __init__(self, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool) -> None:
+    def __init__(
+        self, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool, num_gpus: int | None = None
+    ) -> None:
         """
+        Args:
+            model_dir: Hugging Face folder.
+            prompt: how prompts are written.
+            trust_remote_code: see `model.trust_remote_code`.
+            num_gpus: accelerators, of those that this process sees, that hold the model together; by default the
+                current one, if there is any.
+
         Raises:
-            ModelError: the model does not fit on the accelerator.
+            ModelError: the model does not fit on them.
         """
         self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
         self._prompts = PromptEncoder(self._tokenizer, prompt)
-        self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else CPU
-        require_room(model_dir, self._device)
+        devices = _devices(num_gpus)
+        self._device = devices[0] if devices else CPU
+        require_room(model_dir, devices)
         without_cudnn_attention()
         self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             model_dir,
             dtype="auto",
             trust_remote_code=trust_remote_code,
-            device_map=None if self._device == CPU else {"": self._device},  # else it passes through host memory
+            # Given a device, it does not pass through host memory.
+            device_map={0: None, 1: {"": self._device}}.get(len(devices), "auto"),
         )
         # Greedy means greedy: a folder's own repetition penalty or suppressed tokens would be merged in.
         self._model.generation_config = transformers.GenerationConfig()
@@ -98,8 +109,21 @@ class LocalGenerator:
         """Padding is masked, so any id serves on the left; on the right it must not pass for a response."""
         return int(self._prompts.end_of_turn_id)
 
+    def close(self) -> None:
+        """Give back the model's memory; the generator is of no use then."""
+        del self._model
+        release_cached_memory()
+
     def _left_padded(self, ids: list[list[int]]) -> tuple[Tensor, Tensor]:
         longest = max(map(len, ids))
         input_ids = torch.tensor([[self._pad_id] * (longest - len(row)) + row for row in ids], device=self._device)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=self._device)
         return input_ids, mask
+
+
+def _devices(num_gpus: int | None) -> list[torch.device]:
+    if not torch.cuda.is_available():
+        return []
+    if num_gpus is None or num_gpus == 1:
+        return [torch.device("cuda", torch.cuda.current_device())]
+    return [torch.device("cuda", number) for number in range(num_gpus)]

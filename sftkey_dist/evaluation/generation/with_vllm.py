@@ -13,23 +13,42 @@ from vllm import LLM, SamplingParams, TokensPrompt
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.errors import ModelError
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, read_generation
 from sftkey_dist.models.load import load_tokenizer
+from sftkey_dist.models.problem import loading_problem
 
 
 class VllmGenerator:
     """A vLLM engine that writes responses."""
 
-    def __init__(self, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool) -> None:
+    def __init__(self, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool, num_gpus: int) -> None:
+        """
+        Args:
+            model_dir: Hugging Face folder.
+            prompt: how prompts are written.
+            trust_remote_code: see `model.trust_remote_code`.
+            num_gpus: accelerators that hold the model together.
+
+        Raises:
+            ModelError: vLLM cannot hold it there.
+        """
         self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
         self._prompts = PromptEncoder(self._tokenizer, prompt)
         config = transformers.AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
-        self._engine = LLM(
-            model=str(model_dir),
-            trust_remote_code=trust_remote_code,
-            dtype=str(config.dtype or "auto").removeprefix("torch."),  # vLLM would round float32 to half precision
-            generation_config="vllm",  # the folder's own settings would be merged in, as with transformers
-        )
+        try:
+            self._engine = LLM(
+                model=str(model_dir),
+                tensor_parallel_size=num_gpus,
+                trust_remote_code=trust_remote_code,
+                dtype=str(config.dtype or "auto").removeprefix("torch."),  # vLLM would round float32 to half precision
+                generation_config="vllm",  # the folder's own settings would be merged in, as with transformers
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"{model_dir}: vLLM cannot hold it on {num_gpus} accelerators ({loading_problem(error)}); see "
+                f"evaluation.gpus_per_model"
+            ) from error
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation]]:
         """See Generator."""

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from sftkey_dist.errors import CheckpointError, TrainingError
+from sftkey_dist import version
+from sftkey_dist.errors import CheckpointError, StorageError, TrainingError
 from sftkey_dist.training.checkpoint.manifest import FileNote, Manifest, parse_manifest
 from sftkey_dist.training.checkpoint.shards import Snapshot, shard_name
 from sftkey_dist.training.checkpoint.storage import Storage, open_storage
@@ -22,7 +23,9 @@ _MANIFEST = "manifest.json"
 _DAMAGED = "damaged.txt"
 """Set beside the files of a checkpoint that is not what was written: it is kept for a person to look at."""
 _SECONDS_BETWEEN_LOOKS = 0.1
-_LIBRARIES = ("sftkey_dist", "torch", "deepspeed", "safetensors")
+_SECONDS_BETWEEN_LATER_LOOKS = 2.0
+"""An object store answers hundreds of ranks, and is asked often only as long as most are about to come."""
+_LIBRARIES = ("torch", "deepspeed", "safetensors")
 
 
 class CheckpointKeeper:
@@ -60,7 +63,7 @@ class CheckpointKeeper:
             job.stage_dir.name,
             rank=rank,
             world_size=world_size,
-            timeout_seconds=job.training.collective_timeout_seconds,
+            timeout_seconds=job.training.storage_timeout_seconds,
             attempt=attempt,
         )
 
@@ -150,15 +153,17 @@ class CheckpointKeeper:
 
     def _commit(self, folder: str, snapshot: Snapshot) -> None:
         ranks = range(self._world_size)
-        deadline = time.monotonic() + self._timeout_seconds
-        while missing := [rank for rank in ranks if _note_name(rank) not in self.storage.files(folder)]:
+        started = time.monotonic()
+        deadline = started + self._timeout_seconds
+        while missing := self._missing(folder):
             if time.monotonic() > deadline:
-                raise TrainingError(
+                raise StorageError(
                     f"the checkpoint after {snapshot.steps_done} steps lacks the shards of ranks "
                     f"{', '.join(map(str, missing))} after {self._timeout_seconds:g} s; is {self.storage.place} the "
-                    f"same storage on all nodes? See training.collective_timeout_seconds"
+                    f"same storage on all nodes? See training.storage_timeout_seconds"
                 )
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            is_early = time.monotonic() - started < _SECONDS_BETWEEN_LATER_LOOKS
+            time.sleep(_SECONDS_BETWEEN_LOOKS if is_early else _SECONDS_BETWEEN_LATER_LOOKS)
         manifest = Manifest(
             stage=self._stage,
             steps_done=snapshot.steps_done,
@@ -166,10 +171,15 @@ class CheckpointKeeper:
             members_digest=snapshot.members_digest,
             numel=snapshot.numel,
             shards=tuple(self._read_note(folder, rank) for rank in ranks),
-            versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
+            versions={"sftkey_dist": version()} | {name: importlib.metadata.version(name) for name in _LIBRARIES},
         )
         with self.storage.writing(folder, _MANIFEST) as file:
             file.write_text(manifest.model_dump_json(), encoding="utf-8")
+
+    def _missing(self, folder: str) -> list[int]:
+        """Ranks whose shard is not there yet; the folder is listed once."""
+        files = self.storage.files(folder)
+        return [rank for rank in range(self._world_size) if _note_name(rank) not in files]
 
     def _read_note(self, folder: str, rank: int) -> FileNote:
         with self.storage.reading(folder, _note_name(rank)) as file:

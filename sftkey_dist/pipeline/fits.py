@@ -1,0 +1,144 @@
+"""Whether the models of a run fit the accelerators that they will meet: known before the first step, not after it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from sftkey_dist.capacity import ACCELERATORS, Accelerator, Cluster, StageCapacity
+from sftkey_dist.capacity.hardware import GIB
+from sftkey_dist.cluster import devices_of_nodes
+from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.console import console
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.files import write_json_atomically
+from sftkey_dist.models.accelerator import Device
+from sftkey_dist.pipeline.capacity import stage_capacities
+from sftkey_dist.pipeline.environment import describe_environment
+from sftkey_dist.pipeline.prepare import Preparation
+from sftkey_dist.training.job import StageJob
+
+_PLANNED_STEPS = 4
+_SURELY = 0.85
+"""Of what the capacity model predicts, a stage needs so much at least: on an H100 it predicted 12 % too much
+(tests/accelerator)."""
+_GENERATION_SHARE = 0.9
+"""Of an accelerator's memory, for weights; the rest is for what a response is generated with."""
+_MOST_GPUS_OF_A_NODE = 8
+
+
+def require_fit(config: RunConfig, preparation: Preparation) -> None:
+    """Compare what training, the guard and the evaluation will need with what the cluster's accelerators have.
+
+    Raises:
+        ConfigError: something cannot fit, with the remedy; or workers are to have accelerators and no driver answers.
+    """
+    if not config.cluster.gpus_per_worker:
+        return
+    devices = devices_of_nodes()
+    if not devices:
+        raise ConfigError(
+            "cluster.gpus_per_worker=1, but NVIDIA's driver answers on no node (nvidia-smi); install the driver, or "
+            "let containers see the devices"
+        )
+    smallest = min(devices, key=lambda device: device.memory_gib)
+    drivers = ", ".join(sorted({device.driver for device in devices}))
+    seen = {"accelerators": f"{len(devices)} x {smallest.name}", "driver": drivers}
+    write_json_atomically(preparation.run.environment, describe_environment() | seen)
+    cluster = Cluster(1, config.cluster.num_workers, accelerator_like(smallest))
+    parameters, stages = stage_capacities(config, preparation, cluster, _PLANNED_STEPS)
+    problems = problems_of(config, parameters, stages, smallest.memory_gib)
+    if problems:
+        raise ConfigError("; ".join(problems))
+    for stage in stages:
+        needed = stage.estimate.memory.total_gib
+        if needed > smallest.memory_gib:
+            console.print(
+                f"{stage.name}: a rank may need {needed:.0f} GiB, an accelerator has {smallest.memory_gib:.0f}; if "
+                f"memory runs out, {_remedy(stage)}",
+                soft_wrap=True,
+                markup=False,
+            )
+
+
+def problems_of(
+    config: RunConfig, num_parameters: int, stages: Sequence[StageCapacity], device_gib: float
+) -> list[str]:
+    """What cannot fit, each with what to do about it.
+
+    Args:
+        config: of the run.
+        num_parameters: of the model.
+        stages: what they would take on the run's ranks.
+        device_gib: memory of an accelerator.
+    """
+    model_gib = num_parameters * _export_bytes(config) / GIB
+    training = [
+        f"{stage.name}: a rank would need about {stage.estimate.memory.total_gib:.0f} GiB and an accelerator has "
+        f"{device_gib:.0f}; {_remedy(stage)}"
+        for stage in stages
+        if stage.estimate.memory.total_gib * _SURELY > device_gib
+    ]
+    return [
+        *training,
+        *_of_the_guard(config, model_gib, stages, device_gib),
+        *_of_evaluation(config, model_gib, device_gib),
+    ]
+
+
+def accelerator_like(device: Device) -> Accelerator:
+    """The known accelerator that a device is, with the memory that it reports; else one with the slowest's rates."""
+    for known in ACCELERATORS.values():
+        if known.name.split("-")[0].upper() in device.name.upper():
+            return replace(known, memory_gib=device.memory_gib)
+    slowest = min(ACCELERATORS.values(), key=lambda known: known.peak_tflops)
+    return replace(slowest, name=device.name, memory_gib=device.memory_gib)
+
+
+def _of_the_guard(config: RunConfig, model_gib: float, stages: Sequence[StageCapacity], device_gib: float) -> list[str]:
+    """It generates with a whole model beside the training on the same accelerator."""
+    guard = config.validation.guard
+    if guard is None or guard.signal != "generation" or not stages:
+        return []
+    training_gib = max(stage.estimate.memory.total_gib for stage in stages)
+    if (training_gib * _SURELY + model_gib) <= device_gib:
+        return []
+    return [
+        f"validation.guard: beside the {training_gib:.0f} GiB of training, a whole model of {model_gib:.0f} GiB does "
+        f"not fit on an accelerator of {device_gib:.0f}; set validation.guard.signal=teacher_forced, or guard=null"
+    ]
+
+
+def _of_evaluation(config: RunConfig, model_gib: float, device_gib: float) -> list[str]:
+    if config.evaluation.backend == "endpoint":
+        return []
+    usable_gib = _GENERATION_SHARE * device_gib
+    if model_gib <= config.evaluation_gpus * usable_gib:
+        return []
+    enough = 2 ** math.ceil(math.log2(model_gib / usable_gib))
+    remedy = (
+        f"set evaluation.gpus_per_model={enough}"
+        if enough <= _MOST_GPUS_OF_A_NODE
+        else "generate with a server (evaluation.backend=endpoint, launch/serve/vllm.sh)"
+    )
+    return [
+        f"evaluation: a model of {model_gib:.0f} GiB does not fit on {config.evaluation_gpus} accelerator(s) of "
+        f"{device_gib:.0f} GiB; {remedy}"
+    ]
+
+
+def _export_bytes(config: RunConfig) -> int:
+    """Of a published weight."""
+    precision = StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker)
+    return int(getattr(torch, "float32" if config.training.export_precision == "float32" else precision).itemsize)
+
+
+def _remedy(stage: StageCapacity) -> str:
+    if stage.help is not None and stage.help[1].fits:
+        return f"set {stage.help[0].split(' (')[0]}"
+    if stage.smallest_nodes is not None and stage.smallest_nodes > 1:
+        return f"use {stage.smallest_nodes} times as many ranks (cluster.num_workers)"
+    return (
+        "use more ranks (cluster.num_workers), shorter rows (training.micro_batch_tokens) or training.zero.offload=cpu"
+    )

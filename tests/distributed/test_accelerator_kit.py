@@ -1,0 +1,44 @@
+"""The kit for a machine with an accelerator works: its verbs run here at tiny shapes, on the CPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VERBS = ("probe", "attention", "throughput", "memory", "report")
+"""`exact`, `hand_off` and `two_ranks` are what `test_bfloat16.py` calls."""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    command = [sys.executable, "-m", "tests.accelerator", *VERBS, "--tiny", "--results", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=600)
+    return folder
+
+
+def test_every_verb_writes_what_it_found(results):
+    found = {file.stem: json.loads(file.read_text()) for file in results.glob("*.json")}
+    assert set(found) == set(VERBS) - {"report"}
+    assert found["probe"]["extensions_compiled_at_import"] == [], "a machine without a compiler trains too"
+    assert set(found["probe"]["gloo_between_two_ranks"].values()) == {"right"}
+    for row in found["attention"]["rows"]:
+        assert row["loop"]["error"] < 1e-5
+        assert row["dense"]["error"] < 1e-5
+    for verb in ("throughput", "memory"):
+        for case in found[verb]["rows"].values():
+            assert case["stage 1"]["tokens_per_second"] > 0
+            assert 0 < case["stage 2"]["positions_with_loss"] < case["stage 1"]["positions_with_loss"]
+
+
+def test_the_page_has_every_figure_and_names_what_is_missing(results):
+    page = (results / "README.md").read_text()
+    assert "## Attention over a packed row" in page
+    assert page.count("Not measured.") == 3
+    assert "nan" not in page
+    committed = ROOT / "tests/accelerator/results"
+    for folder in committed.iterdir():
+        assert (folder / "README.md").read_text().startswith("# Measured on an accelerator")
