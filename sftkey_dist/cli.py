@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -203,6 +203,7 @@ def plan(
         "h100-80g"
     ),
     network_gbps: Annotated[float, typer.Option(min=0.1, help="Gbit/s of a node to the others.")] = 400.0,
+    transport: Annotated[Literal["rdma", "tcp"], typer.Option(help="What NCCL uses between nodes.")] = "rdma",
     price_per_gpu_hour: Annotated[float | None, typer.Option(min=0, help="To estimate the cost.")] = None,
 ) -> None:
     """Show how level every stage's steps will lie on any number of ranks, and what they take on a cluster.
@@ -233,7 +234,9 @@ def plan(
             _show_capacity(
                 config,
                 preparation,
-                Cluster(nodes, gpus_per_node, find_accelerator(gpu), network_gbps, price_per_gpu_hour),
+                Cluster(
+                    nodes, gpus_per_node, find_accelerator(gpu), network_gbps, price_per_gpu_hour, transport=transport
+                ),
                 steps,
             )
         )

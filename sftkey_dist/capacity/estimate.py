@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from sftkey_dist.capacity.hardware import GIB, Cluster
 from sftkey_dist.capacity.memory import Memory, estimate_memory
 from sftkey_dist.capacity.model import ModelSize
-from sftkey_dist.capacity.speed import Rows, Seconds, step_seconds, traffic_of
+from sftkey_dist.capacity.speed import Rows, Seconds, step_seconds
+from sftkey_dist.capacity.traffic import traffic_of
 from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
@@ -105,7 +106,7 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
         seconds=seconds,
         tokens_per_second=tokens / seconds.total,
         stage_hours=hours,
-        received_gib=((traffic.each + traffic.within) * micro_batches + traffic.once) / GIB,
+        received_gib=traffic.received_bytes(micro_batches) / GIB,
         checkpoint_gib=checkpoint / GIB,
         checkpoint_seconds=checkpoint / cluster.nodes / (cluster.storage_gb_per_second * 1e9),
         cost=None if price is None else hours * cluster.ranks * price,
@@ -137,6 +138,11 @@ def what_would_help(
 
 
 def _changes(training: TrainingConfig, longest_example: int) -> Iterator[tuple[str, TrainingConfig]]:
+    """Settings that leave what is computed as it is.
+
+    `zero.reduce_precision=bfloat16` halves gradients' traffic and is left out: it rounds their sum, which whoever
+    trains has to want.
+    """
     zero = training.zero
     flipped = not training.gradient_checkpointing
     yield (

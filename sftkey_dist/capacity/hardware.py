@@ -1,5 +1,6 @@
 """What a cluster consists of, in the numbers that training meets."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -7,6 +8,8 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.training.flops import PEAK_TFLOPS
 
 GIB = 2**30
+NETWORK_EFFICIENCY = 0.8
+"""Share of a link that collectives reach, over RDMA and within a node. Assumed."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Accelerator:
         process_gib: memory that a rank takes before it holds a weight: libraries, contexts, communicators.
         compute_bytes: of a weight or activation.
         overlaps_communication: whether collectives run beside computation.
+        collective_share: of its multiprocessors that a collective keeps from computation while it runs.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Accelerator:
     process_gib: float = 2.5
     compute_bytes: int = 2
     overlaps_communication: bool = True
+    collective_share: float = 24 / 132
 
     def training_in(self, precision: Literal["float32", "bfloat16"]) -> "Accelerator":
         """The device as it trains in this precision."""
@@ -58,7 +63,70 @@ ACCELERATORS = {
     )
 }
 """From NVIDIA's data sheets: bfloat16, and float32 without TF32. The efficiencies are assumptions: nothing here
-was measured on one of them."""
+was measured on one of them. So is the share of multiprocessors: NCCL logs "24 coll channels" on a node of eight H100,
+which have 132, and shares none of those it takes (github.com/NVIDIA/nccl/issues/1656)."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How NCCL passes data round a ring. Its cost model adds a start and every hop to what the bandwidth takes.
+
+    Attributes:
+        bandwidth_share: of what the links carry, the rest is flags beside the data.
+        start_microseconds: of a collective.
+        node_hop_microseconds: from a rank to the next one in its node, over NVLink.
+        network_hop_microseconds: from a node to the next one.
+        most_gb_per_second: that it carries on any link.
+    """
+
+    bandwidth_share: float
+    start_microseconds: float
+    node_hop_microseconds: float
+    network_hop_microseconds: float
+    most_gb_per_second: float = math.inf
+
+    def bytes_per_second(self, of_links: float) -> float:
+        """What is left of the links' bandwidth for data."""
+        return min(of_links * self.bandwidth_share, self.most_gb_per_second * 1e9)
+
+
+_SIMPLE = Protocol(1.0, 8.4, 3.4, 14.0)
+_LL128 = Protocol(0.92, 14.0, 1.9, 4.0)
+_LL = Protocol(0.5, 6.6, 1.0, 2.7, 20.4)
+"""NVIDIA's own constants, nothing measured here: baseLatencies, hwLatencies and llMaxBws in src/graph/tuning.cc of
+github.com/NVIDIA/nccl at 5067397 (June 2026); for LL's hop in a node the network's overhead of a microsecond on hosts
+with Intel's processors. There, all-gather and reduce-scatter over several nodes of several ranks have no algorithm but
+the ring: trees are for all-reduce, PAT wants one rank a node, and NVLS and CollNet want switches that reduce (NVLink's
+own, within one node, are left out). PCIe's hops are longer, 5.7 µs, which beside its bandwidth does not count."""
+
+
+@dataclass(frozen=True)
+class Transport:
+    """What carries data between nodes.
+
+    Attributes:
+        bandwidth_share: of the network that collectives reach.
+        protocols: NCCL takes the one that its model says is quickest.
+    """
+
+    bandwidth_share: float
+    protocols: tuple[Protocol, ...]
+
+
+_TCP_BANDWIDTH_SHARE = 0.15
+"""Measured by others, on two nodes of 8 H100: 152 of 1,000 Gbit/s (github.com/skypilot-org/skypilot/issues/3592).
+Slower networks are filled better: 32 to 48 % of 100 Gbit/s (github.com/NVIDIA/nccl/issues/450), 60 % of 32 (209)."""
+_TCP_HOP_MICROSECONDS = 37.0
+"""Measured by others: 8 bytes from node to node take 46 µs (github.com/NVIDIA/nccl-tests/issues/82), less the start."""
+
+TRANSPORTS = {
+    "rdma": Transport(NETWORK_EFFICIENCY, (_SIMPLE, _LL128, _LL)),
+    # Without GPUDirect data goes through the host, where NCCL does not use LL128.
+    "tcp": Transport(
+        _TCP_BANDWIDTH_SHARE,
+        tuple(replace(protocol, network_hop_microseconds=_TCP_HOP_MICROSECONDS) for protocol in (_SIMPLE, _LL)),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +140,7 @@ class Cluster:
         network_gbps: Gbit/s between nodes, of a node.
         price_per_gpu_hour: in any currency; None where the cost is not asked for.
         storage_gb_per_second: a node writes so fast to shared storage.
+        transport: between nodes, of `TRANSPORTS`.
     """
 
     nodes: int
@@ -80,17 +149,39 @@ class Cluster:
     network_gbps: float = 400.0
     price_per_gpu_hour: float | None = None
     storage_gb_per_second: float = 2.0
+    transport: Literal["rdma", "tcp"] = "rdma"
 
     @property
     def ranks(self) -> int:
         """World size."""
         return self.nodes * self.gpus_per_node
 
-    @property
-    def bandwidth_bytes_per_second(self) -> float:
-        """Of a ring over all ranks: what enters a node passes its network once, and goes on over the links within."""
-        link, network = self.accelerator.link_gb_per_second * 1e9, self.network_gbps / 8 * 1e9
-        return link if self.nodes == 1 else min(link, network)
+    def ring_seconds(self, received_bytes: float, collectives: float) -> float:
+        """Of collectives over all ranks, one after another.
+
+        What enters a node passes its network once, and goes on over the links within.
+
+        Args:
+            received_bytes: by a rank, in all of them.
+            collectives: how many.
+        """
+        transport = TRANSPORTS[self.transport if self.nodes > 1 else "rdma"]
+        bytes_per_second = self.accelerator.link_gb_per_second * 1e9 * NETWORK_EFFICIENCY
+        if self.nodes > 1:
+            bytes_per_second = min(bytes_per_second, self.network_gbps / 8 * 1e9 * transport.bandwidth_share)
+        return min(
+            collectives * self._latency_seconds(protocol) + received_bytes / protocol.bytes_per_second(bytes_per_second)
+            for protocol in transport.protocols
+        )
+
+    def _latency_seconds(self, protocol: Protocol) -> float:
+        """Of a collective: a ring passes the last rank's data on through all others."""
+        if self.ranks == 1:
+            return 0.0
+        network_hops = self.nodes - 1
+        node_hops = self.ranks - 1 - network_hops
+        hops = node_hops * protocol.node_hop_microseconds + network_hops * protocol.network_hop_microseconds
+        return (protocol.start_microseconds + hops) * 1e-6
 
 
 def find_accelerator(name: str) -> Accelerator:

@@ -14,6 +14,9 @@ from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
 _LOGIT_COPIES = 3
 """Float32 logits, their softmax and their gradient."""
+_GATHERED_AHEAD_ELEMENTS = 50_000_000
+_GATHERED_FOR_GOOD_ELEMENTS = 100_000
+"""Both as in `training/engine.py`, which would bring DeepSpeed along; a test compares what follows from them."""
 _MARGIN = 0.07
 """What an accelerator's caching allocator cannot use."""
 
@@ -71,11 +74,37 @@ def stays_gathered(size: ModelSize, training: TrainingConfig, device: Accelerato
     return size.parameters * device.compute_bytes <= training.zero.max_gathered_gib * GIB
 
 
+def reuse_elements(training: TrainingConfig, device: Accelerator) -> int:
+    """What is needed again within so many elements stays gathered."""
+    return int(training.zero.max_gathered_gib * GIB) // device.compute_bytes
+
+
+def ahead_elements(size: ModelSize, training: TrainingConfig, device: Accelerator) -> int:
+    """So many are gathered at a time, ahead of their use: DeepSpeed's prefetch bucket."""
+    return min(reuse_elements(training, device), max(_GATHERED_AHEAD_ELEMENTS, size.largest_matrix))
+
+
+def is_gathered_for_good(elements: int, training: TrainingConfig, device: Accelerator) -> bool:
+    """Whether a weight of this size stays on every rank, of a model that does not."""
+    return elements <= min(reuse_elements(training, device), _GATHERED_FOR_GOOD_ELEMENTS)
+
+
+def live_elements(size: ModelSize, training: TrainingConfig, device: Accelerator) -> int:
+    """Where gathering ahead stops, DeepSpeed's ``max_live_parameters``."""
+    return reuse_elements(training, device) + 2 * ahead_elements(size, training, device)
+
+
+def reduced_bytes(training: TrainingConfig) -> int:
+    """Of an element of a gradient on its way."""
+    return {"float32": 4, "bfloat16": 2}[training.zero.reduce_precision]
+
+
 def _gathered(size: ModelSize, training: TrainingConfig, device: Accelerator, ranks: int) -> float:
+    """Up to the bound for gathering ahead, and beyond it the largest module, which is gathered when its turn comes."""
     if ranks == 1 or stays_gathered(size, training, device):
         return size.parameters * device.compute_bytes
-    kept = max(training.zero.max_gathered_gib * GIB, 2 * size.largest_block * device.compute_bytes)
-    return min(size.parameters * device.compute_bytes, kept)
+    live = live_elements(size, training, device) + size.largest_gathered
+    return min(size.parameters, live) * device.compute_bytes
 
 
 def _second_copy(size: ModelSize, training: TrainingConfig, device: Accelerator) -> float:
@@ -87,15 +116,16 @@ def _second_copy(size: ModelSize, training: TrainingConfig, device: Accelerator)
 
 
 def _travelling_gradients(size: ModelSize, training: TrainingConfig, device: Accelerator) -> float:
-    """A buffer that gradients collect in, always whole, and the flat copy that is reduced, both in float32.
+    """A buffer that gradients collect in, always whole, and the flat copy that is reduced.
 
-    A gradient that does not fit into the buffer is reduced alone, beside what autograd made and its cast
-    (deepspeed 0.19, runtime/zero/stage3.py: ``__add_grad_to_ipg_bucket``, ``__avg_scatter_grads``).
+    A gradient that does not fit into the buffer is reduced alone, beside what autograd made and its cast, if it needs
+    one (deepspeed 0.19, runtime/zero/stage3.py: ``__add_grad_to_ipg_bucket``, ``__avg_scatter_grads``).
     """
-    buffer, largest = training.zero.reduce_bucket_elements, size.largest_weight
+    buffer, largest, width = training.zero.reduce_bucket_elements, size.largest_trained, reduced_bytes(training)
     flat_copy = min(size.trained, max(buffer, largest))
-    alone = largest * (device.compute_bytes + 4) if largest > buffer else 0
-    return 4 * (buffer + flat_copy) + alone
+    cast = width if width != device.compute_bytes else 0
+    alone = largest * (device.compute_bytes + cast) if largest > buffer else 0
+    return width * (buffer + flat_copy) + alone
 
 
 def _activations(size: ModelSize, training: TrainingConfig, device: Accelerator, row_tokens: int) -> float:

@@ -10,6 +10,7 @@ from sftkey_dist.capacity.counted import ATTENTION, layer_bytes, register_counte
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
+from sftkey_dist.models.shape import decoder_layers
 from sftkey_dist.training.adapters import add_adapters
 from sftkey_dist.training.flops import ModelFlops
 
@@ -23,8 +24,11 @@ class ModelSize:
     Attributes:
         parameters: all weights, tied ones once, without adapters.
         trained: weights that are trained: all, or those of the adapters.
-        largest_block: weights of the largest piece that is gathered at once: a layer, or the embedding.
-        largest_weight: elements of the largest one that is trained.
+        embedding: elements of the input embedding.
+        output: elements of the output projection; 0 where it is the input embedding too.
+        layer_weights: elements of each weight of the largest layer, in the order that they are used in; other layers
+            count as this one.
+        trained_weights: elements of each weight that is trained, in the order that they are used in.
         num_layers: decoder layers.
         hidden_size: width of the residual stream.
         vocab_size: rows of the output projection.
@@ -35,14 +39,32 @@ class ModelSize:
 
     parameters: int
     trained: int
-    largest_block: int
-    largest_weight: int
+    embedding: int
+    output: int
+    layer_weights: tuple[int, ...]
+    trained_weights: tuple[int, ...]
     num_layers: int
     hidden_size: int
     vocab_size: int
     activation_bytes: float
     moved_bytes: float
     flops: ModelFlops
+
+    @property
+    def largest_trained(self) -> int:
+        """Elements of the largest weight that is trained."""
+        return max(self.trained_weights)
+
+    @property
+    def largest_matrix(self) -> int:
+        """Elements of the largest weight in a layer."""
+        return max(self.layer_weights)
+
+    @property
+    def largest_gathered(self) -> int:
+        """Elements of the largest module that is gathered at once: of a layer, or beside adapters one in it."""
+        layer = self.largest_matrix if self.is_frozen else sum(self.layer_weights)
+        return max(layer, self.embedding, self.output)
 
     @property
     def is_frozen(self) -> bool:
@@ -71,35 +93,24 @@ def size_of(config: Any, training: TrainingConfig | None = None, compute_bytes: 
         raise ModelError(f"the model cannot be built from its configuration: {loading_problem(error)}") from error
     text = config.get_text_config()
     parameters = sum(weight.numel() for weight in model.parameters())
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    embeddings = {id(layer.weight): layer.weight for layer in ends if layer is not None}
-    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in _layers(model, text)]
+    embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    layers = [tuple(weight.numel() for weight in layer.parameters()) for layer in decoder_layers(model)]
     if training is not None and training.lora is not None:
         with torch.device("meta"):
             model = add_adapters(model, training.lora).to(_DTYPES[compute_bytes])  # as DeepSpeed casts them
+    trained = tuple(weight.numel() for weight in model.parameters() if weight.requires_grad)
     of_token = layer_bytes(model)
     return ModelSize(
         parameters=parameters,
-        trained=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
-        largest_block=max(*layers, *(weight.numel() for weight in embeddings.values())),
-        largest_weight=max(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        trained=sum(trained),
+        embedding=embedding.numel(),
+        output=0 if output is embedding else output.numel(),
+        layer_weights=max(layers, key=sum),
+        trained_weights=trained,
         num_layers=int(text.num_hidden_layers),
         hidden_size=int(text.hidden_size),
         vocab_size=int(text.vocab_size),
         activation_bytes=of_token.kept,
         moved_bytes=of_token.moved,
-        flops=ModelFlops.of(config, sum(layers)),
+        flops=ModelFlops.of(config, sum(map(sum, layers))),
     )
-
-
-def _layers(model: Any, text: Any) -> Any:
-    """The decoder's layers: the one list of modules of that length, whatever an architecture calls it.
-
-    Raises:
-        ModelError: there is none.
-    """
-    number = int(text.num_hidden_layers)
-    for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == number:
-            return module
-    raise ModelError(f"{type(model).__name__} has no list of {number} layers; its capacity cannot be planned")

@@ -1,25 +1,22 @@
 """Seconds of an optimizer step: what is computed, what travels, and what of that cannot be hidden."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sftkey_dist.capacity.hardware import Accelerator, Cluster
-from sftkey_dist.capacity.memory import stays_gathered
+from sftkey_dist.capacity.memory import reduced_bytes
 from sftkey_dist.capacity.model import ModelSize
+from sftkey_dist.capacity.traffic import Flow, traffic_of
 from sftkey_dist.config.training import TrainingConfig
 
-NETWORK_EFFICIENCY = 0.8
-"""Share of a link that collectives reach."""
 _OPTIMIZER_BYTES = 36
 """Read and written for a parameter's update: float32 gradient, weight and moments, and the compute copy."""
 _HOST_GB_PER_SECOND = 25.0
 """Over PCIe, for state that is offloaded."""
-_GRADIENT_BYTES = 4
-"""Gradients are reduced in float32."""
 _GRADIENT_COPIES = 2
-"""A micro-batch's gradients are copied to a buffer and from there to a flat tensor, in float32."""
+"""A micro-batch's gradients are copied to a buffer and from there to a flat tensor, as they are reduced."""
 _LOGIT_BYTES = 7 * 4
 """Read and written for a logit in float32, in seven passes: softmax, the most likely token, and the gradient."""
 
@@ -31,7 +28,7 @@ class Seconds:
     Attributes:
         compute: the slowest rank of each micro-batch, added up.
         balanced: the same if all ranks had equal loads.
-        communication: that nothing hides.
+        communication: that nothing hides, and what the rest of it takes from computation.
         optimizer: the update.
     """
 
@@ -88,33 +85,6 @@ def step_seconds(size: ModelSize, training: TrainingConfig, cluster: Cluster, st
     )
 
 
-@dataclass(frozen=True)
-class Traffic:
-    """Bytes that a rank receives.
-
-    Attributes:
-        each: in every micro-batch, from all ranks.
-        within: in every micro-batch, from ranks of its node.
-        once: in every step, from all ranks.
-    """
-
-    each: float
-    within: float
-    once: float
-
-
-def traffic_of(size: ModelSize, training: TrainingConfig, cluster: Cluster) -> Traffic:
-    """Weights for the forward and the backward pass, and reduced gradients of what is trained."""
-    device, others = cluster.accelerator, (cluster.ranks - 1) / cluster.ranks
-    weights, gradients = size.parameters * device.compute_bytes, size.trained * _GRADIENT_BYTES
-    if stays_gathered(size, training, device):
-        return Traffic(others * gradients, 0.0, others * size.trained * device.compute_bytes)
-    neighbours = training.zero.secondary_partition_ranks
-    if neighbours == 1:
-        return Traffic(others * (2 * weights + gradients), 0.0, 0.0)
-    return Traffic(others * (weights + gradients), (neighbours - 1) / neighbours * weights, 0.0)
-
-
 def _optimizer_bandwidth(training: TrainingConfig, cluster: Cluster) -> float:
     """Bytes a second: the device's own memory, or the way to the host."""
     gb_per_second = cluster.accelerator.memory_gb_per_second if training.zero.offload == "none" else _HOST_GB_PER_SECOND
@@ -122,14 +92,23 @@ def _optimizer_bandwidth(training: TrainingConfig, cluster: Cluster) -> float:
 
 
 def _exposed(size: ModelSize, training: TrainingConfig, cluster: Cluster, compute: np.ndarray) -> float:
-    """Collectives run beside computation where the device can; what takes longer than it is waited for."""
-    rate = cluster.bandwidth_bytes_per_second * NETWORK_EFFICIENCY
-    link = cluster.accelerator.link_gb_per_second * 1e9 * NETWORK_EFFICIENCY
+    """Collectives run beside computation where the device can; what takes longer than it is waited for.
+
+    Bandwidth and latency alike. Hidden time is not free: computation has fewer multiprocessors meanwhile. At a
+    micro-batch's ends there is nothing to run beside.
+    """
+    device = cluster.accelerator
     traffic = traffic_of(size, training, cluster)
-    each, once = traffic.each / rate + traffic.within / link, traffic.once / rate
-    if not cluster.accelerator.overlaps_communication:
-        return each * len(compute) + once
-    return float(np.maximum(each - compute, 0.0).sum()) + once
+    node = replace(cluster, nodes=1, gpus_per_node=training.zero.secondary_partition_ranks)
+    beside = _ring_seconds(cluster, traffic.beside) + _ring_seconds(node, traffic.within)
+    ends, once = _ring_seconds(cluster, traffic.ends), _ring_seconds(cluster, traffic.once)
+    hidden = compute if device.overlaps_communication else np.zeros_like(compute)
+    waited = np.maximum(beside - hidden, device.collective_share * beside)
+    return float((waited + ends).sum()) + once
+
+
+def _ring_seconds(cluster: Cluster, flow: Flow) -> float:
+    return cluster.ring_seconds(flow.received_bytes, flow.collectives)
 
 
 def _row_seconds(size: ModelSize, training: TrainingConfig, device: Accelerator, rows: Rows) -> np.ndarray:
@@ -147,7 +126,7 @@ def _row_seconds(size: ModelSize, training: TrainingConfig, device: Accelerator,
     flops = 2 * ((layers + head) / device.product_efficiency + attention / device.attention_efficiency)
     layer_bytes = size.moved_bytes * rows.tokens * (forward_passes + 2) / 3
     logit_bytes = float(_LOGIT_BYTES * size.vocab_size) * rows.logits
-    gradient_bytes = size.trained * (device.compute_bytes + 2 * _GRADIENT_COPIES * _GRADIENT_BYTES)
+    gradient_bytes = size.trained * (device.compute_bytes + 2 * _GRADIENT_COPIES * reduced_bytes(training))
     moved = layer_bytes + logit_bytes + gradient_bytes
     seconds: np.ndarray = flops / (device.peak_tflops * 1e12) + moved / (device.memory_gb_per_second * 1e9)
     return seconds

@@ -23,7 +23,7 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
     )
     table.add_row("computation", f"{found.seconds.balanced:.3g} s a step")
     table.add_row("waiting for the slowest rank", f"{found.seconds.compute - found.seconds.balanced:.3g} s")
-    table.add_row("communication that nothing hides", f"{found.seconds.communication:.3g} s")
+    table.add_row("communication, less what is hidden", f"{found.seconds.communication:.3g} s")
     table.add_row("optimizer", f"{found.seconds.optimizer:.3g} s")
     table.add_row("[bold]a step[/]", f"[bold]{found.seconds.total:.3g} s[/]")
     table.add_row("received by a rank", f"{found.received_gib:.1f} GiB a step")

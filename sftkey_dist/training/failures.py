@@ -24,7 +24,7 @@ _SIGNS_OF_NO_DEVICE = (
     "no cuda-capable device",
     "driver version is insuff",
 )
-_SIGNS_OF_TOO_LITTLE_MEMORY = ("out of memory",)
+_SIGNS_OF_TOO_LITTLE_MEMORY = ("cuda out of memory", "cuda error: out of memory")
 _MEMORY_REMEDY = (
     "lower training.micro_batch_tokens, or set training.gradient_checkpointing=true, "
     "training.logit_chunk_positions=1024 or training.zero.offload=cpu"

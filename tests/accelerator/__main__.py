@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.accelerator.report import write_page
@@ -14,12 +15,13 @@ VERBS = ("probe", "exact", "attention", "memory", "throughput", "hand_off", "two
 REPORT = "report"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status; ``arguments`` are the command line's by default."""
     parser = argparse.ArgumentParser(prog="python -m tests.accelerator", description=__doc__)
     parser.add_argument("verbs", nargs="+", choices=(*VERBS, REPORT), metavar="VERB", help=", ".join((*VERBS, REPORT)))
     parser.add_argument("--tiny", action="store_true", help="shapes that a CPU can afford; the figures mean nothing")
     parser.add_argument("--results", type=Path, default=Path("runs/accelerator"), help="folder of the JSON files")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.results.mkdir(parents=True, exist_ok=True)
     measured = [_run(verb, options.results, tiny=options.tiny) for verb in options.verbs if verb != REPORT]
     if REPORT in options.verbs:

@@ -44,13 +44,19 @@ def measure(scratch: Path, *, tiny: bool) -> dict[str, Any]:
 
 
 def compare(
-    scratch: Path, *, world_size: int, layouts: dict[str, dict[str, Any]], resumed_on: int | None = None
+    scratch: Path,
+    *,
+    world_size: int,
+    layouts: dict[str, dict[str, Any]],
+    precisions: tuple[str, ...] = ("float32", "bfloat16"),
+    resumed_on: int | None = None,
 ) -> dict[str, Any]:
     """
     Args:
         scratch: folder to work in.
         world_size: ranks on this device; the reference runs on one CPU rank.
         layouts: settings of a stage by name; `gathered` is among them.
+        precisions: to train each in; bfloat16 is among them.
         resumed_on: ranks that an interrupted stage goes on with; by default as many as began it.
     """
     device = this_device()
@@ -79,7 +85,7 @@ def compare(
     jobs = {
         (name, precision): job(name, precision, settings, device)
         for name, settings in layouts.items()
-        for precision in ("float32", "bfloat16")
+        for precision in precisions
     }
     left = on_ranks(world_size, device, train_and_look, list(jobs.values()))
     resumed = job("gathered", "bfloat16", {}, "resumed")

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from sftkey_dist.training.engine import join_process_group, limit_threads
-from tests.distributed.harness import free_port, join_as_rank
+from tests.distributed.harness import PRELOADED, free_port, join_as_rank
 
 Device = Literal["cuda", "cpu"]
 
@@ -39,11 +39,19 @@ def on_ranks(
     with tempfile.TemporaryDirectory() as folder, _environment(started_with | dict(environment or {})):
         mp.start_processes(
             _run_rank,
-            args=(world_size, free_port(), device, Path(folder), work, arguments),
+            args=(world_size, free_port(), device, dict(environment or {}), Path(folder), work, arguments),
             nprocs=world_size,
-            start_method="spawn",
+            start_method=_start_method(),
         )
         return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(world_size)]
+
+
+def _start_method() -> str:
+    """Without a device, ranks are forked from a server that has imported what they need; CUDA survives no fork."""
+    if torch.cuda.is_available():
+        return "spawn"
+    mp.set_forkserver_preload(PRELOADED)
+    return "forkserver"
 
 
 @contextmanager
@@ -63,10 +71,12 @@ def _run_rank(
     world_size: int,
     port: int,
     device: Device,
+    environment: dict[str, str],
     folder: Path,
     work: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
+    os.environ.update(environment)
     join_as_rank(rank, world_size, port, device)
     if device == "cpu":
         limit_threads(1)

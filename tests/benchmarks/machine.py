@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sftkey_dist.capacity import Accelerator
 from sftkey_dist.capacity.counted import MovedBytes
-from sftkey_dist.capacity.speed import NETWORK_EFFICIENCY
+from sftkey_dist.capacity.hardware import NETWORK_EFFICIENCY
 from tests.distributed.harness import run_ranks
 
 ROW_TOKENS, EXAMPLE_TOKENS = 2048, 160

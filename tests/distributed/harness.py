@@ -24,6 +24,8 @@ from sftkey_dist.training.engine import join_process_group, limit_threads
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loop import train_stage
 
+PRELOADED = ["tests.distributed.harness", "sftkey_dist.training.loop"]
+
 
 class StoppingCheckpoints(CheckpointKeeper):
     """Ends the stage, as a fault would, when so many steps are in a checkpoint."""
@@ -41,7 +43,7 @@ class StoppingCheckpoints(CheckpointKeeper):
 def run_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> None:
     """Call ``work(*arguments)`` on every rank of a fresh gloo process group; any rank's exception is raised."""
     # Ranks are forked from a server that has imported what they need: 7 s less for each start.
-    mp.set_forkserver_preload(["tests.distributed.harness", "sftkey_dist.training.loop"])
+    mp.set_forkserver_preload(PRELOADED)
     mp.start_processes(
         run_as_rank,
         args=(world_size, free_port(), dict(os.environ), work, arguments),

@@ -61,8 +61,9 @@ def masters_of(job: StageJob) -> dict[str, torch.Tensor]:
 
 
 def test_every_layout_is_float32s_to_bfloat16s_accuracy_and_a_resumed_stage_is_exact(tmp_path):
-    found = exact.compare(tmp_path, world_size=2, layouts=exact.LAYOUTS | exact.SEVERAL_RANKS)
-    assert {row["layout"] for row in found["layouts"]} == {*exact.LAYOUTS, *exact.SEVERAL_RANKS}
+    layouts = exact.LAYOUTS | exact.SEVERAL_RANKS
+    found = exact.compare(tmp_path, world_size=2, layouts=layouts, precisions=("bfloat16",))
+    assert {row["layout"] for row in found["layouts"]} == set(layouts)
     assert [row for row in found["layouts"] if not row["passed"]] == []
     assert found["resumed"] == 0
 

@@ -1,5 +1,6 @@
 """A rank that hangs, falls silent or plans something else: the others' wait ends, and says for whom."""
 
+import json
 import time
 from datetime import timedelta
 
@@ -7,12 +8,16 @@ import pytest
 import torch.distributed as dist
 from torch.multiprocessing import ProcessRaisedException
 
+from sftkey_dist.errors import StorageError
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlanner
+from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.heartbeat import Heartbeat, who_is_missing
 from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.meeting import Meeting
 from sftkey_dist.training.stopwatch import Stopwatch
-from tests.distributed.harness import run_ranks, train
+from tests.distributed.harness import metrics, run_ranks, train
+from tests.faults.conftest import NUM_STEPS
 
 SECONDS = 5
 
@@ -52,6 +57,53 @@ def test_silent_ranks_are_told_from_waiting_ones(tmp_path):
         time.sleep(1.5)
     assert who_is_missing(stage, 2, 5) == "no sign of life from rank 1 at step 3 (forward)"
     assert who_is_missing(stage, 3, 5) == "nothing was heard of ranks 2"
+
+
+def wait_for_a_slow_first_rank(folder) -> None:
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # type: ignore[attr-defined]
+    patient, impatient = Meeting(timeout_seconds=60), Meeting(timeout_seconds=1)
+    if dist.get_rank() == 0:
+        time.sleep(3)
+    patient.after_first_rank()
+    notes = patient.gather(f"rank {dist.get_rank()}")
+    said = ""
+    try:
+        if dist.get_rank() == 0:
+            time.sleep(4)
+        impatient.after_first_rank()
+    except StorageError as error:
+        said = str(error)
+    (folder / f"{dist.get_rank()}.json").write_text(json.dumps([notes, said]))
+
+
+def test_ranks_wait_for_what_takes_long_and_name_it(tmp_path):
+    """Longer than a collective may take; nobody holds one."""
+    run_ranks(3, wait_for_a_slow_first_rank, tmp_path)
+    for rank in range(3):
+        notes, said = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert notes == ["rank 0", "rank 1", "rank 2"]
+        expected = "" if rank == 0 else "ranks 0 still read or write after 1 s (training.storage_timeout_seconds)"
+        assert said == expected
+
+
+def fail_to_export(job: StageJob) -> None:
+    def save(*_, **__):
+        raise OSError("No space left on device")
+
+    ZeroEngine.save_pretrained = save  # type: ignore[method-assign]
+    train([job])
+
+
+def test_an_export_that_fails_is_repeated_without_a_step(tmp_path, make_job):
+    job = make_job(tmp_path)
+    with pytest.raises(ProcessRaisedException, match="No space left"):
+        run_ranks(2, fail_to_export, job)
+    timings = (job.stage_dir / "timings.jsonl").read_bytes()
+    assert len(metrics(job)) == NUM_STEPS
+    run_ranks(2, train, [job])
+    assert (job.stage_dir / "model/model.safetensors").is_file()
+    assert len(metrics(job)) == NUM_STEPS
+    assert (job.stage_dir / "timings.jsonl").read_bytes() == timings, "no step was run again"
 
 
 def plan_otherwise_on_rank_1(job: StageJob) -> None:

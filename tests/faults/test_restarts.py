@@ -150,6 +150,35 @@ def test_a_lost_process_or_connection_is_told_from_a_mistake(job, error, is_tran
     assert read_failure(job, 2, error).is_transient == is_transient
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("No CUDA GPUs are available", "NVIDIA's driver on this node: none; torch is built for CUDA"),
+        ("ncclSystemError: no GPUs found", "NVIDIA's driver on this node: none"),
+        ("CUDA out of memory. Tried to allocate 2.32 GiB", "training.micro_batch_tokens"),
+        ("CUDA error: out of memory", "training.zero.offload=cpu"),
+    ],
+)
+def test_no_device_is_final_and_too_little_memory_says_what_to_lower(job, text, said):
+    failure = read_failure(job, 2, group_error(r0=in_worker(RuntimeError(text))))
+    assert not failure.is_transient
+    assert text in str(failure.error)
+    assert said in str(failure.error)
+
+
+def test_a_lost_process_names_the_rank_that_the_others_waited_for(job):
+    """NCCL's watchdog ends the ranks that wait; the frozen one lives on, and no error speaks of it."""
+    stage = StageDir(job.stage_dir)
+    stage.heartbeats.mkdir(parents=True)
+    for rank in range(3):
+        stage.heartbeat(rank).write_text(json.dumps({"step": 7, "phase": "backward", "pid": 1}))
+    long_ago = time.time() - 3600
+    os.utime(stage.heartbeat(2), (long_ago, long_ago))
+    failure = read_failure(job, 3, group_error(r0=ActorDiedError()))
+    assert failure.is_transient
+    assert "no sign of life from rank 2 at step 7 (backward)" in str(failure.error)
+
+
 def test_a_timeout_names_the_missing_rank(job):
     stage = StageDir(job.stage_dir)
     stage.heartbeats.mkdir(parents=True)

@@ -76,6 +76,21 @@ TABLE = {
         "test_the_lock_of_a_killed_command_is_taken_over_at_once",
     ],
     "there is no compiler": ["test_training_needs_no_compiler"],
+    "master weights are damaged": ["test_damaged_masters_are_named_before_a_step"],
+    "master weights are gone": [
+        "test_stage_2_starts_from_masters_that_go_when_nobody_needs_them_and_come_back_when_somebody_does"
+    ],
+    "a model fits no accelerator": [
+        "test_training_that_is_too_large_names_the_setting_that_makes_it_fit",
+        "test_a_model_that_no_evaluation_can_hold_is_refused",
+        "test_a_guard_whose_copy_does_not_fit_beside_training_is_refused_unless_it_needs_none",
+    ],
+    "there is no driver, or memory runs out": [
+        "test_workers_without_a_driver_are_refused_and_a_run_on_cpu_is_not_asked",
+        "test_no_device_is_final_and_too_little_memory_says_what_to_lower",
+    ],
+    "rank 0 reads or writes for longer than a collective may take": ["test_ranks_wait_for_what_takes_long_and_name_it"],
+    "the export fails": ["test_an_export_that_fails_is_repeated_without_a_step"],
 }
 
 
@@ -86,6 +101,6 @@ def all_tests() -> set[str]:
 
 
 def test_every_fault_has_its_tests(all_tests):
-    assert len(TABLE) == 37
+    assert len(TABLE) == 43
     named = {name for names in TABLE.values() for name in names}
     assert named <= all_tests, f"there is no {', '.join(sorted(named - all_tests))}"

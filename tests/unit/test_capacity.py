@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,22 +8,29 @@ import transformers
 from sftkey_dist.capacity import (
     ACCELERATORS,
     Cluster,
+    StageLoad,
     estimate,
     find_accelerator,
     size_of,
     smallest_cluster,
     what_would_help,
 )
+from sftkey_dist.capacity.memory import live_elements
+from sftkey_dist.capacity.speed import Rows
+from sftkey_dist.capacity.traffic import traffic_of
+from sftkey_dist.config import load_config
 from sftkey_dist.config.schema import OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.models.shape import head_dim_of
 from sftkey_dist.training.attention import PACKED, register_packed_attention
+from sftkey_dist.training.engine import EngineSettings, WeightSizes, deepspeed_config
 from tests.benchmarks.capacity import LARGE, SHAPES, load_of
 from tests.kept import storages_kept
 
 STAGE_1, STAGE_2 = (0.0, 1.0, 1.0), (0.0, 0.0, 1.0)
 H100 = ACCELERATORS["h100-80g"]
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +42,16 @@ def load(weights=STAGE_1, longest=400, batch=4096):
     counts = np.column_stack([np.full(8192, 60), np.linspace(40, longest - 64, 8192).astype(int), np.full(8192, 4)])
     optimization = OptimizationConfig(global_batch_size=batch, num_epochs=1)
     return load_of(counts, weights, optimization, SHAPES["8B (Qwen3)"], most_steps=2)
+
+
+def full_rows(tokens=8192, micro_batches=1, with_loss=None):
+    """Every rank has so many rows of one example each, with loss on some positions or all, and all observed."""
+
+    def rows_for(ranks, micro_batch_tokens):
+        each = np.full((ranks, micro_batches), tokens)
+        return [Rows(each, each * tokens, np.full_like(each, with_loss or tokens), each)]
+
+    return StageLoad("stage", 1, tokens, rows_for)
 
 
 def test_parameters_are_those_that_the_models_are_known_for(sizes):
@@ -110,6 +129,17 @@ def test_adapters_take_the_state_of_what_is_trained_alone(sizes):
     assert 0.8 < small.seconds.balanced / full.seconds.balanced < 0.9, "weights that are frozen have no gradient"
 
 
+def test_adapters_are_all_that_is_reduced_and_gathered_after_the_update():
+    lora = LARGE.model_copy(update={"lora": LoraConfig(rank=16)})
+    adapted = size_of(SHAPES["8B (Qwen3)"], lora)
+    traffic = traffic_of(adapted, lora, Cluster(4, 8, H100))
+    assert traffic.once.collectives == 36 * (7 * 2 - 3), "but those of 12,288 rows or columns, which do not stay"
+    bucket = lora.model_copy(update={"zero": ZeroConfig(reduce_bucket_elements=adapted.trained)})
+    assert traffic_of(adapted, bucket, Cluster(4, 8, H100)).ends.received_bytes == pytest.approx(
+        31 / 32 * (adapted.trained * 4 + adapted.embedding * 2)
+    )
+
+
 def test_a_second_copy_in_the_node_takes_memory_and_spares_the_network(sizes):
     size, cluster = sizes["70B (Llama 3.1)"], Cluster(8, 8, H100, network_gbps=400)
     hpz = LARGE.model_copy(update={"zero": ZeroConfig(secondary_partition_ranks=8)})
@@ -160,6 +190,129 @@ def test_activations_are_what_autograd_keeps_of_a_packed_row(kind):
     # The CPU's kernel also keeps keys and values repeated for every query head.
     repeated = 3 * tokens * 2 * (4 - 2) * head_dim_of(config) * 4
     assert size_of(config, compute_bytes=4).activation_bytes * tokens == pytest.approx(measured - repeated, rel=0.01)
+
+
+@pytest.mark.parametrize("network", [{}, {"network_gbps": 3200.0}, {"transport": "tcp"}])
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_rank_does_no_more_in_a_larger_cluster(sizes, name, network):
+    # The update alone gets shorter, since it is partitioned; what ranks do for each other has to outweigh that.
+    clusters = [Cluster(2**power, 8, H100, **network) for power in range(11)]
+    found = [estimate(sizes[name], LARGE, cluster, full_rows(micro_batches=2)) for cluster in clusters]
+    rates = [each.tokens_per_second / cluster.ranks for each, cluster in zip(found, clusters, strict=True)]
+    assert found[-1].seconds.optimizer < found[0].seconds.optimizer / 1000
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.99 * rates[0]
+
+
+def test_a_ring_passes_through_every_rank_and_nccl_takes_the_quickest_protocol():
+    cluster = Cluster(64, 8, H100, network_gbps=3200)
+    assert cluster.ring_seconds(0, 10) == pytest.approx(10 * (6.6 + 448 * 1.0 + 63 * 2.7) * 1e-6)
+    seconds_of_bytes = 1e9 / (3200e9 / 8 * 0.8)
+    assert cluster.ring_seconds(1e9, 10) == pytest.approx(
+        10 * (14.0 + 448 * 1.9 + 63 * 4.0) * 1e-6 + seconds_of_bytes / 0.92
+    )
+    assert cluster.ring_seconds(1e12, 10) == pytest.approx(
+        10 * (8.4 + 448 * 3.4 + 63 * 14.0) * 1e-6 + 1000 * seconds_of_bytes
+    )
+    assert Cluster(1, 1, H100).ring_seconds(0, 10) == 0
+
+
+def test_latency_is_hidden_like_bandwidth_until_it_is_longer_than_the_computation(sizes):
+    size, load = sizes["8B (Qwen3)"], full_rows()
+    small, large, huge = (
+        estimate(size, LARGE, Cluster(nodes, 8, H100, network_gbps=3200), load).seconds for nodes in (2, 64, 1024)
+    )
+    assert small.communication < large.communication < 0.2 * large.compute
+    assert huge.communication > huge.compute
+
+
+def test_without_rdma_the_network_is_slower_and_a_single_node_as_fast(sizes):
+    size, load = sizes["8B (Qwen3)"], full_rows()
+
+    def step(nodes, transport):
+        return estimate(size, LARGE, Cluster(nodes, 8, H100, transport=transport), load)
+
+    assert step(4, "tcp").seconds.communication > 5 * step(4, "rdma").seconds.communication
+    assert step(4, "tcp").received_gib == step(4, "rdma").received_gib
+    assert step(4, "tcp").limit == "communication"
+    assert step(1, "tcp").seconds == step(1, "rdma").seconds
+
+
+def test_collectives_of_a_micro_batch_are_those_that_buckets_leave(sizes):
+    size = sizes["8B (Qwen3)"]
+    traffic = traffic_of(size, LARGE, Cluster(4, 8, H100))
+    # A layer in two parts, q to gate ahead of time; the output projection twice, the input embedding once here and once
+    # before the first layer.
+    gathers = 36 * 2 + 1 + 1 + 36 * 2 + 1
+    # down, up and gate are larger than the bucket, the others and the norms fit into one. The input embedding's
+    # gradient is the last one.
+    reductions = 1 + 36 * 4 + 1
+    assert traffic.beside.collectives == gathers + reductions
+    assert traffic.ends.collectives == 2
+    assert traffic.once.collectives == 36 * 4 + 1, "norms stay, and each is gathered after the update"
+    weights, others = size.parameters - 36 * (2 * 4096 + 2 * 128) - 4096, 31 / 32
+    assert traffic.beside.received_bytes + traffic.ends.received_bytes == pytest.approx(
+        others * (2 * 2 * weights + 4 * size.parameters), rel=1e-3
+    )
+
+
+def test_beside_adapters_what_does_not_stay_until_its_backward_pass_is_gathered_a_third_time():
+    lora = LARGE.model_copy(update={"lora": LoraConfig(rank=16)})
+    size, cluster = size_of(SHAPES["70B (Llama 3.1)"], lora), Cluster(4, 8, H100)
+    kept = lora.model_copy(update={"zero": ZeroConfig(max_gathered_gib=4)})
+    plain = lora.model_copy(update={"gradient_checkpointing": False})
+    default, stays, not_recomputed = (traffic_of(size, each, cluster).beside for each in (lora, kept, plain))
+    # Between the two uses of q, k, v and o lie gate, up and down twice: 1.4 G elements, and 1.07 G stay.
+    again = 80 * (2 * 8192 * 8192 + 2 * 8192 * 1024)
+    assert default.received_bytes - stays.received_bytes == pytest.approx(31 / 32 * 2 * again)
+    assert stays.received_bytes == not_recomputed.received_bytes
+
+
+def test_gradients_in_bfloat16_halve_what_is_reduced(sizes):
+    size, cluster = sizes["8B (Qwen3)"], Cluster(4, 8, H100)
+    half = LARGE.model_copy(update={"zero": ZeroConfig(reduce_precision="bfloat16")})
+    whole, halved = (estimate(size, each, cluster, full_rows(micro_batches=3)) for each in (LARGE, half))
+    assert whole.received_gib - halved.received_gib == pytest.approx(3 * 31 / 32 * 2 * size.trained / 2**30)
+    travelling = "gradients on their way"
+    assert halved.memory.parts[travelling] < 0.6 * whole.memory.parts[travelling]
+
+
+@pytest.mark.parametrize("gathered_gib", [0.0, 0.05, 2.0, 8.0])
+@pytest.mark.parametrize("name", ["8B (Qwen3)", "405B (Llama 3.1)"])
+def test_what_is_gathered_ahead_is_what_the_engine_asks_for(sizes, name, gathered_gib):
+    size = sizes[name]
+    training = LARGE.model_copy(update={"zero": ZeroConfig(max_gathered_gib=gathered_gib)})
+    settings = EngineSettings(
+        optimization=OptimizationConfig(global_batch_size=8, num_epochs=1),
+        precision="bfloat16",
+        attention="packed",
+        gradient_checkpointing=True,
+        logit_chunk_positions=None,
+        trust_remote_code=False,
+        zero=training.zero,
+        lora=None,
+        seed=0,
+    )
+    asked = deepspeed_config(settings, WeightSizes(2 * size.parameters, size.largest_matrix))["zero_optimization"]
+    assert live_elements(size, training, H100) == asked["stage3_max_live_parameters"]
+    gathered = estimate(size, training, Cluster(16, 8, H100), full_rows()).memory.parts["weights, gathered"]
+    beyond = max(size.vocab_size * size.hidden_size, sum(size.layer_weights))
+    assert gathered == pytest.approx(2 * (asked["stage3_max_live_parameters"] + beyond) / 2**30)
+
+
+@pytest.mark.parametrize("with_loss", [8192, 200])
+@pytest.mark.parametrize(
+    ("file", "name", "nodes"),
+    [("qwen2_5_32b_gsm8k", "32B (Qwen2.5)", 2), ("llama3_1_70b_gsm8k", "70B (Llama 3.1)", 4)],
+)
+def test_large_configurations_hold_a_full_row_of_either_stage(sizes, file, name, nodes, with_loss):
+    config = load_config([CONFIGS / f"{file}.yaml"])
+    assert config.cluster.num_workers == 8 * nodes
+    cluster, row = Cluster(nodes, 8, H100), full_rows(config.training.micro_batch_tokens, with_loss=with_loss)
+    assert estimate(sizes[name], config.training, cluster, row).fits
+    twice = full_rows(2 * config.training.micro_batch_tokens, with_loss=with_loss)
+    unchunked = config.training.model_copy(update={"logit_chunk_positions": None})
+    assert not estimate(sizes[name], unchunked, cluster, twice).fits, "what these settings are there for"
 
 
 def test_cost_is_hours_of_all_gpus(sizes):
