@@ -132,15 +132,21 @@ def show(
     configuration: Configuration,
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many examples.")] = 2,
 ) -> None:
-    """Print a few encoded examples, segments in colour, and which tokens each stage trains."""
+    """Print a few encoded examples, segments in colour, and which tokens each stage trains.
+
+    Of stages that are trained, also how many stored weights they changed, and what rounding left of it.
+    """
     config = _load(configuration)
     from sftkey_dist.models.load import load_tokenizer
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
+    from sftkey_dist.pipeline.rounding import stages_in_words
+    from sftkey_dist.pipeline.stages import plan_stages
     from sftkey_dist.report.segments import colour_segments, mark_trained
 
     with _alone(config):
         preparation = prepare_run(config)
     tokenizer = load_tokenizer(preparation.model_dir, config.model.trust_remote_code)
+    plans = plan_stages(config, preparation)
     for strategy in preparation.strategies:
         store = preparation.stores[strategy.form]
         for index in range(min(number, len(store))):
@@ -149,6 +155,8 @@ def show(
             console.print(colour_segments(tokenizer, ids, segments, store.segment_names))
             for stage in strategy.stages:
                 console.print(mark_trained(tokenizer, ids, segments, stage.weights, f"stage {stage.name}"))
+        for line in stages_in_words(plans[strategy.name]):
+            console.print(line, soft_wrap=True)
 
 
 @app.command(epilog=_keys_help(SegmentConfig))

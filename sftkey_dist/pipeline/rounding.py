@@ -1,10 +1,21 @@
 """What rounding to the published precision left of a stage, in words."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from sftkey_dist.pipeline.stages import PlannedStage
 
 _MOSTLY_LOST = 0.5
 """Of an update: below it the published model is another one than was trained."""
+
+
+def stages_in_words(plan: Sequence[PlannedStage]) -> Iterator[str]:
+    """`rounding_in_words` of the stages of a strategy that are trained."""
+    for planned in plan:
+        if planned.is_trained:
+            summary = json.loads(planned.directory.summary.read_text(encoding="utf-8"))
+            yield from (f"stage {planned.stage.name}: {line}" for line in rounding_in_words(summary))
 
 
 def rounding_in_words(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -23,7 +23,20 @@ _SCORES = TypeAdapter(Scores)
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one stage took; ``shared_with`` names the strategy in whose row its cost is counted."""
+    """What one stage took, and what of it is in the stored weights.
+
+    Attributes:
+        name: of the stage.
+        path: of its folder in the run.
+        steps: optimizer steps.
+        train_seconds: of training.
+        tokens: trained on.
+        loss_tokens: of them, with a loss.
+        world_size: ranks.
+        shared_with: the strategy in whose row its cost is counted, when that is another one.
+        changed_share: of the stored weights, those that the stage changed; None where it was not recorded.
+        surviving_share: of its update, what is left after rounding to the stored precision; None likewise.
+    """
 
     name: str
     path: str
@@ -33,6 +46,8 @@ class StageCost:
     loss_tokens: int
     world_size: int
     shared_with: str | None
+    changed_share: float | None = None
+    surviving_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -217,9 +232,13 @@ def _scores(content: Mapping[str, Any]) -> Scores:
 
 def _stage_cost(run: RunDir, stage: Mapping[str, Any]) -> StageCost:
     summary = json.loads(StageDir(run.path / stage["path"]).summary.read_text(encoding="utf-8"))
+    rounding = summary.get("rounding") or {}
+    compared = rounding.get("num_weights")
     return StageCost(
         name=stage["name"],
         path=stage["path"],
         shared_with=stage["shared_with"],
         **{key: summary[key] for key in ("steps", "train_seconds", "tokens", "loss_tokens", "world_size")},
+        changed_share=rounding["num_changed"] / compared if compared else None,
+        surviving_share=rounding.get("surviving_share"),
     )

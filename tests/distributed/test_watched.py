@@ -144,6 +144,19 @@ def test_a_teacher_forced_guard_generates_nothing_and_keeps_its_best_model(store
     assert best["score"] == pytest.approx(0.7 * best["accuracy"] + 0.3 * best["format"])
 
 
+def test_the_guard_chooses_in_bfloat16_as_in_float32(make_job):
+    guard = GuardConfig(every_steps=2, num_examples=NUM_HELD_OUT, signal="teacher_forced")
+    jobs = [
+        make_job(f"chosen-in-{precision}", guard=guard).model_copy(update={"precision": precision})
+        for precision in ("float32", "bfloat16")
+    ]
+    run_ranks(2, train, jobs)
+    scores = [{r["step"]: r["guard"]["score"] for r in validation(job) if "guard" in r} for job in jobs]
+    kept_in_float32, kept_in_bfloat16 = (max(found, key=found.get) for found in scores)
+    assert kept_in_float32 == kept_in_bfloat16 > 0
+    assert list(scores[0].values()) == pytest.approx(list(scores[1].values()), abs=0.02)
+
+
 def likeliest_share(model_dir: Path, store: EncodedStore, indices: np.ndarray, wanted: list[int]) -> float:
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32).eval()
     hits = []

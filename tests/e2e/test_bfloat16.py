@@ -28,6 +28,9 @@ def test_stage_2_starts_from_masters_that_go_when_nobody_needs_them_and_come_bac
         assert {value.dtype for value in weights.values()} == {torch.bfloat16}
         assert not (stage / "masters").exists()
         assert f"{summary['rounding']['num_changed']:,} of {summary['rounding']['num_weights']:,}" in done.stdout
+    assert "% of its update is left after rounding" in (tmp_path / "runs/tiny/comparison.html").read_text()
+    shown = sftkey("show", tiny_config, *BFLOAT16, "--number", "1")
+    assert shown.stdout.count("stored weights changed") == 3, "sft-tag's stage, and both of sftkey-tag"
     again = sftkey("train", tiny_config, *BFLOAT16, f"{KEY_RATE}=2e-4", "training.keep_masters=true")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "master weights that the next stage starts from are gone; it is trained again" in " ".join(
