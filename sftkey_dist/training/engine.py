@@ -557,7 +557,8 @@ def _gather_layers_whole(model: Any) -> None:
     than the computation of rows of 4,096 tokens, so that the device waited. It also makes one collective of seven.
     (Not for adapters: of frozen layers, deepspeed 0.19 then gathers too little for the backward pass.)
     """
-    deepspeed.utils.set_z3_leaf_modules(model, list({type(layer) for layer in decoder_layers(model)}))
+    with suppress(ModelError):  # an architecture without one list of layers is gathered module by module
+        deepspeed.utils.set_z3_leaf_modules(model, list({type(layer) for layer in decoder_layers(model)}))
 
 
 def _parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
