@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sftkey_dist.journal import read_records
+from sftkey_dist.training.checkpoint.shards import HostCopy
 from tests.e2e.conftest import train_stages
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -45,6 +46,14 @@ def test_losses_are_those_of_the_cpu(losses):
 @pytest.mark.skipif(not importlib.util.find_spec("flash_attn"), reason="needs flash-attn")
 def test_flash_attention_gives_the_losses_of_the_cpu(losses):
     assert losses("flash", *ON_GPU, "model.attention=flash_attention_2") == pytest.approx(losses("cpu"), rel=2e-3)
+
+
+@pytest.mark.parametrize("numel", [1, 12_345, 2**24, 2**24 + 1, 5 * 2**23])
+def test_snapshots_are_what_was_copied(numel):
+    """Through two pinned buffers of 2**24 values, which are used again and again."""
+    copy, values = HostCopy(), torch.randn(numel, device="cuda")
+    assert torch.equal(copy(values), values.cpu())
+    assert torch.equal(copy(values.bfloat16()), values.bfloat16().cpu())
 
 
 def test_utilisation_of_a_known_device_is_recorded(losses, tmp_path: Path):

@@ -6,7 +6,7 @@ pickle is read or written. 12 bytes a parameter.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,23 +130,48 @@ class HostCopy:
             return values.clone()
         if not self._buffers:
             self._buffers = [torch.empty(_PINNED_BYTES // 4, pin_memory=True) for _ in range(2)]
-        copied = torch.empty(values.shape, dtype=values.dtype)
-        whole, parts = copied.flatten(), values.flatten().split(_PINNED_BYTES // values.element_size())
-        offset, waiting = 0, deque[tuple[Tensor, Tensor, torch.cuda.Event]]()
-        for number, part in enumerate(parts):
-            if len(waiting) == 2:
-                _land(*waiting.popleft())
-            buffer = self._buffers[number % 2].view(values.dtype)[: part.numel()]
-            buffer.copy_(part, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()
-            waiting.append((whole[offset : offset + part.numel()], buffer, arrived))
-            offset += part.numel()
-        for item in waiting:
-            _land(*item)
-        return copied
+        return copied_through(self._buffers, values, torch.cuda.Event)
 
 
-def _land(target: Tensor, buffer: Tensor, arrived: torch.cuda.Event) -> None:
+class _Event(Protocol):
+    """Of a device, as far as copies go."""
+
+    def record(self) -> None:
+        """Happens when what was queued before is done."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait for it."""
+        ...
+
+
+def copied_through(buffers: Sequence[Tensor], values: Tensor, new_event: Callable[[], Any]) -> Tensor:
+    """A copy of a tensor in the host's memory, made part by part.
+
+    While one buffer is filled from the device, the one before is emptied into the copy.
+
+    Args:
+        buffers: float32, of equal size, in memory that the device copies to at full speed.
+        values: on the device.
+        new_event: makes an event of the device.
+    """
+    copied = torch.empty(values.shape, dtype=values.dtype)
+    whole, parts = copied.flatten(), values.flatten().split(buffers[0].nbytes // values.element_size())
+    offset, on_the_way = 0, deque[tuple[Tensor, Tensor, _Event]]()
+    for number, part in enumerate(parts):
+        if len(on_the_way) == len(buffers):
+            _land(*on_the_way.popleft())
+        buffer = buffers[number % len(buffers)].view(values.dtype)[: part.numel()]
+        buffer.copy_(part, non_blocking=True)
+        arrived = new_event()
+        arrived.record()
+        on_the_way.append((whole[offset : offset + part.numel()], buffer, arrived))
+        offset += part.numel()
+    for item in on_the_way:
+        _land(*item)
+    return copied
+
+
+def _land(target: Tensor, buffer: Tensor, arrived: _Event) -> None:
     arrived.synchronize()
     target.copy_(buffer)
