@@ -157,6 +157,8 @@ def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall
     """Say in the model folder what it comes from, then mark the stage as finished."""
     write_json_atomically(planned.directory.model / "provenance.json", planned.inputs)
     metrics, timings = read_records(planned.directory.metrics), read_records(planned.directory.timings)
+    validation = read_records(planned.directory.validation)
+    guard = _guard_summary(job, validation)
     summary = {
         "digest": planned.digest,
         "inputs": planned.inputs,
@@ -172,17 +174,16 @@ def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall
         "events": [record["message"] for record in read_records(planned.directory.events)],
         "final_segments": metrics[-1]["segments"] if metrics else {},
         "rounding": json.loads(planned.directory.rounding.read_text(encoding="utf-8")),
-        "gain": _gain(job, read_records(planned.directory.validation)),
-        "guard": _guard_summary(job, read_records(planned.directory.validation)),
+        "gain": _gain(guard, validation),
+        "guard": guard,
     }
     write_json_atomically(planned.directory.summary, summary)
     return summary
 
 
-def _gain(job: StageJob, records: Sequence[Mapping[str, Any]]) -> float | None:
+def _gain(guard: Mapping[str, Any] | None, records: Sequence[Mapping[str, Any]]) -> float | None:
     """By how much the stage's loss on held-out examples fell, from its start to the model that it hands on."""
     measured = {record["step"]: record["validation"]["loss"] for record in records if "validation" in record}
-    guard = _guard_summary(job, records)
     last = guard["kept_step"] if guard else max(measured, default=0)
     return float(measured[0] - measured[last]) if 0 in measured and last in measured else None
 

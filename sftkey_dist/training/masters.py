@@ -90,7 +90,7 @@ class StoredWeights:
         Raises:
             ModelError: a file cannot be read.
         """
-        self._folder, self._opened = folder, ExitStack()
+        self._opened = ExitStack()
         self._files: dict[str, Any] = {}
         for file in sorted(folder.glob("*.safetensors")):
             try:
