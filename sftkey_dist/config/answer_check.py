@@ -1,11 +1,12 @@
 """How an answer is compared with its reference without asking a model."""
 
-import re
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from sftkey_dist.config.section import Section
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.patterns import compile_pattern
 
 CheckName = Literal["auto", "exact", "numeric", "math", "option", "label", "json"]
 
@@ -14,15 +15,15 @@ class RegexCheck(Section):
     """What counts is what a regular expression finds."""
 
     regex: str
-    """Its first group, or the whole match, where it matches last; compared as text."""
+    """Its first group that took part, or the whole match without groups, where it matches last; compared as text."""
 
     @model_validator(mode="after")
     def compiles(self) -> Self:
         """A pattern that does not compile would stop the evaluation after the training."""
         try:
-            re.compile(self.regex)
-        except re.error as error:
-            raise ValueError(f"regex {self.regex!r} does not compile: {error}") from None
+            compile_pattern(self.regex)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
 
 

@@ -10,7 +10,7 @@ from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
-from sftkey_dist.evaluation.answers import Case, Check, FoundAnswer, find_answer, make_check
+from sftkey_dist.evaluation.answers import Case, Check, FoundAnswer, FunctionOfUsers, find_answer, make_check
 from sftkey_dist.evaluation.generation import Decoding, Generation
 from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question
@@ -148,7 +148,7 @@ def _check_segment(found: FoundAnswer, reference: str, question: str, check: Ans
 
 
 @lru_cache(maxsize=64)
-def _cached_check(check: AnswerCheck) -> Check:
+def _cached_check(check: AnswerCheck) -> Check | FunctionOfUsers:
     return make_check(check)
 
 

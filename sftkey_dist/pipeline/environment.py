@@ -11,7 +11,7 @@ import torch
 
 import sftkey_dist
 
-_PACKAGES = ("torch", "deepspeed", "ray", "transformers", "datasets", "mlflow", "math-verify")
+_PACKAGES = ("torch", "deepspeed", "ray", "transformers", "datasets", "mlflow", "mpmath")
 
 
 def describe_environment() -> dict[str, str]:

@@ -1,22 +1,27 @@
-"""The deterministic checks, by the name or the settings that a configuration gives."""
+"""The deterministic checks, by the name or the settings that a configuration gives.
 
-import importlib
-import importlib.util
-import json
-import re
-from collections.abc import Callable, Mapping
+Each reads the reference and the answer in one way and compares the two readings whole. Whether an answer can be judged
+is decided by its reference alone: what a model writes is right or wrong, never unjudged.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck, JsonCheck, LabelCheck, RegexCheck
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.evaluation.answers.maths import same_expression
-from sftkey_dist.evaluation.answers.numbers import last_quantity, same_quantity, surely_differ
-from sftkey_dist.evaluation.answers.options import chosen_option, options_of
-from sftkey_dist.evaluation.answers.text import normalized
-from sftkey_dist.evaluation.verdict import Judgement, Verdict
+from sftkey_dist.evaluation.answers.functions import judge_by_function, load_function
+from sftkey_dist.evaluation.answers.labels import Label, read_label
+from sftkey_dist.evaluation.answers.mathematics.equality import Equality, equality
+from sftkey_dist.evaluation.answers.mathematics.formula import Number, Unit, nodes_of
+from sftkey_dist.evaluation.answers.mathematics.units import measure
+from sftkey_dist.evaluation.answers.maths import Formula, read_mathematics, same_mathematics
+from sftkey_dist.evaluation.answers.numbers import Quantity, read_quantity
+from sftkey_dist.evaluation.answers.objects import MISSING, field_of, read_object, same_object
+from sftkey_dist.evaluation.answers.options import Option, options_of, read_option
+from sftkey_dist.evaluation.answers.text import is_same_but_for_case, normalized
+from sftkey_dist.evaluation.verdict import Judgement
+from sftkey_dist.patterns import compile_pattern, last_match
 
 
 @dataclass(frozen=True)
@@ -28,183 +33,156 @@ class Case:
     question: str = ""
 
 
-Check = Callable[[Case], Judgement]
+@dataclass(frozen=True)
+class Check:
+    """One way of reading, and of comparing what was read.
+
+    Attributes:
+        read: the reading of a text for a question; None when there is none.
+        compare: a reference's reading with an answer's.
+        unreadable: what is wrong with a text that has no reading.
+        is_reference: whether a reading is clear enough to compare answers with.
+    """
+
+    read: Callable[[str, str], Any]
+    compare: Callable[[Any, Any], Judgement]
+    unreadable: str
+    is_reference: Callable[[Any], bool] = lambda reading: True
+
+    def __call__(self, case: Case) -> Judgement:
+        """Judge an answer; unjudged only where the reference cannot be read."""
+        problem = self.problem_with(case.reference, case.question)
+        if problem is not None:
+            return Judgement.unjudged(problem)
+        if not case.answer.strip():
+            return Judgement.of(False, "no answer", certain=True)
+        if case.answer.strip() == case.reference.strip():
+            return Judgement.of(True, certain=True)
+        found = self.read(case.answer, case.question)
+        if found is None:
+            return Judgement.of(False, f"the answer {self.unreadable}")
+        return self.compare(self.read(case.reference, case.question), found)
+
+    def problem_with(self, reference: str, question: str) -> str | None:
+        """Why no answer can be compared with a reference; None when it can."""
+        if not reference.strip():
+            return "the reference is empty"
+        reading = self.read(reference, question)
+        if reading is None:
+            return f"the reference {self.unreadable}"
+        return None if self.is_reference(reading) else "the reference is a text with several readings"
 
 
-def make_check(settings: AnswerCheck) -> Check:
-    """The check that a configuration names; what every check has in common is done here.
+@dataclass(frozen=True)
+class FunctionOfUsers:
+    """A check that a user's function makes; it alone may be unable to tell."""
 
-    An empty answer is wrong, an empty reference says nothing, and the reference's own text is right.
+    function: Callable[[str, str, str], Any]
+
+    def __call__(self, case: Case) -> Judgement:
+        """Judge an answer."""
+        problem = self.problem_with(case.reference, case.question)
+        if problem is not None:
+            return Judgement.unjudged(problem)
+        if not case.answer.strip():
+            return Judgement.of(False, "no answer", certain=True)
+        return judge_by_function(self.function, case.answer, case.reference, case.question)
+
+    def problem_with(self, reference: str, question: str) -> str | None:
+        """Why no answer can be compared with a reference, as far as is known before the function is called."""
+        return None if reference.strip() else "the reference is empty"
+
+
+def make_check(settings: AnswerCheck) -> Check | FunctionOfUsers:
+    """The check that a configuration names.
 
     Raises:
         ConfigError: a function of the user's cannot be loaded, or `auto` was not resolved.
     """
-    return partial(_checked, _own_check(settings))
-
-
-def _checked(check: Check, case: Case) -> Judgement:
-    if not case.reference.strip():
-        return Judgement.unjudged("the reference is empty")
-    if case.answer.strip() == case.reference.strip():
-        return Judgement.of(True, certain=True)
-    judgement = check(case)
-    if not case.answer.strip() and judgement.verdict is not Verdict.UNJUDGED:  # a check that fits no reference says so
-        return Judgement.of(False, "no answer", certain=True)
-    return judgement
-
-
-def _own_check(settings: AnswerCheck) -> Check:
     if isinstance(settings, RegexCheck):
-        return partial(_check_regex, re.compile(settings.regex))
+        pattern = compile_pattern(settings.regex)
+        return Check(
+            lambda text, _: last_match(pattern, text), _same_text, "has nothing that the regular expression finds"
+        )
     if isinstance(settings, LabelCheck):
-        return partial(_check_label, settings.labels)
+        labels = settings.labels
+        return Check(lambda text, _: read_label(text, labels), _same_label, "names none of the labels, or several")
     if isinstance(settings, JsonCheck):
-        return partial(_check_json, fields=settings.json_fields)
+        return _json_check(settings.json_fields)
     if isinstance(settings, FunctionCheck):
-        return partial(_check_by_function, _load_function(settings.function))
+        return FunctionOfUsers(load_function(settings.function))
     if settings not in _BY_NAME:
         raise ConfigError(f"evaluation.answer_check: {settings!r} cannot be used here; give labels, as {{labels: […]}}")
     return _BY_NAME[settings]
 
 
-def _check_exact(case: Case) -> Judgement:
-    same = normalized(case.answer) == normalized(case.reference)
-    return Judgement.of(same, certain=same)
+def _same_exactly(reference: str, answer: str) -> Judgement:
+    same = normalized(answer) == normalized(reference)
+    return Judgement.of(same, certain=same and is_same_but_for_case(answer, reference))
 
 
-def _check_numeric(case: Case) -> Judgement:
-    """Of several numbers in a text the last counts."""
-    expected, found = last_quantity(case.reference), last_quantity(case.answer)
-    if expected is None:
-        return Judgement.unjudged("the reference holds no number")
-    if found is None:
-        return Judgement.of(False, "no number in the answer")
-    same = same_quantity(found, expected)
-    certain = found.alone and expected.alone if same else surely_differ(found, expected)
-    return Judgement.of(same, certain=certain)
+def _same_text(reference: str, answer: str) -> Judgement:
+    return Judgement.of(normalized(answer) == normalized(reference), certain=answer == reference)
 
 
-def _check_math(case: Case) -> Judgement:
-    """Symbolic equality of LaTeX or plain expressions (math-verify)."""
-    same = same_expression(case.reference, case.answer)
-    return (
-        Judgement.unjudged("no expression, or one that takes too long to compare")
-        if same is None
-        else Judgement.of(same)
-    )
+def _same_quantity(reference: Quantity, answer: Quantity) -> Judgement:
+    agreement = equality(reference.node, answer.node)
+    # a judge may see otherwise what is converted, or leaves a unit out
+    is_clear = reference.is_plain and answer.is_plain and _known_units(reference) == _known_units(answer)
+    if agreement is Equality.NONE:
+        return Judgement.of(False, certain=is_clear and _are_whole_numbers(reference, answer))
+    return Judgement.of(True, certain=is_clear)
 
 
-def _check_option(case: Case) -> Judgement:
-    options = options_of(case.question)
-    expected, found = chosen_option(case.reference, options), chosen_option(case.answer, options)
-    if expected is None:
-        return Judgement.unjudged("the reference names no option of the question")
-    if found is None:
-        return Judgement.of(False, "the answer names no option, or several")
-    return Judgement.of(found == expected, certain=True)
+def _are_whole_numbers(*quantities: Quantity) -> bool:
+    numbers = [each for quantity in quantities for each in nodes_of(quantity.node) if isinstance(each, Number)]
+    return all(number.value.denominator == 1 for number in numbers)
 
 
-def _check_label(labels: tuple[str, ...], case: Case) -> Judgement:
-    expected, found = _label_in(case.reference, labels), _label_in(case.answer, labels)
-    if expected is None:
-        return Judgement.unjudged("the reference is none of the labels")
-    if found is None:
-        return Judgement.of(False, "the answer names no label, or several")
-    return Judgement.of(found == expected, certain=normalized(case.answer) == normalized(found))
+def _known_units(quantity: Quantity) -> set[str]:
+    """The units that are no mere name of what is counted."""
+    names = {each.name for each in nodes_of(quantity.node) if isinstance(each, Unit)}
+    return {name for name in names if measure(name).bases != ((name, 1),) or not name.islower() or len(name) < 3}
 
 
-def _label_in(text: str, labels: tuple[str, ...]) -> str | None:
-    """The one label that a text is, or else names."""
-    exactly = [label for label in labels if normalized(label) == normalized(text)]
-    named = [label for label in labels if re.search(rf"(?<!\w){re.escape(normalized(label))}(?!\w)", text.casefold())]
-    # of `approve` and `approve with conditions` the longer one is meant
-    longest = [label for label in named if not any(label != other and label in other for other in named)]
-    found = exactly or longest
-    return found[0] if len(found) == 1 else None
+def _same_formula(reference: Formula, answer: Formula) -> Judgement:
+    agreement = same_mathematics(reference, answer)
+    certain = agreement is Equality.FULL and reference.is_plain and answer.is_plain
+    return Judgement.of(agreement is not Equality.NONE, certain=certain)
 
 
-def _check_json(case: Case, fields: tuple[str, ...] = ()) -> Judgement:
-    """Equal values, numbers as numbers and texts as `_check_exact` has them; with fields, those alone."""
-    try:
-        expected = json.loads(case.reference)
-    except (ValueError, RecursionError):
-        return Judgement.unjudged("the reference is not JSON")
-    try:
-        found = json.loads(case.answer)
-    except (ValueError, RecursionError):
-        return Judgement.of(False, "the answer is not JSON")
-    for field in fields or ("",):
-        if field and _field(expected, field) is None:
-            return Judgement.unjudged(f"the reference has no field {field}")
-        if not _equal(_field(found, field), _field(expected, field)):
-            return Judgement.of(False, f"{field or 'the value'} differs", certain=True)
-    return Judgement.of(True, certain=True)
+def _same_option(reference: Option, answer: Option) -> Judgement:
+    return Judgement.of(answer.name == reference.name, certain=reference.is_plain and answer.is_plain)
 
 
-def _field(value: Any, path: str) -> Any:
-    for name in path.split(".") if path else ():
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+def _same_label(reference: Label, answer: Label) -> Judgement:
+    return Judgement.of(answer.name == reference.name, certain=reference.is_plain and answer.is_plain)
 
 
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    if isinstance(one, str) and isinstance(other, str):
-        return normalized(one) == normalized(other)
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)  # else true would be 1
+def _json_check(fields: tuple[str, ...]) -> Check:
+    def read(text: str, _: str) -> Any:
+        value = read_object(text)
+        if not fields:
+            return None if value is MISSING else (value,)
+        values = tuple(field_of(value, field) for field in fields)
+        return None if value is MISSING or all(each is MISSING for each in values) else values
 
+    def compare(reference: tuple[Any, ...], answer: tuple[Any, ...]) -> Judgement:
+        pairs = zip(fields or ("the value",), reference, answer, strict=True)
+        differing = [name for name, expected, found in pairs if not same_object(expected, found)]
+        return Judgement.of(not differing, f"{', '.join(differing)} differs" if differing else "", certain=True)
 
-def _check_regex(pattern: re.Pattern[str], case: Case) -> Judgement:
-    expected, found = _last_match(pattern, case.reference), _last_match(pattern, case.answer)
-    if expected is None:
-        return Judgement.unjudged("the regular expression does not match the reference")
-    if found is None:
-        return Judgement.of(False, "the regular expression does not match the answer")
-    return Judgement.of(normalized(found) == normalized(expected), certain=True)
-
-
-def _last_match(pattern: re.Pattern[str], text: str) -> str | None:
-    """What counts in the last match that has anything: its last group with text, or all of it without groups."""
-    found = [match.group() if not pattern.groups else match[match.lastindex or 0] for match in pattern.finditer(text)]
-    return next((text for text in reversed(found) if text), None)
-
-
-def _check_by_function(function: Callable[[str, str, str], Any], case: Case) -> Judgement:
-    try:
-        outcome = function(case.answer, case.reference, case.question)
-    except Exception as error:  # whatever a user's function raises; one bad row must not lose the others
-        return Judgement.unjudged(f"the function raised {type(error).__name__}: {str(error)[:100]}")
-    return Judgement.unjudged("the function cannot tell") if outcome is None else Judgement.of(bool(outcome))
-
-
-@lru_cache(maxsize=8)
-def _load_function(reference: str) -> Callable[[str, str, str], Any]:
-    place, _, name = reference.rpartition(":")
-    try:
-        function = getattr(_load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place), name)
-    except Exception as error:  # a file of the user's may raise anything
-        raise ConfigError(f"answer_check.function {reference!r}: {type(error).__name__}: {error}") from error
-    if not callable(function):
-        raise ConfigError(f"answer_check.function {reference!r} is no function")
-    return function  # type: ignore[no-any-return]
-
-
-def _load_file(file: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return Check(read, compare, f"is no JSON with {', '.join(fields)}" if fields else "is not JSON")
 
 
 _BY_NAME: dict[Any, Check] = {
-    "exact": _check_exact,
-    "numeric": _check_numeric,
-    "math": _check_math,
-    "option": _check_option,
-    "json": _check_json,
+    "exact": Check(lambda text, _: text, _same_exactly, "is empty"),
+    "numeric": Check(
+        lambda text, _: read_quantity(text), _same_quantity, "holds no number", lambda reading: reading.is_only
+    ),
+    "math": Check(lambda text, _: read_mathematics(text), _same_formula, "is empty"),
+    "option": Check(
+        lambda text, question: read_option(text, options_of(question)), _same_option, "names no option, or several"
+    ),
+    "json": _json_check(()),
 }

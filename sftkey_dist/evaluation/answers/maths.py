@@ -1,83 +1,92 @@
-"""Symbolic equality in a process of its own: an answer may hold an expression that takes forever to simplify.
+"""Mathematics: a formula that is read whole, or else a text that is compared as it stands."""
 
-math-verify's own time limit rests on signals, which work in a main thread only; a training rank's is another's.
-"""
+import re
+from dataclasses import dataclass
 
-import atexit
-import json
-import os
-import select
-import subprocess
-import sys
-from contextlib import suppress
-from typing import IO
+from sftkey_dist.evaluation.answers.mathematics.equality import Equality, equality
+from sftkey_dist.evaluation.answers.mathematics.formula import Apply, Node, Number, Symbol, Unit, nodes_of
+from sftkey_dist.evaluation.answers.mathematics.grammar import is_name, read_formula
+from sftkey_dist.evaluation.answers.mathematics.notation import boxed, simplified, spans_of_mathematics
+from sftkey_dist.evaluation.answers.numbers import read_quantity
+from sftkey_dist.evaluation.answers.statement import is_approximate, refuses, stated, unwrapped, without_lead
+from sftkey_dist.evaluation.answers.text import normalized
 
-_SECONDS_TO_START = 60.0
-_SECONDS_TO_COMPARE = 5.0
-_LONGEST_CHARACTERS = 1000
+_WORD = re.compile(r"(?=.*[aeiouy])[A-Za-z]{3,}")
+"""A word alone, and no product of symbols: three letters with a vowel."""
 
 
-def same_expression(reference: str, answer: str) -> bool | None:
-    """Whether two texts hold equal expressions; None when the reference holds none, or is too hard to tell."""
-    if len(reference) > _LONGEST_CHARACTERS:
+@dataclass(frozen=True)
+class Formula:
+    """What a text says in mathematics.
+
+    Attributes:
+        node: the formula; None where the text is none.
+        text: what was read, for texts that are no formula.
+        is_whole: whether nothing else stands in the text.
+        is_plain: whether it is whole, and a number in digits.
+    """
+
+    node: Node | None
+    text: str
+    is_whole: bool
+    is_plain: bool
+
+
+def read_mathematics(text: str) -> Formula:
+    """The formula that a text is or states; or its words."""
+    text = unwrapped(text)
+    candidates = [(text, not boxed(text)), (unwrapped(without_lead(text)), not is_approximate(text))]
+    clause = unwrapped(stated(text))
+    candidates += [(each, False) for each in (clause, *map(unwrapped, reversed(spans_of_mathematics(clause))))]
+    candidates += [(unwrapped(each), False) for each in reversed(spans_of_mathematics(text))]
+    for each, is_whole in dict(reversed(candidates)).items().__reversed__():
+        node = _formula(each)
+        if node is not None:
+            return Formula(node, each, is_whole, is_whole and isinstance(node, Number) and each == text)
+    quantity = read_quantity(text) if re.search(r"\d", text) else None
+    if quantity is not None and not refuses(clause) and not re.search(r"\\(?!text|boxed)[a-z]{3,}", text):
+        return Formula(quantity.node, text, is_whole=False, is_plain=False)
+    return Formula(None, unwrapped(without_lead(text)), is_whole=True, is_plain=False)
+
+
+def same_mathematics(one: Formula, other: Formula) -> Equality:
+    """How far two texts agree."""
+    if one.node is not None and other.node is not None:
+        return equality(one.node, other.node)
+    if _canonical(one.text) == _canonical(other.text):
+        return Equality.FULL
+    if one.node is not None or other.node is not None:
+        return Equality.NONE
+    return Equality.LOOSE if _words(one.text) == _words(other.text) else Equality.NONE
+
+
+def _words(text: str) -> str:
+    """A text without the commands for words, and without an article."""
+    text = re.sub(r"\\(?:text\w*|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1", text)
+    return re.sub(r"^(?:an?|the) ", "", normalized(text))
+
+
+def _formula(text: str) -> Node | None:
+    """A formula; words alone, with nothing that has a value, are none."""
+    if _WORD.fullmatch(text) and not is_name(text):
         return None
-    return _process.ask(reference, answer[-_LONGEST_CHARACTERS:])
+    node = read_formula(text, with_units=False)
+    if node is None or not _says_something(node):
+        return None
+    return node
 
 
-class _Process:
-    """Started when first asked; started anew after a question that it did not answer in time."""
-
-    def __init__(self) -> None:
-        self._running: subprocess.Popen[str] | None = None
-
-    def ask(self, reference: str, answer: str) -> bool | None:
-        process = self._running or self._start()
-        stdin, stdout = _pipes(process)
-        stdin.write(json.dumps([reference, answer]) + "\n")
-        stdin.flush()
-        if not _is_readable(stdout, _SECONDS_TO_COMPARE):
-            self.stop()
-            return None
-        line = stdout.readline()
-        if not line:  # it died, for want of memory for instance
-            self.stop()
-            return None
-        outcome: bool | None = json.loads(line)
-        return outcome
-
-    def stop(self) -> None:
-        if self._running is not None:
-            self._running.kill()
-            self._running.wait()
-            for pipe in _pipes(self._running):
-                with suppress(BrokenPipeError):
-                    pipe.close()
-            self._running = None
-
-    def _start(self) -> subprocess.Popen[str]:
-        self._running = subprocess.Popen(
-            [sys.executable, "-m", "sftkey_dist.evaluation.answers.maths_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+def _says_something(node: Node) -> bool:
+    if isinstance(node, Apply) and (node.operation.startswith("relation") or node.operation in ("list", "or", "and")):
+        return all(_says_something(part) or isinstance(part, Unit) for part in node.parts) and any(
+            _says_something(part) for part in node.parts
         )
-        _, stdout = _pipes(self._running)
-        if not _is_readable(stdout, _SECONDS_TO_START) or stdout.readline().strip() != "ready":
-            self.stop()
-            raise RuntimeError("the process that compares expressions did not start; is math-verify installed?")
-        return self._running
+    leaves = nodes_of(node)
+    if isinstance(node, Apply) and "," in node.operation and not node.parts:
+        return True
+    return any(isinstance(each, Number | Symbol) for each in leaves)
 
 
-def _pipes(process: "subprocess.Popen[str]") -> tuple[IO[str], IO[str]]:
-    if process.stdin is None or process.stdout is None:
-        raise ValueError("the process was started without pipes")
-    return process.stdin, process.stdout
-
-
-def _is_readable(pipe: IO[str], seconds: float) -> bool:
-    return bool(select.select([pipe], [], [], seconds)[0])
-
-
-_process = _Process()
-atexit.register(_process.stop)
+def _canonical(text: str) -> str:
+    """The text in one notation without spaces."""
+    return re.sub(r"\{([^{}\\])\}", r"\1", re.sub(r"\s+", "", simplified(text)))

@@ -1,115 +1,274 @@
-"""Numbers in texts, exactly: signs, thousands separators, fractions, percent, powers of ten in words, units."""
+"""Quantities: a number with its unit, several of them, a range, a time; read whole, or found in what a text states."""
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
-_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
-_LATEX_NOISE = re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}|\\[,;!: ]|\\left|\\right")
-_NUMBER = re.compile(
-    # a sign touches its number: a dash before a space begins a list, or follows a word
-    r"(?P<sign>(?<![\w)])[-\u2212](?=[\d.$€£¥]))?(?:(?P<currency>[$€£¥])\s?(?P<inner_sign>[-\u2212])?)?"
-    rf"(?:(?P<whole>\d+)\s+(?P<over>\d+)\s*/\s*(?P<under>[1-9]\d*)|(?P<digits>{_DIGITS})"
-    rf"(?:[eE](?P<exponent>[+-]?\d+))?(?:\s*/\s*(?P<denominator>[1-9]\d*))?)"
-    r"(?P<scale>\s*(?:hundred|thousand|million|billion|trillion)\b)?\s*(?P<percent>%|percent\b|per cent\b)?",
+from sftkey_dist.evaluation.answers.mathematics.equality import Equality, equality
+from sftkey_dist.evaluation.answers.mathematics.formula import Apply, Node, Number, Symbol, Unit, nodes_of
+from sftkey_dist.evaluation.answers.mathematics.grammar import read_formula, read_prefix
+from sftkey_dist.evaluation.answers.mathematics.notation import Token, tokens_of
+from sftkey_dist.evaluation.answers.mathematics.shorthand import prepared
+from sftkey_dist.evaluation.answers.mathematics.spoken import spoken_number
+from sftkey_dist.evaluation.answers.mathematics.units import CURRENCY_MARKS
+from sftkey_dist.evaluation.answers.mathematics.values import has_value
+from sftkey_dist.evaluation.answers.statement import is_approximate, refuses, stated, unwrapped, without_lead
+from sftkey_dist.evaluation.answers.text import normalized
+
+_CONCLUDING = re.compile(
+    r"(?:=|→|⇒|->|\b(?:so|therefore|thus|hence|leaving|leaves|equals|gives|makes|totalling|totaling"
+    r"|which is|that is|i\.e\.)\b)\W*",
     re.IGNORECASE,
 )
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_LARGEST_EXPONENT = 400
-_MOST_DIGITS = 400
-"""A model that repeats a digit for ever has written no number."""
-_UNITS = {
-    alias: unit
-    for unit, aliases in {
-        "second": "s sec secs second seconds",
-        "minute": "min mins minute minutes",
-        "hour": "h hr hrs hour hours",
-        "day": "day days",
-        "week": "week weeks",
-        "month": "month months",
-        "year": "yr yrs year years",
-        "metre": "m metre metres meter meters",
-        "centimetre": "cm centimetre centimetres centimeter centimeters",
-        "kilometre": "km kilometre kilometres kilometer kilometers",
-        "mile": "mi mile miles",
-        "foot": "ft foot feet",
-        "inch": "inch inches",
-        "gram": "g gram grams",
-        "kilogram": "kg kilogram kilograms",
-        "pound": "lb lbs pound pounds",
-        "ounce": "oz ounce ounces",
-        "litre": "l litre litres liter liters",
-        "cent": "¢ cent cents",
-        "dollar": "$ dollar dollars usd",
-        "euro": "€ euro euros eur",
-    }.items()
-    for alias in aliases.split()
+_WORD_VALUES = {
+    **dict.fromkeys(("none", "nothing", "nobody"), "none"),
+    **dict.fromkeys(("infinite", "infinity", "infinitely many", "infinitely many solutions"), "infinite"),
+    **dict.fromkeys(("undefined", "indeterminate", "not defined", "does not exist", "dne"), "undefined"),
+    **dict.fromkeys(("no solution", "no solutions", "no real solution", "impossible", "empty set"), "no solution"),
 }
+"""Words that stand where a number would."""
+_CLAUSE_ENDS = frozenset({"but", ",", ";", ".", "so"})
+_BEGINNING = frozenset({"-", "(", "\\frac", "\\sqrt", "[", "+", *CURRENCY_MARKS})
+_MOST_TOKENS = 600
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number as a text gives it.
+    """A quantity as a text gives it.
 
     Attributes:
-        value: exact; a percentage is the number before the sign.
-        is_percent: whether a percent sign follows.
-        unit: a unit of measure that this module knows, else "".
-        alone: whether the text holds nothing else, a unit of one word or a currency sign aside.
+        node: the value with its units, or several, a range, a time.
+        is_whole: whether nothing else stands in the text.
+        is_plain: whether it is whole, and a number in digits with at most one unit.
+        is_only: whether it is the one quantity in the text.
     """
 
-    value: Fraction
-    is_percent: bool
-    unit: str
-    alone: bool
+    node: Node
+    is_whole: bool
+    is_plain: bool
+    is_only: bool = True
 
 
 def last_quantity(text: str) -> Quantity | None:
-    """The last number of a text."""
-    plain = _LATEX_FRACTION.sub(r" \1/\2", _LATEX_NOISE.sub(r" \1", text)).replace("\\$", "$").replace("\\%", "%")
-    matches = list(_NUMBER.finditer(plain))
-    if not matches:
-        return None
-    match = matches[-1]
-    value = _value(match)
-    if value is None:
-        return None
-    before, after = plain[: match.start()].strip(" \t\n*$(=\\[{"), plain[match.end() :].strip(" \t\n.*$)\\]}")
-    word = re.match(r"[A-Za-z¢€$]+", plain[match.end() :].lstrip())
-    unit = _UNITS.get(match["currency"] or "") or _UNITS.get(word.group().lower() if word else "", "")
-    alone = not before and (not after or (word is not None and after.lower() == word.group().lower()))
-    return Quantity(value, match["percent"] is not None, unit, alone)
+    """The quantity that a text is, or else the last one in it."""
+    found = quantities_in(text)
+    return found[-1] if found else None
+
+
+def quantities_in(text: str) -> list[Quantity]:
+    """All that a text holds, in order; the one that it is, where it is one."""
+    node = _whole(unwrapped(text))
+    if node is not None:
+        return [Quantity(node, is_whole=True, is_plain=_is_plain(node))]
+    amounts = _amounts_in(tokens_of(prepared(text, with_units=True))[-_MOST_TOKENS:])
+    return [Quantity(each.node, is_whole=False, is_plain=False) for each in amounts]
 
 
 def same_quantity(one: Quantity, other: Quantity) -> bool:
-    """Equal values; 50 % is 0.5 as well as 50; two known units must be one."""
-    if one.unit and other.unit and one.unit != other.unit:
-        return False
-    if one.value == other.value:
+    """Whether two quantities agree, a unit that one of them leaves out aside."""
+    return equality(one.node, other.node) is not Equality.NONE
+
+
+def read_quantity(text: str) -> Quantity | None:
+    """The quantity that a text is, or else states."""
+    text = unwrapped(text)
+    node = _whole(text)
+    if node is not None:
+        return Quantity(node, is_whole=True, is_plain=_is_plain(node))
+    bare = without_lead(text)
+    node = _whole(bare)
+    if node is not None:
+        return Quantity(node, is_whole=not is_approximate(text), is_plain=False)
+    clause = unwrapped(stated(text))
+    node = _whole(clause) or _found(clause)
+    if node is None and clause != text:
+        node = _found(text)
+    if node is None:
+        return None
+    return Quantity(node, is_whole=False, is_plain=False, is_only=len(quantities_in(text)) < 2)
+
+
+def _whole(text: str) -> Node | None:
+    """A quantity that is all of a text, in digits or in words."""
+    without_aside = re.sub(r"(?<=\w)\s*\([^()]*\)$", "", text) if not text.startswith("(") else text
+    for each in dict.fromkeys((without_aside, text)):
+        node = read_formula(each, with_units=True)
+        if node is not None and (node := _amount(node)) is not None:
+            return node
+    if (word := _WORD_VALUES.get(normalized(text))) is not None:
+        return Apply(f"bound {word}", ())
+    spoken = spoken_number(text)
+    if spoken is None:
+        return None
+    value, rest = spoken
+    node = read_formula(f"{abs(value.numerator)}/{value.denominator}{rest}" if rest.strip() else "1", with_units=True)
+    if not rest.strip():
+        return Number(value)
+    return _amount(node) if node is not None and value >= 0 and value.denominator == 1 else None
+
+
+def _amount(node: Node) -> Node | None:
+    """The quantity that a formula comes to: of `84/2 = 42` the last side, of `x = 5` the other; None for symbols."""
+    if isinstance(node, Apply) and node.operation.startswith("relation"):
+        return _amount_of_relation(node)
+    if isinstance(node, Apply) and node.operation in ("list", "or"):
+        amounts = [_amount(part) for part in node.parts]
+        return None if None in amounts else Apply(node.operation, tuple(each for each in amounts if each is not None))
+    leaves = nodes_of(node)
+    if not all(_has_number(part) for part in _parts(node)) or any(_is_word_first(each) for each in leaves):
+        return None
+    if any(isinstance(each, Symbol) and each.name not in ("pi", "e") for each in leaves):
+        return None
+    if any(isinstance(each, Apply) and each.operation.startswith(("relation", "apply")) for each in leaves):
+        return None
+    return node if _is_defined(node) else None
+
+
+def _amount_of_relation(relation: Apply) -> Node | None:
+    """The last side that is an amount; of an inequality a bound, which is no amount."""
+    sides = [side for side in (_amount(part) for part in relation.parts) if side is not None]
+    signs = set(relation.operation.split()[1:])
+    if not sides or signs <= {"=", "~"}:
+        return sides[-1] if sides else None
+    return Apply(f"bound {' '.join(sorted(signs))}", tuple(sides))
+
+
+def _parts(node: Node) -> tuple[Node, ...]:
+    """The quantities that are put side by side."""
+    is_several = isinstance(node, Apply) and node.operation in ("and", "list", "or")
+    return node.parts if is_several and isinstance(node, Apply) else (node,)
+
+
+def _has_number(node: Node) -> bool:
+    return any(isinstance(each, Number) for each in nodes_of(node))
+
+
+def _is_word_first(node: Node) -> bool:
+    """Words before a number are no unit of it, nor is it taken from them."""
+    return (
+        isinstance(node, Apply)
+        and node.operation in ("mul", "add", "sub")
+        and isinstance(node.parts[0], Unit)
+        and _has_number(node.parts[1])
+    )
+
+
+def _is_defined(node: Node) -> bool:
+    is_several = isinstance(node, Apply) and (
+        node.operation in ("list", "or", "and", "range", "date")
+        or "," in node.operation
+        or node.operation[:5] in _OTHERS
+    )
+    if is_several and isinstance(node, Apply):
+        return all(_is_defined(part) for part in node.parts)
+    return has_value(node)
+
+
+_OTHERS = ("clock", "bound")
+
+
+def _is_plain(node: Node) -> bool:
+    if isinstance(node, Apply) and node.operation == "neg":
+        return _is_plain(node.parts[0])
+    if isinstance(node, Apply) and node.operation == "mul":
+        return isinstance(node.parts[0], Number) and isinstance(node.parts[1], Unit)
+    return isinstance(node, Number)
+
+
+@dataclass(frozen=True)
+class _Found:
+    node: Node
+    start: int
+    end: int
+
+
+def _found(text: str) -> Node | None:
+    """The quantity that prose gives: what opens it, unless something is concluded; else its last one.
+
+    Several that are offered as alternatives are none; one that is rejected does not count.
+    """
+    simple = prepared(text, with_units=True)
+    conclusions = list(_CONCLUDING.finditer(simple))
+    for conclusion in reversed(conclusions):
+        if re.search(r"\d", simple[conclusion.end() :]):
+            return _chosen(simple[conclusion.end() :], concluded=True)
+    return _chosen(simple, concluded=False)
+
+
+def _chosen(simple: str, *, concluded: bool) -> Node | None:
+    tokens = tokens_of(simple)[-_MOST_TOKENS:]
+    found = _amounts_in(tokens)
+    if not found and re.search(r"\d", simple) is None:
+        spoken = spoken_number(simple)
+        return Number(spoken[0]) if spoken is not None else None
+    if not found:
+        return None
+    opens = found[0].start == 0 or concluded
+    chosen = found[0] if opens else found[-1]
+    others = [each for each in found if each is not chosen]
+    if any(_are_alternatives(tokens, chosen, each) for each in others):
+        return Apply("or", tuple(each.node for each in found))
+    return chosen.node
+
+
+def _amounts_in(tokens: list[Token]) -> list[_Found]:
+    """The quantities in prose, but for rejected ones, and asides in brackets where there are others."""
+    found: list[_Found] = []
+    place = 0
+    while place < len(tokens):
+        read = _read_at(tokens, place) if _may_begin(tokens, place) else None
+        node = _amount(read[0]) if read is not None else None
+        if read is None or node is None:
+            place += 1
+            continue
+        found.append(_Found(node, place, place + read[1]))
+        place += max(1, read[1])
+    kept = [each for each in found if not _is_rejected(tokens, each)]
+    outside = [each for each in kept if not _is_aside(tokens, each)]
+    return outside or kept
+
+
+def _read_at(tokens: list[Token], place: int) -> tuple[Node, int] | None:
+    """A quantity with its units, or else the number alone."""
+    return read_prefix(tokens[place:]) or (
+        read_prefix(tokens[place : place + 1]) if tokens[place].kind == "number" else None
+    )
+
+
+def _may_begin(tokens: list[Token], place: int) -> bool:
+    token = tokens[place]
+    before = tokens[place - 1] if place else None
+    if token.text in ("-", "+"):  # a dash before a space begins a list, or follows a word
+        following = tokens[place + 1] if place + 1 < len(tokens) else None
+        touches = following is not None and following.start == token.end
+        return touches and (before is None or before.end < token.start)
+    if token.kind in ("clock", "date") or token.text in _BEGINNING:
         return True
-    if one.is_percent == other.is_percent:
-        return False
-    percent, plain = (one, other) if one.is_percent else (other, one)
-    return percent.value / 100 == plain.value
+    return token.kind == "number" and not (before is not None and before.kind == "word" and before.end == token.start)
 
 
-def surely_differ(one: Quantity, other: Quantity) -> bool:
-    """Whether nobody would take one for the other: whole numbers alone, of one unit."""
-    whole = one.value.denominator == other.value.denominator == 1
-    plain = one.alone and other.alone and not (one.is_percent or other.is_percent)
-    return whole and plain and one.unit == other.unit and one.value != other.value
+def _is_rejected(tokens: list[Token], found: _Found) -> bool:
+    """Whether its clause says no to it: `not 5`, `cannot be 5`, `5 is wrong`, but not `not 4 but 5`."""
+    before, after = "", ""
+    for token in reversed(tokens[max(0, found.start - 5) : found.start]):
+        is_exclusion = token.text.lower() == "but" and before == ""
+        if (token.text.lower() in _CLAUSE_ENDS and not is_exclusion) or token.kind == "number":
+            break
+        before = f"{token.text} {before}"
+    for token in tokens[found.end : found.end + 3]:
+        if token.text.lower() in _CLAUSE_ENDS or token.kind == "number":
+            break
+        after = f"{after} {token.text}"
+    return (
+        refuses(re.sub(r"(?<=n) ' t\b", "'t", before))
+        or re.match(r" (?:is|was) (?:not |wrong|incorrect|false)", after + " ") is not None
+    )
 
 
-def _value(match: re.Match[str]) -> Fraction | None:
-    if any(len(part or "") > _MOST_DIGITS for part in match.groups()):
-        return None
-    exponent = int(match["exponent"] or 0)
-    if abs(exponent) > _LARGEST_EXPONENT:
-        return None
-    if match["whole"]:
-        value = int(match["whole"]) + Fraction(int(match["over"]), int(match["under"]))
-    else:
-        value = Fraction(match["digits"].replace(",", "")) * Fraction(10) ** exponent / int(match["denominator"] or 1)
-    value *= _SCALES.get((match["scale"] or "").strip().lower(), 1)
-    return -value if match["sign"] or match["inner_sign"] else value
+def _is_aside(tokens: list[Token], found: _Found) -> bool:
+    return (found.start > 0 and tokens[found.start - 1].text == "(") or tokens[found.start].text == "("
+
+
+def _are_alternatives(tokens: list[Token], one: _Found, other: _Found) -> bool:
+    first, second = sorted((one, other), key=lambda each: each.start)
+    between = [token.text.lower() for token in tokens[first.end : second.start]]
+    return between in (["or"], [",", "or"], ["oder"], ["ou"], ["o"])

@@ -1,58 +1,181 @@
-"""Multiple choice: which of a question's options an answer names, by letter or by text."""
+"""Multiple choice: which of a question's options an answer names, by its letter, its number or its text."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 
-from sftkey_dist.evaluation.answers.text import normalized
+from sftkey_dist.evaluation.answers.choice import Mention, choose, without_inner
+from sftkey_dist.evaluation.answers.statement import unwrapped, without_lead
+from sftkey_dist.evaluation.answers.text import folded, normalized
+from sftkey_dist.evaluation.answers.vocabulary import words
 
-_OPTION_LINE = re.compile(r"^\s*[(\[]?([A-Za-z])[.):\]]\s*(\S.*)$", re.MULTILINE)
-_LETTER = r"[*(\[]*([A-Za-z])[*)\].:]*"
-_LEAD = r"(?:\W*(?:the\s+)?(?:correct\s+|right\s+)?(?:answer|option|choice)\W*(?:is\b)?[\s*:]*)?"
-_LETTER_ALONE = re.compile(rf"^\s*{_LEAD}{_LETTER}\s*$", re.IGNORECASE)
-_LETTER_FIRST = re.compile(r"^\s*[*(\[]*([A-Za-z])[*]*[).:\]][*)]*\s+(\S.*)$", re.DOTALL)
-_LETTER_NAMED = re.compile(r"\b(?i:answer|option|choice)\b\W{0,4}(?:(?:is|:)\W{0,4})?([A-Z])\b(?!')")
-_LETTER_OPENS = re.compile(r"^\s*[*(\[]*([B-HJ-Z])[*)\]]*\s+(?!(?:or|and)\b)[a-z]")
-"""`B because …`; A and I begin sentences of their own."""
-_WRAPPERS = re.compile(r"\\(?:boxed|text|mathrm|mathbf)\s*\{([^{}]*)\}|\$")
+_OPTION_LINE = re.compile(r"^\s*[*(\[]*([A-Za-z]|\d{1,2})[*]*[.):\]][*)\]]*\s*(\S.*)$", re.MULTILINE)
+_NAME_ALONE = re.compile(
+    r"^[*(\[{\s]*(?:(?:option|choice|answer|letter)\s*)?[*(\[{]*([A-Za-z]|\d{1,2})[*)\]}.:]*$", re.IGNORECASE
+)
+_NAME_AND_TEXT = re.compile(
+    r"^[*(\[]*([A-Za-z]|\d{1,2})[*]*[.):\],][*)\]]*\s*(\S.*)$|^[*(\[]*([A-Z])[*)\]]+\s+(\S.*)$", re.DOTALL
+)
+_LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf|mathsf|textrm|mbox)\s*\{([^{}]*)\}")
+_LETTER = re.compile(r"(?<![\w'’.\\-])[*(\[{]*(?:([A-Z])|(?<=\()([a-z])(?=\)))[)\]}*]*(?![\w'’(])(?!-\w)")
+_NAMED = re.compile(
+    r"(?:option|choice|answer(?:\s+is)?|letter|number)[\s:*(]*([A-Za-z]|\d{1,2})\b(?!['’.]\w)", re.IGNORECASE
+)
+_WORD_BEHIND = re.compile(r"\s+([a-z]+)")
+_MAY_FOLLOW_A = words(
+    "is because since as and or nor but seems would was are which looks fits best only with for "
+    "matches makes rather instead over than says appears describes"
+)
+_MAY_FOLLOW_I = words("is because since and or nor but seems")
+_ASIDE = re.compile(r"\([^()]{4,}\)")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 
 
+@dataclass(frozen=True)
+class Option:
+    """The name of the option that a text chooses, such as B; whether it says nothing else."""
+
+    name: str
+    is_plain: bool
+
+
 def options_of(question: str) -> dict[str, str]:
-    """Letter to text of the options that a question lists, one a line, such as ``B. make more phone calls``."""
-    return {letter.upper(): text.strip() for letter, text in _OPTION_LINE.findall(question)}
+    """Name to text of the options that a question lists, one a line, such as ``B. make more phone calls``.
+
+    They are named by letters from A on, or by numbers from 1 on; other lines with a letter or number in front are none.
+    """
+    listed = [(name.upper(), text.strip()) for name, text in _OPTION_LINE.findall(question)]
+    for names in ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", tuple(map(str, range(1, 27)))):
+        options = _longest_run(listed, names)
+        if len(options) > 1:
+            return options
+    return {name: text for name, text in listed if name.isalpha()}
 
 
-def chosen_option(answer: str, options: Mapping[str, str]) -> str | None:
-    """The letter of the option that an answer names; None when it names none, or several."""
-    answer = _WRAPPERS.sub(r"\1", answer)
-    alone = _LETTER_ALONE.match(answer)
+def read_option(text: str, options: Mapping[str, str]) -> Option | None:
+    """The option that a text is, or chooses; None when it names none, or several."""
+    text = _without_latex(text)
+    bare = unwrapped(text)
+    for each in dict.fromkeys((bare, unwrapped(without_lead(bare)))):
+        name = _whole(each, options)
+        if name is not None:
+            return Option(name, is_plain=True)
+    without_asides = _ASIDE.sub(" ", text)
+    if _mentions(without_asides, options):
+        text = without_asides
+    chosen = choose(text, lambda clause: _mentions(clause, options))
+    if chosen is not None and chosen.startswith("?"):
+        return None
+    return None if chosen is None else Option(chosen, is_plain=False)
+
+
+def _longest_run(listed: list[tuple[str, str]], names: tuple[str, ...] | str) -> dict[str, str]:
+    """The last options that are named in order from the first name on."""
+    best: dict[str, str] = {}
+    for start, (name, _) in enumerate(listed):
+        if name != names[0]:
+            continue
+        run: dict[str, str] = {}
+        for name, text in listed[start:]:
+            if len(run) < len(names) and name == names[len(run)]:
+                run[name] = text
+        best = run if len(run) >= len(best) else best
+    return best
+
+
+def _without_latex(text: str) -> str:
+    before = None
+    while text != before:
+        before, text = text, _LATEX.sub(r"\1", text)
+    return text
+
+
+def _whole(text: str, options: Mapping[str, str]) -> str | None:
+    """The option that a text is: its text, its name, or its name before its text."""
+    for plain in (_plain, _without_article, _without_spaces):
+        by_text = [name for name, option in options.items() if plain(option) == plain(text)]
+        if len(by_text) == 1 and not (_NAME_ALONE.match(text) and _known(text, options)):
+            return by_text[0]
+    alone = _NAME_ALONE.match(text.replace("$", ""))
     if alone:
-        return _known(alone.group(1), options)
-    by_text = [letter for letter, text in options.items() if _plain(text) == _plain(answer)]
-    if len(by_text) == 1:
-        return by_text[0]
-    first = _LETTER_FIRST.match(answer)
-    if first and _known(first.group(1), options):
-        return first.group(1).upper()
-    named = {_known(letter, options) for letter in _LETTER_NAMED.findall(answer)} - {None}
-    if len(named) == 1:
-        return named.pop()
-    held = [letter for letter, text in options.items() if _holds(answer, text)]
-    if len(held) == 1 and not named:
-        return held[0]
-    opens = _LETTER_OPENS.match(answer)
-    return _known(opens.group(1), options) if opens and not named else None
+        return _known(alone[1], options)
+    both = _NAME_AND_TEXT.match(text)
+    name = _known(both[1] or both[3], options) if both else None
+    if both is None or name is None or name not in options:
+        return None
+    return name if _without_article(options[name]) == _without_article(both[2] or both[4]) else None
 
 
-def _holds(answer: str, text: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(_plain(text))}(?!\w)", _plain(answer)) is not None
+def _mentions(text: str, options: Mapping[str, str]) -> list[Mention]:
+    """Of names and of texts; a letter inside an option's text is part of that."""
+    found = [Mention(name, *match.span()) for name, match in _text_matches(text, options)]
+    found += _named_mentions(text, options)
+    for match in _LETTER.finditer(text):
+        name = _known(match[1] or match[2], options)
+        if name is None and match.group().startswith("(") and options:  # chosen, though it is no option
+            name = f"?{match[1] or match[2]}"
+        if name is not None and _is_name(text, match):
+            found.append(Mention(name, *match.span()))
+    return without_inner(found)
+
+
+def _named_mentions(text: str, options: Mapping[str, str]) -> list[Mention]:
+    """Behind a word that calls it an option, where an article is none."""
+    found = []
+    for match in _NAMED.finditer(text):
+        name = _known(match[1], options)
+        follows = _WORD_BEHIND.match(text, match.end())
+        is_article = match[1] in "aAI" and follows is not None and follows[1] not in _MAY_FOLLOW_A
+        is_small = match[1].islower() and match[1] in "ai" and follows is not None
+        if name is not None and not is_article and not is_small:
+            found.append(Mention(name, match.start(1), match.end(1)))
+    return found
+
+
+def _text_matches(text: str, options: Mapping[str, str]) -> list[tuple[str, re.Match[str]]]:
+    lowered = text.casefold() if len(text.casefold()) == len(text) else text.lower()
+    found = []
+    for name, option in options.items():
+        pattern = _text_pattern(option)
+        if pattern is not None:
+            found += [(name, match) for match in pattern.finditer(lowered)]
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _text_pattern(option: str) -> re.Pattern[str] | None:
+    """An option's text as words of their own; None for a single letter, which may be another option's name."""
+    words = _without_article(option).split()
+    if not words or (len(words) == 1 and len(words[0]) == 1):
+        return None
+    return re.compile(r"(?<![\w.,$-])" + r"\s+".join(map(re.escape, words)) + r"(?![\w%])(?![.,]\d)")
+
+
+def _is_name(text: str, match: re.Match[str]) -> bool:
+    """Whether a letter is an option's name, and no article, pronoun or initial of a sentence."""
+    letter = match[1] or match[2]
+    if letter not in "AI" or match.group().strip("*") != letter:
+        return True
+    follows = _WORD_BEHIND.match(text, match.end())
+    if follows is None:
+        return not (letter == "I" and text[match.end() :].lstrip()[:1].isalpha())
+    return follows[1] in (_MAY_FOLLOW_A if letter == "A" else _MAY_FOLLOW_I)
 
 
 def _plain(text: str) -> str:
-    """The text without an article in front."""
-    return _ARTICLE.sub("", normalized(text))
+    return normalized(text.replace("\\$", "$").replace("$", "").replace("\\%", "%"))
 
 
-def _known(letter: str, options: Mapping[str, str]) -> str | None:
+def _without_article(text: str) -> str:
+    return _ARTICLE.sub("", _plain(text)) or folded(text)
+
+
+def _without_spaces(text: str) -> str:
+    return re.sub(r"\s+", "", _plain(text))
+
+
+def _known(name: str, options: Mapping[str, str]) -> str | None:
     """Without a list of options every letter is one."""
-    return letter.upper() if not options or letter.upper() in options else None
+    name = name.strip("*()[]{}.: ").upper()
+    return name if name in options or (not options and name.isalpha()) else None

@@ -1,15 +1,47 @@
-"""Texts that say the same: case, white space, quotes and punctuation around them aside."""
+"""Texts that say the same: case, white space, Unicode form, and quotes and punctuation around them aside."""
 
 import re
+import unicodedata
 
-_WRAPPED = re.compile(r"^(?:\*\*|__|`|\$)(.+)(?:\*\*|__|`|\$)$", re.DOTALL)
-_QUOTES = " \t\r\n\"'`*\u201c\u201d\u2018\u2019"
-_END = _QUOTES + ".,;:!?"
+_WRAPPED = re.compile(r"^(\*\*|__|\*|_|`|\$)(?=\S)(.+)(?<=\S)\1$", re.DOTALL)
+_QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u201e"
+_END = ".,;:!?\u3002 "
+_FULL_WIDTH = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+_ON_KEYBOARDS = str.maketrans(
+    _FULL_WIDTH
+    | dict.fromkeys("\u2010\u2011\u2212\ufe63", "-")
+    | dict.fromkeys("\u2018\u2019\u02bc\u2032", "'")
+    | dict.fromkeys("\u201c\u201d\u201e", '"')
+)
+"""Characters that a keyboard has in another form."""
+
+
+def folded(text: str) -> str:
+    """The text in one Unicode form and case, with single spaces, and its quotes and hyphens as a keyboard has them."""
+    text = unicodedata.normalize("NFC", text).translate(_ON_KEYBOARDS)
+    return unicodedata.normalize("NFC", " ".join(text.casefold().split()))
 
 
 def normalized(text: str) -> str:
-    """The text as it is compared."""
-    folded = " ".join(text.casefold().split())
-    wrapped = _WRAPPED.match(folded)
-    text = wrapped.group(1) if wrapped else folded
-    return text.lstrip(_QUOTES).rstrip(_END) or text
+    """The text as it is compared. A mark that means something, as of ``5!`` and ``f'``, stays."""
+    text, before = folded(text), None
+    while text != before:
+        before = text
+        text = _without_pair(text.strip())
+        text = text.rstrip(_END if not re.search(r"[\d)]!+[.\s]*$", text) else ".").rstrip() or text
+    return text
+
+
+def _without_pair(text: str) -> str:
+    """Without marks of emphasis, quotes or brackets that stand around all of it."""
+    wrapped = _WRAPPED.match(text)
+    if wrapped is not None and len(text) > 2:
+        return wrapped[2]
+    is_quoted = len(text) > 2 and text[0] in _QUOTES and text[-1] in _QUOTES
+    is_bracketed = re.fullmatch(r"\([^()]+\)", text) is not None
+    return text[1:-1] if is_quoted or is_bracketed else text
+
+
+def is_same_but_for_case(one: str, other: str) -> bool:
+    """Whether two texts differ in case, white space, quotes and a full stop at most."""
+    return folded(one).strip(_QUOTES).rstrip(".") == folded(other).strip(_QUOTES).rstrip(".")

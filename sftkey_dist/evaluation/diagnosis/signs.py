@@ -48,7 +48,7 @@ def conclusion_reader(records: Sequence[Record], segment: str) -> Conclude | Non
     if not references:
         return None
     labels = sorted({normalized(text) for text in references})
-    if all((quantity := last_quantity(text)) is not None and quantity.alone for text in references):
+    if all((quantity := last_quantity(text)) is not None and quantity.is_whole for text in references):
         conclude: Conclude = _numeric_conclusion
     elif len(labels) <= min(_MOST_LABELS, len(references) // 2) and all(labels):
         conclude = _label_conclusion(labels)

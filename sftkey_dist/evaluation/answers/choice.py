@@ -1,0 +1,91 @@
+"""Which of a few things a text chooses: what it states beats what it mentions, and what it rejects is not chosen."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sftkey_dist.evaluation.answers.statement import announces, last_announcement, refuses
+
+_CLAUSE_END = re.compile(
+    r"(?<=[.!?;])\s+|\n+|[;。；，]\s*"
+    r"|,\s+(?=(?:but|not|so|and not|rather|however|because|since|while|whereas|therefore|thus|which|as)\b)"
+    r"|,?(?<!anything)(?<!everything)\s+(?=(?:but|however|because|since|while|whereas|although|though"
+    r"|sondern|mais|sino|ma)\b)"
+    r"|,\s+(?=[(\[]?\w+[)\]]?\s+(?:is|are|seems)\b)|\s+[—–-]+\s+",
+    re.IGNORECASE,
+)
+_REPLACED = re.compile(r"\b(?:rather than|instead of|over|as opposed to|except(?: for)?|unlike)\b", re.IGNORECASE)
+_CONTRAST = re.compile(r"\s*not\s[^,]+,\s*(?!or\b|and\b|nor\b)", re.IGNORECASE)
+"""The beginning of `not A, B`."""
+_CHOOSING = re.compile(
+    r"\b(?:i\s+(?:would\s+|will\s+)?|i['’](?:d|ll)\s+|we\s+|let['’]?s\s+)?(?:pick|choose|select|chose|picked|selected"
+    r"|go(?:ing)? with|opt(?:ing)? for|settle on|recommend|vote for)\b"
+    r"|\b(?:is|was)\s+(?:the\s+)?(?:only\s+)?(?:correct|right|best|true|accurate|most likely)\b"
+    r"|\b(?:must|should|has to) be\b|\b(?:correct|right)(?:\s+\w+)? is\b",
+    re.IGNORECASE,
+)
+_MOST_CHARACTERS = 6000
+_SHORT_CHARACTERS = 400
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A name in a text, from ``start`` to ``end``."""
+
+    name: str
+    start: int
+    end: int
+
+
+Find = Callable[[str], Sequence[Mention]]
+
+
+@dataclass(frozen=True)
+class _Clause:
+    names: tuple[str, ...]
+    is_rejected: bool
+    is_stated: bool
+
+
+def choose(text: str, find: Find) -> str | None:
+    """The name that a text chooses; None when it chooses none, or several."""
+    clauses = [clause for part in _CLAUSE_END.split(text[-_MOST_CHARACTERS:]) for clause in _clauses_of(part, find)]
+    accepted = [clause for clause in clauses if not clause.is_rejected]
+    rejected = {name for clause in clauses if clause.is_rejected for name in clause.names}
+    stated = [clause for clause in accepted if clause.is_stated]
+    if stated:
+        return stated[-1].names[0] if len(stated[-1].names) == 1 else None
+    if len(text) > _SHORT_CHARACTERS:  # of a long text, what it mentions in passing is no choice
+        return None
+    left = dict.fromkeys(name for clause in accepted for name in clause.names if name not in rejected)
+    return next(iter(left)) if len(left) == 1 else None
+
+
+def _clauses_of(text: str, find: Find) -> list[_Clause]:
+    """A clause with what it names; what stands behind `rather than` is a rejection of its own."""
+    replaced = _REPLACED.search(text)
+    if replaced is not None and find(text[replaced.end() :]) and find(text[: replaced.start()]):
+        after = tuple(dict.fromkeys(mention.name for mention in find(text[replaced.end() :])))
+        return [*_clauses_of(text[: replaced.start()], find), _Clause(after, is_rejected=True, is_stated=False)]
+    mentions = find(text)
+    if not mentions:
+        return []
+    contrast = _CONTRAST.match(text)
+    if contrast is not None and len(mentions) == 2 and mentions[1].start >= contrast.end():
+        return [*_clauses_of(text[: contrast.end()], find), *_clauses_of(text[contrast.end() :], find)]
+    rest = text
+    for mention in sorted(mentions, key=lambda each: -each.start):  # a name such as `no` refuses nothing
+        rest = rest[: mention.start] + "\u25a1" + rest[mention.end :]
+    announced = last_announcement(text)
+    behind = [mention for mention in mentions if mention.start >= announced]
+    names = tuple(dict.fromkeys(mention.name for mention in (behind or mentions)))
+    return [_Clause(names, is_rejected=refuses(rest), is_stated=announces(rest) or _CHOOSING.search(rest) is not None)]
+
+
+def without_inner(mentions: Sequence[Mention]) -> list[Mention]:
+    """The mentions that are no part of a longer one, in order."""
+    kept: list[Mention] = []
+    for mention in sorted(mentions, key=lambda each: (each.start - each.end, each.start)):
+        if not any(each.start <= mention.start and mention.end <= each.end for each in kept):
+            kept.append(mention)
+    return sorted(kept, key=lambda each: each.start)

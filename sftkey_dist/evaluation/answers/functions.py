@@ -1,0 +1,48 @@
+"""A user's own function as a check."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.evaluation.verdict import Judgement
+
+
+def judge_by_function(
+    function: Callable[[str, str, str], Any], answer: str, reference: str, question: str
+) -> Judgement:
+    """What a function says of an answer; unjudged where it returns None or raises anything."""
+    try:
+        outcome = function(answer, reference, question)
+    except Exception as error:  # whatever a user's function raises; one bad row must not lose the others
+        return Judgement.unjudged(f"the function raised {type(error).__name__}: {str(error)[:100]}")
+    return Judgement.unjudged("the function cannot tell") if outcome is None else Judgement.of(bool(outcome))
+
+
+@lru_cache(maxsize=8)
+def load_function(reference: str) -> Callable[[str, str, str], Any]:
+    """The function at ``package.module:name`` or ``path/to/file.py:name``.
+
+    Raises:
+        ConfigError: there is none, or its file cannot be loaded.
+    """
+    place, _, name = reference.rpartition(":")
+    try:
+        function = getattr(_load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place), name)
+    except Exception as error:  # a file of the user's may raise anything
+        raise ConfigError(f"answer_check.function {reference!r}: {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"answer_check.function {reference!r} is no function")
+    return function  # type: ignore[no-any-return]
+
+
+def _load_file(file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,48 @@
+"""One of a few labels."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from sftkey_dist.evaluation.answers.choice import Mention, choose, without_inner
+from sftkey_dist.evaluation.answers.statement import unwrapped, without_lead
+from sftkey_dist.evaluation.answers.text import folded, normalized
+
+
+@dataclass(frozen=True)
+class Label:
+    """The label that a text chooses; whether it says nothing else."""
+
+    name: str
+    is_plain: bool
+
+
+def read_label(text: str, labels: tuple[str, ...]) -> Label | None:
+    """The label that a text is, or chooses; None when it chooses none, or several."""
+    for each in (text, unwrapped(text), unwrapped(without_lead(unwrapped(text)))):
+        exactly = [label for label in labels if normalized(label) == normalized(each)]
+        if exactly:
+            return Label(exactly[0], is_plain=normalized(text) == normalized(exactly[0]))
+    chosen = choose(_with_breaks(text), lambda clause: _mentions(clause, labels))
+    return None if chosen is None else Label(chosen, is_plain=False)
+
+
+def _with_breaks(text: str) -> str:
+    """The text with the white space of its lines made one, so that a label may run over two lines."""
+    return " ".join(folded(line) for line in text.splitlines())
+
+
+def _mentions(text: str, labels: Sequence[str]) -> list[Mention]:
+    found = [
+        Mention(label, match.start(), match.end())
+        for label in labels
+        for match in _pattern(label).finditer(folded(text))
+    ]
+    return without_inner(found)
+
+
+@cache
+def _pattern(label: str) -> re.Pattern[str]:
+    """A label as a word of its own: not behind a hyphen, a sign or a point, nor before more digits."""
+    return re.compile(rf"(?<![\w+-])(?<!\d\.){re.escape(normalized(label))}(?![\w-])(?!\.\d)")

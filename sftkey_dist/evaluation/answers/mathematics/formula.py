@@ -1,0 +1,54 @@
+"""A formula, a number or a quantity as a tree."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True)
+class Number:
+    """An exact number."""
+
+    value: Fraction
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A variable or a constant, with its index and accents."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of measure, or what is counted."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Apply:
+    """An operation on parts, such as ``add``, ``sin``, ``(,)`` for a tuple, ``list``."""
+
+    operation: str
+    parts: tuple["Node", ...]
+
+
+Node = Number | Symbol | Unit | Apply
+
+
+def parts_of(node: Node) -> tuple[Node, ...]:
+    """A node's own parts."""
+    return node.parts if isinstance(node, Apply) else ()
+
+
+def nodes_of(node: Node) -> list[Node]:
+    """A tree's nodes."""
+    return [node, *(each for part in parts_of(node) for each in nodes_of(part))]
+
+
+def mapped(node: Node, change: Callable[[Node], Node]) -> Node:
+    """The tree with each node changed, from the leaves up."""
+    if isinstance(node, Apply):
+        node = Apply(node.operation, tuple(mapped(part, change) for part in node.parts))
+    return change(node)

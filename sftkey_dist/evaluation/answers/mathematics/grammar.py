@@ -1,0 +1,800 @@
+"""The grammar of formulas, numbers and quantities.
+
+A text is read whole: each of its tokens has its place in the tree, or there is no tree. The grammar is our own,
+because readers of LaTeX at hand (sympy's, latex2sympy) skip what they do not know, and a skipped unit, sign or word
+makes different answers equal.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import lru_cache
+
+from sftkey_dist.evaluation.answers.mathematics.formula import Apply, Node, Number, Symbol, Unit
+from sftkey_dist.evaluation.answers.mathematics.notation import LINE_BREAK, Token, tokens_of
+from sftkey_dist.evaluation.answers.mathematics.shorthand import prepared
+from sftkey_dist.evaluation.answers.mathematics.units import CURRENCY_CODES, CURRENCY_MARKS, unit_named
+from sftkey_dist.evaluation.answers.vocabulary import words
+
+_DEEPEST = 40
+_MOST_TOKENS = 400
+_MOST_DIGITS = 400
+_LARGEST_EXPONENT = 400
+_GREEK = words(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi "
+    "omicron rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma "
+    "Upsilon Phi Psi Omega hbar ell partial nabla infty odot aleph Re Im curl divergence"
+)
+_FUNCTIONS = words(
+    "sin cos tan cot sec csc arcsin arccos arctan asin acos atan sinh cosh tanh coth arcsinh arccosh "
+    "arctanh asinh acosh atanh ln log lg exp sqrt cbrt abs max min gcd lcm arg sgn sign det floor "
+    "ceil"
+)
+_INVERTED = frozenset(["sin", "cos", "tan", "sinh", "cosh", "tanh"])
+_CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "infinity": "infty", "inf": "infty", "oo": "infty"}
+_RELATIONS = {"=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\in": "in", "\\approx": "~"}
+_RELATIONS |= {"\\sim": "~", "\\simeq": "~", "\\equiv": "=", "\\cong": "~", "≡": "="}
+_ACCENTS = words("vec hat bar overline dot ddot tilde widehat widetilde")
+_IGNORED_COMMANDS = words(
+    "\\mathrm \\mathbf \\mathit \\mathcal \\mathbb \\mathsf \\text \\rm \\bf \\it \\boldsymbol \\bm \\operatorname"
+)
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "mn": 6, "bn": 9, "tn": 12}
+_SCALE_LETTERS = {"k": 3, "M": 6, "B": 9, "T": 12, "m": 6, "b": 9, "K": 3}
+_JOINING_WORDS = frozenset(["and", "or", "und", "oder", "et", "ou"])
+_STOPPING_WORDS = _JOINING_WORDS | words(
+    "not but than is are was were so then which because since as if except nor isn't nicht pas no "
+    "either neither instead rather minus plus times over for after during within between from"
+)
+_FILLING_WORDS = words("more in total altogether of the a an all left each only exactly now overall off")
+_POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "squared": 2, "cubed": 3}
+_PLAIN_LETTERS = 3
+"""A longer word is no product of symbols."""
+
+
+class NotReadError(Exception):
+    """A text is no formula, or not wholly one."""
+
+
+@lru_cache(maxsize=4096)
+def read_formula(text: str, *, with_units: bool) -> Node | None:
+    """The tree of a whole text, or None.
+
+    Args:
+        text: plain or LaTeX, without words around it.
+        with_units: whether words and letters behind a number are units and what is counted; else letters are symbols.
+    """
+    tokens = tokens_of(prepared(text, with_units=with_units))
+    if not tokens or len(tokens) > _MOST_TOKENS:
+        return None
+    try:
+        return _Parser(tokens, with_units).whole()
+    except NotReadError:
+        return None
+
+
+def read_prefix(tokens: Sequence[Token]) -> tuple[Node, int] | None:
+    """The longest quantity that tokens begin with, and how many tokens it has."""
+    parser = _Parser(tokens, with_units=True)
+    try:
+        node = parser.item()
+    except NotReadError:
+        return None
+    return node, parser.place
+
+
+class _Parser:
+    """Recursive descent; each method reads one level of the grammar from `place` on."""
+
+    def __init__(self, tokens: Sequence[Token], with_units: bool) -> None:
+        self._with_units = with_units
+        self._tokens = list(tokens) if with_units else _letters_apart(tokens)
+        self._depth = 0
+        self.place = 0
+
+    def whole(self) -> Node:
+        """A list, to the last token."""
+        node = self._list()
+        if self._next().text == "." and self.place == len(self._tokens) - 1:
+            self.place += 1
+        if self.place < len(self._tokens):
+            raise NotReadError
+        return node
+
+    def _list(self) -> Node:
+        items, joined_by = [self.item()], set()
+        while (separator := self._next().text.lower()) in {",", ";", "&"} | _JOINING_WORDS:
+            self.place += 1
+            if separator in {",", ";"} and self._next().text.lower() in _JOINING_WORDS:
+                separator = self._next().text.lower()
+                self.place += 1
+            joined_by.add(separator)
+            items.append(self.item())
+        if len(items) == 1:
+            return items[0]
+        return _joined(items, is_either=bool(joined_by & {"or", "oder", "ou"}))
+
+    def item(self) -> Node:
+        """A relation, a range, or a sum; quantities side by side are one, such as 2 hours 30 minutes."""
+        if self._next().text in _RELATIONS:  # `> 5`, with nothing before it
+            sign = _RELATIONS[self._take().text]
+            return self._quantity() if sign in "=~" else Apply(f"bound {sign}", (self._sum(),))
+        node = self._quantity()
+        links: list[tuple[str, Node]] = []
+        while self._next().text in _RELATIONS:
+            links.append((_RELATIONS[self._take().text], self._quantity()))
+        if links:
+            node = Apply("relation " + " ".join(sign for sign, _ in links), (node, *(right for _, right in links)))
+        if self._next().text in ("\\pmod", "\\bmod", "\\mod"):
+            self.place += 1
+            node = Apply("modulo", (node, self._argument(whole_number=True)))
+        return node
+
+    def _quantity(self) -> Node:
+        compared = _COMPARED_WORDS.get(self._next().text.lower()) if self._next().kind == "word" else None
+        if compared is not None:
+            return self._compared(*compared)
+        if self._next().text.lower() in ("between", "from"):
+            return self._between_words()
+        node = self._sum()
+        while self._next().text in ("\\cup", "\\cap"):
+            operation = self._take().text[1:]
+            node = Apply(operation, (node, self._sum()))
+        while self._next().kind == "number" and _ends_in_unit(node):
+            following = self._sum()
+            if not (_ends_in_unit(following) and _has_known_unit(node) and _has_known_unit(following)):
+                raise NotReadError
+            node = _together(node, following)
+        if self._next().text.lower() in _REMAINDER_WORDS and self._next(1).kind == "number":
+            self.place += 1
+            node = Apply("remainder", (node, self._sum()))
+        if self._next().text.lower() in ("to", "bis") and self._with_units:
+            self.place += 1
+            node = _range(node, self._sum())
+        return node
+
+    def _between_words(self) -> Node:
+        joining = "and" if self._take().text.lower() == "between" else "to"
+        low = self._sum()
+        if self._take().text.lower() != joining:
+            raise NotReadError
+        return _range(low, self._sum())
+
+    def _compared(self, following: str, sign: str) -> Node:
+        self.place += 1
+        if following:
+            if self._next().text.lower() != following:
+                raise NotReadError
+            self.place += 1
+        return Apply(f"bound {sign}", (self._sum(),))
+
+    def _sum(self) -> Node:
+        node = self._product()
+        while self._next().text in ("+", "-", "\\pm", "\\mp", "plus", "minus"):
+            sign = self._take().text
+            right = self._product()
+            if sign in ("-", "minus"):
+                node = _difference(node, right)
+            else:
+                node = Apply("pm" if sign in ("\\pm", "\\mp") else "add", (node, right))
+        return node
+
+    def _product(self) -> Node:
+        node = self._signed()
+        while True:
+            if self._next().text in ("*", "times") or (
+                self._next().text in ("x", "X") and self._with_units and self._next(1).kind == "number"
+            ):
+                self.place += 1
+                node = Apply("mul", (node, self._signed()))
+            elif self._next().text == "/" or (self._next().text.lower() == "per" and _ends_in_unit(node)):
+                self.place += 1
+                node = Apply("div", (node, self._divisor(node)))
+            elif self._begins_factor() or (self._next().kind == "number" and _may_precede_number(node)):
+                node = _product_of(node, self._power(node))
+            else:
+                return node
+
+    def _divisor(self, dividend: Node) -> Node:
+        if self._next().kind in ("word", "text") and _ends_in_unit(dividend):
+            return self._power(dividend)
+        return self._signed()
+
+    def _signed(self) -> Node:
+        self._enter()
+        if self._next().text in ("-", "minus", "negative") and self._next().kind in ("mark", "word"):
+            self.place += 1
+            node: Node = Apply("neg", (self._signed(),))
+        elif self._next().text in ("+", "plus"):
+            self.place += 1
+            node = self._signed()
+        elif self._next().text in ("\\pm", "\\mp"):
+            self.place += 1
+            node = Apply("pm", (Number(Fraction(0)), self._signed()))
+        else:
+            node = self._power()
+        self._depth -= 1
+        return node
+
+    def _begins_factor(self) -> bool:
+        token = self._next()
+        if token.text.lower() in _REMAINDER_WORDS and self._next(1).kind == "number":
+            return False
+        if token.kind in ("word", "text"):
+            return token.text.lower() not in _STOPPING_WORDS | {"per", "to", "bis"}
+        if token.kind == "command":
+            return token.text not in _RELATIONS and token.text not in _ENDING_COMMANDS
+        return token.text in {"(", "[", "{", "|", *_UNIT_MARKS} | CURRENCY_MARKS.keys() and not (
+            token.text == "|" and self._bars_open
+        )
+
+    def _power(self, before: Node | None = None) -> Node:
+        """A factor with what stands behind it: its exponent, its index, marks of factorial, percent and degree."""
+        base = self._factor(before)
+        while True:
+            text = self._next().text
+            if text == "^" or (text == "*" and self._next(1).text == "*"):
+                self.place += 1
+                base = Apply("pow", (base, self._argument(signed=True)))
+            elif text == "_":
+                self.place += 1
+                base = _indexed(base, self._index())
+            elif text == "!" and not isinstance(base, Unit):
+                self.place += 1
+                base = Apply("factorial", (base,))
+            elif text == "'" and isinstance(base, Symbol):
+                self.place += 1
+                base = Symbol(base.name + "'")
+            elif text == "(" and isinstance(base, Symbol) and (applied := self._applied(base)) is not None:
+                base = applied
+            else:
+                return base
+
+    _bars_open = 0
+
+    def _factor(self, before: Node | None) -> Node:
+        token = self._take()
+        if token.kind == "number":
+            return self._number(token)
+        if token.kind in ("clock", "date"):
+            return self._time(token)
+        if token.kind in ("word", "text"):
+            self.place -= 1
+            return self._word(before)
+        if token.kind == "command":
+            return self._command(token.text[1:])
+        if token.text in CURRENCY_MARKS:
+            return self._money(CURRENCY_MARKS[token.text], before)
+        if token.text in _UNIT_MARKS:
+            return self._mark_of_unit(token.text)
+        if token.text in _BRACKETS:
+            return self._bracketed(token.text)
+        if token.text == "|":
+            return self._absolute_value()
+        raise NotReadError
+
+    def _number(self, token: Token) -> Node:
+        if len(token.text) > _MOST_DIGITS:
+            raise NotReadError
+        digits, _, exponent = token.text.lower().partition("e")
+        if abs(int(exponent or 0)) > _LARGEST_EXPONENT:
+            raise NotReadError
+        number = Number(Fraction(digits.rstrip(".")) * Fraction(10) ** int(exponent or 0))
+        following = self._next()
+        if following.kind in ("word", "text"):
+            power = _SCALES.get(following.text.lower().removesuffix("s"))
+            is_tight = following.start == token.end
+            if power is None and self._with_units and is_tight:
+                power = _SCALE_LETTERS.get(following.text) if following.text not in ("m", "b", "T") else None
+            if power is not None:
+                self.place += 1
+                return Number(number.value * 10**power)
+            if following.text.lower() in ("dozen", "dozens"):
+                self.place += 1
+                return Number(number.value * 12)
+            if is_tight and self._with_units and unit_named(following.text, one_letter=True) is None:
+                raise NotReadError
+        return self._mixed_number(number)
+
+    def _mixed_number(self, whole: Number) -> Node:
+        """``1 3/4``, ``1\\frac34``: a whole number, and a fraction of whole numbers below one behind it."""
+        if self._next().text == "\\frac" and whole.value.denominator == 1:
+            before = self.place
+            fraction = self._factor(None)
+            if _is_proper_fraction(fraction):
+                return Apply("add", (whole, fraction))
+            self.place = before
+        over, slash, under = self._next(), self._next(1), self._next(2)
+        is_fraction = over.text.isdigit() and slash.text == "/" and under.text.isdigit() and under.start == slash.end
+        if not is_fraction or whole.value.denominator != 1 or not 0 < int(over.text) < int(under.text):
+            return whole
+        self.place += 3
+        return Number(whole.value + Fraction(int(over.text), int(under.text)))
+
+    def _time(self, token: Token) -> Node:
+        parts = tuple(Number(Fraction(part)) for part in re.findall(r"\d+", token.text.replace(",", "")))
+        if token.kind == "date":
+            return Apply("date", parts)
+        half = re.search(r"[ap]", token.text.lower())
+        return Apply(f"clock {half.group()}m" if half else "clock", parts)
+
+    def _word(self, before: Node | None) -> Node:
+        token = self._next()
+        lower = token.text.lower()
+        is_behind_number = before is not None and _is_amount(before)
+        if self._with_units and is_behind_number and lower not in ("pi", *_FUNCTIONS - {"min"}):
+            return self._unit()
+        if token.kind == "word" and lower in _FUNCTIONS and (len(lower) > 2 or lower in ("ln", "lg")):
+            self.place += 1
+            return self._function(lower)
+        if token.kind == "word" and token.text in _CONSTANTS:
+            self.place += 1
+            return Symbol(_CONSTANTS[token.text])
+        if token.kind == "word" and token.text in _GREEK:
+            self.place += 1
+            return Symbol(token.text)
+        if len(token.text) == 1 and not (is_behind_number and token.kind == "text"):
+            self.place += 1
+            return Symbol(_CONSTANTS.get(token.text, token.text))
+        currency = unit_named(token.text, one_letter=False)
+        if currency in CURRENCY_CODES and before is None and currency is not None:
+            self.place += 1
+            return self._money(currency, None)
+        return self._unit()
+
+    def _unit(self) -> Node:
+        """Words behind a number: a known unit, or else what is counted, in the singular."""
+        power, noun, first = 1, list[str](), self.place
+        while self._next().kind in ("word", "text") and self._next().text.lower() not in _STOPPING_WORDS:
+            text = self._next().text
+            lower = text.lower()
+            if lower in ("per", "to", "bis"):
+                break
+            self.place += 1
+            if lower == "in" and (noun or self._next().kind in ("word", "text")):
+                continue
+            if lower in _POWER_WORDS:
+                power = _POWER_WORDS[lower]
+                continue
+            name = unit_named(text, one_letter=True)
+            if name is not None:
+                return self._known_unit(name, power)
+            if lower not in _FILLING_WORDS:
+                noun.append(_singular(text))
+        if self.place == first:
+            raise NotReadError
+        return Unit(" ".join(noun))
+
+    def _known_unit(self, name: str, power: int) -> Node:
+        if self._next().text.lower() in ("squared", "cubed"):
+            power = _POWER_WORDS[self._take().text.lower()]
+        scale = self._next().text.lower()
+        if name == "°" and scale in ("celsius", "fahrenheit", "c", "f"):
+            self.place += 1
+            name = "°" + scale[0].upper()
+        unit: Node = Unit(name)
+        while self._next().text.lower() in _FILLING_WORDS and self._with_units:
+            self.place += 1
+        return unit if power == 1 else Apply("pow", (unit, Number(Fraction(power))))
+
+    def _money(self, currency: str, before: Node | None) -> Node:
+        """The sign stands before the number or behind it."""
+        if self._next().text == "." and currency == "INR":
+            self.place += 1
+        if before is not None and self._next().kind != "number":
+            return Unit(currency)
+        return Apply("mul", (self._signed(), Unit(currency)))
+
+    def _mark_of_unit(self, mark: str) -> Node:
+        if mark == "°" and self._next().text in ("C", "F"):
+            return Unit("°" + self._take().text)
+        return Unit(_UNIT_MARKS[mark])
+
+    def _bracketed(self, opening: str) -> Node:
+        self._enter()
+        items: list[Node] = []
+        closings = {closing for each, closing in _PAIRS if each == opening}
+        while self._next().text not in closings:
+            items.append(self.item())
+            if self._next().text in (",", ";"):
+                self.place += 1
+            elif self._next().text not in closings:
+                raise NotReadError
+        closing = self._take().text
+        self._depth -= 1
+        if opening == "{" or (len(items) == 1 and opening in "(["):
+            if len(items) == 1:
+                return items[0]
+            opening, closing = "\\{", "\\}"
+        return Apply(f"{opening[-1]},{closing[-1]}", tuple(items))
+
+    def _absolute_value(self) -> Node:
+        self._bars_open += 1
+        node = self._sum()
+        self._bars_open -= 1
+        if self._take().text != "|":
+            raise NotReadError
+        return Apply("abs", (node,))
+
+    def _command(self, name: str) -> Node:
+        if name == "frac":
+            return _fraction(self._argument(), self._argument())
+        if name == "binom":
+            return Apply("binom", (self._argument(), self._argument()))
+        if name == "sqrt":
+            return self._root()
+        if name in _FUNCTIONS:
+            return self._function(name)
+        if name in _ACCENTS:
+            return Symbol(f"{name} {_named(self._argument())}")
+        if name == "begin":
+            return self._matrix()
+        if "\\" + name in _IGNORED_COMMANDS:
+            return self._factor(None)
+        if name in ("lfloor", "lceil"):
+            return self._between("r" + name[1:], "floor" if name == "lfloor" else "ceil")
+        if name == "{":
+            return self._bracketed("\\{")
+        if name == "emptyset":
+            return Apply("{,}", ())
+        if name in ("forall", "exists", "ldots"):
+            return Symbol(name)
+        if name in ("pi", *_GREEK):
+            return Symbol(name)
+        raise NotReadError
+
+    def _between(self, closing: str, operation: str) -> Node:
+        node = self._sum()
+        if self._take().text != "\\" + closing:
+            raise NotReadError
+        return Apply(operation, (node,))
+
+    def _root(self) -> Node:
+        degree: Node = Number(Fraction(2))
+        if self._next().text == "[":
+            self.place += 1
+            degree = self._sum()
+            if self._take().text != "]":
+                raise NotReadError
+        return Apply("pow", (self._argument(whole_number=True), Apply("div", (Number(Fraction(1)), degree))))
+
+    def _function(self, name: str) -> Node:
+        """``sin x``, ``sin(2t)``, ``sin^{2} x``, ``log_2 8``: what follows up to the next sign or function."""
+        index = self._index_node() if self._next().text == "_" else None
+        power: Node | None = None
+        if self._next().text == "^":
+            self.place += 1
+            power = self._argument(signed=True)
+        if power == Apply("neg", (Number(Fraction(1)),)) and name in _INVERTED:
+            return self._applied_function(f"arc{name}", index)
+        node = self._applied_function(name, index)
+        return node if power is None else Apply("pow", (node, power))
+
+    def _index_node(self) -> Node:
+        self.place += 1
+        return self._argument()
+
+    def _applied_function(self, name: str, index: Node | None) -> Node:
+        self._enter()
+        if self._next().text in ("(", "{", "["):
+            argument = self._factor(None)
+            if self._next().text == "^" and name not in ("exp", "sqrt"):
+                self.place += 1
+                argument = Apply("pow", (argument, self._argument(signed=True)))
+        else:
+            argument = self._signed()
+            while self._begins_factor() and not self._begins_function():
+                argument = _product_of(argument, self._power(argument))
+        self._depth -= 1
+        arguments = argument.parts if isinstance(argument, Apply) and argument.operation == "(,)" else (argument,)
+        if name == "sqrt":
+            return Apply("pow", (argument, Number(Fraction(1, 2))))
+        if name == "cbrt":
+            return Apply("pow", (argument, Number(Fraction(1, 3))))
+        if name == "exp":
+            return Apply("pow", (Symbol("e"), argument))
+        return Apply(name if index is None else f"{name}_", arguments if index is None else (*arguments, index))
+
+    def _begins_function(self) -> bool:
+        token = self._next()
+        return token.text.removeprefix("\\").lower() in _FUNCTIONS
+
+    def _applied(self, name: Symbol) -> Node | None:
+        """``f(x)``, ``I(0)``: a symbol before one symbol, or numbers, in brackets; before more it is multiplied."""
+        if name.name in ("pi", "e", "i", "infty"):
+            return None
+        before = self.place
+        self.place += 1
+        arguments = self._bracketed("(")
+        parts = arguments.parts if isinstance(arguments, Apply) and arguments.operation == "(,)" else (arguments,)
+        if name.name in "fghFGHuP" or all(isinstance(part, Number | Symbol) for part in parts):
+            return Apply(f"apply {name.name}", parts)
+        self.place = before
+        return None
+
+    def _argument(self, *, signed: bool = False, whole_number: bool = False) -> Node:
+        """What a command takes: a group in braces, or one token; of digits in a row one, as TeX reads them."""
+        self._enter()
+        token = self._next()
+        if token.text == "{":
+            self.place += 1
+            node = self._bracketed("{")
+        elif token.kind == "number" and not (signed or whole_number) and token.text.isdigit() and len(token.text) > 1:
+            first, rest = replace(token, text=token.text[0]), replace(token, text=token.text[1:])
+            self._tokens[self.place : self.place + 1] = [first, rest]
+            self.place += 1
+            node = Number(Fraction(int(first.text)))
+        elif signed and token.text == "-":
+            self.place += 1
+            node = Apply("neg", (self._factor(None),))
+        else:
+            node = self._factor(None)
+        self._depth -= 1
+        return node
+
+    def _index(self) -> str:
+        """An index as a text: ``{max}``, ``1``, ``\\odot``."""
+        if self._next().text != "{":
+            return self._take().text
+        depth, pieces = 0, list[str]()
+        while True:
+            text = self._take().text
+            depth += (text == "{") - (text == "}")
+            if depth == 0:
+                return "".join(pieces)
+            pieces.append("" if text == "{" or text in _IGNORED_COMMANDS else text)
+
+    def _matrix(self) -> Node:
+        name = self._environment()
+        if name not in ("pmatrix", "bmatrix", "matrix", "vmatrix", "Bmatrix", "array"):
+            raise NotReadError
+        rows: list[list[Node]] = [[]]
+        while self._next().text != "\\end":
+            if self._next().text == LINE_BREAK:
+                self.place += 1
+                rows.append([])
+            elif self._next().text == "&":
+                self.place += 1
+            else:
+                rows[-1].append(self._sum())
+        self.place += 1
+        self._environment()
+        return Apply("matrix", tuple(Apply("row", tuple(row)) for row in rows if row))
+
+    def _environment(self) -> str:
+        if self._take().text != "{":
+            raise NotReadError
+        name = ""
+        while (text := self._take().text) != "}":
+            name += text
+        return name
+
+    def _next(self, further: int = 0) -> Token:
+        place = self.place + further
+        return self._tokens[place] if place < len(self._tokens) else _END
+
+    def _take(self) -> Token:
+        if self.place >= len(self._tokens):
+            raise NotReadError
+        self.place += 1
+        return self._tokens[self.place - 1]
+
+    def _enter(self) -> None:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise NotReadError
+
+
+_END = Token("end", "", 0, 0)
+_UNIT_MARKS = {"%": "%", "‰": "‰", "°": "°", "¢": "cent"}
+_REMAINDER_WORDS = frozenset({"r", "remainder"})
+_BRACKETS = {"(", "[", "{"}
+_PAIRS = [("(", ")"), ("(", "]"), ("[", "]"), ("[", ")"), ("{", "}"), ("\\{", "\\}")]
+_ENDING_COMMANDS = {
+    "\\cup",
+    "\\cap",
+    "\\}",
+    "\\end",
+    "\\pmod",
+    "\\bmod",
+    "\\mod",
+    "\\pm",
+    "\\mp",
+    "\\rfloor",
+    "\\rceil",
+    "\\to",
+}
+_COMPARED_WORDS: dict[str, tuple[str, str]] = {
+    "more": ("than", ">"),
+    "greater": ("than", ">"),
+    "over": ("", ">"),
+    "above": ("", ">"),
+    "less": ("than", "<"),
+    "fewer": ("than", "<"),
+    "under": ("", "<"),
+    "below": ("", "<"),
+}
+
+
+def _letters_apart(tokens: Sequence[Token]) -> list[Token]:
+    """Short words among symbols are products of them, but beside a longer word they are words."""
+    apart: list[Token] = []
+    for place, token in enumerate(tokens):
+        beside = [*tokens[max(0, place - 1) : place], *tokens[place + 1 : place + 2]]
+        follows_number = place > 0 and (tokens[place - 1].kind == "number" or tokens[place - 1].text in _POWER_WORDS)
+        is_counted = follows_number and token.start > tokens[place - 1].end and len(token.text) == _PLAIN_LETTERS
+        is_unit = follows_number and unit_named(token.text, one_letter=False) is not None
+        is_word = token.kind != "word" or is_counted or is_unit or any(_is_long_word(each, token) for each in beside)
+        apart += [token] if is_word else _letters_of(token)
+    return apart
+
+
+def _is_long_word(token: Token, beside: Token) -> bool:
+    """Whether a word makes one beside it a word: it is long, or both are words of several letters."""
+    is_word = token.kind in ("word", "text") and not _is_known(token.text)
+    return is_word and len(token.text) + min(len(beside.text), 2) > _PLAIN_LETTERS
+
+
+def is_name(text: str) -> bool:
+    """Whether a word is the name of a constant or of a Greek letter."""
+    return text in _CONSTANTS or text in _GREEK
+
+
+def _is_known(text: str) -> bool:
+    lower = text.lower()
+    return (
+        lower in _FUNCTIONS
+        or text in _CONSTANTS
+        or text in _GREEK
+        or lower in _STOPPING_WORDS | _POWER_WORDS.keys() | {"per", "to", "bis"}
+    )
+
+
+def _letters_of(token: Token) -> list[Token]:
+    for name in ("sin", "cos", "tan", "ln", "log", "exp"):  # written without a space, as in sinx
+        if token.text.startswith(name) and len(token.text) == len(name) + 1:
+            return [_piece(token, 0, len(name)), _piece(token, len(name), len(name) + 1)]
+    if len(token.text) > _PLAIN_LETTERS or _is_known(token.text):
+        return [token]
+    return [_piece(token, place, place + 1) for place in range(len(token.text))]
+
+
+def _piece(token: Token, start: int, end: int) -> Token:
+    return Token("word", token.text[start:end], token.start + start, token.start + end)
+
+
+def _joined(items: Sequence[Node], is_either: bool) -> Node:
+    if is_either:
+        return Apply("or", tuple(items))
+    if len(items) == 2 and isinstance(items[0], Number) and _is_proper_fraction(items[1]):  # two and 1/4
+        return Apply("add", tuple(items))
+    if all(_ends_in_unit(item) for item in items):
+        together = items[0]
+        for item in items[1:]:
+            together = _together(together, item)
+        return together
+    return Apply("list", tuple(items))
+
+
+def _may_precede_number(node: Node) -> bool:
+    """In a product without a sign between: ``i4``, ``2!3!``."""
+    return node == Symbol("i") or (isinstance(node, Apply) and node.operation == "factorial")
+
+
+def _together(one: Node, other: Node) -> Node:
+    """Quantities side by side: their sum where they can be added up (by whoever evaluates it)."""
+    return Apply("and", (*(one.parts if isinstance(one, Apply) and one.operation == "and" else (one,)), other))
+
+
+def _range(low: Node, high: Node) -> Node:
+    return Apply("range", (low, high))
+
+
+def _difference(left: Node, right: Node) -> Node:
+    """``50-60`` is a range: whole amounts, the smaller first."""
+    amounts = [node.value for node in (_amount(left), _amount(right)) if isinstance(node, Number)]
+    if len(amounts) == 2 and 0 < amounts[0] < amounts[1]:
+        return Apply("range", (left, right))
+    return Apply("sub", (left, right))
+
+
+def _amount(node: Node) -> Node:
+    """The number of a quantity."""
+    if isinstance(node, Apply) and node.operation == "mul" and isinstance(node.parts[-1], Unit):
+        return node.parts[0]
+    return node
+
+
+def _product_of(left: Node, right: Node) -> Node:
+    if isinstance(right, Unit) and right.name == "":  # words that say nothing, as in `5 in total`
+        return left
+    return Apply("mul", (left, right))
+
+
+def _is_proper_fraction(node: Node) -> bool:
+    """A fraction of whole numbers below one: behind a whole number it is added (``1\\frac{3}{4}``)."""
+    if not (isinstance(node, Apply) and node.operation in ("frac", "div")):
+        return False
+    over, under = node.parts
+    return isinstance(over, Number) and isinstance(under, Number) and 0 < over.value < under.value
+
+
+def _fraction(over: Node, under: Node) -> Node:
+    """A derivative where it is written as one: its d does not cancel out."""
+    factors, divisors = _factors(over), _factors(under)
+    for letter in ("d", "partial"):
+        if _is_differential(factors[0], letter) and _is_differential(divisors[0], letter) and len(divisors) > 1:
+            return Apply("derivative", (over, under))
+    return Apply("frac", (over, under))
+
+
+def _factors(node: Node) -> list[Node]:
+    if isinstance(node, Apply) and node.operation == "mul":
+        return [*_factors(node.parts[0]), *_factors(node.parts[1])]
+    return [node]
+
+
+def _is_differential(node: Node, letter: str) -> bool:
+    base = node.parts[0] if isinstance(node, Apply) and node.operation == "pow" else node
+    return base == Symbol(letter)
+
+
+def _indexed(base: Node, index: str) -> Node:
+    if isinstance(base, Number):
+        return Apply("base", (base, _base_of(index)))
+    if isinstance(base, Symbol):
+        return Symbol(f"{base.name}_{index}")
+    raise NotReadError
+
+
+def _base_of(index: str) -> Node:
+    words = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
+    digits = words.get(index.lower(), {"ten": "10", "twelve": "12", "sixteen": "16"}.get(index.lower(), index))
+    if not digits.isdigit() or not 2 <= int(digits[:3]) <= 36:
+        raise NotReadError
+    return Number(Fraction(int(digits)))
+
+
+def _named(node: Node) -> str:
+    if isinstance(node, Symbol | Unit):
+        return node.name
+    if isinstance(node, Apply) and node.operation == "mul":
+        return "".join(map(_named, node.parts))
+    raise NotReadError
+
+
+def _is_amount(node: Node) -> bool:
+    """Whether a unit may stand behind it."""
+    if isinstance(node, Apply) and node.operation == "mul":
+        return _is_amount(node.parts[1]) or (isinstance(node.parts[1], Unit | Apply) and _is_amount(node.parts[0]))
+    return isinstance(node, Number | Unit) or (isinstance(node, Apply) and node.operation in _AMOUNTS)
+
+
+_AMOUNTS = {"frac", "div", "add", "neg", "pow", "range", "(,)"}
+
+
+def _ends_in_unit(node: Node) -> bool:
+    if isinstance(node, Apply):
+        if node.operation == "pow":
+            return _ends_in_unit(node.parts[0])
+        return node.operation in ("mul", "div", "neg", "and") and _ends_in_unit(node.parts[-1])
+    return isinstance(node, Unit)
+
+
+def _has_known_unit(node: Node) -> bool:
+    """Whether a quantity ends in a unit of measure, and in no other word."""
+    last = node
+    while isinstance(last, Apply):
+        last = last.parts[0] if last.operation == "pow" else last.parts[-1]
+    return isinstance(last, Unit) and unit_named(last.name, one_letter=True) is not None
+
+
+def _singular(word: str) -> str:
+    lower = word.lower()
+    if word.isupper() and 1 < len(word) <= 4:
+        return word
+    if lower.endswith("ies") and len(lower) > 4:
+        return lower[:-3] + "y"
+    if lower.endswith(("ches", "shes", "xes", "sses")):
+        return lower[:-2]
+    return lower[:-1] if lower.endswith("s") and not lower.endswith("ss") and len(lower) > 3 else lower

@@ -1,0 +1,63 @@
+"""JSON: equal values, numbers as numbers, texts as texts are compared elsewhere."""
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from sftkey_dist.evaluation.answers.text import normalized
+
+_FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+_LONGEST_NUMBER_CHARACTERS = 400
+MISSING = object()
+"""Stands for a field that is not there, as null may be."""
+
+
+def read_object(text: str) -> Any:
+    """The value that a text is; `MISSING` when it is no JSON, has a key twice, or a number that is none."""
+    fenced = _FENCE.match(text)
+    try:
+        return json.loads(
+            fenced[1] if fenced else text,
+            parse_float=_decimal,
+            parse_int=_decimal,
+            parse_constant=_refuse,
+            object_pairs_hook=_unique,
+        )
+    except (ValueError, RecursionError, ArithmeticError):
+        return MISSING
+
+
+def field_of(value: Any, path: str) -> Any:
+    """What stands at a path such as ``a.b``; `MISSING` where there is nothing."""
+    for name in path.split(".") if path else ():
+        value = value.get(name, MISSING) if isinstance(value, Mapping) else MISSING
+    return value
+
+
+def same_object(one: Any, other: Any) -> bool:
+    """Equal values; the order of an object's fields does not matter, a list's does."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same_object(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_object, one, other))
+    if isinstance(one, str) and isinstance(other, str):
+        return normalized(one) == normalized(other)
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)  # else true would be 1
+
+
+def _decimal(text: str) -> Decimal:
+    if len(text) > _LONGEST_NUMBER_CHARACTERS:
+        raise ValueError
+    return Decimal(text)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key comes twice")
+    return dict(pairs)
