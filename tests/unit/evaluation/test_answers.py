@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
-from sftkey_dist.config.answer_check import FunctionCheck, JsonCheck, LabelCheck, RegexCheck
+from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck, JsonCheck, LabelCheck, RegexCheck
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.contract import Form, ResponseContract
@@ -18,6 +19,8 @@ from sftkey_dist.evaluation.verdict import Verdict
 
 CONTRACT = ResponseContract()
 CORRECT, INCORRECT, UNJUDGED = Verdict.CORRECT, Verdict.INCORRECT, Verdict.UNJUDGED
+CASES = Path(__file__).parents[2] / "assets" / "answer_cases.jsonl"
+"""Inputs of other projects' reports, and of an audit of this one."""
 LABELLED = Path(__file__).parents[2] / "assets" / "labelled_answers.jsonl"
 QUESTION = "How can a person save money?\nA. make more calls\nB. quit eating lunch out\nC. buy less\nD. buy less rice"
 
@@ -294,3 +297,48 @@ def test_a_changed_function_is_another_check(tmp_path):
         file.write_text(f"def same(answer, reference, question):\n    {body}\n")
         checks.append(choose_checks([source], CONTRACT, EvaluationConfig())["gsm8k/train"]["answer"])
     assert checks[0] != checks[1]
+
+
+@pytest.mark.parametrize("line", CASES.read_text(encoding="utf-8").splitlines())
+def test_inputs_that_were_once_read_wrongly(line):
+    case = json.loads(line)
+    check = make_check(TypeAdapter(AnswerCheck).validate_python(case["check"]))
+    judgement = check(Case(case["answer"], case["reference"], case["question"]))
+    if case["expected"] == "not certain":
+        assert not judgement.certain
+    else:
+        assert judgement.verdict == case["expected"]
+    if case["expected"] == "incorrect":  # the other way round as well, wherever both can be read
+        other_way = check(Case(case["reference"], case["answer"], case["question"])).verdict
+        assert other_way is not CORRECT or case["check"] == "exact"
+
+
+def test_an_answer_cannot_make_itself_unjudged():
+    for answer in ("10^{10^{10}}", "(10^{10})!", "\\frac{1}{0}", "((((", "\\unknown{x}", "\x00", "0xZZ", "9" * 5000):
+        for check in ("math", "numeric", "option", "json", "exact"):
+            reference = {"option": "B", "json": '{"a": 5}'}.get(check, "5")
+            assert verdict(check, answer, reference, QUESTION) is INCORRECT, (check, answer)
+
+
+@pytest.mark.parametrize(
+    ("check", "reference", "reason"),
+    [
+        ("numeric", "see the figure", "holds no number"),
+        ("numeric", "Ann has 3 apples and Bob ate 4 of his pears", "several readings"),
+        ("option", "none of these", "names no option"),
+        ("json", "yes", "is not JSON"),
+        (RegexCheck(regex=r"#(\d+)"), "17", "regular expression"),
+        (LabelCheck(labels=("yes", "no")), "maybe", "none of the labels"),
+    ],
+)
+def test_whether_an_answer_can_be_judged_is_decided_by_its_reference_alone(check, reference, reason):
+    checked = make_check(check)
+    assert reason in checked.problem_with(reference, QUESTION)
+    for answer in (reference, "B", "17", "yes", ""):
+        assert checked(Case(answer, reference, QUESTION)).verdict is UNJUDGED
+
+
+def test_a_regular_expression_that_takes_for_ever_costs_one_answer():
+    check = make_check(RegexCheck(regex=r"([A-Za-z]+\s*)+\."))
+    assert check(Case("a" * 60 + "!", "Yes.")).verdict is INCORRECT
+    assert check(Case("yes.", "Yes.")).verdict is CORRECT
