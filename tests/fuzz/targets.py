@@ -12,6 +12,12 @@ from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.contract.parts import ContractError
 from sftkey_dist.data.segmenting.rules import Cut, cut_response, resolve_rules
 from sftkey_dist.errors import CheckpointError, ConfigError
+from sftkey_dist.evaluation.answers.labels import read_label
+from sftkey_dist.evaluation.answers.mathematics.equality import equality
+from sftkey_dist.evaluation.answers.mathematics.formula import Node
+from sftkey_dist.evaluation.answers.maths import read_mathematics
+from sftkey_dist.evaluation.answers.numbers import read_quantity
+from sftkey_dist.evaluation.answers.options import read_option
 from sftkey_dist.evaluation.judge.reading import read_rating, read_verdict
 from sftkey_dist.training.checkpoint.manifest import Manifest, parse_manifest
 
@@ -125,6 +131,47 @@ def manifests(text: str) -> bool:
     return True
 
 
+def quantities(text: str) -> bool:
+    """Equality does not depend on the order of two readings, nor on more spaces."""
+    read, spaced = read_quantity(text), read_quantity(f"  {text.replace(' ', '  ')} ")
+    assert (read is None) == (spaced is None)
+    if read is None or spaced is None:
+        return False
+    assert_alike(read.node, spaced.node, [quantity.node for quantity in QUANTITIES])
+    return True
+
+
+def formulas(text: str) -> bool:
+    """The same of formulas."""
+    read, spaced = read_mathematics(text), read_mathematics(f"  {text.replace(' ', '  ')} ")
+    assert (read.node is None) == (spaced.node is None)
+    if read.node is None or spaced.node is None:
+        return False
+    assert_alike(read.node, spaced.node, [formula.node for formula in FORMULAS])
+    return True
+
+
+def assert_alike(node: Node, spaced: Node, others: list[Node]) -> None:
+    for other in others:
+        assert equality(node, other) is equality(other, node)
+        assert equality(spaced, other) is equality(node, other)
+
+
+def choices(text: str) -> bool:
+    """What is chosen is one of the options or labels, and does not depend on more spaces."""
+    spaced = f"  {text.replace(' ', '  ')} "
+    option, label = read_option(text, OPTIONS), read_label(text, LABELS)
+    assert option is None or option.name in OPTIONS
+    assert label is None or label.name in LABELS
+    assert option == read_option(spaced, OPTIONS)
+    assert label == read_label(spaced, LABELS)
+    return option is not None or label is not None
+
+
+QUANTITIES = [read_quantity(text) for text in ("5", "7 cm", "50%", "2 hours 30 minutes", "3:45 pm", "5 red, 3 blue")]
+FORMULAS = [read_mathematics(text) for text in ("5", "x = 2", "\\frac{1}{2}", "(1, 2]", "x^2 + 1", "\\{1, 2\\}")]
+OPTIONS = {"A": "a cat", "B": "dog", "C": "5", "D": "none of them"}
+LABELS = ("yes", "no", "not sure")
 MANIFEST = Manifest.model_validate(
     {
         "stage": STAGE,
@@ -177,6 +224,79 @@ TARGETS = {
         ),
         ('"verdict"', '"correct"', "<think>", "</think>", "```", "{", "}", "[", "]", "NaN", "1e999", "\\u0063"),
         0.3,
+    ),
+    "quantities": Target(
+        quantities,
+        (
+            "$1,234.50",
+            "-3 1/2 cups",
+            "2 hours 30 minutes",
+            "10:30 am",
+            "50-60 km/h",
+            "The answer is 5 apples, not 6.",
+            "1.5e3",
+        ),
+        (
+            "-",
+            "%",
+            "$",
+            " to ",
+            "\\frac{1}{2}",
+            "/",
+            "^",
+            "k",
+            " million",
+            "½",
+            "(",
+            ")",
+            " and ",
+            " or ",
+            "5",
+            "=",
+            "not ",
+        ),
+        0.02,
+    ),
+    "formulas": Target(
+        formulas,
+        (
+            r"\frac{1}{2}x^2 + \sqrt{3}",
+            "x = 5",
+            r"(1, \infty)",
+            r"\sin 2t\cos(t)",
+            "3^{100}!",
+            r"\{1, 2\}",
+            "f'(x)",
+            "2π/ω",
+        ),
+        (
+            "^",
+            "_",
+            "{",
+            "}",
+            r"\frac",
+            r"\sqrt",
+            "!",
+            "'",
+            "(",
+            ")",
+            "[",
+            "]",
+            "|",
+            "10",
+            "=",
+            "<",
+            r"\text{ cm}",
+            r"\pm",
+            "e",
+        ),
+        0.02,
+    ),
+    "choices": Target(
+        choices,
+        ("The answer is (B).", "Not A but B", "yes", "I would not say yes", "dog, as it barks", "B. dog"),
+        ("A", "B", " not ", " or ", "yes", "no", ", ", ". ", "(", ")", "\n", "dog", "answer is ", "rather than"),
+        0.06,
     ),
     "manifests": Target(
         manifests,

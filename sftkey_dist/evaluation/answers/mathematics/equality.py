@@ -75,7 +75,9 @@ def _in_degrees(node: Node) -> Node:
 def _as_ratio(node: Node, other: Node) -> Node:
     """``3 to 4`` beside ``3:4`` is no range."""
     is_ratio = isinstance(node, Apply) and node.operation == "range" and _kind(other) == "clock"
-    return Apply("clock", node.parts) if is_ratio and isinstance(node, Apply) else node
+    if is_ratio and isinstance(node, Apply) and all(isinstance(part, Number) for part in node.parts):
+        return Apply("clock", node.parts)
+    return node
 
 
 def _kind(node: Node) -> str:
