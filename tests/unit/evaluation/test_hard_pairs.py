@@ -1,0 +1,43 @@
+"""The checks on hard pairs of answer and reference, which were labelled by reading."""
+
+from collections import Counter
+
+import pytest
+
+from tests.benchmarks.answers.pairs import Checks, judge_pairs, read_pairs, tallies
+
+MOST_WRONG_AND_CERTAIN = 0
+CHECKS = ("numeric", "math", "option", "labels", "exact", "json", "regex")
+LEAST_RIGHT = dict.fromkeys(CHECKS, 0.97)
+LEAST_PAIRS, LEAST_KINDS = 1500, 45
+PAIRS = read_pairs()
+
+
+@pytest.fixture(scope="module")
+def checks():
+    return Checks()
+
+
+@pytest.mark.parametrize("check", LEAST_RIGHT)
+def test_a_check_is_right_on_hard_pairs_and_never_wrong_and_certain(check, checks):
+    pairs = [pair for pair in PAIRS if pair.check_name == check]
+    judged = judge_pairs(pairs, checks)
+    tally = tallies(pairs, judged)[check]
+    mistakes = [
+        f"{pair.kind}: {pair.reference!r} | {pair.answer!r} -> {said.word}{', certain' if said.certain else ''}"
+        for pair, said in zip(pairs, judged, strict=True)
+        if said.word != pair.expected
+    ]
+    assert tally.wrong_and_certain <= MOST_WRONG_AND_CERTAIN, mistakes
+    assert tally.right_share >= LEAST_RIGHT[check], mistakes
+
+
+def test_the_pairs_are_many_distinct_and_balanced():
+    keys = Counter((str(pair.check), pair.reference, pair.answer, pair.question) for pair in PAIRS)
+    assert len(PAIRS) >= LEAST_PAIRS
+    assert len({(pair.check_name, pair.kind) for pair in PAIRS}) >= LEAST_KINDS
+    assert [key for key, number in keys.items() if number > 1] == []
+    for check in LEAST_RIGHT:
+        labels = Counter(pair.expected for pair in PAIRS if pair.check_name == check)
+        assert set(labels) == {"correct", "incorrect"}
+        assert min(labels.values()) >= 0.3 * labels.total()
