@@ -20,7 +20,7 @@ from lm_eval.tasks.minerva_math.utils import (
     remove_boxed,
 )
 
-from tests.benchmarks.answers.isolated import is_true_within
+from tests.benchmarks.answers.isolated import Isolated
 
 _LIMIT_SECONDS = 10
 _IGNORED = ("regexes_to_ignore", "ignore_case", "ignore_punctuation")
@@ -29,10 +29,11 @@ _NO_FORM = "[invalidanswer]"
 
 def main() -> None:
     gsm8k = yaml.safe_load((files("lm_eval.tasks") / "gsm8k" / "gsm8k.yaml").read_text(encoding="utf-8"))
-    for line in sys.stdin:
-        check, answer, reference = json.loads(line)
-        equal = gsm8k_equal(gsm8k, answer, reference) if check == "numeric" else minerva_equal(answer, reference)
-        print(json.dumps(equal))
+    with Isolated(minerva_equal, _LIMIT_SECONDS) as are_equal:
+        for line in sys.stdin:
+            check, *texts = json.loads(line)
+            found = gsm8k_equal(gsm8k, *texts) if check == "numeric" else {"minerva_math": are_equal(*texts)}
+            print(json.dumps(found))
 
 
 def gsm8k_equal(task: dict[str, Any], answer: str, reference: str) -> dict[str, bool]:
@@ -47,10 +48,9 @@ def gsm8k_equal(task: dict[str, Any], answer: str, reference: str) -> dict[str, 
     return equal
 
 
-def minerva_equal(answer: str, reference: str) -> dict[str, bool]:
+def minerva_equal(answer: str, reference: str) -> bool:
     """By the task's normalisation; an answer that lacks the form asked for in the prompt is taken as it stands."""
-    texts = _normalised(answer), _normalised(reference)
-    return {"minerva_math": is_true_within(_LIMIT_SECONDS, is_equiv, *texts)}
+    return bool(is_equiv(_normalised(answer), _normalised(reference)))
 
 
 def _normalised(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from math_verify import parse, verify
 
-from tests.benchmarks.answers.isolated import is_true_within
+from tests.benchmarks.answers.isolated import Isolated
 from tests.benchmarks.answers.pairs import Pair, Tally
 
 LIMIT_SECONDS = 5
@@ -34,10 +34,10 @@ def compare_exactly(pairs: Sequence[Pair]) -> dict[str, Tally]:
 def compare_with_math_verify(pairs: Sequence[Pair]) -> dict[str, Tally]:
     """math-verify as its README uses it, by check."""
     by_check = {check: Tally() for check in MATH_VERIFY_CHECKS}
-    for pair in pairs:
-        if pair.check_name in by_check:
-            is_equal = is_true_within(2 * LIMIT_SECONDS, math_verify_equal, pair.answer, pair.reference)
-            _add(by_check[pair.check_name], pair, is_equal)
+    with Isolated(math_verify_equal, 2 * LIMIT_SECONDS) as are_equal:
+        for pair in pairs:
+            if pair.check_name in by_check:
+                _add(by_check[pair.check_name], pair, are_equal(pair.answer, pair.reference))
     return by_check
 
 
