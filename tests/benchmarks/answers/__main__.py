@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from tests.benchmarks.answers.outputs import Disagreement, judge_outputs
+from tests.benchmarks.answers.outputs import NOT_READ, Disagreement, judge_outputs
 from tests.benchmarks.answers.pairs import Checks, Judged, Pair, Tally, hardest_kinds, judge_pairs, read_pairs, tallies
 from tests.benchmarks.answers.peers import all_peers
 from tests.benchmarks.answers.references import (
@@ -73,8 +73,9 @@ def on_outputs(folder: Path, checks: Checks) -> dict[str, Figure]:
     _print_tallies("Real outputs", {", ".join(names): by_reading[names] for names in sorted(by_reading)})
     for disagreement in disagreements:
         _print_disagreement(disagreement)
-    return {f"{', '.join(names)}: right": Figure(by_reading[names].right_share, "") for names in sorted(by_reading)} | {
-        "real outputs: wrong and certain": Figure(sum(tally.wrong_and_certain for tally in by_reading.values()), "")
+    known = {names: by_reading[names] for names in sorted(by_reading) if NOT_READ not in names}
+    return {f"{', '.join(names)}: right": Figure(tally.right_share, "") for names, tally in known.items()} | {
+        "real outputs: wrong and certain": Figure(sum(tally.wrong_and_certain for tally in known.values()), "")
     }
 
 
@@ -104,7 +105,7 @@ def on_references(folder: Path, checks: Checks, same_topic_only: bool) -> dict[s
 def _print_tallies(title: str, rows: dict[str, Tally]) -> None:
     table = Table(title=title)
     for heading in ("", "pairs", "right", "wrong", "unjudged", "certain", "wrong and certain"):
-        table.add_column(heading, justify="left" if not heading else "right")
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
     for name, tally in rows.items():
         shares = f"{tally.right_share:.1%}", str(tally.wrong), str(tally.unjudged)
         certain = f"{tally.certain / tally.pairs:.1%}" if tally.pairs else ""
@@ -114,7 +115,7 @@ def _print_tallies(title: str, rows: dict[str, Tally]) -> None:
 
 def _print_kinds(kinds: Sequence[tuple[str, int, int]]) -> None:
     for kind, number, pairs in kinds:
-        console.print(f"{kind}: {number} of {pairs} not right")
+        _print_line(f"{kind}: {number} of {pairs} not right")
 
 
 def _print_misses(pairs: Sequence[Pair], judged: Sequence[Judged], only_certain: bool) -> None:
@@ -122,25 +123,28 @@ def _print_misses(pairs: Sequence[Pair], judged: Sequence[Judged], only_certain:
         is_certain_mistake = said.certain and said.word not in (pair.expected, "unjudged")
         if is_certain_mistake or (said.word != pair.expected and not only_certain):
             texts = escape(f"{pair.reference!r} | {pair.answer!r}")
-            certain = "CERTAIN" if said.certain else ""
-            console.print(f"{pair.check_name}, {pair.kind}: {texts} -> {said.word} {certain}".rstrip())
+            _print_line(f"{pair.check_name}, {pair.kind}: {texts} -> {said}")
 
 
 def _print_disagreement(disagreement: Disagreement) -> None:
     output, judged = disagreement.output, disagreement.judged
     ending = escape(repr(output.text.strip()[-_ENDING_CHARACTERS:]))
-    certain = "CERTAIN" if judged.certain else ""
-    console.print(
-        f"{output.source}, {disagreement.reading}: {judged.word} {certain}, known as {output.expected};"
+    known = f"known as {output.expected}" if output.is_read else NOT_READ
+    _print_line(
+        f"{output.source}, {disagreement.reading}: {judged}; {known};"
         f" reference {escape(output.reference)}; ends {ending}"
     )
 
 
 def _print_compared(title: str, compared: Sequence[Compared]) -> None:
-    console.print(f"{title}: {len(compared)}")
+    _print_line(f"{title}: {len(compared)}")
     for pair in compared:
         texts = escape(f"{pair.reference!r} | {pair.answer!r}")
-        console.print(f"  {texts} {pair.judged.word} {'CERTAIN' if pair.judged.certain else ''} {pair.why}".rstrip())
+        _print_line(f"  {texts} {pair.judged} {pair.why}".rstrip())
+
+
+def _print_line(text: str) -> None:
+    console.print(text, soft_wrap=True)
 
 
 if __name__ == "__main__":

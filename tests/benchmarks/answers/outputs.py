@@ -16,6 +16,7 @@ _PLAIN = {
     "mmlu_pro": re.compile(r"(The|the) (correct )?answer is:? \(?[A-J]\)?\.?"),
 }
 _LINES_OF_AN_ENDING = 3
+NOT_READ = "read by no pattern"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z(*\\$])|\n+")
 
 
@@ -26,6 +27,7 @@ class Output:
     Attributes:
         source: ``gsm8k`` or ``mmlu_pro``.
         expected: of its final answer; for ``mmlu_pro`` what that repository's pattern read, which can be wrong.
+        is_read: whether that pattern read anything; where it did not, `expected` stands for no answer.
     """
 
     source: str
@@ -34,11 +36,15 @@ class Output:
     reference: str
     question: str
     expected: Word
+    is_read: bool = True
 
     @property
-    def is_plain(self) -> bool:
+    def ending(self) -> str:
         """Whether it ends with the answer in the form that its prompt asked for."""
-        return _PLAIN[self.source].fullmatch(self.readings()["last sentence"]) is not None
+        if not self.is_read:
+            return NOT_READ
+        is_plain = _PLAIN[self.source].fullmatch(self.readings()["last sentence"])
+        return "plain ending" if is_plain else "other ending"
 
     def readings(self) -> dict[str, str]:
         """The texts that could be given to the check as the answer."""
@@ -70,18 +76,18 @@ def read_outputs(folder: Path) -> Iterator[Output]:
         expected = "correct" if row["pattern_read"] == row["reference"] else "incorrect"
         listed = (f"{letter}. {text}" for letter, text in zip(string.ascii_uppercase, row["options"], strict=False))
         question = "\n".join([row["question"], *listed])
-        yield Output("mmlu_pro", "option", row["output"], row["reference"], question, expected)
+        is_read = row["pattern_read"] is not None
+        yield Output("mmlu_pro", "option", row["output"], row["reference"], question, expected, is_read)
 
 
 def judge_outputs(folder: Path, checks: Checks) -> tuple[dict[tuple[str, str, str], Tally], list[Disagreement]]:
-    """Tallies by source, ending (plain or other) and reading, and every verdict that disagrees."""
+    """Tallies by source, ending and reading, and every verdict that disagrees."""
     by_reading: dict[tuple[str, str, str], Tally] = defaultdict(Tally)
     disagreements = []
     for output in read_outputs(folder):
-        ending = "plain ending" if output.is_plain else "other ending"
         for reading, text in output.readings().items():
             judged = checks(output.check, text, output.reference, output.question)
-            by_reading[output.source, ending, reading].add(output.expected, judged)
+            by_reading[output.source, output.ending, reading].add(output.expected, judged)
             if judged.word not in (output.expected, "unjudged"):
                 disagreements.append(Disagreement(output, reading, judged))
     return dict(by_reading), disagreements

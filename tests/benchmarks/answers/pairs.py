@@ -47,6 +47,9 @@ class Judged:
     word: Word
     certain: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.word}, certain" if self.certain else self.word
+
 
 @dataclass
 class Tally:

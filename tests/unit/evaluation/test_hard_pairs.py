@@ -24,7 +24,7 @@ def test_a_check_is_right_on_hard_pairs_and_never_wrong_and_certain(check, check
     judged = judge_pairs(pairs, checks)
     tally = tallies(pairs, judged)[check]
     mistakes = [
-        f"{pair.kind}: {pair.reference!r} | {pair.answer!r} -> {said.word}{', certain' if said.certain else ''}"
+        f"{pair.kind}: {pair.reference!r} | {pair.answer!r} -> {said}"
         for pair, said in zip(pairs, judged, strict=True)
         if said.word != pair.expected
     ]
