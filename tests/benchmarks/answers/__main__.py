@@ -4,6 +4,7 @@
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,6 @@ from tests.benchmarks.answers.pairs import Checks, Judged, Pair, Tally, hardest_
 from tests.benchmarks.answers.peers import all_peers
 from tests.benchmarks.answers.references import (
     Compared,
-    Reference,
     aqua_questions,
     confused_options,
     equal_pairs,
@@ -32,14 +32,13 @@ _QUICK_STEP = 10
 
 def main() -> None:
     options = arguments(__doc__ or "", _options)
-    checks = Checks()
+    checks, step = Checks(), _QUICK_STEP if options.quick else 1
     figures: dict[str, Figure] = {}
     if options.data is not None:
         figures |= on_outputs(options.data / "model_outputs", checks)
-    pairs = read_pairs()[:: _QUICK_STEP if options.quick else 1]
-    figures |= on_pairs(pairs, checks, options.lm_eval_python if options.peers else None, options.misses)
+    figures |= on_pairs(read_pairs()[::step], checks, options.lm_eval_python if options.peers else None, options.misses)
     if options.data is not None:
-        figures |= on_references(options.data, checks, options.quick)
+        figures |= on_references(options.data, checks, step, options.minutes)
     publish("Answers", figures, options.json)
 
 
@@ -49,6 +48,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lm-eval-python", default=sys.executable, metavar="PATH", help="interpreter that has lm-eval[math]"
     )
+    parser.add_argument("--minutes", type=float, default=30.0, help="for each data set's pairs of references")
     parser.add_argument("--misses", action="store_true", help="every hard pair whose verdict is not the label")
 
 
@@ -79,22 +79,23 @@ def on_outputs(folder: Path, checks: Checks) -> dict[str, Figure]:
     }
 
 
-def on_references(folder: Path, checks: Checks, same_topic_only: bool) -> dict[str, Figure]:
-    """References of minerva_math and aqua among themselves."""
-    minerva = minerva_references(folder / "minerva_math" / "test.jsonl")
-    questions = aqua_questions(folder / "aqua" / "test.jsonl")
-    texts = {options[right]: "aqua" for _, options, right in questions}
-    aqua = [Reference(text, topic) for text, topic in texts.items()]
+def on_references(folder: Path, checks: Checks, step: int, limit_minutes: float) -> dict[str, Figure]:
+    """Every so many of the references of minerva_math and aqua, among themselves."""
+    minerva = minerva_references(folder / "minerva_math" / "test.jsonl")[::step]
+    questions = aqua_questions(folder / "aqua" / "test.jsonl")[::step]
+    aqua = list(dict.fromkeys(options[right] for _, options, right in questions))
     figures: dict[str, Figure] = {}
     for name, references in (("minerva_math", minerva), ("aqua", aqua)):
-        number, equal = equal_pairs(references, checks, same_topic_only)
+        number, equal = equal_pairs(references, checks, limit_minutes)
         _print_compared(f"{name}: different references that compare equal", equal)
         spellings, unequal = unequal_respellings(references, checks)
         _print_compared(f"{name}: respellings that do not compare equal", unequal)
         unexplained = sum(not pair.why for pair in equal)
         figures |= {
-            f"{name}: pairs equal": Figure(len(equal), "", against=f"{number} pairs of different texts"),
-            f"{name}: pairs equal, not one number": Figure(unexplained, ""),
+            f"{name}: pairs equal": Figure(
+                len(equal), "", against=f"{number} of {math.comb(len(references), 2)} pairs"
+            ),
+            f"{name}: pairs equal, unexplained": Figure(unexplained, ""),
             f"{name}: respellings not equal": Figure(len(unequal), "", "<= 0", against=f"{spellings} respellings"),
         }
     number, confused = confused_options(questions, checks)

@@ -1,7 +1,9 @@
 """References against one another: different ones must differ, and each must equal itself in other spellings."""
 
 import json
+import random
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,17 +14,8 @@ from typing import Any
 from tests.benchmarks.answers.pairs import Checks, Judged
 
 _POWER = re.compile(r"(-?[\d.]+) *\\(?:times|cdot) *10\^\{?(-?\d+)\}?")
+_UNIT = re.compile(r"^(\\?[$£€]|Rs\.?) *| *(\\?%|[A-Za-z./°^²³0-9]*[A-Za-z°]+\d?\.?)$")
 _COMMAND_OR_TEXT = re.compile(r"(\\text *\{[^}]*\}|\\mathrm *\{[^}]*\}|\\[A-Za-z]+)")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Attributes:
-    topic: what its problem belongs to; pairs of one topic are the likelier ones to be confused.
-    """
-
-    text: str
-    topic: str
 
 
 @dataclass(frozen=True)
@@ -39,10 +32,9 @@ class Compared:
     why: str
 
 
-def minerva_references(file: Path) -> list[Reference]:
+def minerva_references(file: Path) -> list[str]:
     """What is boxed in each solution, each text once."""
-    found = {_last_boxed(row["solution"]): row["type"] for row in _rows(file)}
-    return [Reference(text, topic) for text, topic in found.items() if text]
+    return [text for text in dict.fromkeys(_last_boxed(row["solution"]) for row in _rows(file)) if text]
 
 
 def aqua_questions(file: Path) -> list[tuple[str, dict[str, str], str]]:
@@ -55,16 +47,22 @@ def aqua_questions(file: Path) -> list[tuple[str, dict[str, str], str]]:
     return questions
 
 
-def equal_pairs(references: Sequence[Reference], checks: Checks, same_topic_only: bool) -> tuple[int, list[Compared]]:
-    """How many pairs of different texts were compared as ``math``, in one order, and those found equal."""
+def equal_pairs(references: Sequence[str], checks: Checks, limit_minutes: float) -> tuple[int, list[Compared]]:
+    """How many pairs of different texts were compared as ``math`` within the time, and those found equal.
+
+    The pairs come in an arbitrary order, always the same, so that those compared are a fair sample where time runs out.
+    """
+    pairs = list(combinations(references, 2))
+    random.Random(0).shuffle(pairs)
+    stop = time.monotonic() + 60 * limit_minutes
     number, equal = 0, []
-    for first, second in combinations(references, 2):
-        if same_topic_only and first.topic != second.topic:
-            continue
+    for first, second in pairs:
+        if time.monotonic() > stop:
+            break
         number += 1
-        judged = checks("math", first.text, second.text)
+        judged = checks("math", first, second)
         if judged.word == "correct":
-            equal.append(Compared(first.text, second.text, judged, explanation(first.text, second.text)))
+            equal.append(Compared(first, second, judged, explanation(first, second)))
     return number, equal
 
 
@@ -86,23 +84,26 @@ def confused_options(
     return number, confused
 
 
-def unequal_respellings(references: Sequence[Reference], checks: Checks) -> tuple[int, list[Compared]]:
+def unequal_respellings(references: Sequence[str], checks: Checks) -> tuple[int, list[Compared]]:
     """How many respellings were compared, each with the original, and those that are not found equal."""
     number, unequal = 0, []
     for reference in references:
-        for name, respelt in respellings(reference.text):
+        for name, respelt in respellings(reference):
             number += 1
-            judged = checks("math", respelt, reference.text)
+            judged = checks("math", respelt, reference)
             if judged.word != "correct":
-                unequal.append(Compared(respelt, reference.text, judged, name))
+                unequal.append(Compared(respelt, reference, judged, name))
     return number, unequal
 
 
 def respellings(text: str) -> Iterator[tuple[str, str]]:
     """The text itself and others that say the same, by name: at least four."""
     yield "itself", text
-    yield "in dollar signs", f"${text}$"
-    yield "boxed", rf"\boxed{{{text}}}"
+    yield "with a full stop", f"{text}."
+    yield "spaces outside", f"  {text} "
+    if "$" not in text:
+        yield "in dollar signs", f"${text}$"
+        yield "boxed", rf"\boxed{{{text}}}"
     yield "spaces around operators", _outside_commands(text, lambda part: re.sub(r"(?<=[\w)}\]])([+=])", r" \1 ", part))
     for name, old, new in (
         ("dfrac", r"\frac", r"\dfrac"),
@@ -118,11 +119,16 @@ def respellings(text: str) -> Iterator[tuple[str, str]]:
 
 
 def explanation(first: str, second: str) -> str:
-    """Why two texts denote the same, where they are one number or one formula with other spaces and brackets."""
+    """Why two texts denote the same: one number, with a unit or without, or one formula but for spaces and brackets."""
     values = [_number(text) for text in (first, second)]
     if values[0] is not None and values[0] == values[1]:
         return "one number"
-    return "one formula" if _bare(first) == _bare(second) else ""
+    if _bare(first) == _bare(second):
+        return "one formula"
+    has_unit = [value is None for value in values]
+    if sum(has_unit) == 1 and _number(_UNIT.sub("", first)) == _number(_UNIT.sub("", second)):
+        return "one number, once without its unit"
+    return ""
 
 
 def _sized(text: str, name: str, old: str, new: str) -> str:
