@@ -28,6 +28,7 @@ from tests.benchmarks.figures import Figure, arguments, console, publish
 OURS = "sftkey"
 _ENDING_CHARACTERS = 160
 _QUICK_STEP = 10
+_TABLE_WIDTH = 120
 
 
 def main() -> None:
@@ -111,7 +112,7 @@ def _print_tallies(title: str, rows: dict[str, Tally]) -> None:
         shares = f"{tally.right_share:.1%}", str(tally.wrong), str(tally.unjudged)
         certain = f"{tally.certain / tally.pairs:.1%}" if tally.pairs else ""
         table.add_row(name, str(tally.pairs), *shares, certain, str(tally.wrong_and_certain))
-    console.print(table)
+    console.print(table, width=_TABLE_WIDTH)
 
 
 def _print_kinds(kinds: Sequence[tuple[str, int, int]]) -> None:
