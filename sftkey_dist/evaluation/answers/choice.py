@@ -11,16 +11,17 @@ _CLAUSE_END = re.compile(
     r"|,\s+(?=(?:but|not|so|and not|rather|however|because|since|while|whereas|therefore|thus|which|as)\b)"
     r"|,?(?<!anything)(?<!everything)\s+(?=(?:but|however|because|since|while|whereas|although|though"
     r"|sondern|mais|sino|ma)\b)"
-    r"|,\s+(?=[(\[]?\w+[)\]]?\s+(?:is|are|seems)\b)|\s+[—–-]+\s+",
+    r"|,\s+(?=[(\[]?\w+[)\]]?\s+(?:is|are|seems)\b)|,\s+(?=(?:i|we|which)\s)|\s+[—–-]+\s+",
     re.IGNORECASE,
 )
 _REPLACED = re.compile(r"\b(?:rather than|instead of|over|as opposed to|except(?: for)?|unlike)\b", re.IGNORECASE)
 _CONTRAST = re.compile(r"\s*not\s[^,]+,\s*(?!or\b|and\b|nor\b)", re.IGNORECASE)
 """The beginning of `not A, B`."""
+_BUT = re.compile(r"\s*(?:but|however|sondern|mais|sino|ma)\b", re.IGNORECASE)
 _CHOOSING = re.compile(
     r"\b(?:i\s+(?:would\s+|will\s+)?|i['’](?:d|ll)\s+|we\s+|let['’]?s\s+)?(?:pick|choose|select|chose|picked|selected"
-    r"|go(?:ing)? with|opt(?:ing)? for|settle on|recommend|vote for)\b"
-    r"|\b(?:is|was)\s+(?:the\s+)?(?:only\s+)?(?:correct|right|best|true|accurate|most likely)\b"
+    r"|go(?:ing)? with|opt(?:ing)? for|settle on|recommend|vote for|leaves|leaving)\b"
+    r"|\b(?:is|was)\s+(?:the\s+)?(?:only\s+)?(?:correct|right|best|better|true|accurate|most likely)\b"
     r"|\b(?:must|should|has to) be\b|\b(?:correct|right)(?:\s+\w+)? is\b",
     re.IGNORECASE,
 )
@@ -45,6 +46,8 @@ class _Clause:
     names: tuple[str, ...]
     is_rejected: bool
     is_stated: bool
+    is_contrast: bool = False
+    is_question: bool = False
 
 
 def choose(text: str, find: Find) -> str | None:
@@ -52,9 +55,14 @@ def choose(text: str, find: Find) -> str | None:
     clauses = [clause for part in _CLAUSE_END.split(text[-_MOST_CHARACTERS:]) for clause in _clauses_of(part, find)]
     accepted = [clause for clause in clauses if not clause.is_rejected]
     rejected = {name for clause in clauses if clause.is_rejected for name in clause.names}
+    asked = [clause for clause in accepted if not clause.is_question]
+    accepted = asked or accepted
     stated = [clause for clause in accepted if clause.is_stated]
     if stated:
         return stated[-1].names[0] if len(stated[-1].names) == 1 else None
+    contrasts = [clause for clause in accepted if clause.is_contrast]
+    if contrasts and len(contrasts[-1].names) == 1:  # some think A, but it is B
+        return contrasts[-1].names[0]
     if len(text) > _SHORT_CHARACTERS:  # of a long text, what it mentions in passing is no choice
         return None
     left = dict.fromkeys(name for clause in accepted for name in clause.names if name not in rejected)
@@ -79,7 +87,14 @@ def _clauses_of(text: str, find: Find) -> list[_Clause]:
     announced = last_announcement(text)
     behind = [mention for mention in mentions if mention.start >= announced]
     names = tuple(dict.fromkeys(mention.name for mention in (behind or mentions)))
-    return [_Clause(names, is_rejected=refuses(rest), is_stated=announces(rest) or _CHOOSING.search(rest) is not None)]
+    clause = _Clause(
+        names,
+        is_rejected=refuses(rest),
+        is_stated=announces(rest) or _CHOOSING.search(rest) is not None,
+        is_contrast=_BUT.match(text) is not None,
+        is_question=text.rstrip().endswith("?"),
+    )
+    return [clause]
 
 
 def without_inner(mentions: Sequence[Mention]) -> list[Mention]:

@@ -7,12 +7,16 @@ from sftkey_dist.evaluation.answers.mathematics.equality import Equality, equali
 from sftkey_dist.evaluation.answers.mathematics.formula import Apply, Node, Number, Symbol, Unit, nodes_of
 from sftkey_dist.evaluation.answers.mathematics.grammar import is_name, read_formula
 from sftkey_dist.evaluation.answers.mathematics.notation import boxed, simplified, spans_of_mathematics
+from sftkey_dist.evaluation.answers.mathematics.units import unit_named
 from sftkey_dist.evaluation.answers.numbers import read_quantity
 from sftkey_dist.evaluation.answers.statement import is_approximate, refuses, stated, unwrapped, without_lead
 from sftkey_dist.evaluation.answers.text import normalized
 
 _WORD = re.compile(r"(?=.*[aeiouy])[A-Za-z]{3,}")
 """A word alone, and no product of symbols: three letters with a vowel."""
+
+_LATEX = re.compile(r"\\(?!text|boxed|[$%,;!])")
+"""Mathematics that words are not to be read around."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def read_mathematics(text: str) -> Formula:
         if node is not None:
             return Formula(node, each, is_whole, is_whole and isinstance(node, Number) and each == text)
     quantity = read_quantity(text) if re.search(r"\d", text) else None
-    if quantity is not None and not refuses(clause) and not re.search(r"\\(?!text|boxed)[a-z]{3,}", text):
+    if quantity is not None and not refuses(clause) and not _LATEX.search(text):
         return Formula(quantity.node, text, is_whole=False, is_plain=False)
     return Formula(None, unwrapped(without_lead(text)), is_whole=True, is_plain=False)
 
@@ -55,15 +59,17 @@ def same_mathematics(one: Formula, other: Formula) -> Equality:
         return equality(one.node, other.node)
     if _canonical(one.text) == _canonical(other.text):
         return Equality.FULL
+    if _letters(one.text) == _letters(other.text):
+        return Equality.LOOSE
     if one.node is not None or other.node is not None:
         return Equality.NONE
     return Equality.LOOSE if _words(one.text) == _words(other.text) else Equality.NONE
 
 
 def _words(text: str) -> str:
-    """A text without the commands for words, and without an article."""
+    """A text without the commands for words, and without an article; of two letters the case matters, as of CO."""
     text = re.sub(r"\\(?:text\w*|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1", text)
-    return re.sub(r"^(?:an?|the) ", "", normalized(text))
+    return text if len(text) < 3 else re.sub(r"^(?:an?|the) ", "", normalized(text))
 
 
 def _formula(text: str) -> Node | None:
@@ -77,6 +83,9 @@ def _formula(text: str) -> Node | None:
 
 
 def _says_something(node: Node) -> bool:
+    """Whether a tree is mathematics: words that are multiplied with something are prose."""
+    if any(_is_prose(each) for each in nodes_of(node)):
+        return False
     if isinstance(node, Apply) and (node.operation.startswith("relation") or node.operation in ("list", "or", "and")):
         return all(_says_something(part) or isinstance(part, Unit) for part in node.parts) and any(
             _says_something(part) for part in node.parts
@@ -85,6 +94,24 @@ def _says_something(node: Node) -> bool:
     if isinstance(node, Apply) and "," in node.operation and not node.parts:
         return True
     return any(isinstance(each, Number | Symbol) for each in leaves)
+
+
+def _is_prose(node: Node) -> bool:
+    if not isinstance(node, Apply):
+        return False
+    if node.operation.startswith("relation"):
+        return any(isinstance(part, Unit) and " " in part.name for part in node.parts)
+    first = node.parts[0] if node.parts else None
+    return node.operation in ("mul", "div", "add", "sub") and isinstance(first, Unit) and _is_noun(first)
+
+
+def _is_noun(unit: Unit) -> bool:
+    return unit_named(unit.name, one_letter=True) is None
+
+
+def _letters(text: str) -> str:
+    """The text without the marks of indices and of groups, as a chemical formula is often written."""
+    return re.sub(r"\\(?:mathrm|text|ce)(?![A-Za-z])|[{}_\s]", "", simplified(text))
 
 
 def _canonical(text: str) -> str:

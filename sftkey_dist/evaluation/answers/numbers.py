@@ -26,6 +26,12 @@ _WORD_VALUES = {
     **dict.fromkeys(("no solution", "no solutions", "no real solution", "impossible", "empty set"), "no solution"),
 }
 """Words that stand where a number would."""
+_BOUNDING = re.compile(
+    r"\b(?:at (?:least|most)|up to|(?:more|less|fewer|greater|larger|smaller|higher|lower) than|over|under|above|below"
+    r"|minimum of|maximum of)\s*$",
+    re.IGNORECASE,
+)
+"""Before a number that is a bound, and not the value."""
 _CLAUSE_ENDS = frozenset({"but", ",", ";", ".", "so"})
 _BEGINNING = frozenset({"-", "(", "\\frac", "\\sqrt", "[", "+", *CURRENCY_MARKS})
 _MOST_TOKENS = 600
@@ -158,7 +164,7 @@ def _is_defined(node: Node) -> bool:
         or "," in node.operation
         or node.operation[:5] in _OTHERS
     )
-    if is_several and isinstance(node, Apply):
+    if isinstance(node, Apply) and (is_several or node.operation == "pm"):
         return all(_is_defined(part) for part in node.parts)
     return has_value(node)
 
@@ -243,7 +249,15 @@ def _may_begin(tokens: list[Token], place: int) -> bool:
         return touches and (before is None or before.end < token.start)
     if token.kind in ("clock", "date") or token.text in _BEGINNING:
         return True
-    return token.kind == "number" and not (before is not None and before.kind == "word" and before.end == token.start)
+    is_inside_word = before is not None and before.kind == "word" and before.end == token.start
+    return token.kind == "number" and not is_inside_word and not _is_coefficient(tokens, place)
+
+
+def _is_coefficient(tokens: list[Token], place: int) -> bool:
+    """``16x``: letters touch the number and are neither its unit nor its scale."""
+    following = tokens[place + 1] if place + 1 < len(tokens) else None
+    touches = following is not None and following.kind == "word" and following.start == tokens[place].end
+    return touches and read_prefix(tokens[place : place + 2]) is None
 
 
 def _is_rejected(tokens: list[Token], found: _Found) -> bool:
@@ -259,7 +273,8 @@ def _is_rejected(tokens: list[Token], found: _Found) -> bool:
             break
         after = f"{after} {token.text}"
     return (
-        refuses(re.sub(r"(?<=n) ' t\b", "'t", before))
+        _BOUNDING.search(before) is not None
+        or refuses(re.sub(r"(?<=n) ' t\b", "'t", before))
         or re.match(r" (?:is|was) (?:not |wrong|incorrect|false)", after + " ") is not None
     )
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from sftkey_dist.evaluation.answers.choice import Mention, choose, without_inner
 from sftkey_dist.evaluation.answers.statement import unwrapped, without_lead
 from sftkey_dist.evaluation.answers.text import folded, normalized
-from sftkey_dist.evaluation.answers.vocabulary import words
+from sftkey_dist.evaluation.answers.vocabulary import word_list, words
 
 _OPTION_LINE = re.compile(r"^\s*[*(\[]*([A-Za-z]|\d{1,2})[*]*[.):\]][*)\]]*\s*(\S.*)$", re.MULTILINE)
 _NAME_ALONE = re.compile(
@@ -18,10 +18,14 @@ _NAME_AND_TEXT = re.compile(
     r"^[*(\[]*([A-Za-z]|\d{1,2})[*]*[.):\],][*)\]]*\s*(\S.*)$|^[*(\[]*([A-Z])[*)\]]+\s+(\S.*)$", re.DOTALL
 )
 _LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf|mathsf|textrm|mbox)\s*\{([^{}]*)\}")
-_LETTER = re.compile(r"(?<![\w'’.\\-])[*(\[{]*(?:([A-Z])|(?<=\()([a-z])(?=\)))[)\]}*]*(?![\w'’(])(?!-\w)")
+_LETTER = re.compile(
+    r"(?<![A-Za-z0-9_'’.\\-])[*(\[{]*(?:([A-Z])|(?<=\()([a-z])(?=\)))[)\]}*]*(?![A-Za-z0-9_'’(])(?!-\w)"
+)
 _NAMED = re.compile(
     r"(?:option|choice|answer(?:\s+is)?|letter|number)[\s:*(]*([A-Za-z]|\d{1,2})\b(?!['’.]\w)", re.IGNORECASE
 )
+_ORDINALS = word_list("first second third fourth fifth sixth seventh eighth ninth tenth")
+_ORDINAL = re.compile(rf"\b({'|'.join(_ORDINALS)})\s+(?:option|choice|answer|alternative)\b", re.IGNORECASE)
 _WORD_BEHIND = re.compile(r"\s+([a-z]+)")
 _MAY_FOLLOW_A = words(
     "is because since as and or nor but seems would was are which looks fits best only with for "
@@ -111,6 +115,10 @@ def _mentions(text: str, options: Mapping[str, str]) -> list[Mention]:
     """Of names and of texts; a letter inside an option's text is part of that."""
     found = [Mention(name, *match.span()) for name, match in _text_matches(text, options)]
     found += _named_mentions(text, options)
+    for match in _ORDINAL.finditer(text):
+        place = _ORDINALS.index(match[1].lower())
+        if place < len(options):
+            found.append(Mention(list(options)[place], *match.span()))
     for match in _LETTER.finditer(text):
         name = _known(match[1] or match[2], options)
         if name is None and match.group().startswith("(") and options:  # chosen, though it is no option
@@ -149,7 +157,7 @@ def _text_pattern(option: str) -> re.Pattern[str] | None:
     words = _without_article(option).split()
     if not words or (len(words) == 1 and len(words[0]) == 1):
         return None
-    return re.compile(r"(?<![\w.,$-])" + r"\s+".join(map(re.escape, words)) + r"(?![\w%])(?![.,]\d)")
+    return re.compile(r"(?<![\w.,-])\$?" + r"\s+".join(map(re.escape, words)) + r"(?![\w%])(?![.,]\d)")
 
 
 def _is_name(text: str, match: re.Match[str]) -> bool:

@@ -61,7 +61,7 @@ def unwrapped(text: str) -> str:
             if match is not None:
                 text = match[group].strip()
         text = without_box(text).strip()
-        if text.endswith(".") and not text.endswith("..") and len(text) > 1:
+        if text.endswith((".", "。", "！")) and not text.endswith("..") and len(text) > 1:
             text = text[:-1].rstrip()
     return text
 

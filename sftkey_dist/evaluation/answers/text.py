@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 _WRAPPED = re.compile(r"^(\*\*|__|\*|_|`|\$)(?=\S)(.+)(?<=\S)\1$", re.DOTALL)
+_OPENING = "¡¿"
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u201e"
 _END = ".,;:!?\u3002 "
 _FULL_WIDTH = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
@@ -27,7 +28,7 @@ def normalized(text: str) -> str:
     text, before = folded(text), None
     while text != before:
         before = text
-        text = _without_pair(text.strip())
+        text = _without_pair(text.strip()).lstrip(_OPENING)
         text = text.rstrip(_END if not re.search(r"[\d)]!+[.\s]*$", text) else ".").rstrip() or text
     return text
 

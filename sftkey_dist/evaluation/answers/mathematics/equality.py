@@ -51,8 +51,10 @@ def equality(one: Node, other: Node) -> Equality:
 
 def _comparable(one: Node, other: Node) -> tuple[Node, Node]:
     """The two as far as they can be brought to one form: ± told apart, `x = 5` as 5, `x > 3` as (3, ∞)."""
-    one, other = _with_shared_unit(_spread(_in_degrees(one))), _with_shared_unit(_spread(_in_degrees(other)))
-    one, other = _as_ratio(one, other), _as_ratio(other, one)
+    if "°" in _units(one) | _units(other):
+        one, other = _in_degrees(one), _in_degrees(other)
+    one, other = _with_shared_unit(_spread(one)), _with_shared_unit(_spread(other))
+    one, other = _like(one, other), _like(other, one)
     for turned in (False, True):
         first, second = (other, one) if turned else (one, other)
         if _kind(first) == "relation" and _kind(second) != "relation":
@@ -70,6 +72,44 @@ def _in_degrees(node: Node) -> Node:
     """With angles in radians as degrees, 180/π of them."""
     degrees = Apply("mul", (Apply("div", (Number(Fraction(180)), Symbol("pi"))), Unit("°")))
     return mapped(node, lambda each: degrees if each == Unit("rad") else each)
+
+
+def _like(node: Node, other: Node) -> Node:
+    """A reading in the form of the other, where it may be written in two."""
+    if not isinstance(node, Apply) or not isinstance(other, Apply):
+        return node
+    if other.operation == "matrix":
+        return _as_matrix(node)
+    if other.operation == "(,)":
+        return _as_tuple(node)
+    if other.operation == "cup" and node.operation == "or":
+        intervals = [_as_interval(part) for part in node.parts]
+        return node if None in intervals else Apply("cup", tuple(each for each in intervals if each is not None))
+    return _as_ratio(node, other)
+
+
+def _as_matrix(node: Apply) -> Node:
+    """``[[1, 2], [3, 4]]``, and a number times a matrix."""
+    if node.operation == "[,]" and all(isinstance(part, Apply) and part.operation == "[,]" for part in node.parts):
+        return Apply("matrix", tuple(Apply("row", part.parts) for part in node.parts if isinstance(part, Apply)))
+    scale, scaled = node.parts if node.operation == "mul" else (node, node)
+    if scaled is not node and isinstance(scaled, Apply) and scaled.operation == "matrix":
+        rows = (row.parts for row in scaled.parts if isinstance(row, Apply))
+        return Apply("matrix", tuple(Apply("row", tuple(Apply("mul", (scale, each)) for each in row)) for row in rows))
+    return node
+
+
+def _as_tuple(node: Apply) -> Node:
+    """``x = 1, y = 2``, of variables in alphabetical order."""
+    subjects = [_named_subject(part) for part in node.parts] if node.operation == "list" else []
+    if not subjects or None in subjects or subjects != sorted(set(map(str, subjects))):
+        return node
+    return Apply("(,)", tuple(part.parts[1] for part in node.parts if isinstance(part, Apply)))
+
+
+def _named_subject(node: Node) -> str | None:
+    is_value = isinstance(node, Apply) and node.operation == "relation =" and isinstance(node.parts[0], Symbol)
+    return node.parts[0].name if is_value and isinstance(node, Apply) and isinstance(node.parts[0], Symbol) else None
 
 
 def _as_ratio(node: Node, other: Node) -> Node:
@@ -206,6 +246,8 @@ def _as_interval(relation: Node) -> Node | None:
     if not isinstance(relation, Apply):
         return None
     signs, parts = relation.operation.split()[1:], relation.parts
+    if signs == ["in"] and _is_subject(parts[0]):
+        return parts[1]
     if not set(signs) <= _TURNED.keys():
         return None
     infinity = Symbol("infty")

@@ -40,6 +40,7 @@ _IGNORED_COMMANDS = words(
     "\\mathrm \\mathbf \\mathit \\mathcal \\mathbb \\mathsf \\text \\rm \\bf \\it \\boldsymbol \\bm \\operatorname"
 )
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "mn": 6, "bn": 9, "tn": 12}
+_SCALE_CHARACTERS = {"万": 4, "萬": 4, "亿": 8, "億": 8}
 _SCALE_LETTERS = {"k": 3, "M": 6, "B": 9, "T": 12, "m": 6, "b": 9, "K": 3}
 _JOINING_WORDS = frozenset(["and", "or", "und", "oder", "et", "ou"])
 _STOPPING_WORDS = _JOINING_WORDS | words(
@@ -90,6 +91,8 @@ class _Parser:
         self._with_units = with_units
         self._tokens = list(tokens) if with_units else _letters_apart(tokens)
         self._depth = 0
+        self._bars_open = 0
+        self._reversed_open = 0
         self.place = 0
 
     def whole(self) -> Node:
@@ -136,10 +139,14 @@ class _Parser:
             return self._compared(*compared)
         if self._next().text.lower() in ("between", "from"):
             return self._between_words()
+        if (self._next().text.lower(), self._next(1).text.lower()) in _BOUNDING_WORDS:
+            sign = _BOUNDING_WORDS[self._take().text.lower(), self._take().text.lower()]
+            return Apply(f"bound {sign}", (self._sum(),))
         node = self._sum()
         while self._next().text in ("\\cup", "\\cap"):
-            operation = self._take().text[1:]
-            node = Apply(operation, (node, self._sum()))
+            operation, right = self._take().text[1:], self._sum()
+            before = node.parts if isinstance(node, Apply) and node.operation == operation else (node,)
+            node = Apply(operation, (*before, right))
         while self._next().kind == "number" and _ends_in_unit(node):
             following = self._sum()
             if not (_ends_in_unit(following) and _has_known_unit(node) and _has_known_unit(following)):
@@ -182,27 +189,29 @@ class _Parser:
     def _product(self) -> Node:
         node = self._signed()
         while True:
-            if self._next().text in ("*", "times") or (
-                self._next().text in ("x", "X") and self._with_units and self._next(1).kind == "number"
-            ):
+            if self._next().text in ("*", "times") or self._is_cross():
                 self.place += 1
-                node = Apply("mul", (node, self._signed()))
+                node = Apply("mul", (node, self._second_operand(node)))
             elif self._next().text == "/" or (self._next().text.lower() == "per" and _ends_in_unit(node)):
                 self.place += 1
-                node = Apply("div", (node, self._divisor(node)))
+                node = Apply("div", (node, self._second_operand(node)))
             elif self._begins_factor() or (self._next().kind == "number" and _may_precede_number(node)):
                 node = _product_of(node, self._power(node))
             else:
                 return node
 
-    def _divisor(self, dividend: Node) -> Node:
-        if self._next().kind in ("word", "text") and _ends_in_unit(dividend):
-            return self._power(dividend)
+    def _is_cross(self) -> bool:
+        """Whether a letter x stands for times: among quantities, before a number."""
+        return self._with_units and self._next().text in ("x", "X") and self._next(1).kind == "number"
+
+    def _second_operand(self, first: Node) -> Node:
+        if self._next().kind in ("word", "text") and _ends_in_unit(first):
+            return self._power(first)
         return self._signed()
 
     def _signed(self) -> Node:
         self._enter()
-        if self._next().text in ("-", "minus", "negative") and self._next().kind in ("mark", "word"):
+        if self._next().text.lower() in ("-", "minus", "negative") and self._next().kind in ("mark", "word"):
             self.place += 1
             node: Node = Apply("neg", (self._signed(),))
         elif self._next().text in ("+", "plus"):
@@ -224,9 +233,9 @@ class _Parser:
             return token.text.lower() not in _STOPPING_WORDS | {"per", "to", "bis"}
         if token.kind == "command":
             return token.text not in _RELATIONS and token.text not in _ENDING_COMMANDS
-        return token.text in {"(", "[", "{", "|", *_UNIT_MARKS} | CURRENCY_MARKS.keys() and not (
-            token.text == "|" and self._bars_open
-        )
+        if (token.text == "|" and self._bars_open) or (token.text == "[" and self._reversed_open):  # it closes
+            return False
+        return token.text in {"(", "[", "{", "|", *_UNIT_MARKS} | CURRENCY_MARKS.keys()
 
     def _power(self, before: Node | None = None) -> Node:
         """A factor with what stands behind it: its exponent, its index, marks of factorial, percent and degree."""
@@ -250,8 +259,6 @@ class _Parser:
             else:
                 return base
 
-    _bars_open = 0
-
     def _factor(self, before: Node | None) -> Node:
         token = self._take()
         if token.kind == "number":
@@ -267,7 +274,7 @@ class _Parser:
             return self._money(CURRENCY_MARKS[token.text], before)
         if token.text in _UNIT_MARKS:
             return self._mark_of_unit(token.text)
-        if token.text in _BRACKETS:
+        if token.text in _BRACKETS or (token.text == "]" and before is None):
             return self._bracketed(token.text)
         if token.text == "|":
             return self._absolute_value()
@@ -289,12 +296,23 @@ class _Parser:
             if power is not None:
                 self.place += 1
                 return Number(number.value * 10**power)
+            if following.text[0] in _SCALE_CHARACTERS:
+                return self._scaled_by_character(number, following)
             if following.text.lower() in ("dozen", "dozens"):
                 self.place += 1
                 return Number(number.value * 12)
             if is_tight and self._with_units and unit_named(following.text, one_letter=True) is None:
                 raise NotReadError
         return self._mixed_number(number)
+
+    def _scaled_by_character(self, number: Number, following: Token) -> Node:
+        """``2万元``: the character that scales, and then the unit, are written together."""
+        scaled = Number(number.value * 10 ** _SCALE_CHARACTERS[following.text[0]])
+        if len(following.text) == 1:
+            self.place += 1
+        else:
+            self._tokens[self.place] = replace(following, text=following.text[1:], start=following.start + 1)
+        return scaled
 
     def _mixed_number(self, whole: Number) -> Node:
         """``1 3/4``, ``1\\frac34``: a whole number, and a fraction of whole numbers below one behind it."""
@@ -393,7 +411,10 @@ class _Parser:
     def _bracketed(self, opening: str) -> Node:
         self._enter()
         items: list[Node] = []
+        if opening == "\\{" and self._next(1).text in (":", "|") and self._next().kind in ("word", "command"):
+            return self._set_by_condition()
         closings = {closing for each, closing in _PAIRS if each == opening}
+        self._reversed_open += opening == "]"
         while self._next().text not in closings:
             items.append(self.item())
             if self._next().text in (",", ";"):
@@ -401,12 +422,24 @@ class _Parser:
             elif self._next().text not in closings:
                 raise NotReadError
         closing = self._take().text
+        self._reversed_open -= opening == "]"
         self._depth -= 1
+        if opening == "]":  # ]0, 1[ is (0, 1)
+            opening, closing = "(", ")" if closing == "[" else "]"
         if opening == "{" or (len(items) == 1 and opening in "(["):
             if len(items) == 1:
                 return items[0]
             opening, closing = "\\{", "\\}"
         return Apply(f"{opening[-1]},{closing[-1]}", tuple(items))
+
+    def _set_by_condition(self) -> Node:
+        """``\\{x : x > 2\\}``: its condition says all of it."""
+        self.place += 2
+        condition = self._list()
+        if self._take().text != "\\}":
+            raise NotReadError
+        self._depth -= 1
+        return condition
 
     def _absolute_value(self) -> Node:
         self._bars_open += 1
@@ -586,10 +619,11 @@ class _Parser:
 
 
 _END = Token("end", "", 0, 0)
+_BOUNDING_WORDS = {("at", "least"): ">=", ("at", "most"): "<=", ("up", "to"): "<="}
 _UNIT_MARKS = {"%": "%", "‰": "‰", "°": "°", "¢": "cent"}
 _REMAINDER_WORDS = frozenset({"r", "remainder"})
 _BRACKETS = {"(", "[", "{"}
-_PAIRS = [("(", ")"), ("(", "]"), ("[", "]"), ("[", ")"), ("{", "}"), ("\\{", "\\}")]
+_PAIRS = [("(", ")"), ("(", "]"), ("[", "]"), ("[", ")"), ("{", "}"), ("\\{", "\\}"), ("]", "["), ("]", "]")]
 _ENDING_COMMANDS = {
     "\\cup",
     "\\cap",
@@ -623,7 +657,8 @@ def _letters_apart(tokens: Sequence[Token]) -> list[Token]:
         beside = [*tokens[max(0, place - 1) : place], *tokens[place + 1 : place + 2]]
         follows_number = place > 0 and (tokens[place - 1].kind == "number" or tokens[place - 1].text in _POWER_WORDS)
         is_counted = follows_number and token.start > tokens[place - 1].end and len(token.text) == _PLAIN_LETTERS
-        is_unit = follows_number and unit_named(token.text, one_letter=False) is not None
+        ends = place + 1 == len(tokens) or tokens[place + 1].text in ("^", "/", ".")
+        is_unit = (follows_number or (ends and place > 0)) and unit_named(token.text, one_letter=False) is not None
         is_word = token.kind != "word" or is_counted or is_unit or any(_is_long_word(each, token) for each in beside)
         apart += [token] if is_word else _letters_of(token)
     return apart
@@ -654,7 +689,7 @@ def _letters_of(token: Token) -> list[Token]:
     for name in ("sin", "cos", "tan", "ln", "log", "exp"):  # written without a space, as in sinx
         if token.text.startswith(name) and len(token.text) == len(name) + 1:
             return [_piece(token, 0, len(name)), _piece(token, len(name), len(name) + 1)]
-    if len(token.text) > _PLAIN_LETTERS or _is_known(token.text):
+    if len(token.text) > _PLAIN_LETTERS or _is_known(token.text) or not token.text.isascii():
         return [token]
     return [_piece(token, place, place + 1) for place in range(len(token.text))]
 

@@ -9,6 +9,13 @@ _DERIVATIVE = re.compile(r"(?<![A-Za-z\\])d\s*([A-Za-z])\s*/\s*d\s*([A-Za-z])(?!
 _HEXADECIMAL = re.compile(
     r"(?<!\w)0[xX]([0-9A-Fa-f]{1,16})(?!\w)|(?<!\w)((?=\w*[A-F])(?=\w*\d|[A-F]{2})[0-9A-F]{2,16})_\{?16\}?"
 )
+_MODULO = re.compile(r"\(\s*mod\s+(\w+)\s*\)")
+_OUT_OF = re.compile(r"(\d+)\s+out of\s+(\d+)")
+_DECIMAL_COMMA = re.compile(
+    # grouped by points, or before a word or a currency, where it separates no list
+    r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?!\d)"
+    r"|(?<![\d.,(\[{])(\d+),(\d{1,2})(?=\s?(?:[€£%]|(?!and\b|or\b|und\b)[A-Za-z]))"
+)
 _DECADE = re.compile(r"(?<![\d.])(\d{3}0)s\b")
 _MONTHS = word_list("january february march april may june july august september october november december")
 _MONTH = r"(?P<month>jan|feb|mar|apr|may|jun|jul|aug|sept?|oct|nov|dec)[a-z]*\.?"
@@ -25,7 +32,10 @@ def prepared(text: str, *, with_units: bool) -> str:
     """The text in one notation, what is written in several tokens but is one number or date put into one."""
     simple = _DERIVATIVE.sub(r"\\frac{d \1}{d \2}", _HEXADECIMAL.sub(_decimal, simplified(text)))
     simple = _REPEATING.sub(_repeating_decimal, simple)
+    simple = _MODULO.sub(r" \\pmod{\1}", _OUT_OF.sub(r"\1/\2", simple))
     if with_units:
+        simple = _DECIMAL_COMMA.sub(_decimal_point, simple)
+        simple = re.sub(r"\bnoon\b", "12:00 pm", re.sub(r"\bmidnight\b", "12:00 am", simple))
         simple = _BEFORE_CHRIST.sub(r"-\1", _DECADE.sub(lambda m: f"{m[1]}-{int(m[1]) + 9}", simple))
         simple = _DATE.sub(_iso_date, simple)
     return simple
@@ -33,6 +43,11 @@ def prepared(text: str, *, with_units: bool) -> str:
 
 def _decimal(match: re.Match[str]) -> str:
     return str(int(match[1] or match[2], 16))
+
+
+def _decimal_point(match: re.Match[str]) -> str:
+    whole, part = match[1] or match[3], match[2] or match[4]
+    return f"{whole.replace('.', '')}.{part}"
 
 
 def _iso_date(match: re.Match[str]) -> str:

@@ -9,9 +9,9 @@ from sftkey_dist.evaluation.answers.mathematics.notation import CURRENCY_DOLLAR
 _DEFINED = {
     # time
     "s": ("1 s", "sec secs second seconds"),
-    "min": ("60 s", "mins minute minutes"),
-    "h": ("3600 s", "hr hrs hour hours"),
-    "day": ("86400 s", "days d"),
+    "min": ("60 s", "mins minute minutes Minute Minuten minutos 分钟"),
+    "h": ("3600 s", "hr hrs hour hours Stunde Stunden heure heures hora horas 小时"),
+    "day": ("86400 s", "days d Tag Tage jours jour días 天"),
     "week": ("604800 s", "weeks wk wks"),
     "ms": ("1/1000 s", "millisecond milliseconds"),
     "month": ("1 month", "months"),
@@ -96,7 +96,7 @@ _DEFINED = {
     "pence": ("1/100 GBP", "penny"),
     "JPY": ("1 JPY", "yen ¥"),
     "INR": ("1 INR", "Rs rs rupee rupees ₹"),
-    "CNY": ("1 CNY", "yuan rmb RMB"),
+    "CNY": ("1 CNY", "yuan rmb RMB 元 块"),
     "CHF": ("1 CHF", "francs franc"),
     "KRW": ("1 KRW", "₩"),
     "RUB": ("1 RUB", "₽ rouble roubles ruble rubles"),
