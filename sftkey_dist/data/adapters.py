@@ -8,7 +8,7 @@ from typing import Any
 
 from sftkey_dist.config.data import RegexRule, SourceConfig
 from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data.columns import RowError, filled, find, items, optional_text, required_text, text
+from sftkey_dist.data.columns import RowError, filled, find, items, optional_text, required_text, text, texts
 from sftkey_dist.data.example import Turn
 from sftkey_dist.data.segmenting.rules import Cut, Rule, cut_response, resolve_rules
 from sftkey_dist.errors import ConfigError
@@ -92,7 +92,7 @@ def openbookqa(row: Row) -> Content:
         options = [text(choice, "text") for choice in choices]
     else:
         stem = text(row, "question_stem")
-        options, labels = items(row, "choices.text"), items(row, "choices.label")
+        options, labels = texts(row, "choices.text"), texts(row, "choices.label")
     answer = text(row, "answerKey").strip()
     if answer not in labels or len(options) != len(labels):
         raise RowError("no_such_option", f"field 'answerKey' is {answer!r}, the options are {labels}")

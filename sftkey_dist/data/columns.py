@@ -1,9 +1,10 @@
 """Reading columns of a raw row, with an error that says what is wrong with which one."""
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
+
+from sftkey_dist.data.values import NoTextError, text_of
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
@@ -19,6 +20,8 @@ class RowError(ValueError):
 def text(row: Mapping[str, Any], column: str) -> str:
     """A column that must hold text."""
     value = find(row, column)
+    if isinstance(value, bytes):
+        value = _text_of(value, column)
     if not isinstance(value, str):
         raise RowError("missing_field", f"field {column!r} must be text, found {_kind(value)}{_known(row, column)}")
     if not value.strip():
@@ -27,21 +30,16 @@ def text(row: Mapping[str, Any], column: str) -> str:
 
 
 def optional_text(row: Mapping[str, Any], column: str) -> str:
-    """A column that may be absent or hold any JSON value, as text; "" when there is none.
-
-    Numbers and lists are written as JSON: labels often come as integers.
-    """
-    value = find(row, column)
-    if value is None:
-        return ""
-    return _unicode(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), column)
+    """A column that may be absent or hold any value, as text (see `values`); "" when there is none."""
+    return _text_of(find(row, column), column) or ""
 
 
 def required_text(row: Mapping[str, Any], column: str) -> str:
     """`optional_text` of a column that must be there."""
-    if find(row, column) is None:
+    found = _text_of(find(row, column), column)
+    if found is None:
         raise RowError("missing_field", f"field {column!r} is missing{_known(row, column)}")
-    return optional_text(row, column)
+    return found
 
 
 def filled(row: Mapping[str, Any], template: str) -> str:
@@ -57,6 +55,14 @@ def items(row: Mapping[str, Any], column: str) -> list[Any]:
     if not isinstance(value, list):
         raise RowError("missing_field", f"field {column!r} must be a list, found {_kind(value)}{_known(row, column)}")
     return value
+
+
+def texts(row: Mapping[str, Any], column: str) -> list[str]:
+    """A column that must hold a list of values that have a text."""
+    found = [_text_of(item, column) for item in items(row, column)]
+    if None in found:
+        raise RowError("missing_field", f"field {column!r} has an item that is nothing")
+    return cast(list[str], found)
 
 
 def find(row: Mapping[str, Any], column: str) -> Any:
@@ -75,6 +81,14 @@ def _lines(row: Mapping[str, Any], column: str) -> str:
     return required_text(row, column)
 
 
+def _text_of(value: Any, column: str) -> str | None:
+    try:
+        found = text_of(value)
+    except NoTextError as error:
+        raise RowError(error.reason, f"field {column!r} {error}") from None
+    return None if found is None else _unicode(found, column)
+
+
 def _unicode(value: str, column: str) -> str:
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise RowError("not_unicode", f"field {column!r} holds half of a surrogate pair, which is no character")
@@ -82,7 +96,7 @@ def _unicode(value: str, column: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    return "nothing" if value is None else type(value).__name__
+    return "nothing" if value is None else "float" if isinstance(value, float) else type(value).__name__
 
 
 def _known(row: Mapping[str, Any], column: str) -> str:

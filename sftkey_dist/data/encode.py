@@ -10,7 +10,7 @@ from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.tokens import decode_ids, encode_texts
 from sftkey_dist.errors import ModelError
 
-ENCODER_VERSION = 2
+ENCODER_VERSION = 3
 """Raise it when the same input would be encoded differently: stores made before are then built anew."""
 
 TOO_LONG = "too_long"

@@ -1,16 +1,17 @@
 """Raw rows of files and hub data sets, in shards that any process can read on its own.
 
 A shard is a range: bytes of a file of lines, rows of anything else. Finding the ranges reads a file once without
-decoding it; a row that cannot be read becomes a refusal that names its place.
+decoding it; a row that cannot be read becomes a refusal that names its place. A folder is its files, read one by one.
 """
 
 import csv
 import glob
 import gzip
 import json
+import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,17 +20,21 @@ from typing import Any, BinaryIO, cast
 
 import datasets
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.data.example import Refusal
+from sftkey_dist.data.values import WrittenFloat
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_file, digest_json
 
 Row = Mapping[str, Any]
 RawRows = Iterator[tuple[str, Row | Refusal]]
 
-_FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+_FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
+_NEVER_RECORDS_ASIDE = (".json",)
+"""Formats that a folder may also hold notes about its data in."""
 _LOOKS_LIKE_A_FILE = re.compile(r"\.(jsonl|json|csv|tsv|parquet|arrow|txt)(\.gz)?$|\*")
 _BATCH_ROWS = 1024
 _BOM = b"\xef\xbb\xbf"
@@ -107,7 +112,48 @@ def local_files(source: SourceConfig) -> list[str]:
         return found
     if Path(path).is_file() or (_LOOKS_LIKE_A_FILE.search(path) and not Path(path).is_dir()):
         return [path]
-    return []
+    return _files_of_folder(source) if Path(path).is_dir() else []
+
+
+def _files_of_folder(source: SourceConfig) -> list[str]:
+    """The files of a split, as `datasets` finds them, in the order of their names.
+
+    Raises:
+        DataError: there are none, or the folder holds files of which it cannot be said whether they belong to it.
+    """
+    folder = str(source.path)
+    by_split = _splits_of_folder(folder, source.subset)
+    if source.split not in by_split:
+        raise DataError(
+            f"{folder}: no files of split {source.split!r}; there are {', '.join(by_split) or 'no data files'}"
+        )
+    listed = {file for files in by_split.values() for file in files}
+    left_out = sorted(set(_data_files_below(folder)) - listed)
+    if left_out and source.subset is None and not (Path(folder) / "README.md").is_file():
+        raise DataError(
+            f"{folder}: {left_out[0]} is of another format than the other files, or its name has no split; move it, or "
+            f"give a pattern such as {folder}/*{Path(left_out[0]).suffix}"
+        )
+    return by_split[source.split]
+
+
+def _splits_of_folder(folder: str, subset: str | None) -> dict[str, list[str]]:
+    """The files of each split; `datasets` only finds them, because its readers guess types: a text that looks like a
+    date becomes a timestamp.
+    """
+    with _loading_is_named(folder):
+        found = datasets.load_dataset_builder(folder, subset).config.data_files or {}
+    here = os.path.realpath(folder)
+    return {
+        str(split): sorted(os.path.join(folder, os.path.relpath(os.path.realpath(file), here)) for file in files)
+        for split, files in found.items()
+    }
+
+
+def _data_files_below(folder: str) -> Iterator[str]:
+    for file in Path(folder).rglob("[!.]*"):
+        if _format(file.name) in _FORMATS and _format(file.name) not in _NEVER_RECORDS_ASIDE and file.is_file():
+            yield str(file)
 
 
 def _file_digest(path: str) -> str:
@@ -135,12 +181,34 @@ def _shards_of(source: SourceConfig, path: str, shard_rows: int, limit: int | No
         raise DataError(f"{path}: cannot read this kind of file; convert it to .jsonl, .json, .csv or .parquet")
     with _damage_is_named(path):
         _refuse_hidden_gzip(path)
-        if _format(path) == ".json":
-            yield from _by_rows(path, len(_load_json(path)), shard_rows, limit)
-        elif _format(path) == ".parquet":
-            yield from _by_rows(path, pyarrow.parquet.ParquetFile(path).metadata.num_rows, shard_rows, limit)
+        if _format(path) in _NUM_ROWS:
+            yield from _by_rows(path, _NUM_ROWS[_format(path)](path), shard_rows, limit)
         else:
             yield from _by_lines(path, shard_rows, limit)
+
+
+def _num_parquet_rows(path: str) -> int:
+    with pyarrow.parquet.ParquetFile(path) as file:
+        _refuse_repeated_names(path, file.schema_arrow)
+        return int(file.metadata.num_rows)
+
+
+def _num_arrow_rows(path: str) -> int:
+    rows = _load_arrow(path)
+    _refuse_repeated_names(path, rows.schema)
+    return int(rows.num_rows)
+
+
+def _refuse_repeated_names(path: str, fields: Iterable[pyarrow.Field]) -> None:
+    """A row is a mapping, so of two columns of one name the first would be lost."""
+    fields = list(fields)
+    names = [field.name for field in fields]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path}: column {twice!r} is there more than once; rename one, among {names}")
+    for field in fields:
+        if pyarrow.types.is_nested(field.type) and not pyarrow.types.is_map(field.type):
+            _refuse_repeated_names(path, [field.type.field(i) for i in range(field.type.num_fields)])
 
 
 def _by_rows(path: str, rows: int, shard_rows: int, limit: int | None) -> Iterator[Shard]:
@@ -262,12 +330,24 @@ def _read_jsonl(shard: Shard) -> RawRows:
 
 def _parse_line(place: str, line: bytes) -> Row | Refusal:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = _JSON.decode(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Refusal(place, "not_utf8", f"not UTF-8 text (byte {error.start} of the line); convert the file to UTF-8")
     except (ValueError, RecursionError) as error:
         return Refusal(place, "invalid_json", f"not a JSON object: {error}")
     return _object(place, row)
+
+
+def _once_named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} appears twice in one object, beside {[n for n in row if n != twice][:5]}")
+    return row
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_once_named, parse_float=WrittenFloat)
 
 
 def _object(place: str, row: Any) -> Row | Refusal:
@@ -311,7 +391,7 @@ def _load_json(path: str) -> list[Any]:
     with _open(path) as file:
         content = file.read()
     try:
-        rows = json.loads(content.removeprefix(_BOM).decode("utf-8"))
+        rows = _JSON.decode(content.removeprefix(_BOM).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); convert the file to UTF-8") from error
     except json.JSONDecodeError as error:
@@ -340,19 +420,58 @@ def _read_parquet(shard: Shard) -> RawRows:
         for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups):
             first, last = max(shard.start - number, 0), min(shard.stop - number, batch.num_rows)
             if first < last:
-                for i, row in enumerate(batch.slice(first, last - first).to_pylist(), start=number + first + 1):
+                for i, row in enumerate(_rows_of(batch.slice(first, last - first)), start=number + first + 1):
                     yield f"{shard.path}#{i}", row
             number += batch.num_rows
             if number >= shard.stop:
                 return
 
 
+def _read_arrow(shard: Shard) -> RawRows:
+    return _read_batches(_load_arrow(shard.path).slice, shard.path, shard)
+
+
 def _read_hub(source: SourceConfig, shard: Shard) -> RawRows:
-    rows = _load_hub(source.path, source.subset, source.split, source.revision)
+    rows = _load_hub(source.path, source.subset, source.split, source.revision).with_format("arrow")
+    return _read_batches(lambda begin, number: rows[begin : begin + number], f"{source.path}/{source.split}", shard)
+
+
+def _read_batches(slice_of: Callable[[int, int], pyarrow.Table], place: str, shard: Shard) -> RawRows:
+    """Rows of a table, given its slice from a row on of so many rows."""
     for begin in range(shard.start, shard.stop, _BATCH_ROWS):
-        columns = rows[begin : min(begin + _BATCH_ROWS, shard.stop)]
-        for number, cells in enumerate(zip(*columns.values(), strict=True), start=begin + 1):
-            yield f"{source.path}/{source.split}#{number}", dict(zip(columns, cells, strict=True))
+        batch = slice_of(begin, min(_BATCH_ROWS, shard.stop - begin))
+        for number, row in enumerate(_rows_of(batch), start=begin + 1):
+            yield f"{place}#{number}", row
+
+
+def _rows_of(table: pyarrow.RecordBatch | pyarrow.Table) -> list[dict[str, Any]]:
+    """Rows as mappings. A float32 becomes the float64 of its shortest digits: 12.1, not 12.100000381469727."""
+    digits = _float32_as(pyarrow.string(), table.schema)
+    if digits != table.schema:
+        table = table.cast(digits).cast(_float32_as(pyarrow.float64(), table.schema))
+    return cast(list[dict[str, Any]], table.to_pylist())
+
+
+def _float32_as(leaf: pyarrow.DataType, schema: pyarrow.Schema) -> pyarrow.Schema:
+    return pyarrow.schema([field.with_type(_with_float32_as(leaf, field.type)) for field in schema], schema.metadata)
+
+
+def _with_float32_as(leaf: pyarrow.DataType, kind: pyarrow.DataType) -> pyarrow.DataType:
+    if pyarrow.types.is_float32(kind):
+        return leaf
+    if pyarrow.types.is_struct(kind):
+        return pyarrow.struct([field.with_type(_with_float32_as(leaf, field.type)) for field in kind])
+    for is_kind, make in _LISTS:
+        if is_kind(kind):
+            return make(kind.value_field.with_type(_with_float32_as(leaf, kind.value_type)))
+    return kind
+
+
+_LISTS: tuple[tuple[Callable[[pyarrow.DataType], bool], Callable[[pyarrow.Field], pyarrow.DataType]], ...] = (
+    (pyarrow.types.is_list, pyarrow.list_),
+    (pyarrow.types.is_large_list, pyarrow.large_list),
+    (pyarrow.types.is_fixed_size_list, pyarrow.list_),
+)
 
 
 _READERS: dict[str, Callable[[Shard], RawRows]] = {
@@ -360,18 +479,45 @@ _READERS: dict[str, Callable[[Shard], RawRows]] = {
     ".csv": _read_csv,
     ".json": _read_json,
     ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
 }
+_NUM_ROWS: dict[str, Callable[[str], int]] = {
+    ".json": lambda path: len(_load_json(path)),
+    ".parquet": _num_parquet_rows,
+    ".arrow": _num_arrow_rows,
+}
+"""Of a format that is not cut by lines."""
+
+
+def _load_arrow(path: str) -> pyarrow.Table:
+    """A memory-mapped table; a stream, as `datasets` writes it, or a file with an index at its end."""
+    with pyarrow.memory_map(path) as file:
+        try:
+            return pyarrow.ipc.open_stream(file).read_all()
+        except pyarrow.ArrowInvalid:
+            return pyarrow.ipc.open_file(file).read_all()
 
 
 @lru_cache(maxsize=4)
 def _load_hub(path: str, subset: str | None, split: str, revision: str | None) -> Any:
+    with _loading_is_named(path, split):
+        rows = datasets.load_dataset(path, subset, split=split, revision=revision)
+    _refuse_repeated_names(path, rows.data.schema)
+    return rows
+
+
+@contextmanager
+def _loading_is_named(path: str, split: str = "") -> Iterator[None]:
+    """Errors of `datasets`, which raises a dozen unrelated classes, in a line."""
     try:
-        return datasets.load_dataset(path, subset, split=split, revision=revision)
-    except Exception as error:  # the hub client raises a dozen unrelated classes
+        yield
+    except Exception as error:
+        problem = " ".join(str(error).split())[:300]
+        if not split:
+            raise DataError(f"{path}: cannot find data files in this folder: {problem}") from error
         raise DataError(
-            f"cannot load data set {path!r} (split {split!r}) from the hub: "
-            f"{' '.join(str(error).split())[:300]}; for a local file give a path that ends in .jsonl, .json, .csv or "
-            f".parquet"
+            f"cannot load data set {path!r} (split {split!r}) from the hub: {problem}; for a local file give a path "
+            f"that ends in .jsonl, .json, .csv or .parquet"
         ) from error
 
 
@@ -382,7 +528,8 @@ def _damage_is_named(path: str) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip data ({error}); fetch or compress it again") from error
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: not a Parquet file ({' '.join(str(error).split())[:200]}); fetch it again") from error
+        kind = "an Arrow" if _format(path) == ".arrow" else "a Parquet"
+        raise DataError(f"{path}: not {kind} file ({' '.join(str(error).split())[:200]}); fetch it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 

@@ -4,13 +4,14 @@ import csv
 import gzip
 import json
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.rows import find_shards, read_shard
+from sftkey_dist.data.rows import content_digest, find_shards, read_shard
 from sftkey_dist.errors import DataError
 
 ROWS = [{"prompt": f"frage {i} ü🙂", "reasoning": f'line one\nline "two", {i}', "answer": str(i)} for i in range(23)]
@@ -73,16 +74,52 @@ def test_places_are_line_numbers_even_where_records_span_lines_or_lines_are_blan
     ]
 
 
-def test_a_pattern_reads_its_files_in_order_and_a_folder_is_loaded_as_a_data_set(tmp_path):
+def test_a_pattern_and_a_folder_read_their_files_in_order(tmp_path):
     for part in range(3):
         write(tmp_path / f"part-{part}.jsonl", ROWS[part * 5 : part * 5 + 5])
     assert [row for _, row in read(source(tmp_path / "part-*.jsonl"), 3)] == ROWS[:15]
-    folder = tmp_path / "set"
-    folder.mkdir()
-    write(folder / "train.parquet")
-    assert [row for _, row in read(source(folder), 4)] == ROWS
+    assert read(source(tmp_path), 4) == read(source(tmp_path / "part-*.jsonl"), 3)
     with pytest.raises(DataError, match=r"none-\*\.jsonl: no file matches"):
         read(source(tmp_path / "none-*.jsonl"), 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_is_exactly_like_its_files(tmp_path, name):
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set" / name)
+    assert read(source(tmp_path / "set"), 4) == read(source(tmp_path / "set" / name), 7)
+    assert content_digest(source(tmp_path / "set")) == content_digest(source(tmp_path / "set" / name))
+
+
+def test_a_split_of_a_folder_is_the_files_that_are_named_by_it(tmp_path):
+    for place in ("train-1.jsonl", "test.jsonl", "more/train.jsonl"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        write(tmp_path / place, [{"prompt": place}])
+    for split, places in {"train": ["more/train.jsonl", "train-1.jsonl"], "test": ["test.jsonl"]}.items():
+        assert [row["prompt"] for _, row in read(source(tmp_path, split=split), 4)] == places
+    with pytest.raises(DataError, match=r"no files of split 'validation'; there are train, test"):
+        read(source(tmp_path, split="validation"), 4)
+
+
+@pytest.mark.parametrize("stray", ["rows.csv", "more.jsonl"])
+def test_a_file_of_a_folder_that_no_split_has_is_named_not_dropped(tmp_path, stray):
+    write(tmp_path / "train.jsonl")
+    (tmp_path / "notes.json").write_text("{}")
+    assert len(read(source(tmp_path), 9)) == len(ROWS)
+    write(tmp_path / stray)
+    with pytest.raises(DataError, match=rf"{stray} is of another format .*, or its name has no split; move it"):
+        read(source(tmp_path), 4)
+
+
+def test_a_folder_without_data_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"cannot find data files in this folder"):
+        read(source(tmp_path), 4)
+
+
+def test_a_saved_data_set_is_read_like_any_folder(tmp_path):
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    for shard_rows in (5, 100):
+        assert [row for _, row in read(source(tmp_path / "saved"), shard_rows)] == ROWS
 
 
 def test_a_byte_order_mark_belongs_to_no_row(tmp_path):
@@ -102,6 +139,8 @@ def test_a_byte_order_mark_belongs_to_no_row(tmp_path):
         ("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9999, mtime=0)[:-30], r"rows\.jsonl\.gz: damaged gzip data"),
         ("rows.jsonl", gzip.compress(b'{"a": 1}\n', mtime=0), r"rows\.jsonl: holds gzip data; .*\.gz"),
         ("rows.parquet", b"PAR1 no", r"rows\.parquet: not a Parquet file"),
+        ("rows.arrow", b"ARROW no", r"rows\.arrow: not an Arrow file"),
+        ("rows.json", b'[{"a": 1, "b": 2, "a": 3}]', r"rows\.json: not JSON: key 'a' appears twice in one object"),
         ("rows.json", b'[{"a": 1},\n {"a": ]', r"rows\.json:2: not JSON"),
         ("rows.json", b'{"a": 1}\n{"a": 2}', r"rows\.json:2: not JSON: Extra data; .*\.jsonl"),
         ("rows.json", b'{"a": 1}', r"rows\.json: a \.json file must hold a list"),
@@ -124,6 +163,8 @@ def test_files_that_cannot_be_read_are_named_with_a_remedy(tmp_path, name, conte
     [
         ("rows.jsonl", b'{"a": 1}\n' * 16 + b'{"a": \n', ":17", "invalid_json"),
         ("rows.jsonl", b'{"a": 1}\n' * 16 + b"[1]\n", ":17", "invalid_json"),
+        ("rows.jsonl", b'{"a": 1}\n' * 16 + b'{"a": 1, "a": 2}\n', ":17", "invalid_json"),
+        ("rows.jsonl", b'{"a": 1}\n' * 16 + b'{"a": [{"b": 1, "b": 1}]}\n', ":17", "invalid_json"),
         ("rows.jsonl", b'{"a": 1}\n' * 16 + b"[" * 100_000 + b"\n", ":17", "invalid_json"),
         ("rows.jsonl", b'{"a": 1}\n' * 16 + b'{"a": "\xff"}\n', ":17", "not_utf8"),
         ("rows.csv", b"a,b\n" + b"1,2\n" * 15 + b"1,2,3\n", ":17", "wrong_columns"),
