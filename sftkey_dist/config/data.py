@@ -67,12 +67,13 @@ class SourceConfig(Section):
     name: str = ""
     """Name in tables; default: adapter and split."""
     path: str | None = None
-    """Local .jsonl, .json, .csv or .parquet file (also .gz, also a pattern with *), a folder of such files, or a data
-    set id on the Hugging Face hub (not for `decision_memos`)."""
+    """Local .jsonl, .json, .csv, .parquet or .arrow file (text also .gz, also a pattern with *), a folder of such
+    files, or a data set id on the Hugging Face hub (not for `decision_memos`)."""
     subset: str | None = None
     """Configuration name on the hub, e.g. `main`."""
     split: str = "train"
-    """Split on the hub; for `decision_memos` the half of the generated cases."""
+    """Split on the hub, or of a folder whose files are named by theirs; for `decision_memos` the half of the generated
+    cases."""
     revision: str | None = None
     """Revision on the hub."""
     limit: int | None = Field(None, ge=1)
@@ -85,7 +86,8 @@ class SourceConfig(Section):
     """Answers list every fact's points before the decision: several times as long (`decision_memos`)."""
     prompt: str | None = None
     """Column of the prompt (default `prompt`), or a text with columns in braces, `{question}\\n{options}`
-    (`records`, `prompt_completion`)."""
+    (`records`, `prompt_completion`). Braces around what is no name stay, `{"grade": "A"}` or `\\frac{1}{2}`; doubled
+    ones always do: `{{name}}` is written `{name}`."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Column of each segment; a.b names a field of a field. Default: the column named as the segment, or that
     field of a column `segments` (`records`)."""

@@ -11,6 +11,7 @@ from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.columns import RowError, filled, find, items, optional_text, required_text, text, texts
 from sftkey_dist.data.example import Turn
 from sftkey_dist.data.segmenting.rules import Cut, Rule, cut_response, resolve_rules
+from sftkey_dist.data.template import TemplateError, fields_of
 from sftkey_dist.errors import ConfigError
 
 Row = Mapping[str, Any]
@@ -36,6 +37,7 @@ def make_adapter(source: SourceConfig, contract: ResponseContract) -> Adapt:
     """
     rules = resolve_rules(source.rules)
     _check_groups(source, contract)
+    _check_template(source)
     if source.adapter == "records":
         return partial(records, prompt=source.prompt or "prompt", columns=_columns(source, contract), contract=contract)
     if source.adapter == "prompt_completion":
@@ -208,6 +210,13 @@ def _check_groups(source: SourceConfig, contract: ResponseContract) -> None:
         unknown = sorted(set(re.compile(rule.regex).groupindex) - set(names)) if isinstance(rule, RegexRule) else []
         if unknown:
             raise ConfigError(f"rules: the contract has no segment {unknown[0]!r}; it has {', '.join(names)}")
+
+
+def _check_template(source: SourceConfig) -> None:
+    try:
+        fields_of(source.prompt or "")
+    except TemplateError as error:
+        raise ConfigError(f"prompt: {error}") from None
 
 
 def _columns(source: SourceConfig, contract: ResponseContract) -> dict[str, str]:

@@ -1,12 +1,11 @@
 """Reading columns of a raw row, with an error that says what is wrong with which one."""
 
-import re
+import difflib
 from collections.abc import Mapping
 from typing import Any, cast
 
+from sftkey_dist.data.template import fields_of, fill
 from sftkey_dist.data.values import NoTextError, text_of
-
-_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
 class RowError(ValueError):
@@ -43,10 +42,17 @@ def required_text(row: Mapping[str, Any], column: str) -> str:
 
 
 def filled(row: Mapping[str, Any], template: str) -> str:
-    """A column's text, or a text whose ``{column}`` are replaced; a list puts one item on a line."""
-    if not _PLACEHOLDER.search(template):
+    """A column's text, or a prompt template filled (see `template`); a list puts one item on a line."""
+    fields = fields_of(template)
+    if not fields:
         return text(row, template)
-    return _PLACEHOLDER.sub(lambda match: _lines(row, match.group(1)), template)
+
+    def has(column: str) -> bool:
+        return find(row, column) is not None
+
+    if not any(field.is_name or has(field.name) for field in fields):
+        raise RowError("missing_field", f"the prompt template {template[:60]!r} names no field{_known(row, template)}")
+    return fill(template, has, lambda column: _lines(row, column))
 
 
 def items(row: Mapping[str, Any], column: str) -> list[Any]:
@@ -78,6 +84,12 @@ def _lines(row: Mapping[str, Any], column: str) -> str:
     value = find(row, column)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return _unicode("\n".join(value), column)
+    if value is None:
+        raise RowError(
+            "missing_field",
+            f"field {column!r} of the prompt template is missing{_known(row, column)}; a text in braces that is no "
+            f"field is written {{{{{column}}}}}",
+        )
     return required_text(row, column)
 
 
@@ -100,4 +112,8 @@ def _kind(value: Any) -> str:
 
 
 def _known(row: Mapping[str, Any], column: str) -> str:
-    return "" if column in row else f"; the row has {', '.join(map(repr, list(row)[:12])) or 'no fields'}"
+    if column in row:
+        return ""
+    close = difflib.get_close_matches(column, list(row), n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{meant} the row has {', '.join(map(repr, list(row)[:12])) or 'no fields'}"
