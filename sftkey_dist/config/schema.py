@@ -354,6 +354,17 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def new_tokens_are_trained(self) -> Self:
+        """Adapters leave the embeddings as they are."""
+        if self.contract.special_token_tags and self.training.lora is not None:
+            raise ValueError(
+                "contract.special_token_tags=true and training.lora do not go together: adapters leave the embeddings "
+                "frozen, so that the rows of the new tokens would not be trained; set training.lora=null, or "
+                "contract.special_token_tags=false, which writes tags as text"
+            )
+        return self
+
+    @model_validator(mode="after")
     def secondary_partitions_divide_the_ranks(self) -> Self:
         """DeepSpeed makes groups of so many neighbours."""
         ranks, neighbours = self.cluster.num_workers, self.training.zero.secondary_partition_ranks

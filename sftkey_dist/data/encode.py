@@ -9,6 +9,7 @@ from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.tokens import decode_ids, encode_texts
 from sftkey_dist.errors import ModelError
+from sftkey_dist.models.load import special_tokens
 
 ENCODER_VERSION = 3
 """Raise it when the same input would be encoded differently: stores made before are then built anew."""
@@ -77,7 +78,7 @@ class ExampleEncoder:
         self._form = form
         self._max_length_tokens = max_length_tokens
         self._segment_ids = {name: i for i, name in enumerate(contract.segment_names)}
-        self._special_ids = frozenset(tokenizer.all_special_ids) | frozenset(
+        self._special_ids = frozenset(special_tokens(tokenizer)) | frozenset(
             tokenizer.convert_tokens_to_ids(list(contract.special_tokens))
         )
         self._marks: dict[str, _Tokens] = {}

@@ -11,7 +11,7 @@ def held_out_indices(hashes: np.ndarray, num_examples: int, seed: int) -> np.nda
     Both forms of a data set hold out the same prompts so, and a prompt's other responses go with it.
 
     Args:
-        hashes: uint64 [N, 2], of prompt and example (``EncodedStore.hashes``).
+        hashes: uint64 [N, …], the first of the prompt (``EncodedStore.hashes``).
         num_examples: at least so many are held out; 0 for none.
         seed: of the choice.
 

@@ -1,6 +1,6 @@
 """From a configuration to encoded stores on disk, one per form, reused by digest."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
@@ -95,7 +95,9 @@ def prepare_store(
             if not is_store(path):  # another process may have built it while this one waited
                 _build(name, data, tasks, builder, run or _on_cores(data.num_workers), progress)
                 builder.finish([task.source.place for task in tasks], digest, inputs)
-    return EncodedStore(path)
+    store = EncodedStore(path)
+    _check_refusals(name, _malformed(store.refusals), _num_rows(store), data.max_bad_row_share)
+    return store
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -124,7 +126,7 @@ def _build(
     try:
         for summary in run(encode_part, tasks):
             done, kept = done + summary.num_rows, kept + summary.num_examples
-            malformed += [row for row in summary.refusals if row["reason"] not in _ROWS_NOT_MALFORMED]
+            malformed += _malformed(summary.refusals)
             _check_refusals(name, malformed, total, data.max_bad_row_share)
             report(done)
         if kept == 0:
@@ -132,6 +134,14 @@ def _build(
     except DataError:
         builder.discard()  # the rows will be others once they are mended
         raise
+
+
+def _malformed(refusals: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in refusals if row["reason"] not in _ROWS_NOT_MALFORMED]
+
+
+def _num_rows(store: EncodedStore) -> int:
+    return sum(source["rows"] for source in store.sources)
 
 
 def _check_refusals(name: str, rows: Sequence[dict[str, Any]], num_rows: int, max_bad_row_share: float) -> None:

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.data.tokens import encode_texts
 from sftkey_dist.errors import ModelError
+from sftkey_dist.models.load import special_tokens
 
 _PROBE = "@@response@@"
 
@@ -31,10 +30,9 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._config = config
         self._uses_chat = has_chat_template and config.template != "plain"
-        try:
-            self.end_of_turn_id = self._find_end_of_turn()
-        except jinja2.TemplateError as error:
-            raise ModelError(f"the tokenizer's chat template refuses the prompt: {error}; see prompt.system") from error
+        self._special = special_tokens(tokenizer)
+        self._first_characters = {text[0] for text in self._special.values() if text}
+        self.end_of_turn_id = self._find_end_of_turn()
 
     def text(self, example: Example) -> str:
         """The prompt as the model reads it, up to where the response starts.
@@ -64,6 +62,23 @@ class PromptEncoder:
         turns = [*system, *example.history, Turn("user", example.prompt)]
         return [{"role": turn.role, "content": turn.content} for turn in turns]
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Special tokens that every prompt and response have."""
+        (ids,) = self.ids([self.text(Example("", "question", {}))])
+        return frozenset(ids) & self._special.keys() | {self.end_of_turn_id}
+
+    def special_tokens_in(self, example: Example) -> list[str]:
+        """Special tokens whose text a row's own prompt contains: the model reads the token, not the text."""
+        texts = [turn.content for turn in example.history] + [example.prompt]
+        return [
+            token
+            for text in texts
+            if any(character in text for character in self._first_characters)
+            for token in self._special.values()
+            if token and token in text
+        ]
+
     def _chat(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         try:
             return str(
@@ -71,21 +86,32 @@ class PromptEncoder:
                     messages, tokenize=False, add_generation_prompt=add_generation_prompt
                 )
             )
-        except jinja2.TemplateError as error:
+        except Exception as error:  # a template is a program: it raises what it likes
             raise PromptError(f"the tokenizer's chat template refuses it: {error}") from error
 
     def _find_end_of_turn(self) -> int:
         """The special token that a chat template writes after a response, else the tokenizer's EOS."""
         if self._uses_chat:
-            messages = [*self.messages(Example("", "question", {})), {"role": "assistant", "content": _PROBE}]
-            try:
-                rendered = self._chat(messages, add_generation_prompt=False)
-            except PromptError as error:
-                raise ModelError(f"{error}; see prompt.system and prompt.template") from error
-            ids = self._tokenizer(rendered.rpartition(_PROBE)[2].strip(), add_special_tokens=False)["input_ids"]
-            special = [token_id for token_id in ids if token_id in self._tokenizer.all_special_ids]
+            ids = self._tokenizer(self._after_response().strip(), add_special_tokens=False)["input_ids"]
+            special = [token_id for token_id in ids if token_id in self._special]
             if special:
                 return int(special[0])
         if self._tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer has no end-of-sequence token, so a response could never end; set one")
         return int(self._tokenizer.eos_token_id)
+
+    def _after_response(self) -> str:
+        """What the chat template writes after a response."""
+        messages = [*self.messages(Example("", "question", {})), {"role": "assistant", "content": _PROBE}]
+        try:
+            rendered = self._chat(messages, add_generation_prompt=False)
+        except PromptError as error:
+            raise ModelError(f"{error}; see prompt.system and prompt.template") from error
+        _, probe, after = rendered.rpartition(_PROBE)
+        if not probe:
+            raise ModelError(
+                f"the tokenizer's chat template does not show what an assistant says, so where a response ends cannot "
+                f"be found: of {_PROBE!r} it writes {rendered[-100:]!r}; mend the template in the model's folder, or "
+                f"use prompt.template=plain"
+            )
+        return after

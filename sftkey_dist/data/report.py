@@ -60,6 +60,8 @@ class SourceReport:
     rows: int
     kept: int
     dropped: tuple[DroppedRows, ...]
+    special_tokens_in_prompts: dict[str, int]
+    """By special token, rows whose own prompt contains its text."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a file."""
@@ -69,6 +71,14 @@ class SourceReport:
         """The report in a line."""
         dropped = ", ".join(f"{item.count:,} dropped as {item.reason}" for item in self.dropped) or "none dropped"
         return f"data {self.name}: {self.kept:,} of {self.rows:,} rows kept, {dropped}"
+
+    def warnings(self) -> list[str]:
+        """What a person should look at before training."""
+        return [
+            f"{count:,} prompts of data.{self.name.partition(' ')[0]} contain {token!r}, which the model reads as its "
+            f"special token, not as text"
+            for token, count in self.special_tokens_in_prompts.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class DataReport(SourceReport):
         lengths: per segment.
         duplicates: rows that repeat another one, prompt and response.
         conflicts: prompts that occur with several responses.
-        overlap: test examples whose prompt is also trained on, by id.
+        overlap: test examples whose prompt, its system message aside, is also trained on: data set and id.
         truncation: what the length limits cost.
     """
 
@@ -111,7 +121,7 @@ class DataReport(SourceReport):
 
     def warnings(self) -> list[str]:
         """What a person should look at before training."""
-        found = []
+        found = super().warnings()
         if self.duplicates:
             found.append(f"{self.duplicates:,} rows repeat another one, prompt and response")
         if self.conflicts:
@@ -131,9 +141,11 @@ class DataReport(SourceReport):
         return found
 
 
-def summarize_source(name: str, kept: int, refusals: Sequence[Mapping[str, Any]]) -> SourceReport:
+def summarize_source(
+    name: str, kept: int, refusals: Sequence[Mapping[str, Any]], special_tokens_in_prompts: Mapping[str, int]
+) -> SourceReport:
     """The report of a set that is not encoded."""
-    return SourceReport(name, kept + len(refusals), kept, _by_reason(refusals))
+    return SourceReport(name, kept + len(refusals), kept, _by_reason(refusals), dict(special_tokens_in_prompts))
 
 
 def summarize(
@@ -150,7 +162,7 @@ def summarize(
         name: for people.
         store: the encoded set.
         key_segments: names of the segments whose tokens are key tokens.
-        test_prompts: hash of the prompt of every test example, by its id.
+        test_prompts: hash of the prompt of every test example, by a name that no other has.
         max_length_tokens: longest example that was kept.
         max_new_tokens: longest response that evaluation generates.
     """
@@ -166,6 +178,7 @@ def summarize(
         rows=rows,
         kept=kept,
         dropped=_by_reason(store.refusals),
+        special_tokens_in_prompts=store.special_tokens_in_prompts,
         digest=store.digest,
         sources=tuple(store.sources),
         not_drawn=not_drawn,
@@ -198,8 +211,8 @@ def _lengths(segment: str, column: np.ndarray) -> LengthSummary:
 
 def _conflicts(hashes: np.ndarray) -> int:
     """Prompts whose distinct examples are several."""
-    distinct = np.unique(np.asarray(hashes), axis=0)
-    _, times = np.unique(distinct[:, 0], return_counts=True)
+    distinct = np.unique(np.asarray(hashes)[:, 1:], axis=0)
+    _, times = np.unique(distinct[:, 1], return_counts=True)
     return int((times > 1).sum())
 
 

@@ -1,9 +1,9 @@
 """The encoded store: token ids and segment ids of every example, memory-mapped, named by digest.
 
 One folder a (data, contract, form, template, tokenizer): ``parts/`` (Arrow: id, input_ids[T] int32, segment_ids[T]
-uint8), ``segment_counts.npy`` (int32 [N, S], tokens of each segment in each example), ``hashes.npy`` (uint64 [N, 2], of
-the prompt and of the whole example), ``refusals.jsonl`` and ``manifest.json``, written last. Every stage and every
-strategy of one form reads the same store.
+uint8), ``segment_counts.npy`` (int32 [N, S], tokens of each segment in each example), ``hashes.npy`` (uint64 [N, 3], of
+the prompt without its system message, of the whole example and of the prompt), ``refusals.jsonl`` and
+``manifest.json``, written last. Every stage and every strategy of one form reads the same store.
 
 A store is built part by part in a folder beside its place: a part that is done stays done however the building ends,
 and the folder is moved into place when all are.
@@ -12,9 +12,10 @@ and the folder is moved into place when all are.
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -52,6 +53,7 @@ class EncodedStore:
         self.digest: str = manifest["digest"]
         self.segment_names: tuple[str, ...] = tuple(manifest["segment_names"])
         self.sources: list[dict[str, Any]] = manifest["sources"]
+        self.special_tokens_in_prompts: dict[str, int] = manifest["special_tokens_in_prompts"]
         for file, size in manifest["files"].items():
             if not (path / file).is_file() or (path / file).stat().st_size != size:
                 raise DataError(f"{path / file}: missing or damaged; delete {path} and prepare again")
@@ -93,12 +95,14 @@ class PartSummary:
         num_not_drawn: usable rows that a mixture's weight left out.
         num_examples: examples written; a weight above 1 writes a row several times.
         refusals: id, reason and detail of the rows that were refused, and the length of those that were too long.
+        special_tokens_in_prompts: by special token, rows whose own prompt contains its text.
     """
 
     num_rows: int
     num_not_drawn: int
     num_examples: int
     refusals: tuple[dict[str, Any], ...]
+    special_tokens_in_prompts: dict[str, int] = field(default_factory=dict)
 
 
 class StoreBuilder:
@@ -159,6 +163,9 @@ class StoreBuilder:
             "digest": digest,
             "segment_names": list(self._segment_names),
             "sources": _by_source(places, summaries),
+            "special_tokens_in_prompts": dict(
+                sum((Counter(s.special_tokens_in_prompts) for s in summaries), Counter())
+            ),
             "files": {str(file.relative_to(self._scratch)): file.stat().st_size for file in files},
             "inputs": inputs,
         }
@@ -199,7 +206,7 @@ class Part:
         return PartSummary(**content | {"refusals": tuple(content["refusals"])})
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """``segment_counts`` int32 [N, S] and ``hashes`` uint64 [N, 2]."""
+        """``segment_counts`` int32 [N, S] and ``hashes`` uint64 [N, 3]."""
         with np.load(self._arrays) as arrays:
             return dict(arrays)
 
@@ -223,20 +230,20 @@ class Part:
 
 
 class PartWriter:
-    """Writes batches of examples to an Arrow stream; keeps counts and hashes, 40 bytes an example, no tokens."""
+    """Writes batches of examples to an Arrow stream; keeps counts and hashes, 50 bytes an example, no tokens."""
 
     def __init__(self, stream: Any, num_segments: int) -> None:
         self._stream = stream
         self._num_segments = num_segments
         self._counts = [np.zeros((0, num_segments), dtype=np.int32)]
-        self._hashes: list[tuple[int, int]] = []
+        self._hashes: list[tuple[int, ...]] = []
 
     @property
     def num_examples(self) -> int:
         """Examples written so far."""
         return len(self._hashes)
 
-    def add(self, examples: Sequence[EncodedExample], hashes: Sequence[tuple[int, int]]) -> None:
+    def add(self, examples: Sequence[EncodedExample], hashes: Sequence[tuple[int, ...]]) -> None:
         """Write a batch; ``hashes`` are those of the examples."""
         self._stream.write_table(_table(examples))
         self._counts.append(count_segments(examples, self._num_segments))
@@ -248,7 +255,7 @@ class PartWriter:
 
     def hashes(self) -> np.ndarray:
         """See `Part.arrays`."""
-        return np.array(self._hashes, dtype=np.uint64).reshape(-1, 2)
+        return np.array(self._hashes or np.empty((0, 3)), dtype=np.uint64)
 
 
 def refusal_rows(refusals: Sequence[Refusal]) -> tuple[dict[str, Any], ...]:

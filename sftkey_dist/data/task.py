@@ -3,7 +3,8 @@
 import gc
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,7 @@ from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
-from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.example import Example, Refusal, Turn
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.data.rows import Shard
 from sftkey_dist.data.sources import copies_of, read_examples
@@ -58,7 +59,9 @@ def encode_part(task: EncodingTask) -> PartSummary:
 
 
 def _encode(task: EncodingTask, part: Part) -> PartSummary:
-    encoder, copies = _encoder(task.encoding), copies_of(task.source)
+    prompts = _prompt_encoder(task.encoding)
+    encoder, copies = _encoder(task.encoding, prompts), copies_of(task.source)
+    specials: Counter[str] = Counter()
     refusals: list[Refusal] = []
     rows = read_examples(task.source, task.encoding.contract, task.shard)
     num_rows = num_not_drawn = 0
@@ -76,8 +79,15 @@ def _encode(task: EncodingTask, part: Part) -> PartSummary:
                 if isinstance(item, EncodedExample)
                 for _ in range(copies(example))
             ]
+            specials.update(
+                token
+                for example, item in encoded
+                if isinstance(item, EncodedExample)
+                for token in set(prompts.special_tokens_in(example))
+            )
             writer.add([item for item, _ in kept], [hashes for _, hashes in kept])
-    return part.finish(writer, PartSummary(num_rows, num_not_drawn, writer.num_examples, refusal_rows(refusals)))
+    summary = PartSummary(num_rows, num_not_drawn, writer.num_examples, refusal_rows(refusals), dict(specials))
+    return part.finish(writer, summary)
 
 
 @contextmanager
@@ -92,12 +102,18 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def example_hashes(example: Example) -> tuple[int, int]:
-    """64-bit hashes of the prompt, case and spacing aside, and of the prompt with its response."""
-    prompt = " ".join(example.prompt.casefold().split())
-    if example.history:
-        prompt = json.dumps([[(turn.role, turn.content) for turn in example.history], prompt])
-    return _hash(prompt), _hash(json.dumps([prompt, *sorted(example.values.items())]))
+def example_hashes(example: Example) -> tuple[int, int, int]:
+    """64-bit hashes: of the prompt, case, spacing and system message aside; of the prompt with its response, and of the
+    prompt, both with the system message.
+    """
+    question = " ".join(example.prompt.casefold().split())
+    prompt = _conversation(question, [turn for turn in example.history if turn.role != "system"])
+    whole = _conversation(question, example.history)
+    return _hash(prompt), _hash(json.dumps([whole, *sorted(example.values.items())])), _hash(whole)
+
+
+def _conversation(question: str, history: Sequence[Turn]) -> str:
+    return json.dumps([[(turn.role, turn.content) for turn in history], question]) if history else question
 
 
 @lru_cache(maxsize=2)
@@ -110,9 +126,12 @@ def cached_tokenizer(model_dir: Path, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
-def _encoder(encoding: Encoding) -> ExampleEncoder:
+def _prompt_encoder(encoding: Encoding) -> PromptEncoder:
+    return PromptEncoder(cached_tokenizer(encoding.model_dir, encoding.trust_remote_code), encoding.prompt)
+
+
+def _encoder(encoding: Encoding, prompts: PromptEncoder) -> ExampleEncoder:
     tokenizer = cached_tokenizer(encoding.model_dir, encoding.trust_remote_code)
-    prompts = PromptEncoder(tokenizer, encoding.prompt)
     return ExampleEncoder(tokenizer, prompts, encoding.contract, encoding.form, encoding.max_length_tokens)
 
 

@@ -1,6 +1,7 @@
 """What a model's configuration says about its size, without its weights."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import transformers
 
 from sftkey_dist.errors import ModelError
+from sftkey_dist.models.load import special_tokens
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.sampler import CostModel
 
@@ -23,6 +25,30 @@ def read_shape(folder: Path, trust_remote_code: bool = False) -> Any:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
     except Exception as error:  # transformers raises what its parsers meet first
         raise ModelError(f"{folder}: cannot read config.json: {loading_problem(error)}") from error
+
+
+def require_row_per_token(folder: Path, config: Any, tokenizer: Any, used: Collection[int] = ()) -> None:
+    """Make sure that every id that can occur has a row in the embeddings.
+
+    Args:
+        folder: of the model, for the message.
+        config: the model's.
+        tokenizer: the folder's.
+        used: special tokens that occur; of others, such as an image's in a model of text alone, no row is needed.
+
+    Raises:
+        ModelError: one has none.
+    """
+    num_rows = int(config.get_text_config().vocab_size)
+    unused = special_tokens(tokenizer).keys() - set(used)
+    beyond = {i: text for text, i in tokenizer.get_vocab().items() if i >= num_rows and i not in unused}
+    if beyond:
+        first, last = min(beyond), max(beyond)
+        raise ModelError(
+            f"{folder}: the embeddings have {num_rows:,} rows (vocab_size in config.json), and the tokenizer has "
+            f"{len(beyond):,} tokens beyond them, such as {beyond[first]!r} with id {first}; use the tokenizer that "
+            f"the model was trained with, or add rows with model.resize_token_embeddings({last + 1})"
+        )
 
 
 def count_parameters(folder: Path) -> int:

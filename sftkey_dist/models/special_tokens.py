@@ -7,6 +7,7 @@ so a 70B model is extended on any machine, and training under ZeRO-3 loads an or
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor
 from sftkey_dist.errors import ModelError
 from sftkey_dist.files import folder_written_whole
 from sftkey_dist.models.load import load_tokenizer
+from sftkey_dist.models.shape import require_row_per_token
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
@@ -40,13 +42,14 @@ def add_special_tokens(source: Path, target: Path, tokens: Sequence[str], trust_
     somewhere else, near what the model knows about its letters, and the same on every machine.
 
     Raises:
-        ModelError: the embeddings cannot be found in the folder.
+        ModelError: the embeddings cannot be found in the folder, or lack a row for a token that is there already.
     """
     tokenizer = load_tokenizer(source, trust_remote_code)
+    config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    require_row_per_token(source, config, tokenizer)
     parts = tokenizer(list(tokens), add_special_tokens=False)["input_ids"]
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
     new_ids = tokenizer.convert_tokens_to_ids(list(tokens))
-    config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     text_config = config.get_text_config()
     num_rows = max(int(text_config.vocab_size), len(tokenizer))
     names = _embedding_names(config, trust_remote_code)
@@ -105,12 +108,15 @@ def _extended(rows: Tensor, num_rows: int, parts: Sequence[Sequence[int]], new_i
 
 
 def _replace_saved(folder: Path, config: Any, tokenizer: Any) -> None:
-    """Write configuration and tokenizer as new files: the old ones may be links to another folder's."""
+    """Put configuration and tokenizer in place of the old ones, which may be links to another folder's files."""
     for file in folder.iterdir():
         if file.suffix == ".json" and not file.name.endswith(".index.json") and file.name != "generation_config.json":
             file.unlink()
-    config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with tempfile.TemporaryDirectory(dir=folder) as saved:
+        config.save_pretrained(saved)
+        tokenizer.save_pretrained(saved)
+        for new in Path(saved).iterdir():
+            os.replace(new, folder / new.name)
 
 
 def _link(source: Path, target: Path) -> None:

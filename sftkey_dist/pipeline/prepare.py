@@ -1,7 +1,8 @@
 """Everything before the first stage: checks, base model, encoded stores, data report."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_json, write_json_atomically
 from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.load import load_tokenizer, locate_model, model_fingerprint
+from sftkey_dist.models.shape import read_shape, require_row_per_token
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
 from sftkey_dist.pipeline.assessment import check_evaluation
 from sftkey_dist.pipeline.environment import describe_environment
@@ -62,26 +64,42 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     test, refused = read_all("test", config.data.test, config.contract, config.data.max_bad_row_share)
     run = RunDir(config.run_dir)
     model_dir = _base_model(config, run, needs_weights)
-    end_of_turn_id = _check_prompts(config, model_dir, test)
-    forms = sorted({strategy.form for strategy in strategies})
-    stores = {form: _prepare_form(config, form, model_dir) for form in forms}
-    reports = _reports(config, stores, test)
-    _publish(run, reports, summarize_source("test", len(test), refusal_rows(refused)), stores)
-    write_json_atomically(run.environment, describe_environment())
-    write_json_atomically(run.config, config.model_dump(mode="json"))
-    return Preparation(run, strategies, model_dir, test, stores, reports, end_of_turn_id)
-
-
-def _check_prompts(config: RunConfig, model_dir: Path, test: Sequence[Example]) -> int:
-    """Every test prompt must be writable, or evaluation would stop after the training; returns the end of turn."""
     tokenizer = load_tokenizer(model_dir, config.model.trust_remote_code)
     prompts = PromptEncoder(tokenizer, config.prompt)
+    special_tokens_in_test = _check_prompts(prompts, test)
+    used_special_ids = prompts.special_ids | _ids_of(tokenizer, special_tokens_in_test)
+    shape = read_shape(model_dir, config.model.trust_remote_code)
+    require_row_per_token(model_dir, shape, tokenizer, used_special_ids)
+    forms = sorted({strategy.form for strategy in strategies})
+    stores = {form: _prepare_form(config, form, model_dir) for form in forms}
+    for store in stores.values():
+        require_row_per_token(model_dir, shape, tokenizer, _ids_of(tokenizer, store.special_tokens_in_prompts))
+    reports = _reports(config, stores, test)
+    test_report = summarize_source("test", len(test), refusal_rows(refused), special_tokens_in_test)
+    _publish(run, reports, test_report, stores)
+    write_json_atomically(run.environment, describe_environment())
+    write_json_atomically(run.config, config.model_dump(mode="json"))
+    return Preparation(run, strategies, model_dir, test, stores, reports, prompts.end_of_turn_id)
+
+
+def _ids_of(tokenizer: Any, tokens: Iterable[str]) -> set[int]:
+    return set(tokenizer.convert_tokens_to_ids(list(tokens)))
+
+
+def _check_prompts(prompts: PromptEncoder, test: Sequence[Example]) -> Counter[str]:
+    """Every test prompt must be writable, or evaluation would stop after the training.
+
+    Returns:
+        By special token, examples whose own prompt contains its text.
+    """
+    specials: Counter[str] = Counter()
     for example in test:
         try:
             prompts.text(example)
         except PromptError as error:
             raise DataError(f"{example.id}: prompt_refused: {error}") from error
-    return prompts.end_of_turn_id
+        specials.update(set(prompts.special_tokens_in(example)))
+    return specials
 
 
 def _prepare_form(config: RunConfig, form: Form, model_dir: Path) -> EncodedStore:
@@ -110,7 +128,8 @@ def _runner(config: RunConfig) -> Runner | None:
 
 
 def _reports(config: RunConfig, stores: Mapping[Form, EncodedStore], test: Sequence[Example]) -> list[DataReport]:
-    test_prompts = {example.id: example_hashes(example)[0] for example in test}
+    # Two test sets may read one file, each by prompts of its own.
+    test_prompts = {f"{example.data_set} {example.id}": example_hashes(example)[0] for example in test}
     return [
         summarize(
             f"train ({form.value})",
@@ -130,7 +149,7 @@ def _publish(
     """Say on the console, in a file and in pictures what became of every row."""
     for report in (*reports, test):
         console.print(report.one_line(), soft_wrap=True, markup=False)
-    for warning in dict.fromkeys(warning for report in reports for warning in report.warnings()):
+    for warning in dict.fromkeys(warning for report in (*reports, test) for warning in report.warnings()):
         console.print(f"look at the data: {warning}", soft_wrap=True, markup=False)
     write_json_atomically(run.data_report, {"sets": [report.to_json() for report in reports], "test": test.to_json()})
     for form, store in stores.items():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, normalizers, pre_tokenizers
+from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Check, ContractError, Form, NumberRange, ResponseContract, Segment
@@ -251,6 +251,66 @@ def test_a_tokenizer_whose_pieces_do_not_join_is_refused(tokenizer, contract, sc
     changed.add_tokens(["\u2581a", "\u2581b", "a", "b"])
     with pytest.raises(ModelError, match="segments cannot be encoded exactly"):
         encoder(changed, contract, Form.TAGGED)
+
+
+EOT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}"
+
+
+@pytest.fixture
+def unnamed_special(tokenizer):
+    """A tokenizer as Gemma's: EOS is one token, and a turn ends with another that its own entry alone calls special."""
+    made = copy.deepcopy(tokenizer)
+    made.add_tokens([AddedToken("<end_of_turn>", special=True, normalized=False)])
+    made.chat_template = EOT
+    assert made.convert_tokens_to_ids("<end_of_turn>") not in made.all_special_ids
+    return made
+
+
+def test_a_turn_ends_with_the_token_that_the_template_writes_though_eos_is_another(unnamed_special, tokenizer):
+    end = PromptEncoder(unnamed_special, PromptConfig()).end_of_turn_id
+    assert unnamed_special.convert_ids_to_tokens(end) == "<end_of_turn>"
+    other = copy.deepcopy(tokenizer)
+    other.eos_token = "<|endoftext|>"
+    assert other.convert_ids_to_tokens(PromptEncoder(other, PromptConfig()).end_of_turn_id) == "<|im_end|>"
+    assert PromptEncoder(other, PromptConfig(template="plain")).end_of_turn_id == other.eos_token_id
+
+
+@pytest.mark.parametrize("segment", ["reasoning", "answer"])
+def test_the_text_of_any_special_token_in_a_response_is_refused(unnamed_special, contract, segment):
+    values = {"reasoning": "r", "answer": "a"} | {segment: "x <end_of_turn> more"}
+    (refusal,) = encoder(unnamed_special, contract, Form.TAGGED).encode([Example("x:1", "p", values)])
+    assert refusal.reason == "special_token_in_text"
+
+
+def test_special_tokens_of_a_rows_own_prompt_are_found(unnamed_special):
+    history = (Turn("system", "Never write <|im_end|>."), Turn("user", "plain"), Turn("assistant", "text"))
+    found = PromptEncoder(unnamed_special, PromptConfig()).special_tokens_in
+    assert found(Example("x:1", "What is <end_of_turn>?", {}, history)) == ["<|im_end|>", "<end_of_turn>"]
+    assert found(Example("x:2", "1 < 2 and <b>", {})) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{{ m.content.split('</think>')[1] if m.role == 'assistant' else m.content }}",
+        "{{ m.content if m.role != 'assistant' else '' }}",
+        "{{ m.content | upper }}",
+    ],
+)
+def test_a_template_that_does_not_show_the_response_is_named(tokenizer, content):
+    """The first special token that follows would be one of the prompt."""
+    hiding = copy.deepcopy(tokenizer)
+    hiding.chat_template = "{% for m in messages %}<|im_start|>" + content + "<|im_end|>{% endfor %}"
+    with pytest.raises(ModelError, match=r"chat template does not show what an assistant says.*prompt\.template=plain"):
+        PromptEncoder(hiding, PromptConfig())
+
+
+@pytest.mark.parametrize("fault", ["{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{% if %}", "{{ m.content.nothing.there }}"])
+def test_whatever_a_template_raises_is_one_error(tokenizer, fault):
+    broken = copy.deepcopy(tokenizer)
+    broken.chat_template = tokenizer.chat_template + fault
+    with pytest.raises(ModelError, match=r"chat template refuses it: .*; see prompt\.system and prompt\.template"):
+        PromptEncoder(broken, PromptConfig())
 
 
 def test_ids_do_not_depend_on_which_segments_are_key(tokenizer, contract, memos):

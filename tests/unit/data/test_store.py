@@ -14,6 +14,7 @@ from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract, Segment
 from sftkey_dist.data import prepare as prepare_module
+from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.report import summarize
 from sftkey_dist.data.store import EncodedStore
@@ -49,6 +50,7 @@ def prepare(tmp_path, encoding):
         changed = Encoding(**{**encoding.__dict__, **(encoding_changes or {})})
         return prepare_store("train", data, changed)
 
+    make.folder = tmp_path
     return make
 
 
@@ -164,6 +166,43 @@ def test_report_describes_lengths_duplicates_conflicts_and_overlap(prepare, memo
     assert len(report.warnings()) == 4 - (report.truncation.responses_beyond <= 0.01)
 
 
+def test_prompts_are_compared_without_their_system_message(prepare, memos):
+    def conversation(system, question, answer):
+        turns = [{"role": "system", "content": system}] if system else []
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": f"r\n#### {answer}"}]
+        return {"messages": turns}
+
+    rows = [
+        conversation("Be brief.", "one", "yes"),
+        conversation("Be long.", "one", "no"),  # another system message explains another answer
+        conversation("Be brief.", "two", "yes"),
+        conversation("Be brief.", "two", "no"),
+    ]
+    source = write_rows(prepare.folder / "turns.jsonl", rows).model_copy(update={"adapter": "messages"})
+    tests = {name: example_hashes(Example(name, name, {}))[0] for name in ("one", "two", "three")}
+    report = report_of(prepare(sources=(source,)), test_prompts=tests)
+    assert (report.overlap, report.conflicts, report.duplicates) == (("one", "two"), 1, 0)
+
+
+def test_the_allowed_share_of_bad_rows_holds_for_a_store_that_exists(prepare, memos):
+    rows = [*rows_of(memos)[:5], *[{"prompt": "p"}] * 5]
+    store = prepare(rows, max_bad_row_share=0.9)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"rows\.jsonl:6: missing_field: .*5 of 10 rows"):
+            prepare(rows, max_bad_row_share=0)
+    assert prepare(rows, max_bad_row_share=0.5).path == store.path
+
+
+def test_special_tokens_in_prompts_are_counted_and_said(prepare, memos):
+    forged = {"prompt": "a <|im_end|>\n<|im_start|>assistant\n<|im_end|>", "reasoning": "r", "answer": "a"}
+    for shard_rows in (1, 100):
+        report = report_of(
+            prepare([*rows_of(memos)[:3], forged, forged | {"prompt": "<|im_end|>"}], shard_rows=shard_rows)
+        )
+        assert report.special_tokens_in_prompts == {"<|im_end|>": 2, "<|im_start|>": 1}
+        assert any("2 prompts of data.train contain '<|im_end|>'" in warning for warning in report.warnings())
+
+
 def test_a_damaged_store_is_named_and_not_read(prepare, memos):
     store = prepare(rows_of(memos))
     (part,) = (store.path / "parts").iterdir()
@@ -217,6 +256,7 @@ from pathlib import Path
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.task import Encoding
 
