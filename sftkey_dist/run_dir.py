@@ -1,5 +1,6 @@
 """Every path a run writes, one property each."""
 
+import datetime
 import secrets
 from pathlib import Path
 
@@ -135,6 +136,13 @@ class RunDir:
         if not file.is_file():
             write_text_atomically(file, secrets.token_hex(4))
         return file.read_text(encoding="utf-8")
+
+    def first_prepared(self) -> datetime.date:
+        """The day on which the run was first prepared; asked for only where it matters, and kept from then on."""
+        file = self.path / "first_prepared"
+        if not file.is_file():
+            write_text_atomically(file, datetime.date.today().isoformat())
+        return datetime.date.fromisoformat(file.read_text(encoding="utf-8"))
 
     @property
     def ray_storage(self) -> Path:

@@ -1,5 +1,6 @@
 """Every key a run can be given, with its meaning, unit and default."""
 
+import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -89,6 +90,19 @@ class PromptConfig(Section):
     """Plain template; must contain `{prompt}` once."""
     system: str | None = None
     """System message for the chat template."""
+    date: datetime.date | None = None
+    """The date that a chat template prints which prints one, in training, generation and the exported model alike;
+    default: the day on which the run was first prepared."""
+
+    @property
+    def without_date(self) -> "PromptConfig":
+        """For a model folder whose template has the date written into it."""
+        return self.model_copy(update={"date": None})
+
+    @model_serializer(mode="wrap")
+    def date_only_where_it_is_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Digests are the same as before there was a date where none is set."""
+        return {key: value for key, value in handler(self).items() if key != "date" or value is not None}
 
     @model_validator(mode="after")
     def plain_has_its_field(self) -> Self:

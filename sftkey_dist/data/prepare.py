@@ -13,7 +13,7 @@ from sftkey_dist.data.parallel import run_on_cores
 from sftkey_dist.data.rows import content_digest
 from sftkey_dist.data.sources import copies_of, read_examples, shards_of
 from sftkey_dist.data.store import EncodedStore, PartSummary, StoreBuilder, is_store, refusal_rows
-from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part
+from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_json
 
@@ -84,6 +84,7 @@ def prepare_store(
     Raises:
         DataError: a source cannot be read, too many rows are malformed, or none is left.
     """
+    encoding = _with_one_date(encoding)
     inputs = _inputs(data, encoding)
     digest = digest_json(inputs)
     path = data.store_dir.absolute() / f"{name}-{encoding.form.value}-{digest[:16]}"
@@ -172,6 +173,11 @@ def _reference_problem(example: Example, contract: ResponseContract) -> Refusal 
         if problem:
             return Refusal(example.id, f"invalid_{segment.name}", f"{segment.name}: {problem}")
     return None
+
+
+def _with_one_date(encoding: Encoding) -> Encoding:
+    """All parts are encoded with the date of this moment, where a template prints it and none is set."""
+    return replace(encoding, prompt=encoding.prompt.model_copy(update={"date": prompt_encoder(encoding).date}))
 
 
 def _inputs(data: DataConfig, encoding: Encoding) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The prompt's token ids, written once for training and generation, and the token that ends a turn."""
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.data.tokens import encode_texts
 from sftkey_dist.errors import ModelError
+from sftkey_dist.models.chat_template import reads_clock, with_date
 from sftkey_dist.models.load import special_tokens
 
 _PROBE = "@@response@@"
@@ -30,6 +32,10 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._config = config
         self._uses_chat = has_chat_template and config.template != "plain"
+        template = tokenizer.get_chat_template() if self._uses_chat else ""
+        self.date = (config.date or datetime.date.today()) if reads_clock(template) else None
+        """What the chat template prints as the date; None where it prints none, or has one written into it."""
+        self._template = with_date(template, self.date) if self.date else template
         self._special = special_tokens(tokenizer)
         self._first_characters = {text[0] for text in self._special.values() if text}
         self.end_of_turn_id = self._find_end_of_turn()
@@ -83,7 +89,10 @@ class PromptEncoder:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                    messages,
+                    chat_template=self._template,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
                 )
             )
         except Exception as error:  # a template is a program: it raises what it likes

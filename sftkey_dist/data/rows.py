@@ -112,7 +112,7 @@ def local_files(source: SourceConfig) -> list[str]:
         return found
     if Path(path).is_file() or (_LOOKS_LIKE_A_FILE.search(path) and not Path(path).is_dir()):
         return [path]
-    return _files_of_folder(source) if Path(path).is_dir() else []
+    return _files_of_folder(source) if path and Path(path).is_dir() else []
 
 
 def _files_of_folder(source: SourceConfig) -> list[str]:

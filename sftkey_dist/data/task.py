@@ -59,7 +59,7 @@ def encode_part(task: EncodingTask) -> PartSummary:
 
 
 def _encode(task: EncodingTask, part: Part) -> PartSummary:
-    prompts = _prompt_encoder(task.encoding)
+    prompts = prompt_encoder(task.encoding)
     encoder, copies = _encoder(task.encoding, prompts), copies_of(task.source)
     specials: Counter[str] = Counter()
     refusals: list[Refusal] = []
@@ -126,7 +126,8 @@ def cached_tokenizer(model_dir: Path, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
-def _prompt_encoder(encoding: Encoding) -> PromptEncoder:
+def prompt_encoder(encoding: Encoding) -> PromptEncoder:
+    """What writes the prompts of an encoding."""
     return PromptEncoder(cached_tokenizer(encoding.model_dir, encoding.trust_remote_code), encoding.prompt)
 
 

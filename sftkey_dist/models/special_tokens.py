@@ -5,9 +5,6 @@ so a 70B model is extended on any machine, and training under ZeRO-3 loads an or
 """
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from torch import Tensor
 
 from sftkey_dist.errors import ModelError
 from sftkey_dist.files import folder_written_whole
+from sftkey_dist.models.folder import link_file, save_over
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.models.shape import require_row_per_token
 
@@ -57,7 +55,7 @@ def add_special_tokens(source: Path, target: Path, tokens: Sequence[str], trust_
     with folder_written_whole(target) as scratch:
         for file in source.iterdir():
             if file.is_file() and file not in files:
-                _link(file, scratch / file.name)
+                link_file(file, scratch / file.name)
         for file in files:
             _rewrite(file, scratch / file.name, names, lambda rows: _extended(rows, num_rows, parts, new_ids))
         text_config.vocab_size = num_rows
@@ -112,16 +110,4 @@ def _replace_saved(folder: Path, config: Any, tokenizer: Any) -> None:
     for file in folder.iterdir():
         if file.suffix == ".json" and not file.name.endswith(".index.json") and file.name != "generation_config.json":
             file.unlink()
-    with tempfile.TemporaryDirectory(dir=folder) as saved:
-        config.save_pretrained(saved)
-        tokenizer.save_pretrained(saved)
-        for new in Path(saved).iterdir():
-            os.replace(new, folder / new.name)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Big files are shared where the file system can."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+    save_over(folder, config, tokenizer)

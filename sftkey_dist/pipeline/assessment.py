@@ -62,7 +62,7 @@ def _assessment(config: RunConfig, strategy: Strategy, checks: dict[str, ChecksB
     return Assessment(
         form=strategy.form,
         contract=config.contract,
-        prompt=config.prompt,
+        prompt=config.prompt.without_date,
         settings=config.evaluation,
         checks=checks,
         seed=config.seed,

@@ -19,9 +19,10 @@ from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.report import DataReport, SourceReport, summarize, summarize_source
 from sftkey_dist.data.rows import content_digest
 from sftkey_dist.data.store import EncodedStore, refusal_rows
-from sftkey_dist.data.task import Encoding, example_hashes
+from sftkey_dist.data.task import Encoding, cached_tokenizer, example_hashes
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_json, write_json_atomically
+from sftkey_dist.models.chat_template import chat_templates, reads_clock, write_with_date
 from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.load import load_tokenizer, locate_model, model_fingerprint
 from sftkey_dist.models.shape import read_shape, require_row_per_token
@@ -65,7 +66,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     run = RunDir(config.run_dir)
     model_dir = _base_model(config, run, needs_weights)
     tokenizer = load_tokenizer(model_dir, config.model.trust_remote_code)
-    prompts = PromptEncoder(tokenizer, config.prompt)
+    prompts = PromptEncoder(tokenizer, config.prompt.without_date)
     special_tokens_in_test = _check_prompts(prompts, test)
     used_special_ids = prompts.special_ids | _ids_of(tokenizer, special_tokens_in_test)
     shape = read_shape(model_dir, config.model.trust_remote_code)
@@ -106,7 +107,7 @@ def _prepare_form(config: RunConfig, form: Form, model_dir: Path) -> EncodedStor
     encoding = Encoding(
         form=form,
         contract=config.contract,
-        prompt=config.prompt,
+        prompt=config.prompt.without_date,
         max_length_tokens=config.data.max_length_tokens,
         model_dir=model_dir,
         trust_remote_code=config.model.trust_remote_code,
@@ -157,11 +158,15 @@ def _publish(
 
 
 def _base_model(config: RunConfig, run: RunDir, needs_weights: bool) -> Path:
-    """The folder of the base model, with the contract's special tokens where it asks for them."""
+    """The folder of the base model, with the contract's special tokens and the date where they are needed."""
     if config.model.embedded:
         folder = _make_embedded(config, run)
     else:
         folder = locate_model(config.model, needs_weights=needs_weights)
+    return _with_date(config, run, _with_special_tokens(config, run, folder))
+
+
+def _with_special_tokens(config: RunConfig, run: RunDir, folder: Path) -> Path:
     tokens = config.contract.special_tokens
     if not lacks_tokens(folder, tokens, config.model.trust_remote_code):
         return folder
@@ -169,6 +174,19 @@ def _base_model(config: RunConfig, run: RunDir, needs_weights: bool) -> Path:
     if not extended.is_dir():
         add_special_tokens(folder, extended, tokens, config.model.trust_remote_code)
     return extended
+
+
+def _with_date(config: RunConfig, run: RunDir, folder: Path) -> Path:
+    """Training, generation and whoever serves the result read the template from this folder or from one made of it."""
+    tokenizer = cached_tokenizer(folder, config.model.trust_remote_code)
+    if config.prompt.template == "plain" or not any(map(reads_clock, chat_templates(tokenizer).values())):
+        return folder
+    day = config.prompt.date or run.first_prepared()
+    console.print(f"the chat template prints the date: it is {day} throughout the run", soft_wrap=True, markup=False)
+    pinned = run.base_model(digest_json([model_fingerprint(folder), day.isoformat()]))
+    if not pinned.is_dir():
+        write_with_date(folder, pinned, day, config.model.trust_remote_code)
+    return pinned
 
 
 def _make_embedded(config: RunConfig, run: RunDir) -> Path:

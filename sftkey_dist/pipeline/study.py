@@ -1,5 +1,6 @@
 """Many runs of one study, some at a time, each a command of its own: one that fails leaves the others alone."""
 
+import datetime
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking import make_tracker, tracking_uri
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_RUN_FILE = "run.yaml"
 _COMMAND = [sys.executable, "-m", "sftkey_dist.cli", "run"]
 
 
@@ -158,7 +160,7 @@ def _make_store(study: Study, run: StudyRun) -> None:
 def _start(study: Study, run: StudyRun) -> "subprocess.Popen[bytes]":
     folder = study.folder / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    written = folder / "run.yaml"
+    written = folder / _RUN_FILE
     write_text_atomically(written, yaml.safe_dump(_config(study, run).model_dump(mode="json"), sort_keys=False))
     with (folder / "run.log").open("ab") as log:
         # A session of its own: Ctrl-C reaches it through this process, once.
@@ -166,11 +168,22 @@ def _start(study: Study, run: StudyRun) -> "subprocess.Popen[bytes]":
 
 
 def _config(study: Study, run: StudyRun) -> RunConfig:
-    """All runs track to one store, beside the study."""
-    tracking = run.config.tracking
+    """All runs track to one store, beside the study, and their prompts print one date."""
+    tracking, prompt = run.config.tracking, run.config.prompt
     if tracking.uri is None and "MLFLOW_TRACKING_URI" not in os.environ:
         tracking = tracking.model_copy(update={"uri": tracking_uri(tracking, study.folder.absolute())})
-    return run.config.model_copy(update={"tracking": tracking})
+    if prompt.date is None:
+        prompt = prompt.model_copy(update={"date": _date(study)})
+    return run.config.model_copy(update={"tracking": tracking, "prompt": prompt})
+
+
+def _date(study: Study) -> datetime.date:
+    """The day on which the first run was started, so that a study that is resumed compares like with like."""
+    for file in sorted(study.folder.glob(f"*/{_RUN_FILE}")):
+        prompt = yaml.safe_load(file.read_text(encoding="utf-8")).get("prompt", {})
+        if "date" in prompt:
+            return datetime.date.fromisoformat(prompt["date"])
+    return datetime.date.today()
 
 
 def _done_file(study: Study, run: StudyRun) -> Path:

@@ -1,0 +1,132 @@
+"""What a preparation finds in the model and in the data before anything is trained."""
+
+import datetime
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.errors import DataError, ModelError
+from sftkey_dist.models.load import load_tokenizer
+from sftkey_dist.pipeline.assessment import assess_tests
+from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.stages import plan_stages
+
+TODAY = "Today Date: {{ strftime_now('%d %b %Y') }}\n"
+
+
+@pytest.fixture
+def settings(run_config):
+    return run_config.model_dump(mode="json") | {"strategies": ["sft-tag"]}
+
+
+@pytest.fixture
+def dated_model(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "dated")
+    template = folder / "chat_template.jinja"
+    template.write_text(TODAY + template.read_text())
+    return folder
+
+
+def on(day, monkeypatch):
+    fixed = type("date", (datetime.date,), {"today": classmethod(lambda cls: day)})
+    monkeypatch.setattr(datetime, "date", fixed)
+
+
+def first_prompt(store):
+    ids, segments = store.example(0)
+    return ids[segments == 0].tolist()
+
+
+def prompt_of(settings):
+    """Prepare; returns the first training prompt as it is stored, the same as generation writes it, and all digests."""
+    config = RunConfig.model_validate(settings)
+    done = prepare(config)
+    (store,) = done.stores.values()
+    tokenizer = load_tokenizer(done.model_dir)
+    generation = PromptEncoder(tokenizer, assess_tests(config, done.strategies[0]).prompt)
+    (written,) = generation.ids([generation.text(done.test[0])])
+    (stage,) = plan_stages(config, done)["sft-tag"]
+    return tokenizer.decode(first_prompt(store)), tokenizer.decode(written), (store.digest, stage.digest)
+
+
+def test_a_run_prints_one_date_in_training_and_generation_from_the_day_it_was_first_prepared(
+    settings, dated_model, monkeypatch, tmp_path
+):
+    dated = settings | {"model": {"path": str(dated_model)}}
+    on(datetime.date(2025, 1, 31), monkeypatch)
+    trained, generated, digests = prompt_of(dated)
+    assert trained.startswith("Today Date: 31 Jan 2025\n")
+    assert generated.startswith("Today Date: 31 Jan 2025\n")
+    on(datetime.date(2025, 2, 1), monkeypatch)
+    assert prompt_of(dated) == (trained, generated, digests)  # resumed on the next day
+    later, _, other = prompt_of(dated | {"run_dir": str(tmp_path / "runs" / "later")})
+    assert later.startswith("Today Date: 01 Feb 2025\n")
+    assert not set(digests) & set(other)
+    set_date = dated | {"run_dir": str(tmp_path / "runs" / "set"), "prompt": {"date": "2025-01-31"}}
+    assert prompt_of(set_date) == (trained, generated, digests)
+    assert not (tmp_path / "runs" / "set" / "first_prepared").exists()
+
+
+def test_a_template_without_a_date_makes_the_same_store_on_any_day(settings, monkeypatch, tmp_path):
+    on(datetime.date(2025, 1, 31), monkeypatch)
+    expected = prompt_of(settings)
+    on(datetime.date(2025, 2, 1), monkeypatch)
+    assert prompt_of(settings) == expected
+    assert prompt_of(settings | {"prompt": {"date": "2024-01-01"}}) == expected
+    assert not list((tmp_path / "runs" / "tiny").glob("base_model*"))
+
+
+def test_a_model_with_fewer_embeddings_than_tokens_is_refused(settings, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "short")
+    tensors = load_file(folder / "model.safetensors")
+    short = {name: rows[:200].contiguous() if len(rows) > 300 else rows for name, rows in tensors.items()}
+    save_file(short, folder / "model.safetensors", {"format": "pt"})
+    shape = json.loads((folder / "config.json").read_text()) | {"vocab_size": 200}
+    (folder / "config.json").write_text(json.dumps(shape))
+    for contract in ({}, {"special_token_tags": True}):
+        config = RunConfig.model_validate(settings | {"model": {"path": str(folder)}, "contract": contract})
+        with pytest.raises(ModelError, match=r"short: the embeddings have 200 rows .*use the tokenizer that the model"):
+            prepare(config)
+    assert not (tmp_path / "runs" / "store").exists()
+
+
+def test_adapters_do_not_go_with_new_tokens(settings):
+    lora = {"contract": {"special_token_tags": True}, "training": settings["training"] | {"lora": {}}}
+    with pytest.raises(ValueError, match=r"rows of the new tokens would not be trained; set training\.lora=null, or"):
+        RunConfig.model_validate(settings | lora)
+
+
+def test_the_overlap_covers_every_test_set_though_they_number_their_rows_alike(settings, tmp_path, capsys):
+    rows = [{"one": f"q{i}", "two": f"z{i}", "reasoning": "r", "answer": "a"} for i in range(3)]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = {"adapter": "records", "path": str(tmp_path / "train.jsonl"), "prompt": "one"}
+    tests = [
+        train | {"path": str(tmp_path / "test.jsonl"), "prompt": column, "name": column} for column in ("one", "two")
+    ]
+    done = prepare(RunConfig.model_validate(settings | {"data": settings["data"] | {"train": train, "test": tests}}))
+    assert done.reports[0].overlap == tuple(f"one {tmp_path / 'test.jsonl'}:{line}" for line in (1, 2, 3))
+    assert "3 test prompts are also trained on" in capsys.readouterr().out
+
+
+def test_special_tokens_in_test_prompts_are_said_too(settings, tmp_path, capsys):
+    (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": "<|im_end|>", "reasoning": "r", "answer": "a"}) + "\n")
+    test = {"adapter": "records", "path": str(tmp_path / "test.jsonl")}
+    prepare(RunConfig.model_validate(settings | {"data": settings["data"] | {"test": test}}))
+    assert "1 prompts of data.test contain '<|im_end|>'" in capsys.readouterr().out
+    report = json.loads((tmp_path / "runs" / "tiny" / "data_report.json").read_text())
+    assert report["test"]["special_tokens_in_prompts"] == {"<|im_end|>": 1}
+
+
+def test_a_stricter_share_of_bad_rows_holds_for_a_run_that_is_prepared_again(settings, tmp_path):
+    good = {"prompt": "p", "reasoning": "r", "answer": "a"}
+    rows = [*[good | {"prompt": f"p{i}"} for i in range(5)], *[{"prompt": "p"}] * 5]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = settings["data"] | {"train": {"adapter": "records", "path": str(tmp_path / "train.jsonl")}}
+    prepare(RunConfig.model_validate(settings | {"data": data | {"max_bad_row_share": 0.9}}))
+    with pytest.raises(DataError, match=r"train\.jsonl:6: missing_field"):
+        prepare(RunConfig.model_validate(settings | {"data": data | {"max_bad_row_share": 0}}))
