@@ -9,7 +9,7 @@ from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.tokens import decode_ids, encode_texts
 from sftkey_dist.errors import ModelError
-from sftkey_dist.models.load import special_tokens
+from sftkey_dist.models.vocabulary import special_tokens
 
 ENCODER_VERSION = 3
 """Raise it when the same input would be encoded differently: stores made before are then built anew."""

@@ -9,7 +9,7 @@ from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.data.tokens import encode_texts
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.chat_template import reads_clock, with_date
-from sftkey_dist.models.load import special_tokens
+from sftkey_dist.models.vocabulary import special_tokens
 
 _PROBE = "@@response@@"
 

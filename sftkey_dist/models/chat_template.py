@@ -6,12 +6,7 @@ place, also in whatever serves the folder later.
 
 import datetime
 import re
-from pathlib import Path
 from typing import Any
-
-from sftkey_dist.files import folder_written_whole
-from sftkey_dist.models.folder import link_file, save_over
-from sftkey_dist.models.load import load_tokenizer
 
 _CLOCK = "strftime_now"
 _MACRO = re.compile(rf"{{%-? macro {_CLOCK}\(")
@@ -45,15 +40,3 @@ def chat_templates(tokenizer: Any) -> dict[str, str]:
     """The templates of a tokenizer by name; one alone is called "default"."""
     templates = getattr(tokenizer, "chat_template", None) or {}
     return templates if isinstance(templates, dict) else {"default": templates}
-
-
-def write_with_date(source: Path, target: Path, day: datetime.date, trust_remote_code: bool = False) -> None:
-    """Write the model folder ``source`` to ``target`` with its templates' clock stopped."""
-    tokenizer = load_tokenizer(source, trust_remote_code)
-    pinned = {name: with_date(template, day) for name, template in chat_templates(tokenizer).items()}
-    tokenizer.chat_template = pinned if isinstance(tokenizer.chat_template, dict) else pinned["default"]
-    with folder_written_whole(target) as scratch:
-        for file in source.iterdir():
-            if file.is_file():
-                link_file(file, scratch / file.name)
-        save_over(scratch, tokenizer)

@@ -1,10 +1,15 @@
 """Model folders made from others: big files are shared, what changes is written anew, and the other stays as it is."""
 
+import datetime
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from sftkey_dist.files import folder_written_whole
+from sftkey_dist.models.chat_template import chat_templates, with_date
+from sftkey_dist.models.load import load_tokenizer
 
 
 def link_file(source: Path, target: Path) -> None:
@@ -22,3 +27,15 @@ def save_over(folder: Path, *saved: Any) -> None:
             item.save_pretrained(scratch)
         for new in Path(scratch).iterdir():
             os.replace(new, folder / new.name)
+
+
+def write_with_date(source: Path, target: Path, day: datetime.date, trust_remote_code: bool = False) -> None:
+    """Write the model folder ``source`` to ``target`` with its templates' clock stopped."""
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    pinned = {name: with_date(template, day) for name, template in chat_templates(tokenizer).items()}
+    tokenizer.chat_template = pinned if isinstance(tokenizer.chat_template, dict) else pinned["default"]
+    with folder_written_whole(target) as scratch:
+        for file in source.iterdir():
+            if file.is_file():
+                link_file(file, scratch / file.name)
+        save_over(scratch, tokenizer)

@@ -5,7 +5,6 @@ from typing import Any
 
 import huggingface_hub
 import transformers
-from tokenizers import AddedToken
 
 from sftkey_dist.config.schema import ModelConfig
 from sftkey_dist.errors import ModelError
@@ -72,17 +71,6 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: a fast tokenizer (tokenizer.json) is needed, found {type(tokenizer).__name__}")
     return tokenizer
-
-
-def special_tokens(tokenizer: Any) -> dict[int, str]:
-    """Id and text of every token that is special, wherever the tokenizer says so.
-
-    `all_special_ids` has those with a role or in a list of extra ones; a token may be marked special by its own entry
-    alone.
-    """
-    entries: dict[int, AddedToken] = tokenizer.added_tokens_decoder
-    marked = {token_id: entry.content for token_id, entry in entries.items() if entry.special}
-    return marked | {int(i): str(tokenizer.convert_ids_to_tokens(i)) for i in tokenizer.all_special_ids}
 
 
 def model_fingerprint(folder: Path) -> str:

@@ -10,8 +10,8 @@ import torch
 import transformers
 
 from sftkey_dist.errors import ModelError
-from sftkey_dist.models.load import special_tokens
 from sftkey_dist.models.problem import loading_problem
+from sftkey_dist.models.vocabulary import special_tokens
 from sftkey_dist.sampler import CostModel
 
 

@@ -22,8 +22,9 @@ from sftkey_dist.data.store import EncodedStore, refusal_rows
 from sftkey_dist.data.task import Encoding, cached_tokenizer, example_hashes
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_json, write_json_atomically
-from sftkey_dist.models.chat_template import chat_templates, reads_clock, write_with_date
+from sftkey_dist.models.chat_template import chat_templates, reads_clock
 from sftkey_dist.models.embedded import make_embedded_model
+from sftkey_dist.models.folder import write_with_date
 from sftkey_dist.models.load import load_tokenizer, locate_model, model_fingerprint
 from sftkey_dist.models.shape import read_shape, require_row_per_token
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens

@@ -9,7 +9,8 @@ from transformers.utils import chat_template_utils
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.models.chat_template import reads_clock, with_date, write_with_date
+from sftkey_dist.models.chat_template import reads_clock, with_date
+from sftkey_dist.models.folder import write_with_date
 from sftkey_dist.models.load import load_tokenizer
 
 DAY = datetime.date(2024, 1, 3)
