@@ -1,7 +1,7 @@
 """The prompt's token ids, written once for training and generation, and the token that ends a turn."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sftkey_dist.config.schema import PromptConfig
@@ -68,11 +68,11 @@ class PromptEncoder:
         turns = [*system, *example.history, Turn("user", example.prompt)]
         return [{"role": turn.role, "content": turn.content} for turn in turns]
 
-    @property
-    def special_ids(self) -> frozenset[int]:
-        """Special tokens that every prompt and response have."""
+    def special_ids(self, tokens: Collection[str] = ()) -> set[int]:
+        """Ids of the special tokens in every prompt and response, and of these, which rows of the data have."""
         (ids,) = self.ids([self.text(Example("", "question", {}))])
-        return frozenset(ids) & self._special.keys() | {self.end_of_turn_id}
+        of_rows = {token_id for token_id, text in self._special.items() if text in tokens}
+        return {self.end_of_turn_id, *(self._special.keys() & set(ids)), *of_rows}
 
     def special_tokens_in(self, example: Example) -> list[str]:
         """Special tokens whose text a row's own prompt contains: the model reads the token, not the text."""

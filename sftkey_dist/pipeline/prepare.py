@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,23 +69,18 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     tokenizer = load_tokenizer(model_dir, config.model.trust_remote_code)
     prompts = PromptEncoder(tokenizer, config.prompt.without_date)
     special_tokens_in_test = _check_prompts(prompts, test)
-    used_special_ids = prompts.special_ids | _ids_of(tokenizer, special_tokens_in_test)
     shape = read_shape(model_dir, config.model.trust_remote_code)
-    require_row_per_token(model_dir, shape, tokenizer, used_special_ids)
+    require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(special_tokens_in_test))
     forms = sorted({strategy.form for strategy in strategies})
     stores = {form: _prepare_form(config, form, model_dir) for form in forms}
     for store in stores.values():
-        require_row_per_token(model_dir, shape, tokenizer, _ids_of(tokenizer, store.special_tokens_in_prompts))
+        require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(store.special_tokens_in_prompts))
     reports = _reports(config, stores, test)
     test_report = summarize_source("test", len(test), refusal_rows(refused), special_tokens_in_test)
     _publish(run, reports, test_report, stores)
     write_json_atomically(run.environment, describe_environment())
     write_json_atomically(run.config, config.model_dump(mode="json"))
     return Preparation(run, strategies, model_dir, test, stores, reports, prompts.end_of_turn_id)
-
-
-def _ids_of(tokenizer: Any, tokens: Iterable[str]) -> set[int]:
-    return set(tokenizer.convert_tokens_to_ids(list(tokens)))
 
 
 def _check_prompts(prompts: PromptEncoder, test: Sequence[Example]) -> Counter[str]:
