@@ -179,10 +179,10 @@ def _config(study: Study, run: StudyRun) -> RunConfig:
 
 def _date(study: Study) -> datetime.date:
     """The day on which the first run was started, so that a study that is resumed compares like with like."""
-    for file in sorted(study.folder.glob(f"*/{_RUN_FILE}")):
-        prompt = yaml.safe_load(file.read_text(encoding="utf-8")).get("prompt", {})
-        if "date" in prompt:
-            return datetime.date.fromisoformat(prompt["date"])
+    for file in (study.folder / run.name / _RUN_FILE for run in study.runs):
+        written = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if "date" in written.get("prompt", {}):
+            return datetime.date.fromisoformat(written["prompt"]["date"])
     return datetime.date.today()
 
 

@@ -1,5 +1,6 @@
 """Studies: the runs they stand for, doing them, and the page about them."""
 
+import datetime
 import json
 import math
 import os
@@ -90,6 +91,19 @@ def test_a_variant_may_have_fewer_seeds_and_waits_for_no_others(file):
     assert "Not done yet" not in text
     assert "| 2 x 4 |" in text
     assert "| 1 x 4 |" in text
+
+
+def test_prompts_of_all_runs_print_one_date_also_of_those_that_are_done_on_another_day(file, monkeypatch):
+    def dates_after(*overrides, day):
+        monkeypatch.setattr(datetime, "date", type("date", (datetime.date,), {"today": classmethod(lambda cls: day)}))
+        study = load_study([file], overrides)
+        assert run_study(study, ["study.yaml"]) == []
+        runs = [yaml.safe_load((study.folder / run.name / "run.yaml").read_text()) for run in study.runs]
+        return [run["prompt"]["date"] for run in runs]
+
+    assert dates_after("study.seeds=[3]", day=datetime.date(2025, 1, 31)) == ["2025-01-31"] * 2
+    assert dates_after(day=datetime.date(2025, 2, 1)) == ["2025-01-31"] * 4
+    assert dates_after("prompt.date=2024-02-29", day=datetime.date(2025, 2, 1)) == ["2024-02-29"] * 4
 
 
 @pytest.mark.parametrize(

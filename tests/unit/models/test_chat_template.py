@@ -98,5 +98,7 @@ def test_a_folder_is_written_with_the_date_and_its_source_is_not_touched(tiny_mo
     assert render(pinned, None).startswith("Today: 03 January 2024 00:00:00\n")
     if several:
         assert render(pinned, "tool_use") == "toolsToday: 03 January 2024 00:00:00"
+    pinned.save_pretrained(tmp_path / "exported")
+    assert render(load_tokenizer(tmp_path / "exported"), None) == render(pinned, None)
     assert (tmp_path / "target" / "model.safetensors").samefile(source / "model.safetensors")
     assert pinned.backend_tokenizer.to_str() == load_tokenizer(source).backend_tokenizer.to_str()
