@@ -8,7 +8,7 @@ from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.data.tokens import encode_texts
 from sftkey_dist.errors import ModelError
-from sftkey_dist.models.chat_template import reads_clock, with_date
+from sftkey_dist.models.chat_template import chat_templates, reads_clock, with_date
 from sftkey_dist.models.vocabulary import special_tokens
 
 _PROBE = "@@response@@"
@@ -32,7 +32,7 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._config = config
         self._uses_chat = has_chat_template and config.template != "plain"
-        template = tokenizer.get_chat_template() if self._uses_chat else ""
+        template = _chat_template(tokenizer) if self._uses_chat else ""
         self.date = (config.date or datetime.date.today()) if reads_clock(template) else None
         """What the chat template prints as the date; None where it prints none, or has one written into it."""
         self._template = with_date(template, self.date) if self.date else template
@@ -124,3 +124,13 @@ class PromptEncoder:
                 f"use prompt.template=plain"
             )
         return after
+
+
+def _chat_template(tokenizer: Any) -> str:
+    try:
+        return str(tokenizer.get_chat_template())
+    except ValueError as error:  # several, and none is the default
+        raise ModelError(
+            f"the tokenizer has chat templates {', '.join(chat_templates(tokenizer))} and none called 'default'; name "
+            f"one so in the model's folder, or use prompt.template=plain"
+        ) from error

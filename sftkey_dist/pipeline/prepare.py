@@ -1,5 +1,6 @@
 """Everything before the first stage: checks, base model, encoded stores, data report."""
 
+import datetime
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,7 +66,9 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     check_evaluation(config)
     test, refused = read_all("test", config.data.test, config.contract, config.data.max_bad_row_share)
     run = RunDir(config.run_dir)
-    model_dir = _base_model(config, run, needs_weights)
+    base = _base_model(config, run, needs_weights)
+    date = _printed_date(config, run, base)
+    model_dir = _with_date(config, run, base, date) if date else base
     tokenizer = load_tokenizer(model_dir, config.model.trust_remote_code)
     prompts = PromptEncoder(tokenizer, config.prompt.without_date)
     special_tokens_in_test = _check_prompts(prompts, test)
@@ -79,7 +82,8 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     test_report = summarize_source("test", len(test), refusal_rows(refused), special_tokens_in_test)
     _publish(run, reports, test_report, stores)
     write_json_atomically(run.environment, describe_environment())
-    write_json_atomically(run.config, config.model_dump(mode="json"))
+    dated = config.prompt.model_copy(update={"date": date or config.prompt.date})
+    write_json_atomically(run.config, config.model_copy(update={"prompt": dated}).model_dump(mode="json"))
     return Preparation(run, strategies, model_dir, test, stores, reports, prompts.end_of_turn_id)
 
 
@@ -154,15 +158,11 @@ def _publish(
 
 
 def _base_model(config: RunConfig, run: RunDir, needs_weights: bool) -> Path:
-    """The folder of the base model, with the contract's special tokens and the date where they are needed."""
+    """The folder of the base model, with the contract's special tokens where it asks for them."""
     if config.model.embedded:
         folder = _make_embedded(config, run)
     else:
         folder = locate_model(config.model, needs_weights=needs_weights)
-    return _with_date(config, run, _with_special_tokens(config, run, folder))
-
-
-def _with_special_tokens(config: RunConfig, run: RunDir, folder: Path) -> Path:
     tokens = config.contract.special_tokens
     if not lacks_tokens(folder, tokens, config.model.trust_remote_code):
         return folder
@@ -172,17 +172,22 @@ def _with_special_tokens(config: RunConfig, run: RunDir, folder: Path) -> Path:
     return extended
 
 
-def _with_date(config: RunConfig, run: RunDir, folder: Path) -> Path:
+def _printed_date(config: RunConfig, run: RunDir, folder: Path) -> datetime.date | None:
+    """What a chat template prints that prints the date; the same whenever the run is prepared again."""
+    templates = chat_templates(cached_tokenizer(folder, config.model.trust_remote_code)).values()
+    if config.prompt.template == "plain" or not any(map(reads_clock, templates)):
+        return None
+    date = config.prompt.date or run.first_prepared()
+    console.print(f"the chat template prints the date: it is {date} throughout the run", soft_wrap=True, markup=False)
+    return date
+
+
+def _with_date(config: RunConfig, run: RunDir, folder: Path, date: datetime.date) -> Path:
     """Training, generation and whoever serves the result read the template from this folder or from one made of it."""
-    tokenizer = cached_tokenizer(folder, config.model.trust_remote_code)
-    if config.prompt.template == "plain" or not any(map(reads_clock, chat_templates(tokenizer).values())):
-        return folder
-    day = config.prompt.date or run.first_prepared()
-    console.print(f"the chat template prints the date: it is {day} throughout the run", soft_wrap=True, markup=False)
-    pinned = run.base_model(digest_json([model_fingerprint(folder), day.isoformat()]))
-    if not pinned.is_dir():
-        write_with_date(folder, pinned, day, config.model.trust_remote_code)
-    return pinned
+    dated = run.base_model(digest_json([model_fingerprint(folder), date.isoformat()]))
+    if not dated.is_dir():
+        write_with_date(folder, dated, date, config.model.trust_remote_code)
+    return dated
 
 
 def _make_embedded(config: RunConfig, run: RunDir) -> Path:

@@ -1,11 +1,16 @@
 """Preparation on the nodes of a Ray cluster makes the store that one machine makes."""
 
+import datetime
 import json
+from decimal import Decimal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.models.load import load_tokenizer
 from tests.e2e.conftest import error_line
 from tests.e2e.ray_nodes import ray_cluster
 
@@ -37,6 +42,37 @@ def test_nodes_make_the_same_store_as_one_machine(sftkey, tiny_config, tmp_path,
     assert len(list((nodes.path / "parts").iterdir())) == 9
     for index in range(60):
         assert all((a == b).all() for a, b in zip(nodes.example(index), machine.example(index), strict=True))
+
+
+def test_nodes_read_a_folder_of_typed_columns_as_one_machine_does(sftkey, tiny_config, tiny_model, tmp_path, address):
+    """Decimals, dates, float32 and integers with gaps, in files of their own."""
+    (tmp_path / "rows").mkdir()
+    columns = {
+        "decimal": pa.array([Decimal("12.50")], pa.decimal128(10, 2)),
+        "date": pa.array([datetime.date(2024, 1, 31)]),
+        "float32": pa.array([12.1], pa.float32()),
+        "gaps": pa.array([42.0, None]),
+    }
+    for name, answers in columns.items():
+        texts = [f"{name} {i}" for i in range(len(answers))]
+        table = pa.table({"prompt": texts, "reasoning": texts, "answer": answers})
+        pq.write_table(table, tmp_path / "rows" / f"{name}.parquet")
+    data = ("data.train={adapter: records, path: rows}", "data.max_bad_row_share=0.5", "data.shard_rows=1")
+    answers = []
+    for place in (f"cluster.address={address}", "cluster.num_workers=1"):
+        folder = f"typed-{len(answers)}"
+        done = sftkey("prepare", tiny_config, *data, place, f"data.store_dir={folder}")
+        assert done.returncode == 0, done.stderr
+        assert "1 dropped as missing_field" in done.stdout
+        (path,) = [path for path in (tmp_path / folder).iterdir() if not path.name.startswith(".")]
+        answers.append(answers_of(EncodedStore(path), load_tokenizer(tiny_model)))
+    assert answers == [["2024-01-31", "12.50", "12.1", "42"]] * 2
+
+
+def answers_of(store, tokenizer):
+    number = store.segment_names.index("answer")
+    examples = map(store.example, range(len(store)))
+    return [tokenizer.decode(ids[segments == number].tolist()) for ids, segments in examples]
 
 
 def test_a_bad_row_met_on_a_node_is_one_line(sftkey, tiny_config, tmp_path, address):

@@ -63,6 +63,9 @@ def test_a_run_prints_one_date_in_training_and_generation_from_the_day_it_was_fi
     assert generated.startswith("Today Date: 31 Jan 2025\n")
     on(datetime.date(2025, 2, 1), monkeypatch)
     assert prompt_of(dated) == (trained, generated, digests)  # resumed on the next day
+    written = json.loads((tmp_path / "runs" / "tiny" / "config.json").read_text())
+    assert written["prompt"]["date"] == "2025-01-31"
+    assert prompt_of(written | {"run_dir": str(tmp_path / "runs" / "copy")}) == (trained, generated, digests)
     later, _, other = prompt_of(dated | {"run_dir": str(tmp_path / "runs" / "later")})
     assert later.startswith("Today Date: 01 Feb 2025\n")
     assert not set(digests) & set(other)

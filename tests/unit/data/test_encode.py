@@ -305,6 +305,18 @@ def test_a_template_that_does_not_show_the_response_is_named(tokenizer, content)
         PromptEncoder(hiding, PromptConfig())
 
 
+def test_of_several_templates_the_default_one_is_used_and_must_be_there(tokenizer):
+    several = copy.deepcopy(tokenizer)
+    several.chat_template = {"default": tokenizer.chat_template, "tool_use": "tools"}
+    question = Example("x:1", "p", {})
+    assert PromptEncoder(several, PromptConfig()).text(question) == PromptEncoder(tokenizer, PromptConfig()).text(
+        question
+    )
+    several.chat_template = {"rag": "documents", "tool_use": "tools"}
+    with pytest.raises(ModelError, match=r"chat templates rag, tool_use and none called 'default'"):
+        PromptEncoder(several, PromptConfig())
+
+
 @pytest.mark.parametrize("fault", ["{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{% if %}", "{{ m.content.nothing.there }}"])
 def test_whatever_a_template_raises_is_one_error(tokenizer, fault):
     broken = copy.deepcopy(tokenizer)
