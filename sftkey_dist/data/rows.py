@@ -33,8 +33,8 @@ Row = Mapping[str, Any]
 RawRows = Iterator[tuple[str, Row | Refusal]]
 
 _FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
-_NEVER_RECORDS_ASIDE = (".json",)
-"""Formats that a folder may also hold notes about its data in."""
+_HOLDS_ROWS = frozenset(_FORMATS) - {".json"}
+"""Formats of files that hold rows; a .json file in a folder may as well describe its data."""
 _LOOKS_LIKE_A_FILE = re.compile(r"\.(jsonl|json|csv|tsv|parquet|arrow|txt)(\.gz)?$|\*")
 _BATCH_ROWS = 1024
 _BOM = b"\xef\xbb\xbf"
@@ -143,16 +143,21 @@ def _splits_of_folder(folder: str, subset: str | None) -> dict[str, list[str]]:
     """
     with _loading_is_named(folder):
         found = datasets.load_dataset_builder(folder, subset).config.data_files or {}
-    here = os.path.realpath(folder)
-    return {
-        str(split): sorted(os.path.join(folder, os.path.relpath(os.path.realpath(file), here)) for file in files)
-        for split, files in found.items()
-    }
+    return {str(split): sorted(_as_below(folder, str(file)) for file in files) for split, files in found.items()}
+
+
+def _as_below(folder: str, file: str) -> str:
+    """The path of a file with the folder as it was given; links inside it are not followed."""
+    for root in (os.path.abspath(folder), os.path.realpath(folder)):
+        if file.startswith(root + os.sep):
+            return os.path.join(folder, os.path.relpath(file, root))
+    return file
 
 
 def _data_files_below(folder: str) -> Iterator[str]:
-    for file in Path(folder).rglob("[!.]*"):
-        if _format(file.name) in _FORMATS and _format(file.name) not in _NEVER_RECORDS_ASIDE and file.is_file():
+    for file in Path(folder).rglob("*"):
+        is_hidden = any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
+        if _format(file.name) in _HOLDS_ROWS and not is_hidden and file.is_file():
             yield str(file)
 
 
@@ -461,17 +466,12 @@ def _with_float32_as(leaf: pyarrow.DataType, kind: pyarrow.DataType) -> pyarrow.
         return leaf
     if pyarrow.types.is_struct(kind):
         return pyarrow.struct([field.with_type(_with_float32_as(leaf, field.type)) for field in kind])
-    for is_kind, make in _LISTS:
-        if is_kind(kind):
-            return make(kind.value_field.with_type(_with_float32_as(leaf, kind.value_type)))
+    if pyarrow.types.is_fixed_size_list(kind):
+        return pyarrow.list_(kind.value_field.with_type(_with_float32_as(leaf, kind.value_type)), kind.list_size)
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+        make = pyarrow.large_list if pyarrow.types.is_large_list(kind) else pyarrow.list_
+        return make(kind.value_field.with_type(_with_float32_as(leaf, kind.value_type)))
     return kind
-
-
-_LISTS: tuple[tuple[Callable[[pyarrow.DataType], bool], Callable[[pyarrow.Field], pyarrow.DataType]], ...] = (
-    (pyarrow.types.is_list, pyarrow.list_),
-    (pyarrow.types.is_large_list, pyarrow.large_list),
-    (pyarrow.types.is_fixed_size_list, pyarrow.list_),
-)
 
 
 _READERS: dict[str, Callable[[Shard], RawRows]] = {

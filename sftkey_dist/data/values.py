@@ -1,17 +1,14 @@
 """From a value of a source to its text: one rule a type, whichever file, data set or node the value comes from.
 
-| type | text |
-|---|---|
-| text | as it is |
-| number of a JSON text | the digits that stand there: 12.50 stays 12.50 |
-| integer, decimal | its digits, with the decimals of its type |
-| other floating point | the shortest digits that mean it in its own precision; a whole number has no `.0`, because a
-  column of integers with gaps is stored as floating point |
-| boolean | true, false |
-| date, time, timestamp | ISO 8601, a timestamp with its time: 2024-01-31T00:00:00 |
-| bytes | the text they are in UTF-8 |
-| list, mapping | JSON, whose members follow these rules |
-| NaN, infinity | none: a row that needs it is refused |
+- Text stays as it is, and a number of a JSON text keeps the digits that stand there: 12.50 is 12.50.
+- An integer and a decimal are their digits, with the decimals of the type.
+- Other floating point is the shortest digits that mean it in its own precision. A whole number has no `.0`: a column of
+  integers with gaps is stored as floating point.
+- A boolean is true or false, as in JSON.
+- A date, a time and a timestamp are ISO 8601, a timestamp always with its time: 2024-01-31T00:00:00.
+- Bytes are the text that they are in UTF-8.
+- A list and a mapping are JSON, whose members follow these rules.
+- NaN, infinity, other bytes and other types have no text: a row that needs one is refused.
 """
 
 import datetime

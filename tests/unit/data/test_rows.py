@@ -111,6 +111,24 @@ def test_a_file_of_a_folder_that_no_split_has_is_named_not_dropped(tmp_path, str
         read(source(tmp_path), 4)
 
 
+@pytest.mark.parametrize("linked", ["folder", "file"])
+def test_a_folder_may_be_reached_through_links_and_hold_hidden_files(tmp_path, linked):
+    """The hub's cache holds links to files without an ending."""
+    real = tmp_path / "real"
+    (real / ".cache").mkdir(parents=True)
+    write(real / ".cache" / "old.jsonl")
+    write(tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").rename(tmp_path / "blob")
+    (real / "rows.jsonl").symlink_to(tmp_path / "blob")
+    folder = real
+    if linked == "folder":
+        folder = tmp_path / "link"
+        folder.symlink_to(real)
+    items = read(source(folder), 4)
+    assert [row for _, row in items] == ROWS
+    assert items[0][0] == f"{folder}/rows.jsonl:1"
+
+
 def test_a_folder_without_data_is_named(tmp_path):
     with pytest.raises(DataError, match=r"cannot find data files in this folder"):
         read(source(tmp_path), 4)

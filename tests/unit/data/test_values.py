@@ -81,6 +81,8 @@ def write(request, tmp_path):
             ['{"score": 12.1, "day": "2024-01-31", "price": 3.10}'],
         ),
         (pa.array([[12.1, None], []], pa.list_(pa.float32())), ["[12.1, null]", "[]"]),
+        (pa.array([[12.1, 0.5]], pa.list_(pa.float32(), 2)), ["[12.1, 0.5]"]),
+        (pa.array([[[12.1]]], pa.large_list(pa.list_(pa.float32()))), ["[[12.1]]"]),
         (pa.array([[1.0, float("nan")]]), ["missing_field"]),
         (pa.array([[b"ab", "ü".encode()]]), ['["ab", "ü"]']),
     ],
