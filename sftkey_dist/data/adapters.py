@@ -177,10 +177,11 @@ def segmented(response: str, rules: Sequence[Rule], contract: ResponseContract) 
     """The segments of a whole response, by the rules, or without any by the contract in either form."""
     if rules:
         cut = cut_response(response, rules)
-        if isinstance(cut, Cut) and not cut.doubt:
-            return cut.values
-        reason, detail = ("rules_disagree", cut.doubt) if isinstance(cut, Cut) else (cut.reason, cut.detail)
-        raise RowError(reason, f"the response is not segmented: {detail}; see `sftkey segment`")
+        if isinstance(cut, Cut):
+            if cut.doubt is None:
+                return cut.values
+            cut = cut.doubt
+        raise RowError(cut.reason, f"the response is not segmented: {cut.detail}; see `sftkey segment`")
     parsed = contract.parse(response, Form.TAGGED)
     if not parsed.keeps_contract:
         plain = contract.parse(response, Form.UNTAGGED)

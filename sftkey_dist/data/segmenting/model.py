@@ -1,21 +1,31 @@
 """A language model that cuts what rules leave; it copies segments out of the response and is believed nothing.
 
-Its replies are kept beside the result, so that a run that was interrupted, or is repeated, does not ask again.
+Its replies are kept beside the result, so that a run that was interrupted, or is repeated, does not ask again. A reply
+that gives no cut is asked for again by the next runs, a few times: it may have been the model's bad day.
 """
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.segmenting.rules import Cut, NotCut
+from sftkey_dist.data.segmenting.answer import narrow, why_never_trained
+from sftkey_dist.data.segmenting.rules import ANSWER, Cut, NotCut, Response
+from sftkey_dist.data.segmenting.thinking import holds_thinking_tag, without_thinking
 from sftkey_dist.data.segmenting.verify import why_refused
 from sftkey_dist.endpoint import Chat, Endpoint
 from sftkey_dist.files import digest_json
 from sftkey_dist.journal import append_records, keep_records, read_records
 
 MODEL = "model"
+MOST_REPLIES = 3
+"""To a question, over all runs, while none of them gives a cut."""
+_MOST_BRACES = 200
+_ESCAPE = re.compile(r"(?P<kept>\\(?:[\\\"/]|u[0-9a-fA-F]{4}|n(?!(?:eq|u|abla|ot|i)\b)))|\\")
 
 
 class Cutter(Protocol):
@@ -41,7 +51,9 @@ class ModelCutter:
         self._replies = replies
         if replies.is_file():
             keep_records(replies, lambda record: True)  # cuts off what a killed run did not finish writing
-        self._known = {record["key"]: record["reply"] for record in read_records(replies)}
+        self._known: dict[str, list[str]] = {}
+        for record in read_records(replies):
+            self._known.setdefault(record["key"], []).append(record["reply"])
 
     def __call__(self, responses: Sequence[str]) -> list[Cut | NotCut]:
         """
@@ -50,21 +62,42 @@ class ModelCutter:
         """
         chats = [self._question(response) for response in responses]
         keys = [self._key(chat) for chat in chats]
-        unasked = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in self._known}
-        failures = {}
-        replies = self._endpoint.ask_all(list(unasked.values()))
-        for key, reply in zip(unasked, replies, strict=True):
-            if reply.failure:
-                failures[key] = reply.failure
-            else:
-                self._known[key] = reply.text
-                append_records(self._replies, [{"key": key, "reply": reply.text}])
+        questions = {
+            key: chat for key, chat, response in zip(keys, chats, responses, strict=True) if self._asks(key, response)
+        }
+        failures = self._ask(questions)
         return [
             NotCut("model_failed", f"{failures[key]} after the last attempt; run again to ask again")
             if key in failures
-            else self._read(self._known[key], response)
+            else self._best_of(self._known[key], response)
             for response, key in zip(responses, keys, strict=True)
         ]
+
+    def _asks(self, key: str, response: str) -> bool:
+        """Whether a question is open: no reply gives a cut, and the model may try again."""
+        replies = self._known.get(key, [])
+        return len(replies) < MOST_REPLIES and not any(isinstance(self._read(each, response), Cut) for each in replies)
+
+    def _ask(self, questions: Mapping[str, Chat]) -> dict[str, str]:
+        """Ask, keep the replies, and return why there is none, by key."""
+        failures = {}
+        for key, reply in zip(questions, self._endpoint.ask_all(list(questions.values())), strict=True):
+            if reply.failure:
+                failures[key] = reply.failure
+            else:
+                self._known.setdefault(key, []).append(reply.text)
+                append_records(self._replies, [{"key": key, "reply": reply.text}])
+        return failures
+
+    def _best_of(self, replies: Sequence[str], response: str) -> Cut | NotCut:
+        """The first reply that gives a cut, or else what is wrong with the last one."""
+        read = [self._read(reply, response) for reply in replies]
+        found = next((each for each in read if isinstance(each, Cut)), read[-1])
+        if isinstance(found, NotCut) and len(replies) >= MOST_REPLIES:
+            return NotCut(
+                found.reason, f"{found.detail}; asked {len(replies)} times, remove {self._replies} to ask again"
+            )
+        return found
 
     def _question(self, response: str) -> Chat:
         names = ", ".join(segment.name for segment in self._contract.segments)
@@ -82,12 +115,44 @@ class ModelCutter:
         return digest_json([self._endpoint.model, chat.system, chat.user])
 
     def _read(self, reply: str, response: str) -> Cut | NotCut:
-        try:
-            values = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
-        except (ValueError, RecursionError):
-            return NotCut("model_gave_no_json", f"the model answered {reply[:60]!r}")
-        if not all(isinstance(value, str) for value in values.values()):
-            return NotCut("model_gave_no_json", "a field of the model's answer is no text")
+        problem = NotCut("model_gave_no_json", f"the model answered {reply[:60]!r}")
+        for values in _readings(without_thinking(reply)):
+            if not all(isinstance(value, str) for value in values.values()):
+                problem = NotCut("model_gave_no_json", "a field of the model's answer is no text")
+                continue
+            found = self._verified(values, response)
+            if isinstance(found, Cut):
+                return found
+            problem = found
+        return problem
+
+    def _verified(self, values: Mapping[str, str], response: str) -> Cut | NotCut:
         values = {name: value.strip() for name, value in values.items() if value.strip()}
-        problem = why_refused(values, response, self._contract)
+        if ANSWER in values:
+            start, end = narrow(values[ANSWER], (0, len(values[ANSWER])))
+            values[ANSWER] = values[ANSWER][start:end]
+        problem = (
+            why_refused(values, response, self._contract, Response(response).outside)
+            or why_never_trained(values.get(ANSWER, "-1"))
+            or ("a tag of thinking lies inside a segment" if any(map(holds_thinking_tag, values.values())) else "")
+        )
         return NotCut("model_not_verified", problem) if problem else Cut(values, MODEL)
+
+
+def _readings(reply: str) -> Iterator[Mapping[str, Any]]:
+    """The objects in a reply, last one first: as JSON, and as JSON whose writer left backslashes of LaTeX single.
+
+    What is read wrongly does not stand in the response, so that trying does no harm.
+    """
+    for text in (reply, _ESCAPE.sub(lambda found: found.group() if found["kept"] else r"\\", reply)):
+        yield from reversed(list(_objects(text)))
+
+
+def _objects(text: str) -> Iterator[Mapping[str, Any]]:
+    decoder, end = json.JSONDecoder(strict=False), 0
+    for brace in islice(re.finditer(r"\{", text), _MOST_BRACES):
+        if brace.start() < end:
+            continue
+        with suppress(ValueError, RecursionError):
+            values, end = decoder.raw_decode(text, brace.start())
+            yield values

@@ -1,8 +1,9 @@
 """The review file: the rows that are unsure, for a person to cut; read again by the next run of the same command.
 
 ``{"place": "in.jsonl:17", "why": "no_rule: …", "response": "…", "accept": false, "segments": {"reasoning": "",
-"answer": ""}, "outside": []}``. Whoever reviews fills in ``segments``, copied from the response, lists under
-``outside`` what belongs to none of them, and sets ``accept`` to true.
+"answer": ""}, "outside": [], "candidates": [{"rule": "boxed", "answer": "42"}]}``. Whoever reviews fills in
+``segments``, copied from the response, lists under ``outside`` what belongs to none of them, and sets ``accept`` to
+true; candidates are what rules found, and are not read.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ class Review:
     accept: bool
     segments: Mapping[str, str]
     outside: tuple[str, ...] = ()
+    candidates: tuple[Mapping[str, str], ...] = ()
 
     def cut(self, contract: ResponseContract) -> Cut | NotCut | None:
         """What the person decided, verified; None where they have not."""
@@ -71,7 +73,9 @@ def _reviews(path: Path) -> Iterator[Review]:
             if not all(isinstance(text, str) for text in (*row["segments"].values(), *row["outside"])):
                 raise DataError(f"{place}: segments and outside must hold texts")
             fields = {name: row[name] for name in _KINDS} | {"why": str(row.get("why", ""))}
-            yield Review(**fields | {"outside": tuple(row["outside"])})
+            found = row.get("candidates")
+            candidates = tuple(found) if isinstance(found, list) else ()
+            yield Review(**fields | {"outside": tuple(row["outside"]), "candidates": candidates})
 
 
 _ARTICLES = {str: "a text", bool: "true or false", dict: "an object", list: "a list"}

@@ -1,90 +1,165 @@
 """Rules that cut a response into reasoning and answer.
 
-A rule names spans of the response, never new text, so what it returns cannot say anything the response does not.
-Every cut is verified: the spans, and between them what the rule declares as separators, cover the whole response. A
-span may lie inside another: an answer in the middle of the reasoning's last line is quoted, not cut out.
+A rule names spans of the response, never new text, so what it returns cannot say anything the response does not. Each
+rule finds evidence, and a cut is accepted when all the strong evidence in the closing part of the response agrees and
+nothing speaks against it; otherwise the row is for a person, with the candidates. A span may lie inside another: an
+answer in the middle of the reasoning's last line is quoted, not cut out. What lies outside the spans is a separator of
+the rule, or is named by the cut: thinking, a sign-off, the answer said again.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from sftkey_dist.config.data import RegexRule, RuleName, Rules
+from sftkey_dist.data.segmenting.answer import (
+    Span,
+    narrow,
+    same_answer,
+    why_never_trained,
+    why_no_answer,
+    without_emphasis,
+)
+from sftkey_dist.data.segmenting.closing import Closing, Statement, is_mark, read_closing
+from sftkey_dist.data.segmenting.thinking import Thinking, find_thinking, holds_thinking_tag
 
 REASONING, ANSWER = "reasoning", "answer"
 DEFAULT_RULES: tuple[RuleName, ...] = ("hash_marks", "think", "boxed", "answer_is", "option_letter", "last_line")
 
-Span = tuple[int, int]
 Spans = Mapping[str, Span]
 
 _MOST_WORDS_OF_A_LAST_LINE = 6
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A way to cut.
-
-    Attributes:
-        name: name in reports.
-        find: the spans in a response, or None where the rule does not apply.
-        separators: what may lie outside the spans.
-        weak: whether it only guesses; a guess never disagrees with another rule.
-    """
-
-    name: str
-    find: Callable[[str], Spans | None]
-    separators: re.Pattern[str]
-    weak: bool = False
-
-    def is_separator(self, text: str) -> bool:
-        """Whether a text may lie outside the spans."""
-        return self.separators.fullmatch(text) is not None
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A response, cut: text of each segment, the rule that did it, and why a human should look, if so."""
-
-    values: Mapping[str, str]
-    rule: str
-    doubt: str = ""
+_HASH_LINE = re.compile(r"^####[ \t]*([$-]?\d[\d.,]*)[ \t.]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class NotCut:
-    """A response that no rule cuts; ``reason`` is short and stable."""
+    """Why a response is not cut; ``reason`` is short and stable."""
 
     reason: str
     detail: str
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """An answer that a rule finds."""
+
+    rule: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A response, cut.
+
+    Attributes:
+        values: text of each segment.
+        rule: what cut it.
+        doubt: why a human should look; None where the cut is accepted.
+        candidates: all answers that were found.
+        removed: texts that belong to no segment, by what they are.
+    """
+
+    values: Mapping[str, str]
+    rule: str
+    doubt: NotCut | None = None
+    candidates: tuple[Candidate, ...] = ()
+    removed: Mapping[str, str] = field(default_factory=dict)
+
+
+class Response:
+    """A response as the rules read it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def thinking(self) -> Thinking:
+        """Where its thinking lies."""
+        return find_thinking(self.text)
+
+    @cached_property
+    def closing(self) -> Closing:
+        """How it ends; nothing is read where the thinking cannot be told from the rest."""
+        if self.thinking.problem:
+            return Closing((), len(self.text))
+        return read_closing(self.text, self.thinking.after)
+
+    @property
+    def body(self) -> Span:
+        """What a person reads, without sign-offs."""
+        return _trimmed(self.text, (self.thinking.after, self.closing.end))
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Thinking and sign-offs, which may belong to no segment."""
+        parts = (self.text[: self.thinking.after], self.text[self.closing.end :])
+        return tuple(part.strip() for part in parts if part.strip())
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule finds in a response.
+
+    Attributes:
+        rule: name of the rule.
+        spans: the span of each segment.
+        problem: why it is doubtful; "" when it is not.
+        is_led: whether words or marks say that it is the answer.
+        start: where its statement begins.
+        lacks_reasoning: whether nothing comes before it, so that it is evidence only.
+    """
+
+    rule: str
+    spans: Spans
+    problem: str = ""
+    is_led: bool = False
+    start: int = 0
+    lacks_reasoning: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A way to find segments.
+
+    Attributes:
+        name: name in reports.
+        find: what it finds in a response, in order.
+        is_guess: whether what it finds is only shown to a person.
+    """
+
+    name: str
+    find: Callable[[Response], Sequence[Finding] | NotCut]
+    is_guess: bool = False
+
+
 def resolve_rules(names: Rules) -> tuple[Rule, ...]:
-    """The rules behind their names; `default` stands for all built-in ones."""
+    """The rules behind their names; `default` stands for all built-in ones, of which `last_line` only guesses."""
     rules: list[Rule] = []
     for name in names:
         if isinstance(name, RegexRule):
             rules.append(_own_rule(name))
+        elif name == "default":
+            rules += [replace(_BUILT_IN[each], is_guess=each == "last_line") for each in DEFAULT_RULES]
         else:
-            rules += [_BUILT_IN[each] for each in (DEFAULT_RULES if name == "default" else (name,))]
+            rules.append(_BUILT_IN[name])
     return tuple(rules)
 
 
 def cut_response(response: str, rules: Sequence[Rule]) -> Cut | NotCut:
-    """The first rule in order that applies and is verified; a doubt where another one finds another answer."""
-    refused = ""
-    for place, rule in enumerate(rules):
-        spans = _trimmed(response, rule.find(response))
-        if spans is None:
-            continue
-        problem = uncovered(response, spans, rule.is_separator)
-        if problem:
-            refused = refused or f"{rule.name}: {problem}"
-            continue
-        values = {name: response[start:end] for name, (start, end) in spans.items()}
-        return Cut(values, rule.name, _disagreement(response, spans, rules[place + 1 :]))
-    if refused:
-        return NotCut("not_covered", refused)
-    return NotCut("no_rule", f"no rule applies to {response[-60:]!r}")
+    """The cut of the first rule in order that finds something, with a doubt unless all evidence agrees."""
+    read = Response(response)
+    sure, guesses, refused = _evidence(read, rules)
+    best = next((finding for finding in (*sure, *guesses) if not finding.lacks_reasoning), None)
+    if best is None:
+        return refused or _nothing_found(read)
+    values = {name: response[start:end] for name, (start, end) in best.spans.items()}
+    if best in guesses:
+        doubt: NotCut | None = NotCut("only_a_guess", f"rule {best.rule} finds the answer {values[ANSWER][:60]!r}")
+    else:
+        doubt = _doubt(read, best, sure, values)
+    return Cut(values, best.rule, doubt, _candidates(response, (*sure, *guesses)), _removed(read, best))
 
 
 def uncovered(response: str, spans: Spans, is_separator: Callable[[str], bool]) -> str:
@@ -98,143 +173,186 @@ def uncovered(response: str, spans: Spans, is_separator: Callable[[str], bool]) 
     return ""
 
 
-def same_answer(one: str, other: str) -> bool:
-    """Whether two answers differ in nothing but case, spacing, currency, brackets and a final full stop."""
-    return _bare(one) == _bare(other)
+def _evidence(read: Response, rules: Sequence[Rule]) -> tuple[list[Finding], list[Finding], NotCut | None]:
+    """What rules find, what they guess, and why the first of them that applied was refused."""
+    sure: list[Finding] = []
+    guesses: list[Finding] = []
+    refused = None
+    for rule in rules:
+        found = rule.find(read)
+        if isinstance(found, NotCut):
+            refused = refused or found
+        else:
+            (guesses if rule.is_guess else sure).extend(found)
+    return sure, guesses, refused
 
 
-def _bare(answer: str) -> str:
-    return re.sub(r"[\s$,()*]|\\[!,;]|\\text\b|[{}]", "", answer).casefold().rstrip(".")
+def _nothing_found(read: Response) -> NotCut:
+    if read.thinking.problem:
+        return NotCut(read.thinking.problem, f"the thinking of {read.text[:60]!r} does not end, or is not at the start")
+    if read.closing.statements:
+        return NotCut("no_reasoning", f"there is nothing but the answer in {read.text[-60:]!r}")
+    return NotCut("no_rule", f"no rule applies to {read.text[-60:]!r}")
 
 
-def _disagreement(response: str, spans: Spans, others: Sequence[Rule]) -> str:
-    """A strong rule that finds another answer at another place; one that encloses this answer means the same."""
-    if ANSWER not in spans:
-        return ""
-    start, end = spans[ANSWER]
-    for rule in others:
-        found = None if rule.weak else _trimmed(response, rule.find(response))
-        if found is None or ANSWER not in found:
-            continue
-        from_, to = found[ANSWER]
-        if (to <= start or end <= from_) and not same_answer(response[from_:to], response[start:end]):
-            return f"rule {rule.name} finds the answer {response[from_:to][:40]!r}"
-    return ""
-
-
-def _trimmed(response: str, spans: Spans | None) -> Spans | None:
-    """Spans without white space at their ends; None when one of them is blank."""
-    if spans is None:
+def _doubt(read: Response, best: Finding, sure: Sequence[Finding], values: Mapping[str, str]) -> NotCut | None:
+    """What speaks against the finding that would be taken."""
+    if any(map(holds_thinking_tag, values.values())):
+        return NotCut("unclear_thinking", "a tag of thinking lies inside a segment")
+    if ANSWER not in best.spans:
         return None
-    trimmed = {}
-    for name, (start, end) in spans.items():
-        text = response[start:end]
-        if not text.strip():
-            return None
-        trimmed[name] = (start + len(text) - len(text.lstrip()), end - (len(text) - len(text.rstrip())))
-    return trimmed
+    return _problem_of(read.text, sure) or _disagreement(read, best, sure) or _running_on(read, best)
 
 
-def _hash_marks(response: str) -> Spans | None:
-    """GSM8K: the answer follows the last ``####``."""
-    mark = response.rfind("####")
-    return None if mark < 0 else {REASONING: (0, mark), ANSWER: (mark + 4, len(response))}
-
-
-def _think(response: str) -> Spans | None:
-    """Reasoning models: ``<think>reasoning</think>answer``."""
-    start, end = response.find("<think>"), response.rfind("</think>")
-    if end < 0 or start > end or response[: max(start, 0)].strip():
+def _problem_of(response: str, sure: Sequence[Finding]) -> NotCut | None:
+    doubtful = next((finding for finding in sure if finding.problem), None)
+    if doubtful is None:
         return None
-    body = 0 if start < 0 else start + len("<think>")
-    return {REASONING: (body, end), ANSWER: (end + len("</think>"), len(response))}
+    return NotCut(doubtful.problem, f"rule {doubtful.rule} finds the answer {_answer(response, doubtful)[:60]!r}")
 
 
-def _boxed(response: str) -> Spans | None:
-    r"""Mathematics: the content of the last ``\boxed{}``, quoted from the whole response as reasoning."""
-    mark = response.rfind("\\boxed{")
-    if mark < 0:
-        return None
-    start, depth = mark + len("\\boxed{"), 1
-    for end in range(start, len(response)):
-        escaped = response[end - 1] == "\\" and response[end - 2] != "\\"
-        if response[end] in "{}" and not escaped:
-            depth += 1 if response[end] == "{" else -1
-        if depth == 0:
-            return {REASONING: (0, len(response)), ANSWER: (start, end)}
+def _disagreement(read: Response, best: Finding, sure: Sequence[Finding]) -> NotCut | None:
+    """Another answer in the evidence, or in a box or a ``####`` line further up."""
+    answer = _answer(read.text, best)
+    for finding in sure:
+        other = _answer(read.text, finding)
+        if ANSWER in finding.spans and not same_answer(other, answer):
+            return NotCut("rules_disagree", f"rule {finding.rule} finds the answer {other[:40]!r}")
+    for rule, other in _stated_further_up(read, sure):
+        if not same_answer(other, answer):
+            return NotCut("rules_disagree", f"rule {rule} finds the answer {other[:40]!r} further up")
     return None
 
 
-_ANSWER_IS = re.compile(
-    r"(?:the\s+|my\s+)?(?:final\s+|correct\s+)?answer\s*(?:is|:|=)\s*(?::\s*)?",
-    re.IGNORECASE,
-)
-_MOST_CHARACTERS_OF_AN_ANSWER = 200
+def _stated_further_up(read: Response, sure: Sequence[Finding]) -> Iterator[tuple[str, str]]:
+    """Boxes, unless words say that another box is the answer, and ``####`` lines with a number."""
+    if not any(finding.rule == "boxed" and finding.is_led for finding in sure):
+        for box in read.closing.boxes:
+            yield "boxed", read.text[slice(*narrow(read.text, box))]
+    for line in _HASH_LINE.finditer(read.text, read.thinking.after, min(finding.start for finding in sure)):
+        yield "hash_marks", line[1]
 
 
-def _answer_is(response: str) -> Spans | None:
-    """A last sentence such as "The answer is 42." or "Answer: B"."""
-    tail = max(0, len(response) - 400)  # the sentence is the last; a pattern anchored at the end must not search long
-    starts = list(re.finditer(r"(?:(?:the|my)\s+)?(?:(?:final|correct)\s+)?\banswer\b", response[tail:], re.IGNORECASE))
-    if not starts:
-        return None
-    match = _ANSWER_IS.match(response, tail + starts[-1].start())
-    if match is None:
-        return None
-    body = response.rstrip()
-    end = len(body.removesuffix(".").rstrip())
-    answer = response[match.end() : end]
-    if not answer or len(answer) > _MOST_CHARACTERS_OF_AN_ANSWER or "\n" in answer:
-        return None
-    return {REASONING: (0, match.start()), ANSWER: (match.end(), end)}
+def _running_on(read: Response, best: Finding) -> NotCut | None:
+    problem = read.closing.problem
+    return NotCut(problem, f"{_answer(read.text, best)[:40]!r} answers another question") if problem else None
 
 
-_OPTION = re.compile(
-    r"(?:(?:option|choice|ans(?:wer)?|correct\s+option)\s*(?:is|:|=|-)?\s*)?[(\[]?(?P<answer>[A-Ja-j])[)\].]?\s*\Z",
-    re.IGNORECASE,
-)
+def _answer(response: str, finding: Finding) -> str:
+    start, end = finding.spans.get(ANSWER, (0, 0))
+    return response[start:end]
 
 
-def _option_letter(response: str) -> Spans | None:
-    """A last line that is an option: "B", "(B)", "Option B", "Ans - C"."""
-    line = len(response.rstrip()) - len(response.rstrip().rpartition("\n")[2])
-    match = _OPTION.fullmatch(response, line)
-    if match is None or (len(match.group().strip()) == 1 and match[ANSWER].islower()):
-        return None
-    return {REASONING: (0, line), ANSWER: match.span(ANSWER)}
+def _candidates(response: str, findings: Sequence[Finding]) -> tuple[Candidate, ...]:
+    found = (Candidate(finding.rule, _answer(response, finding)) for finding in findings if ANSWER in finding.spans)
+    return tuple(dict.fromkeys(found))
 
 
-def _last_line(response: str) -> Spans | None:
-    """A short last line; a guess."""
-    body = response.rstrip()
-    line = body.rfind("\n") + 1
-    words = body[line:].split()
-    if line == 0 or len(words) > _MOST_WORDS_OF_A_LAST_LINE or not any(map(str.isalnum, body[line:])):
-        return None
-    return {REASONING: (0, line), ANSWER: (line, len(body))}
+def _removed(read: Response, best: Finding) -> Mapping[str, str]:
+    """Thinking, a sign-off and what stands between the answer and it, where the segments leave them out."""
+    covered = max(end for _, end in best.spans.values())
+    sign_off = max(covered, read.closing.end)
+    parts = {
+        "thinking": read.text[: read.thinking.after],
+        "after_answer": read.text[covered:sign_off],
+        "sign_off": read.text[sign_off:],
+    }
+    kept = min(start for start, _ in best.spans.values())
+    if kept < read.thinking.end:
+        del parts["thinking"]
+    return {name: text.strip() for name, text in parts.items() if not is_mark(text)}
+
+
+def _trimmed(response: str, span: Span) -> Span:
+    """A span without white space at its ends."""
+    text = response[slice(*span)]
+    start = span[0] + len(text) - len(text.lstrip())
+    return start, max(start, span[1] - (len(text) - len(text.rstrip())))
+
+
+def _stated(rule: str) -> Callable[[Response], Sequence[Finding]]:
+    """What a kind of statement in the closing part gives."""
+
+    def find(read: Response) -> Sequence[Finding]:
+        stated = (statement for statement in read.closing.statements if statement.rule == rule)
+        return [_finding(read, statement) for statement in stated if statement.answer[0] < statement.answer[1]]
+
+    return find
+
+
+def _finding(read: Response, statement: Statement) -> Finding:
+    reasoning = next((span for span in _reasonings(read, statement) if span[0] < span[1]), None)
+    spans = {ANSWER: statement.answer} if reasoning is None else {REASONING: reasoning, ANSWER: statement.answer}
+    return Finding(
+        statement.rule, spans, statement.problem, statement.is_led, statement.start, lacks_reasoning=reasoning is None
+    )
+
+
+def _reasonings(read: Response, statement: Statement) -> Iterator[Span]:
+    """Where the reasoning may lie, best place first: before all statements, before this one, in the thinking."""
+    start, end = read.body
+    if statement.is_quoted:
+        yield start, end
+    else:
+        yield _trimmed(read.text, (start, min(one.start for one in read.closing.statements)))
+        yield _trimmed(read.text, (start, statement.start))
+    yield _trimmed(read.text, (read.thinking.start, read.thinking.end))
+
+
+def _think(read: Response) -> Sequence[Finding]:
+    """Reasoning models: ``<think>reasoning</think>answer``."""
+    reasoning = _trimmed(read.text, (read.thinking.start, read.thinking.end))
+    answer = narrow(read.text, read.body)
+    if read.closing.statements or reasoning[0] >= reasoning[1] or answer[0] >= answer[1]:
+        return []
+    problem = why_no_answer(read.text[slice(*answer)])
+    return [Finding("think", {REASONING: reasoning, ANSWER: answer}, problem, start=answer[0])]
+
+
+def _last_line(read: Response) -> Sequence[Finding]:
+    """A short last line."""
+    start, end = read.body
+    line = max(start, read.text.rfind("\n", start, end) + 1)
+    answer = narrow(read.text, (line, end))
+    text = read.text[slice(*answer)]
+    reasoning = _trimmed(read.text, (start, line))
+    is_short = 0 < len(text.split()) <= _MOST_WORDS_OF_A_LAST_LINE
+    if not is_short or reasoning[0] >= reasoning[1] or why_no_answer(text) or read.closing.statements:
+        return []
+    return [Finding("last_line", {REASONING: reasoning, ANSWER: answer}, start=line)]
 
 
 _BUILT_IN: dict[str, Rule] = {
-    "hash_marks": Rule("hash_marks", _hash_marks, re.compile(r"\s*####\s*|\s*")),
-    "think": Rule("think", _think, re.compile(r"\s*</?think>\s*|\s*")),
-    "boxed": Rule("boxed", _boxed, re.compile(r"\s*")),
-    "answer_is": Rule(
-        "answer_is", _answer_is, re.compile(r"\s*[\w\s]{0,24}answer\s*(?:is|:|=)\s*:?\s*|\s*\.?\s*", re.I)
-    ),
-    "option_letter": Rule("option_letter", _option_letter, re.compile(r"[\w\s]{0,16}[\s:=(\[)\].-]*", re.I)),
-    "last_line": Rule("last_line", _last_line, re.compile(r"\s*"), weak=True),
+    **{name: Rule(name, _stated(name)) for name in ("hash_marks", "boxed", "answer_is", "option_letter")},
+    "think": Rule("think", _think),
+    "last_line": Rule("last_line", _last_line),
 }
 
 
 def _own_rule(rule: RegexRule) -> Rule:
-    pattern = re.compile(rule.regex, re.DOTALL)
+    pattern, separators = re.compile(rule.regex, re.DOTALL), re.compile(rule.separators)
 
-    def find(response: str) -> Spans | None:
-        match = pattern.fullmatch(response.strip())
+    def find(read: Response) -> Sequence[Finding] | NotCut:
+        start, end = _trimmed(read.text, (0, len(read.text)))
+        match = pattern.fullmatch(read.text, start, end)
         if match is None:
-            return None
-        shift = len(response) - len(response.lstrip())
-        groups = {name: match.span(name) for name in pattern.groupindex if match[name] is not None}
-        return {name: (start + shift, end + shift) for name, (start, end) in groups.items()}
+            return []
+        spans = {name: _trimmed(read.text, match.span(name)) for name in pattern.groupindex if match[name] is not None}
+        if any(from_ >= to for from_, to in spans.values()):
+            return []
+        problem = uncovered(read.text, spans, lambda text: separators.fullmatch(text) is not None)
+        if problem:
+            return NotCut("not_covered", f"{rule.name}: {problem}")
+        return [_cleaned(rule.name, read.text, spans)]
 
-    return Rule(rule.name, find, re.compile(rule.separators))
+    return Rule(rule.name, find)
+
+
+def _cleaned(rule: str, response: str, spans: Spans) -> Finding:
+    """A person's own expression decides where the answer lies; emphasis is taken off, other markup is a doubt."""
+    plain = {name: without_emphasis(response, span) for name, span in spans.items()}
+    if ANSWER not in plain:
+        return Finding(rule, plain)
+    plain[ANSWER] = narrow(response, plain[ANSWER])
+    problem = why_never_trained(response[slice(*plain[ANSWER])])
+    return Finding(rule, plain, problem, is_led=True, start=plain[ANSWER][0])

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,6 +70,8 @@ class SegmentReport:
         accepted: rows accepted, by rule.
         unsure: rows for the review file, by reason.
         failed: rows that hold no response to cut, by reason.
+        removed: accepted rows of which a text belongs to no segment, by what it is: thinking, a sign-off, the answer
+            said again.
         examples: the first rows of each reason.
         samples: the first rows of each rule, with their segments.
     """
@@ -78,6 +80,7 @@ class SegmentReport:
     accepted: Counter[str] = field(default_factory=Counter)
     unsure: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
+    removed: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -90,6 +93,7 @@ class SegmentReport:
         """Count an accepted row."""
         self.rows += 1
         self.accepted[cut.rule] += 1
+        self.removed.update(cut.removed.keys())
         samples = self.samples.setdefault(cut.rule, [])
         if len(samples) < _SAMPLES_PER_RULE:
             samples.append({"place": place, "segments": dict(cut.values)})
@@ -193,11 +197,11 @@ class _Segmenting:
         cuts = [self._cut(response, review) for (_, _, response), review in zip(rows, reviews, strict=True)]
         cuts = self._asked([response for _, _, response in rows], cuts)
         for (place, row, response), review, cut in zip(rows, reviews, cuts, strict=True):
-            if isinstance(cut, Cut) and not cut.doubt:
+            problem = cut.doubt if isinstance(cut, Cut) else cut
+            if isinstance(cut, Cut) and problem is None:
                 self.report.accept(place, cut)
                 _write(rows_file, {**row, "segments": dict(cut.values), "segmented_by": cut.rule})
-            else:
-                problem = NotCut("rules_disagree", cut.doubt) if isinstance(cut, Cut) else cut
+            elif problem is not None:
                 self.report.refuse(place, problem, self.report.unsure)
                 if response not in self._written:
                     _write(review_file, self._for_review(place, response, cut, problem, review).to_json())
@@ -248,15 +252,19 @@ class _Segmenting:
         """A line for a person, with what they had written already, or else with what a rule proposes."""
         why = f"{problem.reason}: {problem.detail}"
         if review is not None:
-            return Review(place, why, response, False, review.segments, review.outside)
-        found = cut.values if isinstance(cut, Cut) else {}
-        names = [segment.name for segment in self._contract.segments]
-        return Review(place, why, response, False, {name: found.get(name, "") for name in names})
+            return replace(review, place=place, why=why, accept=False)
+        proposal = cut if isinstance(cut, Cut) else Cut({}, "")
+        segments = {segment.name: proposal.values.get(segment.name, "") for segment in self._contract.segments}
+        outside, candidates = tuple(proposal.removed.values()), tuple(map(vars, proposal.candidates))
+        return Review(place, why, response, False, segments, outside, candidates)
+
+
+_CLOSED = ("review_not_verified", "unclosed_thinking")
 
 
 def _is_open(cut: Cut | NotCut) -> bool:
-    """Whether a model may try: nobody has decided yet."""
-    return bool(cut.doubt) if isinstance(cut, Cut) else cut.reason != "review_not_verified"
+    """Whether a model may try: nobody has decided yet, and the response is not cut off before its answer."""
+    return cut.doubt is not None if isinstance(cut, Cut) else cut.reason not in _CLOSED
 
 
 def _write(file: IO[str], content: Mapping[str, Any]) -> None:

@@ -4,10 +4,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from sftkey_dist.contract import ContractError, Form, ResponseContract
-from sftkey_dist.data.segmenting.rules import Span, uncovered
+from sftkey_dist.data.segmenting.answer import Span
+from sftkey_dist.data.segmenting.rules import uncovered
+from sftkey_dist.data.segmenting.wording import LEAD
 
 _CONNECTING_WORDS = r"(?:the|my|final|correct|answer|option|choice|is|so|therefore|thus|hence)"
 _PUNCTUATION = r"""[\s.,:;!?"'`*_()\[\]{}$#|]"""
+_TAGS = re.compile(r"</?(?:think|thinking|thought|reasoning|answer)>|<\|\w{1,30}\|>|</s>", re.IGNORECASE)
 _SEPARATORS = re.compile(rf"{_PUNCTUATION}*(?:{_CONNECTING_WORDS}{_PUNCTUATION}+)*", re.IGNORECASE)
 # Signs and letters that a quotation must not leave behind: 5 out of -5, √5 or 15. Scripts without spaces may be cut.
 _GOES_ON_BEFORE = re.compile(r"(?a:\w)|[+\-\u2212\u00b1\u221a/^.,%]")
@@ -37,6 +40,7 @@ def why_refused(
     def is_separator(text: str) -> bool:
         for allowed in outside:
             text = text.replace(allowed, " ")
+        text = LEAD.sub(" ", _TAGS.sub(" ", text))
         return _SEPARATORS.fullmatch(text) is not None
 
     return uncovered(response, spans, is_separator) or why_not_writable(values, contract)

@@ -6,11 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftkey_dist.config.data import RegexRule
-from sftkey_dist.data.segmenting.rules import Cut, NotCut, cut_response, resolve_rules, same_answer
+from sftkey_dist.data.segmenting.answer import same_answer, why_no_answer
+from sftkey_dist.data.segmenting.rules import Candidate, Cut, NotCut, cut_response, resolve_rules
+from sftkey_dist.data.segmenting.thinking import holds_thinking_tag
 
 DEFAULT = resolve_rules(("default",))
 SHARED = Path(__file__).parents[5] / "shared" / "data"
@@ -28,20 +30,21 @@ def cut(response, *rules):
         ("hm</think>42", "think", "hm", "42"),
         ("so $x=\\boxed{\\frac{1}{2}}$ m.", "boxed", "so $x=\\boxed{\\frac{1}{2}}$ m.", "\\frac{1}{2}"),
         ("\\boxed{a \\} b}", "boxed", "\\boxed{a \\} b}", "a \\} b"),
-        ("\\boxed{1} then \\boxed{2}", "boxed", "\\boxed{1} then \\boxed{2}", "2"),
         ("We add. The answer is 7.", "answer_is", "We add.", "7"),
         ("We add.\nFinal answer: blue whale", "answer_is", "We add.", "blue whale"),
         ("The answer is not clear at first. We add. The correct answer is (B).", "answer_is", None, "(B)"),
         ("We add.\n(C)", "option_letter", "We add.", "C"),
-        ("We add.\nAns : D", "option_letter", "We add.", "D"),
+        ("We add.\nAns : D", "answer_is", "We add.", "D"),
+        ("We add.\nAnswer D", "option_letter", "We add.", "D"),
+        ("We add. Hence B is the correct answer.", "option_letter", "We add.", "B"),
+        ("We add.\nA: 42", "answer_is", "We add.", "42"),
         ("We add.\nB", "option_letter", "We add.", "B"),
-        ("We add.\napprove", "last_line", "We add.", "approve"),
     ],
 )
 def test_each_rule_cuts_what_it_is_for(response, rule, reasoning, answer):
     found = cut(response)
     assert isinstance(found, Cut)
-    assert (found.rule, found.values["answer"], found.doubt) == (rule, answer, "")
+    assert (found.rule, found.values["answer"], found.doubt) == (rule, answer, None)
     if reasoning is not None:
         assert found.values["reasoning"] == reasoning
 
@@ -50,10 +53,13 @@ def test_each_rule_cuts_what_it_is_for(response, rule, reasoning, answer):
     ("response", "rules", "reason"),
     [
         ("one line without anything", (), "no_rule"),
-        ("#### 72", (), "no_rule"),
+        ("#### 72", (), "no_reasoning"),
+        ("The answer is (B).", (), "no_reasoning"),
         ("reasoning\n#### ", (), "no_rule"),
         ("\\boxed{never closed", ("boxed",), "no_rule"),
-        ("before <think>hm</think> 42", ("think",), "no_rule"),
+        ("before <think>hm</think> 42", ("think",), "unclear_thinking"),
+        ("<think>Let me see. 2+3=5. The answer is 5", (), "unclosed_thinking"),
+        ("We get\n\\begin{align*}\nx &= 5\n\\end{align*}", ("boxed", "answer_is"), "no_rule"),
         ("a\n" + "word " * 30, ("last_line",), "no_rule"),
         (
             "Reason: a b c IMPORTANT NOTE THAT IS LONG Verdict: x",
@@ -70,12 +76,23 @@ def test_what_cannot_be_cut_says_why(response, rules, reason):
     assert found.detail
 
 
-def test_two_rules_that_disagree_leave_a_doubt_and_a_guess_does_not():
+def test_strong_evidence_that_disagrees_is_a_doubt_with_all_candidates():
     found = cut("It is \\boxed{3}.\nThe answer is 4.")
     assert (found.rule, found.values["answer"]) == ("boxed", "3")
-    assert "answer_is finds the answer '4'" in found.doubt
-    assert cut("It is \\boxed{3}.\nThe answer is $3$.").doubt == ""
-    assert cut("x\n#### 5\n").doubt == ""
+    assert found.doubt == NotCut("rules_disagree", "rule answer_is finds the answer '4'")
+    assert found.candidates == (Candidate("boxed", "3"), Candidate("answer_is", "4"))
+    assert cut("It is \\boxed{3}.\nThe answer is $3$.").doubt is None
+    assert cut("x\n#### 5\n").doubt is None
+    assert cut("The answer is 4.\n\\boxed{3}").doubt.reason == "rules_disagree", (
+        "evidence needs no reasoning of its own"
+    )
+
+
+def test_a_guess_is_shown_to_a_person_and_taken_where_the_rule_is_named():
+    found = cut("We add.\napprove")
+    assert (found.rule, found.values["answer"], found.doubt.reason) == ("last_line", "approve", "only_a_guess")
+    found = cut("We add.\napprove", "last_line")
+    assert (found.values, found.doubt) == ({"reasoning": "We add.", "answer": "approve"}, None)
 
 
 def test_a_rule_of_your_own_names_any_segments():
@@ -102,25 +119,47 @@ MARKS = ["#### ", "<think>", "</think>", "\\boxed{", "}", "{", "The answer is ",
 PIECES = st.sampled_from([*MARKS, "42", ".", "\\", "ü", "🙂", "\x00", "שלום", "words here"])
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES | st.text(max_size=8), max_size=14).map("".join))
-def test_segments_are_parts_of_the_response_and_nothing_but_separators_is_lost(response):
-    for rule in DEFAULT:
-        found = cut_response(response, [rule])
+def test_segments_are_parts_of_the_response_and_what_lies_outside_is_a_separator_or_named(response):
+    for rules in ([rule] for rule in DEFAULT):
+        found = cut_response(response, rules)
         if isinstance(found, NotCut):
             continue
         for text in found.values.values():
             assert text in response
             assert text.strip() == text != ""
-        lost = response
-        for text in found.values.values():
-            lost = lost.replace(text, "", 1)
-        assert sum(len(text) for text in found.values.values()) + 80 > len(response), (rule.name, lost)
+        named = sum(len(text) for text in found.removed.values())
+        assert named + sum(map(len, found.values.values())) + 120 > len(response), (rules, found)
+        if found.doubt is None:
+            assert why_no_answer(found.values["answer"], is_mathematics=True) == ""
+            assert not any(map(holds_thinking_tag, found.values.values()))
 
 
-@pytest.mark.parametrize("piece", ["#### ", "\\boxed{", "The answer is ", "<think>", "\n", "{", "(A)", "answer "])
-def test_hostile_length_is_no_problem(piece):
+HOSTILE = [
+    "\\boxed{1} ",
+    "\\boxed{1}\n",
+    "#### 1\n",
+    "so, ",
+    "**",
+    "<answer>",
+    "Question: x\n",
+    "I hope.\n",
+    "`a",
+    "$",
+    "不",
+    "A: 1\n",
+]
+
+
+@pytest.mark.parametrize(
+    "piece", ["#### ", "\\boxed{", "The answer is ", "<think>", "\n", "{", "(A)", "answer ", *HOSTILE]
+)
+def test_hostile_length_takes_little_time(piece):
+    started = time.perf_counter()
     cut_response(piece * 30_000, DEFAULT)
     cut_response("x" * 100_000, DEFAULT)
+    assert time.perf_counter() - started < 20
 
 
 def test_white_space_after_the_last_sentence_takes_no_time():

@@ -1,0 +1,337 @@
+"""The closing part of a response: the statements of an answer with which it ends, and what stands around them.
+
+A response is read from its end, line by line and sentence by sentence. Sign-offs and marks are passed over; statements
+of an answer ("#### 42", a box, "The answer is 42.", "(B)") are collected; the first words that are neither end the
+closing part. Each statement is evidence, and says itself what speaks against it.
+"""
+
+# ruff: noqa: RUF001
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from sftkey_dist.data.segmenting import wording
+from sftkey_dist.data.segmenting.answer import (
+    Span,
+    emphasised_part,
+    narrow,
+    same_answer,
+    why_no_answer,
+)
+
+_BREAK = re.compile(
+    r"\n+|(?<=[。！？])|(?<![:：] [A-J]\.)(?<![:：]\*\* [A-J]\.)(?<=[.!?])[*_\"'”’)\]`]*\s+"
+    r"|(?<!#)(?=####)|(?=<answer>(?s:.{0,400}?)</answer>)|(?<=<answer>)|(?=</answer>)|(?=<\|\w{1,30}\|>)|(?=</s>)",
+    re.IGNORECASE,
+)
+_NEVER_BROKEN = re.compile(r"\$[^$\n]+\$|`[^`\n]+`")
+_SAYS_NOTHING = re.compile(
+    r"(?:\\end\{[^{}]*\}|\\[\])]|</answer>|</?think(?:ing)?>|<\|\w{1,30}\|>|</s>|\[/INST\]|[^\w\\<]|[<_])*+",
+    re.IGNORECASE,
+)
+_FENCE = re.compile(r"\s*(?:```|~~~)")
+_BRACE = re.compile(r"(?P<box>\\boxed\s*\{)|\\.|(?P<sign>[{}])", re.DOTALL)
+_HASH_MARK = re.compile(r"####\s*(?=[^\s#])")
+_BARE = re.compile(r"\(?[A-J]\)?[.)]?|[$€£¥\\]*\s?[-+−]?[\d.,/:]*\d\s?[%°]?(?:\s[^\W\d]+){0,2}")
+_FEW_WORDS = 4
+_LONGEST_SENTENCE = 600
+"""Characters at the end of a line or sentence that are searched for a statement."""
+_LONGEST_SIGN_OFF = 240
+_SENTENCES_TO_SEARCH = 60
+"""Before the closing part, for a candidate to show to a person."""
+_MOST_STATEMENTS = 50
+_OPTION_LINE = re.compile(r"\s*\(?[B-J][.):：]")
+_BARE_OPTION = len("(B)")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Evidence for an answer.
+
+    Attributes:
+        rule: name of the rule that finds it.
+        start: where it begins, its lead included.
+        answer: the span of the answer.
+        problem: why it is doubtful, short and stable; "" when it is not.
+        is_quoted: whether the answer stands inside a sentence that belongs to the reasoning.
+        is_led: whether words say that it is the answer.
+    """
+
+    rule: str
+    start: int
+    answer: Span
+    problem: str = ""
+    is_quoted: bool = False
+    is_led: bool = False
+
+
+@dataclass(frozen=True)
+class Closing:
+    """The closing part.
+
+    Attributes:
+        statements: in the order of the response; with ``text_after_answer`` as problem when they do not close it.
+        end: where the response ends, without sign-offs.
+        boxes: the contents of all boxes.
+        last_unit: the last line or sentence.
+    """
+
+    statements: Sequence[Statement]
+    end: int
+    boxes: Sequence[Span] = ()
+    last_unit: Span = (0, 0)
+    problem: str = ""
+
+
+@dataclass
+class _Text:
+    """A response with its boxes, and with its lines and sentences."""
+
+    response: str
+    start: int
+    boxes: list[Span] = field(default_factory=list)
+    units: list[Span] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.boxes = list(_boxes(self.response, self.start))
+        self.units = list(_units(self.response, self.start, self.boxes))
+
+    def of(self, unit: Span) -> str:
+        return self.response[unit[0] : unit[1]]
+
+
+def read_closing(response: str, start: int) -> Closing:
+    """The closing part of what a response says from ``start`` on."""
+    text = _Text(response, start)
+    units, end = _without_sign_offs(text)
+    statements: list[Statement] = []
+    rest = len(units)
+    while rest and len(statements) < _MOST_STATEMENTS:
+        found, first = _read_back(text, units, rest - 1)
+        if statements and any(one.problem for one in found):
+            break  # the reasoning, which came to a statement without such a problem
+        if not found and not _is_sign_off(text.of(units[rest - 1])):
+            break
+        statements = [*found, *statements]
+        rest = first
+    if statements:
+        problem = "runs_on" if rest and _runs_on(text, units[:rest]) else ""
+    else:
+        statements, problem = _stated_before(text, units), ""
+    return Closing(statements, end, text.boxes, units[-1] if units else (start, start), problem)
+
+
+def _read_back(text: _Text, units: Sequence[Span], last: int) -> tuple[list[Statement], int]:
+    """The statements in a unit, and the first unit that belongs to them."""
+    found = _statements(text, units[last])
+    first = last
+    if not found and last and wording.LEAD_ALONE.fullmatch(text.of(units[last - 1])):
+        found = _below_a_lead(text, units[last], units[last - 1])
+    if found:
+        while first and wording.LEAD_ALONE.fullmatch(text.of(units[first - 1])):
+            first -= 1
+        found = [_led_by(text, units[first : last + 1], one) for one in found]
+    return found, first
+
+
+def _led_by(text: _Text, units: Sequence[Span], statement: Statement) -> Statement:
+    """A statement with the lines above that announce it; tags around it belong to no segment."""
+    is_tagged = any(text.of(unit).casefold() == "<answer>" for unit in units)
+    return replace(
+        statement,
+        start=min(statement.start, units[0][0]),
+        is_led=statement.is_led or len(units) > 1,
+        is_quoted=statement.is_quoted and not is_tagged,
+    )
+
+
+def _stated_before(text: _Text, units: Sequence[Span]) -> list[Statement]:
+    """The last statement that more text follows."""
+    for place in range(len(units) - 1, max(0, len(units) - _SENTENCES_TO_SEARCH) - 1, -1):
+        found, _ = _read_back(text, units, place)
+        if found:
+            return [replace(one, problem="text_after_answer") for one in found]
+    return []
+
+
+def _runs_on(text: _Text, units: Sequence[Span]) -> bool:
+    """Whether another question begins behind a statement of an answer."""
+    for place, unit in enumerate(units[1:], 1):
+        if wording.RUNS_ON.match(text.of(unit)) and _read_back(text, units, place - 1)[0]:
+            return True
+    return False
+
+
+def _without_sign_offs(text: _Text) -> tuple[list[Span], int]:
+    """The units before the sign-offs at the end, and where the response ends without them."""
+    left, end = len(text.units), len(text.response)
+    while left and _is_sign_off(text.of(text.units[left - 1])) and not _statements(text, text.units[left - 1]):
+        left -= 1
+        end = text.units[left][0]
+    return text.units[:left], end
+
+
+def is_mark(text: str) -> bool:
+    """Whether a text says nothing: white space, punctuation, ends of environments, end tokens, empty think tags."""
+    return _SAYS_NOTHING.fullmatch(text) is not None
+
+
+def _is_sign_off(unit: str) -> bool:
+    plain = unit.strip(" \t*_#>¡!😊🎉-")
+    return (
+        len(unit) <= _LONGEST_SIGN_OFF
+        and wording.SIGN_OFF.fullmatch(plain) is not None
+        and wording.TAKES_BACK.search(plain) is None
+    )
+
+
+def _boxes(response: str, start: int) -> Iterator[Span]:
+    r"""Contents of the outermost ``\boxed{…}``, in one pass."""
+    depth, opened = 0, -1
+    for brace in _BRACE.finditer(response, start):
+        if opened < 0 and brace["box"]:
+            opened, depth = brace.end(), 1
+        elif opened >= 0 and (brace["box"] or brace["sign"]):
+            depth += -1 if brace["sign"] == "}" else 1
+        if opened >= 0 and depth == 0:
+            yield opened, brace.start()
+            opened = -1
+
+
+def _units(response: str, start: int, boxes: Sequence[Span]) -> Iterator[Span]:
+    """Lines and sentences that say something; boxes and inline mathematics are never broken up."""
+    masked = _NEVER_BROKEN.sub(_mask, _masked(response, boxes))
+    begin = start
+    for found in (*_BREAK.finditer(masked, start), None):
+        end = found.start() if found else len(masked)
+        unit = masked[begin:end]
+        if not is_mark(unit) or _FENCE.match(unit):
+            yield begin + len(unit) - len(unit.lstrip()), end - (len(unit) - len(unit.rstrip()))
+        begin = found.end() if found else end
+
+
+def _masked(response: str, boxes: Sequence[Span]) -> str:
+    pieces, done = [], 0
+    for start, end in boxes:
+        pieces += [response[done:start], "x" * (end - start)]
+        done = end
+    return "".join((*pieces, response[done:]))
+
+
+def _mask(found: re.Match[str]) -> str:
+    return "x" * len(found.group())
+
+
+def _statements(text: _Text, unit: Span) -> list[Statement]:
+    found = (find(text, unit) for find in _FINDERS)
+    return [statement for statement in found if statement is not None]
+
+
+def _hash_marks(text: _Text, unit: Span) -> Statement | None:
+    """GSM8K: ``#### 42``, and not a heading."""
+    mark = _HASH_MARK.match(text.response, *unit)
+    if mark is None or _box_in(text, unit) or wording.LEAD.search(text.response, *unit):
+        return None
+    answer = narrow(text.response, (mark.end(), unit[1]))
+    value = text.response[slice(*answer)]
+    if wording.HEADING.fullmatch(value):
+        return None
+    marks_headings = text.response.count("####", text.start) > 1
+    problem = "heading" if marks_headings and not _BARE.fullmatch(value) else why_no_answer(value)
+    return Statement("hash_marks", unit[0], answer, problem, is_led=True)
+
+
+def _boxed(text: _Text, unit: Span) -> Statement | None:
+    r"""Mathematics: ``\boxed{42}``, quoted from the reasoning."""
+    boxes = _box_in(text, unit)
+    if not boxes:
+        return None
+    answers = [narrow(text.response, box) for box in boxes]
+    values = [text.response[slice(*answer)] for answer in answers]
+    around = text.response[unit[0] : boxes[0][0]], text.response[boxes[-1][1] : unit[1]]
+    problem = why_no_answer(values[-1], is_mathematics=True) or _speaks_against(*around)
+    if any(not same_answer(value, values[-1]) for value in values):
+        problem = "several_answers"
+    is_led = wording.LEAD.search(around[0]) is not None
+    return Statement("boxed", unit[0], answers[-1], problem, is_quoted=True, is_led=is_led)
+
+
+def _speaks_against(before: str, after: str) -> str:
+    """What the words around a box say against it."""
+    before = before[-_LONGEST_SENTENCE:].rpartition("\\boxed")[0].rstrip(" $*({[\\")
+    if wording.NEGATED_BEFORE.search(before):
+        return "negated"
+    if wording.HEDGED.search(before[-60:]) or wording.HEDGED.search(after[:60]):
+        return "hedged"
+    if after.rstrip(" $*)").endswith(("?", "？")):
+        return "question"
+    return ""
+
+
+def _answer_is(text: _Text, unit: Span) -> Statement | None:
+    """A sentence such as "The answer is 42." or "Answer: B", and ``A: 42``."""
+    start = max(unit[0], unit[1] - _LONGEST_SENTENCE)
+    letter = wording.LETTER_LEAD.match(text.response, *unit) if not _lists_options(text, unit) else None
+    leads = [letter] if letter else list(wording.LEAD.finditer(text.response, start, unit[1]))
+    if not leads:
+        return None
+    lead = leads[-1]
+    marks = len(lead.group()) - len(lead.group().rstrip("*_`"))
+    value = (lead.end() - marks, unit[1])
+    part = emphasised_part(text.response, value)
+    answer = narrow(text.response, part or value)
+    boxes = [narrow(text.response, box) for box in _box_in(text, value)]
+    if answer[0] >= answer[1] or (boxes and answer not in boxes):
+        return None
+    before = text.response[unit[0] : lead.start()]
+    problem = why_no_answer(text.response[slice(*answer)], is_mathematics=bool(boxes))
+    if not letter and wording.UNCERTAIN_LEAD.search(before[-80:]):
+        problem = "uncertain"
+    begins = unit[0] if wording.CONNECTION.fullmatch(before[-_LONGEST_SENTENCE:]) else lead.start()
+    return Statement("answer_is", begins, answer, problem, is_quoted=part is not None, is_led=True)
+
+
+def _below_a_lead(text: _Text, unit: Span, lead: Span) -> list[Statement]:
+    """A short answer on the line below "**Final Answer**" or "The answer is:"."""
+    answer = narrow(text.response, unit)
+    value = text.response[slice(*answer)]
+    if not value or len(value.split()) > _FEW_WORDS:
+        return []
+    return [Statement("answer_is", lead[0], answer, why_no_answer(value), is_led=True)]
+
+
+def _option_letter(text: _Text, unit: Span) -> Statement | None:
+    """A line that is an option, "B", "(B)" or "Option B", or a sentence that chooses one, "Hence B is correct"."""
+    if unit[1] - unit[0] > _LONGEST_SENTENCE:
+        return None
+    option = wording.OPTION.fullmatch(text.response, *unit)
+    if option is not None and (option["word"] or (_begins_a_line(text, unit) and not _is_a_word(option.group()))):
+        return Statement("option_letter", unit[0], option.span("answer"), is_led=len(option.group()) > _BARE_OPTION)
+    chosen = wording.CHOSEN_OPTION.fullmatch(text.response, *unit)
+    if chosen is None:
+        return None
+    return Statement("option_letter", unit[0], chosen.span("answer" if chosen["answer"] else "other"), is_led=True)
+
+
+def _begins_a_line(text: _Text, unit: Span) -> bool:
+    line = text.response.rfind("\n", text.start, unit[0]) + 1
+    return not text.response[max(line, text.start) : unit[0]].strip(" *_>#")
+
+
+def _is_a_word(option: str) -> bool:
+    """A lower-case letter without brackets is more often a variable than an option."""
+    return option.strip(" *_.") in tuple("abcdefghij")
+
+
+def _lists_options(text: _Text, unit: Span) -> bool:
+    """Whether ``A:`` is an option among others, of which another stands directly above."""
+    above = text.response[max(text.start, unit[0] - _LONGEST_SENTENCE) : unit[0]].rstrip().rpartition("\n")[2]
+    return _OPTION_LINE.match(above) is not None
+
+
+def _box_in(text: _Text, span: Span) -> list[Span]:
+    return [box for box in text.boxes if span[0] <= box[0] and box[1] <= span[1]]
+
+
+_FINDERS: tuple[Callable[[_Text, Span], Statement | None], ...] = (_hash_marks, _boxed, _answer_is, _option_letter)
