@@ -19,7 +19,7 @@ _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "「": "」", "‘"
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|bf|mbox)\s*\{([^{}]*)\}")
 _WHOLE_BOX = re.compile(r"(?:\$\$?|\\\(|\\\[)?\s*\\boxed\s*\{(.*)\}\s*[.,]?\s*(?:\$\$?|\\\)|\\\])?", re.DOTALL)
 _OPTION_WITH_BRACKET = re.compile(r"[A-Ja-j](?=[)\]]\Z)")
-_NAMED_OPTION = re.compile(r"(?:(?:option|choice|选项)\s*)(?=\(?[A-Ja-j]\)?\Z)", re.IGNORECASE)
+_NAMED_OPTION = re.compile(r"(?:option|choice|选项)\s*(?=\(?[A-Ja-j](?:[).]|\Z))", re.IGNORECASE)
 _OPTION_THEN_TEXT = re.compile(r"\(?[A-J][.)]+\s+(.+)", re.DOTALL)
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _ABBREVIATION = re.compile(r"(?:\b\w\.){2,}\Z")
@@ -28,7 +28,9 @@ _TAG = re.compile(
     r"<\|[^<>|]*\|>|\[/?INST\]",
     re.IGNORECASE,
 )
-_MARKUP = re.compile(r"\*\*|__(?=\w)|`|^#|^\||\|\s*\||(?<![\w*])\*[^\s*][^*]*\*(?![\w*])|\\boxed|!?\[[^\]]*\]\(")
+_MARKUP = re.compile(
+    r"\*\*|~~|==(?=\S)|__(?=\w)|`|^#|^\||\|\s*\||(?<![\w*])\*[^\s*][^*]*\*(?![\w*])|\\boxed|!?\[[^\]]*\]\("
+)
 _ENVIRONMENT = re.compile(r"\\(begin|end)\b|\\[\[\]]")
 _BLANK = re.compile(r"(?:[\W_]|\\(?:ldots|dots|cdots|quad))*")
 _SYMBOL_ANSWERS = frozenset("∞∅∞√⊥⊤✓✗±")
@@ -39,7 +41,11 @@ _APPOSITION = re.compile(
 _NUMBER_WITH_WORDS = re.compile(
     r"[$€£¥]?\s?([-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?)\s*([%°]|[^\W\d][^\d]*)?", re.DOTALL
 )
-_OPTION_WITH_TEXT = re.compile(r"\(?([A-J])\)\s*\S.*|\(?([A-J])\)?", re.DOTALL)
+_STARTS_WITH_A_VALUE = re.compile(rf"(?:{_FIRST_PART})(?!\w)(.*)", re.DOTALL)
+_EXCLAIMED = re.compile(r"[\d.,]*\d!")
+_SYMBOLS_AT_THE_END = re.compile(r"(?<=\S)\s*[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f\s]+\Z")
+_FEWEST_WORDS_OF_A_SENTENCE = 4
+_OPTION_WITH_TEXT = re.compile(r"\(?([A-J])\)\s*\S.*|[(\[]?([A-J])[)\]]?", re.DOTALL)
 _OPEN, _CLOSED = "([{", ")]}"
 
 
@@ -49,6 +55,8 @@ def narrow(text: str, span: Span) -> Span:
     Dollar signs stay: around mathematics they are a part of how the answer is written, before a number they are its
     currency. What is far too long for an answer is returned as it is.
     """
+    if "```" in text[slice(*span)]:
+        return span
     before = None
     while span != before and span[1] - span[0] <= _LONGEST_TO_NARROW:
         before = span
@@ -87,12 +95,17 @@ def why_no_answer(text: str, is_mathematics: bool = False) -> str:
         ("cut_off", not is_mathematics and not _is_balanced(text)),
     )
     problem = next((name for name, is_so in checks if is_so), "") or why_never_trained(text, is_mathematics)
-    return problem or ("" if is_mathematics else _why_no_statement(text))
+    is_formula = is_mathematics and ("\\" in text or len(text.split()) < _FEWEST_WORDS_OF_A_SENTENCE)
+    return problem or ("" if is_formula else _why_no_statement(text))
 
 
 def why_never_trained(text: str, is_mathematics: bool = False) -> str:
     """Why a text is no answer whoever cut it: it is blank, a heading or holds markup; "" when it is none of these."""
-    if text.endswith(("...", "…")) or (_BLANK.fullmatch(text) and not _SYMBOL_ANSWERS.intersection(text)):
+    if (
+        text.endswith(("...", "…"))
+        or wording.PLACEHOLDER.fullmatch(text)
+        or (_BLANK.fullmatch(text) and not _SYMBOL_ANSWERS.intersection(text))
+    ):
         return "empty_answer"
     if _has_markup(text, is_mathematics):
         return "markup"
@@ -113,6 +126,8 @@ def _without_ends(text: str, span: Span) -> Span:
     left = _LEFT.match(text, start, end)
     start = left.end() if left else start
     part = text[start:end]
+    symbols = _SYMBOLS_AT_THE_END.search(part)
+    part = part[: symbols.start()] if symbols else part
     ending = wording.POLITE_END.search(part.rstrip("。. \t\n"))
     if ending and ending.start():
         part = part[: ending.start()]
@@ -159,14 +174,20 @@ def _is_balanced(text: str) -> bool:
     return depth <= 0
 
 
+_SAYS_MORE = (wording.SIGN_OFF, wording.SENTENCE, wording.NEGATED)
+
+
 def _why_no_statement(text: str) -> str:
     option = _OPTION_THEN_TEXT.fullmatch(text)
-    if option and (wording.SIGN_OFF.fullmatch(option[1]) or wording.SENTENCE.match(option[1])):
+    if option and any(pattern.match(f"{option[1]} it is") for pattern in _SAYS_MORE):
+        return "explanation"
+    value = _STARTS_WITH_A_VALUE.fullmatch(text)
+    if value and wording.AFTER_A_VALUE.search(value[1]):
         return "explanation"
     checks = (
         ("negated", wording.NEGATED.match(text)),
         ("hedged", wording.HEDGED.search(text)),
-        ("question", text.endswith(("?", "？"))),
+        ("question", text.endswith(("?", "？")) or _EXCLAIMED.fullmatch(text)),
         ("alternatives", wording.ALTERNATIVES.search(text)),
         ("explanation", wording.EXPLAINED.search(text) or _APPOSITION.fullmatch(text)),
         ("explanation", re.search(r"[^\W\d]{2,}[:：](?:\s|$)", text)),

@@ -286,10 +286,19 @@ def _answer_is(text: _Text, unit: Span) -> Statement | None:
         return None
     before = text.response[unit[0] : lead.start()]
     problem = why_no_answer(text.response[slice(*answer)], is_mathematics=bool(boxes))
-    if not letter and wording.UNCERTAIN_LEAD.search(before[-80:]):
+    if not letter and (wording.UNCERTAIN_LEAD.search(before[-80:]) or _is_modified(lead.group(), before[-80:])):
         problem = "uncertain"
+    if "closest" in lead.group().casefold() and not wording.STARTS_WITH_AN_OPTION.match(text.response, *answer):
+        problem = "uncertain"  # the closest value comes before the option that holds it
     begins = unit[0] if wording.CONNECTION.fullmatch(before[-_LONGEST_SENTENCE:]) else lead.start()
     return Statement("answer_is", begins, answer, problem, is_quoted=part is not None, is_led=True)
+
+
+def _is_modified(lead: str, before: str) -> bool:
+    """Whether it is a certain kind of answer, or somebody's: "the student's answer is"."""
+    if wording.WITH_ARTICLE.match(lead) or wording.ENDS_CONNECTED.search(before):
+        return False
+    return wording.MODIFIED.fullmatch(before) is not None
 
 
 def _below_a_lead(text: _Text, unit: Span, lead: Span) -> list[Statement]:

@@ -30,6 +30,7 @@ DEFAULT_RULES: tuple[RuleName, ...] = ("hash_marks", "think", "boxed", "answer_i
 Spans = Mapping[str, Span]
 
 _MOST_WORDS_OF_A_LAST_LINE = 6
+_MOST_WORDS_AFTER_THINKING = 4
 _HASH_LINE = re.compile(r"^####[ \t]*([$-]?\d[\d.,]*)[ \t.]*$", re.MULTILINE)
 
 
@@ -143,7 +144,7 @@ def resolve_rules(names: Rules) -> tuple[Rule, ...]:
         elif name == "default":
             rules += [replace(_BUILT_IN[each], is_guess=each == "last_line") for each in DEFAULT_RULES]
         else:
-            rules.append(_BUILT_IN[name])
+            rules.append(_NAMED.get(name, _BUILT_IN[name]))
     return tuple(rules)
 
 
@@ -271,10 +272,10 @@ def _trimmed(response: str, span: Span) -> Span:
 
 
 def _stated(rule: str) -> Callable[[Response], Sequence[Finding]]:
-    """What a kind of statement in the closing part gives."""
+    """What the statements of a kind in the closing part give, the last one first."""
 
     def find(read: Response) -> Sequence[Finding]:
-        stated = (statement for statement in read.closing.statements if statement.rule == rule)
+        stated = (statement for statement in reversed(read.closing.statements) if statement.rule == rule)
         return [_finding(read, statement) for statement in stated if statement.answer[0] < statement.answer[1]]
 
     return find
@@ -289,12 +290,12 @@ def _finding(read: Response, statement: Statement) -> Finding:
 
 
 def _reasonings(read: Response, statement: Statement) -> Iterator[Span]:
-    """Where the reasoning may lie, best place first: before all statements, before this one, in the thinking."""
+    """Where the reasoning may lie, best place first: around or before the statement, in the thinking."""
     start, end = read.body
+    first = min(one.start for one in read.closing.statements if one is statement or not one.is_quoted)
     if statement.is_quoted:
         yield start, end
-    else:
-        yield _trimmed(read.text, (start, min(one.start for one in read.closing.statements)))
+    elif read.text[start:first].strip():  # statements alone are no reasoning
         yield _trimmed(read.text, (start, statement.start))
     yield _trimmed(read.text, (read.thinking.start, read.thinking.end))
 
@@ -305,7 +306,18 @@ def _think(read: Response) -> Sequence[Finding]:
     answer = narrow(read.text, read.body)
     if read.closing.statements or reasoning[0] >= reasoning[1] or answer[0] >= answer[1]:
         return []
-    problem = why_no_answer(read.text[slice(*answer)])
+    text = read.text[slice(*answer)]
+    problem = why_no_answer(text) or ("sentence" if len(text.split()) > _MOST_WORDS_AFTER_THINKING else "")
+    return [Finding("think", {REASONING: reasoning, ANSWER: answer}, problem, start=answer[0])]
+
+
+def _think_as_told(read: Response) -> Sequence[Finding]:
+    """The same where the rule is named: all that follows the thinking is the answer."""
+    reasoning = _trimmed(read.text, (read.thinking.start, read.thinking.end))
+    answer = narrow(read.text, read.body)
+    if reasoning[0] >= reasoning[1] or answer[0] >= answer[1]:
+        return []
+    problem = why_never_trained(read.text[slice(*answer)])
     return [Finding("think", {REASONING: reasoning, ANSWER: answer}, problem, start=answer[0])]
 
 
@@ -327,6 +339,9 @@ _BUILT_IN: dict[str, Rule] = {
     "think": Rule("think", _think),
     "last_line": Rule("last_line", _last_line),
 }
+
+
+_NAMED = {"think": Rule("think", _think_as_told)}
 
 
 def _own_rule(rule: RegexRule) -> Rule:

@@ -9,7 +9,7 @@ import re
 
 _NOUNS = (
     # English
-    r"(?:(?:the|my|our|your)\s+)?(?:(?:final|correct|right|best|closest|short)\s+){0,3}(?:answers?|choice|option|ans\b)"
+    r"(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best|closest|short)\s+){0,3}(?:answers?|choice|option|ans\b)"
     r"(?:\s+(?:choice|option))?(?:\s+to\s+(?:the|this|your)\s+(?:question|problem|exercise))?",
     r"(?:the\s+)?final\s+(?:result|solution)",
     # German, Dutch
@@ -31,8 +31,11 @@ _IS = (
     r"(?:would\s+be|must\s+be|should\s+be|will\s+be|is|are|was|ist|lautet|sind|est|sont|es|son|é|è|sono|"
     r"это|就是|应该是|应为|应选|是|为|選|选|は|が|은|는)(?:(?<=[^a-zéè])|(?![\w]))"
 )
-_ROUGHLY = r"(?:(?:approximately|roughly|about|ungefähr|etwa|environ|aproximadamente|circa|约|大约)\s*)?"
-_COLON = r"[:=：→]|->|-(?=\s)"
+_ROUGHLY = (
+    r"(?:(?:therefore|thus|hence|simply|somit|donc|entonces|approximately|roughly|about|ungefähr|etwa|environ|"
+    r"aproximadamente|circa|约|大约)\s*)?"
+)
+_COLON = r"[:：→】]|=(?!=)|->|-(?=\s)"
 _COPULA = rf"(?:{_IS}{_MARKS}(?:{_COLON})?|{_COLON}|\.(?=\s*[:：])\s*[:：]|\*{{1,2}}(?=\s))"
 _START = r"(?<![A-Za-zÀ-ɏЀ-ӿ])"
 
@@ -51,11 +54,18 @@ _BEFORE_A_LEAD = (
 )
 LEAD_ALONE = re.compile(rf"<answer>|[\W_]*+{_BEFORE_A_LEAD}?{_NOUN}{_MARKS}(?:{_COPULA})?[\s*_`:：]*", re.IGNORECASE)
 """A line that only says that the answer follows: a heading, "The answer is:", ``<answer>``."""
+MODIFIED = re.compile(r"(?:\A|.*[^\w'’])[A-Za-zÀ-ɏ'’]+\s+\Z", re.DOTALL)
+"""Before a noun without an article: a word that says whose answer it is, or what kind of one."""
+WITH_ARTICLE = re.compile(
+    r"(?:the|my|our|die|meine|unsere|het|das|la|ma|notre|mi|nuestra|a|minha|mia|ist|lautet)\b", re.IGNORECASE
+)
+ENDS_CONNECTED = re.compile(rf"{_START}{_BEFORE_A_LEAD}\Z", re.IGNORECASE)
 CONNECTION = re.compile(rf"(?:{_BEFORE_A_LEAD}|(?:{LEAD.pattern})|[\W_])*+", re.IGNORECASE)
 """What may come before a lead in its sentence without saying anything."""
 
 UNCERTAIN_LEAD = re.compile(
     r"\b(?:if|whether|suppose|assum\w+|maybe|perhaps|probably|possibly|might|could|not|n['’]t|doubt\w*|first|initial\w*|"
+    r"guess\w*|says?|said|claims?|thinks|student\w*|previous|earlier|your|his|her|their|"
     r"wrong|incorrect|wenn|ob|falls|angenommen|vielleicht|nicht|si|peut-être|pas|quizás?|tal\s+vez|no|non|se|talvez|"
     r"forse|если|возможно)\b|如果|假设|也许|可能|不",
     re.IGNORECASE,
@@ -68,6 +78,7 @@ OPTION = re.compile(
     re.IGNORECASE,
 )
 """A line that is an option, "B" or "(B)", or a sentence with the word for it, "Option B"."""
+STARTS_WITH_AN_OPTION = re.compile(r"\(?[A-J](?!\w)")
 CHOSEN_OPTION = re.compile(
     rf"[\s*_]*{_BEFORE_A_LEAD}?(?:the\s+)?(?:option\s+|choice\s+)?(?P<answer>\([A-J]\)|[A-J])\s+(?:is|must\s+be)\s+(?:the\s+)?"
     r"(?:(?:correct|right|best)(?:\s+(?:answer|option|choice))?|(?:answer|option|choice))[\s*_.]*"
@@ -76,8 +87,11 @@ CHOSEN_OPTION = re.compile(
 )
 """A sentence that chooses one: "Hence B is the correct answer", "故选B。"."""
 
-_NOT = r"not|n['’]t|nicht|kein\w*|pas|no|ne|non|nie|不是|并非|不|не"
-NEGATED = re.compile(rf"(?:{_NOT})(?<![0-9])(?:\s+\S|(?<=[不是非])\S)|n['’]t\b", re.IGNORECASE)
+_NOT = r"not|never|neither|n['’]t|nicht|nie|niemals|weder|jamais|nunca|kein\w*|pas|no|ne|non|不是|并非|不|не"
+NEGATED = re.compile(
+    rf"(?:{_NOT})(?<![0-9])(?:\s+\S|(?<=[不是非])\S)|n['’]t\b|.*(?:では?(?:ありません|ない|なく)|아닙니다)",
+    re.IGNORECASE,
+)
 NEGATED_BEFORE = re.compile(
     rf"(?:\b(?:{_NOT.replace('|不是|并非|不', '')})|n['’]t|不是|并非)\W*(?:be|equal|to|\s)*\W*\Z", re.IGNORECASE
 )
@@ -88,15 +102,19 @@ HEDGED = re.compile(
     r"可能|也许|大概|たぶん",
     re.IGNORECASE,
 )
-ALTERNATIVES = re.compile(
-    r"\s(?:or|oder|ou|или|of)\s|\beither\b|\bentweder\b|\s[ou]\s(?=\S)|或者?|または", re.IGNORECASE
-)
+ALTERNATIVES = re.compile(r"\s(?:or|oder|ou|или)\s|\beither\b|\bentweder\b|\s[ou]\s(?=\S)|或者?|または", re.IGNORECASE)
 EXPLAINED = re.compile(
     r"\b(?:because|since|as\s+(?:it|they|we|the|this|all|there)|which|therefore|thus|hence|so\s+that|so|due\s+to|"
     r"given\s+that|where|i\.e\.|weil|denn|da|sodass|car|parce\s+qu\w*|puisque|porque|ya\s+que|pues|pois|perché|poiché|"
     r"потому|так\s+как)\b|因为|因此|所以|由于|なぜなら|ので|から",
     re.IGNORECASE,
 )
+AFTER_A_VALUE = re.compile(
+    r"\b(?:for|as|when|if|instead|not|but|unless|assuming|while|after|before|with|then|rather|wenn|falls|wie|nicht|statt|"
+    r"mais|quand|pas|pour|pero|cuando|para|sino)\b",
+    re.IGNORECASE,
+)
+"""Behind a number or an option: more is said than the answer."""
 SENTENCE = re.compile(
     r"(?:i|we|she|he|it|they|you|there|this|that|es|sie|er|wir|il|elle|ils|elles|nous|ella|ellos|nosotros)\s+\S+\s+\S|"
     r".*\s(?:is|are|was|were|has|have|had|ist|sind|hat|haben|est|sont|ont|tiene|tienen|hay)\s|"
@@ -106,11 +124,16 @@ SENTENCE = re.compile(
 POINTS_ELSEWHERE = re.compile(
     r"(?:as\s+|given\s+|shown\s+|found\s+|stated\s+|obtained\s+|in\s+the\s+)?(?:above|below|follow\w*|the\s+following|here|"
     r"there|shown\s.*|given\s.*|found\s.*|obtained\s.*|as\s+(?:follows|shown|given|stated|above).*|in\s+the\s.*|now|this|"
-    r"that|simple|clear\w*|obvious\w*|easy|straightforward|correct|right|wrong|incorrect|unknown|unclear|oben|unten|klar|"
+    r"that|see\s.*|siehe\s.*|voir\s.*|ver\s.*|simple|clear\w*|obvious\w*|easy|straightforward|correct|right|wrong|incorrect|unknown|unclear|oben|unten|klar|"
     r"ci-dessus|claire?|clara|如[上下].*|上述.*|很?明显.*)",
     re.IGNORECASE,
 )
 """What only looks like an answer: "The answer is as shown above", "The answer is clear"."""
+PLACEHOLDER = re.compile(
+    r"(?:(?:insert|your|the|final|correct)\s+)*answer(?:\s+here)?|[<\[{(][^<>\[\]{}()\d]*\b(?:answer|insert|your)\b[^<>\d]*[>\]})]",
+    re.IGNORECASE,
+)
+"""A template's place for the answer, left as it was."""
 HEADING = re.compile(
     r"(?:(?:step|part|case|question|problem|exercise|example|schritt|teil|étape|partie|paso|parte|passo|шаг|第)\s*"
     r"(?:(?:\d+|[a-z]|[ivx]+|[一二三四五六七八九十]+)(?:\s*[:：.–—-].*)?|(?=\W*\Z))|(?:the\s+)?(?:conclusions?|summary|solution|explanation|reasoning|"
@@ -143,7 +166,8 @@ SIGN_OFF = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 TAKES_BACK = re.compile(
-    r"\b(?:but|however|although|not\s+(?:sure|certain)|wrong|aber|mais|pero|ma|но)\b|但|不确定", re.IGNORECASE
+    r"\d|;|\b(?:but|however|although|if\s+so|otherwise|forg[eo]t\w*|mistakes?|not\s+(?:sure|certain)|wrong|aber|mais|pero|ma|но)\b|但|不确定",
+    re.IGNORECASE,
 )
 """In a sign-off: it says more than goodbye."""
 POLITE_END = re.compile(r"(?:です|でした|になります|だ|である|입니다|이다)\Z")
