@@ -119,7 +119,7 @@ def data_table(report: DataReport) -> Table:
 
 
 def segment_table(report: SegmentReport) -> Table:
-    """Rows accepted by rule, unsure and failed by reason."""
+    """Rows accepted by rule, unsure and failed by reason, and those of which a text is left out."""
     table = Table(
         title=f"{report.accepted.total():,} of {report.rows:,} rows segmented ({report.coverage:.1%})",
         caption=escape("\n".join(f"{reason}, for example {rows[0]}" for reason, rows in report.examples.items())),
@@ -128,7 +128,7 @@ def segment_table(report: SegmentReport) -> Table:
     table.add_column("rows")
     table.add_column("by rule or reason")
     table.add_column("count", justify="right")
-    for kind in ("accepted", "unsure", "failed"):
+    for kind in ("accepted", "unsure", "failed", "removed"):
         for name, count in getattr(report, kind).most_common():
             table.add_row(kind, name, f"{count:,}")
     return table

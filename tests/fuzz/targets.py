@@ -10,7 +10,9 @@ from pathlib import Path
 from sftkey_dist.config import load_config
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.contract.parts import ContractError
+from sftkey_dist.data.segmenting.answer import MOST_CHARACTERS_OF_MATHEMATICS, same_answer, why_never_trained
 from sftkey_dist.data.segmenting.rules import Cut, cut_response, resolve_rules
+from sftkey_dist.data.segmenting.thinking import holds_thinking_tag
 from sftkey_dist.errors import CheckpointError, ConfigError
 from sftkey_dist.evaluation.answers.labels import read_label
 from sftkey_dist.evaluation.answers.mathematics.equality import equality
@@ -79,19 +81,17 @@ def contract(text: str) -> bool:
 
 
 def segmenters(text: str) -> bool:
-    """A cut's values are what its rule found, and nothing but separators lies outside them."""
+    """An accepted cut is of the response's own words, its answer is one short span, and no thinking is trained."""
     cut = cut_response(text, RULES)
     if not isinstance(cut, Cut):
         return False
-    rule = next(rule for rule in RULES if rule.name == cut.rule)
-    outside, end = [], 0
-    for name, (start, stop) in sorted((rule.find(text) or {}).items(), key=lambda item: item[1]):
-        value = text[start:stop].strip()
-        assert cut.values[name] == value != ""
-        begin = text.index(value, start)
-        outside.append(text[end:begin])
-        end = max(end, begin + len(value))  # an answer may stand inside the reasoning
-    assert all(rule.is_separator(gap) for gap in (*outside, text[end:]) if gap)
+    assert all(value in text and value.strip() == value != "" for value in cut.values.values())
+    if cut.doubt is not None:
+        return False
+    assert why_never_trained(cut.values["answer"], is_mathematics=True) == ""
+    assert len(cut.values["answer"]) <= MOST_CHARACTERS_OF_MATHEMATICS
+    assert not any(map(holds_thinking_tag, cut.values.values()))
+    assert {same_answer(found.answer, cut.values["answer"]) for found in cut.candidates} == {True}
     return True
 
 

@@ -11,15 +11,17 @@ Span = tuple[int, int]
 MOST_CHARACTERS = 120
 MOST_CHARACTERS_OF_MATHEMATICS = 300
 _MOST_WORDS = 12
+_MOST_WORDS_OF_A_UNIT = 3
 
 _EMPHASIS = re.compile(r"(\*\*\*|\*\*|__|\*|`)(?=\S)([^*_`\n]+?)(?<=\S)\1(?!\w)")
-_LEFT = re.compile(r"(?:[\s*`]+|_+(?=\w)|#+\s+|>+\s+)+")
+_LEFT = re.compile(r"(?:[\s*`]+|_+(?=\w)|>+\s+)+")
 _LONGEST_TO_NARROW = 1000
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "「": "」", "‘": "’", "'": "'"}
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|bf|mbox)\s*\{([^{}]*)\}")
 _WHOLE_BOX = re.compile(r"(?:\$\$?|\\\(|\\\[)?\s*\\boxed\s*\{(.*)\}\s*[.,]?\s*(?:\$\$?|\\\)|\\\])?", re.DOTALL)
 _OPTION_WITH_BRACKET = re.compile(r"[A-Ja-j](?=[)\]]\Z)")
 _NAMED_OPTION = re.compile(r"(?:option|choice|选项)\s*(?=\(?[A-Ja-j](?:[).]|\Z))", re.IGNORECASE)
+_BRACKETED_OPTION = re.compile(r"\(\s*(?:option|choice)\s+([A-Ja-j])\s*\)", re.IGNORECASE)
 _OPTION_THEN_TEXT = re.compile(r"\(?[A-J][.)]+\s+(.+)", re.DOTALL)
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _ABBREVIATION = re.compile(r"(?:\b\w\.){2,}\Z")
@@ -29,7 +31,7 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 _MARKUP = re.compile(
-    r"\*\*|~~|==(?=\S)|__(?=\w)|`|^#|^\||\|\s*\||(?<![\w*])\*[^\s*][^*]*\*(?![\w*])|\\boxed|!?\[[^\]]*\]\("
+    r"\*\*|~~|==(?=\S)|__(?=\w)|`|^#+\s|&(?:[a-z]+|#\d+);|^\||\|\s*\||(?<![\w*])\*[^\s*][^*]*\*(?![\w*])|\\boxed|!?\[[^\]]*\]\("
 )
 _ENVIRONMENT = re.compile(r"\\(begin|end)\b|\\[\[\]]")
 _BLANK = re.compile(r"(?:[\W_]|\\(?:ldots|dots|cdots|quad))*")
@@ -46,6 +48,7 @@ _EXCLAIMED = re.compile(r"[\d.,]*\d!")
 _SYMBOLS_AT_THE_END = re.compile(r"(?<=\S)\s*[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f\s]+\Z")
 _FEWEST_WORDS_OF_A_SENTENCE = 4
 _OPTION_WITH_TEXT = re.compile(r"\(?([A-J])\)\s*\S.*|[(\[]?([A-J])[)\]]?", re.DOTALL)
+_OPTION_MARK = re.compile(r"\A\w{1,2}\)\s")
 _OPEN, _CLOSED = "([{", ")]}"
 
 
@@ -71,7 +74,11 @@ def emphasised_part(text: str, span: Span) -> Span | None:
     if len(found) != 1 or text[span[0] : found[0].start()].strip():
         return None
     rest = text[found[0].end() : span[1]]
-    is_unit = len(rest.split()) <= 3 and not re.search(r"[,;:()]|\d", rest)
+    is_unit = (
+        any(map(str.isalnum, rest))
+        and len(rest.split()) <= _MOST_WORDS_OF_A_UNIT
+        and not re.search(r"[,;:()]|\d", rest)
+    )
     return found[0].span(2) if is_unit else None
 
 
@@ -148,6 +155,9 @@ def _without_wrapping(text: str, span: Span) -> Span:
             return start + inner.start(1), start + inner.end(1)
     if _OPTION_WITH_BRACKET.match(part):
         return start, start + 1
+    bracketed = _BRACKETED_OPTION.fullmatch(part)
+    if bracketed:
+        return start + bracketed.start(1), start + bracketed.end(1)
     words = _NAMED_OPTION.match(part) or _CALCULATION.match(part)
     if words:
         return start + words.end(), end
@@ -164,14 +174,15 @@ def _has_markup(text: str, is_mathematics: bool) -> bool:
 
 def _is_balanced(text: str) -> bool:
     """Whether every bracket is closed; an option such as ``B)`` and an interval such as ``[0, 1)`` are."""
+    text = _OPTION_MARK.sub("", text)
     if text.replace("\\{", "").count("{") != text.replace("\\}", "").count("}"):
         return False
     depth = 0
     for sign in text:
         depth += (sign in _OPEN) - (sign in _CLOSED)
-        if depth < -1:
+        if depth < 0:
             return False
-    return depth <= 0
+    return depth == 0 and text.count('"') % 2 == 0
 
 
 _SAYS_MORE = (wording.SIGN_OFF, wording.SENTENCE, wording.NEGATED)

@@ -34,6 +34,7 @@ _FENCE = re.compile(r"\s*(?:```|~~~)")
 _BRACE = re.compile(r"(?P<box>\\boxed\s*\{)|\\.|(?P<sign>[{}])", re.DOTALL)
 _HASH_MARK = re.compile(r"####\s*(?=[^\s#])")
 _BARE = re.compile(r"\(?[A-J]\)?[.)]?|[$€£¥\\]*\s?[-+−]?[\d.,/:]*\d\s?[%°]?(?:\s[^\W\d]+){0,2}")
+_BULLET = re.compile(r"[-•*+]\s+")
 _FEW_WORDS = 4
 _LONGEST_SENTENCE = 600
 """Characters at the end of a line or sentence that are searched for a statement."""
@@ -238,7 +239,8 @@ def _hash_marks(text: _Text, unit: Span) -> Statement | None:
     if wording.HEADING.fullmatch(value):
         return None
     marks_headings = text.response.count("####", text.start) > 1
-    problem = "heading" if marks_headings and not _BARE.fullmatch(value) else why_no_answer(value)
+    is_doubtful = marks_headings or len(value.split()) > _FEW_WORDS + 1
+    problem = "heading" if is_doubtful and not _BARE.fullmatch(value) else why_no_answer(value)
     return Statement("hash_marks", unit[0], answer, problem, is_led=True)
 
 
@@ -303,7 +305,8 @@ def _is_modified(lead: str, before: str) -> bool:
 
 def _below_a_lead(text: _Text, unit: Span, lead: Span) -> list[Statement]:
     """A short answer on the line below "**Final Answer**" or "The answer is:"."""
-    answer = narrow(text.response, unit)
+    bullet = _BULLET.match(text.response, *unit)
+    answer = narrow(text.response, (bullet.end() if bullet else unit[0], unit[1]))
     value = text.response[slice(*answer)]
     if not value or len(value.split()) > _FEW_WORDS:
         return []

@@ -1,16 +1,21 @@
 """What a person's or a model's cut must fulfil, for they name texts where a rule points at them."""
 
+# ruff: noqa: RUF001
+
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from sftkey_dist.contract import ContractError, Form, ResponseContract
 from sftkey_dist.data.segmenting.answer import Span
 from sftkey_dist.data.segmenting.rules import uncovered
-from sftkey_dist.data.segmenting.wording import LEAD
+from sftkey_dist.data.segmenting.wording import CONNECTOR, LEAD, LEAD_ALONE
 
 _CONNECTING_WORDS = r"(?:the|my|final|correct|answer|option|choice|is|so|therefore|thus|hence)"
 _PUNCTUATION = r"""[\s.,:;!?"'`*_()\[\]{}$#|]"""
 _TAGS = re.compile(r"</?(?:think|thinking|thought|reasoning|answer)>|<\|\w{1,30}\|>|</s>", re.IGNORECASE)
+_MARKS = re.compile(
+    r"^\s*(?:[-•+]\s+|-{3,}\s*$|A\s*[:：])|[\u2600-\u27bf\ufe0f\U0001f000-\U0001faff•➡>。！：，、]", re.MULTILINE
+)
 _SEPARATORS = re.compile(rf"{_PUNCTUATION}*(?:{_CONNECTING_WORDS}{_PUNCTUATION}+)*", re.IGNORECASE)
 # Signs and letters that a quotation must not leave behind: 5 out of -5, √5 or 15. Scripts without spaces may be cut.
 _GOES_ON_BEFORE = re.compile(r"(?a:\w)|[+\-\u2212\u00b1\u221a/^.,%]")
@@ -40,10 +45,16 @@ def why_refused(
     def is_separator(text: str) -> bool:
         for allowed in outside:
             text = text.replace(allowed, " ")
-        text = LEAD.sub(" ", _TAGS.sub(" ", text))
-        return _SEPARATORS.fullmatch(text) is not None
+        return _SEPARATORS.fullmatch(_without_leads(text)) is not None
 
     return uncovered(response, spans, is_separator) or why_not_writable(values, contract)
+
+
+def _without_leads(text: str) -> str:
+    """A text without what announces an answer in any of the languages that the rules know."""
+    text = _MARKS.sub(" ", _TAGS.sub(" ", text))
+    lines = (" " if LEAD_ALONE.fullmatch(line) else line for line in text.split("\n"))
+    return CONNECTOR.sub(" ", LEAD.sub(" ", "\n".join(lines)))
 
 
 def _place(value: str, response: str, taken: Sequence[Span]) -> Span | None:

@@ -41,7 +41,7 @@ _START = r"(?<![A-Za-zÀ-ɏЀ-ӿ])"
 
 _INVERTED = r"(?:ist|lautet)\s+(?:die|meine|unsere)\s+(?:(?:richtige|korrekte|endgültige)\s+){0,2}antwort\s*+:?"
 
-LEAD = re.compile(rf"{_START}(?:{_NOUN}{_MARKS}{_COPULA}|{_INVERTED}){_MARKS}{_ROUGHLY}", re.IGNORECASE)
+LEAD = re.compile(rf"{_START}(?:{_NOUN}\]?{_MARKS}{_COPULA}|{_INVERTED}){_MARKS}{_ROUGHLY}", re.IGNORECASE)
 """What comes before an answer: "The answer is", "**Réponse :**", "答案是"."""
 
 LETTER_LEAD = re.compile(r"A\s*[:：]\s*")
@@ -59,6 +59,8 @@ MODIFIED = re.compile(r"(?:\A|.*[^\w'’])[A-Za-zÀ-ɏ'’]+\s+\Z", re.DOTALL)
 WITH_ARTICLE = re.compile(
     r"(?:the|my|our|die|meine|unsere|het|das|la|ma|notre|mi|nuestra|a|minha|mia|ist|lautet)\b", re.IGNORECASE
 )
+CONNECTOR = re.compile(rf"{_START}{_BEFORE_A_LEAD}(?![^\W\d_])", re.IGNORECASE)
+"""A word such as "therefore" between the reasoning and the answer."""
 ENDS_CONNECTED = re.compile(rf"{_START}{_BEFORE_A_LEAD}\Z", re.IGNORECASE)
 CONNECTION = re.compile(rf"(?:{_BEFORE_A_LEAD}|(?:{LEAD.pattern})|[\W_])*+", re.IGNORECASE)
 """What may come before a lead in its sentence without saying anything."""
@@ -116,7 +118,7 @@ AFTER_A_VALUE = re.compile(
 )
 """Behind a number or an option: more is said than the answer."""
 SENTENCE = re.compile(
-    r"(?:i|we|she|he|it|they|you|there|this|that|es|sie|er|wir|il|elle|ils|elles|nous|ella|ellos|nosotros)\s+\S+\s+\S|"
+    r"(?:let\s+us|let['’]s|i|we|she|he|it|they|you|there|this|that|es|sie|er|wir|il|elle|ils|elles|nous|ella|ellos|nosotros)\s+\S+\s+\S|"
     r".*\s(?:is|are|was|were|has|have|had|ist|sind|hat|haben|est|sont|ont|tiene|tienen|hay)\s|"
     r"[我他她它你]们?.|(?:一共|总共|共)有",
     re.IGNORECASE,
