@@ -150,7 +150,7 @@ def _led_by(text: _Text, units: Sequence[Span], statement: Statement) -> Stateme
 def _stated_before(text: _Text, units: Sequence[Span]) -> list[Statement]:
     """The last statement that more text follows."""
     for place in range(len(units) - 1, max(0, len(units) - _SENTENCES_TO_SEARCH) - 1, -1):
-        found, _ = _read_back(text, units, place)
+        found = [one for one in _read_back(text, units, place)[0] if one.problem != "heading"]
         if found:
             return [replace(one, problem="text_after_answer") for one in found]
     return []
@@ -288,7 +288,9 @@ def _answer_is(text: _Text, unit: Span) -> Statement | None:
         return None
     before = text.response[unit[0] : lead.start()]
     problem = why_no_answer(text.response[slice(*answer)], is_mathematics=bool(boxes))
-    if not letter and (wording.UNCERTAIN_LEAD.search(before[-80:]) or _is_modified(lead.group(), before[-80:])):
+    if not letter and (
+        wording.UNCERTAIN_LEAD.search(before[-80:] + lead.group()) or _is_modified(lead.group(), before[-80:])
+    ):
         problem = "uncertain"
     if "closest" in lead.group().casefold() and not wording.STARTS_WITH_AN_OPTION.match(text.response, *answer):
         problem = "uncertain"  # the closest value comes before the option that holds it

@@ -116,7 +116,8 @@ class ModelCutter:
 
     def _read(self, reply: str, response: str) -> Cut | NotCut:
         problem = NotCut("model_gave_no_json", f"the model answered {reply[:60]!r}")
-        for values in _readings(without_thinking(reply)):
+        said = reply if reply.lstrip().startswith("{") else without_thinking(reply)
+        for values in _readings(said):
             if not all(isinstance(value, str) for value in values.values()):
                 problem = NotCut("model_gave_no_json", "a field of the model's answer is no text")
                 continue

@@ -14,6 +14,7 @@ from functools import cached_property
 
 from sftkey_dist.config.data import RegexRule, RuleName, Rules
 from sftkey_dist.data.segmenting.answer import (
+    MOST_CHARACTERS,
     Span,
     narrow,
     same_answer,
@@ -307,6 +308,8 @@ def _think(read: Response) -> Sequence[Finding]:
     if read.closing.statements or reasoning[0] >= reasoning[1] or answer[0] >= answer[1]:
         return []
     text = read.text[slice(*answer)]
+    if "\n" in text or len(text) > MOST_CHARACTERS:
+        return []
     problem = why_no_answer(text) or ("sentence" if len(text.split()) > _MOST_WORDS_AFTER_THINKING else "")
     return [Finding("think", {REASONING: reasoning, ANSWER: answer}, problem, start=answer[0])]
 

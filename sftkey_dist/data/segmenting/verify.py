@@ -33,11 +33,18 @@ def why_refused(
         contract: must be able to write them.
         outside: texts that may lie outside the segments, beside punctuation and words like "the answer is".
     """
+    hidden = [(start, start + len(text)) for text in outside for start in [response.rfind(text)] if text and start >= 0]
+    problems = [_why_not_placed(values, response, outside, taken) for taken in ((), hidden)]
+    return problems[0] if all(problems) else why_not_writable(values, contract)
+
+
+def _why_not_placed(values: Mapping[str, str], response: str, outside: Sequence[str], hidden: Sequence[Span]) -> str:
+    """Why values do not make up a response when none of them may stand in what is hidden; "" when they do."""
     spans: dict[str, Span] = {}
     for name, value in sorted(values.items(), key=lambda item: -len(item[1])):
         if not value.strip() or value not in response:
             return f"{name} {value[:40]!r} is not in the response"
-        span = _place(value, response, list(spans.values()))
+        span = _place(value, response, list(spans.values()), hidden)
         if span is None:
             return f"{name} {value[:40]!r} is in the response only as a part of something else"
         spans[name] = span
@@ -47,7 +54,7 @@ def why_refused(
             text = text.replace(allowed, " ")
         return _SEPARATORS.fullmatch(_without_leads(text)) is not None
 
-    return uncovered(response, spans, is_separator) or why_not_writable(values, contract)
+    return uncovered(response, spans, is_separator)
 
 
 def _without_leads(text: str) -> str:
@@ -57,11 +64,13 @@ def _without_leads(text: str) -> str:
     return CONNECTOR.sub(" ", LEAD.sub(" ", "\n".join(lines)))
 
 
-def _place(value: str, response: str, taken: Sequence[Span]) -> Span | None:
+def _place(value: str, response: str, taken: Sequence[Span], hidden: Sequence[Span]) -> Span | None:
     """Where a value stands: the last place beside all others, or else the last whole word quoted out of one."""
     quoted = None
     for start in _places(value, response):
         end = start + len(value)
+        if not all(end <= first or last <= start for first, last in hidden):
+            continue
         if all(end <= first or last <= start for first, last in taken):
             return start, end
         if quoted is None and any(first <= start and end <= last for first, last in taken):

@@ -28,7 +28,7 @@ _NOUNS = (
 _NOUN = rf"(?:{'|'.join(_NOUNS)})"
 _MARKS = r"[\s*_`]*+"
 _IS = (
-    r"(?:would\s+be|must\s+be|should\s+be|will\s+be|is|are|was|ist|lautet|sind|est|sont|es|son|é|è|sono|"
+    r"(?:would\s+be|might\s+be|could\s+be|may\s+be|must\s+be|should\s+be|will\s+be|is|are|was|ist|lautet|sind|est|sont|es|son|é|è|sono|"
     r"это|就是|应该是|应为|应选|是|为|選|选|は|が|은|는)(?:(?<=[^a-zéè])|(?![\w]))"
 )
 _ROUGHLY = (
@@ -66,7 +66,7 @@ CONNECTION = re.compile(rf"(?:{_BEFORE_A_LEAD}|(?:{LEAD.pattern})|[\W_])*+", re.
 """What may come before a lead in its sentence without saying anything."""
 
 UNCERTAIN_LEAD = re.compile(
-    r"\b(?:if|whether|suppose|assum\w+|maybe|perhaps|probably|possibly|might|could|not|n['’]t|doubt\w*|first|initial\w*|"
+    r"\b(?:if|whether|suppose|assum\w+|maybe|perhaps|probably|possibly|might|could|may|not|n['’]t|doubt\w*|first|initial\w*|"
     r"guess\w*|says?|said|claims?|thinks|student\w*|previous|earlier|your|his|her|their|"
     r"wrong|incorrect|wenn|ob|falls|angenommen|vielleicht|nicht|si|peut-être|pas|quizás?|tal\s+vez|no|non|se|talvez|"
     r"forse|если|возможно)\b|如果|假设|也许|可能|不",

@@ -102,6 +102,82 @@ def test_a_rule_of_your_own_names_any_segments():
     assert found.rule == "memo"
 
 
+@pytest.mark.parametrize(
+    ("regex", "response", "answer", "doubt"),
+    [
+        (r"(?P<reasoning>.+)\nVerdict: (?P<answer>.+)", "All fine.\nVerdict: **approve**", "approve", ""),
+        (r"(?P<reasoning>.+)\nVerdict: (?P<answer>.+)", "All fine.\nVerdict: two lines\nof it", "two lines\nof it", ""),
+        (r"(?P<reasoning>.+)\nVerdict: (?P<answer>.+)", "All fine.\nVerdict: not guilty", "not guilty", ""),
+        (r"(?P<reasoning>.+)\nVerdict: (?P<answer>.+)", "All.\nVerdict: a **bold** word", "a **bold** word", "markup"),
+        (r"(?P<reasoning>.+)\nVerdict: (?P<answer>.+)", "All.\nVerdict: Step 2", "Step 2", "heading"),
+        (r"<think>(?P<reasoning>.+)</think>(?P<answer>.+)", "<think>hm</think>It is so.", "It is so", ""),
+        (r"(?P<reasoning>.+)\nVerdict: (?P<answer>.+)", "<think>hm</think>\nVerdict: yes", "yes", "unclear_thinking"),
+    ],
+)
+def test_a_rule_of_your_own_is_taken_at_its_word_but_trains_no_markup(regex, response, answer, doubt):
+    found = cut(response, RegexRule(regex=regex))
+    assert found.values["answer"] == answer
+    assert (found.doubt.reason if found.doubt else "") == doubt
+
+
+@pytest.mark.parametrize(
+    ("rule", "response", "answer", "doubt"),
+    [
+        (
+            "think",
+            "<think>hm</think>\nThe river rose over the wall.\nThey need help.",
+            "The river rose over the wall.\nThey need help",
+            "",
+        ),
+        ("think", "<think>hm</think>\n# They\n\nneed help.", "# They\n\nneed help", "markup"),
+        ("boxed", "So \\boxed{42}.\n#### 41", "42", ""),
+        ("boxed", "It is \\boxed{42}.\nThe answer is 41.", "42", ""),
+        ("answer_is", "We add.\nThe answer is not 5.", "not 5", "negated"),
+        ("last_line", "We add.\n\\end{align*}", None, "no_rule"),
+        ("last_line", "We add.\n<think>", None, "unclosed_thinking"),
+        ("hash_marks", "We add.\n#### Step 2", None, "no_rule"),
+    ],
+)
+def test_a_rule_that_is_named_decides_alone_and_trains_no_markup(rule, response, answer, doubt):
+    found = cut(response, rule)
+    if answer is None:
+        assert (type(found), found.reason) == (NotCut, doubt)
+    else:
+        assert found.values["answer"] == answer
+        assert (found.doubt.reason if found.doubt else "") == doubt
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("6 * 7 = 42 jars.\n#### 42\nThe answer is: 42", "42"),
+        (
+            "First.\n\n#### Adding\n\n12 + 30 = 42\n\n#### Conclusion\n\nThe cost is therefore 42 dollars, as it is.",
+            "no_rule",
+        ),
+        ("#### Step 1\nAdd 12 and 30.\n#### Step 2\nSo the total is \\boxed{42}.", "42"),
+        ("12 + 30 = 42.\n\n**Answer:** 42", "42"),
+        ("12 + 30 = 42.\n\n**Final Answer: 42**", "42"),
+        ("12 + 30 = 42.\n\nThe answer is **42**.", "42"),
+        ("12 + 30 = 42.\n#### 42\n\nHope that helps!", "42"),
+        ("<think>\nIt is 42.\n</think>\n\nAdd.\n\n12 + 30 = 42\n\nIt costs 42.\n\n**Final Answer**\n\\boxed{42}", "42"),
+        ("The roots are \\boxed{3} and \\boxed{4}.", "several_answers"),
+        ("12 + 30 = 42.\n#### 42", "42"),
+        ("6*7.\nThe answer is 42. This is because 6 times 7 is 42.", "text_after_answer"),
+        ("Let us see. The final answer is $5$. I hope it is correct.", "$5$"),
+        ("We get\n\\begin{align*}\nx &= 5\n\\end{align*}", "no_rule"),
+        ("Let us see.\n\n#### Step 2\nThe sum is 5, so the answer is $\\boxed{5}$.", "5"),
+        ("We tried 5.\nThe answer is not 5.", "negated"),
+        ("2+3=5, so we get 5.\n\nI hope this helps!", "no_rule"),
+        ("<think>Let me see. 2+3=5. The answer is 5", "unclosed_thinking"),
+    ],
+)
+def test_common_shapes_give_their_answer_or_the_reason_for_a_review(response, expected):
+    found = cut(response)
+    problem = found if isinstance(found, NotCut) else found.doubt
+    assert (problem.reason if problem else found.values["answer"]) == expected
+
+
 def test_rules_are_tried_in_the_declared_order():
     response = "It is \\boxed{3}\n#### 3"
     assert cut(response).rule == "hash_marks"

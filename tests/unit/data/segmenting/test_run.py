@@ -10,6 +10,7 @@ from sftkey_dist.config import load_section
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.contract import ResponseContract
+from sftkey_dist.data.segmenting.model import MOST_REPLIES
 from sftkey_dist.data.segmenting.review import read_reviews
 from sftkey_dist.data.segmenting.run import SegmentFiles, segment_file
 from sftkey_dist.data.segmenting.verify import why_refused
@@ -63,6 +64,7 @@ def test_sure_rows_are_written_with_their_segments_and_unsure_ones_for_a_person(
     assert unclear["segments"] == {"reasoning": "", "answer": ""}
     assert doubtful["why"].startswith("rules_disagree: ")
     assert doubtful["segments"] == {"reasoning": DOUBTFUL["response"], "answer": "3"}
+    assert doubtful["candidates"] == [{"rule": "boxed", "answer": "3"}, {"rule": "answer_is", "answer": "4"}]
     assert json.loads(files.report.read_text()) == report.to_json()
     assert (report.rows, report.coverage) == (3, pytest.approx(1 / 3))
     assert (report.accepted, report.unsure) == ({"hash_marks": 1}, {"no_rule": 1, "rules_disagree": 1})
@@ -84,6 +86,39 @@ def test_rows_without_a_response_to_cut_are_counted_by_reason_and_place(segment,
     assert report.failed == {reason: 1}
     assert "in.jsonl:2" in report.examples[reason][0]
     assert len(lines_of(files.out)) == 1
+
+
+def test_what_belongs_to_no_segment_is_counted_and_proposed_to_a_person(segment, files):
+    thought = "<think>\nhm\n</think>\n\n6 * 7 = 42\n#### 42\n\nHope that helps!"
+    undecided = "<think>\nhm\n</think>\n\n6 * 7 = 42\nThe answer might be 42.\n\nHope that helps!"
+    report = segment([{"response": thought}, {"response": undecided}])
+    assert report.removed == {"thinking": 1, "sign_off": 1}
+    assert lines_of(files.out)[0]["segments"] == {"reasoning": "6 * 7 = 42", "answer": "42"}
+    (line,) = lines_of(files.review)
+    assert line["why"] == "uncertain: rule answer_is finds the answer '42'"
+    assert (line["segments"]["answer"], line["outside"]) == ("42", ["<think>\nhm\n</think>", "Hope that helps!"])
+    reviewed(
+        files,
+        lambda line: {
+            **line,
+            "accept": True,
+            "segments": {"reasoning": "6 * 7 = 42", "answer": "42"},
+            "outside": ["<think>\nhm\n</think>", "might be", "Hope that helps!"],
+        },
+    )
+    assert segment([{"response": thought}, {"response": undecided}]).accepted == {"hash_marks": 1, "review": 1}
+
+
+def test_a_doubtful_proposal_can_be_accepted_as_it_stands(segment, files):
+    rows = [
+        {"response": "<think>\nhm\n</think>\n\n6 * 7\nThe answer is 42 or so.\n\nI hope this helps!"},
+        {"response": "We add.\nThe answer is 42.\nIt is a nice number."},
+        {"response": "Wir rechnen.\nDie Antwort ist 3 oder 4."},
+        {"response": "It is \\boxed{3}.\nThe answer is 4."},
+    ]
+    assert segment(rows).accepted == {}
+    reviewed(files, lambda line: {**line, "accept": True})
+    assert segment(rows).accepted == {"review": 4}
 
 
 @given(response=st.text(max_size=60))
@@ -299,6 +334,92 @@ def test_a_model_is_believed_nothing_that_is_not_in_the_response(segment, files,
         report = segment([MODEL_ROW], endpoint=endpoint(server))
     assert report.unsure == {reason: 1}
     assert lines_of(files.review)[0]["response"] == MODEL_ROW["response"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        '<think>I must reply with {{"reasoning": ..., "answer": ...}}.</think>\n{reply}',
+        'I must reply with {{"reasoning": "a", "answer": "b"}}, so I look.\n</think>\n\n{reply}',
+        "<think>\n\n</think>\n\n{reply}",
+        "In set notation {{x}}, here it is:\n```json\n{reply}\n```",
+        '{{"reasoning": "draft", "answer": "draft"}}\nNo, rather:\n{reply}',
+    ],
+)
+def test_a_model_may_think_and_talk_before_its_object(segment, form):
+    reply = json.dumps({"reasoning": MODEL_ROW["response"].rpartition(" is ")[0], "answer": "help"})
+    with chat_server(lambda messages: form.format(reply=reply)) as server:
+        assert segment([MODEL_ROW], endpoint=endpoint(server)).accepted == {"model": 1}
+
+
+def test_a_model_that_only_thinks_has_given_no_object(segment):
+    with chat_server(lambda messages: '<think>{"reasoning": "x", "answer": "y"} is what') as server:
+        assert segment([MODEL_ROW], endpoint=endpoint(server)).unsure == {"model_gave_no_json": 1}
+
+
+def test_backslashes_of_latex_that_a_model_left_single_are_read(segment, files):
+    row = {"response": "We halve \\frac{3}{2} and \\neq 0 holds\nthere, so what is left of it is \\frac{3}{4}"}
+    reasoning, _, answer = row["response"].rpartition(" is ")
+    reply = json.dumps({"reasoning": reasoning, "answer": answer}).replace("\\\\", "\\")
+    with chat_server(lambda messages: reply) as server:
+        assert segment([row], endpoint=endpoint(server)).accepted == {"model": 1}
+    assert lines_of(files.out)[0]["segments"] == {"reasoning": reasoning, "answer": "\\frac{3}{4}"}
+
+
+@pytest.mark.parametrize("bad_day", ["I would rather not.", '{"reasoning": "made up", "answer": "help"}'])
+def test_a_reply_that_gives_no_cut_is_asked_for_again_by_the_next_run_a_few_times(segment, files, bad_day):
+    replies = [bad_day]
+    with chat_server(lambda messages: replies.pop() if replies else cut_by_model(messages)) as server:
+        assert segment([MODEL_ROW], endpoint=endpoint(server)).accepted == {}
+        assert segment([MODEL_ROW], endpoint=endpoint(server)).accepted == {"model": 1}
+        assert segment([MODEL_ROW], endpoint=endpoint(server)).accepted == {"model": 1}
+        assert len(server.requests) == 2
+    with chat_server(lambda messages: bad_day) as server:
+        for _ in range(MOST_REPLIES + 2):
+            report = segment([MODEL_ROW], endpoint=endpoint(server, model="hopeless"))
+        assert len(server.requests) == MOST_REPLIES
+    assert report.unsure.total() == 1
+    assert f"asked {MOST_REPLIES} times, remove {files.replies} to ask again" in next(iter(report.examples.values()))[0]
+
+
+@pytest.mark.parametrize(
+    ("response", "reply"),
+    [
+        (
+            "<think>Hm.</think> It rains, so what they need is help",
+            {"reasoning": "It rains, so what they need", "answer": "help"},
+        ),
+        (
+            "It rains, so what they need is help\n\nI hope this helps!",
+            {"reasoning": "It rains, so what they need", "answer": "help"},
+        ),
+        ("It rains, so what they need is **help**", {"reasoning": "It rains, so what they need", "answer": "**help**"}),
+    ],
+)
+def test_a_models_cut_may_leave_out_thinking_sign_offs_and_emphasis(segment, files, response, reply):
+    with chat_server(lambda messages: json.dumps(reply)) as server:
+        assert segment([{"response": response}], endpoint=endpoint(server)).accepted == {"model": 1}
+    assert lines_of(files.out)[0]["segments"]["answer"] == "help"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"reasoning": "<think>Hm.</think> It rains, so what they need", "answer": "help"},
+        {"reasoning": "It rains, so what they need is", "answer": "## Help\nnow"},
+    ],
+)
+def test_a_models_cut_may_train_no_thinking_tag_and_no_markup(segment, reply):
+    response = "<think>Hm.</think> It rains, so what they need is help\nor more: is\n## Help\nnow"
+    with chat_server(lambda messages: json.dumps(reply)) as server:
+        assert segment([{"response": response}], endpoint=endpoint(server)).unsure == {"model_not_verified": 1}
+
+
+def test_a_response_that_ends_while_it_thinks_is_not_sent_to_a_model(segment):
+    with chat_server(cut_by_model) as server:
+        report = segment([{"response": "<think>Rain fell, so what they need is help"}], endpoint=endpoint(server))
+        assert server.requests == []
+    assert report.unsure == {"unclosed_thinking": 1}
 
 
 def test_the_response_is_data_inside_the_question(segment):
