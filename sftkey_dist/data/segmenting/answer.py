@@ -38,7 +38,7 @@ _BLANK = re.compile(r"(?:[\W_]|\\(?:ldots|dots|cdots|quad))*")
 _SYMBOL_ANSWERS = frozenset("∞∅∞√⊥⊤✓✗±")
 _FIRST_PART = r"\(?[A-J]\)?|[$€£¥]?[-+−]?\d[\d,.]*\s*[%°]?"
 _APPOSITION = re.compile(
-    rf"(?:{_FIRST_PART})(?:[a-zA-Z ]{{0,16}})\s*(?:,|;|–|—| - |\()\s*(?=\S*[^\W\d])\S+\s+\S+\s+\S.*", re.DOTALL
+    rf"(?:{_FIRST_PART})(?:[a-zA-Z ]{{0,16}})\s*(?:,|;|:\s|–|—| - |\()\s*(?=\S*[^\W\d])\S+\s+\S+\s+\S.*", re.DOTALL
 )
 _NUMBER_WITH_WORDS = re.compile(
     r"[$€£¥]?\s?([-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?)\s*([%°]|[^\W\d][^\d]*)?", re.DOTALL
@@ -200,7 +200,7 @@ def _why_no_statement(text: str) -> str:
         ("hedged", wording.HEDGED.search(text)),
         ("question", text.endswith(("?", "？")) or _EXCLAIMED.fullmatch(text)),
         ("alternatives", wording.ALTERNATIVES.search(text)),
-        ("explanation", wording.EXPLAINED.search(text) or _APPOSITION.fullmatch(text)),
+        ("explanation", wording.EXPLAINED.search(text) or wording.ADDED.search(text) or _APPOSITION.fullmatch(text)),
         ("explanation", re.search(r"[^\W\d]{2,}[:：](?:\s|$)", text)),
         ("no_answer", wording.POINTS_ELSEWHERE.fullmatch(text)),
         ("sentence", wording.SENTENCE.match(text)),

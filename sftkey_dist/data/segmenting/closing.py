@@ -273,12 +273,9 @@ def _speaks_against(before: str, after: str) -> str:
 
 def _answer_is(text: _Text, unit: Span) -> Statement | None:
     """A sentence such as "The answer is 42." or "Answer: B", and ``A: 42``."""
-    start = max(unit[0], unit[1] - _LONGEST_SENTENCE)
-    letter = wording.LETTER_LEAD.match(text.response, *unit) if not _lists_options(text, unit) else None
-    leads = [letter] if letter else list(wording.LEAD.finditer(text.response, start, unit[1]))
-    if not leads:
+    lead = _lead(text, unit)
+    if lead is None:
         return None
-    lead = leads[-1]
     marks = len(lead.group()) - len(lead.group().rstrip("*_`"))
     value = (lead.end() - marks, unit[1])
     part = emphasised_part(text.response, value)
@@ -286,23 +283,31 @@ def _answer_is(text: _Text, unit: Span) -> Statement | None:
     boxes = [narrow(text.response, box) for box in _box_in(text, value)]
     if answer[0] >= answer[1] or (boxes and answer not in boxes):
         return None
-    before = text.response[unit[0] : lead.start()]
-    problem = why_no_answer(text.response[slice(*answer)], is_mathematics=bool(boxes))
-    if not letter and (
-        wording.UNCERTAIN_LEAD.search(before[-80:] + lead.group()) or _is_modified(lead.group(), before[-80:])
-    ):
-        problem = "uncertain"
-    if "closest" in lead.group().casefold() and not wording.STARTS_WITH_AN_OPTION.match(text.response, *answer):
-        problem = "uncertain"  # the closest value comes before the option that holds it
-    begins = unit[0] if wording.CONNECTION.fullmatch(before[-_LONGEST_SENTENCE:]) else lead.start()
+    before, said = text.response[max(unit[0], lead.start() - _LONGEST_SENTENCE) : lead.start()], text.of(answer)
+    problem = why_no_answer(said, is_mathematics=bool(boxes)) or _why_uncertain(before, lead.group(), said)
+    begins = unit[0] if wording.CONNECTION.fullmatch(before) else lead.start()
     return Statement("answer_is", begins, answer, problem, is_quoted=part is not None, is_led=True)
 
 
-def _is_modified(lead: str, before: str) -> bool:
-    """Whether it is a certain kind of answer, or somebody's: "the student's answer is"."""
-    if wording.WITH_ARTICLE.match(lead) or wording.ENDS_CONNECTED.search(before):
-        return False
-    return wording.MODIFIED.fullmatch(before) is not None
+def _lead(text: _Text, unit: Span) -> re.Match[str] | None:
+    """The last words of a unit that announce an answer."""
+    letter = None if _lists_options(text, unit) else wording.LETTER_LEAD.match(text.response, *unit)
+    start = max(unit[0], unit[1] - _LONGEST_SENTENCE)
+    return letter or max(wording.LEAD.finditer(text.response, start, unit[1]), key=re.Match.start, default=None)
+
+
+def _why_uncertain(before: str, lead: str, answer: str) -> str:
+    """What the words before an answer say against it."""
+    clause = re.split(r"[,;:，；：]", before)[-1]
+    is_somebodys = wording.MODIFIED.fullmatch(before) and not wording.ENDS_CONNECTED.search(before)
+    checks = (
+        wording.UNCERTAIN_LEAD.search(before + lead),
+        wording.UNCERTAIN_CLAUSE.search(clause),
+        is_somebodys and not wording.WITH_ARTICLE.match(lead),
+        # The closest value comes before the option that holds it.
+        "closest" in lead.casefold() and not wording.STARTS_WITH_AN_OPTION.match(answer),
+    )
+    return "uncertain" if any(checks) else ""
 
 
 def _below_a_lead(text: _Text, unit: Span, lead: Span) -> list[Statement]:

@@ -32,7 +32,7 @@ _IS = (
     r"это|就是|应该是|应为|应选|是|为|選|选|は|が|은|는)(?:(?<=[^a-zéè])|(?![\w]))"
 )
 _ROUGHLY = (
-    r"(?:(?:therefore|thus|hence|simply|somit|donc|entonces|approximately|roughly|about|ungefähr|etwa|environ|"
+    r"(?:(?:therefore|thus|hence|indeed|clearly|definitely|certainly|obviously|actually|simply|just|somit|donc|entonces|approximately|roughly|about|ungefähr|etwa|environ|"
     r"aproximadamente|circa|约|大约)\s*)?"
 )
 _COLON = r"[:：→】]|=(?!=)|->|-(?=\s)"
@@ -66,13 +66,18 @@ CONNECTION = re.compile(rf"(?:{_BEFORE_A_LEAD}|(?:{LEAD.pattern})|[\W_])*+", re.
 """What may come before a lead in its sentence without saying anything."""
 
 UNCERTAIN_LEAD = re.compile(
-    r"\b(?:if|whether|suppose|assum\w+|maybe|perhaps|probably|possibly|might|could|may|not|n['’]t|doubt\w*|first|initial\w*|"
-    r"guess\w*|says?|said|claims?|thinks|student\w*|previous|earlier|your|his|her|their|"
-    r"wrong|incorrect|wenn|ob|falls|angenommen|vielleicht|nicht|si|peut-être|pas|quizás?|tal\s+vez|no|non|se|talvez|"
-    r"forse|если|возможно)\b|如果|假设|也许|可能|不",
+    r"\b(?:if|unless|whether|suppose|assum\w+|maybe|perhaps|probably|possibly|might|could|may|not\s+(?:sure|certain)|"
+    r"doubt\w*|guess\w*|wenn|ob|falls|angenommen|vielleicht|peut-être|quizás?|tal\s+vez|talvez|forse|если|возможно)\b|"
+    r"如果|假设|也许|可能",
     re.IGNORECASE,
 )
-"""In the words before a lead: it is no statement."""
+"""In the sentence before a lead: it is no statement."""
+UNCERTAIN_CLAUSE = re.compile(
+    r"n['’]t\b|\b(?:not|first|initial\w*|says?|said|claims?|thinks|check\w*|verif\w*|student\w*|previous|earlier|your|his|"
+    r"her|their|wrong|incorrect|nicht|si|pas|no|non|se)\b|不",
+    re.IGNORECASE,
+)
+"""In the clause before a lead, or in it."""
 
 OPTION = re.compile(
     r"[*_\s]*(?:(?:(?:the\s+)?(?:correct\s+|right\s+)?(?P<word>option|choice|answer|ans)|选项?)\b[\s*_]*(?:is|:|=|-|：)?[\s*_]*)?"
@@ -89,22 +94,24 @@ CHOSEN_OPTION = re.compile(
 )
 """A sentence that chooses one: "Hence B is the correct answer", "故选B。"."""
 
-_NOT = r"not|never|neither|n['’]t|nicht|nie|niemals|weder|jamais|nunca|kein\w*|pas|no|ne|non|不是|并非|不|не"
+_NOT = r"not|never|neither|nicht|nie|niemals|weder|kein\w*|keinesfalls|pas|jamais|no|nunca|ne|non|не"
 NEGATED = re.compile(
-    rf"(?:{_NOT})(?<![0-9])(?:\s+\S|(?<=[不是非])\S)|n['’]t\b|.*(?:では?(?:ありません|ない|なく)|아닙니다)",
+    rf"(?:{_NOT})\s+\S|(?:\w+\s+){{1,2}}not\s|(?:不是|并非|不)\S|n['’]t\b|.*(?:では?(?:ありません|ない|なく)|아닙니다)",
     re.IGNORECASE,
 )
-NEGATED_BEFORE = re.compile(
-    rf"(?:\b(?:{_NOT.replace('|不是|并非|不', '')})|n['’]t|不是|并非)\W*(?:be|equal|to|\s)*\W*\Z", re.IGNORECASE
-)
+NEGATED_BEFORE = re.compile(rf"(?:\b(?:{_NOT}|cannot)|n['’]t|不是|并非)\W*(?:be|equal|to|\s)*\W*\Z", re.IGNORECASE)
 """Directly before an answer that is quoted in a sentence."""
 HEDGED = re.compile(
-    r"\b(?:maybe|perhaps|probably|possibly|might|could\s+be|not\s+sure|unsure|i\s+guess|vielleicht|wahrscheinlich|"
+    r"\b(?:likely|unlikely|maybe|perhaps|probably|possibly|might|could\s+be|not\s+sure|unsure|i\s+guess|vielleicht|wahrscheinlich|"
     r"vermutlich|peut-être|probablement|quizás?|tal\s+vez|probablemente|talvez|forse|возможно|наверное)\b|"
     r"可能|也许|大概|たぶん",
     re.IGNORECASE,
 )
 ALTERNATIVES = re.compile(r"\s(?:or|oder|ou|или)\s|\beither\b|\bentweder\b|\s[ou]\s(?=\S)|或者?|または", re.IGNORECASE)
+ADDED = re.compile(
+    r"\A[,;:]|\s[–—-]\s+\S*[^\W\d]\S*\s+\S|\b(?:nothing|no|none)\s+(?:else|other)\b|[，；]\s*[^\s\dA-Z(（]{2,}"
+)
+"""More than an answer by its punctuation."""
 EXPLAINED = re.compile(
     r"\b(?:because|since|as\s+(?:it|they|we|the|this|all|there)|which|therefore|thus|hence|so\s+that|so|due\s+to|"
     r"given\s+that|where|i\.e\.|weil|denn|da|sodass|car|parce\s+qu\w*|puisque|porque|ya\s+que|pues|pois|perché|poiché|"
