@@ -174,15 +174,16 @@ def segment(
         str | None,
         typer.Option(
             help="Short for rules=[…]: default (all of these), hash_marks, think, boxed, answer_is, option_letter, "
-            "last_line, with commas, in the order in which they are tried."
+            "last_line, with commas, the most trusted first; what they find must agree."
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train",
 ) -> None:
     """Cut whole responses into segments: by rules, and if asked by a language model; every cut is verified.
 
-    Writes OUT, OUT.report.json (coverage by rule, failures by reason, samples) and OUT.review.jsonl (unsure rows for a
-    person: fill in their segments, set accept to true and run the same command again).
+    Writes OUT, OUT.report.json (coverage by rule, failures by reason, what was left out, samples) and OUT.review.jsonl
+    (unsure rows with the answers that were found, for a person: fill in or correct their segments, set accept to true
+    and run the same command again).
     """
     files, overrides = _files_and_overrides(configuration or [])
     config = load_section(SegmentConfig, files, [*overrides, *([f"rules=[{rules}]"] if rules else [])])

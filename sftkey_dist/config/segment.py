@@ -10,8 +10,8 @@ class SegmentConfig(Section):
     """How whole responses are cut into segments."""
 
     rules: Rules = ("default",)
-    """Rules in the order in which they are tried: `default` (all built-in ones), names, and rules of your own with
-    `regex`."""
+    """Rules that look for the answer, the most trusted first: `default` (all built-in ones, of which `last_line` only
+    proposes), names, and rules of your own with `regex`. What they find must agree, or the row is for a person."""
     contract: ResponseContract = ResponseContract()
     """Names and checks of the segments."""
     endpoint: EndpointConfig | None = None

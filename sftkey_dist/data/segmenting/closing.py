@@ -9,7 +9,7 @@ closing part. Each statement is evidence, and says itself what speaks against it
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from sftkey_dist.data.segmenting import wording
 from sftkey_dist.data.segmenting.answer import (
@@ -20,6 +20,7 @@ from sftkey_dist.data.segmenting.answer import (
     why_no_answer,
 )
 
+TEXT_AFTER_ANSWER = "text_after_answer"
 _BREAK = re.compile(
     r"\n+|(?<=[。！？])|(?<![:：] [A-J]\.)(?<![:：]\*\* [A-J]\.)(?<=[.!?])[*_\"'”’)\]`]*\s+"
     r"|(?<!#)(?=####)|(?=<answer>(?s:.{0,400}?)</answer>)|(?<=<answer>)|(?=</answer>)|(?=<\|\w{1,30}\|>)|(?=</s>)",
@@ -75,28 +76,23 @@ class Closing:
         statements: in the order of the response; with ``text_after_answer`` as problem when they do not close it.
         end: where the response ends, without sign-offs.
         boxes: the contents of all boxes.
-        last_unit: the last line or sentence.
+        problem: why the closing part as a whole is doubtful; "" when it is not.
     """
 
     statements: Sequence[Statement]
     end: int
     boxes: Sequence[Span] = ()
-    last_unit: Span = (0, 0)
     problem: str = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Text:
-    """A response with its boxes, and with its lines and sentences."""
+    """A response from ``start`` on: the contents of its boxes, and its units, which are lines and sentences."""
 
     response: str
     start: int
-    boxes: list[Span] = field(default_factory=list)
-    units: list[Span] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.boxes = list(_boxes(self.response, self.start))
-        self.units = list(_units(self.response, self.start, self.boxes))
+    boxes: Sequence[Span]
+    units: Sequence[Span]
 
     def of(self, unit: Span) -> str:
         return self.response[unit[0] : unit[1]]
@@ -104,8 +100,17 @@ class _Text:
 
 def read_closing(response: str, start: int) -> Closing:
     """The closing part of what a response says from ``start`` on."""
-    text = _Text(response, start)
+    boxes = tuple(_boxes(response, start))
+    text = _Text(response, start, boxes, tuple(_units(response, start, boxes)))
     units, end = _without_sign_offs(text)
+    statements, rest = _closing_statements(text, units)
+    if not statements:
+        return Closing(_stated_before(text, units), end, boxes)
+    return Closing(statements, end, boxes, "runs_on" if _runs_on(text, units[:rest]) else "")
+
+
+def _closing_statements(text: _Text, units: Sequence[Span]) -> tuple[list[Statement], int]:
+    """The statements at the end, and how many units come before them."""
     statements: list[Statement] = []
     rest = len(units)
     while rest and len(statements) < _MOST_STATEMENTS:
@@ -116,11 +121,7 @@ def read_closing(response: str, start: int) -> Closing:
             break
         statements = [*found, *statements]
         rest = first
-    if statements:
-        problem = "runs_on" if rest and _runs_on(text, units[:rest]) else ""
-    else:
-        statements, problem = _stated_before(text, units), ""
-    return Closing(statements, end, text.boxes, units[-1] if units else (start, start), problem)
+    return statements, rest
 
 
 def _read_back(text: _Text, units: Sequence[Span], last: int) -> tuple[list[Statement], int]:
@@ -152,7 +153,7 @@ def _stated_before(text: _Text, units: Sequence[Span]) -> list[Statement]:
     for place in range(len(units) - 1, max(0, len(units) - _SENTENCES_TO_SEARCH) - 1, -1):
         found = [one for one in _read_back(text, units, place)[0] if one.problem != "heading"]
         if found:
-            return [replace(one, problem="text_after_answer") for one in found]
+            return [replace(one, problem=TEXT_AFTER_ANSWER) for one in found]
     return []
 
 
@@ -164,7 +165,7 @@ def _runs_on(text: _Text, units: Sequence[Span]) -> bool:
     return False
 
 
-def _without_sign_offs(text: _Text) -> tuple[list[Span], int]:
+def _without_sign_offs(text: _Text) -> tuple[Sequence[Span], int]:
     """The units before the sign-offs at the end, and where the response ends without them."""
     left, end = len(text.units), len(text.response)
     while left and _is_sign_off(text.of(text.units[left - 1])) and not _statements(text, text.units[left - 1]):

@@ -8,7 +8,7 @@ the rule, or is named by the cut: thinking, a sign-off, the answer said again.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from sftkey_dist.data.segmenting.answer import (
     why_no_answer,
     without_emphasis,
 )
-from sftkey_dist.data.segmenting.closing import Closing, Statement, is_mark, read_closing
+from sftkey_dist.data.segmenting.closing import TEXT_AFTER_ANSWER, Closing, Statement, is_mark, read_closing
 from sftkey_dist.data.segmenting.thinking import Thinking, find_thinking, holds_thinking_tag
 
 REASONING, ANSWER = "reasoning", "answer"
@@ -137,7 +137,13 @@ class Rule:
 
 
 def resolve_rules(names: Rules) -> tuple[Rule, ...]:
-    """The rules behind their names; `default` stands for all built-in ones, of which `last_line` only guesses."""
+    """The rules behind their names.
+
+    `default` stands for all built-in ones, of which `last_line` only guesses. Two are taken at their word when they are
+    the only rule: `think` takes all that follows the thinking for the answer, `boxed` a box that more text follows.
+    """
+    if len(names) == 1 and names[0] in _AS_TOLD:
+        return (Rule(str(names[0]), _AS_TOLD[str(names[0])]),)
     rules: list[Rule] = []
     for name in names:
         if isinstance(name, RegexRule):
@@ -145,7 +151,7 @@ def resolve_rules(names: Rules) -> tuple[Rule, ...]:
         elif name == "default":
             rules += [replace(_BUILT_IN[each], is_guess=each == "last_line") for each in DEFAULT_RULES]
         else:
-            rules.append(_NAMED.get(name, _BUILT_IN[name]))
+            rules.append(_BUILT_IN[name])
     return tuple(rules)
 
 
@@ -160,7 +166,7 @@ def cut_response(response: str, rules: Sequence[Rule]) -> Cut | NotCut:
     if best in guesses:
         doubt: NotCut | None = NotCut("only_a_guess", f"rule {best.rule} finds the answer {values[ANSWER][:60]!r}")
     else:
-        doubt = _doubt(read, best, sure, values)
+        doubt = _doubt(read, best, sure, values, {rule.name for rule in rules})
     return Cut(values, best.rule, doubt, _candidates(response, (*sure, *guesses)), _removed(read, best))
 
 
@@ -197,13 +203,15 @@ def _nothing_found(read: Response) -> NotCut:
     return NotCut("no_rule", f"no rule applies to {read.text[-60:]!r}")
 
 
-def _doubt(read: Response, best: Finding, sure: Sequence[Finding], values: Mapping[str, str]) -> NotCut | None:
+def _doubt(
+    read: Response, best: Finding, sure: Sequence[Finding], values: Mapping[str, str], rules: Container[str]
+) -> NotCut | None:
     """What speaks against the finding that would be taken."""
     if any(map(holds_thinking_tag, values.values())):
         return NotCut("unclear_thinking", "a tag of thinking lies inside a segment")
     if ANSWER not in best.spans:
         return None
-    return _problem_of(read.text, sure) or _disagreement(read, best, sure) or _running_on(read, best)
+    return _problem_of(read.text, sure) or _disagreement(read, best, sure, rules) or _running_on(read, best)
 
 
 def _problem_of(response: str, sure: Sequence[Finding]) -> NotCut | None:
@@ -213,7 +221,7 @@ def _problem_of(response: str, sure: Sequence[Finding]) -> NotCut | None:
     return NotCut(doubtful.problem, f"rule {doubtful.rule} finds the answer {_answer(response, doubtful)[:60]!r}")
 
 
-def _disagreement(read: Response, best: Finding, sure: Sequence[Finding]) -> NotCut | None:
+def _disagreement(read: Response, best: Finding, sure: Sequence[Finding], rules: Container[str]) -> NotCut | None:
     """Another answer in the evidence, or in a box or a ``####`` line further up."""
     answer = _answer(read.text, best)
     for finding in sure:
@@ -221,7 +229,7 @@ def _disagreement(read: Response, best: Finding, sure: Sequence[Finding]) -> Not
         if ANSWER in finding.spans and not same_answer(other, answer):
             return NotCut("rules_disagree", f"rule {finding.rule} finds the answer {other[:40]!r}")
     for rule, other in _stated_further_up(read, sure):
-        if not same_answer(other, answer):
+        if rule in rules and not same_answer(other, answer):
             return NotCut("rules_disagree", f"rule {rule} finds the answer {other[:40]!r} further up")
     return None
 
@@ -315,7 +323,7 @@ def _think(read: Response) -> Sequence[Finding]:
 
 
 def _think_as_told(read: Response) -> Sequence[Finding]:
-    """The same where the rule is named: all that follows the thinking is the answer."""
+    """The same where no other rule is wanted: all that follows the thinking is the answer."""
     reasoning = _trimmed(read.text, (read.thinking.start, read.thinking.end))
     answer = narrow(read.text, read.body)
     if reasoning[0] >= reasoning[1] or answer[0] >= answer[1]:
@@ -337,14 +345,18 @@ def _last_line(read: Response) -> Sequence[Finding]:
     return [Finding("last_line", {REASONING: reasoning, ANSWER: answer}, start=line)]
 
 
+def _boxed_as_told(read: Response) -> Sequence[Finding]:
+    """A box anywhere: it is quoted, so that nothing is lost behind it."""
+    found = _stated("boxed")(read)
+    return [replace(finding, problem="") if finding.problem == TEXT_AFTER_ANSWER else finding for finding in found]
+
+
+_AS_TOLD: dict[str, Callable[[Response], Sequence[Finding]]] = {"think": _think_as_told, "boxed": _boxed_as_told}
 _BUILT_IN: dict[str, Rule] = {
     **{name: Rule(name, _stated(name)) for name in ("hash_marks", "boxed", "answer_is", "option_letter")},
     "think": Rule("think", _think),
     "last_line": Rule("last_line", _last_line),
 }
-
-
-_NAMED = {"think": Rule("think", _think_as_told)}
 
 
 def _own_rule(rule: RegexRule) -> Rule:

@@ -109,7 +109,7 @@ HEDGED = re.compile(
 )
 ALTERNATIVES = re.compile(r"\s(?:or|oder|ou|или)\s|\beither\b|\bentweder\b|\s[ou]\s(?=\S)|或者?|または", re.IGNORECASE)
 ADDED = re.compile(
-    r"\A[,;:]|\s[–—-]\s+\S*[^\W\d]\S*\s+\S|\b(?:nothing|no|none)\s+(?:else|other)\b|[，；]\s*[^\s\dA-Z(（]{2,}"
+    r"\A[,;:]|\s[–—-]\s+[^\W\d_]{2,}\S*\s+\S|\b(?:nothing|no|none)\s+(?:else|other)\b|[，；]\s*[^\s\dA-Z(（]{2,}"
 )
 """More than an answer by its punctuation."""
 EXPLAINED = re.compile(

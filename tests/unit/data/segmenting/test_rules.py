@@ -132,6 +132,9 @@ def test_a_rule_of_your_own_is_taken_at_its_word_but_trains_no_markup(regex, res
         ("think", "<think>hm</think>\n# They\n\nneed help.", "# They\n\nneed help", "markup"),
         ("boxed", "So \\boxed{42}.\n#### 41", "42", ""),
         ("boxed", "It is \\boxed{42}.\nThe answer is 41.", "42", ""),
+        ("boxed", "So \\boxed{x - y - 3}.\n\nThe minus sign comes from the axis.", "x - y - 3", ""),
+        ("boxed", "So \\boxed{3}.\n\nThen \\boxed{4}.", "4", "rules_disagree"),
+        ("answer_is", "We get \\boxed{3} first.\nThe answer is 4.", "4", ""),
         ("answer_is", "We add.\nThe answer is not 5.", "not 5", "negated"),
         ("last_line", "We add.\n\\end{align*}", None, "no_rule"),
         ("last_line", "We add.\n<think>", None, "unclosed_thinking"),
@@ -176,6 +179,13 @@ def test_common_shapes_give_their_answer_or_the_reason_for_a_review(response, ex
     found = cut(response)
     problem = found if isinstance(found, NotCut) else found.doubt
     assert (problem.reason if problem else found.values["answer"]) == expected
+
+
+def test_several_named_rules_must_agree_as_the_default_ones_do():
+    solution = "<think>hm</think>\nWe add both fees.\n12 + 30 = 42\n\nThe answer is 42."
+    found = cut(solution, "think", "boxed", "answer_is")
+    assert (found.rule, found.values["answer"], found.doubt) == ("answer_is", "42", None)
+    assert found.removed == {"thinking": "<think>hm</think>"}
 
 
 def test_rules_are_tried_in_the_declared_order():
