@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftkey_dist.config import load_section
@@ -121,6 +121,7 @@ def test_a_doubtful_proposal_can_be_accepted_as_it_stands(segment, files):
     assert segment(rows).accepted == {"review": 4}
 
 
+@settings(deadline=None)  # it writes files
 @given(response=st.text(max_size=60))
 def test_no_row_is_lost_whatever_it_says(tmp_path_factory, response):
     folder = tmp_path_factory.mktemp("hostile")
