@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 
 from sftkey_dist.config.data import RegexRule, RuleName, Rules
 from sftkey_dist.data.segmenting.answer import (
@@ -32,6 +33,7 @@ Spans = Mapping[str, Span]
 
 _MOST_WORDS_OF_A_LAST_LINE = 6
 _MOST_WORDS_AFTER_THINKING = 4
+_MOST_CANDIDATES_FURTHER_UP = 10
 _HASH_LINE = re.compile(r"^####[ \t]*([$-]?\d[\d.,]*)[ \t.]*$", re.MULTILINE)
 
 
@@ -162,12 +164,14 @@ def cut_response(response: str, rules: Sequence[Rule]) -> Cut | NotCut:
     best = next((finding for finding in (*sure, *guesses) if not finding.lacks_reasoning), None)
     if best is None:
         return refused or _nothing_found(read)
+    names = {rule.name for rule in rules}
     values = {name: response[start:end] for name, (start, end) in best.spans.items()}
     if best in guesses:
         doubt: NotCut | None = NotCut("only_a_guess", f"rule {best.rule} finds the answer {values[ANSWER][:60]!r}")
     else:
-        doubt = _doubt(read, best, sure, values, {rule.name for rule in rules})
-    return Cut(values, best.rule, doubt, _candidates(response, (*sure, *guesses)), _removed(read, best))
+        doubt = _doubt(read, best, sure, values, names)
+    candidates = _candidates(read, (*sure, *guesses), names)
+    return Cut(values, best.rule, doubt, candidates, _removed(read, best))
 
 
 def uncovered(response: str, spans: Spans, is_separator: Callable[[str], bool]) -> str:
@@ -253,9 +257,11 @@ def _answer(response: str, finding: Finding) -> str:
     return response[start:end]
 
 
-def _candidates(response: str, findings: Sequence[Finding]) -> tuple[Candidate, ...]:
-    found = (Candidate(finding.rule, _answer(response, finding)) for finding in findings if ANSWER in finding.spans)
-    return tuple(dict.fromkeys(found))
+def _candidates(read: Response, findings: Sequence[Finding], rules: Container[str]) -> tuple[Candidate, ...]:
+    """All answers that were found, each once, those further up last."""
+    found = (Candidate(finding.rule, _answer(read.text, finding)) for finding in findings if ANSWER in finding.spans)
+    further_up = (Candidate(rule, answer) for rule, answer in _stated_further_up(read, findings) if rule in rules)
+    return tuple(dict.fromkeys((*found, *islice(further_up, _MOST_CANDIDATES_FURTHER_UP))))
 
 
 def _removed(read: Response, best: Finding) -> Mapping[str, str]:

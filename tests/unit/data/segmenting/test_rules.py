@@ -88,6 +88,12 @@ def test_strong_evidence_that_disagrees_is_a_doubt_with_all_candidates():
     )
 
 
+def test_all_boxes_are_candidates():
+    found = cut("The roots are \\boxed{3} and \\boxed{4}.")
+    assert found.doubt.reason == "several_answers"
+    assert set(found.candidates) == {Candidate("boxed", "3"), Candidate("boxed", "4")}
+
+
 def test_a_guess_is_shown_to_a_person_and_taken_where_the_rule_is_named():
     found = cut("We add.\napprove")
     assert (found.rule, found.values["answer"], found.doubt.reason) == ("last_line", "approve", "only_a_guess")
