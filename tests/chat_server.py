@@ -1,8 +1,8 @@
-"""A chat-completions server on loopback whose replies a test writes; it speaks the protocol over real HTTP."""
+"""Chat-completions servers on loopback whose replies a test writes; they speak the protocol over real HTTP."""
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,13 +28,34 @@ class ChatServer:
     failures: list[int] = field(default_factory=list)
 
 
-@contextmanager
-def chat_server(reply: Callable[[list[dict[str, str]]], str], body: str | None = None) -> Iterator[ChatServer]:
-    """Serve ``POST /v1/chat/completions`` while the block lasts.
+@dataclass(frozen=True)
+class Sent:
+    """What a server sends: JSON, or text as it stands."""
 
-    ``reply`` makes an answer of the messages; with ``body`` every answer is that text instead.
-    """
-    raw = body
+    body: Any
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Script = Callable[[int, dict[str, Any]], Sent | None]
+"""What to send for a request, by its number from 1 and its body; None drops the connection."""
+
+
+def completion(content: Any, finish_reason: str | None = "stop", **message: Any) -> dict[str, Any]:
+    """A chat completion with one choice."""
+    said = {"role": "assistant", "content": content, **message}
+    return {
+        "id": "chat",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [{"index": 0, "message": said, "finish_reason": finish_reason}],
+    }
+
+
+@contextmanager
+def scripted_server(script: Script, models: Sequence[str] | None = None) -> Iterator[ChatServer]:
+    """Serve every POST by a script while the block lasts, and the list of ``models`` where there is one."""
     state = ChatServer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -42,25 +63,22 @@ def chat_server(reply: Callable[[list[dict[str, str]]], str], body: str | None =
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.requests.append(body)
             state.keys.append(self.headers["Authorization"].removeprefix("Bearer "))
-            status = state.failures.pop(0) if state.failures else 200
-            if status == DROP_CONNECTION:
+            sent = script(len(state.requests), body)
+            if sent is None:
                 self.close_connection = True
-                return
-            message = {"role": "assistant", "content": reply(body["messages"])}
-            content = {
-                "id": "chat",
-                "object": "chat.completion",
-                "created": 0,
-                "model": body["model"],
-                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            }
-            data = json.dumps(content if status == 200 else {"error": {"message": "no"}}).encode()
-            data = data if raw is None else raw.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            if status == 429:
-                self.send_header("Retry-After", "0")
+            else:
+                self._send(sent)
+
+        def do_GET(self) -> None:
+            known = models is not None and self.path == "/v1/models"
+            self._send(Sent({"data": [{"id": name} for name in models or ()]}, 200 if known else 404))
+
+        def _send(self, sent: Sent) -> None:
+            data = (sent.body if isinstance(sent.body, str) else json.dumps(sent.body)).encode()
+            kind = "text/html" if isinstance(sent.body, str) else "application/json"
+            self.send_response(sent.status)
+            for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **sent.headers}.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
 
@@ -69,10 +87,29 @@ def chat_server(reply: Callable[[list[dict[str, str]]], str], body: str | None =
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield state
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def chat_server(reply: Callable[[list[dict[str, str]]], str], body: str | None = None) -> Iterator[ChatServer]:
+    """Answer chats while the block lasts, after the failures that a test asks for.
+
+    ``reply`` makes an answer of the messages; with ``body`` every answer is that text instead.
+    """
+
+    def script(number: int, request: dict[str, Any]) -> Sent | None:
+        status = state.failures.pop(0) if state.failures else 200
+        if status == DROP_CONNECTION:
+            return None
+        said = reply(request["messages"])
+        content = completion(said) if status == 200 else {"error": {"message": "no"}}
+        return Sent(content if body is None else body, status, {"Retry-After": "0"} if status == 429 else {})
+
+    with scripted_server(script) as state:
+        yield state

@@ -11,6 +11,7 @@ from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
 from sftkey_dist.evaluation.answers import Case, Check, FoundAnswer, FunctionOfUsers, find_answer, make_check
+from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.generation import Decoding, Generation
 from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question
@@ -64,6 +65,7 @@ def make_record(example: Example, generation: Generation, assessment: Assessment
         "data_set": example.data_set,
         "sample": sample,
         "prompt": example.prompt,
+        "history": [{"role": turn.role, "content": turn.content} for turn in example.history],
         "output": generation.text,
         "reference": {s.name: example.values.get(s.name, "") for s in assessment.contract.segments},
         "answer": {name: found.text for name, found in answers.items()},
@@ -88,7 +90,7 @@ def questions_of(record: Record, skip_certain: bool) -> dict[str, Question]:
     An answer that is empty, or not expected, needs no judge; nor, if so asked, one that the check is certain of.
     """
     return {
-        name: Question(record["prompt"], record["reference"][name], answer)
+        name: Question(conversation_of(record), record["reference"][name], answer)
         for name, answer in record["answer"].items()
         if answer.strip() and record["reference"][name].strip() and not (skip_certain and _is_certain(record, name))
     }

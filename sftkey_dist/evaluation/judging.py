@@ -11,6 +11,7 @@ from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.assess import Record, make_record, questions_of, with_opinions
+from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.generation.fan_out import EvaluationJob, Progress, read_generations
 from sftkey_dist.evaluation.judge.jury import Jury, JuryUse
 from sftkey_dist.evaluation.judge.opinion import Opinion
@@ -28,7 +29,7 @@ from sftkey_dist.journal import to_lines
 
 _RECORDS, _SCORES, _REVIEW = "records.jsonl", "scores.json", "review.jsonl"
 
-SCORING_VERSION = 4
+SCORING_VERSION = 5
 """Raise it when the same generation would be judged or parsed differently."""
 
 
@@ -82,9 +83,11 @@ def judge_and_score(
     )
     if is_open:
         what = ", ".join(f"{reason}: {count}" for reason, count in scores.unjudged_reasons.items())
+        said = {name: message for use in uses.values() for name, message in use.messages.items()}
+        words = "".join(f"; {name}: {message}" for name, message in said.items())
         raise IncompleteEvaluationError(
-            f"{job.strategy}: {is_open} answers are not judged yet ({what}); verdicts that came are kept, run the same "
-            f"command again"
+            f"{job.strategy}: {is_open} answers are not judged yet ({what}){words}; verdicts that came are kept, run "
+            f"the same command again"
         )
     return scores
 
@@ -144,8 +147,8 @@ def _explanation(record: Record) -> Question:
     keys = record["answer"].keys()
     written = {name: text for name, text in record["segments"].items() if name not in keys}
     wanted = {name: text for name, text in record["reference"].items() if text and name not in keys}
-    text = "\n".join(written.values()) or record["output"]
-    return Question(record["prompt"], "\n".join(wanted.values()) or "\n".join(record["reference"].values()), text)
+    reference = "\n".join(wanted.values()) or "\n".join(record["reference"].values())
+    return Question(conversation_of(record), reference, "\n".join(written.values()) or record["output"])
 
 
 def _rating(opinion: Opinion) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.agreement import Agreement, agreement_of
 from sftkey_dist.evaluation.assess import Record, with_labels
+from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.files import write_text_atomically
 from sftkey_dist.journal import to_lines
@@ -101,7 +102,7 @@ def _line(record: Record, name: str, label: str | None) -> dict[str, Any]:
         "id": record["id"],
         "sample": record["sample"],
         "segment": name,
-        "question": record["prompt"],
+        "question": conversation_of(record),
         "reference": record["reference"][name],
         "answer": record["answer"][name],
         "check": record["checks"][name]["verdict"],

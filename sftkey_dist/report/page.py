@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.report.charts import Chart
 from sftkey_dist.report.comparison import Comparison
@@ -71,7 +72,7 @@ def side_by_side(comparison: Comparison) -> list[dict[str, Any]]:
                     {
                         "id": record["id"],
                         "data_set": record["data_set"],
-                        "prompt": record["prompt"][:_LONGEST_TEXT],
+                        "prompt": conversation_of(record)[:_LONGEST_TEXT],
                         "reference": {name: text[:_LONGEST_TEXT] for name, text in record["reference"].items()},
                         "outputs": {},
                     },

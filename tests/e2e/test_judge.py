@@ -137,7 +137,7 @@ def test_a_local_model_judges_and_what_it_says_is_read_strictly(tmp_path, tiny_m
             questions(4), quiet
         )
     assert [opinion.value for opinion in opinions] == expected(4), "two of three agree"
-    assert use.failures == {"unreadable_reply": 4}
+    assert use.failures == {"cut_off_at_max_tokens": 4}
     assert {len(opinion.votes) for opinion in opinions} == {3}
 
 

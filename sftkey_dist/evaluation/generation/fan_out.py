@@ -17,7 +17,7 @@ import torch
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.data.example import Example
-from sftkey_dist.endpoint import endpoint_key
+from sftkey_dist.endpoint import endpoint_key, failure_name
 from sftkey_dist.errors import IncompleteEvaluationError, UserError
 from sftkey_dist.evaluation.assess import Assessment
 from sftkey_dist.evaluation.batches import in_batches
@@ -93,20 +93,26 @@ class EvaluationPool:
             for chunk in in_batches(_by_length(examples), _chunk_size(job.settings))
             if any(_key(example) not in known for example in chunk)
         ]
-        done, failures = len(examples) - sum(map(len, todo)), Counter[str]()
+        done, failures = len(examples) - sum(map(len, todo)), list[str]()
         progress(done)
         results = spread(self._actors, lambda actor, chunk: actor.generate.remote(job, chunk), todo)
         for records, reasons in _users_errors(results):
             append_records(journal, [record for record in records if _key_of(record) not in known])
-            failures.update(reasons)
+            failures += reasons
             done += len(records) + len(reasons)
             progress(done)
         if failures:
-            what = ", ".join(f"{reason}: {count}" for reason, count in failures.items())
             raise IncompleteEvaluationError(
-                f"{failures.total()} of {len(examples)} prompts got no response ({what}); the others are kept, run the "
-                f"same command again"
+                f"{len(failures)} of {len(examples)} prompts got no response ({_counted(failures)}); the others are "
+                f"kept, run the same command again"
             )
+
+
+def _counted(failures: Sequence[str]) -> str:
+    """How often each, with what the server said the first time."""
+    counts = Counter(map(failure_name, failures))
+    first = {failure_name(failure): failure for failure in reversed(failures)}
+    return "; ".join(f"{first[name]}: {count}" for name, count in counts.items())
 
 
 def num_actors(settings: EvaluationConfig, num_workers: int) -> int:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from sftkey_dist.config.evaluation import ServedModelConfig
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.endpoint import Endpoint, Reply
+from sftkey_dist.endpoint import EMPTY, Endpoint, Reply, failure_name
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, NoResponse
 from sftkey_dist.models.load import load_tokenizer
 
@@ -39,19 +40,13 @@ class ServedGenerator:
 
     def _generate_one(self, example: Example, decoding: Decoding) -> list[Generation] | NoResponse:
         replies = self._chat(example, decoding) if self._server.api == "chat" else self._complete(example, decoding)
-        failures = [reply.failure for reply in replies if reply.failure not in ("", "empty_reply")]
+        failures = [reply.failure for reply in replies if reply.failure and failure_name(reply.failure) not in EMPTY]
         if failures or len(replies) != decoding.num_samples:
             return NoResponse(failures[0] if failures else f"{len(replies)} samples, not {decoding.num_samples}")
         return [self._generation(reply, decoding) for reply in replies]
 
     def _chat(self, example: Example, decoding: Decoding) -> list[Reply]:
-        return self._endpoint.converse(
-            self._prompts.messages(example),
-            max_tokens=decoding.max_new_tokens,
-            n=decoding.num_samples,
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-        )
+        return self._endpoint.converse(self._prompts.messages(example), **_options(decoding))
 
     def _complete(self, example: Example, decoding: Decoding) -> list[Reply]:
         (ids,) = self._prompts.ids([self._prompts.text(example)])
@@ -61,18 +56,21 @@ class ServedGenerator:
             "skip_special_tokens": False,
             "include_stop_str_in_output": bool(decoding.closing_tag),
         }
-        return self._endpoint.complete(
-            ids,
-            max_tokens=decoding.max_new_tokens,
-            n=decoding.num_samples,
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            stop=[decoding.closing_tag] if decoding.closing_tag else [],
-            **of_vllm,
-        )
+        stop = {"stop": [decoding.closing_tag]} if decoding.closing_tag else {}
+        return self._endpoint.complete(ids, **_options(decoding), **stop, **of_vllm)
 
     def _generation(self, reply: Reply, decoding: Decoding) -> Generation:
         end = self._tokenizer.convert_ids_to_tokens(self._prompts.end_of_turn_id)
         text = reply.text.removesuffix(end)
         num_tokens = reply.completion_tokens or len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         return Generation(text, num_tokens, reply.cut_off)
+
+
+def _options(decoding: Decoding) -> dict[str, Any]:
+    """What makes a difference: some servers refuse an option that they do not have whatever its value.
+
+    Temperature and nucleus have no default that can be relied on: a server may take them from the model's folder.
+    """
+    samples = {"n": decoding.num_samples} if decoding.num_samples > 1 else {}
+    nucleus = {"top_p": decoding.top_p} if decoding.temperature > 0 else {}
+    return {"max_tokens": decoding.max_new_tokens, "temperature": decoding.temperature, **samples, **nucleus}

@@ -11,11 +11,11 @@ from typing import Any
 
 import ray
 
-from sftkey_dist.endpoint import Chat, Pace
+from sftkey_dist.endpoint import CUT_OFF, Chat, Pace, Reply
 from sftkey_dist.errors import ConfigError, UserError
 from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.judge.opinion import NOT_ASKED, is_transient
-from sftkey_dist.evaluation.judge.reading import Reader, Ruling
+from sftkey_dist.evaluation.judge.reading import Reader, Ruling, why_unreadable
 
 RESTARTS: dict[str, Any] = {"max_restarts": 3, "max_task_retries": 3}
 """Options of every actor that asks."""
@@ -25,10 +25,25 @@ _FAILURES_BEFORE_GIVING_UP = 20
 
 @dataclass(frozen=True)
 class Answered:
-    """A ruling, or why there is none after the last attempt."""
+    """A ruling, or why there is none after the last attempt.
+
+    Attributes:
+        ruling: what the judge said.
+        failure: a short name, or `name: what the server says`.
+        notes: in what the judge has to be asked otherwise than others.
+    """
 
     ruling: Ruling | None
     failure: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def read_reply(reply: Reply, reader: Reader) -> Answered:
+    """What a reply comes to."""
+    ruling = reader(reply.text) if not reply.failure else None
+    if ruling is not None:
+        return Answered(ruling)
+    return Answered(None, reply.failure or (CUT_OFF if reply.cut_off else why_unreadable(reply.text)))
 
 
 class Judge:

@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import JudgeConfig, LocalJudgeConfig
 from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.console import console
+from sftkey_dist.endpoint import failure_name
 from sftkey_dist.evaluation.judge.asking import Judge
 from sftkey_dist.evaluation.judge.local import judge_folder, open_local_judge
 from sftkey_dist.evaluation.judge.memory import JudgeMemory, ruling_key
@@ -23,15 +25,32 @@ Progress = Callable[[int], None]
 
 @dataclass
 class JuryUse:
-    """How often judges were asked, and how often it was not needed or in vain."""
+    """How often judges were asked, and how often it was not needed or in vain.
+
+    Attributes:
+        asked: questions to judges.
+        remembered: questions that had been answered before.
+        failures: questions without a ruling, by the name of the reason.
+        messages: what a server said with the first failure of each name.
+        notes: in what judges had to be asked otherwise than others.
+    """
 
     asked: int = 0
     remembered: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add_failure(self, failure: str) -> None:
+        """Count a failure, `name` or `name: message`."""
+        name, _, message = failure.partition(": ")
+        self.failures[name] += 1
+        if message:
+            self.messages.setdefault(name, message)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `asdict` would count a Counter's items."""
-        return {"asked": self.asked, "remembered": self.remembered, "failures": dict(self.failures)}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"failures": dict(self.failures)}
 
 
 class Jury:
@@ -50,6 +69,7 @@ class Jury:
         self._rubric = load_template(config.rubric) if config.rubric else None
         self._names = [judge_name(judge) for judge in config.judges]
         self._opened: dict[str, Judge] = {}
+        self._said: set[str] = set()
         self._budgets = self._new_budgets()
 
     def __enter__(self) -> "Jury":
@@ -104,13 +124,23 @@ class Jury:
                     self._memory.put(key, answered.ruling)
                 else:
                     failures[key] = answered.failure
+                self._say_once(name, answered.notes, use)
                 done += 1
                 progress(done)
         use.asked += len(within_budget)
         if budget is not None:
             self._budgets[name] = budget - len(within_budget)
-        use.failures.update(failures.values())
-        return [self._memory.get(key) or failures[key] for key in keys]
+        for failure in failures.values():
+            use.add_failure(failure)
+        return [self._memory.get(key) or failure_name(failures[key]) for key in keys]
+
+    def _say_once(self, judge: str, notes: Sequence[str], use: JuryUse) -> None:
+        for note in (f"judge {judge}: {note}" for note in notes):
+            if note not in use.notes:
+                use.notes.append(note)
+            if note not in self._said:
+                self._said.add(note)
+                console.print(note, soft_wrap=True, markup=False)
 
     def _close_local_judges(self) -> None:
         for name, judge in zip(self._names, self._config.judges, strict=True):

@@ -10,11 +10,11 @@ from sftkey_dist.config.evaluation import LocalJudgeConfig
 from sftkey_dist.config.schema import ClusterConfig, ModelConfig, PromptConfig
 from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.data.prompt import PromptError
-from sftkey_dist.endpoint import Chat, Pace
+from sftkey_dist.endpoint import Chat, Pace, Reply
 from sftkey_dist.errors import ModelError
 from sftkey_dist.evaluation.generation import Decoding
 from sftkey_dist.evaluation.generation.local import LocalGenerator
-from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge
+from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge, read_reply
 from sftkey_dist.evaluation.judge.reading import Reader, possible_replies
 from sftkey_dist.models.accelerator import hide_unless_reserved
 from sftkey_dist.models.load import locate_model
@@ -54,17 +54,18 @@ class LocalJudge:
         self._decoding = Decoding(max_new_tokens=config.max_tokens)
         self._generator = LocalGenerator(folder, PromptConfig(template="chat"), config.trust_remote_code)
 
-    def replies(self, chats: Sequence[Chat], reader: Reader) -> list[str]:
+    def replies(self, chats: Sequence[Chat], reader: Reader) -> list[Reply]:
         """One reply a chat, in order; ``reader`` says what a reply may be.
 
         Raises:
             ModelError: the chat template takes no system message.
         """
-        examples = [Example("", chat.user, {}, (Turn("system", chat.system),)) for chat in chats]
+        examples = [_example(chat) for chat in chats]
         try:
             if self._chooses:
-                return self._generator.likeliest(examples, possible_replies(reader))
-            return [sample.text for (sample,) in self._generator.generate(examples, self._decoding)]
+                return [Reply(text) for text in self._generator.likeliest(examples, possible_replies(reader))]
+            samples = self._generator.generate(examples, self._decoding)
+            return [Reply(sample.text, cut_off=sample.truncated) for (sample,) in samples]
         except PromptError as error:
             raise ModelError(
                 f"{self._folder}: {error}; give a judge template without a [system] part, or another judge"
@@ -80,7 +81,9 @@ class _LocalActor:
 
     def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool) -> list[Answered]:
         """A local model says the same again however often it is asked."""
-        return [
-            Answered(ruling) if (ruling := reader(text)) else Answered(None, "unreadable_reply")
-            for text in self._judge.replies(chats, reader)
-        ]
+        return [read_reply(reply, reader) for reply in self._judge.replies(chats, reader)]
+
+
+def _example(chat: Chat) -> Example:
+    system = (Turn("system", chat.system),) if chat.system else ()
+    return Example("", chat.user, {}, system)

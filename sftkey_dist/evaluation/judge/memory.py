@@ -36,5 +36,5 @@ class JudgeMemory:
 
 
 def ruling_key(judge: str, template_digest: str, question: Question) -> str:
-    """What a ruling depends on."""
+    """What a ruling depends on; the conversation is in the question."""
     return digest_json([judge, template_digest, question.question, question.reference, question.answer])

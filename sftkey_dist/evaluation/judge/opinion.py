@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from sftkey_dist.endpoint import failure_name
 from sftkey_dist.evaluation.judge.reading import Ruling
 
 NOT_ASKED = "not_asked_after_failures"
@@ -15,6 +16,9 @@ _MAY_PASS = frozenset(
         "ConflictError",
         "InternalServerError",
         "RateLimitError",
+        "HTTP 408",
+        "HTTP 425",
+        "out_of_quota",
         "empty_reply",
         "no_completion",
     }
@@ -40,7 +44,7 @@ class Opinion:
 
 def is_transient(failure: str) -> bool:
     """Whether the same question may be answered another time: servers come back, what cannot be read stays so."""
-    return failure in _MAY_PASS
+    return failure_name(failure) in _MAY_PASS
 
 
 def majority(rulings: dict[str, Ruling | str]) -> Opinion:

@@ -1,14 +1,26 @@
-"""Reading a judge's reply: one small JSON object, strictly, or nothing."""
+"""Reading a judge's reply: one small JSON object, strictly in what it says, leniently in how it is written."""
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-_THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_OPENS_THINKING = re.compile(r"\s*(?:<(?:think|thinking|thought|reasoning|seed:think)>|\[THINK\]|◁think▷)")
+_CLOSES_THINKING = re.compile(
+    r"</(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>"
+)
+_MOST_ENDS_OF_THINKING = 8
+_END_TOKEN = re.compile(r"(?:<\|[^<>|\s]{1,40}\|>|</s>|<end_of_turn>|<eos>)$")
+_LONGEST_END_TOKEN = 50
+_BETWEEN_OBJECTS = re.compile(r"(?:\s|`+\s*(?:json\w*|python)?)*", re.IGNORECASE)
 _VERDICTS, _RATINGS = ("correct", "incorrect"), range(1, 6)
-_FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
+_LONGEST_REASON = 300
+
+_BACKSLASH = re.compile(r'\\(["\'\\/]|n|u[0-9a-fA-F]{4}|[rt](?![A-Za-z]))|\\')
+"""An escape of JSON, or a backslash of LaTeX: a reason means no form feed by `\\frac` and no tab by `\\text`."""
+_STRING = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
+_FIELD = re.compile(rf"\s*({_STRING})\s*:\s*({_STRING}|[^\s,{{}}\[\]\"']+)\s*(,\s*)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -24,15 +36,21 @@ Reader = Callable[[str], Ruling | None]
 
 def read_verdict(reply: str) -> Ruling | None:
     """``{"verdict": "correct" | "incorrect", "reason": …}``; None for anything else."""
-    fields = _object(reply, "verdict")
-    return Ruling(fields["verdict"], _reason(fields)) if fields.get("verdict") in _VERDICTS else None
+    return _only_ruling(reply, "verdict", _verdict)
 
 
 def read_rating(reply: str) -> Ruling | None:
     """``{"rating": 1 to 5, "reason": …}``; None for anything else."""
-    fields = _object(reply, "rating")
-    rating = fields.get("rating")
-    return Ruling(str(rating), _reason(fields)) if type(rating) is int and rating in _RATINGS else None
+    return _only_ruling(reply, "rating", _rating)
+
+
+def why_unreadable(reply: str) -> str:
+    """What a reply is counted by that no ruling can be read from."""
+    if not reply.strip():
+        return "empty_reply"
+    *_, end = (0, *(match.end() for match in _CLOSES_THINKING.finditer(reply)))
+    is_thinking = not reply[end:].strip() or (end == 0 and _OPENS_THINKING.match(reply))
+    return "thinking_only" if is_thinking else "unreadable_reply"
 
 
 def possible_replies(reader: Reader) -> list[str]:
@@ -41,23 +59,113 @@ def possible_replies(reader: Reader) -> list[str]:
     return [json.dumps({key: value}) for value in values]
 
 
-def _object(reply: str, key: str) -> dict[str, Any]:
-    """The whole reply must be the object: a verdict quoted inside other text is somebody else's."""
-    text = _THINKING.sub("", reply).strip()
-    fenced = _FENCE.match(text)
+def _only_ruling(reply: str, key: str, value_of: Callable[[Any], str | None]) -> Ruling | None:
+    """What all that may be the reply proper agrees on: thinking may quote a verdict, and so may a reason."""
+    found = [ruling for text in _after_thinking(reply) if (ruling := _ruling(text, key, value_of)) is not None]
+    return found[-1] if len({ruling.value for ruling in found}) == 1 else None
+
+
+def _after_thinking(reply: str) -> list[str]:
+    """What follows each end of thinking; all of a reply without thinking, nothing of thinking that never ends.
+
+    Where the chat template has opened the thinking, the reply holds its end alone.
+    """
+    starts = [match.end() for match in _CLOSES_THINKING.finditer(reply)][-_MOST_ENDS_OF_THINKING:]
+    if not _OPENS_THINKING.match(reply):
+        starts.append(0)
+    return [_without_end_tokens(reply[start:]) for start in starts]
+
+
+def _without_end_tokens(text: str) -> str:
+    """Servers that keep special tokens in a text end it with them."""
+    text = text.strip()
+    while match := _END_TOKEN.search(text, max(0, len(text) - _LONGEST_END_TOKEN)):
+        text = text[: match.start()].rstrip()
+    return text
+
+
+def _ruling(text: str, key: str, value_of: Callable[[Any], str | None]) -> Ruling | None:
+    """The whole text must be objects that say one thing: a verdict quoted inside other text is somebody else's."""
+    rulings = []
+    for fields in _objects(text):
+        if fields is None or not set(fields) <= {key, "reason"}:
+            return None
+        if key in fields:
+            value = value_of(fields[key])
+            if value is None:
+                return None
+            rulings.append(Ruling(value, str(fields.get("reason") or "")[:_LONGEST_REASON]))
+    return rulings[-1] if len({ruling.value for ruling in rulings}) == 1 else None
+
+
+def _verdict(value: Any) -> str | None:
+    value = value.strip().casefold() if isinstance(value, str) else None
+    return value if value in _VERDICTS else None
+
+
+def _rating(value: Any) -> str | None:
+    return str(value) if type(value) is int and value in _RATINGS else None
+
+
+def _objects(text: str) -> Iterator[dict[str, Any] | None]:
+    """The objects that a text consists of, fences aside; None for what is none."""
+    text = _BACKSLASH.sub(lambda match: match.group() if match.group(1) else r"\\", text)
+    place = _skip(text, 0)
+    while place < len(text):
+        found, end = _object(text, place)
+        yield found
+        if found is None:
+            return
+        place = _skip(text, end)
+
+
+def _skip(text: str, place: int) -> int:
+    match = _BETWEEN_OBJECTS.match(text, place)
+    return match.end() if match else place
+
+
+def _object(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
     try:
-        found = json.loads(fenced.group(1) if fenced else text, object_pairs_hook=_without_repeated_keys)
+        found, end = _DECODER.raw_decode(text, start)
+    except _RepeatedKeyError:
+        return None, start
     except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) and set(found) <= {key, "reason"} else {}
+        return _loose_object(text, start)
+    return (found, end) if isinstance(found, dict) else (None, start)
 
 
-def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
+def _loose_object(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
+    """A flat object as Python writes it, in quotes of either kind, or with a comma after its last field."""
+    if not text.startswith("{", start):
+        return None, start
+    pairs, place, goes_on = [], start + 1, True
+    while goes_on and (field := _FIELD.match(text, place)):
+        pairs.append((_unquoted(field.group(1)), _unquoted(field.group(2))))
+        place, goes_on = field.end(), bool(field.group(3))
+    try:
+        return (_fields(pairs), place + 1) if pairs and text.startswith("}", place) else (None, start)
+    except _RepeatedKeyError:
+        return None, start
+
+
+def _unquoted(raw: str) -> Any:
+    """A string without its quotes, a whole number, nothing, or whatever else as it stands."""
+    if raw[0] in "\"'":
+        return re.sub(r"\\(.)", lambda match: "\n" if match.group(1) == "n" else match.group(1), raw[1:-1])
+    if raw in ("null", "None"):
+        return None
+    return int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 10 else raw
+
+
+class _RepeatedKeyError(ValueError):
+    pass
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = {key.strip().casefold(): value for key, value in pairs}
     if len(fields) < len(pairs):
-        raise ValueError("a key is repeated")
+        raise _RepeatedKeyError
     return fields
 
 
-def _reason(fields: dict[str, Any]) -> str:
-    return str(fields.get("reason") or "")[:300]
+_DECODER = json.JSONDecoder(object_pairs_hook=_fields, strict=False)

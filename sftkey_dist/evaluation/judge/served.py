@@ -5,20 +5,21 @@ Apart from the local judge, whose imports take ten times as long as an actor's s
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 
 import ray
 
 from sftkey_dist.config.endpoint import EndpointConfig
-from sftkey_dist.endpoint import Chat, Endpoint, Pace, endpoint_key, require_server
-from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge
+from sftkey_dist.endpoint import CUT_OFF, Chat, Endpoint, Pace, Reply, endpoint_key, require_server
+from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge, read_reply
 from sftkey_dist.evaluation.judge.reading import Reader
 
 _THREADS_PER_ACTOR = 32
 _WAITING_PER_ACTOR = 4
 """Questions that lie ready for the next thread: the way from the driver takes a few milliseconds."""
 _UNREADABLE_ATTEMPTS = 3
-_WORTH_ASKING_AGAIN = frozenset({"unreadable_reply", "no_completion", "empty_reply"})
+_WORTH_ASKING_AGAIN = frozenset({"unreadable_reply", "no_completion", "empty_reply", "thinking_only", "tool_call_only"})
 
 
 def open_served_judge(config: EndpointConfig) -> Judge:
@@ -42,29 +43,30 @@ def asked(ask: Callable[[], tuple[str, str]], reader: Reader) -> Answered:
         ask: returns a text and a failure, one of them empty.
         reader: makes a ruling of a text.
     """
-    failure = ""
     for _ in range(_UNREADABLE_ATTEMPTS):
-        text, failure = ask()
-        ruling = reader(text) if not failure else None
-        if ruling is not None:
-            return Answered(ruling)
-        failure = failure or "unreadable_reply"
-        if failure not in _WORTH_ASKING_AGAIN:
+        answered = read_reply(Reply(*ask()), reader)
+        if answered.failure not in _WORTH_ASKING_AGAIN:
             break
-    return Answered(None, failure)
+    return answered
 
 
 @ray.remote
 class _EndpointActor:
     def __init__(self, config: EndpointConfig, key: str) -> None:
         self._config = config
-        self._endpoint = Endpoint(config, key)
+        self._key = key
+
+    @cached_property
+    def _endpoint(self) -> Endpoint:
+        """Made when it is first asked: what is wrong with a proxy is then an error of the question."""
+        return Endpoint(self._config, self._key)
 
     def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool) -> list[Answered]:
-        return [asked(partial(self._ask, chat, is_first), reader) for chat in chats]
+        answers = [asked(partial(self._ask, chat, is_first), reader) for chat in chats]
+        return [replace(answered, notes=self._endpoint.notes) for answered in answers]
 
     def _ask(self, chat: Chat, is_first: bool) -> tuple[str, str]:
         reply = self._endpoint.ask(chat)
         if is_first:
             require_server(self._config, reply)
-        return reply.text, "cut_off_at_max_tokens" if reply.cut_off else reply.failure
+        return reply.text, CUT_OFF if reply.cut_off and not reply.failure else reply.failure

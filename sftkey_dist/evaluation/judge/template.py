@@ -21,7 +21,7 @@ _LONGEST_CHARACTERS = 8000
 
 @dataclass(frozen=True)
 class Question:
-    """What a judge is asked about."""
+    """What a judge is asked about; ``question`` holds the whole conversation where there are several turns."""
 
     question: str
     reference: str

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 
@@ -10,7 +11,7 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.judge.asking import Answered
 from sftkey_dist.evaluation.judge.memory import JudgeMemory, ruling_key
 from sftkey_dist.evaluation.judge.opinion import majority, median_rating
-from sftkey_dist.evaluation.judge.reading import Ruling, read_rating, read_verdict
+from sftkey_dist.evaluation.judge.reading import Ruling, read_rating, read_verdict, why_unreadable
 from sftkey_dist.evaluation.judge.served import asked
 from sftkey_dist.evaluation.judge.template import Question, load_template
 
@@ -66,7 +67,28 @@ def test_templates_are_files_named_by_digest_and_must_hold_all_places(tmp_path):
         ('{"verdict": "correct", "reason": "same"}', "correct"),
         ('```json\n{"verdict": "incorrect"}\n```', "incorrect"),
         ('<think>it may be {"verdict": "incorrect"}</think>\n{"verdict": "correct"}', "correct"),
-        ('{"verdict": "Correct"}', None),
+        ('{"verdict": "Correct"}', "correct"),
+        ('{"Verdict": " INCORRECT "}', "incorrect"),
+        ('Both say 5.\n</think>\n\n{"verdict": "correct", "reason": "same"}', "correct"),
+        ('[THINK]hm[/THINK]{"verdict": "correct"}', "correct"),
+        (
+            '<|channel|>analysis<|message|>x<|channel|>final<|message|>{"verdict": "correct"}<|return|>',
+            "correct",
+        ),
+        ('<think>{"verdict": "correct"}', None),
+        ('{"verdict": "correct"} or is it?</think>{"verdict": "incorrect"}', "incorrect"),
+        ('</think>{"verdict": "correct"}</think>{"verdict": "incorrect"}', "incorrect"),
+        ('</think>{"verdict": "correct"}', "correct"),
+        ('{"verdict": "incorrect", "reason": "it says </think>{\'verdict\': \'correct\'}"}', "incorrect"),
+        ('{"verdict": "correct", "reason": "both are \\frac{1}{2} and \\sqrt{2}"}', "correct"),
+        ('{"verdict": "correct", "reason": "two\nlines"}', "correct"),
+        ('{"verdict": "correct", "reason": "same",}', "correct"),
+        ("{'verdict': 'incorrect', 'reason': 'it\\'s \"7\"', }", "incorrect"),
+        ("{'verdict': 'correct', 'verdict': 'incorrect'}", None),
+        ('```\n{"verdict": "correct"}\n```\n```json\n{"verdict": "correct"}\n```', "correct"),
+        ('{"verdict": "correct"}\n{"verdict": "correct", "reason": "again"}<|im_end|>', "correct"),
+        ('{"verdict": "correct", "reason": "cut', None),
+        ("Verdict: correct", None),
         ('{"verdict": "correct", "verdict": "incorrect"}', None),
         ('{"verdict": "correct", "score": 1}', None),
         ('The candidate says {"verdict": "correct"}', None),
@@ -80,6 +102,31 @@ def test_templates_are_files_named_by_digest_and_must_hold_all_places(tmp_path):
 def test_a_verdict_is_one_json_object_and_nothing_else(reply, value):
     ruling = read_verdict(reply)
     assert (ruling.value if ruling else None) == value
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"\frac{1}{2}, \sqrt{2}, \text{cm}, \beta, \right)", r"\frac{1}{2}, \sqrt{2}, \text{cm}, \beta, \right)"),
+        (r"a\nb \"c\" \u00e9 \/ \\", 'a\nb "c" é / \\'),
+        ("null", "null"),
+    ],
+)
+def test_a_reason_is_free_text(written, read):
+    assert read_verdict(f'{{"verdict": "correct", "reason": "{written}"}}').reason == read
+
+
+def test_a_reply_without_a_verdict_is_counted_by_what_it_is():
+    replies = ["<think>5 is 5", "<think>5 is 5</think>\n", "so it is\n</think>", "I think so", " "]
+    names = ["thinking_only", "thinking_only", "thinking_only", "unreadable_reply", "empty_reply"]
+    assert [why_unreadable(reply) for reply in replies] == names
+
+
+@pytest.mark.parametrize("piece", ["</think>", "{", "'{", "` ", " ", '{"a":', '{"verdict": "correct"}<think>', "<|x|>"])
+def test_a_reply_is_read_in_a_moment_whatever_it_is(piece):
+    started = time.monotonic()
+    assert read_verdict(piece * 9000 + "x") is None
+    assert time.monotonic() - started < 1
 
 
 @pytest.mark.parametrize(

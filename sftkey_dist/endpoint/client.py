@@ -1,0 +1,286 @@
+"""The client: many threads ask at a time, evenly spaced, and what may pass is retried."""
+
+import difflib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import openai
+
+from sftkey_dist.config.endpoint import EndpointConfig
+from sftkey_dist.console import errors
+from sftkey_dist.endpoint.proxies import http_client, proxy_of
+from sftkey_dist.endpoint.refusals import Manner, Refusal, tell_errors_by_status
+from sftkey_dist.endpoint.replies import (
+    CUT_OFF,
+    NO_COMPLETION,
+    Reply,
+    chat_content,
+    completion_content,
+    read_completion,
+)
+from sftkey_dist.errors import ConfigError
+
+_UNREACHABLE = openai.APIConnectionError.__name__
+_SETTINGS_ARE_WRONG = (401, 403, 404, 405, 407)
+_MODELS_NAMED = 8
+_SECONDS_FOR_MODELS = 10.0
+_MAY_DROP = ("temperature", "max_tokens", "system")
+"""Without these a model is still asked the same question."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """One question to a model; without a system message where ``system`` is empty."""
+
+    system: str
+    user: str
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """As they are sent."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": self.user}]
+
+
+class Pace:
+    """Lets requests pass one after the other, evenly spaced."""
+
+    def __init__(self, requests_per_minute: float | None) -> None:
+        self._seconds_between = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._next = time.monotonic()
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Wait for one's turn."""
+        with self._lock:
+            turn = max(self._next, time.monotonic())
+            self._next = turn + self._seconds_between
+        time.sleep(max(0.0, turn - time.monotonic()))
+
+
+class Endpoint:
+    """A client that many threads share; it waits and tries again as the server asks it to.
+
+    What a server does not take is left out, or goes by the name that it knows, from then on.
+    """
+
+    def __init__(self, config: EndpointConfig, key: str) -> None:
+        """
+        Args:
+            config: where, and how patiently.
+            key: see `endpoint_key`; given apart, so that the machine that asks need not know the variable.
+
+        Raises:
+            ConfigError: the environment names a proxy that cannot be used.
+        """
+        self._config = config
+        self._key = key
+        self._has_answered = False
+        self._manner = Manner()
+        self._pace = Pace(config.requests_per_minute)
+        http = http_client(config.url, proxy_of(config.url))
+        http.event_hooks = {"response": [tell_errors_by_status]}
+        self._client = openai.OpenAI(
+            base_url=config.url,
+            api_key=key,
+            timeout=config.timeout_seconds,
+            max_retries=config.max_retries,
+            http_client=http,
+        )
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self._config.model
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """In what the server has to be asked otherwise than others."""
+        return self._manner.notes()
+
+    def ask_all(self, chats: Sequence[Chat]) -> Iterator[Reply]:
+        """Replies in the order of the questions; the very first is asked alone, to learn whether anyone answers.
+
+        Raises:
+            ConfigError: no server answers at the URL, or it refuses the key or the model.
+        """
+        if chats and not self._has_answered:
+            first = self.ask(chats[0])
+            require_server(self._config, first)
+            self._has_answered = True
+            yield _cut_off_is_failure(first)
+            chats = chats[1:]
+        pool = ThreadPoolExecutor(self._config.concurrency)
+        try:
+            yield from map(_cut_off_is_failure, pool.map(self.ask, chats))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def ask(self, chat: Chat) -> Reply:
+        """One question, greedily answered where the server lets one choose.
+
+        Raises:
+            ConfigError: the server refuses the key or the model.
+        """
+        body = {"messages": chat.messages, "max_tokens": self._config.max_tokens, "temperature": 0}
+        (reply, *_) = self._replies("/chat/completions", body, chat_content, _MAY_DROP)
+        return reply
+
+    def converse(self, messages: Sequence[dict[str, str]], **options: Any) -> list[Reply]:
+        """Replies to a conversation, ``n`` of them where the options say so; no option is left out.
+
+        Raises:
+            ConfigError: as `ask`.
+        """
+        return self._replies("/chat/completions", {"messages": list(messages), **options}, chat_content)
+
+    def complete(self, prompt_ids: Sequence[int], **options: Any) -> list[Reply]:
+        """Continuations of a prompt's token ids, ``n`` of them where the options say so.
+
+        Raises:
+            ConfigError: as `ask`, or the server does not take token ids.
+        """
+        return self._replies("/completions", {"prompt": list(prompt_ids), **options}, completion_content)
+
+    def _replies(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        content_of: Callable[[Mapping[str, Any]], Any],
+        may_drop: Sequence[str] = (),
+    ) -> list[Reply]:
+        """Ask, and ask otherwise where the server refuses what it need not be sent."""
+        manner = self._manner
+        while True:
+            self._pace.wait()
+            try:
+                completion = self._post(path, manner.applied(body))
+            except openai.APIStatusError as error:
+                refusal = Refusal.of(error)
+                other = manner.after(refusal, body, may_drop)
+                if other is None:
+                    return [Reply(failure=self._failure(type(error).__name__, refusal))]
+                manner = other
+            except openai.OpenAIError as error:
+                return [Reply(failure=_with_cause(error))]
+            except ValueError:
+                return [Reply(failure=NO_COMPLETION)]
+            else:
+                self._remember(manner)
+                return read_completion(completion, content_of)
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The client's own way to post, with its retries, but without its models: they cost more than the request."""
+        return self._client.post(path, body={"model": self.model, **body}, cast_to=httpx.Response).json()
+
+    def _remember(self, manner: Manner) -> None:
+        if manner != self._manner:
+            self._manner = manner
+            for note in manner.notes():
+                errors.print(f"endpoint {self._config.url}: {note}", soft_wrap=True, markup=False)
+
+    def _failure(self, name: str, refusal: Refusal) -> str:
+        """What is counted, and what the server says.
+
+        Raises:
+            ConfigError: asking for anything else would be refused too.
+        """
+        message = refusal.message.replace(self._key, "[key]") if self._key != "none" else refusal.message
+        if refusal.is_of_content:
+            name = "filtered"
+        elif refusal.is_of_quota:
+            name = "out_of_quota"
+        elif refusal.status in _SETTINGS_ARE_WRONG or refusal.is_of_model(self.model):
+            raise self._wrong_settings(refusal.status, message)
+        elif name == openai.APIStatusError.__name__:
+            name = f"HTTP {refusal.status}"
+        proxy = proxy_of(self._config.url) if refusal.status >= 500 else None
+        through = f"through the proxy {proxy} that {proxy.variable} names" if proxy else ""
+        return ": ".join((name, "; ".join(filter(None, (message, through))))) if message or through else name
+
+    def _wrong_settings(self, status: int, message: str) -> ConfigError:
+        said = f" ({message})" if message else ""
+        where = f"endpoint {self._config.url} answers {status}{said}"
+        if status == 407:
+            return ConfigError(f"{where}: the proxy wants credentials; put them into the variable that names it")
+        key = f"the key in {_key_variable(self._config) or 'the variable that api_key_env names'}"
+        models = self._models() if status not in (401, 403) else []
+        if self.model in models:
+            return ConfigError(f"{where}: it has the model {self.model!r}; check the URL, most end in /v1")
+        return ConfigError(f"{where}: check the model {self.model!r} and {key}{_others(self.model, models)}")
+
+    def _models(self) -> list[str]:
+        """The models that the server says it has; none where it does not say."""
+        try:
+            client = self._client.with_options(max_retries=0, timeout=_SECONDS_FOR_MODELS)
+            listed = client.get("/models", cast_to=httpx.Response).json()
+            return [str(model["id"]) for model in listed["data"]]
+        except (openai.OpenAIError, ValueError, KeyError, TypeError):
+            return []
+
+
+def require_server(config: EndpointConfig, first: Reply) -> None:
+    """Tell a server that answers badly now and then from none at all, by its first reply.
+
+    Raises:
+        ConfigError: no server answers at the URL.
+    """
+    name, _, cause = first.failure.partition(": ")
+    proxy = proxy_of(config.url)
+    if name == _UNREACHABLE and proxy is not None:
+        raise ConfigError(
+            f"endpoint {config.url}: no answer through the proxy {proxy} that {proxy.variable} names ({cause}); mend "
+            f"or unset the variable, or put the host into NO_PROXY"
+        )
+    if name == _UNREACHABLE:
+        raise ConfigError(f"endpoint {config.url}: no server answers ({cause}); start it, or mend the URL")
+    if name == NO_COMPLETION:
+        raise ConfigError(f"endpoint {config.url}: what answers there is no chat-completions server; most end in /v1")
+
+
+def endpoint_key(config: EndpointConfig) -> str:
+    """The key of an endpoint; "none" for servers without keys.
+
+    Raises:
+        ConfigError: the variable holds what cannot be a key.
+    """
+    variable = _key_variable(config)
+    key = os.environ.get(variable, "").strip() if variable else ""
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError(f"{variable}: holds characters that no key has; set it again")
+    return key or "none"
+
+
+def _key_variable(config: EndpointConfig) -> str | None:
+    """OpenAI's key goes to OpenAI, and to no other server unless the configuration says so."""
+    is_openai = urlsplit(config.url).hostname == "api.openai.com"
+    return config.api_key_env or ("OPENAI_API_KEY" if is_openai else None)
+
+
+def _with_cause(error: openai.OpenAIError) -> str:
+    """A connection that fails says why at the bottom of its chain."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    said = " ".join(str(cause).split()) if cause is not error else ""
+    return f"{type(error).__name__}: {said[:100]}" if said else type(error).__name__
+
+
+def _others(model: str, models: Sequence[str]) -> str:
+    if not models:
+        return ""
+    close = difflib.get_close_matches(model, models, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    more = f" and {len(models) - _MODELS_NAMED} more" if len(models) > _MODELS_NAMED else ""
+    return f"; the server has {', '.join(models[:_MODELS_NAMED])}{more}{meant}"
+
+
+def _cut_off_is_failure(reply: Reply) -> Reply:
+    return Reply(failure=CUT_OFF) if reply.cut_off and not reply.failure else reply

@@ -1,0 +1,251 @@
+"""What an endpoint says when it refuses, in the shapes of many makes, and how to ask it instead."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import openai
+
+MAX_TOKENS = "max_tokens"
+_OTHER_NAMES = {MAX_TOKENS: "max_completion_tokens"}
+_LONGEST_MESSAGE = 200
+_STATUS_OF_WORDS = {
+    "rate_limit": 429,
+    "resource_exhausted": 429,
+    "overloaded": 529,
+    "timeout": 408,
+    "authentication": 401,
+    "invalid_api_key": 401,
+    "permission": 403,
+    "not_found": 404,
+    "notfound": 404,
+    "invalid_request": 400,
+    "badrequest": 400,
+    "bad_request": 400,
+    "unexpected endpoint": 404,
+}
+_OUT_OF_QUOTA = re.compile(r"insufficient[_ ](quota|credits|balance)|exceeded your current quota", re.IGNORECASE)
+_FILTERED = re.compile(
+    r"content[_ ]?(filter|policy|management)|responsible ?ai|flagged|moderation|data_inspection", re.IGNORECASE
+)
+_TOO_MUCH = re.compile(r"context|too (large|long|many|big)|exceed|at most|maximum|less than or equal", re.IGNORECASE)
+_UNSUPPORTED = re.compile(
+    r"un(supported|known|recognized|expected)|n[o']t (be )?(support|allowed|permitted)|instead|extra inputs",
+    re.IGNORECASE,
+)
+_NO_SUCH_MODEL = re.compile(
+    r"model_not_found|(in|un)valid model|unknown model|no such model|no healthy deployments|not a valid model|"
+    r"model\b.*\b(not found|not exist|n't exist|not available|no longer|not supported)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_SYSTEM = re.compile(
+    r"\b(system|developer)\W+(role|message|prompt|instruction)|\brole\W.{0,60}\b(system|developer)\b|"
+    r"roles must alternate",
+    re.IGNORECASE | re.DOTALL,
+)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An error as an endpoint words it.
+
+    Attributes:
+        status: of HTTP, or what stands for it in the body.
+        message: in one line, "" where there is none.
+        code: a word for the error, "" where there is none.
+        parameters: names of what the endpoint objects to, where it gives them apart from the message.
+    """
+
+    status: int
+    message: str = ""
+    code: str = ""
+    parameters: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, error: openai.APIStatusError) -> "Refusal":
+        """What the client's error holds."""
+        return cls._read(error.status_code, _json(error.response), error.response.text)
+
+    @classmethod
+    def in_body(cls, body: Any) -> "Refusal | None":
+        """The error that came with status 200; None where the body holds none."""
+        body = _only(body)
+        if not isinstance(body, Mapping):
+            return None
+        is_error = body.get("error") or body.get("object") == "error" or _number(body.get("statusCode")) >= 400
+        if not (_error_of_choice(body) or (is_error and not body.get("choices"))):
+            return None
+        found = cls._read(0, body, "")
+        text = found.message if isinstance(body.get("error"), str) else ""
+        words = f"{found.code} {_text(_error_of(body).get('type'))} {text}".lower()
+        status = next((status for word, status in _STATUS_OF_WORDS.items() if word in words), 502)
+        return cls(found.status or status, found.message, found.code, found.parameters)
+
+    @property
+    def is_of_quota(self) -> bool:
+        """Whether asking again in a moment would be in vain."""
+        return self.status == 402 or (self.status in (403, 429) and bool(_OUT_OF_QUOTA.search(self._words)))
+
+    @property
+    def is_of_content(self) -> bool:
+        """Whether a filter refuses this one question."""
+        return self.status in (400, 403, 422, 451) and bool(_FILTERED.search(self._words))
+
+    def is_of_model(self, model: str) -> bool:
+        """Whether the endpoint does not have the model."""
+        return self.status in (400, 422) and bool(_NO_SUCH_MODEL.search(self._words)) and model in self._words
+
+    def objects_to(self, parameter: str) -> bool:
+        """Whether the endpoint may not take a parameter, whatever its value; not, whether its value is too large."""
+        names = (parameter, _OTHER_NAMES.get(parameter, parameter))
+        if self.status not in (400, 422) and not (self.status >= 500 and _UNSUPPORTED.search(self.message)):
+            return False
+        if parameter == MAX_TOKENS and _TOO_MUCH.search(self.message) and not _UNSUPPORTED.search(self.message):
+            return False
+        return any(name in self.parameters or re.search(rf"\b{name}\b", self.message) for name in names)
+
+    @property
+    def objects_to_system(self) -> bool:
+        """Whether the endpoint's model takes no system message."""
+        return self.status in (400, 422, 500, 501) and bool(_NO_SYSTEM.search(self._words))
+
+    @property
+    def _words(self) -> str:
+        return " ".join((self.code, *self.parameters, self.message))
+
+    @classmethod
+    def _read(cls, status: int, body: Any, raw: str) -> "Refusal":
+        body = _only(body)
+        if not isinstance(body, Mapping):
+            title = _TITLE.search(raw)
+            text = title.group(1) if title else "" if "<html" in raw.lower() else raw
+            return cls(status, _one_line(text))
+        error = _error_of(body)
+        detail = error.get("detail")
+        details = [item for item in detail if isinstance(item, Mapping)] if isinstance(detail, list) else []
+        message = error.get("message") or "; ".join(_text(item.get("msg")) for item in details) or detail
+        places = [str(place) for item in details for place in _sequence(item.get("loc"))]
+        parameters = [*_sequence(error.get("param")), *places]
+        return cls(
+            status or next((n for n in map(_number, (error.get("code"), error.get("statusCode"))) if n >= 400), 0),
+            _one_line(_text(message)),
+            _text(error.get("code")) if not _number(error.get("code")) else _text(error.get("type")),
+            tuple(str(name).rpartition(".")[2] for name in parameters if name and name != "body"),
+        )
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How an endpoint is asked: what it has been found not to take is left out or goes by another name."""
+
+    changes: Mapping[str, str | None] = field(default_factory=dict)
+    folds_system: bool = False
+
+    def applied(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A request as the endpoint takes it."""
+        named = {self.changes.get(name, name): value for name, value in body.items()}
+        if self.folds_system and "messages" in body:
+            named["messages"] = _folded(body["messages"])
+        return {name: value for name, value in named.items() if name is not None}
+
+    def after(self, refusal: Refusal, body: Mapping[str, Any], may_drop: Sequence[str]) -> "Manner | None":
+        """Another manner to try a refused request in; None where there is none.
+
+        Args:
+            refusal: what the endpoint said.
+            body: the request, as it would be without any change.
+            may_drop: parameters without which, and ``system`` for the system message as a message of its own, the
+                answer would still be one to the same question.
+        """
+        for name in body:
+            if refusal.objects_to(name):
+                if name in _OTHER_NAMES and name not in self.changes:
+                    return Manner({**self.changes, name: _OTHER_NAMES[name]}, self.folds_system)
+                if name in may_drop and self.changes.get(name, "") is not None:
+                    return Manner({**self.changes, name: None}, self.folds_system)
+        has_system = any(message["role"] == "system" for message in body.get("messages", ()))
+        if has_system and "system" in may_drop and not self.folds_system and refusal.objects_to_system:
+            return Manner(self.changes, folds_system=True)
+        return None
+
+    def notes(self) -> tuple[str, ...]:
+        """What is left out or goes by another name, in words."""
+        changes = (
+            f"{name} is sent as {other}, as the server asks" if other else f"the server takes no {name}: it is left out"
+            for name, other in self.changes.items()
+        )
+        system = ("the model takes no system message: its text stands at the head of the user's",)
+        return (*changes, *(system if self.folds_system else ()))
+
+
+def tell_errors_by_status(response: httpx.Response) -> None:
+    """A hook for responses that gives an error its status, so that the client retries what may pass.
+
+    Servers and gateways send errors of the model behind them with status 200; 425 is retried as 429 is, and a quota
+    that is used up is not.
+    """
+    response.read()
+    if response.status_code == 200:
+        refusal = Refusal.in_body(_json(response))
+        if refusal is not None:
+            response.status_code = refusal.status
+    if response.status_code == 425:
+        response.headers["x-should-retry"] = "true"
+    if response.is_error and Refusal._read(response.status_code, _json(response), response.text).is_of_quota:
+        response.headers["x-should-retry"] = "false"
+
+
+def _folded(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """The conversation with its system message at the head of the first message that follows."""
+    (system, first, *rest) = messages
+    if system["role"] != "system":
+        return list(messages)
+    return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+
+
+def _error_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object, or the body itself, that says what is wrong."""
+    error = _error_of_choice(body) or body.get("error")
+    if isinstance(error, str):
+        return {"message": error, **{name: value for name, value in body.items() if name != "error"}}
+    return error if isinstance(error, Mapping) else body
+
+
+def _error_of_choice(body: Mapping[str, Any]) -> Any:
+    choice = _only(body.get("choices"))
+    return choice.get("error") if isinstance(choice, Mapping) else None
+
+
+def _only(body: Any) -> Any:
+    """Some servers put the one error, as all have one choice, into a list."""
+    return body[0] if isinstance(body, list) and len(body) == 1 else body
+
+
+def _sequence(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _number(value: Any) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return number if 100 <= number <= 599 else 0
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_LONGEST_MESSAGE]
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None

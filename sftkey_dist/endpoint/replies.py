@@ -1,0 +1,118 @@
+"""Reading what an endpoint sends with its status 200: texts of every shape, or why there is no text."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+NO_COMPLETION = "no_completion"
+CUT_OFF = "cut_off_at_max_tokens"
+EMPTY = frozenset({"empty_reply", "filtered", "refused", "thinking_only", "tool_call_only", CUT_OFF})
+"""Failures of a model that was asked and gave no text."""
+
+_CUT_OFF_REASONS = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
+_FILTER_REASONS = frozenset({"content_filter", "safety", "prohibited_content", "blocklist", "recitation", "spii"})
+_THINKING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_TEXT_PARTS = frozenset({"text", "output_text"})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer's text, or why there is none after the last attempt.
+
+    Attributes:
+        text: what the model said.
+        failure: why there is no text, a short name, or `name: what the server says`; "" when there is a text.
+        cut_off: whether the text ends because it was too long.
+        prompt_tokens: tokens read, as the server counts them.
+        completion_tokens: tokens written.
+    """
+
+    text: str = ""
+    failure: str = ""
+    cut_off: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def failure_name(failure: str) -> str:
+    """What failures are counted by: what a server says about each differs."""
+    return failure.partition(":")[0]
+
+
+def read_completion(completion: Any, content_of: Callable[[Mapping[str, Any]], Any]) -> list[Reply]:
+    """The replies in a completion, which may be any JSON; a single failure where it is none.
+
+    Args:
+        completion: what came.
+        content_of: the content of a choice, a text or a list of parts.
+    """
+    choices = completion.get("choices") if isinstance(completion, Mapping) else None
+    if not isinstance(choices, list) or not all(map(_is_choice, choices)):
+        return [Reply(failure=NO_COMPLETION)]
+    if not choices:
+        return [Reply(failure="empty_reply")]
+    usage = completion.get("usage") if isinstance(completion.get("usage"), Mapping) else {}
+    prompt_tokens = _count(usage.get("prompt_tokens"))
+    completion_tokens = _count(usage.get("completion_tokens")) // len(choices)
+    return [_reply(choice, content_of(choice), prompt_tokens, completion_tokens) for choice in choices]
+
+
+def chat_content(choice: Mapping[str, Any]) -> Any:
+    """What the message of a choice says."""
+    return _message(choice).get("content")
+
+
+def completion_content(choice: Mapping[str, Any]) -> Any:
+    """What continues the prompt in a choice."""
+    return choice.get("text")
+
+
+def text_of_content(content: Any) -> str:
+    """The text of a content: a string, or parts, of which thinking and whatever else is no text do not count."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(map(text_of_content, content))
+    if isinstance(content, Mapping) and content.get("type", "text") in _TEXT_PARTS:
+        return text_of_content(content.get("text"))
+    return ""
+
+
+def _is_choice(choice: Any) -> bool:
+    """A choice says something, or why it does not."""
+    return isinstance(choice, Mapping) and (
+        isinstance(choice.get("message"), Mapping) or "text" in choice or isinstance(choice.get("finish_reason"), str)
+    )
+
+
+def _reply(choice: Mapping[str, Any], content: Any, prompt_tokens: int, completion_tokens: int) -> Reply:
+    finish_reason = str(choice.get("finish_reason") or "").lower()
+    cut_off, text = finish_reason in _CUT_OFF_REASONS, text_of_content(content)
+    failure = "filtered" if finish_reason in _FILTER_REASONS else "" if text else _why_empty(choice, content)
+    if failure:
+        return Reply("", failure, cut_off, prompt_tokens, completion_tokens)
+    return Reply(text.encode(errors="replace").decode(), "", cut_off, prompt_tokens, completion_tokens)
+
+
+def _why_empty(choice: Mapping[str, Any], content: Any) -> str:
+    message, finish_reason = _message(choice), str(choice.get("finish_reason") or "").lower()
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    kinds = {str(part.get("type")) for part in parts}
+    if message.get("refusal") or finish_reason == "refusal" or "refusal" in kinds:
+        return "refused"
+    if finish_reason in _CUT_OFF_REASONS:
+        return CUT_OFF
+    if message.get("tool_calls") or message.get("function_call"):
+        return "tool_call_only"
+    if any(message.get(name) for name in _THINKING_FIELDS) or kinds & {"thinking", "reasoning", "redacted_thinking"}:
+        return "thinking_only"
+    return "empty_reply"
+
+
+def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    message = choice.get("message")
+    return message if isinstance(message, Mapping) else {}
+
+
+def _count(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) and value == value and abs(value) < 2**53 else 0
