@@ -69,16 +69,12 @@ class JsonObject:
         return self._by_name(fields)
 
     def search(self, text: str, name: str) -> str:
-        """See `Container`: the value after the last mention of the field's name."""
+        """See `Container`: the value after the last mention of the field's name that has one."""
         mentions = list(re.finditer(rf'"{re.escape(name)}"\s*:\s*', text))
         if not mentions:
             return text
-        start = mentions[-1].end()
-        try:
-            value, end = _decode(text, start)
-        except _NotJsonError:
-            return re.split(r'[,}\n]|"\s*$', text[start:].removeprefix('"'), maxsplit=1)[0]
-        return value if isinstance(value, str) else text[start:end]
+        values = (_value_at(text, mention.end()) for mention in reversed(mentions))
+        return next((value for value in values if value.strip()), "")
 
     def _by_name(self, fields: list[_Field]) -> ParsedResponse:
         known, names = [segment.name for segment in self.segments], [field.name for field in fields]
@@ -135,6 +131,15 @@ def _fields(text: str, start: int) -> tuple[list[_Field], int]:
         if not text.startswith(",", place):
             raise _NotJsonError(f"',' or '}}' must follow at character {place}")
         place = _skip_space(text, place + 1)
+
+
+def _value_at(text: str, start: int) -> str:
+    """What stands at a place: a string's text, any other value as it is written, or what may have become one."""
+    try:
+        value, end = _decode(text, start)
+    except _NotJsonError:
+        return re.split(r'[,}\n]|"\s*$', text[start:].removeprefix('"'), maxsplit=1)[0]
+    return value if isinstance(value, str) else text[start:end]
 
 
 def _skip_space(text: str, start: int) -> int:

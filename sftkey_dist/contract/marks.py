@@ -51,9 +51,10 @@ class Tags:
         return ParsedResponse({segment.name: text[start.end() : end.start()] for segment, start, end in spans})
 
     def search(self, text: str, name: str) -> str:
-        """See `Container`: what follows the last opening tag."""
+        """See `Container`: what follows the last opening tag with something after it."""
         segment = next(item for item in self.segments if item.name == name)
-        return text.rpartition(segment.opening)[2].partition(segment.closing)[0]
+        found = [after.partition(segment.closing)[0] for after in text.split(segment.opening)]
+        return _last_written(found[1:] or found)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -100,14 +101,14 @@ class Plain:
         return ParsedResponse(values)
 
     def search(self, text: str, name: str) -> str:
-        """See `Container`: what follows the last delimiter of the segment."""
+        """See `Container`: what follows the last delimiter of the segment with something after it."""
         place = next(i for i, segment in enumerate(self.segments) if segment.name == name)
         delimiter = self._delimiters[place].strip()
         if not delimiter:
             return text
-        before, _, found = text.rpartition(delimiter)
-        following = self._pattern.search(found) if before or found != text else None
-        return found[: following.start()] if following else found
+        if delimiter not in text:
+            return text
+        return _last_written([self._until_delimiter(after, 0)[0] for after in text.split(delimiter)[1:]])
 
     @cached_property
     def _delimiters(self) -> tuple[str, ...]:
@@ -140,6 +141,11 @@ class Plain:
         if delimiter == self._delimiters[place] or len(set(self._delimiters[1:])) == 1:
             return ParsedResponse(violation=Violation.DUPLICATED, detail=f"several {delimiter!r}")
         return ParsedResponse(violation=Violation.OUT_OF_ORDER, detail=f"{delimiter!r} comes too late")
+
+
+def _last_written(texts: Sequence[str]) -> str:
+    """The last text that is not blank: a mark that a model repeats at its end takes back nothing."""
+    return next((text for text in reversed(texts) if text.strip()), "")
 
 
 def _any_of(marks: Sequence[str]) -> re.Pattern[str]:

@@ -51,7 +51,8 @@ class Check(_Part):
                 raise ValueError(f"regex {self.regex!r} does not compile: {error}") from None
         if self.json_schema is not None:
             try:
-                jsonschema.Draft202012Validator.check_schema(self.json_schema)
+                validator = jsonschema.Draft202012Validator
+                validator.check_schema(self.json_schema, format_checker=validator.FORMAT_CHECKER)  # its patterns too
             except jsonschema.SchemaError as error:
                 raise ValueError(f"json_schema is not a JSON schema: {error.message}") from None
             for reference in _references(self.json_schema):
@@ -146,10 +147,16 @@ def _resolves(reference: str, schema: dict[str, Any]) -> bool:
     return True
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _schema_problem(text: str, schema: dict[str, Any]) -> str | None:
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse_constant)
         error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(value))
     except (ValueError, RecursionError) as failure:
         return f"not JSON: {failure}"
+    except OverflowError:  # `multipleOf` divides
+        return f"{text[:40]!r} has a number that is too large to be checked"
     return None if error is None else str(error.message)[:200]

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from sftkey_dist.evaluation.score import Records, composite, composite_of, outcome_sums
-from sftkey_dist.evaluation.statistics import Interval, bootstrap_ratio, interval_95, mcnemar_exact
+from sftkey_dist.evaluation.score import Records, composite, measures_of, outcome_sums
+from sftkey_dist.evaluation.statistics import Interval, difference_interval, mcnemar_exact
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class PairedTest:
         only_second_correct: questions that the second alone got right.
         accuracy_p_value: McNemar's exact test, two-sided.
         accuracy_difference: first minus second.
-        accuracy_difference_interval: 95 %, paired bootstrap over questions.
+        accuracy_difference_interval: 95 %, paired by question; see `statistics`.
         score_difference: first minus second.
-        score_difference_interval: 95 %, paired bootstrap over questions.
+        score_difference_interval: likewise.
     """
 
     first: str
@@ -41,6 +41,11 @@ class PairedTest:
     def accuracy_differs(self) -> bool:
         """At the 5 % level."""
         return self.accuracy_p_value < 0.05
+
+    @property
+    def is_degenerate(self) -> bool:
+        """Whether both got the same questions right, so that there is nothing to test."""
+        return not (self.only_first_correct or self.only_second_correct)
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,7 @@ def compare_pair(first: str, second: str, records: Mapping[str, Records], alpha:
     sums, counts, other_sums, other_counts = sums[mine], counts[mine], other_sums[others], other_counts[others]
     right, other_right = sums[:, 0] * 2 > counts[:, 0], other_sums[:, 0] * 2 > other_counts[:, 0]
     only_first, only_second = int((right & ~other_right).sum()), int((~right & other_right).sum())
-    # One seed draws the same questions for both: what is resampled is the pair.
-    measures, other_measures = bootstrap_ratio(sums, counts), bootstrap_ratio(other_sums, other_counts)
-    accuracy, form = sums.sum(axis=0) / counts.sum(axis=0)
-    other_accuracy, other_form = other_sums.sum(axis=0) / other_counts.sum(axis=0)
+    measures, other_measures = measures_of(sums, counts, alpha), measures_of(other_sums, other_counts, alpha)
     return PairedTest(
         first=first,
         second=second,
@@ -84,10 +86,10 @@ def compare_pair(first: str, second: str, records: Mapping[str, Records], alpha:
         only_first_correct=only_first,
         only_second_correct=only_second,
         accuracy_p_value=mcnemar_exact(only_first, only_second),
-        accuracy_difference=float(accuracy - other_accuracy),
-        accuracy_difference_interval=interval_95(measures[:, 0] - other_measures[:, 0]),
-        score_difference=float(composite(accuracy, form, alpha) - composite(other_accuracy, other_form, alpha)),
-        score_difference_interval=interval_95(composite_of(measures, alpha) - composite_of(other_measures, alpha)),
+        accuracy_difference=measures.accuracy.value - other_measures.accuracy.value,
+        accuracy_difference_interval=difference_interval(measures.accuracy, other_measures.accuracy),
+        score_difference=measures.score.value - other_measures.score.value,
+        score_difference_interval=difference_interval(measures.score, other_measures.score),
     )
 
 

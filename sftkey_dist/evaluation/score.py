@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sftkey_dist.evaluation.answers.text import normalized
-from sftkey_dist.evaluation.statistics import Interval, bootstrap_ratio, interval_95, pass_at_k, wilson_interval
+from sftkey_dist.evaluation.statistics import Estimate, Interval, pass_at_k, share_of_clusters, weighted_sum
 from sftkey_dist.evaluation.verdict import Verdict
 
 Records = Sequence[Mapping[str, Any]]
@@ -33,9 +33,9 @@ class Scores:
         unjudged_reasons: why.
         truncated: outputs cut at the token limit.
         violations: how many outputs broke which rule of the contract.
-        accuracy_interval: 95 %, Wilson's; resampled by questions where there are several samples of each.
+        accuracy_interval: 95 %, Wilson's over questions; see `statistics`.
         format_interval: likewise.
-        score_interval: 95 % bootstrap interval over questions.
+        score_interval: likewise, of both together; the whole of [0, 1] where nothing was judged.
         fields: accuracy of each key segment.
         pass_at_k: chance that one of k samples is right, by k; empty without samples.
         majority_accuracy: accuracy of the answer that most samples of a question give (self-consistency).
@@ -73,7 +73,7 @@ def score_records(records: Records, alpha: float) -> Scores:
     kept = sum(bool(record["keeps_contract"]) for record in records)
     strict = sum(record["verdict"] == Verdict.CORRECT and bool(record["keeps_contract"]) for record in records)
     accuracy = correct / judged if judged else math.nan
-    measures = _resampled(records)
+    measures = measures_of(*outcome_sums(records)[1:], alpha)
     questions = _by_question(records)
     has_samples = len(questions) < n
     ratings = [record["explanation_rating"] for record in records if record.get("explanation_rating")]
@@ -90,9 +90,9 @@ def score_records(records: Records, alpha: float) -> Scores:
         unjudged_reasons=dict(Counter(r["reason"] for r in records if r["verdict"] == Verdict.UNJUDGED)),
         truncated=sum(bool(record["truncated"]) for record in records),
         violations=dict(Counter(record["violation"] for record in records if record["violation"])),
-        accuracy_interval=interval_95(measures[:, 0]) if has_samples and judged else wilson_interval(correct, judged),
-        format_interval=interval_95(measures[:, 1]) if has_samples else wilson_interval(kept, n),
-        score_interval=interval_95(composite_of(measures, alpha)) if judged else (0.0, 1.0),
+        accuracy_interval=measures.accuracy.interval,
+        format_interval=measures.format.interval,
+        score_interval=measures.score.interval if judged else (0.0, 1.0),
         fields=_field_accuracies(records),
         pass_at_k=_pass_at_k(questions) if has_samples else {},
         majority_accuracy=_majority_accuracy(questions) if has_samples else None,
@@ -119,10 +119,18 @@ def composite(accuracy: float, format_share: float, alpha: float) -> float:
     return alpha * accuracy + (1 - alpha) * format_share
 
 
-def composite_of(measures: np.ndarray, alpha: float) -> np.ndarray:
-    """`composite` of resampled accuracy and format, [R, 2] to [R]."""
-    scores: np.ndarray = alpha * measures[:, 0] + (1 - alpha) * measures[:, 1]
-    return scores
+class Measures(NamedTuple):
+    """Accuracy, format and score with their intervals."""
+
+    accuracy: Estimate
+    format: Estimate
+    score: Estimate
+
+
+def measures_of(sums: np.ndarray, counts: np.ndarray, alpha: float) -> Measures:
+    """From what `outcome_sums` counts."""
+    accuracy, form = (share_of_clusters(sums[:, i], counts[:, i]) for i in (0, 1))
+    return Measures(accuracy, form, weighted_sum(accuracy, alpha, form, 1 - alpha))
 
 
 def outcome_sums(records: Records) -> tuple[list[Any], np.ndarray, np.ndarray]:
@@ -140,12 +148,6 @@ def outcome_sums(records: Records) -> tuple[list[Any], np.ndarray, np.ndarray]:
         dtype=float,
     )
     return list(questions), sums, counts
-
-
-def _resampled(records: Records) -> np.ndarray:
-    """Accuracy and format of resampled questions, [R, 2]."""
-    _, sums, counts = outcome_sums(records)
-    return bootstrap_ratio(sums, counts)
 
 
 def _by_question(records: Records) -> dict[Any, list[Mapping[str, Any]]]:

@@ -1,8 +1,15 @@
-"""Intervals, paired tests and agreement."""
+"""Intervals, paired tests and agreement.
+
+Every interval is of 95 %. That of a share is Wilson's score interval (Newcombe 1998, Statistics in Medicine 17:857),
+over clusters with the effective number of trials in the place of their number (Dean and Pagano 2015, Journal of Survey
+Statistics and Methodology 3:484): it stays in [0, 1], and has a width even where all that was seen is equal. Intervals
+of sums and differences are made from those of their parts (Zou and Donner 2008, Statistics in Medicine 27:1693).
+"""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
@@ -10,46 +17,98 @@ from scipy.stats import binomtest
 Interval = tuple[float, float]
 
 _Z_95 = 1.959963984540054
-_RESAMPLES = 2000
-_LARGEST_BLOCK = 4_000_000
-"""Drawn counts held at a time."""
+_SMALLEST_SPREAD = 1e-12
 
 
-def wilson_interval(successes: int, trials: int) -> Interval:
-    """95 % Wilson score interval of a share; the whole unit interval without trials."""
-    if trials == 0:
-        return 0.0, 1.0
-    share, z2 = successes / trials, _Z_95**2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z_95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def bootstrap_ratio(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
-    """Resampled sums of one column over another; every question is drawn with all its samples.
+def wilson_interval(successes: float, trials: float, quantile: float = _Z_95) -> Interval:
+    """Score interval of a share; the whole unit interval without trials.
 
     Args:
-        numerators: [N, C], C measures of N questions.
-        denominators: [N, C].
-
-    Returns:
-        [resamples, C]; nan where nothing was drawn.
+        successes: of the trials.
+        trials: their number, or the effective one.
+        quantile: of the normal distribution, or of Student's where the spread is estimated from few values.
     """
-    number = len(numerators)
-    generator, rows = np.random.default_rng(0), max(1, _LARGEST_BLOCK // number)
-    blocks = []
-    for start in range(0, _RESAMPLES, rows):
-        size = min(rows, _RESAMPLES - start)
-        picks = generator.multinomial(number, np.full(number, 1 / number), size=size)
-        drawn = picks @ denominators
-        blocks.append(np.divide(picks @ numerators, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0))
-    return np.concatenate(blocks)
+    if trials <= 0:
+        return 0.0, 1.0
+    share, z2 = successes / trials, quantile**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = quantile * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-def interval_95(values: np.ndarray) -> Interval:
-    """The middle 95 % of resampled values."""
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return float(low), float(high)
+@dataclass(frozen=True)
+class Estimate:
+    """A share, or a weighted sum or difference of shares, over questions.
+
+    Attributes:
+        value: the estimate; nan where nothing was counted.
+        interval: of 95 %.
+        deviations: [N], what each question contributes to the value beyond its expected part; they sum to 0, and the
+            correlation of two estimates over the same questions is theirs.
+    """
+
+    value: float
+    interval: Interval
+    deviations: np.ndarray
+
+    def correlation(self, other: "Estimate") -> float | None:
+        """With an estimate over the same questions; None where one of them does not vary."""
+        spread = math.sqrt(float(self.deviations @ self.deviations) * float(other.deviations @ other.deviations))
+        if not spread > _SMALLEST_SPREAD:
+            return None
+        return float(np.clip(self.deviations @ other.deviations / spread, -1.0, 1.0))
+
+
+def share_of_clusters(successes: np.ndarray, trials: np.ndarray) -> Estimate:
+    """The share of successes where trials of one question are alike.
+
+    The effective number of trials is that of independent ones with the same variance. Where nothing varies it cannot be
+    estimated, and every question counts as one.
+
+    Args:
+        successes: [N], of each question.
+        trials: [N], of each question; one without trials does not count.
+    """
+    total, questions = float(trials.sum()), int((trials > 0).sum())
+    if not total:
+        return Estimate(math.nan, (0.0, 1.0), np.zeros(len(trials)))
+    share = float(successes.sum()) / total
+    deviations = (successes - share * trials) / total
+    variance = float(deviations @ deviations)
+    varies = questions > 1 and variance > _SMALLEST_SPREAD
+    effective = min(total, share * (1 - share) / variance) if varies else questions
+    return Estimate(share, wilson_interval(share * effective, effective), deviations)
+
+
+def weighted_sum(first: Estimate, weight: float, second: Estimate, other_weight: float) -> Estimate:
+    """``weight`` x ``first`` + ``other_weight`` x ``second``, weights of 0 or more; alike where one does not vary."""
+    if weight == 0 or other_weight == 0:
+        only, its_weight = (second, other_weight) if weight == 0 else (first, weight)
+        low, high = only.interval
+        return Estimate(its_weight * only.value, (its_weight * low, its_weight * high), its_weight * only.deviations)
+    found = first.correlation(second)
+    correlation = 1.0 if found is None else found
+    low, high = (
+        _joined(weight * abs(end - first.value), other_weight * abs(other_end - second.value), correlation)
+        for end, other_end in zip(first.interval, second.interval, strict=True)
+    )
+    value = weight * first.value + other_weight * second.value
+    deviations = weight * first.deviations + other_weight * second.deviations
+    return Estimate(value, (value - low, value + high), deviations)
+
+
+def difference_interval(first: Estimate, second: Estimate) -> Interval:
+    """Of ``first`` minus ``second``, over the same questions."""
+    correlation = first.correlation(second) or 0.0
+    difference = first.value - second.value
+    low = _joined(first.value - first.interval[0], second.interval[1] - second.value, -correlation)
+    high = _joined(first.interval[1] - first.value, second.value - second.interval[0], -correlation)
+    return max(-1.0, difference - low), min(1.0, difference + high)
+
+
+def _joined(one: float, other: float, correlation: float) -> float:
+    """The length of the sum of two distances that correlate."""
+    return math.sqrt(max(0.0, one**2 + other**2 + 2 * correlation * one * other))
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:

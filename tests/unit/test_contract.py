@@ -229,6 +229,11 @@ def test_parse_says_why_the_plain_convention_is_broken(output, violation):
         ({"number": {}}, "3", "Infinity"),
         ({"json_schema": {"type": "array", "items": {"type": "string"}}}, '["a"]', "[1]"),
         ({"json_schema": {"type": "object"}}, "{}", "{"),
+        ({"json_schema": {"type": "number", "multipleOf": 0.01}}, "12.5", "1e400"),
+        ({"json_schema": {"type": "number", "multipleOf": 0.01}}, "12.5", f"1{'0' * 400}"),
+        ({"json_schema": {"items": {"multipleOf": 0.5}}}, "[1.5]", "[1, -1e400]"),
+        ({"json_schema": {"type": "number"}}, "1e300", "NaN"),
+        ({"json_schema": {}}, "[1]", "[-Infinity]"),
     ],
 )
 def test_checks_tell_allowed_text_from_other_text(check, good, bad):
@@ -242,7 +247,16 @@ def test_checks_tell_allowed_text_from_other_text(check, good, bad):
 
 
 @pytest.mark.parametrize(
-    "check", [{}, {"regex": "["}, {"one_of": []}, {"regex": "a", "number": {}}, {"json_schema": {"type": "nothing"}}]
+    "check",
+    [
+        {},
+        {"regex": "["},
+        {"one_of": []},
+        {"regex": "a", "number": {}},
+        {"json_schema": {"type": "nothing"}},
+        {"json_schema": {"pattern": "("}},
+        {"json_schema": {"patternProperties": {"[": {}}}},
+    ],
 )
 def test_impossible_checks_are_refused(check):
     with pytest.raises(ValidationError):
@@ -257,6 +271,17 @@ def test_impossible_checks_are_refused(check):
         (CONTRACT, Form.TAGGED, "bla <Answer>4</Answer> bla <Answer>5", "5"),
         (CONTRACT, Form.TAGGED, "just 4", "just 4"),
         (CONTRACT, Form.UNTAGGED, "a #### 3\n#### 4", "4"),
+        (CONTRACT, Form.TAGGED, "<Thinking>a</Thinking><Answer>5</Answer>\n<Answer>", "5"),
+        (CONTRACT, Form.TAGGED, "<Thinking>a</Thinking><Answer>5</Answer><Answer> </Answer>", "5"),
+        (CONTRACT, Form.TAGGED, "<Answer>5\n<Answer>", "5"),
+        (CONTRACT, Form.TAGGED, "<Answer>5<Answer></Answer><Answer>6", "6"),
+        (CONTRACT, Form.TAGGED, "a <Answer></Answer> b", ""),
+        (CONTRACT, Form.UNTAGGED, "a\n#### 4\n#### ", "4"),
+        (CONTRACT, Form.UNTAGGED, "a\n#### 4\n####", "4"),
+        (CONTRACT, Form.UNTAGGED, "#### ", ""),
+        (JSON, Form.TAGGED, '{"decision": "approve"} {"decision": ""}', "approve"),
+        (JSON, Form.TAGGED, '{"decision": "approve"} {"decision": ', "approve"),
+        (JSON, Form.TAGGED, '{"decision": ""}', ""),
     ],
 )
 def test_an_answer_is_searched_where_the_contract_is_broken(contract, form, output, found):

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sftkey_dist.evaluation.diagnosis.learning import StageCurves
-from sftkey_dist.evaluation.diagnosis.signs import conclusion_reader, copied_share, is_looping, reasoning_of
+from sftkey_dist.evaluation.diagnosis.signs import conclusion_reader, contradicts, copied_share, is_looping
 from sftkey_dist.evaluation.verdict import Verdict
 
 Record = Mapping[str, Any]
@@ -78,11 +78,7 @@ def _contradiction(records: Sequence[Record]) -> Finding:
     for name in dict.fromkeys(name for record in records for name in record["answer"]):
         conclude = conclusion_reader(records, name)
         if conclude is not None:
-            shown += [
-                r
-                for r in records
-                if r["keeps_contract"] and conclude(reasoning_of(r["segments"], r), r["answer"][name]) is False
-            ]
+            shown += [r for r in records if r["keeps_contract"] and contradicts(r, name, conclude)]
     return _finding(
         "reasoning_contradicts_answer",
         shown,

@@ -4,12 +4,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sftkey_dist.evaluation.answers.numbers import last_quantity, same_quantity
+from sftkey_dist.evaluation.answers.numbers import Quantity, last_quantity, same_quantity
 from sftkey_dist.evaluation.answers.text import normalized
 
 Record = Mapping[str, Any]
 Conclude = Callable[[str, str], bool | None]
-"""Whether a reasoning's own conclusion is an answer; None when it has none."""
+"""Whether a reasoning concludes with an answer; None when either cannot be told."""
 
 _MOST_LABELS = 20
 _FEWEST_WORDS_REPEATED = 18
@@ -17,6 +17,7 @@ _LONGEST_PERIOD_WORDS = 60
 _COPIED_WORDS = 8
 _CALIBRATED_SHARE = 0.8
 _LOOKED_AT_CHARACTERS = 600
+_SENTENCE_END = re.compile(r"[.!?]\s+|\n")
 _LOOPING_LETTERS = re.compile(r"(\S{1,40}?)\1{9,}\S{0,40}$")
 
 
@@ -40,7 +41,7 @@ def copied_share(output: str, prompt: str) -> float:
 
 
 def conclusion_reader(records: Sequence[Record], segment: str) -> Conclude | None:
-    """How to tell the conclusion of a reasoning: the last number, or the last label, that it names.
+    """How to tell the conclusion of a reasoning: the numbers of its last sentence, or the labels that it names there.
 
     None where the references' own reasoning does not end in their answer, so that nothing can be told.
     """
@@ -48,20 +49,27 @@ def conclusion_reader(records: Sequence[Record], segment: str) -> Conclude | Non
     if not references:
         return None
     labels = sorted({normalized(text) for text in references})
-    if all((quantity := last_quantity(text)) is not None and quantity.is_whole for text in references):
+    if all(map(_is_number, references)):
         conclude: Conclude = _numeric_conclusion
     elif len(labels) <= min(_MOST_LABELS, len(references) // 2) and all(labels):
         conclude = _label_conclusion(labels)
     else:
         return None
-    outcomes = [
-        conclude(reasoning_of(record["reference"], record), record["reference"][segment])
-        for record in records
-        if record["reference"][segment]
-    ]
+    outcomes = [_of_reference(record, segment, conclude) for record in records if record["reference"][segment]]
     told = [outcome for outcome in outcomes if outcome is not None]
     is_calibrated = len(told) >= len(outcomes) / 2 and sum(told) >= _CALIBRATED_SHARE * len(told)
     return conclude if is_calibrated else None
+
+
+def contradicts(record: Record, segment: str, conclude: Conclude) -> bool:
+    """Whether an output's reasoning concludes with something else than its answer.
+
+    Where the reference's own reasoning reads like that, as when it counts in dollars and the answer in cents, the
+    question is one of which this cannot be told.
+    """
+    if conclude(reasoning_of(record["segments"], record), record["answer"][segment]) is not False:
+        return False
+    return _of_reference(record, segment, conclude) is not False
 
 
 def reasoning_of(values: Mapping[str, str], record: Record) -> str:
@@ -74,16 +82,37 @@ def _runs(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + _COPIED_WORDS]) for i in range(len(words) - _COPIED_WORDS + 1)}
 
 
+def _of_reference(record: Record, segment: str, conclude: Conclude) -> bool | None:
+    return conclude(reasoning_of(record["reference"], record), record["reference"][segment])
+
+
+def _last_sentence_with(text: str, holds: Callable[[str], object]) -> str:
+    """The last sentence that holds something; "" when none does."""
+    return next((sentence for sentence in reversed(_SENTENCE_END.split(text)) if holds(sentence)), "")
+
+
 def _numeric_conclusion(reasoning: str, answer: str) -> bool | None:
-    concluded, given = last_quantity(reasoning), last_quantity(answer)
-    return None if concluded is None or given is None else same_quantity(concluded, given)
+    """A sentence may say what the number was found from: after the number, or before an equals sign."""
+    sentence = _last_sentence_with(reasoning, last_quantity)
+    given, named = last_quantity(answer), _quantities(sentence.partition("=")[2]) or _quantities(sentence)
+    return any(same_quantity(one, given) for one in named) if given is not None and named else None
+
+
+def _is_number(text: str) -> bool:
+    quantity = last_quantity(text)
+    return quantity is not None and quantity.is_whole
+
+
+def _quantities(text: str) -> list[Quantity]:
+    """The last number of a text, and of each of its words."""
+    return [found for part in (text, *text.split()) if (found := last_quantity(part)) is not None]
 
 
 def _label_conclusion(labels: Sequence[str]) -> Conclude:
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(labels, key=len, reverse=True)))})(?!\w)")
 
     def conclude(reasoning: str, answer: str) -> bool | None:
-        named = pattern.findall(reasoning.casefold())
-        return named[-1] == normalized(answer) if named else None
+        named = pattern.findall(_last_sentence_with(reasoning.casefold(), pattern.search))
+        return normalized(answer) in named if named else None
 
     return conclude

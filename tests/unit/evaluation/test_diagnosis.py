@@ -56,6 +56,46 @@ def test_an_answer_that_the_reasoning_does_not_come_to():
     assert kinds(labelled)["reasoning_contradicts_answer"].examples == ("t:0",)
 
 
+SOLUTIONS = [
+    ("He scored 4 in the first 20 minutes.\nSo he scored 4+5=<<4+5=9>>9 points in the 40 minutes.", "9"),
+    ("The cost rises to $65.\nHe paid 170*$65=$<<170*65=11050>>11050 to fill 170 balloons.", "11,050"),
+    ("She needs 8 apples.\nShe can make 16 pies of them, as 16 > 12.", "16"),
+    ("Each of the two eats three.\nThey eat 2 * 3 = 6 of the 8 in 1 day", "6"),
+    ("The bag has 30 sticks and costs $15.00.\nEach will cost 15/30 = $0.50", "50"),
+]
+
+
+def test_solutions_that_say_more_after_their_number_contradict_nothing():
+    records = [
+        record(i, reference={"reasoning": reasoning, "answer": answer}, reasoning=reasoning, answer=answer)
+        for i, (reasoning, answer) in enumerate(SOLUTIONS * 4)
+    ]
+    assert not kinds(records)
+    wrong = [dict(r, answer={"answer": "7"}) for r in records[:5]]
+    found = kinds([*wrong, *records[5:]])["reasoning_contradicts_answer"]
+    assert found.count == 4, "but for the one whose reference counts in dollars and answers in cents"
+
+
+def test_a_number_before_the_last_sentence_is_no_conclusion():
+    records = [record(i) for i in range(9)]
+    records.append(record(9, verdict="incorrect", reasoning="There are 12 cows.\n12 + 5 = 17", answer="12.0"))
+    records.append(record(10, reasoning="There are 12 cows. 12 + 5 = 17. I am sure.", answer="17.0"))
+    assert kinds(records)["reasoning_contradicts_answer"].count == 1
+
+
+def test_a_label_that_the_last_sentence_names_beside_another_contradicts_nothing():
+    def labelled(number, reasoning, answer):
+        right = "reject" if number % 3 else "approve"
+        reference = {"reasoning": f"The memo says so: {right}", "answer": right}
+        return record(number, reference=reference, reasoning=reasoning, answer=answer)
+
+    records = [labelled(i, "so approve", "approve") for i in range(8)]
+    records.append(labelled(8, "One may approve.\nI approve and do not reject", "approve"))
+    assert "reasoning_contradicts_answer" not in kinds(records)
+    records.append(labelled(9, "One may approve.\nSo I reject.", "approve"))
+    assert kinds(records)["reasoning_contradicts_answer"].examples == ("t:9",)
+
+
 def test_reasoning_that_never_names_the_answer_contradicts_nothing():
     records = [
         record(i, reference={"reasoning": "there are 3 cases", "answer": "17"}, reasoning="3 cases") for i in range(9)
