@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import BaseModel
 from rich.markup import escape
+from rich.text import Text
 
 from sftkey_dist.config import RunConfig, is_study, load_config, load_section, load_study
 from sftkey_dist.config.data import SourceConfig
@@ -515,7 +516,7 @@ def _show_capacity(config: RunConfig, preparation: "Preparation", cluster: "Clus
     for stage in stages:
         console.print(capacity_table(f"{stage.name}: {where}", stage, device.memory_gib))
     for problem in problems_of(config, size.parameters, stages, device.memory_gib):
-        console.print(f"[red]would be refused[/] {escape(problem)}", soft_wrap=True)
+        console.print(Text.assemble(("would be refused", "red"), " ", problem), soft_wrap=True)
     return file
 
 

@@ -15,8 +15,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+# What is printed holds names and texts of the user and of models: none of it is markup.
+console = Console(highlight=False, markup=False, emoji=False)
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -63,13 +64,13 @@ def progress_line(title: str, total: int) -> Iterator[ProgressLine]:
         yield ProgressLine(None, title, total)
         return
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
     ) as progress:
         yield ProgressLine(progress, title, total)

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -37,7 +38,12 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 def write_json_atomically(path: Path, content: Any) -> None:
     """`write_text_atomically` for JSON."""
-    write_text_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text_atomically(path, to_json(content, indent=2) + "\n")
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: what is no finite number is null, as it is not known."""
+    return json.dumps(_known(content), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 @contextmanager
@@ -82,6 +88,16 @@ def digest_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _known(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {name: _known(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_known(value) for value in content]
+    return content
 
 
 def _umask() -> int:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sftkey_dist.files import write_text_atomically
+from sftkey_dist.files import to_json, write_text_atomically
 
 Record = dict[str, Any]
 
@@ -68,4 +68,4 @@ class JournalTail:
 
 def to_lines(records: Iterable[Record]) -> str:
     """Records as they stand in a journal."""
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return "".join(to_json(record) + "\n" for record in records)

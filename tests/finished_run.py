@@ -8,12 +8,18 @@ from typing import Any
 
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.evaluation.score import macro_average, score_by_data_set, score_records
+from sftkey_dist.files import to_json
 
 NUM_QUESTIONS = 20
 
 
-def write_run(run: Path, correct: Mapping[str, int], output: str = "so review", name: str = "memos/test") -> Path:
-    """Strategies with so many right answers of twenty; ``sftkey-tag`` shares its first stage with ``sft-tag``."""
+def write_run(
+    run: Path, correct: Mapping[str, int], output: str = "so review", name: str = "memos/test", verdict: str = ""
+) -> Path:
+    """Strategies with so many right answers of twenty; ``sftkey-tag`` shares its first stage with ``sft-tag``.
+
+    With ``verdict`` every answer has that one.
+    """
     for number, stage in enumerate(("full-1", "key-2")):
         records = [
             {
@@ -29,7 +35,9 @@ def write_run(run: Path, correct: Mapping[str, int], output: str = "so review", 
         weights = [float(w) for w in (0, 1, 1, 1, 1, 1, 1, 1)]
         summary = {"steps": 4, "train_seconds": 10.0 + number, "tokens": 100, "loss_tokens": 9, "world_size": 2}
         _write(run / "stages" / stage / "stage.json", json.dumps(summary | {"inputs": {"weights": weights}}))
-    entries = {strategy: _write_strategy(run, strategy, right, output, name) for strategy, right in correct.items()}
+    entries = {
+        strategy: _write_strategy(run, strategy, right, output, name, verdict) for strategy, right in correct.items()
+    }
     _write(run / "strategies.json", json.dumps(entries))
     config = {
         "run_dir": str(run),
@@ -43,8 +51,10 @@ def write_run(run: Path, correct: Mapping[str, int], output: str = "so review", 
     return run
 
 
-def _write_strategy(run: Path, strategy: str, right: int, output: str, name: str) -> dict[str, Any]:
-    records = [_record(i, i < right, output, name) for i in range(NUM_QUESTIONS)]
+def _write_strategy(run: Path, strategy: str, right: int, output: str, name: str, verdict: str) -> dict[str, Any]:
+    records = [
+        _record(i, verdict or ("correct" if i < right else "incorrect"), output, name) for i in range(NUM_QUESTIONS)
+    ]
     folder = run / "evaluation" / strategy
     _write(folder / "records.jsonl", _lines(records))
     by_data_set = score_by_data_set(records, 0.7)
@@ -55,7 +65,7 @@ def _write_strategy(run: Path, strategy: str, right: int, output: str, name: str
         "to_review": 0,
         "is_complete": True,
     }
-    _write(folder / "scores.json", json.dumps(scores))
+    _write(folder / "scores.json", to_json(scores))
     stages = ["full-1", "key-2"] if strategy == "sftkey-tag" else ["full-1"]
     return {
         "form": "tagged",
@@ -70,7 +80,7 @@ def _write_strategy(run: Path, strategy: str, right: int, output: str, name: str
     }
 
 
-def _record(number: int, is_right: bool, output: str, data_set: str) -> dict[str, Any]:
+def _record(number: int, verdict: str, output: str, data_set: str) -> dict[str, Any]:
     return {
         "id": f"q{number}",
         "data_set": data_set,
@@ -81,8 +91,8 @@ def _record(number: int, is_right: bool, output: str, data_set: str) -> dict[str
         "segments": {"reasoning": "so", "answer": "review"},
         "answer": {"answer": "review"},
         "answer_source": {"answer": "strict"},
-        "fields": {"answer": "correct" if is_right else "incorrect"},
-        "verdict": "correct" if is_right else "incorrect",
+        "fields": {"answer": verdict},
+        "verdict": verdict,
         "reason": "",
         "keeps_contract": True,
         "violation": None,

@@ -1,8 +1,8 @@
 """An estimate for the terminal."""
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sftkey_dist.capacity.estimate import StageCapacity
 
@@ -10,25 +10,26 @@ from sftkey_dist.capacity.estimate import StageCapacity
 def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table:
     """What a stage takes on a cluster: memory by part, time by part, and what follows."""
     found = stage.estimate
-    table = Table(title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("")
     table.add_column("", justify="right")
     for part, gib in found.memory.parts.items():
         table.add_row(part, f"{gib:.2f} GiB")
     verdict = "fits" if found.fits else "does not fit"
     table.add_row(
-        "[bold]memory of a rank[/]",
-        f"[bold]{found.memory.total_gib:.1f} of {device_gib:.0f} GiB: {verdict}[/]",
+        "memory of a rank",
+        f"{found.memory.total_gib:.1f} of {device_gib:.0f} GiB: {verdict}",
+        style="bold",
         end_section=True,
     )
     table.add_row("computation", f"{found.seconds.balanced:.3g} s a step")
     table.add_row("waiting for the slowest rank", f"{found.seconds.compute - found.seconds.balanced:.3g} s")
     table.add_row("communication, less what is hidden", f"{found.seconds.communication:.3g} s")
     table.add_row("optimizer", f"{found.seconds.optimizer:.3g} s")
-    table.add_row("[bold]a step[/]", f"[bold]{found.seconds.total:.3g} s[/]")
+    table.add_row("a step", f"{found.seconds.total:.3g} s", style="bold")
     table.add_row("received by a rank", f"{found.received_gib:.1f} GiB a step")
     table.add_row("tokens", f"{found.tokens_per_second:,.0f} a second")
-    table.add_row("[bold]the stage[/]", f"[bold]{found.stage_hours:.2f} h, {stage.num_steps:,} steps[/]")
+    table.add_row("the stage", f"{found.stage_hours:.2f} h, {stage.num_steps:,} steps", style="bold")
     if found.cost is not None:
         table.add_row("cost", f"{found.cost:,.0f}")
     table.add_row("a checkpoint", f"{found.checkpoint_gib:.1f} GiB, {found.checkpoint_seconds:.0f} s beside training")
@@ -38,5 +39,5 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
     if stage.help is not None:
         setting, helped = stage.help
         then = f"{helped.seconds.total:.3g} s, {helped.memory.total_gib:.1f} GiB"
-        table.add_row("what would help most", f"{setting}: {then}")
+        table.add_row("what would help most", Text(f"{setting}: {then}"))
     return table

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from sftkey_dist.evaluation.statistics import Interval
+from sftkey_dist.evaluation.statistics import Interval, wilson_interval
 
 _SAME = 1e-12
 
@@ -18,13 +18,18 @@ class Mean:
 
     Attributes:
         value: the mean.
-        interval: 95 %, Student's t over seeds; nan with a single seed.
+        interval: 95 %, over seeds; nan with a single seed, and where all seeds are alike: both say nothing of others.
         number: seeds.
     """
 
     value: float
     interval: Interval
     number: int
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval."""
+        return not math.isnan(self.interval[0])
 
     def side_of(self, bound: float) -> int:
         """1 or -1 when the interval lies above or below a bound, else 0: too noisy to tell."""
@@ -38,13 +43,13 @@ class PairedMean:
 
     Attributes:
         mean: of the differences.
-        p_value: paired t-test, two-sided; nan with a single seed.
+        p_value: paired t-test, two-sided; None with a single seed and where all seeds differ alike.
         seeds_higher: seeds in which the first is higher.
         seeds_lower: seeds in which it is lower.
     """
 
     mean: Mean
-    p_value: float
+    p_value: float | None
     seeds_higher: int
     seeds_lower: int
 
@@ -55,25 +60,43 @@ class PairedMean:
 
 
 def mean_over_seeds(values: Sequence[float]) -> Mean:
-    """Mean and interval of one value a seed; equal values have an interval of no width."""
+    """Mean and interval of one value a seed.
+
+    Values that all lie in [0, 1] are shares, whose interval must lie there too: Wilson's, with the effective number of
+    trials that the spread over seeds amounts to and Student's quantile (Dean and Pagano 2015, as in `statistics`).
+    Other values have Student's interval.
+    """
     middle, number = float(np.mean(values)), len(values)
-    if number < 2:
+    if number < 2 or np.ptp(values) < _SAME:
         return Mean(middle, (math.nan, math.nan), number)
-    half = float(stats.t.ppf(0.975, number - 1) * np.std(values, ddof=1) / math.sqrt(number))
-    return Mean(middle, (middle - half, middle + half), number)
+    quantile, error = _student(values)
+    if min(values) < 0 or max(values) > 1:
+        return Mean(middle, (middle - quantile * error, middle + quantile * error), number)
+    trials = middle * (1 - middle) / error**2
+    return Mean(middle, wilson_interval(middle * trials, trials, quantile), number)
 
 
 def paired_over_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> PairedMean | None:
-    """Compare by the seeds that both have; None when there is none."""
+    """Compare by the seeds that both have; None when there is none.
+
+    The interval is Student's, as the test is, cut where no difference of shares can lie.
+    """
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return None
     differences = [first[seed] - second[seed] for seed in seeds]
-    mean = mean_over_seeds(differences)
-    if len(seeds) < 2:
-        p_value = math.nan
-    elif np.ptp(differences) < _SAME:  # the test divides by their spread
-        p_value = 0.0 if abs(differences[0]) > _SAME else 1.0
-    else:
+    middle, number, p_value = float(np.mean(differences)), len(seeds), None
+    interval = (math.nan, math.nan)
+    if number > 1 and np.ptp(differences) >= _SAME:  # the test divides by their spread
+        quantile, error = _student(differences)
+        low, high = middle - quantile * error, middle + quantile * error
+        interval = (max(-1.0, low), min(1.0, high))
         p_value = float(stats.ttest_1samp(differences, 0.0).pvalue)
+    mean = Mean(middle, interval, number)
     return PairedMean(mean, p_value, sum(d > 0 for d in differences), sum(d < 0 for d in differences))
+
+
+def _student(values: Sequence[float]) -> tuple[float, float]:
+    """Student's quantile for a two-sided interval, and the standard error of the mean."""
+    number = len(values)
+    return float(stats.t.ppf(0.975, number - 1)), float(np.std(values, ddof=1) / math.sqrt(number))

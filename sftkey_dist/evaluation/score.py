@@ -5,15 +5,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from sftkey_dist.evaluation.answers.text import normalized
 from sftkey_dist.evaluation.statistics import Estimate, Interval, pass_at_k, share_of_clusters, weighted_sum
 from sftkey_dist.evaluation.verdict import Verdict
 
 Records = Sequence[Mapping[str, Any]]
+Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A measure; nan where nothing was judged, which is null in files."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,12 @@ class Scores:
     """
 
     n: int
-    accuracy: float
+    accuracy: Measured
     accuracy_bounds: Interval
     format: float
     parser_success: float
-    score: float
-    strict_score: float
+    score: Measured
+    strict_score: Measured
     alpha: float
     unjudged: int
     unjudged_reasons: dict[str, int]
@@ -57,7 +60,7 @@ class Scores:
     accuracy_interval: Interval
     format_interval: Interval
     score_interval: Interval
-    fields: dict[str, float] = field(default_factory=dict)
+    fields: dict[str, Measured] = field(default_factory=dict)
     pass_at_k: dict[str, float] = field(default_factory=dict)
     majority_accuracy: float | None = None
     explanation_rating: float | None = None

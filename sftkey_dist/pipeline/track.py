@@ -171,12 +171,14 @@ def _common_tags(config: RunConfig, run: RunDir) -> dict[str, str]:
 
 
 def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
-    """What is a number, accuracies of fields and test sets among it."""
-    flat = {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
-    flat |= {f"field/{name}": float(value) for name, value in scores["fields"].items()}
-    flat |= {f"macro/{name}": float(value) for name, value in scores["macro_average"].items()}
-    flat |= {f"pass_at_{k}": float(value) for k, value in scores["pass_at_k"].items()}
-    return {name: value for name, value in flat.items() if value == value}  # nan is no measurement
+    """What is a number, accuracies of fields and test sets among it; what nobody could judge is none."""
+    values = {
+        **scores,
+        **{f"field/{name}": value for name, value in scores["fields"].items()},
+        **{f"macro/{name}": value for name, value in scores["macro_average"].items()},
+        **{f"pass_at_{k}": value for k, value in scores["pass_at_k"].items()},
+    }
+    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
 
 def _table(records: Sequence[Record]) -> dict[str, list[Any]]:

@@ -1,6 +1,7 @@
 """Train what the strategies need, each stage once, and keep track."""
 
 import json
+import math
 import shutil
 import time
 from collections import Counter
@@ -183,7 +184,8 @@ def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall
 
 def _gain(guard: Mapping[str, Any] | None, records: Sequence[Mapping[str, Any]]) -> float | None:
     """By how much the stage's loss on held-out examples fell, from its start to the model that it hands on."""
-    measured = {record["step"]: record["validation"]["loss"] for record in records if "validation" in record}
+    losses = {record["step"]: record["validation"]["loss"] for record in records if "validation" in record}
+    measured = {step: loss for step, loss in losses.items() if loss is not None}
     last = guard["kept_step"] if guard else max(measured, default=0)
     return float(measured[0] - measured[last]) if 0 in measured and last in measured else None
 
@@ -192,7 +194,8 @@ def _guard_summary(job: StageJob, records: Sequence[Mapping[str, Any]]) -> dict[
     """Which model the guard handed on, and the scores at the start, of it, and at the end of the stage."""
     if job.guard is None:
         return None
-    scored = [(record["step"], record["guard"]["score"]) for record in records if "guard" in record]
+    scores = [(record["step"], record["guard"]["score"]) for record in records if "guard" in record]
+    scored = [(step, math.nan if score is None else score) for step, score in scores]
     best = max(scored, key=lambda point: point[1])  # of equals the first
     kept = best if job.guard.settings.keep == "best" else scored[-1]
     return {

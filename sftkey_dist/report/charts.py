@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sftkey_dist.journal import Record, read_records
 from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.numbers import number
 from sftkey_dist.report.plots import (
     Curve,
     key_nll_curve,
@@ -103,7 +104,7 @@ def _plane(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
             "Accuracy and format",
             "Each strategy with its 95 % intervals; the upper right corner is right answers in right structure.",
             ("strategy", "accuracy", "format"),
-            tuple((label, f"{a:.3f}", f"{f:.3f}") for label, (a, f) in comparison.measures.items()),
+            tuple((label, number(a), number(f)) for label, (a, f) in comparison.measures.items()),
         )
     ]
 
@@ -205,6 +206,6 @@ def _ends(curves: dict[str, Curve], digits: int = 3) -> tuple[tuple[str, ...], .
     """Means over the first and the last tenth of each curve."""
     rows = []
     for label, (_, values) in curves.items():
-        number = max(1, len(values) // 10)
-        rows.append((label, f"{values[:number].mean():,.{digits}f}", f"{values[-number:].mean():,.{digits}f}"))
+        tenth = max(1, len(values) // 10)
+        rows.append((label, number(values[:tenth].mean(), digits), number(values[-tenth:].mean(), digits)))
     return tuple(rows)

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from sftkey_dist.config.study import ContrastConfig, run_name
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.agreement import Agreement
+from sftkey_dist.evaluation.score import Measured
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.run_dir import RunDir
 
@@ -70,9 +71,9 @@ class Result:
     """One strategy of one run: measures in [0, 1] over ``n`` questions, agreements of raters, and what it cost."""
 
     n: int
-    accuracy: float
+    accuracy: Measured
     format: float
-    score: float
+    score: Measured
     alpha: float
     dataset: str
     agreement: dict[str, Agreement]

@@ -2,19 +2,14 @@
 
 from collections.abc import Sequence
 
-from sftkey_dist.evaluation.statistics import Interval
 from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.numbers import UNKNOWN, number, p_value, with_interval
 
 
 def to_markdown(comparison: Comparison) -> str:
     """Table of all strategies, per test set where there are several, significance, and winners by alpha."""
     parts = [_scores(comparison), _by_data_set(comparison), _tests(comparison), _winners(comparison)]
     return "\n".join(line for part in parts if part for line in [*part, ""])
-
-
-def with_interval(value: float, interval: Interval) -> str:
-    """``0.812 [0.75, 0.86]``."""
-    return f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
 def _scores(comparison: Comparison) -> list[str]:
@@ -25,7 +20,7 @@ def _scores(comparison: Comparison) -> list[str]:
             with_interval(row.scores.accuracy, row.scores.accuracy_interval),
             with_interval(row.scores.format, row.scores.format_interval),
             with_interval(row.scores.score, row.scores.score_interval),
-            f"{row.scores.strict_score:.3f}",
+            number(row.scores.strict_score),
             str(row.scores.unjudged),
             f"{row.train_seconds:.0f}",
             f"{row.loss_tokens:,}",
@@ -50,13 +45,13 @@ def _by_data_set(comparison: Comparison) -> list[str]:
         [
             label,
             *(
-                f"{row.by_data_set[name].accuracy:.3f} / {row.by_data_set[name].format:.3f}"
+                f"{number(row.by_data_set[name].accuracy)} / {number(row.by_data_set[name].format)}"
                 if name in row.by_data_set
-                else "-"
+                else UNKNOWN
                 for name in names
             ),
-            f"{row.macro_average['accuracy']:.3f} / {row.macro_average['format']:.3f}",
-            f"{row.macro_average['score']:.3f}",
+            f"{number(row.macro_average['accuracy'])} / {number(row.macro_average['format'])}",
+            number(row.macro_average["score"]),
         ]
         for label, row in zip(comparison.labels, comparison.rows, strict=True)
     ]
@@ -72,7 +67,7 @@ def _tests(comparison: Comparison) -> list[str]:
             str(test.n),
             with_interval(test.accuracy_difference, test.accuracy_difference_interval),
             f"{test.only_first_correct} / {test.only_second_correct}",
-            f"{test.accuracy_p_value:.4f}",
+            "no question differs" if test.is_degenerate else p_value(test.accuracy_p_value),
             with_interval(test.score_difference, test.score_difference_interval),
         ]
         for test in comparison.tests
@@ -83,6 +78,8 @@ def _tests(comparison: Comparison) -> list[str]:
 
 def _winners(comparison: Comparison) -> list[str]:
     reigns = comparison.reigns
+    if not reigns:
+        return ["No strategy has a score: nothing was judged."]
     return [
         "Highest score by alpha: "
         + ", ".join(f"{reign.strategy} for {reign.start:.3f} to {reign.end:.3f}" for reign in reigns)
@@ -91,6 +88,13 @@ def _winners(comparison: Comparison) -> list[str]:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; the first column is text, the others are figures."""
+    """Lines of a Markdown table; the first column is text, the others are figures.
+
+    Names are the user's: what would end a cell or begin a tag is escaped, stars and underscores are not.
+    """
     rules = ["---", *(["---:"] * (len(heads) - 1))]
-    return [f"| {' | '.join(line)} |" for line in (heads, rules, *rows)]
+    return [f"| {' | '.join(map(_cell, line))} |" for line in (heads, rules, *rows)]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import yaml
+
 from sftkey_dist.report.comparison import ComparisonRow
-from sftkey_dist.report.markdown import with_interval
+from sftkey_dist.report.numbers import with_interval
 from sftkey_dist.report.provenance import RunFacts
 
 
@@ -46,8 +48,9 @@ def model_card(row: ComparisonRow, facts: RunFacts) -> str:
 
 
 def _front_matter(row: ComparisonRow, facts: RunFacts) -> list[str]:
-    base = [f"base_model: {facts.model}"] if facts.model and not facts.model.startswith((".", "/", "~")) else []
-    return ["---", "library_name: transformers", *base, f"tags: [sftkey, {row.strategy}]", "---", ""]
+    base = {"base_model": facts.model} if facts.model and not facts.model.startswith((".", "/", "~")) else {}
+    content = {"library_name": "transformers", **base, "tags": ["sftkey", row.strategy]}
+    return ["---", *yaml.safe_dump(content, sort_keys=False, allow_unicode=True).splitlines(), "---", ""]
 
 
 def _lines(title: str, lines: Sequence[str]) -> list[str]:

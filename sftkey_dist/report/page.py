@@ -3,7 +3,6 @@
 Everything a model wrote is data: the template escapes it, and the page's script writes it as text, never as markup.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from markupsafe import Markup
 
 from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.diagnosis import Finding
+from sftkey_dist.files import to_json
 from sftkey_dist.report.charts import Chart
 from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.numbers import number, p_value
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
 
@@ -43,6 +44,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"number": number, "p_value": p_value}
     questions = side_by_side(comparison)
     rows = list(zip(comparison.labels, comparison.rows, strict=True))
     return environment.get_template("comparison.html.j2").render(
@@ -102,5 +104,5 @@ def _inline(svg: Path) -> str:
 
 def _as_script_data(content: Any) -> str:
     """JSON that cannot end the script element it stands in."""
-    text = json.dumps(content, ensure_ascii=False)
+    text = to_json(content)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")

@@ -14,6 +14,7 @@ from sftkey_dist.sampler.preview import BalancePreview
 
 matplotlib.rcParams["svg.hashsalt"] = "sftkey"  # the same plot is the same bytes
 _GREY = "#808080"
+_ZERO_WIDTH = "\u200b"
 _FEW_POINTS, _BINS = 40, 30
 _DASHES = ((1, 0), (6, 2), (3, 2), (8, 2, 2, 2))
 
@@ -71,7 +72,9 @@ def plot_key_nll(curves: Mapping[str, Curve], file: Path, y_label: str = "nll of
         colour = f"C{number}"
         axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
         # Strategies that share a stage share its curve: dashes let the one below show.
-        axes.plot(steps, _smoothed(values), label=strategy, color=colour, linewidth=1.8, dashes=_DASHES[number % 4])
+        axes.plot(
+            steps, _smoothed(values), label=_plain(strategy), color=colour, linewidth=1.8, dashes=_DASHES[number % 4]
+        )
     axes.set_yscale("log")
     return _save(figure, axes, file)
 
@@ -80,7 +83,7 @@ def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: floa
     """Score against alpha from (accuracy, format) of each strategy: where lines cross, the winner changes."""
     figure, axes = _figure("alpha, the weight of accuracy", "score")
     for strategy, (accuracy, format_share) in measures.items():
-        axes.plot([0, 1], [format_share, accuracy], label=strategy, linewidth=1.5)
+        axes.plot([0, 1], [format_share, accuracy], label=_plain(strategy), linewidth=1.5)
     axes.axvline(alpha, color=_GREY, linestyle=":", linewidth=1)
     return _save(figure, axes, file)
 
@@ -96,7 +99,7 @@ def plot_plane(
         (low, high), (lowest, highest) = intervals[strategy]
         axes.plot([low, high], [format_share, format_share], color=f"C{number}", linewidth=1, alpha=0.6)
         axes.plot([accuracy, accuracy], [lowest, highest], color=f"C{number}", linewidth=1, alpha=0.6)
-        axes.plot(accuracy, format_share, "o", color=f"C{number}", label=strategy, markersize=7)
+        axes.plot(accuracy, format_share, "o", color=f"C{number}", label=_plain(strategy), markersize=7)
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)
     return _save(figure, axes, file)
@@ -108,7 +111,9 @@ def plot_curves(curves: Mapping[str, Curve], x_label: str, y_label: str, file: P
     for number, (name, (steps, values)) in enumerate(curves.items()):
         is_short = len(steps) < _FEW_POINTS
         shown = values if is_short else _smoothed(values)
-        axes.plot(steps, shown, label=name, marker="o" if is_short else "", markersize=4, dashes=_DASHES[number % 4])
+        axes.plot(
+            steps, shown, label=_plain(name), marker="o" if is_short else "", markersize=4, dashes=_DASHES[number % 4]
+        )
     return _save(figure, axes, file)
 
 
@@ -119,7 +124,7 @@ def plot_histograms(values: Mapping[str, Sequence[float]], x_label: str, file: P
     edges = np.histogram_bin_edges(everything, bins=_BINS)
     for number, (name, of) in enumerate(values.items()):
         shares, _ = np.histogram(of, bins=edges)
-        axes.stairs(shares / len(of), edges, label=name, color=f"C{number}", linewidth=1.5)
+        axes.stairs(shares / len(of), edges, label=_plain(name), color=f"C{number}", linewidth=1.5)
     return _save(figure, axes, file)
 
 
@@ -132,7 +137,9 @@ def plot_lengths(segment_counts: np.ndarray, segment_names: Sequence[str], file:
     for number, (name, column) in enumerate({"all": counts.sum(axis=1), **shown}.items()):
         if column.any():
             shares, _ = np.histogram(column[column > 0], bins=edges)
-            axes.stairs(shares / len(counts), edges, label=name, color=_GREY if name == "all" else f"C{number - 1}")
+            axes.stairs(
+                shares / len(counts), edges, label=_plain(name), color=_GREY if name == "all" else f"C{number - 1}"
+            )
     axes.set_xscale("log")
     return _save(figure, axes, file)
 
@@ -149,10 +156,10 @@ def plot_balance(stages: Mapping[str, Sequence[BalancePreview]], file: Path) -> 
     for (stage, rows), line in zip(stages.items(), grid, strict=True):
         for (title, value), axes in zip(panels.items(), line, strict=True):
             _style(axes, "data-parallel ranks", title)
-            axes.set_title(stage, color=_GREY, fontsize=10)
+            axes.set_title(_plain(stage), color=_GREY, fontsize=10)
             for side in dict.fromkeys(row.side for row in rows):
                 points = [(row.data_ranks, value(row.balance)) for row in rows if row.side == side]
-                axes.plot(*zip(*points, strict=True), label=side, marker="o", markersize=4, linewidth=1.5)
+                axes.plot(*zip(*points, strict=True), label=_plain(side), marker="o", markersize=4, linewidth=1.5)
             axes.set_xscale("log", base=2)
     return _save(figure, grid[0][0], file)
 
@@ -174,9 +181,14 @@ def _figure(x_label: str, y_label: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
+def _plain(text: str) -> str:
+    """A label that is shown as it is: dollars begin no formula, and an underscore hides no line from the legend."""
+    return (_ZERO_WIDTH if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def _style(axes: Any, x_label: str, y_label: str) -> None:
-    axes.set_xlabel(x_label, color=_GREY)
-    axes.set_ylabel(y_label, color=_GREY)
+    axes.set_xlabel(_plain(x_label), color=_GREY)
+    axes.set_ylabel(_plain(y_label), color=_GREY)
     axes.tick_params(colors=_GREY)
     for spine in axes.spines.values():
         spine.set_color(_GREY)
@@ -196,10 +208,10 @@ def plot_seeds(values: Mapping[str, Mapping[str, Sequence[float]]], y_label: str
     panels = figure.subplots(1, len(values), squeeze=False, width_ratios=widths, sharey=True)[0]
     for (group, of), axes in zip(values.items(), panels, strict=True):
         _style(axes, "", y_label if axes is panels[0] else "")
-        axes.set_title(group, color=_GREY, fontsize=10)
+        axes.set_title(_plain(group), color=_GREY, fontsize=10)
         for place, seeds in enumerate(of.values()):
             axes.plot([place] * len(seeds), seeds, "o", color=f"C{place % 10}", markersize=4, alpha=0.6)
             axes.plot([place - 0.3, place + 0.3], [np.mean(seeds)] * 2, color=f"C{place % 10}", linewidth=2)
-        axes.set_xticks(range(len(of)), list(of), rotation=60, ha="right")
+        axes.set_xticks(range(len(of)), list(map(_plain, of)), rotation=60, ha="right")
     figure.savefig(file, transparent=True, metadata={"Date": None})
     return file

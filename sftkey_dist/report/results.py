@@ -1,5 +1,6 @@
 """One page about studies: tables over seeds, contrasts, costs, and what of the paper they agree with."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds,
 from sftkey_dist.report.comparison import BASELINE
 from sftkey_dist.report.evidence import Evidence, Result, measure
 from sftkey_dist.report.markdown import table
+from sftkey_dist.report.numbers import UNKNOWN, number
 from sftkey_dist.report.published import ALL_ROWS
 
 _AGREES, _DIFFERS, _NOISY = "agrees", "disagrees", "too noisy to tell"
@@ -39,7 +41,9 @@ def results_page(studies: Sequence[Evidence], figures: Sequence[Path], command: 
         "# Results",
         "",
         f"Made by `{command}` from the `comparison.json` of every run; nothing here is typed. Brackets are 95 % "
-        f"intervals: Student's t over seeds, in the first tables of the mean, elsewhere of the paired differences. A "
+        f"intervals over seeds, in the first tables of the mean (of a share Wilson's, with the effective number of "
+        f"trials, which stays in [0, 1]), elsewhere of the paired differences (Student's t). Seeds that are all alike "
+        f"have none. A "
         f"difference is called when its interval leaves out 0, a share when its interval lies on one side of what the "
         f"paper reports, without correction for the number of comparisons.",
         "",
@@ -133,14 +137,14 @@ def _costs(study: Evidence) -> list[str]:
     rows = []
     for variant, results in study.results.items():
         for strategy, by_seed in results.items():
-            for number, stage in enumerate(next(iter(by_seed.values())).stages):
-                stages = [result.stages[number] for result in by_seed.values()]
+            for place, stage in enumerate(next(iter(by_seed.values())).stages):
+                stages = [result.stages[place] for result in by_seed.values()]
                 seconds = mean_over_seeds([stage.train_seconds for stage in stages])
                 per_token = 1e6 * sum(stage.train_seconds for stage in stages) / sum(stage.tokens for stage in stages)
                 rows.append(
                     [
                         f"{variant}/{strategy}",
-                        f"{number + 1} {stage.name}",
+                        f"{place + 1} {stage.name}",
                         str(stage.steps),
                         _mean(seconds, digits=1),
                         f"{stage.tokens:,}",
@@ -253,9 +257,11 @@ def _seconds(result: Result) -> float:
 
 
 def _mean(mean: Mean, digits: int = 3) -> str:
-    """``0.812 [0.75, 0.86]``; a single seed has no interval."""
-    if mean.number < 2:
-        return f"{mean.value:.{digits}f}"
+    """``0.812 [0.75, 0.86]``; a single seed has no interval, nor have seeds that are all alike."""
+    if mean.number < 2 or math.isnan(mean.value):
+        return number(mean.value, digits)
+    if not mean.has_interval:
+        return f"{mean.value:.{digits}f} in each"
     low, high = mean.interval
     return f"{mean.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
@@ -264,8 +270,12 @@ def _difference(found: PairedMean | None) -> str:
     if found is None:
         return ""
     mean = found.mean
+    if math.isnan(mean.value):
+        return UNKNOWN
     if mean.number < 2:
         return f"{mean.value:+.3f}"
+    if found.p_value is None:
+        return f"{mean.value:+.3f} in each of {mean.number}: no spread to test by"
     low, high = mean.interval
     star = "**" if found.sign else ""
     seeds = f"{found.seeds_higher} up, {found.seeds_lower} down"

@@ -1,18 +1,20 @@
-"""Tables for the terminal."""
+"""Tables for the terminal; what they hold is text, never markup."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sftkey_dist.data.report import DataReport
 from sftkey_dist.data.segmenting.run import SegmentReport
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.numbers import UNKNOWN
 from sftkey_dist.sampler.preview import BalancePreview
 
 
@@ -26,8 +28,8 @@ def comparison_table(comparison: Comparison) -> Table:
     some_unjudged = any(row.scores.unjudged for row in rows)
     alpha = comparison.alpha
     table = Table(
-        title=f"{rows[0].dataset}: score = {alpha:g} accuracy + {1 - alpha:g} format, 95 % intervals",
-        caption=escape("\n".join(_notes(comparison))),
+        title=Text(f"{rows[0].dataset}: score = {alpha:g} accuracy + {1 - alpha:g} format, 95 % intervals"),
+        caption=Text("\n".join(_notes(comparison))),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -41,14 +43,16 @@ def comparison_table(comparison: Comparison) -> Table:
     for label, row in zip(comparison.labels, rows, strict=True):
         scores = row.scores
         score = _over_interval(scores.score, scores.score_interval)
+        if scores.score == best:
+            score.stylize("bold green")
         test = comparison.against_baseline(label)
         mark = "*" if test is not None and test.accuracy_differs else ""
         table.add_row(
-            *([Path(row.run_dir).name] if several_runs else []),
-            row.strategy,
+            *([Text(Path(row.run_dir).name)] if several_runs else []),
+            Text(row.strategy),
             _over_interval(scores.accuracy, scores.accuracy_interval, mark),
             _over_interval(scores.format, scores.format_interval),
-            f"[bold green]{score}[/]" if scores.score == best else score,
+            score,
             str(scores.n),
             *([str(scores.unjudged)] if some_unjudged else []),
             str(scores.truncated),
@@ -81,24 +85,26 @@ def _notes(comparison: Comparison) -> list[str]:
 def findings_table(strategy: str, findings: Sequence[Finding]) -> Table:
     """What is wrong with a strategy's outputs, and what to try."""
     title = strategy if findings else f"{strategy}: nothing stands out"
-    table = Table(title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1, 1, 0), pad_edge=False)
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 1, 0), pad_edge=False)
     for heading in ("what", "remedy", "for example"):
         table.add_column(heading)
     for finding in findings:
-        table.add_row(escape(finding.sentence), escape(finding.remedy), escape("\n".join(finding.examples)))
+        table.add_row(Text(finding.sentence), Text(finding.remedy), Text("\n".join(finding.examples)))
     return table
 
 
-def _over_interval(value: float, interval: tuple[float, float], mark: str = "") -> str:
+def _over_interval(value: float, interval: tuple[float, float], mark: str = "") -> Text:
     """The value and, below it, its 95 % interval."""
-    return f"{value:.3f}{mark}\n[dim]{interval[0]:.2f}-{interval[1]:.2f}[/]"
+    if math.isnan(value):
+        return Text(UNKNOWN)
+    return Text.assemble(f"{value:.3f}{mark}\n", (f"{interval[0]:.2f}-{interval[1]:.2f}", "dim"))
 
 
 def data_table(report: DataReport) -> Table:
     """Rows kept and dropped, and tokens per segment."""
     table = Table(
-        title=escape(report.one_line()),
-        caption=escape(
+        title=Text(report.one_line()),
+        caption=Text(
             "\n".join(
                 [
                     *(f"{dropped.reason}, for example {dropped.examples[0]}" for dropped in report.dropped),
@@ -114,7 +120,9 @@ def data_table(report: DataReport) -> Table:
     for heading in ("mean", "min", "median", "p90", "p99", "max"):
         table.add_column(heading, justify="right")
     for length in report.lengths:
-        table.add_row(length.segment, f"{length.mean:.1f}", *(f"{value:,}" for value in length.quantiles.values()))
+        table.add_row(
+            Text(length.segment), f"{length.mean:.1f}", *(f"{value:,}" for value in length.quantiles.values())
+        )
     return table
 
 
@@ -122,7 +130,7 @@ def segment_table(report: SegmentReport) -> Table:
     """Rows accepted by rule, unsure and failed by reason, and those of which a text is left out."""
     table = Table(
         title=f"{report.accepted.total():,} of {report.rows:,} rows segmented ({report.coverage:.1%})",
-        caption=escape("\n".join(f"{reason}, for example {rows[0]}" for reason, rows in report.examples.items())),
+        caption=Text("\n".join(f"{reason}, for example {rows[0]}" for reason, rows in report.examples.items())),
         caption_justify="left",
     )
     table.add_column("rows")
@@ -131,13 +139,13 @@ def segment_table(report: SegmentReport) -> Table:
     kinds = {"accepted": "accepted", "unsure": "unsure", "failed": "failed", "removed": "accepted without"}
     for kind, heading in kinds.items():
         for name, count in getattr(report, kind).most_common():
-            table.add_row(heading, name, f"{count:,}")
+            table.add_row(heading, Text(name), f"{count:,}")
     return table
 
 
 def balance_table(title: str, rows: Sequence[BalancePreview]) -> Table:
     """How level a stage's steps lie, ours first, by number of ranks."""
-    table = Table(title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("ranks", justify="right")
     table.add_column("side", no_wrap=True)
     for heading in ("micro-batches", "tokens", "cost", "loss", "density", "waiting"):
@@ -146,7 +154,7 @@ def balance_table(title: str, rows: Sequence[BalancePreview]) -> Table:
         starts = before is None or before.data_ranks != row.data_ranks
         table.add_row(
             f"{row.data_ranks:,}" if starts else "",
-            row.side,
+            Text(row.side),
             f"{row.micro_batches:.1f}",
             *(f"{getattr(row.balance, name):.3f}" for name in ("tokens", "cost", "loss_weight")),
             f"{row.balance.density:.0%}",

@@ -288,7 +288,7 @@ def _metrics_of(records: Sequence[Mapping[str, Any]]) -> list[Metric]:
         Metric(key, float(value), now_ms, int(record["step"]))
         for record in records
         for key, value in _flattened(record, "/").items()
-        if key != "step"
+        if key != "step" and value is not None
     ]
 
 

@@ -2,10 +2,12 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import binom
 
 from sftkey_dist.evaluation.paired import Reign, compare_pair, winners_by_alpha
-from sftkey_dist.evaluation.score import macro_average, score_by_data_set, score_records
+from sftkey_dist.evaluation.score import macro_average, measures_of, score_by_data_set, score_records
 from sftkey_dist.evaluation.statistics import cohen_kappa, mcnemar_exact, pass_at_k, wilson_interval
 
 
@@ -85,6 +87,71 @@ def test_samples_give_pass_at_k_and_the_majoritys_accuracy():
     assert scores.majority_accuracy == 0.5, "of equally frequent answers the first counts"
 
 
+@pytest.mark.parametrize("questions", [1, 2, 5])
+@pytest.mark.parametrize("verdict", ["correct", "incorrect"])
+def test_samples_that_are_all_alike_say_no_more_than_their_questions(questions, verdict):
+    records = [
+        record(verdict, id=f"q{q}", sample=i, answer={"answer": "x"}) for q in range(questions) for i in range(4)
+    ]
+    scores = score_records(records, 0.7)
+    assert scores.accuracy_interval == wilson_interval(questions * (verdict == "correct"), questions)
+    assert scores.format_interval == wilson_interval(questions, questions)
+    assert all(high - low > 0.2 for low, high in (scores.accuracy_interval, scores.score_interval))
+
+
+def test_without_samples_intervals_are_wilsons_and_the_scores_is_the_accuracys_where_that_is_the_score():
+    for pattern in ("i", "c", "ccCi", "ciciciC", "Ci" * 9, "ccccuuu"):
+        judged = pattern.lower().replace("u", "")
+        for alpha in (1.0, 0.0):
+            scores = score_records(records_of(pattern), alpha)
+            assert scores.accuracy_interval == pytest.approx(wilson_interval(judged.count("c"), len(judged)))
+            lower = sum(sign.islower() for sign in pattern)
+            assert scores.format_interval == pytest.approx(wilson_interval(lower, len(pattern)))
+            assert scores.score_interval == (scores.accuracy_interval if alpha else scores.format_interval)
+
+
+@given(st.lists(st.text("cCiIuU", min_size=1, max_size=5), min_size=1, max_size=12), st.floats(0, 1))
+def test_every_interval_lies_in_0_to_1_has_a_width_and_holds_its_measure(samples, alpha):
+    def records_with(patterns):
+        return [
+            dict(r, id=f"q{q}", answer={"answer": "x"})
+            for q, pattern in enumerate(patterns)
+            for r in records_of(pattern)
+        ]
+
+    scores = score_records(records_with(samples), alpha)
+    for value, (low, high) in (
+        (scores.accuracy, scores.accuracy_interval),
+        (scores.format, scores.format_interval),
+        (scores.score, scores.score_interval),
+    ):
+        assert -1e-9 <= low < high <= 1 + 1e-9
+        assert math.isnan(value) or low - 1e-9 <= value <= high + 1e-9
+    pair = {"a": records_with(samples), "b": records_with([pattern.swapcase() for pattern in samples])}
+    test = compare_pair("a", "b", pair, alpha)
+    if test is not None:
+        for value, (low, high) in (
+            (test.accuracy_difference, test.accuracy_difference_interval),
+            (test.score_difference, test.score_difference_interval),
+        ):
+            assert -1 <= low - 1e-9 < value < high + 1e-9 <= 1 + 2e-9
+
+
+def test_the_interval_of_the_score_covers_what_it_is_of():
+    """Over draws of 40 questions with four samples each, whose difficulty varies: about 95 % of intervals hold it."""
+    rng, hits, alpha = np.random.default_rng(0), np.zeros(2), 0.7
+    for _ in range(400):
+        right = rng.random((40, 4)) < rng.beta(2, 1, (40, 1))
+        kept = rng.random((40, 4)) < np.where(right, 0.95, 0.6)
+        sums = np.stack([right.sum(axis=1), kept.sum(axis=1)], axis=1).astype(float)
+        measures = measures_of(sums, np.full((40, 2), 4.0), alpha)
+        truth = (2 / 3, alpha * 2 / 3 + (1 - alpha) * (0.95 * 2 / 3 + 0.6 / 3))
+        for i, (found, true) in enumerate(zip((measures.accuracy, measures.score), truth, strict=True)):
+            hits[i] += found.interval[0] <= true <= found.interval[1]
+    assert (hits / 400 > 0.92).all()
+    assert (hits / 400 < 0.98).all()
+
+
 def test_intervals_of_samples_are_wider_than_if_they_were_questions():
     same = [record("correct" if q % 2 else "incorrect", id=f"q{q}", answer={"answer": "x"}) for q in range(20)]
     as_samples = [dict(r) for r in same for _ in range(10)]
@@ -135,6 +202,28 @@ def test_pairs_are_compared_on_the_questions_that_both_answered():
     assert test.accuracy_p_value == pytest.approx(2 * 0.5**9)
     assert test.accuracy_differs
     assert compare_pair("a", "b", {"a": records["a"], "b": [dict(r, id="other") for r in records["b"]]}, 0.7) is None
+
+
+def test_a_pair_that_got_the_same_questions_right_has_an_interval_and_says_that_there_is_nothing_to_test():
+    test = compare_pair("a", "b", {"a": records_of("ccccc"), "b": records_of("ccccc")}, 0.7)
+    assert test.is_degenerate
+    assert not test.accuracy_differs
+    assert (test.accuracy_difference, test.accuracy_p_value) == (0.0, 1.0)
+    assert test.accuracy_difference_interval == pytest.approx((-0.4345, 0.4345), abs=1e-4), "Wilson's for 5 of 5"
+    assert compare_pair("a", "b", {"a": records_of("ccccc"), "b": records_of("iiiii")}, 0.7).accuracy_difference == 1.0
+
+
+def test_an_interval_of_a_difference_is_newcombes():
+    """Method 10 of Newcombe (1998, Statistics in Medicine 17:2635), table II, without its continuity correction."""
+    first, second = "c" * 12 + "c" * 9 + "i" * 2 + "i" * 21, "c" * 12 + "i" * 9 + "c" * 2 + "i" * 21
+    test = compare_pair("x", "y", {"x": records_of(first), "y": records_of(second)}, 1.0)
+    p1, p2 = 21 / 44, 14 / 44
+    phi = (12 * 21 - 9 * 2) / math.sqrt(21 * 23 * 14 * 30)
+    (l1, u1), (l2, u2) = wilson_interval(21, 44), wilson_interval(14, 44)
+    low = p1 - p2 - math.sqrt((p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2)
+    high = p1 - p2 + math.sqrt((u1 - p1) ** 2 - 2 * phi * (u1 - p1) * (p2 - l2) + (p2 - l2) ** 2)
+    assert test.accuracy_difference_interval == pytest.approx((low, high))
+    assert test.score_difference_interval == pytest.approx((low, high)), "with alpha = 1 the score is the accuracy"
 
 
 def test_pairing_makes_intervals_of_differences_narrower():

@@ -1,14 +1,26 @@
+import io
 import json
+import re
 import shutil
+import warnings
 import xml.etree.ElementTree as ET
 
+import matplotlib
+import numpy as np
 import pytest
+import yaml
+from rich.console import Console
 
 from sftkey_dist.console import console
 from sftkey_dist.errors import DataError
+from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.report.comparison import read_comparison
-from sftkey_dist.report.tables import comparison_table
+from sftkey_dist.report.markdown import table
+from sftkey_dist.report.model_card import model_card
+from sftkey_dist.report.plots import plot_lengths, plot_seeds
+from sftkey_dist.report.provenance import read_facts
+from sftkey_dist.report.tables import comparison_table, findings_table
 from tests.finished_run import write_run
 
 
@@ -80,3 +92,74 @@ def test_runs_of_one_folder_name_are_told_apart_and_one_given_twice_is_one(tmp_p
     comparison = read_comparison([*runs, runs[0]])
     assert comparison.labels == ["seed0/out/sft", "seed1/out/sft"]
     assert [round(accuracy, 2) for accuracy, _ in comparison.measures.values()] == [0.2, 0.45]
+
+
+@pytest.mark.parametrize("name", ["gsm8k[/main]", "gsm8k [main]", "[bold]x[/]", ":warning: set", "a | b <i>"])
+@pytest.mark.parametrize("whose", [console, Console(file=io.StringIO())])
+def test_tables_show_names_as_they_are(tmp_path, name, whose):
+    run = write_run(tmp_path / "study [x]", {"sft": 3, "mine[/]": 5}, name=name)
+    finding = Finding("kind", 1, 2, f"In {name}", f"mend {name}", (f"{name}#1",))
+    with whose.capture() as capture:
+        whose.print(comparison_table(read_comparison([run])), width=150)
+        whose.print(findings_table(name, [finding]), width=150)
+    text = capture.get()
+    assert all(said in text for said in (f"{name}: score", "mine[/]", f"In {name}", f"mend {name}", f"{name}#1"))
+
+
+def test_messages_show_names_as_they_are():
+    with console.capture() as capture:
+        console.print("study[/x] [red]: :warning:")
+    assert capture.get() == "study[/x] [red]: :warning:\n"
+
+
+def test_figures_and_files_hold_names_as_they_are(tmp_path):
+    folders = ["cost_$5_to_$10", "_hidden", "$x^{$", "a[b]", "x | y <z>"]
+    runs = [write_run(tmp_path / folder / "out", {"sft": 4, "_mine$1$": 9}) for folder in folders]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, files = compare(runs, tmp_path / "$all$.json")
+    assert all(ET.parse(plot).getroot().tag.endswith("svg") for plot in files[3:])
+    assert "cost_$5_to_$10/out/_mine$1$" in files[1].read_text()
+    assert "x \\| y &lt;z>/out/sft" in files[1].read_text()
+
+
+def words_of(figure):
+    return {word.lstrip("\u200b") for word in re.findall(r"<text[^>]*>([^<]*)</text>", figure.read_text())}
+
+
+def test_every_line_of_a_figure_is_in_its_legend(tmp_path, monkeypatch):
+    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")  # words, not their outlines
+    run = write_run(tmp_path / "study", {"sft": 4, "_mine": 9, "$5": 5, "$1$": 6})
+    (alpha,) = [file for file in compare([run])[1] if file.stem.endswith("alpha")]
+    assert {"sft", "_mine", "$5", "$1$"} <= words_of(alpha)
+    seeds = plot_seeds({"$a$ $": {"$b$": [0.1], "_c": [0.2]}}, "score", tmp_path / "seeds.svg")
+    assert {"$a$ $", "$b$", "_c"} <= words_of(seeds)
+    assert "_s" in words_of(plot_lengths(np.ones((2, 1)), ["_s"], tmp_path / "lengths.svg"))
+
+
+def test_a_cell_stays_a_cell():
+    assert table(["a|b", "c"], [["x\ny", "<b>"]]) == ["| a\\|b | c |", "| --- | ---: |", "| x y | &lt;b> |"]
+
+
+def test_a_model_card_begins_with_yaml_whatever_names_are(tmp_path):
+    run = write_run(tmp_path / "a: b", {"x: [y": 3})
+    (facts,) = read_facts([run])
+    _, front, _ = model_card(read_comparison([run]).rows[0], facts).split("---\n", 2)
+    assert yaml.safe_load(front)["tags"] == ["sftkey", "x: [y"]
+
+
+def test_what_nobody_judged_is_null_in_files_and_a_dash_in_tables(tmp_path):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    run = write_run(tmp_path / "study", {"sft": 0, "sft-tag": 0}, verdict="unjudged")
+    comparison, files = compare([run])
+    for file in (files[0], *run.glob("evaluation/*/scores.json")):
+        json.loads(file.read_text(), parse_constant=refuse)
+    row = json.loads(files[0].read_text())["rows"][0]
+    assert (row["accuracy"], row["score"], row["format"]) == (None, None, 1.0)
+    with console.capture() as capture:
+        console.print(comparison_table(comparison), width=120)
+    shown = [capture.get(), files[1].read_text(), files[2].read_text()]
+    assert all("\u2013" in text and not re.search(r"\bnan\b", text) for text in shown)
+    assert "nothing was judged" in shown[1]

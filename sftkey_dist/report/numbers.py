@@ -1,0 +1,22 @@
+"""Numbers as tables show them; what is not known is a dash."""
+
+import math
+
+from sftkey_dist.evaluation.statistics import Interval
+
+UNKNOWN = "\N{EN DASH}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """``0.812``, or a dash where nothing was judged."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def with_interval(value: float, interval: Interval) -> str:
+    """``0.812 [0.75, 0.86]``."""
+    return UNKNOWN if math.isnan(value) else f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def p_value(value: float | None) -> str:
+    """``0.0123``, ``< 0.0001``."""
+    return UNKNOWN if value is None else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
