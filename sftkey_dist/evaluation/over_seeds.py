@@ -18,7 +18,7 @@ class Mean:
 
     Attributes:
         value: the mean.
-        interval: 95 %, over seeds; nan with a single seed, and where all seeds are alike: both say nothing of others.
+        interval: 95 %, over seeds; nan with a single seed, and where all are alike: neither says anything of others.
         number: seeds.
     """
 
@@ -59,18 +59,27 @@ class PairedMean:
         return self.mean.side_of(0)
 
 
-def mean_over_seeds(values: Sequence[float]) -> Mean:
+def mean_over_seeds(values: Sequence[float], *, is_share: bool = True, questions: int = 0) -> Mean:
     """Mean and interval of one value a seed.
 
-    Values that all lie in [0, 1] are shares, whose interval must lie there too: Wilson's, with the effective number of
-    trials that the spread over seeds amounts to and Student's quantile (Dean and Pagano 2015, as in `statistics`).
-    Other values have Student's interval.
+    Args:
+        values: one a seed.
+        is_share: whether the interval must lie in [0, 1]: it is Wilson's, with the effective number of trials that the
+            spread over seeds amounts to and Student's quantile (Dean and Pagano 2015, as in `statistics`). Of other
+            values, and where one lies outside, it is Student's.
+        questions: that each value is a share of; where all seeds are alike the interval of a share is over these.
     """
     middle, number = float(np.mean(values)), len(values)
-    if number < 2 or np.ptp(values) < _SAME:
+    is_share = is_share and min(values) >= 0 and max(values) <= 1
+    if number < 2:
         return Mean(middle, (math.nan, math.nan), number)
+    if np.ptp(values) < _SAME:
+        over_questions = is_share and questions
+        return Mean(
+            middle, wilson_interval(middle * questions, questions) if over_questions else (math.nan, math.nan), number
+        )
     quantile, error = _student(values)
-    if min(values) < 0 or max(values) > 1:
+    if not is_share:
         return Mean(middle, (middle - quantile * error, middle + quantile * error), number)
     trials = middle * (1 - middle) / error**2
     return Mean(middle, wilson_interval(middle * trials, trials, quantile), number)

@@ -95,7 +95,7 @@ def score_records(records: Records, alpha: float) -> Scores:
         violations=dict(Counter(record["violation"] for record in records if record["violation"])),
         accuracy_interval=measures.accuracy.interval,
         format_interval=measures.format.interval,
-        score_interval=measures.score.interval if judged else (0.0, 1.0),
+        score_interval=measures.score.interval if judged or not alpha else (0.0, 1.0),
         fields=_field_accuracies(records),
         pass_at_k=_pass_at_k(questions) if has_samples else {},
         majority_accuracy=_majority_accuracy(questions) if has_samples else None,
@@ -119,7 +119,7 @@ def macro_average(by_data_set: Mapping[str, Scores]) -> dict[str, float]:
 
 def composite(accuracy: float, format_share: float, alpha: float) -> float:
     """Score = alpha * Acc + (1 - alpha) * Fmt (arXiv:2512.21017, evaluation metrics)."""
-    return alpha * accuracy + (1 - alpha) * format_share
+    return (alpha * accuracy if alpha else 0.0) + (1 - alpha) * format_share  # without weight it may be unknown
 
 
 class Measures(NamedTuple):

@@ -98,8 +98,15 @@ def weighted_sum(first: Estimate, weight: float, second: Estimate, other_weight:
 
 
 def difference_interval(first: Estimate, second: Estimate) -> Interval:
-    """Of ``first`` minus ``second``, over the same questions."""
+    """Of ``first`` minus ``second``, over the same questions.
+
+    The correlation has Newcombe's correction for continuity (1998, Statistics in Medicine 17:2635, method 10): two that
+    got the same few questions right have not been seen to be alike.
+    """
     correlation = first.correlation(second) or 0.0
+    if correlation > 0:
+        spread = math.sqrt(float(first.deviations @ first.deviations) * float(second.deviations @ second.deviations))
+        correlation = max(0.0, correlation - 1 / (2 * len(first.deviations) ** 2 * spread))
     difference = first.value - second.value
     low = _joined(first.value - first.interval[0], second.interval[1] - second.value, -correlation)
     high = _joined(first.interval[1] - first.value, second.value - second.interval[0], -correlation)

@@ -42,8 +42,8 @@ def results_page(studies: Sequence[Evidence], figures: Sequence[Path], command: 
         "",
         f"Made by `{command}` from the `comparison.json` of every run; nothing here is typed. Brackets are 95 % "
         f"intervals over seeds, in the first tables of the mean (of a share Wilson's, with the effective number of "
-        f"trials, which stays in [0, 1]), elsewhere of the paired differences (Student's t). Seeds that are all alike "
-        f"have none. A "
+        f"trials, which stays in [0, 1]; where all seeds are alike, over questions), elsewhere of the paired "
+        f"differences (Student's t; none where all seeds differ alike). A "
         f"difference is called when its interval leaves out 0, a share when its interval lies on one side of what the "
         f"paper reports, without correction for the number of comparisons.",
         "",
@@ -115,8 +115,8 @@ def _judges(study: Evidence) -> list[str]:
                         f"{variant}/{strategy}",
                         str(sum(result.n for result in by_seed.values())),
                         str(sum(agreement.n for agreement in found)),
-                        _mean(mean_over_seeds([agreement.share for agreement in found])),
-                        _mean(mean_over_seeds(kappas)) if kappas else "undefined",
+                        _mean(mean_over_seeds([agreement.share for agreement in found], questions=found[0].n)),
+                        _mean(mean_over_seeds(kappas, is_share=False)) if kappas else "undefined",
                     ]
                 )
     if not rows:
@@ -139,7 +139,7 @@ def _costs(study: Evidence) -> list[str]:
         for strategy, by_seed in results.items():
             for place, stage in enumerate(next(iter(by_seed.values())).stages):
                 stages = [result.stages[place] for result in by_seed.values()]
-                seconds = mean_over_seeds([stage.train_seconds for stage in stages])
+                seconds = mean_over_seeds([stage.train_seconds for stage in stages], is_share=False)
                 per_token = 1e6 * sum(stage.train_seconds for stage in stages) / sum(stage.tokens for stage in stages)
                 rows.append(
                     [
@@ -245,7 +245,8 @@ def _paired(first: dict[int, Result], second: dict[int, Result], name: str) -> P
 
 
 def _over_seeds(results: dict[int, Result], name: str) -> Mean:
-    return mean_over_seeds(list(measure(results, name).values()))
+    questions = min(result.n for result in results.values())
+    return mean_over_seeds(list(measure(results, name).values()), questions=questions)
 
 
 def _loss_tokens(result: Result) -> int:

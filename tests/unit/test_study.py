@@ -11,12 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from sftkey_dist.config import is_study, load_study
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.evaluation.over_seeds import mean_over_seeds, paired_over_seeds
+from sftkey_dist.evaluation.statistics import wilson_interval
 from sftkey_dist.pipeline import study as pipeline
 from sftkey_dist.pipeline.study import make_results, run_study
 
@@ -49,9 +51,9 @@ fast, seed = config["optimization"]["learning_rate"] > 5e-5, config["seed"]
 stage = {"name": "full", "steps": 2, "train_seconds": 1.5, "tokens": 100, "loss_tokens": 60, "world_size": 1}
 rows = []
 for number, strategy in enumerate(config["strategies"]):
-    accuracy = 0.1 * number + 0.01 * seed + (0.2 if fast else 0)
+    accuracy = 0.1 * number + 0.01 * seed * (1 + number / 10) + (0.2 if fast else 0)
     kappa = None if strategy == "sft-tag" else 0.01 * seed
-    rows.append({"strategy": strategy, "n": 4, "accuracy": accuracy, "format": 1.0, "alpha": 0.7, "dataset": "memos",
+    rows.append({"strategy": strategy, "n": 40, "accuracy": accuracy, "format": 1.0, "alpha": 0.7, "dataset": "memos",
                  "score": 0.7 * accuracy + 0.3, "stages": [stage],
                  "agreement": {"judge_and_check": {"n": 3, "share": 0.5, "kappa": kappa}} if fast else {}})
 (run / "comparison.json").write_text(json.dumps({"rows": rows}))
@@ -89,8 +91,8 @@ def test_a_variant_may_have_fewer_seeds_and_waits_for_no_others(file):
     page, _ = make_results([study.folder], file.with_name("RESULTS.md"), keep=None)
     text = page.read_text()
     assert "Not done yet" not in text
-    assert "| 2 x 4 |" in text
-    assert "| 1 x 4 |" in text
+    assert "| 2 x 40 |" in text
+    assert "| 1 x 40 |" in text
 
 
 def test_prompts_of_all_runs_print_one_date_also_of_those_that_are_done_on_another_day(file, monkeypatch):
@@ -154,15 +156,18 @@ def test_the_page_gives_means_over_seeds_and_is_the_same_from_a_copy(file, tmp_p
     page, figure = make_results([study.folder], tmp_path / "RESULTS.md", tmp_path / "kept")
     said = page.read_text()
     assert "configs/study.yaml" in said
-    # slow: 0.03 and 0.05 for sft, so 0.04 with an interval of 12.7 * 0.01
-    assert "| sft | 0.040 [-0.087, 0.167] | 1.000 [1.000, 1.000] |" in said
-    assert "| Faster? | fast/sftkey-tag | slow/sftkey-tag | **+0.200 [+0.200, +0.200]**" in said
+    # slow: 0.03 and 0.05 for sft, in which 0.04 (1 - 0.04) / 0.01^2 = 384 trials are
+    low, high = wilson_interval(0.04 * 384, 384, 12.706205)
+    assert f"| sft | 0.040 [{low:.3f}, {high:.3f}] | 1.000 [0.912, 1.000] |" in said
+    assert "| Faster? | fast/sftkey-tag | slow/sftkey-tag | +0.200 in each of 2: no spread to test by |" in said
     assert "SFTKey-Tag has a higher score than SFT" in said
     assert "**agrees**" in said
     assert "**disagrees**" in said, "key-tag keeps the format here"
-    assert "| fast/sft | 8 | 6 | 0.500 [0.500, 0.500] | 0.040 [-0.087, 0.167] |" in said, "judge and check"
-    assert "| fast/sft-tag | 8 | 6 | 0.500 [0.500, 0.500] | undefined |" in said
-    assert "| slow/sft | 8 |" not in said, "nobody judged there"
+    low, high = wilson_interval(1.5, 3)
+    alike = f"0.500 [{low:.3f}, {high:.3f}]"
+    assert f"| fast/sft | 80 | 6 | {alike} | 0.040 [-0.087, 0.167] |" in said, "judge and check"
+    assert f"| fast/sft-tag | 80 | 6 | {alike} | undefined |" in said
+    assert "| slow/sft | 80 |" not in said, "nobody judged there"
     assert "(kept/study/scores.svg)" in said
     assert figure.is_file()
     again, _ = make_results([tmp_path / "kept/study"], page, None)
@@ -247,4 +252,30 @@ def test_means_over_seeds_are_students():
     assert (paired.mean.number, paired.seeds_higher, paired.seeds_lower, paired.sign) == (2, 2, 0, 0)
     assert paired.mean.value == pytest.approx(0.075)
     assert paired_over_seeds({1: 1.0}, {2: 1.0}) is None
-    assert paired_over_seeds({1: 0.5, 2: 0.5}, {1: 0.25, 2: 0.25}).p_value == 0.0
+
+
+@pytest.mark.parametrize("values", [[0.99, 1.0, 0.9], [0.0, 0.0, 0.01], [0.0, 1.0], [0.98, 1.0], [1.0, 1.0, 1.0, 0.0]])
+def test_the_interval_of_a_share_lies_in_0_to_1_and_holds_the_mean(values):
+    mean = mean_over_seeds(values)
+    low, high = mean.interval
+    assert 0 <= low < mean.value < high <= 1
+
+
+def test_the_interval_of_a_share_in_the_middle_is_students():
+    values = [0.50, 0.52, 0.48, 0.51]
+    found, students = mean_over_seeds(values), mean_over_seeds(values, is_share=False)
+    assert found.interval == pytest.approx(students.interval, abs=2e-4)
+    assert students.interval[1] - students.value == pytest.approx(3.182446 * np.std(values, ddof=1) / 2)
+
+
+def test_seeds_that_are_all_alike_are_no_sample_to_test_by():
+    assert not mean_over_seeds([1.0, 1.0, 1.0]).has_interval
+    assert mean_over_seeds([1.0, 1.0, 1.0], questions=10).interval == pytest.approx((0.7225, 1.0), abs=1e-4)
+    paired = paired_over_seeds({1: 0.5, 2: 0.5}, {1: 0.25, 2: 0.25})
+    assert (paired.p_value, paired.sign, paired.mean.has_interval) == (None, 0, False)
+    assert paired_over_seeds({1: 0.5}, {1: 0.25}).p_value is None
+
+
+def test_a_difference_of_shares_is_at_most_1():
+    low, high = paired_over_seeds({1: 1.0, 2: 0.7, 3: 0.9}, {1: 0.0, 2: 0.1, 3: 0.2}).mean.interval
+    assert -1 <= low < 0.77 < high == 1.0
