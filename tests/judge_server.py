@@ -24,6 +24,9 @@ _REFERENCE = re.compile(r'Reference answer:\n(".*")$', re.MULTILINE)
 _ANSWER = re.compile(r'<candidate_answer>\n(".*")\n</candidate_answer>')
 
 
+_FAULTS = ("429", "500", "hang", "garbage", "error")
+
+
 @dataclass
 class RunningJudge:
     """What a test sees of it."""
@@ -37,7 +40,7 @@ class RunningJudge:
 
 
 @contextmanager
-def judge_server(host: str = "127.0.0.1", **options: float) -> Iterator[RunningJudge]:
+def judge_server(host: str = "127.0.0.1", **options: float | str) -> Iterator[RunningJudge]:
     """Run one while the block lasts; options as on the command line, with underscores."""
     arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     process = subprocess.Popen(
@@ -56,9 +59,11 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency-ms", type=float, default=0.0)
-    for fault in ("429", "500", "hang", "garbage"):
+    for fault in _FAULTS:
         parser.add_argument(f"--share-{fault}", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--refuses", default="", help="A parameter that it does not take.")
+    parser.add_argument("--before", default="", help="What it writes before each ruling.")
     parser.add_argument("--writes", default="<Thinking>t</Thinking><Answer>review</Answer>")
     parser.add_argument("--die-after", type=int, default=0, help="Answer 500 to everything after so many requests.")
     asyncio.run(_serve(parser.parse_args()))
@@ -79,9 +84,14 @@ async def _serve(options: argparse.Namespace) -> None:
             return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "0"})
         if kind == "500":
             return web.json_response({"error": {"message": "broken"}}, status=500)
+        if kind == "error":
+            return web.json_response({"error": {"message": "the provider is busy", "code": 503}})
+        if options.refuses in body:
+            counts["refused"] += 1
+            return web.json_response({"error": {"message": f"unknown parameter {options.refuses}"}}, status=400)
         if kind == "garbage":
             return web.json_response(_completion(body, 'The verdict is {"verdict": "correct"}, I think.'))
-        return web.json_response(_completion(body, _rule(body["messages"])))
+        return web.json_response(_completion(body, options.before + _rule(body["messages"])))
 
     async def write(request: web.Request) -> web.Response:
         """Stands for a model that was trained: what it writes is always the same."""
@@ -109,7 +119,7 @@ async def _counts(counts: Counter[str]) -> web.Response:
 
 def _draw(faults: random.Random, options: argparse.Namespace) -> str:
     drawn = faults.random()
-    for kind in ("429", "500", "hang", "garbage"):
+    for kind in _FAULTS:
         drawn -= getattr(options, f"share_{kind}")
         if drawn < 0:
             return kind

@@ -20,7 +20,8 @@ class EndpointConfig(Section):
     timeout_seconds: float = Field(120.0, gt=0)
     """Longest wait for one answer."""
     max_retries: int = Field(5, ge=0)
-    """Attempts after the first, with exponential backoff, on 408, 409, 429, 5xx and dropped connections."""
+    """Attempts after the first, when the server says or with exponential backoff, on 408, 409, 425, 429, 5xx, an error
+    of these that comes with status 200, and dropped connections."""
     concurrency: int = Field(8, ge=1)
     """Requests under way at a time."""
     requests_per_minute: float | None = Field(None, gt=0)

@@ -4,7 +4,18 @@ Servers of many makes speak this protocol, each a little differently: `replies` 
 they refuse and how to ask instead, `proxies` is the way to them. Start reading at `client`.
 """
 
-from sftkey_dist.endpoint.client import Chat, Endpoint, Pace, endpoint_key, require_server
+from sftkey_dist.endpoint.client import Chat, Endpoint, Pace, check_endpoint, endpoint_key, require_server
 from sftkey_dist.endpoint.replies import CUT_OFF, EMPTY, Reply, failure_name
 
-__all__ = ["CUT_OFF", "EMPTY", "Chat", "Endpoint", "Pace", "Reply", "endpoint_key", "failure_name", "require_server"]
+__all__ = [
+    "CUT_OFF",
+    "EMPTY",
+    "Chat",
+    "Endpoint",
+    "Pace",
+    "Reply",
+    "check_endpoint",
+    "endpoint_key",
+    "failure_name",
+    "require_server",
+]

@@ -170,7 +170,7 @@ class Endpoint:
                 manner = other
             except openai.OpenAIError as error:
                 return [Reply(failure=_with_cause(error))]
-            except ValueError:
+            except (ValueError, RecursionError):
                 return [Reply(failure=NO_COMPLETION)]
             else:
                 self._remember(manner)
@@ -181,10 +181,10 @@ class Endpoint:
         return self._client.post(path, body={"model": self.model, **body}, cast_to=httpx.Response).json()
 
     def _remember(self, manner: Manner) -> None:
-        if manner != self._manner:
-            self._manner = manner
-            for note in manner.notes():
-                errors.print(f"endpoint {self._config.url}: {note}", soft_wrap=True, markup=False)
+        known, self._manner = self._manner.notes(), manner
+        for note in manner.notes():
+            if note not in known:
+                errors.print(f"endpoint {self._config.url}: {note}", soft_wrap=True)
 
     def _failure(self, name: str, refusal: Refusal) -> str:
         """What is counted, and what the server says.
@@ -243,6 +243,16 @@ def require_server(config: EndpointConfig, first: Reply) -> None:
         raise ConfigError(f"endpoint {config.url}: no server answers ({cause}); start it, or mend the URL")
     if name == NO_COMPLETION:
         raise ConfigError(f"endpoint {config.url}: what answers there is no chat-completions server; most end in /v1")
+
+
+def check_endpoint(config: EndpointConfig) -> None:
+    """Find what would keep an endpoint from being asked, without asking it.
+
+    Raises:
+        ConfigError: the key, the proxy or the certificates that the environment names cannot be used.
+    """
+    endpoint_key(config)
+    http_client(config.url, proxy_of(config.url)).close()
 
 
 def endpoint_key(config: EndpointConfig) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.evaluation import LocalJudgeConfig
 from sftkey_dist.config.schema import ModelConfig, RunConfig
-from sftkey_dist.endpoint import endpoint_key
+from sftkey_dist.endpoint import check_endpoint
 from sftkey_dist.evaluation.answers import make_check
 from sftkey_dist.evaluation.answers.choose import ChecksBySegment, choose_checks, common_checks
 from sftkey_dist.evaluation.assess import Assessment
@@ -34,7 +34,7 @@ def check_evaluation(config: RunConfig) -> None:
     """Find what would stop the evaluation, before hours of training.
 
     Raises:
-        ConfigError: a check, a template, a key or the backend cannot be used.
+        ConfigError: a check, a template, a key, a proxy or the backend cannot be used.
         ModelError: a local judge's model cannot.
     """
     sources: Sequence[SourceConfig] = (*config.data.test, *config.data.train)
@@ -44,7 +44,7 @@ def check_evaluation(config: RunConfig) -> None:
             make_check(check)
     require_backend(config.evaluation)
     if config.evaluation.endpoint is not None:
-        endpoint_key(config.evaluation.endpoint)
+        check_endpoint(config.evaluation.endpoint)
     judge = config.evaluation.judge
     if judge is None:
         return
@@ -55,7 +55,7 @@ def check_evaluation(config: RunConfig) -> None:
         if isinstance(member, LocalJudgeConfig):
             locate_model(ModelConfig(path=member.path, revision=member.revision))
         else:
-            endpoint_key(member)
+            check_endpoint(member)
 
 
 def _assessment(config: RunConfig, strategy: Strategy, checks: dict[str, ChecksBySegment]) -> Assessment:

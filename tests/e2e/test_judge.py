@@ -52,16 +52,35 @@ def quiet(done):
 
 
 def test_faults_lose_no_verdict_and_make_none_wrong_and_nothing_is_asked_twice(tmp_path):
-    with judge_server(share_429=0.1, share_500=0.05, share_hang=0.02, share_garbage=0.02) as server:
+    with judge_server(share_429=0.1, share_500=0.05, share_hang=0.02, share_garbage=0.02, share_error=0.05) as server:
         opinions, use = jury(tmp_path, endpoint(server)).judge(questions(200), quiet)
         assert [opinion.value for opinion in opinions] == expected(200)
         assert (use.asked, use.remembered, not use.failures) == (200, 0, True)
         counts = server.counts()
-        assert all(counts[fault] for fault in ("429", "500", "hang", "garbage")), "every fault was met"
+        assert all(counts[fault] for fault in ("429", "500", "hang", "garbage", "error")), "every fault was met"
         opinions, use = jury(tmp_path, endpoint(server)).judge(questions(200), quiet)
         assert [opinion.value for opinion in opinions] == expected(200)
         assert (use.asked, use.remembered) == (0, 200)
         assert server.counts()["requests"] == counts["requests"]
+
+
+def test_a_server_of_another_make_is_asked_as_it_takes_it_and_read_as_it_writes(tmp_path, capsys):
+    """It takes no temperature, its model thinks, and the template has opened the thinking."""
+    with judge_server(refuses="temperature", before="The two are alike.\n</think>\n\n") as server:
+        opinions, use = jury(tmp_path, endpoint(server, concurrency=4)).judge(questions(20), quiet)
+        assert server.counts()["refused"] == 1, "the first question, which is asked alone, tells"
+    assert [opinion.value for opinion in opinions] == expected(20)
+    (note,) = use.notes
+    assert "judge judge: the server takes no temperature" in note
+    assert capsys.readouterr().out.count(note) == 1
+
+
+def test_an_error_in_every_reply_is_told_with_what_the_server_says(tmp_path):
+    with judge_server(share_error=1.0) as server:
+        opinions, use = jury(tmp_path, endpoint(server, max_retries=0)).judge(questions(3), quiet)
+    assert use.failures == {"InternalServerError": 3}
+    assert use.messages == {"InternalServerError": "the provider is busy"}
+    assert {(opinion.reason, opinion.is_final) for opinion in opinions} == {("InternalServerError", False)}
 
 
 def test_a_killed_actor_is_started_again_and_asks_again(tmp_path):

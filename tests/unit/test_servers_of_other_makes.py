@@ -1,12 +1,13 @@
 """What servers of many makes send and refuse: read, retried, asked otherwise, or told in one line."""
 
 import email.utils
+import sys
 import time
 
 import pytest
 
 from sftkey_dist.config.endpoint import EndpointConfig
-from sftkey_dist.endpoint import Chat, Endpoint, Reply, require_server
+from sftkey_dist.endpoint import Chat, Endpoint, Reply, check_endpoint, require_server
 from sftkey_dist.endpoint.proxies import proxy_of
 from sftkey_dist.errors import ConfigError
 from tests.chat_server import Sent, completion, scripted_server
@@ -91,6 +92,8 @@ def test_a_text_is_read_whatever_its_shape(body, text):
         (completion(None, "tool_calls", tool_calls=[{"id": "1"}]), "tool_call_only"),
         ({"choices": None}, "no_completion"),
         ({"choices": [None]}, "no_completion"),
+        ("[" * 100_000, "no_completion"),
+        ("data: {}\n\n", "no_completion"),
         ({"message": {"role": "assistant", "content": "yes"}, "done": True}, "no_completion"),
     ],
 )
@@ -336,9 +339,9 @@ def test_a_proxy_that_does_not_answer_is_named_without_its_password(monkeypatch)
 def test_a_proxy_that_cannot_be_used_is_one_line(value, said, monkeypatch):
     monkeypatch.setenv("ALL_PROXY", value)
     if "socks" in value:
-        monkeypatch.setitem(__import__("sys").modules, "socksio", None)
+        monkeypatch.setitem(sys.modules, "socksio", None)
     with pytest.raises(ConfigError, match=said):
-        Endpoint(EndpointConfig(url="http://judge.example/v1", model="m"), "none")
+        check_endpoint(EndpointConfig(url="http://judge.example/v1", model="m"))
 
 
 def test_a_server_that_does_not_answer_says_why():

@@ -60,7 +60,7 @@ class LocalJudge:
         Raises:
             ModelError: the chat template takes no system message.
         """
-        examples = [_example(chat) for chat in chats]
+        examples = [as_example(chat) for chat in chats]
         try:
             if self._chooses:
                 return [Reply(text) for text in self._generator.likeliest(examples, possible_replies(reader))]
@@ -84,6 +84,7 @@ class _LocalActor:
         return [read_reply(reply, reader) for reply in self._judge.replies(chats, reader)]
 
 
-def _example(chat: Chat) -> Example:
+def as_example(chat: Chat) -> Example:
+    """The chat as prompts are written from; without a system message where it has none."""
     system = (Turn("system", chat.system),) if chat.system else ()
     return Example("", chat.user, {}, system)

@@ -6,12 +6,12 @@ Apart from the local judge, whose imports take ten times as long as an actor's s
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 
 import ray
 
 from sftkey_dist.config.endpoint import EndpointConfig
-from sftkey_dist.endpoint import CUT_OFF, Chat, Endpoint, Pace, Reply, endpoint_key, require_server
+from sftkey_dist.endpoint import CUT_OFF, Chat, Endpoint, Pace, Reply, check_endpoint, endpoint_key, require_server
 from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge, read_reply
 from sftkey_dist.evaluation.judge.reading import Reader
 
@@ -23,7 +23,12 @@ _WORTH_ASKING_AGAIN = frozenset({"unreadable_reply", "no_completion", "empty_rep
 
 
 def open_served_judge(config: EndpointConfig) -> Judge:
-    """Start the actors; a Ray cluster must be connected."""
+    """Start the actors; a Ray cluster must be connected.
+
+    Raises:
+        ConfigError: the key or the proxy cannot be used.
+    """
+    check_endpoint(config)
     key = endpoint_key(config)
     number = math.ceil(config.concurrency / _THREADS_PER_ACTOR)
     threads = [(config.concurrency + i) // number for i in range(number)]  # as many in all as may ask at a time
@@ -54,12 +59,7 @@ def asked(ask: Callable[[], tuple[str, str]], reader: Reader) -> Answered:
 class _EndpointActor:
     def __init__(self, config: EndpointConfig, key: str) -> None:
         self._config = config
-        self._key = key
-
-    @cached_property
-    def _endpoint(self) -> Endpoint:
-        """Made when it is first asked: what is wrong with a proxy is then an error of the question."""
-        return Endpoint(self._config, self._key)
+        self._endpoint = Endpoint(config, key)
 
     def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool) -> list[Answered]:
         answers = [asked(partial(self._ask, chat, is_first), reader) for chat in chats]

@@ -1,16 +1,21 @@
 """What a judge reads and says: data cannot instruct it, and nothing but a verdict is one."""
 
+import copy
 import json
 import re
 import time
 
 import pytest
 
+from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.endpoint import Reply
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.judge.asking import Answered
+from sftkey_dist.evaluation.judge.jury import JuryUse
+from sftkey_dist.evaluation.judge.local import as_example
 from sftkey_dist.evaluation.judge.memory import JudgeMemory, ruling_key
-from sftkey_dist.evaluation.judge.opinion import majority, median_rating
+from sftkey_dist.evaluation.judge.opinion import is_transient, majority, median_rating
 from sftkey_dist.evaluation.judge.reading import Ruling, read_rating, read_verdict, why_unreadable
 from sftkey_dist.evaluation.judge.served import asked
 from sftkey_dist.evaluation.judge.template import Question, load_template
@@ -136,6 +141,40 @@ def test_a_reply_is_read_in_a_moment_whatever_it_is(piece):
 def test_a_rating_is_a_whole_number_from_1_to_5(reply, value):
     ruling = read_rating(reply)
     assert (ruling.value if ruling else None) == value
+
+
+def test_a_template_without_a_system_part_sends_no_system_message(tmp_path, tokenizer):
+    """A chat template that takes none, as Gemma's, refuses even an empty one."""
+    file = tmp_path / "mine.txt"
+    file.write_text("Q {question} R {reference} A {answer}")
+    chat = load_template(str(file)).chat(Question("q", "r", "a"))
+    assert [message["role"] for message in chat.messages] == ["user"]
+    strict = copy.copy(tokenizer)
+    strict.chat_template = (
+        "{% for message in messages %}{% if message.role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}{{ message.content }}{% endfor %}"
+    )
+    prompts = PromptEncoder(strict, PromptConfig(template="chat"))
+    assert prompts.text(as_example(chat)) == chat.user
+    with pytest.raises(PromptError, match="System role not supported"):
+        prompts.text(as_example(load_template("equivalence").chat(Question("q", "r", "a"))))
+
+
+def test_failures_are_counted_by_name_with_what_the_server_said_first():
+    use = JuryUse()
+    for failure in ("RateLimitError: try in 2 s", "RateLimitError: try in 3 s", "refused", "filtered: flagged"):
+        use.add_failure(failure)
+    assert use.to_json() == {
+        "asked": 0,
+        "remembered": 0,
+        "failures": {"RateLimitError": 2, "refused": 1, "filtered": 1},
+        "messages": {"RateLimitError": "try in 2 s", "filtered": "flagged"},
+        "notes": [],
+    }
+    assert [is_transient(name) for name in ("RateLimitError: x", "HTTP 408", "out_of_quota: y", "empty_reply")] == [
+        True
+    ] * 4
+    assert not any(map(is_transient, ("refused", "filtered: x", "thinking_only", "BadRequestError: z", "HTTP 413: a")))
 
 
 def test_what_cannot_be_read_is_asked_again_and_what_the_client_has_retried_is_not():
