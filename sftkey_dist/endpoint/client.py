@@ -30,6 +30,7 @@ from sftkey_dist.errors import ConfigError
 _UNREACHABLE = openai.APIConnectionError.__name__
 _SETTINGS_ARE_WRONG = (401, 403, 404, 405, 407)
 _MODELS_NAMED = 8
+_LONGEST_TOLD = 200
 _SECONDS_FOR_MODELS = 10.0
 _MAY_DROP = ("temperature", "max_tokens", "system")
 """Without these a model is still asked the same question."""
@@ -163,7 +164,7 @@ class Endpoint:
             try:
                 completion = self._post(path, manner.applied(body))
             except openai.APIStatusError as error:
-                refusal = Refusal.of(error)
+                refusal = Refusal.of(error.response)
                 other = manner.after(refusal, body, may_drop)
                 if other is None:
                     return [Reply(failure=self._failure(type(error).__name__, refusal))]
@@ -193,6 +194,7 @@ class Endpoint:
             ConfigError: asking for anything else would be refused too.
         """
         message = refusal.message.replace(self._key, "[key]") if self._key != "none" else refusal.message
+        message = message[:_LONGEST_TOLD]
         if refusal.is_of_content:
             name = "filtered"
         elif refusal.is_of_quota:

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import openai
 
 MAX_TOKENS = "max_tokens"
 _OTHER_NAMES = {MAX_TOKENS: "max_completion_tokens"}
-_LONGEST_MESSAGE = 200
+_LONGEST_MESSAGE = 4000
 _STATUS_OF_WORDS = {
     "rate_limit": 429,
     "resource_exhausted": 429,
@@ -65,9 +64,9 @@ class Refusal:
     parameters: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, error: openai.APIStatusError) -> "Refusal":
-        """What the client's error holds."""
-        return cls._read(error.status_code, _json(error.response), error.response.text)
+    def of(cls, response: httpx.Response) -> "Refusal":
+        """What a response says whose status is an error's."""
+        return cls._read(response.status_code, _json(response), response.text)
 
     @classmethod
     def in_body(cls, body: Any) -> "Refusal | None":
@@ -127,11 +126,13 @@ class Refusal:
         detail = error.get("detail")
         details = [item for item in detail if isinstance(item, Mapping)] if isinstance(detail, list) else []
         message = error.get("message") or "; ".join(_text(item.get("msg")) for item in details) or detail
+        metadata = error.get("metadata")
+        said_behind = metadata.get("raw") if isinstance(metadata, Mapping) else None
         places = [str(place) for item in details for place in _sequence(item.get("loc"))]
         parameters = [*_sequence(error.get("param")), *places]
         return cls(
             status or next((n for n in map(_number, (error.get("code"), error.get("statusCode"))) if n >= 400), 0),
-            _one_line(_text(message)),
+            _one_line(": ".join(filter(None, (_text(message), _text(said_behind))))),
             _text(error.get("code")) if not _number(error.get("code")) else _text(error.get("type")),
             tuple(str(name).rpartition(".")[2] for name in parameters if name and name != "body"),
         )
@@ -194,7 +195,7 @@ def tell_errors_by_status(response: httpx.Response) -> None:
             response.status_code = refusal.status
     if response.status_code == 425:
         response.headers["x-should-retry"] = "true"
-    if response.is_error and Refusal._read(response.status_code, _json(response), response.text).is_of_quota:
+    if response.is_error and Refusal.of(response).is_of_quota:
         response.headers["x-should-retry"] = "false"
 
 

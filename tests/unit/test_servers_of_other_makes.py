@@ -177,6 +177,8 @@ UNSUPPORTED = [
     ("temperature", 422, {"error": "Input validation error: `temperature` must be strictly positive",
      "error_type": "validation"}),
     ("max_tokens", 422, {"detail": [{"loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted"}]}),
+    ("temperature", 400, {"error": {"message": "Provider returned error", "code": 400, "metadata": {"x": 1,
+     "raw": "{\"error\": {\"message\": \"Unsupported parameter: 'temperature'\"}}"}}}),
     ("temperature", 500, {"error": {"code": 500, "message": "Unsupported param: temperature", "type": "server_error"}}),
 ]  # fmt: skip
 
