@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sftkey_dist.evaluation.answers.numbers import Quantity, last_quantity, same_quantity
+from sftkey_dist.evaluation.answers.numbers import last_quantity, quantities_in, same_quantity
 from sftkey_dist.evaluation.answers.text import normalized
 
 Record = Mapping[str, Any]
@@ -94,18 +94,13 @@ def _last_sentence_with(text: str, holds: Callable[[str], object]) -> str:
 def _numeric_conclusion(reasoning: str, answer: str) -> bool | None:
     """A sentence may say what the number was found from: after the number, or before an equals sign."""
     sentence = _last_sentence_with(reasoning, last_quantity)
-    given, named = last_quantity(answer), _quantities(sentence.partition("=")[2]) or _quantities(sentence)
+    given, named = last_quantity(answer), quantities_in(sentence.partition("=")[2]) or quantities_in(sentence)
     return any(same_quantity(one, given) for one in named) if given is not None and named else None
 
 
 def _is_number(text: str) -> bool:
     quantity = last_quantity(text)
     return quantity is not None and quantity.is_whole
-
-
-def _quantities(text: str) -> list[Quantity]:
-    """The last number of a text, and of each of its words."""
-    return [found for part in (text, *text.split()) if (found := last_quantity(part)) is not None]
 
 
 def _label_conclusion(labels: Sequence[str]) -> Conclude:

@@ -155,10 +155,14 @@ class _Parser:
         if self._next().text.lower() in _REMAINDER_WORDS and self._next(1).kind == "number":
             self.place += 1
             node = Apply("remainder", (node, self._sum()))
-        if self._next().text.lower() in ("to", "bis") and self._with_units:
+        if self._next().text.lower() in ("to", "bis") and self._with_units and self._begins_amount(1):
             self.place += 1
             node = _range(node, self._sum())
         return node
+
+    def _begins_amount(self, further: int) -> bool:
+        token = self._next(further)
+        return token.kind == "number" or token.text in CURRENCY_MARKS or token.text in ("-", "\\frac", "(")
 
     def _between_words(self) -> Node:
         joining = "and" if self._take().text.lower() == "between" else "to"
