@@ -485,9 +485,9 @@ def _load(configuration: list[str]) -> RunConfig:
 
 
 def _files_and_overrides(configuration: list[str]) -> tuple[list[Path], list[str]]:
-    """Tell files from overrides: an override has an `=`."""
-    files = [Path(item) for item in configuration if "=" not in item]
-    return files, [item for item in configuration if "=" in item]
+    """Tell files from overrides: an override has an `=`, and no folder before it."""
+    overrides = [item for item in configuration if "=" in item and "/" not in item.partition("=")[0]]
+    return [Path(item) for item in configuration if item not in overrides], overrides
 
 
 def _numbers(option: str, text: str) -> list[int]:

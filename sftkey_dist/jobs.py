@@ -17,11 +17,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import sftkey_dist
 from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.yaml_text import write_yaml
 from sftkey_dist.errors import ConfigError, TrainingError
 
 _CONFIG = "sftkey-job.yaml"
@@ -171,7 +171,7 @@ def packed(config: RunConfig, folder: Path | None) -> Iterator[Upload]:
             target.mkdir()
         else:
             shutil.copytree(folder, target, ignore=_ignore(left_out), symlinks=False)
-        (target / _CONFIG).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        (target / _CONFIG).write_text(write_yaml(config.model_dump(mode="json")), encoding="utf-8")
         size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
         if size > _MOST_BYTES:
             raise ConfigError(

@@ -1,50 +1,32 @@
 """From YAML files and `a.b=value` overrides to a RunConfig; every mistake is one line that names its place."""
 
-import re
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
+from sftkey_dist.config.overrides import parse_override
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.study import Study, StudyConfig, StudyRun, own_keys
+from sftkey_dist.config.yaml_text import YamlError, read_yaml
 from sftkey_dist.errors import ConfigError
 
 AnySection = TypeVar("AnySection", bound=Section)
 
 _MAX_FILE_BYTES = 1_000_000
 _STUDY = "study"
-_UNREADABLE = (yaml.YAMLError, ValueError, TypeError)
-"""What PyYAML raises: its own errors, and Python's for impossible dates and for keys that are mappings."""
+_UNPARSED = ("int_parsing", "float_parsing", "bool_parsing")
+_KINDS = {bool: "truth value", int: "number", float: "number", type(None): "missing value"}
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and aliases (aliases expand without bound in memory)."""
+class _StudyFile(RunConfig):
+    """The keys of a study's file; names them for its overrides, and is never validated as a whole."""
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"aliases are not allowed (line {self.peek_event().start_mark.line + 1})")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.YAMLError(f"key {key!r} appears twice (line {key_node.start_mark.line + 1})")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 reads 1e-3 as a string; every user of a learning rate means a number.
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+    study: StudyConfig
+    """The study."""
 
 
 def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> RunConfig:
@@ -58,7 +40,7 @@ def load_section(section: type[AnySection], files: Sequence[Path], overrides: Se
     Raises:
         ConfigError: naming the file or override, the key and the remedy.
     """
-    return _validated(section, _merge(_read_all(files), _read_overrides(overrides)), files)
+    return _validated(section, _merge(_read_all(files), _read_overrides(section, overrides)), files)
 
 
 def is_study(files: Sequence[Path]) -> bool:
@@ -72,7 +54,7 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
     Raises:
         ConfigError: naming the file, the variant, the key and the remedy.
     """
-    content, changes = _read_all(files), _read_overrides(overrides)
+    content, changes = _read_all(files), _read_overrides(_StudyFile, overrides)
     settings = _merge({_STUDY: content.pop(_STUDY)}, {_STUDY: changes.pop(_STUDY, {})})
     study = _validated(StudyConfig, settings[_STUDY], files, "study.")
     folder = Path(str(_merge(content, changes).pop("run_dir", "")))
@@ -111,41 +93,33 @@ def _read_all(files: Sequence[Path]) -> dict[str, Any]:
     return merged
 
 
-def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+def _read_overrides(section: type[Section], overrides: Sequence[str]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for override in overrides:
-        merged = _merge(merged, _parse_override(override))
+        merged = _merge(merged, parse_override(section, override))
     return merged
 
 
 def _read(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise ConfigError(f"{file}: no such configuration file")
-    if file.stat().st_size > _MAX_FILE_BYTES:
-        raise ConfigError(f"{file}: larger than {_MAX_FILE_BYTES} bytes; is this a configuration file?")
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (is a SafeLoader)
+        content = read_yaml(_text_of(file))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: not UTF-8 text (byte {error.start})") from None
-    except _UNREADABLE as error:
-        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    except YamlError as error:
+        raise ConfigError(f"{file}: not valid YAML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected keys and values at the top level, found {type(content).__name__}")
     return content
 
 
-def _parse_override(override: str) -> dict[str, Any]:
-    path, separator, text = override.partition("=")
-    keys = path.split(".")
-    if not separator or not all(keys):
-        raise ConfigError(f"override {override!r}: write it as section.key=value")
-    try:
-        value: Any = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (is a SafeLoader)
-    except _UNREADABLE:
-        value = text  # a value that is no YAML, such as `a: b: c`, is meant literally
-    for key in reversed(keys):
-        value = {key: value}
-    return value  # type: ignore[no-any-return]
+def _text_of(file: Path) -> str:
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such configuration file")
+    if file.stat().st_size > _MAX_FILE_BYTES:
+        raise ConfigError(f"{file}: larger than {_MAX_FILE_BYTES} bytes; is this a configuration file?")
+    return file.read_text(encoding="utf-8")
 
 
 def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
@@ -166,10 +140,22 @@ def _describe(error: ValidationError, files: Sequence[Path], content: dict[str, 
             problems.append(f"{key}: unknown key; remove it or check its spelling")
         elif item["type"] == "missing":
             problems.append(f"{key}: required key is missing")
+        elif item["type"] == "string_type":
+            problems.append(f"{key}: {_not_text(item['input'])}")
+        elif item["type"] in _UNPARSED:
+            problems.append(f"{key}: {item['msg']}, got {item['input']!r}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             problems.append(f"{key}: {message}" if key else message)
     return f"{source}: " + "; ".join(dict.fromkeys(problems))
+
+
+def _not_text(value: Any) -> str:
+    """The value as YAML writes it, and the remedy."""
+    if isinstance(value, dict | list):
+        return f"expected a text, found {'keys and values' if isinstance(value, dict) else 'a list'}"
+    written = json.dumps(value, default=str)
+    return f'{written} is read as a {_KINDS.get(type(value), "value")}, not as text; put it in quotes: "{written}"'
 
 
 def _key(location: tuple[int | str, ...], content: Any) -> str:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from sftkey_dist.config.schema import Name, RunConfig
-from sftkey_dist.config.section import Section
+from sftkey_dist.config.section import KeysOf, Section
 
 VARIANT_AND_STRATEGY = r"^[^/]+/[^/]+$"
 
@@ -20,7 +20,7 @@ class VariantConfig(Section):
     """What it is, for the page."""
     num_seeds: int | None = Field(None, ge=1)
     """Of the study's seeds it has so many, the first ones; None means all."""
-    config: dict[str, Any] = Field(default_factory=dict)
+    config: Annotated[dict[str, Any], KeysOf(RunConfig)] = Field(default_factory=dict)
     """Keys of a run that it sets differently from the file's."""
 
 

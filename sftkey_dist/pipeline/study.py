@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.config.study import Study, StudyRun
+from sftkey_dist.config.yaml_text import write_yaml
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.errors import InterruptedRunError
 from sftkey_dist.files import digest_json, folder_kept_if_used, write_json_atomically, write_text_atomically
@@ -161,7 +160,7 @@ def _start(study: Study, run: StudyRun) -> "subprocess.Popen[bytes]":
     folder = study.folder / run.name
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / _RUN_FILE
-    write_text_atomically(written, yaml.safe_dump(_config(study, run).model_dump(mode="json"), sort_keys=False))
+    write_text_atomically(written, write_yaml(_config(study, run).model_dump(mode="json")))
     with (folder / "run.log").open("ab") as log:
         # A session of its own: Ctrl-C reaches it through this process, once.
         return subprocess.Popen([*_COMMAND, str(written)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True)

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,11 @@ def test_later_files_and_overrides_win(minimal, tmp_path):
         ("strategies=[{name: x, stages: [{name: y, weights: {answer: .nan}}]}]", "finite number"),
         ("data.test.path=train.jsonl", "data.test is the training data"),
         ("data.train.adapter=decision_memos", "generates its rows"),
+        ("optimization.max_steps=1:30", "optimization.max_steps: Input should be a valid integer"),
+        ("cluster.environment={A: true}", 'true is read as a truth value, not as text; put it in quotes: "true"'),
+        ("contract.segments=[{name: a, key: true, check: {one_of: [0, 1]}}]", 'put it in quotes: "0"'),
+        ("evaluation.answer_check={labels: [0, 1.5]}", 'put it in quotes: "1.5"'),
+        ("training.lora={target_modules: [[q_proj]]}", "training.lora.target_modules.0: expected a text, found a list"),
     ],
 )
 def test_mistakes_are_one_line_that_names_the_key(minimal, override, message):
@@ -104,12 +110,12 @@ def test_mistakes_are_one_line_that_names_the_key(minimal, override, message):
     ("text", "message"),
     [
         ("a: 1\na: 2\n", "'a' appears twice (line 2)"),
-        ("a: &x [1]\nb: *x\n", "aliases are not allowed (line 2)"),
+        ("a: &x [1]\nb: *x\n", "aliases and anchors are not allowed (line 1)"),
         ("a: !!python/object/apply:os.system [echo]\n", "not valid YAML"),
         ("a: [1\n", "not valid YAML"),
         ("- 1\n", "expected keys and values"),
         ("a: {{b}}\n", "not valid YAML"),
-        ("a: 2024-99-99\n", "not valid YAML"),
+        ("a: " + "[" * 9000, "more than 50 levels"),
     ],
 )
 def test_hostile_yaml_is_refused(tmp_path, text, message):
@@ -122,9 +128,24 @@ def test_hostile_yaml_is_refused(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="no such configuration file"):
-        load_config([tmp_path / "nowhere.yaml"])
+def test_a_file_that_is_none_is_named(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("nowhere.yaml", "loop", "dangling", "fifo", "."):
+        with pytest.raises(ConfigError, match="no such configuration file"):
+            load_config([tmp_path / name])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config([tmp_path / ("x" * 300)])
+
+
+def test_labels_that_yaml_1_1_would_not_take_for_text(minimal, tmp_path):
+    overlay = tmp_path / "labels.yaml"
+    overlay.write_text(
+        "contract: {segments: [{name: a, key: true, check: {one_of: [yes, no, 010, 2026-01-31, 1:30]}}]}"
+    )
+    (segment,) = load_config([minimal, overlay]).contract.segments
+    assert segment.check.one_of == ("yes", "no", "010", "2026-01-31", "1:30")
 
 
 def test_every_key_has_a_meaning():
