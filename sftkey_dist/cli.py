@@ -20,6 +20,7 @@ from rich.text import Text
 
 from sftkey_dist.config import RunConfig, is_study, load_config, load_section, load_study
 from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.paths import local_path
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.console import console, errors
 from sftkey_dist.errors import ConfigError, IncompleteEvaluationError, InterruptedRunError, TrainingError, UserError
@@ -46,6 +47,15 @@ track = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Keep ML
 app.add_typer(track, name="track")
 job = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Follow and stop jobs on a Ray cluster.")
 app.add_typer(job, name="job")
+
+
+def _path(text: str) -> Path:
+    """A file or folder of the command line, where a shell leaves `~` alone behind an `=`."""
+    try:
+        return Path(local_path(text))
+    except ValueError as error:
+        raise ConfigError(f"{text!r}: {error}") from None
+
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id that `sftkey submit` printed.")]
 Configuration = Annotated[
@@ -165,7 +175,7 @@ def segment(
     source: Annotated[
         str, typer.Argument(metavar="IN", help="File of rows (.jsonl, .json, .csv, .parquet) or hub data set.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON Lines file for the segmented rows.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=_path, help="JSON Lines file for the segmented rows.")],
     configuration: Annotated[
         list[str] | None,
         typer.Argument(metavar="[CONFIG...] [KEY=VALUE...]", help="YAML files and overrides with the keys below."),
@@ -288,7 +298,9 @@ def evaluate(configuration: Configuration) -> None:
 
 @app.command()
 def compare(
-    run_dirs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN...]", help="Run directories.")] = None,
+    run_dirs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN...]", parser=_path, help="Run directories.")
+    ] = None,
     experiment: Annotated[
         str | None, typer.Option(help="Also the run directories that this MLflow experiment tracks.")
     ] = None,
@@ -296,7 +308,7 @@ def compare(
         str | None, typer.Option(help="MLflow store; default: MLFLOW_TRACKING_URI, else runs/mlflow.db.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="JSON file to write; by default comparison.json in the first run.")
+        Path | None, typer.Option(parser=_path, help="JSON file to write; by default comparison.json in the first run.")
     ] = None,
 ) -> None:
     """Compare the strategies of finished runs: table, comparison.json, Markdown, and one page with figures."""
@@ -316,7 +328,7 @@ def compare(
 
 @app.command()
 def diagnose(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="Run directory.")],
     strategy: Annotated[str | None, typer.Option(help="This strategy only.")] = None,
 ) -> None:
     """Say which part of the responses is failing, in how many outputs, and what to try; writes diagnosis.json."""
@@ -334,12 +346,13 @@ def diagnose(
 
 @app.command()
 def results(
-    studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", help="Folders of studies.")],
-    out: Annotated[Path, typer.Option(help="Markdown file to write; figures go into the studies' folders.")] = Path(
-        "RESULTS.md"
-    ),
+    studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", parser=_path, help="Folders of studies.")],
+    out: Annotated[
+        Path, typer.Option(parser=_path, help="Markdown file to write; figures go into the studies' folders.")
+    ] = Path("RESULTS.md"),
     keep: Annotated[
-        Path | None, typer.Option(help="Copy what the page is made from here first, and make it from the copy.")
+        Path | None,
+        typer.Option(parser=_path, help="Copy what the page is made from here first, and make it from the copy."),
     ] = None,
 ) -> None:
     """Make one page of studies: every strategy over its seeds, contrasts, costs, and what of the paper it agrees with.
@@ -364,7 +377,19 @@ def submit(
     address: Address = "http://127.0.0.1:8265",
     verb: Annotated[str, typer.Option(help="What the job does: run, prepare, train or evaluate.")] = "run",
     working_dir: Annotated[
-        Path | None, typer.Option(help="Folder to send along, for files that the configuration names.")
+        Path | None,
+        typer.Option(
+            parser=_path,
+            help="Folder to send along: what git tracks of it; where git has no work tree, Python files and what the "
+            "configuration names.",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Send these files of the folder too, or without a git work tree these alone: data/*.jsonl.",
+        ),
     ] = None,
     with_package: Annotated[bool, typer.Option(help="Send this version of the package too.")] = False,
     wait: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = True,
@@ -381,9 +406,9 @@ def submit(
     from sftkey_dist.jobs import RayJobs, job_arguments, packed
 
     jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
-    with packed(config, working_dir) as upload:
-        for file in upload.secrets_left_out:
-            console.print(f"left out, as it looks like a secret: {file}", soft_wrap=True, markup=False)
+    with packed(config, working_dir, include or ()) as upload:
+        if upload.left_out:
+            console.print(upload.left_out_in_words(), soft_wrap=True, markup=False)
         started = jobs.submit(upload, job_arguments(verb), with_package=with_package)
     console.print(
         f"job {started}: sftkey job logs|status|stop {started} --address {address}", soft_wrap=True, markup=False
@@ -433,7 +458,7 @@ def stop(
 
 
 @track.command()
-def sync(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]) -> None:
+def sync(run_dir: Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="Run directory.")]) -> None:
     """Upload what MLflow lacks of a run, each metric once: after an outage, or to a new server."""
     from sftkey_dist.pipeline.sync import sync as sync_run
 

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from sftkey_dist.config.paths import Location
 from sftkey_dist.config.section import Section
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.patterns import compile_pattern
@@ -44,7 +45,7 @@ class JsonCheck(Section):
 class FunctionCheck(Section):
     """A Python function of yours."""
 
-    function: str = Field(pattern=r"^.+:[A-Za-z_]\w*$")
+    function: Location = Field(pattern=r"^.+:[A-Za-z_]\w*$")
     """`package.module:name` or `path/to/file.py:name`; called with answer, reference and question, it returns True,
     False, or None where it cannot tell."""
     digest: str = Field("", pattern=r"^[0-9a-f]*$")

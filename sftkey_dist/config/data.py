@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from sftkey_dist.config.answer_check import AnswerCheck
+from sftkey_dist.config.paths import LocalPath, Location
 from sftkey_dist.config.section import Section
 
 Adapter = Literal[
@@ -66,7 +67,7 @@ class SourceConfig(Section):
     `prompt_completion`, `messages`; `decision_memos` generates its rows."""
     name: str = ""
     """Name in tables; default: adapter and split."""
-    path: str | None = None
+    path: Location | None = None
     """Local .jsonl, .json, .csv, .parquet or .arrow file (text also .gz, also a pattern with *), a folder of such
     files, or a data set id on the Hugging Face hub (not for `decision_memos`)."""
     subset: str | None = None
@@ -159,7 +160,7 @@ class DataConfig(Section):
     """Longest example in tokens, prompt and response; longer ones are dropped and counted, never cut."""
     max_bad_row_share: float = Field(0.01, ge=0, lt=1)
     """Share of malformed rows that is dropped and counted; above it preparation stops. 0 stops at the first one."""
-    store_dir: Path = Path("runs/store")
+    store_dir: LocalPath = Path("runs/store")
     """Folder of encoded data, shared by runs and reused by digest; shared storage on a cluster."""
     num_workers: int | None = Field(None, ge=1)
     """Processes that encode on this machine; default: its cores. On a cluster Ray Data decides."""

@@ -3,8 +3,9 @@
 from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from sftkey_dist.config.secrets import holds_credentials, is_loopback, is_variable_name
 from sftkey_dist.config.section import Section
 
 
@@ -29,12 +30,39 @@ class EndpointConfig(Section):
     max_tokens: int = Field(2048, ge=1)
     """Longest answer in tokens."""
 
+    @field_validator("api_key_env")
+    @classmethod
+    def key_is_named_not_given(cls, value: str | None) -> str | None:
+        """The configuration is written to files."""
+        if value is not None and not is_variable_name(value):
+            raise ValueError("must be the name of an environment variable, such as MY_KEY, and never the key itself")
+        return value
+
     @model_validator(mode="after")
     def url_is_one_and_holds_no_secret(self) -> Self:
         """The configuration is written to files."""
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError("url must begin with http:// or https://")  # not repeated: it may hold a key
-        if "@" in parts.netloc or parts.query:
-            raise ValueError("url must not contain credentials; put the key into the variable that api_key_env names")
+        if holds_credentials(self.url) or parts.query or parts.fragment:
+            raise ValueError(
+                "url must not contain credentials, or anything behind ? or #; put the key into the variable that "
+                "api_key_env names"
+            )
         return self
+
+    @model_validator(mode="after")
+    def key_is_sent_encrypted(self) -> Self:
+        """Whoever is on the way could read it."""
+        if self.key_variable and urlsplit(self.url).scheme != "https" and not is_loopback(self.url):
+            raise ValueError(
+                f"url must begin with https://, so that the key in {self.key_variable} is not sent in clear; http:// "
+                f"is for servers of this machine, and for those without a key"
+            )
+        return self
+
+    @property
+    def key_variable(self) -> str | None:
+        """OpenAI's key goes to OpenAI, and to no other server unless the configuration says so."""
+        is_openai = urlsplit(self.url).hostname == "api.openai.com"
+        return self.api_key_env or ("OPENAI_API_KEY" if is_openai else None)

@@ -1,12 +1,12 @@
 """The configuration of evaluation: generation, deterministic checks, judges, scores."""
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.endpoint import EndpointConfig
+from sftkey_dist.config.paths import LocalPath, Location
 from sftkey_dist.config.section import Section
 
 
@@ -41,7 +41,7 @@ class SamplingConfig(Section):
 class LocalJudgeConfig(Section):
     """A judge that runs on the cluster."""
 
-    path: str
+    path: Location
     """Folder with a Hugging Face model and a chat template, or an id on the hub."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
@@ -62,9 +62,9 @@ class JudgeConfig(Section):
     judges: tuple[EndpointConfig | LocalJudgeConfig, ...] = Field(min_length=1)
     """One judge, or several that vote; a verdict needs more than half of all. Each is a server, `{url, model, …}`, or
     a model on the cluster, `{path, …}`."""
-    template: str = "equivalence"
+    template: Location = "equivalence"
     """Prompt: a template that comes with the package, or a file with `{question}`, `{reference}` and `{answer}`."""
-    rubric: str | None = None
+    rubric: Location | None = None
     """Also rate the explanation from 1 to 5 by this template: `explanation`, or a file."""
     decides: bool = True
     """Whether accuracy is the judges'. False: the deterministic checks decide, and how far the judges agree with them
@@ -73,7 +73,7 @@ class JudgeConfig(Section):
     """Do not ask where the deterministic check is certain, such as equal text or two different numbers."""
     most_questions: int | None = Field(None, ge=1)
     """Budget: questions to one judge in one evaluation; what is left stays unjudged."""
-    cache_dir: Path | None = None
+    cache_dir: LocalPath | None = None
     """Folder of verdicts that other runs may share; default: in the run directory."""
 
     @model_validator(mode="after")

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from sftkey_dist.config.overrides import parse_override
+from sftkey_dist.config.paths import LocalPath
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.study import Study, StudyConfig, StudyRun, own_keys
@@ -20,6 +21,21 @@ _MAX_FILE_BYTES = 1_000_000
 _STUDY = "study"
 _UNPARSED = ("int_parsing", "float_parsing", "bool_parsing")
 _KINDS = {bool: "truth value", int: "number", float: "number", type(None): "missing value"}
+
+
+class _StudyFolder(Section):
+    """The key of a study's file that is not its runs'."""
+
+    run_dir: LocalPath
+    """Folder of the runs' folders."""
+
+    @field_validator("run_dir")
+    @classmethod
+    def has_a_name(cls, value: Path) -> Path:
+        """The experiment is called so."""
+        if not value.name:
+            raise ValueError("name a folder for the study's runs")
+        return value
 
 
 class _StudyFile(RunConfig):
@@ -57,10 +73,9 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
     content, changes = _read_all(files), _read_overrides(_StudyFile, overrides)
     settings = _merge({_STUDY: content.pop(_STUDY)}, {_STUDY: changes.pop(_STUDY, {})})
     study = _validated(StudyConfig, settings[_STUDY], files, "study.")
-    folder = Path(str(_merge(content, changes).pop("run_dir", "")))
+    named = {key: value for key, value in _merge(content, changes).items() if key == "run_dir"}
+    folder = _validated(_StudyFolder, named, files).run_dir
     changes.pop("run_dir", None)
-    if folder == Path():
-        raise ConfigError(f"{', '.join(map(str, files))}: run_dir: required key is missing")
     runs = []
     for seed in study.seeds:
         for name in (name for name in study.variants if seed in study.seeds_of(name)):

@@ -2,9 +2,7 @@
 
 import datetime
 from itertools import chain
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -17,6 +15,8 @@ from pydantic import (
 
 from sftkey_dist.config.data import DataConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.config.paths import LocalPath, Location
+from sftkey_dist.config.secrets import holds_credentials, is_named_like_a_secret
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import ValidationConfig
@@ -60,7 +60,7 @@ class EmbeddedModelConfig(Section):
 class ModelConfig(Section):
     """The base model all strategies start from."""
 
-    path: str | None = None
+    path: Location | None = None
     """Folder with a Hugging Face model, or an id on the Hugging Face hub."""
     revision: str | None = None
     """Branch, tag or commit on the hub; pin it for a reproducible run."""
@@ -214,7 +214,7 @@ class KeyStageConfig(Section):
 class ClusterConfig(Section):
     """Where the work runs."""
 
-    address: str | None = None
+    address: Location | None = None
     """Address of a running Ray cluster (`auto` finds it); none starts a private one on this machine.
     The environment variable RAY_ADDRESS is honoured when this is not set."""
     num_workers: int = Field(2, ge=1)
@@ -238,8 +238,8 @@ class ClusterConfig(Section):
     @classmethod
     def environment_holds_no_secret(cls, value: dict[str, str]) -> dict[str, str]:
         """The configuration is written to the run directory and to MLflow."""
-        for name in value:
-            if any(sign in name.upper() for sign in ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "_KEY")):
+        for name, text in value.items():
+            if is_named_like_a_secret(name) or holds_credentials(text):
                 raise ValueError(
                     f"cluster.environment: {name} looks like a secret, and the configuration is written to files; "
                     f"set it in the environment that the cluster's nodes are started with"
@@ -259,9 +259,10 @@ class TrackingConfig(Section):
 
     enabled: bool = True
     """Whether to log to MLflow; the run directory holds every metric either way."""
-    uri: str | None = None
+    uri: Location | None = None
     """Tracking server or store; default: the environment's MLFLOW_TRACKING_URI, else SQLite in `mlflow.db`
-    beside the run directory."""
+    beside the run directory. Credentials belong into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or with
+    the whole URI into MLFLOW_TRACKING_URI."""
     experiment: str | None = None
     """Experiment name; default: the name of the run directory."""
     system_metrics: bool = True
@@ -269,22 +270,11 @@ class TrackingConfig(Section):
     max_model_gib: float = Field(1.0, ge=0)
     """Models of strategies up to this size are logged as MLflow models, larger ones only named; 0 logs none."""
 
-    @model_validator(mode="after")
-    def uri_holds_no_secret(self) -> Self:
-        """The configuration is written to the run directory and to MLflow."""
-        parts = urlsplit(self.uri or "")
-        if "@" in parts.netloc or (parts.query and not parts.scheme.startswith("sqlite")):
-            raise ValueError(
-                "tracking.uri must not contain credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
-                "or give the whole URI in MLFLOW_TRACKING_URI"
-            )
-        return self
-
 
 class RunConfig(Section):
     """A whole run: prepare, train the strategies, evaluate, compare."""
 
-    run_dir: Path
+    run_dir: LocalPath
     """Folder for everything the run writes; shared storage on a cluster."""
     seed: int = Field(0, ge=0)
     """Seed of data order and of an embedded model's weights."""

@@ -4,7 +4,7 @@ PyYAML reads YAML 1.1, where `1:30` is 90, `no` is false, `010` is 8 and `1e-3` 
 """
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -31,7 +31,7 @@ class YamlError(ValueError):
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses duplicate keys, anchors (aliases expand without bound in memory) and deep nesting."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (as its base has it)
     _level = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:

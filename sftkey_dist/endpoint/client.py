@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -212,7 +211,7 @@ class Endpoint:
         where = f"endpoint {self._config.url} answers {status}{said}"
         if status == 407:
             return ConfigError(f"{where}: the proxy wants credentials; put them into the variable that names it")
-        key = f"the key in {_key_variable(self._config) or 'the variable that api_key_env names'}"
+        key = f"the key in {self._config.key_variable or 'the variable that api_key_env names'}"
         models = self._models() if status not in (401, 403) else []
         if self.model in models:
             return ConfigError(f"{where}: it has the model {self.model!r}; check the URL, most end in /v1")
@@ -263,17 +262,11 @@ def endpoint_key(config: EndpointConfig) -> str:
     Raises:
         ConfigError: the variable holds what cannot be a key.
     """
-    variable = _key_variable(config)
+    variable = config.key_variable
     key = os.environ.get(variable, "").strip() if variable else ""
     if not key.isascii() or not key.isprintable():
         raise ConfigError(f"{variable}: holds characters that no key has; set it again")
     return key or "none"
-
-
-def _key_variable(config: EndpointConfig) -> str | None:
-    """OpenAI's key goes to OpenAI, and to no other server unless the configuration says so."""
-    is_openai = urlsplit(config.url).hostname == "api.openai.com"
-    return config.api_key_env or ("OPENAI_API_KEY" if is_openai else None)
 
 
 def _with_cause(error: openai.OpenAIError) -> str:

@@ -4,7 +4,6 @@ import functools
 import json
 import logging
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.transformers import save_model
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from sftkey_dist.config.secrets import without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
@@ -278,8 +278,7 @@ def find_run_dirs(uri: str, experiment: str) -> list[Path]:
 
 
 def _in_a_line(error: Exception) -> str:
-    """Without the credentials that a URI may hold."""
-    return re.sub(r"//[^/@\s]+@", "//***@", " ".join(str(error).split()))[:200]
+    return without_credentials(" ".join(str(error).split()))[:200]
 
 
 def _metrics_of(records: Sequence[Mapping[str, Any]]) -> list[Metric]:

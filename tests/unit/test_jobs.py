@@ -1,11 +1,23 @@
 """What travels with a job, and whom one speaks to without a token."""
 
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 import yaml
 
 from sftkey_dist.config import load_config
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.jobs import RayJobs, is_loopback, packed
+from sftkey_dist.jobs import RayJobs, packed
+
+SECRETS = [
+    *(".env", ".env.local", ".env.production", ".envrc", "id_rsa", "id_ecdsa", "id_dsa", ".pypirc", ".npmrc", ".netrc"),
+    *(".kube/config", ".ssh/work_key", ".docker/config.json", ".aws/credentials", ".htpasswd", "data/api_token"),
+    *("service-account.json", "api_key.txt", "password.txt", "server.pfx", "store.jks", "db.kdbx", "key.pem"),
+    *("terraform.tfstate", "kubeconfig", "accessKeys.csv", "secrets.py"),
+]
 
 
 @pytest.fixture
@@ -13,18 +25,155 @@ def config(run_config):
     return run_config
 
 
-def test_the_merged_configuration_and_a_folder_travel_and_secrets_stay(config, tmp_path):
+@pytest.fixture
+def folder(tmp_path):
     folder = tmp_path / "mine"
-    (folder / "data").mkdir(parents=True)
-    for name in ("data/train.jsonl", ".env", "data/api_token", "id_rsa", "runs.txt", "tokenizer.json"):
+    folder.mkdir()
+    return folder
+
+
+def put(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
-    with packed(config, folder) as upload:
-        names = {str(file.relative_to(upload.folder)) for file in upload.folder.rglob("*") if file.is_file()}
-        assert names == {"sftkey-job.yaml", "data/train.jsonl", "runs.txt", "tokenizer.json"}
-        assert {name.rpartition("/")[2] for name in upload.secrets_left_out} == {".env", "api_token", "id_rsa"}
+
+
+def track(folder: Path, *names: str) -> None:
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    subprocess.run(["git", "-C", folder, "add", "--", *names], check=True)
+
+
+def sent(config, folder, include=()):
+    with packed(config, folder, include) as upload:
+        files = [file for file in upload.folder.rglob("*") if not file.is_dir()]
+        return {str(file.relative_to(upload.folder)) for file in files} - {"sftkey-job.yaml"}, set(upload.left_out)
+
+
+def with_train(config, **keys):
+    train = {"adapter": "records", **keys}
+    content = config.model_dump(mode="json")
+    return type(config).model_validate(content | {"data": content["data"] | {"train": train}})
+
+
+def test_the_merged_configuration_travels_and_reads_back_the_same(config):
+    with packed(config, None) as upload:
         assert load_config([upload.folder / "sftkey-job.yaml"]) == config
         assert yaml.safe_load((upload.folder / "sftkey-job.yaml").read_text())["run_dir"] == str(config.run_dir)
     assert not upload.folder.exists()
+
+
+def test_of_a_work_tree_travels_what_git_tracks(config, folder):
+    put(folder, "train.py", "src/runs/mod.py", "data/rows.jsonl", "notes.txt", "gone.py", *SECRETS)
+    (folder / ".gitignore").write_text(".env\n")
+    track(folder, "train.py", "src", "data/rows.jsonl", "gone.py", ".gitignore")
+    (folder / "gone.py").unlink()
+    names, left_out = sent(config, folder)
+    assert names == {"train.py", "src/runs/mod.py", "data/rows.jsonl", ".gitignore"}
+    assert {".env", ".env.local", "notes.txt", "service-account.json", ".kube/", "data/api_token"} <= left_out
+    assert not names & left_out
+    assert sent(config, folder, ["notes.txt"])[0] == names | {"notes.txt"}
+    assert sent(config, folder / "src")[0] == {"runs/mod.py"}, "of a folder of a work tree, its part"
+
+
+def test_of_another_folder_travel_python_files_and_what_the_configuration_names(config, folder):
+    put(folder, "train.py", "src/runs/mod.py", "data/rows.jsonl", "data/other.jsonl", "__pycache__/a.pyc", *SECRETS)
+    names, left_out = sent(with_train(config, path="./data/rows*.jsonl"), folder)
+    assert names == {"train.py", "src/runs/mod.py", "data/rows.jsonl"}
+    assert {".env", "id_ecdsa", ".kube/", "data/other.jsonl", "terraform.tfstate"} <= left_out
+    assert sent(with_train(config, path="data"), folder)[0] >= {"data/rows.jsonl", "data/other.jsonl"}
+
+
+def test_an_allow_list_is_taken_by_its_word(config, folder):
+    put(folder, "train.py", "data/a.jsonl", "data/b/c.jsonl", *SECRETS)
+    assert sent(config, folder, ["*.jsonl"])[0] == {"data/a.jsonl", "data/b/c.jsonl"}
+    names, _ = sent(config, folder, ["*"])
+    assert "train.py" in names
+    assert not {name for name in names if "/." in f"/{name}"}, "as in a shell, * is not for hidden files"
+    assert sent(config, folder, [".kube/config"])[0] == {".kube/config"}
+    with pytest.raises(ConfigError, match=r"--include '\*.csvx': matches no file"):
+        sent(config, folder, ["*.csvx"])
+    for outside in ("../*", "/etc/*"):
+        with pytest.raises(ConfigError, match="matches no file"):
+            sent(config, folder, [outside])
+
+
+def test_what_was_left_out_is_one_line(config, folder):
+    put(folder, "train.py", *(f"notes_{number:02d}.txt" for number in range(40)))
+    with packed(config, folder) as upload:
+        line = upload.left_out_in_words()
+    assert "notes_00.txt" in line
+    assert "and 30 more" in line
+    assert "\n" not in line
+
+
+LINKS = {
+    "link.py -> ../outside/id_rsa": "link.py: is a link out of the folder",
+    "link.py -> /nonexistent": "link.py: is a link that leads nowhere",
+    "link.py -> link.py": "link.py: is a link that leads nowhere",
+    "link.py -> one.py; one.py -> link.py": "is a link that leads nowhere",
+    "link.py -> .env": "link.py: is a link to",
+}
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+@pytest.mark.parametrize("links", LINKS)
+def test_links_lead_to_nothing_that_is_not_sent_itself(config, folder, tmp_path, links, in_git):
+    put(folder, "train.py", ".env")
+    put(tmp_path, "outside/id_rsa")
+    for link in links.split("; "):
+        name, _, target = link.partition(" -> ")
+        (folder / name).symlink_to(target)
+    if in_git:
+        track(folder, "train.py", "link.py")
+    with pytest.raises(ConfigError) as error:
+        sent(config, folder)
+    assert LINKS[links] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_links_to_files_that_are_sent_are_copies_and_linked_folders_are_named(config, folder, tmp_path):
+    put(folder, "train.py", "data/rows.jsonl")
+    put(tmp_path, "outside/id_rsa")
+    (folder / "same.py").symlink_to("train.py")
+    (folder / "linked").symlink_to(tmp_path / "outside")
+    (folder / "self").symlink_to(folder)
+    (folder / "dangling").symlink_to("/nonexistent")
+    os.mkfifo(folder / "fifo")
+    names, left_out = sent(config, folder)
+    assert names == {"train.py", "same.py"}
+    assert left_out == {"linked/", "self/", "dangling", "fifo", "data/rows.jsonl"}
+    track(folder, "train.py", "same.py", "linked", "self", "data")
+    assert sent(config, folder)[0] == {"train.py", "same.py", "data/rows.jsonl"}
+    for name, message in {"fifo": "is no file", "dangling": "is a link that leads nowhere"}.items():
+        with pytest.raises(ConfigError, match=f"{name}: {message}"):
+            sent(config, folder, [name])
+
+
+def test_a_folder_that_is_none_is_named(config, tmp_path):
+    put(tmp_path, "file")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "fifo")
+    for name, message in {
+        "nope": "no such",
+        "loop": "no such",
+        "dangling": "no such",
+        "file": "no",
+        "fifo": "no",
+    }.items():
+        with pytest.raises(ConfigError, match=rf"--working-dir .*/{name}: (there )?is {message} folder"):
+            sent(config, tmp_path / name)
+
+
+def test_sizes_are_looked_at_before_anything_is_copied(config, folder, monkeypatch):
+    put(folder, "train.py")
+    with (folder / "large.py").open("wb") as file:
+        file.truncate(400 * 2**20)
+    copied = []
+    monkeypatch.setattr(shutil, "copyfile", lambda *paths: copied.append(paths))
+    with pytest.raises(ConfigError, match=r"400 MiB is more than the 100 MiB .* the largest is large\.py"):
+        sent(config, folder)
+    assert not copied
 
 
 def test_what_no_other_node_could_read_is_refused(config, tmp_path, monkeypatch):
@@ -33,18 +182,17 @@ def test_what_no_other_node_could_read_is_refused(config, tmp_path, monkeypatch)
         packed(config.model_copy(update={"run_dir": type(tmp_path)("runs/here")}), None),
     ):
         pass
-    monkeypatch.setattr("sftkey_dist.jobs._MOST_BYTES", 10)
+    monkeypatch.setattr("sftkey_dist.jobs.upload._MOST_BYTES", 10)
     with pytest.raises(ConfigError, match="more than the"), packed(config, None):
         pass
 
 
 def test_a_remote_cluster_is_not_spoken_to_without_a_token(monkeypatch):
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    assert is_loopback("http://127.0.0.1:8265")
-    assert is_loopback("localhost:8265")
-    assert not is_loopback("http://10.0.0.1:8265")
-    assert not is_loopback("http://127.0.0.1.example.org:8265")
     with pytest.raises(ConfigError, match="RAY_AUTH_MODE=token"):
         RayJobs("http://10.255.255.1:8265")
     with pytest.raises(ConfigError, match="is it the dashboard's address"):
         RayJobs("http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="must not contain credentials") as error:
+        RayJobs("http://me:hunter2@127.0.0.1:8265")
+    assert "hunter2" not in str(error.value)

@@ -15,7 +15,7 @@ ALLOWED = {
     "mlflow": {"tracking.mlflow_store"},
     "ray": {
         "cluster",
-        "jobs",
+        "jobs.client",
         "training.worker",
         "training.launch",
         "training.workers",

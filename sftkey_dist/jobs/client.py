@@ -1,58 +1,23 @@
-"""Ray jobs: send a configuration to a cluster, follow its log, stop it.
-
-What travels is the merged configuration, and a folder if one is named; never a secret: files that look like one are
-left out, and the environment stays here.
-"""
+"""Ray jobs: send a configuration to a cluster, follow its log, stop it."""
 
 import asyncio
-import fnmatch
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from ipaddress import ip_address
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import sftkey_dist
-from sftkey_dist.config.schema import RunConfig
-from sftkey_dist.config.yaml_text import write_yaml
+from sftkey_dist.config.secrets import holds_credentials, is_loopback, without_credentials
 from sftkey_dist.errors import ConfigError, TrainingError
+from sftkey_dist.jobs.upload import JOB_CONFIG, Upload
 
-_CONFIG = "sftkey-job.yaml"
 _JOB_ENVIRONMENT = {
     "COLUMNS": "120",
     "RAY_JOB_STOP_WAIT_TIME_S": "600",  # before Ray kills a job that was stopped: it saves a checkpoint first
 }
-_MOST_BYTES = 100 * 2**20
-_LEFT_OUT = (".git", ".venv", "__pycache__", "*.pyc", "runs", "mlruns", "mlartifacts", "node_modules")
-_SECRET = (
-    ".env",
-    "*.env",
-    ".netrc",
-    "*.pem",
-    "*.key",
-    "*.p12",
-    "id_rsa*",
-    "id_ed25519*",
-    "*token",
-    "*token.*",
-    "*secret*",
-    "*credential*",
-)
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A folder to send, and what of the user's was left out of it because it looks like a secret."""
-
-    folder: Path
-    secrets_left_out: tuple[str, ...]
 
 
 class RayJobs:
@@ -68,6 +33,8 @@ class RayJobs:
             ConfigError: no cluster answers, it refuses the token, or a remote one would be spoken to without.
         """
         self._address = address
+        if holds_credentials(address):
+            raise ConfigError("--address must not contain credentials; put the token into RAY_AUTH_TOKEN")
         if not (allow_unauthenticated or is_loopback(address) or os.environ.get("RAY_AUTH_MODE") == "token"):
             raise ConfigError(
                 f"--address {address}: whoever reaches a Ray cluster can run anything on it; set RAY_AUTH_MODE=token "
@@ -157,61 +124,10 @@ class RayJobs:
             raise ConfigError(f"job {job}: {_in_a_line(error)}") from error
 
 
-@contextmanager
-def packed(config: RunConfig, folder: Path | None) -> Iterator[Upload]:
-    """A folder with the merged configuration, and a copy of the user's folder if one is named.
-
-    Raises:
-        ConfigError: it is too large, or the run would write where no other node can read.
-    """
-    _require_shared_paths(config)
-    with tempfile.TemporaryDirectory(prefix="sftkey-job-") as scratch:
-        target, left_out = Path(scratch) / "job", list[str]()
-        if folder is None:
-            target.mkdir()
-        else:
-            shutil.copytree(folder, target, ignore=_ignore(left_out), symlinks=False)
-        (target / _CONFIG).write_text(write_yaml(config.model_dump(mode="json")), encoding="utf-8")
-        size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
-        if size > _MOST_BYTES:
-            raise ConfigError(
-                f"--working-dir {folder}: {size / 2**20:.0f} MiB is more than the {_MOST_BYTES // 2**20} MiB that a "
-                f"job may carry; put data and models on storage that the cluster shares"
-            )
-        yield Upload(target, tuple(left_out))
-
-
 def job_arguments(verb: str) -> list[str]:
     """How a job calls the command line: on the cluster that it runs in."""
-    return [verb, _CONFIG, "cluster.address=auto"]
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address is of this machine."""
-    host = urlsplit(address if "//" in address else f"//{address}").hostname or ""
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
-
-
-def _require_shared_paths(config: RunConfig) -> None:
-    """A job's working directory is gone when it ends, and is another on each node."""
-    for key, path in (("run_dir", config.run_dir), ("data.store_dir", config.data.store_dir)):
-        if not path.is_absolute():
-            raise ConfigError(
-                f"{key}={path}: a job needs an absolute path on storage that all nodes share, such as "
-                f"/mnt/shared/{path}"
-            )
-
-
-def _ignore(left_out: list[str]) -> Callable[[str, list[str]], set[str]]:
-    def ignore(folder: str, names: list[str]) -> set[str]:
-        secrets = {name for name in names if any(fnmatch.fnmatch(name.lower(), pattern) for pattern in _SECRET)}
-        left_out.extend(str(Path(folder) / name) for name in sorted(secrets))
-        return secrets | {name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in _LEFT_OUT)}
-
-    return ignore
+    return [verb, JOB_CONFIG, "cluster.address=auto"]
 
 
 def _in_a_line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
+    return without_credentials(" ".join(str(error).split()))[:300]

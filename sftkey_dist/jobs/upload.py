@@ -1,0 +1,223 @@
+"""What travels with a job: the merged configuration, and of the user's folder what git tracks or an allow-list names.
+
+A list of names that look like secrets would always lack one; what nobody has named stays here.
+"""
+
+import fnmatch
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck
+from sftkey_dist.config.evaluation import LocalJudgeConfig
+from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.secrets import is_named_like_a_secret
+from sftkey_dist.config.yaml_text import write_yaml
+from sftkey_dist.errors import ConfigError
+
+JOB_CONFIG = "sftkey-job.yaml"
+_MOST_BYTES = 100 * 2**20
+_MOST_NAMED = 10
+_NEVER = {".git", "__pycache__"}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A folder to send.
+
+    Attributes:
+        folder: of copies.
+        left_out: names of the user's files that were not copied; a folder of them stands for its content.
+    """
+
+    folder: Path
+    left_out: tuple[str, ...]
+
+    def left_out_in_words(self) -> str:
+        """One line, empty where nothing was left out."""
+        if not self.left_out:
+            return ""
+        more = len(self.left_out) - _MOST_NAMED
+        names = ", ".join(self.left_out[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return f"left out, as neither git nor --include names it: {names}"
+
+
+@contextmanager
+def packed(config: RunConfig, folder: Path | None, include: Sequence[str] = ()) -> Iterator[Upload]:
+    """A folder with the merged configuration, and copies from the user's folder if one is named.
+
+    Args:
+        config: of the job.
+        folder: the user's. Of a git work tree, what git tracks is copied; of another one, Python files and the files
+            that the configuration names.
+        include: patterns of more files, or of another folder than git's the only ones.
+
+    Raises:
+        ConfigError: the run would write where no other node can read; there is no such folder; a file of it cannot be
+            copied, or is a link out of it; a pattern matches nothing; or it is too large.
+    """
+    _require_shared_paths(config)
+    text = write_yaml(config.model_dump(mode="json"))
+    sent, left_out = _choose(config, folder, include) if folder is not None else ({}, [])
+    _require_small(folder, sent, len(text.encode()))
+    with tempfile.TemporaryDirectory(prefix="sftkey-job-") as scratch:
+        target = Path(scratch) / "job"
+        target.mkdir()
+        for name, source in sent.items():
+            _copy(source, target / name)
+        (target / JOB_CONFIG).write_text(text, encoding="utf-8")
+        yield Upload(target, tuple(left_out))
+
+
+def _require_shared_paths(config: RunConfig) -> None:
+    """A job's working directory is gone when it ends, and is another on each node."""
+    for key, path in (("run_dir", config.run_dir), ("data.store_dir", config.data.store_dir)):
+        if not path.is_absolute():
+            raise ConfigError(
+                f"{key}={path}: a job needs an absolute path on storage that all nodes share, such as "
+                f"/mnt/shared/{path}"
+            )
+
+
+def _choose(config: RunConfig, folder: Path, include: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+    """The files to copy, by name below the folder, and the names of others."""
+    if not folder.is_dir():
+        raise ConfigError(f"--working-dir {folder}: {'is no' if folder.exists() else 'there is no such'} folder")
+    try:
+        tracked = _tracked(folder)
+        found, closed = _walk(folder, with_hidden=any(_names_hidden(pattern) for pattern in include))
+        chosen = set(tracked or ()) | _included(found, include)
+        if tracked is None and not include:
+            chosen = _named_or_python(config, found)
+        files = {name: _file(folder, name, chosen) for name in sorted(chosen)}
+    except OSError as error:
+        raise ConfigError(f"--working-dir {folder}: {error.filename}: {error.strerror}") from error
+    return files, [name for name in (*found, *closed) if not _covers(name, chosen)]
+
+
+def _tracked(folder: Path) -> list[str] | None:
+    """What git tracks below a folder and is there; None where git knows no work tree."""
+    try:
+        listed = subprocess.run(["git", "-C", folder, "ls-files", "-z"], capture_output=True, check=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    names = [os.fsdecode(name) for name in listed.split(b"\0") if name]
+    # Neither submodules nor links to folders, whose files git tracks elsewhere or not at all.
+    return [name for name in names if os.path.lexists(folder / name) and not (folder / name).is_dir()]
+
+
+def _walk(folder: Path, *, with_hidden: bool) -> tuple[list[str], list[str]]:
+    """Names of all files, and of the hidden and linked folders that were not looked into."""
+    found, closed = [], []
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        inside = Path(place).relative_to(folder)
+        shut = {name for name in folders if _is_shut(Path(place) / name, with_hidden=with_hidden)}
+        found += [(inside / name).as_posix() for name in sorted(files)]
+        closed += [f"{(inside / name).as_posix()}/" for name in sorted(shut)]
+        folders[:] = sorted(set(folders) - shut - _NEVER)
+    return found, closed
+
+
+def _is_shut(folder: Path, *, with_hidden: bool) -> bool:
+    is_hidden = folder.name.startswith(".") and not with_hidden
+    return folder.name not in _NEVER and (is_hidden or folder.is_symlink())
+
+
+def _included(found: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    chosen = set()
+    for pattern in patterns:
+        matching = {name for name in found if _matches(name, pattern)}
+        if not matching:
+            raise ConfigError(f"--include {pattern!r}: matches no file below --working-dir")
+        chosen |= matching
+    return chosen
+
+
+def _named_or_python(config: RunConfig, found: Sequence[str]) -> set[str]:
+    named = [PurePosixPath(path).as_posix() for path in _paths_of(config)]
+    patterns = [pattern for path in named for pattern in (path, f"{path}/*")]
+    python = {name for name in found if name.endswith(".py") and not is_named_like_a_secret(PurePosixPath(name).stem)}
+    return {name for name in python if _matches(name, "*")} | {
+        name for name in found if any(_matches(name, pattern) for pattern in patterns)
+    }
+
+
+def _paths_of(config: RunConfig) -> Iterator[str]:
+    """Every setting that may name a file or a folder below the working directory."""
+    sources = (*config.data.train, *config.data.test)
+    judge = config.evaluation.judge
+    checks: list[AnswerCheck | None] = [config.evaluation.answer_check, *config.evaluation.answer_checks.values()]
+    checks += [source.answer_check for source in sources]
+    paths = [config.model.path, *(source.path for source in sources)]
+    paths += [check.function.rpartition(":")[0] for check in checks if isinstance(check, FunctionCheck)]
+    if judge is not None:
+        paths += [judge.template, judge.rubric]
+        paths += [one.path for one in judge.judges if isinstance(one, LocalJudgeConfig)]
+    yield from (path for path in paths if path)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """As a shell matches: a hidden file or folder only where the pattern says so; `*` goes over folders too."""
+    return fnmatch.fnmatchcase(name, pattern) and (not _names_hidden(name) or _names_hidden(pattern))
+
+
+def _names_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def _covers(name: str, chosen: set[str]) -> bool:
+    """Whether a file is sent, or something of a folder."""
+    return name in chosen or (name.endswith("/") and any(one.startswith(name) for one in chosen))
+
+
+def _file(folder: Path, name: str, chosen: set[str]) -> Path:
+    """The file to copy: a link stands for a file that is sent too.
+
+    Raises:
+        ConfigError: it is no file, or a link to what is not sent.
+    """
+    path = folder / name
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # the latter before Python 3.13, for a link to itself
+        raise ConfigError(f"--working-dir {folder}: {name}: is a link that leads nowhere; remove it") from None
+    if path.is_symlink() or real != folder.resolve() / name:
+        if not real.is_relative_to(folder.resolve()):
+            raise ConfigError(
+                f"--working-dir {folder}: {name}: is a link out of the folder, to {real}; put the file there instead"
+            )
+        if real.relative_to(folder.resolve()).as_posix() not in chosen:
+            raise ConfigError(f"--working-dir {folder}: {name}: is a link to {real}, which is not sent itself")
+    if not stat.S_ISREG(real.stat().st_mode):
+        raise ConfigError(f"--working-dir {folder}: {name}: is no file that can be copied")
+    return real
+
+
+def _require_small(folder: Path | None, sent: dict[str, Path], num_bytes: int) -> None:
+    sizes = {name: source.stat().st_size for name, source in sent.items()}
+    size = sum(sizes.values()) + num_bytes
+    if size > _MOST_BYTES:
+        largest = max(sizes, key=lambda name: sizes[name], default=JOB_CONFIG)
+        raise ConfigError(
+            f"--working-dir {folder}: {size / 2**20:.0f} MiB is more than the {_MOST_BYTES // 2**20} MiB that a job "
+            f"may carry, the largest is {largest}; put data and models on storage that the cluster shares"
+        )
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, target)
+        shutil.copymode(source, target)
+    except OSError as error:
+        raise ConfigError(f"--working-dir: {source}: cannot be copied ({error.strerror})") from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
