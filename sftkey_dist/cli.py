@@ -409,7 +409,9 @@ def submit(
     with packed(config, working_dir, include or ()) as upload:
         if upload.left_out:
             console.print(upload.left_out_in_words(), soft_wrap=True, markup=False)
-        started = jobs.submit(upload, job_arguments(verb), with_package=with_package)
+        started = jobs.submit(
+            upload, job_arguments(verb, allow_unauthenticated=allow_unauthenticated), with_package=with_package
+        )
     console.print(
         f"job {started}: sftkey job logs|status|stop {started} --address {address}", soft_wrap=True, markup=False
     )

@@ -1,31 +1,39 @@
 """A Ray cluster to work on: a running one, or a private one on this machine for as long as it is needed."""
 
 import logging
-import os
+import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sftkey_dist.cluster_gate import NamedCluster, named_cluster
 from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.config.secrets import is_loopback, without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.interrupts import handlers_kept
 from sftkey_dist.models.accelerator import Device, node_devices
+from sftkey_dist.private_cluster import private_cluster
 
 _SECONDS_BETWEEN_LOOKS = 1.0
-_OBJECT_STORE_BYTES = 256 * 1024 * 1024  # results pass through files; the object store carries small values only
+_MOST_SECONDS_TO_CONNECT = 5.0
+_MOST_SECONDS_TO_ANSWER = 20.0
 
 
 @contextmanager
 def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
-    """Connect to ``cluster.address`` or RAY_ADDRESS, or start a private local cluster bound to loopback.
+    """Connect to ``cluster.address`` or RAY_ADDRESS, or start a private cluster that listens on loopback alone.
 
     Nested in another such block, it keeps that one's connection.
 
@@ -34,24 +42,28 @@ def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
         num_workers: most workers at a time, of training or of evaluation.
 
     Raises:
-        ConfigError: no cluster answers there, or it has too few CPUs or GPUs for the workers.
+        ConfigError: no cluster answers there, it could be used without a token, or it has too few CPUs or GPUs for the
+            workers.
     """
     if ray.is_initialized():
         yield
         return
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    named = named_cluster(cluster)
     for name, level in (("ray", logging.WARNING), ("ray.train", logging.WARNING), ("ray.data", logging.ERROR)):
         logging.getLogger(name).setLevel(level)
-    with handlers_kept():
-        if address is None:
-            _start_private(num_workers * cluster.cpus_per_worker)
-        else:
-            _join(address)
-    try:
+    with ExitStack() as stack:
+        with handlers_kept():
+            if named is None:
+                stack.enter_context(private_cluster(num_workers * cluster.cpus_per_worker))
+            else:
+                stack.enter_context(_joined(named, cluster))
         wait_for_room(cluster, num_workers)
         yield
-    finally:
-        ray.shutdown()
+
+
+def lies_on_loopback() -> bool:
+    """Whether the connected cluster is of this machine, and listens to it alone."""
+    return all(is_loopback(node["NodeManagerAddress"]) for node in ray.nodes())
 
 
 def require_shared_storage(folder: Path, read: Sequence[Path]) -> None:
@@ -158,24 +170,71 @@ def _usable_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
 
 
-def _start_private(num_cpus: int) -> None:
-    ray.init(
-        address="local",
-        num_cpus=max(os.cpu_count() or 1, num_cpus),
-        object_store_memory=_OBJECT_STORE_BYTES,
-        # Ray Train's controller asks the dashboard for the state of actors and floods the log without it.
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-
-
-def _join(address: str) -> None:
+@contextmanager
+def _joined(named: NamedCluster, cluster: ClusterConfig) -> Iterator[None]:
+    address = _resolved(named)
+    if not cluster.allow_unauthenticated:
+        named.require_token("set cluster.allow_unauthenticated=true", address)
+    _require_answer(named, address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError) as error:
-        raise ConfigError(f"cluster.address={address!r}: no Ray cluster answers there ({error})") from error
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        raise _no_cluster(named, address, str(error)) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _resolved(named: NamedCluster) -> str:
+    """`host:port` of an address; `auto` is the cluster of this machine."""
+    if "://" in named.address:
+        raise ConfigError(
+            f"{named.source}={named.address}: give a cluster's host and port, such as head:6379, or auto; to a "
+            f"dashboard's URL one sends jobs: sftkey submit --address"
+        )
+    try:
+        return str(canonicalize_bootstrap_address(named.address))
+    except (ConnectionError, ValueError, OSError) as error:
+        raise _no_cluster(named, named.address, str(error)) from error
+
+
+def _require_answer(named: NamedCluster, address: str) -> None:
+    """Ray itself would try for minutes, in a call that no signal ends.
+
+    Raises:
+        ConfigError: nobody answers there in time, or it is no cluster, or another token's.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _MOST_SECONDS_TO_CONNECT).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(named, address, str(error)) from error
+    problems: list[str] = []
+    asking = threading.Thread(target=_ask, args=(address, problems), daemon=True)
+    asking.start()
+    asking.join(_MOST_SECONDS_TO_ANSWER)
+    if asking.is_alive():
+        problems = [f"what listens there has said nothing for {_MOST_SECONDS_TO_ANSWER:g} s"]
+    if problems:
+        raise _no_cluster(named, address, problems[0])
+
+
+def _ask(address: str, problems: list[str]) -> None:
+    try:
+        GcsClient(address=address)
+    except Exception as error:  # Ray's own, by what is wrong
+        problems.append(str(error) or type(error).__name__)
+
+
+def _no_cluster(named: NamedCluster, address: str, problem: str) -> ConfigError:
+    where = f", which is {address}" if named.address == "auto" else ""
+    reason = without_credentials(" ".join(problem.split()))[:200]
+    way_out = "unset it" if named.source == "RAY_ADDRESS" else "leave it out"
+    return ConfigError(
+        f"{named.source}={named.address}{where}: no Ray cluster answers there ({reason}); start it, correct the "
+        f"address, or {way_out} for a private cluster"
+    )
 
 
 def _wait_for_nodes(needs: dict[str, int], num_workers: int, most_seconds: float) -> None:

@@ -217,6 +217,8 @@ class ClusterConfig(Section):
     address: Location | None = None
     """Address of a running Ray cluster (`auto` finds it); none starts a private one on this machine.
     The environment variable RAY_ADDRESS is honoured when this is not set."""
+    allow_unauthenticated: bool = False
+    """Use a cluster of other machines that asks for no token; whoever reaches it can run anything on it."""
     num_workers: int = Field(2, ge=1)
     """Data-parallel ZeRO-3 ranks."""
     min_workers: int | None = Field(None, ge=1)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import sftkey_dist
-from sftkey_dist.config.secrets import holds_credentials, is_loopback, without_credentials
+from sftkey_dist.cluster_gate import NamedCluster
+from sftkey_dist.config.secrets import without_credentials
 from sftkey_dist.errors import ConfigError, TrainingError
 from sftkey_dist.jobs.upload import JOB_CONFIG, Upload
 
@@ -33,13 +33,10 @@ class RayJobs:
             ConfigError: no cluster answers, it refuses the token, or a remote one would be spoken to without.
         """
         self._address = address
-        if holds_credentials(address):
-            raise ConfigError("--address must not contain credentials; put the token into RAY_AUTH_TOKEN")
-        if not (allow_unauthenticated or is_loopback(address) or os.environ.get("RAY_AUTH_MODE") == "token"):
-            raise ConfigError(
-                f"--address {address}: whoever reaches a Ray cluster can run anything on it; set RAY_AUTH_MODE=token "
-                f"and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH), here and on the cluster, or give --allow-unauthenticated"
-            )
+        named = NamedCluster(address, "--address")
+        named.require_no_credentials()
+        if not allow_unauthenticated:
+            named.require_token("give --allow-unauthenticated")
         try:
             self._client = JobSubmissionClient(address)
         except Exception as error:  # aiohttp's, requests' and Ray's own, by what is wrong
@@ -124,9 +121,10 @@ class RayJobs:
             raise ConfigError(f"job {job}: {_in_a_line(error)}") from error
 
 
-def job_arguments(verb: str) -> list[str]:
+def job_arguments(verb: str, *, allow_unauthenticated: bool) -> list[str]:
     """How a job calls the command line: on the cluster that it runs in."""
-    return [verb, JOB_CONFIG, "cluster.address=auto"]
+    allowance = ["cluster.allow_unauthenticated=true"] if allow_unauthenticated else []
+    return [verb, JOB_CONFIG, "cluster.address=auto", *allowance]
 
 
 def _in_a_line(error: object) -> str:

@@ -1,7 +1,6 @@
 """Everything before the first stage: checks, base model, encoded stores, data report."""
 
 import datetime
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sftkey_dist.cluster import connected
+from sftkey_dist.cluster_gate import named_cluster
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console, progress_when_known
 from sftkey_dist.contract import ContractError, Form, ResponseContract
@@ -118,7 +118,7 @@ def _prepare_form(config: RunConfig, form: Form, model_dir: Path) -> EncodedStor
 
 def _runner(config: RunConfig) -> Runner | None:
     """On a cluster its nodes encode; on a laptop a private Ray cluster would only take memory."""
-    if not (config.cluster.address or os.environ.get("RAY_ADDRESS")):
+    if named_cluster(config.cluster) is None:
         return None
 
     def run(work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:

@@ -4,7 +4,10 @@ Starting workers takes longer than many stages: processes, imports, rendezvous. 
 """
 
 import asyncio
+import os
+import socket
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,12 @@ import ray
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
 from ray.train.torch.config import _TorchBackend as RayTorchBackend
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from sftkey_dist.cluster import lies_on_loopback
 from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from sftkey_dist.training.checkpoint import new_attempt
@@ -22,6 +28,8 @@ from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.worker import Desk, train_worker
 
 _SECONDS_TO_LEAVE = 60.0
+_LOOPBACK, _LOOPBACK_INTERFACE = "127.0.0.1", "lo"
+_STORES: list[TCPStore] = []
 
 
 class WorkerGroup:
@@ -143,11 +151,58 @@ class _Desk:
 
 
 class _TorchBackend(RayTorchBackend):
+    def on_start(self, worker_group: Any, backend_config: "_TorchConfig") -> None:
+        """Of a cluster of this machine alone, rank 0's key-value store listens to it alone; torch's own to all."""
+        if not backend_config.on_loopback:
+            super().on_start(worker_group, backend_config)
+            return
+        port = worker_group.execute_single(0, _serve_store)
+        worker_group.execute(_say_where_the_store_is, port)
+        worker_group.execute(_set_torch_distributed_env_vars)
+        joining = [
+            worker_group.execute_single_async(
+                rank,
+                _setup_torch_process_group,
+                backend=backend_config.backend,
+                world_rank=rank,
+                world_size=len(worker_group),
+                init_method="env://",
+                timeout_s=backend_config.timeout_s,
+            )
+            for rank in range(len(worker_group))
+        ]
+        ray.get(joining)
+
     def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
         """Workers end with their process group; asking each to leave it first waits 30 s for one that is frozen."""
 
 
+def _serve_store() -> int:
+    """Start the store on a port of this process, in which rank 0 will find it by that port."""
+    listening = socket.create_server((_LOOPBACK, 0))
+    port = int(listening.getsockname()[1])
+    # The process group takes it over: torch keeps one store for each port of a process.
+    _STORES.append(
+        TCPStore(
+            _LOOPBACK,
+            port,
+            is_master=True,
+            wait_for_workers=False,
+            multi_tenant=True,
+            master_listen_fd=listening.detach(),
+        )
+    )
+    return port
+
+
+def _say_where_the_store_is(port: int) -> None:
+    os.environ.update({"MASTER_ADDR": _LOOPBACK, "MASTER_PORT": str(port)})
+
+
+@dataclass
 class _TorchConfig(TorchConfig):
+    on_loopback: bool = False
+
     @property
     def backend_cls(self) -> type[RayTorchBackend]:
         """See TorchConfig."""
@@ -155,7 +210,7 @@ class _TorchConfig(TorchConfig):
 
 
 def _trainer(cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scratch: Path, desk: Desk) -> TorchTrainer:
-    on_gpu = cluster.gpus_per_worker > 0
+    on_gpu, on_loopback = cluster.gpus_per_worker > 0, lies_on_loopback()
     return TorchTrainer(
         train_worker,
         train_loop_config={"desk": desk, "num_threads": cluster.cpus_per_worker},
@@ -164,17 +219,19 @@ def _trainer(cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scr
             use_gpu=on_gpu,
             resources_per_worker={"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if on_gpu else {}),
         ),
-        torch_config=_TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=timeout_seconds),
+        torch_config=_TorchConfig(
+            backend="nccl" if on_gpu else "gloo", timeout_s=timeout_seconds, on_loopback=on_loopback
+        ),
         run_config=RunConfig(
             name=new_attempt(),
             storage_path=str(scratch),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=3, max_preemption_failures=0),
-            worker_runtime_env={"env_vars": _worker_environment(cluster)},
+            worker_runtime_env={"env_vars": _worker_environment(cluster, on_loopback=on_loopback)},
         ),
     )
 
 
-def _worker_environment(cluster: ClusterConfig) -> dict[str, str]:
+def _worker_environment(cluster: ClusterConfig, *, on_loopback: bool) -> dict[str, str]:
     environment = {
         # 1, which Ray sets, aborts the communicator before it reports a timeout, and the abort itself can hang.
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
@@ -188,7 +245,8 @@ def _worker_environment(cluster: ClusterConfig) -> dict[str, str]:
     }
     if not cluster.gpus_per_worker:
         environment |= CPU_ALLOCATOR | {"CUDA_VISIBLE_DEVICES": ""}  # Ray leaves a node's accelerators visible
-    if cluster.network_interface:
-        environment["GLOO_SOCKET_IFNAME"] = cluster.network_interface
-        environment["NCCL_SOCKET_IFNAME"] = cluster.network_interface
+    interface = cluster.network_interface or (_LOOPBACK_INTERFACE if on_loopback else None)
+    if interface:
+        environment["GLOO_SOCKET_IFNAME"] = interface
+        environment["NCCL_SOCKET_IFNAME"] = interface
     return environment | cluster.environment

@@ -15,6 +15,7 @@ ALLOWED = {
     "mlflow": {"tracking.mlflow_store"},
     "ray": {
         "cluster",
+        "private_cluster",
         "jobs.client",
         "training.worker",
         "training.launch",

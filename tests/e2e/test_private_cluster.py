@@ -1,0 +1,144 @@
+"""A command's own Ray cluster, as another user of the machine would meet it; and clusters that are not there."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ENTRY_POINT, environment, error_line
+
+LISTENING = "0A"
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+
+
+def descendants(process: int) -> set[int]:
+    """A process and all that it started, and that these did."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        except OSError:
+            continue
+        parents[int(status.parent.name)] = int(fields["PPid"])
+    found = {process}
+    while True:
+        more = {child for child, parent in parents.items() if parent in found} - found
+        if not more:
+            return found
+        found |= more
+
+
+def sockets_of(processes: set[int]) -> set[str]:
+    found = set()
+    for process in processes:
+        try:
+            for descriptor in Path(f"/proc/{process}/fd").iterdir():
+                target = os.readlink(descriptor)
+                if target.startswith("socket:["):
+                    found.add(target[8:-1])
+        except OSError:
+            continue
+    return found
+
+
+def listening_addresses(processes: set[int]) -> dict[str, str]:
+    """Address and port in hexadecimal, by inode, of the processes' TCP sockets, as the kernel tells every user."""
+    sockets = sockets_of(processes)
+    found = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *others = line.split()
+            if state == LISTENING and others[5] in sockets:
+                found[others[5]] = local
+    return found
+
+
+@pytest.mark.parametrize("hostile", [{"RAY_AUTH_MODE": "disabled"}])
+def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tiny_config, hostile):
+    """With authentication turned off in the environment, a token that others know, and a long TMPDIR."""
+    long = tmp_path / "a_rather_long_scratch_directory_name" / "job_1234567890" / ("t" * 40)
+    long.mkdir(parents=True)
+    names = {"RAY_AUTH_TOKEN": "0" * 64, "TMPDIR": str(long), **hostile}
+    before = set(Path("/tmp").glob("ray-*"))
+    process = subprocess.Popen(
+        [*ENTRY_POINT, "train", str(tiny_config), "strategies=[sft-tag]", "tracking.enabled=false"],
+        cwd=tmp_path,
+        env=environment() | names,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seen: dict[str, str] = {}
+    folders, tokens = set(), set()
+    while process.poll() is None:
+        tree = descendants(process.pid)
+        seen |= listening_addresses(tree)
+        for folder in set(Path("/tmp").glob("ray-*")) - before:
+            token = folder / "token"
+            if str(folder) in command_lines(tree) and token.is_file() and token.stat().st_size:
+                folders.add((folder, stat.S_IMODE(folder.stat().st_mode)))
+                tokens.add((token.read_text(), stat.S_IMODE(token.stat().st_mode)))
+        time.sleep(0.2)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert len(seen) > 10, "gcs_server, raylet, agents, dashboard, workers, rank 0's store"
+    assert {address.partition(":")[0] for address in seen.values()} <= LOOPBACK, seen
+    (folder, mode), (token, token_mode) = *folders, *tokens
+    assert (mode, token_mode) == (0o700, 0o600)
+    assert len(token) == 64
+    assert token != "0" * 64
+    assert not folder.exists(), "it goes with the cluster"
+
+
+def command_lines(processes: set[int]) -> str:
+    lines = []
+    for process in processes:
+        try:
+            lines.append(Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace"))
+        except OSError:
+            continue
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_an_address_of_a_cluster_that_is_gone_is_named_with_where_it_came_from(
+    sftkey, tiny_config, monkeypatch, free_port
+):
+    address = f"127.0.0.1:{free_port}"
+    began = time.monotonic()
+    done = sftkey("train", tiny_config, f"cluster.address={address}", timeout_seconds=90)
+    assert done.returncode == 2
+    assert f"cluster.address={address}: no Ray cluster answers there" in error_line(done)
+    monkeypatch.setattr("tests.e2e.conftest.environment", lambda: os.environ | {"RAY_ADDRESS": address})
+    done = sftkey("train", tiny_config, timeout_seconds=90)
+    assert done.returncode == 2
+    assert f"RAY_ADDRESS={address}: no Ray cluster answers there" in error_line(done)
+    assert "unset it" in error_line(done)
+    assert time.monotonic() - began < 120
+
+
+def test_what_is_no_cluster_is_named_and_a_signal_ends_the_wait(sftkey, tiny_config, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = [*ENTRY_POINT, "train", str(tiny_config), f"cluster.address={address}"]
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+        silent.settimeout(90)
+        silent.accept()[0].close()
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=15)
+        assert process.returncode == 128 + signal.SIGTERM, said
+        done = sftkey("train", tiny_config, f"cluster.address={address}", timeout_seconds=90)
+    assert done.returncode == 2
+    assert "what listens there has said nothing for 20 s" in error_line(done)

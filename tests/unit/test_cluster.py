@@ -1,0 +1,80 @@
+"""Which cluster is used, and whether it may be."""
+
+import os
+
+import pytest
+
+from sftkey_dist import private_cluster
+from sftkey_dist.cluster import connected
+from sftkey_dist.cluster_gate import NamedCluster, named_cluster
+from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "expected"),
+    [
+        (None, "", None),
+        (None, "local", None),
+        ("local", "", None),
+        ("local", "10.0.0.1:6379", None),
+        ("auto", "", ("auto", "cluster.address")),
+        ("auto", "10.0.0.1:6379", ("10.0.0.1:6379", "RAY_ADDRESS")),
+        (None, "10.0.0.1:6379", ("10.0.0.1:6379", "RAY_ADDRESS")),
+        ("10.0.0.2:6379", "10.0.0.1:6379", ("10.0.0.2:6379", "cluster.address")),
+    ],
+)
+def test_the_address_has_one_source(monkeypatch, address, environment, expected):
+    monkeypatch.setenv("RAY_ADDRESS", environment)
+    named = named_cluster(ClusterConfig(address=address))
+    assert (named and (named.address, named.source)) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("me:hunter2@10.0.0.1:6379", "RAY_ADDRESS must not contain credentials"),
+        ("http://10.0.0.1:8265", "RAY_ADDRESS=http://10.0.0.1:8265: give a cluster's host and port"),
+        ("ray://10.0.0.1:10001", "give a cluster's host and port"),
+        ("10.0.0.1:6379", "RAY_ADDRESS=10.0.0.1:6379: whoever reaches a Ray cluster can run anything on it"),
+        ("nonsense", "RAY_ADDRESS=nonsense: no Ray cluster answers there"),
+        ("127.0.0.1:99999", "no Ray cluster answers there"),
+        ("127.0.0.1:1", "RAY_ADDRESS=127.0.0.1:1: no Ray cluster answers there"),
+    ],
+)
+def test_what_cannot_be_joined_is_one_line(monkeypatch, address, message):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError) as error, connected(ClusterConfig(), 1):
+        pass
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_token_or_ones_word_opens_the_gate_to_other_machines(monkeypatch):
+    named = named_cluster(ClusterConfig(address="10.0.0.1:6379"))
+    with pytest.raises(ConfigError, match=r"set cluster\.allow_unauthenticated=true"):
+        named.require_token("set cluster.allow_unauthenticated=true", "10.0.0.1:6379")
+    named.require_token("", "127.0.0.1:6379")
+    NamedCluster("localhost:6379", "RAY_ADDRESS").require_token("")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    named.require_token("", "10.0.0.1:6379")
+
+
+def test_a_long_tmpdir_is_passed_over(monkeypatch, tmp_path):
+    monkeypatch.setattr(private_cluster.tempfile, "gettempdir", lambda: str(tmp_path / ("x" * 90)))
+    folder = private_cluster._make_folder()
+    try:
+        assert len(os.fsencode(folder)) < 40
+        assert folder.stat().st_mode & 0o777 == 0o700
+    finally:
+        folder.rmdir()
+    monkeypatch.setattr(private_cluster.os, "access", lambda *arguments: False)
+    with pytest.raises(ConfigError, match="set TMPDIR to one of at most 24 characters"):
+        private_cluster._make_folder()
