@@ -6,6 +6,7 @@ DeepSpeed and MLflow.
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -413,7 +414,9 @@ def submit(
             upload, job_arguments(verb, allow_unauthenticated=allow_unauthenticated), with_package=with_package
         )
     console.print(
-        f"job {started}: sftkey job logs|status|stop {started} --address {address}", soft_wrap=True, markup=False
+        f"job {started}: sftkey job logs|status|stop {started} --address {shlex.quote(address)}",
+        soft_wrap=True,
+        markup=False,
     )
     if wait:
         with _following(started, address):
@@ -554,8 +557,8 @@ def _following(identifier: str, address: str) -> Iterator[None]:
         yield
     except InterruptedRunError as interrupt:
         errors.print(
-            f"the job goes on; sftkey job logs --follow {identifier} --address {address} shows more, sftkey job stop "
-            f"ends it",
+            f"the job goes on; sftkey job logs --follow {identifier} --address {shlex.quote(address)} shows more, "
+            f"sftkey job stop ends it",
             soft_wrap=True,
             markup=False,
         )

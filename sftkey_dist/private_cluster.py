@@ -28,7 +28,7 @@ def private_cluster(num_cpus: int) -> Iterator[None]:
     """Start one, and end it with the block.
 
     Raises:
-        ConfigError: there is no folder for it.
+        ConfigError: there is no folder for it, or it does not start.
     """
     folder = _make_folder()  # 0700: what Ray makes in it is open to all
     token = folder / "token"
@@ -48,17 +48,23 @@ def private_cluster(num_cpus: int) -> Iterator[None]:
 
 
 def _start(num_cpus: int, folder: Path) -> None:
-    ray.init(
-        address="local",
-        num_cpus=max(os.cpu_count() or 1, num_cpus),
-        object_store_memory=_OBJECT_STORE_BYTES,
-        # Ray Train's controller asks the dashboard for the state of actors and floods the log without it.
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _temp_dir=str(folder),
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, num_cpus),
+            object_store_memory=_OBJECT_STORE_BYTES,
+            # Ray Train's controller asks the dashboard for the state of actors and floods the log without it.
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(folder),
+        )
+    except Exception as error:  # Ray raises this very class where a process of it does not come up in time
+        raise ConfigError(
+            f"the private Ray cluster did not start ({' '.join(str(error).split())[:200]}); see whether this machine "
+            f"has memory and processors to spare, and run the command again"
+        ) from error
 
 
 def _make_folder() -> Path:

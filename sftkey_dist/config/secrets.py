@@ -49,7 +49,7 @@ def holds_credentials(text: str) -> bool:
 def without_credentials(text: str) -> str:
     """A message, or an address, with stars in place of what may be credentials."""
     text = re.sub(r"://\S*@", "://***@", text)
-    text = re.sub(r"(^|[\s'\"(])[^\s/:@'\"(]+:[^\s@]+@", r"\1***@", text)
+    text = re.sub(r"(^|[\s'\"(])[^\s/:@'\"(]+:(?!//)[^\s@]+@", r"\1***@", text)
     return _KEY_ITSELF.sub("***", _PARAMETER.sub(_hidden, text))
 
 

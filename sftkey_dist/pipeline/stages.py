@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -143,7 +144,7 @@ def checkpoints_of(config: RunConfig, preparation: Preparation, planned: Planned
     if base is None:
         return str(stage.checkpoints.absolute())
     place, question_mark, options = base.partition("?")
-    run = f"{preparation.run.path.name}-{preparation.run.identity()}"
+    run = quote(f"{preparation.run.path.name}-{preparation.run.identity()}")
     return f"{place.rstrip('/')}/{run}/{stage.path.name}{question_mark}{options}"
 
 

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -51,7 +52,7 @@ def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
             StudyFacts(
                 title=study.settings.title,
                 about=study.settings.about,
-                command=" ".join(["sftkey run", *configuration]),
+                command=shlex.join(["sftkey", "run", *configuration]),
                 seeds=study.settings.seeds,
                 variants={
                     name: VariantFacts(variant.about, study.settings.seeds_of(name))
@@ -89,8 +90,8 @@ def make_results(studies: Sequence[Path], out: Path, keep: Path | None) -> list[
         plot_seeds(_scores_by_seed(study), "score", folder / "scores.svg")
         for study, folder in zip(found, studies, strict=True)
     ]
-    folders = " ".join(_seen_from(out, study) for study in studies)
-    page = results_page(found, [Path(_seen_from(out, figure)) for figure in figures], f"sftkey results {folders}")
+    command = shlex.join(["sftkey", "results", *(_seen_from(out, study) for study in studies)])
+    page = results_page(found, [Path(_seen_from(out, figure)) for figure in figures], command)
     write_text_atomically(out, page)
     return [out, *figures]
 

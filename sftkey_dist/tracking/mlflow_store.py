@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -23,7 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sftkey_dist.config.secrets import without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.files import write_json_atomically
+from sftkey_dist.files import folder_kept_if_used, write_json_atomically
 from sftkey_dist.tracking.tracker import RUN_DIR_TAG, DataSetNote, RunStatus
 
 P = ParamSpec("P")
@@ -72,10 +72,11 @@ class MlflowTracker:
         self._run_ids_file = run_ids
         self._run_ids: dict[str, str] = json.loads(run_ids.read_text()) if run_ids.exists() else {}
         try:
-            self._client = MlflowClient(tracking_uri=uri)
-            self._experiment_id = self._find_experiment(
-                experiment, artifacts.as_uri() if uri.startswith("sqlite") else None
-            )
+            with _folder_by_its_uri(uri):
+                self._client = MlflowClient(tracking_uri=uri)
+                self._experiment_id = self._find_experiment(
+                    experiment, artifacts.as_uri() if uri.startswith("sqlite") else None
+                )
         except ConfigError:
             raise
         except Exception as error:  # whatever the store's driver or the network raises
@@ -275,6 +276,17 @@ def find_run_dirs(uri: str, experiment: str) -> list[Path]:
     except MlflowException as error:
         raise ConfigError(f"the MLflow store cannot be used ({_in_a_line(error)})") from error
     return [Path(place) for place in dict.fromkeys(run.data.tags.get(RUN_DIR_TAG, "") for run in runs) if place]
+
+
+@contextmanager
+def _folder_by_its_uri(uri: str) -> Iterator[None]:
+    """MLflow makes the folder of a SQLite file as the URI writes it, with escapes in its name: another, empty one."""
+    with (
+        folder_kept_if_used(Path(uri.removeprefix("sqlite:///")).parent)
+        if uri.startswith("sqlite:///")
+        else nullcontext()
+    ):
+        yield
 
 
 def _in_a_line(error: Exception) -> str:

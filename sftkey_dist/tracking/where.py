@@ -1,10 +1,13 @@
 """Which store a configuration means, and how a person opens it."""
 
 import os
+import re
+import shlex
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from sftkey_dist.config.schema import TrackingConfig
+from sftkey_dist.config.secrets import holds_credentials, without_credentials
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.tracking.mlflow_store import MlflowTracker, find_run_dirs
 from sftkey_dist.tracking.tracker import NullTracker, Tracker
@@ -22,13 +25,22 @@ def make_tracker(config: TrackingConfig, run_dir: Path, run_ids: Path) -> Tracke
 
 def tracking_uri(config: TrackingConfig, run_dir: Path) -> str:
     """``tracking.uri``, else the environment's, else SQLite beside the run directory."""
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{run_dir.parent / 'mlflow.db'}"
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(run_dir.parent / "mlflow.db")
 
 
 def _artifacts(uri: str, run_dir: Path) -> Path:
     """Beside a store that is a file, which runs in different folders may share; else beside the run directory."""
-    beside = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else run_dir
+    beside = _sqlite_path(uri) if uri.startswith(_SQLITE) else run_dir
     return beside.absolute().parent / "mlartifacts"
+
+
+def _sqlite_uri(path: Path) -> str:
+    """SQLAlchemy takes what follows a question mark for options, and decodes percent signs."""
+    return _SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def _sqlite_path(uri: str) -> Path:
+    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0]))
 
 
 def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
@@ -41,7 +53,7 @@ def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
     Raises:
         ConfigError: the store cannot be used, has no such experiment, or none of its runs is here.
     """
-    store = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{Path('runs/mlflow.db').absolute()}"
+    store = uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(Path("runs/mlflow.db").absolute())
     found = find_run_dirs(store, experiment)
     here = [run_dir for run_dir in found if run_dir.is_dir()]
     if not here:
@@ -50,10 +62,9 @@ def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
 
 
 def how_to_open(uri: str) -> str:
-    """The line that shows a person their runs; a URI that may hold credentials is not printed."""
-    parts = urlsplit(uri)
-    if parts.scheme == "sqlite":
-        return f"MLflow: mlflow ui --host 127.0.0.1 --backend-store-uri {uri}"
-    if parts.scheme in ("http", "https"):
-        return f"MLflow: open {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """The line that shows a person their runs, for a shell to take; a URI with credentials is not printed."""
+    if uri.startswith("sqlite:") and not holds_credentials(uri):
+        return f"MLflow: mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(uri)}"
+    if uri.startswith(("http://", "https://")):
+        return f"MLflow: open {re.split('[?#]', without_credentials(uri).replace('***@', ''))[0]}"
     return "MLflow: start `mlflow ui --host 127.0.0.1` with the store that MLFLOW_TRACKING_URI names"

@@ -1,4 +1,4 @@
-"""A command's own Ray cluster, as another user of the machine would meet it; and clusters that are not there."""
+"""A command's own Ray cluster, as another user of the machine would meet it, and one that is not there."""
 
 import os
 import signal
@@ -8,9 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
-from tests.e2e.conftest import ENTRY_POINT, environment, error_line
+from tests.e2e.conftest import ENTRY_POINT, environment
 
 LISTENING = "0A"
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
@@ -58,12 +56,11 @@ def listening_addresses(processes: set[int]) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("hostile", [{"RAY_AUTH_MODE": "disabled"}])
-def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tiny_config, hostile):
+def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tiny_config):
     """With authentication turned off in the environment, a token that others know, and a long TMPDIR."""
     long = tmp_path / "a_rather_long_scratch_directory_name" / "job_1234567890" / ("t" * 40)
     long.mkdir(parents=True)
-    names = {"RAY_AUTH_TOKEN": "0" * 64, "TMPDIR": str(long), **hostile}
+    names = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "0" * 64, "TMPDIR": str(long)}
     before = set(Path("/tmp").glob("ray-*"))
     process = subprocess.Popen(
         [*ENTRY_POINT, "train", str(tiny_config), "strategies=[sft-tag]", "tracking.enabled=false"],
@@ -105,40 +102,14 @@ def command_lines(processes: set[int]) -> str:
     return "\n".join(lines)
 
 
-@pytest.fixture
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def test_an_address_of_a_cluster_that_is_gone_is_named_with_where_it_came_from(
-    sftkey, tiny_config, monkeypatch, free_port
-):
-    address = f"127.0.0.1:{free_port}"
-    began = time.monotonic()
-    done = sftkey("train", tiny_config, f"cluster.address={address}", timeout_seconds=90)
-    assert done.returncode == 2
-    assert f"cluster.address={address}: no Ray cluster answers there" in error_line(done)
-    monkeypatch.setattr("tests.e2e.conftest.environment", lambda: os.environ | {"RAY_ADDRESS": address})
-    done = sftkey("train", tiny_config, timeout_seconds=90)
-    assert done.returncode == 2
-    assert f"RAY_ADDRESS={address}: no Ray cluster answers there" in error_line(done)
-    assert "unset it" in error_line(done)
-    assert time.monotonic() - began < 120
-
-
-def test_what_is_no_cluster_is_named_and_a_signal_ends_the_wait(sftkey, tiny_config, tmp_path):
+def test_a_signal_ends_the_wait_for_what_is_no_cluster(tmp_path, tiny_config):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         command = [*ENTRY_POINT, "train", str(tiny_config), f"cluster.address={address}"]
         process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
-        silent.settimeout(90)
+        silent.settimeout(300)
         silent.accept()[0].close()
-        time.sleep(2)
+        time.sleep(1)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=15)
-        assert process.returncode == 128 + signal.SIGTERM, said
-        done = sftkey("train", tiny_config, f"cluster.address={address}", timeout_seconds=90)
-    assert done.returncode == 2
-    assert "what listens there has said nothing for 20 s" in error_line(done)
+    assert process.returncode == 128 + signal.SIGTERM, said

@@ -1,6 +1,7 @@
 """Which cluster is used, and whether it may be."""
 
 import os
+import socket
 
 import pytest
 
@@ -55,6 +56,17 @@ def test_what_cannot_be_joined_is_one_line(monkeypatch, address, message):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert "hunter2" not in str(error.value)
+
+
+def test_what_is_no_cluster_is_named_in_good_time(monkeypatch):
+    monkeypatch.setattr("sftkey_dist.cluster._MOST_SECONDS_TO_ANSWER", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        message = (
+            f"cluster.address={address}: no Ray cluster answers there .what listens there has said nothing for 1 s"
+        )
+        with pytest.raises(ConfigError, match=message), connected(ClusterConfig(address=address), 1):
+            pass
 
 
 def test_a_token_or_ones_word_opens_the_gate_to_other_machines(monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import shlex
 import time
 from pathlib import Path
 
@@ -103,6 +104,26 @@ def test_where_the_store_is(tmp_path, monkeypatch):
     assert tracking_uri(TrackingConfig(uri="http://other:1"), run_dir) == "http://other:1"
 
 
+@pytest.mark.parametrize("folder", ["My Runs", "runs #1", "a?b", "50%25", "Run #1 50%25 ünï?x=1", "it's $5", "a&b;c"])
+def test_the_store_lies_beside_the_run_whatever_its_folder_is_called(tmp_path, monkeypatch, folder):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run_dir = tmp_path / folder / "a b"
+    run_dir.mkdir(parents=True)
+    tracker = make_tracker(TrackingConfig(), run_dir, run_dir / "tracking.json")
+    run = tracker.start_run("key", "name", None, {})
+    (run_dir / "note.txt").write_text("x")
+    tracker.log_artifact(run, run_dir / "note.txt")
+    tracker.end_run(run)
+    assert tracker.has_finished("key")
+    assert {path.name for path in tmp_path.iterdir()} == {folder}
+    assert (tmp_path / folder / "mlflow.db").is_file()
+    assert [path.name for path in (tmp_path / folder / "mlartifacts").rglob("*.txt")] == ["note.txt"]
+    uri = tracking_uri(TrackingConfig(), run_dir)
+    assert TrackingConfig(uri=uri).uri == uri, "a study writes it into its runs' configurations"
+    *_, option, given = shlex.split(how_to_open(uri).removeprefix("MLflow: "), comments=True)
+    assert (option, given) == ("--backend-store-uri", uri)
+
+
 def test_disabled_tracking_keeps_no_track(tmp_path):
     tracker = make_tracker(TrackingConfig(enabled=False), tmp_path, tmp_path / "tracking.json")
     assert isinstance(tracker, NullTracker)
@@ -112,8 +133,14 @@ def test_disabled_tracking_keeps_no_track(tmp_path):
 
 def test_the_line_that_opens_mlflow_shows_no_credentials():
     assert how_to_open("sqlite:///runs/mlflow.db").endswith("--backend-store-uri sqlite:///runs/mlflow.db")
-    for uri in ("https://me:hunter2@mlflow.example/x", "postgresql://db/mlflow?password=hunter2"):
-        assert "hunter2" not in how_to_open(uri)
+    for uri in (
+        "https://me:hunter2@mlflow.example/x",
+        "https://me:hun/ter2@mlflow.example/x?key=hunter2#hunter2",
+        "postgresql://db/mlflow?password=hunter2",
+        "sqlite:///runs/mlflow.db?key=hunter2",
+    ):
+        assert "ter2" not in how_to_open(uri)
+    assert how_to_open("https://me:hun/ter2@mlflow.example/x?y=1") == "MLflow: open https://mlflow.example/x"
 
 
 def test_a_run_with_a_call_that_failed_does_not_count_as_finished(make, tmp_path, monkeypatch):
@@ -136,5 +163,5 @@ def test_a_run_with_a_call_that_failed_does_not_count_as_finished(make, tmp_path
 
 def test_a_password_in_the_store_s_address_is_not_repeated(tmp_path):
     with pytest.raises(ConfigError) as error:
-        MlflowTracker("http://alice:s3cret@127.0.0.1:1", "study", tmp_path, tmp_path / "tracking.json")
+        MlflowTracker("http://alice:s3cret/s3cret@127.0.0.1:1", "study", tmp_path, tmp_path / "tracking.json")
     assert "s3cret" not in str(error.value)

@@ -69,6 +69,12 @@ def test_credentials_are_found_and_not_shown(text):
     assert without_credentials(without_credentials(text)) == without_credentials(text)
 
 
+def test_a_message_keeps_what_is_no_secret():
+    message = "GET http://me:hun/ter2@mlflow:5000/api?key=hunter2&x=1 failed: (host 'a:b', s3://bucket/x, 10:30)"
+    expected = "GET http://***@mlflow:5000/api?key=***&x=1 failed: (host 'a:b', s3://bucket/x, 10:30)"
+    assert without_credentials(message) == expected
+
+
 @pytest.mark.parametrize("text", WITHOUT)
 def test_other_places_hold_none(text):
     assert not holds_credentials(text)
