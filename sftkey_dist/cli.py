@@ -23,7 +23,7 @@ from sftkey_dist.config import RunConfig, is_study, load_config, load_section, l
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.paths import local_path
 from sftkey_dist.config.segment import SegmentConfig
-from sftkey_dist.console import console, errors
+from sftkey_dist.console import console, errors, visible, write_what_the_terminal_can_show
 from sftkey_dist.errors import ConfigError, IncompleteEvaluationError, InterruptedRunError, TrainingError, UserError
 from sftkey_dist.files import folder_kept_if_used
 from sftkey_dist.interrupts import raise_on_signals
@@ -163,12 +163,12 @@ def show(
         store = preparation.stores[strategy.form]
         for index in range(min(number, len(store))):
             ids, segments = store.example(index)
-            console.rule(f"{strategy.name}: {store.example_ids([index])[0]}")
-            console.print(colour_segments(tokenizer, ids, segments, store.segment_names))
+            console.rule(visible(Text(f"{strategy.name}: {store.example_ids([index])[0]}")))
+            console.print(visible(colour_segments(tokenizer, ids, segments, store.segment_names)))
             for stage in strategy.stages:
-                console.print(mark_trained(tokenizer, ids, segments, stage.weights, f"stage {stage.name}"))
+                console.print(visible(mark_trained(tokenizer, ids, segments, stage.weights, f"stage {stage.name}")))
         for line in stages_in_words(plans[strategy.name]):
-            console.print(line, soft_wrap=True)
+            console.print(line, soft_wrap=True, markup=False)
 
 
 @app.command(epilog=_keys_help(SegmentConfig))
@@ -474,6 +474,7 @@ def main() -> None:
     """Entry point of the `sftkey` script: a user's mistake is one line on stderr and exit code 2."""
     # The driver computes nothing; left to search for an accelerator, DeepSpeed warns that it found none.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    write_what_the_terminal_can_show()
     raise_on_signals()
     with _user_errors_are_lines():
         app()
@@ -594,6 +595,11 @@ def _user_errors_are_lines() -> Iterator[None]:
         sys.exit(_INCOMPLETE)
     except UserError as error:
         errors.print(f"error: {error}", soft_wrap=True, markup=False)
+        sys.exit(_USER_ERROR)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        errors.print(f"error: {error.filename}: {error.strerror}", soft_wrap=True, markup=False)
         sys.exit(_USER_ERROR)
 
 

@@ -1,8 +1,12 @@
 """What a person sees while a run works: one console, progress bars with ETA, tables."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -14,12 +18,46 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
+
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"}
+_PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+"""Signs for control characters, one for one: text of data, models and servers cannot steer the terminal."""
+
+
+class PlainConsole(Console):
+    """Shows control characters as signs, and goes on without output when nobody reads it any more."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See Console."""
+        return super().render_str(text.translate(_PICTURES), **options)
+
+    def on_broken_pipe(self) -> None:
+        """The reader of `sftkey run | head` is gone; the work is not."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
 
 # What is printed holds names and texts of the user and of models: none of it is markup.
-console = Console(highlight=False, markup=False, emoji=False)
-errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+console = PlainConsole(highlight=False, markup=False, emoji=False)
+errors = PlainConsole(stderr=True, highlight=False, markup=False, emoji=False)
 
 _SECONDS_BETWEEN_LINES = 15.0
+
+
+def visible(text: Text) -> Text:
+    """A styled text with signs for its control characters."""
+    text.plain = text.plain.translate(_PICTURES)
+    return text
+
+
+def write_what_the_terminal_can_show() -> None:
+    """From now on a character that standard output's encoding lacks is written as an escape, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class ProgressLine:

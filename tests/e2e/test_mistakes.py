@@ -2,10 +2,11 @@
 
 import json
 import shutil
+import subprocess
 
 import pytest
 
-from tests.e2e.conftest import error_line
+from tests.e2e.conftest import ENTRY_POINT, environment, error_line
 
 
 @pytest.fixture
@@ -51,6 +52,31 @@ class TestMistakes:
         done = sftkey("run", tiny_config, "model.path=./bare")
         assert done.returncode == 2
         assert "bare: no tokenizer" in error_line(done)
+
+
+def test_an_odd_terminal_that_goes_away_is_no_error(tiny_config, tmp_path):
+    odd = {"TERM": "dumb", "COLUMNS": "10", "PYTHONIOENCODING": "ascii"}
+    process = subprocess.Popen(
+        [*ENTRY_POINT, "prepare", tiny_config, "run_dir=runs/[odd] ünï :smile: 50%25"],
+        cwd=tmp_path,
+        env=environment() | odd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait() == 0, said
+    assert "Traceback" not in said
+    assert (tmp_path / "runs" / "[odd] ünï :smile: 50%25" / "data_report.json").is_file()
+
+
+def test_names_that_cannot_be(sftkey, tiny_config):
+    for arguments in (("prepare", "x" * 300), ("prepare", tiny_config, f"run_dir={'x' * 300}"), ("compare", "x" * 300)):
+        done = sftkey(*arguments)
+        assert done.returncode == 2
+        assert "File name too long" in error_line(done)
 
 
 def test_comparing_what_is_no_run(sftkey, tmp_path):

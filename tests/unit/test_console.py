@@ -1,7 +1,19 @@
-"""Progress of long work."""
+"""What a person sees, on whatever they look at it with."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+from rich.table import Table
+from rich.text import Text
 
 from sftkey_dist import console
-from sftkey_dist.console import ProgressLine
+from sftkey_dist.console import PlainConsole, ProgressLine, visible
+
+HOSTILE = "\x1b]0;owned\x07 \x1b[2J [/nothing] [bold :smile: \x9b31m \x7f"
+SHOWN = "␛]0;owned␇ ␛[2J [/nothing] [bold :smile: \ufffd31m ␡"
 
 
 def test_what_an_interrupted_start_had_done_does_not_count_for_the_estimate(monkeypatch, capsys):
@@ -12,3 +24,54 @@ def test_what_an_interrupted_start_had_done_does_not_count_for_the_estimate(monk
     for seconds[0], done in ((1.0, 40), (100.0, 20), (120.0, 41)):
         line.update(done)
     assert capsys.readouterr().out.splitlines()[-1].endswith("120 s, 56 s left")
+
+
+def rendered(*things, width=120, **options):
+    plain = PlainConsole(file=io.StringIO(), width=width, highlight=False, emoji=False)
+    for thing in things:
+        plain.print(thing, soft_wrap=True, markup=False, **options)
+    return plain.file.getvalue()
+
+
+def test_text_cannot_steer_the_terminal():
+    assert rendered(HOSTILE) == f"{SHOWN}\n"
+    table = Table("name")
+    table.add_row(HOSTILE.replace("[/nothing] [bold", ""))
+    assert "\x1b]" not in rendered(table)
+    assert "␛]0;owned" in rendered(table)
+    text = Text("a\x1bb", style="bold")
+    text.stylize("red", 1, 2)
+    assert visible(text).plain == "a␛b"
+    assert [(span.start, span.end) for span in text.spans] == [(1, 2)]
+    assert rendered("tab\tline\n") == "tab     line\n\n"
+
+
+@pytest.mark.parametrize("width", range(1, 12))
+def test_a_narrow_terminal_shows_what_it_can(width):
+    table = Table("strategy", "accuracy", "format", "score")
+    table.add_row("sftkey-tag", "0.5", "1.0", "0.65")
+    assert rendered(table, "a line that is longer than the terminal is wide", width=width)
+
+
+def python(code, **variables):
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from sftkey_dist.console import *\n{code}"],
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize("variables", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "ascii", "TERM": "dumb"}])
+def test_an_encoding_that_lacks_a_character_is_no_error(variables):
+    process = python(r"write_what_the_terminal_can_show(); console.print('r\u00fcn \udcff', markup=False)", **variables)
+    out, said = process.communicate()
+    assert (out, said, process.returncode) == (b"r\\xfcn \\udcff\n", b"", 0)
+
+
+def test_work_outlives_the_reader_of_its_output():
+    process = python("for _ in range(20_000): console.print('x' * 100)\nraise SystemExit(7)")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait() == 7
+    assert process.stderr.read() == b""
