@@ -1,6 +1,5 @@
 """From YAML files and `a.b=value` overrides to a RunConfig; every mistake is one line that names its place."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +8,7 @@ from pydantic import ValidationError, field_validator
 
 from sftkey_dist.config.overrides import parse_override
 from sftkey_dist.config.paths import LocalPath
+from sftkey_dist.config.problems import describe
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.study import Study, StudyConfig, StudyRun, own_keys
@@ -19,8 +19,6 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 _MAX_FILE_BYTES = 1_000_000
 _STUDY = "study"
-_UNPARSED = ("int_parsing", "float_parsing", "bool_parsing")
-_KINDS = {bool: "truth value", int: "number", float: "number", type(None): "missing value"}
 
 
 class _StudyFolder(Section):
@@ -98,7 +96,7 @@ def _validated(
     try:
         return section.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(_describe(error, files, content, place)) from None
+        raise ConfigError(describe(error, files, content, place)) from None
 
 
 def _read_all(files: Sequence[Path]) -> dict[str, Any]:
@@ -143,45 +141,3 @@ def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _describe(error: ValidationError, files: Sequence[Path], content: dict[str, Any], place: str) -> str:
-    """One line for all problems of a configuration."""
-    source = ", ".join(map(str, files)) or "configuration"
-    problems = []
-    for item in error.errors(include_url=False):
-        key = place + _key(item["loc"], content)
-        if item["type"] == "extra_forbidden":
-            problems.append(f"{key}: unknown key; remove it or check its spelling")
-        elif item["type"] == "missing":
-            problems.append(f"{key}: required key is missing")
-        elif item["type"] == "string_type":
-            problems.append(f"{key}: {_not_text(item['input'])}")
-        elif item["type"] in _UNPARSED:
-            problems.append(f"{key}: {item['msg']}, got {item['input']!r}")
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            problems.append(f"{key}: {message}" if key else message)
-    return f"{source}: " + "; ".join(dict.fromkeys(problems))
-
-
-def _not_text(value: Any) -> str:
-    """The value as YAML writes it, and the remedy."""
-    if isinstance(value, dict | list):
-        return f"expected a text, found {'keys and values' if isinstance(value, dict) else 'a list'}"
-    written = json.dumps(value, default=str)
-    return f'{written} is read as a {_KINDS.get(type(value), "value")}, not as text; put it in quotes: "{written}"'
-
-
-def _key(location: tuple[int | str, ...], content: Any) -> str:
-    """The key as the user wrote it: a single source stands without the index that validation gives it."""
-    parts = []
-    for part in location:
-        if isinstance(part, int) and isinstance(content, dict):
-            continue
-        parts.append(str(part))
-        if isinstance(content, dict):
-            content = content.get(part)
-        elif isinstance(content, list) and isinstance(part, int) and part < len(content):
-            content = content[part]
-    return ".".join(parts)

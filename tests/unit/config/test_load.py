@@ -169,3 +169,29 @@ def test_a_resolved_configuration_is_a_configuration(file):
     again = RunConfig.model_validate(json.loads(json.dumps(config.model_dump(mode="json"))))
     assert again == config
     assert resolve_strategies(again) == resolve_strategies(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "evaluation.answer_check={labels: [0, approve]}",
+            'evaluation.answer_check.labels.0: 0 is read as a number, not as text; put it in quotes: "0"',
+        ),
+        ("evaluation.answer_check=exat", "evaluation.answer_check: Input should be 'auto', 'exact'"),
+        ("strategies=[sftt]", "strategies.0: Input should be 'sft', 'sft-tag', 'key-tag' or 'sftkey-tag'"),
+        ("strategies=[{name: x, stages: []}]", "strategies.0.stages: Tuple should have at least 1 item"),
+        ("evaluation.judge={judges: [{path: x, modell: m}]}", "evaluation.judge.judges.0.modell: unknown key"),
+        (
+            "evaluation.judge={judges: [{url: 'http://a:b@h', model: m}]}",
+            "evaluation.judge.judges.0: url must not contain",
+        ),
+        ("data.train.limitt=1", "data.train.limitt: unknown key; remove it or check its spelling"),
+    ],
+)
+def test_of_alternatives_the_nearest_is_meant(minimal, override, message):
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    assert str(error.value).startswith(f"{minimal}: {message}")
+    section = message.partition(".")[0]
+    assert str(error.value).count(f"{section}.") == 1, "of one alternative"
