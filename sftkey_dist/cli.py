@@ -406,13 +406,12 @@ def submit(
     config = _load(configuration)
     from sftkey_dist.jobs import RayJobs, job_arguments, packed
 
-    jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
     with packed(config, working_dir, include or ()) as upload:
         if upload.left_out:
             console.print(upload.left_out_in_words(), soft_wrap=True, markup=False)
-        started = jobs.submit(
-            upload, job_arguments(verb, allow_unauthenticated=allow_unauthenticated), with_package=with_package
-        )
+        jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
+        arguments = job_arguments(verb, allow_unauthenticated=allow_unauthenticated)
+        started = jobs.submit(upload, arguments, with_package=with_package)
     console.print(
         f"job {started}: sftkey job logs|status|stop {started} --address {shlex.quote(address)}",
         soft_wrap=True,

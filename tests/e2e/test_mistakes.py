@@ -79,6 +79,13 @@ def test_names_that_cannot_be(sftkey, tiny_config):
         assert "File name too long" in error_line(done)
 
 
+def test_a_folder_that_cannot_be_sent_is_named_before_any_cluster_is_asked(sftkey, tiny_config):
+    paths = ("run_dir=/shared/run", "data.store_dir=/shared/store")
+    done = sftkey("submit", tiny_config, *paths, "--working-dir", "nowhere", "--address", "http://127.0.0.1:1")
+    assert done.returncode == 2
+    assert "--working-dir nowhere: there is no such folder" in error_line(done)
+
+
 def test_comparing_what_is_no_run(sftkey, tmp_path):
     done = sftkey("compare", "nowhere")
     assert done.returncode == 2

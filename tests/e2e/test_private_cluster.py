@@ -80,7 +80,7 @@ def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tin
             if str(folder) in command_lines(tree) and token.is_file() and token.stat().st_size:
                 folders.add((folder, stat.S_IMODE(folder.stat().st_mode)))
                 tokens.add((token.read_text(), stat.S_IMODE(token.stat().st_mode)))
-        time.sleep(0.2)
+        time.sleep(0.5)
     output = process.communicate()[0]
     assert process.returncode == 0, output
     assert len(seen) > 10, "gcs_server, raylet, agents, dashboard, workers, rank 0's store"
@@ -103,7 +103,7 @@ def command_lines(processes: set[int]) -> str:
 
 
 def test_a_signal_ends_the_wait_for_what_is_no_cluster(tmp_path, tiny_config):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    with socket.create_server(("", 0)) as silent:  # Ray takes 127.0.0.1 for the address of this node
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         command = [*ENTRY_POINT, "train", str(tiny_config), f"cluster.address={address}"]
         process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)

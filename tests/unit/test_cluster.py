@@ -60,7 +60,7 @@ def test_what_cannot_be_joined_is_one_line(monkeypatch, address, message):
 
 def test_what_is_no_cluster_is_named_in_good_time(monkeypatch):
     monkeypatch.setattr("sftkey_dist.cluster._MOST_SECONDS_TO_ANSWER", 1.0)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    with socket.create_server(("", 0)) as silent:  # Ray takes 127.0.0.1 for the address of this node
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         message = (
             f"cluster.address={address}: no Ray cluster answers there .what listens there has said nothing for 1 s"
