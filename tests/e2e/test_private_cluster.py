@@ -61,9 +61,10 @@ def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tin
     long = tmp_path / "a_rather_long_scratch_directory_name" / "job_1234567890" / ("t" * 40)
     long.mkdir(parents=True)
     names = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "0" * 64, "TMPDIR": str(long)}
+    small = ("strategies=[sft-tag]", "tracking.enabled=false", "optimization.max_steps=2")
     before = set(Path("/tmp").glob("ray-*"))
     process = subprocess.Popen(
-        [*ENTRY_POINT, "train", str(tiny_config), "strategies=[sft-tag]", "tracking.enabled=false"],
+        [*ENTRY_POINT, "train", str(tiny_config), *small],
         cwd=tmp_path,
         env=environment() | names,
         stdout=subprocess.PIPE,
