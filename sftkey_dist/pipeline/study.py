@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.config.study import Study, StudyRun
-from sftkey_dist.config.yaml_text import write_yaml
+from sftkey_dist.config.yaml_text import read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.errors import InterruptedRunError
 from sftkey_dist.files import digest_json, folder_kept_if_used, write_json_atomically, write_text_atomically
@@ -180,7 +180,7 @@ def _config(study: Study, run: StudyRun) -> RunConfig:
 def _date(study: Study) -> datetime.date:
     """The day on which the first run was started, so that a study that is resumed compares like with like."""
     for file in (study.folder / run.name / _RUN_FILE for run in study.runs):
-        written = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        written = read_yaml(file.read_text(encoding="utf-8")) if file.is_file() else {}
         if "date" in written.get("prompt", {}):
             return datetime.date.fromisoformat(written["prompt"]["date"])
     return datetime.date.today()
