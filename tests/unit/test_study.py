@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from sftkey_dist.config import is_study, load_study
+from sftkey_dist.config.yaml_text import read_yaml
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.evaluation.over_seeds import mean_over_seeds, paired_over_seeds
 from sftkey_dist.evaluation.statistics import wilson_interval
@@ -100,7 +101,7 @@ def test_prompts_of_all_runs_print_one_date_also_of_those_that_are_done_on_anoth
         monkeypatch.setattr(datetime, "date", type("date", (datetime.date,), {"today": classmethod(lambda cls: day)}))
         study = load_study([file], overrides)
         assert run_study(study, ["study.yaml"]) == []
-        runs = [yaml.safe_load((study.folder / run.name / "run.yaml").read_text()) for run in study.runs]
+        runs = [read_yaml((study.folder / run.name / "run.yaml").read_text()) for run in study.runs]
         return [run["prompt"]["date"] for run in runs]
 
     assert dates_after("study.seeds=[3]", day=datetime.date(2025, 1, 31)) == ["2025-01-31"] * 2
