@@ -1,4 +1,4 @@
-"""Regular expressions of the user's on texts of a model's: they may take for ever, and so have a time limit."""
+"""Regular expressions of the user's, on texts that the user did not write: with a time limit, as some take for ever."""
 
 from functools import lru_cache
 
@@ -9,21 +9,39 @@ from sftkey_dist.errors import ConfigError
 SECONDS = 1.0
 """For one text."""
 
+Pattern = regex.Pattern[str]
+
 
 @lru_cache(maxsize=256)
-def compile_pattern(pattern: str) -> "regex.Pattern[str]":
+def compile_pattern(pattern: str, *, dot_matches_newline: bool = False) -> Pattern:
     """A compiled pattern.
 
     Raises:
         ConfigError: it does not compile.
     """
     try:
-        return regex.compile(pattern)
+        return regex.compile(pattern, regex.DOTALL if dot_matches_newline else 0)
     except regex.error as error:
-        raise ConfigError(f"regular expression {pattern!r} does not compile: {error}") from error
+        raise ConfigError(f"regex {pattern!r} does not compile: {error}") from error
 
 
-def last_match(pattern: "regex.Pattern[str]", text: str) -> str | None:
+def match_whole(pattern: Pattern, text: str, start: int = 0, end: int | None = None) -> "regex.Match[str] | None":
+    """The match of all of a text; None as well where it takes longer than the time limit."""
+    try:
+        return pattern.fullmatch(text, start, len(text) if end is None else end, timeout=SECONDS)
+    except TimeoutError:
+        return None
+
+
+def is_found(pattern: Pattern, text: str) -> bool:
+    """Whether a pattern matches somewhere in a text, within the time limit."""
+    try:
+        return pattern.search(text, timeout=SECONDS) is not None
+    except TimeoutError:
+        return False
+
+
+def last_match(pattern: Pattern, text: str) -> str | None:
     """What counts in the last match that has anything: its first group that took part, or all of it without groups.
 
     None as well for a text that takes longer than the time limit.
@@ -33,14 +51,6 @@ def last_match(pattern: "regex.Pattern[str]", text: str) -> str | None:
     except TimeoutError:
         return None
     return next((each for each in reversed(found) if each), None)
-
-
-def matches_whole(pattern: "regex.Pattern[str]", text: str) -> bool:
-    """Whether a pattern matches a whole text, within the time limit."""
-    try:
-        return pattern.fullmatch(text, timeout=SECONDS) is not None
-    except TimeoutError:
-        return False
 
 
 def _counted(match: "regex.Match[str]") -> str:

@@ -1,6 +1,5 @@
 """The configuration of data: where rows come from, how a response is cut, how it is encoded."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,6 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.paths import LocalPath, Location
 from sftkey_dist.config.section import Section
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.patterns import compile_pattern
 
 Adapter = Literal[
     "gsm8k",
@@ -47,10 +48,10 @@ class RegexRule(Section):
         """A rule without named groups cuts nothing."""
         for pattern in (self.regex, self.separators):
             try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"regex {pattern!r} does not compile: {error}") from None
-        if not re.compile(self.regex).groupindex:
+                compile_pattern(pattern)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        if not compile_pattern(self.regex).groupindex:
             raise ValueError(f"regex {self.regex!r} needs a named group for each segment, such as (?P<answer>.+)")
         return self
 

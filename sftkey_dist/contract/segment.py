@@ -1,7 +1,6 @@
 """One named part of a response, and what its text must be."""
 
 import json
-import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, Self
@@ -10,6 +9,9 @@ import jsonschema
 import referencing
 import referencing.jsonschema
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.patterns import compile_pattern, is_found, match_whole
 
 
 class _Part(BaseModel):
@@ -46,9 +48,9 @@ class Check(_Part):
             raise ValueError("one_of must name at least one text")
         if self.regex is not None:
             try:
-                re.compile(self.regex)
-            except re.error as error:
-                raise ValueError(f"regex {self.regex!r} does not compile: {error}") from None
+                compile_pattern(self.regex)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
         if self.json_schema is not None:
             try:
                 validator = jsonschema.Draft202012Validator
@@ -66,7 +68,8 @@ class Check(_Part):
         """Why the text is not allowed; None when it is."""
         text = text.strip()
         if self.regex is not None:
-            return None if re.fullmatch(self.regex, text, flags=re.DOTALL) else f"{text[:40]!r} is not {self.regex}"
+            pattern = compile_pattern(self.regex, dot_matches_newline=True)
+            return None if match_whole(pattern, text) else f"{text[:40]!r} is not {self.regex}"
         if self.one_of is not None:
             return None if text in self.one_of else f"{text[:40]!r} is none of {', '.join(self.one_of)}"
         if self.number is not None:
@@ -151,10 +154,19 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
+def _check_pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    """`pattern` of JSON schema, with a time limit."""
+    if validator.is_type(value, "string") and not is_found(compile_pattern(pattern), value):
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+_SchemaValidator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _check_pattern})
+
+
 def _schema_problem(text: str, schema: dict[str, Any]) -> str | None:
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
-        error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(value))
+        error = jsonschema.exceptions.best_match(_SchemaValidator(schema).iter_errors(value))
     except (ValueError, RecursionError) as failure:
         return f"not JSON: {failure}"
     except OverflowError:  # `multipleOf` divides

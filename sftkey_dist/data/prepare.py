@@ -28,11 +28,24 @@ Progress = Callable[[int], None]
 Runner = Callable[[Callable[[EncodingTask], PartSummary], Sequence[EncodingTask]], Iterator[PartSummary]]
 """Runs tasks somewhere and yields their results in order."""
 
+ReferenceProblem = Callable[[Example, str], str | None]
+
 
 def read_all(
-    name: str, sources: Sequence[SourceConfig], contract: ResponseContract, max_bad_row_share: float
+    name: str,
+    sources: Sequence[SourceConfig],
+    contract: ResponseContract,
+    max_bad_row_share: float,
+    problem_with: ReferenceProblem = lambda example, segment: None,
 ) -> tuple[list[Example], list[Refusal]]:
     """Read whole sources into memory: test sets.
+
+    Args:
+        name: what they are called in messages.
+        sources: of the rows.
+        contract: that references keep.
+        max_bad_row_share: of malformed rows.
+        problem_with: why no answer could be compared with the reference of an example's segment.
 
     Raises:
         DataError: one cannot be read or is empty, or there are more malformed rows than allowed.
@@ -43,11 +56,13 @@ def read_all(
         copies, before = copies_of(source), len(examples)
         for shard in shards_of(source, _ROWS_AT_A_TIME):
             for item in read_examples(source, contract, shard):
-                problem = item if isinstance(item, Refusal) else _reference_problem(item, contract)
-                if problem is not None:
-                    refusals.append(problem)
-                elif isinstance(item, Example) and copies(item):
-                    examples.append(replace(item, data_set=source.data_set))
+                if isinstance(item, Example):
+                    item = replace(item, data_set=source.data_set)
+                    item = _reference_problem(item, contract, problem_with) or item
+                if isinstance(item, Refusal):
+                    refusals.append(item)
+                elif copies(item):
+                    examples.append(item)
         _check_refusals(name, refusal_rows(refusals), len(examples) + len(refusals), max_bad_row_share)
         if len(examples) == before:
             raise DataError(f"data.{name}: {source.place} has no usable row")
@@ -163,8 +178,8 @@ def _nothing_left(name: str, data: DataConfig, num_rows: int) -> str:
     return f"data.{name}: every row of {places} is longer than data.max_length_tokens={data.max_length_tokens}"
 
 
-def _reference_problem(example: Example, contract: ResponseContract) -> Refusal | None:
-    """A test row needs a reference for each key segment that is required, and one that the contract allows."""
+def _reference_problem(example: Example, contract: ResponseContract, problem_with: ReferenceProblem) -> Refusal | None:
+    """A test row needs a reference for each key segment that is required, one that its check can read."""
     for segment in contract.key_segments:
         reference = example.values.get(segment.name, "").strip()
         if not reference and segment.required:
@@ -172,6 +187,9 @@ def _reference_problem(example: Example, contract: ResponseContract) -> Refusal 
         problem = segment.check.problem(reference) if segment.check and reference else None
         if problem:
             return Refusal(example.id, f"invalid_{segment.name}", f"{segment.name}: {problem}")
+        unreadable = problem_with(example, segment.name) if reference else None
+        if unreadable:
+            return Refusal(example.id, f"unreadable_{segment.name}", f"{segment.name} {reference[:60]!r}: {unreadable}")
     return None
 
 

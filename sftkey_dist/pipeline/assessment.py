@@ -1,10 +1,11 @@
 """How the outputs of a strategy are made and judged, and what can be wrong with that before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.evaluation import LocalJudgeConfig
 from sftkey_dist.config.schema import ModelConfig, RunConfig
+from sftkey_dist.data.example import Example
 from sftkey_dist.endpoint import check_endpoint
 from sftkey_dist.evaluation.answers import make_check
 from sftkey_dist.evaluation.answers.choose import ChecksBySegment, choose_checks, common_checks
@@ -28,6 +29,26 @@ def assess_held_out(config: RunConfig, strategy: Strategy) -> Assessment:
     return _assessment(
         config, strategy, {HELD_OUT: common_checks(config.data.train, config.contract, config.evaluation)}
     )
+
+
+def reference_reader(config: RunConfig) -> Callable[[Example, str], str | None]:
+    """Why no answer could be compared with the reference of a test example's segment, and what to do about it."""
+    chosen = choose_checks(config.data.test, config.contract, config.evaluation)
+    checks = {
+        data_set: {name: make_check(check) for name, check in of_segments.items()}
+        for data_set, of_segments in chosen.items()
+    }
+
+    def problem_with(example: Example, segment: str) -> str | None:
+        problem = checks[example.data_set][segment].problem_with(example.values[segment], example.prompt)
+        check = chosen[example.data_set][segment]
+        named = check if isinstance(check, str) else next(iter(check.model_dump()))
+        return problem and (
+            f"{problem}, so that no answer could be compared with it by the check {named!r}; mend the row, or choose "
+            f"another check with answer_check"
+        )
+
+    return problem_with
 
 
 def check_evaluation(config: RunConfig) -> None:

@@ -29,7 +29,7 @@ from sftkey_dist.models.folder import write_with_date
 from sftkey_dist.models.load import load_tokenizer, locate_model, model_fingerprint
 from sftkey_dist.models.shape import read_shape, require_row_per_token
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
-from sftkey_dist.pipeline.assessment import check_evaluation
+from sftkey_dist.pipeline.assessment import check_evaluation, reference_reader
 from sftkey_dist.pipeline.environment import describe_environment
 from sftkey_dist.report.plots import plot_lengths
 from sftkey_dist.run_dir import RunDir
@@ -64,7 +64,9 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
         if source.adapter != "decision_memos":
             make_adapter(source, config.contract)
     check_evaluation(config)
-    test, refused = read_all("test", config.data.test, config.contract, config.data.max_bad_row_share)
+    test, refused = read_all(
+        "test", config.data.test, config.contract, config.data.max_bad_row_share, reference_reader(config)
+    )
     run = RunDir(config.run_dir)
     base = _base_model(config, run, needs_weights)
     date = _printed_date(config, run, base)

@@ -1,3 +1,6 @@
+import json
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -318,3 +321,13 @@ def test_more_segments_than_a_byte_can_number_are_refused():
     names = [f"s{i}" for i in range(85)]
     with pytest.raises(ValueError, match="at most 84 segments"):
         ResponseContract(segments=tuple(Segment(name=name, key=True) for name in names))
+
+
+@pytest.mark.parametrize(
+    "check", [{"regex": r"([A-Za-z]+\s*)+\."}, {"json_schema": {"type": "string", "pattern": r"^(a+)+$"}}]
+)
+def test_a_pattern_that_takes_for_ever_has_a_time_limit(check):
+    text = "a" * 60 + "!"
+    started = time.monotonic()
+    assert Check.model_validate(check).problem(json.dumps(text) if "json_schema" in check else text) is not None
+    assert time.monotonic() - started < 10

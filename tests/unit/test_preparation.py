@@ -133,3 +133,16 @@ def test_a_stricter_share_of_bad_rows_holds_for_a_run_that_is_prepared_again(set
     prepare(RunConfig.model_validate(settings | {"data": data | {"max_bad_row_share": 0.9}}))
     with pytest.raises(DataError, match=r"train\.jsonl:6: missing_field"):
         prepare(RunConfig.model_validate(settings | {"data": data | {"max_bad_row_share": 0}}))
+
+
+def test_a_reference_that_its_check_cannot_read_is_refused_with_its_row(settings, tmp_path):
+    rows = tmp_path / "test.jsonl"
+    answers = ("42", "see the figure", "3 1/2 hours")
+    rows.write_text("".join(json.dumps({"prompt": "How many?", "reasoning": "r", "answer": a}) + "\n" for a in answers))
+    source = {"adapter": "records", "path": str(rows), "answer_check": "numeric", "name": "mine"}
+    with pytest.raises(DataError, match=r"test\.jsonl:2.*unreadable_answer.*see the figure.*no number.*answer_check"):
+        prepare(RunConfig.model_validate(settings | {"data": settings["data"] | {"test": [source]}}))
+    allowed = settings["data"] | {"test": [source], "max_bad_row_share": 0.5}
+    done = prepare(RunConfig.model_validate(settings | {"data": allowed}))
+    assert [example.values["answer"] for example in done.test] == ["42", "3 1/2 hours"]
+    assert "unreadable_answer" in (done.run.path / "data_report.json").read_text()

@@ -25,6 +25,7 @@ from sftkey_dist.data.segmenting.answer import (
 )
 from sftkey_dist.data.segmenting.closing import TEXT_AFTER_ANSWER, Closing, Statement, is_mark, read_closing
 from sftkey_dist.data.segmenting.thinking import Thinking, find_thinking, holds_thinking_tag
+from sftkey_dist.patterns import compile_pattern, match_whole
 
 REASONING, ANSWER = "reasoning", "answer"
 DEFAULT_RULES: tuple[RuleName, ...] = ("hash_marks", "think", "boxed", "answer_is", "option_letter", "last_line")
@@ -366,17 +367,17 @@ _BUILT_IN: dict[str, Rule] = {
 
 
 def _own_rule(rule: RegexRule) -> Rule:
-    pattern, separators = re.compile(rule.regex, re.DOTALL), re.compile(rule.separators)
+    pattern, separators = compile_pattern(rule.regex, dot_matches_newline=True), compile_pattern(rule.separators)
 
     def find(read: Response) -> Sequence[Finding] | NotCut:
         start, end = _trimmed(read.text, (0, len(read.text)))
-        match = pattern.fullmatch(read.text, start, end)
+        match = match_whole(pattern, read.text, start, end)
         if match is None:
             return []
         spans = {name: _trimmed(read.text, match.span(name)) for name in pattern.groupindex if match[name] is not None}
         if any(from_ >= to for from_, to in spans.values()):
             return []
-        problem = uncovered(read.text, spans, lambda text: separators.fullmatch(text) is not None)
+        problem = uncovered(read.text, spans, lambda text: match_whole(separators, text) is not None)
         if problem:
             return NotCut("not_covered", f"{rule.name}: {problem}")
         return [_cleaned(rule.name, read.text, spans)]

@@ -455,7 +455,7 @@ def test_wrong_settings_of_an_endpoint_stop_at_once_and_write_nothing(segment, f
     monkeypatch.setenv("MY_KEY", "hunter2")
     with chat_server(cut_by_model) as server:
         server.failures += [401]
-        with pytest.raises(ConfigError, match="answers 401 .*: check the model 'm' and the key in MY_KEY"):
+        with pytest.raises(ConfigError, match=r"answers 401 .*: check the model 'm' and the key in MY_KEY"):
             segment([MODEL_ROW], endpoint=endpoint(server, api_key_env="MY_KEY"))
         gone = endpoint(server, max_retries=0)
     with pytest.raises(ConfigError, match="no server answers"):
