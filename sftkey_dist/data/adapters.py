@@ -13,17 +13,19 @@ from sftkey_dist.data.example import Turn
 from sftkey_dist.data.segmenting.rules import Cut, Rule, cut_response, resolve_rules
 from sftkey_dist.data.template import TemplateError, fields_of
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.patterns import compile_pattern
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a row holds: a prompt, the text of each segment, and what was said before."""
+    """What a row holds: a prompt, the text of each segment, what was said before, and kinds of text left out."""
 
     prompt: str
     values: Mapping[str, str]
     history: tuple[Turn, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 Adapt = Callable[[Row], Content]
@@ -154,7 +156,8 @@ def prompt_completion(
     =\\\\boxed{1.6} …", "type": "Introduction to Astronomy (8.282J Spring 2006)", "idx": 0}`` with ``prompt: problem,
     response: solution, rules: [boxed]``
     """
-    return Content(filled(row, prompt), segmented(text(row, response), rules, contract))
+    values, left_out = segmented(text(row, response), rules, contract)
+    return Content(filled(row, prompt), values, left_out=left_out)
 
 
 def messages(row: Row, column: str, rules: Sequence[Rule], contract: ResponseContract) -> Content:
@@ -169,17 +172,22 @@ def messages(row: Row, column: str, rules: Sequence[Rule], contract: ResponseCon
         raise RowError(
             "no_last_answer", f"field {column!r} must end with a user and an assistant message, found {roles}"
         )
-    values = segmented(turns[-1].content, rules, contract)
-    return Content(turns[-2].content, values, tuple(turns[:-2]))
+    values, left_out = segmented(turns[-1].content, rules, contract)
+    return Content(turns[-2].content, values, tuple(turns[:-2]), left_out)
 
 
-def segmented(response: str, rules: Sequence[Rule], contract: ResponseContract) -> Mapping[str, str]:
-    """The segments of a whole response, by the rules, or without any by the contract in either form."""
+def segmented(
+    response: str, rules: Sequence[Rule], contract: ResponseContract
+) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """The segments of a whole response, by the rules, or without any by the contract in either form.
+
+    With them the kinds of text that belong to no segment.
+    """
     if rules:
         cut = cut_response(response, rules)
         if isinstance(cut, Cut):
             if cut.doubt is None:
-                return cut.values
+                return cut.values, tuple(cut.removed)
             cut = cut.doubt
         raise RowError(cut.reason, f"the response is not segmented: {cut.detail}; see `sftkey segment`")
     parsed = contract.parse(response, Form.TAGGED)
@@ -192,7 +200,7 @@ def segmented(response: str, rules: Sequence[Rule], contract: ResponseContract) 
             f"the response does not keep the contract ({parsed.violation}: {parsed.detail}); give `rules`, or run "
             f"`sftkey segment` first",
         )
-    return parsed.values
+    return parsed.values, ()
 
 
 def _turn(message: Any, column: str) -> Turn:
@@ -208,7 +216,9 @@ def _check_groups(source: SourceConfig, contract: ResponseContract) -> None:
     """What a rule cuts out and the contract does not have would be lost."""
     names = [segment.name for segment in contract.segments]
     for rule in source.rules:
-        unknown = sorted(set(re.compile(rule.regex).groupindex) - set(names)) if isinstance(rule, RegexRule) else []
+        unknown = (
+            sorted(set(compile_pattern(rule.regex).groupindex) - set(names)) if isinstance(rule, RegexRule) else []
+        )
         if unknown:
             raise ConfigError(f"rules: the contract has no segment {unknown[0]!r}; it has {', '.join(names)}")
 

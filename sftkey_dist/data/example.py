@@ -24,6 +24,8 @@ class Example:
     """Text of each segment."""
     history: tuple[Turn, ...] = ()
     """What was said before the prompt, a system message first where there is one."""
+    left_out: tuple[str, ...] = ()
+    """Kinds of text of the source that belong to no segment, such as thinking and sign_off."""
     data_set: str = ""
     """Name of the source, where scores are told apart by it."""
 

@@ -1,5 +1,6 @@
 """What became of the data: rows kept, rows dropped by reason, lengths per segment, duplicates, overlap, truncation."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sftkey_dist.data.encode import TOO_LONG
+from sftkey_dist.data.example import Example
 from sftkey_dist.data.store import EncodedStore
 
 _EXAMPLES_PER_REASON = 5
@@ -62,6 +64,8 @@ class SourceReport:
     dropped: tuple[DroppedRows, ...]
     special_tokens_in_prompts: dict[str, int]
     """By special token, rows whose own prompt contains its text."""
+    left_out: dict[str, int]
+    """By kind of text, such as thinking and sign_off, rows of which it belongs to no segment."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a file."""
@@ -70,7 +74,8 @@ class SourceReport:
     def one_line(self) -> str:
         """The report in a line."""
         dropped = ", ".join(f"{item.count:,} dropped as {item.reason}" for item in self.dropped) or "none dropped"
-        return f"data {self.name}: {self.kept:,} of {self.rows:,} rows kept, {dropped}"
+        left_out = "".join(f", {count:,} without their {kind}" for kind, count in self.left_out.items())
+        return f"data {self.name}: {self.kept:,} of {self.rows:,} rows kept, {dropped}{left_out}"
 
     def warnings(self) -> list[str]:
         """What a person should look at before training."""
@@ -142,10 +147,21 @@ class DataReport(SourceReport):
 
 
 def summarize_source(
-    name: str, kept: int, refusals: Sequence[Mapping[str, Any]], special_tokens_in_prompts: Mapping[str, int]
+    name: str,
+    examples: Sequence[Example],
+    refusals: Sequence[Mapping[str, Any]],
+    special_tokens_in_prompts: Mapping[str, int],
 ) -> SourceReport:
     """The report of a set that is not encoded."""
-    return SourceReport(name, kept + len(refusals), kept, _by_reason(refusals), dict(special_tokens_in_prompts))
+    left_out = Counter(kind for example in examples for kind in example.left_out)
+    return SourceReport(
+        name,
+        len(examples) + len(refusals),
+        len(examples),
+        _by_reason(refusals),
+        dict(special_tokens_in_prompts),
+        dict(left_out),
+    )
 
 
 def summarize(
@@ -179,6 +195,7 @@ def summarize(
         kept=kept,
         dropped=_by_reason(store.refusals),
         special_tokens_in_prompts=store.special_tokens_in_prompts,
+        left_out=store.left_out,
         digest=store.digest,
         sources=tuple(store.sources),
         not_drawn=not_drawn,

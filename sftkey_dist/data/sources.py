@@ -62,4 +62,4 @@ def _example(place: str, row: Row, adapt: Adapt) -> Example | Refusal:
         content = adapt(row)
     except RowError as error:
         return Refusal(place, error.reason, str(error))
-    return Example(place, content.prompt, content.values, content.history)
+    return Example(place, content.prompt, content.values, content.history, content.left_out)

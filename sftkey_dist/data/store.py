@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -54,6 +54,7 @@ class EncodedStore:
         self.segment_names: tuple[str, ...] = tuple(manifest["segment_names"])
         self.sources: list[dict[str, Any]] = manifest["sources"]
         self.special_tokens_in_prompts: dict[str, int] = manifest["special_tokens_in_prompts"]
+        self.left_out: dict[str, int] = manifest["left_out"]
         for file, size in manifest["files"].items():
             if not (path / file).is_file() or (path / file).stat().st_size != size:
                 raise DataError(f"{path / file}: missing or damaged; delete {path} and prepare again")
@@ -96,6 +97,7 @@ class PartSummary:
         num_examples: examples written; a weight above 1 writes a row several times.
         refusals: id, reason and detail of the rows that were refused, and the length of those that were too long.
         special_tokens_in_prompts: by special token, rows whose own prompt contains its text.
+        left_out: by kind of text, rows of which it belongs to no segment.
     """
 
     num_rows: int
@@ -103,6 +105,7 @@ class PartSummary:
     num_examples: int
     refusals: tuple[dict[str, Any], ...]
     special_tokens_in_prompts: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 class StoreBuilder:
@@ -163,9 +166,8 @@ class StoreBuilder:
             "digest": digest,
             "segment_names": list(self._segment_names),
             "sources": _by_source(places, summaries),
-            "special_tokens_in_prompts": dict(
-                sum((Counter(s.special_tokens_in_prompts) for s in summaries), Counter())
-            ),
+            "special_tokens_in_prompts": _summed(summary.special_tokens_in_prompts for summary in summaries),
+            "left_out": _summed(summary.left_out for summary in summaries),
             "files": {str(file.relative_to(self._scratch)): file.stat().st_size for file in files},
             "inputs": inputs,
         }
@@ -286,6 +288,10 @@ def _table(examples: Sequence[EncodedExample]) -> pyarrow.Table:
         pyarrow.ListArray.from_arrays(offsets, segment_ids),
     ]
     return pyarrow.Table.from_arrays(columns, schema=_SCHEMA)
+
+
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    return dict(sum((Counter(each) for each in counts), Counter()))
 
 
 def _by_source(places: Sequence[str], summaries: Sequence[PartSummary]) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def encode_part(task: EncodingTask) -> PartSummary:
 def _encode(task: EncodingTask, part: Part) -> PartSummary:
     prompts = prompt_encoder(task.encoding)
     encoder, copies = _encoder(task.encoding, prompts), copies_of(task.source)
-    specials: Counter[str] = Counter()
+    specials, left_out = Counter[str](), Counter[str]()
     refusals: list[Refusal] = []
     rows = read_examples(task.source, task.encoding.contract, task.shard)
     num_rows = num_not_drawn = 0
@@ -73,20 +73,14 @@ def _encode(task: EncodingTask, part: Part) -> PartSummary:
             num_rows, num_not_drawn = num_rows + len(batch), num_not_drawn + len(usable) - len(drawn)
             encoded = list(zip(drawn, encoder.encode(drawn), strict=True))
             refusals += [item for _, item in encoded if isinstance(item, Refusal)]
-            kept = [
-                (item, example_hashes(example))
-                for example, item in encoded
-                if isinstance(item, EncodedExample)
-                for _ in range(copies(example))
-            ]
-            specials.update(
-                token
-                for example, item in encoded
-                if isinstance(item, EncodedExample)
-                for token in set(prompts.special_tokens_in(example))
-            )
-            writer.add([item for item, _ in kept], [hashes for _, hashes in kept])
-    summary = PartSummary(num_rows, num_not_drawn, writer.num_examples, refusal_rows(refusals), dict(specials))
+            kept = [(example, item) for example, item in encoded if isinstance(item, EncodedExample)]
+            specials.update(token for example, _ in kept for token in set(prompts.special_tokens_in(example)))
+            left_out.update(kind for example, _ in kept for kind in example.left_out)
+            written = [(item, example_hashes(example)) for example, item in kept for _ in range(copies(example))]
+            writer.add([item for item, _ in written], [hashes for _, hashes in written])
+    summary = PartSummary(
+        num_rows, num_not_drawn, writer.num_examples, refusal_rows(refusals), dict(specials), dict(left_out)
+    )
     return part.finish(writer, summary)
 
 

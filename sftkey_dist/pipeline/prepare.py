@@ -81,7 +81,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     for store in stores.values():
         require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(store.special_tokens_in_prompts))
     reports = _reports(config, stores, test)
-    test_report = summarize_source("test", len(test), refusal_rows(refused), special_tokens_in_test)
+    test_report = summarize_source("test", test, refusal_rows(refused), special_tokens_in_test)
     _publish(run, reports, test_report, stores)
     write_json_atomically(run.environment, describe_environment())
     dated = config.prompt.model_copy(update={"date": date or config.prompt.date})

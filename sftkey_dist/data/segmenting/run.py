@@ -24,6 +24,7 @@ from sftkey_dist.data.segmenting.model import Cutter, ModelCutter
 from sftkey_dist.data.segmenting.review import Review, read_reviews
 from sftkey_dist.data.segmenting.rules import Cut, NotCut, Rule, cut_response, resolve_rules
 from sftkey_dist.data.segmenting.verify import why_not_writable
+from sftkey_dist.data.values import NoTextError, json_text
 from sftkey_dist.endpoint import Endpoint, endpoint_key
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.files import text_written_whole, write_json_atomically
@@ -268,9 +269,17 @@ def _is_open(cut: Cut | NotCut) -> bool:
 
 
 def _write(file: IO[str], content: Mapping[str, Any]) -> None:
-    line = json.dumps(content, ensure_ascii=False, default=str)
+    line = f"{{{', '.join(f'{json.dumps(name)}: {_text_or_null(value)}' for name, value in content.items())}}}"
     try:
         line.encode()
     except UnicodeEncodeError:
-        line = json.dumps(content, default=str)  # half a surrogate pair in another column can only be escaped
+        line = json.dumps(json.loads(line))  # half a surrogate pair in another column can only be escaped
     file.write(line + "\n")
+
+
+def _text_or_null(value: Any) -> str:
+    """Of a column; one that has no text, such as NaN, has no value."""
+    try:
+        return json_text(value)
+    except NoTextError:
+        return "null"

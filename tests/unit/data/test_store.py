@@ -301,3 +301,17 @@ def test_killed_at_any_moment_the_same_command_completes_the_same_store(memos, t
     assert np.array_equal(store.segment_counts, np.tile(store.segment_counts[: len(memos)], (100, 1)))
     assert store.example(len(rows) - 1)[0].tolist() == store.example(len(memos) - 1)[0].tolist()
     assert store.example_ids([4321])[0].endswith(":4322")
+
+
+def test_what_rules_leave_out_is_counted_and_said(prepare, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    responses = (
+        "<think>6 times 7</think>\nSo 42.\n#### 42",
+        "It is 6 * 7 = 42.\n#### 42\n\nHope that helps!",
+        "So 7.\n#### 7",
+    )
+    rows.write_text("".join(json.dumps({"q": "How many?", "a": response}) + "\n" for response in responses))
+    source = SourceConfig(adapter="prompt_completion", path=str(rows), prompt="{q}", response="a", rules=("default",))
+    report = report_of(prepare(sources=(source,)))
+    assert report.left_out == {"thinking": 1, "sign_off": 1}
+    assert "1 without their thinking" in report.one_line()
