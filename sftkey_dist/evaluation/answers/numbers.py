@@ -26,12 +26,16 @@ _WORD_VALUES = {
     **dict.fromkeys(("no solution", "no solutions", "no real solution", "impossible", "empty set"), "no solution"),
 }
 """Words that stand where a number would."""
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_SYMBOLS = re.compile(r"[A-Za-z\\\d]")
+_WORD = re.compile(r"(?<![A-Za-z\\])[^\W\d_]{2,}|[\u3040-\u9fff]")
 _BOUNDING = re.compile(
     r"\b(?:at (?:least|most)|up to|(?:more|less|fewer|greater|larger|smaller|higher|lower) than|over|under|above|below"
     r"|minimum of|maximum of)\s*$",
     re.IGNORECASE,
 )
 """Before a number that is a bound, and not the value."""
+_OF_SEVERAL = frozenset({"list", "or", "and", "pm", "range", "date", "remainder", "clock", "bound"})
 _CLAUSE_ENDS = frozenset({"but", ",", ";", ".", "so"})
 _BEGINNING = frozenset({"-", "(", "\\frac", "\\sqrt", "[", "+", *CURRENCY_MARKS})
 _MOST_TOKENS = 600
@@ -159,17 +163,10 @@ def _is_word_first(node: Node) -> bool:
 
 
 def _is_defined(node: Node) -> bool:
-    is_several = isinstance(node, Apply) and (
-        node.operation in ("list", "or", "and", "range", "date")
-        or "," in node.operation
-        or node.operation[:5] in _OTHERS
-    )
-    if isinstance(node, Apply) and (is_several or node.operation == "pm"):
+    """Whether a quantity, or each of several, has a value."""
+    if isinstance(node, Apply) and ("," in node.operation or node.operation.split()[0] in _OF_SEVERAL):
         return all(_is_defined(part) for part in node.parts)
     return has_value(node)
-
-
-_OTHERS = ("clock", "bound")
 
 
 def _is_plain(node: Node) -> bool:
@@ -193,6 +190,8 @@ def _found(text: str) -> Node | None:
     Several that are offered as alternatives are none; one that is rejected does not count.
     """
     simple = prepared(text, with_units=True)
+    if not _WORD.search(simple) and _SYMBOLS.search(_NUMBER.sub("", simple, count=1)):
+        return None  # what is no prose and was not read whole is not to be read in part
     conclusions = list(_CONCLUDING.finditer(simple))
     for conclusion in reversed(conclusions):
         if re.search(r"\d", simple[conclusion.end() :]):
