@@ -27,7 +27,7 @@ PURE = (
     "jsonschema-specifications",
     "referencing",
 )
-COMPILED = ("pydantic-core", "rpds-py", "jiter")
+COMPILED = ("pydantic-core", "rpds-py", "jiter", "regex")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")
 """The image is to have torch, numpy, accelerate, safetensors, tokenizers, pyarrow, pandas, httpx and PyYAML."""
 
