@@ -14,7 +14,6 @@ from sftkey_dist.evaluation.answers.functions import judge_by_function, load_fun
 from sftkey_dist.evaluation.answers.labels import Label, read_label
 from sftkey_dist.evaluation.answers.mathematics.equality import Equality, equality
 from sftkey_dist.evaluation.answers.mathematics.formula import Number, Unit, nodes_of
-from sftkey_dist.evaluation.answers.mathematics.units import measure
 from sftkey_dist.evaluation.answers.maths import Formula, read_mathematics, same_mathematics
 from sftkey_dist.evaluation.answers.numbers import Quantity, read_quantity
 from sftkey_dist.evaluation.answers.objects import MISSING, field_of, read_object, same_object
@@ -128,7 +127,7 @@ def _same_text(reference: str, answer: str) -> Judgement:
 def _same_quantity(reference: Quantity, answer: Quantity) -> Judgement:
     agreement = equality(reference.node, answer.node)
     # a judge may see otherwise what is converted, or leaves a unit out
-    is_clear = reference.is_plain and answer.is_plain and _known_units(reference) == _known_units(answer)
+    is_clear = reference.is_plain and answer.is_plain and _units(reference) == _units(answer)
     if agreement is Equality.NONE:
         return Judgement.of(False, certain=is_clear and _are_whole_numbers(reference, answer))
     return Judgement.of(True, certain=is_clear)
@@ -139,10 +138,8 @@ def _are_whole_numbers(*quantities: Quantity) -> bool:
     return all(number.value.denominator == 1 for number in numbers)
 
 
-def _known_units(quantity: Quantity) -> set[str]:
-    """The units that are no mere name of what is counted."""
-    names = {each.name for each in nodes_of(quantity.node) if isinstance(each, Unit)}
-    return {name for name in names if measure(name).bases != ((name, 1),) or not name.islower() or len(name) < 3}
+def _units(quantity: Quantity) -> set[str]:
+    return {each.name for each in nodes_of(quantity.node) if isinstance(each, Unit)}
 
 
 def _same_formula(reference: Formula, answer: Formula) -> Judgement:
@@ -170,7 +167,8 @@ def _json_check(fields: tuple[str, ...]) -> Check:
     def compare(reference: tuple[Any, ...], answer: tuple[Any, ...]) -> Judgement:
         pairs = zip(fields or ("the value",), reference, answer, strict=True)
         differing = [name for name, expected, found in pairs if not same_object(expected, found)]
-        return Judgement.of(not differing, f"{', '.join(differing)} differs" if differing else "", certain=True)
+        reason = f"{', '.join(differing)} differs" if differing else ""
+        return Judgement.of(not differing, reason, certain=reference == answer)
 
     return Check(read, compare, f"is no JSON with {', '.join(fields)}" if fields else "is not JSON")
 

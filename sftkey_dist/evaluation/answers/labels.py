@@ -7,7 +7,7 @@ from functools import cache
 
 from sftkey_dist.evaluation.answers.choice import Mention, choose, without_inner
 from sftkey_dist.evaluation.answers.statement import unwrapped, without_lead
-from sftkey_dist.evaluation.answers.text import folded, normalized
+from sftkey_dist.evaluation.answers.text import folded, is_same_but_for_case, normalized
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,12 @@ def read_label(text: str, labels: tuple[str, ...]) -> Label | None:
     """The label that a text is, or chooses; None when it chooses none, or several."""
     for each in (text, unwrapped(text), unwrapped(without_lead(unwrapped(text)))):
         exactly = [label for label in labels if normalized(label) == normalized(each)]
+        as_written = [label for label in exactly if label == each.strip()]
+        if len(exactly) > 1 and not as_written:
+            return None
         if exactly:
-            return Label(exactly[0], is_plain=normalized(text) == normalized(exactly[0]))
+            name = (as_written or exactly)[0]
+            return Label(name, is_plain=is_same_but_for_case(text, name))
     chosen = choose(_with_breaks(text), lambda clause: _mentions(clause, labels))
     return None if chosen is None else Label(chosen, is_plain=False)
 

@@ -15,6 +15,7 @@ from sftkey_dist.evaluation.answers.text import normalized
 _WORD = re.compile(r"(?=.*[aeiouy])[A-Za-z]{3,}")
 """A word alone, and no product of symbols: three letters with a vowel."""
 
+_JOINED = re.compile(r"\$[^$]+\$(?:\s*(?:,\s*)?(?:,|and|or)\s*\$[^$]+\$)+")
 _LATEX = re.compile(r"\\(?!text|boxed|[$%,;!])")
 """Mathematics that words are not to be read around."""
 
@@ -41,6 +42,9 @@ def read_mathematics(text: str) -> Formula:
     text = unwrapped(text)
     candidates = [(text, not boxed(text)), (unwrapped(without_lead(text)), not is_approximate(text))]
     clause = unwrapped(stated(text))
+    joined = _JOINED.search(clause)
+    if joined is not None:  # $1$ and $2$ are both
+        candidates.append((re.sub(r"\s*(?:,\s*)?(?:,|and|or)\s*(?=\$)", ", ", joined.group()).replace("$", ""), False))
     candidates += [(each, False) for each in (clause, *map(unwrapped, reversed(spans_of_mathematics(clause))))]
     candidates += [(unwrapped(each), False) for each in reversed(spans_of_mathematics(text))]
     for each, is_whole in dict(reversed(candidates)).items().__reversed__():

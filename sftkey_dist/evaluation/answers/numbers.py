@@ -13,6 +13,7 @@ from sftkey_dist.evaluation.answers.mathematics.units import CURRENCY_MARKS
 from sftkey_dist.evaluation.answers.mathematics.values import has_value
 from sftkey_dist.evaluation.answers.statement import is_approximate, refuses, stated, unwrapped, without_lead
 from sftkey_dist.evaluation.answers.text import normalized
+from sftkey_dist.evaluation.answers.vocabulary import words
 
 _CONCLUDING = re.compile(
     r"(?:=|→|⇒|->|\b(?:so|therefore|thus|hence|leaving|leaves|equals|gives|makes|totalling|totaling"
@@ -28,6 +29,13 @@ _WORD_VALUES = {
 """Words that stand where a number would."""
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SYMBOLS = re.compile(r"[A-Za-z\\\d]")
+_ARTICLES = frozenset({"the", "a", "all", "his", "her", "their", "these", "those", "every"})
+_PREPOSITIONS = frozenset(["for", "in", "of", "after", "over", "per", "every", "within", "during", "by", "with"])
+_MODIFYING = words(
+    "squared cubed factorial negative below above tenth tenths hundredth hundredths half halves third thirds quarter "
+    "quarters fifth fifths divided times plus minus mod doubled halved root more max + M k"
+)
+_MODIFYING_BEFORE = words("twice thrice double triple half except without excluding")
 _WORD = re.compile(r"(?<![A-Za-z\\])[^\W\d_]{2,}|[\u3040-\u9fff]")
 _BOUNDING = re.compile(
     r"\b(?:at (?:least|most)|up to|(?:more|less|fewer|greater|larger|smaller|higher|lower) than|over|under|above|below"
@@ -35,10 +43,17 @@ _BOUNDING = re.compile(
     re.IGNORECASE,
 )
 """Before a number that is a bound, and not the value."""
+_ASIDE = re.compile(r"([^()]*\w[^()]*?)\s+\(([^()]*)\)")
 _OF_SEVERAL = frozenset({"list", "or", "and", "pm", "range", "date", "remainder", "clock", "bound"})
+_PLAIN = re.compile(
+    r"[-+]?[$\u20ac\u00a3]?\d[\d,]*(?:\.\d*[1-9])?(?:\s?(?:%|cm|km|kg|meters|hours|minutes|seconds|days|dollars))?"
+)
+"""Digits with a unit that nobody reads otherwise, and without a point that may group thousands."""
 _CLAUSE_ENDS = frozenset({"but", ",", ";", ".", "so"})
 _BEGINNING = frozenset({"-", "(", "\\frac", "\\sqrt", "[", "+", *CURRENCY_MARKS})
 _MOST_TOKENS = 600
+_MOST_READ, _LONGEST_TOKENS = 40, 60
+"""Quantities that prose is searched for, and tokens of one."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ def quantities_in(text: str) -> list[Quantity]:
     """All that a text holds, in order; the one that it is, where it is one."""
     node = _whole(unwrapped(text))
     if node is not None:
-        return [Quantity(node, is_whole=True, is_plain=_is_plain(node))]
+        return [Quantity(node, is_whole=True, is_plain=False)]
     amounts = _amounts_in(tokens_of(prepared(text, with_units=True))[-_MOST_TOKENS:])
     return [Quantity(each.node, is_whole=False, is_plain=False) for each in amounts]
 
@@ -83,7 +98,7 @@ def read_quantity(text: str) -> Quantity | None:
     text = unwrapped(text)
     node = _whole(text)
     if node is not None:
-        return Quantity(node, is_whole=True, is_plain=_is_plain(node))
+        return Quantity(node, is_whole=True, is_plain=_PLAIN.fullmatch(text) is not None)
     bare = without_lead(text)
     node = _whole(bare)
     if node is not None:
@@ -99,11 +114,14 @@ def read_quantity(text: str) -> Quantity | None:
 
 def _whole(text: str) -> Node | None:
     """A quantity that is all of a text, in digits or in words."""
-    without_aside = re.sub(r"(?<=\w)\s*\([^()]*\)$", "", text) if not text.startswith("(") else text
-    for each in dict.fromkeys((without_aside, text)):
-        node = read_formula(each, with_units=True)
-        if node is not None and (node := _amount(node)) is not None:
-            return node
+    aside = _ASIDE.fullmatch(text)
+    if aside is not None:  # 12 (3 + 9) says one thing twice
+        first, again = _read(aside[1]), _read(aside[2])
+        is_repeated = first is not None and again is not None and equality(first, again) is not Equality.NONE
+        return first if is_repeated else None
+    node = _read(text)
+    if node is not None:
+        return node
     if (word := _WORD_VALUES.get(normalized(text))) is not None:
         return Apply(f"bound {word}", ())
     spoken = spoken_number(text)
@@ -114,6 +132,11 @@ def _whole(text: str) -> Node | None:
     if not rest.strip():
         return Number(value)
     return _amount(node) if node is not None and value >= 0 and value.denominator == 1 else None
+
+
+def _read(text: str) -> Node | None:
+    node = read_formula(text, with_units=True)
+    return None if node is None else _amount(node)
 
 
 def _amount(node: Node) -> Node | None:
@@ -169,14 +192,6 @@ def _is_defined(node: Node) -> bool:
     return has_value(node)
 
 
-def _is_plain(node: Node) -> bool:
-    if isinstance(node, Apply) and node.operation == "neg":
-        return _is_plain(node.parts[0])
-    if isinstance(node, Apply) and node.operation == "mul":
-        return isinstance(node.parts[0], Number) and isinstance(node.parts[1], Unit)
-    return isinstance(node, Number)
-
-
 @dataclass(frozen=True)
 class _Found:
     node: Node
@@ -218,8 +233,9 @@ def _chosen(simple: str, *, concluded: bool) -> Node | None:
 def _amounts_in(tokens: list[Token]) -> list[_Found]:
     """The quantities in prose, but for rejected ones, and asides in brackets where there are others."""
     found: list[_Found] = []
-    place = 0
-    while place < len(tokens):
+    place = attempts = 0
+    while place < len(tokens) and attempts < _MOST_READ:
+        attempts += _may_begin(tokens, place)
         read = _read_at(tokens, place) if _may_begin(tokens, place) else None
         node = _amount(read[0]) if read is not None else None
         if read is None or node is None:
@@ -227,14 +243,14 @@ def _amounts_in(tokens: list[Token]) -> list[_Found]:
             continue
         found.append(_Found(node, place, place + read[1]))
         place += max(1, read[1])
-    kept = [each for each in found if not _is_rejected(tokens, each)]
-    outside = [each for each in kept if not _is_aside(tokens, each)]
-    return outside or kept
+    kept = [each for each in found if not (_is_rejected(tokens, each) or _is_modified(tokens, each))]
+    outside = [each for each in kept if not _is_aside(tokens, each)] or kept
+    return [each for each in outside if not _is_circumstance(tokens, each)] or outside
 
 
 def _read_at(tokens: list[Token], place: int) -> tuple[Node, int] | None:
     """A quantity with its units, or else the number alone."""
-    return read_prefix(tokens[place:]) or (
+    return read_prefix(tokens[place : place + _LONGEST_TOKENS]) or (
         read_prefix(tokens[place : place + 1]) if tokens[place].kind == "number" else None
     )
 
@@ -242,6 +258,8 @@ def _read_at(tokens: list[Token], place: int) -> tuple[Node, int] | None:
 def _may_begin(tokens: list[Token], place: int) -> bool:
     token = tokens[place]
     before = tokens[place - 1] if place else None
+    if token.text.lower() in ("minus", "negative"):
+        return place + 1 < len(tokens) and tokens[place + 1].kind == "number"
     if token.text in ("-", "+"):  # a dash before a space begins a list, or follows a word
         following = tokens[place + 1] if place + 1 < len(tokens) else None
         touches = following is not None and following.start == token.end
@@ -267,15 +285,32 @@ def _is_rejected(tokens: list[Token], found: _Found) -> bool:
         if (token.text.lower() in _CLAUSE_ENDS and not is_exclusion) or token.kind == "number":
             break
         before = f"{token.text} {before}"
-    for token in tokens[found.end : found.end + 3]:
+    for token in tokens[found.end : found.end + 4]:
         if token.text.lower() in _CLAUSE_ENDS or token.kind == "number":
             break
         after = f"{after} {token.text}"
     return (
         _BOUNDING.search(before) is not None
         or refuses(re.sub(r"(?<=n) ' t\b", "'t", before))
-        or re.match(r" (?:is|was) (?:not |wrong|incorrect|false)", after + " ") is not None
+        or refuses(re.sub(r"(?<=n) ' t\b", "'t", after))
     )
+
+
+def _is_modified(tokens: list[Token], found: _Found) -> bool:
+    """`5 squared`, `twice 5`: the words beside a number make another one of it."""
+    before = tokens[found.start - 1].text.lower() if found.start else ""
+    after = [token.text.lower() for token in tokens[found.end : found.end + 3]]
+    is_bounded = after[:2] in (["or", "more"], ["or", "fewer"], ["or", "less"]) or after == ["and", "a", "half"]
+    return before in _MODIFYING_BEFORE or (bool(after) and after[0] in _MODIFYING) or is_bounded
+
+
+def _is_circumstance(tokens: list[Token], found: _Found) -> bool:
+    """`for the 16 glasses`, `in 5 years`: what a number is said of, and no price."""
+    before = [token.text.lower() for token in tokens[max(0, found.start - 2) : found.start]]
+    if before and before[-1] in _ARTICLES:
+        before.pop()
+    is_price = tokens[found.start].text in CURRENCY_MARKS
+    return bool(before) and before[-1] in _PREPOSITIONS and not is_price
 
 
 def _is_aside(tokens: list[Token], found: _Found) -> bool:

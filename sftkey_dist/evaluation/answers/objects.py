@@ -10,6 +10,7 @@ from sftkey_dist.evaluation.answers.text import normalized
 
 _FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 _LONGEST_NUMBER_CHARACTERS = 400
+_DEEPEST = 100
 MISSING = object()
 """Stands for a field that is not there, as null may be."""
 
@@ -18,6 +19,7 @@ def read_object(text: str) -> Any:
     """The value that a text is; `MISSING` when it is no JSON, has a key twice, or a number that is none."""
     fenced = _FENCE.match(text)
     try:
+        _refuse_depth(text)
         return json.loads(
             fenced[1] if fenced else text,
             parse_float=_decimal,
@@ -45,6 +47,14 @@ def same_object(one: Any, other: Any) -> bool:
     if isinstance(one, str) and isinstance(other, str):
         return normalized(one) == normalized(other)
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)  # else true would be 1
+
+
+def _refuse_depth(text: str) -> None:
+    depth = 0
+    for mark in re.findall(r"[\[{\]}]", text):
+        depth += 1 if mark in "[{" else -1
+        if depth > _DEEPEST:
+            raise ValueError("nested too deeply")
 
 
 def _decimal(text: str) -> Decimal:

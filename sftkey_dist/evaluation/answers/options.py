@@ -12,14 +12,15 @@ from sftkey_dist.evaluation.answers.vocabulary import word_list, words
 
 _OPTION_LINE = re.compile(r"^\s*[*(\[]*([A-Za-z]|\d{1,2})[*]*[.):\]][*)\]]*\s*(\S.*)$", re.MULTILINE)
 _NAME_ALONE = re.compile(
-    r"^[*(\[{\s]*(?:(?:option|choice|answer|letter)\s*)?[*(\[{]*([A-Za-z]|\d{1,2})[*)\]}.:]*$", re.IGNORECASE
+    r"^[*(\[{\s]{0,6}(?:(?:option|choice|answer|letter)\s*)?[*(\[{]{0,4}([A-Za-z]|\d{1,2})[*)\]}.:]{0,6}$",
+    re.IGNORECASE,
 )
 _NAME_AND_TEXT = re.compile(
     r"^[*(\[]*([A-Za-z]|\d{1,2})[*]*[.):\],][*)\]]*\s*(\S.*)$|^[*(\[]*([A-Z])[*)\]]+\s+(\S.*)$", re.DOTALL
 )
 _LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf|mathsf|textrm|mbox)\s*\{([^{}]*)\}")
 _LETTER = re.compile(
-    r"(?<![A-Za-z0-9_'’.\\-])[*(\[{]*(?:([A-Z])|(?<=\()([a-z])(?=\)))[)\]}*]*(?![A-Za-z0-9_'’(])(?!-\w)"
+    r"(?<![A-Za-z0-9_'’.\\-])[*(\[{]{0,4}(?:([A-Z])|(?<=\()([a-z])(?=\)))[)\]}*]{0,4}(?![A-Za-z0-9_'’(])(?!-\w)"
 )
 _NAMED = re.compile(
     r"(?:option|choice|answer(?:\s+is)?|letter|number)[\s:*(]*([A-Za-z]|\d{1,2})\b(?!['’.]\w)", re.IGNORECASE
@@ -32,6 +33,8 @@ _MAY_FOLLOW_A = words(
     "matches makes rather instead over than says appears describes"
 )
 _MAY_FOLLOW_I = words("is because since and or nor but seems")
+_MOST_CHARACTERS = 6000
+_MOST_MENTIONS = 100
 _ASIDE = re.compile(r"\([^()]{4,}\)")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 
@@ -59,12 +62,17 @@ def options_of(question: str) -> dict[str, str]:
 
 def read_option(text: str, options: Mapping[str, str]) -> Option | None:
     """The option that a text is, or chooses; None when it names none, or several."""
-    text = _without_latex(text)
+    text = re.sub(r"[ \t]{2,}", " ", re.sub(r"\n\s*\n", "\n\n", _without_latex(text[-_MOST_CHARACTERS:])))
     bare = unwrapped(text)
     for each in dict.fromkeys((bare, unwrapped(without_lead(bare)))):
         name = _whole(each, options)
         if name is not None:
             return Option(name, is_plain=True)
+    if any(_contradicts_itself(each, options) for each in (bare, unwrapped(without_lead(bare)))):
+        return None
+    last = unwrapped(without_lead(unwrapped(text.strip().rpartition("\n")[2])))
+    if "\n" in text.strip() and (name := _whole(last, options)) is not None:
+        return Option(name, is_plain=False)
     without_asides = _ASIDE.sub(" ", text)
     if _mentions(without_asides, options):
         text = without_asides
@@ -111,6 +119,17 @@ def _whole(text: str, options: Mapping[str, str]) -> str | None:
     return name if _without_article(options[name]) == _without_article(both[2] or both[4]) else None
 
 
+def _contradicts_itself(text: str, options: Mapping[str, str]) -> bool:
+    """Whether a text is one option's name, or none's, before another option's text."""
+    both = _NAME_AND_TEXT.match(text)
+    if both is None:
+        return False
+    of_text = [
+        name for name, option in options.items() if _without_article(option) == _without_article(both[2] or both[4])
+    ]
+    return bool(of_text) and (both[1] or both[3]).upper() not in of_text
+
+
 def _mentions(text: str, options: Mapping[str, str]) -> list[Mention]:
     """Of names and of texts; a letter inside an option's text is part of that."""
     found = [Mention(name, *match.span()) for name, match in _text_matches(text, options)]
@@ -125,7 +144,7 @@ def _mentions(text: str, options: Mapping[str, str]) -> list[Mention]:
             name = f"?{match[1] or match[2]}"
         if name is not None and _is_name(text, match):
             found.append(Mention(name, *match.span()))
-    return without_inner(found)
+    return without_inner(sorted(found, key=lambda mention: mention.start)[-_MOST_MENTIONS:])
 
 
 def _named_mentions(text: str, options: Mapping[str, str]) -> list[Mention]:

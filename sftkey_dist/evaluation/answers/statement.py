@@ -47,13 +47,17 @@ _REFUSED = re.compile(
     r"|\w+n['’]t\b|不是|不|錯|错",
     re.IGNORECASE,
 )
+_LINES = re.compile(r"\n{3,}")
 _SPACES = re.compile(r"[ \t\u00a0]{2,}")
 _LONGEST_CHARACTERS = 4000
 
 
 def unwrapped(text: str) -> str:
     """The text without white space, fences, emphasis, quotes, a box or a full stop around it."""
-    text, before = _SPACES.sub(" ", text).strip()[-_LONGEST_CHARACTERS:], ""
+    text, before = (
+        _LINES.sub("\n\n", _SPACES.sub(" ", text)).strip()[-_LONGEST_CHARACTERS:],
+        "",
+    )
     while text != before:
         before = text
         for pattern, group in ((_FENCE, 1), (_EMPHASIS, 2), (_QUOTED, 1)):
@@ -71,7 +75,7 @@ def stated(text: str) -> str:
 
     A text that announces none is returned as it is.
     """
-    text = text.strip()[-_LONGEST_CHARACTERS:]
+    text = _LINES.sub("\n\n", text.strip()[-_LONGEST_CHARACTERS:])
     boxes = list(dict.fromkeys(box.strip() for box in boxed(text)))
     if boxes:
         return ", ".join(boxes)

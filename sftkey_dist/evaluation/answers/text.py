@@ -44,5 +44,10 @@ def _without_pair(text: str) -> str:
 
 
 def is_same_but_for_case(one: str, other: str) -> bool:
-    """Whether two texts differ in case, white space, quotes and a full stop at most."""
-    return folded(one).strip(_QUOTES).rstrip(".") == folded(other).strip(_QUOTES).rstrip(".")
+    """Whether two texts differ in the case of the first of several letters, white space and a full stop at most."""
+    return _with_small_first(one) == _with_small_first(other)
+
+
+def _with_small_first(text: str) -> str:
+    text = " ".join(unicodedata.normalize("NFC", text).split()).removesuffix(".")
+    return text[:1].casefold() + text[1:] if len(text) > 2 else text

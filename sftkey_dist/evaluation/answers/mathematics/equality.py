@@ -3,13 +3,14 @@
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from fractions import Fraction
+from functools import lru_cache
 
 from sftkey_dist.evaluation.answers.mathematics.formula import Apply, Node, Number, Symbol, Unit, mapped, nodes_of
 from sftkey_dist.evaluation.answers.mathematics.units import AMBIGUOUS, ONE_LETTER, measure, unit_named
 from sftkey_dist.evaluation.answers.mathematics.values import proportion_is_constant, same_value
 from sftkey_dist.evaluation.answers.vocabulary import words
 
-_MOST_PARTS = 40
+_MOST_PARTS = 16
 _CONSTANTS = frozenset({"pi", "e", "i", "infty"})
 _UNORDERED = {"{,}", "or", "list", "cup"}
 _BY_PARTS = words("cup cap matrix row date range remainder modulo")
@@ -26,6 +27,7 @@ class Equality(Enum):
     FULL = 2
 
 
+@lru_cache(maxsize=4096)
 def equality(one: Node, other: Node) -> Equality:
     """How far two readings agree; the order of the two does not matter."""
     if one == other:
@@ -146,9 +148,13 @@ def _dimension(node: Node) -> tuple[tuple[str, int], ...] | None:
 
 
 def _all_equal(ones: Sequence[Node], others: Sequence[Node]) -> Equality:
-    return min(
-        (equality(*pair) for pair in zip(ones, others, strict=True)), key=lambda e: e.value, default=Equality.FULL
-    )
+    weakest = Equality.FULL
+    for pair in zip(ones, others, strict=True):
+        found = equality(*pair)
+        if found is Equality.NONE:
+            return found
+        weakest = min(weakest, found, key=lambda each: each.value)
+    return weakest
 
 
 def _equal_in_some_order(one: Apply, other: Apply) -> Equality:
@@ -204,7 +210,11 @@ def _equal_relations(one: Apply, other: Apply) -> Equality:
 
 def _without_subject(relation: Node) -> Node | None:
     """What a relation says of a single symbol or function: of `x = 5` and `x \\in [0, 1]` the right side."""
-    if not isinstance(relation, Apply) or len(relation.parts) != 2:
+    if not isinstance(relation, Apply):
+        return None
+    if set(relation.operation.split()[1:]) <= {"=", "~"} and (stated := _stated_value(relation)) is not None:
+        return stated
+    if len(relation.parts) != 2:
         return _as_interval(relation)
     left, right = relation.parts
     if relation.operation in ("relation =", "relation ~") and not any(_has_symbol(part) for part in relation.parts):
@@ -222,6 +232,18 @@ def _has_symbol(node: Node) -> bool:
     return any(
         (isinstance(each, Symbol) and each.name not in _CONSTANTS) or isinstance(each, Unit) for each in nodes_of(node)
     )
+
+
+def _stated_value(relation: Apply) -> Node | None:
+    """Of `a + b = 5`, `x = 2 + 3 = 5` and `2/3 ≈ 0.667` the last value that is exact."""
+    signs = relation.operation.split()[1:]
+    exact = (
+        relation.parts[: signs.index("~") + 1]
+        if "~" in signs and not _is_subject(relation.parts[0])
+        else relation.parts
+    )
+    says_more = any(_has_symbol(part) and any(isinstance(each, Number) for each in nodes_of(part)) for part in exact)
+    return None if says_more or _has_symbol(exact[-1]) else exact[-1]
 
 
 def _is_identity(left: Node, right: Node) -> bool:

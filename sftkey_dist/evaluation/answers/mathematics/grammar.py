@@ -19,6 +19,7 @@ from sftkey_dist.evaluation.answers.vocabulary import words
 
 _DEEPEST = 40
 _MOST_TOKENS = 400
+_MOST_STEPS = 2000
 _MOST_DIGITS = 400
 _LARGEST_EXPONENT = 400
 _GREEK = words(
@@ -39,7 +40,19 @@ _ACCENTS = words("vec hat bar overline dot ddot tilde widehat widetilde")
 _IGNORED_COMMANDS = words(
     "\\mathrm \\mathbf \\mathit \\mathcal \\mathbb \\mathsf \\text \\rm \\bf \\it \\boldsymbol \\bm \\operatorname"
 )
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "mn": 6, "bn": 9, "tn": 12}
+_SCALES = {"lakh": 5, "crore": 7, "tausend": 3, "millionen": 6, "mio": 6, "milliarde": 9, "milliarden": 9, "mrd": 9}
+_SCALES |= {
+    "millone": 6,
+    "quadrillion": 15,
+    "hundred": 2,
+    "thousand": 3,
+    "million": 6,
+    "billion": 9,
+    "trillion": 12,
+    "mn": 6,
+    "bn": 9,
+    "tn": 12,
+}
 _SCALE_CHARACTERS = {"万": 4, "萬": 4, "亿": 8, "億": 8}
 _SCALE_LETTERS = {"k": 3, "M": 6, "B": 9, "T": 12, "m": 6, "b": 9, "K": 3}
 _JOINING_WORDS = frozenset(["and", "or", "und", "oder", "et", "ou"])
@@ -47,6 +60,12 @@ _STOPPING_WORDS = _JOINING_WORDS | words(
     "not but than is are was were so then which because since as if except nor isn't nicht pas no "
     "either neither instead rather minus plus times over for after during within between from"
 )
+_NO_NOUNS = words(
+    "cannot can can't would wrong incorrect false hardly unless will could should might may be been do does did has "
+    "have had at below above under minimum maximum factorial doubled halved tenth tenths hundredth hundredths half "
+    "halves third thirds quarter quarters fifth fifths root negative positive mod she he it they we i you"
+)
+"""Behind a number they say something of it."""
 _FILLING_WORDS = words("more in total altogether of the a an all left each only exactly now overall off")
 _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "squared": 2, "cubed": 3}
 _PLAIN_LETTERS = 3
@@ -89,8 +108,10 @@ class _Parser:
 
     def __init__(self, tokens: Sequence[Token], with_units: bool) -> None:
         self._with_units = with_units
+        self._stopping = _STOPPING_WORDS | _NO_NOUNS if with_units else _STOPPING_WORDS
         self._tokens = list(tokens) if with_units else _letters_apart(tokens)
         self._depth = 0
+        self._steps = 0
         self._bars_open = 0
         self._reversed_open = 0
         self.place = 0
@@ -234,7 +255,7 @@ class _Parser:
         if token.text.lower() in _REMAINDER_WORDS and self._next(1).kind == "number":
             return False
         if token.kind in ("word", "text"):
-            return token.text.lower() not in _STOPPING_WORDS | {"per", "to", "bis"}
+            return token.text.lower() not in self._stopping | {"per", "to", "bis"}
         if token.kind == "command":
             return token.text not in _RELATIONS and token.text not in _ENDING_COMMANDS
         if (token.text == "|" and self._bars_open) or (token.text == "[" and self._reversed_open):  # it closes
@@ -327,7 +348,9 @@ class _Parser:
                 return Apply("add", (whole, fraction))
             self.place = before
         over, slash, under = self._next(), self._next(1), self._next(2)
-        is_fraction = over.text.isdigit() and slash.text == "/" and under.text.isdigit() and under.start == slash.end
+        is_fraction = (
+            over.text.isdecimal() and slash.text == "/" and under.text.isdecimal() and under.start == slash.end
+        )
         if not is_fraction or whole.value.denominator != 1 or not 0 < int(over.text) < int(under.text):
             return whole
         self.place += 3
@@ -367,7 +390,7 @@ class _Parser:
     def _unit(self) -> Node:
         """Words behind a number: a known unit, or else what is counted, in the singular."""
         power, noun, first = 1, list[str](), self.place
-        while self._next().kind in ("word", "text") and self._next().text.lower() not in _STOPPING_WORDS:
+        while self._next().kind in ("word", "text") and self._next().text.lower() not in self._stopping:
             text = self._next().text
             lower = text.lower()
             if lower in ("per", "to", "bis"):
@@ -376,6 +399,8 @@ class _Parser:
             if lower == "in" and (noun or self._next().kind in ("word", "text")):
                 continue
             if lower in _POWER_WORDS:
+                if lower in ("squared", "cubed"):  # the number itself is
+                    raise NotReadError
                 power = _POWER_WORDS[lower]
                 continue
             name = unit_named(text, one_letter=True)
@@ -556,7 +581,7 @@ class _Parser:
         if token.text == "{":
             self.place += 1
             node = self._bracketed("{")
-        elif token.kind == "number" and not (signed or whole_number) and token.text.isdigit() and len(token.text) > 1:
+        elif token.kind == "number" and not (signed or whole_number) and token.text.isdecimal() and len(token.text) > 1:
             first, rest = replace(token, text=token.text[0]), replace(token, text=token.text[1:])
             self._tokens[self.place : self.place + 1] = [first, rest]
             self.place += 1
@@ -618,7 +643,8 @@ class _Parser:
 
     def _enter(self) -> None:
         self._depth += 1
-        if self._depth > _DEEPEST:
+        self._steps += 1
+        if self._depth > _DEEPEST or self._steps > _MOST_STEPS:  # reading again what was read as an argument doubles
             raise NotReadError
 
 
@@ -789,7 +815,7 @@ def _indexed(base: Node, index: str) -> Node:
 def _base_of(index: str) -> Node:
     words = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
     digits = words.get(index.lower(), {"ten": "10", "twelve": "12", "sixteen": "16"}.get(index.lower(), index))
-    if not digits.isdigit() or not 2 <= int(digits[:3]) <= 36:
+    if not digits.isdecimal() or not 2 <= int(digits[:3]) <= 36:
         raise NotReadError
     return Number(Fraction(int(digits)))
 
@@ -830,8 +856,8 @@ def _has_known_unit(node: Node) -> bool:
 
 def _singular(word: str) -> str:
     lower = word.lower()
-    if word.isupper() and 1 < len(word) <= 4:
-        return word
+    if len(word) < 4 or not (word.islower() or word[1:].islower() or (word.isupper() and len(word) > 4)):
+        return word  # a symbol, whose case matters
     if lower.endswith("ies") and len(lower) > 4:
         return lower[:-3] + "y"
     if lower.endswith(("ches", "shes", "xes", "sses")):

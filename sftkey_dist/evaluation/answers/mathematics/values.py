@@ -2,7 +2,7 @@
 
 A formula with symbols is compared at points with rational coordinates (polynomial identity testing; Schwartz 1980):
 two formulas that agree at all of them are equal but for a chance that can be neglected. Nothing is simplified, so
-nothing takes for ever; what would grow too large has no value.
+nothing takes for ever: what would grow too large, or is a function of something so large, has no value.
 """
 
 import hashlib
@@ -24,6 +24,8 @@ _MOST_BITS = 40_000
 """Of an exact number; a larger one is computed in floating point."""
 _LARGEST_EXPONENT_BITS = 40
 _LARGEST_FACTORIAL = 3000
+_LARGEST_ARGUMENT = 10**30
+"""Of a function such as the sine."""
 _CONSTANTS = {"pi", "e", "i", "infty"}
 _POSITIVE_POINTS, _POINTS = 3, 5
 _own = threading.local()
@@ -57,20 +59,13 @@ def proportion_is_constant(one: Node, other: Node) -> int:
             ratio = _quotient(_Evaluation(point, _DIGITS), one, other)
         except NoValueError:
             continue
+        if ratio == 0:
+            return 0
         first = ratio if first is None else first
         if not _is_close(_context(_DIGITS), ratio, first):
             return 0
         signs.add(1 if _context(_DIGITS).mpf(0) < _real(ratio) else -1)
     return signs.pop() if len(signs) == 1 else 0
-
-
-def exact_value(node: Node) -> Fraction | None:
-    """The value of a formula without variables, if it is rational and computed exactly."""
-    try:
-        value = _Evaluation(0, _DIGITS).of(node)
-    except NoValueError:
-        return None
-    return value if isinstance(value, Fraction) and not _has_variables(node) else None
 
 
 def has_value(node: Node) -> bool:
@@ -227,7 +222,12 @@ class _Evaluation:
         function = getattr(self._context, _MPMATH_NAMES.get(name, name), None) if name in _MPMATH else None
         if function is None:
             raise NoValueError
-        return function(*(_float(self._context, value) for value in values))
+        floats = [_float(self._context, value) for value in values]
+        if any(
+            abs(value) > _LARGEST_ARGUMENT for value in floats
+        ):  # its digits before the point would have to be known
+            raise NoValueError
+        return function(*floats)
 
     def _opaque(self, operation: str, node: Apply) -> Value:
         """A function of which nothing is known: equal where its name and arguments are."""
@@ -289,6 +289,8 @@ class _Evaluation:
 
     def based(self, digits: Value, base: Value) -> Value:
         """A number written in a base."""
+        if digits.denominator != 1:
+            raise NoValueError
         return Fraction(int(str(digits.numerator), int(base)))
 
     def logarithm(self, value: Value, base: Value) -> Value:
@@ -308,6 +310,12 @@ def _exact_root(base: Value, exponent: Value) -> Fraction | None:
     if (roots[0] ** 2, roots[1] ** 2) != (base.numerator, base.denominator) or abs(exponent.numerator) > 64:
         return None
     return Fraction(*roots) ** exponent.numerator if base else Fraction(0)
+
+
+def _whole_number(value: Value) -> int:
+    if not isinstance(value, Fraction) or value.denominator != 1:
+        raise NoValueError
+    return value.numerator
 
 
 def _binomial(evaluation: _Evaluation, total: Value, chosen: Value) -> Value:
@@ -333,8 +341,8 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
     "ceil": lambda evaluation, value: Fraction(math.ceil(value)),
     "max": lambda evaluation, *values: max(values),
     "min": lambda evaluation, *values: min(values),
-    "gcd": lambda evaluation, *values: Fraction(math.gcd(*map(int, values))),
-    "lcm": lambda evaluation, *values: Fraction(math.lcm(*map(int, values))),
+    "gcd": lambda evaluation, *values: Fraction(math.gcd(*map(_whole_number, values))),
+    "lcm": lambda evaluation, *values: Fraction(math.lcm(*map(_whole_number, values))),
     "binom": _binomial,
     "log_": _Evaluation.logarithm,
     "lg": lambda evaluation, value: evaluation.logarithm(value, Fraction(10)),
