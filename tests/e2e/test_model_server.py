@@ -59,13 +59,16 @@ def test_a_served_model_generates_what_it_generates_here(server, tiny_model, mem
     assert [samples[0].text.strip() for samples in served] == [samples[0].text.strip() for samples in here]
 
 
+NO_VERDICT = ("", "empty_reply", "cut_off_at_max_tokens")
+
+
 def test_a_served_model_that_was_never_trained_gives_no_verdict(server, tiny_model):
     endpoint = Endpoint(EndpointConfig(url=server, model=str(tiny_model), max_tokens=8), "none")
     chat = load_template("equivalence").chat(Question("What is 6 x 7?", "42", "forty-two"))
 
     def ask():
         reply = endpoint.ask(chat)
-        assert reply.failure in ("", "empty_reply")
+        assert reply.failure in NO_VERDICT
         return reply.text, reply.failure
 
-    assert asked(ask, read_verdict).failure in ("unreadable_reply", "empty_reply")
+    assert asked(ask, read_verdict).failure in (*NO_VERDICT[1:], "unreadable_reply")
