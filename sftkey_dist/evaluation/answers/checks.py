@@ -13,7 +13,7 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.answers.functions import judge_by_function, load_function
 from sftkey_dist.evaluation.answers.labels import Label, read_label
 from sftkey_dist.evaluation.answers.mathematics.equality import Equality, equality
-from sftkey_dist.evaluation.answers.mathematics.formula import Number, Unit, nodes_of
+from sftkey_dist.evaluation.answers.mathematics.formula import Number, nodes_of, units_of
 from sftkey_dist.evaluation.answers.maths import Formula, read_mathematics, same_mathematics
 from sftkey_dist.evaluation.answers.numbers import Quantity, read_quantity
 from sftkey_dist.evaluation.answers.objects import MISSING, field_of, read_object, same_object
@@ -127,7 +127,7 @@ def _same_text(reference: str, answer: str) -> Judgement:
 def _same_quantity(reference: Quantity, answer: Quantity) -> Judgement:
     agreement = equality(reference.node, answer.node)
     # a judge may see otherwise what is converted, or leaves a unit out
-    is_clear = reference.is_plain and answer.is_plain and _units(reference) == _units(answer)
+    is_clear = reference.is_plain and answer.is_plain and units_of(reference.node) == units_of(answer.node)
     if agreement is Equality.NONE:
         return Judgement.of(False, certain=is_clear and _are_whole_numbers(reference, answer))
     return Judgement.of(True, certain=is_clear)
@@ -136,10 +136,6 @@ def _same_quantity(reference: Quantity, answer: Quantity) -> Judgement:
 def _are_whole_numbers(*quantities: Quantity) -> bool:
     numbers = [each for quantity in quantities for each in nodes_of(quantity.node) if isinstance(each, Number)]
     return all(number.value.denominator == 1 for number in numbers)
-
-
-def _units(quantity: Quantity) -> set[str]:
-    return {each.name for each in nodes_of(quantity.node) if isinstance(each, Unit)}
 
 
 def _same_formula(reference: Formula, answer: Formula) -> Judgement:

@@ -43,6 +43,8 @@ Find = Callable[[str], Sequence[Mention]]
 
 @dataclass(frozen=True)
 class _Clause:
+    """What a clause names, and whether it rejects, states, objects or asks."""
+
     names: tuple[str, ...]
     is_rejected: bool
     is_stated: bool

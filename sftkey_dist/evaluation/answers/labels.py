@@ -28,12 +28,12 @@ def read_label(text: str, labels: tuple[str, ...]) -> Label | None:
         if exactly:
             name = (as_written or exactly)[0]
             return Label(name, is_plain=is_same_but_for_case(text, name))
-    chosen = choose(_with_breaks(text), lambda clause: _mentions(clause, labels))
+    chosen = choose(_in_one_line(text), lambda clause: _mentions(clause, labels))
     return None if chosen is None else Label(chosen, is_plain=False)
 
 
-def _with_breaks(text: str) -> str:
-    """The text with the white space of its lines made one, so that a label may run over two lines."""
+def _in_one_line(text: str) -> str:
+    """The text without line breaks, as a label may run over two lines."""
     return " ".join(folded(line) for line in text.splitlines())
 
 

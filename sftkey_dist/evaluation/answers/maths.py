@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from sftkey_dist.evaluation.answers.mathematics.equality import Equality, equality
 from sftkey_dist.evaluation.answers.mathematics.formula import Apply, Node, Number, Symbol, Unit, nodes_of
 from sftkey_dist.evaluation.answers.mathematics.grammar import is_name, read_formula
-from sftkey_dist.evaluation.answers.mathematics.notation import boxed, simplified, spans_of_mathematics
+from sftkey_dist.evaluation.answers.mathematics.notation import simplified, spans_of_mathematics
 from sftkey_dist.evaluation.answers.mathematics.units import unit_named
 from sftkey_dist.evaluation.answers.numbers import read_quantity
-from sftkey_dist.evaluation.answers.statement import is_approximate, refuses, stated, unwrapped, without_lead
+from sftkey_dist.evaluation.answers.statement import refuses, stated, unwrapped, without_lead
 from sftkey_dist.evaluation.answers.text import normalized
 
 _WORD = re.compile(r"(?=.*[aeiouy])[A-Za-z]{3,}")
@@ -27,34 +27,39 @@ class Formula:
     Attributes:
         node: the formula; None where the text is none.
         text: what was read, for texts that are no formula.
-        is_whole: whether nothing else stands in the text.
-        is_plain: whether it is whole, and a number in digits.
+        is_plain: whether the text is a number in digits.
     """
 
     node: Node | None
     text: str
-    is_whole: bool
     is_plain: bool
 
 
 def read_mathematics(text: str) -> Formula:
     """The formula that a text is or states; or its words."""
     text = unwrapped(text)
-    candidates = [(text, not boxed(text)), (unwrapped(without_lead(text)), not is_approximate(text))]
     clause = unwrapped(stated(text))
-    joined = _JOINED.search(clause)
-    if joined is not None:  # $1$ and $2$ are both
-        candidates.append((re.sub(r"\s*(?:,\s*)?(?:,|and|or)\s*(?=\$)", ", ", joined.group()).replace("$", ""), False))
-    candidates += [(each, False) for each in (clause, *map(unwrapped, reversed(spans_of_mathematics(clause))))]
-    candidates += [(unwrapped(each), False) for each in reversed(spans_of_mathematics(text))]
-    for each, is_whole in dict(reversed(candidates)).items().__reversed__():
+    for each in _candidates(text, clause):
         node = _formula(each)
         if node is not None:
-            return Formula(node, each, is_whole, is_whole and isinstance(node, Number) and each == text)
+            return Formula(node, each, isinstance(node, Number) and each == text)
     quantity = read_quantity(text) if re.search(r"\d", text) else None
     if quantity is not None and not refuses(clause) and not _LATEX.search(text):
-        return Formula(quantity.node, text, is_whole=False, is_plain=False)
-    return Formula(None, unwrapped(without_lead(text)), is_whole=True, is_plain=False)
+        return Formula(quantity.node, text, is_plain=False)
+    return Formula(None, unwrapped(without_lead(text)), is_plain=False)
+
+
+def _candidates(text: str, clause: str) -> list[str]:
+    """Where a formula may stand: the text, what follows an announcement, several formulas that are joined, and single
+    ones from the last on. One that comes twice is tried where it comes last.
+    """
+    found = [text, unwrapped(without_lead(text))]
+    joined = _JOINED.search(clause)
+    if joined is not None:  # $1$ and $2$ are both
+        found.append(re.sub(r"\s*(?:,\s*)?(?:,|and|or)\s*(?=\$)", ", ", joined.group()).replace("$", ""))
+    found += [clause, *map(unwrapped, reversed(spans_of_mathematics(clause)))]
+    found += map(unwrapped, reversed(spans_of_mathematics(text)))
+    return list(dict.fromkeys(reversed(found)))[::-1]
 
 
 def same_mathematics(one: Formula, other: Formula) -> Equality:
@@ -106,11 +111,12 @@ def _is_prose(node: Node) -> bool:
     if node.operation.startswith("relation"):
         return any(isinstance(part, Unit) and " " in part.name for part in node.parts)
     first = node.parts[0] if node.parts else None
-    return node.operation in ("mul", "div", "add", "sub") and isinstance(first, Unit) and _is_noun(first)
+    return node.operation in ("mul", "div", "add", "sub") and _is_noun(first)
 
 
-def _is_noun(unit: Unit) -> bool:
-    return unit_named(unit.name, one_letter=True) is None
+def _is_noun(node: Node | None) -> bool:
+    """Whether a part is a word that is no unit of measure."""
+    return isinstance(node, Unit) and unit_named(node.name, one_letter=True) is None
 
 
 def _letters(text: str) -> str:

@@ -63,7 +63,7 @@ class Quantity:
     Attributes:
         node: the value with its units, or several, a range, a time.
         is_whole: whether nothing else stands in the text.
-        is_plain: whether it is whole, and a number in digits with at most one unit.
+        is_plain: whether it is whole, and digits with at most a unit that nobody reads otherwise.
         is_only: whether it is the one quantity in the text.
     """
 
@@ -128,10 +128,10 @@ def _whole(text: str) -> Node | None:
     if spoken is None:
         return None
     value, rest = spoken
-    node = read_formula(f"{abs(value.numerator)}/{value.denominator}{rest}" if rest.strip() else "1", with_units=True)
     if not rest.strip():
         return Number(value)
-    return _amount(node) if node is not None and value >= 0 and value.denominator == 1 else None
+    is_count = value >= 0 and value.denominator == 1
+    return _read(f"{value}/1{rest}") if is_count else None  # /1, so that no fraction behind makes it a mixed number
 
 
 def _read(text: str) -> Node | None:
@@ -235,8 +235,9 @@ def _amounts_in(tokens: list[Token]) -> list[_Found]:
     found: list[_Found] = []
     place = attempts = 0
     while place < len(tokens) and attempts < _MOST_READ:
-        attempts += _may_begin(tokens, place)
-        read = _read_at(tokens, place) if _may_begin(tokens, place) else None
+        begins = _may_begin(tokens, place)
+        attempts += begins
+        read = _read_at(tokens, place) if begins else None
         node = _amount(read[0]) if read is not None else None
         if read is None or node is None:
             place += 1

@@ -1,4 +1,4 @@
-"""JSON: equal values, numbers as numbers, texts as texts are compared elsewhere."""
+"""JSON values: numbers are compared as numbers, texts as the check `exact` compares them."""
 
 import json
 import re
@@ -12,7 +12,7 @@ _FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 _LONGEST_NUMBER_CHARACTERS = 400
 _DEEPEST = 100
 MISSING = object()
-"""Stands for a field that is not there, as null may be."""
+"""Stands for what is not there, as null is a value."""
 
 
 def read_object(text: str) -> Any:

@@ -35,6 +35,8 @@ _MAY_FOLLOW_A = words(
 _MAY_FOLLOW_I = words("is because since and or nor but seems")
 _MOST_CHARACTERS = 6000
 _MOST_MENTIONS = 100
+_NO_OPTION = "?"
+"""Before a name that no option has."""
 _ASIDE = re.compile(r"\([^()]{4,}\)")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 
@@ -64,11 +66,12 @@ def read_option(text: str, options: Mapping[str, str]) -> Option | None:
     """The option that a text is, or chooses; None when it names none, or several."""
     text = re.sub(r"[ \t]{2,}", " ", re.sub(r"\n\s*\n", "\n\n", _without_latex(text[-_MOST_CHARACTERS:])))
     bare = unwrapped(text)
-    for each in dict.fromkeys((bare, unwrapped(without_lead(bare)))):
+    whole_texts = (bare, unwrapped(without_lead(bare)))
+    for each in whole_texts:
         name = _whole(each, options)
         if name is not None:
             return Option(name, is_plain=True)
-    if any(_contradicts_itself(each, options) for each in (bare, unwrapped(without_lead(bare)))):
+    if any(_contradicts_itself(each, options) for each in whole_texts):
         return None
     last = unwrapped(without_lead(unwrapped(text.strip().rpartition("\n")[2])))
     if "\n" in text.strip() and (name := _whole(last, options)) is not None:
@@ -77,16 +80,14 @@ def read_option(text: str, options: Mapping[str, str]) -> Option | None:
     if _mentions(without_asides, options):
         text = without_asides
     chosen = choose(text, lambda clause: _mentions(clause, options))
-    if chosen is not None and chosen.startswith("?"):
-        return None
-    return None if chosen is None else Option(chosen, is_plain=False)
+    return None if chosen is None or chosen.startswith(_NO_OPTION) else Option(chosen, is_plain=False)
 
 
 def _longest_run(listed: list[tuple[str, str]], names: tuple[str, ...] | str) -> dict[str, str]:
     """The last options that are named in order from the first name on."""
     best: dict[str, str] = {}
-    for start, (name, _) in enumerate(listed):
-        if name != names[0]:
+    for start, (first, _) in enumerate(listed):
+        if first != names[0]:
             continue
         run: dict[str, str] = {}
         for name, text in listed[start:]:
@@ -141,7 +142,7 @@ def _mentions(text: str, options: Mapping[str, str]) -> list[Mention]:
     for match in _LETTER.finditer(text):
         name = _known(match[1] or match[2], options)
         if name is None and match.group().startswith("(") and options:  # chosen, though it is no option
-            name = f"?{match[1] or match[2]}"
+            name = f"{_NO_OPTION}{match[1] or match[2]}"
         if name is not None and _is_name(text, match):
             found.append(Mention(name, *match.span()))
     return without_inner(sorted(found, key=lambda mention: mention.start)[-_MOST_MENTIONS:])
@@ -173,10 +174,10 @@ def _text_matches(text: str, options: Mapping[str, str]) -> list[tuple[str, re.M
 @lru_cache(maxsize=1024)
 def _text_pattern(option: str) -> re.Pattern[str] | None:
     """An option's text as words of their own; None for a single letter, which may be another option's name."""
-    words = _without_article(option).split()
-    if not words or (len(words) == 1 and len(words[0]) == 1):
+    parts = _without_article(option).split()
+    if not parts or (len(parts) == 1 and len(parts[0]) == 1):
         return None
-    return re.compile(r"(?<![\w.,-])\$?" + r"\s+".join(map(re.escape, words)) + r"(?![\w%])(?![.,]\d)")
+    return re.compile(r"(?<![\w.,-])\$?" + r"\s+".join(map(re.escape, parts)) + r"(?![\w%])(?![.,]\d)")
 
 
 def _is_name(text: str, match: re.Match[str]) -> bool:

@@ -54,10 +54,7 @@ _LONGEST_CHARACTERS = 4000
 
 def unwrapped(text: str) -> str:
     """The text without white space, fences, emphasis, quotes, a box or a full stop around it."""
-    text, before = (
-        _LINES.sub("\n\n", _SPACES.sub(" ", text)).strip()[-_LONGEST_CHARACTERS:],
-        "",
-    )
+    text, before = _LINES.sub("\n\n", _SPACES.sub(" ", text)).strip()[-_LONGEST_CHARACTERS:], ""
     while text != before:
         before = text
         for pattern, group in ((_FENCE, 1), (_EMPHASIS, 2), (_QUOTED, 1)):
@@ -95,7 +92,7 @@ def without_lead(text: str) -> str:
 
 
 def is_approximate(text: str) -> bool:
-    """Whether a text says that it is not exact."""
+    """Whether a text begins with words that call it inexact."""
     return _APPROXIMATELY.match(text) is not None
 
 
@@ -115,6 +112,7 @@ def refuses(text: str) -> bool:
 
 
 def _opened(text: str) -> str:
+    """The text without words that only open it, such as `it is about`."""
     text = text.strip()
     if text.count("**") % 2:  # the emphasis began or ends in the announcement
         text = text.removeprefix("**").strip() if text.startswith("**") else text.removesuffix("**").strip()

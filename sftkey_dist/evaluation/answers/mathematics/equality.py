@@ -5,16 +5,25 @@ from enum import Enum
 from fractions import Fraction
 from functools import lru_cache
 
-from sftkey_dist.evaluation.answers.mathematics.formula import Apply, Node, Number, Symbol, Unit, mapped, nodes_of
+from sftkey_dist.evaluation.answers.mathematics.formula import (
+    CONSTANTS,
+    Apply,
+    Node,
+    Number,
+    Symbol,
+    Unit,
+    mapped,
+    nodes_of,
+    units_of,
+)
 from sftkey_dist.evaluation.answers.mathematics.units import AMBIGUOUS, ONE_LETTER, measure, unit_named
-from sftkey_dist.evaluation.answers.mathematics.values import proportion_is_constant, same_value
+from sftkey_dist.evaluation.answers.mathematics.values import same_value, sign_of_proportion
 from sftkey_dist.evaluation.answers.vocabulary import words
 
 _MOST_PARTS = 16
-_CONSTANTS = frozenset({"pi", "e", "i", "infty"})
 _UNORDERED = {"{,}", "or", "list", "cup"}
 _BY_PARTS = words("cup cap matrix row date range remainder modulo")
-_SAME_KIND = {"{,}": "values", "or": "values", "list": "values"}
+_OF_VALUES = {"{,}", "or", "list"}
 _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
@@ -53,7 +62,7 @@ def equality(one: Node, other: Node) -> Equality:
 
 def _comparable(one: Node, other: Node) -> tuple[Node, Node]:
     """The two as far as they can be brought to one form: ± told apart, `x = 5` as 5, `x > 3` as (3, ∞)."""
-    if "°" in _units(one) | _units(other):
+    if "°" in units_of(one) | units_of(other):
         one, other = _in_degrees(one), _in_degrees(other)
     one, other = _with_shared_unit(_spread(one)), _with_shared_unit(_spread(other))
     one, other = _like(one, other), _like(other, one)
@@ -127,8 +136,8 @@ def _kind(node: Node) -> str:
     if not isinstance(node, Apply):
         return "value"
     operation = node.operation
-    if operation in _SAME_KIND:
-        return _SAME_KIND[operation]
+    if operation in _OF_VALUES:
+        return "values"
     if operation.startswith("relation "):
         return "relation"
     if operation == "and":
@@ -169,7 +178,7 @@ def _equal_in_some_order(one: Apply, other: Apply) -> Equality:
 
 
 def _equal_times(one: Apply, other: Apply) -> Equality:
-    """Clocks; without a word for the half of the day either is meant. Else a ratio."""
+    """Two clocks, where one that does not name the half of the day may mean either; or two ratios."""
     first, second = _pieces(one), _pieces(other)
     halves = {node.operation.partition(" ")[2] for node in (one, other)}
     if first == second:
@@ -201,7 +210,7 @@ def _equal_relations(one: Apply, other: Apply) -> Equality:
         return Equality.FULL
     if not all(_kind(part) == "value" for part in one.parts + other.parts) or "in" in (sign, other_sign):
         return Equality.NONE
-    proportion = proportion_is_constant(Apply("sub", one.parts), Apply("sub", other.parts))
+    proportion = sign_of_proportion(Apply("sub", one.parts), Apply("sub", other.parts))
     if sign in ("=", "!=") and sign == other_sign:
         return Equality.FULL if proportion else Equality.NONE
     wanted = {1: sign, -1: _TURNED.get(sign)}.get(proportion)
@@ -230,7 +239,7 @@ def _without_subject(relation: Node) -> Node | None:
 
 def _has_symbol(node: Node) -> bool:
     return any(
-        (isinstance(each, Symbol) and each.name not in _CONSTANTS) or isinstance(each, Unit) for each in nodes_of(node)
+        (isinstance(each, Symbol) and each.name not in CONSTANTS) or isinstance(each, Unit) for each in nodes_of(node)
     )
 
 
@@ -252,7 +261,7 @@ def _is_identity(left: Node, right: Node) -> bool:
 
 def _is_subject(node: Node) -> bool:
     if isinstance(node, Symbol):
-        return node.name not in _CONSTANTS
+        return node.name not in CONSTANTS
     if isinstance(node, Unit):
         return True
     return node.operation == "derivative" or node.operation.startswith("apply ") if isinstance(node, Apply) else False
@@ -303,7 +312,7 @@ def _with_shared_unit(node: Node) -> Node:
     if not isinstance(node, Apply) or node.operation not in ("range", "list", "or") or len(node.parts) < 2:
         return node
     unit = _unit_of(node.parts[-1])
-    if unit is None or any(_units(part) for part in node.parts[:-1]):
+    if unit is None or any(units_of(part) for part in node.parts[:-1]):
         return node
     return Apply(node.operation, (*(Apply("mul", (part, unit)) for part in node.parts[:-1]), node.parts[-1]))
 
@@ -316,7 +325,7 @@ def _unit_of(node: Node) -> Node | None:
 def _equal_values(one: Node, other: Node) -> Equality:
     if same_value(one, other):
         return Equality.FULL
-    units, other_units = _units(one), _units(other)
+    units, other_units = units_of(one), units_of(other)
     if units and other_units:
         return Equality.LOOSE if any(same_value(*pair) for pair in _with_same_names(one, other)) else Equality.NONE
     if (units or other_units) and same_value(_letters_as_units(one), _letters_as_units(other)):
@@ -327,26 +336,22 @@ def _equal_values(one: Node, other: Node) -> Equality:
     return _equal_without_base(one, other)
 
 
-def _units(node: Node) -> frozenset[str]:
-    return frozenset(each.name for each in nodes_of(node) if isinstance(each, Unit))
-
-
 def _adds_up(node: Node) -> bool:
     """Whether units are needed to know the value, as of 2 hours 30 minutes."""
     return any(isinstance(each, Apply) and each.operation == "and" for each in nodes_of(node))
 
 
 def _stripped(node: Node) -> Node:
-    return _without_units(node, _units(node))
+    return _without_units(node, units_of(node))
 
 
 def _with_same_names(one: Node, other: Node) -> list[tuple[Node, Node]]:
     """The two with what may be named in two ways named alike: red apples and apples, £ and pounds, $5 and a $5 fee."""
-    nouns = {name for name in _units(one) if _is_noun(name)} - _units(other)
-    others = {name for name in _units(other) if _is_noun(name)} - _units(one)
+    nouns = {name for name in units_of(one) if _is_noun(name)} - units_of(other)
+    others = {name for name in units_of(other) if _is_noun(name)} - units_of(one)
     pairs = [(_renamed(one, AMBIGUOUS), other), (one, _renamed(other, AMBIGUOUS))]
     pairs.append((_letters_as_units(one), _letters_as_units(other)))
-    if bool(nouns) != bool(others) and _units(one) - nouns == _units(other) - others:
+    if bool(nouns) != bool(others) and units_of(one) - nouns == units_of(other) - others:
         pairs.append((_without_units(one, nouns), _without_units(other, others)))
     if len(nouns) == len(others) == 1:
         (noun,), (wanted,) = nouns, others

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+CONSTANTS = frozenset({"pi", "e", "i", "infty"})
+"""Names of symbols that are no variables."""
+
 
 @dataclass(frozen=True)
 class Number:
@@ -45,6 +48,11 @@ def parts_of(node: Node) -> tuple[Node, ...]:
 def nodes_of(node: Node) -> list[Node]:
     """A tree's nodes."""
     return [node, *(each for part in parts_of(node) for each in nodes_of(part))]
+
+
+def units_of(node: Node) -> frozenset[str]:
+    """Names of the units in a tree."""
+    return frozenset(each.name for each in nodes_of(node) if isinstance(each, Unit))
 
 
 def mapped(node: Node, change: Callable[[Node], Node]) -> Node:

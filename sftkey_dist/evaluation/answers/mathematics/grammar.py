@@ -11,7 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 
-from sftkey_dist.evaluation.answers.mathematics.formula import Apply, Node, Number, Symbol, Unit
+from sftkey_dist.evaluation.answers.mathematics.formula import CONSTANTS, Apply, Node, Number, Symbol, Unit
 from sftkey_dist.evaluation.answers.mathematics.notation import LINE_BREAK, Token, tokens_of
 from sftkey_dist.evaluation.answers.mathematics.shorthand import prepared
 from sftkey_dist.evaluation.answers.mathematics.units import CURRENCY_CODES, CURRENCY_MARKS, unit_named
@@ -32,8 +32,8 @@ _FUNCTIONS = words(
     "arctanh asinh acosh atanh ln log lg exp sqrt cbrt abs max min gcd lcm arg sgn sign det floor "
     "ceil"
 )
-_INVERTED = frozenset(["sin", "cos", "tan", "sinh", "cosh", "tanh"])
-_CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "infinity": "infty", "inf": "infty", "oo": "infty"}
+_INVERTED = words("sin cos tan sinh cosh tanh")
+_SPELLED_CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "infinity": "infty", "inf": "infty", "oo": "infty"}
 _RELATIONS = {"=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\in": "in", "\\approx": "~"}
 _RELATIONS |= {"\\sim": "~", "\\simeq": "~", "\\equiv": "=", "\\cong": "~", "≡": "="}
 _ACCENTS = words("vec hat bar overline dot ddot tilde widehat widetilde")
@@ -55,7 +55,7 @@ _SCALES |= {
 }
 _SCALE_CHARACTERS = {"万": 4, "萬": 4, "亿": 8, "億": 8}
 _SCALE_LETTERS = {"k": 3, "M": 6, "B": 9, "T": 12, "m": 6, "b": 9, "K": 3}
-_JOINING_WORDS = frozenset(["and", "or", "und", "oder", "et", "ou"])
+_JOINING_WORDS = words("and or und oder et ou")
 _STOPPING_WORDS = _JOINING_WORDS | words(
     "not but than is are was were so then which because since as if except nor isn't nicht pas no "
     "either neither instead rather minus plus times over for after during within between from"
@@ -70,6 +70,27 @@ _FILLING_WORDS = words("more in total altogether of the a an all left each only 
 _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "squared": 2, "cubed": 3}
 _PLAIN_LETTERS = 3
 """A longer word is no product of symbols."""
+
+_END = Token("end", "", 0, 0)
+_BOUNDING_WORDS = {("at", "least"): ">=", ("at", "most"): "<=", ("up", "to"): "<="}
+_UNIT_MARKS = {"%": "%", "‰": "‰", "°": "°", "¢": "cent"}
+_REMAINDER_WORDS = frozenset({"r", "remainder"})
+_BRACKETS = {"(", "[", "{"}
+_PAIRS = [("(", ")"), ("(", "]"), ("[", "]"), ("[", ")"), ("{", "}"), ("\\{", "\\}"), ("]", "["), ("]", "]")]
+_ENDING_COMMANDS = words("\\cup \\cap \\} \\end \\pmod \\bmod \\mod \\pm \\mp \\rfloor \\rceil \\to")
+_COMPARED_WORDS: dict[str, tuple[str, str]] = {
+    "more": ("than", ">"),
+    "greater": ("than", ">"),
+    "over": ("", ">"),
+    "above": ("", ">"),
+    "less": ("than", "<"),
+    "fewer": ("than", "<"),
+    "under": ("", "<"),
+    "below": ("", "<"),
+}
+_AMOUNTS = {"frac", "div", "add", "neg", "pow", "range", "(,)"}
+_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
+_BASES |= {"ten": "10", "twelve": "12", "sixteen": "16"}
 
 
 class NotReadError(Exception):
@@ -94,7 +115,7 @@ def read_formula(text: str, *, with_units: bool) -> Node | None:
 
 
 def read_prefix(tokens: Sequence[Token]) -> tuple[Node, int] | None:
-    """The longest quantity that tokens begin with, and how many tokens it has."""
+    """The quantity that tokens begin with, and how many of them it takes."""
     parser = _Parser(tokens, with_units=True)
     try:
         node = parser.item()
@@ -104,7 +125,10 @@ def read_prefix(tokens: Sequence[Token]) -> tuple[Node, int] | None:
 
 
 class _Parser:
-    """Recursive descent; each method reads one level of the grammar from `place` on."""
+    """Recursive descent: each method reads one level of the grammar from `place` on.
+
+    Two methods may read the same tokens again in another way, which doubles with depth: `_MOST_STEPS` bounds it.
+    """
 
     def __init__(self, tokens: Sequence[Token], with_units: bool) -> None:
         self._with_units = with_units
@@ -178,7 +202,7 @@ class _Parser:
             node = Apply("remainder", (node, self._sum()))
         if self._next().text.lower() in ("to", "bis") and self._with_units and self._begins_amount(1):
             self.place += 1
-            node = _range(node, self._sum())
+            node = Apply("range", (node, self._sum()))
         return node
 
     def _begins_amount(self, further: int) -> bool:
@@ -190,7 +214,7 @@ class _Parser:
         low = self._sum()
         if self._take().text.lower() != joining:
             raise NotReadError
-        return _range(low, self._sum())
+        return Apply("range", (low, self._sum()))
 
     def _compared(self, following: str, sign: str) -> Node:
         self.place += 1
@@ -372,15 +396,15 @@ class _Parser:
         if token.kind == "word" and lower in _FUNCTIONS and (len(lower) > 2 or lower in ("ln", "lg")):
             self.place += 1
             return self._function(lower)
-        if token.kind == "word" and token.text in _CONSTANTS:
+        if token.kind == "word" and token.text in _SPELLED_CONSTANTS:
             self.place += 1
-            return Symbol(_CONSTANTS[token.text])
+            return Symbol(_SPELLED_CONSTANTS[token.text])
         if token.kind == "word" and token.text in _GREEK:
             self.place += 1
             return Symbol(token.text)
         if len(token.text) == 1 and not (is_behind_number and token.kind == "text"):
             self.place += 1
-            return Symbol(_CONSTANTS.get(token.text, token.text))
+            return Symbol(_SPELLED_CONSTANTS.get(token.text, token.text))
         currency = unit_named(token.text, one_letter=False)
         if currency in CURRENCY_CODES and before is None and currency is not None:
             self.place += 1
@@ -563,7 +587,7 @@ class _Parser:
 
     def _applied(self, name: Symbol) -> Node | None:
         """``f(x)``, ``I(0)``: a symbol before one symbol, or numbers, in brackets; before more it is multiplied."""
-        if name.name in ("pi", "e", "i", "infty"):
+        if name.name in CONSTANTS:
             return None
         before = self.place
         self.place += 1
@@ -644,40 +668,8 @@ class _Parser:
     def _enter(self) -> None:
         self._depth += 1
         self._steps += 1
-        if self._depth > _DEEPEST or self._steps > _MOST_STEPS:  # reading again what was read as an argument doubles
+        if self._depth > _DEEPEST or self._steps > _MOST_STEPS:
             raise NotReadError
-
-
-_END = Token("end", "", 0, 0)
-_BOUNDING_WORDS = {("at", "least"): ">=", ("at", "most"): "<=", ("up", "to"): "<="}
-_UNIT_MARKS = {"%": "%", "‰": "‰", "°": "°", "¢": "cent"}
-_REMAINDER_WORDS = frozenset({"r", "remainder"})
-_BRACKETS = {"(", "[", "{"}
-_PAIRS = [("(", ")"), ("(", "]"), ("[", "]"), ("[", ")"), ("{", "}"), ("\\{", "\\}"), ("]", "["), ("]", "]")]
-_ENDING_COMMANDS = {
-    "\\cup",
-    "\\cap",
-    "\\}",
-    "\\end",
-    "\\pmod",
-    "\\bmod",
-    "\\mod",
-    "\\pm",
-    "\\mp",
-    "\\rfloor",
-    "\\rceil",
-    "\\to",
-}
-_COMPARED_WORDS: dict[str, tuple[str, str]] = {
-    "more": ("than", ">"),
-    "greater": ("than", ">"),
-    "over": ("", ">"),
-    "above": ("", ">"),
-    "less": ("than", "<"),
-    "fewer": ("than", "<"),
-    "under": ("", "<"),
-    "below": ("", "<"),
-}
 
 
 def _letters_apart(tokens: Sequence[Token]) -> list[Token]:
@@ -702,14 +694,14 @@ def _is_long_word(token: Token, beside: Token) -> bool:
 
 def is_name(text: str) -> bool:
     """Whether a word is the name of a constant or of a Greek letter."""
-    return text in _CONSTANTS or text in _GREEK
+    return text in _SPELLED_CONSTANTS or text in _GREEK
 
 
 def _is_known(text: str) -> bool:
     lower = text.lower()
     return (
         lower in _FUNCTIONS
-        or text in _CONSTANTS
+        or text in _SPELLED_CONSTANTS
         or text in _GREEK
         or lower in _STOPPING_WORDS | _POWER_WORDS.keys() | {"per", "to", "bis"}
     )
@@ -751,19 +743,15 @@ def _together(one: Node, other: Node) -> Node:
     return Apply("and", (*(one.parts if isinstance(one, Apply) and one.operation == "and" else (one,)), other))
 
 
-def _range(low: Node, high: Node) -> Node:
-    return Apply("range", (low, high))
-
-
 def _difference(left: Node, right: Node) -> Node:
     """``50-60`` is a range: whole amounts, the smaller first."""
-    amounts = [node.value for node in (_amount(left), _amount(right)) if isinstance(node, Number)]
+    amounts = [node.value for node in (_number_of(left), _number_of(right)) if isinstance(node, Number)]
     if len(amounts) == 2 and 0 < amounts[0] < amounts[1]:
         return Apply("range", (left, right))
     return Apply("sub", (left, right))
 
 
-def _amount(node: Node) -> Node:
+def _number_of(node: Node) -> Node:
     """The number of a quantity."""
     if isinstance(node, Apply) and node.operation == "mul" and isinstance(node.parts[-1], Unit):
         return node.parts[0]
@@ -813,8 +801,7 @@ def _indexed(base: Node, index: str) -> Node:
 
 
 def _base_of(index: str) -> Node:
-    words = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
-    digits = words.get(index.lower(), {"ten": "10", "twelve": "12", "sixteen": "16"}.get(index.lower(), index))
+    digits = _BASES.get(index.lower(), index)
     if not digits.isdecimal() or not 2 <= int(digits[:3]) <= 36:
         raise NotReadError
     return Number(Fraction(int(digits)))
@@ -833,9 +820,6 @@ def _is_amount(node: Node) -> bool:
     if isinstance(node, Apply) and node.operation == "mul":
         return _is_amount(node.parts[1]) or (isinstance(node.parts[1], Unit | Apply) and _is_amount(node.parts[0]))
     return isinstance(node, Number | Unit) or (isinstance(node, Apply) and node.operation in _AMOUNTS)
-
-
-_AMOUNTS = {"frac", "div", "add", "neg", "pow", "range", "(,)"}
 
 
 def _ends_in_unit(node: Node) -> bool:

@@ -87,9 +87,7 @@ def _whole(words: list[str]) -> Fraction | None:
             current = max(current, 1) * 100
         elif word in _SCALES:
             total, current = total + max(current, 1) * _SCALES[word], 0
-        elif not (word in ("a", "an") and place == 0 and len(words) > 1) and not (
-            word == "and" and 0 < place < len(words) - 1
-        ):
+        elif not _may_stand(word, place, len(words)):
             return None
         last = word
     return Fraction(total + current) if words and words != ["a"] else None

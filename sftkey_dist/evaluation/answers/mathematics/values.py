@@ -14,7 +14,7 @@ from typing import Any
 
 import mpmath
 
-from sftkey_dist.evaluation.answers.mathematics.formula import Apply, Node, Number, Symbol, Unit, nodes_of
+from sftkey_dist.evaluation.answers.mathematics.formula import CONSTANTS, Apply, Node, Number, Symbol, Unit, nodes_of
 from sftkey_dist.evaluation.answers.mathematics.units import measure
 from sftkey_dist.evaluation.answers.vocabulary import words
 
@@ -26,7 +26,6 @@ _LARGEST_EXPONENT_BITS = 40
 _LARGEST_FACTORIAL = 3000
 _LARGEST_ARGUMENT = 10**30
 """Of a function such as the sine."""
-_CONSTANTS = {"pi", "e", "i", "infty"}
 _POSITIVE_POINTS, _POINTS = 3, 5
 _own = threading.local()
 
@@ -51,8 +50,8 @@ def same_value(one: Node, other: Node) -> bool:
     return agreed
 
 
-def proportion_is_constant(one: Node, other: Node) -> int:
-    """Whether one formula is the other times a constant; the constant's sign then, else 0."""
+def sign_of_proportion(one: Node, other: Node) -> int:
+    """The sign of the constant that one formula is the other times; 0 where there is none."""
     signs, first = set(), None
     for point in range(_POINTS):
         try:
@@ -81,7 +80,7 @@ def has_value(node: Node) -> bool:
 
 def _has_variables(node: Node) -> bool:
     return any(
-        (isinstance(each, Symbol) and each.name not in _CONSTANTS)
+        (isinstance(each, Symbol) and each.name not in CONSTANTS)
         or (isinstance(each, Unit) and bool(measure(each.name).bases))
         for each in nodes_of(node)
     )
