@@ -50,7 +50,7 @@ class Check:
 
     def __call__(self, case: Case) -> Judgement:
         """Judge an answer; unjudged only where the reference cannot be read."""
-        problem = self.problem_with(case.reference, case.question)
+        expected, problem = self._read_reference(case.reference, case.question)
         if problem is not None:
             return Judgement.unjudged(problem)
         if not case.answer.strip():
@@ -60,16 +60,20 @@ class Check:
         found = self.read(case.answer, case.question)
         if found is None:
             return Judgement.of(False, f"the answer {self.unreadable}")
-        return self.compare(self.read(case.reference, case.question), found)
+        return self.compare(expected, found)
 
     def problem_with(self, reference: str, question: str) -> str | None:
         """Why no answer can be compared with a reference; None when it can."""
+        return self._read_reference(reference, question)[1]
+
+    def _read_reference(self, reference: str, question: str) -> tuple[Any, str | None]:
+        """Its reading, and what is wrong with it."""
         if not reference.strip():
-            return "the reference is empty"
+            return None, "the reference is empty"
         reading = self.read(reference, question)
         if reading is None:
-            return f"the reference {self.unreadable}"
-        return None if self.is_reference(reading) else "the reference is a text with several readings"
+            return None, f"the reference {self.unreadable}"
+        return reading, None if self.is_reference(reading) else "the reference is a text with several readings"
 
 
 @dataclass(frozen=True)
