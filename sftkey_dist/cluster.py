@@ -2,8 +2,9 @@
 
 import logging
 import socket
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,6 @@ from typing import Any
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -210,21 +210,15 @@ def _require_answer(named: NamedCluster, address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), _MOST_SECONDS_TO_CONNECT).close()
     except (OSError, ValueError, OverflowError) as error:
         raise _no_cluster(named, address, str(error)) from error
-    problems: list[str] = []
-    asking = threading.Thread(target=_ask, args=(address, problems), daemon=True)
-    asking.start()
-    asking.join(_MOST_SECONDS_TO_ANSWER)
-    if asking.is_alive():
-        problems = [f"what listens there has said nothing for {_MOST_SECONDS_TO_ANSWER:g} s"]
-    if problems:
-        raise _no_cluster(named, address, problems[0])
-
-
-def _ask(address: str, problems: list[str]) -> None:
+    command = [sys.executable, "-m", "sftkey_dist.cluster_probe", address]
     try:
-        GcsClient(address=address)
-    except Exception as error:  # Ray's own, by what is wrong
-        problems.append(str(error) or type(error).__name__)
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_SECONDS_TO_ANSWER)
+    except subprocess.TimeoutExpired as error:
+        problem = f"what listens there has said nothing for {_MOST_SECONDS_TO_ANSWER:g} s"
+        raise _no_cluster(named, address, problem) from error
+    problem = asked.stdout if asked.returncode == 0 else f"Ray's client ended with {asked.returncode}: {asked.stderr}"
+    if problem:
+        raise _no_cluster(named, address, problem)
 
 
 def _no_cluster(named: NamedCluster, address: str, problem: str) -> ConfigError:

@@ -137,7 +137,7 @@ def quantities(text: str) -> bool:
     assert (read is None) == (spaced is None)
     if read is None or spaced is None:
         return False
-    assert_alike(read.node, spaced.node, [quantity.node for quantity in QUANTITIES])
+    assert_alike(read.node, spaced.node, QUANTITIES[len(text) % len(QUANTITIES)].node)
     return True
 
 
@@ -147,14 +147,14 @@ def formulas(text: str) -> bool:
     assert (read.node is None) == (spaced.node is None)
     if read.node is None or spaced.node is None:
         return False
-    assert_alike(read.node, spaced.node, [formula.node for formula in FORMULAS])
+    assert_alike(read.node, spaced.node, FORMULAS[len(text) % len(FORMULAS)].node)
     return True
 
 
-def assert_alike(node: Node, spaced: Node, others: list[Node]) -> None:
-    for other in others:
-        assert equality(node, other) is equality(other, node)
-        assert equality(spaced, other) is equality(node, other)
+def assert_alike(node: Node, spaced: Node, other: Node) -> None:
+    assert equality(node, other) is equality(other, node)
+    assert equality(spaced, other) is equality(node, other)
+    assert equality(node, spaced) is equality(node, node)
 
 
 def choices(text: str) -> bool:
@@ -201,13 +201,13 @@ TARGETS = {
             "a\nGrade: A\nNote: n",
         ),
         ("<Thinking>", "</Thinking>", "<Answer>", "</Answer>", "\nGrade: ", "\nNote: ", '"grade"', "\\u0000", "####"),
-        0.3,
+        0.2,
     ),
     "segmenters": Target(
         segmenters,
         ("So 4.\n#### 4", r"It is $\boxed{\frac{1}{2}}$.", "<think>a</think>b", "a. The answer is (B).", "a\n\nb"),
         ("####", r"\boxed{", "{", "}", "The answer is ", "(A)", "<think>", "</think>", "$", "\n"),
-        0.25,
+        0.2,
     ),
     "configuration": Target(
         configuration,
@@ -223,7 +223,7 @@ TARGETS = {
             '{"rating": 4, "reason": ""}',
         ),
         ('"verdict"', '"correct"', "<think>", "</think>", "```", "{", "}", "[", "]", "NaN", "1e999", "\\u0063"),
-        0.3,
+        0.2,
     ),
     "quantities": Target(
         quantities,
@@ -255,7 +255,7 @@ TARGETS = {
             "=",
             "not ",
         ),
-        0.02,
+        0.1,
     ),
     "formulas": Target(
         formulas,
@@ -290,18 +290,18 @@ TARGETS = {
             r"\pm",
             "e",
         ),
-        0.02,
+        0.1,
     ),
     "choices": Target(
         choices,
         ("The answer is (B).", "Not A but B", "yes", "I would not say yes", "dog, as it barks", "B. dog"),
         ("A", "B", " not ", " or ", "yes", "no", ", ", ". ", "(", ")", "\n", "dog", "answer is ", "rather than"),
-        0.06,
+        0.1,
     ),
     "manifests": Target(
         manifests,
         (MANIFEST.model_dump_json(),),
         ('"stage"', "-1", "1e9", "null", "{", "}", "[", "]", DIGEST, '"bytes"', "true", "NaN"),
-        0.1,
+        0.05,
     ),
 }

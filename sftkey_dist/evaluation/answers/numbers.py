@@ -43,7 +43,7 @@ _BOUNDING = re.compile(
     re.IGNORECASE,
 )
 """Before a number that is a bound, and not the value."""
-_ASIDE = re.compile(r"([^()]*\w[^()]*?)\s+\(([^()]*)\)")
+_ASIDE = re.compile(r"(?=[^(]*\w)([^()]*\S)\s+\(([^()]*)\)")
 _OF_SEVERAL = frozenset({"list", "or", "and", "pm", "range", "date", "remainder", "clock", "bound"})
 _PLAIN = re.compile(
     r"[-+]?[$\u20ac\u00a3]?\d[\d,]*(?:\.\d*[1-9])?(?:\s?(?:%|cm|km|kg|meters|hours|minutes|seconds|days|dollars))?"

@@ -127,7 +127,8 @@ def read_prefix(tokens: Sequence[Token]) -> tuple[Node, int] | None:
 class _Parser:
     """Recursive descent: each method reads one level of the grammar from `place` on.
 
-    Two methods may read the same tokens again in another way, which doubles with depth: `_MOST_STEPS` bounds it.
+    Two methods read a factor, find that it is not what they looked for, and go back; what they have read is kept, as
+    reading it again would double with depth.
     """
 
     def __init__(self, tokens: Sequence[Token], with_units: bool) -> None:
@@ -138,6 +139,7 @@ class _Parser:
         self._steps = 0
         self._bars_open = 0
         self._reversed_open = 0
+        self._read_before: dict[int, tuple[Node, int]] = {}
         self.place = 0
 
     def whole(self) -> Node:
@@ -309,6 +311,9 @@ class _Parser:
                 return base
 
     def _factor(self, before: Node | None) -> Node:
+        if self.place in self._read_before:
+            node, self.place = self._read_before.pop(self.place)
+            return node
         token = self._take()
         if token.kind == "number":
             return self._number(token)
@@ -370,7 +375,7 @@ class _Parser:
             fraction = self._factor(None)
             if _is_proper_fraction(fraction):
                 return Apply("add", (whole, fraction))
-            self.place = before
+            self._go_back(before, fraction)
         over, slash, under = self._next(), self._next(1), self._next(2)
         is_fraction = (
             over.text.isdecimal() and slash.text == "/" and under.text.isdecimal() and under.start == slash.end
@@ -467,6 +472,8 @@ class _Parser:
         if opening == "\\{" and self._next(1).text in (":", "|") and self._next().kind in ("word", "command"):
             return self._set_by_condition()
         closings = {closing for each, closing in _PAIRS if each == opening}
+        if not any(token.text in closings for token in self._tokens[self.place :]):  # before reading what is in it
+            raise NotReadError
         self._reversed_open += opening == "]"
         while self._next().text not in closings:
             items.append(self.item())
@@ -595,8 +602,13 @@ class _Parser:
         parts = arguments.parts if isinstance(arguments, Apply) and arguments.operation == "(,)" else (arguments,)
         if name.name in "fghFGHuP" or all(isinstance(part, Number | Symbol) for part in parts):
             return Apply(f"apply {name.name}", parts)
-        self.place = before
+        self._go_back(before, arguments)
         return None
+
+    def _go_back(self, place: int, read: Node) -> None:
+        """To where a factor begins that has been read."""
+        self._read_before[place] = read, self.place
+        self.place = place
 
     def _argument(self, *, signed: bool = False, whole_number: bool = False) -> Node:
         """What a command takes: a group in braces, or one token; of digits in a row one, as TeX reads them."""

@@ -23,9 +23,9 @@ _EQUAL_DIGITS = 40
 _MOST_BITS = 40_000
 """Of an exact number; a larger one is computed in floating point."""
 _LARGEST_EXPONENT_BITS = 40
-_LARGEST_FACTORIAL = 3000
+_LARGEST_EXACT_FACTORIAL, _LARGEST_FACTORIAL = 3000, 10**9
 _LARGEST_ARGUMENT = 10**30
-"""Of a function such as the sine."""
+"""Of a function such as the sine, whose digits before the point have to be known."""
 _POSITIVE_POINTS, _POINTS = 3, 5
 _own = threading.local()
 
@@ -221,12 +221,7 @@ class _Evaluation:
         function = getattr(self._context, _MPMATH_NAMES.get(name, name), None) if name in _MPMATH else None
         if function is None:
             raise NoValueError
-        floats = [_float(self._context, value) for value in values]
-        if any(
-            abs(value) > _LARGEST_ARGUMENT for value in floats
-        ):  # its digits before the point would have to be known
-            raise NoValueError
-        return function(*floats)
+        return function(*(_float(self._context, _no_larger(value, _LARGEST_ARGUMENT)) for value in values))
 
     def _opaque(self, operation: str, node: Apply) -> Value:
         """A function of which nothing is known: equal where its name and arguments are."""
@@ -262,17 +257,19 @@ class _Evaluation:
 
     def factorial(self, value: Value) -> Value:
         """Exact for a whole number of a size."""
+        _no_larger(value, _LARGEST_FACTORIAL)
         if not isinstance(value, Fraction) or value.denominator != 1:
             return self._context.gamma(_float(self._context, value) + 1)
-        if not 0 <= value <= 10**9:
+        if value < 0:
             raise NoValueError
-        if value <= _LARGEST_FACTORIAL:
+        if value <= _LARGEST_EXACT_FACTORIAL:
             return Fraction(math.factorial(value.numerator))
         return self._context.factorial(value.numerator)
 
     def binomial(self, total: Value, chosen: Value) -> Value:
         """By the gamma function, for what is no whole number."""
-        return self._context.binomial(_float(self._context, total), _float(self._context, chosen))
+        floats = [_float(self._context, _no_larger(value, _LARGEST_FACTORIAL)) for value in (total, chosen)]
+        return self._context.binomial(*floats)
 
     def added(self, one: Value, other: Value) -> Value:
         """A sum."""
@@ -311,6 +308,18 @@ def _exact_root(base: Value, exponent: Value) -> Fraction | None:
     return Fraction(*roots) ** exponent.numerator if base else Fraction(0)
 
 
+def _no_larger(value: Value, bound: int) -> Value:
+    """The value, if it is at most so far from zero; NaN is not."""
+    if not abs(value) <= bound:
+        raise NoValueError
+    return value
+
+
+def _of_a_size(value: Value) -> Value:
+    """Exact values are; others may have more digits than fit memory."""
+    return value if isinstance(value, Fraction) else _no_larger(value, _LARGEST_ARGUMENT)
+
+
 def _whole_number(value: Value) -> int:
     if not isinstance(value, Fraction) or value.denominator != 1:
         raise NoValueError
@@ -336,8 +345,8 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
     "factorial": _Evaluation.factorial,
     "base": _Evaluation.based,
     "abs": lambda evaluation, value: abs(value),
-    "floor": lambda evaluation, value: Fraction(math.floor(value)),
-    "ceil": lambda evaluation, value: Fraction(math.ceil(value)),
+    "floor": lambda evaluation, value: Fraction(math.floor(_of_a_size(value))),
+    "ceil": lambda evaluation, value: Fraction(math.ceil(_of_a_size(value))),
     "max": lambda evaluation, *values: max(values),
     "min": lambda evaluation, *values: min(values),
     "gcd": lambda evaluation, *values: Fraction(math.gcd(*map(_whole_number, values))),
