@@ -1,28 +1,41 @@
-"""What SIGINT and SIGTERM do: end a command at once, or first ask the training in it to save what it has."""
+"""What signals do: end a command at once, or first ask the training in it to save what it has."""
 
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 from sftkey_dist.errors import InterruptedRunError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ONE_MOMENT_SECONDS = 1.0
+"""Whoever ends a group of processes may send several signals, or one of them twice; within it they are one request."""
+
+Handler = Callable[[int, FrameType | None], Any]
 
 
 def raise_on_signals() -> None:
-    """From now on either signal raises InterruptedRunError in the main thread."""
-    for number in SIGNALS:
-        signal.signal(number, _raise)
+    """From now on a signal raises InterruptedRunError in the main thread."""
+    _handle(_at_first_of_a_moment(_raise))
 
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Undo what the block, such as ray.init, does to the handlers."""
+    """Undo what the block, such as ray.init, does to the handlers.
+
+    Raises:
+        InterruptedRunError: a signal ended the block by a handler of its own, which exits.
+    """
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
+    except SystemExit as end:
+        raise InterruptedRunError(signal.SIGTERM) from end
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
@@ -54,13 +67,43 @@ class GentleStop:
 
 @contextmanager
 def stopping_gently(ask: Callable[[], None]) -> Iterator[GentleStop]:
-    """In the block the first signal calls ``ask``, a second one raises InterruptedRunError."""
+    """In the block the first signal calls ``ask``, a later one raises InterruptedRunError."""
     stop = GentleStop(ask)
     with handlers_kept():
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                signal.signal(number, stop.on_signal)
+            _handle(_at_first_of_a_moment(stop.on_signal))
         yield stop
+
+
+def _handle(handler: Handler) -> None:
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, a shell SIGINT of what it puts behind
+            signal.signal(number, handler)
+
+
+def _at_first_of_a_moment(handler: Handler) -> Handler:
+    """Calls the handler at the first of signals that come together."""
+    last = -_ONE_MOMENT_SECONDS
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if number == signal.SIGHUP:
+            _let_go_of_terminal()
+        if time.monotonic() - last >= _ONE_MOMENT_SECONDS:
+            last = time.monotonic()
+            handler(number, frame)
+
+    return handle
+
+
+def _let_go_of_terminal() -> None:
+    """Writing to a terminal that was closed is an error, which would end what is to be saved."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            if stream.isatty():
+                os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -10,10 +10,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from sftkey_dist.errors import ConfigError
@@ -38,7 +39,8 @@ def private_cluster(num_cpus: int) -> Iterator[None]:
     scratch.symlink_to(tempfile.gettempdir())
     try:
         with _on_loopback(), _behind(token), _environment({"TMPDIR": str(scratch)}):
-            _start(num_cpus, folder / "r")
+            with _out_of_reach_of_signals():
+                _start(num_cpus, folder / "r")
             try:
                 yield
             finally:
@@ -76,6 +78,21 @@ def _make_folder() -> Path:
         f"a private Ray cluster needs a folder with a short path for its sockets, and none of {', '.join(places)} can "
         f"be used; set TMPDIR to one of at most {_MOST_PATH_BYTES} characters"
     )
+
+
+@contextmanager
+def _out_of_reach_of_signals() -> Iterator[None]:
+    """Ray's processes form a group of their own: a signal to the command's group must leave them to the command.
+
+    A terminal, `timeout`, Slurm and Kubernetes end whole groups; without workers nothing could be saved. They end with
+    the command, however it ends (Ray has the kernel see to that).
+    """
+    before = services.ConsolePopen
+    services.ConsolePopen = partial(before, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = before
 
 
 @contextmanager

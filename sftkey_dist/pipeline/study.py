@@ -3,6 +3,7 @@
 import datetime
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ from sftkey_dist.config.yaml_text import read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.errors import InterruptedRunError
 from sftkey_dist.files import digest_json, folder_kept_if_used, write_json_atomically, write_text_atomically
-from sftkey_dist.interrupts import SIGNALS
 from sftkey_dist.report.evidence import DONE, Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
 from sftkey_dist.report.plots import plot_seeds
 from sftkey_dist.report.results import results_page
@@ -138,7 +138,7 @@ def _ended_with_this_process() -> Iterator[list[_AtWork]]:
     try:
         yield at_work
     except BaseException as error:
-        number = error.signal_number if isinstance(error, InterruptedRunError) else SIGNALS[-1]
+        number = error.signal_number if isinstance(error, InterruptedRunError) else signal.SIGTERM
         for one in at_work:
             one.process.send_signal(number)
         console.print(f"waiting for {len(at_work)} runs to save what they have", markup=False)

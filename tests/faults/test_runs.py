@@ -120,7 +120,8 @@ def test_killed_and_frozen_workers_and_a_signal_cost_steps_but_change_nothing(co
         second = subprocess.run(arguments, env=environment(), capture_output=True, text=True)
         assert second.returncode == 2
         assert f"another command is at work there, process {driver.pid}" in second.stderr
-        driver.send_signal(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGINT):  # as whoever ends a job may send them: to all of it, and together
+            os.killpg(driver.pid, number)
         assert driver.wait(timeout=60) == 128 + signal.SIGTERM, log.read_text()
     stopped_after = check_stop(run, log)
     assert {found.info.status for found in MlflowClient(tracking).search_runs(["1"])} == {"KILLED"}
@@ -133,6 +134,22 @@ def test_killed_and_frozen_workers_and_a_signal_cost_steps_but_change_nothing(co
     assert_same(run, clean)
     events = json.loads(stage_of(run).summary.read_text())["events"]
     assert len(events) == 3
+
+
+def test_a_signal_to_the_whole_group_ends_a_start_at_once(config, tmp_path):
+    """The terminal is closed while Ray's processes come up."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    with running(command(config, run), log) as driver:
+        wait_for(lambda: has_child_named("raylet", driver.pid), driver, log)
+        os.killpg(driver.pid, signal.SIGHUP)
+        assert driver.wait(timeout=20) == 128 + signal.SIGHUP, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert not RunDir(run).lock.exists()
+
+
+def has_child_named(name: str, parent: int) -> bool:
+    found = subprocess.run(["pgrep", "--parent", str(parent), name], capture_output=True)
+    return found.returncode == 0
 
 
 def check_stop(run: Path, log: Path) -> int:

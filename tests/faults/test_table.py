@@ -15,6 +15,8 @@ TABLE = {
     "all end when a checkpoint is saved": ["test_a_checkpoint_that_was_waited_for_outlives_all_ranks"],
     "the driver is killed": ["test_run_killed_in_stage_2_finishes_without_repeating_stage_1"],
     "the driver gets SIGTERM or SIGINT": [CHAIN, "test_the_first_signal_asks_and_the_second_ends"],
+    "signals reach the whole process group, several in one moment": [CHAIN, "test_signals_of_one_moment_are_one"],
+    "the terminal is closed while the cluster starts": ["test_a_signal_to_the_whole_group_ends_a_start_at_once"],
     "a node is taken away": [HOSTS],
     "a worker freezes": [CHAIN],
     "a collective hangs": ["test_a_rank_that_hangs_ends_the_wait_of_the_others_and_is_named"],
@@ -101,6 +103,6 @@ def all_tests() -> set[str]:
 
 
 def test_every_fault_has_its_tests(all_tests):
-    assert len(TABLE) == 43
+    assert len(TABLE) == 45
     named = {name for names in TABLE.values() for name in names}
     assert named <= all_tests, f"there is no {', '.join(sorted(named - all_tests))}"

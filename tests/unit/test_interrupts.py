@@ -1,34 +1,72 @@
 import os
 import signal
+import time
 
 import pytest
 
+from sftkey_dist import interrupts
 from sftkey_dist.errors import InterruptedRunError
-from sftkey_dist.interrupts import handlers_kept, raise_on_signals, stopping_gently
+from sftkey_dist.interrupts import SIGNALS, handlers_kept, raise_on_signals, stopping_gently
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture(autouse=True)
+def short_moment(monkeypatch):
+    monkeypatch.setattr(interrupts, "_ONE_MOMENT_SECONDS", 0.2)
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_asks_and_the_second_ends(number):
     asked = []
     before = signal.getsignal(number)
     with stopping_gently(lambda: asked.append(True)) as stop:
-        os.kill(os.getpid(), number)
+        send(number)
         assert asked == [True]
         assert stop.signal_number == number
+        time.sleep(0.25)
         with pytest.raises(InterruptedRunError) as raised:
-            os.kill(os.getpid(), number)
+            send(number)
         assert raised.value.signal_number == number
     assert asked == [True]
     assert signal.getsignal(number) is before
+
+
+def test_signals_of_one_moment_are_one():
+    asked = []
+    with stopping_gently(lambda: asked.append(True)) as stop:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            send(number)
+        assert (asked, stop.signal_number) == ([True], signal.SIGTERM)
 
 
 def test_what_outlives_errors_does_not_outlive_a_signal():
     assert not issubclass(InterruptedRunError, Exception)
 
 
-def test_outside_training_a_signal_ends_at_once():
+def test_outside_training_a_signal_ends_at_once_and_cleaning_up_is_not_disturbed_by_another():
     with handlers_kept():
         raise_on_signals()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             with pytest.raises(InterruptedRunError):
-                os.kill(os.getpid(), number)
+                send(number)
+            send(signal.SIGINT)
+            time.sleep(0.25)
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored():
+    with handlers_kept():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        raise_on_signals()
+        send(signal.SIGHUP)
+        with stopping_gently(lambda: None) as stop:
+            send(signal.SIGHUP)
+        assert stop.signal_number is None
+
+
+def test_the_exit_of_a_library_that_handles_a_signal_is_an_interruption():
+    with pytest.raises(InterruptedRunError) as raised, handlers_kept():
+        raise SystemExit(1)  # as Ray's own handler ends a start
+    assert raised.value.signal_number == signal.SIGTERM
