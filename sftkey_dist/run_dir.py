@@ -160,8 +160,14 @@ class RunDir:
         return self.path / "strategies.json"
 
     def stage(self, label: str, digest: str) -> StageDir:
-        """A stage's folder, named by what it is and by the digest of all it depends on."""
-        return StageDir(self.path / "stages" / f"{label}-{digest[:12]}")
+        """A stage's folder, named by what it is and by the digest of all it depends on; another label finds it too."""
+        stages = self.path / "stages"
+        found = sorted(stages.glob(f"*-{digest[:12]}"))
+        return StageDir(found[0] if found else stages / f"{label}-{digest[:12]}")
+
+    def stages(self) -> list[StageDir]:
+        """The folders of all stages that are there."""
+        return [StageDir(path) for path in sorted((self.path / "stages").glob("*")) if path.is_dir()]
 
     def evaluation(self, strategy: str, digest: str) -> Path:
         """Folder of one evaluation of a strategy, named also by the digest of all it depends on."""

@@ -12,7 +12,7 @@ output breaks.
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -95,6 +95,14 @@ class ResponseContract(BaseModel):
         for segment in self.segments:
             names += [f"{segment.name}.open", segment.name, f"{segment.name}.close"]
         return tuple(names)
+
+    def of_form(self, form: Form) -> dict[str, Any]:
+        """What of the contract decides how responses are written and read in a form, as plain values."""
+        has_tags = form is Form.TAGGED and self.container != "plain"
+        unused = {"delimiter"} if has_tags else {"tag", "value"}
+        of_all = {"delimiter"} if has_tags else {"special_token_tags"}
+        segments = {"__all__": unused}
+        return self.model_dump(mode="json", exclude={**dict.fromkeys(of_all, True), "segments": segments})
 
     @property
     def key_segments(self) -> tuple[Segment, ...]:

@@ -11,7 +11,7 @@ from sftkey_dist.data.tokens import decode_ids, encode_texts
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.vocabulary import special_tokens
 
-ENCODER_VERSION = 4
+ENCODER_VERSION = 5
 """Raise it when the same input would be encoded differently: stores made before are then built anew."""
 
 TOO_LONG = "too_long"

@@ -6,11 +6,11 @@ from itertools import islice
 from typing import Any
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
-from sftkey_dist.contract import ResponseContract
+from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.encode import ENCODER_VERSION, TOO_LONG
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.parallel import run_on_cores
-from sftkey_dist.data.rows import content_digest
+from sftkey_dist.data.rows import content_digest, file_format, local_files
 from sftkey_dist.data.sources import copies_of, read_examples, shards_of
 from sftkey_dist.data.store import EncodedStore, PartSummary, StoreBuilder, is_store, refusal_rows
 from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
@@ -202,13 +202,31 @@ def _inputs(data: DataConfig, encoding: Encoding) -> dict[str, Any]:
     """Everything an encoding depends on."""
     return {
         "encoder_version": ENCODER_VERSION,
-        "sources": [source.reading | {"content": content_digest(source)} for source in data.train],
+        "sources": [_source_inputs(source) for source in data.train],
         "form": encoding.form.value,
-        "contract": encoding.contract.model_dump(mode="json"),
+        "contract": _contract_inputs(encoding, data.train),
         "prompt": encoding.prompt.model_dump(mode="json"),
         "max_length_tokens": encoding.max_length_tokens,
         "tokenizer": tokenizer_digest(cached_tokenizer(encoding.model_dir, encoding.trust_remote_code)),
     }
+
+
+def _source_inputs(source: SourceConfig) -> dict[str, Any]:
+    """Of local files their bytes and formats; the same bytes elsewhere are the same data."""
+    files = local_files(source)
+    place = {"path": [file_format(file) for file in files]} if files else {}
+    return source.reading | place | {"content": content_digest(source)}
+
+
+def _contract_inputs(encoding: Encoding, sources: Sequence[SourceConfig]) -> dict[str, Any]:
+    """Key and weight are a stage's affair; sources of whole responses may be read in either form."""
+    reads_responses = any(source.adapter in ("prompt_completion", "messages") for source in sources)
+    forms = Form if reads_responses else [encoding.form]
+    contents = {form.value: encoding.contract.of_form(form) for form in forms}
+    for content in contents.values():
+        for segment in content["segments"]:
+            del segment["key"], segment["weight"]
+    return contents
 
 
 def _on_cores(num_workers: int | None) -> Runner:

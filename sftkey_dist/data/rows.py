@@ -85,7 +85,7 @@ def read_shard(source: SourceConfig, shard: Shard) -> RawRows:
     if not shard.path:
         return _read_hub(source, shard)
     with _damage_is_named(shard.path):
-        return _named_damage(_READERS[_format(shard.path)](shard), shard.path)
+        return _named_damage(_READERS[file_format(shard.path)](shard), shard.path)
 
 
 def content_digest(source: SourceConfig) -> str:
@@ -157,7 +157,7 @@ def _as_below(folder: str, file: str) -> str:
 def _data_files_below(folder: str) -> Iterator[str]:
     for file in Path(folder).rglob("*"):
         is_hidden = any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
-        if _format(file.name) in _HOLDS_ROWS and not is_hidden and file.is_file():
+        if file_format(file.name) in _HOLDS_ROWS and not is_hidden and file.is_file():
             yield str(file)
 
 
@@ -172,7 +172,8 @@ def _require_file(path: str) -> None:
         raise DataError(f"{path}: no such data file")
 
 
-def _format(path: str) -> str:
+def file_format(path: str) -> str:
+    """By the ending of a name, such as `.jsonl`."""
     return Path(path.removesuffix(".gz")).suffix
 
 
@@ -182,12 +183,12 @@ def _shards_of(source: SourceConfig, path: str, shard_rows: int, limit: int | No
         yield from _by_rows("", rows, shard_rows, limit)
         return
     _require_file(path)
-    if _format(path) not in _FORMATS:
+    if file_format(path) not in _FORMATS:
         raise DataError(f"{path}: cannot read this kind of file; convert it to .jsonl, .json, .csv or .parquet")
     with _damage_is_named(path):
         _refuse_hidden_gzip(path)
-        if _format(path) in _NUM_ROWS:
-            yield from _by_rows(path, _NUM_ROWS[_format(path)](path), shard_rows, limit)
+        if file_format(path) in _NUM_ROWS:
+            yield from _by_rows(path, _NUM_ROWS[file_format(path)](path), shard_rows, limit)
         else:
             yield from _by_lines(path, shard_rows, limit)
 
@@ -225,7 +226,7 @@ def _by_rows(path: str, rows: int, shard_rows: int, limit: int | None) -> Iterat
 
 def _by_lines(path: str, shard_rows: int, limit: int | None) -> Iterator[Shard]:
     """Cut at the ends of records; ``limit`` may end the last shard early."""
-    records = _csv_records(path) if _format(path) == ".csv" else _line_records(path)
+    records = _csv_records(path) if file_format(path) == ".csv" else _line_records(path)
     first_line, num_rows, start, stop = 0, 0, 0, 0
     total = 0
     for line, begin, end in records:
@@ -528,7 +529,7 @@ def _damage_is_named(path: str) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip data ({error}); fetch or compress it again") from error
     except pyarrow.ArrowException as error:
-        kind = "an Arrow" if _format(path) == ".arrow" else "a Parquet"
+        kind = "an Arrow" if file_format(path) == ".arrow" else "a Parquet"
         raise DataError(f"{path}: not {kind} file ({' '.join(str(error).split())[:200]}); fetch it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -1,14 +1,16 @@
-"""The encoded store: token ids and segment ids of every example, memory-mapped, named by digest.
+"""The encoded store: token ids and segment ids of every example, memory-mapped, named by what it was made of.
 
 One folder a (data, contract, form, template, tokenizer): ``parts/`` (Arrow: id, input_ids[T] int32, segment_ids[T]
 uint8), ``segment_counts.npy`` (int32 [N, S], tokens of each segment in each example), ``hashes.npy`` (uint64 [N, 3], of
 the prompt without its system message, of the whole example and of the prompt), ``refusals.jsonl`` and
-``manifest.json``, written last. Every stage and every strategy of one form reads the same store.
+``manifest.json``, written last. Its digest is of the tokens alone, so that settings that changed none of them change
+no stage that is trained on it. Every stage and every strategy of one form reads the same store.
 
 A store is built part by part in a folder beside its place: a part that is done stays done however the building ends,
 and the folder is moved into place when all are.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,7 +31,7 @@ import pyarrow
 from sftkey_dist.data.encode import EncodedExample
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import digest_json, folder_kept_if_used, write_json_atomically
+from sftkey_dist.files import digest_file, digest_json, folder_kept_if_used, write_json_atomically
 
 _SCHEMA = pyarrow.schema(
     {
@@ -50,7 +52,7 @@ class EncodedStore:
         """
         self.path = path
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        self.digest: str = manifest["digest"]
+        self.digest: str = manifest["content_digest"]
         self.segment_names: tuple[str, ...] = tuple(manifest["segment_names"])
         self.sources: list[dict[str, Any]] = manifest["sources"]
         self.special_tokens_in_prompts: dict[str, int] = manifest["special_tokens_in_prompts"]
@@ -164,6 +166,7 @@ class StoreBuilder:
         files = [*filled, *(self._scratch / name for name in ("segment_counts.npy", "hashes.npy", "refusals.jsonl"))]
         manifest = {
             "digest": digest,
+            "content_digest": _content_digest(filled, self._scratch / "hashes.npy", self._segment_names),
             "segment_names": list(self._segment_names),
             "sources": _by_source(places, summaries),
             "special_tokens_in_prompts": _summed(summary.special_tokens_in_prompts for summary in summaries),
@@ -288,6 +291,18 @@ def _table(examples: Sequence[EncodedExample]) -> pyarrow.Table:
         pyarrow.ListArray.from_arrays(offsets, segment_ids),
     ]
     return pyarrow.Table.from_arrays(columns, schema=_SCHEMA)
+
+
+def _content_digest(parts: Sequence[Path], hashes: Path, segment_names: Sequence[str]) -> str:
+    """Of what training reads: tokens and segments in their order, however they lie in parts, wherever they are from."""
+    streams = {name: hashlib.sha256() for name in ("lengths", "input_ids", "segment_ids")}
+    for part in parts:
+        with pyarrow.memory_map(str(part)) as file, pyarrow.ipc.open_stream(file) as batches:
+            for batch in batches:
+                streams["lengths"].update(batch["input_ids"].value_lengths().to_numpy().tobytes())
+                for name in ("input_ids", "segment_ids"):
+                    streams[name].update(batch[name].flatten().to_numpy().tobytes())
+    return digest_json([*(stream.hexdigest() for stream in streams.values()), digest_file(hashes), *segment_names])
 
 
 def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

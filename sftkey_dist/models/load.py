@@ -8,13 +8,15 @@ import transformers
 
 from sftkey_dist.config.schema import ModelConfig
 from sftkey_dist.errors import ModelError
-from sftkey_dist.files import digest_file, digest_json
+from sftkey_dist.files import digest_json
+from sftkey_dist.models.digests import known_digest
 from sftkey_dist.models.problem import loading_problem
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-_HASHED_WHOLE_BYTES = 64 * 1024 * 1024
 _HUB_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _WEIGHTS = "*.safetensors"
+PROVENANCE = "provenance.json"
+"""In the folder of a model that was trained here: what it comes from; no reader of models reads it."""
 
 
 def locate_model(config: ModelConfig, *, needs_weights: bool = True) -> Path:
@@ -74,19 +76,10 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
 
 
 def model_fingerprint(folder: Path) -> str:
-    """Digest of a model folder: small files by content, weights by name, size and time of change.
-
-    Hashing the weights of a 70B model would take minutes at every start.
-    """
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    return digest_json([_file_fingerprint(file) for file in files])
-
-
-def _file_fingerprint(file: Path) -> list[str | int]:
-    stat = file.stat()
-    if stat.st_size <= _HASHED_WHOLE_BYTES:
-        return [file.name, digest_file(file)]
-    return [file.name, stat.st_size, stat.st_mtime_ns]
+    """Digest of what is read of a model folder, wherever it lies and whatever else lies there."""
+    read = [*_HUB_FILES, _WEIGHTS, "*.py"]
+    files = {file for pattern in read for file in folder.glob(pattern) if file.is_file()} - {folder / PROVENANCE}
+    return digest_json([[file.name, known_digest(file)] for file in sorted(files)])
 
 
 def _download(config: ModelConfig, needs_weights: bool) -> Path:

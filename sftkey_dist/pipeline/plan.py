@@ -10,7 +10,7 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.prepare import Preparation
-from sftkey_dist.pipeline.stages import PlannedStage, num_steps, planner_of, stages_to_train
+from sftkey_dist.pipeline.stages import PlannedStage, planner_of, stages_to_train
 from sftkey_dist.report.plots import plot_balance
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.sampler.preview import BalancePreview, preview
@@ -63,7 +63,7 @@ def plan(
             done += 1
             told(done)
         name = f"{strategy.name} {planned.stage.name}"
-        previews.append(StagePreview(name, num_steps(config, preparation, strategy, planned), tuple(rows)))
+        previews.append(StagePreview(name, planned.num_steps, tuple(rows)))
     return previews, _write(preparation, previews)
 
 

@@ -22,7 +22,7 @@ from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import CostModel, StepPlanner, count_steps, count_trained
 from sftkey_dist.strategy import Stage, Strategy
 from sftkey_dist.training.collate import PROMPT_ID
-from sftkey_dist.training.job import GuardJob, StageJob
+from sftkey_dist.training.job import GuardJob, StageJob, StageSettings
 from sftkey_dist.training.masters import masters_are_there
 from sftkey_dist.training.planner import stage_planner
 
@@ -33,8 +33,10 @@ class PlannedStage:
 
     Attributes:
         stage: weights and optimisation.
+        settings: what workers are told beside its places.
         digest: of everything its result depends on.
         inputs: what the digest stands for.
+        num_steps: optimizer steps.
         model_dir: the model it starts from.
         masters_dir: float32 weights that it starts from; None for the model folder's own.
         directory: where it writes.
@@ -44,8 +46,10 @@ class PlannedStage:
     """
 
     stage: Stage
+    settings: StageSettings
     digest: str
     inputs: dict[str, Any]
+    num_steps: int
     model_dir: Path
     masters_dir: Path | None
     directory: StageDir
@@ -69,9 +73,17 @@ class PlannedStage:
         return self.is_trained and not (self.needs_masters and not masters_are_there(self.directory.masters))
 
 
+@dataclass(frozen=True)
+class _Owner:
+    """The strategy that trains a stage, and where; another strategy may have the stage under another name."""
+
+    strategy: str
+    directory: StageDir
+
+
 def plan_stages(config: RunConfig, preparation: Preparation) -> dict[str, list[PlannedStage]]:
     """The stages of every strategy, in order; a stage that two strategies need has one digest and one place."""
-    owners: dict[str, str] = {}
+    owners: dict[str, _Owner] = {}
     plans = {}
     base_digest = model_fingerprint(preparation.model_dir)
     for strategy in preparation.strategies:
@@ -118,22 +130,28 @@ def planner_of(
 def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> StageJob:
     """What the workers are told."""
     return StageJob(
+        **dict(planned.settings),
         model_dir=planned.model_dir.absolute(),
         masters_dir=planned.masters_dir.absolute() if planned.masters_dir else None,
         hands_on_masters=planned.rounds_its_masters and (bool(planned.continued_by) or config.training.keep_masters),
         store_dir=preparation.stores[strategy.form].path.absolute(),
         stage_dir=planned.directory.path.absolute(),
         checkpoints=checkpoints_of(config, preparation, planned),
-        weights=planned.stage.weights,
-        stop_gradient_prefix=planned.stage.stop_gradient_prefix,
+    )
+
+
+def _settings(config: RunConfig, preparation: Preparation, strategy: Strategy, stage: Stage) -> StageSettings:
+    return StageSettings(
+        weights=stage.weights,
+        stop_gradient_prefix=stage.stop_gradient_prefix,
         seed=config.seed,
-        optimization=planned.stage.optimization,
+        optimization=stage.optimization,
         training=config.training,
         validation=config.validation,
-        guard=_guard(config, strategy, planned.stage),
+        guard=_guard(config, strategy, stage),
         attention=config.model.attention,
         trust_remote_code=config.model.trust_remote_code,
-        precision=StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker),
+        precision=StageSettings.resolve_precision(config.training, config.cluster.gpus_per_worker),
         end_of_turn_id=preparation.end_of_turn_id,
     )
 
@@ -169,11 +187,15 @@ def num_trained(config: RunConfig, preparation: Preparation, strategy: Strategy,
     return found
 
 
-def num_steps(config: RunConfig, preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> int:
-    """Optimizer steps of a stage."""
-    optimization = planned.stage.optimization
+def _num_steps(config: RunConfig, preparation: Preparation, strategy: Strategy, stage: Stage) -> int:
+    """Optimizer steps of a stage.
+
+    Raises:
+        ConfigError: it has no example to learn from.
+    """
+    optimization = stage.optimization
     return count_steps(
-        num_trained(config, preparation, strategy, planned.stage),
+        num_trained(config, preparation, strategy, stage),
         optimization.global_batch_size,
         optimization.num_epochs,
         optimization.max_steps,
@@ -181,21 +203,37 @@ def num_steps(config: RunConfig, preparation: Preparation, strategy: Strategy, p
 
 
 def _plan_strategy(
-    config: RunConfig, preparation: Preparation, strategy: Strategy, base_digest: str, owners: dict[str, str]
+    config: RunConfig, preparation: Preparation, strategy: Strategy, base_digest: str, owners: dict[str, _Owner]
 ) -> list[PlannedStage]:
     planned: list[PlannedStage] = []
     model_dir, parent_digest, label = preparation.model_dir, base_digest, strategy.form.value
     masters_dir, rounds_masters = None, _rounds_masters(config)
     for stage in strategy.stages:
-        num_trained(config, preparation, strategy, stage)
-        inputs = _inputs(config, preparation, strategy, stage, parent_digest)
+        settings = _settings(config, preparation, strategy, stage)
+        num_steps = _num_steps(config, preparation, strategy, stage)
+        inputs = {
+            "model": parent_digest,
+            "store": preparation.stores[strategy.form].digest,
+            "starts_from_masters": masters_dir is not None,
+            **settings.inputs(num_steps),
+        }
         digest = digest_json(inputs)
         label = f"{label}-{stage.name}"
-        directory = preparation.run.stage(label, digest)
-        owner = owners.setdefault(digest, strategy.name)
-        shared_with = None if owner == strategy.name else owner
+        owner = owners.setdefault(digest, _Owner(strategy.name, preparation.run.stage(label, digest)))
+        directory, shared_with = owner.directory, None if owner.strategy == strategy.name else owner.strategy
         planned.append(
-            PlannedStage(stage, digest, inputs, model_dir, masters_dir, directory, shared_with, rounds_masters)
+            PlannedStage(
+                stage,
+                settings,
+                digest,
+                inputs,
+                num_steps,
+                model_dir,
+                masters_dir,
+                directory,
+                shared_with,
+                rounds_masters,
+            )
         )
         model_dir, parent_digest = directory.model, digest
         masters_dir = directory.masters if rounds_masters else None
@@ -215,46 +253,6 @@ def _rounds_masters(config: RunConfig) -> bool:
     """Whether model folders hold less than what their stages trained."""
     computes_in = StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker)
     return computes_in != "float32" and config.training.export_precision != "float32"
-
-
-def _inputs(
-    config: RunConfig, preparation: Preparation, strategy: Strategy, stage: Stage, parent_digest: str
-) -> dict[str, Any]:
-    """What a stage's result depends on; the number of ranks and the token budget are not among it."""
-    lora = {"lora": config.training.lora.model_dump(mode="json")} if config.training.lora else {}
-    held_out = {"held_out": config.validation.num_examples} if config.validation.num_examples else {}
-    precision = StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker)
-    # In float32, model folders hold the master weights.
-    handed_on = {"handed_on": "masters", "export": config.training.export_precision} if precision != "float32" else {}
-    stopped = {"stop_gradient_prefix": True} if stage.stop_gradient_prefix else {}
-    guard = _guard(config, strategy, stage)
-    guarded = {"guard": _guard_inputs(guard)} if guard and guard.settings.decides else {}
-    return {
-        "model": parent_digest,
-        "store": preparation.stores[strategy.form].digest,
-        "weights": stage.weights,
-        "optimization": stage.optimization.model_dump(mode="json"),
-        "seed": config.seed,
-        "precision": precision,
-        **handed_on,
-        **stopped,
-        **lora,
-        **held_out,
-        **guarded,
-    }
-
-
-def _guard_inputs(guard: GuardJob) -> dict[str, Any]:
-    """What the guard's decisions depend on."""
-    settings, by_tokens = guard.assessment.settings, guard.settings.signal == "teacher_forced"
-    return {
-        # The signal that there was first is not named, so that stages that are finished stay so.
-        "settings": guard.settings.model_dump(mode="json", exclude=None if by_tokens else {"signal"}),
-        "contract": guard.assessment.contract.model_dump(mode="json"),
-        "checks": guard.model_dump(mode="json", include={"assessment": {"checks"}}),
-        "alpha": settings.alpha,
-        "max_new_tokens": settings.max_new_tokens,
-    }
 
 
 def _guard(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | None:

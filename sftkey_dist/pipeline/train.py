@@ -15,13 +15,15 @@ from sftkey_dist.console import console
 from sftkey_dist.errors import InterruptedRunError, StorageError
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.journal import read_records
+from sftkey_dist.models.load import PROVENANCE
 from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.monitor import follow_stage
+from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.fits import require_fit
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_training
 from sftkey_dist.pipeline.rounding import rounding_in_words
-from sftkey_dist.pipeline.stages import PlannedStage, checkpoints_of, num_steps, plan_stages, stage_job
+from sftkey_dist.pipeline.stages import PlannedStage, checkpoints_of, plan_stages, stage_job
 from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.strategy import Strategy
@@ -92,8 +94,10 @@ def _ensure_trained(
             soft_wrap=True,
         )
         planned.directory.summary.unlink()
+    for line in changes_in_words(preparation.run, planned):
+        console.print(f"{title}: {line}", soft_wrap=True)
     job = stage_job(config, preparation, strategy, planned)
-    _require_space(job, num_steps(config, preparation, strategy, planned))
+    _require_space(job, planned.num_steps)
     run_id = start_stage(
         config, preparation.run, strategy.name, planned.stage.name, planned.digest, planned.inputs, parent, tracker
     )
@@ -104,7 +108,7 @@ def _ensure_trained(
     started = time.perf_counter()
     with ending_run(tracker, run_id):
         with (
-            follow_stage(planned.directory, title, num_steps(config, preparation, strategy, planned), tracker, run_id),
+            follow_stage(planned.directory, title, planned.num_steps, tracker, run_id),
             tracker.watching_system(run_id if config.tracking.system_metrics else None),
         ):
             signal_number = runner.run_stage(job)
@@ -156,7 +160,7 @@ def _remove_masters(config: RunConfig, plans: Mapping[str, Sequence[PlannedStage
 
 def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_seconds: float) -> dict[str, Any]:
     """Say in the model folder what it comes from, then mark the stage as finished."""
-    write_json_atomically(planned.directory.model / "provenance.json", planned.inputs)
+    write_json_atomically(planned.directory.model / PROVENANCE, planned.inputs)
     metrics, timings = read_records(planned.directory.metrics), read_records(planned.directory.timings)
     validation = read_records(planned.directory.validation)
     guard = _guard_summary(job, validation)

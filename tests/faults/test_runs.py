@@ -120,7 +120,10 @@ def test_killed_and_frozen_workers_and_a_signal_cost_steps_but_change_nothing(co
         second = subprocess.run(arguments, env=environment(), capture_output=True, text=True)
         assert second.returncode == 2
         assert f"another command is at work there, process {driver.pid}" in second.stderr
-        for number in (signal.SIGTERM, signal.SIGINT):  # as whoever ends a job may send them: to all of it, and together
+        for number in (
+            signal.SIGTERM,
+            signal.SIGINT,
+        ):  # to all of it and together, as a job may be ended
             os.killpg(driver.pid, number)
         assert driver.wait(timeout=60) == 128 + signal.SIGTERM, log.read_text()
     stopped_after = check_stop(run, log)

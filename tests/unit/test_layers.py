@@ -15,6 +15,7 @@ ALLOWED = {
     "mlflow": {"tracking.mlflow_store"},
     "ray": {
         "cluster",
+        "cluster_probe",
         "private_cluster",
         "jobs.client",
         "training.worker",

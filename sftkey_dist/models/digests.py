@@ -1,0 +1,51 @@
+"""SHA-256 of large files, worked out once a file: hashing the weights of a 70B model takes minutes."""
+
+import json
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from sftkey_dist.console import console
+from sftkey_dist.files import digest_file, write_json_atomically
+
+_REMEMBERED_FROM_BYTES = 64 * 2**20
+_SAID_FROM_BYTES = 4 * 2**30
+_MOST_REMEMBERED = 2000
+_BLOB_OF_HUB = re.compile(r"[0-9a-f]{64}")
+
+
+def known_digest(file: Path) -> str:
+    """Hex SHA-256 of a file's bytes; of a large one remembered, in the user's cache, until the file changes."""
+    size = file.stat().st_size
+    if size < _REMEMBERED_FROM_BYTES:
+        return digest_file(file)
+    blob = file.resolve()
+    if blob.parent.name == "blobs" and _BLOB_OF_HUB.fullmatch(blob.name):  # the hub's cache names it so
+        return blob.name
+    key, memory = _identity(file), _read_memory()
+    if key not in memory:
+        if size >= _SAID_FROM_BYTES:
+            console.print(f"{file}: reading {size / 2**30:.1f} GiB to know it again, once", soft_wrap=True)
+        memory = _read_memory() | {key: digest_file(file)}
+        with suppress(OSError):  # without a home it is worked out every time
+            write_json_atomically(_memory(), dict(list(memory.items())[-_MOST_REMEMBERED:]))
+    return memory[key]
+
+
+def _identity(file: Path) -> str:
+    stat = file.stat()
+    return f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+
+
+def _memory() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "sftkey_dist" / "digests.json"
+
+
+def _read_memory() -> dict[str, str]:
+    with suppress(OSError, ValueError):
+        memory = json.loads(_memory().read_text(encoding="utf-8"))
+        if isinstance(memory, dict):
+            return memory
+    return {}

@@ -1,0 +1,57 @@
+"""Why a stage that a run has trained before is trained again."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from sftkey_dist.pipeline.stages import PlannedStage
+from sftkey_dist.run_dir import RunDir
+
+_NAMES = {
+    "model": "the model that it starts from",
+    "store": "the training data or how it is encoded",
+    "num_steps": "the number of steps",
+}
+_MOST_NAMED = 3
+
+
+def changes_in_words(run: RunDir, planned: PlannedStage) -> Iterator[str]:
+    """Which keys differ from those of the most similar stage of this name that was trained; none without one."""
+    label = planned.directory.path.name.rpartition("-")[0]
+    earlier = [
+        (_differences(inputs, planned.inputs), stage.path.name)
+        for stage in run.stages()
+        if stage.path.name.rpartition("-")[0] == label and (inputs := _inputs_of(stage.summary))
+    ]
+    if not earlier or planned.directory.path.is_dir():
+        return
+    differences, name = min(earlier, key=lambda pair: len(pair[0]))
+    named = ", ".join(differences[:_MOST_NAMED])
+    more = f" and {len(differences) - _MOST_NAMED} more" if len(differences) > _MOST_NAMED else ""
+    yield (
+        f"trained anew, because {named}{more} changed; stages/{name} stays as it was, and this configuration does not "
+        f"use it"
+    )
+
+
+def _inputs_of(summary: Any) -> dict[str, Any]:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        inputs = json.loads(summary.read_text(encoding="utf-8"))["inputs"]
+        return inputs if isinstance(inputs, dict) else {}
+    return {}
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Keys with their values, before and now."""
+    flat_before, flat_now = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
+    changed = [key for key in {**flat_before, **flat_now} if flat_before.get(key) != flat_now.get(key)]
+    return [_NAMES.get(key) or f"{key} ({flat_before.get(key)} before, {flat_now.get(key)} now)" for key in changed]
+
+
+def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(values, Mapping) and values:
+        for key, value in values.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, values
