@@ -55,9 +55,7 @@ def _start(num_cpus: int, folder: Path) -> None:
             address="local",
             num_cpus=max(os.cpu_count() or 1, num_cpus),
             object_store_memory=_OBJECT_STORE_BYTES,
-            # Ray Train's controller asks the dashboard for the state of actors and floods the log without it.
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
+            include_dashboard=False,  # a dozen processes, which nobody of a command would look at
             log_to_driver=False,
             logging_level=logging.ERROR,
             _temp_dir=str(folder),

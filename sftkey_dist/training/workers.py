@@ -17,6 +17,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
 from ray.train.torch.config import _TorchBackend as RayTorchBackend
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -209,9 +210,21 @@ class _TorchConfig(TorchConfig):
         return _TorchBackend
 
 
+class _TrainerOfOwnCluster(TorchTrainer):
+    """Without the actor that frees the places of a driver that has died: here the cluster ends with the driver.
+
+    It would ask the dashboard, which a command's own cluster does not have, whether the driver is alive.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        made = super()._create_default_callbacks()
+        return [callback for callback in made if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+
 def _trainer(cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scratch: Path, desk: Desk) -> TorchTrainer:
     on_gpu, on_loopback = cluster.gpus_per_worker > 0, lies_on_loopback()
-    return TorchTrainer(
+    trainer = _TrainerOfOwnCluster if on_loopback else TorchTrainer
+    return trainer(
         train_worker,
         train_loop_config={"desk": desk, "num_threads": cluster.cpus_per_worker},
         scaling_config=ScalingConfig(

@@ -21,7 +21,7 @@ def test_stage_2_starts_from_masters_that_go_when_nobody_needs_them_and_come_bac
     (key,) = stages.glob("tagged-full-key-*")
     for stage in (full, key):
         summary = json.loads((stage / "stage.json").read_text())
-        assert summary["inputs"]["handed_on"] == "masters"
+        assert summary["inputs"]["starts_from_masters"] == (stage is key)
         assert summary["rounding"]["precision"] == "bfloat16"
         assert 0 < summary["rounding"]["num_changed"] <= summary["rounding"]["num_weights"]
         weights = load_file(stage / "model/model.safetensors")
