@@ -116,7 +116,7 @@ def run(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.run import run as run_all
     from sftkey_dist.tracking import how_to_open, tracking_uri
 
-    with _alone(config):
+    with _alone(config.run_dir):
         comparison, files, still_open = run_all(config)
     _show_comparison(comparison, files)
     if config.tracking.enabled:
@@ -132,7 +132,7 @@ def prepare(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.report.tables import data_table
 
-    with _alone(config):
+    with _alone(config.run_dir):
         preparation = prepare_run(config)
     for report in preparation.reports:
         console.print(data_table(report))
@@ -155,7 +155,7 @@ def show(
     from sftkey_dist.pipeline.stages import plan_stages
     from sftkey_dist.report.segments import colour_segments, mark_trained
 
-    with _alone(config):
+    with _alone(config.run_dir):
         preparation = prepare_run(config)
     tokenizer = load_tokenizer(preparation.model_dir, config.model.trust_remote_code)
     plans = plan_stages(config, preparation)
@@ -242,7 +242,7 @@ def plan(
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.report.tables import balance_table
 
-    with _alone(config), progress_when_known("planning") as progress:
+    with _alone(config.run_dir), progress_when_known("planning") as progress:
         preparation = prepare_run(config, needs_weights=False)
         previews, files = plan_run(config, preparation, data_ranks, steps, progress)
     for stage in previews:
@@ -273,7 +273,7 @@ def train(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.track import open_tracker
     from sftkey_dist.pipeline.train import train as train_strategies
 
-    with _alone(config):
+    with _alone(config.run_dir):
         preparation = prepare_run(config)
         train_strategies(config, preparation, open_tracker(config))
     console.print(f"models: {preparation.run.path / 'stages'}", soft_wrap=True, markup=False)
@@ -288,7 +288,7 @@ def evaluate(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.run import compare_and_track
     from sftkey_dist.pipeline.track import open_tracker
 
-    with _alone(config):
+    with _alone(config.run_dir):
         preparation = prepare_run(config)
         tracker = open_tracker(config)
         still_open = evaluate_strategies(config, preparation, tracker)
@@ -466,7 +466,9 @@ def sync(run_dir: Annotated[Path, typer.Argument(metavar="RUN", parser=_path, he
     """Upload what MLflow lacks of a run, each metric once: after an outage, or to a new server."""
     from sftkey_dist.pipeline.sync import sync as sync_run
 
-    console.print(f"{sync_run(run_dir):,} metric points were missing", markup=False)
+    with _alone(run_dir):
+        missing = sync_run(run_dir)
+    console.print(f"{missing:,} metric points were missing", markup=False)
 
 
 def main() -> None:
@@ -480,19 +482,19 @@ def main() -> None:
 
 
 @contextmanager
-def _alone(config: RunConfig) -> Iterator[None]:
+def _alone(run_dir: Path) -> Iterator[None]:
     """Let no other command write to the run directory meanwhile.
 
     Raises:
         ConfigError: another one does, or nobody can.
     """
-    run = RunDir(config.run_dir)
+    run = RunDir(run_dir)
     with ExitStack() as held:
         try:
             held.enter_context(folder_kept_if_used(run.path))
             held.enter_context(locked(run.lock))
         except OSError as error:
-            raise ConfigError(f"run_dir={config.run_dir}: cannot be written to ({error.strerror})") from error
+            raise ConfigError(f"run_dir={run_dir}: cannot be written to ({error.strerror})") from error
         yield
 
 

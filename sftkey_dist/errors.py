@@ -31,6 +31,10 @@ class InterruptedRunError(BaseException):
         self.signal_number = signal_number
 
 
+class RunLostError(UserError):
+    """The run directory is not this command's any more: nothing must be written to it."""
+
+
 class CheckpointError(Exception):
     """A checkpoint is not what was written; the one before it takes its place."""
 

@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from sftkey_dist.errors import InterruptedRunError
+from sftkey_dist.errors import InterruptedRunError, RunLostError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOST = signal.SIGUSR1
 _ONE_MOMENT_SECONDS = 1.0
 """Whoever ends a group of processes may send several signals, or one of them twice; within it they are one request."""
 
@@ -20,8 +21,16 @@ Handler = Callable[[int, FrameType | None], Any]
 
 
 def raise_on_signals() -> None:
-    """From now on a signal raises InterruptedRunError in the main thread."""
+    """From now on a signal raises InterruptedRunError in the main thread, and `end_at_once` what it is given."""
     _handle(_at_first_of_a_moment(_raise))
+    signal.signal(_LOST, _raise_lost)
+
+
+def end_at_once(problem: str) -> None:
+    """Raise RunLostError in the main thread, from another one, whatever it is at; only where signals raise."""
+    if signal.getsignal(_LOST) is _raise_lost:
+        _problems.append(problem)
+        os.kill(os.getpid(), _LOST)
 
 
 @contextmanager
@@ -108,3 +117,10 @@ def _let_go_of_terminal() -> None:
 
 def _raise(number: int, frame: FrameType | None) -> None:
     raise InterruptedRunError(number)
+
+
+_problems: list[str] = []
+
+
+def _raise_lost(number: int, frame: FrameType | None) -> None:
+    raise RunLostError(_problems[-1] if _problems else "the run directory was lost")

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.interrupts import end_at_once
 
 _SECONDS_BETWEEN_BEATS = 5.0
 _STALE_AFTER_SECONDS = 60.0
@@ -22,7 +24,8 @@ def locked(lock: Path) -> Iterator[None]:
     """Hold a lock file while the block lasts; one that a dead process left is taken over.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process holds it, or what lies there is no lock.
+        RunLostError: it was lost meanwhile, with its folder or to another process.
     """
     content = _take(lock)
     ended = threading.Event()
@@ -52,6 +55,8 @@ def _take(lock: Path) -> bytes:
 
 
 def _remove_if_stale(lock: Path, mine: Path) -> None:
+    if not stat.S_ISREG(lock.lstat().st_mode):  # reading a pipe would wait for ever
+        raise ConfigError(f"{lock}: no file; a lock lies there while a command is at work: remove what is there now")
     content = lock.read_bytes()
     holder = _parse(content)
     silent_seconds = _now(mine) - lock.stat().st_mtime
@@ -75,7 +80,7 @@ def _is_stale(holder: Mapping[str, Any], silent_seconds: float) -> bool:
     me = _myself()
     if holder.get("host") == me["host"] and holder.get("processes") == me["processes"]:
         return _started(holder.get("pid")) != holder.get("started")
-    return silent_seconds > _STALE_AFTER_SECONDS
+    return abs(silent_seconds) > _STALE_AFTER_SECONDS  # a beat sets the time: one in the future is none
 
 
 def _myself() -> dict[str, Any]:
@@ -112,11 +117,33 @@ def _now(mine: Path) -> float:
 
 
 def _beat(lock: Path, content: bytes, ended: threading.Event) -> None:
-    """A process that was suspended for long may find that another one has taken its lock."""
+    """A process that was suspended for long may find that another one has taken its lock: it must end at once."""
     while not ended.wait(_SECONDS_BETWEEN_BEATS):
+        problem = _loss(lock, content)
+        if problem:
+            end_at_once(problem)
+            return
         with suppress(OSError):
-            if _holds(lock, content):
-                os.utime(lock)
+            os.utime(lock)
+
+
+def _loss(lock: Path, content: bytes) -> str:
+    """How the lock was lost; "" where it is held, or cannot be read just now."""
+    try:
+        found = lock.read_bytes()
+    except FileNotFoundError:
+        if not lock.parent.is_dir():
+            return f"{lock.parent}: the run directory was removed while this command was at work; what it held is lost"
+        return f"{lock}: was removed while this command was at work, so that another one may be; run it again"
+    except OSError:
+        return ""
+    if found == content:
+        return ""
+    holder = _parse(found)
+    return (
+        f"{lock.parent}: process {holder.get('pid', '?')} on {holder.get('host', '?')} has taken the run over, as this "
+        f"one gave no sign of life for {_STALE_AFTER_SECONDS:.0f} s; this one ends and leaves the run to it"
+    )
 
 
 def _holds(lock: Path, content: bytes) -> bool:

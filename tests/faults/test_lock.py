@@ -93,3 +93,50 @@ def test_a_lock_that_says_nothing_is_held_until_it_is_old(lock, content):
     os.utime(lock, (time.time() - 61,) * 2)
     with locked(lock):
         pass
+
+
+@pytest.mark.parametrize(
+    ("lose", "said"),
+    [
+        ('Path(sys.argv[1]).write_text(\'{"pid": 7, "host": "elsewhere"}\')', "process 7 on elsewhere has taken"),
+        ("Path(sys.argv[1]).unlink()", "was removed while this command was at work, so that another"),
+        ("shutil.rmtree(Path(sys.argv[1]).parent)", "the run directory was removed while this command was at work"),
+    ],
+)
+def test_a_command_that_lost_its_lock_or_its_folder_ends_at_once(tmp_path, lose, said):
+    script = f"""
+import shutil, sys, time
+from pathlib import Path
+from sftkey_dist import lock
+from sftkey_dist.errors import RunLostError
+from sftkey_dist.interrupts import raise_on_signals
+lock._SECONDS_BETWEEN_BEATS = 0.2
+raise_on_signals()
+try:
+    with lock.locked(Path(sys.argv[1])):
+        {lose}
+        time.sleep(60)
+except RunLostError as error:
+    sys.exit(f"lost: {{error}}")
+"""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder / ".lock")], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    assert f"{said}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_lock_of_another_machine_that_is_dated_in_the_future_is_no_beat(lock):
+    lock.write_text(json.dumps({"host": "elsewhere", "processes": "other", "pid": 1}))
+    os.utime(lock, (time.time() + 3600,) * 2)
+    with locked(lock):
+        pass
+
+
+def test_what_is_no_file_is_no_lock(lock):
+    os.mkfifo(lock)
+    with pytest.raises(ConfigError, match="no file"), locked(lock):
+        pass
