@@ -17,11 +17,11 @@ from ray.train import TrainingFailedError
 
 from sftkey_dist.cluster import draining_nodes, room_for, wait_for_room
 from sftkey_dist.config.schema import ClusterConfig
-from sftkey_dist.errors import ConfigError, InterruptedRunError, TrainingError
+from sftkey_dist.errors import ConfigError, InterruptedRunError, StorageError, TrainingError
 from sftkey_dist.interrupts import stopping_gently
 from sftkey_dist.journal import append_event
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.training.checkpoint import newest_step, open_storage
+from sftkey_dist.training.checkpoint import Storage, newest_step, open_storage
 from sftkey_dist.training.failures import Failure, read_failure
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.workers import WorkerGroup
@@ -73,9 +73,10 @@ class StageRunner:
         """
         os.environ.update({name: os.environ.get(name, value) for name, value in _environment(job).items()})
         stage, storage = StageDir(job.stage_dir), open_storage(job.checkpoints)
-        failures_in_a_row, has_begun = 0, newest_step(storage) > 0
+        failures_in_a_row, steps_done = 0, newest_step(storage)
+        has_begun = steps_done > 0
         while True:
-            steps_before = newest_step(storage)
+            steps_before = steps_done
             end = _attempt(job, self._cluster, self._group_for(job, has_begun=has_begun))
             has_begun = True
             if end.is_finished:
@@ -85,7 +86,7 @@ class StageRunner:
                 if end.failure is not None:
                     _note(stage, "not_saved", f"no checkpoint was saved at the end: {end.failure.error}")
                 raise InterruptedRunError(end.signal_number)
-            steps_done = newest_step(storage)
+            steps_done = _newest_step_if_told(storage, steps_before)
             if end.failure is None:
                 _note(stage, "paused", f"{end.reason}: the stage goes on from step {steps_done}")
                 continue
@@ -114,6 +115,14 @@ class StageRunner:
             timeout = job.training.collective_timeout_seconds
             self._group = WorkerGroup(self._cluster, num_workers, timeout, self._scratch)
         return self._group
+
+
+def _newest_step_if_told(storage: Storage, otherwise: int) -> int:
+    """A storage whose outage ended the attempt may not answer yet; the next attempt asks it again."""
+    try:
+        return newest_step(storage)
+    except StorageError:
+        return otherwise
 
 
 @dataclass

@@ -91,6 +91,23 @@ def test_a_crash_loop_ends_and_one_with_progress_does_not(monkeypatch, job):
     assert "restart 1 of 2 in a row, from step 21" in events[-1]["message"]
 
 
+def test_a_storage_that_is_still_away_when_its_outage_has_ended_an_attempt_is_asked_again_by_the_next(monkeypatch, job):
+    known = launch.newest_step
+
+    def away_at_the_second_question(storage):
+        asked.append(storage)
+        if len(asked) == 2:
+            raise StorageError("the store does not answer")
+        return known(storage)
+
+    asked = []
+    monkeypatch.setattr(launch, "newest_step", away_at_the_second_question)
+    outage = group_error(r0=in_worker(StorageError("the store does not answer")))
+    script = Script(monkeypatch, job, (3, outage), (6, None))
+    run_stage(job)
+    assert script.made == 2
+
+
 def interrupted_script(monkeypatch, job, end):
     """A signal comes while the workers are at work."""
 
