@@ -1,7 +1,7 @@
 """From a generated text to a record: answer, deterministic checks, judges, contract."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +10,15 @@ from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
-from sftkey_dist.evaluation.answers import Case, Check, FoundAnswer, FunctionOfUsers, find_answer, make_check
+from sftkey_dist.evaluation.answers import (
+    Case,
+    Check,
+    FoundAnswer,
+    FunctionOfUsers,
+    find_answer,
+    judged_by_check,
+    make_check,
+)
 from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.generation import Decoding, Generation
 from sftkey_dist.evaluation.judge.opinion import Opinion
@@ -102,6 +110,7 @@ def with_opinions(record: Record, opinions: Mapping[str, Opinion], decides: bool
         name: {
             "verdict": opinion.value or Verdict.UNJUDGED.value,
             "reason": opinion.reason,
+            "unjudgeable": opinion.unjudgeable,
             "votes": opinion.votes,
             "is_final": opinion.is_final,
         }
@@ -126,6 +135,7 @@ def decided(record: Record) -> Record:
         "fields": {name: judgement.verdict.value for name, judgement in fields.items()},
         "verdict": overall.verdict.value,
         "reason": overall.reason,
+        "unjudgeable": overall.unjudgeable,
     }
 
 
@@ -134,7 +144,7 @@ def _decide(record: Record, name: str) -> Judgement:
         return Judgement(Verdict(record["labels"][name]), "labelled by a person", certain=True)
     judged = record["judged"].get(name) if record["judge_decides"] else None
     found = judged or record["checks"][name]
-    return Judgement(Verdict(found["verdict"]), found["reason"])
+    return Judgement(Verdict(found["verdict"]), found["reason"], unjudgeable=found["unjudgeable"])
 
 
 def _is_certain(record: Record, name: str) -> bool:
@@ -146,7 +156,7 @@ def _check_segment(found: FoundAnswer, reference: str, question: str, check: Ans
     if not reference.strip():
         is_absent = not found.text or found.source == "whole"
         return Judgement.of(is_absent, "" if is_absent else "not expected", certain=True)
-    return _cached_check(check)(Case(found.text, reference, question))
+    return judged_by_check(_cached_check(check), Case(found.text, reference, question))
 
 
 @lru_cache(maxsize=64)
@@ -155,4 +165,4 @@ def _cached_check(check: AnswerCheck) -> Check | FunctionOfUsers:
 
 
 def _judgement_fields(judgement: Judgement) -> dict[str, Any]:
-    return {"verdict": judgement.verdict.value, "reason": judgement.reason, "certain": judgement.certain}
+    return asdict(judgement) | {"verdict": judgement.verdict.value}

@@ -29,7 +29,7 @@ from sftkey_dist.journal import to_lines
 
 _RECORDS, _SCORES, _REVIEW = "records.jsonl", "scores.json", "review.jsonl"
 
-SCORING_VERSION = 5
+SCORING_VERSION = 6
 """Raise it when the same generation would be judged or parsed differently."""
 
 

@@ -25,11 +25,12 @@ class Scores:
 
     Attributes:
         n: outputs; questions times samples.
-        accuracy: correct / judged (METHOD: a failing judge never counts as a wrong answer).
+        accuracy: correct / judged: a failing judge never counts as a wrong answer, an unjudgeable text does; see
+            `verdict`.
         accuracy_bounds: accuracy if all unjudged were wrong, and if all were right.
         format: share of outputs that keep the contract.
         parser_success: share of outputs in which every key segment was found at its mark, contract kept or not.
-        score: alpha * accuracy + (1 - alpha) * format.
+        score: alpha * accuracy + (1 - alpha) * format. What ranks is `lowest_score`.
         strict_score: the same where an output that breaks the contract scores 0 in both.
         alpha: weight of accuracy.
         unjudged: outputs without a verdict.
@@ -43,6 +44,7 @@ class Scores:
         pass_at_k: chance that one of k samples is right, by k; empty without samples.
         majority_accuracy: accuracy of the answer that most samples of a question give (self-consistency).
         explanation_rating: mean of the judges' ratings, 1 to 5, where they were asked.
+        unjudgeable: incorrect outputs whose text kept them from being judged, by the name of the failure.
     """
 
     n: int
@@ -64,6 +66,17 @@ class Scores:
     pass_at_k: dict[str, float] = field(default_factory=dict)
     majority_accuracy: float | None = None
     explanation_rating: float | None = None
+    unjudgeable: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def lowest_accuracy(self) -> float:
+        """With all unjudged outputs counted as wrong: what strategies are ranked by, so that a gap never pays."""
+        return self.accuracy_bounds[0]
+
+    @property
+    def lowest_score(self) -> float:
+        """The score with all unjudged outputs counted as wrong."""
+        return composite(self.lowest_accuracy, self.format, self.alpha)
 
 
 def score_records(records: Records, alpha: float) -> Scores:
@@ -100,6 +113,7 @@ def score_records(records: Records, alpha: float) -> Scores:
         pass_at_k=_pass_at_k(questions) if has_samples else {},
         majority_accuracy=_majority_accuracy(questions) if has_samples else None,
         explanation_rating=sum(ratings) / len(ratings) if ratings else None,
+        unjudgeable=dict(Counter(r["unjudgeable"] for r in records if r.get("unjudgeable"))),
     )
 
 

@@ -102,7 +102,8 @@ def _plane(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
         Chart(
             plot_plane(comparison.measures, intervals, folder / f"{stem}_plane.svg"),
             "Accuracy and format",
-            "Each strategy with its 95 % intervals; the upper right corner is right answers in right structure.",
+            "Each strategy with its 95 % intervals; the upper right corner is right answers in right structure. An "
+            "output that nobody judged counts as wrong.",
             ("strategy", "accuracy", "format"),
             tuple((label, number(a), number(f)) for label, (a, f) in comparison.measures.items()),
         )

@@ -155,15 +155,29 @@ class Comparison:
 
     @cached_property
     def measures(self) -> dict[str, tuple[float, float]]:
-        """Accuracy and format of each row."""
+        """Accuracy, unjudged outputs counted as wrong, and format of each row: what rows are ranked by.
+
+        A row of which nothing was judged has no accuracy, and does not compete.
+        """
         return {
-            label: (row.scores.accuracy, row.scores.format) for label, row in zip(self.labels, self.rows, strict=True)
+            label: (math.nan if math.isnan(of.accuracy) else of.lowest_accuracy, of.format)
+            for label, of in zip(self.labels, (row.scores for row in self.rows), strict=True)
         }
 
     @property
     def best_score(self) -> float:
-        """The highest; nan where nothing was judged."""
-        return max((row.scores.score for row in self.rows if not math.isnan(row.scores.score)), default=math.nan)
+        """The highest `lowest_score`; nan where nothing was judged."""
+        judged = (row.scores for row in self.rows if not math.isnan(row.scores.score))
+        return max((scores.lowest_score for scores in judged), default=math.nan)
+
+    def is_best(self, row: ComparisonRow) -> bool:
+        """Whether a row has the highest score."""
+        return not math.isnan(row.scores.score) and row.scores.lowest_score == self.best_score
+
+    @property
+    def some_unjudged(self) -> bool:
+        """Whether some outputs have no verdict, so that accuracies have bounds."""
+        return any(row.scores.unjudged for row in self.rows)
 
     @property
     def reigns(self) -> list[Reign]:
@@ -227,7 +241,7 @@ def _row(run: RunDir, name: str, entry: Mapping[str, Any]) -> ComparisonRow:
 
 
 def _scores(content: Mapping[str, Any]) -> Scores:
-    return _SCORES.validate_python({field.name: content[field.name] for field in fields(Scores)})
+    return _SCORES.validate_python({f.name: content[f.name] for f in fields(Scores) if f.name in content})
 
 
 def _stage_cost(run: RunDir, stage: Mapping[str, Any]) -> StageCost:

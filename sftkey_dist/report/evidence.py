@@ -5,13 +5,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from sftkey_dist.config.study import ContrastConfig, run_name
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.agreement import Agreement
-from sftkey_dist.evaluation.score import Measured
+from sftkey_dist.evaluation.score import Measured, composite
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.run_dir import RunDir
 
@@ -68,7 +69,10 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Result:
-    """One strategy of one run: measures in [0, 1] over ``n`` questions, agreements of raters, and what it cost."""
+    """One strategy of one run: measures in [0, 1] over ``n`` questions, agreements of raters, and what it cost.
+
+    Outputs that nobody judged count as wrong here: a study compares, and a gap must not pay.
+    """
 
     n: int
     accuracy: Measured
@@ -181,11 +185,20 @@ def _read_facts(file: Path) -> StudyFacts:
 
 def _read_results(file: Path) -> dict[str, Result]:
     try:
-        return {row["strategy"]: _Result.validate_python(row) for row in json.loads(file.read_bytes())["rows"]}
+        rows = json.loads(file.read_bytes())["rows"]
+        return {row["strategy"]: _Result.validate_python(row | _lowest(row)) for row in rows}
     except (ValidationError, KeyError):
         raise DataError(
             f"{file}: not of this version; remove {DONE} beside it and `sftkey run` the study again"
         ) from None
+
+
+def _lowest(row: Mapping[str, Any]) -> dict[str, float]:
+    """Accuracy and score with all unjudged outputs counted as wrong; what is there where some were judged, or all."""
+    if not 0 < row.get("unjudged", 0) < row["n"]:
+        return {}
+    accuracy, _ = row["accuracy_bounds"]
+    return {"accuracy": accuracy, "score": composite(accuracy, row["format"], row["alpha"])}
 
 
 def _joined(environments: list[dict[str, str]]) -> dict[str, str]:

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 
 from sftkey_dist.report.comparison import Comparison
-from sftkey_dist.report.numbers import UNKNOWN, number, p_value, with_interval
+from sftkey_dist.report.numbers import (
+    RANKED_BY,
+    UNKNOWN,
+    bounds_note,
+    number,
+    p_value,
+    unjudgeable_note,
+    with_interval,
+)
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -34,7 +42,17 @@ def _scores(comparison: Comparison) -> list[str]:
         "",
         f"score = {alpha:g} · accuracy + {1 - alpha:g} · format; strict score: an output that breaks the contract "
         f"scores 0; brackets are 95 % intervals.",
+        *_unjudged(comparison),
     ]
+
+
+def _unjudged(comparison: Comparison) -> list[str]:
+    """What stands behind the accuracies where judges or checks failed."""
+    rows = list(zip(map(cell, comparison.labels), (row.scores for row in comparison.rows), strict=True))
+    notes = [f"- {label}: {bounds_note(scores)}" for label, scores in rows if scores.unjudged]
+    notes += [f"- {label}: {cell(unjudgeable_note(scores))}" for label, scores in rows if scores.unjudgeable]
+    ranked = [f"- {RANKED_BY}"] if comparison.some_unjudged else []
+    return ["", *notes, *ranked] if notes else []
 
 
 def _by_data_set(comparison: Comparison) -> list[str]:
@@ -93,8 +111,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     Names are the user's: what would end a cell or begin a tag is escaped, stars and underscores are not.
     """
     rules = ["---", *(["---:"] * (len(heads) - 1))]
-    return [f"| {' | '.join(map(_cell, line))} |" for line in (heads, rules, *rows)]
+    return [f"| {' | '.join(map(cell, line))} |" for line in (heads, rules, *rows)]
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text of anybody's as it may stand in a line or a table's cell."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import yaml
 
 from sftkey_dist.report.comparison import ComparisonRow
-from sftkey_dist.report.numbers import with_interval
+from sftkey_dist.report.numbers import bounds_note, unjudgeable_note, with_interval
 from sftkey_dist.report.provenance import RunFacts
 
 
@@ -39,6 +39,8 @@ def model_card(row: ComparisonRow, facts: RunFacts) -> str:
             f"- score {with_interval(scores.score, scores.score_interval)} "
             f"({scores.alpha:g} accuracy + {1 - scores.alpha:g} format)",
             f"- {scores.n:,} outputs, {scores.unjudged} unjudged, {scores.truncated} cut off",
+            *([f"- {bounds_note(scores)}"] if scores.unjudged else []),
+            *([f"- {unjudgeable_note(scores)}"] if scores.unjudgeable else []),
             *(f"- {count} outputs broke the contract: {reason}" for reason, count in scores.violations.items()),
             "",
             "Brackets are 95 % intervals. What the model was not tested on is not known.",

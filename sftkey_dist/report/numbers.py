@@ -2,9 +2,11 @@
 
 import math
 
+from sftkey_dist.evaluation.score import Scores
 from sftkey_dist.evaluation.statistics import Interval
 
 UNKNOWN = "\N{EN DASH}"
+RANKED_BY = "strategies are ranked by the lower bound of accuracy, all unjudged outputs counted as wrong"
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -15,6 +17,18 @@ def number(value: float | None, digits: int = 3) -> str:
 def with_interval(value: float, interval: Interval) -> str:
     """``0.812 [0.75, 0.86]``."""
     return UNKNOWN if math.isnan(value) else f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def bounds_note(scores: Scores) -> str:
+    """Between what accuracy lies while outputs are unjudged."""
+    low, high = scores.accuracy_bounds
+    return f"accuracy lies between {low:.3f} and {high:.3f}, {scores.unjudged} outputs are unjudged"
+
+
+def unjudgeable_note(scores: Scores) -> str:
+    """How many outputs are incorrect because their text made the judge or the check fail, by the failure's name."""
+    counts = ", ".join(f"{name}: {count}" for name, count in scores.unjudgeable.items())
+    return f"incorrect, as their text made the judge or the check fail: {counts}"
 
 
 def p_value(value: float | None) -> str:

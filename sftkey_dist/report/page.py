@@ -15,7 +15,7 @@ from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.files import to_json
 from sftkey_dist.report.charts import Chart
 from sftkey_dist.report.comparison import Comparison
-from sftkey_dist.report.numbers import number, p_value
+from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, unjudgeable_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
 
@@ -44,13 +44,13 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "p_value": p_value}
+    environment.filters |= {make.__name__: make for make in (number, p_value, bounds_note, unjudgeable_note)}
     questions = side_by_side(comparison)
     rows = list(zip(comparison.labels, comparison.rows, strict=True))
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
         rows=rows,
-        best=comparison.best_score,
+        ranked_by=RANKED_BY,
         data_sets=list(dict.fromkeys(name for _, row in rows for name in row.by_data_set)),
         charts=[(chart, Markup(_inline(chart.file))) for chart in charts],  # noqa: S704 (our own figures)
         findings=findings,

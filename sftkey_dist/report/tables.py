@@ -13,8 +13,9 @@ from sftkey_dist.data.report import DataReport
 from sftkey_dist.data.segmenting.run import SegmentReport
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.diagnosis import Finding
+from sftkey_dist.evaluation.score import Scores
 from sftkey_dist.report.comparison import Comparison
-from sftkey_dist.report.numbers import UNKNOWN
+from sftkey_dist.report.numbers import RANKED_BY, UNKNOWN, bounds_note, unjudgeable_note
 from sftkey_dist.sampler.preview import BalancePreview
 
 
@@ -25,7 +26,7 @@ def comparison_table(comparison: Comparison) -> Table:
     """
     rows = comparison.rows
     several_runs = len({row.run_dir for row in rows}) > 1
-    some_unjudged = any(row.scores.unjudged for row in rows)
+    some_unjudged = comparison.some_unjudged
     alpha = comparison.alpha
     table = Table(
         title=Text(f"{rows[0].dataset}: score = {alpha:g} accuracy + {1 - alpha:g} format, 95 % intervals"),
@@ -39,18 +40,17 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_column(heading, no_wrap=True)
     for heading in ["n"] + (["unjudged"] if some_unjudged else []) + ["cut off", "train s", "loss tokens"]:
         table.add_column(heading, justify="right")
-    best = comparison.best_score
     for label, row in zip(comparison.labels, rows, strict=True):
         scores = row.scores
         score = _over_interval(scores.score, scores.score_interval)
-        if scores.score == best:
+        if comparison.is_best(row):
             score.stylize("bold green")
         test = comparison.against_baseline(label)
         mark = "*" if test is not None and test.accuracy_differs else ""
         table.add_row(
             *([Text(Path(row.run_dir).name)] if several_runs else []),
             Text(row.strategy),
-            _over_interval(scores.accuracy, scores.accuracy_interval, mark),
+            _accuracy(scores, mark),
             _over_interval(scores.format, scores.format_interval),
             score,
             str(scores.n),
@@ -69,13 +69,16 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append("* accuracy differs from sft on the same questions (McNemar, 5 %)")
     for label, row in zip(comparison.labels, comparison.rows, strict=True):
         if row.scores.unjudged:
-            low, high = row.scores.accuracy_bounds
             reasons = ", ".join(f"{reason}: {count}" for reason, count in row.scores.unjudged_reasons.items())
-            notes.append(f"{label}: unjudged ({reasons}); accuracy lies between {low:.3f} and {high:.3f}")
+            notes.append(f"{label}: unjudged ({reasons}); {bounds_note(row.scores)}")
+        if row.scores.unjudgeable:
+            notes.append(f"{label}: {unjudgeable_note(row.scores)}")
         if row.to_review and row.agreement:
             value = row.agreement.get(JUDGE_AND_CHECK, {}).get("kappa")
             kappa = "" if value is None else f" (kappa {value:.2f})"
             notes.append(f"{label}: {row.to_review} answers to look at{kappa}: {row.evaluation}/review.jsonl")
+    if comparison.some_unjudged:
+        notes.append(RANKED_BY)
     if len(comparison.reigns) > 1:
         winners = ", ".join(f"{r.strategy} from alpha {r.start:.2f}" for r in comparison.reigns)
         notes.append(f"the winner depends on alpha: {winners}")
@@ -91,6 +94,14 @@ def findings_table(strategy: str, findings: Sequence[Finding]) -> Table:
     for finding in findings:
         table.add_row(Text(finding.sentence), Text(finding.remedy), Text("\n".join(finding.examples)))
     return table
+
+
+def _accuracy(scores: Scores, mark: str) -> Text:
+    """The value over its interval, and where some outputs are unjudged over its bounds."""
+    shown = _over_interval(scores.accuracy, scores.accuracy_interval, mark)
+    if scores.unjudged:
+        shown.append(f"\n{scores.accuracy_bounds[0]:.3f} to {scores.accuracy_bounds[1]:.3f}")
+    return shown
 
 
 def _over_interval(value: float, interval: tuple[float, float], mark: str = "") -> Text:

@@ -104,6 +104,8 @@ class Guard:
     def evaluate(self, steps_done: int) -> dict[str, Any]:
         """Score the model as it is, and keep it if it is the best so far: accuracy, format, score, n.
 
+        The score counts unjudged answers as wrong: a model must not win by answers that nobody can judge.
+
         Raises:
             DataError: no answer can be judged, so that no model is better than another.
         """
@@ -132,7 +134,8 @@ class Guard:
                 f"validation.guard: none of the held-out answers can be judged ({everyone[0]['reason']}); choose "
                 f"another evaluation.answer_check, or leave out the guard"
             )
-        return {name: getattr(scores, name) for name in ("n", "accuracy", "format", "score", "unjudged", "truncated")}
+        shown = {name: getattr(scores, name) for name in ("n", "accuracy", "format", "unjudged", "truncated")}
+        return shown | {"score": scores.lowest_score}
 
     def _score_teacher_forced(self) -> dict[str, Any]:
         """Shares of tokens that are the likeliest after the reference: of key segments, and of tags and end of turn."""
@@ -242,4 +245,5 @@ def _likeliest_share(segments: Mapping[str, Mapping[str, float]]) -> float:
 
 def _verdict(record: dict[str, Any]) -> dict[str, Any]:
     """What a score is made of; texts need not travel."""
-    return {key: record[key] for key in ("verdict", "reason", "keeps_contract", "violation", "truncated")}
+    scored = ("verdict", "reason", "unjudgeable", "keeps_contract", "violation", "truncated")
+    return {key: record[key] for key in scored}

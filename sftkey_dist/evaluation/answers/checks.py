@@ -5,7 +5,7 @@ is decided by its reference alone: what a model writes is right or wrong, never 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck, JsonCheck, LabelCheck, RegexCheck
@@ -21,6 +21,8 @@ from sftkey_dist.evaluation.answers.options import Option, options_of, read_opti
 from sftkey_dist.evaluation.answers.text import is_same_but_for_case, normalized
 from sftkey_dist.evaluation.verdict import Judgement
 from sftkey_dist.patterns import compile_pattern, last_match
+
+_LONGEST_ERROR = 100
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ class Check:
 
     def problem_with(self, reference: str, question: str) -> str | None:
         """Why no answer can be compared with a reference; None when it can."""
-        return self._read_reference(reference, question)[1]
+        try:
+            return self._read_reference(reference, question)[1]
+        except Exception as error:  # data may find a fault in a reader: it must not end the preparation
+            return f"the reference makes the check raise {type(error).__name__}"
 
     def _read_reference(self, reference: str, question: str) -> tuple[Any, str | None]:
         """Its reading, and what is wrong with it."""
@@ -94,6 +99,22 @@ class FunctionOfUsers:
     def problem_with(self, reference: str, question: str) -> str | None:
         """Why no answer can be compared with a reference, as far as is known before the function is called."""
         return None if reference.strip() else "the reference is empty"
+
+
+def judged_by_check(check: Callable[[Case], Judgement], case: Case) -> Judgement:
+    """What a check says of an answer, whatever it raises.
+
+    Where it raises on the reference in the answer's place too, the answer is not the cause, and stays unjudged.
+    """
+    try:
+        return check(case)
+    except Exception as error:  # foreign text may find a fault in a reader: it must not end the evaluation
+        failure = f"{type(error).__name__}: {str(error)[:_LONGEST_ERROR]}"
+    try:
+        check(replace(case, answer=case.reference))
+    except Exception:
+        return Judgement.unjudged(f"the check raised {failure}")
+    return Judgement.of_unjudgeable("check_raised", f"the check raised {failure} on this answer")
 
 
 def make_check(settings: AnswerCheck) -> Check | FunctionOfUsers:

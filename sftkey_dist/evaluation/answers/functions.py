@@ -14,11 +14,8 @@ from sftkey_dist.evaluation.verdict import Judgement
 def judge_by_function(
     function: Callable[[str, str, str], Any], answer: str, reference: str, question: str
 ) -> Judgement:
-    """What a function says of an answer; unjudged where it returns None or raises anything."""
-    try:
-        outcome = function(answer, reference, question)
-    except Exception as error:  # whatever a user's function raises; one bad row must not lose the others
-        return Judgement.unjudged(f"the function raised {type(error).__name__}: {str(error)[:100]}")
+    """What a function says of an answer; unjudged where it returns None. It may raise anything."""
+    outcome = function(answer, reference, question)
     return Judgement.unjudged("the function cannot tell") if outcome is None else Judgement.of(bool(outcome))
 
 

@@ -1,8 +1,8 @@
 """One judge, or several that vote, with a memory and a budget."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sftkey_dist.endpoint import failure_name
 from sftkey_dist.evaluation.judge.asking import Judge
 from sftkey_dist.evaluation.judge.local import judge_folder, open_local_judge
 from sftkey_dist.evaluation.judge.memory import JudgeMemory, ruling_key
-from sftkey_dist.evaluation.judge.opinion import Opinion, majority, median_rating
+from sftkey_dist.evaluation.judge.opinion import Opinion, Unjudgeable, majority, may_be_of_text, median_rating
 from sftkey_dist.evaluation.judge.reading import Reader, Ruling, read_rating, read_verdict
 from sftkey_dist.evaluation.judge.served import open_served_judge
 from sftkey_dist.evaluation.judge.template import JudgeTemplate, Question, load_template
@@ -51,6 +51,17 @@ class JuryUse:
     def to_json(self) -> dict[str, Any]:
         """Plain values; `asdict` would count a Counter's items."""
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"failures": dict(self.failures)}
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """Who is asked, how, and where it is counted."""
+
+    name: str
+    judge: EndpointConfig | LocalJudgeConfig
+    template: JudgeTemplate
+    reader: Reader
+    use: JuryUse
 
 
 class Jury:
@@ -108,31 +119,54 @@ class Jury:
         reader: Reader,
         use: JuryUse,
         progress: Progress,
-    ) -> list[Ruling | str]:
+    ) -> list[Ruling | Unjudgeable | str]:
         """A ruling, or the reason why there is none, for each question."""
+        by_key = {ruling_key(name, template.digest, question): question for question in questions}
         keys = [ruling_key(name, template.digest, question) for question in questions]
-        unknown = {k: template.chat(q) for k, q in zip(keys, questions, strict=True) if self._memory.get(k) is None}
-        budget = self._budgets[name]
-        within_budget = dict(list(unknown.items())[:budget])
-        failures = dict.fromkeys(unknown.keys() - within_budget.keys(), "budget_spent")
-        use.remembered += len(set(keys)) - len(unknown)
-        done = len(questions) - len(within_budget)
-        progress(done)
+        asking = _Asking(name, judge, template, reader, use)
+        unknown = [key for key in by_key if self._memory.get(key) is None]
+        use.remembered += len(by_key) - len(unknown)
+        known = len(questions) - len(unknown)
+        progress(known)
+        failures = self._put({key: by_key[key] for key in unknown}, asking, lambda done: progress(known + done))
+        suspects = {key: by_key[key] for key, failure in failures.items() if may_be_of_text(failure)}
+        unjudgeable = self._unjudgeable(suspects, asking)
+        for failure in failures.values():
+            use.add_failure(failure)
+        return [self._memory.get(key) or unjudgeable.get(key) or failure_name(failures[key]) for key in keys]
+
+    def _unjudgeable(self, suspects: Mapping[str, Question], asking: "_Asking") -> dict[str, Unjudgeable]:
+        """Those whose candidate's text makes the judge fail.
+
+        It rules on the same question with the reference in the candidate's place, and after that fails on the
+        candidate's text again: neither the question nor a moment of the server's explains it.
+        """
+        controls = {key: replace(question, answer=question.reference) for key, question in suspects.items()}
+        control_keys = {key: ruling_key(asking.name, asking.template.digest, of) for key, of in controls.items()}
+        unknown = {control_keys[key]: of for key, of in controls.items() if self._memory.get(control_keys[key]) is None}
+        self._put(unknown, asking, _no_progress)
+        again = {key: of for key, of in suspects.items() if self._memory.get(control_keys[key]) is not None}
+        failures = self._put(again, asking, _no_progress)
+        return {key: Unjudgeable(failure_name(said)) for key, said in failures.items() if may_be_of_text(said)}
+
+    def _put(self, questions: Mapping[str, Question], asking: "_Asking", progress: Progress) -> dict[str, str]:
+        """Ask as many as the budget allows, remember the rulings, and return why there is none, by key."""
+        budget = self._budgets[asking.name]
+        within_budget = {key: asking.template.chat(of) for key, of in list(questions.items())[:budget]}
+        failures = dict.fromkeys(questions.keys() - within_budget.keys(), "budget_spent")
         if within_budget:
-            for key, answered in self._open(name, judge).ask(within_budget, reader):
+            answers = self._open(asking.name, asking.judge).ask(within_budget, asking.reader)
+            for done, (key, answered) in enumerate(answers, start=1):
                 if answered.ruling is not None:
                     self._memory.put(key, answered.ruling)
                 else:
                     failures[key] = answered.failure
-                self._say_once(name, answered.notes, use)
-                done += 1
+                self._say_once(asking.name, answered.notes, asking.use)
                 progress(done)
-        use.asked += len(within_budget)
+        asking.use.asked += len(within_budget)
         if budget is not None:
-            self._budgets[name] = budget - len(within_budget)
-        for failure in failures.values():
-            use.add_failure(failure)
-        return [self._memory.get(key) or failure_name(failures[key]) for key in keys]
+            self._budgets[asking.name] = budget - len(within_budget)
+        return failures
 
     def _say_once(self, judge: str, notes: Sequence[str], use: JuryUse) -> None:
         for note in (f"judge {judge}: {note}" for note in notes):
@@ -160,6 +194,10 @@ class Jury:
                 else open_local_judge(judge, self._cluster, self._num_workers)
             )
         return self._opened[name]
+
+
+def _no_progress(done: int) -> None:
+    """For questions that are asked besides those that were counted."""
 
 
 def judge_name(config: EndpointConfig | LocalJudgeConfig) -> str:
