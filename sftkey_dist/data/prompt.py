@@ -1,17 +1,19 @@
 """The prompt's token ids, written once for training and generation, and the token that ends a turn."""
 
 import datetime
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example, Turn
-from sftkey_dist.data.tokens import encode_texts
+from sftkey_dist.data.tokens import encode_texts, encode_without_special
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.chat_template import chat_templates, reads_clock, with_date
 from sftkey_dist.models.vocabulary import special_tokens
 
 _PROBE = "@@response@@"
+_MESSAGE = re.compile(r"@@message-(\d+)@@")
 
 
 class PromptError(ValueError):
@@ -56,6 +58,32 @@ class PromptEncoder:
         """Token ids of texts made by `text`; a chat template writes its own special tokens, a plain one gets BOS."""
         encoded = encode_texts(self._tokenizer, texts, add_special_tokens=not self._uses_chat)
         return [self._without_eos(ids) for ids in encoded]
+
+    def ids_of_quoted(self, example: Example) -> list[int]:
+        """Token ids of a chat whose messages quote what anybody wrote: none of it is read as a special token.
+
+        Where the ordinary encoding reads no special tokens but the template's, it is taken; else the messages are
+        encoded apart from what the template writes around them.
+
+        Raises:
+            PromptError: the template does not take this conversation, or does not show its messages as they are.
+        """
+        (ids,) = self.ids([self.text(example)])
+        messages = self.messages(example)
+        probes = [message | {"content": f"@@message-{number}@@"} for number, message in enumerate(messages)]
+        pieces = _MESSAGE.split(self._chat(probes, add_generation_prompt=True))
+        frame, places = pieces[::2], list(map(int, pieces[1::2]))
+        around = encode_texts(self._tokenizer, frame, add_special_tokens=False)
+        if self._special_among(ids) == [token_id for part in around for token_id in self._special_among(part)]:
+            return ids
+        if sorted(places) != list(range(len(messages))):
+            raise PromptError("the tokenizer's chat template does not show each message once, as it is")
+        quoted = encode_without_special(self._tokenizer, [messages[place]["content"] for place in places])
+        parts = zip(quoted, around[1:], strict=True)
+        return [*around[0], *(token_id for pair in parts for part in pair for token_id in part)]
+
+    def _special_among(self, ids: Sequence[int]) -> list[int]:
+        return [token_id for token_id in ids if token_id in self._special]
 
     def _without_eos(self, ids: list[int]) -> list[int]:
         eos = self._tokenizer.eos_token_id

@@ -16,6 +16,16 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], add_special_tokens: bool)
     return [encoded.ids for encoded in backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)]
 
 
+def encode_without_special(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, in which the text of a special token is letters like any other."""
+    backend = tokenizer.backend_tokenizer
+    before, backend.encode_special_tokens = backend.encode_special_tokens, True
+    try:
+        return encode_texts(tokenizer, texts, add_special_tokens=False)
+    finally:
+        backend.encode_special_tokens = before
+
+
 def decode_ids(tokenizer: Any, ids: Sequence[Sequence[int]]) -> list[str]:
     """The exact text of each list of ids, special tokens included."""
     texts: list[str] = tokenizer.backend_tokenizer.decode_batch(list(ids), skip_special_tokens=False)

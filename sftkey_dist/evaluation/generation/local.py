@@ -56,6 +56,17 @@ class LocalGenerator:
         """See Generator."""
         return self.answer(self._prompts.ids([self._prompts.text(example) for example in examples]), decoding)
 
+    def ids_of_quoted(self, example: Example) -> list[int]:
+        """See `PromptEncoder`."""
+        return self._prompts.ids_of_quoted(example)
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens that the model has positions for; None where it computes them, as rotary ones, for any number."""
+        config = self._model.config.get_text_config()
+        is_rotary = any(getattr(config, name, None) for name in ("rope_parameters", "rope_scaling", "rope_theta"))
+        return None if is_rotary else getattr(config, "max_position_embeddings", None)
+
     @torch.inference_mode()
     def answer(self, prompt_ids: Sequence[Sequence[int]], decoding: Decoding) -> list[list[Generation]]:
         """Responses for each encoded prompt, in order; the seed and the batch decide what is sampled."""
@@ -74,12 +85,11 @@ class LocalGenerator:
         return [found[start : start + number] for start in range(0, len(found), number)]
 
     @torch.inference_mode()
-    def likeliest(self, examples: Sequence[Example], responses: Sequence[str]) -> list[str]:
-        """For each example the one of ``responses`` that has the highest probability, its end of turn included."""
+    def likeliest(self, prompt_ids: Sequence[Sequence[int]], responses: Sequence[str]) -> list[str]:
+        """For each encoded prompt the likeliest of ``responses``, its end of turn included."""
         end = self._prompts.end_of_turn_id
         written = [[*self._tokenizer.encode(text, add_special_tokens=False), end] for text in responses]
-        prompts = self._prompts.ids([self._prompts.text(example) for example in examples])
-        return [responses[int(self._log_probabilities(prompt, written).argmax())] for prompt in prompts]
+        return [responses[int(self._log_probabilities(prompt, written).argmax())] for prompt in prompt_ids]
 
     def _log_probabilities(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> Tensor:
         """Of each response after the prompt, summed over its tokens, shape (responses,); the prompt is read once."""

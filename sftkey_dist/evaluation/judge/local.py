@@ -57,15 +57,42 @@ class LocalJudge:
     def replies(self, chats: Sequence[Chat], reader: Reader) -> list[Reply]:
         """One reply a chat, in order; ``reader`` says what a reply may be.
 
+        What is asked about is text: nothing in a chat is read as one of the model's special tokens.
+
         Raises:
             ModelError: the chat template takes no system message.
         """
-        examples = [as_example(chat) for chat in chats]
+        prompts = [self._prompt(chat) for chat in chats]
+        replies = iter(self._answers([prompt for prompt in prompts if not isinstance(prompt, Reply)], reader))
+        return [prompt if isinstance(prompt, Reply) else next(replies) for prompt in prompts]
+
+    def _answers(self, prompts: Sequence[list[int]], reader: Reader) -> list[Reply]:
+        if not prompts:
+            return []
+        if self._chooses:
+            return [Reply(text) for text in self._generator.likeliest(prompts, possible_replies(reader))]
+        samples = self._generator.answer(prompts, self._decoding)
+        return [Reply(sample.text, cut_off=sample.truncated) for (sample,) in samples]
+
+    def _prompt(self, chat: Chat) -> list[int] | Reply:
+        """The prompt's token ids, or the failure where the model cannot be asked about this text."""
         try:
-            if self._chooses:
-                return [Reply(text) for text in self._generator.likeliest(examples, possible_replies(reader))]
-            samples = self._generator.generate(examples, self._decoding)
-            return [Reply(sample.text, cut_off=sample.truncated) for (sample,) in samples]
+            ids = self._generator.ids_of_quoted(as_example(chat))
+        except PromptError as error:
+            self._require_template_for(chat)
+            return Reply(failure=f"prompt_refused: {error}")
+        most = self._generator.most_tokens
+        if most is not None and len(ids) + self._decoding.max_new_tokens > most:
+            return Reply(failure=f"prompt_too_long: {len(ids)} tokens, the judge takes {most} with its reply")
+        return ids
+
+    def _require_template_for(self, chat: Chat) -> None:
+        """
+        Raises:
+            ModelError: the chat template refuses a chat of this shape whatever it says.
+        """
+        try:
+            self._generator.ids_of_quoted(as_example(Chat("grade" if chat.system else "", "question")))
         except PromptError as error:
             raise ModelError(
                 f"{self._folder}: {error}; give a judge template without a [system] part, or another judge"

@@ -1,7 +1,8 @@
 """Prompt templates of judges: files with a digest, and texts that cannot instruct whoever reads them.
 
-What goes in is written as a JSON string whose angle brackets are escaped: it can neither end its own quotes nor write
-the tags around it.
+What goes in is written as a JSON string in which whatever may end the quotes, pass for one of the judge's control
+tokens, or hide or reorder text is an escape, which JSON reads back: angle brackets and their look-alikes, brackets such
+as those of ``[INST]``, line separators, control, bidirectional, zero-width and tag characters, and lone surrogates.
 """
 
 import hashlib
@@ -14,9 +15,16 @@ from pathlib import Path
 
 from sftkey_dist.endpoint import Chat
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.visible import INVISIBLE
 
 _PLACEHOLDER = re.compile(r"\{(question|reference|answer)\}")
 _LONGEST_CHARACTERS = 8000
+_QUOTING_VERSION = 2
+_ANGLES = "[<>\uff1c\uff1e\ufe64\ufe65\uff3b\uff3d\u25c1\u25b7]"
+"""Angle brackets, look-alikes that normalization may make into them, and those of ``◁think▷``."""
+_BRACKETS = r"\[(?=/?[A-Za-z_][\w-]{1,60}\]|\||\w?~)|\](?=!?~)"
+"""As of ``[/INST]``, ``[|user|]``, ``[e~[`` and ``]~b]``."""
+_ESCAPED = re.compile(f"{_ANGLES}|{_BRACKETS}|{INVISIBLE}")
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class JudgeTemplate:
     @cached_property
     def digest(self) -> str:
         """Names the template in caches and reports: another wording is another judge."""
-        return hashlib.sha256(json.dumps([self.system, self.user]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([_QUOTING_VERSION, self.system, self.user]).encode()).hexdigest()
 
     def chat(self, question: Question) -> Chat:
         """The prompt about one answer."""
@@ -77,7 +85,13 @@ def _filled(text: str, question: Question) -> str:
 
 
 def _as_data(text: str) -> str:
-    """Of a very long text the end is kept: that is where answers are."""
-    if len(text) > _LONGEST_CHARACTERS:
-        text = "[…] " + text[-_LONGEST_CHARACTERS:]
-    return json.dumps(text, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
+    """Of a very long text the end is kept: that is where answers are. What is missing is said at its beginning."""
+    left_out = len(text) - _LONGEST_CHARACTERS
+    if left_out > 0:
+        text = f"… the first {left_out} characters are left out: {text[left_out:]}"
+    return _ESCAPED.sub(lambda match: _escape(match.group()), json.dumps(text, ensure_ascii=False))
+
+
+def _escape(character: str) -> str:
+    """As JSON writes it: `\\uXXXX`, twice beyond the basic plane."""
+    return json.dumps(character)[1:-1] if not character.isascii() else f"\\u{ord(character):04x}"

@@ -69,7 +69,7 @@ def test_the_likeliest_response_is_the_one_whose_text_has_the_highest_probabilit
                 )
             of_prompt.append(-nll.item())
         scores.append(of_prompt)
-    found = generator.likeliest(PROMPTS, responses)
+    found = generator.likeliest(prompts.ids([prompts.text(prompt) for prompt in PROMPTS]), responses)
     assert found == [responses[of_prompt.index(max(of_prompt))] for of_prompt in scores]
     encoded = [[*tokenizer.encode(text, add_special_tokens=False), prompts.end_of_turn_id] for text in responses]
     context = prompts.ids([prompts.text(PROMPTS[1])])[0]
