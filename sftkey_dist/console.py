@@ -3,12 +3,12 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,19 +18,23 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
 
-_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"}
-_PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-"""Signs for control characters, one for one: text of data, models and servers cannot steer the terminal."""
+from sftkey_dist.visible import without_control
 
 
 class PlainConsole(Console):
     """Shows control characters as signs, and goes on without output when nobody reads it any more."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """See Console."""
-        return super().render_str(text.translate(_PICTURES), **options)
+        """See Console; before a text is laid out, so that signs have their width."""
+        return super().render_str(without_control(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See Console; whatever a text came in, as a table's cell or a title, it cannot steer the terminal."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=without_control(segment.text))
 
     def on_broken_pipe(self) -> None:
         """The reader of `sftkey run | head` is gone; the work is not."""
@@ -49,7 +53,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 def visible(text: Text) -> Text:
     """A styled text with signs for its control characters."""
-    text.plain = text.plain.translate(_PICTURES)
+    text.plain = without_control(text.plain)
     return text
 
 

@@ -1,5 +1,6 @@
 """A comparison as Markdown, for a pull request or a notebook."""
 
+import re
 from collections.abc import Sequence
 
 from sftkey_dist.report.comparison import Comparison
@@ -12,6 +13,14 @@ from sftkey_dist.report.numbers import (
     unjudgeable_note,
     with_interval,
 )
+from sftkey_dist.visible import on_one_line
+
+_MARKUP = re.compile(r"[\\`*|$~<]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|!(?=\[)|\[(?=\^)|^[#>]|^[+-](?=\s)")
+_ENTITIES = {"<": "&lt;", "&": "&amp;"}
+
+
+class Markdown(str):
+    """A text that is Markdown, made here; every other one is shown as it is."""
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -48,9 +57,9 @@ def _scores(comparison: Comparison) -> list[str]:
 
 def _unjudged(comparison: Comparison) -> list[str]:
     """What stands behind the accuracies where judges or checks failed."""
-    rows = list(zip(map(cell, comparison.labels), (row.scores for row in comparison.rows), strict=True))
+    rows = list(zip(map(escaped, comparison.labels), (row.scores for row in comparison.rows), strict=True))
     notes = [f"- {label}: {bounds_note(scores)}" for label, scores in rows if scores.unjudged]
-    notes += [f"- {label}: {cell(unjudgeable_note(scores))}" for label, scores in rows if scores.unjudgeable]
+    notes += [f"- {label}: {escaped(unjudgeable_note(scores))}" for label, scores in rows if scores.unjudgeable]
     ranked = [f"- {RANKED_BY}"] if comparison.some_unjudged else []
     return ["", *notes, *ranked] if notes else []
 
@@ -100,7 +109,7 @@ def _winners(comparison: Comparison) -> list[str]:
         return ["No strategy has a score: nothing was judged."]
     return [
         "Highest score by alpha: "
-        + ", ".join(f"{reign.strategy} for {reign.start:.3f} to {reign.end:.3f}" for reign in reigns)
+        + ", ".join(f"{escaped(reign.strategy)} for {reign.start:.3f} to {reign.end:.3f}" for reign in reigns)
         + "."
     ]
 
@@ -108,12 +117,19 @@ def _winners(comparison: Comparison) -> list[str]:
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table; the first column is text, the others are figures.
 
-    Names are the user's: what would end a cell or begin a tag is escaped, stars and underscores are not.
+    Cells are shown as they are, unless they are `Markdown` already.
     """
-    rules = ["---", *(["---:"] * (len(heads) - 1))]
-    return [f"| {' | '.join(map(cell, line))} |" for line in (heads, rules, *rows)]
+    rules = map(Markdown, ["---", *(["---:"] * (len(heads) - 1))])
+    return [f"| {' | '.join(map(escaped, line))} |" for line in (heads, [*rules], *rows)]
 
 
-def cell(text: str) -> str:
-    """A text of anybody's as it may stand in a line or a table's cell."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+def escaped(text: str) -> str:
+    """A text of anybody's as it may stand in a line or a table's cell: it is shown as it is, in one line.
+
+    A name's underscores stay where they cannot begin an emphasis, and so do brackets that make no link.
+    """
+    return text if isinstance(text, Markdown) else _MARKUP.sub(_escape, on_one_line(text))
+
+
+def _escape(match: re.Match[str]) -> str:
+    return _ENTITIES.get(match.group(), f"\\{match.group()}")

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import yaml
 
-from sftkey_dist.report.comparison import ComparisonRow
+from sftkey_dist.report.comparison import ComparisonRow, StageCost
+from sftkey_dist.report.markdown import escaped, table
 from sftkey_dist.report.numbers import bounds_note, unjudgeable_note, with_interval
 from sftkey_dist.report.provenance import RunFacts
 
@@ -15,24 +16,18 @@ def model_card(row: ComparisonRow, facts: RunFacts) -> str:
     return "\n".join(
         [
             *_front_matter(row, facts),
-            f"# {row.strategy} of run {facts.name}",
+            f"# {escaped(row.strategy)} of run {escaped(facts.name)}",
             "",
-            f"Fine-tuned from {facts.model or 'a small embedded model'} by `sftkey_dist` with strategy "
-            f"**{row.strategy}** (SFTKey-Tag, arXiv:2512.21017).",
+            f"Fine-tuned from {escaped(facts.model or 'a small embedded model')} by `sftkey_dist` with strategy "
+            f"**{escaped(row.strategy)}** (SFTKey-Tag, arXiv:2512.21017).",
             "",
             "## Training",
             "",
-            "| stage | steps | tokens | loss tokens | ranks | seconds |",
-            "|---|---:|---:|---:|---:|---:|",
-            *(
-                f"| {stage.name} | {stage.steps:,} | {stage.tokens:,} | {stage.loss_tokens:,} | {stage.world_size} "
-                f"| {stage.train_seconds:,.0f} |"
-                for stage in row.stages
-            ),
+            *table(["stage", "steps", "tokens", "loss tokens", "ranks", "seconds"], list(map(_cells, row.stages))),
             "",
             *_lines("Data", facts.data),
             *_lines("Environment", [f"{name}: {value}" for name, value in facts.environment.items()]),
-            f"## Evaluation on {row.dataset}",
+            f"## Evaluation on {escaped(row.dataset)}",
             "",
             f"- accuracy {with_interval(scores.accuracy, scores.accuracy_interval)}",
             f"- format {with_interval(scores.format, scores.format_interval)}",
@@ -40,13 +35,18 @@ def model_card(row: ComparisonRow, facts: RunFacts) -> str:
             f"({scores.alpha:g} accuracy + {1 - scores.alpha:g} format)",
             f"- {scores.n:,} outputs, {scores.unjudged} unjudged, {scores.truncated} cut off",
             *([f"- {bounds_note(scores)}"] if scores.unjudged else []),
-            *([f"- {unjudgeable_note(scores)}"] if scores.unjudgeable else []),
+            *([f"- {escaped(unjudgeable_note(scores))}"] if scores.unjudgeable else []),
             *(f"- {count} outputs broke the contract: {reason}" for reason, count in scores.violations.items()),
             "",
             "Brackets are 95 % intervals. What the model was not tested on is not known.",
             "",
         ]
     )
+
+
+def _cells(stage: StageCost) -> list[str]:
+    counts = (stage.steps, stage.tokens, stage.loss_tokens, stage.world_size)
+    return [stage.name, *(f"{count:,}" for count in counts), f"{stage.train_seconds:,.0f}"]
 
 
 def _front_matter(row: ComparisonRow, facts: RunFacts) -> list[str]:
@@ -56,4 +56,4 @@ def _front_matter(row: ComparisonRow, facts: RunFacts) -> list[str]:
 
 
 def _lines(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"## {title}", "", *(f"- {line}" for line in lines), ""] if lines else []
+    return [f"## {title}", "", *(f"- {escaped(line)}" for line in lines), ""] if lines else []

@@ -18,6 +18,7 @@ from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, unjudgeable_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
+from sftkey_dist.visible import encodable, without_control
 
 _MOST_QUESTIONS = 400
 _LONGEST_TEXT = 6000
@@ -41,6 +42,7 @@ def render_page(
         loader=jinja2.PackageLoader("sftkey_dist.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -96,6 +98,11 @@ def _question_key(record: Mapping[str, Any]) -> tuple[str, str]:
     return record["data_set"], record["id"]
 
 
+def _shown(value: Any) -> Any:
+    """What the template prints: text of anybody's cannot steer the page; it is escaped after this."""
+    return encodable(without_control(value)) if type(value) is str else value
+
+
 def _inline(svg: Path) -> str:
     """Without the declaration, which belongs to a file of its own."""
     text = svg.read_text(encoding="utf-8")
@@ -104,5 +111,5 @@ def _inline(svg: Path) -> str:
 
 def _as_script_data(content: Any) -> str:
     """JSON that cannot end the script element it stands in."""
-    text = to_json(content)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")
+    text = encodable(without_control(to_json(content)))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

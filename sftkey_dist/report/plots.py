@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from sftkey_dist.journal import read_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler.preview import BalancePreview
+from sftkey_dist.visible import on_one_line
 
 matplotlib.rcParams["svg.hashsalt"] = "sftkey"  # the same plot is the same bytes
 _GREY = "#808080"
@@ -182,8 +183,12 @@ def _figure(x_label: str, y_label: str) -> tuple[Figure, Any]:
 
 
 def _plain(text: str) -> str:
-    """A label that is shown as it is: dollars begin no formula, and an underscore hides no line from the legend."""
-    return (_ZERO_WIDTH if text.startswith("_") else "") + text.replace("$", r"\$")
+    """The one way of a text into a figure, which shows it as it is.
+
+    Dollars begin no formula, and neither an underscore nor a blank name hides a line from the legend.
+    """
+    shown = on_one_line(text)
+    return (_ZERO_WIDTH if shown.startswith("_") or not shown else "") + shown.replace("$", r"\$")
 
 
 def _style(axes: Any, x_label: str, y_label: str) -> None:

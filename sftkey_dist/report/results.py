@@ -9,7 +9,7 @@ from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
 from sftkey_dist.report.comparison import BASELINE
 from sftkey_dist.report.evidence import Evidence, Result, measure
-from sftkey_dist.report.markdown import table
+from sftkey_dist.report.markdown import Markdown, escaped, table
 from sftkey_dist.report.numbers import UNKNOWN, number
 from sftkey_dist.report.published import ALL_ROWS
 
@@ -57,7 +57,7 @@ def results_page(studies: Sequence[Evidence], figures: Sequence[Path], command: 
 def _study(study: Evidence, figure: Path) -> list[str]:
     facts = study.facts
     seeds = ", ".join(map(str, facts.seeds))
-    where = "; ".join(f"{name} {value}" for name, value in study.environment.items())
+    where = "; ".join(escaped(f"{name} {value}") for name, value in study.environment.items())
     lines = [f"## {facts.title}", "", *([facts.about.strip(), ""] if facts.about else [])]
     lines += [f"`{facts.command}`; seeds {seeds}. {where}.", ""]
     if study.missing:
@@ -65,7 +65,7 @@ def _study(study: Evidence, figure: Path) -> list[str]:
     lines += [f"![scores by strategy and seed]({figure.as_posix()})", ""]
     for variant, of_variant in facts.variants.items():
         if study.results[variant]:
-            lines += [f"### {variant}", "", *([of_variant.about, ""] if of_variant.about else [])]
+            lines += [f"### {escaped(variant)}", "", *([of_variant.about, ""] if of_variant.about else [])]
             lines += [*_scores(study.results[variant]), ""]
     return [*lines, *_contrasts(study), *_judges(study), *_costs(study)]
 
@@ -172,9 +172,8 @@ def _claims(studies: Sequence[Evidence]) -> list[str]:
             for variant, results in study.results.items():
                 if set(claim.needs) <= results.keys():
                     verdict, figures = claim.judge(results)
-                    rows.append([claim.text, f"{study.name} {variant}", f"**{verdict}**", figures])
-    found = [row[2].strip("*") for row in rows]
-    agree, differ, noisy = (found.count(verdict) for verdict in (_AGREES, _DIFFERS, _NOISY))
+                    rows.append([claim.text, f"{study.name} {variant}", _bold(verdict), figures])
+    agree, differ, noisy = (sum(row[2] == _bold(verdict) for row in rows) for verdict in (_AGREES, _DIFFERS, _NOISY))
     return [
         f"Statements that the paper's table supports, for other models and data than here: {agree} hold here too, "
         f"{differ} do not, {noisy} cannot be told from noise.",
@@ -201,7 +200,7 @@ def _higher(first: str, second: str, name: str) -> Callable[[dict[str, dict[int,
     def judge(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
         found = _paired(results[first], results[second], name)
         sign = 0 if found is None else found.sign
-        return _VERDICTS[sign], f"{name} {_difference(found)}"
+        return _VERDICTS[sign], Markdown(f"{name} {_difference(found)}")
 
     return judge
 
@@ -278,6 +277,10 @@ def _difference(found: PairedMean | None) -> str:
     if found.p_value is None:
         return f"{mean.value:+.3f} in each of {mean.number}: no spread to test by"
     low, high = mean.interval
-    star = "**" if found.sign else ""
+    value = f"{mean.value:+.3f} [{low:+.3f}, {high:+.3f}]"
     seeds = f"{found.seeds_higher} up, {found.seeds_lower} down"
-    return f"{star}{mean.value:+.3f} [{low:+.3f}, {high:+.3f}]{star}, p {found.p_value:.3f}, {seeds}"
+    return Markdown(f"{_bold(value) if found.sign else value}, p {found.p_value:.3f}, {seeds}")
+
+
+def _bold(text: str) -> Markdown:
+    return Markdown(f"**{escaped(text)}**")

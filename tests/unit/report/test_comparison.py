@@ -119,8 +119,8 @@ def test_figures_and_files_hold_names_as_they_are(tmp_path):
         warnings.simplefilter("error")
         _, files = compare(runs, tmp_path / "$all$.json")
     assert all(ET.parse(plot).getroot().tag.endswith("svg") for plot in files[3:])
-    assert "cost_$5_to_$10/out/_mine$1$" in files[1].read_text()
-    assert "x \\| y &lt;z>/out/sft" in files[1].read_text()
+    assert r"cost\_\$5_to\_\$10/out/\_mine\$1\$" in files[1].read_text()
+    assert r"x \| y &lt;z>/out/sft" in files[1].read_text()
 
 
 def words_of(figure):
