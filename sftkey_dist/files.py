@@ -43,7 +43,8 @@ def write_json_atomically(path: Path, content: Any) -> None:
 
 def to_json(content: Any, indent: int | None = None) -> str:
     """JSON that every reader takes: what is no finite number is null, as it is not known."""
-    return json.dumps(_known(content), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_known(content), indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace").decode()  # half a surrogate pair can only be escaped
 
 
 @contextmanager

@@ -33,14 +33,6 @@ def match_whole(pattern: Pattern, text: str, start: int = 0, end: int | None = N
         return None
 
 
-def is_found(pattern: Pattern, text: str) -> bool:
-    """Whether a pattern matches somewhere in a text, within the time limit."""
-    try:
-        return pattern.search(text, timeout=SECONDS) is not None
-    except TimeoutError:
-        return False
-
-
 def last_match(pattern: Pattern, text: str) -> str | None:
     """What counts in the last match that has anything: its first group that took part, or all of it without groups.
 

@@ -20,8 +20,9 @@ _TAGS = {
     "int": (_INT, list("-+0123456789")),
     "float": (f"{_FLOAT}|{_NAN}", list("-+.0123456789")),
 }
-_UNREADABLE = (yaml.YAMLError, ValueError, TypeError)
-"""What PyYAML raises: its own errors, and Python's for numbers of too many digits and for keys that are mappings."""
+_UNREADABLE = (yaml.YAMLError, ValueError, TypeError, RecursionError)
+"""What PyYAML raises: its own errors, and Python's for numbers of too many digits, for keys that are mappings and for
+brackets in each other."""
 
 
 class YamlError(ValueError):

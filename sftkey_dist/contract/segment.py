@@ -1,6 +1,5 @@
 """One named part of a response, and what its text must be."""
 
-import json
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, Self
@@ -10,8 +9,9 @@ import referencing
 import referencing.jsonschema
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sftkey_dist.contract.json_schema import schema_problem
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.patterns import compile_pattern, is_found, match_whole
+from sftkey_dist.patterns import compile_pattern, match_whole
 
 
 class _Part(BaseModel):
@@ -74,7 +74,7 @@ class Check(_Part):
             return None if text in self.one_of else f"{text[:40]!r} is none of {', '.join(self.one_of)}"
         if self.number is not None:
             return _number_problem(text, self.number)
-        return _schema_problem(text, self.json_schema or {})
+        return schema_problem(text, self.json_schema or {})
 
 
 class Segment(_Part):
@@ -121,9 +121,9 @@ def _number_problem(text: str, bounds: NumberRange) -> str | None:
     if not number.is_finite():
         return f"{text[:40]!r} is not a finite number"
     if bounds.min is not None and number < Decimal(str(bounds.min)):
-        return f"{text} is below {bounds.min:g}"
+        return f"{text[:40]} is below {bounds.min:g}"
     if bounds.max is not None and number > Decimal(str(bounds.max)):
-        return f"{text} is above {bounds.max:g}"
+        return f"{text[:40]} is above {bounds.max:g}"
     return None
 
 
@@ -148,27 +148,3 @@ def _resolves(reference: str, schema: dict[str, Any]) -> bool:
     except referencing.exceptions.Unresolvable:
         return False
     return True
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _check_pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
-    """`pattern` of JSON schema, with a time limit."""
-    if validator.is_type(value, "string") and not is_found(compile_pattern(pattern), value):
-        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
-
-
-_SchemaValidator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _check_pattern})
-
-
-def _schema_problem(text: str, schema: dict[str, Any]) -> str | None:
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-        error = jsonschema.exceptions.best_match(_SchemaValidator(schema).iter_errors(value))
-    except (ValueError, RecursionError) as failure:
-        return f"not JSON: {failure}"
-    except OverflowError:  # `multipleOf` divides
-        return f"{text[:40]!r} has a number that is too large to be checked"
-    return None if error is None else str(error.message)[:200]

@@ -37,6 +37,11 @@ _HOLDS_ROWS = frozenset(_FORMATS) - {".json"}
 """Formats of files that hold rows; a .json file in a folder may as well describe its data."""
 _LOOKS_LIKE_A_FILE = re.compile(r"\.(jsonl|json|csv|tsv|parquet|arrow|txt)(\.gz)?$|\*")
 _BATCH_ROWS = 1024
+_MOST_ROW_BYTES, _MOST_LINE_BYTES, _MOST_FILE_BYTES = 2**24, 2**30, 2**31
+"""Of a row, or it is refused; of a line that is passed over, and of a .json file, or the file is.
+
+A few kilobytes of gzip data may hold any number of bytes.
+"""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -254,12 +259,34 @@ def _refuse_hidden_gzip(path: str) -> None:
 
 def _line_records(path: str) -> Iterator[tuple[int, int, int]]:
     """Line number, first byte and byte after the end of every line that is not blank."""
-    offset = 0
+    number, offset = 1, 0
     with _open(path) as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, offset, offset + len(line)
-            offset += len(line)
+        while True:
+            line, length = _next_line(file, f"{path}:{number}")
+            if not length:
+                return
+            if line is None or line.strip():
+                yield number, offset, offset + length
+            number, offset = number + 1, offset + length
+
+
+def _next_line(file: BinaryIO, place: str) -> tuple[bytes | None, int]:
+    """A line, None where it is too large for a row, and its length in bytes, 0 at the end of the file.
+
+    Raises:
+        DataError: the line is so large that it is none.
+    """
+    line = file.readline(_MOST_ROW_BYTES + 1)
+    if len(line) <= _MOST_ROW_BYTES:
+        return line, len(line)
+    length, rest = len(line), line
+    while rest and not rest.endswith(b"\n"):
+        rest = file.readline(_MOST_ROW_BYTES)
+        length += len(rest)
+        if length > _MOST_LINE_BYTES:
+            most = f"{_MOST_LINE_BYTES >> 20:,} MiB"
+            raise DataError(f"{place}: a line of more than {most}; put each object on a line of its own")
+    return None, length
 
 
 def _csv_records(path: str) -> Iterator[tuple[int, int, int]]:
@@ -293,9 +320,11 @@ class _CountedLines:
         return self
 
     def __next__(self) -> str:
-        line = b"" if self.offset == self._stop else self._file.readline()
+        line = b"" if self.offset == self._stop else self._file.readline(_MOST_ROW_BYTES + 1)
         if not line:
             raise StopIteration
+        if len(line) > _MOST_ROW_BYTES:
+            raise csv.Error(f"a line of more than {_MOST_ROW_BYTES >> 20} MiB")
         if self.offset == 0:
             self.offset += len(_BOM) if line.startswith(_BOM) else 0
             line = line.removeprefix(_BOM)
@@ -305,7 +334,7 @@ class _CountedLines:
 
 
 def _csv_reader(lines: Iterator[str]) -> Any:
-    csv.field_size_limit(2**31 - 1)
+    csv.field_size_limit(_MOST_ROW_BYTES)
     return csv.reader(lines, strict=True)
 
 
@@ -325,13 +354,20 @@ def _read_jsonl(shard: Shard) -> RawRows:
         file.seek(shard.start)
         number, offset = shard.first_line - 1, shard.start
         while offset < shard.stop:
-            line = file.readline()
-            if not line:
+            place = f"{shard.path}:{number + 1}"
+            line, length = _next_line(file, place)
+            if not length:
                 raise DataError(f"{shard.path}: the file was cut short while it was read; run again")
-            number, offset = number + 1, offset + len(line)
-            if line.strip():
-                place = f"{shard.path}:{number}"
+            number, offset = number + 1, offset + length
+            if line is None:
+                yield place, _too_large(place, length)
+            elif line.strip():
                 yield place, _parse_line(place, line.removeprefix(_BOM) if number == 1 else line)
+
+
+def _too_large(place: str, length: int) -> Refusal:
+    most = f"a row has at most {_MOST_ROW_BYTES >> 20} MiB"
+    return Refusal(place, "row_too_large", f"{length:,} bytes, {most}; shorten it or leave it out")
 
 
 def _parse_line(place: str, line: bytes) -> Row | Refusal:
@@ -395,7 +431,9 @@ def _read_json(shard: Shard) -> RawRows:
 @lru_cache(maxsize=1)
 def _load_json(path: str) -> list[Any]:
     with _open(path) as file:
-        content = file.read()
+        content = file.read(_MOST_FILE_BYTES + 1)
+    if len(content) > _MOST_FILE_BYTES:
+        raise DataError(f"{path}: holds more than {_MOST_FILE_BYTES >> 20:,} MiB; write it as .jsonl, an object a line")
     try:
         rows = _JSON.decode(content.removeprefix(_BOM).decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -528,6 +566,8 @@ def _damage_is_named(path: str) -> Iterator[None]:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip data ({error}); fetch or compress it again") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: a column of text is not UTF-8 ({error.reason}); write it again") from error
     except pyarrow.ArrowException as error:
         kind = "an Arrow" if file_format(path) == ".arrow" else "a Parquet"
         raise DataError(f"{path}: not {kind} file ({' '.join(str(error).split())[:200]}); fetch it again") from error

@@ -1,7 +1,7 @@
 """Where judges and deterministic checks disagree: how often, and a file that a person labels and feeds back."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sftkey_dist.journal import to_lines
 Key = tuple[str, str, int, str, str]
 """Test set, record, sample, segment and answer: a label is of one text."""
 
+_KEY_TYPES = {"data_set": str, "id": str, "sample": int, "segment": str, "answer": str}
 _LABELS = (Verdict.CORRECT.value, Verdict.INCORRECT.value)
 
 
@@ -47,12 +48,12 @@ def read_labels(file: Path) -> dict[Key, str]:
         DataError: a label is neither `correct` nor `incorrect`, or a line is no JSON object.
     """
     labels = {}
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in _numbered_lines(file):
         label = line.get("label")
         if label in (None, ""):
             continue
         if label not in _LABELS:
-            raise DataError(f"{file}:{number}: label must be correct or incorrect, found {label!r}")
+            raise DataError(f"{file}:{number}: label must be correct or incorrect, found {str(label)[:40]!r}")
         labels[_key_of(line)] = str(label)
     return labels
 
@@ -80,7 +81,7 @@ def write_review(file: Path, records: Sequence[Record], labels: Mapping[Key, str
         if _key(record, name) in labels or _is_doubtful(record, name)
     ]
     here = {_key(record, name) for record in records for name in record["answer"]}
-    elsewhere = [line for line in _lines(file) if line.get("label") and _key_of(line) not in here]
+    elsewhere = [line for _, line in _numbered_lines(file) if line.get("label") and _key_of(line) not in here]
     write_text_atomically(file, to_lines([*lines, *elsewhere]))
     return sum(line["label"] is None for line in lines)
 
@@ -120,12 +121,31 @@ def _key_of(line: Record) -> Key:
     return line["data_set"], line["id"], line["sample"], line["segment"], line["answer"]
 
 
-def _lines(file: Path) -> list[Record]:
-    """A person's editor may leave out the last line's end."""
+def _numbered_lines(file: Path) -> Iterator[tuple[int, Record]]:
+    """The lines with their numbers; a person's editor may leave out the last line's end.
+
+    Raises:
+        DataError: a line is no JSON object, or lacks what says of which answer it is.
+    """
     if not file.exists():
-        return []
-    lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+        return
     try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise DataError(f"{file}: a line is no JSON object ({error}); a label stands between quotes") from error
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    for number, text in enumerate(lines, start=1):
+        if text.strip():
+            yield number, _line_of(f"{file}:{number}", text)
+
+
+def _line_of(place: str, text: str) -> Record:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: the line is no JSON object ({error}); a label stands between quotes") from error
+    if not isinstance(line, dict):
+        raise DataError(f"{place}: the line is no JSON object, but a {type(line).__name__}")
+    for name, kind in _KEY_TYPES.items():
+        if type(line.get(name)) is not kind:
+            raise DataError(f"{place}: {name} must be a {kind.__name__}; change nothing in a line but its label")
+    return line

@@ -25,6 +25,7 @@ _CHOOSING = re.compile(
     r"|\b(?:must|should|has to) be\b|\b(?:correct|right)(?:\s+\w+)? is\b",
     re.IGNORECASE,
 )
+_SPACES = re.compile(r"\s{2,}")
 _MOST_CHARACTERS = 6000
 _SHORT_CHARACTERS = 400
 
@@ -54,7 +55,8 @@ class _Clause:
 
 def choose(text: str, find: Find) -> str | None:
     """The name that a text chooses; None when it chooses none, or several."""
-    clauses = [clause for part in _CLAUSE_END.split(text[-_MOST_CHARACTERS:]) for clause in _clauses_of(part, find)]
+    text = _SPACES.sub(lambda match: "\n" if "\n" in match.group() else " ", text[-_MOST_CHARACTERS:])
+    clauses = [clause for part in _CLAUSE_END.split(text) for clause in _clauses_of(part, find)]
     accepted = [clause for clause in clauses if not clause.is_rejected]
     rejected = {name for clause in clauses if clause.is_rejected for name in clause.names}
     asked = [clause for clause in accepted if not clause.is_question]

@@ -8,20 +8,20 @@ from typing import Any
 
 from sftkey_dist.evaluation.answers.text import normalized
 
-_FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 _LONGEST_NUMBER_CHARACTERS = 400
-_DEEPEST = 100
+_LONGEST_CHARACTERS, _DEEPEST = 200_000, 100
 MISSING = object()
 """Stands for what is not there, as null is a value."""
 
 
 def read_object(text: str) -> Any:
-    """The value that a text is; `MISSING` when it is no JSON, has a key twice, or a number that is none."""
-    fenced = _FENCE.match(text)
+    """The value that a text is; `MISSING` when it is no JSON, very long, has a key twice or a number that is none."""
+    if len(text) > _LONGEST_CHARACTERS:
+        return MISSING
     try:
         _refuse_depth(text)
         return json.loads(
-            fenced[1] if fenced else text,
+            _unfenced(text),
             parse_float=_decimal,
             parse_int=_decimal,
             parse_constant=_refuse,
@@ -47,6 +47,15 @@ def same_object(one: Any, other: Any) -> bool:
     if isinstance(one, str) and isinstance(other, str):
         return normalized(one) == normalized(other)
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)  # else true would be 1
+
+
+def _unfenced(text: str) -> str:
+    """The text without a fence around it."""
+    inner = text.strip()
+    if len(inner) < 6 or not (inner.startswith("```") and inner.endswith("```")):
+        return text
+    language, line_end, body = inner[3:-3].partition("\n")
+    return body if line_end and language.strip() in ("", "json") else text
 
 
 def _refuse_depth(text: str) -> None:

@@ -10,7 +10,7 @@ from sftkey_dist.evaluation.answers.statement import unwrapped, without_lead
 from sftkey_dist.evaluation.answers.text import folded, normalized
 from sftkey_dist.evaluation.answers.vocabulary import word_list, words
 
-_OPTION_LINE = re.compile(r"^\s*[*(\[]*([A-Za-z]|\d{1,2})[*]*[.):\]][*)\]]*\s*(\S.*)$", re.MULTILINE)
+_OPTION_LINE = re.compile(r"^[^\S\n]*[*(\[]*([A-Za-z]|\d{1,2})[*]*[.):\]][*)\]]*\s{0,40}(\S.*)$", re.MULTILINE)
 _NAME_ALONE = re.compile(
     r"^[*(\[{\s]{0,6}(?:(?:option|choice|answer|letter)\s*)?[*(\[{]{0,4}([A-Za-z]|\d{1,2})[*)\]}.:]{0,6}$",
     re.IGNORECASE,
@@ -34,7 +34,7 @@ _MAY_FOLLOW_A = words(
 )
 _MAY_FOLLOW_I = words("is because since and or nor but seems")
 _MOST_CHARACTERS = 6000
-_MOST_MENTIONS = 100
+_MOST_MENTIONS, _MOST_LINES = 100, 200
 _NO_OPTION = "?"
 """Before a name that no option has."""
 _ASIDE = re.compile(r"\([^()]{4,}\)")
@@ -54,7 +54,7 @@ def options_of(question: str) -> dict[str, str]:
 
     They are named by letters from A on, or by numbers from 1 on; other lines with a letter or number in front are none.
     """
-    listed = [(name.upper(), text.strip()) for name, text in _OPTION_LINE.findall(question)]
+    listed = [(name.upper(), text.strip()) for name, text in _OPTION_LINE.findall(question)[-_MOST_LINES:]]
     for names in ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", tuple(map(str, range(1, 27)))):
         options = _longest_run(listed, names)
         if len(options) > 1:

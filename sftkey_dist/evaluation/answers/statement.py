@@ -15,9 +15,9 @@ _VERBS = (
     r"|ist|lautet|est|es|è|é|будет|jest|är|on)"
 )
 _LEAD = re.compile(
-    rf"(?:^|(?<=[\s(*_\"'`.,;:!?>]))(?:the\s+|la\s+|die\s+|das\s+|le\s+|el\s+|il\s+|l['’]\s*)?(?:{_ADJECTIVES}\s+)*{_NOUNS}"
+    rf"(?:^|(?<=[\s(*_\"'`.,;:!?>]))(?:the\s+|la\s+|die\s+|das\s+|le\s+|el\s+|il\s+|l['’]\s*)?(?:{_ADJECTIVES}\s+){{0,4}}{_NOUNS}"
     rf"(?:\s+(?:final|finale|correcte|correcta|corretta))?(?:\s+(?:here|to (?:this|the) (?:question|problem)))?"
-    rf"(?:\W{{0,4}}(?::|=|->|→|-(?=\s))|(?:\s+{_VERBS}\b)+\s*:?)\s*"
+    rf"(?:\W{{0,4}}(?::|=|->|→|-(?=\s))|(?:\s+{_VERBS}\b){{1,6}}\s*:?)\s*"
     r"|(?:答案|正确答案|答え|答|정답|답)\s*(?:是|为|為|は|은|는|：|:)+\s*"
     r"|(?:^|\n)\s*(?:####|A\s*:|Ans(?:wer)?\s*[.:])\s*",
     re.IGNORECASE,
@@ -50,12 +50,16 @@ _REFUSED = re.compile(
 _LINES = re.compile(r"\n{3,}")
 _SPACES = re.compile(r"[ \t\u00a0]{2,}")
 _LONGEST_CHARACTERS = 4000
+_MOST_LAYERS = 16
+"""Of wrapping around a text: a model may write thousands."""
 
 
 def unwrapped(text: str) -> str:
     """The text without white space, fences, emphasis, quotes, a box or a full stop around it."""
     text, before = _LINES.sub("\n\n", _SPACES.sub(" ", text)).strip()[-_LONGEST_CHARACTERS:], ""
-    while text != before:
+    for _ in range(_MOST_LAYERS):
+        if text == before:
+            break
         before = text
         for pattern, group in ((_FENCE, 1), (_EMPHASIS, 2), (_QUOTED, 1)):
             match = pattern.match(text)

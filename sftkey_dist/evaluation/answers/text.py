@@ -4,6 +4,9 @@ import re
 import unicodedata
 
 _WRAPPED = re.compile(r"^(\*\*|__|\*|_|`|\$)(?=\S)(.+)(?<=\S)\1$", re.DOTALL)
+_FACTORIAL = re.compile(r"[\d)]!+[.\s]*$")
+_MOST_LAYERS, _MOST_SIGNS = 16, 50
+"""Of marks around a text, and of signs at its end: a model may write thousands."""
 _OPENING = "¡¿"
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u201e"
 _END = ".,;:!?\u3002 "
@@ -25,11 +28,15 @@ def folded(text: str) -> str:
 
 def normalized(text: str) -> str:
     """The text as it is compared. A mark that means something, as of ``5!`` and ``f'``, stays."""
-    text, before = folded(text), None
-    while text != before:
+    text = folded(text)
+    for _ in range(_MOST_LAYERS):
         before = text
         text = _without_pair(text.strip()).lstrip(_OPENING)
-        text = text.rstrip(_END if not re.search(r"[\d)]!+[.\s]*$", text) else ".").rstrip() or text
+        text = (
+            text.rstrip(_END if not _FACTORIAL.search(text, max(0, len(text) - _MOST_SIGNS)) else ".").rstrip() or text
+        )
+        if text == before:
+            break
     return text
 
 

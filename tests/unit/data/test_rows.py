@@ -200,6 +200,52 @@ def test_a_row_that_cannot_be_read_is_refused_with_its_place(tmp_path, name, con
         assert len(good) == 16 - (name == "rows.csv")
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_a_row_of_many_megabytes_is_refused_with_its_place_and_the_others_are_read(tmp_path, name):
+    """As JSON, and as what a few kilobytes of gzip data hold."""
+    lines = [b'{"a": 1}\n', b'{"a": "' + b"x" * 2**25 + b'"}\n', b'{"a": 2}\n', b" " * 2**25]
+    with (gzip.open if name.endswith(".gz") else open)(tmp_path / name, "wb") as file:
+        file.writelines(lines)
+    for shard_rows in (1, 100):
+        found = [row for _, row in read(source(tmp_path / name), shard_rows)]
+        assert [found[0], found[2]] == [{"a": 1}, {"a": 2}]
+        assert [(row.id, row.reason) for row in found[1::2]] == [
+            (f"{tmp_path / name}:{line}", "row_too_large") for line in (2, 4)
+        ]
+        assert "33,554,442 bytes, a row has at most 16 MiB; shorten it or leave it out" in found[1].detail
+
+
+def test_a_gzip_bomb_ends_with_its_place_and_a_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr("sftkey_dist.data.rows._MOST_LINE_BYTES", 2**26)
+    with gzip.open(tmp_path / "rows.jsonl.gz", "wb") as file:
+        file.write(b'{"a": 1}\n')
+        for _ in range(10):
+            file.write(b"x" * 2**23)
+    with pytest.raises(DataError, match=r"rows\.jsonl\.gz:2: a line of more than 64 MiB; put each object on a line"):
+        read(source(tmp_path / "rows.jsonl.gz"), 100)
+
+
+@pytest.mark.parametrize("cell", [b"x" * 2**25, b'"' + b"x\n" * 2**24])
+def test_a_csv_record_of_many_megabytes_is_named(tmp_path, cell):
+    (tmp_path / "rows.csv").write_bytes(b"a,b\n1,2\n3," + cell)
+    with pytest.raises(DataError, match=r"rows\.csv:3: not a CSV record: .*(16 MiB|field limit).*quotation mark"):
+        read(source(tmp_path / "rows.csv"), 100)
+
+
+def test_a_json_file_that_unpacks_to_more_than_it_may_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("sftkey_dist.data.rows._MOST_FILE_BYTES", 2**20)
+    (tmp_path / "rows.json.gz").write_bytes(gzip.compress(b"[" + b" " * 2**21 + b"]"))
+    with pytest.raises(DataError, match=r"rows\.json\.gz: holds more than 1 MiB; write it as \.jsonl"):
+        read(source(tmp_path / "rows.json.gz"), 100)
+
+
+def test_a_parquet_column_of_text_that_is_not_utf8_is_named(tmp_path):
+    column = pa.array([b"ok", b"\xff"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"a": column}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"rows\.parquet: a column of text is not UTF-8"):
+        read(source(tmp_path / "rows.parquet"), 100)
+
+
 def test_a_hub_id_that_cannot_be_loaded_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)

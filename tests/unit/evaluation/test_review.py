@@ -166,3 +166,20 @@ def test_an_optional_segment_that_is_not_there_does_not_spoil_a_right_answer_in_
     plain = Assessment(Form.UNTAGGED, contract, PromptConfig(), settings, checks, 0, False)
     twice = "x\nAnswer: approve\nCondition: none\nCondition: none"
     assert make_record(example, Generation(twice, 5, False), plain)["answer"]["answer"] == "approve"
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("[" * 100_000, "no JSON object"),
+        ("[1]", "but a list"),
+        ('{"label": "correct"}', "data_set must be a str"),
+        ('{"label": "correct", "data_set": "d", "id": 7}', "id must be a str"),
+        ("9" * 5000, "no JSON object"),
+    ],
+)
+def test_a_review_file_that_is_damaged_is_named_with_its_line(tmp_path, line, what):
+    file = tmp_path / "review.jsonl"
+    file.write_text("\n" + line)
+    with pytest.raises(DataError, match=rf"review\.jsonl:2: .*{what}"):
+        read_labels(file)

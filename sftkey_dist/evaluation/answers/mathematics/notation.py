@@ -111,7 +111,7 @@ _SAME_COMMANDS = [
     )
 ]
 _MATHEMATICS = re.compile(
-    r"\$\$(.+?)\$\$|\\\((.+?)\\\)|\\\[(.+?)\\\]"
+    r"\$\$(.+?)\$\$|\\\(((?:[^\\]|\\[^()])+?)\\\)|\\\[((?:[^\\]|\\[^\[\]])+?)\\\]"
     # a closing sign follows something, and no amount of money follows it
     r"|\$((?:[^$\s]|[^$]*?[^$\s]))\$(?!\d)",
     re.DOTALL,

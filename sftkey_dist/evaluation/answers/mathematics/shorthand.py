@@ -10,7 +10,7 @@ _HEXADECIMAL = re.compile(
     r"(?<!\w)0[xX]([0-9A-Fa-f]{1,16})(?!\w)|(?<!\w)((?=\w*[A-F])(?=\w*\d|[A-F]{2})[0-9A-F]{2,16})_\{?16\}?"
 )
 _MODULO = re.compile(r"\(\s*mod\s+(\w+)\s*\)")
-_OUT_OF = re.compile(r"(\d+)\s+out of\s+(\d+)")
+_OUT_OF = re.compile(r"(?<!\d)(\d+)\s+out of\s+(\d+)")
 _DECIMAL_COMMA = re.compile(
     # grouped by points, or before a word or a currency, where it separates no list
     r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?!\d)"
@@ -27,8 +27,8 @@ _DATE = re.compile(
     rf"|(?<!\w)(?P<day2>\d{{1,2}})\s+{_MONTH.replace('month', 'month2')}(?:,?\s+(?P<year2>\d{{4}}))?(?!\w)",
     re.IGNORECASE,
 )
-_BEFORE_CHRIST = re.compile(r"(\d+)\s*(?:BCE|BC|B\.C\.)(?!\w)")
-_REPEATING = re.compile(r"(\d+)\.(\d*)\s*\\(?:overline|bar|dot)\s*\{?\s*(\d+)\s*\}?")
+_BEFORE_CHRIST = re.compile(r"(?<!\d)(\d+)\s*(?:BCE|BC|B\.C\.)(?!\w)")
+_REPEATING = re.compile(r"(?<!\d)(\d+)\.(\d*)\s*\\(?:overline|bar|dot)\s*\{?\s*(\d+)\s*\}?")
 
 
 def prepared(text: str, *, with_units: bool) -> str:
