@@ -3,6 +3,7 @@
 import json
 import string
 import tempfile
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,13 +228,16 @@ def endpoint_replies(text: str) -> bool:
 
 
 def quotes(text: str) -> bool:
-    """What is judged stays in its quotes: one line of JSON without control tokens that reads as the text, or its end."""
+    """What is judged stays in its quotes: one line of JSON without control tokens that reads as the text, or its end.
+
+    No character in it steers what shows it, stands alone or is for private use.
+    """
     prompt = QUOTE.chat(Question("q", "r", text)).user
     shown, _, after = prompt.partition("<candidate_answer>\n")[2].partition("\n")
     assert after.startswith("</candidate_answer>\n")
     assert not set(shown) & set("<>\u2028\u2029\x85\u202e\u200b\ufeff")
     assert not any(token in shown for token in ("[INST]", "[/INST]", "[|user|]"))
-    assert all(each.isprintable() for each in shown)
+    assert not {unicodedata.category(each) for each in shown} & {"Cc", "Cs", "Co", "Zl", "Zp"}
     read, left_out = json.loads(shown), len(text) - LONGEST_QUOTE
     if left_out <= 0:
         assert read == json.loads(json.dumps(text))
