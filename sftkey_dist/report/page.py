@@ -3,6 +3,8 @@
 Everything a model wrote is data: the template escapes it, and the page's script writes it as text, never as markup.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, unjudgeable_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
-from sftkey_dist.visible import encodable, without_control
+from sftkey_dist.visible import INVISIBLE, encodable, without_control
 
+_ESCAPED = re.compile(f"[<>&]|{INVISIBLE}")
 _MOST_QUESTIONS = 400
 _LONGEST_TEXT = 6000
 
@@ -110,6 +113,9 @@ def _inline(svg: Path) -> str:
 
 
 def _as_script_data(content: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = encodable(without_control(to_json(content)))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    """JSON that cannot end the script element it stands in; what nobody sees is an escape, which the script reads."""
+    return _ESCAPED.sub(lambda match: _escape(match.group()), to_json(content))
+
+
+def _escape(character: str) -> str:
+    return f"\\u{ord(character):04x}" if character.isascii() else json.dumps(character)[1:-1]

@@ -189,7 +189,7 @@ def schemas(text: str) -> bool:
     """What a schema accepts is JSON, of which Python's own reading keeps the type; a list of its twin is not unique."""
     accepted = [Check(json_schema=schema).problem(text) is None for schema in SCHEMAS]
     if accepted[0]:
-        value = json.loads(text)
+        value = json.loads(text.strip())
         assert accepted[1] is (type(value) in (int, float) and value == int(value))
         assert accepted[2] is not (isinstance(value, list) and len({json.dumps(v) for v in value}) < len(value))
         assert Check(json_schema={"uniqueItems": True}).problem(f"[{text}, {text}]") is not None
