@@ -3,10 +3,11 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sftkey_dist.console import ProgressLine, console, progress_line
+from sftkey_dist.errors import DataError
 from sftkey_dist.journal import JournalTail, Record
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.tracking import Tracker
@@ -35,8 +36,9 @@ def follow_stage(
 
 
 def _poll(follower: "_Follower", finished: threading.Event) -> None:
-    while not finished.wait(_POLL_SECONDS):
-        follower.catch_up()
+    with suppress(DataError):  # a damaged journal is named when the stage ends
+        while not finished.wait(_POLL_SECONDS):
+            follower.catch_up()
 
 
 class _Follower:

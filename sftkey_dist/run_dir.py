@@ -4,7 +4,10 @@ import datetime
 import secrets
 from pathlib import Path
 
-from sftkey_dist.files import write_text_atomically
+from sftkey_dist.errors import DataError
+from sftkey_dist.files import read_text, write_text_atomically
+
+_RESTORE = "restore it from a copy: what the run holds already was made with it"
 
 
 class ModelPlace:
@@ -81,6 +84,16 @@ class StageDir(ModelPlace):
         return ModelPlace(self.candidates / f"step_{steps_done:08d}")
 
     @property
+    def journals(self) -> tuple[Path, ...]:
+        """All files that grow while the stage runs."""
+        return self.metrics, self.timings, self.validation, self.events
+
+    @property
+    def trial_export(self) -> Path:
+        """The model without its weights, for a moment before the first step."""
+        return self.path / "trial_export"
+
+    @property
     def summary(self) -> Path:
         """What the stage was and cost; written last, so it marks the stage as finished."""
         return self.path / "stage.json"
@@ -135,14 +148,20 @@ class RunDir:
         file = self.path / "identity"
         if not file.is_file():
             write_text_atomically(file, secrets.token_hex(4))
-        return file.read_text(encoding="utf-8")
+        identity = read_text(file, _RESTORE).strip()
+        if not identity.isalnum():
+            raise DataError(f"{file}: holds no identity; {_RESTORE}")
+        return identity
 
     def first_prepared(self) -> datetime.date:
         """The day on which the run was first prepared; asked for only where it matters, and kept from then on."""
         file = self.path / "first_prepared"
         if not file.is_file():
             write_text_atomically(file, datetime.date.today().isoformat())
-        return datetime.date.fromisoformat(file.read_text(encoding="utf-8"))
+        try:
+            return datetime.date.fromisoformat(read_text(file, _RESTORE).strip())
+        except ValueError:
+            raise DataError(f"{file}: holds no date; {_RESTORE}") from None
 
     @property
     def ray_storage(self) -> Path:

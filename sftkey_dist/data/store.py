@@ -31,7 +31,19 @@ import pyarrow
 from sftkey_dist.data.encode import EncodedExample
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import digest_file, digest_json, folder_kept_if_used, write_json_atomically
+from sftkey_dist.files import (
+    digest_file,
+    digest_json,
+    file_written_whole,
+    flush,
+    flush_tree,
+    folder_kept_if_used,
+    read_json,
+    text_written_whole,
+    to_json,
+    write_json_atomically,
+)
+from sftkey_dist.journal import read_records
 
 _SCHEMA = pyarrow.schema(
     {
@@ -51,7 +63,7 @@ class EncodedStore:
             DataError: a file of it is missing or has another size than was written.
         """
         self.path = path
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_json(path / "manifest.json", f"delete {path} and prepare again")
         self.digest: str = manifest["content_digest"]
         self.segment_names: tuple[str, ...] = tuple(manifest["segment_names"])
         self.sources: list[dict[str, Any]] = manifest["sources"]
@@ -71,8 +83,7 @@ class EncodedStore:
     @cached_property
     def refusals(self) -> list[dict[str, Any]]:
         """Id, reason and detail of every row that was refused, and the length of those that were too long."""
-        lines = (self.path / "refusals.jsonl").read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line]
+        return read_records(self.path / "refusals.jsonl", f"delete {self.path} and prepare again")
 
     def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """``input_ids[T]`` and ``segment_ids[T]`` of one example, int64."""
@@ -159,7 +170,7 @@ class StoreBuilder:
         for name in ("segment_counts", "hashes"):
             np.save(self._scratch / f"{name}.npy", np.concatenate([part[name] for part in arrays]))
         summaries = [part.summary() for part in parts]
-        with (self._scratch / "refusals.jsonl").open("w", encoding="utf-8") as file:
+        with text_written_whole(self._scratch / "refusals.jsonl") as file:
             for summary in summaries:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in summary.refusals)
         filled = [part.arrow for part, summary in zip(parts, summaries, strict=True) if summary.num_examples]
@@ -175,7 +186,9 @@ class StoreBuilder:
             "inputs": inputs,
         }
         write_json_atomically(self._scratch / "manifest.json", manifest)
+        flush_tree(self._scratch)
         os.replace(self._scratch, self.path)
+        flush(self.path.parent)
         shutil.rmtree(self.path / Part.FOLDER_WHILE_BUILDING, ignore_errors=True)
 
     def discard(self) -> None:
@@ -184,7 +197,7 @@ class StoreBuilder:
 
     def _keep_parts_of_this_plan(self) -> None:
         plan = self._scratch / "plan.json"
-        if not plan.is_file() or json.loads(plan.read_text(encoding="utf-8")) != self._plan:
+        if not plan.is_file() or plan.read_bytes() != to_json(self._plan).encode() + b"\n":
             self.discard()
             write_json_atomically(plan, self._plan)
 
@@ -207,7 +220,7 @@ class Part:
 
     def summary(self) -> PartSummary:
         """What became of its rows."""
-        content = json.loads(self._summary.read_text(encoding="utf-8"))
+        content = read_json(self._summary, f"delete {self._summary.parents[1]} and prepare again")
         return PartSummary(**content | {"refusals": tuple(content["refusals"])})
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -220,15 +233,16 @@ class Part:
         """Yield what takes the examples, batch by batch; `finish` makes the part count."""
         for folder in (self.arrow.parent, self._summary.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        with self.arrow.open("wb") as file:
-            with pyarrow.ipc.new_stream(file, _SCHEMA) as stream:
-                yield PartWriter(stream, self._num_segments)
-            file.flush()
-            os.fsync(file.fileno())
+        with (
+            file_written_whole(self.arrow) as scratch,
+            scratch.open("wb") as file,
+            pyarrow.ipc.new_stream(file, _SCHEMA) as stream,
+        ):
+            yield PartWriter(stream, self._num_segments)
 
     def finish(self, writer: "PartWriter", summary: PartSummary) -> PartSummary:
         """Write what was counted, and the summary last."""
-        with self._arrays.open("wb") as file:
+        with file_written_whole(self._arrays) as scratch, scratch.open("wb") as file:
             np.savez(file, segment_counts=writer.segment_counts(), hashes=writer.hashes())
         write_json_atomically(self._summary, asdict(summary))
         return summary

@@ -24,7 +24,7 @@ from sftkey_dist.evaluation.review import (
     write_review,
 )
 from sftkey_dist.evaluation.score import Scores, macro_average, score_by_data_set, score_records
-from sftkey_dist.files import digest_json, write_json_atomically, write_text_atomically
+from sftkey_dist.files import digest_json, read_json, write_json_atomically, write_text_atomically
 from sftkey_dist.journal import to_lines
 
 _RECORDS, _SCORES, _REVIEW = "records.jsonl", "scores.json", "review.jsonl"
@@ -97,7 +97,7 @@ def is_scored(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> 
     file = folder / _SCORES
     if not file.is_file():
         return False
-    scores = json.loads(file.read_text(encoding="utf-8"))
+    scores = read_json(file)
     return bool(scores.get("is_complete") and scores.get("scoring_digest") == scoring_digest(job, examples, folder))
 
 

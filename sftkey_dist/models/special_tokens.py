@@ -4,7 +4,6 @@ The folder is rewritten tensor by tensor, without loading the model: only the fi
 so a 70B model is extended on any machine, and training under ZeRO-3 loads an ordinary folder of the right shape.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tokenizers import AddedToken
 from torch import Tensor
 
 from sftkey_dist.errors import ModelError
-from sftkey_dist.files import folder_written_whole
+from sftkey_dist.files import folder_written_whole, read_json
 from sftkey_dist.models.folder import link_file, save_over
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.models.shape import require_row_per_token
@@ -74,7 +73,7 @@ def _embedding_names(config: Any, trust_remote_code: bool) -> set[str]:
 def _files_of(folder: Path, names: set[str]) -> set[Path]:
     """The weight files that hold these parameters; a tied one is in none."""
     if (folder / _INDEX).is_file():
-        weight_map = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_json(folder / _INDEX, "fetch the model again")["weight_map"]
     else:
         with safe_open(folder / _SINGLE, framework="pt") as file:
             weight_map = dict.fromkeys(file.keys(), _SINGLE)

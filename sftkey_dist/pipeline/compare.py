@@ -1,17 +1,19 @@
 """Comparison and diagnosis of finished runs, from their files."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.evaluation.diagnosis import Finding, StageCurves, diagnose
-from sftkey_dist.files import write_json_atomically
+from sftkey_dist.files import read_json, write_json_atomically
 from sftkey_dist.journal import read_records
 from sftkey_dist.report.comparison import Comparison, ComparisonRow, read_comparison
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.writing import write_comparison
 from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_files import read_summary
+
+_REMEDY = "run `sftkey run` with the run's configuration, which writes it anew"
 
 
 def compare(run_dirs: Sequence[Path], out: Path | None = None) -> tuple[Comparison, list[Path]]:
@@ -46,9 +48,9 @@ def _findings(comparison: Comparison) -> dict[str, list[Finding]]:
 
 def _last_stage(row: ComparisonRow) -> StageCurves:
     directory = row.stage_dirs()[-1]
-    config = json.loads(RunDir(Path(row.run_dir)).config.read_text(encoding="utf-8"))
-    contract = ResponseContract.model_validate(config["contract"])
-    weights = json.loads(directory.summary.read_text(encoding="utf-8"))["inputs"]["weights"]
+    config = read_json(RunDir(Path(row.run_dir)).config, _REMEDY)
+    contract = ResponseContract.model_validate(config.get("contract"))
+    weights = read_summary(directory)["inputs"]["weights"]
     trained = {name for name, weight in zip(contract.segment_names, weights, strict=True) if weight > 0}
     return StageCurves(
         name=row.stages[-1].name,

@@ -20,6 +20,7 @@ from sftkey_dist.evaluation.generation.fan_out import (
 from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judging import is_scored, judge_and_score
 from sftkey_dist.pipeline.assessment import assess_tests
+from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
@@ -51,7 +52,7 @@ def evaluate(config: RunConfig, preparation: Preparation, tracker: Tracker) -> l
         What could not be judged yet, a line a strategy; their scores say so too.
 
     Raises:
-        DataError: a strategy is not trained yet, or no answer can be judged.
+        DataError: a strategy is not trained yet, its model is not what was written, or no answer can be judged.
         IncompleteEvaluationError: a strategy lacks responses; the others are evaluated.
     """
     plans, examples = _plan(config, preparation), _examples(config, preparation)
@@ -60,6 +61,7 @@ def evaluate(config: RunConfig, preparation: Preparation, tracker: Tracker) -> l
             raise DataError(
                 f"strategy {planned.strategy.name} is not trained yet; run `sftkey train` with the same configuration"
             )
+    verify_stages(preparation, {planned.strategy.name: planned.stages for planned in plans})
     todo = [planned for planned in plans if not is_scored(planned.job, examples, planned.folder)]
     if not todo:
         console.print("evaluation: finished earlier, not repeated")

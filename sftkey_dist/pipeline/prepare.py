@@ -3,7 +3,7 @@
 import datetime
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Preparation:
     stores: Mapping[Form, EncodedStore]
     reports: Sequence[DataReport]
     end_of_turn_id: int
+    verified: set[str] = field(default_factory=set)
+    """Digests of the finished stages that this command has verified or trained."""
 
 
 def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:

@@ -1,14 +1,13 @@
 """`strategies.json`: which stages and which evaluation each strategy of a run has. The report reads it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_files import StrategyEntry, read_strategies
 from sftkey_dist.strategy import Strategy
 
 
@@ -16,7 +15,7 @@ def record_training(
     run: RunDir, strategy: Strategy, config: RunConfig, stages: list[PlannedStage], mlflow_run_id: str | None
 ) -> None:
     """Set what a strategy was trained by; an evaluation of other stages is forgotten."""
-    entry = {
+    entry: StrategyEntry = {
         "form": strategy.form.value,
         "dataset": " + ".join(source.data_set for source in config.data.test),
         "key_segments": [segment.name for segment in config.contract.key_segments],
@@ -29,18 +28,20 @@ def record_training(
             }
             for planned in stages
         ],
+        "evaluation": None,
     }
     entries = _read_entries(run)
-    known = entries.get(strategy.name, {})
-    evaluation = known.get("evaluation") if known.get("stages") == entry["stages"] else None
-    write_json_atomically(run.strategies, entries | {strategy.name: entry | {"evaluation": evaluation}})
+    known = entries.get(strategy.name)
+    if known is not None and known["stages"] == entry["stages"]:
+        entry["evaluation"] = known["evaluation"]
+    write_json_atomically(run.strategies, entries | {strategy.name: entry})
 
 
 def record_evaluation(run: RunDir, strategy: str, folder: Path) -> None:
     """Set where a strategy's evaluation lies."""
     entries = _read_entries(run)
-    entry = entries[strategy] | {"evaluation": str(folder.relative_to(run.path))}
-    write_json_atomically(run.strategies, entries | {strategy: entry})
+    entries[strategy]["evaluation"] = str(folder.relative_to(run.path))
+    write_json_atomically(run.strategies, entries)
 
 
 def forget_all_but(run: RunDir, strategies: Sequence[str]) -> None:
@@ -49,9 +50,6 @@ def forget_all_but(run: RunDir, strategies: Sequence[str]) -> None:
     write_json_atomically(run.strategies, {name: entries[name] for name in strategies if name in entries})
 
 
-def _read_entries(run: RunDir) -> dict[str, Any]:
+def _read_entries(run: RunDir) -> dict[str, StrategyEntry]:
     """All entries; none before the first strategy is trained."""
-    if not run.strategies.exists():
-        return {}
-    entries: dict[str, Any] = json.loads(run.strategies.read_text(encoding="utf-8"))
-    return entries
+    return read_strategies(run) if run.strategies.exists() else {}

@@ -1,10 +1,10 @@
 """What rounding to the published precision left of a stage, in words."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sftkey_dist.pipeline.stages import PlannedStage
+from sftkey_dist.run_files import read_summary
 
 _MOSTLY_LOST = 0.5
 """Of an update: below it the published model is another one than was trained."""
@@ -14,7 +14,7 @@ def stages_in_words(plan: Sequence[PlannedStage]) -> Iterator[str]:
     """`rounding_in_words` of the stages of a strategy that are trained."""
     for planned in plan:
         if planned.is_trained:
-            summary = json.loads(planned.directory.summary.read_text(encoding="utf-8"))
+            summary = read_summary(planned.directory)
             yield from (f"stage {planned.stage.name}: {line}" for line in rounding_in_words(summary))
 
 

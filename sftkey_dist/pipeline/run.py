@@ -8,7 +8,9 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.files import write_text_atomically
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.pipeline.evaluate import evaluate, evaluation_is_finished
+from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.stages import plan_stages
 from sftkey_dist.pipeline.track import open_tracker, track_comparison, track_model
 from sftkey_dist.pipeline.train import train, training_is_finished
 from sftkey_dist.report.comparison import Comparison
@@ -24,6 +26,7 @@ def run(config: RunConfig) -> tuple[Comparison, list[Path], list[str]]:
         The comparison, its files, and what could not be judged yet.
     """
     preparation = prepare(config)
+    verify_stages(preparation, plan_stages(config, preparation))
     tracker = open_tracker(config)
     finished = training_is_finished(config, preparation) and evaluation_is_finished(config, preparation)
     with nullcontext() if finished else connected(config.cluster, config.most_workers):

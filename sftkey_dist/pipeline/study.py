@@ -14,10 +14,17 @@ from pathlib import Path
 
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.config.study import Study, StudyRun
-from sftkey_dist.config.yaml_text import read_yaml, write_yaml
+from sftkey_dist.config.yaml_text import YamlError, read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line
-from sftkey_dist.errors import InterruptedRunError
-from sftkey_dist.files import digest_json, folder_kept_if_used, write_json_atomically, write_text_atomically
+from sftkey_dist.errors import DataError, InterruptedRunError
+from sftkey_dist.files import (
+    digest_json,
+    folder_kept_if_used,
+    open_to_append,
+    read_text,
+    write_json_atomically,
+    write_text_atomically,
+)
 from sftkey_dist.report.evidence import DONE, Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
 from sftkey_dist.report.plots import plot_seeds
 from sftkey_dist.report.results import results_page
@@ -26,6 +33,7 @@ from sftkey_dist.tracking import make_tracker, tracking_uri
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _RUN_FILE = "run.yaml"
+_REMEDY = "restore it from a copy, or set prompt.date to the day on which the study was begun and remove it"
 _COMMAND = [sys.executable, "-m", "sftkey_dist.cli", "run"]
 
 
@@ -162,7 +170,7 @@ def _start(study: Study, run: StudyRun) -> "subprocess.Popen[bytes]":
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / _RUN_FILE
     write_text_atomically(written, write_yaml(_config(study, run).model_dump(mode="json")))
-    with (folder / "run.log").open("ab") as log:
+    with open_to_append(folder / "run.log") as log:
         # A session of its own: Ctrl-C reaches it through this process, once.
         return subprocess.Popen([*_COMMAND, str(written)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
@@ -180,10 +188,24 @@ def _config(study: Study, run: StudyRun) -> RunConfig:
 def _date(study: Study) -> datetime.date:
     """The day on which the first run was started, so that a study that is resumed compares like with like."""
     for file in (study.folder / run.name / _RUN_FILE for run in study.runs):
-        written = read_yaml(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if "date" in written.get("prompt", {}):
-            return datetime.date.fromisoformat(written["prompt"]["date"])
+        date = _written_date(file) if file.is_file() else None
+        if date is not None:
+            return date
     return datetime.date.today()
+
+
+def _written_date(file: Path) -> datetime.date | None:
+    """
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        date = read_yaml(read_text(file, _REMEDY))["prompt"]["date"]
+        return None if date is None else datetime.date.fromisoformat(date)
+    except KeyError:
+        return None
+    except (YamlError, TypeError, ValueError) as error:
+        raise DataError(f"{file}: damaged ({' '.join(str(error).split())[:200]}); {_REMEDY}") from None
 
 
 def _done_file(study: Study, run: StudyRun) -> Path:
@@ -196,7 +218,9 @@ def _mark_done(study: Study, run: StudyRun) -> None:
 
 def _is_done(study: Study, run: StudyRun) -> bool:
     file = _done_file(study, run)
-    return file.is_file() and digest_json(run.config.model_dump(mode="json")) in file.read_text(encoding="utf-8")
+    return file.is_file() and digest_json(run.config.model_dump(mode="json")) in file.read_text(
+        encoding="utf-8", errors="replace"
+    )
 
 
 def _last_words(study: Study, run: StudyRun) -> str:

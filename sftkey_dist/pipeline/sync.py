@@ -1,11 +1,12 @@
 """Upload what a tracking store lacks of a run, from the run directory's files; each point once."""
 
-import json
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.errors import ConfigError, DataError
+from sftkey_dist.files import read_json_as
 from sftkey_dist.journal import read_records
 from sftkey_dist.pipeline.track import (
     ending_run,
@@ -19,7 +20,11 @@ from sftkey_dist.pipeline.track import (
     track_model,
 )
 from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_files import StageSummary, StrategyEntry, read_strategies, read_summary
 from sftkey_dist.tracking import Tracker
+
+_CONFIG = TypeAdapter(RunConfig)
+_REMEDY = "run `sftkey run` with the run's configuration, which writes it anew"
 
 
 def sync(run_dir: Path) -> int:
@@ -35,17 +40,16 @@ def sync(run_dir: Path) -> int:
     run = RunDir(run_dir)
     if not (run.config.is_file() and run.strategies.is_file()):
         raise DataError(f"{run_dir}: no trained strategies there; run `sftkey run` with this run_dir first")
-    config = RunConfig.model_validate(json.loads(run.config.read_text(encoding="utf-8")))
+    config = read_json_as(run.config, _CONFIG, _REMEDY)
     if not config.tracking.enabled:
         raise ConfigError(f"{run.config}: the run was made with tracking.enabled=false")
     tracker = open_tracker(config.model_copy(update={"run_dir": run.path}))
-    strategies = json.loads(run.strategies.read_text(encoding="utf-8"))
-    return sum(_sync_strategy(config, run, name, entry, tracker) for name, entry in strategies.items())
+    return sum(_sync_strategy(config, run, name, entry, tracker) for name, entry in read_strategies(run).items())
 
 
-def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: dict[str, Any], tracker: Tracker) -> int:
+def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: StrategyEntry, tracker: Tracker) -> int:
     directories = [StageDir(run.path / stage["path"]) for stage in entry["stages"]]
-    summaries = [json.loads(directory.summary.read_text(encoding="utf-8")) for directory in directories]
+    summaries = [read_summary(directory) for directory in directories]
     parent = start_strategy(config, run, name, entry["form"], summaries[-1]["digest"], tracker)
     missing = 0
     with ending_run(tracker, parent):
@@ -67,7 +71,7 @@ def _sync_stage(
     strategy: str,
     stage: str,
     directory: StageDir,
-    summary: dict[str, Any],
+    summary: StageSummary,
     parent: str | None,
     tracker: Tracker,
 ) -> int:

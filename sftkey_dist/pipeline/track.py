@@ -12,7 +12,7 @@ from typing import Any
 import sftkey_dist
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.errors import InterruptedRunError
-from sftkey_dist.files import digest_json
+from sftkey_dist.files import digest_json, read_json
 from sftkey_dist.journal import Record, read_records
 from sftkey_dist.pipeline.environment import git_commit
 from sftkey_dist.run_dir import RunDir, StageDir
@@ -98,7 +98,7 @@ def track_evaluation(
     config: RunConfig, run: RunDir, strategy: str, folder: Path, parent: str | None, tracker: Tracker
 ) -> None:
     """The run of an evaluation whose scores are complete; one that was logged to its end is left alone."""
-    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    scores = read_json(folder / "scores.json")
     key = f"evaluation/{folder.name}/{scores['scoring_digest']}"
     if parent is None or tracker.has_finished(key) or not scores["is_complete"]:
         return

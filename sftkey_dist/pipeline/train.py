@@ -1,6 +1,5 @@
 """Train what the strategies need, each stage once, and keep track."""
 
-import json
 import math
 import shutil
 import time
@@ -13,12 +12,13 @@ from sftkey_dist.cluster import connected, require_shared_storage
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.console import console
 from sftkey_dist.errors import InterruptedRunError, StorageError
-from sftkey_dist.files import write_json_atomically
+from sftkey_dist.files import read_json, write_json_atomically
 from sftkey_dist.journal import read_records
 from sftkey_dist.models.load import PROVENANCE
 from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.changes import changes_in_words
+from sftkey_dist.pipeline.finished import make_durable, note_model, verify_stages
 from sftkey_dist.pipeline.fits import require_fit
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.records import forget_all_but, record_training
@@ -43,8 +43,10 @@ def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None
 
     Raises:
         TrainingError: a stage stopped. Its checkpoints stay, and the same command goes on from them.
+        DataError: a finished stage's model is not what was written.
     """
     plans = plan_stages(config, preparation)
+    verify_stages(preparation, plans)
     with ExitStack() as stack:
         if not _all_finished(plans):
             stack.enter_context(connected(config.cluster, config.most_workers))
@@ -113,6 +115,7 @@ def _ensure_trained(
         ):
             signal_number = runner.run_stage(job)
         summary = _write_summary(config, job, planned, time.perf_counter() - started)
+        preparation.verified.add(planned.digest)
         _clean_up(planned, job.checkpoints)
         if summary["guard"]:
             console.print(f"{title}: {_guard_in_words(summary)}")
@@ -145,7 +148,7 @@ def _clean_up(planned: PlannedStage, checkpoints: str) -> None:
     except StorageError as error:
         console.print(f"checkpoints that nobody needs any more stay: {error}", soft_wrap=True, markup=False)
     stage = planned.directory
-    for leftover in (stage.checkpoints, stage.candidates, stage.heartbeats):
+    for leftover in (stage.checkpoints, stage.candidates, stage.heartbeats, stage.trial_export):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -159,7 +162,7 @@ def _remove_masters(config: RunConfig, plans: Mapping[str, Sequence[PlannedStage
 
 
 def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_seconds: float) -> dict[str, Any]:
-    """Say in the model folder what it comes from, then mark the stage as finished."""
+    """Say in the model folder what it comes from, then, once all of it is on disk, mark the stage as finished."""
     write_json_atomically(planned.directory.model / PROVENANCE, planned.inputs)
     metrics, timings = read_records(planned.directory.metrics), read_records(planned.directory.timings)
     validation = read_records(planned.directory.validation)
@@ -178,10 +181,12 @@ def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall
         "world_size": timings[-1]["world_size"] if timings else config.cluster.num_workers,
         "events": [record["message"] for record in read_records(planned.directory.events)],
         "final_segments": metrics[-1]["segments"] if metrics else {},
-        "rounding": json.loads(planned.directory.rounding.read_text(encoding="utf-8")),
+        "rounding": read_json(planned.directory.rounding),
         "gain": _gain(guard, validation),
         "guard": guard,
+        "model_files": {name: note.model_dump() for name, note in note_model(planned.directory).items()},
     }
+    make_durable(planned.directory)
     write_json_atomically(planned.directory.summary, summary)
     return summary
 

@@ -1,6 +1,5 @@
 """What there is to compare: what each strategy scored and cost, and how strategies fare on shared questions."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -9,13 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.paired import PairedTest, Reign, compare_all, winners_by_alpha
 from sftkey_dist.evaluation.score import Scores
+from sftkey_dist.files import read_json
 from sftkey_dist.journal import Record, read_records
 from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_files import StageEntry, StrategyEntry, read_strategies, read_summary
 
 BASELINE = "sft"
 _SCORES = TypeAdapter(Scores)
@@ -214,15 +215,23 @@ def _read_rows(run_dir: Path) -> list[ComparisonRow]:
     run = RunDir(run_dir)
     if not run.strategies.is_file():
         raise DataError(f"{run_dir}: no trained strategies there; run `sftkey run` with this run_dir first")
-    strategies = json.loads(run.strategies.read_text(encoding="utf-8"))
-    return [_row(run, name, entry) for name, entry in strategies.items()]
+    return [_read_row(run, name, entry) for name, entry in read_strategies(run).items()]
 
 
-def _row(run: RunDir, name: str, entry: Mapping[str, Any]) -> ComparisonRow:
-    scores_file = run.path / (entry["evaluation"] or "-") / "scores.json"
-    content = json.loads(scores_file.read_text(encoding="utf-8")) if scores_file.is_file() else {}
+def _read_row(run: RunDir, name: str, entry: StrategyEntry) -> ComparisonRow:
+    evaluation = entry["evaluation"] or "-"
+    scores_file = run.path / evaluation / "scores.json"
+    content = read_json(scores_file) if scores_file.is_file() else {}
     if "data_sets" not in content:
         raise DataError(f"{run.path}: strategy {name} has not been evaluated; run `sftkey evaluate` with its config")
+    try:
+        return _row(run, name, entry, evaluation, content)
+    except (KeyError, ValidationError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise DataError(f"{scores_file}: not of this version ({problem}); remove it and evaluate again") from None
+
+
+def _row(run: RunDir, name: str, entry: StrategyEntry, evaluation: str, content: Mapping[str, Any]) -> ComparisonRow:
     return ComparisonRow(
         run_dir=os.path.relpath(run.path),
         strategy=name,
@@ -233,7 +242,7 @@ def _row(run: RunDir, name: str, entry: Mapping[str, Any]) -> ComparisonRow:
         agreement=content["agreement"],
         to_review=content["to_review"],
         is_complete=content["is_complete"],
-        evaluation=entry["evaluation"],
+        evaluation=evaluation,
         key_segments=tuple(entry["key_segments"]),
         stages=tuple(_stage_cost(run, stage) for stage in entry["stages"]),
         mlflow_run_id=entry["mlflow_run_id"],
@@ -244,15 +253,19 @@ def _scores(content: Mapping[str, Any]) -> Scores:
     return _SCORES.validate_python({f.name: content[f.name] for f in fields(Scores) if f.name in content})
 
 
-def _stage_cost(run: RunDir, stage: Mapping[str, Any]) -> StageCost:
-    summary = json.loads(StageDir(run.path / stage["path"]).summary.read_text(encoding="utf-8"))
+def _stage_cost(run: RunDir, stage: StageEntry) -> StageCost:
+    summary = read_summary(StageDir(run.path / stage["path"]))
     rounding = summary.get("rounding") or {}
     compared = rounding.get("num_weights")
     return StageCost(
         name=stage["name"],
         path=stage["path"],
         shared_with=stage["shared_with"],
-        **{key: summary[key] for key in ("steps", "train_seconds", "tokens", "loss_tokens", "world_size")},
+        steps=summary["steps"],
+        train_seconds=summary["train_seconds"],
+        tokens=summary["tokens"],
+        loss_tokens=summary["loss_tokens"],
+        world_size=summary["world_size"],
         changed_share=rounding["num_changed"] / compared if compared else None,
         surviving_share=rounding.get("surviving_share"),
     )

@@ -1,7 +1,5 @@
 """What a study found, read from the `comparison.json` of its runs; small enough to keep beside the code."""
 
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +11,15 @@ from sftkey_dist.config.study import ContrastConfig, run_name
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.agreement import Agreement
 from sftkey_dist.evaluation.score import Measured, composite
-from sftkey_dist.files import write_json_atomically
+from sftkey_dist.files import copy_atomically, make_folder, read_json, write_json_atomically
 from sftkey_dist.run_dir import RunDir
 
 _FACTS, _ENVIRONMENT = "study.json", "environment.json"
 _COMPARISON = "comparison.json"
 DONE = "done.json"
 """In the folder of a run that is done: what it was done with."""
+_STUDY_REMEDY = "`sftkey run` with the study's configuration renews it"
+_RUN_REMEDY = f"remove {DONE} beside it and `sftkey run` the study again"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Evidence:
                 continue
             for strategy, result in _read_results(run / _COMPARISON).items():
                 results[variant].setdefault(strategy, {})[seed] = result
-            environments.append(json.loads((run / _ENVIRONMENT).read_bytes()))
+            environments.append(read_json(run / _ENVIRONMENT))
         if not environments:
             raise DataError(f"{folder}: none of the study's runs is done")
         return cls(folder.absolute().name, facts, results, _joined(environments), tuple(missing))
@@ -164,33 +164,31 @@ def keep_evidence(study: Path, kept: Path) -> Path:
     A copy of that folder in the study's place goes on where the study was.
     """
     evidence = Evidence.read(study)
-    kept.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(study / _FACTS, kept / _FACTS)
+    make_folder(kept)
+    copy_atomically(study / _FACTS, kept / _FACTS)
     for variant, seed in evidence.facts.runs:
         run = RunDir(study / run_name(variant, seed))
         if run.comparison.is_file():
             target = kept / run_name(variant, seed)
-            target.mkdir(parents=True, exist_ok=True)
+            make_folder(target)
             for file in filter(Path.is_file, (run.comparison, run.environment, run.path / DONE)):
-                shutil.copy2(file, target / file.name)
+                copy_atomically(file, target / file.name)
     return kept
 
 
 def _read_facts(file: Path) -> StudyFacts:
     try:
-        return _StudyFacts.validate_json(file.read_bytes())
+        return _StudyFacts.validate_python(read_json(file, _STUDY_REMEDY))
     except ValidationError:
-        raise DataError(f"{file}: not of this version; `sftkey run` with the study's configuration renews it") from None
+        raise DataError(f"{file}: not of this version; {_STUDY_REMEDY}") from None
 
 
 def _read_results(file: Path) -> dict[str, Result]:
     try:
-        rows = json.loads(file.read_bytes())["rows"]
+        rows = read_json(file, _RUN_REMEDY)["rows"]
         return {row["strategy"]: _Result.validate_python(row | _lowest(row)) for row in rows}
-    except (ValidationError, KeyError):
-        raise DataError(
-            f"{file}: not of this version; remove {DONE} beside it and `sftkey run` the study again"
-        ) from None
+    except (ValidationError, KeyError, TypeError):
+        raise DataError(f"{file}: not of this version; {_RUN_REMEDY}") from None
 
 
 def _lowest(row: Mapping[str, Any]) -> dict[str, float]:

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from sftkey_dist.files import file_written_whole
 from sftkey_dist.journal import read_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler.preview import BalancePreview
@@ -202,7 +203,12 @@ def _style(axes: Any, x_label: str, y_label: str) -> None:
 
 def _save(figure: Figure, axes: Any, file: Path) -> Path:
     axes.legend(frameon=False, labelcolor=_GREY)
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return _write(figure, file)
+
+
+def _write(figure: Figure, file: Path) -> Path:
+    with file_written_whole(file) as scratch:
+        figure.savefig(scratch, format="svg", transparent=True, metadata={"Date": None})
     return file
 
 
@@ -218,5 +224,4 @@ def plot_seeds(values: Mapping[str, Mapping[str, Sequence[float]]], y_label: str
             axes.plot([place] * len(seeds), seeds, "o", color=f"C{place % 10}", markersize=4, alpha=0.6)
             axes.plot([place - 0.3, place + 0.3], [np.mean(seeds)] * 2, color=f"C{place % 10}", linewidth=2)
         axes.set_xticks(range(len(of)), list(map(_plain, of)), rotation=60, ha="right")
-    figure.savefig(file, transparent=True, metadata={"Date": None})
-    return file
+    return _write(figure, file)

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftkey_dist.files import read_json
 from sftkey_dist.run_dir import RunDir
+
+_REMEDY = "run `sftkey prepare` with the run's configuration, which writes it anew"
 
 
 @dataclass(frozen=True)
@@ -69,5 +72,4 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return content
+    return read_json(file, _REMEDY) if file.is_file() else {}

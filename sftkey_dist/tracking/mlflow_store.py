@@ -19,16 +19,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.transformers import save_model
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from pydantic import TypeAdapter
 
 from sftkey_dist.config.secrets import without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.files import folder_kept_if_used, write_json_atomically
+from sftkey_dist.files import folder_kept_if_used, read_json_as, write_json_atomically
 from sftkey_dist.tracking.tracker import RUN_DIR_TAG, DataSetNote, RunStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_RUN_IDS = TypeAdapter(dict[str, str])
 _MODEL_TAG = "sftkey.model_is_logged"
 _MAX_PARAM_CHARACTERS = 500
 _MAX_BATCH = 900  # MLflow takes 1,000 metrics and 100 params a call
@@ -70,7 +72,7 @@ class MlflowTracker:
         self._warned = False
         self._incomplete: set[object] = set()
         self._run_ids_file = run_ids
-        self._run_ids: dict[str, str] = json.loads(run_ids.read_text()) if run_ids.exists() else {}
+        self._run_ids: dict[str, str] = _read_run_ids(run_ids)
         try:
             with _folder_by_its_uri(uri):
                 self._client = MlflowClient(tracking_uri=uri)
@@ -276,6 +278,12 @@ def find_run_dirs(uri: str, experiment: str) -> list[Path]:
     except MlflowException as error:
         raise ConfigError(f"the MLflow store cannot be used ({_in_a_line(error)})") from error
     return [Path(place) for place in dict.fromkeys(run.data.tags.get(RUN_DIR_TAG, "") for run in runs) if place]
+
+
+def _read_run_ids(file: Path) -> dict[str, str]:
+    if not file.exists():
+        return {}
+    return read_json_as(file, _RUN_IDS, "restore it from a copy, or remove it: what comes next is tracked as new runs")
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import inspect
 import math
 import os
 import resource
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,7 +34,9 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from sftkey_dist.config.schema import Attention, OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.errors import ModelError, TrainingError
+from sftkey_dist.files import remove_tree
 from sftkey_dist.models.accelerator import without_cudnn_attention
+from sftkey_dist.models.generation_config import mend_generation_config
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import count_parameters, decoder_cost, decoder_layers
 from sftkey_dist.sampler import CostModel
@@ -320,34 +321,47 @@ class ZeroEngine:
         optimizer.checkpoint_event_epilogue()
         return unknown
 
-    def save_pretrained(self, folder: Path, end_of_turn_id: int, dtype: torch.dtype) -> None:
+    def end_responses_with(self, end_of_turn_id: int) -> str:
+        """Have generation from the exported model stop where responses were taught to end.
+
+        A base model's own end-of-sequence token is often another one, and generation would run past the answer.
+
+        Returns:
+            What else had to be changed in the generation configuration to save it; empty where nothing had.
+
+        Raises:
+            ValueError: transformers refuses to save it.
+        """
+        config = base_of(self._engine.module).generation_config
+        ends = config.eos_token_id
+        others = {ends} if isinstance(ends, int) else set(ends or ())
+        config.eos_token_id = [end_of_turn_id, *sorted(others - {end_of_turn_id})]
+        return mend_generation_config(config)
+
+    def save_pretrained(self, folder: Path, dtype: torch.dtype, *, with_weights: bool = True) -> None:
         """Write the model as a Hugging Face folder, from rank 0; parameters are gathered one at a time.
 
         Args:
             folder: where to.
-            end_of_turn_id: what the model was taught to end a response with; a base model's own end-of-sequence
-                token is often another one, and generation would run past the answer.
             dtype: that the masters are rounded to.
+            with_weights: without, all but the parameters is written.
         """
         module = base_of(self._engine.module)
         weights: dict[str, Tensor] = {}
-        for weight in exported_weights(module):
+        for weight in exported_weights(module) if with_weights else ():
             master = self._master(weight, is_wanted=self.rank == 0)
             if master is not None:
                 weights[weight.name] = master.to(dtype).cpu().clone()
         if self.rank == 0:
             persistent = set(module.state_dict().keys())
             weights |= {name: value.cpu() for name, value in module.named_buffers() if name in persistent}
-            ends = module.generation_config.eos_token_id
-            others = {ends} if isinstance(ends, int) else set(ends or ())
-            module.generation_config.eos_token_id = [end_of_turn_id, *sorted(others - {end_of_turn_id})]
             module.save_pretrained(folder, state_dict=weights)
         self.wait_for_first_rank()
 
     def save_masters(self, folder: Path) -> None:
         """Write the float32 masters of every weight that is exported, each from one rank; see `masters`."""
         if self.rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)  # of an end that was interrupted before it was recorded
+            remove_tree(folder)  # of an end that was interrupted before it was recorded
         self.wait_for_first_rank()
         owners, mine = self._owners(), dict[str, Tensor]()
         for weight in exported_weights(base_of(self._engine.module)):

@@ -5,14 +5,12 @@ when neither the stage nor a checkpoint that it may resume from still counts it 
 """
 
 import shutil
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sftkey_dist.contract import END_OF_TURN, PROMPT
 from sftkey_dist.data.example import Example
@@ -23,12 +21,12 @@ from sftkey_dist.evaluation.assess import make_record
 from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.score import score_records
-from sftkey_dist.files import folder_written_whole, write_text_atomically
+from sftkey_dist.files import copy_atomically, flush, folder_written_whole, remove_tree
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.run_dir import ModelPlace, StageDir
-from sftkey_dist.training.checkpoint import CHECKPOINTS_KEPT
 from sftkey_dist.training.collate import PROMPT_ID
 from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.export import export_model, note_hand_off
 from sftkey_dist.training.held_out import HeldOutSet
 from sftkey_dist.training.job import StageJob
 
@@ -36,18 +34,27 @@ from sftkey_dist.training.job import StageJob
 class Guard:
     """Scores the model now and then; every method is called on all ranks together and decides the same on all."""
 
-    def __init__(self, job: StageJob, store: EncodedStore, held_out: np.ndarray, engine: ZeroEngine) -> None:
+    def __init__(
+        self,
+        job: StageJob,
+        store: EncodedStore,
+        held_out: np.ndarray,
+        engine: ZeroEngine,
+        references: Callable[[], frozenset[int] | None],
+    ) -> None:
         """
         Args:
             job: the stage; ``job.guard`` is set.
             store: of the stage.
             held_out: indices of its held-out examples.
             engine: of the stage.
+            references: on rank 0, the `kept_step` of every checkpoint that is kept or being written; None where that
+                cannot be told now.
         """
         if job.guard is None:
             raise ValueError("the stage has no guard")
         self._settings, self._assessment = job.guard.settings, job.guard.assessment
-        self._job, self._engine = job, engine
+        self._job, self._engine, self._references = job, engine, references
         self._directory = StageDir(job.stage_dir)
         chosen = held_out_indices(store.hashes[held_out], self._settings.num_examples, job.seed)
         self._alpha = self._assessment.settings.alpha
@@ -64,7 +71,6 @@ class Guard:
             )
         self._best: tuple[int, float] | None = None
         self._num_without_gain = 0
-        self._best_at_checkpoints: deque[int] = deque(maxlen=CHECKPOINTS_KEPT)
 
     @property
     def wants_to_stop(self) -> bool:
@@ -81,13 +87,8 @@ class Guard:
         return is_last or steps_done % self._settings.every_steps == 0
 
     def recall(self, steps_done: int, scores: dict[str, Any]) -> None:
-        """Take in what was scored before an interruption, in order.
-
-        Raises:
-            TrainingError: the best model of then is gone.
-        """
+        """Take in what was scored before an interruption, in order."""
         self._count(steps_done, scores["score"])
-        self._best_at_checkpoints.append(self._best_step)
 
     def check_candidate(self) -> None:
         """
@@ -148,23 +149,19 @@ class Guard:
         n = self._settings.num_examples
         return {"n": n, "accuracy": accuracy, "format": format_share, "score": score, "signal": "teacher_forced"}
 
-    def note_checkpoint(self) -> None:
-        """A checkpoint was saved: resumed from it, the stage will look for the best model of now."""
-        if self._best:
-            self._best_at_checkpoints.append(self._best_step)
-
     def hand_on(self) -> None:
         """Copy the best model to its place; a stage interrupted before its end is recorded needs the candidate."""
         best, result = self._directory.candidate(self._best_step), self._directory
         if self._engine.rank == 0:
-            shutil.rmtree(result.model, ignore_errors=True)  # of an end that was interrupted before it was recorded
+            remove_tree(result.model)  # of an end that was interrupted before it was recorded
             with folder_written_whole(result.model) as scratch:
                 shutil.copytree(best.model, scratch, dirs_exist_ok=True)
-            shutil.copyfile(best.rounding, result.rounding)
+            copy_atomically(best.rounding, result.rounding)
             # Moved, since only the next stage reads them; an end that was interrupted has done so already.
             if best.masters.is_dir():
-                shutil.rmtree(result.masters, ignore_errors=True)
+                remove_tree(result.masters)
                 best.masters.rename(result.masters)
+                flush(result.path)
         self._engine.wait_for_first_rank()
 
     @property
@@ -180,13 +177,14 @@ class Guard:
             self._best = (steps_done, score)
 
     def _delete_candidates(self) -> None:
-        keeps_best = self._settings.keep == "best"
-        steps = (self._best_step, *self._best_at_checkpoints) if keeps_best else ()
-        kept = [self._directory.candidate(step).path for step in steps]
+        """All but the best, and those that a stage would look for that goes on from a checkpoint."""
         if self._engine.rank == 0 and self._directory.candidates.is_dir():
-            for folder in self._directory.candidates.iterdir():
-                if folder not in kept:
-                    shutil.rmtree(folder)
+            best = () if self.kept_step is None else (self.kept_step,)
+            referred = self._references() if best else frozenset()
+            if referred is not None:
+                kept = [self._directory.candidate(step).path for step in (*referred, *best)]
+                for folder in (folder for folder in self._directory.candidates.iterdir() if folder not in kept):
+                    remove_tree(folder)
         self._engine.wait_for_first_rank()
 
     def _records_of_this_rank(self, model: Path) -> list[dict[str, Any]]:
@@ -202,23 +200,6 @@ class Guard:
             ]
         generator.close()
         return records
-
-
-def export_model(engine: ZeroEngine, job: StageJob, folder: Path) -> None:
-    """Write the model with its tokenizer as a Hugging Face folder."""
-    engine.save_pretrained(folder, job.end_of_turn_id, getattr(torch, job.export_precision))
-    if engine.rank == 0:
-        load_tokenizer(job.model_dir, job.trust_remote_code).save_pretrained(folder)
-    engine.wait_for_first_rank()
-
-
-def note_hand_off(engine: ZeroEngine, job: StageJob, place: ModelPlace) -> None:
-    """Write what lies beside a model that may be handed on: what rounding leaves of it, and the masters if needed."""
-    if job.hands_on_masters:
-        engine.save_masters(place.masters)
-    rounding = engine.compare_with_start(getattr(torch, job.export_precision))
-    if engine.rank == 0:
-        write_text_atomically(place.rounding, rounding.model_dump_json() + "\n")
 
 
 def _restored_examples(store: EncodedStore, indices: np.ndarray, job: StageJob) -> list[tuple[Example, list[int]]]:

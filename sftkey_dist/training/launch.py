@@ -18,6 +18,7 @@ from ray.train import TrainingFailedError
 from sftkey_dist.cluster import draining_nodes, room_for, wait_for_room
 from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.errors import ConfigError, InterruptedRunError, StorageError, TrainingError
+from sftkey_dist.files import write_text_atomically
 from sftkey_dist.interrupts import stopping_gently
 from sftkey_dist.journal import append_event
 from sftkey_dist.run_dir import StageDir
@@ -161,7 +162,7 @@ class _StopRequest:
         self._stage = stage
 
     def write(self) -> None:
-        self._stage.stop_request.touch()
+        write_text_atomically(self._stage.stop_request, "")
 
     def by_signal(self) -> None:
         self.write()

@@ -14,6 +14,7 @@ from torch import Tensor
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import CheckpointError, TrainingError
+from sftkey_dist.files import flush_those_there
 from sftkey_dist.journal import append_event, append_records, keep_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlan, StepPlanner
@@ -22,6 +23,7 @@ from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot, load_sha
 from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.collectives import CollectiveWatch
 from sftkey_dist.training.engine import EngineSettings, ZeroEngine
+from sftkey_dist.training.export import try_export
 from sftkey_dist.training.flops import passes_of_a_step, peak_flops_per_second
 from sftkey_dist.training.heartbeat import Heartbeat
 from sftkey_dist.training.job import StageJob
@@ -62,16 +64,15 @@ def _train(
     assert_packing_isolates(engine)
     if job.training.logit_chunk_positions:
         assert_head_comes_last(engine)
+    try_export(engine, job)
     first_step = _restore(engine, planner, checkpoints, directory)
     if first_step == 0:
         _start_from_masters(engine, directory)
     journal = _Journal(directory, first_step) if engine.rank == 0 else None
     clockwork = _Clockwork(engine, planner, job)
     collectives = CollectiveWatch(job.training.collectives_every_steps, engine.rank)
-    observer = Observer(job, store, held_out, engine, first_step, watch)
+    observer = Observer(job, store, held_out, engine, first_step, watch, checkpoints)
     observer.observe(first_step, is_last=first_step == planner.num_steps)
-    if first_step:
-        observer.note_checkpoint()  # it is resumed from once more if this attempt fails before its first
     for step in range(first_step, planner.num_steps):
         if observer.wants_to_stop:
             break
@@ -101,8 +102,9 @@ def _train(
         if stops or ends or (step + 1) % job.training.checkpoint_every_steps == 0:
             with watch.phase("checkpoint"):
                 checkpoints.wait()  # two snapshots in memory would be one too many
-                checkpoints.save(Snapshot(engine, step + 1, plan.members_digest))
-            observer.note_checkpoint()
+                if engine.rank == 0:
+                    flush_those_there(directory.journals)  # the checkpoint must not outlive the records of its steps
+                checkpoints.save(Snapshot(engine, step + 1, plan.members_digest, observer.candidate))
         if journal is not None:
             journal.append_timings(clockwork.timing(plan, record, seconds, watch, collectives.take()))
         if stops:

@@ -23,8 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sftkey_dist.errors import ModelError
-from sftkey_dist.files import write_text_atomically
-from sftkey_dist.training.checkpoint.manifest import FileNote
+from sftkey_dist.files import FileNote, file_written_whole, write_text_atomically
 
 _MANIFEST = "manifest.json"
 _MANTISSA_BITS = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52}
@@ -156,9 +155,9 @@ def owners_of(sizes: Mapping[str, int], world_size: int) -> dict[str, int]:
 
 def write_masters(folder: Path, rank: int, weights: Mapping[str, Tensor]) -> str:
     """Write a rank's part; returns the note of it that `commit_masters` takes."""
-    folder.mkdir(parents=True, exist_ok=True)
     file = _file_of(folder, rank)
-    save_file(dict(weights), file)
+    with file_written_whole(file) as scratch:
+        save_file(dict(weights), scratch)
     return FileNote.of(file).model_dump_json()
 
 

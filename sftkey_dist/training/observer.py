@@ -7,8 +7,10 @@ import numpy as np
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.journal import Record, append_records, keep_records, read_records
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.checkpoint import CheckpointKeeper
 from sftkey_dist.training.engine import ZeroEngine
-from sftkey_dist.training.guard import Guard, export_model, note_hand_off
+from sftkey_dist.training.export import export_model, note_hand_off
+from sftkey_dist.training.guard import Guard
 from sftkey_dist.training.held_out import HeldOutSet
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.stopwatch import Stopwatch
@@ -25,6 +27,7 @@ class Observer:
         engine: ZeroEngine,
         first_step: int,
         watch: Stopwatch,
+        checkpoints: CheckpointKeeper,
     ) -> None:
         """Go on from what was observed up to ``first_step``.
 
@@ -34,13 +37,18 @@ class Observer:
         self._job, self._engine, self._watch = job, engine, watch
         self._journal = StageDir(job.stage_dir).validation
         self._held_out = _held_out_set(job, store, held_out, engine) if len(held_out) else None
-        self._guard = Guard(job, store, held_out, engine) if job.guard else None
+        self._guard = Guard(job, store, held_out, engine, checkpoints.candidates) if job.guard else None
         self._observed_steps = self._recall(first_step)
 
     @property
     def wants_to_stop(self) -> bool:
         """Whether the guard ends the stage early."""
         return self._guard is not None and self._guard.wants_to_stop
+
+    @property
+    def candidate(self) -> int | None:
+        """The model that a stage going on from here will look for: steps done when it was taken."""
+        return self._guard.kept_step if self._guard is not None else None
 
     def observe(self, steps_done: int, *, is_last: bool) -> None:
         """Measure what is due after so many steps."""
@@ -56,11 +64,6 @@ class Observer:
                 record["guard"] = self._guard.evaluate(steps_done)
         if record and self._engine.rank == 0:
             append_records(self._journal, [{"step": steps_done} | record])
-
-    def note_checkpoint(self) -> None:
-        """A checkpoint was saved."""
-        if self._guard is not None:
-            self._guard.note_checkpoint()
 
     def hand_on(self) -> None:
         """Write the stage's result: the guard's best model, or the last."""

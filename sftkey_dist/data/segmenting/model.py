@@ -25,6 +25,7 @@ MODEL = "model"
 MOST_REPLIES = 3
 """To a question, over all runs, while none of them gives a cut."""
 _MOST_BRACES = 200
+_REMEDY = "remove that line, or restore the file from a copy: what is missing is asked again"
 _ESCAPE = re.compile(r"(?P<kept>\\(?:[\\\"/]|u[0-9a-fA-F]{4}|n(?!(?:eq|u|abla|ot|i)\b)))|\\")
 
 
@@ -50,9 +51,9 @@ class ModelCutter:
         self._contract = contract
         self._replies = replies
         if replies.is_file():
-            keep_records(replies, lambda record: True)  # cuts off what a killed run did not finish writing
+            keep_records(replies, lambda record: True, _REMEDY)  # cuts off what a killed run did not finish writing
         self._known: dict[str, list[str]] = {}
-        for record in read_records(replies):
+        for record in read_records(replies, _REMEDY):
             self._known.setdefault(record["key"], []).append(record["reply"])
 
     def __call__(self, responses: Sequence[str]) -> list[Cut | NotCut]:

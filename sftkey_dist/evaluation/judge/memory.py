@@ -8,6 +8,8 @@ from sftkey_dist.evaluation.judge.template import Question
 from sftkey_dist.files import digest_json
 from sftkey_dist.journal import append_records, keep_records, read_records
 
+_REMEDY = "remove that line, or restore the file from a copy: what is missing is asked again"
+
 
 class JudgeMemory:
     """Rulings by (judge, template, question, reference, answer); each run appends to a journal of its own."""
@@ -21,8 +23,10 @@ class JudgeMemory:
         folder.mkdir(parents=True, exist_ok=True)
         self._journal = folder / f"rulings-{digest_json([socket.gethostname(), str(owner)])[:12]}.jsonl"
         if self._journal.exists():
-            keep_records(self._journal, lambda record: True)  # cuts off what a killed run did not finish writing
-        records = [record for file in sorted(folder.glob("rulings-*.jsonl")) for record in read_records(file)]
+            keep_records(
+                self._journal, lambda record: True, _REMEDY
+            )  # cuts off what a killed run did not finish writing
+        records = [record for file in sorted(folder.glob("rulings-*.jsonl")) for record in read_records(file, _REMEDY)]
         self._rulings = {record["key"]: Ruling(record["value"], record["reason"]) for record in records}
 
     def get(self, key: str) -> Ruling | None:

@@ -6,12 +6,13 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Self
 
 from sftkey_dist import version
 from sftkey_dist.errors import CheckpointError, StorageError, TrainingError
-from sftkey_dist.training.checkpoint.manifest import FileNote, Manifest, parse_manifest
+from sftkey_dist.files import FileNote
+from sftkey_dist.training.checkpoint.manifest import Manifest, parse_manifest
 from sftkey_dist.training.checkpoint.shards import Snapshot, shard_name
 from sftkey_dist.training.checkpoint.storage import Storage, open_storage
 from sftkey_dist.training.job import StageJob
@@ -54,6 +55,8 @@ class CheckpointKeeper:
         self._timeout_seconds, self._attempt = timeout_seconds, attempt
         self._writer: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._written_candidate: int | None = None
+        self._candidates: dict[str, int | None] = {}
 
     @classmethod
     def of_stage(cls, job: StageJob, *, rank: int, world_size: int, attempt: str) -> Self:
@@ -110,8 +113,33 @@ class CheckpointKeeper:
     def save(self, snapshot: Snapshot) -> None:
         """Write this rank's shard on another thread; rank 0's thread then commits."""
         self.wait()  # two snapshots in memory would be one too many
+        self._written_candidate = snapshot.candidate
         self._writer = threading.Thread(target=self._keep_failure, args=(snapshot,), name="checkpoint", daemon=True)
         self._writer.start()
+
+    def candidates(self) -> frozenset[int] | None:
+        """The guard's models that a checkpoint refers to, the one that is being written included; on rank 0.
+
+        Returns:
+            Steps done when each was taken; None where a checkpoint does not say, or the storage does not answer.
+        """
+        found = set() if self._written_candidate is None else {self._written_candidate}
+        try:
+            for folder in self.newest_first():
+                with suppress(CheckpointError):  # nobody goes on from it
+                    candidate = self._candidate_of(folder)
+                    if candidate is None:
+                        return None
+                    found.add(candidate)
+        except (OSError, StorageError):
+            return None
+        return frozenset(found)
+
+    def _candidate_of(self, folder: str) -> int | None:
+        """Manifests never change, and each is read once."""
+        if folder not in self._candidates:
+            self._candidates[folder] = self.read_manifest(folder).candidate
+        return self._candidates[folder]
 
     def wait(self) -> None:
         """Return when what this rank saved is on storage, and on rank 0 committed.
@@ -170,6 +198,7 @@ class CheckpointKeeper:
             world_size=self._world_size,
             members_digest=snapshot.members_digest,
             numel=snapshot.numel,
+            candidate=snapshot.candidate,
             shards=tuple(self._read_note(folder, rank) for rank in ranks),
             versions={"sftkey_dist": version()} | {name: importlib.metadata.version(name) for name in _LIBRARIES},
         )

@@ -1,30 +1,11 @@
 """What makes a folder of shards a checkpoint."""
 
-from pathlib import Path
-from typing import Self
-
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sftkey_dist.errors import CheckpointError
-from sftkey_dist.files import digest_file
+from sftkey_dist.files import FileNote
 
 _MOST_BYTES = 64 * 2**20
-
-
-class FileNote(BaseModel):
-    """A file as it was read back after it was written."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    bytes: int = Field(ge=0)
-    """Size of the file."""
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Digest of its content."""
-
-    @classmethod
-    def of(cls, file: Path) -> Self:
-        """Read a file back."""
-        return cls(bytes=file.stat().st_size, sha256=digest_file(file))
 
 
 class Manifest(BaseModel):
@@ -44,6 +25,8 @@ class Manifest(BaseModel):
     """Elements of every trained parameter."""
     shards: tuple[FileNote, ...]
     """One a rank, in rank order."""
+    candidate: int | None = None
+    """The guard's model that a stage going on from here will look for, by the steps done when it was taken."""
     versions: dict[str, str]
     """Of the libraries that wrote it."""
 

@@ -48,17 +48,19 @@ class Snapshot:
     Attributes:
         steps_done: optimizer steps that are in the weights.
         members_digest: digest of the last step's examples.
+        candidate: the guard's model that a stage going on from here will look for, by the steps done when it was taken.
         numel: elements of every trained parameter.
     """
 
-    def __init__(self, engine: HasState, steps_done: int, members_digest: int) -> None:
+    def __init__(self, engine: HasState, steps_done: int, members_digest: int, candidate: int | None = None) -> None:
         """
         Args:
             engine: the engine, after ``steps_done`` updates.
             steps_done: optimizer steps that are in the weights.
             members_digest: digest of the last step's examples.
+            candidate: see the class.
         """
-        self.steps_done, self.members_digest = steps_done, members_digest
+        self.steps_done, self.members_digest, self.candidate = steps_done, members_digest, candidate
         self.numel: dict[str, int] = {}
         self._tensors: dict[str, Tensor] = {}
         copy = HostCopy()

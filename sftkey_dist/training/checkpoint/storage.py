@@ -13,6 +13,7 @@ from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType, copy_files
 
 from sftkey_dist.errors import ConfigError, StorageError
+from sftkey_dist.files import file_written_whole
 
 _TRIES, _FIRST_PAUSE_SECONDS = 5, 1.0
 Answer = TypeVar("Answer")
@@ -101,16 +102,8 @@ class FolderStorage:
     @contextmanager
     def writing(self, folder: str, file: str) -> Iterator[Path]:
         """See Storage: a hidden file that is flushed to disk, then renamed."""
-        target = self._root / folder / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f".{file}")
-        try:
+        with file_written_whole(self._root / folder / file) as scratch:
             yield scratch
-            _flush(scratch)
-            os.replace(scratch, target)
-            _flush(target.parent)
-        finally:
-            scratch.unlink(missing_ok=True)
 
     @contextmanager
     def reading(self, folder: str, file: str) -> Iterator[Path]:
@@ -199,12 +192,3 @@ class ObjectStorage:
                 time.sleep(pause)
                 pause *= 2
         raise AssertionError("the last try returns or raises")
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,106 @@
+"""Models of finished stages: what is noted of their files when they are done, and whether it holds when they are used.
+
+Nothing else would see a bit that flips in stored weights: safetensors loads it like any other.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sftkey_dist.console import progress_line
+from sftkey_dist.errors import DataError
+from sftkey_dist.files import FileNote, flush, flush_those_there
+from sftkey_dist.journal import read_records
+from sftkey_dist.pipeline.prepare import Preparation
+from sftkey_dist.pipeline.stages import PlannedStage
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_files import read_summary
+
+_MODEL_CARD = "README.md"
+"""Written anew with every comparison."""
+_MIB = 2**20
+_SHOWN_FROM_BYTES = 2**30
+"""Reading less is over before anybody wonders."""
+
+
+def note_model(stage: StageDir) -> dict[str, FileNote]:
+    """Size and digest of every file of a stage's model but its card, by path below the model's folder."""
+    files = [file for file in sorted(stage.model.rglob("*")) if file.is_file() and file.name != _MODEL_CARD]
+    with _progress("noting the model's digests", sum(file.stat().st_size for file in files)) as on_bytes:
+        return {file.relative_to(stage.model).as_posix(): FileNote.of(file, on_bytes) for file in files}
+
+
+def make_durable(stage: StageDir) -> None:
+    """Wait until the records and the names of everything that a stage has written are on disk."""
+    flush_those_there(stage.journals)
+    for folder in (stage.path, *stage.path.parents[:2]):
+        flush(folder)
+
+
+def verify_stages(preparation: Preparation, plans: Mapping[str, Sequence[PlannedStage]]) -> None:
+    """Make sure that what earlier commands left of stages is what they wrote; once a command.
+
+    Stages that were finished before digests were noted are taken as they are.
+
+    Raises:
+        DataError: a file of a finished stage is not what was written, or a journal of one that is under way is damaged.
+    """
+    stages = {planned.digest: planned for plan in plans.values() for planned in plan}
+    new = [planned for digest, planned in stages.items() if digest not in preparation.verified]
+    for planned in new:
+        if not planned.is_trained:
+            for journal in planned.directory.journals:
+                read_records(journal)
+    finished = [planned for planned in new if planned.is_finished]
+    _verify_models([planned.directory for planned in finished])
+    preparation.verified.update(planned.digest for planned in finished)
+
+
+def _verify_models(stages: Iterable[StageDir]) -> None:
+    """All sizes before the first digest: they are found in no time."""
+    expected = [
+        (stage, stage.model / name, note)
+        for stage in stages
+        for name, note in read_summary(stage).get("model_files", {}).items()
+    ]
+    for stage, file, note in expected:
+        if not file.is_file():
+            raise _changed(stage, file, "it is missing", f"{note.bytes:,} bytes")
+        if (size := file.stat().st_size) != note.bytes:
+            raise _changed(stage, file, f"it has {size:,} bytes", f"{note.bytes:,}")
+    with _progress("verifying finished models", sum(note.bytes for _, _, note in expected)) as on_bytes:
+        for stage, file, note in expected:
+            found = _read_back(stage, file, note, on_bytes)
+            if found != note:
+                raise _changed(stage, file, f"its SHA-256 is {found.sha256}", note.sha256)
+
+
+def _read_back(stage: StageDir, file: Path, note: FileNote, on_bytes: Callable[[int], None]) -> FileNote:
+    try:
+        return FileNote.of(file, on_bytes)
+    except OSError as error:
+        raise _changed(stage, file, f"it cannot be read ({error.strerror})", f"{note.bytes:,} bytes") from error
+
+
+def _changed(stage: StageDir, file: Path, found: str, expected: str) -> DataError:
+    return DataError(
+        f"{file}: {found}, and the stage wrote {expected}; restore the file from a copy, or remove {stage.path}: the "
+        f"same command then trains the stage again"
+    )
+
+
+@contextmanager
+def _progress(title: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Yield what is told of every few bytes that are read; little is read in silence."""
+    if total_bytes < _SHOWN_FROM_BYTES:
+        yield lambda number: None
+        return
+    with progress_line(f"{title} [MiB]", total_bytes // _MIB) as line:
+        done = 0
+
+        def on_bytes(number: int) -> None:
+            nonlocal done
+            done += number
+            line.update(done // _MIB)
+
+        yield on_bytes

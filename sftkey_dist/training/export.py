@@ -1,0 +1,68 @@
+"""Writing the model that a stage ends in, and trying that before the stage begins."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from sftkey_dist.errors import ModelError, UserError
+from sftkey_dist.files import folder_written_whole, remove_tree, write_text_atomically
+from sftkey_dist.journal import append_event
+from sftkey_dist.models.load import load_tokenizer
+from sftkey_dist.run_dir import ModelPlace, StageDir
+from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.job import StageJob
+
+
+def try_export(engine: ZeroEngine, job: StageJob) -> None:
+    """Write all of the model but its weights, and remove that: what cannot be saved is found before the first step.
+
+    Called on all ranks together.
+
+    Raises:
+        ModelError: the base model's configuration, generation configuration or tokenizer cannot be saved.
+    """
+    directory = StageDir(job.stage_dir)
+    try:
+        mended = engine.end_responses_with(job.end_of_turn_id)
+        export_model(engine, job, directory.trial_export, with_weights=False)
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # whatever a model's own code or transformers raises
+        raise ModelError(
+            f"{job.model_dir}: a model trained from it cannot be saved ({' '.join(str(error).split())[:300]}); correct "
+            f"the configuration, the generation configuration or the tokenizer there"
+        ) from error
+    if engine.rank == 0:
+        remove_tree(directory.trial_export)
+        if mended:
+            append_event(
+                directory.events,
+                "generation_config_mended",
+                f"{job.model_dir / 'generation_config.json'} is one that transformers refuses to save; in the trained "
+                f"model's: {mended}",
+            )
+
+
+def export_model(engine: ZeroEngine, job: StageJob, folder: Path, *, with_weights: bool = True) -> None:
+    """Write the model with its tokenizer as a Hugging Face folder, on disk whole or not at all.
+
+    Called on all ranks together.
+    """
+    writes = engine.rank == 0
+    if writes:
+        remove_tree(folder)  # of an end that was interrupted before it was recorded
+    with folder_written_whole(folder) if writes else nullcontext(folder) as scratch:
+        engine.save_pretrained(scratch, getattr(torch, job.export_precision), with_weights=with_weights)
+        if writes:
+            load_tokenizer(job.model_dir, job.trust_remote_code).save_pretrained(scratch)
+    engine.wait_for_first_rank()
+
+
+def note_hand_off(engine: ZeroEngine, job: StageJob, place: ModelPlace) -> None:
+    """Write what lies beside a model that may be handed on: what rounding leaves of it, and the masters if needed."""
+    if job.hands_on_masters:
+        engine.save_masters(place.masters)
+    rounding = engine.compare_with_start(getattr(torch, job.export_precision))
+    if engine.rank == 0:
+        write_text_atomically(place.rounding, rounding.model_dump_json() + "\n")
