@@ -1,10 +1,29 @@
 import json
 import math
+import os
+import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from sftkey_dist.files import folder_written_whole, write_json_atomically, write_text_atomically
-from sftkey_dist.journal import append_records, read_records
+from sftkey_dist import files
+from sftkey_dist.errors import DataError
+from sftkey_dist.files import (
+    copy_atomically,
+    file_written_whole,
+    folder_written_whole,
+    open_to_append,
+    read_json,
+    write_json_atomically,
+    write_text_atomically,
+)
+from sftkey_dist.journal import append_event, append_records, keep_records, read_records
+from sftkey_dist.models.folder import link_file
+from sftkey_dist.report.plots import plot_lengths, plot_seeds
+from sftkey_dist.training.checkpoint.storage import FolderStorage
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path):
@@ -49,3 +68,175 @@ def test_what_is_no_finite_number_is_null_in_every_file(tmp_path):
     append_records(tmp_path / "x.jsonl", [content])
     assert read_records(tmp_path / "x.jsonl") == [known]
     assert (tmp_path / "x.jsonl").read_text().count("NaN") == 1
+
+
+def write_tensors(path):
+    with file_written_whole(path) as scratch:
+        save_file({"w": torch.ones(2)}, scratch)
+
+
+WRITERS = {
+    "text": lambda path: write_text_atomically(path, "new"),
+    "JSON": lambda path: write_json_atomically(path, {}),
+    "a copy": lambda path: copy_atomically(Path(__file__), path),
+    "a figure": lambda path: plot_lengths(np.ones((3, 2), dtype=int), ["prompt", "answer"], path),
+    "a study's figure": lambda path: plot_seeds({"a": {"sft": [0.1, 0.2]}}, "score", path),
+    "a journal that is cut": lambda path: keep_records(path, lambda record: True),
+    "weights": write_tensors,
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_what_is_written_replaces_a_link_and_has_the_mode_that_the_umask_gives(tmp_path, writer, umask):
+    outside, link = tmp_path / "outside", tmp_path / "run" / "file.svg"
+    outside.write_text("")
+    outside.chmod(0o600)
+    link.parent.mkdir()
+    link.symlink_to(outside)
+    before = os.umask(umask)
+    try:
+        WRITERS[writer](link)
+    finally:
+        os.umask(before)
+    assert outside.read_text() == "", "nothing was written through the link"
+    assert not link.is_symlink()
+    assert link.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert [file.name for file in link.parent.iterdir()] == [link.name]
+
+
+def test_files_of_a_checkpoint_replace_links_too(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("kept")
+    (tmp_path / "step").mkdir()
+    for name in ("manifest.json", ".manifest.json"):
+        (tmp_path / "step" / name).symlink_to(outside)
+    with FolderStorage(tmp_path).writing("step", "manifest.json") as file:
+        file.write_text("new")
+    assert outside.read_text() == "kept"
+    assert (tmp_path / "step" / "manifest.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_a_journal_that_is_no_file_of_its_own_is_not_appended_to(tmp_path, kind):
+    journal, outside = tmp_path / "metrics.jsonl", tmp_path / "outside"
+    if kind == "link":
+        outside.write_text("")
+    if "link" in kind:
+        journal.symlink_to(outside)
+    elif kind == "pipe":
+        os.mkfifo(journal)
+    else:
+        journal.mkdir()
+    for append in (
+        lambda: append_records(journal, [{"step": 0}]),
+        lambda: append_event(journal, "event", "message"),
+        lambda: open_to_append(journal),
+    ):
+        with pytest.raises(DataError, match=r"metrics.jsonl: a link or no regular file.*remove it"):
+            append()
+    assert not outside.exists() or outside.read_text() == ""
+
+
+def test_a_folder_that_a_library_filled_can_be_read_by_those_whom_the_umask_lets(tmp_path):
+    """safetensors writes for its owner alone; a file shared with another model keeps that one's mode."""
+    shared = tmp_path / "shared"
+    shared.write_text("")
+    shared.chmod(0o400)
+    with folder_written_whole(tmp_path / "model") as scratch:
+        save_file({"w": torch.ones(2)}, scratch / "model.safetensors")
+        (scratch / "model.safetensors").chmod(0o600)
+        link_file(shared, scratch / "vocab.json")
+    expected = 0o666 & ~files._umask()
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mode & 0o777 == expected
+    assert shared.stat().st_mode & 0o777 == 0o400
+
+
+def test_the_umask_is_read_without_being_set(monkeypatch):
+    """Another thread that makes a file meanwhile would make it open to everybody."""
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("it was set"))
+        found = []
+        thread = threading.Thread(target=lambda: found.append(files._umask()))
+        thread.start()
+        thread.join()
+        assert found == [0o027]
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+
+
+def flushed(monkeypatch) -> list[str]:
+    """What is flushed to disk from now on, and what is renamed, in order; scratch names without their random ends."""
+    seen, fsync, replace = [], os.fsync, os.replace
+
+    def note_fsync(descriptor):
+        seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def note_replace(source, target):
+        seen.append(f"-> {Path(target).name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    return seen
+
+
+def test_content_then_name_then_folder_reach_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    seen = flushed(monkeypatch)
+    write_text_atomically(tmp_path / "run" / "stage.json", "{}")
+    scratch, renamed, folder = seen
+    assert scratch.startswith(".stage.json.")
+    assert (renamed, folder) == ("-> stage.json", "run")
+    seen.clear()
+    with folder_written_whole(tmp_path / "run" / "model") as scratch_folder:
+        (scratch_folder / "weights").write_text("w")
+        (scratch_folder / "deep").mkdir()
+        (scratch_folder / "deep" / "file").write_text("f")
+    assert {"weights", "file", "deep"} < set(seen[:-2])
+    assert seen[-3].startswith(".model."), "the scratch folder, whose entries are complete"
+    assert seen[-2:] == ["-> model", "run"]
+    seen.clear()
+    write_text_atomically(tmp_path / "new" / "deeper" / "file", "x")
+    assert {"new", "deeper", tmp_path.name} <= set(seen), "the names of new folders too"
+
+
+def test_a_model_folder_that_is_a_link_is_not_taken_for_written(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "model").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="model"), folder_written_whole(tmp_path / "model") as scratch:
+        (scratch / "weights").write_text("w")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+DAMAGED = {
+    "empty": (b"", "empty"),
+    "NULs": (b"\0" * 4096, "holds nothing but NULs or blanks"),
+    "cut off": (b'{"steps": 1, "tok', "damaged or cut off"),
+    "two values": (b"{}{}", "damaged or cut off"),
+    "not UTF-8": (b'{"a": "\xff"}', "no UTF-8 text"),
+    "deep": (b'{"a": ' + b"[" * 200_000, "damaged or cut off .*nested too deeply"),
+    "a list": (b"[1]", "Input should be a valid dictionary"),
+    "a long number": (b'{"a": ' + b"1" * 5000 + b"}", "damaged or cut off"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, damage):
+    file = tmp_path / "stage.json"
+    content, message = DAMAGED[damage]
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"stage\.json: {message}.*; do this$") as raised:
+        read_json(file, "do this")
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 500
+
+
+def test_a_missing_file_a_folder_and_a_pipe_are_named_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("missing", "pipe", "."):
+        with pytest.raises(DataError, match=r"cannot be read|no regular file"):
+            read_json(tmp_path / name)
