@@ -43,8 +43,9 @@ def sync(run_dir: Path) -> int:
     config = read_json_as(run.config, _CONFIG, _REMEDY)
     if not config.tracking.enabled:
         raise ConfigError(f"{run.config}: the run was made with tracking.enabled=false")
+    strategies = read_strategies(run)
     tracker = open_tracker(config.model_copy(update={"run_dir": run.path}))
-    return sum(_sync_strategy(config, run, name, entry, tracker) for name, entry in read_strategies(run).items())
+    return sum(_sync_strategy(config, run, name, entry, tracker) for name, entry in strategies.items())
 
 
 def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: StrategyEntry, tracker: Tracker) -> int:

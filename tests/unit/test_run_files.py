@@ -1,10 +1,12 @@
 """Files of a run that are damaged, or that lead elsewhere, through every reader of them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.judge.memory import JudgeMemory
 from sftkey_dist.evaluation.judging import is_scored
@@ -24,7 +26,11 @@ DAMAGES = {"empty": b"", "NULs": b"\0" * 512, "cut off": b'{"steps": 4, "tok'}
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    return write_run(tmp_path / "run", {"sft-tag": 12, "sftkey-tag": 15})
+    folder = write_run(tmp_path / "run", {"sft-tag": 12, "sftkey-tag": 15})
+    source = {"adapter": "decision_memos", "limit": 8}
+    config = RunConfig(run_dir=folder, model={"path": "m"}, data={"train": source, "test": source | {"split": "test"}})
+    (folder / "config.json").write_text(config.model_dump_json())
+    return folder
 
 
 READERS = {
@@ -55,7 +61,7 @@ def test_every_reader_names_a_damaged_file_and_what_to_do(run, name, damage):
         with pytest.raises(DataError, match=name.rpartition("/")[2]) as raised:
             read(run)
         message = str(raised.value)
-        assert message.startswith(str(run / name))
+        assert os.path.abspath(message.partition(": ")[0]) == str(run / name)
         assert any(word in message for word in ("restore", "remove", "writes it anew"))
         assert "\n" not in message
 
