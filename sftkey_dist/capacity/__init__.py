@@ -10,6 +10,7 @@ from sftkey_dist.capacity.estimate import (
 )
 from sftkey_dist.capacity.hardware import ACCELERATORS, Accelerator, Cluster, find_accelerator
 from sftkey_dist.capacity.load import stage_load
+from sftkey_dist.capacity.memory import GuardCopy
 from sftkey_dist.capacity.model import ModelSize, size_of
 from sftkey_dist.capacity.table import capacity_table
 
@@ -18,6 +19,7 @@ __all__ = [
     "Accelerator",
     "Cluster",
     "Estimate",
+    "GuardCopy",
     "ModelSize",
     "StageCapacity",
     "StageLoad",

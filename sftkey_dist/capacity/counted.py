@@ -18,7 +18,8 @@ from sftkey_dist.training.adapters import base_of
 
 ATTENTION = "counted_attention"
 _TOKENS = 64
-_IN_FLOPS = frozenset({"mm", "addmm", "bmm"})
+_IN_FLOPS = frozenset({"mm", "addmm", "bmm", "_grouped_mm", "grouped_mm_fallback", "grouped_mm_fallback_backward"})
+"""Products, those of experts with the tokens that are routed to them among them: of these, too, a token passes few."""
 _MOVES_NOTHING = frozenset({"detach", "empty", "empty_like", "empty_strided", "_unsafe_view"})
 _ONCE_A_ROW = frozenset({"embedding_dense_backward"})
 """The gradient of the whole table, however many tokens a row has."""

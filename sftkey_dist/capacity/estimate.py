@@ -4,16 +4,40 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sftkey_dist.capacity.hardware import GIB, Cluster
-from sftkey_dist.capacity.memory import Memory, estimate_memory
+from sftkey_dist.capacity.memory import GuardCopy, Memory, estimate_memory, guard_memory
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.capacity.speed import Rows, Seconds, step_seconds
 from sftkey_dist.capacity.traffic import traffic_of
 from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
-_MOST_NODES = 1024
+_POWERS_OF_TWO = tuple(1 << power for power in range(11))
 _LEAN_GATHERED_GIB = 0.25
 """Enough to gather the next layers ahead in every precision (`training/engine.py`)."""
+
+
+@dataclass(frozen=True)
+class Fullest:
+    """What packed rows hold at most, each number of the row that holds most of it.
+
+    Attributes:
+        observed: positions with logits in a step that measures every segment.
+        rest_tokens: tokens that the backward pass runs over.
+        prefix_tokens: tokens that no gradient passes through.
+    """
+
+    observed: int
+    rest_tokens: int
+    prefix_tokens: int = 0
+
+    @classmethod
+    def of(cls, steps: Sequence[Rows]) -> "Fullest":
+        """Of the rows of some steps."""
+        return cls(
+            observed=max(int(rows.observed.max()) for rows in steps),
+            rest_tokens=max(int((rows.tokens - rows.prefix_tokens).max()) for rows in steps),
+            prefix_tokens=max(int(rows.prefix_tokens.max()) for rows in steps),
+        )
 
 
 @dataclass(frozen=True)
@@ -25,12 +49,22 @@ class StageLoad:
         num_steps: optimizer steps.
         longest_example: tokens of the longest one; a row cannot be shorter.
         rows_for: the first steps' rows for a number of ranks and a token budget.
+        fullest_for: the fullest rows of all steps for the same; None where ``rows_for`` has all steps.
+        guard: the model that a guard generates with beside the stage; None without one.
     """
 
     name: str
     num_steps: int
     longest_example: int
     rows_for: Callable[[int, int], Sequence[Rows]]
+    fullest_for: Callable[[int, int], Fullest] | None = None
+    guard: GuardCopy | None = None
+
+    def fullest(self, ranks: int, micro_batch_tokens: int) -> Fullest:
+        """Of all steps, for a number of ranks and a token budget."""
+        if self.fullest_for is None:
+            return Fullest.of(self.rows_for(ranks, micro_batch_tokens))
+        return self.fullest_for(ranks, micro_batch_tokens)
 
 
 @dataclass(frozen=True)
@@ -38,7 +72,7 @@ class Estimate:
     """Of one stage.
 
     Attributes:
-        memory: of the fullest rank.
+        memory: of the fullest rank in the fullest step.
         seconds: of a step.
         tokens_per_second: of all ranks together.
         stage_hours: of all steps.
@@ -48,6 +82,7 @@ class Estimate:
         cost: of the stage; None without a price.
         fits: whether the memory is there.
         limit: what takes the time, or that it does not fit.
+        guarding: memory of a rank while the guard generates; None without one.
     """
 
     memory: Memory
@@ -60,6 +95,7 @@ class Estimate:
     cost: float | None
     fits: bool
     limit: str
+    guarding: Memory | None = None
 
 
 @dataclass(frozen=True)
@@ -90,17 +126,16 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
         load: what there is to do.
     """
     steps = load.rows_for(cluster.ranks, training.micro_batch_tokens)
-    row_tokens = max(int(rows.tokens.max()) for rows in steps)
-    kept = max(int(rows.observed.max()) for rows in steps)
-    memory = estimate_memory(size, training, cluster.accelerator, cluster.ranks, row_tokens, kept)
+    memory = _memory(size, training, cluster, load.fullest(cluster.ranks, training.micro_batch_tokens))
+    guarding = _guarding(size, training, cluster, load)
     seconds = step_seconds(size, training, cluster, steps)
     hours = seconds.total * load.num_steps / 3600
     tokens = sum(int(rows.tokens.sum()) for rows in steps) / len(steps)
-    traffic = traffic_of(size, training, cluster)
+    traffic = traffic_of(size, training, cluster, stops_prefix=any(rows.prefix_tokens.any() for rows in steps))
     micro_batches = sum(rows.tokens.shape[1] for rows in steps) / len(steps)
     checkpoint = size.trained * CHECKPOINT_BYTES
     price = cluster.price_per_gpu_hour
-    fits = memory.total_gib <= cluster.accelerator.memory_gib
+    fits = max(each.total_gib for each in (memory, guarding or memory)) <= cluster.accelerator.memory_gib
     return Estimate(
         memory=memory,
         seconds=seconds,
@@ -112,16 +147,16 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
         cost=None if price is None else hours * cluster.ranks * price,
         fits=fits,
         limit=_limit(seconds) if fits else "memory",
+        guarding=guarding,
     )
 
 
 def smallest_cluster(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: StageLoad) -> int | None:
     """Nodes of the smallest cluster of such nodes that the stage fits on; None if there is none."""
-    nodes = 1
-    while nodes <= _MOST_NODES:
-        if estimate(size, training, replace(cluster, nodes=nodes), load).fits:
+    for nodes in _POWERS_OF_TWO:
+        other = replace(cluster, nodes=nodes)
+        if _may_fit(size, training, other) and estimate(size, training, other, load).fits:
             return nodes
-        nodes *= 2
     return None
 
 
@@ -161,6 +196,31 @@ def _changes(training: TrainingConfig, longest_example: int) -> Iterator[tuple[s
     if zero.max_gathered_gib > _LEAN_GATHERED_GIB:
         lean = zero.model_copy(update={"max_gathered_gib": _LEAN_GATHERED_GIB})
         yield f"training.zero.max_gathered_gib={_LEAN_GATHERED_GIB}", training.model_copy(update={"zero": lean})
+
+
+def _may_fit(size: ModelSize, training: TrainingConfig, cluster: Cluster) -> bool:
+    """Whether hpZ's groups divide the ranks, and an empty row would fit: known before any step is planned."""
+    if cluster.ranks % training.zero.secondary_partition_ranks:
+        return False
+    return _memory(size, training, cluster, Fullest(0, 0)).total_gib <= cluster.accelerator.memory_gib
+
+
+def _memory(size: ModelSize, training: TrainingConfig, cluster: Cluster, rows: Fullest) -> Memory:
+    return estimate_memory(
+        size,
+        training,
+        cluster.accelerator,
+        cluster.ranks,
+        rows.rest_tokens,
+        rows.observed,
+        prefix_tokens=rows.prefix_tokens,
+    )
+
+
+def _guarding(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: StageLoad) -> Memory | None:
+    if load.guard is None:
+        return None
+    return guard_memory(size, training, cluster.accelerator, cluster.ranks, load.guard)
 
 
 def _limit(seconds: Seconds) -> str:

@@ -14,11 +14,26 @@ from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
 _LOGIT_COPIES = 3
 """Float32 logits, their softmax and their gradient."""
+_PREFIX_COPIES = 2
+"""As they are remembered, and joined with those of what comes after."""
 _GATHERED_AHEAD_ELEMENTS = 50_000_000
 _GATHERED_FOR_GOOD_ELEMENTS = 100_000
 """Both as in `training/engine.py`, which would bring DeepSpeed along; a test compares what follows from them."""
 _MARGIN = 0.07
 """What an accelerator's caching allocator cannot use."""
+
+
+@dataclass(frozen=True)
+class GuardCopy:
+    """The whole model that a guard generates with on every rank.
+
+    Attributes:
+        weight_bytes: of a weight, as it is exported.
+        tokens: most that it holds keys and values of: of prompts and responses that are generated together.
+    """
+
+    weight_bytes: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -40,38 +55,74 @@ def estimate_memory(
     ranks: int,
     row_tokens: int,
     kept_positions: int,
+    prefix_tokens: int = 0,
 ) -> Memory:
-    """
+    """While a stage trains.
+
     Args:
         size: of the model.
         training: how the stage runs.
         device: of the rank.
         ranks: number of data-parallel ranks.
-        row_tokens: in the longest packed row.
+        row_tokens: that the backward pass runs over, in the longest packed row.
         kept_positions: most positions of a row that logits are computed at.
+        prefix_tokens: most tokens of a row that no gradient passes through.
     """
-    share, trained = size.parameters / ranks, size.trained / ranks
-    offloaded = training.zero.offload != "none"
-    parts = {
-        "process": device.process_gib * GIB,
-        "weights, partitioned": 0.0 if training.zero.offload_weights else share * device.compute_bytes,
-        "weights, second copy in the node": _second_copy(size, training, device),
-        "master weights and moments": 0.0 if offloaded else trained * CHECKPOINT_BYTES,
-        "gradients": 0.0 if offloaded else trained * 4,
+    parts = _state(size, training, device, ranks) | {
         "weights, gathered": _gathered(size, training, device, ranks),
         "gradients on their way": _travelling_gradients(size, training, device),
         "activations": _activations(size, training, device, row_tokens),
+        "keys and values of what comes before": _PREFIX_COPIES * prefix_tokens * size.key_value_bytes,
         "logits": min(kept_positions, training.logit_chunk_positions or kept_positions)
         * (size.vocab_size * 4 * _LOGIT_COPIES),
     }
-    if device.overlaps_communication:
-        parts["allocator's margin"] = _MARGIN * (sum(parts.values()) - parts["process"])
-    return Memory({name: value / GIB for name, value in parts.items() if value})
+    return _with_margin(parts, device)
+
+
+def guard_memory(
+    size: ModelSize, training: TrainingConfig, device: Accelerator, ranks: int, guard: GuardCopy
+) -> Memory:
+    """While the guard of a stage generates, when nothing is left of a step but the state and its buffer.
+
+    Args:
+        size: of the model.
+        training: how the stage runs.
+        device: of the rank.
+        ranks: number of data-parallel ranks.
+        guard: what it generates with.
+    """
+    stays = ranks == 1 or stays_gathered(size, training, device)
+    parts = _state(size, training, device, ranks) | {
+        "weights, gathered": size.held * device.compute_bytes if stays else 0.0,
+        "gradients on their way": reduced_bytes(training) * training.zero.reduce_bucket_elements,
+        "guard's copy of the model": size.parameters * guard.weight_bytes,
+        "guard's keys and values": guard.tokens * size.key_value_bytes * guard.weight_bytes / device.compute_bytes,
+    }
+    return _with_margin(parts, device)
+
+
+def _state(size: ModelSize, training: TrainingConfig, device: Accelerator, ranks: int) -> dict[str, float]:
+    """Bytes that a rank holds between steps; frozen weights have neither master weights nor moments nor gradients."""
+    trained, offloaded = size.trained / ranks, training.zero.offload != "none"
+    weights = size.held / ranks * device.compute_bytes
+    return {
+        "process": device.process_gib * GIB,
+        "weights, partitioned": 0.0 if training.zero.offload_weights else weights,
+        "weights, second copy in the node": _second_copy(size, training, device),
+        "master weights and moments": 0.0 if offloaded else trained * CHECKPOINT_BYTES,
+        "gradients": 0.0 if offloaded else trained * 4,
+    }
+
+
+def _with_margin(parts: dict[str, float], device: Accelerator) -> Memory:
+    margin = _MARGIN * (sum(parts.values()) - parts["process"]) if device.overlaps_communication else 0.0
+    every = parts | {"allocator's margin": margin}
+    return Memory({name: value / GIB for name, value in every.items() if value})
 
 
 def stays_gathered(size: ModelSize, training: TrainingConfig, device: Accelerator) -> bool:
     """Whether the whole model lies on every rank between steps."""
-    return size.parameters * device.compute_bytes <= training.zero.max_gathered_gib * GIB
+    return size.held * device.compute_bytes <= training.zero.max_gathered_gib * GIB
 
 
 def reuse_elements(training: TrainingConfig, device: Accelerator) -> int:
@@ -102,9 +153,9 @@ def reduced_bytes(training: TrainingConfig) -> int:
 def _gathered(size: ModelSize, training: TrainingConfig, device: Accelerator, ranks: int) -> float:
     """Up to the bound for gathering ahead, and beyond it the largest module, which is gathered when its turn comes."""
     if ranks == 1 or stays_gathered(size, training, device):
-        return size.parameters * device.compute_bytes
+        return size.held * device.compute_bytes
     live = live_elements(size, training, device) + size.largest_gathered
-    return min(size.parameters, live) * device.compute_bytes
+    return min(size.held, live) * device.compute_bytes
 
 
 def _second_copy(size: ModelSize, training: TrainingConfig, device: Accelerator) -> float:

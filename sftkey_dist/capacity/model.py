@@ -10,8 +10,8 @@ from sftkey_dist.capacity.counted import ATTENTION, layer_bytes, register_counte
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
-from sftkey_dist.models.shape import decoder_layers
-from sftkey_dist.training.adapters import add_adapters
+from sftkey_dist.models.shape import decoder_layers, head_dim_of
+from sftkey_dist.training.adapters import add_adapters, base_of
 from sftkey_dist.training.flops import ModelFlops
 
 _DTYPES = {2: torch.bfloat16, 4: torch.float32}
@@ -22,7 +22,7 @@ class ModelSize:
     """A decoder's sizes.
 
     Attributes:
-        parameters: all weights, tied ones once, without adapters.
+        parameters: all weights, of every expert, tied ones once, without adapters.
         trained: weights that are trained: all, or those of the adapters.
         embedding: elements of the input embedding.
         output: elements of the output projection; 0 where it is the input embedding too.
@@ -34,6 +34,7 @@ class ModelSize:
         vocab_size: rows of the output projection.
         activation_bytes: that the layers keep of a token for the backward pass.
         moved_bytes: of a token, that both passes read and write outside matrix products and attention.
+        key_value_bytes: of a token, that all layers' keys and values take.
         flops: what a step needs.
     """
 
@@ -48,6 +49,7 @@ class ModelSize:
     vocab_size: int
     activation_bytes: float
     moved_bytes: float
+    key_value_bytes: int
     flops: ModelFlops
 
     @property
@@ -65,6 +67,11 @@ class ModelSize:
         """Elements of the largest module that is gathered at once: of a layer, or beside adapters one in it."""
         layer = self.largest_matrix if self.is_frozen else sum(self.layer_weights)
         return max(layer, self.embedding, self.output)
+
+    @property
+    def held(self) -> int:
+        """Weights that lie on the ranks: the model's, and those of adapters beside it."""
+        return self.parameters + (self.trained if self.is_frozen else 0)
 
     @property
     def is_frozen(self) -> bool:
@@ -112,5 +119,12 @@ def size_of(config: Any, training: TrainingConfig | None = None, compute_bytes: 
         vocab_size=int(text.vocab_size),
         activation_bytes=of_token.kept,
         moved_bytes=of_token.moved,
-        flops=ModelFlops.of(config, sum(map(sum, layers))),
+        key_value_bytes=_key_value_width(text) * compute_bytes,
+        flops=ModelFlops.of(base_of(model)),
     )
+
+
+def _key_value_width(text: Any) -> int:
+    """Elements of a token's keys and values in all layers."""
+    heads = int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
+    return 2 * int(text.num_hidden_layers) * heads * head_dim_of(text)

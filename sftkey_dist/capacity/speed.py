@@ -1,15 +1,16 @@
 """Seconds of an optimizer step: what is computed, what travels, and what of that cannot be hidden."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from sftkey_dist.capacity.hardware import Accelerator, Cluster
 from sftkey_dist.capacity.memory import reduced_bytes
 from sftkey_dist.capacity.model import ModelSize
-from sftkey_dist.capacity.traffic import Flow, traffic_of
+from sftkey_dist.capacity.traffic import Flow, Traffic, traffic_of
 from sftkey_dist.config.training import TrainingConfig
+from sftkey_dist.training.flops import Positions
 
 _OPTIMIZER_BYTES = 36
 """Read and written for a parameter's update: float32 gradient, weight and moments, and the compute copy."""
@@ -43,7 +44,7 @@ class Seconds:
         return self.compute + self.communication + self.optimizer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """A step's packed rows, each number an array [ranks, micro-batches].
 
@@ -52,12 +53,26 @@ class Rows:
         pairs: Σ L² over its examples.
         logits: positions with logits.
         observed: positions with logits in a step that measures every segment.
+        prefix_tokens: of those in the row, tokens that no gradient passes through.
+        prefix_pairs: Σ P² over those of each example.
     """
 
     tokens: np.ndarray
     pairs: np.ndarray
     logits: np.ndarray
     observed: np.ndarray
+    prefix_tokens: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), dtype=np.int64))
+    prefix_pairs: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), dtype=np.int64))
+
+    @property
+    def whole(self) -> Positions:
+        """What the forward pass runs over."""
+        return Positions(self.tokens, self.pairs, self.logits)
+
+    @property
+    def rest(self) -> Positions:
+        """What the backward pass runs over."""
+        return self.whole.behind(Positions(self.prefix_tokens, self.prefix_pairs, 0))
 
 
 def step_seconds(size: ModelSize, training: TrainingConfig, cluster: Cluster, steps: Sequence[Rows]) -> Seconds:
@@ -76,7 +91,8 @@ def step_seconds(size: ModelSize, training: TrainingConfig, cluster: Cluster, st
         compute.append(slowest.sum())
         balanced.append(seconds.mean(axis=0).sum())
         hidden_under.append(slowest)
-    travelling = [_exposed(size, training, cluster, slowest) for slowest in hidden_under]
+    traffic = traffic_of(size, training, cluster, stops_prefix=any(rows.prefix_tokens.any() for rows in steps))
+    travelling = [_exposed(training, cluster, traffic, slowest) for slowest in hidden_under]
     return Seconds(
         compute=float(np.mean(compute)),
         balanced=float(np.mean(balanced)),
@@ -91,14 +107,13 @@ def _optimizer_bandwidth(training: TrainingConfig, cluster: Cluster) -> float:
     return gb_per_second * 1e9
 
 
-def _exposed(size: ModelSize, training: TrainingConfig, cluster: Cluster, compute: np.ndarray) -> float:
+def _exposed(training: TrainingConfig, cluster: Cluster, traffic: Traffic, compute: np.ndarray) -> float:
     """Collectives run beside computation where the device can; what takes longer than it is waited for.
 
     Bandwidth and latency alike. Hidden time is not free: computation has fewer multiprocessors meanwhile. At a
     micro-batch's ends there is nothing to run beside.
     """
     device = cluster.accelerator
-    traffic = traffic_of(size, training, cluster)
     node = replace(cluster, nodes=1, gpus_per_node=training.zero.secondary_partition_ranks)
     beside = _ring_seconds(cluster, traffic.beside) + _ring_seconds(node, traffic.within)
     ends, once = _ring_seconds(cluster, traffic.ends), _ring_seconds(cluster, traffic.once)
@@ -112,19 +127,12 @@ def _ring_seconds(cluster: Cluster, flow: Flow) -> float:
 
 
 def _row_seconds(size: ModelSize, training: TrainingConfig, device: Accelerator, rows: Rows) -> np.ndarray:
-    """Forward and backward, [ranks, micro-batches]: one after another what the device's units do and its memory.
-
-    A forward pass is 2 FLOPs for each weight and token, the backward pass twice that, or once where weights are frozen
-    and have no gradient; see `ModelFlops.of_pass`.
-    """
-    forward_passes = 2 if training.gradient_checkpointing else 1
-    backward_passes = 1 if size.is_frozen else 2
-    layers = float(size.flops.layer_weights) * rows.tokens * (forward_passes + backward_passes)
-    head_passes = (2 if training.logit_chunk_positions else 1) + backward_passes
-    head = float(size.flops.logit_weights) * rows.logits * head_passes
-    attention = float(size.flops.attention_width) * rows.pairs * (forward_passes + 2)
-    flops = 2 * ((layers + head) / device.product_efficiency + attention / device.attention_efficiency)
-    layer_bytes = size.moved_bytes * rows.tokens * (forward_passes + 2) / 3
+    """Forward and backward, [ranks, micro-batches]: one after another what the device's units do and its memory."""
+    again = training.gradient_checkpointing
+    work = size.flops.forward(rows.whole) + size.flops.backward(rows.rest)
+    work += size.flops.recomputed(rows.whole, layers=again, logits=training.logit_chunk_positions is not None)
+    flops = work.products / device.product_efficiency + work.attention / device.attention_efficiency
+    layer_bytes = size.moved_bytes * ((2 if again else 1) * rows.tokens + 2 * rows.rest.tokens) / 3
     logit_bytes = float(_LOGIT_BYTES * size.vocab_size) * rows.logits
     gradient_bytes = size.trained * (device.compute_bytes + 2 * _GRADIENT_COPIES * reduced_bytes(training))
     moved = layer_bytes + logit_bytes + gradient_bytes

@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkey_dist.capacity.estimate import StageCapacity
+from sftkey_dist.capacity.memory import Memory
 
 
 def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table:
@@ -13,15 +14,9 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("")
     table.add_column("", justify="right")
-    for part, gib in found.memory.parts.items():
-        table.add_row(part, f"{gib:.2f} GiB")
-    verdict = "fits" if found.fits else "does not fit"
-    table.add_row(
-        "memory of a rank",
-        f"{found.memory.total_gib:.1f} of {device_gib:.0f} GiB: {verdict}",
-        style="bold",
-        end_section=True,
-    )
+    _add_memory(table, "memory of a rank", found.memory, device_gib)
+    if found.guarding is not None:
+        _add_memory(table, "while the guard generates", found.guarding, device_gib)
     table.add_row("computation", f"{found.seconds.balanced:.3g} s a step")
     table.add_row("waiting for the slowest rank", f"{found.seconds.compute - found.seconds.balanced:.3g} s")
     table.add_row("communication, less what is hidden", f"{found.seconds.communication:.3g} s")
@@ -41,3 +36,11 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
         then = f"{helped.seconds.total:.3g} s, {helped.memory.total_gib:.1f} GiB"
         table.add_row("what would help most", Text(f"{setting}: {then}"))
     return table
+
+
+def _add_memory(table: Table, name: str, memory: Memory, device_gib: float) -> None:
+    """Part by part, and whether all of it is there."""
+    for part, gib in memory.parts.items():
+        table.add_row(part, f"{gib:.2f} GiB")
+    verdict = "fits" if memory.total_gib <= device_gib else "does not fit"
+    table.add_row(name, f"{memory.total_gib:.1f} of {device_gib:.0f} GiB: {verdict}", style="bold", end_section=True)

@@ -58,20 +58,30 @@ class Traffic:
         return each * micro_batches + self.once.received_bytes
 
 
-def traffic_of(size: ModelSize, training: TrainingConfig, cluster: Cluster) -> Traffic:
-    """Weights for the forward and the backward pass, and reduced gradients of what is trained."""
+def traffic_of(size: ModelSize, training: TrainingConfig, cluster: Cluster, *, stops_prefix: bool = False) -> Traffic:
+    """Weights for the forward and the backward pass, and reduced gradients of what is trained.
+
+    Args:
+        size: of the model.
+        training: how the stage runs.
+        cluster: where.
+        stops_prefix: whether the forward pass is two, first over what no gradient passes through.
+    """
     others = (cluster.ranks - 1) / cluster.ranks
     reduced, last_reduced = _reduced(size, training, others)
     updated = _gathered_after_update(size, training, cluster.accelerator, others)
     if stays_gathered(size, training, cluster.accelerator):
         return Traffic(beside=reduced, within=Flow(), ends=last_reduced, once=updated)
     weights = _Gathers(size, training, cluster.accelerator)
+    forward, first = weights.forward(others), weights.first(others)
+    if stops_prefix:
+        forward, first = forward + forward, first + first
     neighbours = training.zero.secondary_partition_ranks
     if neighbours == 1:
-        beside, within = weights.forward(others) + weights.backward(others), Flow()
+        beside, within = forward + weights.backward(others), Flow()
     else:
-        beside, within = weights.forward(others), weights.backward((neighbours - 1) / neighbours)
-    return Traffic(beside + reduced, within, weights.first(others) + last_reduced, updated)
+        beside, within = forward, weights.backward((neighbours - 1) / neighbours)
+    return Traffic(beside + reduced, within, first + last_reduced, updated)
 
 
 @dataclass(frozen=True)

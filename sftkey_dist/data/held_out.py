@@ -1,28 +1,50 @@
 """Which training examples no stage trains on."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sftkey_dist.sampler.order import splitmix64
 
 
-def held_out_indices(hashes: np.ndarray, num_examples: int, seed: int) -> np.ndarray:
+def held_out_indices(hashes: np.ndarray, num_examples: int, seed: int, others: Sequence[np.ndarray] = ()) -> np.ndarray:
     """Choose examples by a hash of their prompt.
 
-    Both forms of a data set hold out the same prompts so, and a prompt's other responses go with it.
+    All forms of a data set hold out the same prompts so, also where one has dropped rows that another has kept, and a
+    prompt's other responses go with it.
 
     Args:
         hashes: uint64 [N, …], the first of the prompt (``EncodedStore.hashes``).
-        num_examples: at least so many are held out; 0 for none.
+        num_examples: at least so many are held out of every form, as far as prompts are in all; 0 for none.
         seed: of the choice.
+        others: hashes of the data set's other forms.
 
     Returns:
         int64 indices, ascending.
     """
     if not num_examples:
         return np.empty(0, dtype=np.int64)
+    prompts = [np.asarray(form[:, 0]) for form in (hashes, *others)]
+    candidates = _in_all(prompts)
+    last = max(_last_key(_keys(form[np.isin(form, candidates)], seed), num_examples) for form in prompts)
+    return np.flatnonzero(np.isin(prompts[0], candidates) & (_keys(prompts[0], seed) <= last))
+
+
+def _in_all(prompts: Sequence[np.ndarray]) -> np.ndarray:
+    candidates = np.unique(prompts[0])
+    for form in prompts[1:]:
+        candidates = np.intersect1d(candidates, form)
+    return candidates
+
+
+def _keys(prompts: np.ndarray, seed: int) -> np.ndarray:
     with np.errstate(over="ignore"):
-        key = splitmix64(np.array([seed], dtype=np.uint64))
-        keys = splitmix64(np.asarray(hashes[:, 0]) ^ key)
+        return splitmix64(prompts ^ splitmix64(np.array([seed], dtype=np.uint64)))
+
+
+def _last_key(keys: np.ndarray, num_examples: int) -> int:
+    """Of the first so many in the order of keys."""
+    if not len(keys):
+        return 0
     position = min(num_examples, len(keys)) - 1
-    last = np.partition(keys, position)[position]
-    return np.flatnonzero(keys <= last)
+    return int(np.partition(keys, position)[position])

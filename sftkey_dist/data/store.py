@@ -95,6 +95,11 @@ class EncodedStore:
         return [str(self._examples[int(index)]["id"]) for index in indices]
 
 
+def hashes_of(stores: Iterable[Path]) -> list[np.ndarray]:
+    """`EncodedStore.hashes` of each, without its examples."""
+    return [np.load(path / "hashes.npy", mmap_mode="r") for path in stores]
+
+
 def is_store(path: Path) -> bool:
     """Whether a finished store lies there."""
     return (path / "manifest.json").is_file()

@@ -1,7 +1,7 @@
 """What a model's configuration says about its size, without its weights."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,14 @@ from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.vocabulary import special_tokens
 from sftkey_dist.sampler import CostModel
+
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts")
+_ROUTED_TO = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
+_WIDTHS_OF_EXPERTS = ("moe_intermediate_size", "expert_ffn_hidden_size")
+_WIDTHS_OF_SHARED = ("shared_expert_intermediate_size", "shared_intermediate_size")
+_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+"""What architectures of transformers call the sizes of a mixture of experts."""
+_STACKED = 3
 
 
 def read_shape(folder: Path, trust_remote_code: bool = False) -> Any:
@@ -73,7 +81,7 @@ def decoder_cost(config: Any) -> CostModel:
     num_heads = int(text.num_attention_heads)
     return CostModel.for_decoder(
         hidden_size=int(text.hidden_size),
-        intermediate_size=int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
+        intermediate_size=_active_width(text),
         num_heads=num_heads,
         num_kv_heads=int(getattr(text, "num_key_value_heads", None) or num_heads),
         head_dim=head_dim_of(text),
@@ -96,3 +104,42 @@ def decoder_layers(model: Any) -> Any:
 def head_dim_of(text: Any) -> int:
     """Dimension of an attention head, by a decoder's configuration."""
     return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
+def shape_of(parameter: Any) -> tuple[int, ...]:
+    """Of the whole parameter, also where ZeRO-3 has partitioned it."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def active_share(text: Any) -> float:
+    """Of a layer's routed experts, the share that a token passes; 1 for a dense decoder."""
+    experts = num_experts(text)
+    return min(1.0, _first_of(text, _ROUTED_TO, default=experts) / experts) if experts else 1.0
+
+
+def num_experts(text: Any) -> int:
+    """Routed experts of a layer; 0 for a dense decoder."""
+    return _first_of(text, _EXPERTS, default=0)
+
+
+def is_of_experts(name: str, shape: tuple[int, ...], text: Any) -> bool:
+    """Whether a parameter belongs to routed experts: by its place, or since it stacks one matrix for each of them."""
+    experts = num_experts(text)
+    return bool(experts) and ("experts" in name.split(".") or (len(shape) == _STACKED and shape[0] == experts))
+
+
+def _active_width(text: Any) -> int:
+    """Of the MLP that a token passes, with all experts that it is routed to."""
+    dense = int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size)
+    experts = num_experts(text)
+    if not experts:
+        return dense
+    each = _first_of(text, _WIDTHS_OF_EXPERTS, default=dense)
+    shared = _first_of(text, _WIDTHS_OF_SHARED, default=each * _first_of(text, _SHARED, default=0))
+    return round(each * experts * active_share(text)) + shared
+
+
+def _first_of(text: Any, names: Sequence[str], default: int) -> int:
+    """The number that a configuration gives under the first name it has."""
+    found = (getattr(text, name, None) for name in names)
+    return next((int(number) for number in found if isinstance(number, int) and number), default)

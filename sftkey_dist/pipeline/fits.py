@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from sftkey_dist.capacity import ACCELERATORS, Accelerator, Cluster, StageCapacity
 from sftkey_dist.capacity.hardware import GIB
 from sftkey_dist.cluster import devices_of_nodes
@@ -14,10 +12,9 @@ from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.models.accelerator import Device
-from sftkey_dist.pipeline.capacity import stage_capacities
+from sftkey_dist.pipeline.capacity import stage_capacities, weight_bytes
 from sftkey_dist.pipeline.environment import describe_environment
 from sftkey_dist.pipeline.prepare import Preparation
-from sftkey_dist.training.job import StageJob
 
 _PLANNED_STEPS = 4
 _SURELY = 0.85
@@ -52,7 +49,7 @@ def require_fit(config: RunConfig, preparation: Preparation) -> None:
     if problems:
         raise ConfigError("; ".join(problems))
     for stage in stages:
-        needed = stage.estimate.memory.total_gib
+        needed = max(stage.estimate.memory.total_gib, _guarding_gib(stage))
         if needed > smallest.memory_gib:
             console.print(
                 f"{stage.name}: a rank may need {needed:.0f} GiB, an accelerator has {smallest.memory_gib:.0f}; if "
@@ -73,7 +70,7 @@ def problems_of(
         stages: what they would take on the run's ranks.
         device_gib: memory of an accelerator.
     """
-    model_gib = num_parameters * _export_bytes(config) / GIB
+    model_gib = num_parameters * weight_bytes(config) / GIB
     training = [
         f"{stage.name}: a rank would need about {stage.estimate.memory.total_gib:.0f} GiB and an accelerator has "
         f"{device_gib:.0f}; {_remedy(stage)}"
@@ -82,7 +79,7 @@ def problems_of(
     ]
     return [
         *training,
-        *_of_the_guard(config, model_gib, stages, device_gib),
+        *_of_the_guard(model_gib, stages, device_gib),
         *_of_evaluation(config, model_gib, device_gib),
     ]
 
@@ -96,18 +93,20 @@ def accelerator_like(device: Device) -> Accelerator:
     return replace(slowest, name=device.name, memory_gib=device.memory_gib)
 
 
-def _of_the_guard(config: RunConfig, model_gib: float, stages: Sequence[StageCapacity], device_gib: float) -> list[str]:
-    """It generates with a whole model beside the training on the same accelerator."""
-    guard = config.validation.guard
-    if guard is None or guard.signal != "generation" or not stages:
-        return []
-    training_gib = max(stage.estimate.memory.total_gib for stage in stages)
-    if (training_gib * _SURELY + model_gib) <= device_gib:
-        return []
+def _of_the_guard(model_gib: float, stages: Sequence[StageCapacity], device_gib: float) -> list[str]:
+    """It generates with a whole model beside the state of the training on the same accelerator."""
     return [
-        f"validation.guard: beside the {training_gib:.0f} GiB of training, a whole model of {model_gib:.0f} GiB does "
-        f"not fit on an accelerator of {device_gib:.0f}; set validation.guard.signal=teacher_forced, or guard=null"
+        f"validation.guard: {stage.name}: beside the {_guarding_gib(stage) - model_gib:.0f} GiB of training, a whole "
+        f"model of {model_gib:.0f} GiB does not fit on an accelerator of {device_gib:.0f}; set "
+        f"validation.guard.signal=teacher_forced, or guard=null"
+        for stage in stages
+        if _guarding_gib(stage) * _SURELY > device_gib
     ]
+
+
+def _guarding_gib(stage: StageCapacity) -> float:
+    """While the guard generates; 0 without one."""
+    return stage.estimate.guarding.total_gib if stage.estimate.guarding else 0.0
 
 
 def _of_evaluation(config: RunConfig, model_gib: float, device_gib: float) -> list[str]:
@@ -126,12 +125,6 @@ def _of_evaluation(config: RunConfig, model_gib: float, device_gib: float) -> li
         f"evaluation: a model of {model_gib:.0f} GiB does not fit on {config.evaluation_gpus} accelerator(s) of "
         f"{device_gib:.0f} GiB; {remedy}"
     ]
-
-
-def _export_bytes(config: RunConfig) -> int:
-    """Of a published weight."""
-    precision = StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker)
-    return int(getattr(torch, "float32" if config.training.export_precision == "float32" else precision).itemsize)
 
 
 def _remedy(stage: StageCapacity) -> str:

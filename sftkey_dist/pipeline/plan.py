@@ -76,8 +76,8 @@ def _preview(
     cost: CostModel,
     most_steps: int,
 ) -> list[BalancePreview]:
-    store = preparation.stores[strategy.form]
-    planner = planner_of(config, store, planned.stage, cost, data_ranks, config.training.micro_batch_tokens)
+    budget = config.training.micro_batch_tokens
+    planner = planner_of(config, preparation, strategy.form, planned.stage, cost, data_ranks, budget)
     return preview(planner, most_steps)
 
 

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import numpy as np
 
 from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.contract import Form
 from sftkey_dist.data.held_out import held_out_indices
-from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import digest_json
 from sftkey_dist.models.load import model_fingerprint
@@ -108,7 +108,8 @@ def stages_to_train(config: RunConfig, preparation: Preparation) -> list[tuple[S
 
 def planner_of(
     config: RunConfig,
-    store: EncodedStore,
+    preparation: Preparation,
+    form: Form,
     stage: Stage,
     cost: CostModel,
     data_ranks: int,
@@ -116,14 +117,14 @@ def planner_of(
 ) -> StepPlanner:
     """The planner that a stage's ranks would make, for any number of them and any token budget."""
     return stage_planner(
-        store.segment_counts,
+        preparation.stores[form].segment_counts,
         stage.weights,
         stage.optimization,
         seed=config.seed,
         micro_batch_tokens=micro_batch_tokens,
         data_ranks=data_ranks,
         cost=cost,
-        held_out=held_out_of(config, store),
+        held_out=held_out_of(config, preparation, form),
     )
 
 
@@ -135,6 +136,9 @@ def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, p
         masters_dir=planned.masters_dir.absolute() if planned.masters_dir else None,
         hands_on_masters=planned.rounds_its_masters and (bool(planned.continued_by) or config.training.keep_masters),
         store_dir=preparation.stores[strategy.form].path.absolute(),
+        other_stores=tuple(
+            store.path.absolute() for form, store in preparation.stores.items() if form != strategy.form
+        ),
         stage_dir=planned.directory.path.absolute(),
         checkpoints=checkpoints_of(config, preparation, planned),
     )
@@ -148,7 +152,7 @@ def _settings(config: RunConfig, preparation: Preparation, strategy: Strategy, s
         optimization=stage.optimization,
         training=config.training,
         validation=config.validation,
-        guard=_guard(config, strategy, stage),
+        guard=guard_of(config, strategy, stage),
         attention=config.model.attention,
         trust_remote_code=config.model.trust_remote_code,
         precision=StageSettings.resolve_precision(config.training, config.cluster.gpus_per_worker),
@@ -166,9 +170,24 @@ def checkpoints_of(config: RunConfig, preparation: Preparation, planned: Planned
     return f"{place.rstrip('/')}/{run}/{stage.path.name}{question_mark}{options}"
 
 
-def held_out_of(config: RunConfig, store: EncodedStore) -> np.ndarray:
-    """Indices of the examples that no stage trains on."""
-    return held_out_indices(store.hashes, config.validation.num_examples, config.seed)
+def held_out_of(config: RunConfig, preparation: Preparation, form: Form) -> np.ndarray:
+    """Indices of the examples that no stage trains on: of the same prompts in every form."""
+    others = [store.hashes for other, store in preparation.stores.items() if other != form]
+    hashes = preparation.stores[form].hashes
+    return held_out_indices(hashes, config.validation.num_examples, config.seed, others)
+
+
+def guard_of(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | None:
+    """The guard of a stage, if it has one.
+
+    A stage that trains the whole response cannot unlearn how to respond, and a first stage has nothing to lose."""
+    trains_everything = all(weight > 0 for weight in stage.weights[PROMPT_ID + 1 :])
+    if config.validation.guard is None or trains_everything or stage is strategy.stages[0]:
+        return None
+    return GuardJob(
+        settings=config.validation.guard,
+        assessment=assess_held_out(config, strategy),
+    )
 
 
 def num_trained(config: RunConfig, preparation: Preparation, strategy: Strategy, stage: Stage) -> int:
@@ -178,7 +197,8 @@ def num_trained(config: RunConfig, preparation: Preparation, strategy: Strategy,
         ConfigError: there is none.
     """
     store = preparation.stores[strategy.form]
-    found = count_trained(store.segment_counts, stage.weights, held_out_of(config, store))
+    held_out = held_out_of(config, preparation, strategy.form)
+    found = count_trained(store.segment_counts, stage.weights, held_out)
     if not found:
         raise ConfigError(
             f"strategies.{strategy.name}.{stage.name}: no training example has a token that this stage trains; see the "
@@ -216,6 +236,7 @@ def _plan_strategy(
             "store": preparation.stores[strategy.form].digest,
             "starts_from_masters": masters_dir is not None,
             **settings.inputs(num_steps),
+            **_held_out_inputs(config, preparation, strategy.form),
         }
         digest = digest_json(inputs)
         label = f"{label}-{stage.name}"
@@ -255,12 +276,9 @@ def _rounds_masters(config: RunConfig) -> bool:
     return computes_in != "float32" and config.training.export_precision != "float32"
 
 
-def _guard(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | None:
-    """A stage that trains the whole response cannot unlearn how to respond, and a first stage has nothing to lose."""
-    trains_everything = all(weight > 0 for weight in stage.weights[PROMPT_ID + 1 :])
-    if config.validation.guard is None or trains_everything or stage is strategy.stages[0]:
-        return None
-    return GuardJob(
-        settings=config.validation.guard,
-        assessment=assess_held_out(config, strategy),
-    )
+def _held_out_inputs(config: RunConfig, preparation: Preparation, form: Form) -> dict[str, Any]:
+    """The held-out prompts where other forms decide about them; otherwise the store and the settings say them."""
+    hashes, chosen = preparation.stores[form].hashes, held_out_of(config, preparation, form)
+    if np.array_equal(chosen, held_out_indices(hashes, config.validation.num_examples, config.seed)):
+        return {}
+    return {"held_out_prompts": digest_json(np.unique(hashes[chosen, 0]).tolist())}

@@ -120,10 +120,7 @@ class StepPlanner:
 
     def plan(self, step: int) -> StepPlan:
         """The plan of a step, 0 <= step < num_steps."""
-        if not 0 <= step < self.num_steps:
-            raise IndexError(f"step {step} is outside 0..{self.num_steps - 1}")
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        members = self._members(epoch, step_in_epoch)
+        members = self.members(step)
         positions = balance_step(
             self.lengths[members],
             self._costs[members],
@@ -135,7 +132,7 @@ class StepPlanner:
         counts = tuple(int(count) for count in self._counts[members].sum(axis=0, dtype=np.int64))
         return StepPlan(
             step=step,
-            epoch=epoch,
+            epoch=step // self.steps_per_epoch,
             layout=layout,
             loss_weight=math.fsum(n * weight for n, weight in zip(counts, self._segment_weights, strict=True)),
             segment_counts=counts,
@@ -150,7 +147,11 @@ class StepPlanner:
         """The plans from a step on, each made when it is asked for."""
         return map(self.plan, range(first_step, self.num_steps))
 
-    def _members(self, epoch: int, step_in_epoch: int) -> np.ndarray:
+    def members(self, step: int) -> np.ndarray:
+        """Indices of a step's examples, int64; 0 <= step < num_steps."""
+        if not 0 <= step < self.num_steps:
+            raise IndexError(f"step {step} is outside 0..{self.num_steps - 1}")
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         window, step_in_window = divmod(step_in_epoch, self._look_ahead_steps)
         steps = self._window(epoch, window)
         return steps[step_in_window]

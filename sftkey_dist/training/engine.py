@@ -38,7 +38,7 @@ from sftkey_dist.files import remove_tree
 from sftkey_dist.models.accelerator import without_cudnn_attention
 from sftkey_dist.models.generation_config import mend_generation_config
 from sftkey_dist.models.problem import loading_problem
-from sftkey_dist.models.shape import count_parameters, decoder_cost, decoder_layers
+from sftkey_dist.models.shape import count_parameters, decoder_cost, decoder_layers, shape_of
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.adapters import ExportedWeight, add_adapters, base_of, exported_weights
 from sftkey_dist.training.allocator import return_freed_memory
@@ -148,10 +148,7 @@ class ZeroEngine:
     @property
     def flops(self) -> ModelFlops:
         """What a step needs in this model."""
-        module = base_of(self._engine.module)
-        outside = {id(layer.weight) for layer in (module.get_input_embeddings(), module.get_output_embeddings())}
-        matrices = [p for p in module.parameters() if id(p) not in outside and len(p.ds_shape) >= 2]
-        return ModelFlops.of(module.config, sum(int(parameter.ds_numel) for parameter in matrices))
+        return ModelFlops.of(base_of(self._engine.module))
 
     @property
     def vocab_size(self) -> int:
@@ -385,7 +382,7 @@ class ZeroEngine:
         return Rounding.of_sums(str(stored_dtype).removeprefix("torch."), self.all_reduce_sum(sums))
 
     def _owners(self) -> dict[str, int]:
-        sizes = {w.name: math.prod(_whole_shape(w.parameter)) for w in exported_weights(base_of(self._engine.module))}
+        sizes = {w.name: math.prod(shape_of(w.parameter)) for w in exported_weights(base_of(self._engine.module))}
         return owners_of(sizes, self.world_size)
 
     def _master(self, weight: ExportedWeight, *, is_wanted: bool) -> Tensor | None:
@@ -477,7 +474,7 @@ class WeightSizes:
         """Of a model whose weights are partitioned or not."""
         ends = (model.get_input_embeddings(), model.get_output_embeddings())
         outside = {id(layer.weight) for layer in ends if layer is not None}
-        sizes = {id(p): math.prod(_whole_shape(p)) for p in model.parameters()}
+        sizes = {id(p): math.prod(shape_of(p)) for p in model.parameters()}
         total = sum(sizes[id(p)] * p.element_size() for p in model.parameters())
         return cls(total, max((size for place, size in sizes.items() if place not in outside), default=0))
 
@@ -579,15 +576,10 @@ def _parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay; norms and biases do not."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trainable if len(_whole_shape(p)) >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if len(_whole_shape(p)) < 2], "weight_decay": 0.0},
+        {"params": [p for p in trainable if len(shape_of(p)) >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if len(shape_of(p)) < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def _whole_shape(parameter: Any) -> tuple[int, ...]:
-    """Partitioned parameters keep their shape in ``ds_shape``; adapters are partitioned later than the model."""
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def _forget_in_deepspeed() -> None:

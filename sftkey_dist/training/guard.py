@@ -15,7 +15,7 @@ import numpy as np
 from sftkey_dist.contract import END_OF_TURN, PROMPT
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.held_out import held_out_indices
-from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.data.store import EncodedStore, hashes_of
 from sftkey_dist.errors import DataError, TrainingError
 from sftkey_dist.evaluation.assess import make_record
 from sftkey_dist.evaluation.batches import in_batches
@@ -56,7 +56,8 @@ class Guard:
         self._settings, self._assessment = job.guard.settings, job.guard.assessment
         self._job, self._engine, self._references = job, engine, references
         self._directory = StageDir(job.stage_dir)
-        chosen = held_out_indices(store.hashes[held_out], self._settings.num_examples, job.seed)
+        others = hashes_of(job.other_stores)
+        chosen = held_out_indices(store.hashes[held_out], self._settings.num_examples, job.seed, others)
         self._alpha = self._assessment.settings.alpha
         if self._settings.signal == "generation":
             self._examples = _restored_examples(store, held_out[chosen], job)

@@ -136,6 +136,8 @@ class StageJob(StageSettings):
     """Whether a stage that continues from this one needs its float32 weights."""
     store_dir: Path
     """Encoded store to train on."""
+    other_stores: tuple[Path, ...] = ()
+    """Of the run's other forms of the data: what is held out of one is held out of all."""
     stage_dir: Path
     """Folder for everything the stage writes but, where they lie in an object store, checkpoints."""
     checkpoints: str

@@ -109,7 +109,8 @@ class StageRunner:
 
     def _group_for(self, job: StageJob, *, has_begun: bool) -> WorkerGroup:
         """The workers of the stage before, if they are well and as many as there is room for; else new ones."""
-        num_workers = _num_workers(self._cluster, has_begun=has_begun)
+        neighbours = job.training.zero.secondary_partition_ranks
+        num_workers = _num_workers(self._cluster, neighbours, has_begun=has_begun)
         if self._group is not None and (not self._group.is_there or self._group.num_workers != num_workers):
             self.dismiss_workers()
         if self._group is None:
@@ -145,7 +146,7 @@ def _attempt(job: StageJob, cluster: ClusterConfig, group: WorkerGroup) -> _End:
             while (is_finished := group.wait(_SECONDS_BETWEEN_LOOKS)) is None:
                 if time.monotonic() - looked_at_nodes > _SECONDS_BETWEEN_LOOKS_AT_NODES and not end.reason:
                     looked_at_nodes = time.monotonic()
-                    end.reason = _reason_to_pause(cluster, group)
+                    end.reason = _reason_to_pause(cluster, group, job.training.zero.secondary_partition_ranks)
                     if end.reason:
                         ask.write()
             end.is_finished = is_finished
@@ -180,23 +181,37 @@ def _stop_request(stage: StageDir) -> Iterator[_StopRequest]:
         stage.stop_request.unlink(missing_ok=True)
 
 
-def _reason_to_pause(cluster: ClusterConfig, group: WorkerGroup) -> str:
+def _reason_to_pause(cluster: ClusterConfig, group: WorkerGroup, neighbours: int) -> str:
     """Empty when there is none."""
     if draining_nodes() & group.nodes:
         return "a node is being taken away"
-    if group.num_workers < cluster.num_workers and room_for(cluster) > group.num_workers:
+    if group.num_workers < cluster.num_workers and _in_whole_groups(room_for(cluster), neighbours) > group.num_workers:
         return "there are nodes for more ranks"
     return ""
 
 
-def _num_workers(cluster: ClusterConfig, *, has_begun: bool) -> int:
-    """Ranks that there is room for; a stage that has begun ends with what it has when nodes do not come back."""
+def _num_workers(cluster: ClusterConfig, neighbours: int, *, has_begun: bool) -> int:
+    """Ranks that there is room for; a stage that has begun ends with what it has when nodes do not come back.
+
+    Args:
+        cluster: how many there should be, and at least.
+        neighbours: ranks of a group of hpZ, which must divide the number.
+        has_begun: whether the stage has run before.
+    """
+    if cluster.min_workers is not None:
+        least = -_in_whole_groups(-cluster.min_workers, neighbours)
+        cluster = cluster.model_copy(update={"min_workers": least})
     try:
-        return wait_for_room(cluster, cluster.num_workers)
+        return _in_whole_groups(wait_for_room(cluster, cluster.num_workers), neighbours)
     except ConfigError as error:
         if has_begun:
             raise TrainingError(f"the nodes that are left are too few: {error}") from error
         raise
+
+
+def _in_whole_groups(ranks: int, neighbours: int) -> int:
+    """The largest multiple of ``neighbours`` that is not above ``ranks``."""
+    return ranks - ranks % neighbours
 
 
 def _note(stage: StageDir, event: str, message: str) -> None:

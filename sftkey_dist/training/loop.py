@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 
 from sftkey_dist.data.held_out import held_out_indices
-from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.data.store import EncodedStore, hashes_of
 from sftkey_dist.errors import CheckpointError, TrainingError
 from sftkey_dist.files import flush_those_there
 from sftkey_dist.journal import append_event, append_records, keep_records
@@ -24,7 +24,7 @@ from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.collectives import CollectiveWatch
 from sftkey_dist.training.engine import EngineSettings, ZeroEngine
 from sftkey_dist.training.export import try_export
-from sftkey_dist.training.flops import passes_of_a_step, peak_flops_per_second
+from sftkey_dist.training.flops import peak_flops_per_second, prefix_tokens
 from sftkey_dist.training.heartbeat import Heartbeat
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loss import NLL, loss_sums, segment_metrics, token_losses
@@ -55,7 +55,7 @@ def _train(
     job: StageJob, directory: StageDir, checkpoints: CheckpointKeeper, watch: Stopwatch, heartbeat: Heartbeat
 ) -> bool:
     store = EncodedStore(job.store_dir)
-    held_out = held_out_indices(store.hashes, job.validation.num_examples, job.seed)
+    held_out = held_out_indices(store.hashes, job.validation.num_examples, job.seed, hashes_of(job.other_stores))
     if job.masters_dir is not None:
         verify_masters(job.masters_dir, checkpoints.rank, dist.get_world_size())
     engine = ZeroEngine(job.model_dir, engine_settings(job), job.masters_dir)
@@ -69,7 +69,7 @@ def _train(
     if first_step == 0:
         _start_from_masters(engine, directory)
     journal = _Journal(directory, first_step) if engine.rank == 0 else None
-    clockwork = _Clockwork(engine, planner, job)
+    clockwork = _Clockwork(engine, planner, job, store.segment_counts)
     collectives = CollectiveWatch(job.training.collectives_every_steps, engine.rank)
     observer = Observer(job, store, held_out, engine, first_step, watch, checkpoints)
     observer.observe(first_step, is_last=first_step == planner.num_steps)
@@ -378,10 +378,10 @@ def _load(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKeepe
 class _Clockwork:
     """Wall-clock figures of rank 0, step by step."""
 
-    def __init__(self, engine: ZeroEngine, planner: StepPlanner, job: StageJob) -> None:
+    def __init__(self, engine: ZeroEngine, planner: StepPlanner, job: StageJob, segment_counts: np.ndarray) -> None:
         self._engine, self._lengths = engine, planner.lengths
         self._flops = engine.flops
-        self._passes = passes_of_a_step(stops_prefix=job.stop_gradient_prefix, is_frozen=job.training.lora is not None)
+        self._prefixes = prefix_tokens(segment_counts, job.weights) if job.stop_gradient_prefix else None
         peak = peak_flops_per_second(engine.device, job.precision)
         self._peak_of_all = peak * engine.world_size if peak else None
 
@@ -394,8 +394,9 @@ class _Clockwork:
         collectives: dict[str, float],
     ) -> dict[str, Any]:
         """``seconds`` of the step; its phases, and of what followed it, in ``phase_seconds``."""
-        lengths = self._lengths[list(plan.example_indices)]
-        flops = self._passes * self._flops.of_pass(lengths, record["loss_tokens"])
+        members = plan.example_indices
+        prefixes = None if self._prefixes is None else self._prefixes[members]
+        flops = self._flops.of_step(self._lengths[members], record["loss_tokens"], prefixes)
         utilisation = {"mfu": flops / seconds / self._peak_of_all} if self._peak_of_all else {}
         return {
             "step": record["step"],

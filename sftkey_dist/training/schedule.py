@@ -6,11 +6,16 @@ from sftkey_dist.config.schema import OptimizationConfig
 
 
 def learning_rate(step: int, num_steps: int, optimization: OptimizationConfig) -> float:
-    """Linear warm-up, then a cosine from the peak to ``min_learning_rate_ratio`` of it at the last step."""
-    peak = optimization.learning_rate
-    warmup_steps = math.ceil(optimization.warmup_ratio * num_steps)
+    """Linear warm-up, then a cosine from the peak to ``min_learning_rate_ratio`` of it at the last step.
+
+    The last step never belongs to the warm-up; a stage of one step has the peak.
+    """
+    peak, last = optimization.learning_rate, num_steps - 1
+    if last == 0:
+        return peak
+    warmup_steps = min(math.ceil(optimization.warmup_ratio * num_steps), last)
     if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, num_steps - 1 - warmup_steps)
+        return min(peak, peak * (step + 1) / warmup_steps)
+    progress = (step - warmup_steps) / (last - warmup_steps) if warmup_steps < last else 1.0
     floor = optimization.min_learning_rate_ratio
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return peak * min(1.0, floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,17 @@ import transformers
 from sftkey_dist.capacity import (
     ACCELERATORS,
     Cluster,
+    GuardCopy,
     StageLoad,
     estimate,
     find_accelerator,
     size_of,
     smallest_cluster,
+    stage_load,
     what_would_help,
 )
+from sftkey_dist.capacity import load as load_module
+from sftkey_dist.capacity.estimate import Fullest
 from sftkey_dist.capacity.memory import live_elements
 from sftkey_dist.capacity.speed import Rows
 from sftkey_dist.capacity.traffic import traffic_of
@@ -22,9 +27,10 @@ from sftkey_dist.config import load_config
 from sftkey_dist.config.schema import OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.models.shape import head_dim_of
+from sftkey_dist.models.shape import decoder_cost, head_dim_of
 from sftkey_dist.training.attention import PACKED, register_packed_attention
 from sftkey_dist.training.engine import EngineSettings, WeightSizes, deepspeed_config
+from sftkey_dist.training.planner import stage_planner
 from tests.benchmarks.capacity import LARGE, SHAPES, load_of
 from tests.kept import storages_kept
 
@@ -319,6 +325,194 @@ def test_cost_is_hours_of_all_gpus(sizes):
     found = estimate(sizes["8B (Qwen3)"], LARGE, Cluster(2, 8, H100, price_per_gpu_hour=3.0), load())
     assert found.cost == pytest.approx(found.stage_hours * 16 * 3)
     assert found.stage_hours == pytest.approx(found.seconds.total * 2 / 3600)
+
+
+QWEN3_30B_A3B = transformers.Qwen3MoeConfig(
+    vocab_size=151936,
+    hidden_size=2048,
+    intermediate_size=6144,
+    moe_intermediate_size=768,
+    num_hidden_layers=48,
+    num_attention_heads=32,
+    num_key_value_heads=4,
+    head_dim=128,
+    num_experts=128,
+    num_experts_per_tok=8,
+    decoder_sparse_step=1,
+    mlp_only_layers=[],
+    tie_word_embeddings=False,
+)
+MIXTRAL_8X7B = transformers.MixtralConfig(
+    vocab_size=32000,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    num_local_experts=8,
+    num_experts_per_tok=2,
+    tie_word_embeddings=False,
+)
+
+
+@pytest.fixture(scope="module")
+def mixtures():
+    return {"qwen": size_of(QWEN3_30B_A3B), "mixtral": size_of(MIXTRAL_8X7B)}
+
+
+def test_a_dense_model_is_counted_to_the_weight(sizes):
+    size = sizes["8B (Qwen3)"]
+    matrices = 4096 * (32 + 8 + 8) * 128 + 32 * 128 * 4096 + 3 * 4096 * 12288
+    norms = 2 * 4096 + 2 * 128
+    assert size.parameters == 8_190_735_360 == 36 * (matrices + norms) + 4096 + 2 * 151936 * 4096
+    assert size.flops.layer_weights == 36 * matrices
+    assert size.flops.layer_gradients == 2 * 36 * matrices
+    assert size.flops.logit_weights == 151936 * 4096
+    assert size.key_value_bytes == 36 * 2 * 8 * 128 * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "attention", "router", "expert", "active", "layers"),
+    [
+        ("qwen", 30_532_122_624, 2048 * (32 + 4 + 4 + 32) * 128, 128 * 2048, 3 * 2048 * 768, 8, 48),
+        ("mixtral", 46_702_792_704, 4096 * (32 + 8 + 8 + 32) * 128, 8 * 4096, 3 * 4096 * 14336, 2, 32),
+    ],
+)
+def test_all_experts_lie_in_memory_and_a_token_passes_a_few(
+    mixtures, name, parameters, attention, router, expert, active, layers
+):
+    size = mixtures[name]
+    assert size.parameters == size.trained == parameters
+    assert size.flops.layer_weights == layers * (attention + router + active * expert)
+    parts = estimate(size, LARGE, Cluster(2, 8, H100), full_rows()).memory.parts
+    assert parts["master weights and moments"] == pytest.approx(12 * parameters / 16 / 2**30)
+
+
+def test_a_mixture_takes_the_time_of_what_a_token_passes(mixtures, sizes):
+    cluster = Cluster(4, 8, H100, network_gbps=3200)
+    mixture, dense = (
+        estimate(size, LARGE, cluster, full_rows(micro_batches=4)).seconds
+        for size in (mixtures["qwen"], sizes["8B (Qwen3)"])
+    )
+    # 2.7 G active weights in the layers and small matrices against 6.9 G; norms and activations come on top.
+    assert 0.3 < mixture.balanced / dense.balanced < 1.0
+    assert mixtures["qwen"].moved_bytes < 4 * sizes["8B (Qwen3)"].moved_bytes
+
+
+def test_the_sampler_levels_by_the_active_experts():
+    dense = transformers.Qwen3Config(
+        hidden_size=2048, intermediate_size=8 * 768, num_attention_heads=32, num_key_value_heads=4, head_dim=128
+    )
+    assert decoder_cost(QWEN3_30B_A3B) == decoder_cost(dense)
+
+
+def late_long_examples():
+    """Short examples but for a few, which fall anywhere."""
+    lengths = np.full(4000, 60)
+    lengths[np.random.default_rng(3).integers(0, 4000, 5)] = [3000, 3600, 900, 2000, 3900]
+    return np.column_stack([np.full(4000, 20), np.ones(4000, dtype=int), lengths])
+
+
+@pytest.mark.parametrize(("ranks", "budget", "batch"), [(2, 4096, 8), (16, 4096, 8), (2, 8192, 64)])
+def test_memory_is_that_of_the_fullest_step_wherever_it_comes(sizes, ranks, budget, batch):
+    counts, weights = late_long_examples(), (0.0, 1.0, 1.0)
+    optimization = OptimizationConfig(global_batch_size=batch, num_epochs=1)
+
+    def planner_for(ranks, tokens):
+        return stage_planner(
+            counts,
+            weights,
+            optimization,
+            seed=1,
+            micro_batch_tokens=tokens,
+            data_ranks=ranks,
+            cost=decoder_cost(SHAPES["8B (Qwen3)"]),
+        )
+
+    load = stage_load("stage", counts, weights, planner_for, most_steps=3)
+    every = Fullest.of(stage_load("stage", counts, weights, planner_for, most_steps=10**6).rows_for(ranks, budget))
+    assert load.fullest(ranks, budget) == every
+    first = Fullest.of(load.rows_for(ranks, budget))
+    assert first.rest_tokens < every.rest_tokens, "the first steps say too little"
+    training = LARGE.model_copy(update={"micro_batch_tokens": budget})
+    memory = estimate(sizes["8B (Qwen3)"], training, Cluster(1, ranks, H100), load).memory
+    assert memory.parts["logits"] == pytest.approx(every.observed * 151936 * 12 / 2**30)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_not_planned_is_bounded_from_above(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    counts = np.column_stack([rng.integers(5, 90, 600), np.ones(600, dtype=int), rng.geometric(0.01, 600)])
+    counts[:, 2] = counts[:, 2].clip(max=900)
+    weights, ranks, budget = (0.0, 1.0, 1.0), int(rng.integers(1, 9)), int(rng.choice([1000, 2048, 8192]))
+    optimization = OptimizationConfig(global_batch_size=int(rng.choice([4, 16, 60])), num_epochs=1)
+
+    def planner_for(ranks, tokens):
+        return stage_planner(
+            counts,
+            weights,
+            optimization,
+            seed=seed,
+            micro_batch_tokens=tokens,
+            data_ranks=ranks,
+            cost=decoder_cost(SHAPES["8B (Qwen3)"]),
+        )
+
+    monkeypatch.setattr(load_module, "_MOST_PLANNED_EXAMPLES", 0)
+    load = stage_load("stage", counts, weights, planner_for, most_steps=10**6, stops_prefix=True)
+    every, bound = Fullest.of(load.rows_for(ranks, budget)), load.fullest(ranks, budget)
+    assert bound.observed >= every.observed
+    assert bound.rest_tokens >= every.rest_tokens
+    assert bound.prefix_tokens >= every.prefix_tokens
+    assert bound.rest_tokens <= budget
+
+
+def test_the_guards_copy_lies_beside_the_state_and_decides_whether_a_stage_fits(sizes):
+    size, cluster = sizes["8B (Qwen3)"], Cluster(1, 8, H100)
+    load = replace(full_rows(), guard=GuardCopy(weight_bytes=4, tokens=16 * 700))
+    guarded, plain = (estimate(size, LARGE, cluster, each) for each in (load, full_rows()))
+    assert guarded.memory == plain.memory
+    assert plain.guarding is None
+    parts = guarded.guarding.parts
+    assert parts["guard's copy of the model"] == pytest.approx(4 * size.parameters / 2**30)
+    assert parts["guard's keys and values"] == pytest.approx(16 * 700 * 36 * 2 * 8 * 128 * 4 / 2**30)
+    assert parts["master weights and moments"] == pytest.approx(12 * size.parameters / 8 / 2**30)
+    assert "activations" not in parts
+    small = replace(H100, memory_gib=guarded.guarding.total_gib - 1)
+    assert not estimate(size, LARGE, replace(cluster, accelerator=small), load).fits
+
+
+def test_adapters_lie_beside_the_frozen_weights():
+    lora = LARGE.model_copy(update={"lora": LoraConfig(rank=16)})
+    size = size_of(SHAPES["8B (Qwen3)"], lora)
+    parts = estimate(size, lora, Cluster(1, 8, H100), full_rows()).memory.parts
+    assert parts["weights, partitioned"] == pytest.approx(2 * (size.parameters + size.trained) / 8 / 2**30)
+    assert parts["gradients"] == pytest.approx(4 * size.trained / 8 / 2**30)
+    assert parts["master weights and moments"] == pytest.approx(12 * size.trained / 8 / 2**30)
+
+
+def test_a_stopped_prefix_is_forward_alone_in_time_memory_and_traffic(sizes):
+    size, cluster = sizes["8B (Qwen3)"], Cluster(4, 8, H100)
+    plain = LARGE.model_copy(update={"gradient_checkpointing": False})
+
+    def rows_for(ranks, micro_batch_tokens):
+        each = np.full((ranks, 1), 8192)
+        return [Rows(each, each * 8192, each // 8, each // 8, each * 7 // 8, (each * 7 // 8) ** 2)]
+
+    stopped, exact = StageLoad("stage", 1, 8192, rows_for), full_rows(with_loss=1024)
+    found, whole = (estimate(size, plain, cluster, load) for load in (stopped, exact))
+    assert 0.4 < found.seconds.balanced / whole.seconds.balanced < 0.45
+    assert found.memory.parts["activations"] == pytest.approx(whole.memory.parts["activations"] / 8)
+    assert found.memory.parts["keys and values of what comes before"] == pytest.approx(
+        2 * 7168 * size.key_value_bytes / 2**30
+    )
+    weights = size.parameters - 36 * (2 * 4096 + 2 * 128) - 4096
+    assert (found.received_gib - whole.received_gib) * 2**30 == pytest.approx(31 / 32 * 2 * weights)
+
+
+def test_the_smallest_cluster_is_one_that_groups_of_neighbours_divide(sizes):
+    hpz = LARGE.model_copy(update={"zero": ZeroConfig(secondary_partition_ranks=16)})
+    assert smallest_cluster(sizes["8B (Qwen3)"], hpz, Cluster(1, 8, H100), full_rows()) == 2
 
 
 def test_an_unknown_gpu_is_named():

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,8 @@ from sftkey_dist import private_cluster
 from sftkey_dist.cluster import connected
 from sftkey_dist.cluster_gate import NamedCluster, named_cluster
 from sftkey_dist.config.schema import ClusterConfig
-from sftkey_dist.errors import ConfigError
+from sftkey_dist.errors import ConfigError, TrainingError
+from sftkey_dist.training import launch
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +92,36 @@ def test_a_long_tmpdir_is_passed_over(monkeypatch, tmp_path):
     monkeypatch.setattr(private_cluster.os, "access", lambda *arguments: False)
     with pytest.raises(ConfigError, match="set TMPDIR to one of at most 24 characters"):
         private_cluster._make_folder()
+
+
+def nodes_with_cpus(monkeypatch, *cpus):
+    nodes = [{"Alive": True, "NodeID": str(number), "Resources": {"CPU": float(n)}} for number, n in enumerate(cpus)]
+    monkeypatch.setattr("sftkey_dist.cluster._usable_nodes", lambda: nodes)
+    monkeypatch.setattr(launch, "draining_nodes", frozenset)
+
+
+@pytest.mark.parametrize("neighbours", [1, 2, 3, 4])
+@pytest.mark.parametrize("most", [4, 6, 12])
+def test_every_number_of_ranks_that_is_chosen_is_one_of_whole_groups(monkeypatch, most, neighbours):
+    if most % neighbours:
+        return  # refused by the configuration
+    for least in range(1, most + 1):
+        cluster = ClusterConfig(num_workers=most, min_workers=least)
+        for room in range(14):
+            nodes_with_cpus(monkeypatch, room)
+            allowed = [ranks for ranks in range(least, min(room, most) + 1) if ranks % neighbours == 0]
+            if allowed:
+                assert launch._num_workers(cluster, neighbours, has_begun=True) == allowed[-1]
+            else:
+                with pytest.raises(TrainingError, match=r"the nodes that are left are too few: \d+ workers"):
+                    launch._num_workers(cluster, neighbours, has_begun=True)
+
+
+def test_a_stage_pauses_for_more_ranks_only_where_they_make_a_whole_group(monkeypatch):
+    cluster = ClusterConfig(num_workers=6, min_workers=2)
+    group = SimpleNamespace(num_workers=2, nodes=frozenset({"0"}))
+    nodes_with_cpus(monkeypatch, 2, 1)
+    assert launch._reason_to_pause(cluster, group, 1)
+    assert not launch._reason_to_pause(cluster, group, 2)
+    nodes_with_cpus(monkeypatch, 2, 2)
+    assert launch._reason_to_pause(cluster, group, 2)

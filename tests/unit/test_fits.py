@@ -29,12 +29,12 @@ def configured(**changes) -> RunConfig:
     return RunConfig.model_validate(base | changes)
 
 
-def stage(gib: float, smallest_nodes: int | None = None, remedy: str | None = None):
+def stage(gib: float, smallest_nodes: int | None = None, remedy: str | None = None, guarding: float | None = None):
     helping = (remedy, SimpleNamespace(fits=True)) if remedy else None
     memory = SimpleNamespace(total_gib=gib)
     return SimpleNamespace(
         name="sftkey-tag full",
-        estimate=SimpleNamespace(memory=memory),
+        estimate=SimpleNamespace(memory=memory, guarding=guarding and SimpleNamespace(total_gib=guarding)),
         help=helping,
         smallest_nodes=smallest_nodes,
     )
@@ -71,16 +71,18 @@ def test_a_model_that_fits_no_node_is_sent_to_a_server_and_a_server_is_not_asked
 
 
 def test_a_guard_whose_copy_does_not_fit_beside_training_is_refused_unless_it_needs_none():
-    guard = {"num_examples": 50}
-    validation = {"num_examples": 50, "guard": guard}
-    config = configured(evaluation={"gpus_per_model": 4}, validation=validation)
-    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(60)], 79)
-    assert problem.startswith("validation.guard: beside the 60 GiB of training, a whole model of 132 GiB")
-    assert "validation.guard.signal=teacher_forced" in problem
-    forced = configured(
-        evaluation={"gpus_per_model": 4}, validation=validation | {"guard": guard | {"signal": "teacher_forced"}}
+    config = configured(evaluation={"gpus_per_model": 4})
+    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(60, guarding=40 + 131.5)], 79)
+    assert problem.startswith(
+        "validation.guard: sftkey-tag full: beside the 40 GiB of training, a whole model of 132 GiB"
     )
-    assert problems_of(forced, SEVENTY_BILLION, [stage(60)], 79) == []
+    assert "validation.guard.signal=teacher_forced" in problem
+    assert problems_of(config, SEVENTY_BILLION, [stage(60)], 79) == []
+
+
+def test_a_guard_takes_room_beside_the_state_and_not_beside_activations_that_are_gone():
+    config = configured(evaluation={"gpus_per_model": 4})
+    assert problems_of(config, 8_000_000_000, [stage(78, guarding=40)], 79) == []
 
 
 def test_published_float32_takes_twice_the_room():
