@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.paths import LocalPath, Location
-from sftkey_dist.config.section import Section
+from sftkey_dist.config.section import MOST_ROWS, Section, Seed
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.patterns import compile_pattern
 
@@ -78,11 +78,11 @@ class SourceConfig(Section):
     cases."""
     revision: str | None = None
     """Revision on the hub."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, le=MOST_ROWS)
     """Use the first so many rows only; for `decision_memos` the number of rows to generate."""
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, ge=1e-6, le=10_000)
     """Share of the rows that a mixture takes: 0.5 is a seeded half, 2 is every row twice."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the choice of rows by `weight`, and of the generator."""
     lists_points: bool = False
     """Answers list every fact's points before the decision: several times as long (`decision_memos`)."""
@@ -157,15 +157,15 @@ class DataConfig(Section):
     """Examples to train on: one source or a list."""
     test: Sources
     """Examples to generate for and score; never trained on."""
-    max_length_tokens: int = Field(1024, ge=8)
+    max_length_tokens: int = Field(1024, ge=8, le=10_000_000)
     """Longest example in tokens, prompt and response; longer ones are dropped and counted, never cut."""
     max_bad_row_share: float = Field(0.01, ge=0, lt=1)
     """Share of malformed rows that is dropped and counted; above it preparation stops. 0 stops at the first one."""
     store_dir: LocalPath = Path("runs/store")
     """Folder of encoded data, shared by runs and reused by digest; shared storage on a cluster."""
-    num_workers: int | None = Field(None, ge=1)
+    num_workers: int | None = Field(None, ge=1, le=4096)
     """Processes that encode on this machine; default: its cores. On a cluster Ray Data decides."""
-    shard_rows: int = Field(16_384, ge=1)
+    shard_rows: int = Field(16_384, ge=1, le=10_000_000)
     """Rows that are encoded, and kept, at a time: an interrupted preparation repeats no finished shard."""
 
     @model_validator(mode="after")

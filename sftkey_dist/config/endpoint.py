@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from sftkey_dist.config.secrets import holds_credentials, is_loopback, is_variable_name
-from sftkey_dist.config.section import Section
+from sftkey_dist.config.section import MOST_SECONDS, Section
 
 
 class EndpointConfig(Section):
@@ -18,16 +18,16 @@ class EndpointConfig(Section):
     """Model name that the server knows."""
     api_key_env: str | None = None
     """Environment variable that holds the key; default: OPENAI_API_KEY for api.openai.com, no key for others."""
-    timeout_seconds: float = Field(120.0, gt=0)
+    timeout_seconds: float = Field(120.0, ge=0.001, le=MOST_SECONDS)
     """Longest wait for one answer."""
-    max_retries: int = Field(5, ge=0)
+    max_retries: int = Field(5, ge=0, le=1000)
     """Attempts after the first, when the server says or with exponential backoff, on 408, 409, 425, 429, 5xx, an error
     of these that comes with status 200, and dropped connections."""
-    concurrency: int = Field(8, ge=1)
+    concurrency: int = Field(8, ge=1, le=10_000)
     """Requests under way at a time."""
-    requests_per_minute: float | None = Field(None, gt=0)
+    requests_per_minute: float | None = Field(None, ge=0.01, le=1e9)
     """Rate limit, over all machines that ask; retries come on top."""
-    max_tokens: int = Field(2048, ge=1)
+    max_tokens: int = Field(2048, ge=1, le=1_000_000)
     """Longest answer in tokens."""
 
     @field_validator("api_key_env")

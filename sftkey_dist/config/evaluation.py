@@ -1,13 +1,13 @@
 """The configuration of evaluation: generation, deterministic checks, judges, scores."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.paths import LocalPath, Location
-from sftkey_dist.config.section import Section
+from sftkey_dist.config.section import MOST_ROWS, MOST_WORKERS, Section, zero_or_from
 
 
 class ServedModelConfig(EndpointConfig):
@@ -16,16 +16,16 @@ class ServedModelConfig(EndpointConfig):
     api: Literal["completions", "chat"] = "completions"
     """`completions` sends the training prompt's token ids, as vLLM takes them; `chat` sends messages, and the server's
     own chat template decides what the model reads."""
-    concurrency: int = Field(32, ge=1)
+    concurrency: int = Field(32, ge=1, le=10_000)
     """Requests under way at a time."""
 
 
 class SamplingConfig(Section):
     """Several responses a question instead of one greedy one."""
 
-    num_samples: int = Field(1, ge=1)
+    num_samples: int = Field(1, ge=1, le=10_000)
     """Responses a question; with more than one, pass@k and the majority's accuracy are reported."""
-    temperature: float = Field(0.0, ge=0)
+    temperature: Annotated[float, zero_or_from(1e-3)] = Field(0.0, ge=0, le=100)
     """0 is greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus."""
@@ -50,9 +50,9 @@ class LocalJudgeConfig(Section):
     reply: Literal["written", "chosen"] = "written"
     """`chosen`: the judge writes nothing; of the possible replies the one counts that it finds likeliest. For models
     too small to keep to the form of a reply."""
-    max_tokens: int = Field(256, ge=1)
+    max_tokens: int = Field(256, ge=1, le=1_000_000)
     """Longest written reply in tokens."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, le=65_536)
     """Questions judged together."""
 
 
@@ -71,7 +71,7 @@ class JudgeConfig(Section):
     is reported, as of a judge that is not trusted yet."""
     skip_certain: bool = False
     """Do not ask where the deterministic check is certain, such as equal text or two different numbers."""
-    most_questions: int | None = Field(None, ge=1)
+    most_questions: int | None = Field(None, ge=1, le=MOST_ROWS)
     """Budget: questions to one judge in one evaluation; what is left stays unjudged."""
     cache_dir: LocalPath | None = None
     """Folder of verdicts that other runs may share; default: in the run directory."""
@@ -92,19 +92,19 @@ class EvaluationConfig(Section):
     """Who generates: actors with transformers or vLLM (extra `vllm`), or the server that `endpoint` names."""
     endpoint: ServedModelConfig | None = None
     """Server for `backend: endpoint`; `{strategy}` in its `model` stands for the strategy's name."""
-    max_new_tokens: int = Field(512, ge=1)
+    max_new_tokens: int = Field(512, ge=1, le=1_000_000)
     """Longest generated response in tokens; the share of outputs that hit it is reported."""
     stop_at: Literal["end_of_turn", "closing_tag"] = "end_of_turn"
     """Where a response ends: with the end-of-turn token, or already with the contract's last closing tag. The latter
     hides what a model would have written after it."""
     sampling: SamplingConfig = SamplingConfig()
     """Greedy, or several samples."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=1, le=65_536)
     """Prompts generated together; vLLM is given 512 at a time and batches by itself."""
-    gpus_per_model: int | None = Field(None, ge=1)
+    gpus_per_model: int | None = Field(None, ge=1, le=1024)
     """Accelerators of a node that hold one model together: layers one after another with transformers, tensor
     parallel with vLLM. Default: one, where workers have accelerators."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, le=MOST_ROWS)
     """Use the first so many examples of each test set only."""
     answer_check: AnswerCheck = "auto"
     """Deterministic comparison: `exact` text, `numeric`, `math` (symbolic), `option` (letter or text), `label`, `json`,
@@ -116,7 +116,7 @@ class EvaluationConfig(Section):
     """Language models that judge; without, the deterministic comparison decides."""
     alpha: float = Field(0.7, ge=0, le=1)
     """Weight of accuracy in score = alpha * accuracy + (1 - alpha) * format; the paper's is 0.7."""
-    num_workers: int | None = Field(None, ge=1)
+    num_workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
     """Generation actors; by default as many as training ranks."""
 
     @model_validator(mode="after")

@@ -9,6 +9,16 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 _UNPARSED = ("int_parsing", "float_parsing", "bool_parsing")
+_NO_NUMBER_OF_THE_KEY = (
+    "int_type",
+    "float_type",
+    "int_from_float",
+    "finite_number",
+    "greater_than",
+    "greater_than_equal",
+    "less_than",
+    "less_than_equal",
+)
 _KINDS = {bool: "truth value", int: "number", float: "number", type(None): "missing value"}
 _MISFIT = {"missing": 1, "extra_forbidden": 1, "model_type": 2, "literal_error": 1}
 """How much an error says that another alternative was meant."""
@@ -39,7 +49,7 @@ def _message(item: ErrorDetails) -> str:
         return "required key is missing"
     if item["type"] == "string_type":
         return _not_text(item["input"])
-    if item["type"] in _UNPARSED:
+    if item["type"] in _UNPARSED + _NO_NUMBER_OF_THE_KEY:
         return f"{item['msg']}, got {item['input']!r}"
     return item["msg"].removeprefix("Value error, ")
 

@@ -17,7 +17,7 @@ from sftkey_dist.config.data import DataConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.paths import LocalPath, Location
 from sftkey_dist.config.secrets import holds_credentials, is_named_like_a_secret
-from sftkey_dist.config.section import Section
+from sftkey_dist.config.section import MOST_SECONDS, MOST_STEPS, MOST_WORKERS, Section, Seed, zero_or_from
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import ValidationConfig
 from sftkey_dist.contract import Form, ResponseContract
@@ -25,25 +25,26 @@ from sftkey_dist.contract import Form, ResponseContract
 Attention = Literal["packed", "packed_sdpa", "sdpa", "flash_attention_2"]
 PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
 Share = Annotated[float, Field(ge=0, lt=1)]
+LossWeight = Annotated[float, zero_or_from(1e-6), Field(ge=0, le=1_000_000)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 class EmbeddedModelConfig(Section):
     """A small Qwen3-architecture model made from nothing, with a tokenizer built from the training data."""
 
-    vocab_size: int = Field(1024, ge=300)
+    vocab_size: int = Field(1024, ge=300, le=1_000_000)
     """Upper bound of the byte-level BPE vocabulary."""
-    hidden_size: int = Field(128, ge=16)
+    hidden_size: int = Field(128, ge=16, le=65_536)
     """Width of the residual stream."""
-    intermediate_size: int = Field(384, ge=16)
+    intermediate_size: int = Field(384, ge=16, le=1_000_000)
     """Width of the MLP."""
-    num_layers: int = Field(4, ge=1)
+    num_layers: int = Field(4, ge=1, le=1000)
     """Number of decoder layers."""
-    num_heads: int = Field(4, ge=1)
+    num_heads: int = Field(4, ge=1, le=1024)
     """Number of query heads."""
-    num_kv_heads: int = Field(2, ge=1)
+    num_kv_heads: int = Field(2, ge=1, le=1024)
     """Number of key/value heads (grouped-query attention)."""
-    max_position_embeddings: int = Field(1024, ge=64)
+    max_position_embeddings: int = Field(1024, ge=64, le=10_000_000)
     """Longest sequence in tokens."""
 
     @model_validator(mode="after")
@@ -115,48 +116,56 @@ class PromptConfig(Section):
 class OptimizationConfig(Section):
     """Optimisation of one stage."""
 
-    global_batch_size: int = Field(32, ge=1)
+    global_batch_size: int = Field(32, ge=1, le=100_000_000)
     """Examples per optimizer step, over all ranks and micro-batches."""
-    num_epochs: int = Field(1, ge=1)
+    num_epochs: int = Field(1, ge=1, le=1_000_000)
     """Passes over the training data."""
-    look_ahead_steps: int = Field(4, ge=1)
+    look_ahead_steps: int = Field(4, ge=1, le=10_000)
     """Neighbouring steps that may exchange examples to level cost and loss tokens between them; 1 keeps the
     shuffled order as it is."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
     """Stop after so many optimizer steps, if that comes first."""
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: float = Field(1e-5, ge=1e-12, le=100)
     """Peak learning rate of AdamW."""
     min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
     """Final learning rate of the cosine, as a share of the peak."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     """Share of the steps with linearly rising learning rate."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=100)
     """Decoupled weight decay of matrices; norms and biases have none."""
     betas: tuple[Share, Share] = (0.9, 0.95)
     """AdamW's moment decays."""
-    epsilon: float = Field(1e-8, gt=0)
+    epsilon: float = Field(1e-8, ge=1e-20, le=1)
     """AdamW's epsilon."""
-    max_grad_norm: float = Field(1.0, ge=0)
+    max_grad_norm: Annotated[float, zero_or_from(1e-6)] = Field(1.0, ge=0, le=1e6)
     """Gradients are clipped to this global L2 norm; 0 turns clipping off."""
 
 
 class OptimizationOverrides(Section):
     """Keys of `optimization` that a stage sets differently; absent ones are inherited."""
 
-    global_batch_size: int | None = Field(None, ge=1)
+    global_batch_size: int | None = Field(None, ge=1, le=100_000_000)
     """See `optimization`."""
-    num_epochs: int | None = Field(None, ge=1)
+    num_epochs: int | None = Field(None, ge=1, le=1_000_000)
     """See `optimization`."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
     """See `optimization`."""
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: float | None = Field(None, ge=1e-12, le=100)
     """See `optimization`."""
     min_learning_rate_ratio: float | None = Field(None, ge=0, le=1)
     """See `optimization`."""
     warmup_ratio: float | None = Field(None, ge=0, lt=1)
     """See `optimization`."""
-    weight_decay: float | None = Field(None, ge=0)
+    weight_decay: float | None = Field(None, ge=0, le=100)
     """See `optimization`."""
+
+    @model_validator(mode="after")
+    def null_is_not_inherited(self) -> Self:
+        """A null that means nothing."""
+        for key in sorted(self.model_fields_set - {"max_steps"}):
+            if getattr(self, key) is None:
+                raise ValueError(f"{key}: null is no value; leave the key out to inherit that of optimization")
+        return self
 
     @model_serializer(mode="wrap")
     def only_what_is_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -173,7 +182,7 @@ class StageConfig(Section):
 
     name: Name
     """Short name for folders and tables, e.g. `full`."""
-    weights: dict[str, float]
+    weights: dict[str, LossWeight]
     """Loss weight per segment: names of the contract's segments, `tags`, `<segment>.open`, `<segment>.close`
     and `end_of_turn`. What is not named has weight 0."""
     optimization: OptimizationOverrides = OptimizationOverrides()
@@ -203,7 +212,7 @@ class KeyStageConfig(Section):
     stop_gradient_prefix: bool = False
     """Compute prompt and reasoning without gradient, and run the backward pass over the answers alone: faster, and
     another objective than the paper's. Needs `model.attention: packed`. (Not for `key-tag`.)"""
-    learning_rate_ratio: float = Field(0.05, gt=0, le=1)
+    learning_rate_ratio: float = Field(0.05, ge=1e-6, le=1)
     """Peak learning rate of a key stage that continues from an earlier stage, over `optimization.learning_rate`. At a
     quarter and more small models forgot how to respond (RESULTS.md)."""
     optimization: OptimizationOverrides = OptimizationOverrides()
@@ -219,16 +228,16 @@ class ClusterConfig(Section):
     The environment variable RAY_ADDRESS is honoured when this is not set."""
     allow_unauthenticated: bool = False
     """Use a cluster of other machines that asks for no token; whoever reaches it can run anything on it."""
-    num_workers: int = Field(2, ge=1)
+    num_workers: int = Field(2, ge=1, le=MOST_WORKERS)
     """Data-parallel ZeRO-3 ranks."""
-    min_workers: int | None = Field(None, ge=1)
+    min_workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
     """Go on with so few ranks at least when nodes are lost, and with all again when they are back; by default a stage
     needs `num_workers` always. What is computed does not depend on the number."""
-    cpus_per_worker: int = Field(1, ge=1)
+    cpus_per_worker: int = Field(1, ge=1, le=4096)
     """CPU cores, and compute threads, of each rank."""
     gpus_per_worker: int = Field(0, ge=0, le=1)
     """Accelerators of each rank."""
-    wait_for_nodes_seconds: float = Field(0.0, ge=0)
+    wait_for_nodes_seconds: float = Field(0.0, ge=0, le=MOST_SECONDS)
     """How long to wait for a running cluster to have enough nodes; an autoscaler is asked for them."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment of the workers, of training and of generation, e.g. `{NCCL_IB_HCA: mlx5}`; it is written to the run
@@ -269,7 +278,7 @@ class TrackingConfig(Section):
     """Experiment name; default: the name of the run directory."""
     system_metrics: bool = True
     """Also log load and memory of the machine that drives the run."""
-    max_model_gib: float = Field(1.0, ge=0)
+    max_model_gib: float = Field(1.0, ge=0, le=1_000_000)
     """Models of strategies up to this size are logged as MLflow models, larger ones only named; 0 logs none."""
 
 
@@ -278,7 +287,7 @@ class RunConfig(Section):
 
     run_dir: LocalPath
     """Folder for everything the run writes; shared storage on a cluster."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of data order and of an embedded model's weights."""
     model: ModelConfig
     """The base model."""

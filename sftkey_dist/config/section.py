@@ -1,8 +1,28 @@
 """What every part of the configuration has in common."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+MOST_STEPS = 1_000_000_000
+MOST_ROWS = 1_000_000_000_000
+MOST_WORKERS = 65_536
+MOST_SECONDS = 2_592_000
+"""30 days."""
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What numpy's generator takes."""
+
+
+def zero_or_from(least: float) -> AfterValidator:
+    """Annotates a number that may be 0; what is nearer to it would be lost in float32."""
+
+    def check(value: float) -> float:
+        if 0 < value < least:
+            raise ValueError(f"Input should be 0 or at least {least:g}, got {value!r}")
+        return value
+
+    return AfterValidator(check)
 
 
 class Section(BaseModel):

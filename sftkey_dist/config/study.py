@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from sftkey_dist.config.schema import Name, RunConfig
-from sftkey_dist.config.section import KeysOf, Section
+from sftkey_dist.config.section import KeysOf, Section, Seed
 
 VARIANT_AND_STRATEGY = r"^[^/]+/[^/]+$"
 
@@ -18,7 +18,7 @@ class VariantConfig(Section):
 
     about: str = ""
     """What it is, for the page."""
-    num_seeds: int | None = Field(None, ge=1)
+    num_seeds: int | None = Field(None, ge=1, le=1_000_000)
     """Of the study's seeds it has so many, the first ones; None means all."""
     config: Annotated[dict[str, Any], KeysOf(RunConfig)] = Field(default_factory=dict)
     """Keys of a run that it sets differently from the file's."""
@@ -42,9 +42,9 @@ class StudyConfig(Section):
     """Heading on the page."""
     about: str = ""
     """A paragraph under it."""
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
     """Seeds of the runs: order of the data, and weights of embedded models."""
-    runs_at_a_time: int = Field(1, ge=1)
+    runs_at_a_time: int = Field(1, ge=1, le=10_000)
     """Runs side by side; each needs `cluster.num_workers` workers."""
     variants: dict[Name, VariantConfig] = Field(min_length=1)
     """Ways to run it, by name."""

@@ -4,16 +4,16 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sftkey_dist.config.section import Section
+from sftkey_dist.config.section import MOST_STEPS, Section
 
 
 class GuardConfig(Section):
     """Generation on held-out examples in every stage that continues from another and leaves part of the response
     untrained: such a stage can unlearn how to respond."""
 
-    every_steps: int = Field(25, ge=1)
+    every_steps: int = Field(25, ge=1, le=MOST_STEPS)
     """Optimizer steps between evaluations; the model that the stage starts from and its last are evaluated too."""
-    num_examples: int = Field(50, ge=1)
+    num_examples: int = Field(50, ge=1, le=10_000_000)
     """Held-out examples to generate for."""
     signal: Literal["generation", "teacher_forced"] = "generation"
     """What is scored. `generation`: responses of a whole copy of the model on every rank's accelerator, scored as the
@@ -23,7 +23,7 @@ class GuardConfig(Section):
     keep: Literal["best", "last"] = "best"
     """Model that the stage hands on: the last, or the one with the best score (alpha * accuracy + (1 - alpha) *
     format), of equals the earliest."""
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1, le=MOST_STEPS)
     """End the stage after so many evaluations without a better score; by default it runs to its end."""
 
     @property
@@ -35,9 +35,9 @@ class GuardConfig(Section):
 class ValidationConfig(Section):
     """Held-out examples."""
 
-    num_examples: int = Field(0, ge=0)
+    num_examples: int = Field(0, ge=0, le=10_000_000)
     """Training examples that every stage holds out, chosen by their prompts; 0 for none."""
-    every_steps: int = Field(50, ge=1)
+    every_steps: int = Field(50, ge=1, le=MOST_STEPS)
     """Optimizer steps between measurements of every segment's nll on them; also before the first and after the last."""
     guard: GuardConfig | None = None
     """Watch accuracy, format and score; `validation.guard={}` takes the defaults."""

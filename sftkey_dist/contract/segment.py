@@ -88,7 +88,7 @@ class Segment(_Part):
     """Whether the tokens of this segment are key tokens, the ones a key stage trains."""
     required: bool = True
     """Whether every response has it."""
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, ge=1e-6, le=1_000_000)
     """Loss weight of its text in the preset stages that train it."""
     value: Literal["text", "json"] = "text"
     """In a JSON object: a string, or any other JSON value, given as its JSON text (`12.5`, `["a", "b"]`)."""

@@ -35,6 +35,8 @@ from sftkey_dist.training.schedule import learning_rate
 from sftkey_dist.training.stopwatch import Stopwatch
 
 _EXAMPLES_NAMED = 8
+_SEEDS = 2**32
+"""That numpy's generator tells apart."""
 _LOSS_TOLERANCE = 0.02
 """In nats; chunks may add up in another order, in bfloat16 too."""
 
@@ -146,7 +148,7 @@ def run_step(
         TrainingError: loss or gradients are not finite (no rank has updated then), or ranks disagree on the plan.
     """
     # Dropout, where a model has any, depends on the step alone, so that a resumed stage draws the same.
-    transformers.set_seed(job.seed + plan.step * engine.world_size + engine.rank)
+    transformers.set_seed((job.seed + plan.step * engine.world_size + engine.rank) % _SEEDS)
     # What a stopped prefix holds has no logits to measure.
     observe_all = plan.step % job.training.segment_metrics_every_steps == 0 and not job.stop_gradient_prefix
     forward = engine.forward_behind_stopped_prefix if job.stop_gradient_prefix else engine.forward

@@ -501,7 +501,7 @@ def test_a_stopped_prefix_is_forward_alone_in_time_memory_and_traffic(sizes):
 
     stopped, exact = StageLoad("stage", 1, 8192, rows_for), full_rows(with_loss=1024)
     found, whole = (estimate(size, plain, cluster, load) for load in (stopped, exact))
-    assert 0.4 < found.seconds.balanced / whole.seconds.balanced < 0.45
+    assert 0.41 < found.seconds.balanced / whole.seconds.balanced < 0.48
     assert found.memory.parts["activations"] == pytest.approx(whole.memory.parts["activations"] / 8)
     assert found.memory.parts["keys and values of what comes before"] == pytest.approx(
         2 * 7168 * size.key_value_bytes / 2**30
