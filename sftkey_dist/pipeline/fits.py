@@ -112,8 +112,8 @@ def _guarding_gib(stage: StageCapacity) -> float:
 def _of_evaluation(config: RunConfig, model_gib: float, device_gib: float) -> list[str]:
     if config.evaluation.backend == "endpoint":
         return []
-    usable_gib = _GENERATION_SHARE * device_gib
-    if model_gib <= config.evaluation_gpus * usable_gib:
+    usable_gib, gpus = _GENERATION_SHARE * device_gib, max(1, config.evaluation_gpus)
+    if model_gib <= gpus * usable_gib:
         return []
     enough = 2 ** math.ceil(math.log2(model_gib / usable_gib))
     remedy = (
@@ -122,7 +122,7 @@ def _of_evaluation(config: RunConfig, model_gib: float, device_gib: float) -> li
         else "generate with a server (evaluation.backend=endpoint, launch/serve/vllm.sh)"
     )
     return [
-        f"evaluation: a model of {model_gib:.0f} GiB does not fit on {config.evaluation_gpus} accelerator(s) of "
+        f"evaluation: a model of {model_gib:.0f} GiB does not fit on {gpus} accelerator(s) of "
         f"{device_gib:.0f} GiB; {remedy}"
     ]
 

@@ -85,6 +85,10 @@ def test_a_guard_takes_room_beside_the_state_and_not_beside_activations_that_are
     assert problems_of(config, 8_000_000_000, [stage(78, guarding=40)], 79) == []
 
 
+def test_a_small_model_of_a_run_on_cpus_fits_the_accelerators_it_is_planned_for():
+    assert problems_of(configured(cluster={"num_workers": 2}), 500_000, [stage(3)], 79) == []
+
+
 def test_published_float32_takes_twice_the_room():
     config = configured(evaluation={"gpus_per_model": 2}, training={"export_precision": "float32"})
     (problem,) = problems_of(config, SEVENTY_BILLION, [stage(72)], 79)
