@@ -136,7 +136,10 @@ def prepare(configuration: Configuration) -> None:
         preparation = prepare_run(config)
     for report in preparation.reports:
         console.print(data_table(report))
-    console.print(f"report: {preparation.run.data_report}", soft_wrap=True, markup=False)
+    if preparation.run.strategies.is_file():
+        console.print("the run is trained already: its report is left as it is", soft_wrap=True, markup=False)
+    else:
+        console.print(f"report: {preparation.run.data_report}", soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -1,12 +1,14 @@
 """Every path a run writes, one property each."""
 
 import datetime
+import re
 import secrets
 from pathlib import Path
 
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import read_text, write_text_atomically
 
+_MOST_CHARACTERS_OF_NAME = 40
 _RESTORE = "restore it from a copy: what the run holds already was made with it"
 
 
@@ -144,12 +146,14 @@ class RunDir:
         return self.path / f"base_model-{digest[:12]}"
 
     def identity(self) -> str:
-        """A name that no other run directory has, and that goes where the directory goes; made when first asked for."""
+        """A name that no other run directory has, and that stays when the directory is moved or renamed; made when
+        first asked for."""
         file = self.path / "identity"
         if not file.is_file():
-            write_text_atomically(file, secrets.token_hex(4))
+            name = re.sub(r"[^A-Za-z0-9_]", "_", self.path.name)[:_MOST_CHARACTERS_OF_NAME]
+            write_text_atomically(file, f"{name}-{secrets.token_hex(4)}")
         identity = read_text(file, _RESTORE).strip()
-        if not identity.isalnum():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", identity):
             raise DataError(f"{file}: holds no identity; {_RESTORE}")
         return identity
 

@@ -21,7 +21,7 @@ from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judging import is_scored, judge_and_score
 from sftkey_dist.pipeline.assessment import assess_tests
 from sftkey_dist.pipeline.finished import verify_stages
-from sftkey_dist.pipeline.prepare import Preparation
+from sftkey_dist.pipeline.prepare import Preparation, write_configuration
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
 from sftkey_dist.pipeline.track import ending_run, start_strategy, track_evaluation
@@ -63,6 +63,7 @@ def evaluate(config: RunConfig, preparation: Preparation, tracker: Tracker) -> l
             )
     verify_stages(preparation, {planned.strategy.name: planned.stages for planned in plans})
     todo = [planned for planned in plans if not is_scored(planned.job, examples, planned.folder)]
+    write_configuration(config, preparation)
     if not todo:
         console.print("evaluation: finished earlier, not repeated")
     ungenerated = [planned for planned in todo if not has_generations(examples, planned.folder)]

@@ -49,13 +49,18 @@ class Preparation:
     test: Sequence[Example]
     stores: Mapping[Form, EncodedStore]
     reports: Sequence[DataReport]
+    test_report: SourceReport
+    date: datetime.date | None
+    """What the chat template prints, where it prints the date."""
     end_of_turn_id: int
     verified: set[str] = field(default_factory=set)
     """Digests of the finished stages that this command has verified or trained."""
 
 
 def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
-    """Find every mistake in configuration, data and model first; then write model, stores and report.
+    """Find every mistake in configuration, data and model first; then write model and stores.
+
+    What a run was made with is written down too, unless it was trained: then that is left to who does it anew.
 
     Args:
         config: of the run.
@@ -84,11 +89,30 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
         require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(store.special_tokens_in_prompts))
     reports = _reports(config, stores, test)
     test_report = summarize_source("test", test, refusal_rows(refused), special_tokens_in_test)
-    _publish(run, reports, test_report, stores)
+    _say(reports, test_report)
+    preparation = Preparation(
+        run, strategies, model_dir, test, stores, reports, test_report, date, prompts.end_of_turn_id
+    )
+    if not run.strategies.is_file():
+        write_configuration(config, preparation)
+        write_provenance(preparation)
+    return preparation
+
+
+def write_configuration(config: RunConfig, preparation: Preparation) -> None:
+    """The resolved configuration, as `config.json`."""
+    dated = config.prompt.model_copy(update={"date": preparation.date or config.prompt.date})
+    content = config.model_copy(update={"prompt": dated}).model_dump(mode="json")
+    write_json_atomically(preparation.run.config, content)
+
+
+def write_provenance(preparation: Preparation) -> None:
+    """What became of every row, in a file and in pictures, and with which versions the run is made."""
+    run, sets = preparation.run, [report.to_json() for report in preparation.reports]
+    write_json_atomically(run.data_report, {"sets": sets, "test": preparation.test_report.to_json()})
+    for form, store in preparation.stores.items():
+        plot_lengths(store.segment_counts, store.segment_names, run.length_plot(form.value))
     write_json_atomically(run.environment, describe_environment())
-    dated = config.prompt.model_copy(update={"date": date or config.prompt.date})
-    write_json_atomically(run.config, config.model_copy(update={"prompt": dated}).model_dump(mode="json"))
-    return Preparation(run, strategies, model_dir, test, stores, reports, prompts.end_of_turn_id)
 
 
 def _check_prompts(prompts: PromptEncoder, test: Sequence[Example]) -> Counter[str]:
@@ -148,17 +172,12 @@ def _reports(config: RunConfig, stores: Mapping[Form, EncodedStore], test: Seque
     ]
 
 
-def _publish(
-    run: RunDir, reports: Sequence[DataReport], test: SourceReport, stores: Mapping[Form, EncodedStore]
-) -> None:
-    """Say on the console, in a file and in pictures what became of every row."""
+def _say(reports: Sequence[DataReport], test: SourceReport) -> None:
+    """What became of every row."""
     for report in (*reports, test):
         console.print(report.one_line(), soft_wrap=True, markup=False)
     for warning in dict.fromkeys(warning for report in (*reports, test) for warning in report.warnings()):
         console.print(f"look at the data: {warning}", soft_wrap=True, markup=False)
-    write_json_atomically(run.data_report, {"sets": [report.to_json() for report in reports], "test": test.to_json()})
-    for form, store in stores.items():
-        plot_lengths(store.segment_counts, store.segment_names, run.length_plot(form.value))
 
 
 def _base_model(config: RunConfig, run: RunDir, needs_weights: bool) -> Path:

@@ -166,7 +166,7 @@ def checkpoints_of(config: RunConfig, preparation: Preparation, planned: Planned
     if base is None:
         return str(stage.checkpoints.absolute())
     place, question_mark, options = base.partition("?")
-    run = quote(f"{preparation.run.path.name}-{preparation.run.identity()}")
+    run = quote(preparation.run.identity())
     return f"{place.rstrip('/')}/{run}/{stage.path.name}{question_mark}{options}"
 
 

@@ -16,6 +16,7 @@ from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.config.study import Study, StudyRun
 from sftkey_dist.config.yaml_text import YamlError, read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line
+from sftkey_dist.data.rows import content_digest
 from sftkey_dist.errors import DataError, InterruptedRunError
 from sftkey_dist.files import (
     digest_json,
@@ -213,14 +214,23 @@ def _done_file(study: Study, run: StudyRun) -> Path:
 
 
 def _mark_done(study: Study, run: StudyRun) -> None:
-    write_json_atomically(_done_file(study, run), {"digest": digest_json(run.config.model_dump(mode="json"))})
+    write_json_atomically(_done_file(study, run), {"digest": _made_of(run)})
 
 
 def _is_done(study: Study, run: StudyRun) -> bool:
     file = _done_file(study, run)
-    return file.is_file() and digest_json(run.config.model_dump(mode="json")) in file.read_text(
-        encoding="utf-8", errors="replace"
-    )
+    return file.is_file() and _made_of(run) in file.read_text(encoding="utf-8", errors="replace")
+
+
+def _made_of(run: StudyRun) -> str:
+    """Digest of what a run's figures depend on: its data too, but not where it ran or is tracked.
+
+    Raises:
+        DataError: a file of the data is missing.
+    """
+    data = run.config.data
+    content = run.config.model_dump(mode="json", exclude={"run_dir": True, "tracking": True, "cluster": True})
+    return digest_json([content, [content_digest(source) for source in (*data.train, *data.test)]])
 
 
 def _last_words(study: Study, run: StudyRun) -> str:

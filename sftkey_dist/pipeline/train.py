@@ -20,7 +20,7 @@ from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.finished import make_durable, note_model, verify_stages
 from sftkey_dist.pipeline.fits import require_fit
-from sftkey_dist.pipeline.prepare import Preparation
+from sftkey_dist.pipeline.prepare import Preparation, write_configuration, write_provenance
 from sftkey_dist.pipeline.records import forget_all_but, record_training
 from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.pipeline.stages import PlannedStage, checkpoints_of, plan_stages, stage_job
@@ -47,8 +47,10 @@ def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None
     """
     plans = plan_stages(config, preparation)
     verify_stages(preparation, plans)
+    write_configuration(config, preparation)
     with ExitStack() as stack:
         if not _all_finished(plans):
+            write_provenance(preparation)
             stack.enter_context(connected(config.cluster, config.most_workers))
             stores = [store.path for store in preparation.stores.values()]
             require_shared_storage(preparation.run.path, [*stores, preparation.model_dir])

@@ -1,10 +1,12 @@
 """A command's own Ray cluster, as another user of the machine would meet it, and one that is not there."""
 
 import os
+import re
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -63,6 +65,7 @@ def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tin
     names = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "0" * 64, "TMPDIR": str(long)}
     small = ("strategies=[sft-tag]", "tracking.enabled=false", "optimization.max_steps=2")
     before = set(Path("/tmp").glob("ray-*"))
+    found_by_others: list[str] = []
     process = subprocess.Popen(
         [*ENTRY_POINT, "train", str(tiny_config), *small],
         cwd=tmp_path,
@@ -81,6 +84,8 @@ def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tin
             if str(folder) in command_lines(tree) and token.is_file() and token.stat().st_size:
                 folders.add((folder, stat.S_IMODE(folder.stat().st_mode)))
                 tokens.add((token.read_text(), stat.S_IMODE(token.stat().st_mode)))
+        if tokens and not found_by_others and (port := port_of_cluster(tree)):
+            found_by_others = [*read_by_nobody([folder / "token"], tree), said_to_a_stranger(port)]
         time.sleep(0.5)
     output = process.communicate()[0]
     assert process.returncode == 0, output
@@ -91,6 +96,30 @@ def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tin
     assert len(token) == 64
     assert token != "0" * 64
     assert not folder.exists(), "it goes with the cluster"
+    *read, said = found_by_others
+    assert read == [], "another user reads neither the token nor the environment that names it"
+    assert said, "whoever has another token is told that nobody answers"
+
+
+def port_of_cluster(processes: set[int]) -> str:
+    found = re.search(r"gcs_server .*--gcs_server_port=(\d+)", command_lines(processes).replace("\0", " "))
+    return found[1] if found else ""
+
+
+def read_by_nobody(files: list[Path], processes: set[int]) -> list[str]:
+    """What an ordinary user can read of files, and of the environments of processes."""
+    if os.geteuid() != 0:
+        return []
+    environments = [f"/proc/{process}/environ" for process in processes]
+    command = ["cat", *map(str, files), *environments]
+    done = subprocess.run(command, capture_output=True, text=True, user="nobody", group="nogroup", extra_groups=[])
+    return [done.stdout] if done.stdout else []
+
+
+def said_to_a_stranger(port: str) -> str:
+    stranger = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "1" * 64}
+    command = [sys.executable, "-m", "sftkey_dist.cluster_probe", f"127.0.0.1:{port}"]
+    return subprocess.run(command, env=environment() | stranger, capture_output=True, text=True, timeout=60).stdout
 
 
 def command_lines(processes: set[int]) -> str:

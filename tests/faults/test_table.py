@@ -117,6 +117,15 @@ TABLE = {
     ],
     "a model is moved, copied or described": ["test_a_model_is_what_is_read_of_it_wherever_it_lies"],
     "a limit that binds nothing is changed": ["test_a_limit_that_binds_nothing_changes_nothing"],
+    "a run is renamed whose checkpoints lie in an object store": [
+        "test_a_run_that_is_renamed_keeps_the_place_of_its_checkpoints"
+    ],
+    "the data of a study's run changed, or its tracking": [
+        "test_a_run_is_done_again_when_its_data_changed_and_not_when_its_tracking_did"
+    ],
+    "a finished run is shown, planned or prepared with other settings": [
+        "test_what_a_finished_run_was_made_with_outlives_a_look_at_it"
+    ],
     "a stage has two names": ["test_a_stage_under_two_names_is_one"],
     "a stage is trained again for a changed key": ["test_what_changed_is_named_when_a_stage_is_trained_again"],
     "a stage counts before its model is on disk": [
@@ -308,6 +317,6 @@ def all_tests() -> set[str]:
 
 
 def test_every_fault_has_its_tests(all_tests):
-    assert len(TABLE) == 113
+    assert len(TABLE) == 116
     named = {name for names in TABLE.values() for name in names}
     assert named <= all_tests, f"there is no {', '.join(sorted(named - all_tests))}"

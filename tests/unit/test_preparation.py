@@ -146,3 +146,16 @@ def test_a_reference_that_its_check_cannot_read_is_refused_with_its_row(settings
     done = prepare(RunConfig.model_validate(settings | {"data": allowed}))
     assert [example.values["answer"] for example in done.test] == ["42", "3 1/2 hours"]
     assert "unreadable_answer" in (done.run.path / "data_report.json").read_text()
+
+
+def test_what_a_finished_run_was_made_with_outlives_a_look_at_it(settings):
+    done = prepare(RunConfig.model_validate(settings))
+    made_with = (done.run.config, done.run.environment, done.run.data_report)
+    before = [(file.read_bytes(), file.stat().st_mtime_ns) for file in made_with]
+    done.run.strategies.write_text("{}")
+    looked_at = settings | {"seed": 7, "data": settings["data"] | {"max_length_tokens": 500}}
+    prepare(RunConfig.model_validate(looked_at))
+    assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in made_with] == before
+    done.run.strategies.unlink()
+    prepare(RunConfig.model_validate(looked_at))
+    assert json.loads(done.run.config.read_text())["seed"] == 7, "what was not trained is prepared anew"

@@ -131,3 +131,12 @@ def test_a_studys_files_are_checked(tmp_path):
     (tmp_path / "study.json").write_bytes(b"")
     with pytest.raises(DataError, match=r"study\.json: empty; `sftkey run` with the study's configuration renews it"):
         Evidence.read(tmp_path)
+
+
+def test_a_run_that_is_renamed_keeps_the_place_of_its_checkpoints(tmp_path):
+    run = tmp_path / "a run/of ours"
+    run.mkdir(parents=True)
+    identity = RunDir(run).identity()
+    assert identity.startswith("of_ours-")
+    renamed = run.rename(tmp_path / "renamed")
+    assert RunDir(renamed).identity() == identity

@@ -85,6 +85,23 @@ def test_a_study_is_every_variant_with_every_seed_and_overrides_win(file):
     assert changed.runs[0].config.run_dir == Path("elsewhere/slow/seed-3")
 
 
+def test_a_run_is_done_again_when_its_data_changed_and_not_when_its_tracking_did(file, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "p", "reasoning": "r", "answer": "a"}\n')
+    data = [f"data.train={{adapter: records, path: {rows}}}", "study.seeds=[3]"]
+    assert run_study(load_study([file], data), ["study.yaml"]) == []
+    started = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("started")}
+    assert len(started) == 2
+
+    def started_again(*overrides) -> int:
+        assert run_study(load_study([file], [*data, *overrides]), ["study.yaml"]) == []
+        return sum(path.stat().st_mtime_ns != before for path, before in started.items())
+
+    assert started_again("tracking.max_model_gib=0", "cluster.num_workers=1") == 0
+    rows.write_text('{"prompt": "p", "reasoning": "r", "answer": "b"}\n')
+    assert started_again() == 2
+
+
 def test_a_variant_may_have_fewer_seeds_and_waits_for_no_others(file):
     study = load_study([file], ["study.variants.fast.num_seeds=1"])
     assert [run.name for run in study.runs] == ["slow/seed-3", "fast/seed-3", "slow/seed-5"]
