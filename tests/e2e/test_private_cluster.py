@@ -102,7 +102,7 @@ def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tin
 
 
 def port_of_cluster(processes: set[int]) -> str:
-    found = re.search(r"gcs_server .*--gcs_server_port=(\d+)", command_lines(processes).replace("\0", " "))
+    found = re.search(r"--gcs-address=[\d.]+:(\d+)", command_lines(processes))
     return found[1] if found else ""
 
 
