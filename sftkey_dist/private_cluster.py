@@ -5,6 +5,7 @@ By default Ray listens on every interface, and takes the token that all clusters
 
 import logging
 import os
+import resource
 import secrets
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from sftkey_dist.errors import ConfigError
 
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024  # results pass through files; the object store carries small values only
+_LEAST_OPEN_FILES = 1024
 _MOST_PATH_BYTES = 24
 """Of a folder for the cluster's: Ray appends up to 82 bytes for its sockets, whose paths take 107."""
 
@@ -31,6 +33,7 @@ def private_cluster(num_cpus: int) -> Iterator[None]:
     Raises:
         ConfigError: there is no folder for it, or it does not start.
     """
+    _require_open_files()
     folder = _make_folder()  # 0700: what Ray makes in it is open to all
     token = folder / "token"
     token.touch(mode=0o600)
@@ -47,6 +50,18 @@ def private_cluster(num_cpus: int) -> Iterator[None]:
                 ray.shutdown()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_open_files() -> None:
+    """Ray's processes open hundreds, and with too few wait for one another in vain."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _LEAST_OPEN_FILES:
+        if hard < _LEAST_OPEN_FILES:
+            raise ConfigError(
+                f"a private Ray cluster opens more files than the {hard} that a process may have open here; raise the "
+                f"limit to {_LEAST_OPEN_FILES} or more (ulimit -n, or LimitNOFILE of the service)"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_LEAST_OPEN_FILES, hard))
 
 
 def _start(num_cpus: int, folder: Path) -> None:

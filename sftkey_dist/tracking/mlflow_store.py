@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.transformers import save_model
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pydantic import TypeAdapter
+from sqlalchemy.engine import make_url
 
 from sftkey_dist.config.secrets import without_credentials
 from sftkey_dist.console import console
@@ -32,6 +34,8 @@ T = TypeVar("T")
 
 _RUN_IDS = TypeAdapter(dict[str, str])
 _MODEL_TAG = "sftkey.model_is_logged"
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_MOST_SECONDS_TO_CONNECT = 10.0
 _MAX_PARAM_CHARACTERS = 500
 _MAX_BATCH = 900  # MLflow takes 1,000 metrics and 100 params a call
 
@@ -75,6 +79,7 @@ class MlflowTracker:
         self._run_ids: dict[str, str] = _read_run_ids(run_ids)
         try:
             with _folder_by_its_uri(uri):
+                _require_listener(uri)
                 self._client = MlflowClient(tracking_uri=uri)
                 self._experiment_id = self._find_experiment(
                     experiment, artifacts.as_uri() if uri.startswith("sqlite") else None
@@ -278,6 +283,20 @@ def find_run_dirs(uri: str, experiment: str) -> list[Path]:
     except MlflowException as error:
         raise ConfigError(f"the MLflow store cannot be used ({_in_a_line(error)})") from error
     return [Path(place) for place in dict.fromkeys(run.data.tags.get(RUN_DIR_TAG, "") for run in runs) if place]
+
+
+def _require_listener(uri: str) -> None:
+    """MLflow itself tries a database that is away for minutes.
+
+    Raises:
+        OSError: nobody listens where a database is to be.
+    """
+    dialect = uri.partition(":")[0].partition("+")[0]
+    if dialect not in _PORTS:
+        return
+    place = make_url(uri)
+    if place.host:  # without one it is a socket in a folder, which answers at once or not at all
+        socket.create_connection((place.host, place.port or _PORTS[dialect]), _MOST_SECONDS_TO_CONNECT).close()
 
 
 def _read_run_ids(file: Path) -> dict[str, str]:

@@ -128,7 +128,7 @@ def judge_replies(text: str) -> bool:
     assert verdict is None or verdict.value in ("correct", "incorrect")
     assert rating is None or rating.value in ("1", "2", "3", "4", "5")
     if verdict is not None:
-        assert text.count('"verdict"') + text.count("\\u") >= 1
+        assert "verdict" in text.casefold() or "\\u" in text, "its key stands in the reply"
     return verdict is not None or rating is not None
 
 

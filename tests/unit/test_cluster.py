@@ -125,3 +125,14 @@ def test_a_stage_pauses_for_more_ranks_only_where_they_make_a_whole_group(monkey
     assert not launch._reason_to_pause(cluster, group, 2)
     nodes_with_cpus(monkeypatch, 2, 2)
     assert launch._reason_to_pause(cluster, group, 2)
+
+
+def test_more_files_are_opened_where_they_may_and_named_where_not(monkeypatch):
+    set_to = []
+    monkeypatch.setattr(private_cluster.resource, "setrlimit", lambda which, limits: set_to.append(limits))
+    monkeypatch.setattr(private_cluster.resource, "getrlimit", lambda which: (256, 65536))
+    private_cluster._require_open_files()
+    assert set_to == [(1024, 65536)]
+    monkeypatch.setattr(private_cluster.resource, "getrlimit", lambda which: (40, 40))
+    with pytest.raises(ConfigError, match="more files than the 40"), private_cluster.private_cluster(2):
+        pass

@@ -58,11 +58,12 @@ def test_more_metrics_than_one_call_takes(make, tmp_path):
     assert len(client.get_metric_history(run, "m6")) == 300
 
 
-def test_a_server_that_does_not_answer_is_a_quick_clear_error(tmp_path):
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "postgresql://127.0.0.1:1/db", "mysql+pymysql://127.0.0.1:1/db"])
+def test_a_server_that_does_not_answer_is_a_quick_clear_error(tmp_path, uri):
     started = time.monotonic()
     with pytest.raises(ConfigError, match=r"tracking\.uri.*tracking\.enabled=false"):
-        MlflowTracker("http://127.0.0.1:1", "study", tmp_path, tmp_path / "tracking.json")
-    assert time.monotonic() - started < 30
+        MlflowTracker(uri, "study", tmp_path, tmp_path / "tracking.json")
+    assert time.monotonic() - started < 20
 
 
 def test_a_store_that_dies_costs_one_warning_not_the_run(make, tmp_path, capsys):
