@@ -1,4 +1,11 @@
-"""What transformers says when it cannot load something, in a line."""
+"""What libraries say when they cannot load or write a model, in a line."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sftkey_dist.errors import ModelError
 
 _MOST_CHARACTERS = 300
 
@@ -9,3 +16,19 @@ def loading_problem(error: Exception) -> str:
     if "trust_remote_code" in text:
         return "it ships code of its own; read that code, and set model.trust_remote_code=true if you trust it"
     return text[:_MOST_CHARACTERS]
+
+
+@contextmanager
+def writing_named(folder: Path) -> Iterator[None]:
+    """Errors of writing that libraries in Rust raise in the block as classes of their own, as what they are.
+
+    Raises:
+        ModelError: a file of the folder could not be written.
+    """
+    try:
+        yield
+    except Exception as error:  # safetensors raises its own class, tokenizers a bare Exception
+        found = re.search(r"([^:(]+) \(os error \d+\)", str(error))
+        if found is None:
+            raise
+        raise ModelError(f"{folder}: a model cannot be written there: {found[1].strip()}") from error

@@ -27,6 +27,7 @@ from sftkey_dist.models.chat_template import chat_templates, reads_clock
 from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.folder import write_with_date
 from sftkey_dist.models.load import locate_model, model_fingerprint
+from sftkey_dist.models.problem import writing_named
 from sftkey_dist.models.shape import read_shape, require_row_per_token
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
 from sftkey_dist.pipeline.assessment import check_evaluation, reference_reader
@@ -75,9 +76,10 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
         "test", config.data.test, config.contract, config.data.max_bad_row_share, reference_reader(config)
     )
     run = RunDir(config.run_dir)
-    base = _base_model(config, run, needs_weights)
-    date = _printed_date(config, run, base)
-    model_dir = _with_date(config, run, base, date) if date else base
+    with writing_named(run.path):
+        base = _base_model(config, run, needs_weights)
+        date = _printed_date(config, run, base)
+        model_dir = _with_date(config, run, base, date) if date else base
     tokenizer = cached_tokenizer(model_dir, config.model.trust_remote_code)
     prompts = PromptEncoder(tokenizer, config.prompt.without_date)
     special_tokens_in_test = _check_prompts(prompts, test)

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from sftkey_dist import cluster
-from sftkey_dist.errors import ConfigError
+from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.stages import plan_stages
 from sftkey_dist.training.checkpoint import Needs, open_storage, require_space
@@ -29,6 +29,22 @@ def test_a_run_directory_that_cannot_be_written_is_named(sftkey, run_config, tmp
         subprocess.run(["umount", disk], check=True)
     assert done.returncode == 2
     assert "cannot be written to (Read-only file system)" in error_line(done)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+@pytest.mark.parametrize("options", ["size=300k", "size=64m,nr_inodes=6"])
+def test_a_disk_that_is_full_of_bytes_or_files_while_preparing_is_named(run_config, tmp_path, options):
+    """Also where a library writes, with errors of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    content = run_config.model_dump(mode="json") | {"run_dir": str(disk / "run"), "model": {"embedded": {}}}
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True)
+    try:
+        with pytest.raises((ModelError, OSError), match=r"No space left on device") as error:
+            prepare(type(run_config).model_validate(content))
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert str(disk) in str(error.value)
 
 
 def test_storage_that_another_node_does_not_see_is_named(tmp_path, monkeypatch):
