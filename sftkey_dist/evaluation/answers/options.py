@@ -64,7 +64,8 @@ def options_of(question: str) -> dict[str, str]:
 
 def read_option(text: str, options: Mapping[str, str]) -> Option | None:
     """The option that a text is, or chooses; None when it names none, or several."""
-    text = re.sub(r"[ \t]{2,}", " ", re.sub(r"\n\s*\n", "\n\n", _without_latex(text[-_MOST_CHARACTERS:])))
+    text = _without_latex(text.strip()[-_MOST_CHARACTERS:])
+    text = re.sub(r"[ \t]{2,}", " ", re.sub(r"\n\s*\n", "\n\n", text)).strip()
     bare = unwrapped(text)
     whole_texts = (bare, unwrapped(without_lead(bare)))
     for each in whole_texts:
