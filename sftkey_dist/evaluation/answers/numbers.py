@@ -36,6 +36,11 @@ _MODIFYING = words(
     "quarters fifth fifths divided times plus minus mod doubled halved root more max + M k"
 )
 _MODIFYING_BEFORE = words("twice thrice double triple half except without excluding")
+_PART_WORDS = words(
+    "half third thirds quarter quarters fourth fifth fifths sixth eighth tenth tenths double triple twice"
+)
+_BOUNDS_BEHIND = (["or", "more"], ["or", "fewer"], ["or", "less"], ["at", "least"], ["at", "most"])
+_DOUBTING_ASIDES = words("or not negative minus wrong incorrect no")
 _WORD = re.compile(r"(?<![A-Za-z\\])[^\W\d_]{2,}|[\u3040-\u9fff]")
 _BOUNDING = re.compile(
     r"\b(?:at (?:least|most)|up to|(?:more|less|fewer|greater|larger|smaller|higher|lower) than|over|under|above|below"
@@ -298,11 +303,22 @@ def _is_rejected(tokens: list[Token], found: _Found) -> bool:
 
 
 def _is_modified(tokens: list[Token], found: _Found) -> bool:
-    """`5 squared`, `twice 5`: the words beside a number make another one of it."""
-    before = tokens[found.start - 1].text.lower() if found.start else ""
+    """`5 squared`, `twice 5`, `half of 5`, `2 in 5`: the words beside a number make another one of it."""
+    before = [token.text.lower() for token in tokens[max(0, found.start - 2) : found.start]]
     after = [token.text.lower() for token in tokens[found.end : found.end + 3]]
-    is_bounded = after[:2] in (["or", "more"], ["or", "fewer"], ["or", "less"]) or after == ["and", "a", "half"]
-    return before in _MODIFYING_BEFORE or (bool(after) and after[0] in _MODIFYING) or is_bounded
+    is_part = len(before) == 2 and before[1] == "of" and before[0] in _PART_WORDS
+    is_bounded = after[:2] in _BOUNDS_BEHIND or after == ["and", "a", "half"]
+    is_doubted = after[:1] == ["("] and not _DOUBTING_ASIDES.isdisjoint(after[1:2])
+    is_changed = not _MODIFYING_BEFORE.isdisjoint(before[-1:]) or not _MODIFYING.isdisjoint(after[:1])
+    return is_changed or is_part or is_bounded or is_doubted or _is_ratio(tokens, found)
+
+
+def _is_ratio(tokens: list[Token], found: _Found) -> bool:
+    """Whether it is one of the numbers of `2 in 5` at the end of a text, where `in` may have been read as inches."""
+    last = tokens[-4:-1] if tokens[-1].text == "." else tokens[-3:]
+    kinds = [token.kind for token in last]
+    is_ratio = kinds == ["number", "word", "number"] and last[1].text.lower() == "in"
+    return is_ratio and any(token in last for token in tokens[found.start : found.end])
 
 
 def _is_circumstance(tokens: list[Token], found: _Found) -> bool:

@@ -376,6 +376,10 @@ def test_what_a_judge_might_see_otherwise_is_not_certain(check, reference, answe
     [
         ("math", r"\sin(9^{9^9})"),
         ("math", r"\gcd(9^{9^9}, 3)"),
+        ("math", "z!!!!!!!!!"),
+        ("math", "3^{100100}!"),
+        ("math", r"\lfloor 2^{2^{39}} \rfloor"),
+        ("numeric", "[" * 36 + "50-60 km/h"),
         ("math", r"\{" * 18 + "5," + r"\}" * 18),
         ("math", "a(" * 18 + "1+b" + ")" * 18),
         ("math", r"1\frac{" * 18 + "x" + "}{2}" * 18),
@@ -393,3 +397,32 @@ def test_what_grows_without_bound_is_wrong_soon(check, answer):
     started = time.process_time()
     assert verdict(check, answer, reference, QUESTION) is INCORRECT
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["half of 5", "a third of 5", "5 at least", "2 in 5", "5 score", "5 M", "5 (negative)", "5 (or 6)", "5 (not sure)"],
+)
+def test_words_beside_a_number_that_make_another_of_it_are_not_passed_over(answer):
+    assert verdict("numeric", answer, "5") is INCORRECT
+    assert verdict("numeric", answer, "2") is INCORRECT
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("5 score", "100"),
+        ("5 M", "5,000,000"),
+        ("We sold 5 in 2 days.", "5"),
+        ("5 (five)", "5"),
+        ("5 of them", "5"),
+        ("300 K", "300 K"),
+    ],
+)
+def test_words_beside_a_number_that_leave_it_are(answer, reference):
+    assert verdict("numeric", answer, reference) is CORRECT
+
+
+@pytest.mark.parametrize("answer", ["(B).no", "not B", "A or B", "B. dog"])
+def test_spaces_around_an_option_change_nothing(answer):
+    assert verdict("option", answer, "B", QUESTION) is verdict("option", f"  {answer} \n", "B", QUESTION)

@@ -55,6 +55,9 @@ _SCALES |= {
 }
 _SCALE_CHARACTERS = {"万": 4, "萬": 4, "亿": 8, "億": 8}
 _SCALE_LETTERS = {"k": 3, "M": 6, "B": 9, "T": 12, "m": 6, "b": 9, "K": 3}
+_SCALES_ALONE = {"M", "B"}
+"""Letters that scale a number also from behind a space, at the end; K is a unit there."""
+_COUNTED_IN = {"dozen": 12, "dozens": 12, "score": 20, "gross": 144}
 _JOINING_WORDS = words("and or und oder et ou")
 _STOPPING_WORDS = _JOINING_WORDS | words(
     "not but than is are was were so then which because since as if except nor isn't nicht pas no "
@@ -352,9 +355,12 @@ class _Parser:
                 return Number(number.value * 10**power)
             if following.text[0] in _SCALE_CHARACTERS:
                 return self._scaled_by_character(number, following)
-            if following.text.lower() in ("dozen", "dozens"):
+            if (counted := _COUNTED_IN.get(following.text.lower())) is not None:
                 self.place += 1
-                return Number(number.value * 12)
+                return Number(number.value * counted)
+            if self._with_units and following.text in _SCALES_ALONE and self._next(1) is _END:
+                self.place += 1
+                return Number(number.value * 10 ** _SCALE_LETTERS[following.text])
             if is_tight and self._with_units and unit_named(following.text, one_letter=True) is None:
                 raise NotReadError
         return self._mixed_number(number)
@@ -422,7 +428,8 @@ class _Parser:
         while self._next().kind in ("word", "text") and self._next().text.lower() not in self._stopping:
             text = self._next().text
             lower = text.lower()
-            if lower in ("per", "to", "bis"):
+            is_preposition = lower == "in" and self._next(1).kind == "number"  # and no inches
+            if lower in ("per", "to", "bis") or is_preposition:
                 break
             self.place += 1
             if lower == "in" and (noun or self._next().kind in ("word", "text")):
