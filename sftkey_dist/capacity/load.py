@@ -14,8 +14,8 @@ from sftkey_dist.sampler import StepPlan, StepPlanner
 from sftkey_dist.training.flops import prefix_tokens
 
 _PROMPT = 0
-_MOST_PLANNED_EXAMPLES = 4_000
-"""In the search for the fullest rows: about a second for each layout that is estimated."""
+_MOST_PLANNED_EXAMPLES = 20_000
+"""In the search for the fullest rows: some seconds."""
 
 
 def stage_load(

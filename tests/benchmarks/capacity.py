@@ -22,6 +22,7 @@ from sftkey_dist.capacity import (
     Accelerator,
     Cluster,
     Estimate,
+    ModelSize,
     StageLoad,
     estimate,
     size_of,
@@ -226,8 +227,9 @@ def large_shapes(counts: np.ndarray) -> Table:
     for heading in ("shape", "stage", "smallest", *(f"{nodes} nodes" for nodes in NODES)):
         table.add_column(heading)
     for name, shape in SHAPES.items():
+        size = size_of(shape)
         for stage, weights in STAGES.items():
-            found = {nodes: on_nodes(counts, shape, weights, nodes) for nodes in ALL_NODES}
+            found = {nodes: on_nodes(counts, shape, size, weights, nodes) for nodes in ALL_NODES}
             smallest = next((str(nodes) for nodes in ALL_NODES if found[nodes].fits), "none")
             table.add_row(name, stage, smallest, *(in_words(found[nodes]) for nodes in NODES))
     return table
@@ -245,7 +247,7 @@ def weak_scaling(counts: np.ndarray) -> dict[str, Figure]:
     shape = SHAPES["70B (Llama 3.1)"]
     rates = {}
     for nodes in (4, 128):
-        found = on_nodes(counts, shape, STAGES["stage 1"], nodes)
+        found = on_nodes(counts, shape, size_of(shape), STAGES["stage 1"], nodes)
         rates[nodes] = found.tokens_per_second / (8 * nodes)
         console.print(f"70B on {8 * nodes} ranks: {rates[nodes]:,.0f} tok/s a rank, {found.limit}")
     return {
@@ -253,11 +255,11 @@ def weak_scaling(counts: np.ndarray) -> dict[str, Figure]:
     }
 
 
-def on_nodes(counts: np.ndarray, shape, weights: tuple[float, ...], nodes: int) -> Estimate:
+def on_nodes(counts: np.ndarray, shape, size: ModelSize, weights: tuple[float, ...], nodes: int) -> Estimate:
     optimization = batch(8 * nodes)
     enough = np.tile(counts, (-(-optimization.global_batch_size // len(counts)), 1))
     load = load_of(enough, weights, optimization, shape, most_steps=1)
-    return estimate(size_of(shape), LARGE, cluster(nodes), load)
+    return estimate(size, LARGE, cluster(nodes), load)
 
 
 def batch(ranks: int) -> OptimizationConfig:
