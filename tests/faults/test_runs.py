@@ -125,7 +125,8 @@ def test_killed_and_frozen_workers_and_a_signal_cost_steps_but_change_nothing(co
             signal.SIGINT,
         ):  # to all of it and together, as a job may be ended
             os.killpg(driver.pid, number)
-        assert driver.wait(timeout=60) == 128 + signal.SIGTERM, log.read_text()
+        first_of_both = {128 + signal.SIGTERM, 128 + signal.SIGINT}  # which one Python sees first is chance
+        assert driver.wait(timeout=60) in first_of_both, log.read_text()
     stopped_after = check_stop(run, log)
     assert {found.info.status for found in MlflowClient(tracking).search_runs(["1"])} == {"KILLED"}
     leave_garbage_of_ray(run)
