@@ -17,6 +17,9 @@ _LOST = signal.SIGUSR1
 _ONE_MOMENT_SECONDS = 1.0
 """Whoever ends a group of processes may send several signals, or one of them twice; within it they are one request."""
 
+_problems: list[str] = []
+"""What `end_at_once` was given; a signal carries no text."""
+
 Handler = Callable[[int, FrameType | None], Any]
 
 
@@ -117,9 +120,6 @@ def _let_go_of_terminal() -> None:
 
 def _raise(number: int, frame: FrameType | None) -> None:
     raise InterruptedRunError(number)
-
-
-_problems: list[str] = []
 
 
 def _raise_lost(number: int, frame: FrameType | None) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from sftkey_dist.errors import DataError
+from sftkey_dist.files import read_json
 from sftkey_dist.pipeline.stages import PlannedStage
-from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir import RunDir, StageDir
 
 _NAMES = {
     "model": "the model that it starts from",
@@ -18,13 +20,15 @@ _MOST_NAMED = 3
 
 def changes_in_words(run: RunDir, planned: PlannedStage) -> Iterator[str]:
     """Which keys differ from those of the most similar stage of this name that was trained; none without one."""
+    if planned.directory.path.is_dir():
+        return
     label = planned.directory.path.name.rpartition("-")[0]
     earlier = [
         (_differences(inputs, planned.inputs), stage.path.name)
         for stage in run.stages()
-        if stage.path.name.rpartition("-")[0] == label and (inputs := _inputs_of(stage.summary))
+        if stage.path.name.rpartition("-")[0] == label and (inputs := _inputs_of(stage))
     ]
-    if not earlier or planned.directory.path.is_dir():
+    if not earlier:
         return
     differences, name = min(earlier, key=lambda pair: len(pair[0]))
     named = ", ".join(differences[:_MOST_NAMED])
@@ -35,10 +39,11 @@ def changes_in_words(run: RunDir, planned: PlannedStage) -> Iterator[str]:
     )
 
 
-def _inputs_of(summary: Any) -> dict[str, Any]:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        inputs = json.loads(summary.read_text(encoding="utf-8"))["inputs"]
-        return inputs if isinstance(inputs, dict) else {}
+def _inputs_of(stage: StageDir) -> Mapping[str, Any]:
+    """Empty where a stage is not finished or its summary is damaged: no training depends on them."""
+    with suppress(DataError):
+        inputs = read_json(stage.summary).get("inputs") if stage.summary.is_file() else {}
+        return inputs if isinstance(inputs, Mapping) else {}
     return {}
 
 

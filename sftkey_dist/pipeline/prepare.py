@@ -47,6 +47,7 @@ class Preparation:
     run: RunDir
     strategies: tuple[Strategy, ...]
     model_dir: Path
+    model_digest: str
     test: Sequence[Example]
     stores: Mapping[Form, EncodedStore]
     reports: Sequence[DataReport]
@@ -93,7 +94,16 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     test_report = summarize_source("test", test, refusal_rows(refused), special_tokens_in_test)
     _say(reports, test_report)
     preparation = Preparation(
-        run, strategies, model_dir, test, stores, reports, test_report, date, prompts.end_of_turn_id
+        run,
+        strategies,
+        model_dir,
+        model_fingerprint(model_dir),
+        test,
+        stores,
+        reports,
+        test_report,
+        date,
+        prompts.end_of_turn_id,
     )
     if not run.strategies.is_file():
         write_configuration(config, preparation)

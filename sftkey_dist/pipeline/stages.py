@@ -15,7 +15,6 @@ from sftkey_dist.contract import Form
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import digest_json
-from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.pipeline.assessment import assess_held_out
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.run_dir import StageDir
@@ -85,9 +84,8 @@ def plan_stages(config: RunConfig, preparation: Preparation) -> dict[str, list[P
     """The stages of every strategy, in order; a stage that two strategies need has one digest and one place."""
     owners: dict[str, _Owner] = {}
     plans = {}
-    base_digest = model_fingerprint(preparation.model_dir)
     for strategy in preparation.strategies:
-        plans[strategy.name] = _plan_strategy(config, preparation, strategy, base_digest, owners)
+        plans[strategy.name] = _plan_strategy(config, preparation, strategy, owners)
     children = _continuations(plans.values())
     return {
         name: [replace(planned, continued_by=tuple(children[planned.digest].values())) for planned in plan]
@@ -180,7 +178,8 @@ def held_out_of(config: RunConfig, preparation: Preparation, form: Form) -> np.n
 def guard_of(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | None:
     """The guard of a stage, if it has one.
 
-    A stage that trains the whole response cannot unlearn how to respond, and a first stage has nothing to lose."""
+    A stage that trains the whole response cannot unlearn how to respond, and a first stage has nothing to lose.
+    """
     trains_everything = all(weight > 0 for weight in stage.weights[PROMPT_ID + 1 :])
     if config.validation.guard is None or trains_everything or stage is strategy.stages[0]:
         return None
@@ -223,10 +222,10 @@ def _num_steps(config: RunConfig, preparation: Preparation, strategy: Strategy, 
 
 
 def _plan_strategy(
-    config: RunConfig, preparation: Preparation, strategy: Strategy, base_digest: str, owners: dict[str, _Owner]
+    config: RunConfig, preparation: Preparation, strategy: Strategy, owners: dict[str, _Owner]
 ) -> list[PlannedStage]:
     planned: list[PlannedStage] = []
-    model_dir, parent_digest, label = preparation.model_dir, base_digest, strategy.form.value
+    model_dir, parent_digest, label = preparation.model_dir, preparation.model_digest, strategy.form.value
     masters_dir, rounds_masters = None, _rounds_masters(config)
     for stage in strategy.stages:
         settings = _settings(config, preparation, strategy, stage)
