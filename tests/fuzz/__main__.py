@@ -8,8 +8,7 @@ import time
 from tests.fuzz.targets import TARGETS, Target
 
 _INPUTS_BETWEEN_COLLECTIONS = 5_000
-MOST_SECONDS = 1.0
-"""Of processor time; an input that takes longer counts as a hang."""
+_TRIES = 3
 CHARACTERS = "\x00\n\r\t \"'\\{}[]<>:#&*!|-_=+.,0123456789eEaAbBzZ\u00e4\u4e2d\u2028\ud800\U0001f600"
 
 
@@ -17,11 +16,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most-ms", type=float, default=100.0, help="Of processor time; more counts as a hang.")
     options = parser.parse_args()
     for name, target in TARGETS.items():
         number = int(options.inputs * target.share)
         started = time.monotonic()
-        accepted, slowest = fuzz(name, target, number, random.Random(options.seed))
+        accepted, slowest = fuzz(name, target, number, random.Random(options.seed), options.most_ms / 1000)
         seconds = time.monotonic() - started
         print(
             f"{name}: {number:,} inputs in {seconds:.0f} s, {accepted:,} accepted, slowest {1000 * slowest:.0f} ms",
@@ -29,7 +29,7 @@ def main() -> None:
         )
 
 
-def fuzz(name: str, target: Target, number: int, chance: random.Random) -> tuple[int, float]:
+def fuzz(name: str, target: Target, number: int, chance: random.Random, most_seconds: float = 1.0) -> tuple[int, float]:
     """Inputs accepted, and the longest processor time that one took, in seconds."""
     accepted, slowest = 0, 0.0
     gc.disable()  # its passes over what readers remember would be charged to the input that they meet
@@ -37,17 +37,24 @@ def fuzz(name: str, target: Target, number: int, chance: random.Random) -> tuple
         if done % _INPUTS_BETWEEN_COLLECTIONS == 0:
             gc.collect()
         text = mutated(target, chance)
-        started = time.process_time()
         try:
-            accepted += target.read(text)
+            was_accepted, seconds = timed(target, text)
         except BaseException:
             print(f"{name}: {text!r}", flush=True)
             raise
-        seconds = time.process_time() - started
-        slowest = max(slowest, seconds)
-        if seconds > MOST_SECONDS:
-            raise SystemExit(f"{name}: {seconds:.1f} s for {text!r}")
+        if seconds > most_seconds:  # or was it the machine?
+            seconds = min(timed(target, text)[1] for _ in range(_TRIES))
+        accepted, slowest = accepted + was_accepted, max(slowest, seconds)
+        if seconds > most_seconds:
+            raise SystemExit(f"{name}: {seconds:.2f} s for {text!r}")
     return accepted, slowest
+
+
+def timed(target: Target, text: str) -> tuple[bool, float]:
+    """Whether a reader accepts a text, and the processor time that it took, in seconds."""
+    started = time.process_time()
+    accepted = target.read(text)
+    return accepted, time.process_time() - started
 
 
 def mutated(target: Target, chance: random.Random) -> str:

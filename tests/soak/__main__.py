@@ -1,7 +1,8 @@
 """Runs under a fault every 20 to 40 seconds, from a seeded schedule; every round must end in the same bytes.
 
 ``python -m tests.soak --minutes 60 --seed 0``. Each round trains, generates and has a judge rule that fails in every
-way. As root the ranks lie on hosts of their own, whose links are cut, and the disk is filled up too.
+way; every other round keeps its checkpoints in an object store. As root the ranks lie on hosts of their own, whose
+links are cut, and the disk is filled up too.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from tests.e2e.hosts import can_make_hosts
 from tests.e2e.test_run import descendants, kill_all
 from tests.judge_server import RunningJudge, judge_server
 from tests.mlflow_server import MlflowServer, mlflow_server
+from tests.object_store import KEYS, ObjectStore, object_store
 from tests.soak.places import PrivateCluster, SeveralHosts, several_hosts, signal_one
 
 STEPS, NUM_TEST = 600, 8
@@ -70,6 +72,7 @@ class Surroundings:
     place: PrivateCluster | SeveralHosts
     tracking: MlflowServer
     judge: RunningJudge
+    store: ObjectStore
     on_small_disk: bool
 
 
@@ -82,6 +85,9 @@ class Round:
         judge = {"url": around.judge.url, "model": "judge", "timeout_seconds": 1.0, "max_retries": 8}
         overrides = [f"run_dir={self.run}", f"tracking.uri={around.tracking.url}"]
         overrides.append(f"evaluation.judge.judges=[{json.dumps(judge)}]")
+        if number % 2:
+            overrides.append(f"training.checkpoint_storage={around.store.uri(self.run.name)}")
+        self._checkpoints_are_remote = bool(number % 2)
         self._command = [*ENTRY_POINT, "run", str(around.config), *overrides, *around.place.settings]
         self._driver: subprocess.Popen | None = None
         self.exits: Counter[int] = Counter()
@@ -118,11 +124,17 @@ class Round:
             "worker killed": lambda: self._signal_worker(signal.SIGKILL),
             "worker frozen": lambda: self._signal_worker(signal.SIGSTOP),
             "driver killed": self._kill_driver,
-            "driver terminated": self._terminate_driver,
+            "driver terminated": lambda: self._end_driver(signal.SIGTERM, os.kill),
+            "driver's group terminated": lambda: self._end_driver(signal.SIGTERM, os.killpg),
+            "driver's group interrupted": lambda: self._end_driver(signal.SIGINT, os.killpg),
+            "driver's terminal closed": lambda: self._end_driver(signal.SIGHUP, os.killpg),
+            "judge away": self._judge_away,
             "MLflow restarted": self._restart_mlflow,
             "newest checkpoint damaged, worker killed": self._damage_checkpoint,
         }
         faults |= self._around.place.faults()
+        if self._checkpoints_are_remote:
+            faults["object store away"] = self._object_store_away
         return faults | ({"disk full": self._fill_disk} if self._around.on_small_disk else {})
 
     def end(self) -> None:
@@ -147,10 +159,11 @@ class Round:
         kill_all(children)
         return True
 
-    def _terminate_driver(self) -> bool:
+    def _end_driver(self, number: signal.Signals, send: Callable[[int, int], None]) -> bool:
+        """The driver leads a process group of its own."""
         if not self._is_running or self._driver is None:
             return False
-        self._driver.terminate()
+        send(self._driver.pid, number)
         try:
             self._driver.wait(120)
         except subprocess.TimeoutExpired:
@@ -161,6 +174,16 @@ class Round:
         self._around.tracking.kill()
         time.sleep(5.0)
         self._around.tracking.start()
+        return True
+
+    def _judge_away(self) -> bool:
+        self._around.judge.process.send_signal(signal.SIGSTOP)
+        time.sleep(5.0)
+        self._around.judge.process.send_signal(signal.SIGCONT)
+        return True
+
+    def _object_store_away(self) -> bool:
+        self._around.store.be_away(15.0)
         return True
 
     def _damage_checkpoint(self) -> bool:
@@ -195,6 +218,7 @@ def main() -> None:
 def surroundings(scratch: Path) -> Iterator[Surroundings]:
     """Disk, cluster, servers, and what is expected."""
     config, folder, is_root = write_config(scratch), scratch / "disk", os.geteuid() == 0
+    os.environ.update(KEYS)
     folder.mkdir()
     with ExitStack() as stack:
         if is_root:
@@ -203,7 +227,8 @@ def surroundings(scratch: Path) -> Iterator[Surroundings]:
         server = stack.enter_context(mlflow_server(scratch / "mlflow"))
         place = stack.enter_context(several_hosts(scratch)) if can_make_hosts() else PrivateCluster()
         judge = stack.enter_context(judge_server(place.address, **JUDGE_FAULTS))
-        yield Surroundings(folder, config, place, server, judge, is_root)
+        store = stack.enter_context(object_store(place.address))
+        yield Surroundings(folder, config, place, server, judge, store, is_root)
 
 
 def soak(minutes: float, seed: int, around: Surroundings) -> None:

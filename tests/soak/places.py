@@ -24,8 +24,10 @@ class PrivateCluster:
     """Every driver starts its own; workers are its descendants."""
 
     address = "127.0.0.1"
-    environment = environment()
     settings: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.environment = environment()
 
     def faults(self) -> dict[str, Callable[[], bool]]:
         """None of its own."""

@@ -81,14 +81,44 @@ def test_kubernetes_objects_are_what_kubernetes_takes(name):
 
 def test_pods_of_the_ray_clusters_are_what_kubernetes_takes_and_run_without_privileges():
     for spec in clusters():
+        sidecar = {mount["name"] for mount in spec.get("autoscalerOptions", {}).get("volumeMounts", [])}
         for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
             spec_of_pod = pod(group)
             assert spec_of_pod["securityContext"]["runAsNonRoot"]
+            assert spec_of_pod["automountServiceAccountToken"] is False
             for container in spec_of_pod["containers"]:
                 assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
                 assert not container["securityContext"]["allowPrivilegeEscalation"]
                 mounted = {mount["name"] for mount in container["volumeMounts"]}
-                assert mounted == {volume["name"] for volume in spec_of_pod["volumes"]}
+                assert mounted == {volume["name"] for volume in spec_of_pod["volumes"]} - sidecar
+
+
+def test_only_the_autoscaler_has_a_token_of_kubernetes():
+    (account,) = [each for each in documents("namespace.yaml") if each["kind"] == "ServiceAccount"]
+    assert account["metadata"]["name"] == "default"
+    assert account["automountServiceAccountToken"] is False
+    deployment, _ = documents("mlflow.yaml")
+    assert deployment["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    (cluster,) = documents("raycluster.yaml")
+    (mount,) = cluster["spec"]["autoscalerOptions"]["volumeMounts"]
+    assert mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+    volumes = pod(cluster["spec"]["headGroupSpec"])["volumes"]
+    (volume,) = [each["projected"] for each in volumes if each["name"] == mount["name"]]
+    assert {path for source in volume["sources"] for path in re.findall(r"'path': '([a-z.]+)'", str(source))} == {
+        "token",
+        "ca.crt",
+        "namespace",
+    }
+
+
+def test_only_the_namespace_and_the_operator_reach_anything():
+    inside, operator = [each["spec"] for each in documents("namespace.yaml") if each["kind"] == "NetworkPolicy"]
+    assert inside["ingress"] == [{"from": [{"podSelector": {}}]}]
+    assert operator["podSelector"] == {"matchLabels": {"ray.io/node-type": "head"}}
+    (rule,) = operator["ingress"]
+    assert rule["ports"] == [{"port": 8265}]
+    (allowed,) = rule["from"]
+    assert allowed["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}
 
 
 def test_the_lines_for_rdma_can_be_turned_on_as_the_file_says():
@@ -132,27 +162,23 @@ def test_models_of_the_hub_are_kept_on_shared_storage_and_opened_by_an_optional_
     )
 
 
-def test_ray_clusters_ask_for_a_token_and_scale_between_bounds():
+def test_ray_clusters_ask_for_a_token_and_the_one_that_stays_scales_between_bounds():
     """Field names are KubeRay's v1 API."""
     for spec in clusters():
         assert spec["authOptions"] == {"mode": "token", "secretName": "ray-auth"}
-        assert spec["enableInTreeAutoscaling"]
-        for group in spec["workerGroupSpecs"]:
-            assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
-        assert set(spec) == {
-            "rayVersion",
-            "authOptions",
-            "enableInTreeAutoscaling",
-            "autoscalerOptions",
-            "headGroupSpec",
-            "workerGroupSpecs",
-        }
+    staying, of_one_job = clusters()
+    assert staying["enableInTreeAutoscaling"]
+    for group in staying["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    assert set(of_one_job) == {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
+    assert set(staying) == set(of_one_job) | {"enableInTreeAutoscaling", "autoscalerOptions"}
 
 
 def test_no_file_holds_a_secret_and_every_start_of_ray_is_authenticated():
     files = [file for folder in ("launch", "docker") for file in (ROOT / folder).rglob("*") if file.is_file()]
     for file in files:
         text = file.read_text()
+        text = re.sub(r"@sha256:[0-9a-f]{64}", "", text)  # an image
         assert not re.search(r"[0-9a-f]{32}|AKIA[0-9A-Z]{16}|-----BEGIN", text), file
         if "ray start" in text or "kind: Ray" in text or '"ray", "start"' in text:
             assert "RAY_AUTH_MODE" in text or "mode: token" in text, file
@@ -188,6 +214,8 @@ def test_the_image_has_libraries_for_rdma_and_no_compiler():
     packages = {word for word in installed.split() if word != "\\" and not word.startswith("--")}
     assert {"libibverbs1", "ibverbs-providers", "librdmacm1"} <= packages
     assert not packages & {"g++", "gcc", "clang", "build-essential", "ninja-build"}
+    assert re.search(r"^ARG PYTHON_IMAGE=\S+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+    assert "--require-hashes --no-deps --requirement runtime.txt" in text
 
 
 @contextmanager
