@@ -17,8 +17,10 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most-ms", type=float, default=100.0, help="Of processor time; more counts as a hang.")
+    parser.add_argument("--readers", nargs="+", choices=TARGETS, default=[*TARGETS])
     options = parser.parse_args()
-    for name, target in TARGETS.items():
+    for name in options.readers:
+        target = TARGETS[name]
         number = int(options.inputs * target.share)
         started = time.monotonic()
         accepted, slowest = fuzz(name, target, number, random.Random(options.seed), options.most_ms / 1000)

@@ -1,6 +1,8 @@
 """Quantities: a number with its unit, several of them, a range, a time; read whole, or found in what a text states."""
 
+import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sftkey_dist.evaluation.answers.mathematics.equality import Equality, equality
@@ -89,7 +91,7 @@ def quantities_in(text: str) -> list[Quantity]:
     node = _whole(unwrapped(text))
     if node is not None:
         return [Quantity(node, is_whole=True, is_plain=False)]
-    amounts = _amounts_in(tokens_of(prepared(text, with_units=True))[-_MOST_TOKENS:])
+    amounts = _amounts_in(tuple(tokens_of(prepared(text, with_units=True))[-_MOST_TOKENS:]))
     return [Quantity(each.node, is_whole=False, is_plain=False) for each in amounts]
 
 
@@ -220,7 +222,7 @@ def _found(text: str) -> Node | None:
 
 
 def _chosen(simple: str, *, concluded: bool) -> Node | None:
-    tokens = tokens_of(simple)[-_MOST_TOKENS:]
+    tokens = tuple(tokens_of(simple)[-_MOST_TOKENS:])
     found = _amounts_in(tokens)
     if not found and re.search(r"\d", simple) is None:
         spoken = spoken_number(simple)
@@ -235,7 +237,8 @@ def _chosen(simple: str, *, concluded: bool) -> Node | None:
     return chosen.node
 
 
-def _amounts_in(tokens: list[Token]) -> list[_Found]:
+@functools.lru_cache(maxsize=4)  # of one text it is asked what it states, and whether that is all
+def _amounts_in(tokens: tuple[Token, ...]) -> tuple[_Found, ...]:
     """The quantities in prose, but for rejected ones, and asides in brackets where there are others."""
     found: list[_Found] = []
     place = attempts = 0
@@ -251,17 +254,17 @@ def _amounts_in(tokens: list[Token]) -> list[_Found]:
         place += max(1, read[1])
     kept = [each for each in found if not (_is_rejected(tokens, each) or _is_modified(tokens, each))]
     outside = [each for each in kept if not _is_aside(tokens, each)] or kept
-    return [each for each in outside if not _is_circumstance(tokens, each)] or outside
+    return tuple(each for each in outside if not _is_circumstance(tokens, each)) or tuple(outside)
 
 
-def _read_at(tokens: list[Token], place: int) -> tuple[Node, int] | None:
+def _read_at(tokens: Sequence[Token], place: int) -> tuple[Node, int] | None:
     """A quantity with its units, or else the number alone."""
     return read_prefix(tokens[place : place + _LONGEST_TOKENS]) or (
         read_prefix(tokens[place : place + 1]) if tokens[place].kind == "number" else None
     )
 
 
-def _may_begin(tokens: list[Token], place: int) -> bool:
+def _may_begin(tokens: Sequence[Token], place: int) -> bool:
     token = tokens[place]
     before = tokens[place - 1] if place else None
     if token.text.lower() in ("minus", "negative"):
@@ -276,14 +279,14 @@ def _may_begin(tokens: list[Token], place: int) -> bool:
     return token.kind == "number" and not is_inside_word and not _is_coefficient(tokens, place)
 
 
-def _is_coefficient(tokens: list[Token], place: int) -> bool:
+def _is_coefficient(tokens: Sequence[Token], place: int) -> bool:
     """``16x``: letters touch the number and are neither its unit nor its scale."""
     following = tokens[place + 1] if place + 1 < len(tokens) else None
     touches = following is not None and following.kind == "word" and following.start == tokens[place].end
     return touches and read_prefix(tokens[place : place + 2]) is None
 
 
-def _is_rejected(tokens: list[Token], found: _Found) -> bool:
+def _is_rejected(tokens: Sequence[Token], found: _Found) -> bool:
     """Whether its clause says no to it: `not 5`, `cannot be 5`, `5 is wrong`, but not `not 4 but 5`."""
     before, after = "", ""
     for token in reversed(tokens[max(0, found.start - 5) : found.start]):
@@ -302,7 +305,7 @@ def _is_rejected(tokens: list[Token], found: _Found) -> bool:
     )
 
 
-def _is_modified(tokens: list[Token], found: _Found) -> bool:
+def _is_modified(tokens: Sequence[Token], found: _Found) -> bool:
     """`5 squared`, `twice 5`, `half of 5`, `2 in 5`: the words beside a number make another one of it."""
     before = [token.text.lower() for token in tokens[max(0, found.start - 2) : found.start]]
     after = [token.text.lower() for token in tokens[found.end : found.end + 3]]
@@ -313,7 +316,7 @@ def _is_modified(tokens: list[Token], found: _Found) -> bool:
     return is_changed or is_part or is_bounded or is_doubted or _is_ratio(tokens, found)
 
 
-def _is_ratio(tokens: list[Token], found: _Found) -> bool:
+def _is_ratio(tokens: Sequence[Token], found: _Found) -> bool:
     """Whether it is one of the numbers of `2 in 5` at the end of a text, where `in` may have been read as inches."""
     last = tokens[-4:-1] if tokens[-1].text == "." else tokens[-3:]
     kinds = [token.kind for token in last]
@@ -321,7 +324,7 @@ def _is_ratio(tokens: list[Token], found: _Found) -> bool:
     return is_ratio and any(token in last for token in tokens[found.start : found.end])
 
 
-def _is_circumstance(tokens: list[Token], found: _Found) -> bool:
+def _is_circumstance(tokens: Sequence[Token], found: _Found) -> bool:
     """`for the 16 glasses`, `in 5 years`: what a number is said of, and no price."""
     before = [token.text.lower() for token in tokens[max(0, found.start - 2) : found.start]]
     if before and before[-1] in _ARTICLES:
@@ -330,11 +333,11 @@ def _is_circumstance(tokens: list[Token], found: _Found) -> bool:
     return bool(before) and before[-1] in _PREPOSITIONS and not is_price
 
 
-def _is_aside(tokens: list[Token], found: _Found) -> bool:
+def _is_aside(tokens: Sequence[Token], found: _Found) -> bool:
     return (found.start > 0 and tokens[found.start - 1].text == "(") or tokens[found.start].text == "("
 
 
-def _are_alternatives(tokens: list[Token], one: _Found, other: _Found) -> bool:
+def _are_alternatives(tokens: Sequence[Token], one: _Found, other: _Found) -> bool:
     first, second = sorted((one, other), key=lambda each: each.start)
     between = [token.text.lower() for token in tokens[first.end : second.start]]
     return between in (["or"], [",", "or"], ["oder"], ["ou"], ["o"])
