@@ -1,12 +1,8 @@
 """The client: many threads ask at a time, evenly spaced, and what may pass is retried."""
 
 import difflib
-import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -14,6 +10,7 @@ import openai
 
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.console import errors
+from sftkey_dist.endpoint.chat import Chat, Pace, endpoint_key
 from sftkey_dist.endpoint.proxies import http_client, proxy_of
 from sftkey_dist.endpoint.refusals import Manner, Refusal, tell_errors_by_status
 from sftkey_dist.endpoint.replies import (
@@ -33,36 +30,6 @@ _LONGEST_TOLD = 200
 _SECONDS_FOR_MODELS = 10.0
 _MAY_DROP = ("temperature", "max_tokens", "system")
 """Without these a model is still asked the same question."""
-
-
-@dataclass(frozen=True)
-class Chat:
-    """One question to a model; without a system message where ``system`` is empty."""
-
-    system: str
-    user: str
-
-    @property
-    def messages(self) -> list[dict[str, str]]:
-        """As they are sent."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, {"role": "user", "content": self.user}]
-
-
-class Pace:
-    """Lets requests pass one after the other, evenly spaced."""
-
-    def __init__(self, requests_per_minute: float | None) -> None:
-        self._seconds_between = 60 / requests_per_minute if requests_per_minute else 0.0
-        self._next = time.monotonic()
-        self._lock = threading.Lock()
-
-    def wait(self) -> None:
-        """Wait for one's turn."""
-        with self._lock:
-            turn = max(self._next, time.monotonic())
-            self._next = turn + self._seconds_between
-        time.sleep(max(0.0, turn - time.monotonic()))
 
 
 class Endpoint:
@@ -254,19 +221,6 @@ def check_endpoint(config: EndpointConfig) -> None:
     """
     endpoint_key(config)
     http_client(config.url, proxy_of(config.url)).close()
-
-
-def endpoint_key(config: EndpointConfig) -> str:
-    """The key of an endpoint; "none" for servers without keys.
-
-    Raises:
-        ConfigError: the variable holds what cannot be a key.
-    """
-    variable = config.key_variable
-    key = os.environ.get(variable, "").strip() if variable else ""
-    if not key.isascii() or not key.isprintable():
-        raise ConfigError(f"{variable}: holds characters that no key has; set it again")
-    return key or "none"
 
 
 def _with_cause(error: openai.OpenAIError) -> str:

@@ -10,12 +10,12 @@ from sftkey_dist.config.evaluation import JudgeConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
-from sftkey_dist.evaluation.assess import Record, make_record, questions_of, with_opinions
 from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.generation.fan_out import EvaluationJob, Progress, read_generations
 from sftkey_dist.evaluation.judge.jury import Jury, JuryUse
 from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question, load_template
+from sftkey_dist.evaluation.record import Record, make_record, questions_of, with_opinions
 from sftkey_dist.evaluation.review import (
     agreement_of_judge,
     agreements_with_person,

@@ -7,8 +7,8 @@ from typing import Any
 
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.agreement import Agreement, agreement_of
-from sftkey_dist.evaluation.assess import Record, with_labels
 from sftkey_dist.evaluation.conversation import conversation_of
+from sftkey_dist.evaluation.record import Record, with_labels
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.files import write_text_atomically
 from sftkey_dist.journal import to_lines

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 
 from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import LocalJudgeConfig
 from sftkey_dist.config.schema import ModelConfig, RunConfig
 from sftkey_dist.data.example import Example
-from sftkey_dist.endpoint import check_endpoint
 from sftkey_dist.evaluation.answers import make_check
 from sftkey_dist.evaluation.answers.choose import ChecksBySegment, choose_checks, common_checks
-from sftkey_dist.evaluation.assess import Assessment
+from sftkey_dist.evaluation.assessment import Assessment
 from sftkey_dist.evaluation.generation.load import require_backend
 from sftkey_dist.evaluation.judge.template import load_template
 from sftkey_dist.models.load import locate_model
@@ -65,7 +65,7 @@ def check_evaluation(config: RunConfig) -> None:
             make_check(check)
     require_backend(config.evaluation)
     if config.evaluation.endpoint is not None:
-        check_endpoint(config.evaluation.endpoint)
+        _check_endpoint(config.evaluation.endpoint)
     judge = config.evaluation.judge
     if judge is None:
         return
@@ -76,7 +76,13 @@ def check_evaluation(config: RunConfig) -> None:
         if isinstance(member, LocalJudgeConfig):
             locate_model(ModelConfig(path=member.path, revision=member.revision))
         else:
-            check_endpoint(member)
+            _check_endpoint(member)
+
+
+def _check_endpoint(config: EndpointConfig) -> None:
+    from sftkey_dist.endpoint.client import check_endpoint
+
+    check_endpoint(config)
 
 
 def _assessment(config: RunConfig, strategy: Strategy, checks: dict[str, ChecksBySegment]) -> Assessment:

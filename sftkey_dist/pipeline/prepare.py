@@ -14,7 +14,6 @@ from sftkey_dist.console import console, progress_when_known
 from sftkey_dist.contract import ContractError, Form, ResponseContract
 from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.on_ray import run_on_ray
 from sftkey_dist.data.prepare import Runner, first_examples, prepare_store, read_all
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.report import DataReport, SourceReport, summarize, summarize_source
@@ -32,7 +31,6 @@ from sftkey_dist.models.shape import read_shape, require_row_per_token
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
 from sftkey_dist.pipeline.assessment import check_evaluation, reference_reader
 from sftkey_dist.pipeline.environment import describe_environment
-from sftkey_dist.report.plots import plot_lengths
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.strategy import Strategy, resolve_strategies
 
@@ -120,6 +118,8 @@ def write_configuration(config: RunConfig, preparation: Preparation) -> None:
 
 def write_provenance(preparation: Preparation) -> None:
     """What became of every row, in a file and in pictures, and with which versions the run is made."""
+    from sftkey_dist.report.plots import plot_lengths
+
     run, sets = preparation.run, [report.to_json() for report in preparation.reports]
     write_json_atomically(run.data_report, {"sets": sets, "test": preparation.test_report.to_json()})
     for form, store in preparation.stores.items():
@@ -162,6 +162,8 @@ def _runner(config: RunConfig) -> Runner | None:
         return None
 
     def run(work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+        from sftkey_dist.data.on_ray import run_on_ray
+
         with connected(config.cluster, 1):
             yield from run_on_ray(work, tasks)
 

@@ -19,7 +19,6 @@ from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.finished import make_durable, note_model, verify_stages
-from sftkey_dist.pipeline.fits import require_fit
 from sftkey_dist.pipeline.prepare import Preparation, write_configuration, write_provenance
 from sftkey_dist.pipeline.records import forget_all_but, record_training
 from sftkey_dist.pipeline.rounding import rounding_in_words
@@ -54,7 +53,7 @@ def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None
             stack.enter_context(connected(config.cluster, config.most_workers))
             stores = [store.path for store in preparation.stores.values()]
             require_shared_storage(preparation.run.path, [*stores, preparation.model_dir])
-            require_fit(config, preparation)
+            _require_fit(config, preparation)
         runner = stack.enter_context(stage_runner(config.cluster, preparation.run.ray_storage))
         for strategy in preparation.strategies:
             plan = plans[strategy.name]
@@ -68,6 +67,14 @@ def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None
             record_training(preparation.run, strategy, config, plan, parent)
             _remove_masters(config, plans)
     forget_all_but(preparation.run, list(plans))
+
+
+def _require_fit(config: RunConfig, preparation: Preparation) -> None:
+    """Where there are accelerators: what counts their memory loads much of torch and transformers."""
+    if config.cluster.gpus_per_worker:
+        from sftkey_dist.pipeline.fits import require_fit
+
+        require_fit(config, preparation)
 
 
 def _all_finished(plans: dict[str, list[PlannedStage]]) -> bool:

@@ -1,4 +1,4 @@
-"""Which store a configuration means, and how a person opens it."""
+"""Which store a configuration means, and how a person opens it; MLflow is loaded where it is used."""
 
 import os
 import re
@@ -9,7 +9,6 @@ from urllib.parse import unquote
 from sftkey_dist.config.schema import TrackingConfig
 from sftkey_dist.config.secrets import holds_credentials, without_credentials
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.tracking.mlflow_store import MlflowTracker, find_run_dirs
 from sftkey_dist.tracking.tracker import NullTracker, Tracker
 
 _SQLITE = "sqlite:///"
@@ -19,6 +18,8 @@ def make_tracker(config: TrackingConfig, run_dir: Path, run_ids: Path) -> Tracke
     """The tracker a configuration asks for."""
     if not config.enabled:
         return NullTracker()
+    from sftkey_dist.tracking.mlflow_store import MlflowTracker
+
     uri = tracking_uri(config, run_dir)
     return MlflowTracker(uri, config.experiment or run_dir.name, _artifacts(uri, run_dir), run_ids)
 
@@ -54,6 +55,8 @@ def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
         ConfigError: the store cannot be used, has no such experiment, or none of its runs is here.
     """
     store = uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(Path("runs/mlflow.db").absolute())
+    from sftkey_dist.tracking.mlflow_store import find_run_dirs
+
     found = find_run_dirs(store, experiment)
     here = [run_dir for run_dir in found if run_dir.is_dir()]
     if not here:

@@ -1,16 +1,14 @@
 """Low-rank adapters (LoRA, arXiv:2106.09685) through peft: added before a stage, merged into the weights after it.
 
 A stage ends in an ordinary model folder either way, so a second stage continues from the merged weights with adapters
-of its own.
+of its own. Stages without adapters do not load peft.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import peft
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from sftkey_dist.config.training import LoraConfig
@@ -25,6 +23,8 @@ def add_adapters(model: Any, config: LoraConfig) -> Any:
     Raises:
         ModelError: no layer has a name in ``target_modules``, or one of them cannot be merged by itself.
     """
+    import peft
+
     try:
         adapted = peft.get_peft_model(
             model,
@@ -46,7 +46,7 @@ def add_adapters(model: Any, config: LoraConfig) -> Any:
 
 def base_of(model: Any) -> Any:
     """The model without its adapters' wrapper."""
-    return model.get_base_model() if isinstance(model, peft.PeftModel) else model
+    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ExportedWeight:
 
 def exported_weights(base: Any) -> Iterator[ExportedWeight]:
     """Every weight of the model without its adapters' wrapper, in the order of its parameters."""
-    adapted = {name: layer for name, layer in base.named_modules() if isinstance(layer, LoraLayer)}
+    adapted = {name: layer for name, layer in base.named_modules() if _has_adapter(layer)}
     for name, parameter in base.named_parameters():
         place, _, kind = name.rpartition(".")
         layer = adapted.get(place.removesuffix(".base_layer"))
@@ -91,11 +91,15 @@ def _require_mergeable(base: Any) -> None:
     """An adapter is merged into a linear layer's weight, which no other layer may share."""
     shared = base.get_input_embeddings().weight if base.config.get_text_config().tie_word_embeddings else None
     for name, layer in base.named_modules():
-        if isinstance(layer, LoraLayer) and (_ADAPTER not in layer.lora_A or layer.weight is shared):
+        if _has_adapter(layer) and (_ADAPTER not in layer.lora_A or layer.weight is shared):
             raise ModelError(
                 f"training.lora.target_modules: {name} cannot have an adapter; name linear layers whose weights are "
                 f"not tied to the embeddings"
             )
+
+
+def _has_adapter(layer: torch.nn.Module) -> bool:
+    return hasattr(layer, "lora_A")
 
 
 def _belongs_to_adapter(place: str) -> bool:

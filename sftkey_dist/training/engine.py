@@ -19,14 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import deepspeed
-import deepspeed.ops
 import torch
 import torch.distributed as dist
 import transformers
-from deepspeed.runtime.zero import parameter_offload
-from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
-from deepspeed.utils import groups
 from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
@@ -40,6 +35,7 @@ from sftkey_dist.models.generation_config import mend_generation_config
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import count_parameters, decoder_cost, decoder_layers, shape_of
 from sftkey_dist.sampler import CostModel
+from sftkey_dist.startup import loading_libraries
 from sftkey_dist.training.adapters import ExportedWeight, add_adapters, base_of, exported_weights
 from sftkey_dist.training.allocator import return_freed_memory
 from sftkey_dist.training.attention import PACKED, PrefixMemory, register_packed_attention
@@ -50,6 +46,13 @@ from sftkey_dist.training.head import ChunkedHead
 from sftkey_dist.training.loss import token_losses
 from sftkey_dist.training.masters import Rounding, StoredWeights, commit_masters, owners_of, update_sums, write_masters
 from sftkey_dist.training.meeting import Meeting
+
+with loading_libraries(without=("mlflow",)):  # its autotuner, which nothing here uses, takes two seconds to load MLflow
+    import deepspeed
+    import deepspeed.ops
+    from deepspeed.runtime.zero import parameter_offload
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+    from deepspeed.utils import groups
 
 T = TypeVar("T")
 

@@ -17,9 +17,9 @@ from sftkey_dist.data.example import Example
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore, hashes_of
 from sftkey_dist.errors import DataError, TrainingError
-from sftkey_dist.evaluation.assess import make_record
 from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.generation.local import LocalGenerator
+from sftkey_dist.evaluation.record import make_record
 from sftkey_dist.evaluation.score import score_records
 from sftkey_dist.files import copy_atomically, flush, folder_written_whole, remove_tree
 from sftkey_dist.models.load import load_tokenizer

@@ -7,7 +7,7 @@ from sftkey_dist.config.schema import Attention, OptimizationConfig
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
-from sftkey_dist.evaluation.assess import Assessment
+from sftkey_dist.evaluation.assessment import Assessment
 
 
 class GuardJob(Section):

@@ -10,7 +10,6 @@ from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.checkpoint import CheckpointKeeper
 from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.export import export_model, note_hand_off
-from sftkey_dist.training.guard import Guard
 from sftkey_dist.training.held_out import HeldOutSet
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.stopwatch import Stopwatch
@@ -37,7 +36,11 @@ class Observer:
         self._job, self._engine, self._watch = job, engine, watch
         self._journal = StageDir(job.stage_dir).validation
         self._held_out = _held_out_set(job, store, held_out, engine) if len(held_out) else None
-        self._guard = Guard(job, store, held_out, engine, checkpoints.candidates) if job.guard else None
+        self._guard = None
+        if job.guard:
+            from sftkey_dist.training.guard import Guard
+
+            self._guard = Guard(job, store, held_out, engine, checkpoints.candidates)
         self._observed_steps = self._recall(first_step)
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 import ray.train
 
+from sftkey_dist.startup import loading_libraries
 from sftkey_dist.training.job import StageJob
 
 Desk = Any  # the handle of an actor
@@ -20,9 +21,12 @@ def train_worker(settings: dict[str, Any]) -> None:
     Args:
         settings: ``desk`` and ``num_threads``.
     """
-    from sftkey_dist.training.checkpoint import CheckpointKeeper
-    from sftkey_dist.training.engine import join_process_group, limit_threads
-    from sftkey_dist.training.loop import train_stage
+    with loading_libraries():
+        import transformers.modeling_utils  # noqa: F401  # before the model's own, which is loaded with its weights
+
+        from sftkey_dist.training.checkpoint import CheckpointKeeper
+        from sftkey_dist.training.engine import join_process_group, limit_threads
+        from sftkey_dist.training.loop import train_stage
 
     desk, context, number = settings["desk"], ray.train.get_context(), 0
     ray.get(desk.enter.remote(ray.get_runtime_context().get_node_id()))

@@ -24,7 +24,7 @@ from sftkey_dist.training.engine import join_process_group, limit_threads
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loop import train_stage
 
-PRELOADED = ["tests.distributed.harness", "sftkey_dist.training.loop"]
+PRELOADED = ["tests.distributed.harness", "sftkey_dist.training.loop", "tests.distributed.preloaded"]
 
 
 class StoppingCheckpoints(CheckpointKeeper):

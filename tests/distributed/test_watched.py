@@ -18,7 +18,7 @@ from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.evaluation.assess import Assessment
+from sftkey_dist.evaluation.assessment import Assessment
 from sftkey_dist.training.job import GuardJob, StageJob
 from tests.distributed.harness import make_store, metrics, run_ranks, train, weights_of
 

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from sftkey_dist.config.endpoint import EndpointConfig
-from sftkey_dist.endpoint import Chat, Endpoint, Pace, endpoint_key
+from sftkey_dist.endpoint import Chat, Pace, endpoint_key
+from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.errors import ConfigError
 from tests.chat_server import chat_server
 

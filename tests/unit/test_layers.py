@@ -105,9 +105,31 @@ def test_the_trainer_loads_without_ray_and_mlflow():
     assert done.returncode == 0, done.stderr
 
 
+HEAVY = {"torch", "ray", "transformers", "deepspeed", "openai", "mlflow", "peft", "datasets", "matplotlib", "scipy.stats"}
+LOADS = {
+    "run_dir": set(),
+    "training.job": set(),
+    "endpoint": set(),
+    "evaluation.assessment": set(),
+    "tracking": set(),
+    "training.worker": {"ray"},
+    "training.loop": {"torch", "transformers", "deepspeed", "datasets"},
+    "evaluation.generation.fan_out": {"torch", "ray"},
+    "pipeline.evaluate": {"torch", "ray", "transformers", "datasets", "scipy.stats"},
+}
+"""What the modules that every process of a run begins with may load, of what takes a tenth of a second or more."""
+
+
+@pytest.mark.parametrize("module", LOADS)
+def test_a_process_loads_no_library_that_it_does_not_need(module):
+    script = f"import sys\nimport sftkey_dist.{module}\nprint(*({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()[-1].split()) <= LOADS[module]
+
+
 def test_top_level_holds_only_what_the_design_names():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
     folders = {path.split("/")[0] for path in listed.stdout.splitlines() if "/" in path}
-    assert folders <= {"sftkey_dist", "launch", "configs", "tests", "docker", ".ci"}
+    assert folders <= {"sftkey_dist", "launch", "configs", "tests", "docker", "requirements", ".ci"}

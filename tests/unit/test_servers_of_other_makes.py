@@ -7,7 +7,8 @@ import time
 import pytest
 
 from sftkey_dist.config.endpoint import EndpointConfig
-from sftkey_dist.endpoint import Chat, Endpoint, Reply, check_endpoint, require_server
+from sftkey_dist.endpoint import Chat, Reply
+from sftkey_dist.endpoint.client import Endpoint, check_endpoint, require_server
 from sftkey_dist.endpoint.proxies import proxy_of
 from sftkey_dist.errors import ConfigError
 from tests.chat_server import Sent, completion, scripted_server

@@ -17,7 +17,8 @@ from sftkey_dist.data.segmenting.answer import narrow, why_never_trained
 from sftkey_dist.data.segmenting.rules import ANSWER, Cut, NotCut, Response
 from sftkey_dist.data.segmenting.thinking import holds_thinking_tag, without_thinking
 from sftkey_dist.data.segmenting.verify import why_refused
-from sftkey_dist.endpoint import Chat, Endpoint
+from sftkey_dist.endpoint import Chat
+from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.files import digest_json
 from sftkey_dist.journal import append_records, keep_records, read_records
 

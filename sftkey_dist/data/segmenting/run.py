@@ -25,7 +25,8 @@ from sftkey_dist.data.segmenting.review import Review, read_reviews
 from sftkey_dist.data.segmenting.rules import Cut, NotCut, Rule, cut_response, resolve_rules
 from sftkey_dist.data.segmenting.verify import why_not_writable
 from sftkey_dist.data.values import NoTextError, json_text
-from sftkey_dist.endpoint import Endpoint, endpoint_key
+from sftkey_dist.endpoint import endpoint_key
+from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.files import text_written_whole, write_json_atomically
 

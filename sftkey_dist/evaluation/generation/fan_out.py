@@ -19,9 +19,10 @@ from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.endpoint import endpoint_key, failure_name
 from sftkey_dist.errors import IncompleteEvaluationError, UserError
-from sftkey_dist.evaluation.assess import Assessment
+from sftkey_dist.evaluation.assessment import Assessment
 from sftkey_dist.evaluation.batches import in_batches
-from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse, load_generator
+from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse
+from sftkey_dist.evaluation.generation.load import load_generator
 from sftkey_dist.evaluation.generation.spread import spread
 from sftkey_dist.files import digest_json
 from sftkey_dist.journal import Record, append_records, keep_records, read_records

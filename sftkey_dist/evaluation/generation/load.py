@@ -1,6 +1,5 @@
-"""The backend that a configuration names."""
+"""The backend that a configuration names; no other is loaded."""
 
-import importlib
 import importlib.util
 from pathlib import Path
 
@@ -8,8 +7,7 @@ from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.generation.decoding import Generator
-from sftkey_dist.evaluation.generation.local import LocalGenerator
-from sftkey_dist.evaluation.generation.served import ServedGenerator
+from sftkey_dist.startup import loading_libraries
 
 
 def load_generator(
@@ -21,13 +19,18 @@ def load_generator(
         ConfigError: vLLM is asked for and not installed.
     """
     if settings.endpoint is not None:
+        from sftkey_dist.evaluation.generation.served import ServedGenerator
+
         return ServedGenerator(settings.endpoint, key, model_dir, prompt, trust_remote_code)
     if settings.backend == "transformers":
+        with loading_libraries():
+            from sftkey_dist.evaluation.generation.local import LocalGenerator
+
         return LocalGenerator(model_dir, prompt, trust_remote_code, settings.gpus_per_model)
     require_backend(settings)
-    module = importlib.import_module("sftkey_dist.evaluation.generation.with_vllm")
-    generator: Generator = module.VllmGenerator(model_dir, prompt, trust_remote_code, settings.gpus_per_model or 1)
-    return generator
+    from sftkey_dist.evaluation.generation.with_vllm import VllmGenerator
+
+    return VllmGenerator(model_dir, prompt, trust_remote_code, settings.gpus_per_model or 1)
 
 
 def require_backend(settings: EvaluationConfig) -> None:

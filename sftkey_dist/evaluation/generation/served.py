@@ -9,7 +9,8 @@ from sftkey_dist.config.evaluation import ServedModelConfig
 from sftkey_dist.config.schema import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.endpoint import EMPTY, Endpoint, Reply, failure_name
+from sftkey_dist.endpoint import EMPTY, Reply, failure_name
+from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, NoResponse
 from sftkey_dist.models.load import load_tokenizer
 

@@ -1,4 +1,4 @@
-"""One judge, or several that vote, with a memory and a budget."""
+"""One judge, or several that vote, with a memory and a budget; what a kind of judge needs is loaded with the first."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -8,17 +8,15 @@ from typing import Any
 
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import JudgeConfig, LocalJudgeConfig
-from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.config.schema import ClusterConfig, ModelConfig
 from sftkey_dist.console import console
 from sftkey_dist.endpoint import failure_name
 from sftkey_dist.evaluation.judge.asking import Judge
-from sftkey_dist.evaluation.judge.local import judge_folder, open_local_judge
 from sftkey_dist.evaluation.judge.memory import JudgeMemory, ruling_key
 from sftkey_dist.evaluation.judge.opinion import Opinion, Unjudgeable, majority, may_be_of_text, median_rating
 from sftkey_dist.evaluation.judge.reading import Reader, Ruling, read_rating, read_verdict
-from sftkey_dist.evaluation.judge.served import open_served_judge
 from sftkey_dist.evaluation.judge.template import JudgeTemplate, Question, load_template
-from sftkey_dist.models.load import model_fingerprint
+from sftkey_dist.models.load import locate_model, model_fingerprint
 
 Progress = Callable[[int], None]
 
@@ -186,18 +184,31 @@ class Jury:
 
     def _open(self, name: str, judge: EndpointConfig | LocalJudgeConfig) -> Judge:
         if name not in self._opened:
-            if isinstance(judge, LocalJudgeConfig):
-                self._close_local_judges()  # another may hold the processors that this one waits for
-            self._opened[name] = (
-                open_served_judge(judge)
-                if isinstance(judge, EndpointConfig)
-                else open_local_judge(judge, self._cluster, self._num_workers)
-            )
+            self._opened[name] = self._start(judge)
         return self._opened[name]
+
+    def _start(self, judge: EndpointConfig | LocalJudgeConfig) -> Judge:
+        if isinstance(judge, EndpointConfig):
+            from sftkey_dist.evaluation.judge.served import open_served_judge
+
+            return open_served_judge(judge)
+        from sftkey_dist.evaluation.judge.local import open_local_judge
+
+        self._close_local_judges()  # another may hold the processors that this one waits for
+        return open_local_judge(judge, judge_folder(judge), self._cluster, self._num_workers)
 
 
 def _no_progress(done: int) -> None:
     """For questions that are asked besides those that were counted."""
+
+
+def judge_folder(config: LocalJudgeConfig) -> Path:
+    """Where a judge's model is.
+
+    Raises:
+        ModelError: there is none.
+    """
+    return locate_model(ModelConfig(path=config.path, revision=config.revision))
 
 
 def judge_name(config: EndpointConfig | LocalJudgeConfig) -> str:

@@ -7,7 +7,7 @@ import ray
 import torch
 
 from sftkey_dist.config.evaluation import LocalJudgeConfig
-from sftkey_dist.config.schema import ClusterConfig, ModelConfig, PromptConfig
+from sftkey_dist.config.schema import ClusterConfig, PromptConfig
 from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.data.prompt import PromptError
 from sftkey_dist.endpoint import Chat, Pace, Reply
@@ -17,28 +17,18 @@ from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge, read_reply
 from sftkey_dist.evaluation.judge.reading import Reader, possible_replies
 from sftkey_dist.models.accelerator import hide_unless_reserved
-from sftkey_dist.models.load import locate_model
 
 
-def open_local_judge(config: LocalJudgeConfig, cluster: ClusterConfig, num_workers: int) -> Judge:
+def open_local_judge(config: LocalJudgeConfig, folder: Path, cluster: ClusterConfig, num_workers: int) -> Judge:
     """Start the actors; a Ray cluster must be connected.
 
     Raises:
         ModelError: the model cannot be used.
     """
     options = {"num_cpus": cluster.cpus_per_worker, "num_gpus": cluster.gpus_per_worker, **RESTARTS}
-    arguments = (config, judge_folder(config), cluster)
+    arguments = (config, folder, cluster)
     actors = [_LocalActor.options(**options).remote(*arguments) for _ in range(num_workers)]  # type: ignore[attr-defined]
     return Judge(actors, num_workers, config.batch_size, Pace(None))
-
-
-def judge_folder(config: LocalJudgeConfig) -> Path:
-    """Where the judge's model is.
-
-    Raises:
-        ModelError: there is none.
-    """
-    return locate_model(ModelConfig(path=config.path, revision=config.revision))
 
 
 class LocalJudge:

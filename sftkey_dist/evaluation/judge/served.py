@@ -11,7 +11,8 @@ from functools import partial
 import ray
 
 from sftkey_dist.config.endpoint import EndpointConfig
-from sftkey_dist.endpoint import CUT_OFF, Chat, Endpoint, Pace, Reply, check_endpoint, endpoint_key, require_server
+from sftkey_dist.endpoint import CUT_OFF, Chat, Pace, Reply, endpoint_key
+from sftkey_dist.endpoint.client import Endpoint, check_endpoint, require_server
 from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge, read_reply
 from sftkey_dist.evaluation.judge.reading import Reader
 

@@ -11,11 +11,12 @@ from sftkey_dist.contract.segment import Segment
 from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.agreement import Agreement
-from sftkey_dist.evaluation.assess import Assessment, make_record, questions_of, with_labels, with_opinions
+from sftkey_dist.evaluation.assessment import Assessment
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.judge.memory import ruling_key
 from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question, load_template
+from sftkey_dist.evaluation.record import make_record, questions_of, with_labels, with_opinions
 from sftkey_dist.evaluation.review import (
     agreement_of_judge,
     agreements_with_person,

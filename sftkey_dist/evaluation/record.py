@@ -1,14 +1,11 @@
 """From a generated text to a record: answer, deterministic checks, judges, contract."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 from sftkey_dist.config.answer_check import AnswerCheck
-from sftkey_dist.config.evaluation import EvaluationConfig
-from sftkey_dist.config.schema import PromptConfig
-from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
 from sftkey_dist.evaluation.answers import (
     Case,
@@ -19,41 +16,14 @@ from sftkey_dist.evaluation.answers import (
     judged_by_check,
     make_check,
 )
+from sftkey_dist.evaluation.assessment import Assessment
 from sftkey_dist.evaluation.conversation import conversation_of
-from sftkey_dist.evaluation.generation import Decoding, Generation
+from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question
 from sftkey_dist.evaluation.verdict import Judgement, Verdict, all_of
 
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """How outputs are made and judged; plain values that travel to any machine.
-
-    Attributes:
-        form: of the responses.
-        contract: that they are to keep.
-        prompt: how prompts are written.
-        settings: of generation and scoring.
-        checks: for each test set the check of each key segment.
-        seed: of samples.
-        trust_remote_code: see `model.trust_remote_code`.
-    """
-
-    form: Form
-    contract: ResponseContract
-    prompt: PromptConfig
-    settings: EvaluationConfig
-    checks: dict[str, dict[str, AnswerCheck]]
-    seed: int
-    trust_remote_code: bool
-
-    @property
-    def decoding(self) -> Decoding:
-        """How responses are drawn."""
-        return Decoding.of(self.settings, self.contract, self.form, self.seed)
 
 
 def make_record(example: Example, generation: Generation, assessment: Assessment, sample: int = 0) -> Record:
