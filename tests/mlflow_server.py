@@ -13,6 +13,8 @@ from typing import Any
 
 from tests.distributed.harness import free_port
 
+WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""It would start six more processes, for scorers that nobody uses here."""
 POSTGRES = shutil.which("initdb") or next(iter(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
 
 
@@ -40,7 +42,8 @@ class MlflowServer:
     def start(self) -> None:
         options = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
         stores = ["--backend-store-uri", self._store, "--artifacts-destination", str(self._folder / "artifacts")]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | self._environment
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | WITHOUT_JOBS
+        environment |= self._environment
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *options, *stores, *self._arguments],
             env=environment,

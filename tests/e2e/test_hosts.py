@@ -13,6 +13,7 @@ from sftkey_dist.journal import read_records
 from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import ENTRY_POINT, environment
 from tests.e2e.hosts import Host, can_make_hosts, hosts, wait_until
+from tests.mlflow_server import WITHOUT_JOBS
 
 pytestmark = pytest.mark.skipif(not can_make_hosts(), reason="needs root, ip and unshare")
 
@@ -66,7 +67,7 @@ def test_a_submitted_run_outlives_a_lost_host_uses_a_new_one_and_leaves_one_that
         server = [sys.executable, "-m", "mlflow", "server", "--host", tracking.address, "--port", "5000"]
         server += ["--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
         server += ["--allowed-hosts", "*", "--artifacts-destination", str(tmp_path / "artifacts")]
-        tracking.start(server, environment(), tmp_path / "mlflow.log")
+        tracking.start(server, environment() | WITHOUT_JOBS, tmp_path / "mlflow.log")
         dashboard = ["--dashboard-host", head.address, "--dashboard-port", "8265"]
         start_node(head, ["--head", "--port", "6379", *dashboard], env, tmp_path)
         join = ["--address", f"{head.address}:6379"]

@@ -130,6 +130,7 @@ def test_the_server_that_launch_starts_asks_for_its_account(tmp_path, monkeypatc
     variables = {each["name"]: each.get("value") for each in container["env"]}
     settings = tmp_path / "mlflow_auth.ini"
     settings.write_text((ROOT / "docker/mlflow_auth.ini").read_text().replace("/shared/mlflow", str(tmp_path)))
+    assert variables.pop("MLFLOW_SERVER_ENABLE_JOB_EXECUTION") == "false", "nothing here runs code on the server"
     assert variables.pop("MLFLOW_AUTH_CONFIG_PATH") == "/opt/sftkey/mlflow_auth.ini", "where the image has it"
     account = {"MLFLOW_AUTH_ADMIN_USERNAME": "sftkey", "MLFLOW_AUTH_ADMIN_PASSWORD": "a-long-password-1"}
     account["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "signs-cookies"

@@ -105,7 +105,18 @@ def test_the_trainer_loads_without_ray_and_mlflow():
     assert done.returncode == 0, done.stderr
 
 
-HEAVY = {"torch", "ray", "transformers", "deepspeed", "openai", "mlflow", "peft", "datasets", "matplotlib", "scipy.stats"}
+HEAVY = {
+    "torch",
+    "ray",
+    "transformers",
+    "deepspeed",
+    "openai",
+    "mlflow",
+    "peft",
+    "datasets",
+    "matplotlib",
+    "scipy.stats",
+}
 LOADS = {
     "run_dir": set(),
     "training.job": set(),
