@@ -12,7 +12,7 @@ TORCH_AND_ITS_OWN := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvi
 SINGLE_PROCESS_TESTS := tests/unit tests/e2e/test_mistakes.py tests/e2e/test_segment.py \
 	tests/faults/test_lock.py tests/faults/test_restarts.py tests/faults/test_before_training.py tests/faults/test_table.py
 
-.PHONY: install quickstart test lint bench bench-training soak audit lock sbom
+.PHONY: install quickstart test lint docs bench bench-training soak audit lock sbom
 
 install: .venv/installed
 
@@ -36,7 +36,13 @@ test: lint
 	$(BIN)/pytest -n 2 --dist loadfile $(SINGLE_PROCESS_TESTS)
 	$(BIN)/pytest $(addprefix --ignore=,$(SINGLE_PROCESS_TESTS))
 
-# What the README's figures were measured with; about three quarters of an hour. BENCH_ARGS=--quick for a smoke test.
+# Into build/site; the reference and the figure are written first, from the schema and from tests/evidence.
+docs: install
+	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/figures.py
+	$(BIN)/uv tool run --from 'mkdocs>=1.6.1,<1.7' --with 'mkdocs-material>=9.7,<9.8' mkdocs build --strict
+
+# What the figures of the documentation were measured with; about three quarters of an hour. BENCH_ARGS=--quick for a smoke test.
 bench: install models/smollm2-135m
 	$(BIN)/python -m tests.benchmarks.prepare --json runs/benchmarks/prepare.json $(BENCH_ARGS)
 	$(BIN)/python -m tests.benchmarks.sampler --json runs/benchmarks/sampler.json $(BENCH_ARGS)

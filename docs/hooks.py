@@ -1,0 +1,33 @@
+"""Hooks of mkdocs: pages that stand outside `docs/`, such as RESULTS.md, are pages of the site too."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+PAGES_OF_THE_REPOSITORY = (
+    "RESULTS.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "launch/README.md",
+    "tests/accelerator/results/h100/README.md",
+    "tests/evidence/study_embedded/scores.svg",
+    "tests/evidence/study_smollm2/scores.svg",
+)
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Below `repository/` lies what pages link to, as it lies in the repository."""
+    for name in PAGES_OF_THE_REPOSITORY:
+        files.append(File.generated(config, f"repository/{name}", abs_src_path=str(ROOT / name)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links as they work in the repository become links of the site."""
+    if page.file.src_uri.startswith("repository/"):
+        return re.sub(r"\]\(docs/", "](../", markdown)
+    return re.sub(r"\]\(\.\./", "](repository/", markdown)
