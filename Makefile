@@ -40,7 +40,7 @@ test: lint
 docs: install
 	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/figures.py
-	$(BIN)/uv tool run --from 'mkdocs>=1.6.1,<1.7' --with 'mkdocs-material>=9.7,<9.8' mkdocs build --strict
+	$(BIN)/uv tool run --from 'mkdocs==1.6.1' --with 'mkdocs-material==9.8.2' mkdocs build --strict
 
 # What the figures of the documentation were measured with; about three quarters of an hour. BENCH_ARGS=--quick for a smoke test.
 bench: install models/smollm2-135m

@@ -141,8 +141,15 @@ def _sections(schema: Schema, definitions: Mapping[str, Schema]) -> Iterator[tup
         yield from _sections(option, definitions)
     if isinstance(schema.get("items"), dict):
         yield from _sections(schema["items"], definitions)
-    if isinstance(schema.get("additionalProperties"), dict):
-        yield from ((f"<name>.{suffix}", of) for suffix, of in _sections(schema["additionalProperties"], definitions))
+    if values := _values_of_a_mapping(schema):
+        yield from ((f"<name>.{suffix}", of) for suffix, of in _sections(values, definitions))
+
+
+def _values_of_a_mapping(schema: Schema) -> Schema | None:
+    """The schema of its values, whatever its names must look like; None where they may be anything."""
+    by_pattern = list(schema.get("patternProperties", {}).values())
+    values = by_pattern[0] if by_pattern else schema.get("additionalProperties")
+    return values if isinstance(values, dict) else None
 
 
 def _kinds(schema: Schema, definitions: Mapping[str, Schema]) -> Iterator[str]:
@@ -157,8 +164,9 @@ def _kinds(schema: Schema, definitions: Mapping[str, Schema]) -> Iterator[str]:
         yield from (f"`{value}`" for value in schema["enum"])
     elif schema.get("type") == "array":
         yield f"list of {_inner(schema, definitions)}"
-    elif isinstance(schema.get("additionalProperties"), dict):
-        yield f"mapping to {' or '.join(dict.fromkeys(_kinds(schema['additionalProperties'], definitions)))}"
+    elif values := _values_of_a_mapping(schema):
+        kinds = dict.fromkeys("sections" if kind == "section" else kind for kind in _kinds(values, definitions))
+        yield f"mapping to {' or '.join(kinds)}"
     else:
         yield _plain_kind(schema)
 

@@ -143,4 +143,5 @@ def test_top_level_holds_only_what_the_design_names():
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
     folders = {path.split("/")[0] for path in listed.stdout.splitlines() if "/" in path}
-    assert folders <= {"sftkey_dist", "launch", "configs", "tests", "docker", "requirements", ".ci"}
+    designed = {"sftkey_dist", "launch", "configs", "tests", "docker", "docs", "requirements", ".ci", ".github"}
+    assert folders <= designed

@@ -1,0 +1,115 @@
+"""The examples of docs/extending.md do what the page says of them."""
+
+import inspect
+import json
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+
+from sftkey_dist.config import load_config
+from sftkey_dist.config.yaml_text import read_yaml
+from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data import adapters
+from sftkey_dist.data.adapters import make_adapter
+from sftkey_dist.data.columns import RowError
+from sftkey_dist.data.example import Example
+from sftkey_dist.data.sources import read_examples, shards_of
+from sftkey_dist.evaluation.answers.checks import Case, make_check
+from sftkey_dist.evaluation.judge.template import Question, load_template
+from sftkey_dist.pipeline.track import ending_run, start_stage, start_strategy, track_evaluation
+from sftkey_dist.run_dir import RunDir
+from sftkey_dist.tracking import Tracker
+from tests.finished_run import write_run
+from tests.markdown import ROOT, snippets_of
+
+PAGE = ROOT / "docs" / "extending.md"
+BASE = ROOT / "configs" / "quickstart.yaml"
+ACCOUNTS = [("1234-05", "1234-01"), ("1235-01", "1234-01"), ("1234-01", "1234")]
+
+
+def block(language: str, holding: str) -> str:
+    (found,) = [s.text for s in snippets_of(PAGE) if s.language == language and holding in s.text]
+    return found
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, Any]:
+    """What the page's Python defines, run in order."""
+    names: dict[str, Any] = {"__name__": "page"}
+    for snippet in snippets_of(PAGE):
+        if snippet.language == "python":
+            exec(compile(snippet.text, str(snippet), "exec"), names)
+    return names
+
+
+def test_the_adapter_reads_its_row_as_a_script_and_as_an_adapter_of_the_package(page, tmp_path, monkeypatch):
+    row = json.loads(block("json", "rationale"))
+    content = page["aqua"](row)
+    assert content.values == {"reasoning": row["rationale"], "answer": "B"}
+    with pytest.raises(RowError, match="'correct' is 'Z'"):
+        page["aqua"](row | {"correct": "Z"})
+
+    (tmp_path / "raw.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    page["convert"](tmp_path / "raw.jsonl", tmp_path / "aqua_train.jsonl")
+    settings = read_yaml(block("yaml", "aqua_train.jsonl"))["data"]["train"]
+    config = load_config([BASE], [f"data.train={json.dumps(settings | {'path': str(tmp_path / 'aqua_train.jsonl')})}"])
+    (source,), contract = config.data.train, ResponseContract()
+    (shard,) = shards_of(source, 100)
+    (example,) = read_examples(source, contract, shard)
+    assert isinstance(example, Example)
+    assert (example.prompt, example.values) == (content.prompt, content.values)
+    rendered = "".join(piece.text for piece in contract.render(example.values, Form.TAGGED))
+    assert contract.parse(rendered, Form.TAGGED).values == content.values
+
+    monkeypatch.setitem(adapters._DATA_SETS, "aqua", page["aqua"])
+    assert make_adapter(source.model_copy(update={"adapter": "aqua"}), contract)(row) == content
+
+
+def test_the_tracker_has_the_protocol_and_is_told_of_stages_and_evaluations(page, tmp_path):
+    tracker = page["CsvTracker"](tmp_path / "metrics.csv")
+    protocol = {name: of for name, of in vars(Tracker).items() if not name.startswith("_")}
+    assert len(protocol) > 10
+    for name, of in protocol.items():
+        assert list(inspect.signature(getattr(tracker, name)).parameters) == list(inspect.signature(of).parameters)[1:]
+
+    config, run = load_config([BASE]), RunDir(write_run(tmp_path / "run", {"sft-tag": 7}))
+    parent = start_strategy(config, run, "sft-tag", "tagged", "abc", tracker)
+    stage = start_stage(config, run, "sft-tag", "full", "abc", {"store": "123"}, parent, tracker)
+    with ending_run(tracker, stage):
+        tracker.log_steps(stage, [{"step": 3, "loss": 1.5, "segments": {"answer": {"nll": 2.0}}}])
+    evaluation = run.path / "evaluation" / "sft-tag"
+    scores = json.loads((evaluation / "scores.json").read_text(encoding="utf-8")) | {"scoring_digest": "d"}
+    (evaluation / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+    (evaluation / "review.jsonl").touch()
+    track_evaluation(config, run, "sft-tag", evaluation, parent, tracker)
+    lines = (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    assert f"{stage},3,loss,1.5" in lines
+    assert f"{parent},,accuracy,{7 / 20}" in lines
+
+
+def test_the_script_calls_the_pipeline_as_it_is_to_be_called(page, monkeypatch):
+    called = []
+    for name in ("prepare", "train", "evaluate", "compare_and_track"):
+        spy = create_autospec(page[name], side_effect=lambda *_, name=name: called.append(name))
+        monkeypatch.setitem(page, name, spy)
+    page["run_with"](object(), [BASE], ["seed=3"])
+    assert called == ["prepare", "train", "evaluate", "compare_and_track"]
+    assert page["prepare"].call_args.args[0].seed == 3
+
+
+def test_the_answer_check_is_loaded_by_its_place_and_judges(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checks.py").write_text(block("python", "same_account"), encoding="utf-8")
+    settings = read_yaml(block("yaml", "same_account"))["evaluation"]["answer_check"]
+    check = make_check(load_config([BASE], [f"evaluation.answer_check={json.dumps(settings)}"]).evaluation.answer_check)
+    verdicts = [check(Case(answer, reference)).verdict.value for answer, reference in ACCOUNTS]
+    assert verdicts == ["correct", "incorrect", "unjudged"]
+
+
+def test_the_judges_template_is_one(tmp_path):
+    template = tmp_path / "account_code.txt"
+    template.write_text(block("text", "{reference}"), encoding="utf-8")
+    chat = load_template(str(template)).chat(Question("Which code?", "1234-01", "1235-01"))
+    assert "JSON strings" in chat.system
+    assert '"1234-01"' in chat.user
