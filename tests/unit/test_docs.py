@@ -4,9 +4,11 @@ import ast
 import importlib.util
 import itertools
 import json
+import os
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,7 @@ import typer
 import yaml
 from pydantic import BaseModel
 
+import sftkey_dist
 from sftkey_dist.cli import app
 from sftkey_dist.config import RunConfig, is_study, load_config, load_section, load_study
 from sftkey_dist.config.segment import SegmentConfig
@@ -239,8 +242,8 @@ def test_links_lead_somewhere(page):
 
 def test_every_page_is_in_the_navigation_and_the_site_loads_nothing_from_a_network():
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-    groups = [[entry] if isinstance(entry, str) else next(iter(entry.values())) for entry in site["nav"]]
-    pages = set(itertools.chain(*groups))
+    groups = [next(iter(entry.values())) for entry in site["nav"]]
+    pages = set(itertools.chain(*([group] if isinstance(group, str) else group for group in groups)))
     own = {page for page in pages if not page.startswith("repository/")}
     assert own == {page.name for page in PAGES if page.parent.name == "docs"}
     assert all((ROOT / page.removeprefix("repository/")).is_file() for page in pages - own)
@@ -248,6 +251,29 @@ def test_every_page_is_in_the_navigation_and_the_site_loads_nothing_from_a_netwo
     assert not {"extra_javascript", "extra_css", "repo_url"} & set(site)
     for page in PAGES:
         assert not re.search(r"!\[[^\]]*\]\(http|<script|<img[^>]+http", page.read_text(encoding="utf-8")), page
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version
+    assert citation["references"][0]["url"].endswith("2512.21017")
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (Path(sftkey_dist.__file__).parent / "py.typed").is_file()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["sftkey_dist"]
+
+
+@pytest.mark.parametrize(("workflow", "script"), [("ci", ".ci/run"), ("nightly", ".ci/audit")])
+def test_workflows_call_the_scripts_of_ci(workflow, script):
+    content = yaml.safe_load((ROOT / ".github" / "workflows" / f"{workflow}.yml").read_text(encoding="utf-8"))
+    steps = [step for job in content["jobs"].values() for step in job["steps"]]
+    assert [step["run"] for step in steps if "run" in step] == [script]
+    assert os.access(ROOT / script, os.X_OK)
+    assert content["permissions"] == {"contents": "read"}
 
 
 def test_lines_are_short():
