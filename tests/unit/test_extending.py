@@ -1,10 +1,13 @@
-"""The examples of docs/extending.md do what the page says of them."""
+"""The examples of the documentation do what the pages say of them."""
 
 import inspect
 import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
+import numpy as np
 import pytest
 
 from sftkey_dist.config import load_config
@@ -28,8 +31,8 @@ BASE = ROOT / "configs" / "quickstart.yaml"
 ACCOUNTS = [("1234-05", "1234-01"), ("1235-01", "1234-01"), ("1234-01", "1234")]
 
 
-def block(language: str, holding: str) -> str:
-    (found,) = [s.text for s in snippets_of(PAGE) if s.language == language and holding in s.text]
+def block(language: str, holding: str, page: Path = PAGE) -> str:
+    (found,) = [s.text for s in snippets_of(page) if s.language == language and holding in s.text]
     return found
 
 
@@ -113,3 +116,57 @@ def test_the_judges_template_is_one(tmp_path):
     chat = load_template(str(template)).chat(Question("Which code?", "1234-01", "1235-01"))
     assert "JSON strings" in chat.system
     assert '"1234-01"' in chat.user
+
+
+def test_the_readmes_configuration_reads_the_rows_that_it_describes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config_file, rows = tmp_path / "my.yaml", tmp_path / "memos" / "train.jsonl"
+    config_file.write_text(block("yaml", "run_dir: runs/mine", ROOT / "README.md"), encoding="utf-8")
+    rows.parent.mkdir()
+    row = {"application": "A van for 12000.", "analysis": "Income is steady.", "decision": "approve"}
+    rows.write_text(json.dumps(row) + "\n" + json.dumps(row | {"decision": None}) + "\n", encoding="utf-8")
+    config = load_config([config_file])
+    (source,) = config.data.train
+    (shard,) = shards_of(source, 100)
+    example, refusal = read_examples(source, config.contract, shard)
+    assert isinstance(example, Example)
+    assert refusal.reason == "missing_field"
+    plain = "".join(piece.text for piece in config.contract.render(example.values, Form.UNTAGGED))
+    assert plain == "Income is steady.\nDecision: approve"
+    assert len(config.strategies) == 4
+
+
+class Nll(float):
+    """Stands for a loss: backward adds it to those of the step."""
+
+    def __new__(cls, value, of_the_step):
+        loss = super().__new__(cls, value)
+        loss.of_the_step = of_the_step
+        return loss
+
+    def __truediv__(self, weight):
+        return Nll(float(self) / weight, self.of_the_step)
+
+    def backward(self):
+        self.of_the_step.append(float(self))
+
+
+def test_the_plans_loop_in_another_trainer_divides_by_the_weight_of_the_whole_step():
+    counts = np.array([[5, 1 + number % 7] for number in range(128)])
+    steps, of_the_step = [], []
+    names = {
+        "counts": counts,
+        "world": 1,
+        "rank": 0,
+        "resumed_at": 0,
+        "dataset": range(128),
+        "collate": list,
+        "DataLoader": lambda dataset, batch_sampler, collate_fn: map(collate_fn, batch_sampler),
+        "model": None,
+        "weighted_nll_sum": lambda _, batch: Nll(counts[batch, 1].sum(), of_the_step),
+        "gradients": None,
+        "all_reduce_sum": lambda _: None,
+        "optimizer": SimpleNamespace(step=lambda: (steps.append(sum(of_the_step)), of_the_step.clear())),
+    }
+    exec(block("python", "RankBatchSampler", ROOT / "docs" / "training.md"), names)
+    assert steps == pytest.approx([1.0] * 6)  # 3 epochs of 2 steps, one nat a token
