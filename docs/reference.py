@@ -22,8 +22,8 @@ _STUCK = "\0"
 _HEAD = """\
 # Configuration reference
 
-This page is generated from the schema in `sftkey_dist/config` by `make docs`. The text of each entry is the documentation
-of the key in the code. `sftkey run --help` prints the keys of a run in a terminal.
+This page is generated from the schema in `sftkey_dist/config` by `make docs`. The text of each entry is the
+documentation of the key in the code. `sftkey run --help` prints the keys of a run in a terminal.
 
 A configuration is one or several YAML files, which are merged from left to right, and `section.key=value` overrides on
 the command line, which win. A key of a list is written here without an index: `data.train.path` is the `path` of every
