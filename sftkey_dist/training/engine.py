@@ -85,8 +85,9 @@ def join_process_group() -> None:
     # torch 2.13 deprecates collectives that deepspeed 0.19 calls several times a step.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
     if not torch.cuda.is_available():
-        # The shared-memory op would be compiled at first use: over a minute, and a failure without a compiler.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # None of its ops is to be compiled: that of shared memory takes over a minute, and fails without a compiler.
+        # Left to find out which could be, it would run the compiler a dozen times.
+        deepspeed.ops.__compatible_ops__ = {}
     without_cudnn_attention()
     deepspeed.utils.nvtx.enable_nvtx = False  # a call before and after each of tens of thousands of functions a step
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")

@@ -12,14 +12,14 @@ import ray.train
 from sftkey_dist.startup import loading_libraries
 from sftkey_dist.training.job import StageJob
 
-Desk = Any  # the handle of an actor
+Queue = Any  # the handle of the actor that is a TaskQueue
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Train the stages that the desk has for the group, until it has no more.
+    """Train the stages that the queue has for the group, until it has no more.
 
     Args:
-        settings: ``desk`` and ``num_threads``.
+        settings: ``queue`` and ``num_threads``.
     """
     with loading_libraries():
         import transformers.modeling_utils  # noqa: F401  # before the model's own, which is loaded with its weights
@@ -28,15 +28,15 @@ def train_worker(settings: dict[str, Any]) -> None:
         from sftkey_dist.training.engine import join_process_group, limit_threads
         from sftkey_dist.training.loop import train_stage
 
-    desk, context, number = settings["desk"], ray.train.get_context(), 0
-    ray.get(desk.enter.remote(ray.get_runtime_context().get_node_id()))
+    queue, context, number = settings["queue"], ray.train.get_context(), 0
+    ray.get(queue.join.remote(ray.get_runtime_context().get_node_id()))
     limit_threads(settings["num_threads"])
     join_process_group()
-    while (task := ray.get(desk.task.remote(number))) is not None:
+    while (task := ray.get(queue.task.remote(number))) is not None:
         job, attempt = StageJob.model_validate(task[0]), task[1]
         checkpoints = CheckpointKeeper.of_stage(
             job, rank=context.get_world_rank(), world_size=context.get_world_size(), attempt=attempt
         )
         is_finished = train_stage(job, checkpoints)
-        ray.get(desk.report.remote(number, is_finished))
+        ray.get(queue.report.remote(number, is_finished))
         number += 1

@@ -1,9 +1,8 @@
-"""A group of Ray Train workers that trains one stage after another, and the desk where it is told which.
+"""A group of Ray Train workers that trains one stage after another.
 
 Starting workers takes longer than many stages: processes, imports, rendezvous. So a group that is well is kept.
 """
 
-import asyncio
 import os
 import socket
 import threading
@@ -17,7 +16,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
 from ray.train.torch.config import _TorchBackend as RayTorchBackend
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -26,7 +27,8 @@ from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from sftkey_dist.training.checkpoint import new_attempt
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.worker import Desk, train_worker
+from sftkey_dist.training.task_queue import TaskQueue
+from sftkey_dist.training.worker import Queue, train_worker
 
 _SECONDS_TO_LEAVE = 60.0
 _LOOPBACK, _LOOPBACK_INTERFACE = "127.0.0.1", "lo"
@@ -51,10 +53,10 @@ class WorkerGroup:
         """
         self.num_workers = num_workers
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # Every rank may wait at the desk at the same time.
+        # Every rank may wait for the next stage at the same time.
         options = {"num_cpus": 0, "scheduling_strategy": here, "max_concurrency": 2 * num_workers + 8}
-        self._desk = ray.remote(_Desk).options(**options).remote(num_workers)
-        self._trainer = _trainer(cluster, num_workers, timeout_seconds, scratch, self._desk)
+        self._queue = ray.remote(TaskQueue).options(**options).remote(num_workers)
+        self._trainer = _trainer(cluster, num_workers, timeout_seconds, scratch, self._queue)
         self._error: BaseException | None = None
         self._outcome: Any = None
         self._fit = threading.Thread(target=self._run, name="ray-train", daemon=True)
@@ -68,11 +70,11 @@ class WorkerGroup:
     @property
     def nodes(self) -> frozenset[str]:
         """Ids of the nodes that workers are on, as far as they have come."""
-        return frozenset(ray.get(self._desk.nodes.remote()))
+        return frozenset(ray.get(self._queue.nodes.remote()))
 
     def begin(self, job: StageJob) -> None:
         """Give them the next stage."""
-        self._outcome = self._desk.assign.remote(job.model_dump(mode="json"), new_attempt())
+        self._outcome = self._queue.assign.remote(job.model_dump(mode="json"), new_attempt())
 
     def wait(self, seconds: float) -> bool | None:
         """Wait for the stage.
@@ -98,57 +100,15 @@ class WorkerGroup:
     def dismiss(self) -> None:
         """Let the workers go, those that are left."""
         if self._fit.is_alive():
-            self._desk.assign.remote(None, "")
+            self._queue.assign.remote(None, "")
             self._fit.join(_SECONDS_TO_LEAVE)
-        ray.kill(self._desk)
+        ray.kill(self._queue)
 
     def _run(self) -> None:
         try:
             self._trainer.fit()
         except (TrainingFailedError, RayError) as error:
             self._error = error
-
-
-class _Desk:
-    """Where workers are told what to do next, and say how it went; an actor on the driver's node."""
-
-    def __init__(self, num_workers: int) -> None:
-        self._num_workers = num_workers
-        self._tasks: list[tuple[dict[str, Any], str] | None] = []
-        self._reports: dict[int, list[bool]] = {}
-        self._nodes: set[str] = set()
-        self._changed = asyncio.Condition()
-
-    async def enter(self, node: str) -> None:
-        """A worker is there."""
-        self._nodes.add(node)
-
-    async def nodes(self) -> list[str]:
-        """Where workers are."""
-        return sorted(self._nodes)
-
-    async def assign(self, job: dict[str, Any] | None, attempt: str) -> bool:
-        """Put down the next stage, or None for no more; returns how it went when every rank has said so."""
-        number = len(self._tasks)
-        async with self._changed:
-            self._tasks.append(None if job is None else (job, attempt))
-            self._changed.notify_all()
-            if job is None:
-                return True
-            await self._changed.wait_for(lambda: len(self._reports.get(number, [])) == self._num_workers)
-        return all(self._reports[number])
-
-    async def task(self, number: int) -> tuple[dict[str, Any], str] | None:
-        """The stage with this number, as soon as it is there."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self._tasks) > number)
-        return self._tasks[number]
-
-    async def report(self, number: int, is_finished: bool) -> None:
-        """A rank has ended a stage."""
-        async with self._changed:
-            self._reports.setdefault(number, []).append(is_finished)
-            self._changed.notify_all()
 
 
 class _TorchBackend(RayTorchBackend):
@@ -210,23 +170,47 @@ class _TorchConfig(TorchConfig):
         return _TorchBackend
 
 
-class _TrainerOfOwnCluster(TorchTrainer):
-    """Without the actor that frees the places of a driver that has died: here the cluster ends with the driver.
+class _Trainer(TorchTrainer):
+    """Without the actor that would hand out Ray data sets, of which there are none."""
 
-    It would ask the dashboard, which a command's own cluster does not have, whether the driver is alive.
+    def _create_default_callbacks(self) -> list[Any]:
+        made = super()._create_default_callbacks()
+        return [callback for callback in made if not isinstance(callback, DatasetsCallback)]
+
+
+class _TrainerOfOwnCluster(_Trainer):
+    """Without two actors more, of which each takes as long to start as a rank.
+
+    One frees the places of a driver that has died: here the cluster ends with the driver, and has no dashboard that
+    could be asked whether it is alive. The other asks for nodes: here there is one.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         made = super()._create_default_callbacks()
         return [callback for callback in made if not isinstance(callback, PlacementGroupCleanerCallback)]
 
+    def _initialize_and_run_controller(self, **settings: Any) -> Any:
+        return super()._initialize_and_run_controller(
+            **settings | {"scaling_policy": _OneNode(scaling_config=self.scaling_config)}
+        )
 
-def _trainer(cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scratch: Path, desk: Desk) -> TorchTrainer:
+
+class _OneNode(FixedScalingPolicy):
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """No autoscaler is told of the run."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Nor kept informed."""
+
+
+def _trainer(
+    cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scratch: Path, queue: Queue
+) -> TorchTrainer:
     on_gpu, on_loopback = cluster.gpus_per_worker > 0, lies_on_loopback()
-    trainer = _TrainerOfOwnCluster if on_loopback else TorchTrainer
+    trainer = _TrainerOfOwnCluster if on_loopback else _Trainer
     return trainer(
         train_worker,
-        train_loop_config={"desk": desk, "num_threads": cluster.cpus_per_worker},
+        train_loop_config={"queue": queue, "num_threads": cluster.cpus_per_worker},
         scaling_config=ScalingConfig(
             num_workers=num_workers,
             use_gpu=on_gpu,
