@@ -1,6 +1,6 @@
 """From YAML files and `a.b=value` overrides to a RunConfig; every mistake is one line that names its place."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,7 +8,7 @@ from pydantic import ValidationError, field_validator
 
 from sftkey_dist.config.overrides import parse_override
 from sftkey_dist.config.paths import LocalPath
-from sftkey_dist.config.problems import describe
+from sftkey_dist.config.problems import Source, describe
 from sftkey_dist.config.schema import RunConfig
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.study import Study, StudyConfig, StudyRun, own_keys
@@ -19,6 +19,7 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 _MAX_FILE_BYTES = 1_000_000
 _STUDY = "study"
+_COMMAND_LINE = "the command line"
 
 
 class _StudyFolder(Section):
@@ -54,7 +55,9 @@ def load_section(section: type[AnySection], files: Sequence[Path], overrides: Se
     Raises:
         ConfigError: naming the file or override, the key and the remedy.
     """
-    return _validated(section, _merge(_read_all(files), _read_overrides(section, overrides)), files)
+    sources = [Source(str(file), _read(file)) for file in files]
+    sources.append(Source(_COMMAND_LINE, _read_overrides(section, overrides)))
+    return _validated(section, _merged(source.content for source in sources), sources)
 
 
 def is_study(files: Sequence[Path]) -> bool:
@@ -70,16 +73,17 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
     """
     content, changes = _read_all(files), _read_overrides(_StudyFile, overrides)
     settings = _merge({_STUDY: content.pop(_STUDY)}, {_STUDY: changes.pop(_STUDY, {})})
-    study = _validated(StudyConfig, settings[_STUDY], files, "study.")
+    sources = [Source(", ".join(map(str, files)), content), Source(_COMMAND_LINE, dict(changes))]
+    study = _validated(StudyConfig, settings[_STUDY], sources[:1], "study.")
     named = {key: value for key, value in _merge(content, changes).items() if key == "run_dir"}
-    folder = _validated(_StudyFolder, named, files).run_dir
+    folder = _validated(_StudyFolder, named, sources).run_dir
     changes.pop("run_dir", None)
     runs = []
     for seed in study.seeds:
         for name in (name for name in study.variants if seed in study.seeds_of(name)):
             keys = _merge(_merge(content, study.variants[name].config), changes)
             keys = _merge(keys, own_keys(keys, folder, name, seed))
-            runs.append(StudyRun(name, seed, _validated(RunConfig, keys, files, f"study.variants.{name}: ")))
+            runs.append(StudyRun(name, seed, _validated(RunConfig, keys, sources, f"study.variants.{name}: ")))
     private = [run for run in runs if run.config.cluster.gpus_per_worker and run.config.cluster.address is None]
     if private and study.runs_at_a_time > 1:
         raise ConfigError(
@@ -91,25 +95,26 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
 
 
 def _validated(
-    section: type[AnySection], content: dict[str, Any], files: Sequence[Path], place: str = ""
+    section: type[AnySection], content: dict[str, Any], sources: Sequence[Source], place: str = ""
 ) -> AnySection:
     try:
         return section.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(describe(error, files, content, place)) from None
+        raise ConfigError(describe(error, section, content, sources, place)) from None
 
 
 def _read_all(files: Sequence[Path]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for file in files:
-        merged = _merge(merged, _read(file))
-    return merged
+    return _merged(map(_read, files))
 
 
 def _read_overrides(section: type[Section], overrides: Sequence[str]) -> dict[str, Any]:
+    return _merged(parse_override(section, override) for override in overrides)
+
+
+def _merged(contents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for override in overrides:
-        merged = _merge(merged, parse_override(section, override))
+    for content in contents:
+        merged = _merge(merged, content)
     return merged
 
 
@@ -135,7 +140,7 @@ def _text_of(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in update.items():
         old = merged.get(key)

@@ -1,12 +1,16 @@
 """What is wrong with a configuration, in a line: by the keys that the user wrote, with the remedy."""
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from sftkey_dist.config.keys import names_at
 
 _UNPARSED = ("int_parsing", "float_parsing", "bool_parsing")
 _NO_NUMBER_OF_THE_KEY = (
@@ -25,26 +29,67 @@ _MISFIT = {"missing": 1, "extra_forbidden": 1, "model_type": 2, "literal_error":
 _FOR_A_SECTION = 3
 
 
-def describe(error: ValidationError, files: Sequence[Path], content: Mapping[str, Any], place: str) -> str:
-    """One line for all problems of a configuration.
+@dataclass(frozen=True)
+class Source:
+    """Where keys of a configuration come from.
+
+    Attributes:
+        name: as the user knows it.
+        content: its keys and values.
+    """
+
+    name: str
+    content: Mapping[str, Any]
+
+
+def describe(
+    error: ValidationError,
+    section: type[BaseModel],
+    content: Mapping[str, Any],
+    sources: Sequence[Source],
+    place: str = "",
+) -> str:
+    """One line for all problems of a configuration, each with the place that its key comes from.
 
     Args:
         error: what validation found.
-        files: where the content comes from.
-        content: as merged from files and overrides.
+        section: that the content is to be.
+        content: as merged from the sources.
+        sources: the last one wins.
         place: what goes before every key.
     """
-    source = ", ".join(map(str, files)) or "configuration"
-    problems = []
+    problems: dict[tuple[str, str], None] = {}
     for item in _of_nearest_alternatives(error.errors(include_url=False), content):
-        key = place + ".".join(map(str, _key(item, content)))
-        problems.append(f"{key}: {_message(item)}" if key else _message(item))
-    return f"{source}: " + "; ".join(dict.fromkeys(problems))
+        path = list(_key(item, content))
+        key, message = place + ".".join(map(str, path)), _message(item, section, path)
+        problems[_source_of(path, sources), f"{key}: {message}" if key else message] = None
+    by_source = groupby(problems, key=lambda problem: problem[0])
+    return "; ".join(f"{source}: {'; '.join(text for _, text in found)}" for source, found in by_source)
 
 
-def _message(item: ErrorDetails) -> str:
+def _source_of(path: Sequence[int | str], sources: Sequence[Source]) -> str:
+    """The last source that has a key, or else the section that it is in."""
+    for length in range(len(path), 0, -1):
+        for source in reversed(sources):
+            if _holds(source.content, path[:length]):
+                return source.name
+    return ", ".join(source.name for source in sources[:1]) or "configuration"
+
+
+def _holds(content: Any, path: Sequence[int | str]) -> bool:
+    for part in path:
+        is_item = isinstance(part, int) and isinstance(content, list | tuple) and part < len(content)
+        if not is_item and not (isinstance(content, Mapping) and part in content):
+            return False
+        content = content[part]
+    return True
+
+
+def _message(item: ErrorDetails, section: type[BaseModel], path: Sequence[int | str]) -> str:
     if item["type"] == "extra_forbidden":
-        return "unknown key; remove it or check its spelling"
+        around = [part for part in path[:-1] if isinstance(part, str)]
+        close = difflib.get_close_matches(str(path[-1]), names_at(section, around), n=1)
+        return f"unknown key; did you mean {close[0]}?" if close else "unknown key; remove it or check its spelling"
     if item["type"] == "missing":
         return "required key is missing"
     if item["type"] == "string_type":

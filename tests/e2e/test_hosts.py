@@ -78,15 +78,15 @@ def test_a_submitted_run_outlives_a_lost_host_uses_a_new_one_and_leaves_one_that
         submitted = there["user"].start(submit, env, job)
 
         def says(text: str) -> None:
-            wait_until(lambda: text in job.read_text() or submitted.poll() is not None, job, 120)
+            wait_until(lambda: text in job.read_text() or submitted.poll() is not None, job, 240)
 
-        wait_until(lambda: steps_of(tmp_path) > 30 or submitted.poll() is not None, job, 180)
+        wait_until(lambda: steps_of(tmp_path) > 30 or submitted.poll() is not None, job, 300)
         there["worker"].cut()
         says("restart 1 of 3")
         start_node(there["spare"], join, env, tmp_path)
         says("there are nodes for more ranks: the stage goes on")
         joined_at = steps_of(tmp_path)
-        wait_until(lambda: steps_of(tmp_path) > joined_at + 10 or submitted.poll() is not None, job, 60)
+        wait_until(lambda: steps_of(tmp_path) > joined_at + 10 or submitted.poll() is not None, job, 240)
         take_away(there["spare"], head, env, tmp_path / "drain.log")
         says("a node is being taken away: the stage goes on")
         assert submitted.wait(timeout=300) == 0, job.read_text()
@@ -110,7 +110,7 @@ def test_a_submitted_run_outlives_a_lost_host_uses_a_new_one_and_leaves_one_that
 def start_node(host: Host, role: list[str], env: dict[str, str], folder: Path) -> None:
     log = folder / f"node-{host.address}.log"
     host.start([*RAY, *role, "--node-ip-address", host.address], env, log)
-    wait_until(lambda: "Ray runtime started" in log.read_text(), log, 60)
+    wait_until(lambda: "Ray runtime started" in log.read_text(), log, 120)
 
 
 def take_away(host: Host, head: Host, env: dict[str, str], log: Path) -> None:

@@ -186,12 +186,29 @@ def test_a_resolved_configuration_is_a_configuration(file):
             "evaluation.judge={judges: [{url: 'http://a:b@h', model: m}]}",
             "evaluation.judge.judges.0: url must not contain",
         ),
-        ("data.train.limitt=1", "data.train.limitt: unknown key; remove it or check its spelling"),
+        ("data.train.limitt=1", "data.train.limitt: unknown key; did you mean limit?"),
     ],
 )
 def test_of_alternatives_the_nearest_is_meant(minimal, override, message):
     with pytest.raises(ConfigError) as error:
         load_config([minimal], [override])
-    assert str(error.value).startswith(f"{minimal}: {message}")
+    assert str(error.value).startswith(f"the command line: {message}")
     section = message.partition(".")[0]
     assert str(error.value).count(f"{section}.") == 1, "of one alternative"
+
+
+def test_every_problem_is_named_with_the_place_that_its_key_comes_from(minimal, tmp_path):
+    more = tmp_path / "more.yaml"
+    more.write_text("optimization: {learning_rate: fast, num_epoch: 3}\n")
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal, more], ["optimization.max_step=1", "tracking.enabled=5"])
+    of_file, of_command_line = (
+        "optimization.num_epoch: unknown key; did you mean num_epochs?",
+        "optimization.max_step: unknown key; did you mean max_steps?; tracking.enabled: ",
+    )
+    assert str(error.value).startswith(f"{more}: optimization.learning_rate: Input should be a valid number")
+    assert f"{of_file}; the command line: {of_command_line}" in str(error.value)
+    minimal.write_text(minimal.read_text() + "\nqwertyuiop: 1\n")
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal])
+    assert str(error.value) == f"{minimal}: qwertyuiop: unknown key; remove it or check its spelling"

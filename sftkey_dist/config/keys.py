@@ -1,0 +1,65 @@
+"""The keys of a section and of those in it, by their types."""
+
+from collections.abc import Iterator, Sequence
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from sftkey_dist.config.section import KeysOf
+
+
+def types_at(section: type[BaseModel], keys: Sequence[str]) -> Iterator[Any]:
+    """The types of what keys below a section lead to; none for a key that does not exist."""
+    yield from _types_below([section], keys)
+
+
+def names_at(section: type[BaseModel], keys: Sequence[str]) -> list[str]:
+    """The keys that may stand where keys below a section lead to."""
+    leaves = [item for leaf in types_at(section, keys) for item in (leaf, *_items(leaf))]
+    sections = [leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
+    return sorted({name for each in sections for name in each.model_fields})
+
+
+def _types_below(annotations: Sequence[Any], keys: Sequence[str]) -> Iterator[Any]:
+    found = [leaf for annotation in annotations for leaf in _alternatives(annotation)]
+    if not keys:
+        yield from found
+        return
+    for leaf in found:
+        yield from _types_below(list(_inner(leaf, keys[0])), keys[1:])
+
+
+def _inner(leaf: Any, key: str) -> Iterator[Any]:
+    """What a key of a section, or of a mapping, holds; a single section may stand for a list of one."""
+    if isinstance(leaf, type) and issubclass(leaf, BaseModel):
+        if key in leaf.model_fields:
+            yield _annotation(leaf.model_fields[key])
+    elif get_origin(leaf) is dict:
+        yield get_args(leaf)[1]
+    for item in _items(leaf):
+        yield from _inner(item, key)
+
+
+def _items(leaf: Any) -> Iterator[Any]:
+    """What a list may consist of."""
+    if get_origin(leaf) is tuple:
+        for item in get_args(leaf):
+            yield from _alternatives(item)
+
+
+def _annotation(field: FieldInfo) -> Any:
+    return next((note.section for note in field.metadata if isinstance(note, KeysOf)), field.annotation)
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """The members of a union, without what annotates them."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _alternatives(member)
+    else:
+        yield annotation
