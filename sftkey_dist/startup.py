@@ -1,9 +1,12 @@
 """How a process loads its libraries: of the time until a run's first step, most is spent on imports."""
 
 import gc
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+_NO_COMPILER = "TORCHDYNAMO_DISABLE"
 
 
 @contextmanager
@@ -29,3 +32,17 @@ def loading_libraries(*, without: Sequence[str] = ()) -> Iterator[None]:
                 del sys.modules[name]
             else:
                 sys.modules[name] = module
+
+
+@contextmanager
+def leaving_functions_uncompiled() -> Iterator[None]:
+    """Import a library in the block that has torch compile a function; loading the compiler takes seconds."""
+    before = os.environ.get(_NO_COMPILER)
+    os.environ[_NO_COMPILER] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_NO_COMPILER]
+        else:
+            os.environ[_NO_COMPILER] = before

@@ -35,7 +35,7 @@ from sftkey_dist.models.generation_config import mend_generation_config
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import count_parameters, decoder_cost, decoder_layers, shape_of
 from sftkey_dist.sampler import CostModel
-from sftkey_dist.startup import loading_libraries
+from sftkey_dist.startup import leaving_functions_uncompiled, loading_libraries
 from sftkey_dist.training.adapters import ExportedWeight, add_adapters, base_of, exported_weights
 from sftkey_dist.training.allocator import return_freed_memory
 from sftkey_dist.training.attention import PACKED, PrefixMemory, register_packed_attention
@@ -47,9 +47,11 @@ from sftkey_dist.training.loss import token_losses
 from sftkey_dist.training.masters import Rounding, StoredWeights, commit_masters, owners_of, update_sums, write_masters
 from sftkey_dist.training.meeting import Meeting
 
-with loading_libraries(without=("mlflow",)):  # its autotuner, which nothing here uses, takes two seconds to load MLflow
+# Of what nothing here uses, its autotuner would load MLflow, and Muon, which every engine loads, torch's compiler.
+with loading_libraries(without=("mlflow",)), leaving_functions_uncompiled():
     import deepspeed
     import deepspeed.ops
+    import deepspeed.runtime.zero.muon.muon_optimizer
     from deepspeed.runtime.zero import parameter_offload
     from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
     from deepspeed.utils import groups

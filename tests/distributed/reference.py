@@ -61,18 +61,17 @@ def train_reference(
 
 
 def _step_loss(model, examples: Sequence[Encoded], weights: Sequence[float], stop_prefix: bool) -> torch.Tensor:
-    numerator, denominator = torch.zeros(()), 0.0
+    numerator, denominator = torch.zeros(()), torch.zeros(())
     for input_ids, segment_ids in examples:
         row = torch.tensor(input_ids)[None]
         logits = (
             _logits_behind_prefix(model, row, segment_ids, weights) if stop_prefix else model(input_ids=row).logits[0]
         )
-        log_probabilities = torch.log_softmax(logits, dim=-1)
-        for position in range(1, len(input_ids)):
-            weight = weights[segment_ids[position]]
-            if weight:
-                numerator = numerator - weight * log_probabilities[position - 1, input_ids[position]]
-                denominator += weight
+        # What position t - 1 gives to the token at t, which weighs as its segment does.
+        log_probabilities = torch.log_softmax(logits[:-1], dim=-1).gather(-1, row[0, 1:, None])[:, 0]
+        of_tokens = torch.tensor([weights[segment] for segment in segment_ids[1:]])
+        numerator = numerator - (of_tokens * log_probabilities).sum()
+        denominator = denominator + of_tokens.sum()
     return numerator / denominator
 
 
