@@ -49,7 +49,7 @@ class PairedTest:
 
 
 @dataclass(frozen=True)
-class Reign:
+class AlphaRange:
     """The strategy with the highest score for alpha from ``start`` to ``end``."""
 
     strategy: str
@@ -99,7 +99,7 @@ def compare_all(records: Mapping[str, Records], alpha: float) -> list[PairedTest
     return [test for test in tests if test is not None]
 
 
-def winners_by_alpha(measures: Mapping[str, tuple[float, float]]) -> list[Reign]:
+def winners_by_alpha(measures: Mapping[str, tuple[float, float]]) -> list[AlphaRange]:
     """Which strategy wins for which alpha, from (accuracy, format) of each: the upper envelope of lines over [0, 1].
 
     A strategy that nobody could judge does not compete.
@@ -114,11 +114,11 @@ def winners_by_alpha(measures: Mapping[str, tuple[float, float]]) -> list[Reign]
             crossing = (other_form - form) / (slope - other_slope)
             if 0 < crossing < 1:
                 crossings.add(crossing)
-    reigns: list[Reign] = []
+    ranges: list[AlphaRange] = []
     for start, end in pairwise(sorted(crossings)):
         middle = (start + end) / 2
         winner = max(measures, key=lambda name: composite(*measures[name], middle))
-        if reigns and reigns[-1].strategy == winner:
-            start = reigns.pop().start
-        reigns.append(Reign(winner, start, end))
-    return reigns
+        if ranges and ranges[-1].strategy == winner:
+            start = ranges.pop().start
+        ranges.append(AlphaRange(winner, start, end))
+    return ranges

@@ -118,7 +118,7 @@ def _score_by_alpha(comparison: Comparison, folder: Path, stem: str) -> list[Cha
             f"alpha is the weight of accuracy; the dotted line is this comparison's, {comparison.alpha:g}. Where lines "
             f"cross, the winner changes.",
             ("highest score", "from alpha", "to alpha"),
-            tuple((reign.strategy, f"{reign.start:.3f}", f"{reign.end:.3f}") for reign in comparison.reigns),
+            tuple((each.strategy, f"{each.start:.3f}", f"{each.end:.3f}") for each in comparison.alpha_ranges),
         )
     ]
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.evaluation.paired import PairedTest, Reign, compare_all, winners_by_alpha
+from sftkey_dist.evaluation.paired import AlphaRange, PairedTest, compare_all, winners_by_alpha
 from sftkey_dist.evaluation.score import Scores
 from sftkey_dist.files import read_json
 from sftkey_dist.journal import Record, read_records
@@ -181,7 +181,7 @@ class Comparison:
         return any(row.scores.unjudged for row in self.rows)
 
     @property
-    def reigns(self) -> list[Reign]:
+    def alpha_ranges(self) -> list[AlphaRange]:
         """Who wins for which alpha."""
         return winners_by_alpha(self.measures)
 
@@ -197,7 +197,7 @@ class Comparison:
         return {
             "rows": [row.to_json() for row in self.rows],
             "paired_tests": [asdict(test) for test in self.tests],
-            "winners_by_alpha": [asdict(reign) for reign in self.reigns],
+            "winners_by_alpha": [asdict(alpha_range) for alpha_range in self.alpha_ranges],
         }
 
 

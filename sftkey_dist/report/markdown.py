@@ -104,12 +104,12 @@ def _tests(comparison: Comparison) -> list[str]:
 
 
 def _winners(comparison: Comparison) -> list[str]:
-    reigns = comparison.reigns
-    if not reigns:
+    ranges = comparison.alpha_ranges
+    if not ranges:
         return ["No strategy has a score: nothing was judged."]
     return [
         "Highest score by alpha: "
-        + ", ".join(f"{escaped(reign.strategy)} for {reign.start:.3f} to {reign.end:.3f}" for reign in reigns)
+        + ", ".join(f"{escaped(each.strategy)} for {each.start:.3f} to {each.end:.3f}" for each in ranges)
         + "."
     ]
 

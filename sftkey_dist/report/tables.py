@@ -79,8 +79,8 @@ def _notes(comparison: Comparison) -> list[str]:
             notes.append(f"{label}: {row.to_review} answers to look at{kappa}: {row.evaluation}/review.jsonl")
     if comparison.some_unjudged:
         notes.append(RANKED_BY)
-    if len(comparison.reigns) > 1:
-        winners = ", ".join(f"{r.strategy} from alpha {r.start:.2f}" for r in comparison.reigns)
+    if len(comparison.alpha_ranges) > 1:
+        winners = ", ".join(f"{r.strategy} from alpha {r.start:.2f}" for r in comparison.alpha_ranges)
         notes.append(f"the winner depends on alpha: {winners}")
     return notes
 

@@ -4,7 +4,7 @@ ZeRO-3 moves in lockstep: micro-batch j ends when its slowest rank does, so the 
 Therefore bins, one for each rank and micro-batch, are levelled first, in cost and in loss weight together; sorted by
 cost and cut into rows of one bin a rank, the bins of a row differ little and may be dealt freely, so that what is
 left of the difference in loss weight levels out over the rows. At last ranks exchange examples within a row, to level
-it in cost and themselves in loss weight; a row that has to wait for a giant is filled from the rows after it.
+it in cost and themselves in loss weight; a row that has to wait for one long example is filled from the rows after it.
 """
 
 import heapq
@@ -145,7 +145,7 @@ def _level_rows(
 
 
 def _fill(layout: np.ndarray, row: int, costs: np.ndarray, lengths: np.ndarray, capacity: int) -> np.ndarray:
-    """Bring a row that waits for a giant up to it, with examples of each rank's own later rows."""
+    """Bring a row that waits for one long example up to it, with examples of each rank's own later rows."""
     cost_of = np.append(costs, 0)[layout[:, row]].sum(axis=1)
     limit = int(cost_of.max())
     if cost_of.mean() > _FULL_ENOUGH * limit or row == layout.shape[1] - 1:

@@ -1,4 +1,4 @@
-"""Level neighbouring steps: exchange a few examples between them where one step drew the giants.
+"""Level neighbouring steps: exchange a few examples between them where one step drew the longest.
 
 The exchange looks at the examples alone, so which examples form a step stays independent of the number of ranks. It
 stays within windows of a few steps of the shuffled order, so that over epochs every example is still equally likely

@@ -13,32 +13,31 @@ from torch import Tensor
 
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore, hashes_of
-from sftkey_dist.errors import CheckpointError, TrainingError
+from sftkey_dist.errors import TrainingError
 from sftkey_dist.files import flush_those_there
-from sftkey_dist.journal import append_event, append_records, keep_records
+from sftkey_dist.journal import append_records, keep_records
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlan, StepPlanner
-from sftkey_dist.training.bandwidth import SLOW_GB_PER_SECOND, all_gather_gb_per_second
-from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot, load_shards
+from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot
 from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.collectives import CollectiveWatch
 from sftkey_dist.training.engine import EngineSettings, ZeroEngine
 from sftkey_dist.training.export import try_export
-from sftkey_dist.training.flops import peak_flops_per_second, prefix_tokens
 from sftkey_dist.training.heartbeat import Heartbeat
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.loss import NLL, loss_sums, segment_metrics, token_losses
+from sftkey_dist.training.loss import loss_sums, segment_metrics
 from sftkey_dist.training.masters import verify_masters
 from sftkey_dist.training.observer import Observer
 from sftkey_dist.training.planner import stage_planner
+from sftkey_dist.training.resume import restore, start_from_masters
 from sftkey_dist.training.schedule import learning_rate
+from sftkey_dist.training.self_test import assert_head_comes_last, assert_packing_isolates, warn_of_a_slow_network
+from sftkey_dist.training.step_timer import StepTimer
 from sftkey_dist.training.stopwatch import Stopwatch
 
 _EXAMPLES_NAMED = 8
 _SEEDS = 2**32
 """That numpy's generator tells apart."""
-_LOSS_TOLERANCE = 0.02
-"""In nats; chunks may add up in another order, in bfloat16 too."""
 
 
 def train_stage(job: StageJob, checkpoints: CheckpointKeeper) -> bool:
@@ -62,16 +61,16 @@ def _train(
         verify_masters(job.masters_dir, checkpoints.rank, dist.get_world_size())
     engine = ZeroEngine(job.model_dir, engine_settings(job), job.masters_dir)
     planner = planner_of(job, store, engine, held_out)
-    _warn_of_a_slow_network(engine, directory)
+    warn_of_a_slow_network(engine, directory)
     assert_packing_isolates(engine)
     if job.training.logit_chunk_positions:
         assert_head_comes_last(engine)
     try_export(engine, job)
-    first_step = _restore(engine, planner, checkpoints, directory)
+    first_step = restore(engine, planner, checkpoints, directory)
     if first_step == 0:
-        _start_from_masters(engine, directory)
+        start_from_masters(engine, directory)
     journal = _Journal(directory, first_step) if engine.rank == 0 else None
-    clockwork = _Clockwork(engine, planner, job, store.segment_counts)
+    step_timer = StepTimer(engine, planner, job, store.segment_counts)
     collectives = CollectiveWatch(job.training.collectives_every_steps, engine.rank)
     observer = Observer(job, store, held_out, engine, first_step, watch, checkpoints)
     observer.observe(first_step, is_last=first_step == planner.num_steps)
@@ -108,7 +107,7 @@ def _train(
                     flush_those_there(directory.journals)  # the checkpoint must not outlive the records of its steps
                 checkpoints.save(Snapshot(engine, step + 1, plan.members_digest, observer.candidate))
         if journal is not None:
-            journal.append_timings(clockwork.timing(plan, record, seconds, watch, collectives.take()))
+            journal.append_timings(step_timer.timing(plan, record, seconds, watch, collectives.take()))
         if stops:
             checkpoints.wait()
             return False
@@ -195,48 +194,6 @@ def run_step(
     return record, stops
 
 
-def assert_packing_isolates(engine: ZeroEngine) -> None:
-    """Change the first example of a packed row: the second's logits must not move.
-
-    Models differ in how they build masks; a leak would train quietly on other examples' text.
-
-    Raises:
-        TrainingError: they moved.
-    """
-    first, second = np.arange(1, 9) % engine.vocab_size, np.arange(11, 19) % engine.vocab_size
-    segments = np.array([0] + [1] * 7)
-
-    def second_logits(first_ids: np.ndarray) -> Tensor:
-        row = pack([(first_ids, segments), (second, segments)], (0.0, 1.0), observe_all=False)
-        return engine.logits_without_dropout(row.to(engine.device))[len(segments) - 1 :]
-
-    change = (second_logits(first) - second_logits(first[::-1].copy())).abs().max()
-    if float(change) > 1e-5:
-        raise TrainingError(
-            f"examples of a packed row see each other in this model (logits moved by {float(change):.2g}); "
-            f"use model.attention=sdpa, and if that leaks too, the model cannot be trained packed"
-        )
-
-
-def assert_head_comes_last(engine: ZeroEngine) -> None:
-    """Losses from inside the output projection must be those of the logits that the model returns.
-
-    Some models scale or cap logits after their projection.
-
-    Raises:
-        TrainingError: they are not.
-    """
-    ids, segments = np.arange(1, 9) % engine.vocab_size, np.array([0] + [1] * 7)
-    row = pack([(ids, segments)], (0.0, 1.0), observe_all=False).to(engine.device)
-    inside, outside = engine.forward_without_dropout(row), token_losses(engine.logits_without_dropout(row), row.targets)
-    difference = float((inside - outside)[:, NLL].abs().max())
-    if difference > _LOSS_TOLERANCE:
-        raise TrainingError(
-            f"this model changes its logits after the output projection (losses from inside it are off by "
-            f"{difference:.2g}); set training.logit_chunk_positions=null"
-        )
-
-
 def _rows(store: EncodedStore, plan: StepPlan, job: StageJob, rank: int, observe_all: bool) -> Iterator[PackedRow]:
     for content in plan.micro_batches(rank):
         yield pack([store.example(index) for index in content], job.weights, observe_all)
@@ -247,10 +204,11 @@ def _reduce(
 ) -> tuple[Tensor, Tensor, bool]:
     """Sum metrics over ranks in one collective.
 
-    The plan's digest rides along to catch ranks that disagree, and whether to stop, so that all stop at one step.
+    The sum also carries the plan's digest, to catch ranks that disagree, and whether to stop, so that all stop at one
+    step.
     """
-    riders = torch.tensor([plan.layout_digest, is_asked_to_stop], dtype=torch.float64)
-    reduced = engine.all_reduce_sum(torch.cat([weighted_nll, riders, totals.flatten()]))
+    flags = torch.tensor([plan.layout_digest, is_asked_to_stop], dtype=torch.float64)
+    reduced = engine.all_reduce_sum(torch.cat([weighted_nll, flags, totals.flatten()]))
     if float(reduced[1]) != plan.layout_digest * engine.world_size:
         raise TrainingError(f"ranks planned step {plan.step} differently; are code and data the same on all nodes?")
     return reduced[:1], reduced[3:].view_as(totals), bool(reduced[2])
@@ -309,109 +267,6 @@ def planner_of(job: StageJob, store: EncodedStore, engine: ZeroEngine, held_out:
         cost=engine.cost,
         held_out=held_out,
     )
-
-
-def _warn_of_a_slow_network(engine: ZeroEngine, directory: StageDir) -> None:
-    """Between accelerators: what `sftkey plan` assumes of them, NCCL over TCP does not reach."""
-    if engine.device.type != "cuda" or engine.world_size == 1:
-        return
-    rate = all_gather_gb_per_second(engine.device)
-    if rate < SLOW_GB_PER_SECOND and engine.rank == 0:
-        message = (
-            f"ranks hand each other weights at {rate:.1f} GB/s, below the {SLOW_GB_PER_SECOND:g} of RDMA or NVLink; "
-            f"see which transport NCCL took (cluster.environment={{NCCL_DEBUG: INFO}}), and launch/README.md"
-        )
-        append_event(directory.events, "slow_network", message)
-
-
-def _start_from_masters(engine: ZeroEngine, directory: StageDir) -> None:
-    unknown = engine.start_from_masters()
-    if unknown and engine.rank == 0:
-        message = (
-            f"{unknown} weights start from their rounding to the compute precision: the folder stores them under other "
-            f"names than the model has"
-        )
-        append_event(directory.events, "rounded_start", message)
-
-
-def _restore(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKeeper, directory: StageDir) -> int:
-    """Load the newest checkpoint that is whole; returns the step to go on with.
-
-    Raises:
-        TrainingError: the checkpoint's last step had other examples than are planned now.
-    """
-    if engine.rank == 0:
-        checkpoints.remove_torn()
-    folders = engine.gather_to_all(checkpoints.newest_first())[0]
-    for folder in folders:
-        problems = [problem for problem in engine.gather_to_all(_problem(checkpoints, folder)) if problem]
-        if not problems:
-            return _load(engine, planner, checkpoints, folder)
-        if engine.rank == 0:
-            checkpoints.set_aside(folder, problems[0])
-            message = f"checkpoint {folder} is damaged, the one before it is used: {problems[0]}"
-            append_event(directory.events, "checkpoint_damaged", message)
-    if folders and engine.rank == 0:
-        message = "no checkpoint is whole: the stage starts over"
-        append_event(directory.events, "started_over", message)
-    return 0
-
-
-def _problem(checkpoints: CheckpointKeeper, folder: str) -> str:
-    """What this rank finds wrong with a checkpoint."""
-    try:
-        checkpoints.verify(folder, checkpoints.read_manifest(folder))
-    except CheckpointError as error:
-        return str(error)
-    return ""
-
-
-def _load(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKeeper, folder: str) -> int:
-    manifest = checkpoints.read_manifest(folder)
-    if planner.plan(manifest.steps_done - 1).members_digest != manifest.members_digest:
-        raise TrainingError(
-            f"checkpoint {folder} was made by another order of the data; remove {checkpoints.storage.place} to train "
-            f"the stage from its start"
-        )
-    load_shards(engine, checkpoints.storage, folder, manifest)
-    return manifest.steps_done
-
-
-class _Clockwork:
-    """Wall-clock figures of rank 0, step by step."""
-
-    def __init__(self, engine: ZeroEngine, planner: StepPlanner, job: StageJob, segment_counts: np.ndarray) -> None:
-        self._engine, self._lengths = engine, planner.lengths
-        self._flops = engine.flops
-        self._prefixes = prefix_tokens(segment_counts, job.weights) if job.stop_gradient_prefix else None
-        peak = peak_flops_per_second(engine.device, job.precision)
-        self._peak_of_all = peak * engine.world_size if peak else None
-
-    def timing(
-        self,
-        plan: StepPlan,
-        record: dict[str, Any],
-        seconds: float,
-        watch: Stopwatch,
-        collectives: dict[str, float],
-    ) -> dict[str, Any]:
-        """``seconds`` of the step; its phases, and of what followed it, in ``phase_seconds``."""
-        members = plan.example_indices
-        prefixes = None if self._prefixes is None else self._prefixes[members]
-        flops = self._flops.of_step(self._lengths[members], record["loss_tokens"], prefixes)
-        utilisation = {"mfu": flops / seconds / self._peak_of_all} if self._peak_of_all else {}
-        return {
-            "step": record["step"],
-            "seconds": seconds,
-            "tokens_per_second": record["tokens"] / seconds,
-            "loss_tokens_per_second": record["loss_tokens"] / seconds,
-            "model_tflops_per_second": flops / seconds / 1e12,
-            **utilisation,
-            **collectives,
-            "phase_seconds": watch.take(),
-            "world_size": self._engine.world_size,
-            "peak_memory_gib": self._engine.peak_memory_bytes / 2**30,
-        }
 
 
 class _Journal:

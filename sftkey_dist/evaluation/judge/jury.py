@@ -91,15 +91,15 @@ class Jury:
     def judge(self, questions: Sequence[Question], progress: Progress) -> tuple[list[Opinion], JuryUse]:
         """Whether each answer means the same as its reference; a new evaluation, with a budget of its own."""
         self._budgets = self._new_budgets()
-        return self._hear(questions, self._template, read_verdict, progress)
+        return self._opinions_on(questions, self._template, read_verdict, progress)
 
     def rate(self, questions: Sequence[Question], progress: Progress) -> tuple[list[Opinion], JuryUse]:
         """How good each explanation is, 1 to 5: the median of the judges' ratings."""
         if self._rubric is None:
             raise ValueError("the configuration names no rubric")
-        return self._hear(questions, self._rubric, read_rating, progress)
+        return self._opinions_on(questions, self._rubric, read_rating, progress)
 
-    def _hear(
+    def _opinions_on(
         self, questions: Sequence[Question], template: JudgeTemplate, reader: Reader, progress: Progress
     ) -> tuple[list[Opinion], JuryUse]:
         use, rulings = JuryUse(), []

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from sftkey_dist.evaluation.paired import Reign, compare_pair, winners_by_alpha
+from sftkey_dist.evaluation.paired import AlphaRange, compare_pair, winners_by_alpha
 from sftkey_dist.evaluation.score import macro_average, measures_of, score_by_data_set, score_records
 from sftkey_dist.evaluation.statistics import cohen_kappa, mcnemar_exact, pass_at_k, wilson_interval
 
@@ -239,7 +239,7 @@ def test_the_winner_changes_where_lines_cross():
     reigns = winners_by_alpha(measures)
     assert [reign.strategy for reign in reigns] == ["formal", "accurate"]
     assert reigns[0].end == reigns[1].start == pytest.approx(1 / 1.4)
-    assert winners_by_alpha({"one": (0.5, 0.5)}) == [Reign("one", 0.0, 1.0)]
+    assert winners_by_alpha({"one": (0.5, 0.5)}) == [AlphaRange("one", 0.0, 1.0)]
 
 
 def test_a_strategy_that_nobody_could_judge_does_not_win():

@@ -1,0 +1,62 @@
+"""Where a stage begins: at its newest checkpoint that is whole, or at the weights that it was given."""
+
+from sftkey_dist.errors import CheckpointError, TrainingError
+from sftkey_dist.journal import append_event
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.sampler import StepPlanner
+from sftkey_dist.training.checkpoint import CheckpointKeeper, load_shards
+from sftkey_dist.training.engine import ZeroEngine
+
+
+def restore(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKeeper, directory: StageDir) -> int:
+    """Load the newest checkpoint that is whole; returns the step to go on with.
+
+    Raises:
+        TrainingError: the checkpoint's last step had other examples than are planned now.
+    """
+    if engine.rank == 0:
+        checkpoints.remove_torn()
+    folders = engine.gather_to_all(checkpoints.newest_first())[0]
+    for folder in folders:
+        problems = [problem for problem in engine.gather_to_all(_problem(checkpoints, folder)) if problem]
+        if not problems:
+            return _load(engine, planner, checkpoints, folder)
+        if engine.rank == 0:
+            checkpoints.set_aside(folder, problems[0])
+            message = f"checkpoint {folder} is damaged, the one before it is used: {problems[0]}"
+            append_event(directory.events, "checkpoint_damaged", message)
+    if folders and engine.rank == 0:
+        message = "no checkpoint is whole: the stage starts over"
+        append_event(directory.events, "started_over", message)
+    return 0
+
+
+def _problem(checkpoints: CheckpointKeeper, folder: str) -> str:
+    """What this rank finds wrong with a checkpoint."""
+    try:
+        checkpoints.verify(folder, checkpoints.read_manifest(folder))
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _load(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKeeper, folder: str) -> int:
+    manifest = checkpoints.read_manifest(folder)
+    if planner.plan(manifest.steps_done - 1).members_digest != manifest.members_digest:
+        raise TrainingError(
+            f"checkpoint {folder} was made by another order of the data; remove {checkpoints.storage.place} to train "
+            f"the stage from its start"
+        )
+    load_shards(engine, checkpoints.storage, folder, manifest)
+    return manifest.steps_done
+
+
+def start_from_masters(engine: ZeroEngine, directory: StageDir) -> None:
+    """Take the float32 weights that the stage before handed on, where it did."""
+    unknown = engine.start_from_masters()
+    if unknown and engine.rank == 0:
+        message = (
+            f"{unknown} weights start from their rounding to the compute precision: the folder stores them under other "
+            f"names than the model has"
+        )
+        append_event(directory.events, "rounded_start", message)

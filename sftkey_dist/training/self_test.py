@@ -1,0 +1,70 @@
+"""What a stage finds out about its model and its network before the first step."""
+
+import numpy as np
+from torch import Tensor
+
+from sftkey_dist.errors import TrainingError
+from sftkey_dist.journal import append_event
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.bandwidth import SLOW_GB_PER_SECOND, all_gather_gb_per_second
+from sftkey_dist.training.collate import pack
+from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.loss import NLL, token_losses
+
+_LOSS_TOLERANCE = 0.02
+"""In nats; chunks may add up in another order, in bfloat16 too."""
+
+
+def assert_packing_isolates(engine: ZeroEngine) -> None:
+    """Change the first example of a packed row: the second's logits must not move.
+
+    Models differ in how they build masks; a leak would train quietly on other examples' text.
+
+    Raises:
+        TrainingError: they moved.
+    """
+    first, second = np.arange(1, 9) % engine.vocab_size, np.arange(11, 19) % engine.vocab_size
+    segments = np.array([0] + [1] * 7)
+
+    def second_logits(first_ids: np.ndarray) -> Tensor:
+        row = pack([(first_ids, segments), (second, segments)], (0.0, 1.0), observe_all=False)
+        return engine.logits_without_dropout(row.to(engine.device))[len(segments) - 1 :]
+
+    change = (second_logits(first) - second_logits(first[::-1].copy())).abs().max()
+    if float(change) > 1e-5:
+        raise TrainingError(
+            f"examples of a packed row see each other in this model (logits moved by {float(change):.2g}); "
+            f"use model.attention=sdpa, and if that leaks too, the model cannot be trained packed"
+        )
+
+
+def assert_head_comes_last(engine: ZeroEngine) -> None:
+    """Losses from inside the output projection must be those of the logits that the model returns.
+
+    Some models scale or cap logits after their projection.
+
+    Raises:
+        TrainingError: they are not.
+    """
+    ids, segments = np.arange(1, 9) % engine.vocab_size, np.array([0] + [1] * 7)
+    row = pack([(ids, segments)], (0.0, 1.0), observe_all=False).to(engine.device)
+    inside, outside = engine.forward_without_dropout(row), token_losses(engine.logits_without_dropout(row), row.targets)
+    difference = float((inside - outside)[:, NLL].abs().max())
+    if difference > _LOSS_TOLERANCE:
+        raise TrainingError(
+            f"this model changes its logits after the output projection (losses from inside it are off by "
+            f"{difference:.2g}); set training.logit_chunk_positions=null"
+        )
+
+
+def warn_of_a_slow_network(engine: ZeroEngine, directory: StageDir) -> None:
+    """Between accelerators: what `sftkey plan` assumes of them, NCCL over TCP does not reach."""
+    if engine.device.type != "cuda" or engine.world_size == 1:
+        return
+    rate = all_gather_gb_per_second(engine.device)
+    if rate < SLOW_GB_PER_SECOND and engine.rank == 0:
+        message = (
+            f"ranks hand each other weights at {rate:.1f} GB/s, below the {SLOW_GB_PER_SECOND:g} of RDMA or NVLink; "
+            f"see which transport NCCL took (cluster.environment={{NCCL_DEBUG: INFO}}), and launch/README.md"
+        )
+        append_event(directory.events, "slow_network", message)

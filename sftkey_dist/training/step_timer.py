@@ -1,0 +1,48 @@
+"""How long each step took, and what for."""
+
+from typing import Any
+
+import numpy as np
+
+from sftkey_dist.sampler import StepPlan, StepPlanner
+from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.flops import peak_flops_per_second, prefix_tokens
+from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.stopwatch import Stopwatch
+
+
+class StepTimer:
+    """Wall-clock figures of rank 0, step by step."""
+
+    def __init__(self, engine: ZeroEngine, planner: StepPlanner, job: StageJob, segment_counts: np.ndarray) -> None:
+        self._engine, self._lengths = engine, planner.lengths
+        self._flops = engine.flops
+        self._prefixes = prefix_tokens(segment_counts, job.weights) if job.stop_gradient_prefix else None
+        peak = peak_flops_per_second(engine.device, job.precision)
+        self._peak_of_all = peak * engine.world_size if peak else None
+
+    def timing(
+        self,
+        plan: StepPlan,
+        record: dict[str, Any],
+        seconds: float,
+        watch: Stopwatch,
+        collectives: dict[str, float],
+    ) -> dict[str, Any]:
+        """``seconds`` of the step; its phases, and of what followed it, in ``phase_seconds``."""
+        members = plan.example_indices
+        prefixes = None if self._prefixes is None else self._prefixes[members]
+        flops = self._flops.of_step(self._lengths[members], record["loss_tokens"], prefixes)
+        utilisation = {"mfu": flops / seconds / self._peak_of_all} if self._peak_of_all else {}
+        return {
+            "step": record["step"],
+            "seconds": seconds,
+            "tokens_per_second": record["tokens"] / seconds,
+            "loss_tokens_per_second": record["loss_tokens"] / seconds,
+            "model_tflops_per_second": flops / seconds / 1e12,
+            **utilisation,
+            **collectives,
+            "phase_seconds": watch.take(),
+            "world_size": self._engine.world_size,
+            "peak_memory_gib": self._engine.peak_memory_bytes / 2**30,
+        }
