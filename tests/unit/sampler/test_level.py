@@ -108,7 +108,7 @@ def test_alternatives_deal_every_example_once_in_rows_within_the_budget(deal):
 @pytest.mark.parametrize(("giants", "tiny", "ranks"), [(14, 1010, 16), (60, 4036, 64), (3, 4093, 8)])
 def test_bins_of_many_examples_are_laid_in_little_time(giants, tiny, ranks):
     lengths = np.concatenate([np.full(giants, 4000), np.random.default_rng(0).integers(4, 12, tiny)])
-    started = time.perf_counter()
+    started = time.process_time()
     laid = balance_step(lengths, COST(lengths), np.full(len(lengths), 2), ranks, 8192)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert sorted(laid[laid >= 0].tolist()) == list(range(len(lengths)))

@@ -248,16 +248,16 @@ HOSTILE = [
     "piece", ["#### ", "\\boxed{", "The answer is ", "<think>", "\n", "{", "(A)", "answer ", *HOSTILE]
 )
 def test_hostile_length_takes_little_time(piece):
-    started = time.perf_counter()
+    started = time.process_time()
     cut_response(piece * 30_000, DEFAULT)
     cut_response("x" * 100_000, DEFAULT)
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_white_space_after_the_last_sentence_takes_no_time():
-    started = time.perf_counter()
+    started = time.process_time()
     cut_response("foo\nanswer is" + " " * 190 + "\n" * 190 + "x\ny", DEFAULT)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the data sets are not beside the project")

@@ -129,9 +129,9 @@ def test_a_reply_without_a_verdict_is_counted_by_what_it_is():
 
 @pytest.mark.parametrize("piece", ["</think>", "{", "'{", "` ", " ", '{"a":', '{"verdict": "correct"}<think>', "<|x|>"])
 def test_a_reply_is_read_in_a_moment_whatever_it_is(piece):
-    started = time.monotonic()
+    started = time.process_time()
     assert read_verdict(piece * 9000 + "x") is None
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(
