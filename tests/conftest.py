@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.schema import EmbeddedModelConfig, RunConfig
@@ -12,6 +13,8 @@ from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.load import load_tokenizer
 
+# Models here are tiny: a second thread has next to nothing to do, and the first waits for it on a busy machine.
+torch.set_num_threads(1)
 TINY_MODEL = EmbeddedModelConfig(
     vocab_size=400, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, num_kv_heads=1
 )
