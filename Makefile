@@ -4,7 +4,7 @@ PIP_ARGS ?=
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
-# Which of torch's builds, and with it which of CUDA's libraries, depends on the machine.
+# These are not locked: the build of torch, and with it the CUDA libraries, depends on the machine.
 TORCH_AND_ITS_OWN := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
 	nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
 	nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
@@ -61,7 +61,7 @@ bench-training: install models/smollm2-135m
 soak: install
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
-# Needs the package index's vulnerability database; without it pip-audit fails, so that silence is no clean bill.
+# Needs the package index's vulnerability database; without it pip-audit fails, instead of reporting nothing.
 audit: install
 	$(BIN)/uv tool run bandit --quiet --recursive --severity-level high sftkey_dist
 	$(BIN)/uv tool run pip-audit --strict --disable-pip $(addprefix --requirement=,$(wildcard requirements/*.txt))

@@ -19,19 +19,22 @@ def loading_libraries(*, without: Sequence[str] = ()) -> Iterator[None]:
     Args:
         without: modules that cannot be imported in the block, for libraries that load at once what they only offer.
     """
+    is_outermost, known = gc.isenabled(), len(sys.modules)
     hidden = {name: sys.modules.get(name) for name in without}
     sys.modules.update(dict.fromkeys(without))  # type: ignore[arg-type]  # None is how Python itself marks them
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
-        gc.enable()
         for name, module in hidden.items():
             if module is None:
                 del sys.modules[name]
             else:
                 sys.modules[name] = module
+        if is_outermost:
+            if len(sys.modules) > known:  # another time there may be nothing to load, but data to collect
+                gc.freeze()
+            gc.enable()
 
 
 @contextmanager

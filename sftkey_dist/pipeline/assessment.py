@@ -80,7 +80,7 @@ def check_evaluation(config: RunConfig) -> None:
 
 
 def _check_endpoint(config: EndpointConfig) -> None:
-    from sftkey_dist.endpoint.client import check_endpoint
+    from sftkey_dist.endpoint.client import check_endpoint  # loads openai
 
     check_endpoint(config)
 

@@ -118,7 +118,7 @@ def write_configuration(config: RunConfig, preparation: Preparation) -> None:
 
 def write_provenance(preparation: Preparation) -> None:
     """What became of every row, in a file and in pictures, and with which versions the run is made."""
-    from sftkey_dist.report.plots import plot_lengths
+    from sftkey_dist.report.plots import plot_lengths  # loads matplotlib
 
     run, sets = preparation.run, [report.to_json() for report in preparation.reports]
     write_json_atomically(run.data_report, {"sets": sets, "test": preparation.test_report.to_json()})
@@ -162,7 +162,7 @@ def _runner(config: RunConfig) -> Runner | None:
         return None
 
     def run(work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
-        from sftkey_dist.data.on_ray import run_on_ray
+        from sftkey_dist.data.on_ray import run_on_ray  # loads Ray Data
 
         with connected(config.cluster, 1):
             yield from run_on_ray(work, tasks)

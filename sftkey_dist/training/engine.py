@@ -47,7 +47,8 @@ from sftkey_dist.training.loss import token_losses
 from sftkey_dist.training.masters import Rounding, StoredWeights, commit_masters, owners_of, update_sums, write_masters
 from sftkey_dist.training.meeting import Meeting
 
-# Of what nothing here uses, its autotuner would load MLflow, and Muon, which every engine loads, torch's compiler.
+# DeepSpeed loads two modules that are not used here: its autotuner, which imports MLflow, and its Muon optimizer, which
+# has torch compile a function. Muon is imported here because every engine would import it otherwise.
 with loading_libraries(without=("mlflow",)), leaving_functions_uncompiled():
     import deepspeed
     import deepspeed.ops

@@ -38,6 +38,7 @@ class Observer:
         self._held_out = _held_out_set(job, store, held_out, engine) if len(held_out) else None
         self._guard = None
         if job.guard:
+            # Its scoring loads scipy, which a stage without a guard does not need.
             from sftkey_dist.training.guard import Guard
 
             self._guard = Guard(job, store, held_out, engine, checkpoints.candidates)

@@ -197,10 +197,10 @@ class _TrainerOfOwnCluster(_Trainer):
 
 class _OneNode(FixedScalingPolicy):
     def after_controller_start(self, train_run_context: Any) -> None:
-        """No autoscaler is told of the run."""
+        """Do not register the run with an autoscaler."""
 
     def _maybe_send_resource_request(self) -> None:
-        """Nor kept informed."""
+        """Do not renew a registration that was not made."""
 
 
 def _trainer(

@@ -1,8 +1,10 @@
 """``python -m tests.fuzz --inputs 1000000 --seed 0``"""
 
 import argparse
+import functools
 import gc
 import random
+import sys
 import time
 
 from tests.fuzz.targets import TARGETS, Target
@@ -44,8 +46,8 @@ def fuzz(name: str, target: Target, number: int, chance: random.Random, most_sec
         except BaseException:
             print(f"{name}: {text!r}", flush=True)
             raise
-        if seconds > most_seconds:  # or was it the machine?
-            seconds = min(timed(target, text)[1] for _ in range(_TRIES))
+        if seconds > most_seconds:  # another program may have slowed it down
+            seconds = min(timed_anew(target, text) for _ in range(_TRIES))
         accepted, slowest = accepted + was_accepted, max(slowest, seconds)
         if seconds > most_seconds:
             raise SystemExit(f"{name}: {seconds:.2f} s for {text!r}")
@@ -57,6 +59,16 @@ def timed(target: Target, text: str) -> tuple[bool, float]:
     started = time.process_time()
     accepted = target.read(text)
     return accepted, time.process_time() - started
+
+
+def timed_anew(target: Target, text: str) -> float:
+    """The processor time of a reader that remembers nothing of the text, in seconds."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("sftkey_dist."):
+            for each in vars(module).values():
+                if isinstance(each, functools._lru_cache_wrapper):
+                    each.cache_clear()
+    return timed(target, text)[1]
 
 
 def mutated(target: Target, chance: random.Random) -> str:

@@ -237,7 +237,7 @@ def _chosen(simple: str, *, concluded: bool) -> Node | None:
     return chosen.node
 
 
-@functools.lru_cache(maxsize=4)  # of one text it is asked what it states, and whether that is all
+@functools.lru_cache(maxsize=4)  # a text is searched for what it states, and again for whether it states one thing only
 def _amounts_in(tokens: tuple[Token, ...]) -> tuple[_Found, ...]:
     """The quantities in prose, but for rejected ones, and asides in brackets where there are others."""
     found: list[_Found] = []
