@@ -236,14 +236,14 @@ def test_pairing_makes_intervals_of_differences_narrower():
 
 def test_the_winner_changes_where_lines_cross():
     measures = {"accurate": (0.9, 0.0), "formal": (0.5, 1.0), "middling": (0.6, 0.5)}
-    reigns = winners_by_alpha(measures)
-    assert [reign.strategy for reign in reigns] == ["formal", "accurate"]
-    assert reigns[0].end == reigns[1].start == pytest.approx(1 / 1.4)
+    ranges = winners_by_alpha(measures)
+    assert [best.strategy for best in ranges] == ["formal", "accurate"]
+    assert ranges[0].end == ranges[1].start == pytest.approx(1 / 1.4)
     assert winners_by_alpha({"one": (0.5, 0.5)}) == [AlphaRange("one", 0.0, 1.0)]
 
 
 def test_a_strategy_that_nobody_could_judge_does_not_win():
-    assert [reign.strategy for reign in winners_by_alpha({"sft": (math.nan, 0.1), "other": (0.9, 0.9)})] == ["other"]
+    assert [best.strategy for best in winners_by_alpha({"sft": (math.nan, 0.1), "other": (0.9, 0.9)})] == ["other"]
     assert winners_by_alpha({"sft": (math.nan, 0.1)}) == []
 
 
