@@ -28,8 +28,8 @@ from sftkey_dist.console import console, errors, visible, write_what_the_termina
 from sftkey_dist.errors import ConfigError, IncompleteEvaluationError, InterruptedRunError, TrainingError, UserError
 from sftkey_dist.files import folder_kept_if_used
 from sftkey_dist.interrupts import raise_on_signals
-from sftkey_dist.lock import locked
 from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir.lock import locked
 
 if TYPE_CHECKING:
     from sftkey_dist.capacity.hardware import Cluster
@@ -244,8 +244,8 @@ def plan(
     data_ranks = _numbers("--ranks", ranks) if ranks else [usual_ranks]
     from sftkey_dist.capacity.hardware import Cluster, find_accelerator
     from sftkey_dist.console import progress_when_known
-    from sftkey_dist.pipeline.plan import plan as plan_run
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
+    from sftkey_dist.pipeline.preview import plan as plan_run
     from sftkey_dist.report.tables import balance_table
 
     with _alone(config.run_dir), progress_when_known("planning") as progress:

@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftkey_dist.cluster_gate import NamedCluster, named_cluster
-from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.secrets import is_loopback, without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError

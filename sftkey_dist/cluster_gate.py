@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.secrets import holds_credentials, is_loopback
 from sftkey_dist.errors import ConfigError
 

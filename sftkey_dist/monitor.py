@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sftkey_dist.console import ProgressLine, console, progress_line
 from sftkey_dist.errors import DataError
-from sftkey_dist.journal import JournalTail, Record
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import JournalTail, Record
 from sftkey_dist.tracking import Tracker
 
 _POLL_SECONDS = 0.5

@@ -15,13 +15,8 @@ strategy       form        stages
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sftkey_dist.config.schema import (
-    KeyStageConfig,
-    OptimizationConfig,
-    RunConfig,
-    StageConfig,
-    StrategyConfig,
-)
+from sftkey_dist.config.run import RunConfig
+from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, StageConfig, StrategyConfig
 from sftkey_dist.contract import END_OF_TURN, PROMPT, Form, ResponseContract
 from sftkey_dist.errors import ConfigError
 

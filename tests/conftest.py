@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sftkey_dist.config.data import SourceConfig
-from sftkey_dist.config.schema import EmbeddedModelConfig, RunConfig
+from sftkey_dist.config.model import EmbeddedModelConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.memos import generate_memos

@@ -14,7 +14,7 @@ from transformers import AttentionInterface
 
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
-from sftkey_dist.training.adapters import base_of
+from sftkey_dist.training.lora import base_of
 
 ATTENTION = "counted_attention"
 _TOKENS = 64

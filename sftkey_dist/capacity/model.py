@@ -11,8 +11,8 @@ from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import decoder_layers, head_dim_of
-from sftkey_dist.training.adapters import add_adapters, base_of
 from sftkey_dist.training.flops import ModelFlops
+from sftkey_dist.training.lora import add_adapters, base_of
 
 _DTYPES = {2: torch.bfloat16, 4: torch.float32}
 

@@ -1,6 +1,6 @@
 """Typed configuration: frozen pydantic sections, YAML files, `a.b=value` overrides. Imports no torch, no ray."""
 
 from sftkey_dist.config.load import is_study, load_config, load_section, load_study
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 
 __all__ = ["RunConfig", "is_study", "load_config", "load_section", "load_study"]

@@ -9,7 +9,7 @@ from pydantic import ValidationError, field_validator
 from sftkey_dist.config.overrides import parse_override
 from sftkey_dist.config.paths import LocalPath
 from sftkey_dist.config.problems import Source, describe
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.study import Study, StudyConfig, StudyRun, own_keys
 from sftkey_dist.config.yaml_text import YamlError, read_yaml

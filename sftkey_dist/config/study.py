@@ -7,8 +7,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from sftkey_dist.config.schema import Name, RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.section import KeysOf, Section, Seed
+from sftkey_dist.config.strategy import Name
 
 VARIANT_AND_STRATEGY = r"^[^/]+/[^/]+$"
 

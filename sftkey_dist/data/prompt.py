@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.data.tokens import encode_texts, encode_without_special
 from sftkey_dist.errors import ModelError

@@ -43,7 +43,7 @@ from sftkey_dist.files import (
     to_json,
     write_json_atomically,
 )
-from sftkey_dist.journal import read_records
+from sftkey_dist.run_dir.journal import read_records
 
 _SCHEMA = pyarrow.schema(
     {

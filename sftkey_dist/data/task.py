@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sftkey_dist.config.data import SourceConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
 from sftkey_dist.data.example import Example, Refusal, Turn

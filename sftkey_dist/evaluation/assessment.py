@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.evaluation import EvaluationConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.evaluation.generation.decoding import Decoding
 

@@ -25,7 +25,7 @@ from sftkey_dist.evaluation.review import (
 )
 from sftkey_dist.evaluation.score import Scores, macro_average, score_by_data_set, score_records
 from sftkey_dist.files import digest_json, read_json, write_json_atomically, write_text_atomically
-from sftkey_dist.journal import to_lines
+from sftkey_dist.run_dir.journal import to_lines
 
 _RECORDS, _SCORES, _REVIEW = "records.jsonl", "scores.json", "review.jsonl"
 

@@ -11,7 +11,7 @@ from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.record import Record, with_labels
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.files import write_text_atomically
-from sftkey_dist.journal import to_lines
+from sftkey_dist.run_dir.journal import to_lines
 
 Key = tuple[str, str, int, str, str]
 """Test set, record, sample, segment and answer: a label is of one text."""

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck
 from sftkey_dist.config.evaluation import LocalJudgeConfig
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.secrets import is_named_like_a_secret
 from sftkey_dist.config.yaml_text import write_yaml
 from sftkey_dist.errors import ConfigError

@@ -8,7 +8,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from sftkey_dist.config.schema import EmbeddedModelConfig
+from sftkey_dist.config.model import EmbeddedModelConfig
 from sftkey_dist.files import folder_written_whole
 
 _PAD, _START, _END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"

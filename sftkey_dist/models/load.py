@@ -6,7 +6,7 @@ from typing import Any
 import huggingface_hub
 import transformers
 
-from sftkey_dist.config.schema import ModelConfig
+from sftkey_dist.config.model import ModelConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.files import digest_json
 from sftkey_dist.models.digests import known_digest

@@ -18,7 +18,7 @@ from sftkey_dist.capacity import (
     stage_load,
     what_would_help,
 )
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically

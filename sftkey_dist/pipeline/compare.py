@@ -6,12 +6,12 @@ from pathlib import Path
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.evaluation.diagnosis import Finding, StageCurves, diagnose
 from sftkey_dist.files import read_json, write_json_atomically
-from sftkey_dist.journal import read_records
 from sftkey_dist.report.comparison import Comparison, ComparisonRow, read_comparison
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.writing import write_comparison
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_files import read_summary
+from sftkey_dist.run_dir.artifacts import read_summary
+from sftkey_dist.run_dir.journal import read_records
 
 _REMEDY = "run `sftkey run` with the run's configuration, which writes it anew"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sftkey_dist.cluster import connected, wait_for_room
 from sftkey_dist.config.evaluation import EvaluationConfig
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
@@ -19,7 +19,7 @@ from sftkey_dist.evaluation.generation.fan_out import (
 )
 from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judging import is_scored, judge_and_score
-from sftkey_dist.pipeline.assessment import assess_tests
+from sftkey_dist.pipeline.assessments import assess_tests
 from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import Preparation, write_configuration
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training

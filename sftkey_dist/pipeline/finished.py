@@ -10,11 +10,11 @@ from pathlib import Path
 from sftkey_dist.console import progress_line
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import FileNote, flush, flush_those_there
-from sftkey_dist.journal import read_records
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_files import read_summary
+from sftkey_dist.run_dir.artifacts import read_summary
+from sftkey_dist.run_dir.journal import read_records
 
 _MODEL_CARD = "README.md"
 """Written anew with every comparison."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from sftkey_dist.cluster import connected
 from sftkey_dist.cluster_gate import named_cluster
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console, progress_when_known
 from sftkey_dist.contract import ContractError, Form, ResponseContract
 from sftkey_dist.data.adapters import make_adapter
@@ -29,7 +29,7 @@ from sftkey_dist.models.load import locate_model, model_fingerprint
 from sftkey_dist.models.problem import writing_named
 from sftkey_dist.models.shape import read_shape, require_row_per_token
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
-from sftkey_dist.pipeline.assessment import check_evaluation, reference_reader
+from sftkey_dist.pipeline.assessments import check_evaluation, reference_reader
 from sftkey_dist.pipeline.environment import describe_environment
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.strategy import Strategy, resolve_strategies

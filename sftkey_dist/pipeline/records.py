@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_files import StrategyEntry, read_strategies
+from sftkey_dist.run_dir.artifacts import StrategyEntry, read_strategies
 from sftkey_dist.strategy import Strategy
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sftkey_dist.pipeline.stages import PlannedStage
-from sftkey_dist.run_files import read_summary
+from sftkey_dist.run_dir.artifacts import read_summary
 
 _MOSTLY_LOST = 0.5
 """Of an update: below it the published model is another one than was trained."""

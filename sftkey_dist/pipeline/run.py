@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from sftkey_dist.cluster import connected
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.files import write_text_atomically
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.pipeline.evaluate import evaluate, evaluation_is_finished

@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import digest_json
-from sftkey_dist.pipeline.assessment import assess_held_out
+from sftkey_dist.pipeline.assessments import assess_held_out
 from sftkey_dist.pipeline.prepare import Preparation
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import CostModel, StepPlanner, count_steps, count_trained

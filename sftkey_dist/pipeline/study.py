@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.study import Study, StudyRun
 from sftkey_dist.config.yaml_text import YamlError, read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line

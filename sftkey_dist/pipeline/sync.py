@@ -4,10 +4,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.files import read_json_as
-from sftkey_dist.journal import read_records
 from sftkey_dist.pipeline.track import (
     ending_run,
     journals_of,
@@ -20,7 +19,8 @@ from sftkey_dist.pipeline.track import (
     track_model,
 )
 from sftkey_dist.run_dir import RunDir, StageDir
-from sftkey_dist.run_files import StageSummary, StrategyEntry, read_strategies, read_summary
+from sftkey_dist.run_dir.artifacts import StageSummary, StrategyEntry, read_strategies, read_summary
+from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.tracking import Tracker
 
 _CONFIG = TypeAdapter(RunConfig)

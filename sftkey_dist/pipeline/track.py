@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import sftkey_dist
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.errors import InterruptedRunError
 from sftkey_dist.files import digest_json, read_json
-from sftkey_dist.journal import Record, read_records
 from sftkey_dist.pipeline.environment import git_commit
 from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_dir.journal import Record, read_records
 from sftkey_dist.tracking import RUN_DIR_TAG, DataSetNote, Tracker, make_tracker
 
 _TABLE_ROWS = 1000

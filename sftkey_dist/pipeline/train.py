@@ -9,11 +9,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from sftkey_dist.cluster import connected, require_shared_storage
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console
 from sftkey_dist.errors import InterruptedRunError, StorageError
 from sftkey_dist.files import read_json, write_json_atomically
-from sftkey_dist.journal import read_records
 from sftkey_dist.models.load import PROVENANCE
 from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.monitor import follow_stage
@@ -24,6 +23,7 @@ from sftkey_dist.pipeline.records import forget_all_but, record_training
 from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.pipeline.stages import PlannedStage, checkpoints_of, plan_stages, stage_job
 from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy
+from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftkey_dist.journal import Record, read_records
 from sftkey_dist.report.comparison import Comparison, ComparisonRow
 from sftkey_dist.report.numbers import number
 from sftkey_dist.report.plots import (
@@ -19,6 +18,7 @@ from sftkey_dist.report.plots import (
     timing_curve,
     waiting_curve,
 )
+from sftkey_dist.run_dir.journal import Record, read_records
 
 
 @dataclass(frozen=True)

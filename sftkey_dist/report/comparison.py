@@ -14,9 +14,9 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.paired import AlphaRange, PairedTest, compare_all, winners_by_alpha
 from sftkey_dist.evaluation.score import Scores
 from sftkey_dist.files import read_json
-from sftkey_dist.journal import Record, read_records
 from sftkey_dist.run_dir import RunDir, StageDir
-from sftkey_dist.run_files import StageEntry, StrategyEntry, read_strategies, read_summary
+from sftkey_dist.run_dir.artifacts import StageEntry, StrategyEntry, read_strategies, read_summary
+from sftkey_dist.run_dir.journal import Record, read_records
 
 BASELINE = "sft"
 _SCORES = TypeAdapter(Scores)

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sftkey_dist.files import file_written_whole
-from sftkey_dist.journal import read_records
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.sampler.preview import BalancePreview
 from sftkey_dist.visible import on_one_line
 

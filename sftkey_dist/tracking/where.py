@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from urllib.parse import unquote
 
-from sftkey_dist.config.schema import TrackingConfig
 from sftkey_dist.config.secrets import holds_credentials, without_credentials
+from sftkey_dist.config.tracking import TrackingConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.tracking.tracker import NullTracker, Tracker
 

@@ -26,7 +26,8 @@ from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from sftkey_dist.config.schema import Attention, OptimizationConfig
+from sftkey_dist.config.model import Attention
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.errors import ModelError, TrainingError
 from sftkey_dist.files import remove_tree
@@ -36,13 +37,13 @@ from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import count_parameters, decoder_cost, decoder_layers, shape_of
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.startup import leaving_functions_uncompiled, loading_libraries
-from sftkey_dist.training.adapters import ExportedWeight, add_adapters, base_of, exported_weights
 from sftkey_dist.training.allocator import return_freed_memory
 from sftkey_dist.training.attention import PACKED, PrefixMemory, register_packed_attention
 from sftkey_dist.training.checkpoint.shards import SliceReader
 from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targets
 from sftkey_dist.training.flops import ModelFlops
 from sftkey_dist.training.head import ChunkedHead
+from sftkey_dist.training.lora import ExportedWeight, add_adapters, base_of, exported_weights
 from sftkey_dist.training.loss import token_losses
 from sftkey_dist.training.masters import Rounding, StoredWeights, commit_masters, owners_of, update_sums, write_masters
 from sftkey_dist.training.meeting import Meeting

@@ -7,9 +7,9 @@ import torch
 
 from sftkey_dist.errors import ModelError, UserError
 from sftkey_dist.files import folder_written_whole, remove_tree, write_text_atomically
-from sftkey_dist.journal import append_event
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.run_dir import ModelPlace, StageDir
+from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.job import StageJob
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from sftkey_dist.config.schema import Attention, OptimizationConfig
+from sftkey_dist.config.model import Attention
 from sftkey_dist.config.section import Section
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.evaluation.assessment import Assessment

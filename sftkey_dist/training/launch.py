@@ -16,16 +16,16 @@ from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 
 from sftkey_dist.cluster import draining_nodes, room_for, wait_for_room
-from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.errors import ConfigError, InterruptedRunError, StorageError, TrainingError
 from sftkey_dist.files import write_text_atomically
 from sftkey_dist.interrupts import stopping_gently
-from sftkey_dist.journal import append_event
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.training.checkpoint import Storage, newest_step, open_storage
 from sftkey_dist.training.failures import Failure, read_failure
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.workers import WorkerGroup
+from sftkey_dist.training.worker_group import WorkerGroup
 
 _DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",

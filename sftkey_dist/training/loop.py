@@ -15,8 +15,8 @@ from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore, hashes_of
 from sftkey_dist.errors import TrainingError
 from sftkey_dist.files import flush_those_there
-from sftkey_dist.journal import append_records, keep_records
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import append_records, keep_records
 from sftkey_dist.sampler import StepPlan, StepPlanner
 from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot
 from sftkey_dist.training.collate import PackedRow, pack

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.journal import Record, append_records, keep_records, read_records
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import Record, append_records, keep_records, read_records
 from sftkey_dist.training.checkpoint import CheckpointKeeper
 from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.export import export_model, note_hand_off

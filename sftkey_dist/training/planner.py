@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.sampler import CostModel, StepPlanner
 
 

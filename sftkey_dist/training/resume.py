@@ -1,8 +1,8 @@
 """Where a stage begins: at its newest checkpoint that is whole, or at the weights that it was given."""
 
 from sftkey_dist.errors import CheckpointError, TrainingError
-from sftkey_dist.journal import append_event
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.sampler import StepPlanner
 from sftkey_dist.training.checkpoint import CheckpointKeeper, load_shards
 from sftkey_dist.training.engine import ZeroEngine

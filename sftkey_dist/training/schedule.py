@@ -2,7 +2,7 @@
 
 import math
 
-from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 
 
 def learning_rate(step: int, num_steps: int, optimization: OptimizationConfig) -> float:

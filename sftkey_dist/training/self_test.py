@@ -4,8 +4,8 @@ import numpy as np
 from torch import Tensor
 
 from sftkey_dist.errors import TrainingError
-from sftkey_dist.journal import append_event
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.training.bandwidth import SLOW_GB_PER_SECOND, all_gather_gb_per_second
 from sftkey_dist.training.collate import pack
 from sftkey_dist.training.engine import ZeroEngine

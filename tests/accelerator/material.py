@@ -8,7 +8,8 @@ import numpy as np
 import torch
 import transformers
 
-from sftkey_dist.config.schema import EmbeddedModelConfig, OptimizationConfig
+from sftkey_dist.config.model import EmbeddedModelConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.contract import END_OF_TURN, ResponseContract
 from sftkey_dist.data.encode import EncodedExample

@@ -30,13 +30,13 @@ from sftkey_dist.capacity import (
 )
 from sftkey_dist.capacity.hardware import GIB
 from sftkey_dist.config import load_config
-from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
-from sftkey_dist.journal import read_records
 from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.stages import plan_stages, stage_job
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.planner import stage_planner

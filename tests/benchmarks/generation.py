@@ -14,9 +14,10 @@ import torch
 import transformers
 
 from sftkey_dist.cluster import connected
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
-from sftkey_dist.config.schema import ClusterConfig, PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import read_all

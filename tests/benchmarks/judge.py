@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from sftkey_dist.cluster import connected
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import JudgeConfig
-from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.evaluation.judge.jury import Jury, make_jury
 from sftkey_dist.evaluation.judge.template import Question
 from tests.benchmarks.figures import Figure, arguments, median_of, publish

@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
-from sftkey_dist.config.schema import EmbeddedModelConfig, PromptConfig
+from sftkey_dist.config.model import EmbeddedModelConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.memos import generate_memos

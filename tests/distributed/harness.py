@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore

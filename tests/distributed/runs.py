@@ -1,6 +1,6 @@
 """Whole runs on plain processes: what a run through Ray is compared with."""
 
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.stages import plan_stages, stage_job
 from sftkey_dist.run_dir import StageDir

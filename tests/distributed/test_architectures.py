@@ -8,7 +8,8 @@ import transformers
 from transformers import AutoTokenizer, set_seed
 
 from sftkey_dist.config import load_config
-from sftkey_dist.config.schema import OptimizationConfig, PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.prompt import PromptEncoder

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch.multiprocessing import ProcessRaisedException
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, CohereConfig, GenerationConfig, set_seed
 
-from sftkey_dist.config.schema import OptimizationConfig, PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, TrainingConfig, ZeroConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.memos import generate_memos

@@ -8,7 +8,7 @@ import numpy as np
 import torch.distributed as dist
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
-from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import ZeroConfig
 from sftkey_dist.training.collate import pack
 from sftkey_dist.training.engine import EngineSettings, ZeroEngine

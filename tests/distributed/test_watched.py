@@ -12,7 +12,8 @@ from torch.multiprocessing import ProcessRaisedException
 from transformers import AutoModelForCausalLM
 
 from sftkey_dist.config.evaluation import EvaluationConfig
-from sftkey_dist.config.schema import OptimizationConfig, PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.contract import Form

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sftkey_dist.journal import read_records
+from sftkey_dist.run_dir.journal import read_records
 
 ENTRY_POINT = [sys.executable, "-c", "from sftkey_dist.cli import main; main()"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sftkey_dist.journal import read_records
+from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.training.checkpoint.shards import HostCopy
 from tests.e2e.conftest import train_stages
 

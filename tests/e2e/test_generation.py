@@ -10,8 +10,9 @@ import pytest
 import ray
 
 from sftkey_dist.cluster import connected
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
-from sftkey_dist.config.schema import ClusterConfig, PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.evaluation.generation.fan_out import EvaluationJob, EvaluationPool
 from sftkey_dist.evaluation.generation.spread import spread

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sftkey_dist.config import load_config
-from sftkey_dist.journal import read_records
+from sftkey_dist.run_dir.journal import read_records
 from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import ENTRY_POINT, environment
 from tests.e2e.hosts import Host, can_make_hosts, hosts, wait_until

@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from sftkey_dist.config import load_config
-from sftkey_dist.journal import read_records
+from sftkey_dist.run_dir.journal import read_records
 from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import train_stages
 

@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 from sftkey_dist.cluster import connected
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import JudgeConfig, LocalJudgeConfig
-from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judge.template import Question

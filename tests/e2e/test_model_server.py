@@ -10,7 +10,7 @@ import pytest
 
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import ServedModelConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.evaluation.generation import Decoding
 from sftkey_dist.evaluation.generation.local import LocalGenerator

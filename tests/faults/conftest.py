@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.training.job import StageJob

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from sftkey_dist.journal import read_records
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.training.checkpoint import Snapshot, newest_step, open_storage
 from sftkey_dist.training.checkpoint.storage import FolderStorage
 from sftkey_dist.training.job import StageJob

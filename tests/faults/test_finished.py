@@ -12,15 +12,15 @@ from transformers import GenerationConfig
 from typer.testing import CliRunner
 
 from sftkey_dist.cli import app
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.errors import DataError, UserError
-from sftkey_dist.journal import read_records
 from sftkey_dist.pipeline import train as training
 from sftkey_dist.pipeline.evaluate import evaluate
 from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import Preparation, prepare
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.tracking import NullTracker
 from tests.distributed.harness import run_ranks, train
 from tests.distributed.runs import jobs_of

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.lock import locked
+from sftkey_dist.run_dir.lock import locked
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sftkey_dist.lock import locked
+from sftkey_dist.run_dir.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -11,10 +11,10 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
-from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.errors import ConfigError, DataError, InterruptedRunError, StorageError, TrainingError
-from sftkey_dist.journal import read_records
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.training import launch
 from sftkey_dist.training.failures import read_failure
 from sftkey_dist.training.job import StageJob

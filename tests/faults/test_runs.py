@@ -17,8 +17,8 @@ import yaml
 from mlflow import MlflowClient
 
 from sftkey_dist.config import load_config
-from sftkey_dist.journal import read_records
 from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_dir.journal import read_records
 from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import ENTRY_POINT, environment
 

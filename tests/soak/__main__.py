@@ -27,9 +27,9 @@ from sftkey_dist.config import load_config
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.memos import generate_memos
-from sftkey_dist.journal import read_records
 from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import read_records
 from tests.conftest import TINY_MODEL
 from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import ENTRY_POINT

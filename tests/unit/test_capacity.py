@@ -24,7 +24,7 @@ from sftkey_dist.capacity.memory import live_elements
 from sftkey_dist.capacity.speed import Rows
 from sftkey_dist.capacity.traffic import traffic_of
 from sftkey_dist.config import load_config
-from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.models.shape import decoder_cost, head_dim_of

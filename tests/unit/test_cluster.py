@@ -9,7 +9,7 @@ import pytest
 from sftkey_dist import private_cluster
 from sftkey_dist.cluster import connected
 from sftkey_dist.cluster_gate import NamedCluster, named_cluster
-from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.errors import ConfigError, TrainingError
 from sftkey_dist.training import launch
 

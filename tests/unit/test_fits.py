@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sftkey_dist.config.schema import ClusterConfig, RunConfig
+from sftkey_dist.config.cluster import ClusterConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.models import accelerator
 from sftkey_dist.models.accelerator import Device, node_devices, require_room

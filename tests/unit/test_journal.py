@@ -3,7 +3,7 @@ import os
 import pytest
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.journal import JournalTail, append_event, append_records, keep_records, read_records
+from sftkey_dist.run_dir.journal import JournalTail, append_event, append_records, keep_records, read_records
 
 
 def steps(records):

@@ -20,7 +20,7 @@ ALLOWED = {
         "jobs.client",
         "training.worker",
         "training.launch",
-        "training.workers",
+        "training.worker_group",
         "training.failures",
         "evaluation.generation.fan_out",
         "evaluation.generation.spread",
@@ -118,7 +118,7 @@ HEAVY = {
     "scipy.stats",
 }
 LOADS = {
-    "run_dir": set(),
+    "run_dir.artifacts": set(),
     "training.job": set(),
     "endpoint": set(),
     "evaluation.assessment": set(),

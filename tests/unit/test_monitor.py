@@ -1,8 +1,8 @@
 import time
 
-from sftkey_dist.journal import append_records, keep_records
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import append_records, keep_records
 from sftkey_dist.tracking import NullTracker
 
 

@@ -7,11 +7,11 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.errors import DataError, ModelError
 from sftkey_dist.models.load import load_tokenizer
-from sftkey_dist.pipeline.assessment import assess_tests
+from sftkey_dist.pipeline.assessments import assess_tests
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.stages import plan_stages
 

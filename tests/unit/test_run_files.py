@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.judge.memory import JudgeMemory
 from sftkey_dist.evaluation.judging import is_scored

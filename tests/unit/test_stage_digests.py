@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from sftkey_dist.config import load_config
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.pipeline.changes import changes_in_words

@@ -1,6 +1,6 @@
 import pytest
 
-from sftkey_dist.config.schema import KeyStageConfig, OptimizationConfig, OptimizationOverrides, StrategyConfig
+from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, OptimizationOverrides, StrategyConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.strategy import resolve_strategies, weights_by_id

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from sftkey_dist.config.schema import TrackingConfig
+from sftkey_dist.config.tracking import TrackingConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.tracking import NullTracker, how_to_open, make_tracker, tracking_uri
 from sftkey_dist.tracking.mlflow_store import MlflowTracker

@@ -20,7 +20,7 @@ from sftkey_dist.data.segmenting.verify import why_refused
 from sftkey_dist.endpoint import Chat
 from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.files import digest_json
-from sftkey_dist.journal import append_records, keep_records, read_records
+from sftkey_dist.run_dir.journal import append_records, keep_records, read_records
 
 MODEL = "model"
 MOST_REPLIES = 3

@@ -14,8 +14,8 @@ from typing import Any
 import ray
 import torch
 
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
-from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.endpoint import endpoint_key, failure_name
 from sftkey_dist.errors import IncompleteEvaluationError, UserError
@@ -25,8 +25,8 @@ from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse
 from sftkey_dist.evaluation.generation.load import load_generator
 from sftkey_dist.evaluation.generation.spread import spread
 from sftkey_dist.files import digest_json
-from sftkey_dist.journal import Record, append_records, keep_records, read_records
 from sftkey_dist.models.accelerator import hide_unless_reserved, release_cached_memory
+from sftkey_dist.run_dir.journal import Record, append_records, keep_records, read_records
 
 _GENERATIONS = "generations.jsonl"
 _VLLM_PROMPTS = 512

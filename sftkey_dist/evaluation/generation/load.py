@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from sftkey_dist.config.evaluation import EvaluationConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.generation.decoding import Generator
 from sftkey_dist.startup import loading_libraries

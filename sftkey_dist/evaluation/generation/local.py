@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, read_generation

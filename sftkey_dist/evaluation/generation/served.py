@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sftkey_dist.config.evaluation import ServedModelConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.endpoint import EMPTY, Reply, failure_name

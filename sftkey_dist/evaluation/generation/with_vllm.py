@@ -10,7 +10,7 @@ from typing import Any
 import transformers
 from vllm import LLM, SamplingParams, TokensPrompt
 
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.errors import ModelError

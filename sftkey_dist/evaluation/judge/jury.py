@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import JudgeConfig, LocalJudgeConfig
-from sftkey_dist.config.schema import ClusterConfig, ModelConfig
+from sftkey_dist.config.model import ModelConfig
 from sftkey_dist.console import console
 from sftkey_dist.endpoint import failure_name
 from sftkey_dist.evaluation.judge.asking import Judge

@@ -6,8 +6,9 @@ from pathlib import Path
 import ray
 import torch
 
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import LocalJudgeConfig
-from sftkey_dist.config.schema import ClusterConfig, PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.data.prompt import PromptError
 from sftkey_dist.endpoint import Chat, Pace, Reply

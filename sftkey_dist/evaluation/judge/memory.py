@@ -6,7 +6,7 @@ from pathlib import Path
 from sftkey_dist.evaluation.judge.reading import Ruling
 from sftkey_dist.evaluation.judge.template import Question
 from sftkey_dist.files import digest_json
-from sftkey_dist.journal import append_records, keep_records, read_records
+from sftkey_dist.run_dir.journal import append_records, keep_records, read_records
 
 _REMEDY = "remove that line, or restore the file from a copy: what is missing is asked again"
 

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract, Segment
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.training.job import StageJob
 from tests.benchmarks.throughput.material import weights_of

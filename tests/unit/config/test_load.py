@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sftkey_dist.config import is_study, load_config
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.strategy import resolve_strategies

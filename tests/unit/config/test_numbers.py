@@ -8,8 +8,9 @@ import pytest
 from pydantic import BaseModel, ValidationError, create_model
 
 from sftkey_dist.config import load_config
-from sftkey_dist.config.schema import OptimizationOverrides, RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.segment import SegmentConfig
+from sftkey_dist.config.strategy import OptimizationOverrides
 from sftkey_dist.config.study import StudyConfig
 from sftkey_dist.errors import ConfigError
 

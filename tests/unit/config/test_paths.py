@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from sftkey_dist.config import load_config, load_study
 from sftkey_dist.config.paths import LocalPath, Location, expanded, local_path
-from sftkey_dist.config.schema import RunConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.config.study import StudyConfig
 from sftkey_dist.errors import ConfigError

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Check, ContractError, Form, NumberRange, ResponseContract, Segment
 from sftkey_dist.data.adapters import cot_collection, gsm8k, openbookqa, openr1_math
 from sftkey_dist.data.encode import EncodedExample, ExampleEncoder

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract, Segment
 from sftkey_dist.data import prepare as prepare_module
 from sftkey_dist.data.example import Example
@@ -254,7 +254,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from sftkey_dist.config.data import DataConfig, SourceConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import prepare_store

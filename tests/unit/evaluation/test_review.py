@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sftkey_dist.config.evaluation import EvaluationConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.contract.segment import Segment
 from sftkey_dist.data.example import Example, Turn

@@ -8,9 +8,9 @@ import math
 import pytest
 
 from sftkey_dist.config.answer_check import FunctionCheck
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import JudgeConfig
-from sftkey_dist.config.schema import ClusterConfig
 from sftkey_dist.evaluation.answers import Case, judged_by_check, make_check
 from sftkey_dist.evaluation.judge.asking import Answered
 from sftkey_dist.evaluation.judge.jury import Jury, make_jury

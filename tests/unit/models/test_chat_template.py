@@ -6,7 +6,7 @@ import datetime
 import pytest
 from transformers.utils import chat_template_utils
 
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.models.chat_template import reads_clock, with_date

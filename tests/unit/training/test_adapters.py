@@ -3,7 +3,7 @@ from transformers import AutoModelForCausalLM
 
 from sftkey_dist.config.training import LoraConfig
 from sftkey_dist.errors import ModelError
-from sftkey_dist.training.adapters import add_adapters
+from sftkey_dist.training.lora import add_adapters
 
 
 @pytest.mark.parametrize(

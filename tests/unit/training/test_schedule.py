@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
-from sftkey_dist.config.schema import OptimizationConfig
+from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.training.schedule import learning_rate
 
 

@@ -10,7 +10,7 @@ import transformers
 from tokenizers import AddedToken
 
 from sftkey_dist.config.evaluation import LocalJudgeConfig
-from sftkey_dist.config.schema import PromptConfig
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.endpoint import Chat
 from sftkey_dist.errors import ModelError

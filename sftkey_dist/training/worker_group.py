@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from sftkey_dist.cluster import lies_on_loopback
-from sftkey_dist.config.schema import ClusterConfig
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from sftkey_dist.training.checkpoint import new_attempt
 from sftkey_dist.training.job import StageJob

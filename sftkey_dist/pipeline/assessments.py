@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import LocalJudgeConfig
-from sftkey_dist.config.schema import ModelConfig, RunConfig
+from sftkey_dist.config.model import ModelConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.evaluation.answers import make_check
 from sftkey_dist.evaluation.answers.choose import ChecksBySegment, choose_checks, common_checks
