@@ -33,7 +33,7 @@ from sftkey_dist.run_dir.lock import locked
 
 if TYPE_CHECKING:
     from sftkey_dist.capacity.hardware import Cluster
-    from sftkey_dist.pipeline.prepare import Preparation
+    from sftkey_dist.pipeline.run_plan import RunPlan
     from sftkey_dist.report.comparison import Comparison
 
 _OBJECTS_BETWEEN_COLLECTIONS = (100_000, 20, 50)
@@ -158,14 +158,14 @@ def show(
     from sftkey_dist.models.load import load_tokenizer
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.pipeline.rounding import stages_in_words
-    from sftkey_dist.pipeline.stages import plan_stages
+    from sftkey_dist.pipeline.run_plan import plan_run
     from sftkey_dist.report.segments import colour_segments, mark_trained
 
     with _alone(config.run_dir):
         preparation = prepare_run(config)
     tokenizer = load_tokenizer(preparation.model_dir, config.model.trust_remote_code)
-    plans = plan_stages(config, preparation)
-    for strategy in preparation.strategies:
+    for planned in plan_run(config, preparation).strategies:
+        strategy = planned.strategy
         store = preparation.stores[strategy.form]
         for index in range(min(number, len(store))):
             ids, segments = store.example(index)
@@ -173,7 +173,7 @@ def show(
             console.print(visible(colour_segments(tokenizer, ids, segments, store.segment_names)))
             for stage in strategy.stages:
                 console.print(visible(mark_trained(tokenizer, ids, segments, stage.weights, f"stage {stage.name}")))
-        for line in stages_in_words(plans[strategy.name]):
+        for line in stages_in_words(planned.stages):
             console.print(line, soft_wrap=True, markup=False)
 
 
@@ -245,12 +245,13 @@ def plan(
     from sftkey_dist.capacity.hardware import Cluster, find_accelerator
     from sftkey_dist.console import progress_when_known
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
-    from sftkey_dist.pipeline.preview import plan as plan_run
+    from sftkey_dist.pipeline.preview import preview_run
+    from sftkey_dist.pipeline.run_plan import plan_run
     from sftkey_dist.report.tables import balance_table
 
     with _alone(config.run_dir), progress_when_known("planning") as progress:
-        preparation = prepare_run(config, needs_weights=False)
-        previews, files = plan_run(config, preparation, data_ranks, steps, progress)
+        run_plan = plan_run(config, prepare_run(config, needs_weights=False))
+        previews, files = preview_run(run_plan, data_ranks, steps, progress)
     for stage in previews:
         looked_at = min(steps, stage.num_steps)
         console.print(balance_table(f"{stage.name}: {looked_at:,} of {stage.num_steps:,} steps", stage.rows))
@@ -259,8 +260,7 @@ def plan(
     if nodes is not None:
         files.append(
             _show_capacity(
-                config,
-                preparation,
+                run_plan,
                 Cluster(
                     nodes, gpus_per_node, find_accelerator(gpu), network_gbps, price_per_gpu_hour, transport=transport
                 ),
@@ -276,13 +276,14 @@ def train(configuration: Configuration) -> None:
     """Train every stage that the strategies need; finished ones are kept."""
     config = _load(configuration)
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
+    from sftkey_dist.pipeline.run_plan import plan_run
     from sftkey_dist.pipeline.track import open_tracker
     from sftkey_dist.pipeline.train import train as train_strategies
 
     with _alone(config.run_dir):
-        preparation = prepare_run(config)
-        train_strategies(config, preparation, open_tracker(config))
-    console.print(f"models: {preparation.run.path / 'stages'}", soft_wrap=True, markup=False)
+        run_plan = plan_run(config, prepare_run(config))
+        train_strategies(run_plan, open_tracker(config))
+    console.print(f"models: {run_plan.run.path / 'stages'}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -292,12 +293,13 @@ def evaluate(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.evaluate import evaluate as evaluate_strategies
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.pipeline.run import compare_and_track
+    from sftkey_dist.pipeline.run_plan import plan_run
     from sftkey_dist.pipeline.track import open_tracker
 
     with _alone(config.run_dir):
-        preparation = prepare_run(config)
+        run_plan = plan_run(config, prepare_run(config))
         tracker = open_tracker(config)
-        still_open = evaluate_strategies(config, preparation, tracker)
+        still_open = evaluate_strategies(run_plan, tracker)
         comparison, files = compare_and_track(config, tracker)
     _show_comparison(comparison, files)
     _require_nothing_open(still_open)
@@ -544,17 +546,17 @@ def _show_comparison(comparison: "Comparison", files: list[Path]) -> None:
         console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
 
 
-def _show_capacity(config: RunConfig, preparation: "Preparation", cluster: "Cluster", steps: int) -> Path:
+def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
     from sftkey_dist.capacity import capacity_table
     from sftkey_dist.pipeline.capacity import plan_capacity
     from sftkey_dist.pipeline.fits import problems_of
 
-    size, stages, file = plan_capacity(config, preparation, cluster, steps)
+    size, stages, file = plan_capacity(plan, cluster, steps)
     device = cluster.accelerator
     where = f"{size.parameters / 1e9:.3g} B parameters on {cluster.nodes} x {cluster.gpus_per_node} {device.name}"
     for stage in stages:
         console.print(capacity_table(f"{stage.name}: {where}", stage, device.memory_gib))
-    for problem in problems_of(config, size.parameters, stages, device.memory_gib):
+    for problem in problems_of(plan.config, size.parameters, stages, device.memory_gib):
         console.print(Text.assemble(("would be refused", "red"), " ", problem), soft_wrap=True)
     return file
 

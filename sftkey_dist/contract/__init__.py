@@ -3,6 +3,7 @@
 from sftkey_dist.contract.parts import (
     END_OF_TURN,
     PROMPT,
+    PROMPT_ID,
     ContractError,
     Form,
     ParsedResponse,
@@ -15,6 +16,7 @@ from sftkey_dist.contract.segment import Check, NumberRange, Segment
 __all__ = [
     "END_OF_TURN",
     "PROMPT",
+    "PROMPT_ID",
     "Check",
     "ContractError",
     "Form",

@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Protocol
 
 PROMPT = "prompt"
+PROMPT_ID = 0
+"""Segment id of the prompt, the first of `ResponseContract.segment_names`."""
 END_OF_TURN = "end_of_turn"
 
 

@@ -11,7 +11,8 @@ from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.conversation import conversation_of
-from sftkey_dist.evaluation.generation.fan_out import EvaluationJob, Progress, read_generations
+from sftkey_dist.evaluation.generation.fan_out import Progress, read_generations
+from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.judge.jury import Jury, JuryUse
 from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question, load_template

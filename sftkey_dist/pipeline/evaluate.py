@@ -1,51 +1,28 @@
 """Evaluate the last model of every strategy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
 
 from sftkey_dist.cluster import connected, wait_for_room
-from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console, progress_line
-from sftkey_dist.data.example import Example
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
-from sftkey_dist.evaluation.generation.fan_out import (
-    EvaluationJob,
-    EvaluationPool,
-    generation_digest,
-    has_generations,
-    num_actors,
-)
+from sftkey_dist.evaluation.generation.fan_out import EvaluationPool, has_generations, num_actors
 from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judging import is_scored, judge_and_score
-from sftkey_dist.pipeline.assessments import assess_tests
 from sftkey_dist.pipeline.finished import verify_stages
-from sftkey_dist.pipeline.prepare import Preparation, write_configuration
+from sftkey_dist.pipeline.prepare import write_configuration
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
-from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
+from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
 from sftkey_dist.pipeline.track import ending_run, start_strategy, track_evaluation
-from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker
 
 
-@dataclass(frozen=True)
-class _PlannedEvaluation:
-    """One strategy's evaluation with its place on disk."""
-
-    strategy: Strategy
-    stages: list[PlannedStage]
-    job: EvaluationJob
-    folder: Path
-
-
-def evaluation_is_finished(config: RunConfig, preparation: Preparation) -> bool:
+def evaluation_is_finished(plan: RunPlan) -> bool:
     """Whether every strategy has the scores that the configuration asks for."""
-    examples = _examples(config, preparation)
-    return all(is_scored(planned.job, examples, planned.folder) for planned in _plan(config, preparation))
+    return not _unscored(plan)
 
 
-def evaluate(config: RunConfig, preparation: Preparation, tracker: Tracker) -> list[str]:
+def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
     """Generate and score the test set with the last model of every strategy; what is there is not made again.
 
     Returns:
@@ -55,42 +32,53 @@ def evaluate(config: RunConfig, preparation: Preparation, tracker: Tracker) -> l
         DataError: a strategy is not trained yet, its model is not what was written, or no answer can be judged.
         IncompleteEvaluationError: a strategy lacks responses; the others are evaluated.
     """
-    plans, examples = _plan(config, preparation), _examples(config, preparation)
-    for planned in plans:
+    for planned in plan.strategies:
         if not planned.stages[-1].is_finished:
             raise DataError(
-                f"strategy {planned.strategy.name} is not trained yet; run `sftkey train` with the same configuration"
+                f"strategy {planned.name} is not trained yet; run `sftkey train` with the same configuration"
             )
-    verify_stages(preparation, {planned.strategy.name: planned.stages for planned in plans})
-    todo = [planned for planned in plans if not is_scored(planned.job, examples, planned.folder)]
-    write_configuration(config, preparation)
+    verify_stages(plan)
+    todo = _unscored(plan)
+    write_configuration(plan.config, plan.preparation)
     if not todo:
         console.print("evaluation: finished earlier, not repeated")
-    ungenerated = [planned for planned in todo if not has_generations(examples, planned.folder)]
-    still_open = _generate(config, ungenerated, examples) if ungenerated else []
-    generated = [planned for planned in todo if has_generations(examples, planned.folder)]
-    still_open += _judge(config, preparation, generated, examples) if generated else []
-    for planned in plans:
-        _record(config, preparation, planned, examples, tracker)
-    forget_all_but(preparation.run, [planned.strategy.name for planned in plans])
+    ungenerated = [planned for planned in todo if not _is_generated(plan, planned)]
+    still_open = _generate(plan, ungenerated) if ungenerated else []
+    generated = [planned for planned in todo if _is_generated(plan, planned)]
+    still_open += _judge(plan, generated) if generated else []
+    for planned in plan.strategies:
+        _record(plan, planned, tracker)
+    forget_all_but(plan.run, [planned.name for planned in plan.strategies])
     if len(generated) < len(todo):
         raise IncompleteEvaluationError("\n".join(still_open))
     return still_open
 
 
-def _generate(config: RunConfig, plans: Sequence[_PlannedEvaluation], examples: Sequence[Example]) -> list[str]:
+def _unscored(plan: RunPlan) -> list[PlannedStrategy]:
+    return [planned for planned in plan.strategies if not _is_scored(plan, planned)]
+
+
+def _is_scored(plan: RunPlan, planned: PlannedStrategy) -> bool:
+    return is_scored(planned.evaluation.job, plan.test, planned.evaluation.folder)
+
+
+def _is_generated(plan: RunPlan, planned: PlannedStrategy) -> bool:
+    return has_generations(plan.test, planned.evaluation.folder)
+
+
+def _generate(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
     """Generate for each strategy; what a server left open in one does not keep the others waiting."""
-    still_open = []
+    still_open, config = [], plan.config
     with (
         connected(config.cluster, config.most_workers),
         EvaluationPool(config.cluster, config.evaluation, num_actors(config.evaluation, _room(config))) as pool,
     ):
-        for planned in plans:
-            with progress_line(f"{planned.strategy.name} evaluation", len(examples)) as line:
+        for planned in strategies:
+            with progress_line(f"{planned.name} evaluation", len(plan.test)) as line:
                 try:
-                    pool.generate(planned.job, examples, planned.folder, line.update)
+                    pool.generate(planned.evaluation.job, plan.test, planned.evaluation.folder, line.update)
                 except IncompleteEvaluationError as error:
-                    still_open.append(f"{planned.strategy.name}: {error}")
+                    still_open.append(f"{planned.name}: {error}")
     return still_open
 
 
@@ -99,79 +87,35 @@ def _room(config: RunConfig) -> int:
     return wait_for_room(config.cluster, config.num_evaluation_workers, config.evaluation_gpus)
 
 
-def _judge(
-    config: RunConfig, preparation: Preparation, plans: Sequence[_PlannedEvaluation], examples: Sequence[Example]
-) -> list[str]:
-    settings = config.evaluation.judge
+def _judge(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
+    config, settings = plan.config, plan.config.evaluation.judge
     if settings is None:
-        for planned in plans:
-            judge_and_score(planned.job, examples, planned.folder, None, lambda done: None)
+        for planned in strategies:
+            judge_and_score(planned.evaluation.job, plan.test, planned.evaluation.folder, None, lambda done: None)
         return []
     still_open = []
+    num_answers = len(plan.test) * config.evaluation.sampling.num_samples * len(config.contract.key_segments)
     with (
         connected(config.cluster, config.most_workers),
-        make_jury(settings, preparation.run.path, config.cluster, _room(config)) as jury,
+        make_jury(settings, plan.run.path, config.cluster, _room(config)) as jury,
     ):
-        for planned in plans:
-            num_answers = len(examples) * config.evaluation.sampling.num_samples * len(config.contract.key_segments)
-            with progress_line(f"{planned.strategy.name} judging", num_answers) as line:
+        for planned in strategies:
+            with progress_line(f"{planned.name} judging", num_answers) as line:
                 try:
-                    judge_and_score(planned.job, examples, planned.folder, jury, line.update)
+                    judge_and_score(planned.evaluation.job, plan.test, planned.evaluation.folder, jury, line.update)
                 except IncompleteEvaluationError as error:
                     still_open.append(str(error))
     return still_open
 
 
-def _examples(config: RunConfig, preparation: Preparation) -> Sequence[Example]:
-    """Of each test set the first ones, where there is a limit."""
-    limit = config.evaluation.limit
-    if limit is None:
-        return preparation.test
-    by_data_set: dict[str, list[Example]] = {}
-    for example in preparation.test:
-        by_data_set.setdefault(example.data_set, []).append(example)
-    return [example for examples in by_data_set.values() for example in examples[:limit]]
-
-
-def _plan(config: RunConfig, preparation: Preparation) -> list[_PlannedEvaluation]:
-    stages, examples = plan_stages(config, preparation), _examples(config, preparation)
-    plans = []
-    for strategy in preparation.strategies:
-        plan = stages[strategy.name]
-        assessment = assess_tests(config, strategy)
-        job = EvaluationJob(
-            **{field.name: getattr(assessment, field.name) for field in fields(assessment)}
-            | {"settings": _for_strategy(config.evaluation, strategy)},
-            model_dir=str(plan[-1].directory.model),
-            strategy=strategy.name,
-        )
-        folder = preparation.run.evaluation(strategy.name, generation_digest(job, plan[-1].digest, examples))
-        plans.append(_PlannedEvaluation(strategy, plan, job, folder))
-    return plans
-
-
-def _for_strategy(settings: EvaluationConfig, strategy: Strategy) -> EvaluationConfig:
-    """One server may have the models of all strategies, each under its name."""
-    if settings.endpoint is None:
-        return settings
-    model = settings.endpoint.model.replace("{strategy}", strategy.name)
-    return settings.model_copy(update={"endpoint": settings.endpoint.model_copy(update={"model": model})})
-
-
-def _record(
-    config: RunConfig,
-    preparation: Preparation,
-    planned: _PlannedEvaluation,
-    examples: Sequence[Example],
-    tracker: Tracker,
-) -> None:
+def _record(plan: RunPlan, planned: PlannedStrategy, tracker: Tracker) -> None:
     """Write which stages were evaluated, and where: the folder may have been trained with other settings since."""
-    strategy, run = planned.strategy, preparation.run
-    parent = start_strategy(config, run, strategy.name, strategy.form.value, planned.stages[-1].digest, tracker)
+    folder, form, last = planned.evaluation.folder, planned.strategy.form.value, planned.stages[-1]
+    parent = start_strategy(plan.config, plan.run, planned.name, form, last.digest, tracker)
     with ending_run(tracker, parent):
-        record_training(run, strategy, config, planned.stages, parent)
-        if not has_generations(examples, planned.folder):
+        record_training(plan, planned, parent)
+        if not _is_generated(plan, planned):
             return
-        record_evaluation(run, strategy.name, planned.folder)
-        if is_scored(planned.job, examples, planned.folder):
-            track_evaluation(config, run, strategy.name, planned.folder, parent, tracker)
+        record_evaluation(plan.run, planned.name, folder)
+        if _is_scored(plan, planned):
+            track_evaluation(plan.config, plan.run, planned.name, folder, parent, tracker)

@@ -3,15 +3,14 @@
 Nothing else would see a bit that flips in stored weights: safetensors loads it like any other.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sftkey_dist.console import progress_line
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import FileNote, flush, flush_those_there
-from sftkey_dist.pipeline.prepare import Preparation
-from sftkey_dist.pipeline.stages import PlannedStage
+from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts import read_summary
 from sftkey_dist.run_dir.journal import read_records
@@ -37,7 +36,7 @@ def make_durable(stage: StageDir) -> None:
         flush(folder)
 
 
-def verify_stages(preparation: Preparation, plans: Mapping[str, Sequence[PlannedStage]]) -> None:
+def verify_stages(plan: RunPlan) -> None:
     """Make sure that what earlier commands left of stages is what they wrote; once a command.
 
     Stages that were finished before digests were noted are taken as they are.
@@ -45,15 +44,14 @@ def verify_stages(preparation: Preparation, plans: Mapping[str, Sequence[Planned
     Raises:
         DataError: a file of a finished stage is not what was written, or a journal of one that is under way is damaged.
     """
-    stages = {planned.digest: planned for plan in plans.values() for planned in plan}
-    new = [planned for digest, planned in stages.items() if digest not in preparation.verified]
+    new = [planned for planned in plan.stages if planned.digest not in plan.verified]
     for planned in new:
         if not planned.is_trained:
             for journal in planned.directory.journals:
                 read_records(journal)
     finished = [planned for planned in new if planned.is_finished]
     _verify_models([planned.directory for planned in finished])
-    preparation.verified.update(planned.digest for planned in finished)
+    plan.verified.update(planned.digest for planned in finished)
 
 
 def _verify_models(stages: Iterable[StageDir]) -> None:

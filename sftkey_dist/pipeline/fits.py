@@ -14,7 +14,7 @@ from sftkey_dist.files import write_json_atomically
 from sftkey_dist.models.accelerator import Device
 from sftkey_dist.pipeline.capacity import stage_capacities, weight_bytes
 from sftkey_dist.pipeline.environment import describe_environment
-from sftkey_dist.pipeline.prepare import Preparation
+from sftkey_dist.pipeline.run_plan import RunPlan
 
 _PLANNED_STEPS = 4
 _SURELY = 0.85
@@ -25,12 +25,13 @@ _GENERATION_SHARE = 0.9
 _MOST_GPUS_OF_A_NODE = 8
 
 
-def require_fit(config: RunConfig, preparation: Preparation) -> None:
+def require_fit(plan: RunPlan) -> None:
     """Compare what training, the guard and the evaluation will need with what the cluster's accelerators have.
 
     Raises:
         ConfigError: something cannot fit, with the remedy; or workers are to have accelerators and no driver answers.
     """
+    config = plan.config
     if not config.cluster.gpus_per_worker:
         return
     devices = devices_of_nodes()
@@ -42,9 +43,9 @@ def require_fit(config: RunConfig, preparation: Preparation) -> None:
     smallest = min(devices, key=lambda device: device.memory_gib)
     drivers = ", ".join(sorted({device.driver for device in devices}))
     seen = {"accelerators": f"{len(devices)} x {smallest.name}", "driver": drivers}
-    write_json_atomically(preparation.run.environment, describe_environment() | seen)
+    write_json_atomically(plan.run.environment, describe_environment() | seen)
     cluster = Cluster(1, config.cluster.num_workers, accelerator_like(smallest))
-    parameters, stages = stage_capacities(config, preparation, cluster, _PLANNED_STEPS)
+    parameters, stages = stage_capacities(plan, cluster, _PLANNED_STEPS)
     problems = problems_of(config, parameters, stages, smallest.memory_gib)
     if problems:
         raise ConfigError("; ".join(problems))

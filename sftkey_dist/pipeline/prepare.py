@@ -3,7 +3,6 @@
 import datetime
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +28,14 @@ from sftkey_dist.models.load import locate_model, model_fingerprint
 from sftkey_dist.models.problem import writing_named
 from sftkey_dist.models.shape import read_shape, require_row_per_token
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
-from sftkey_dist.pipeline.assessments import check_evaluation, reference_reader
 from sftkey_dist.pipeline.environment import describe_environment
+from sftkey_dist.pipeline.evaluation_checks import check_evaluation, reference_reader
+from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.strategy import Strategy, resolve_strategies
+from sftkey_dist.strategy import resolve_strategies
 
 _TOKENIZER_EXAMPLES = 20_000
 """Examples that the tokenizer of an embedded model learns from."""
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What training and evaluation start from."""
-
-    run: RunDir
-    strategies: tuple[Strategy, ...]
-    model_dir: Path
-    model_digest: str
-    test: Sequence[Example]
-    stores: Mapping[Form, EncodedStore]
-    reports: Sequence[DataReport]
-    test_report: SourceReport
-    date: datetime.date | None
-    """What the chat template prints, where it prints the date."""
-    end_of_turn_id: int
-    verified: set[str] = field(default_factory=set)
-    """Digests of the finished stages that this command has verified or trained."""
 
 
 def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:

@@ -3,38 +3,34 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sftkey_dist.config.run import RunConfig
 from sftkey_dist.files import write_json_atomically
-from sftkey_dist.pipeline.stages import PlannedStage
+from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts import StrategyEntry, read_strategies
-from sftkey_dist.strategy import Strategy
 
 
-def record_training(
-    run: RunDir, strategy: Strategy, config: RunConfig, stages: list[PlannedStage], mlflow_run_id: str | None
-) -> None:
+def record_training(plan: RunPlan, planned: PlannedStrategy, mlflow_run_id: str | None) -> None:
     """Set what a strategy was trained by; an evaluation of other stages is forgotten."""
     entry: StrategyEntry = {
-        "form": strategy.form.value,
-        "dataset": " + ".join(source.data_set for source in config.data.test),
-        "key_segments": [segment.name for segment in config.contract.key_segments],
+        "form": planned.strategy.form.value,
+        "dataset": " + ".join(source.data_set for source in plan.config.data.test),
+        "key_segments": [segment.name for segment in plan.config.contract.key_segments],
         "mlflow_run_id": mlflow_run_id,
         "stages": [
             {
-                "name": planned.stage.name,
-                "path": str(planned.directory.path.relative_to(run.path)),
-                "shared_with": planned.shared_with,
+                "name": stage.stage.name,
+                "path": str(stage.directory.path.relative_to(plan.run.path)),
+                "shared_with": stage.shared_with,
             }
-            for planned in stages
+            for stage in planned.stages
         ],
         "evaluation": None,
     }
-    entries = _read_entries(run)
-    known = entries.get(strategy.name)
+    entries = _read_entries(plan.run)
+    known = entries.get(planned.name)
     if known is not None and known["stages"] == entry["stages"]:
         entry["evaluation"] = known["evaluation"]
-    write_json_atomically(run.strategies, entries | {strategy.name: entry})
+    write_json_atomically(plan.run.strategies, entries | {planned.name: entry})
 
 
 def record_evaluation(run: RunDir, strategy: str, folder: Path) -> None:

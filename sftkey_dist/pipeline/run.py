@@ -10,9 +10,9 @@ from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.pipeline.evaluate import evaluate, evaluation_is_finished
 from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.stages import plan_stages
+from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.pipeline.track import open_tracker, track_comparison, track_model
-from sftkey_dist.pipeline.train import train, training_is_finished
+from sftkey_dist.pipeline.train import train
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
@@ -25,13 +25,13 @@ def run(config: RunConfig) -> tuple[Comparison, list[Path], list[str]]:
     Returns:
         The comparison, its files, and what could not be judged yet.
     """
-    preparation = prepare(config)
-    verify_stages(preparation, plan_stages(config, preparation))
+    plan = plan_run(config, prepare(config))
+    verify_stages(plan)
     tracker = open_tracker(config)
-    finished = training_is_finished(config, preparation) and evaluation_is_finished(config, preparation)
+    finished = plan.is_trained and evaluation_is_finished(plan)
     with nullcontext() if finished else connected(config.cluster, config.most_workers):
-        train(config, preparation, tracker)
-        still_open = evaluate(config, preparation, tracker)
+        train(plan, tracker)
+        still_open = evaluate(plan, tracker)
     comparison, files = compare_and_track(config, tracker)
     return comparison, files, still_open
 

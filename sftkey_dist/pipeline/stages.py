@@ -1,60 +1,102 @@
 """From strategies to stage runs: what has to be trained, where it lies, and who shares it."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import numpy as np
 
 from sftkey_dist.config.run import RunConfig
-from sftkey_dist.contract import Form
+from sftkey_dist.contract import PROMPT_ID, Form
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import digest_json
 from sftkey_dist.pipeline.assessments import assess_held_out
-from sftkey_dist.pipeline.prepare import Preparation
-from sftkey_dist.run_dir import StageDir
+from sftkey_dist.pipeline.preparation import Preparation
+from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.sampler import CostModel, StepPlanner, count_steps, count_trained
 from sftkey_dist.strategy import Stage, Strategy
-from sftkey_dist.training.collate import PROMPT_ID
 from sftkey_dist.training.job import GuardJob, StageJob, StageSettings
-from sftkey_dist.training.masters import masters_are_there
 from sftkey_dist.training.planner import stage_planner
 
+if TYPE_CHECKING:  # loads datasets
+    from sftkey_dist.data.store import EncodedStore
 
-@dataclass(frozen=True)
-class PlannedStage:
-    """A stage of a strategy with its place on disk.
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The training data of one form of the response.
 
     Attributes:
+        store: encoded examples.
+        other_stores: the run's other forms of the same data.
+        held_out: indices of the examples that no stage trains on, the same prompts in every form, int64 [H].
+        inputs: the part of a stage's inputs that says which examples are held out, where its settings do not.
+    """
+
+    store: "EncodedStore"
+    other_stores: "Sequence[EncodedStore]"
+    held_out: np.ndarray
+    inputs: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, config: RunConfig, preparation: Preparation, form: Form) -> Self:
+        """Decide what is held out of a form's store."""
+        store, others = preparation.stores[form], [s for other, s in preparation.stores.items() if other != form]
+        number, seed = config.validation.num_examples, config.seed
+        held_out = held_out_indices(store.hashes, number, seed, [other.hashes for other in others])
+        inputs = {}
+        if not np.array_equal(held_out, held_out_indices(store.hashes, number, seed)):  # other forms decided too
+            inputs["held_out_prompts"] = digest_json(np.unique(store.hashes[held_out, 0]).tolist())
+        return cls(store, others, held_out, inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedStage:
+    """A stage of a strategy with all that is known of it before it is trained.
+
+    Attributes:
+        strategy: name of the strategy in whose list it stands.
+        place: of how many stages of the strategy it is which, from 1 up.
         stage: weights and optimisation.
-        settings: what workers are told beside its places.
+        job: what its workers are told.
+        data: what it trains on.
         digest: of everything its result depends on.
         inputs: what the digest stands for.
         num_steps: optimizer steps.
-        model_dir: the model it starts from.
-        masters_dir: float32 weights that it starts from; None for the model folder's own.
-        directory: where it writes.
         shared_with: the strategy that trains it, when that is another one.
-        rounds_its_masters: whether its model folder holds less than its float32 master weights.
         continued_by: folders of the stages that start from its result.
     """
 
+    strategy: str
+    place: tuple[int, int]
     stage: Stage
-    settings: StageSettings
+    job: StageJob
+    data: TrainingData
     digest: str
     inputs: dict[str, Any]
     num_steps: int
-    model_dir: Path
-    masters_dir: Path | None
-    directory: StageDir
     shared_with: str | None
-    rounds_its_masters: bool
     continued_by: tuple[StageDir, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the strategy and the stage."""
+        return f"{self.strategy} {self.stage.name}"
+
+    @property
+    def title(self) -> str:
+        """What it is called before a person: strategy, place and name."""
+        return f"{self.strategy} stage {self.place[0]}/{self.place[1]} ({self.stage.name})"
+
+    @property
+    def directory(self) -> StageDir:
+        """Where it writes."""
+        return StageDir(self.job.stage_dir)
 
     @property
     def is_trained(self) -> bool:
@@ -64,12 +106,25 @@ class PlannedStage:
     @property
     def needs_masters(self) -> bool:
         """Whether a stage that is not trained yet will start from its master weights."""
-        return self.rounds_its_masters and not all(child.summary.is_file() for child in self.continued_by)
+        return self.job.hands_on_masters and not all(child.summary.is_file() for child in self.continued_by)
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to do: it is trained, and what stages that continue from it need is there."""
-        return self.is_trained and not (self.needs_masters and not masters_are_there(self.directory.masters))
+        return self.is_trained and not (self.needs_masters and not self.directory.has_masters)
+
+    def planner(self, cost: CostModel, data_ranks: int, micro_batch_tokens: int) -> StepPlanner:
+        """The planner that its ranks would make, for any number of them and any token budget."""
+        return stage_planner(
+            self.data.store.segment_counts,
+            self.stage.weights,
+            self.stage.optimization,
+            seed=self.job.seed,
+            micro_batch_tokens=micro_batch_tokens,
+            data_ranks=data_ranks,
+            cost=cost,
+            held_out=self.data.held_out,
+        )
 
 
 @dataclass(frozen=True)
@@ -80,66 +135,67 @@ class _Owner:
     directory: StageDir
 
 
-def plan_stages(config: RunConfig, preparation: Preparation) -> dict[str, list[PlannedStage]]:
-    """The stages of every strategy, in order; a stage that two strategies need has one digest and one place."""
+@dataclass(frozen=True)
+class _Start:
+    """What a stage starts from: the base model, or the result of the stage before it."""
+
+    model_dir: Path
+    digest: str
+    masters_dir: Path | None = None
+
+
+def plan_stages(config: RunConfig, preparation: Preparation) -> dict[str, tuple[PlannedStage, ...]]:
+    """The stages of every strategy, in order; a stage that two strategies need has one digest and one place.
+
+    Raises:
+        ConfigError: a stage has no example to learn from.
+    """
+    data = {form: TrainingData.of(config, preparation, form) for form in preparation.stores}
     owners: dict[str, _Owner] = {}
-    plans = {}
-    for strategy in preparation.strategies:
-        plans[strategy.name] = _plan_strategy(config, preparation, strategy, owners)
+    plans = {
+        strategy.name: _plan_strategy(config, preparation, strategy, data[strategy.form], owners)
+        for strategy in preparation.strategies
+    }
     children = _continuations(plans.values())
     return {
-        name: [replace(planned, continued_by=tuple(children[planned.digest].values())) for planned in plan]
+        name: tuple(_continued(config, planned, tuple(children[planned.digest].values())) for planned in plan)
         for name, plan in plans.items()
     }
 
 
-def stages_to_train(config: RunConfig, preparation: Preparation) -> list[tuple[Strategy, PlannedStage]]:
-    """Every stage once, with the strategy that trains it."""
-    plans = plan_stages(config, preparation)
-    return [
-        (strategy, planned)
-        for strategy in preparation.strategies
-        for planned in plans[strategy.name]
-        if planned.shared_with is None
-    ]
-
-
-def planner_of(
-    config: RunConfig,
-    preparation: Preparation,
-    form: Form,
-    stage: Stage,
-    cost: CostModel,
-    data_ranks: int,
-    micro_batch_tokens: int,
-) -> StepPlanner:
-    """The planner that a stage's ranks would make, for any number of them and any token budget."""
-    return stage_planner(
-        preparation.stores[form].segment_counts,
-        stage.weights,
-        stage.optimization,
-        seed=config.seed,
-        micro_batch_tokens=micro_batch_tokens,
-        data_ranks=data_ranks,
-        cost=cost,
-        held_out=held_out_of(config, preparation, form),
-    )
-
-
-def stage_job(config: RunConfig, preparation: Preparation, strategy: Strategy, planned: PlannedStage) -> StageJob:
-    """What the workers are told."""
-    return StageJob(
-        **dict(planned.settings),
-        model_dir=planned.model_dir.absolute(),
-        masters_dir=planned.masters_dir.absolute() if planned.masters_dir else None,
-        hands_on_masters=planned.rounds_its_masters and (bool(planned.continued_by) or config.training.keep_masters),
-        store_dir=preparation.stores[strategy.form].path.absolute(),
-        other_stores=tuple(
-            store.path.absolute() for form, store in preparation.stores.items() if form != strategy.form
-        ),
-        stage_dir=planned.directory.path.absolute(),
-        checkpoints=checkpoints_of(config, preparation, planned),
-    )
+def _plan_strategy(
+    config: RunConfig, preparation: Preparation, strategy: Strategy, data: TrainingData, owners: dict[str, _Owner]
+) -> list[PlannedStage]:
+    planned: list[PlannedStage] = []
+    start, label = _Start(preparation.model_dir, preparation.model_digest), strategy.form.value
+    for number, stage in enumerate(strategy.stages, start=1):
+        settings = _settings(config, preparation, strategy, stage)
+        num_steps = _num_steps(strategy, stage, data)
+        inputs = {
+            "model": start.digest,
+            "store": data.store.digest,
+            "starts_from_masters": start.masters_dir is not None,
+            **settings.inputs(num_steps),
+            **data.inputs,
+        }
+        digest, label = digest_json(inputs), f"{label}-{stage.name}"
+        owner = owners.setdefault(digest, _Owner(strategy.name, preparation.run.stage(label, digest)))
+        planned.append(
+            PlannedStage(
+                strategy=strategy.name,
+                place=(number, len(strategy.stages)),
+                stage=stage,
+                job=_job(config, preparation.run, settings, start, data, owner.directory),
+                data=data,
+                digest=digest,
+                inputs=inputs,
+                num_steps=num_steps,
+                shared_with=None if owner.strategy == strategy.name else owner.strategy,
+            )
+        )
+        masters_dir = owner.directory.masters if _rounds_masters(settings) else None
+        start = _Start(owner.directory.model, digest, masters_dir)
+    return planned
 
 
 def _settings(config: RunConfig, preparation: Preparation, strategy: Strategy, stage: Stage) -> StageSettings:
@@ -150,7 +206,7 @@ def _settings(config: RunConfig, preparation: Preparation, strategy: Strategy, s
         optimization=stage.optimization,
         training=config.training,
         validation=config.validation,
-        guard=guard_of(config, strategy, stage),
+        guard=_guard(config, strategy, stage),
         attention=config.model.attention,
         trust_remote_code=config.model.trust_remote_code,
         precision=StageSettings.resolve_precision(config.training, config.cluster.gpus_per_worker),
@@ -158,24 +214,7 @@ def _settings(config: RunConfig, preparation: Preparation, strategy: Strategy, s
     )
 
 
-def checkpoints_of(config: RunConfig, preparation: Preparation, planned: PlannedStage) -> str:
-    """Folder or URI of a stage's checkpoints."""
-    base, stage = config.training.checkpoint_storage, planned.directory
-    if base is None:
-        return str(stage.checkpoints.absolute())
-    place, question_mark, options = base.partition("?")
-    run = quote(preparation.run.identity())
-    return f"{place.rstrip('/')}/{run}/{stage.path.name}{question_mark}{options}"
-
-
-def held_out_of(config: RunConfig, preparation: Preparation, form: Form) -> np.ndarray:
-    """Indices of the examples that no stage trains on: of the same prompts in every form."""
-    others = [store.hashes for other, store in preparation.stores.items() if other != form]
-    hashes = preparation.stores[form].hashes
-    return held_out_indices(hashes, config.validation.num_examples, config.seed, others)
-
-
-def guard_of(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | None:
+def _guard(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | None:
     """The guard of a stage, if it has one.
 
     A stage that trains the whole response cannot unlearn how to respond, and a first stage has nothing to lose.
@@ -183,84 +222,50 @@ def guard_of(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | 
     trains_everything = all(weight > 0 for weight in stage.weights[PROMPT_ID + 1 :])
     if config.validation.guard is None or trains_everything or stage is strategy.stages[0]:
         return None
-    return GuardJob(
-        settings=config.validation.guard,
-        assessment=assess_held_out(config, strategy),
-    )
+    return GuardJob(settings=config.validation.guard, assessment=assess_held_out(config, strategy))
 
 
-def num_trained(config: RunConfig, preparation: Preparation, strategy: Strategy, stage: Stage) -> int:
-    """Examples that a stage learns from: a row without an optional key segment has nothing for a key stage.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    store = preparation.stores[strategy.form]
-    held_out = held_out_of(config, preparation, strategy.form)
-    found = count_trained(store.segment_counts, stage.weights, held_out)
-    if not found:
+def _num_steps(strategy: Strategy, stage: Stage, data: TrainingData) -> int:
+    """Optimizer steps of a stage: a row without an optional key segment has nothing for a key stage."""
+    trained = count_trained(data.store.segment_counts, stage.weights, data.held_out)
+    if not trained:
         raise ConfigError(
             f"strategies.{strategy.name}.{stage.name}: no training example has a token that this stage trains; see the "
             f"contract's key segments, the stage's weights, and validation.num_examples"
         )
-    return found
-
-
-def _num_steps(config: RunConfig, preparation: Preparation, strategy: Strategy, stage: Stage) -> int:
-    """Optimizer steps of a stage.
-
-    Raises:
-        ConfigError: it has no example to learn from.
-    """
     optimization = stage.optimization
-    return count_steps(
-        num_trained(config, preparation, strategy, stage),
-        optimization.global_batch_size,
-        optimization.num_epochs,
-        optimization.max_steps,
+    return count_steps(trained, optimization.global_batch_size, optimization.num_epochs, optimization.max_steps)
+
+
+def _job(
+    config: RunConfig, run: RunDir, settings: StageSettings, start: _Start, data: TrainingData, directory: StageDir
+) -> StageJob:
+    return StageJob(
+        **dict(settings),
+        model_dir=start.model_dir.absolute(),
+        masters_dir=start.masters_dir.absolute() if start.masters_dir else None,
+        store_dir=data.store.path.absolute(),
+        other_stores=tuple(store.path.absolute() for store in data.other_stores),
+        stage_dir=directory.path.absolute(),
+        checkpoints=_checkpoints(config, run, directory),
     )
 
 
-def _plan_strategy(
-    config: RunConfig, preparation: Preparation, strategy: Strategy, owners: dict[str, _Owner]
-) -> list[PlannedStage]:
-    planned: list[PlannedStage] = []
-    model_dir, parent_digest, label = preparation.model_dir, preparation.model_digest, strategy.form.value
-    masters_dir, rounds_masters = None, _rounds_masters(config)
-    for stage in strategy.stages:
-        settings = _settings(config, preparation, strategy, stage)
-        num_steps = _num_steps(config, preparation, strategy, stage)
-        inputs = {
-            "model": parent_digest,
-            "store": preparation.stores[strategy.form].digest,
-            "starts_from_masters": masters_dir is not None,
-            **settings.inputs(num_steps),
-            **_held_out_inputs(config, preparation, strategy.form),
-        }
-        digest = digest_json(inputs)
-        label = f"{label}-{stage.name}"
-        owner = owners.setdefault(digest, _Owner(strategy.name, preparation.run.stage(label, digest)))
-        directory, shared_with = owner.directory, None if owner.strategy == strategy.name else owner.strategy
-        planned.append(
-            PlannedStage(
-                stage,
-                settings,
-                digest,
-                inputs,
-                num_steps,
-                model_dir,
-                masters_dir,
-                directory,
-                shared_with,
-                rounds_masters,
-            )
-        )
-        model_dir, parent_digest = directory.model, digest
-        masters_dir = directory.masters if rounds_masters else None
-    return planned
+def _checkpoints(config: RunConfig, run: RunDir, directory: StageDir) -> str:
+    """Folder or URI of a stage's checkpoints."""
+    base = config.training.checkpoint_storage
+    if base is None:
+        return str(directory.checkpoints.absolute())
+    place, question_mark, options = base.partition("?")
+    return f"{place.rstrip('/')}/{quote(run.identity())}/{directory.path.name}{question_mark}{options}"
 
 
-def _continuations(plans: Iterable[list[PlannedStage]]) -> defaultdict[str, dict[str, StageDir]]:
+def _rounds_masters(settings: StageSettings) -> bool:
+    """Whether a stage's model folder holds less than what was trained."""
+    return settings.precision != "float32" and settings.training.export_precision != "float32"
+
+
+def _continuations(plans: Iterable[Sequence[PlannedStage]]) -> defaultdict[str, dict[str, StageDir]]:
     """By digest of a stage, the folders of the stages that start from its result, each once."""
     children: defaultdict[str, dict[str, StageDir]] = defaultdict(dict)
     for plan in plans:
@@ -269,15 +274,7 @@ def _continuations(plans: Iterable[list[PlannedStage]]) -> defaultdict[str, dict
     return children
 
 
-def _rounds_masters(config: RunConfig) -> bool:
-    """Whether model folders hold less than what their stages trained."""
-    computes_in = StageJob.resolve_precision(config.training, config.cluster.gpus_per_worker)
-    return computes_in != "float32" and config.training.export_precision != "float32"
-
-
-def _held_out_inputs(config: RunConfig, preparation: Preparation, form: Form) -> dict[str, Any]:
-    """The held-out prompts where other forms decide about them; otherwise the store and the settings say them."""
-    hashes, chosen = preparation.stores[form].hashes, held_out_of(config, preparation, form)
-    if np.array_equal(chosen, held_out_indices(hashes, config.validation.num_examples, config.seed)):
-        return {}
-    return {"held_out_prompts": digest_json(np.unique(hashes[chosen, 0]).tolist())}
+def _continued(config: RunConfig, planned: PlannedStage, children: tuple[StageDir, ...]) -> PlannedStage:
+    """A stage that knows who continues from it, and hands on its master weights to them."""
+    hands_on = _rounds_masters(planned.job) and (bool(children) or config.training.keep_masters)
+    return replace(planned, job=planned.job.model_copy(update={"hands_on_masters": hands_on}), continued_by=children)

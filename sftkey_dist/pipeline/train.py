@@ -18,83 +18,65 @@ from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.finished import make_durable, note_model, verify_stages
-from sftkey_dist.pipeline.prepare import Preparation, write_configuration, write_provenance
+from sftkey_dist.pipeline.prepare import write_configuration, write_provenance
 from sftkey_dist.pipeline.records import forget_all_but, record_training
 from sftkey_dist.pipeline.rounding import rounding_in_words
-from sftkey_dist.pipeline.stages import PlannedStage, checkpoints_of, plan_stages, stage_job
+from sftkey_dist.pipeline.run_plan import RunPlan
+from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy
 from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.sampler import count_trained
-from sftkey_dist.strategy import Strategy
 from sftkey_dist.tracking import Tracker
 from sftkey_dist.training.checkpoint import CHECKPOINTS_KEPT, Needs, open_storage, remove_checkpoints, require_space
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.launch import StageRunner, stage_runner
 
 
-def training_is_finished(config: RunConfig, preparation: Preparation) -> bool:
-    """Whether no stage is left to train."""
-    return _all_finished(plan_stages(config, preparation))
-
-
-def train(config: RunConfig, preparation: Preparation, tracker: Tracker) -> None:
+def train(plan: RunPlan, tracker: Tracker) -> None:
     """Train every stage that is not finished; record which stages each strategy uses.
 
     Raises:
         TrainingError: a stage stopped. Its checkpoints stay, and the same command goes on from them.
         DataError: a finished stage's model is not what was written.
     """
-    plans = plan_stages(config, preparation)
-    verify_stages(preparation, plans)
+    config, preparation = plan.config, plan.preparation
+    verify_stages(plan)
     write_configuration(config, preparation)
     with ExitStack() as stack:
-        if not _all_finished(plans):
+        if not plan.is_trained:
             write_provenance(preparation)
             stack.enter_context(connected(config.cluster, config.most_workers))
             stores = [store.path for store in preparation.stores.values()]
-            require_shared_storage(preparation.run.path, [*stores, preparation.model_dir])
-            _require_fit(config, preparation)
-        runner = stack.enter_context(stage_runner(config.cluster, preparation.run.ray_storage))
-        for strategy in preparation.strategies:
-            plan = plans[strategy.name]
-            parent = start_strategy(
-                config, preparation.run, strategy.name, strategy.form.value, plan[-1].digest, tracker
-            )
+            require_shared_storage(plan.run.path, [*stores, preparation.model_dir])
+            _require_fit(plan)
+        runner = stack.enter_context(stage_runner(config.cluster, plan.run.ray_storage))
+        for planned in plan.strategies:
+            form, last = planned.strategy.form.value, planned.stages[-1]
+            parent = start_strategy(config, plan.run, planned.name, form, last.digest, tracker)
             with ending_run(tracker, parent):
-                for number, planned in enumerate(plan, start=1):
-                    title = f"{strategy.name} stage {number}/{len(plan)} ({planned.stage.name})"
-                    _ensure_trained(config, preparation, strategy, planned, title, runner, tracker, parent)
-            record_training(preparation.run, strategy, config, plan, parent)
-            _remove_masters(config, plans)
-    forget_all_but(preparation.run, list(plans))
+                for stage in planned.stages:
+                    _ensure_trained(plan, stage, runner, tracker, parent)
+            record_training(plan, planned, parent)
+            _remove_masters(plan)
+    forget_all_but(plan.run, [planned.name for planned in plan.strategies])
 
 
-def _require_fit(config: RunConfig, preparation: Preparation) -> None:
+def _require_fit(plan: RunPlan) -> None:
     """Where there are accelerators: what counts their memory loads much of torch and transformers."""
-    if config.cluster.gpus_per_worker:
+    if plan.config.cluster.gpus_per_worker:
         from sftkey_dist.pipeline.fits import require_fit
 
-        require_fit(config, preparation)
-
-
-def _all_finished(plans: dict[str, list[PlannedStage]]) -> bool:
-    return all(planned.is_finished for plan in plans.values() for planned in plan)
+        require_fit(plan)
 
 
 def _ensure_trained(
-    config: RunConfig,
-    preparation: Preparation,
-    strategy: Strategy,
-    planned: PlannedStage,
-    title: str,
-    runner: StageRunner,
-    tracker: Tracker,
-    parent: str | None,
+    plan: RunPlan, planned: PlannedStage, runner: StageRunner, tracker: Tracker, parent: str | None
 ) -> None:
+    title = planned.title
     if planned.is_finished:
         reason = f"shared with {planned.shared_with}" if planned.shared_with else "finished earlier"
         console.print(f"{title}: {reason}, not trained again")
-        _clean_up(planned, checkpoints_of(config, preparation, planned))
+        _clean_up(planned)
         if planned.shared_with:
             note_shared_stage(planned.stage.name, planned.digest, planned.shared_with, parent, tracker)
         return
@@ -105,14 +87,20 @@ def _ensure_trained(
             soft_wrap=True,
         )
         planned.directory.summary.unlink()
-    for line in changes_in_words(preparation.run, planned):
+    _train_stage(plan, planned, runner, tracker, parent)
+
+
+def _train_stage(
+    plan: RunPlan, planned: PlannedStage, runner: StageRunner, tracker: Tracker, parent: str | None
+) -> None:
+    config, title = plan.config, planned.title
+    for line in changes_in_words(plan.run, planned):
         console.print(f"{title}: {line}", soft_wrap=True)
-    job = stage_job(config, preparation, strategy, planned)
-    _require_space(job, planned.num_steps)
+    _require_space(planned)
     run_id = start_stage(
-        config, preparation.run, strategy.name, planned.stage.name, planned.digest, planned.inputs, parent, tracker
+        config, plan.run, planned.strategy, planned.stage.name, planned.digest, planned.inputs, parent, tracker
     )
-    store = preparation.stores[strategy.form]
+    store = planned.data.store
     left_out = len(store) - count_trained(store.segment_counts, planned.stage.weights)
     if left_out:
         console.print(f"{title}: {left_out:,} examples have no token that it trains and are left out")
@@ -122,10 +110,10 @@ def _ensure_trained(
             follow_stage(planned.directory, title, planned.num_steps, tracker, run_id),
             tracker.watching_system(run_id if config.tracking.system_metrics else None),
         ):
-            signal_number = runner.run_stage(job)
-        summary = _write_summary(config, job, planned, time.perf_counter() - started)
-        preparation.verified.add(planned.digest)
-        _clean_up(planned, job.checkpoints)
+            signal_number = runner.run_stage(planned.job)
+        summary = _write_summary(config, planned, time.perf_counter() - started)
+        plan.verified.add(planned.digest)
+        _clean_up(planned)
         if summary["guard"]:
             console.print(f"{title}: {_guard_in_words(summary)}")
         for line in rounding_in_words(summary):
@@ -135,14 +123,15 @@ def _ensure_trained(
         raise InterruptedRunError(signal_number)
 
 
-def _require_space(job: StageJob, num_steps: int) -> None:
+def _require_space(planned: PlannedStage) -> None:
+    job = planned.job
     num_parameters = count_parameters(job.model_dir)
     # Those that a checkpoint may resume with, and the one that is compared with them.
     candidates = CHECKPOINTS_KEPT + 2 if job.guard else 0
     needs = Needs(
         num_parameters=num_parameters,
         num_trained=0 if job.training.lora else num_parameters,  # adapters are small
-        num_checkpoints=1 + (num_steps - 1) // job.training.checkpoint_every_steps,
+        num_checkpoints=1 + (planned.num_steps - 1) // job.training.checkpoint_every_steps,
         num_models=1 + candidates,
         export_precision=job.export_precision,
         hands_on_masters=job.hands_on_masters,
@@ -150,10 +139,10 @@ def _require_space(job: StageJob, num_steps: int) -> None:
     require_space(open_storage(job.checkpoints), job.stage_dir, needs)
 
 
-def _clean_up(planned: PlannedStage, checkpoints: str) -> None:
+def _clean_up(planned: PlannedStage) -> None:
     """A finished stage's model is what counts; its checkpoints would be 12 bytes a parameter each."""
     try:
-        remove_checkpoints(open_storage(checkpoints))
+        remove_checkpoints(open_storage(planned.job.checkpoints))
     except StorageError as error:
         console.print(f"checkpoints that nobody needs any more stay: {error}", soft_wrap=True, markup=False)
     stage = planned.directory
@@ -161,21 +150,21 @@ def _clean_up(planned: PlannedStage, checkpoints: str) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _remove_masters(config: RunConfig, plans: Mapping[str, Sequence[PlannedStage]]) -> None:
+def _remove_masters(plan: RunPlan) -> None:
     """Those that no stage will start from any more."""
-    if config.training.keep_masters:
+    if plan.config.training.keep_masters:
         return
-    for planned in (planned for plan in plans.values() for planned in plan):
+    for planned in plan.stages:
         if planned.is_trained and not planned.needs_masters:
             shutil.rmtree(planned.directory.masters, ignore_errors=True)
 
 
-def _write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_seconds: float) -> dict[str, Any]:
+def _write_summary(config: RunConfig, planned: PlannedStage, wall_seconds: float) -> dict[str, Any]:
     """Say in the model folder what it comes from, then, once all of it is on disk, mark the stage as finished."""
     write_json_atomically(planned.directory.model / PROVENANCE, planned.inputs)
     metrics, timings = read_records(planned.directory.metrics), read_records(planned.directory.timings)
     validation = read_records(planned.directory.validation)
-    guard = _guard_summary(job, validation)
+    guard = _guard_summary(planned.job, validation)
     summary = {
         "digest": planned.digest,
         "inputs": planned.inputs,

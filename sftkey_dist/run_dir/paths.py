@@ -8,6 +8,8 @@ from pathlib import Path
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import read_text, write_text_atomically
 
+MASTERS_MANIFEST = "manifest.json"
+"""Written last in a folder of master weights, so that it marks them as whole."""
 _MOST_CHARACTERS_OF_NAME = 40
 _RESTORE = "restore it from a copy: what the run holds already was made with it"
 
@@ -27,6 +29,11 @@ class ModelPlace:
     def masters(self) -> Path:
         """The float32 weights that the model is rounded from, where a stage continues from them."""
         return self.path / "masters"
+
+    @property
+    def has_masters(self) -> bool:
+        """Whether the float32 weights are there, all of them."""
+        return (self.masters / MASTERS_MANIFEST).is_file()
 
     @property
     def rounding(self) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PROMPT_ID = 0
+from sftkey_dist.contract import PROMPT_ID
 
 
 @dataclass(frozen=True)

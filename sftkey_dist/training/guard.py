@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sftkey_dist.contract import END_OF_TURN, PROMPT
+from sftkey_dist.contract import END_OF_TURN, PROMPT, PROMPT_ID
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore, hashes_of
@@ -24,7 +24,6 @@ from sftkey_dist.evaluation.score import score_records
 from sftkey_dist.files import copy_atomically, flush, folder_written_whole, remove_tree
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.run_dir import ModelPlace, StageDir
-from sftkey_dist.training.collate import PROMPT_ID
 from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.export import export_model, note_hand_off
 from sftkey_dist.training.held_out import HeldOutSet

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sftkey_dist.training.collate import PROMPT_ID, PackedRow
+from sftkey_dist.contract import PROMPT_ID
+from sftkey_dist.training.collate import PackedRow
 
 NLL, CORRECT, COUNT = range(3)
 """Columns; losses of tokens have the first two."""

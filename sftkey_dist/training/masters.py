@@ -24,8 +24,8 @@ from torch import Tensor
 
 from sftkey_dist.errors import ModelError
 from sftkey_dist.files import FileNote, file_written_whole, write_text_atomically
+from sftkey_dist.run_dir.paths import MASTERS_MANIFEST
 
-_MANIFEST = "manifest.json"
 _MANTISSA_BITS = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52}
 _BITS_OF = {"bfloat16": 7, "float32": 23}
 _REMEDY = "remove the folder: the stage that wrote it is then trained again"
@@ -164,12 +164,7 @@ def write_masters(folder: Path, rank: int, weights: Mapping[str, Tensor]) -> str
 def commit_masters(folder: Path, notes: Sequence[str]) -> None:
     """Make the parts of all ranks count, by their notes in rank order."""
     files = {_file_of(folder, rank).name: FileNote.model_validate_json(note) for rank, note in enumerate(notes)}
-    write_text_atomically(folder / _MANIFEST, MastersManifest(files=files).model_dump_json(indent=2) + "\n")
-
-
-def masters_are_there(folder: Path) -> bool:
-    """Whether they were written whole."""
-    return (folder / _MANIFEST).is_file()
+    write_text_atomically(folder / MASTERS_MANIFEST, MastersManifest(files=files).model_dump_json(indent=2) + "\n")
 
 
 def verify_masters(folder: Path, rank: int, world_size: int) -> None:
@@ -179,7 +174,7 @@ def verify_masters(folder: Path, rank: int, world_size: int) -> None:
         ModelError: a file is not what was written.
     """
     try:
-        manifest = MastersManifest.model_validate_json((folder / _MANIFEST).read_bytes(), strict=True)
+        manifest = MastersManifest.model_validate_json((folder / MASTERS_MANIFEST).read_bytes(), strict=True)
         damaged = [
             name
             for name in sorted(manifest.files)[rank::world_size]

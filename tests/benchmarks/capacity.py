@@ -34,7 +34,7 @@ from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.stages import plan_stages, stage_job
+from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
@@ -157,9 +157,8 @@ def tensor_gib(settings: list[str]) -> float:
 def job_of(settings: list[str]) -> StageJob:
     """A run's only stage."""
     config = load_config([Path("configs/quickstart.yaml")], settings)
-    preparation = prepare(config)
-    ((planned,),) = plan_stages(config, preparation).values()
-    return stage_job(config, preparation, preparation.strategies[0], planned)
+    (stage,) = plan_run(config, prepare(config)).stages
+    return stage.job
 
 
 def train_and_trace(job: StageJob, trace: Path) -> None:

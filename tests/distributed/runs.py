@@ -2,7 +2,7 @@
 
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.stages import plan_stages, stage_job
+from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.job import StageJob
 from tests.distributed.harness import run_ranks, train
@@ -17,7 +17,5 @@ def train_without_ray(config: RunConfig, world_size: int = 2) -> list[StageDir]:
 
 def jobs_of(config: RunConfig) -> list[StageJob]:
     """All stages of a run with one strategy."""
-    preparation = prepare(config)
-    (plan,) = plan_stages(config, preparation).values()
-    (strategy,) = preparation.strategies
-    return [stage_job(config, preparation, strategy, planned) for planned in plan]
+    (strategy,) = plan_run(config, prepare(config)).strategies
+    return [stage.job for stage in strategy.stages]

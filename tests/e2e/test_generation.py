@@ -14,8 +14,9 @@ from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form
-from sftkey_dist.evaluation.generation.fan_out import EvaluationJob, EvaluationPool
+from sftkey_dist.evaluation.generation.fan_out import EvaluationPool
 from sftkey_dist.evaluation.generation.spread import spread
+from sftkey_dist.evaluation.job import EvaluationJob
 
 CLUSTER = ClusterConfig(num_workers=2)
 

@@ -11,7 +11,7 @@ import ray
 from sftkey_dist import cluster
 from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.stages import plan_stages
+from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.training.checkpoint import Needs, open_storage, require_space
 from tests.e2e.conftest import error_line, sftkey  # noqa: F401
 
@@ -92,8 +92,7 @@ def test_other_settings_or_data_are_another_stage_and_find_no_checkpoint(run_con
     changed = type(run_config).model_validate(content | change | {"data": content["data"] | change.get("data", {})})
     folders = []
     for each in (run_config, changed):
-        plans = plan_stages(each, prepare(each))
-        folders.append({planned.directory.path.name for plan in plans.values() for planned in plan})
+        folders.append({stage.directory.path.name for stage in plan_run(each, prepare(each)).stages})
     assert not folders[0] & folders[1]
 
 

@@ -17,8 +17,9 @@ from sftkey_dist.errors import DataError, UserError
 from sftkey_dist.pipeline import train as training
 from sftkey_dist.pipeline.evaluate import evaluate
 from sftkey_dist.pipeline.finished import verify_stages
-from sftkey_dist.pipeline.prepare import Preparation, prepare
-from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
+from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.run_plan import RunPlan, plan_run
+from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.tracking import NullTracker
@@ -91,15 +92,20 @@ def trained(config) -> StageDir:
 
 
 @pytest.fixture
-def finished(tmp_path, config, trained, monkeypatch) -> tuple[RunConfig, Preparation, PlannedStage]:
+def finished(tmp_path, config, trained, monkeypatch) -> tuple[RunPlan, PlannedStage]:
     """A copy of the run, finished by the driver."""
     shutil.copytree(config.run_dir, tmp_path / "run")
     copy = config.model_copy(update={"run_dir": tmp_path / "run"})
-    preparation = prepare(copy)
+    plan = planned_anew(copy)
     without_ray(monkeypatch)
-    training.train(copy, preparation, NullTracker())
-    (planned,) = plan_stages(copy, preparation)["sft-tag"]
-    return copy, prepare(copy), planned
+    training.train(plan, NullTracker())
+    (planned,) = plan.stages
+    return planned_anew(copy), planned
+
+
+def planned_anew(config: RunConfig) -> RunPlan:
+    """As another command does it."""
+    return plan_run(config, prepare(config))
 
 
 def without_ray(monkeypatch) -> None:
@@ -168,7 +174,7 @@ def test_records_and_names_are_on_disk_before_the_stage_counts_and_checkpoints_g
 ):
     shutil.copytree(config.run_dir, tmp_path / "run")
     copy = config.model_copy(update={"run_dir": tmp_path / "run"})
-    preparation = prepare(copy)
+    plan = planned_anew(copy)
     without_ray(monkeypatch)
     seen, fsync, replace, remove = [], os.fsync, os.replace, training.remove_checkpoints
 
@@ -179,8 +185,8 @@ def test_records_and_names_are_on_disk_before_the_stage_counts_and_checkpoints_g
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "replace", lambda a, b: (seen.append(f"-> {Path(b).name}"), replace(a, b)))
     monkeypatch.setattr(training, "remove_checkpoints", lambda storage: (seen.append("removed"), remove(storage)))
-    training.train(copy, preparation, NullTracker())
-    (planned,) = plan_stages(copy, preparation)["sft-tag"]
+    training.train(plan, NullTracker())
+    (planned,) = plan.stages
     counts = seen.index("-> stage.json")
     for name in ("-> provenance.json", "metrics.jsonl", "timings.jsonl", planned.directory.path.name, "stages", "run"):
         assert name in seen[:counts], name
@@ -199,10 +205,10 @@ def flip_a_bit(file: Path) -> None:
 
 
 def test_a_flipped_bit_in_a_finished_model_is_one_line_for_every_command(finished, tmp_path):
-    config, _, planned = finished
+    plan, planned = finished
     flip_a_bit(planned.directory.model / "model.safetensors")
     file = tmp_path / "config.json"
-    file.write_text(config.model_dump_json())
+    file.write_text(plan.config.model_dump_json())
     for command in ("train", "run", "evaluate"):
         done = CliRunner().invoke(app, [command, str(file)])
         assert isinstance(done.exception, UserError), done.output
@@ -222,47 +228,47 @@ def test_a_flipped_bit_in_a_finished_model_is_one_line_for_every_command(finishe
 )
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_any_change_of_a_finished_model_is_named(finished, name, damage, found):
-    config, preparation, planned = finished
+    plan, planned = finished
     damage(planned.directory.model / name)
     for use in (
-        lambda: verify_stages(preparation, plan_stages(config, preparation)),
-        lambda: training.train(config, preparation, NullTracker()),
-        lambda: evaluate(config, preparation, NullTracker()),
+        lambda: verify_stages(plan),
+        lambda: training.train(plan, NullTracker()),
+        lambda: evaluate(plan, NullTracker()),
     ):
         with pytest.raises(DataError, match=rf"{name}: {found}"):
             use()
 
 
 def test_a_model_is_read_once_a_command_and_its_card_may_change(finished):
-    config, preparation, planned = finished
+    plan, planned = finished
     (planned.directory.model / "README.md").write_text("# another card")
-    verify_stages(preparation, plan_stages(config, preparation))
+    verify_stages(plan)
     flip_a_bit(planned.directory.model / "model.safetensors")
-    training.train(config, preparation, NullTracker())
+    training.train(plan, NullTracker())
     with pytest.raises(DataError, match="SHA-256"):
-        training.train(config, prepare(config), NullTracker())
+        training.train(planned_anew(plan.config), NullTracker())
 
 
 def test_a_stage_that_was_finished_before_digests_were_noted_is_used_as_it_is(finished):
-    config, preparation, planned = finished
+    plan, planned = finished
     content = json.loads(planned.directory.summary.read_text())
     assert "model.safetensors" in content.pop("model_files")
     planned.directory.summary.write_text(json.dumps(content))
-    training.train(config, preparation, NullTracker())
+    training.train(plan, NullTracker())
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 99, b'{"digest": "'])
 def test_a_damaged_summary_is_named_with_what_to_do(finished, content):
-    config, preparation, planned = finished
+    plan, planned = finished
     planned.directory.summary.write_bytes(content)
     with pytest.raises(DataError, match=r"stage\.json: .*; restore it from a copy, or remove its folder"):
-        training.train(config, preparation, NullTracker())
+        training.train(plan, NullTracker())
 
 
 def test_a_damaged_journal_of_a_stage_under_way_is_named_before_ray_starts(finished):
-    config, preparation, planned = finished
+    plan, planned = finished
     planned.directory.summary.unlink()
     with planned.directory.metrics.open("ab") as file:
         file.write(b"\0" * 20 + b"\n")
     with pytest.raises(DataError, match=r"metrics\.jsonl:3: the line is damaged \(NULs\)"):
-        training.train(config, preparation, NullTracker())
+        training.train(plan, NullTracker())

@@ -13,6 +13,7 @@ from sftkey_dist.models import accelerator
 from sftkey_dist.models.accelerator import Device, node_devices, require_room
 from sftkey_dist.pipeline import fits
 from sftkey_dist.pipeline.fits import accelerator_like, problems_of, require_fit
+from sftkey_dist.pipeline.run_plan import RunPlan
 
 SEVENTY_BILLION = 70_600_000_000
 
@@ -100,8 +101,8 @@ def test_published_float32_takes_twice_the_room():
 def test_workers_without_a_driver_are_refused_and_a_run_on_cpu_is_not_asked(monkeypatch):
     monkeypatch.setattr(fits, "devices_of_nodes", list)
     with pytest.raises(ConfigError, match="NVIDIA's driver answers on no node"):
-        require_fit(configured(), None)
-    require_fit(configured(cluster={"num_workers": 2}), None)
+        require_fit(RunPlan(configured(), None, (), ()))
+    require_fit(RunPlan(configured(cluster={"num_workers": 2}), None, (), ()))
 
 
 def test_devices_are_read_from_the_driver_and_known_by_name(tmp_path, monkeypatch):

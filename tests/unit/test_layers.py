@@ -120,6 +120,7 @@ HEAVY = {
 LOADS = {
     "run_dir.artifacts": set(),
     "training.job": set(),
+    "pipeline.run_plan": set(),
     "endpoint": set(),
     "evaluation.assessment": set(),
     "tracking": set(),

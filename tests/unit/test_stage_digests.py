@@ -15,7 +15,8 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.pipeline.changes import changes_in_words
-from sftkey_dist.pipeline.prepare import Preparation, prepare
+from sftkey_dist.pipeline.preparation import Preparation
+from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.stages import plan_stages
 from sftkey_dist.strategy import resolve_strategies
 from sftkey_dist.training.job import StageSettings
@@ -240,7 +241,8 @@ def test_a_new_key_counts_until_it_is_named(prepared, base):
         new: int = 0
 
     (planned, _) = plan_stages(RunConfig.model_validate(base), prepared)["sftkey-tag"]
-    found = [Extended(**dict(planned.settings), new=new).inputs(2) for new in (0, 1)]
+    settings = {name: getattr(planned.job, name) for name in StageSettings.model_fields}
+    found = [Extended(**settings, new=new).inputs(2) for new in (0, 1)]
     assert found[0] != found[1]
 
 

@@ -7,7 +7,7 @@ whenever what decides them has changed, such as alpha, a check, a judge, or a pe
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,11 @@ from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.endpoint import endpoint_key, failure_name
 from sftkey_dist.errors import IncompleteEvaluationError, UserError
-from sftkey_dist.evaluation.assessment import Assessment
 from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse
 from sftkey_dist.evaluation.generation.load import load_generator
 from sftkey_dist.evaluation.generation.spread import spread
-from sftkey_dist.files import digest_json
+from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.models.accelerator import hide_unless_reserved, release_cached_memory
 from sftkey_dist.run_dir.journal import Record, append_records, keep_records, read_records
 
@@ -36,14 +35,6 @@ Key = tuple[str, str]
 
 Progress = Callable[[int], None]
 """Told how many examples are done."""
-
-
-@dataclass(frozen=True)
-class EvaluationJob(Assessment):
-    """A model folder and how to test it."""
-
-    model_dir: str
-    strategy: str
 
 
 class EvaluationPool:
@@ -139,23 +130,6 @@ def read_generations(folder: Path) -> dict[Key, list[Generation]]:
         _key_of(record): [Generation(**sample) for sample in record["samples"]]
         for record in read_records(folder / _GENERATIONS)
     }
-
-
-def generation_digest(job: EvaluationJob, model_digest: str, examples: Sequence[Example]) -> str:
-    """Digest of everything a generation depends on but the size of batches."""
-    server = job.settings.endpoint
-    return digest_json(
-        {
-            "model": model_digest,
-            "prompt": job.prompt.model_dump(mode="json"),
-            "decoding": asdict(job.decoding),
-            "backend": job.settings.backend,
-            "server": [server.url, server.model, server.api] if server else None,
-            "prompts": [
-                (e.data_set, e.id, e.prompt, [(turn.role, turn.content) for turn in e.history]) for e in examples
-            ],
-        }
-    )
 
 
 def _known_keys(folder: Path) -> set[Key]:

@@ -6,11 +6,11 @@ from safetensors.torch import save_file
 
 from sftkey_dist.errors import ModelError
 from sftkey_dist.pipeline.rounding import rounding_in_words
+from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.masters import (
     Rounding,
     StoredWeights,
     commit_masters,
-    masters_are_there,
     owners_of,
     update_sums,
     verify_masters,
@@ -49,19 +49,20 @@ def test_every_weight_has_one_owner_and_loads_are_level():
 
 
 def test_masters_count_when_all_are_written_and_each_file_is_checked_by_one_rank(tmp_path):
-    notes = [write_masters(tmp_path, rank, {f"w{rank}": torch.randn(3)}) for rank in range(3)]
-    assert not masters_are_there(tmp_path)
-    commit_masters(tmp_path, notes)
-    assert masters_are_there(tmp_path)
+    stage = StageDir(tmp_path)
+    notes = [write_masters(stage.masters, rank, {f"w{rank}": torch.randn(3)}) for rank in range(3)]
+    assert not stage.has_masters
+    commit_masters(stage.masters, notes)
+    assert stage.has_masters
     for world_size in (1, 2, 5):
         for rank in range(world_size):
-            verify_masters(tmp_path, rank, world_size)
-    (tmp_path / "rank_00002.safetensors").unlink()
+            verify_masters(stage.masters, rank, world_size)
+    (stage.masters / "rank_00002.safetensors").unlink()
     with pytest.raises(ModelError, match=r"rank_00002\.safetensors: it is not what was written; remove the folder"):
-        verify_masters(tmp_path, 0, 1)
-    (tmp_path / "manifest.json").write_text("{}")
+        verify_masters(stage.masters, 0, 1)
+    (stage.masters / "manifest.json").write_text("{}")
     with pytest.raises(ModelError, match="remove the folder"):
-        verify_masters(tmp_path, 0, 1)
+        verify_masters(stage.masters, 0, 1)
 
 
 def rounding_of(start: torch.Tensor, update: torch.Tensor) -> Rounding:
