@@ -1,11 +1,49 @@
-"""SFTKey-Tag on Ray and DeepSpeed: whole tagged response first, key answer tokens second."""
+"""SFTKey-Tag on Ray and DeepSpeed: whole tagged response first, key answer tokens second.
 
-import importlib.metadata
+The names below are the public interface. They are loaded when they are first used, so that importing the package loads
+no library.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sftkey_dist.config import RunConfig, load_config
+    from sftkey_dist.pipeline.run import run
+    from sftkey_dist.release import version
+    from sftkey_dist.report.comparison import Comparison, read_comparison
+    from sftkey_dist.sampler import CostModel, RankBatchSampler, StepPlanner
+
+__all__ = [
+    "Comparison",
+    "CostModel",
+    "RankBatchSampler",
+    "RunConfig",
+    "StepPlanner",
+    "load_config",
+    "read_comparison",
+    "run",
+    "version",
+]
+
+_MODULES = {
+    "Comparison": "report.comparison",
+    "CostModel": "sampler",
+    "RankBatchSampler": "sampler",
+    "RunConfig": "config",
+    "StepPlanner": "sampler",
+    "load_config": "config",
+    "read_comparison": "report.comparison",
+    "run": "pipeline.run",
+    "version": "release",
+}
 
 
-def version() -> str:
-    """Of the package that is installed, or that a job brought along."""
-    try:
-        return importlib.metadata.version("sftkey_dist")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -26,10 +26,9 @@ from sftkey_dist.config.paths import local_path
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.console import console, errors, visible, write_what_the_terminal_can_show
 from sftkey_dist.errors import ConfigError, IncompleteEvaluationError, InterruptedRunError, TrainingError, UserError
-from sftkey_dist.files import folder_kept_if_used
 from sftkey_dist.interrupts import raise_on_signals
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.lock import locked
+from sftkey_dist.run_dir.lock import locked_run
 
 if TYPE_CHECKING:
     from sftkey_dist.capacity.hardware import Cluster
@@ -119,8 +118,7 @@ def run(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.run import run as run_all
     from sftkey_dist.tracking import how_to_open, tracking_uri
 
-    with _alone(config.run_dir):
-        comparison, files, still_open = run_all(config)
+    comparison, files, still_open = run_all(config)
     _show_comparison(comparison, files)
     if config.tracking.enabled:
         uri = tracking_uri(config.tracking, config.run_dir.absolute())
@@ -135,7 +133,7 @@ def prepare(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.report.tables import data_table
 
-    with _alone(config.run_dir):
+    with locked_run(RunDir(config.run_dir)):
         preparation = prepare_run(config)
     for report in preparation.reports:
         console.print(data_table(report))
@@ -161,7 +159,7 @@ def show(
     from sftkey_dist.pipeline.run_plan import plan_run
     from sftkey_dist.report.segments import colour_segments, mark_trained
 
-    with _alone(config.run_dir):
+    with locked_run(RunDir(config.run_dir)):
         preparation = prepare_run(config)
     tokenizer = load_tokenizer(preparation.model_dir, config.model.trust_remote_code)
     for planned in plan_run(config, preparation).strategies:
@@ -249,7 +247,7 @@ def plan(
     from sftkey_dist.pipeline.run_plan import plan_run
     from sftkey_dist.report.tables import balance_table
 
-    with _alone(config.run_dir), progress_when_known("planning") as progress:
+    with locked_run(RunDir(config.run_dir)), progress_when_known("planning") as progress:
         run_plan = plan_run(config, prepare_run(config, needs_weights=False))
         previews, files = preview_run(run_plan, data_ranks, steps, progress)
     for stage in previews:
@@ -280,7 +278,7 @@ def train(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.track import open_tracker
     from sftkey_dist.pipeline.train import train as train_strategies
 
-    with _alone(config.run_dir):
+    with locked_run(RunDir(config.run_dir)):
         run_plan = plan_run(config, prepare_run(config))
         train_strategies(run_plan, open_tracker(config))
     console.print(f"models: {run_plan.run.path / 'stages'}", soft_wrap=True, markup=False)
@@ -296,7 +294,7 @@ def evaluate(configuration: Configuration) -> None:
     from sftkey_dist.pipeline.run_plan import plan_run
     from sftkey_dist.pipeline.track import open_tracker
 
-    with _alone(config.run_dir):
+    with locked_run(RunDir(config.run_dir)):
         run_plan = plan_run(config, prepare_run(config))
         tracker = open_tracker(config)
         still_open = evaluate_strategies(run_plan, tracker)
@@ -474,7 +472,7 @@ def sync(run_dir: Annotated[Path, typer.Argument(metavar="RUN", parser=_path, he
     """Upload what MLflow lacks of a run, each metric once: after an outage, or to a new server."""
     from sftkey_dist.pipeline.sync import sync as sync_run
 
-    with _alone(run_dir):
+    with locked_run(RunDir(run_dir)):
         missing = sync_run(run_dir)
     console.print(f"{missing:,} metric points were missing", markup=False)
 
@@ -488,23 +486,6 @@ def main() -> None:
     raise_on_signals()
     with _user_errors_are_lines():
         app()
-
-
-@contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
-    """Let no other command write to the run directory meanwhile.
-
-    Raises:
-        ConfigError: another one does, or nobody can.
-    """
-    run = RunDir(run_dir)
-    with ExitStack() as held:
-        try:
-            held.enter_context(folder_kept_if_used(run.path))
-            held.enter_context(locked(run.lock))
-        except OSError as error:
-            raise ConfigError(f"run_dir={run_dir}: cannot be written to ({error.strerror})") from error
-        yield
 
 
 def _run_study(files: list[Path], overrides: list[str]) -> None:

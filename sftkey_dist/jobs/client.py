@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-import sftkey_dist
 from sftkey_dist.cluster_gate import NamedCluster
 from sftkey_dist.config.secrets import without_credentials
 from sftkey_dist.errors import ConfigError, TrainingError
 from sftkey_dist.jobs.upload import JOB_CONFIG, Upload
+from sftkey_dist.release import version
 
 _JOB_ENVIRONMENT = {
     "COLUMNS": "120",
@@ -54,12 +54,12 @@ class RayJobs:
         Raises:
             ConfigError: the cluster does not take it.
         """
-        modules = {"py_modules": [str(Path(sftkey_dist.__file__).parent)]} if with_package else {}
+        modules = {"py_modules": [str(Path(__file__).parents[1])]} if with_package else {}
         try:
             job = self._client.submit_job(
                 entrypoint=" ".join(["python -m sftkey_dist.cli", *arguments]),
                 runtime_env={"working_dir": str(upload.folder), "env_vars": _JOB_ENVIRONMENT, **modules},
-                metadata={"sftkey_version": sftkey_dist.version()},
+                metadata={"sftkey_version": version()},
             )
         except Exception as error:
             raise ConfigError(f"--address {self._address}: the job was not taken: {_in_a_line(error)}") from error

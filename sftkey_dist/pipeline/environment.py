@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-import sftkey_dist
+from sftkey_dist.release import version
 
 _PACKAGES = ("torch", "deepspeed", "ray", "transformers", "datasets", "mlflow", "mpmath")
 
@@ -18,7 +18,7 @@ def describe_environment() -> dict[str, str]:
     """Names and values, for people and files."""
     commit = git_commit()
     return {
-        "sftkey_dist": sftkey_dist.version(),
+        "sftkey_dist": version(),
         **{package: importlib.metadata.version(package) for package in _PACKAGES},
         **({"CUDA of torch": torch.version.cuda} if torch.version.cuda else {}),
         **({"NCCL of torch": ".".join(map(str, torch.cuda.nccl.version()))} if torch.cuda.is_available() else {}),

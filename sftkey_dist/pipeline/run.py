@@ -16,23 +16,33 @@ from sftkey_dist.pipeline.train import train
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
+from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir.lock import locked_run
 from sftkey_dist.tracking import Tracker
 
 
-def run(config: RunConfig) -> tuple[Comparison, list[Path], list[str]]:
+def run(config: RunConfig, tracker: Tracker | None = None) -> tuple[Comparison, list[Path], list[str]]:
     """The whole thing. What an earlier run finished is not repeated.
+
+    Args:
+        config: of the run.
+        tracker: what keeps track of it instead of the one that the configuration names.
 
     Returns:
         The comparison, its files, and what could not be judged yet.
+
+    Raises:
+        UserError: in one line, what is wrong and what to do about it.
     """
-    plan = plan_run(config, prepare(config))
-    verify_stages(plan)
-    tracker = open_tracker(config)
-    finished = plan.is_trained and evaluation_is_finished(plan)
-    with nullcontext() if finished else connected(config.cluster, config.most_workers):
-        train(plan, tracker)
-        still_open = evaluate(plan, tracker)
-    comparison, files = compare_and_track(config, tracker)
+    with locked_run(RunDir(config.run_dir)):
+        plan = plan_run(config, prepare(config))
+        verify_stages(plan)
+        tracker = tracker or open_tracker(config)
+        finished = plan.is_trained and evaluation_is_finished(plan)
+        with nullcontext() if finished else connected(config.cluster, config.most_workers):
+            train(plan, tracker)
+            still_open = evaluate(plan, tracker)
+        comparison, files = compare_and_track(config, tracker)
     return comparison, files, still_open
 
 

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import sftkey_dist
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.errors import InterruptedRunError
 from sftkey_dist.files import digest_json, read_json
 from sftkey_dist.pipeline.environment import git_commit
+from sftkey_dist.release import version
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.journal import Record, read_records
 from sftkey_dist.tracking import RUN_DIR_TAG, DataSetNote, Tracker, make_tracker
@@ -161,7 +161,7 @@ def _common_tags(config: RunConfig, run: RunDir) -> dict[str, str]:
     tags = {
         "sftkey.run": run.path.name,
         RUN_DIR_TAG: str(run.path),
-        "sftkey.version": sftkey_dist.version(),
+        "sftkey.version": version(),
         "sftkey.model": config.model.path or "embedded",
         "sftkey.contract": digest_json(config.contract.model_dump(mode="json"))[:12],
         "sftkey.seed": str(config.seed),

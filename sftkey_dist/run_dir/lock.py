@@ -7,16 +7,35 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.files import folder_kept_if_used
 from sftkey_dist.interrupts import end_at_once
+from sftkey_dist.run_dir.paths import RunDir
 
 _SECONDS_BETWEEN_BEATS = 5.0
 _STALE_AFTER_SECONDS = 60.0
 """Without a beat for so long, a holder on another machine is taken for dead."""
+
+
+@contextmanager
+def locked_run(run: RunDir) -> Iterator[None]:
+    """Let no other command write to a run directory while the block lasts; it is made, and removed if it stays empty.
+
+    Raises:
+        ConfigError: another command is writing to it, or nobody can.
+        RunLostError: as `locked`.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(folder_kept_if_used(run.path))
+            held.enter_context(locked(run.lock))
+        except OSError as error:
+            raise ConfigError(f"run_dir={run.path}: cannot be written to ({error.strerror})") from error
+        yield
 
 
 @contextmanager

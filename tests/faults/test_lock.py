@@ -107,9 +107,9 @@ def test_a_command_that_lost_its_lock_or_its_folder_ends_at_once(tmp_path, lose,
     script = f"""
 import shutil, sys, time
 from pathlib import Path
-from sftkey_dist import lock
 from sftkey_dist.errors import RunLostError
 from sftkey_dist.interrupts import raise_on_signals
+from sftkey_dist.run_dir import lock
 lock._SECONDS_BETWEEN_BEATS = 0.2
 raise_on_signals()
 try:

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +12,7 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 
+import sftkey_dist
 from sftkey_dist.config import load_config
 from sftkey_dist.config.yaml_text import read_yaml
 from sftkey_dist.contract import Form, ResponseContract
@@ -91,14 +94,23 @@ def test_the_tracker_has_the_protocol_and_is_told_of_stages_and_evaluations(page
     assert f"{parent},,accuracy,{7 / 20}" in lines
 
 
-def test_the_script_calls_the_pipeline_as_it_is_to_be_called(page, monkeypatch):
-    called = []
-    for name in ("prepare", "train", "evaluate", "compare_and_track"):
-        spy = create_autospec(page[name], side_effect=lambda *_, name=name: called.append(name))
-        monkeypatch.setitem(page, name, spy)
-    page["run_with"](object(), [BASE], ["seed=3"])
-    assert called == ["prepare", "train", "evaluate", "compare_and_track"]
-    assert page["prepare"].call_args.args[0].seed == 3
+def test_the_script_runs_with_the_tracker(page, monkeypatch):
+    run = create_autospec(page["run"])
+    monkeypatch.setitem(page, "run", run)
+    page["run_with_csv"]([BASE], ["seed=3"])
+    config, tracker = run.call_args.args
+    assert config.seed == 3
+    assert isinstance(tracker, page["CsvTracker"])
+
+
+def test_the_public_interface_is_there_and_is_loaded_when_it_is_used():
+    for name in sftkey_dist.__all__:
+        assert callable(getattr(sftkey_dist, name))
+    with pytest.raises(AttributeError, match="no attribute 'train'"):
+        _ = sftkey_dist.train
+    script = "import sys, sftkey_dist; print(sorted({'pydantic', 'numpy', 'torch', 'ray'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_answer_check_is_loaded_by_its_place_and_judges(tmp_path, monkeypatch):
