@@ -28,6 +28,9 @@ class ClusterConfig(Section):
     """Accelerators of each rank."""
     wait_for_nodes_seconds: float = Field(0.0, ge=0, le=MOST_SECONDS)
     """How long to wait for a running cluster to have enough nodes; an autoscaler is asked for them."""
+    start_timeout_seconds: float = Field(1800.0, ge=10, le=MOST_SECONDS)
+    """Longest time for the processes of all ranks to start and to find each other; after it they are started again. A
+    start takes a minute where many nodes read the libraries from one storage."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment of the workers, of training and of generation, e.g. `{NCCL_IB_HCA: mlx5}`; it is written to the run
     directory, so secrets do not belong here."""

@@ -144,12 +144,14 @@ def _attempt(job: StageJob, cluster: ClusterConfig, group: WorkerGroup) -> _End:
         try:
             group.begin(job)
             while (is_finished := group.wait(_SECONDS_BETWEEN_LOOKS)) is None:
+                if stop.signal_number is not None and not ask.can_be_heard:
+                    break  # before the workers have started, there is nothing to save
                 if time.monotonic() - looked_at_nodes > _SECONDS_BETWEEN_LOOKS_AT_NODES and not end.reason:
                     looked_at_nodes = time.monotonic()
                     end.reason = _reason_to_pause(cluster, group, job.training.zero.secondary_partition_ranks)
                     if end.reason:
                         ask.write()
-            end.is_finished = is_finished
+            end.is_finished = bool(is_finished)
         except (TrainingFailedError, RayError) as error:
             end.failure = read_failure(job, group.num_workers, error)
         end.signal_number = stop.signal_number
@@ -165,9 +167,15 @@ class _StopRequest:
     def write(self) -> None:
         write_text_atomically(self._stage.stop_request, "")
 
+    @property
+    def can_be_heard(self) -> bool:
+        """Whether a rank is at work on the stage."""
+        return self._stage.heartbeats.is_dir()
+
     def by_signal(self) -> None:
         self.write()
-        _note(self._stage, "stopping", "saving a checkpoint after this step, then ending; once more ends at once")
+        saving = "saving a checkpoint after this step, then ending; once more ends at once"
+        _note(self._stage, "stopping", saving if self.can_be_heard else "ending before the first step")
 
 
 @contextmanager

@@ -4,8 +4,12 @@ Starting workers takes longer than many stages: processes, imports, rendezvous. 
 """
 
 import os
+import signal
 import socket
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch
 from ray.train.torch.config import _TorchBackend as RayTorchBackend
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -57,6 +62,7 @@ class WorkerGroup:
         options = {"num_cpus": 0, "scheduling_strategy": here, "max_concurrency": 2 * num_workers + 8}
         self._queue = ray.remote(TaskQueue).options(**options).remote(num_workers)
         self._trainer = _trainer(cluster, num_workers, timeout_seconds, scratch, self._queue)
+        self._started, self._start_timeout_seconds = time.monotonic(), cluster.start_timeout_seconds
         self._error: BaseException | None = None
         self._outcome: Any = None
         self._fit = threading.Thread(target=self._run, name="ray-train", daemon=True)
@@ -66,6 +72,11 @@ class WorkerGroup:
     def is_there(self) -> bool:
         """Whether workers are there, or on their way."""
         return self._fit.is_alive()
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the workers have met."""
+        return bool(self.nodes)
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -95,13 +106,18 @@ class WorkerGroup:
             return bool(ray.get(self._outcome))
         if self._fit.is_alive():
             return None
+        if time.monotonic() - self._started > self._start_timeout_seconds and not self.has_started:
+            raise TrainingFailedError(
+                f"the workers did not start within {self._start_timeout_seconds:.0f} s (cluster.start_timeout_seconds)"
+            )
         raise self._error or TrainingFailedError("the workers left")
 
     def dismiss(self) -> None:
-        """Let the workers go, those that are left."""
+        """Let the workers go, those that are left; those that have not started end with the driver."""
         if self._fit.is_alive():
             self._queue.assign.remote(None, "")
-            self._fit.join(_SECONDS_TO_LEAVE)
+            if self.has_started:
+                self._fit.join(_SECONDS_TO_LEAVE)
         ray.kill(self._queue)
 
     def _run(self) -> None:
@@ -178,6 +194,24 @@ class _Trainer(TorchTrainer):
         return [callback for callback in made if not isinstance(callback, DatasetsCallback)]
 
 
+class _StartLimit(WorkerGroupCallback):
+    """Ends the controller, and the workers with it, when they do not start: Ray waits for a frozen one for good."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    @contextmanager
+    def on_worker_group_start(self) -> Iterator[None]:
+        """Entered in the controller while the processes start and join the process group."""
+        timer = threading.Timer(self._seconds, os.kill, (os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
 class _TrainerOfOwnCluster(_Trainer):
     """Without two actors more, of which each takes as long to start as a rank.
 
@@ -222,6 +256,7 @@ def _trainer(
         run_config=RunConfig(
             name=new_attempt(),
             storage_path=str(scratch),
+            callbacks=[_StartLimit(cluster.start_timeout_seconds)],
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=3, max_preemption_failures=0),
             worker_runtime_env={"env_vars": _worker_environment(cluster, on_loopback=on_loopback)},
         ),

@@ -151,6 +151,42 @@ def test_a_signal_to_the_whole_group_ends_a_start_at_once(config, tmp_path):
     assert not RunDir(run).lock.exists()
 
 
+def test_a_signal_ends_a_start_whose_worker_is_frozen(config, tmp_path):
+    """Nothing has been done since the newest checkpoint, and the worker would never come to a step."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    with running(command(config, run), log) as driver:
+        wait_for(lambda: workers_of(driver.pid), driver, log)
+        for worker in workers_of(driver.pid):
+            worker.suspend()
+        os.killpg(driver.pid, signal.SIGTERM)
+        assert driver.wait(timeout=30) == 128 + signal.SIGTERM, log.read_text()
+    said = log.read_text()
+    assert "ending before the first step" in said
+    assert "Traceback" not in said
+    assert not workers_of(driver.pid)
+
+
+def test_workers_that_do_not_start_end_with_their_controller_and_those_that_do_go_on():
+    script = """
+import sys, time
+from sftkey_dist.training.worker_group import _StartLimit
+limit = _StartLimit(float(sys.argv[1]))
+with limit.on_worker_group_start():
+    time.sleep(float(sys.argv[2]))
+time.sleep(1.0)
+"""
+    for seconds, start, ended in ((0.5, 60.0, -signal.SIGKILL), (0.5, 0.0, 0)):
+        done = subprocess.run([sys.executable, "-c", script, str(seconds), str(start)], timeout=120)
+        assert done.returncode == ended
+
+
+def workers_of(driver: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        children = psutil.Process(driver).children(recursive=True)
+        return [child for child in children if "RayTrainWorker" in child.name() + " ".join(child.cmdline())]
+    return []
+
+
 def has_child_named(name: str, parent: int) -> bool:
     found = subprocess.run(["pgrep", "--parent", str(parent), name], capture_output=True)
     return found.returncode == 0

@@ -106,6 +106,7 @@ CHANGES_NOTHING = {
     "cluster.min_workers": 1,
     "cluster.cpus_per_worker": 2,
     "cluster.wait_for_nodes_seconds": 5.0,
+    "cluster.start_timeout_seconds": 60.0,
     "cluster.environment": {"A": "b"},
     "cluster.network_interface": "eth0",
     "cluster.address": "auto",
