@@ -9,9 +9,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -181,10 +182,12 @@ time.sleep(1.0)
 
 
 def workers_of(driver: int) -> list[psutil.Process]:
+    found = []
     with suppress(psutil.NoSuchProcess):
-        children = psutil.Process(driver).children(recursive=True)
-        return [child for child in children if "RayTrainWorker" in child.name() + " ".join(child.cmdline())]
-    return []
+        for child in psutil.Process(driver).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                found += [child] if "".join(child.cmdline()).startswith("ray::RayTrainWorker") else []
+    return found
 
 
 def has_child_named(name: str, parent: int) -> bool:
