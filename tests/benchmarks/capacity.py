@@ -207,7 +207,7 @@ def load_of(
 def gsm8k_counts(scratch: Path, model: Path, data: Path) -> np.ndarray:
     """Tokens of each segment of GSM8K's examples."""
     config = load_config(
-        [Path("configs/smollm2_135m_gsm8k.yaml")],
+        [Path("configs/gsm8k.yaml"), Path("configs/models/smollm2_135m.yaml")],
         [
             f"run_dir={scratch / 'gsm8k'}",
             f"data.store_dir={scratch / 'gsm8k-store'}",

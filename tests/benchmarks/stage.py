@@ -59,7 +59,8 @@ def checkpoint_stall(folder: Path, model: Path, data: Path) -> Figure:
     """
     sftkey(
         "train",
-        "configs/smollm2_135m_gsm8k.yaml",
+        "configs/gsm8k.yaml",
+        "configs/models/smollm2_135m.yaml",
         f"run_dir={folder / 'run'}",
         f"data.store_dir={folder / 'store'}",
         f"model.path={model.absolute()}",

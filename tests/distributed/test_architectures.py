@@ -50,13 +50,13 @@ ARCHITECTURES = {
     ),
 }
 SHIPPED = {
-    "qwen3_8b_gsm8k": "qwen3-untied",
-    "qwen2_5_7b_gsm8k": "qwen2-untied",
-    "qwen2_5_3b_gsm8k": "qwen2-tied",
-    "qwen2_5_1_5b_gsm8k": "qwen2-tied",
-    "smollm3_3b_gsm8k": "smollm3",
-    "qwen2_5_32b_gsm8k": "qwen2-untied",
-    "llama3_1_70b_gsm8k": "llama3",
+    "qwen3_8b": "qwen3-untied",
+    "qwen2_5_7b": "qwen2-untied",
+    "qwen2_5_3b": "qwen2-tied",
+    "qwen2_5_1_5b": "qwen2-tied",
+    "smollm3_3b": "smollm3",
+    "qwen2_5_32b": "qwen2-untied",
+    "llama3_1_70b": "llama3",
 }
 NUM_STEPS, BATCH, RATE = 4, 6, 3e-3
 FULL = (0.0, *[1.0] * 7)
@@ -141,10 +141,10 @@ def assert_generates(folder):
 
 
 def test_every_shipped_model_has_its_architecture_here():
-    shipped = {file.stem for file in CONFIGS.glob("*_gsm8k.yaml")} - {"smollm2_135m_gsm8k"}
+    shipped = {file.stem for file in CONFIGS.glob("models/*.yaml")} - {"smollm2_135m"}
     assert shipped == set(SHIPPED)
     assert set(SHIPPED.values()) <= set(ARCHITECTURES)
     for name in shipped:
-        config = load_config([CONFIGS / f"{name}.yaml"])
+        config = load_config([CONFIGS / "gsm8k.yaml", CONFIGS / "models" / f"{name}.yaml"])
         assert config.cluster.gpus_per_worker == 1
         assert config.training.gradient_checkpointing

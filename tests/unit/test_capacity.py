@@ -309,10 +309,10 @@ def test_what_is_gathered_ahead_is_what_the_engine_asks_for(sizes, name, gathere
 @pytest.mark.parametrize("with_loss", [8192, 200])
 @pytest.mark.parametrize(
     ("file", "name", "nodes"),
-    [("qwen2_5_32b_gsm8k", "32B (Qwen2.5)", 2), ("llama3_1_70b_gsm8k", "70B (Llama 3.1)", 4)],
+    [("qwen2_5_32b", "32B (Qwen2.5)", 2), ("llama3_1_70b", "70B (Llama 3.1)", 4)],
 )
 def test_large_configurations_hold_a_full_row_of_either_stage(sizes, file, name, nodes, with_loss):
-    config = load_config([CONFIGS / f"{file}.yaml"])
+    config = load_config([CONFIGS / "gsm8k.yaml", CONFIGS / "models" / f"{file}.yaml"])
     assert config.cluster.num_workers == 8 * nodes
     cluster, row = Cluster(nodes, 8, H100), full_rows(config.training.micro_batch_tokens, with_loss=with_loss)
     assert estimate(sizes[name], config.training, cluster, row).fits

@@ -17,6 +17,7 @@ import yaml
 from sftkey_dist.config import load_config
 
 ROOT = Path(__file__).parents[2]
+QWEN2_5_7B = [ROOT / "configs/gsm8k.yaml", ROOT / "configs/models/qwen2_5_7b.yaml"]
 KUBERNETES = "1.33"
 SLURM, VLLM = ROOT / "launch/slurm/sftkey.sbatch", ROOT / "launch/serve/vllm.sh"
 SCRIPTS = [SLURM, VLLM, ROOT / "launch/local/nodes.sh"]
@@ -186,9 +187,9 @@ def test_no_file_holds_a_secret_and_every_start_of_ray_is_authenticated():
 
 def test_the_jobs_command_is_one_that_the_command_line_takes():
     (job,) = documents("rayjob.yaml")
-    program, verb, _, *overrides = job["spec"]["entrypoint"].split()
+    program, verb, _, _, *overrides = job["spec"]["entrypoint"].split()
     assert (program, verb) == ("sftkey", "run")
-    config = load_config([ROOT / "configs/qwen2_5_7b_gsm8k.yaml"], overrides)
+    config = load_config(QWEN2_5_7B, overrides)
     workers = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
     gpus = workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
     assert config.cluster.num_workers == workers["replicas"] * gpus
@@ -420,7 +421,7 @@ def test_vllm_prints_an_evaluation_that_the_command_line_takes(tmp_path, served_
     ran = subprocess.run(["bash", "-c", line], env={"PATH": path}, capture_output=True, text=True, check=True)
     key, verb, _, *overrides = ran.stdout.splitlines()
     assert (key, verb) == ((tmp_path / ".sftkey-vllm-key").read_text(), "evaluate")
-    config = load_config([ROOT / "configs/qwen2_5_7b_gsm8k.yaml"], overrides)
+    config = load_config(QWEN2_5_7B, overrides)
     assert config.strategies == ("sftkey-tag",)
     assert config.evaluation.backend == "endpoint"
     endpoint = config.evaluation.endpoint

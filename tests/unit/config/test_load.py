@@ -6,12 +6,16 @@ import pytest
 
 from sftkey_dist.config import is_study, load_config
 from sftkey_dist.config.run import RunConfig
+from sftkey_dist.config.strategy import KeyStageConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.strategy import resolve_strategies
 
 FOLDER = Path(__file__).parents[3] / "configs"
-CONFIGS = sorted(file for file in FOLDER.glob("*.yaml") if not is_study([file]))
+GSM8K = FOLDER / "gsm8k.yaml"
+MODELS = sorted((FOLDER / "models").glob("*.yaml"))
+ALONE = sorted(file for file in FOLDER.glob("*.yaml") if not is_study([file]) and file != GSM8K)
+CONFIGS = [*([file] for file in ALONE), *([GSM8K, model] for model in MODELS)]
 MINIMAL = """
 run_dir: runs/x
 model: {path: ./model}
@@ -28,9 +32,31 @@ def minimal(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_every_shipped_configuration_loads(file):
-    assert load_config([file]).run_dir
+@pytest.mark.parametrize("files", CONFIGS, ids=lambda files: files[-1].stem)
+def test_every_shipped_configuration_loads(files):
+    assert load_config(files).run_dir
+
+
+def test_shipped_models_share_their_data_and_nothing_that_a_run_writes():
+    configs = [load_config([GSM8K, model]) for model in MODELS]
+    assert len(configs) == 8
+    assert {source.path for config in configs for source in (*config.data.train, *config.data.test)} == {"openai/gsm8k"}
+    for values in ([str(config.run_dir) for config in configs], [config.model.path for config in configs]):
+        assert len(set(values)) == len(configs)
+
+
+def test_a_base_without_a_model_is_refused():
+    with pytest.raises(ConfigError, match=r"gsm8k\.yaml: run_dir: required .*; model: required"):
+        load_config([GSM8K])
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.stem)
+def test_key_stages_of_shipped_models_take_the_default_learning_rate_ratio(model):
+    config = load_config([GSM8K, model])
+    assert config.key_stage.learning_rate_ratio == KeyStageConfig().learning_rate_ratio
+    (*_, key) = next(s for s in resolve_strategies(config) if s.name == "sftkey-tag").stages
+    assert key.optimization.learning_rate == pytest.approx(0.05 * config.optimization.learning_rate)
+    assert key.optimization.num_epochs == 1
 
 
 EXAMPLES = {
@@ -162,10 +188,10 @@ def test_every_key_has_a_meaning():
     assert undocumented == []
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_a_resolved_configuration_is_a_configuration(file):
+@pytest.mark.parametrize("files", CONFIGS, ids=lambda files: files[-1].stem)
+def test_a_resolved_configuration_is_a_configuration(files):
     """`config.json` of a run directory can be run, and is read again when a run is synced."""
-    config = load_config([file], ["key_stage.optimization.max_steps=null"])
+    config = load_config(files, ["key_stage.optimization.max_steps=null"])
     again = RunConfig.model_validate(json.loads(json.dumps(config.model_dump(mode="json"))))
     assert again == config
     assert resolve_strategies(again) == resolve_strategies(config)
