@@ -1,4 +1,4 @@
-"""How an answer is compared with its reference without asking a model."""
+"""How an answer is compared with its reference without a judge model."""
 
 from typing import Literal, Self
 
@@ -13,14 +13,15 @@ CheckName = Literal["auto", "exact", "numeric", "math", "option", "label", "json
 
 
 class RegexCheck(Section):
-    """What counts is what a regular expression finds."""
+    """Compares what a regular expression finds in the answer and in the reference."""
 
     regex: str
-    """Its first group that took part, or the whole match without groups, where it matches last; compared as text."""
+    """Regular expression. Its last match counts: the first group that took part in it or, without groups, the whole
+    match. It is compared as text."""
 
     @model_validator(mode="after")
     def compiles(self) -> Self:
-        """A pattern that does not compile would stop the evaluation after the training."""
+        """Otherwise a pattern that does not compile would be found only after the training."""
         try:
             compile_pattern(self.regex)
         except ConfigError as error:
@@ -29,27 +30,28 @@ class RegexCheck(Section):
 
 
 class LabelCheck(Section):
-    """One of a few labels."""
+    """Compares which one of a few labels an answer names."""
 
     labels: tuple[str, ...] = Field(min_length=2)
-    """The labels; of those that an answer names, it must name one alone."""
+    """The labels. An answer must name exactly one of them."""
 
 
 class JsonCheck(Section):
-    """Fields of a JSON object."""
+    """Compares fields of a JSON object."""
 
     json_fields: tuple[str, ...] = Field(min_length=1)
-    """The fields that must be equal; `a.b` is field b of field a."""
+    """The fields that must be equal; `a.b` is the field b inside the field a."""
 
 
 class FunctionCheck(Section):
-    """A Python function of yours."""
+    """Compares with a Python function that you supply."""
 
     function: Location = Field(pattern=r"^.+:[A-Za-z_]\w*$")
-    """`package.module:name` or `path/to/file.py:name`; called with answer, reference and question, it returns True,
-    False, or None where it cannot tell."""
+    """`package.module:name` or `path/to/file.py:name`. It is called with answer, reference and question, and returns
+    True, False, or None if it cannot decide."""
     digest: str = Field("", pattern=r"^[0-9a-f]*$")
-    """Of the file; filled in by the run, so that answers are judged again when the function has changed."""
+    """Digest of the function's file. The run fills it in, so that answers are judged again after the function
+    changes."""
 
 
 AnswerCheck = CheckName | RegexCheck | LabelCheck | JsonCheck | FunctionCheck

@@ -13,29 +13,31 @@ class ClusterConfig(Section):
     """Where the work runs."""
 
     address: Location | None = None
-    """Address of a running Ray cluster (`auto` finds it); none starts a private one on this machine.
-    The environment variable RAY_ADDRESS is honoured when this is not set."""
+    """Address of a running Ray cluster; `auto` finds one on this machine. Default: the environment variable RAY_ADDRESS
+    or, if that is not set either, a private cluster that is started on this machine."""
     allow_unauthenticated: bool = False
-    """Use a cluster of other machines that asks for no token; whoever reaches it can run anything on it."""
+    """Allow a cluster of other machines that does not require a token. Anyone who can reach such a cluster can run code
+    on it."""
     num_workers: int = Field(2, ge=1, le=MOST_WORKERS)
-    """Data-parallel ZeRO-3 ranks."""
+    """Number of data-parallel ZeRO-3 ranks."""
     min_workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
-    """Go on with so few ranks at least when nodes are lost, and with all again when they are back; by default a stage
-    needs `num_workers` always. What is computed does not depend on the number."""
+    """Minimum number of ranks to continue with when nodes are lost; all ranks are used again once the nodes are back.
+    Default: `num_workers`. The result of a computation does not depend on the number of ranks."""
     cpus_per_worker: int = Field(1, ge=1, le=4096)
-    """CPU cores, and compute threads, of each rank."""
+    """CPU cores, and therefore compute threads, of each rank."""
     gpus_per_worker: int = Field(0, ge=0, le=1)
     """Accelerators of each rank."""
     wait_for_nodes_seconds: float = Field(0.0, ge=0, le=MOST_SECONDS)
-    """How long to wait for a running cluster to have enough nodes; an autoscaler is asked for them."""
+    """How long to wait until a running cluster has enough nodes. An autoscaler is asked for the missing ones."""
     start_timeout_seconds: float = Field(1800.0, ge=10, le=MOST_SECONDS)
-    """Longest time for the processes of all ranks to start and to find each other; after it they are started again. A
-    start takes a minute where many nodes read the libraries from one storage."""
+    """Maximum time for the processes of all ranks to start and to join the process group. After it they are started
+    again. Starting takes minutes where many nodes read the libraries from one storage."""
     environment: dict[str, str] = Field(default_factory=dict)
-    """Environment of the workers, of training and of generation, e.g. `{NCCL_IB_HCA: mlx5}`; it is written to the run
-    directory, so secrets do not belong here."""
+    """Environment variables of the training and generation workers, e.g. `{NCCL_IB_HCA: mlx5}`. They are written to the
+    run directory, so they must not contain secrets."""
     network_interface: str | None = None
-    """Interface for gloo and NCCL between hosts, e.g. `eth0`; needed where a host's name resolves to loopback."""
+    """Network interface that gloo and NCCL use between hosts, e.g. `eth0`. It is needed where a host's name resolves to
+    a loopback address."""
 
     @field_validator("environment")
     @classmethod
@@ -51,7 +53,7 @@ class ClusterConfig(Section):
 
     @model_validator(mode="after")
     def min_is_not_more(self) -> Self:
-        """A range."""
+        """The minimum may not exceed the number of workers."""
         if self.min_workers is not None and self.min_workers > self.num_workers:
             raise ValueError(f"min_workers={self.min_workers} is more than num_workers={self.num_workers}")
         return self

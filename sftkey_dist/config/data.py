@@ -1,4 +1,4 @@
-"""The configuration of data: where rows come from, how a response is cut, how it is encoded."""
+"""The configuration of data: where rows come from, how responses are segmented and how they are encoded."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,19 +33,20 @@ _KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules",
 
 
 class RegexRule(Section):
-    """A rule of your own: where a regular expression's named groups lie in a response."""
+    """A custom segmentation rule: the named groups of a regular expression are the segments of a response."""
 
     name: str = "regex"
-    """Name in reports."""
+    """Name used in reports."""
     regex: str
-    """Must match the whole response; each named group is a segment, for example
+    """Regular expression that must match the whole response. Each named group is a segment, for example
     `(?P<reasoning>.+)\\nVerdict: (?P<answer>.+)`."""
     separators: str = r"\s*\S{0,20}\s*"
-    """Regular expression for what may lie between the segments, so that nothing else can be lost there."""
+    """Regular expression for the text between segments, which is dropped. Any other text there is an error, so that
+    nothing else is lost."""
 
     @model_validator(mode="after")
     def compiles_and_names_segments(self) -> Self:
-        """A rule without named groups cuts nothing."""
+        """A rule without named groups would find no segments."""
         for pattern in (self.regex, self.separators):
             try:
                 compile_pattern(pattern)
@@ -61,51 +62,52 @@ Rules = tuple[RuleName | RegexRule, ...]
 
 
 class SourceConfig(Section):
-    """Where examples come from."""
+    """A source of examples."""
 
     adapter: Adapter
-    """How a raw row becomes a prompt and named segments: a known data set, or `records` (a column per segment),
-    `prompt_completion`, `messages`; `decision_memos` generates its rows."""
+    """How a raw row is turned into a prompt and named segments: the adapter of a known data set, or one for a layout:
+    `records` (one column per segment), `prompt_completion` or `messages`. `decision_memos` generates its rows."""
     name: str = ""
-    """Name in tables; default: adapter and split."""
+    """Name used in tables; default: adapter and split."""
     path: Location | None = None
-    """Local .jsonl, .json, .csv, .parquet or .arrow file (text also .gz, also a pattern with *), a folder of such
-    files, or a data set id on the Hugging Face hub (not for `decision_memos`)."""
+    """A local .jsonl, .json, .csv, .parquet or .arrow file (text files may be compressed, .gz), a pattern with *, a
+    folder of such files, or a data set id on the Hugging Face hub. Not for `decision_memos`."""
     subset: str | None = None
     """Configuration name on the hub, e.g. `main`."""
     split: str = "train"
-    """Split on the hub, or of a folder whose files are named by theirs; for `decision_memos` the half of the generated
-    cases."""
+    """Split on the hub, or in a folder whose files are named after their splits. For `decision_memos`, which half of
+    the generated cases to use."""
     revision: str | None = None
-    """Revision on the hub."""
+    """Branch, tag or commit on the hub."""
     limit: int | None = Field(None, ge=1, le=MOST_ROWS)
-    """Use the first so many rows only; for `decision_memos` the number of rows to generate."""
+    """Maximum number of rows, from the first one on. For `decision_memos`, the number of rows to generate."""
     weight: float = Field(1.0, ge=1e-6, le=10_000)
-    """Share of the rows that a mixture takes: 0.5 is a seeded half, 2 is every row twice."""
+    """How often a mixture uses each row: 0.5 selects half of the rows by `seed`, 2 uses every row twice."""
     seed: Seed = 0
-    """Seed of the choice of rows by `weight`, and of the generator."""
+    """Seed for selecting rows by `weight`, and for the generator."""
     lists_points: bool = False
-    """Answers list every fact's points before the decision: several times as long (`decision_memos`)."""
+    """For `decision_memos`: answers also list the points of every fact before the decision, which makes them several
+    times as long."""
     prompt: str | None = None
-    """Column of the prompt (default `prompt`), or a text with columns in braces, `{question}\\n{options}`
-    (`records`, `prompt_completion`). Braces around what is no name stay, `{"grade": "A"}` or `\\frac{1}{2}`; doubled
-    ones always do: `{{name}}` is written `{name}`."""
+    """For `records` and `prompt_completion`: column of the prompt (default `prompt`), or a template with columns in
+    braces, `{question}\\n{options}`. Braces around anything that is not a name are kept, as in `{"grade": "A"}` or
+    `\\frac{1}{2}`. Doubled braces are an escape: `{{name}}` is written as `{name}`."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Column of each segment; a.b names a field of a field. Default: the column named as the segment, or that
-    field of a column `segments` (`records`)."""
+    """For `records`: column of each segment; `a.b` is the field b inside the column a. Default: the column with the
+    segment's name, or that field of a column `segments`."""
     response: str = "completion"
-    """Column of the response (`prompt_completion`)."""
+    """For `prompt_completion`: column of the response."""
     messages: str = "messages"
-    """Column of the messages; the last one must be the assistant's (`messages`)."""
+    """For `messages`: column of the messages. The last message must be the assistant's."""
     rules: Rules = ()
-    """How a response is cut into segments, tried in order; without rules it must keep the contract
-    (`prompt_completion`, `messages`)."""
+    """For `prompt_completion` and `messages`: rules that cut a response into segments, tried in order. Without rules,
+    the response must already follow the contract."""
     answer_check: AnswerCheck | None = None
-    """How answers to this test set are compared with their references, where not as `evaluation.answer_check` says."""
+    """How answers to this test set are compared with their references; overrides `evaluation.answer_check`."""
 
     @model_validator(mode="after")
     def path_is_given_where_rows_are_read(self) -> Self:
-        """Adapters that read need a path; the generator needs a number of rows."""
+        """Adapters that read rows need a path, and the generator needs a number of rows."""
         if self.adapter == "decision_memos":
             if self.path is not None or self.limit is None:
                 raise ValueError("adapter decision_memos generates its rows: give `limit`, not `path`")
@@ -115,7 +117,7 @@ class SourceConfig(Section):
 
     @model_validator(mode="after")
     def keys_belong_to_the_adapter(self) -> Self:
-        """A key that the adapter would not read is a mistake."""
+        """A key that the adapter would ignore is an error."""
         given = {key for key in self.model_fields_set & _KEYS_OF_SOME if getattr(self, key) != _default_of(key)}
         foreign = given - _OWN_KEYS.get(self.adapter, frozenset())
         if foreign:
@@ -124,17 +126,17 @@ class SourceConfig(Section):
 
     @property
     def data_set(self) -> str:
-        """What it is called in tables."""
+        """Its name in tables."""
         return self.name or f"{self.adapter}/{self.split}"
 
     @property
     def place(self) -> str:
-        """Where the rows are, for messages."""
+        """Location of the rows, for messages."""
         return self.path or f"{self.adapter}/{self.split}"
 
     @property
     def reading(self) -> dict[str, Any]:
-        """What decides the examples; a name and a way to compare answers do not."""
+        """The keys that determine the examples: all except the name and the way to compare answers."""
         return self.model_dump(mode="json", exclude={"name", "answer_check"})
 
 
@@ -147,38 +149,42 @@ def _one_or_more(value: Any) -> Any:
 
 
 Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
-"""One source, or a list of them: a mixture."""
+"""One source, or a list of sources (a mixture)."""
 
 
 class DataConfig(Section):
     """The data and how it is encoded."""
 
     train: Sources
-    """Examples to train on: one source or a list."""
+    """Examples to train on: one source, or a list of sources."""
     test: Sources
-    """Examples to generate for and score; never trained on."""
+    """Examples to generate for and to score. They are never trained on."""
     max_length_tokens: int = Field(1024, ge=8, le=10_000_000)
-    """Longest example in tokens, prompt and response; longer ones are dropped and counted, never cut."""
+    """Maximum length of an example, prompt and response together. Longer examples are dropped and counted, never
+    truncated."""
     max_bad_row_share: float = Field(0.01, ge=0, lt=1)
-    """Share of malformed rows that is dropped and counted; above it preparation stops. 0 stops at the first one."""
+    """Maximum share of malformed rows, which are dropped and counted. Above it preparation stops; with 0 it stops at
+    the first malformed row."""
     store_dir: LocalPath = Path("runs/store")
-    """Folder of encoded data, shared by runs and reused by digest; shared storage on a cluster."""
+    """Folder of the encoded data. Runs share it and reuse data with the same digest. On a cluster it must lie on shared
+    storage."""
     num_workers: int | None = Field(None, ge=1, le=4096)
-    """Processes that encode on this machine; default: its cores. On a cluster Ray Data decides."""
+    """Number of processes that encode on this machine; default: one per core. On a cluster Ray Data decides."""
     shard_rows: int = Field(16_384, ge=1, le=10_000_000)
-    """Rows that are encoded, and kept, at a time: an interrupted preparation repeats no finished shard."""
+    """Number of rows that are encoded and saved at a time. An interrupted preparation does not repeat finished
+    shards."""
 
     @model_validator(mode="after")
     def test_sets_are_told_apart(self) -> Self:
-        """Scores are reported for each test set."""
+        """Scores are reported per test set, so each one needs its own name."""
         names = [source.data_set for source in self.test]
         if len(set(names)) < len(names):
-            raise ValueError(f"data.test: give each source a `name` of its own; they are called {names}")
+            raise ValueError(f"data.test: give each source its own `name`; now they are named {names}")
         return self
 
     @model_validator(mode="after")
     def test_is_not_the_training_data(self) -> Self:
-        """A score on training rows says nothing."""
+        """A score on training rows would be meaningless."""
         for test in self.test:
             if any(_same_rows(test, train) for train in self.train):
                 raise ValueError("data.test is the training data; give it another path or split")

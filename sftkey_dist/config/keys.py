@@ -1,4 +1,4 @@
-"""The keys of a section and of those in it, by their types."""
+"""Looks up the keys of a section, and of the sections inside it, by their types."""
 
 from collections.abc import Iterator, Sequence
 from types import UnionType
@@ -11,12 +11,12 @@ from sftkey_dist.config.section import KeysOf
 
 
 def types_at(section: type[BaseModel], keys: Sequence[str]) -> Iterator[Any]:
-    """The types of what keys below a section lead to; none for a key that does not exist."""
+    """The types of the value at a path of keys below a section; none if the path does not exist."""
     yield from _types_below([section], keys)
 
 
 def names_at(section: type[BaseModel], keys: Sequence[str]) -> list[str]:
-    """The keys that may stand where keys below a section lead to."""
+    """The names of the keys that are valid at a path of keys below a section."""
     leaves = [item for leaf in types_at(section, keys) for item in (leaf, *_items(leaf))]
     sections = [leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
     return sorted({name for each in sections for name in each.model_fields})
@@ -32,7 +32,8 @@ def _types_below(annotations: Sequence[Any], keys: Sequence[str]) -> Iterator[An
 
 
 def _inner(leaf: Any, key: str) -> Iterator[Any]:
-    """What a key of a section, or of a mapping, holds; a single section may stand for a list of one."""
+    """The types of the value at a key of a section or mapping; a list of sections may be written as a single
+    section."""
     if isinstance(leaf, type) and issubclass(leaf, BaseModel):
         if key in leaf.model_fields:
             yield _annotation(leaf.model_fields[key])
@@ -43,7 +44,7 @@ def _inner(leaf: Any, key: str) -> Iterator[Any]:
 
 
 def _items(leaf: Any) -> Iterator[Any]:
-    """What a list may consist of."""
+    """The types of the items of a list."""
     if get_origin(leaf) is tuple:
         for item in get_args(leaf):
             yield from _alternatives(item)
@@ -54,7 +55,7 @@ def _annotation(field: FieldInfo) -> Any:
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:
-    """The members of a union, without what annotates them."""
+    """The members of a union, without their annotations."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from _alternatives(get_args(annotation)[0])

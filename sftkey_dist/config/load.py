@@ -1,4 +1,4 @@
-"""From YAML files and `a.b=value` overrides to a RunConfig; every mistake is one line that names its place."""
+"""Builds a RunConfig from YAML files and `a.b=value` overrides. Every mistake is one line that names its place."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,37 +23,37 @@ _COMMAND_LINE = "the command line"
 
 
 class _StudyFolder(Section):
-    """The key of a study's file that is not its runs'."""
+    """The key of a study's file that belongs to the study and not to its runs."""
 
     run_dir: LocalPath
-    """Folder of the runs' folders."""
+    """Folder that contains the folders of the runs."""
 
     @field_validator("run_dir")
     @classmethod
     def has_a_name(cls, value: Path) -> Path:
-        """The experiment is called so."""
+        """The folder's name is also the name of the experiment."""
         if not value.name:
-            raise ValueError("name a folder for the study's runs")
+            raise ValueError("must end in a folder name, such as runs/my_study")
         return value
 
 
 class _StudyFile(RunConfig):
-    """The keys of a study's file; names them for its overrides, and is never validated as a whole."""
+    """All keys of a study's file. Overrides are parsed by it; it is never validated as a whole."""
 
     study: StudyConfig
     """The study."""
 
 
 def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> RunConfig:
-    """`load_section` of a run."""
+    """Load the configuration of a run; see `load_section`."""
     return load_section(RunConfig, files, overrides)
 
 
 def load_section(section: type[AnySection], files: Sequence[Path], overrides: Sequence[str] = ()) -> AnySection:
-    """Merge files left to right, apply `a.b=value` overrides, validate.
+    """Merge files from left to right, apply `a.b=value` overrides, and validate the result.
 
     Raises:
-        ConfigError: naming the file or override, the key and the remedy.
+        ConfigError: The message names the file or override, the key and the remedy.
     """
     sources = [Source(str(file), _read(file)) for file in files]
     sources.append(Source(_COMMAND_LINE, _read_overrides(section, overrides)))
@@ -61,15 +61,17 @@ def load_section(section: type[AnySection], files: Sequence[Path], overrides: Se
 
 
 def is_study(files: Sequence[Path]) -> bool:
-    """Whether the files describe many runs."""
+    """Whether the files describe a study, which has many runs."""
     return _STUDY in _read_all(files)
 
 
 def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
-    """Every run of a study; overrides win over what a variant sets, those of ``study.`` change the study itself.
+    """Load every run of a study.
+
+    Overrides take precedence over the keys of a variant. Overrides that begin with ``study.`` change the study itself.
 
     Raises:
-        ConfigError: naming the file, the variant, the key and the remedy.
+        ConfigError: The message names the file, the variant, the key and the remedy.
     """
     content, changes = _read_all(files), _read_overrides(_StudyFile, overrides)
     settings = _merge({_STUDY: content.pop(_STUDY)}, {_STUDY: changes.pop(_STUDY, {})})
@@ -87,9 +89,9 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
     private = [run for run in runs if run.config.cluster.gpus_per_worker and run.config.cluster.address is None]
     if private and study.runs_at_a_time > 1:
         raise ConfigError(
-            f"{', '.join(map(str, files))}: study.runs_at_a_time={study.runs_at_a_time}: runs with clusters of their "
-            f"own would all take this machine's first accelerators; start a Ray cluster and name it in "
-            f"cluster.address, or set it to 1"
+            f"{', '.join(map(str, files))}: study.runs_at_a_time={study.runs_at_a_time}: each run would start "
+            f"its own cluster, and all of them would use the first accelerators of this machine; start a Ray cluster "
+            f"and set cluster.address to its address, or set study.runs_at_a_time=1"
         )
     return Study(folder, study, tuple(runs))
 

@@ -1,4 +1,4 @@
-"""The base model: loaded, or made from nothing."""
+"""The base model: loaded, or created with random weights."""
 
 from typing import Literal, Self
 
@@ -11,10 +11,11 @@ Attention = Literal["packed", "packed_sdpa", "sdpa", "flash_attention_2"]
 
 
 class EmbeddedModelConfig(Section):
-    """A small Qwen3-architecture model made from nothing, with a tokenizer built from the training data."""
+    """A small model of the Qwen3 architecture with random initial weights, and a tokenizer that is trained on the
+    training data."""
 
     vocab_size: int = Field(1024, ge=300, le=1_000_000)
-    """Upper bound of the byte-level BPE vocabulary."""
+    """Maximum size of the byte-level BPE vocabulary."""
     hidden_size: int = Field(128, ge=16, le=65_536)
     """Width of the residual stream."""
     intermediate_size: int = Field(384, ge=16, le=1_000_000)
@@ -26,11 +27,11 @@ class EmbeddedModelConfig(Section):
     num_kv_heads: int = Field(2, ge=1, le=1024)
     """Number of key/value heads (grouped-query attention)."""
     max_position_embeddings: int = Field(1024, ge=64, le=10_000_000)
-    """Longest sequence in tokens."""
+    """Maximum sequence length, in tokens."""
 
     @model_validator(mode="after")
     def heads_divide(self) -> Self:
-        """Heads must divide the width, and key/value heads the heads."""
+        """The number of heads must divide the width, and the number of key/value heads the number of heads."""
         if self.hidden_size % self.num_heads or self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} must divide hidden_size={self.hidden_size} and be a multiple of "
@@ -40,24 +41,24 @@ class EmbeddedModelConfig(Section):
 
 
 class ModelConfig(Section):
-    """The base model all strategies start from."""
+    """The base model that all strategies start from."""
 
     path: Location | None = None
-    """Folder with a Hugging Face model, or an id on the Hugging Face hub."""
+    """Folder with a Hugging Face model, or a model id on the Hugging Face hub."""
     revision: str | None = None
-    """Branch, tag or commit on the hub; pin it for a reproducible run."""
+    """Branch, tag or commit on the hub. Pin it for a reproducible run."""
     embedded: EmbeddedModelConfig | None = None
-    """Make a small model instead of loading one; give this or `path`."""
+    """Create a small model instead of loading one. Give either this or `path`."""
     attention: Attention = "packed"
-    """Training attention over packed rows. `packed`: torch's variable-length FlashAttention on accelerators in
-    bfloat16, causal SDPA example by example elsewhere; `packed_sdpa`: the latter everywhere; `sdpa`: a dense block
-    mask; `flash_attention_2`: the flash-attn package (GPU)."""
+    """Attention implementation for packed rows in training. `packed`: torch's variable-length FlashAttention on
+    accelerators in bfloat16, and otherwise causal SDPA for each example separately; `packed_sdpa`: always the latter;
+    `sdpa`: SDPA with a dense block mask; `flash_attention_2`: the flash-attn package, which needs a GPU."""
     trust_remote_code: bool = False
-    """Run code that the model repository ships. Off unless you have read that code."""
+    """Run Python code from the model repository. Leave it off unless you have read that code."""
 
     @model_validator(mode="after")
     def exactly_one_source(self) -> Self:
-        """A model is loaded or made, not both."""
+        """A model is either loaded or created."""
         if (self.path is None) == (self.embedded is None):
             raise ValueError("give exactly one of model.path and model.embedded")
         return self

@@ -1,4 +1,4 @@
-"""`a.b=value` overrides: what the value is depends on the key that it is for."""
+"""Parses `a.b=value` overrides. How a value is read depends on the type of its key."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -17,15 +17,15 @@ _MOST_KEYS = 20
 def parse_override(section: type[BaseModel], override: str) -> dict[str, Any]:
     """The nested keys of `a.b=value`.
 
-    For a key that takes text, the value is the text as it stands, less quotes around the whole of it; `null` and
-    nothing stand for no value where the key may have none. For other keys it is one YAML value.
+    For a key that takes text, the value is the text as it is, without quotes around the whole text; `null` and an
+    empty text mean None if the key is optional. For any other key the value is parsed as one YAML value.
 
     Args:
-        section: whose keys they are.
-        override: as on the command line.
+        section: the section that the keys belong to.
+        override: the text as on the command line.
 
     Raises:
-        ConfigError: it has no key, or a value that cannot be read.
+        ConfigError: The override has no key, or its value cannot be parsed.
     """
     path, separator, text = override.partition("=")
     keys = path.split(".")

@@ -1,4 +1,4 @@
-"""Settings that say where something lies: `~`, `$NAME` and `${NAME}` stand for what a shell would put there."""
+"""Settings that are locations: `~`, `$NAME` and `${NAME}` are expanded as in a shell."""
 
 import os
 import re
@@ -14,35 +14,35 @@ _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _OF_FILES = re.compile(r"^(sqlite:///|file://)(?=~)")
-_INSTEAD = "credentials belong into the environment, or into the client's own files"
+_INSTEAD = "put credentials into the environment, or into the client's own credential files"
 
 
 def expanded(text: str) -> str:
-    """A path, an id or a URI with its home folder and variables filled in.
+    """Expand the home folder and the variables of a path, an id or a URI.
 
     Raises:
-        ValueError: a variable is not set, is empty or looks like a secret; there is no such home folder; or the text
-            holds credentials or characters that cannot be printed in a line.
+        ValueError: A variable is not set, is empty or looks like a secret; the home folder does not exist; or the text
+            contains credentials or control characters.
     """
     require_no_credentials(text, _INSTEAD)
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-        raise ValueError(f"{text!r} holds a control character")
+        raise ValueError(f"{text!r} contains a control character")
     prefix = _OF_FILES.match(text)
     start = prefix.end() if prefix else 0
     return text[:start] + _with_home(_VARIABLE.sub(_value, text[start:]))
 
 
 def local_path(value: Any) -> Any:
-    """`expanded` of a folder or a file on a file system; what is no text is left for its type to refuse.
+    """Expand the path of a folder or a file as `expanded` does. A value that is not text is left to type validation.
 
     Raises:
-        ValueError: as `expanded`, or it is a URI.
+        ValueError: As `expanded`, or the text is a URI.
     """
     if not isinstance(value, str | os.PathLike):
         return value
     text = os.fspath(value)
     if _URI.match(text):
-        raise ValueError("a folder on a file system is needed, not a URI")
+        raise ValueError("must be a path on a file system, not a URI")
     return expanded(text)
 
 
@@ -50,7 +50,7 @@ LocalPath = Annotated[Path, BeforeValidator(local_path)]
 """A file or a folder."""
 
 Location = Annotated[str, AfterValidator(expanded)]
-"""A path, or an id, an address or a URI in its place."""
+"""A path, an id, an address or a URI."""
 
 
 def _with_home(text: str) -> str:
@@ -58,17 +58,17 @@ def _with_home(text: str) -> str:
         return text
     path = os.path.expanduser(text)
     if path.startswith("~"):
-        raise ValueError(f"there is no home folder {text.partition('/')[0]}; write ./~ for a name that begins so")
+        raise ValueError(f"there is no home folder {text.partition('/')[0]}; write ./~ for a name that begins with ~")
     return path
 
 
 def _value(match: re.Match[str]) -> str:
     name = match[1] or match[2]
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{match[0]}: of what a shell puts in place, ~, $NAME and ${{NAME}} alone are known here")
+        raise ValueError(f"{match[0]}: of the expansions of a shell, only ~, $NAME and ${{NAME}} are supported")
     if is_named_like_a_secret(name):
-        raise ValueError(f"{match[0]} looks like a secret, and a path is written to files")
+        raise ValueError(f"{match[0]} looks like a secret, and paths are written to files in plain text")
     value = os.environ.get(name, "")
     if not value:
-        raise ValueError(f"{match[0]}: the environment variable {name} is not set, or empty")
+        raise ValueError(f"{match[0]}: the environment variable {name} is not set or is empty")
     return value

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in a line: by the keys that the user wrote, with the remedy."""
+"""Describes what is wrong with a configuration in one line, by the keys that the user wrote, with the remedy."""
 
 import difflib
 import json
@@ -25,16 +25,16 @@ _NO_NUMBER_OF_THE_KEY = (
 )
 _KINDS = {bool: "truth value", int: "number", float: "number", type(None): "missing value"}
 _MISFIT = {"missing": 1, "extra_forbidden": 1, "model_type": 2, "literal_error": 1}
-"""How much an error says that another alternative was meant."""
+"""How strongly an error of this type suggests that another alternative was meant."""
 _FOR_A_SECTION = 3
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where keys of a configuration come from.
+    """A source of configuration keys: a file or the command line.
 
     Attributes:
-        name: as the user knows it.
+        name: how messages refer to it.
         content: its keys and values.
     """
 
@@ -49,14 +49,14 @@ def describe(
     sources: Sequence[Source],
     place: str = "",
 ) -> str:
-    """One line for all problems of a configuration, each with the place that its key comes from.
+    """Describe all problems of a configuration in one line, each with the source of its key.
 
     Args:
-        error: what validation found.
-        section: that the content is to be.
-        content: as merged from the sources.
-        sources: the last one wins.
-        place: what goes before every key.
+        error: the problems that validation found.
+        section: the section that the content was validated as.
+        content: the keys and values, merged from the sources.
+        sources: where keys come from; later sources take precedence.
+        place: prefix of every key in the message.
     """
     problems: dict[tuple[str, str], None] = {}
     for item in _of_nearest_alternatives(error.errors(include_url=False), content):
@@ -68,7 +68,7 @@ def describe(
 
 
 def _source_of(path: Sequence[int | str], sources: Sequence[Source]) -> str:
-    """The last source that has a key, or else the section that it is in."""
+    """The last source that contains a key or, if none does, the nearest section around it."""
     for length in range(len(path), 0, -1):
         for source in reversed(sources):
             if _holds(source.content, path[:length]):
@@ -100,7 +100,7 @@ def _message(item: ErrorDetails, section: type[BaseModel], path: Sequence[int | 
 
 
 def _not_text(value: Any) -> str:
-    """The value as YAML writes it, and the remedy."""
+    """A message that shows the value as YAML writes it, with the remedy."""
     if isinstance(value, dict | list):
         return f"expected a text, found {'keys and values' if isinstance(value, dict) else 'a list'}"
     written = json.dumps(value, default=str)
@@ -108,9 +108,9 @@ def _not_text(value: Any) -> str:
 
 
 def _of_nearest_alternatives(errors: Sequence[ErrorDetails], content: Mapping[str, Any]) -> Iterator[ErrorDetails]:
-    """Where a value may be one of several things, the errors of the one that it is most like.
+    """For a value with several alternatives (a union), keep only the errors of the one that it resembles most.
 
-    Validation reports those of all, and below the place names the alternative as no user knows it.
+    Validation reports the errors of all alternatives, and its locations contain internal names of the alternatives.
     """
     misfits: dict[tuple[int | str, ...], dict[int | str, int]] = {}
     for item in errors:
@@ -140,7 +140,7 @@ def _misfit(item: ErrorDetails) -> int:
 
 
 def _alternative(item: ErrorDetails, content: Any) -> tuple[tuple[int | str, ...], int | str | None]:
-    """The place in which a value has alternatives, and the one that an error is of; None where it has none."""
+    """The location of a value that has alternatives, and the alternative that an error belongs to, or None."""
     for index, part in enumerate(item["loc"]):
         is_last = index == len(item["loc"]) - 1
         if isinstance(part, int):

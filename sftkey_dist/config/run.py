@@ -1,4 +1,4 @@
-"""A whole run: every key, with its meaning, unit and default."""
+"""The configuration of a whole run."""
 
 from itertools import chain
 from typing import Self
@@ -23,52 +23,52 @@ class RunConfig(Section):
     """A whole run: prepare, train the strategies, evaluate, compare."""
 
     run_dir: LocalPath
-    """Folder for everything the run writes; shared storage on a cluster."""
+    """Folder for everything that the run writes. On a cluster it must lie on shared storage."""
     seed: Seed = 0
-    """Seed of data order and of an embedded model's weights."""
+    """Seed of the data order and of the initial weights of an embedded model."""
     model: ModelConfig
     """The base model."""
     data: DataConfig
     """Training and test data."""
     contract: ResponseContract = ResponseContract()
-    """Segments of a response and which of them are key."""
+    """Segments of a response, and which of them are key segments."""
     prompt: PromptConfig = PromptConfig()
-    """How a prompt is written."""
+    """How prompts are written."""
     strategies: tuple[PresetName | StrategyConfig, ...] = ("sft", "sft-tag", "key-tag", "sftkey-tag")
-    """Presets by name, and strategies of your own."""
+    """Presets by name, and custom strategies."""
     optimization: OptimizationConfig = OptimizationConfig()
-    """Optimisation of every stage, unless it overrides."""
+    """Optimisation of every stage; a stage may override single keys."""
     key_stage: KeyStageConfig = KeyStageConfig()
-    """The preset key stage: loss tokens, and what it does differently when it continues from another stage."""
+    """The preset key stage: its loss tokens, and what it overrides when it continues from another stage."""
     training: TrainingConfig = TrainingConfig()
-    """How stages run."""
+    """How stages are executed."""
     validation: ValidationConfig = ValidationConfig()
-    """What is watched on held-out examples."""
+    """What is measured on held-out examples."""
     cluster: ClusterConfig = ClusterConfig()
     """Where the work runs."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """How models are tested."""
+    """How models are evaluated."""
     tracking: TrackingConfig = TrackingConfig()
     """MLflow."""
 
     @property
     def most_workers(self) -> int:
-        """Workers that run at a time, of training or of evaluation."""
+        """Maximum number of workers that run at the same time, in training or in evaluation."""
         return max(self.cluster.num_workers, self.num_evaluation_workers)
 
     @property
     def evaluation_gpus(self) -> int:
-        """Accelerators of a generation actor."""
+        """Accelerators of each generation actor."""
         return self.evaluation.gpus_per_model or self.cluster.gpus_per_worker
 
     @property
     def num_evaluation_workers(self) -> int:
-        """Generation actors; by default as many as the training's accelerators can hold."""
+        """Number of generation actors; by default as many as fit on the accelerators of the training."""
         return self.evaluation.num_workers or max(1, self.cluster.num_workers // max(1, self.evaluation_gpus))
 
     @model_validator(mode="after")
     def longest_example_fits_a_micro_batch(self) -> Self:
-        """An example is never split over rows."""
+        """An example is never split over several rows."""
         if self.data.max_length_tokens > self.training.micro_batch_tokens:
             raise ValueError(
                 f"data.max_length_tokens={self.data.max_length_tokens} exceeds "
@@ -79,46 +79,50 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def strategy_names_are_unique(self) -> Self:
-        """Folders and rows are named by strategy."""
+        """Folders and table rows are named after strategies."""
         names = [s if isinstance(s, str) else s.name for s in self.strategies]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"strategies must be named once each and at least one is needed, got {names}")
+            raise ValueError(f"strategies needs at least one entry, and each name must occur once; got {names}")
         return self
 
     @model_validator(mode="after")
     def checks_name_key_segments(self) -> Self:
-        """A check of a segment that is not compared would never run."""
+        """Only key segments are compared, so a check of any other segment would never run."""
         known = [segment.name for segment in self.contract.key_segments]
         unknown = sorted(set(self.evaluation.answer_checks) - set(known))
         if unknown:
-            raise ValueError(f"evaluation.answer_checks: {unknown[0]!r} is no key segment; there are {known}")
+            raise ValueError(
+                f"evaluation.answer_checks: {unknown[0]!r} is not a key segment; the key segments are {known}"
+            )
         return self
 
     @model_validator(mode="after")
     def a_stopped_prefix_needs_packed_attention(self) -> Self:
-        """It hands keys and values from one call to the next."""
+        """The prefix passes its keys and values to the answers, which only packed attention supports."""
         own = [strategy.stages for strategy in self.strategies if isinstance(strategy, StrategyConfig)]
         if self.key_stage.stop_gradient_prefix or any(stage.stop_gradient_prefix for stage in chain(*own)):
             if self.model.attention not in ("packed", "packed_sdpa"):
-                raise ValueError("stop_gradient_prefix needs model.attention=packed")
+                raise ValueError("stop_gradient_prefix needs model.attention=packed or packed_sdpa")
             if self.training.gradient_checkpointing:
-                raise ValueError("stop_gradient_prefix and training.gradient_checkpointing do not go together")
+                raise ValueError(
+                    "stop_gradient_prefix and training.gradient_checkpointing cannot be combined; turn one of them off"
+                )
         return self
 
     @model_validator(mode="after")
     def new_tokens_are_trained(self) -> Self:
-        """Adapters leave the embeddings as they are."""
+        """LoRA adapters leave the embeddings frozen."""
         if self.contract.special_token_tags and self.training.lora is not None:
             raise ValueError(
-                "contract.special_token_tags=true and training.lora do not go together: adapters leave the embeddings "
-                "frozen, so that the rows of the new tokens would not be trained; set training.lora=null, or "
+                "contract.special_token_tags=true and training.lora cannot be combined: adapters leave the embeddings "
+                "frozen, so the embeddings of the new tokens would not be trained; set training.lora=null, or "
                 "contract.special_token_tags=false, which writes tags as text"
             )
         return self
 
     @model_validator(mode="after")
     def secondary_partitions_divide_the_ranks(self) -> Self:
-        """DeepSpeed makes groups of so many neighbours."""
+        """DeepSpeed divides the ranks into groups of this size."""
         ranks, neighbours = self.cluster.num_workers, self.training.zero.secondary_partition_ranks
         if ranks % neighbours:
             raise ValueError(
@@ -128,7 +132,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def models_lie_on_accelerators_where_there_are_some(self) -> Self:
-        """Accelerators that nobody may use."""
+        """Models can only be placed on accelerators if workers have them."""
         if self.evaluation.gpus_per_model and not self.cluster.gpus_per_worker:
             raise ValueError("evaluation.gpus_per_model needs cluster.gpus_per_worker=1")
         return self

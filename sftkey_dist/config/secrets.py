@@ -1,4 +1,4 @@
-"""What no setting may hold: a configuration is written to the run directory and to MLflow, and named in messages."""
+"""Keeps secrets out of settings, which are written to the run directory and to MLflow and quoted in messages."""
 
 import re
 from collections.abc import Iterator
@@ -28,17 +28,17 @@ def require_no_credentials(text: str, instead: str) -> None:
     """
     Args:
         text: a path, an id, an address or a URI.
-        instead: where credentials belong; ends the message, which does not repeat the text.
+        instead: where credentials belong. It is the end of the message, which does not repeat the text.
 
     Raises:
-        ValueError: the text holds a user's name and password, a parameter that is named like a secret, or a key.
+        ValueError: The text contains a user name and password, a parameter that is named like a secret, or a key.
     """
     if holds_credentials(text):
-        raise ValueError(f"must not contain credentials, which the configuration's files would show; {instead}")
+        raise ValueError(f"must not contain credentials, because the configuration is written to files; {instead}")
 
 
 def holds_credentials(text: str) -> bool:
-    """Whether a path, an id, an address or a URI has credentials in it."""
+    """Whether a path, an id, an address or a URI contains credentials."""
     return (
         _names_a_user(text)
         or any(is_named_like_a_secret(name) for name in _parameters(text))
@@ -47,14 +47,14 @@ def holds_credentials(text: str) -> bool:
 
 
 def without_credentials(text: str) -> str:
-    """A message, or an address, with stars in place of what may be credentials."""
+    """A message or an address, with asterisks in place of anything that may be credentials."""
     text = re.sub(r"://\S*@", "://***@", text)
     text = re.sub(r"(^|[\s'\"(])[^\s/:@'\"(]+:(?!//)[^\s@]+@", r"\1***@", text)
     return _KEY_ITSELF.sub("***", _PARAMETER.sub(_hidden, text))
 
 
 def is_named_like_a_secret(name: str) -> bool:
-    """Whether a parameter or a variable of that name holds a secret."""
+    """Whether a parameter or a variable of that name probably contains a secret."""
     words = [word.lower() for word in _WORD.findall(name)]
     compact = "".join(words)
     return bool(words) and (
@@ -63,13 +63,13 @@ def is_named_like_a_secret(name: str) -> bool:
 
 
 def is_variable_name(text: str) -> bool:
-    """Whether a text can be the name of an environment variable, and is no key given in its place."""
+    """Whether a text can be the name of an environment variable and is not an API key."""
     is_name = _VARIABLE.fullmatch(text) is not None
     return is_name and not _KEY_ITSELF.search(text) and not _LIKE_A_KEY.fullmatch(text)
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address, `host:port` or a URL, is of this machine."""
+    """Whether an address, `host:port` or a URL, is a loopback address of this machine."""
     try:
         host = urlsplit(address if "//" in address else f"//{address}").hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""What every part of the configuration has in common."""
+"""The base class of all parts of the configuration, and shared limits."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,11 +11,11 @@ MOST_WORKERS = 65_536
 MOST_SECONDS = 2_592_000
 """30 days."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-"""What numpy's generator takes."""
+"""The range that numpy's random generator accepts."""
 
 
 def zero_or_from(least: float) -> AfterValidator:
-    """Annotates a number that may be 0; what is nearer to it would be lost in float32."""
+    """Annotates a number that is 0 or at least `least`; smaller ones would be lost in float32."""
 
     def check(value: float) -> float:
         if 0 < value < least:
@@ -33,10 +33,10 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class KeysOf:
-    """Annotates a mapping whose keys are those of a section, which are validated where they are merged.
+    """Annotates a mapping that contains keys of a section. They are validated after they have been merged.
 
     Attributes:
-        section: whose keys they are.
+        section: the section that the keys belong to.
     """
 
     section: type[Section]

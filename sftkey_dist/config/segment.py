@@ -10,9 +10,10 @@ class SegmentConfig(Section):
     """How whole responses are cut into segments."""
 
     rules: Rules = ("default",)
-    """Rules that look for the answer, the most trusted first: `default` (all built-in ones, of which `last_line` only
-    proposes), names, and rules of your own with `regex`. What they find must agree, or the row is for a person."""
+    """Rules that look for the answer, the most trusted first: `default` (all built-in rules; `last_line` among them
+    only proposes an answer), names of built-in rules, and custom rules with `regex`. If rules disagree, the row is left
+    for review by a person."""
     contract: ResponseContract = ResponseContract()
-    """Names and checks of the segments."""
+    """Names of the segments, and checks of their texts."""
     endpoint: EndpointConfig | None = None
-    """A language model that cuts what the rules leave; none is asked by default."""
+    """A language model that segments the rows that the rules leave. Default: none is used."""

@@ -1,4 +1,4 @@
-"""Optimisation, and the stages of strategies."""
+"""Configuration of the optimisation and of the stages of a strategy."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -21,28 +21,28 @@ class OptimizationConfig(Section):
     num_epochs: int = Field(1, ge=1, le=1_000_000)
     """Passes over the training data."""
     look_ahead_steps: int = Field(4, ge=1, le=10_000)
-    """Neighbouring steps that may exchange examples to level cost and loss tokens between them; 1 keeps the
-    shuffled order as it is."""
+    """Number of consecutive steps that may exchange examples, so that compute cost and loss tokens are balanced between
+    them. 1 keeps the shuffled order as it is."""
     max_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
-    """Stop after so many optimizer steps, if that comes first."""
+    """Maximum number of optimizer steps; the stage ends after it or after `num_epochs`, whichever comes first."""
     learning_rate: float = Field(1e-5, ge=1e-12, le=100)
     """Peak learning rate of AdamW."""
     min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
-    """Final learning rate of the cosine, as a share of the peak."""
+    """Final learning rate of the cosine schedule, as a fraction of the peak."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    """Share of the steps with linearly rising learning rate."""
+    """Fraction of the steps in which the learning rate rises linearly."""
     weight_decay: float = Field(0.0, ge=0, le=100)
-    """Decoupled weight decay of matrices; norms and biases have none."""
+    """Decoupled weight decay, applied to matrices but not to norms and biases."""
     betas: tuple[Share, Share] = (0.9, 0.95)
-    """AdamW's moment decays."""
+    """Decay rates of AdamW's two moment estimates."""
     epsilon: float = Field(1e-8, ge=1e-20, le=1)
-    """AdamW's epsilon."""
+    """Epsilon of AdamW."""
     max_grad_norm: Annotated[float, zero_or_from(1e-6)] = Field(1.0, ge=0, le=1e6)
-    """Gradients are clipped to this global L2 norm; 0 turns clipping off."""
+    """Maximum global L2 norm of the gradient, to which it is clipped; 0 turns clipping off."""
 
 
 class OptimizationOverrides(Section):
-    """Keys of `optimization` that a stage sets differently; absent ones are inherited."""
+    """Keys of `optimization` that a stage overrides; all others are inherited."""
 
     global_batch_size: int | None = Field(None, ge=1, le=100_000_000)
     """See `optimization`."""
@@ -61,60 +61,63 @@ class OptimizationOverrides(Section):
 
     @model_validator(mode="after")
     def null_is_not_inherited(self) -> Self:
-        """A null that means nothing."""
+        """Only `max_steps` may be null; for any other key null has no meaning."""
         for key in sorted(self.model_fields_set - {"max_steps"}):
             if getattr(self, key) is None:
-                raise ValueError(f"{key}: null is no value; leave the key out to inherit that of optimization")
+                raise ValueError(f"{key}: null is not allowed; leave the key out to inherit it from optimization")
         return self
 
     @model_serializer(mode="wrap")
     def only_what_is_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is written must read back the same: an absent key is inherited, a null one is not."""
+        """Write only the keys that are set, so that reading them back gives the same: an absent key is inherited."""
         return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
 
     def applied_to(self, base: OptimizationConfig) -> OptimizationConfig:
-        """The base with the keys that are set here replaced; `max_steps: null` lifts an inherited bound."""
+        """The base, with the keys that are set here replaced; `max_steps: null` removes an inherited limit."""
         return OptimizationConfig.model_validate(base.model_dump() | self.model_dump(exclude_unset=True))
 
 
 class StageConfig(Section):
-    """One stage of a strategy of your own: a weight per segment and its optimisation."""
+    """One stage of a custom strategy: a loss weight per segment, and how it is optimised."""
 
     name: Name
-    """Short name for folders and tables, e.g. `full`."""
+    """Short name used in folders and tables, e.g. `full`."""
     weights: dict[str, LossWeight]
-    """Loss weight per segment: names of the contract's segments, `tags`, `<segment>.open`, `<segment>.close`
-    and `end_of_turn`. What is not named has weight 0."""
+    """Loss weight per segment. Keys are the names of the contract's segments, `tags`, `<segment>.open`,
+    `<segment>.close` and `end_of_turn`. Anything that is not named has weight 0."""
     optimization: OptimizationOverrides = OptimizationOverrides()
-    """What this stage does differently from `optimization`."""
+    """Keys of `optimization` that this stage overrides."""
     stop_gradient_prefix: bool = False
-    """See `key_stage`."""
+    """See `key_stage.stop_gradient_prefix`."""
 
 
 class StrategyConfig(Section):
-    """A strategy of your own: a list of stages over one form of the response."""
+    """A custom strategy: a list of stages that train one form of the response."""
 
     name: Name
-    """Name in folders, tables and MLflow."""
+    """Name used in folders, tables and MLflow."""
     form: Form = Form.TAGGED
-    """Whether the response is trained with tags or in its plain convention."""
+    """Form of the response that is trained: `tagged`, in the contract's container, or `untagged`, with delimiters
+    only."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
-    """Stages in order; each continues from the weights of the one before."""
+    """Stages in order. Each one continues from the weights of the previous one."""
 
 
 class KeyStageConfig(Section):
-    """What a key stage trains besides the text inside the key tags (the paper's choice: nothing)."""
+    """The preset key stage. It trains the text inside the tags of key segments and, as in the paper, nothing else by
+    default."""
 
     tags: bool = False
-    """Also the opening and closing tags of key segments."""
+    """Also train the opening and closing tags of key segments."""
     end_of_turn: bool = False
-    """Also the end-of-turn token."""
+    """Also train the end-of-turn token."""
     stop_gradient_prefix: bool = False
-    """Compute prompt and reasoning without gradient, and run the backward pass over the answers alone: faster, and
-    another objective than the paper's. Needs `model.attention: packed`. (Not for `key-tag`.)"""
+    """Compute prompt and reasoning without gradient, and run the backward pass over the answers only. This is faster,
+    but its objective is not the paper's. It needs `model.attention: packed` or `packed_sdpa`, and does not apply to
+    `key-tag`."""
     learning_rate_ratio: float = Field(0.05, ge=1e-6, le=1)
-    """Peak learning rate of a key stage that continues from an earlier stage, over `optimization.learning_rate`. At a
-    quarter and more small models forgot how to respond (RESULTS.md)."""
+    """Peak learning rate of a key stage that continues from an earlier stage, as a fraction of
+    `optimization.learning_rate`. At a quarter and above, small models forgot how to respond (RESULTS.md)."""
     optimization: OptimizationOverrides = OptimizationOverrides()
-    """What else a key stage that continues from an earlier stage does differently from `optimization`; a learning rate
-    here wins over the ratio."""
+    """Keys of `optimization` that a key stage overrides when it continues from an earlier stage. A learning rate given
+    here takes precedence over `learning_rate_ratio`."""

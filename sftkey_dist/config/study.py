@@ -1,4 +1,4 @@
-"""The configuration of a study: one run's configuration, varied, with several seeds."""
+"""The configuration of a study: variants of one run's configuration, each with several seeds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,40 +15,41 @@ VARIANT_AND_STRATEGY = r"^[^/]+/[^/]+$"
 
 
 class VariantConfig(Section):
-    """One way to run it."""
+    """One variant of a study's configuration."""
 
     about: str = ""
-    """What it is, for the page."""
+    """Description for the results page."""
     num_seeds: int | None = Field(None, ge=1, le=1_000_000)
-    """Of the study's seeds it has so many, the first ones; None means all."""
+    """Number of the study's seeds that it uses, from the first one on. Default: all."""
     config: Annotated[dict[str, Any], KeysOf(RunConfig)] = Field(default_factory=dict)
-    """Keys of a run that it sets differently from the file's."""
+    """Keys of a run that override those of the file."""
 
 
 class ContrastConfig(Section):
-    """Two strategies to compare seed by seed."""
+    """Two strategies that are compared seed by seed."""
 
     question: str
-    """What the comparison answers, for the page."""
+    """The question that the comparison answers, for the results page."""
     first: str = Field(pattern=VARIANT_AND_STRATEGY)
-    """`variant/strategy`."""
+    """The first side, as `variant/strategy`."""
     second: str = Field(pattern=VARIANT_AND_STRATEGY)
-    """`variant/strategy` that the first is compared with."""
+    """The side that the first one is compared with, as `variant/strategy`."""
 
 
 class StudyConfig(Section):
-    """Every variant with every seed; the rest of the file is the run that they vary."""
+    """A study: every variant is run with every seed. The rest of the file is the configuration that the variants
+    change."""
 
     title: str
-    """Heading on the page."""
+    """Heading of the results page."""
     about: str = ""
-    """A paragraph under it."""
+    """Paragraph under the heading."""
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
-    """Seeds of the runs: order of the data, and weights of embedded models."""
+    """Seeds of the runs, for the data order and for the initial weights of embedded models."""
     runs_at_a_time: int = Field(1, ge=1, le=10_000)
-    """Runs side by side; each needs `cluster.num_workers` workers."""
+    """Number of runs that are executed concurrently. Each needs `cluster.num_workers` workers."""
     variants: dict[Name, VariantConfig] = Field(min_length=1)
-    """Ways to run it, by name."""
+    """Variants by name."""
     contrasts: tuple[ContrastConfig, ...] = ()
     """Comparisons across strategies and variants."""
 
@@ -58,18 +59,21 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def seeds_differ(self) -> Self:
-        """A seed twice is one run."""
+        """Two runs with the same seed would be the same run."""
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, got {list(self.seeds)}")
         return self
 
     @model_validator(mode="after")
     def contrasts_name_variants(self) -> Self:
-        """Strategies are checked where they are read: a variant may make its own."""
+        """Only variants are checked here: a variant may define its own strategies, which are checked when they are
+        read."""
         for contrast in self.contrasts:
             for side in (contrast.first, contrast.second):
                 if side.partition("/")[0] not in self.variants:
-                    raise ValueError(f"contrasts: {side}: there is no such variant; there are {list(self.variants)}")
+                    raise ValueError(
+                        f"contrasts: {side}: there is no such variant; the variants are {list(self.variants)}"
+                    )
         return self
 
 
@@ -83,18 +87,18 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """Its folder, below the study's."""
+        """Folder of the run, relative to the study's folder."""
         return run_name(self.variant, self.seed)
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study with every run spelled out.
+    """A study with the configuration of every run.
 
     Attributes:
-        folder: of all its runs, from the file's ``run_dir``.
-        settings: as configured.
-        runs: seed by seed, so that what is done of a long study can be compared.
+        folder: folder of all its runs, which is the file's ``run_dir``.
+        settings: the study's own settings.
+        runs: ordered by seed, so that the finished runs of a long study can already be compared.
     """
 
     folder: Path
@@ -103,11 +107,11 @@ class Study:
 
 
 def run_name(variant: str, seed: int) -> str:
-    """The folder of a run, below its study's."""
+    """Folder of a run, relative to its study's folder."""
     return f"{variant}/seed-{seed}"
 
 
 def own_keys(content: Mapping[str, Any], run_dir: Path, variant: str, seed: int) -> dict[str, Any]:
-    """What a run of a study sets by itself: its folder, its seed, and one experiment for the whole study."""
+    """Keys that every run of a study sets: its folder, its seed, and the same experiment for the whole study."""
     tracking = {"experiment": run_dir.name} | dict(content.get("tracking") or {})
     return {"run_dir": str(run_dir / run_name(variant, seed)), "seed": seed, "tracking": tracking}

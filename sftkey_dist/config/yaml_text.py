@@ -1,6 +1,6 @@
-"""YAML as configurations are written: the scalars of YAML 1.2's core schema, and nothing that is lost in silence.
+"""Reads and writes the YAML of configurations: scalars of YAML 1.2's core schema, and nothing is lost silently.
 
-PyYAML reads YAML 1.1, where `1:30` is 90, `no` is false, `010` is 8 and `1e-3` is a text.
+PyYAML reads YAML 1.1, in which `1:30` is 90, `no` is false, `010` is 8 and `1e-3` is a text.
 """
 
 import re
@@ -21,12 +21,12 @@ _TAGS = {
     "float": (f"{_FLOAT}|{_NAN}", list("-+.0123456789")),
 }
 _UNREADABLE = (yaml.YAMLError, ValueError, TypeError, RecursionError)
-"""What PyYAML raises: its own errors, and Python's for numbers of too many digits, for keys that are mappings and for
-brackets in each other."""
+"""Exceptions that PyYAML raises: its own, and Python's for numbers with too many digits, for keys that are mappings,
+and for deeply nested brackets."""
 
 
 class YamlError(ValueError):
-    """A text that is no configuration; the message is one line."""
+    """A text that cannot be read as a configuration; the message is one line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
                 f"aliases and anchors are not allowed (line {line}); put a text that begins with & or * in quotes"
             )
         if self._level >= _MOST_LEVELS:
-            raise yaml.YAMLError(f"more than {_MOST_LEVELS} levels of lists and keys in each other (line {line})")
+            raise yaml.YAMLError(f"more than {_MOST_LEVELS} levels of nested lists and keys (line {line})")
         self._level += 1
         node = super().compose_node(parent, index)
         self._level -= 1
@@ -60,7 +60,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what the loader would not take for text, and writes no anchors."""
+    """Quotes text that the loader would read as another type, and writes no anchors."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
@@ -75,10 +75,10 @@ for _tag, (_pattern, _first) in _TAGS.items():
 
 
 def read_yaml(text: str) -> Any:
-    """The content of a text.
+    """Parse a YAML text.
 
     Raises:
-        YamlError: it is not valid YAML, or uses what configurations do not.
+        YamlError: The text is not valid YAML, or uses a feature that configurations do not allow.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (is a SafeLoader)
@@ -87,15 +87,15 @@ def read_yaml(text: str) -> Any:
 
 
 def write_yaml(content: Any) -> str:
-    """A text that `read_yaml` reads as this content, which is of JSON's types."""
+    """Write content of JSON's types as a text that `read_yaml` reads back as the same content."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 
 
 def read_value(text: str) -> Any:
-    """`read_yaml` of a text that is one value from end to end: a comment behind it would be lost in silence.
+    """Parse a text that is exactly one YAML value; a comment after it would be lost silently, so it is refused.
 
     Raises:
-        YamlError: as `read_yaml`, or something follows the value.
+        YamlError: As `read_yaml`, or text follows the value.
     """
     value = read_yaml(text)
     end = _end_of_value(text)
@@ -105,7 +105,7 @@ def read_value(text: str) -> Any:
 
 
 def unquoted(text: str) -> str:
-    """A text that is quoted from end to end, as YAML quotes, without its quotes; every other one as it is."""
+    """A text without the YAML quotes around the whole of it; any other text is returned as it is."""
     if text[:1] not in ("'", '"'):
         return text
     try:

@@ -300,7 +300,7 @@ def test_special_token_tags_name_every_tag_and_need_tags():
 
 def test_optional_segments_need_delimiters_of_their_own():
     segments = (Segment(name="a"), Segment(name="b", required=False), Segment(name="c", key=True))
-    with pytest.raises(ValidationError, match="delimiter of its own"):
+    with pytest.raises(ValidationError, match="its own delimiter"):
         ResponseContract(segments=segments)
 
 
@@ -313,7 +313,7 @@ def test_linear_in_hostile_text():
 def test_a_schema_that_refers_to_nothing_is_refused_when_the_contract_is_read():
     Check(json_schema={"$ref": "#/$defs/a", "$defs": {"a": {"type": "string"}}})
     for reference in ("#/nope", "https://example.org/schema"):
-        with pytest.raises(ValueError, match="leads nowhere"):
+        with pytest.raises(ValueError, match="cannot be resolved"):
             Check(json_schema={"properties": {"a": {"$ref": reference}}})
 
 

@@ -103,7 +103,7 @@ def test_later_files_and_overrides_win(minimal, tmp_path):
         ("optimization.learning_rat=1", "optimization.learning_rat: unknown key"),
         ("optimization.learning_rate=fast", "optimization.learning_rate"),
         ("data.max_length_tokens=9000", "training.micro_batch_tokens=4096"),
-        ("strategies=[sft,sft]", "named once each"),
+        ("strategies=[sft,sft]", "each name must occur once"),
         ("model.embedded={}", "exactly one of model.path and model.embedded"),
         ("prompt.plain=hello", "must contain {prompt} exactly once"),
         ("model.attention=flash_attention_2", "cluster.gpus_per_worker=1"),

@@ -75,9 +75,9 @@ def test_text_is_no_path(minimal):
     [
         ("run_dir=$NOWHERE/x", "run_dir: $NOWHERE: the environment variable NOWHERE is not set"),
         ("data.store_dir=${NOWHERE}/x", "data.store_dir: ${NOWHERE}: the environment variable NOWHERE is not set"),
-        ("data.train.path=$EMPTY/x", "data.train.path: $EMPTY: the environment variable EMPTY is not set, or empty"),
-        ("data.store_dir=${HOME:-/x}", "$NAME and ${NAME} alone"),
-        ("run_dir=$(pwd)/${}", "$NAME and ${NAME} alone"),
+        ("data.train.path=$EMPTY/x", "data.train.path: $EMPTY: the environment variable EMPTY is not set or is empty"),
+        ("data.store_dir=${HOME:-/x}", "only ~, $NAME and ${NAME}"),
+        ("run_dir=$(pwd)/${}", "only ~, $NAME and ${NAME}"),
         ("run_dir=~no_such_user/x", "there is no home folder ~no_such_user"),
         ("model.path=/x/$API_KEY", "$API_KEY looks like a secret"),
         ("run_dir=s3://bucket/run", "not a URI"),
