@@ -1,4 +1,4 @@
-"""The response contract: ordered named segments, how they are written and how an output is read back."""
+"""The response contract: ordered, named segments, and how responses are written and parsed."""
 
 from sftkey_dist.contract.parts import (
     END_OF_TURN,

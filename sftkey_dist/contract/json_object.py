@@ -1,7 +1,7 @@
 """Segments as the fields of one JSON object: ``{"reasoning": "…", "amount": 12.5}``.
 
-The tokens of a segment are those of its value: between the quotes of a string, the whole text of any other value.
-Names, quotes, commas and braces belong to the opening or closing piece beside it.
+The tokens of a segment are those of its value: the text between the quotes of a string, or the whole text of any other
+value. Names, quotes, commas and braces belong to the adjacent opening or closing piece.
 """
 
 import json
@@ -18,7 +18,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 @dataclass(frozen=True)
 class _Field:
-    """A field of an object as it was written."""
+    """A field of an object: its name, its value as it was written, and its decoded value."""
 
     name: str
     raw: str
@@ -31,7 +31,7 @@ class _NotJsonError(ValueError):
 
 @dataclass(frozen=True)
 class JsonObject:
-    """One JSON object with the segments as fields, in order."""
+    """Writes and reads the segments as fields of one JSON object, in order."""
 
     segments: tuple[Segment, ...]
 
@@ -39,7 +39,7 @@ class JsonObject:
         """See `Container`.
 
         Raises:
-            ContractError: the value of a segment declared as JSON is no JSON.
+            ContractError: The value of a segment that is declared as JSON is not valid JSON.
         """
         present = [segment for segment in self.segments if segment.name in values]
         pieces = []
@@ -69,7 +69,7 @@ class JsonObject:
         return self._by_name(fields)
 
     def search(self, text: str, name: str) -> str:
-        """See `Container`: the value after the last mention of the field's name that has one."""
+        """See `Container`: the value after the last occurrence of the field's name that is followed by a value."""
         mentions = list(re.finditer(rf'"{re.escape(name)}"\s*:\s*', text))
         if not mentions:
             return text
@@ -110,7 +110,7 @@ def _json_text(segment: Segment, value: str) -> str:
 
 
 def _fields(text: str, start: int) -> tuple[list[_Field], int]:
-    """The fields of the object that begins at ``start``, as written, and where it ends."""
+    """The fields of the object that begins at ``start``, and the position after its end."""
     fields: list[_Field] = []
     place = _skip_space(text, start + 1)
     if text.startswith("}", place):
@@ -134,7 +134,8 @@ def _fields(text: str, start: int) -> tuple[list[_Field], int]:
 
 
 def _value_at(text: str, start: int) -> str:
-    """What stands at a place: a string's text, any other value as it is written, or what may have become one."""
+    """The value at a position: a string's text, any other value as it is written, or the best guess at an invalid
+    value."""
     try:
         value, end = _decode(text, start)
     except _NotJsonError:
@@ -151,7 +152,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-# Numbers stay text: their value does not matter here, and Python refuses integers of more than 4,300 digits.
+# Numbers are not converted: their value does not matter here, and Python refuses integers of more than 4,300 digits.
 _DECODER = json.JSONDecoder(parse_int=lambda text: None, parse_float=lambda text: None, parse_constant=_refuse_constant)
 
 

@@ -1,6 +1,7 @@
-"""Checking a text by a JSON schema: the schema is the user's, the text anybody's, so its size and the work are bounded.
+"""Validates a text with a JSON schema.
 
-`jsonschema` compares the items of an array in pairs, and a schema that refers to itself in several places doubles its
+The schema comes from the user, but the text is untrusted, so its size and the work of validation are limited:
+`jsonschema` compares the items of an array in pairs, and a schema that refers to itself in several places doubles the
 work with every level of the text.
 """
 
@@ -16,7 +17,7 @@ from sftkey_dist.patterns import SECONDS, compile_pattern
 
 _LONGEST_CHARACTERS = 200_000
 _MOST_STEPS = 10_000
-"""Applications of a keyword to a value; a text that needs more is refused."""
+"""Maximum number of applications of a keyword to a value; a text that needs more is refused."""
 
 Errors = Iterator[jsonschema.ValidationError]
 Keyword = Callable[[Any, Any, Any, Any], Errors | None]
@@ -29,7 +30,7 @@ class _TooMuchWorkError(ValueError):
 
 
 def schema_problem(text: str, schema: dict[str, Any]) -> str | None:
-    """Why a text is not JSON that the schema accepts; None when it is."""
+    """Why a text is not JSON that the schema accepts; None if it is."""
     if len(text) > _LONGEST_CHARACTERS:
         return f"more than {_LONGEST_CHARACTERS:,} characters, which is too much to be checked"
     _steps_left.set(_MOST_STEPS)
@@ -94,7 +95,7 @@ def _unique_items(validator: Any, unique: Any, value: Any, schema: Any) -> Error
 
 
 def _comparable(value: Any) -> Any:
-    """A value that can be hashed and is equal where the JSON values are: 1 is 1.0 and not true."""
+    """A hashable value with the equality of JSON values: 1 equals 1.0 but not true."""
     if isinstance(value, dict):
         return "object", frozenset((name, _comparable(item)) for name, item in value.items())
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Segments between literal marks: tags around each, or a delimiter before each.
+"""Segments with literal marks: tags around each segment, or a delimiter before each.
 
-A text is cut at its marks and nowhere else. Reading is strict and linear in the text: every mark occurs once, in
-order, and what lies between two segments is white space.
+A text is cut at its marks only. Parsing is strict and takes linear time: every mark must occur exactly once and in
+order, and only white space may lie between two segments.
 """
 
 import re
@@ -15,7 +15,7 @@ from sftkey_dist.contract.segment import Segment
 
 @dataclass(frozen=True)
 class Tags:
-    """``<Thinking>reasoning</Thinking><Answer>answer</Answer>``."""
+    """Tags around each segment: ``<Thinking>reasoning</Thinking><Answer>answer</Answer>``."""
 
     segments: tuple[Segment, ...]
 
@@ -51,7 +51,7 @@ class Tags:
         return ParsedResponse({segment.name: text[start.end() : end.start()] for segment, start, end in spans})
 
     def search(self, text: str, name: str) -> str:
-        """See `Container`: what follows the last opening tag with something after it."""
+        """See `Container`: the text after the last opening tag that is followed by any text."""
         segment = next(item for item in self.segments if item.name == name)
         found = [after.partition(segment.closing)[0] for after in text.split(segment.opening)]
         return _last_written(found[1:] or found)
@@ -63,13 +63,14 @@ class Tags:
 
 @dataclass(frozen=True)
 class Plain:
-    """``reasoning`` + delimiter + ``answer``: a delimiter before every segment but, unless it has one, the first."""
+    """Delimiters only: ``reasoning`` + delimiter + ``answer``. The first segment has a delimiter only if it sets
+    one."""
 
     segments: tuple[Segment, ...]
     delimiter: str
 
     def write(self, values: Mapping[str, str]) -> list[Piece]:
-        """See `Container`; the delimiter before a segment takes the place of its opening tag."""
+        """See `Container`; the delimiter before a segment corresponds to its opening tag."""
         pieces = []
         for segment, delimiter in zip(self.segments, self._delimiters, strict=True):
             if segment.name in values:
@@ -97,11 +98,11 @@ class Plain:
             return ParsedResponse(violation=Violation.MISSING, detail=f"no delimiter {delimiter!r}")
         first = self.segments[0]
         if not first.required and not values.get(first.name, "").strip():
-            values.pop(first.name, None)  # nothing before the first delimiter: the optional segment is absent
+            values.pop(first.name, None)  # no text before the first delimiter: the optional segment is absent
         return ParsedResponse(values)
 
     def search(self, text: str, name: str) -> str:
-        """See `Container`: what follows the last delimiter of the segment with something after it."""
+        """See `Container`: the text after the last delimiter of the segment that is followed by any text."""
         place = next(i for i, segment in enumerate(self.segments) if segment.name == name)
         delimiter = self._delimiters[place].strip()
         if not delimiter:
@@ -120,13 +121,14 @@ class Plain:
         return _any_of([delimiter for delimiter in self._delimiters if delimiter])
 
     def _until_delimiter(self, text: str, start: int) -> tuple[str, int]:
-        """The text up to the next delimiter, and where that begins."""
+        """The text up to the next delimiter, and the position at which that delimiter begins."""
         match = self._pattern.search(text, start)
         end = match.start() if match else len(text)
         return text[start:end], end
 
     def _place_after(self, place: int, delimiter: str) -> int | None:
-        """The segment that a delimiter begins, passing over optional ones only."""
+        """Index of the segment that a delimiter begins; only optional segments may be skipped. None if there is
+        none."""
         for i in range(place + 1, len(self.segments)):
             if self._delimiters[i] == delimiter:
                 return i
@@ -144,12 +146,12 @@ class Plain:
 
 
 def _last_written(texts: Sequence[str]) -> str:
-    """The last text that is not blank: a mark that a model repeats at its end takes back nothing."""
+    """The last text that is not blank, so that a mark repeated at the end of an output does not discard the answer."""
     return next((text for text in reversed(texts) if text.strip()), "")
 
 
 def _any_of(marks: Sequence[str]) -> re.Pattern[str]:
-    """Any mark, the longest that fits: one may begin another."""
+    """A pattern for any mark. Longer marks come first, because a mark may be a prefix of another one."""
     return re.compile("|".join(map(re.escape, sorted(set(marks), key=lambda mark: (-len(mark), mark)))))
 
 
@@ -158,7 +160,7 @@ def _ends(matches: Sequence[re.Match[str]]) -> list[int]:
 
 
 def _explain_tags(found: list[str], expected: list[str]) -> ParsedResponse:
-    """Name the first rule that the sequence of tags in an output breaks."""
+    """Report the first rule that the sequence of tags in an output violates."""
     missing = [mark for mark in expected if mark not in found]
     if missing:
         return ParsedResponse(violation=Violation.MISSING, detail=f"no {missing[0]}")

@@ -1,4 +1,4 @@
-"""The words that containers and their users share."""
+"""Types that containers and their users share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ END_OF_TURN = "end_of_turn"
 
 
 class ContractError(ValueError):
-    """A response cannot be written under the contract; ``reason`` is a short stable name for counting."""
+    """Raised if a response cannot be written under the contract; ``reason`` is a short, stable name for counting."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -20,16 +20,16 @@ class ContractError(ValueError):
 
 
 class Form(StrEnum):
-    """How the segments of a response are marked in its text."""
+    """How the text of a response marks its segments."""
 
     TAGGED = "tagged"
-    """In the contract's container: tags, by default."""
+    """In the contract's container, by default tags."""
     UNTAGGED = "untagged"
-    """In the plain convention: delimiters between the segments, as SFT is trained."""
+    """In the plain convention, with delimiters between the segments; SFT trains this form."""
 
 
 class Violation(StrEnum):
-    """The first rule an output breaks."""
+    """The first rule of the contract that an output violates."""
 
     MISSING = "missing"
     DUPLICATED = "duplicated"
@@ -45,7 +45,7 @@ class Violation(StrEnum):
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of response text that lies in one segment; ``segment`` is a name of ``segment_names``."""
+    """A contiguous part of the response text that belongs to one segment; ``segment`` is one of ``segment_names``."""
 
     segment: str
     text: str
@@ -53,7 +53,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class ParsedResponse:
-    """``values`` holds the segments when the output keeps the contract; otherwise ``violation`` says why not."""
+    """The result of parsing: ``values`` of the segments if the output follows the contract, otherwise a
+    ``violation``."""
 
     values: Mapping[str, str] = field(default_factory=dict)
     violation: Violation | None = None
@@ -61,21 +62,21 @@ class ParsedResponse:
 
     @property
     def keeps_contract(self) -> bool:
-        """True when the whole output follows the contract."""
+        """Whether the whole output follows the contract."""
         return self.violation is None
 
 
 class Container(Protocol):
-    """A way to write segments into one text. Blank optional segments are left out."""
+    """A way to write segments as one text. Blank optional segments are left out."""
 
     def write(self, values: Mapping[str, str]) -> list[Piece]:
-        """The response as pieces; ``values`` holds the segments that are present."""
+        """Write a response as pieces; ``values`` contains the segments that are present."""
         ...
 
     def read(self, text: str) -> ParsedResponse:
-        """Strictly read a whole output; values are not checked yet."""
+        """Parse a whole output strictly, without checking the values."""
         ...
 
     def search(self, text: str, name: str) -> str:
-        """The best an accommodating reader finds for a segment in an output that breaks the contract."""
+        """Find the most plausible text of a segment in an output that violates the contract."""
         ...

@@ -2,12 +2,12 @@
 
 A response exists in two forms (arXiv:2512.21017, section 3):
 
-* ``tagged``    in the contract's container, by default ``<Thinking>reasoning</Thinking><Answer>answer</Answer>``
-* ``untagged``  ``reasoning`` + delimiter + ``answer``, the plain convention that SFT is trained on
+* ``tagged``: in the contract's container, by default ``<Thinking>reasoning</Thinking><Answer>answer</Answer>``
+* ``untagged``: ``reasoning`` + delimiter + ``answer``, the plain convention that SFT trains
 
-``render`` cuts a response into pieces, one per delimiter and segment, so that whoever tokenises it piece by
-piece knows the segment of every token by construction. ``parse`` is its strict inverse and says which rule an
-output breaks.
+``render`` returns a response as pieces, one per delimiter and segment. Because it is tokenised piece by piece, the
+segment of every token is known by construction. ``parse`` is the strict inverse and reports which rule an output
+violates.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ from sftkey_dist.contract.parts import (
 from sftkey_dist.contract.segment import Segment
 
 _MOST_SEGMENT_IDS = 256
-"""The store keeps a segment id in a byte."""
+"""The store keeps each segment id in one byte."""
 
 
 class ResponseContract(BaseModel):
-    """Ordered named segments; the default is the paper's."""
+    """Ordered, named segments of a response. The default is the paper's contract."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -43,18 +43,18 @@ class ResponseContract(BaseModel):
         Segment(name="reasoning", tag="Thinking"),
         Segment(name="answer", tag="Answer", key=True),
     )
-    """The segments in the order in which a response must contain them."""
+    """The segments, in the order in which a response must contain them."""
     container: Literal["tags", "json", "plain"] = "tags"
-    """How the tagged form is written: tags around each segment, one JSON object, or delimiters alone."""
+    """How the tagged form is written: with tags around each segment, as one JSON object, or with delimiters only."""
     delimiter: str = "\n#### "
-    """What stands between two segments in the untagged form and in the plain container."""
+    """Text between two segments in the untagged form and in the plain container."""
     special_token_tags: bool = False
-    """Whether tags become special tokens of the tokenizer, each one token with an embedding of its own, instead of
-    ordinary text."""
+    """Whether tags become special tokens of the tokenizer, so that each tag is one token with its own embedding,
+    instead of ordinary text."""
 
     @model_validator(mode="after")
     def names_are_unique_and_one_is_key(self) -> Self:
-        """Refuse contracts that cannot be told apart or that leave a key stage nothing to train."""
+        """Refuse contracts with ambiguous names, and contracts without a key segment for a key stage to train."""
         names = [segment.name for segment in self.segments]
         tags = [segment.tag_name for segment in self.segments]
         if len(set(names)) < len(names) or len(set(tags)) < len(tags):
@@ -64,32 +64,32 @@ class ResponseContract(BaseModel):
         if len(self.segment_names) > _MOST_SEGMENT_IDS:
             raise ValueError(f"at most {(_MOST_SEGMENT_IDS - 2) // 3} segments, got {len(self.segments)}")
         if not any(segment.key for segment in self.segments):
-            raise ValueError("at least one segment must have key: true, else no token is a key token")
+            raise ValueError("at least one segment must have key: true; otherwise no token is a key token")
         if self.special_token_tags and self.container != "tags":
             raise ValueError("special_token_tags needs container: tags")
         return self
 
     @model_validator(mode="after")
     def plain_convention_can_be_read(self) -> Self:
-        """Delimiters must be seen, and tell optional segments apart."""
+        """Delimiters must be visible, and must distinguish optional segments."""
         delimiters = [segment.delimiter or self.delimiter for segment in self.segments[1:]]
         if self.segments[0].delimiter:
             delimiters.insert(0, self.segments[0].delimiter)
         if not all(delimiter.strip() for delimiter in delimiters):
-            raise ValueError("delimiter must contain more than white space, else answers cannot be found")
+            raise ValueError("delimiter must contain more than white space; otherwise answers cannot be found")
         some_optional = not all(segment.required for segment in self.segments)
         if some_optional and len(set(delimiters)) < len(delimiters):
             raise ValueError(
-                "with optional segments every segment needs a delimiter of its own, else the plain convention cannot "
-                "tell which one is absent; give each segment a `delimiter`"
+                "with optional segments, every segment needs its own delimiter; otherwise the plain convention cannot "
+                "show which segment is absent; give each segment a `delimiter`"
             )
         return self
 
     @property
     def segment_names(self) -> tuple[str, ...]:
-        """The name of every segment id: position i is the name of id i.
+        """The names of the segment ids: position i is the name of id i.
 
-        Ids are the same in both forms; the delimiter before a segment takes the id of its opening tag.
+        The ids are the same in both forms; the delimiter before a segment has the id of the segment's opening tag.
         """
         names = [PROMPT, END_OF_TURN]
         for segment in self.segments:
@@ -97,7 +97,7 @@ class ResponseContract(BaseModel):
         return tuple(names)
 
     def of_form(self, form: Form) -> dict[str, Any]:
-        """What of the contract decides how responses are written and read in a form, as plain values."""
+        """The settings that determine how responses are written and parsed in a form, as plain values."""
         has_tags = form is Form.TAGGED and self.container != "plain"
         unused = {"delimiter"} if has_tags else {"tag", "value"}
         of_all = {"delimiter"} if has_tags else {"special_token_tags"}
@@ -111,7 +111,7 @@ class ResponseContract(BaseModel):
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """The tags that the tokenizer must know as one token each."""
+        """The tags that must be one token each in the tokenizer."""
         if not self.special_token_tags:
             return ()
         return tuple(mark for segment in self.segments for mark in (segment.opening, segment.closing))
@@ -120,11 +120,11 @@ class ResponseContract(BaseModel):
         """Write a response as pieces whose texts, joined, are the response.
 
         Args:
-            values: text of each segment; an optional one may be missing or blank, and is then left out.
+            values: text of each segment. An optional segment may be missing or blank; it is then left out.
             form: tagged or untagged.
 
         Raises:
-            ContractError: a segment is missing, empty or not allowed, or its text would be read back differently.
+            ContractError: A segment is missing, empty or not allowed, or its text would be parsed differently.
         """
         present = {name: text for name, text in values.items() if text.strip()}
         for segment in self.segments:
@@ -146,7 +146,7 @@ class ResponseContract(BaseModel):
         return pieces
 
     def parse(self, text: str, form: Form) -> ParsedResponse:
-        """Read a whole output strictly; only white space may stand outside the segments."""
+        """Parse a whole output strictly; only white space may occur outside the segments."""
         parsed = self._container(form).read(text)
         if not parsed.keeps_contract:
             return parsed
@@ -162,19 +162,19 @@ class ResponseContract(BaseModel):
         return parsed
 
     def search(self, text: str, form: Form, name: str) -> str:
-        """The best an accommodating reader finds for a segment in an output that breaks the contract."""
+        """Find the most plausible text of a segment in an output that violates the contract."""
         return self._container(form).search(text, name).strip()
 
     @cached_property
     def tagged_container(self) -> Container:
-        """What writes and reads the tagged form."""
+        """The container of the tagged form."""
         if self.container == "plain":
             return self.plain_container
         return Tags(self.segments) if self.container == "tags" else JsonObject(self.segments)
 
     @cached_property
     def plain_container(self) -> Plain:
-        """What writes and reads the untagged form."""
+        """The container of the untagged form."""
         return Plain(self.segments, self.delimiter)
 
     def _container(self, form: Form) -> Container:

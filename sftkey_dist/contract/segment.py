@@ -1,4 +1,4 @@
-"""One named part of a response, and what its text must be."""
+"""A named part of a response, and the check of its text."""
 
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
@@ -19,7 +19,7 @@ class _Part(BaseModel):
 
 
 class NumberRange(_Part):
-    """Bounds of a number."""
+    """Bounds of a number, inclusive."""
 
     min: float | None = None
     """Smallest allowed number."""
@@ -28,20 +28,20 @@ class NumberRange(_Part):
 
 
 class Check(_Part):
-    """What the text of a segment must be; exactly one of these. White space around the text does not count."""
+    """A requirement on the text of a segment: exactly one of these keys. White space around the text is ignored."""
 
     regex: str | None = None
-    """A regular expression that the whole text matches."""
+    """Regular expression that the whole text must match."""
     one_of: tuple[str, ...] | None = None
-    """The texts that are allowed, as they are written."""
+    """The allowed texts, compared exactly."""
     number: NumberRange | None = None
-    """A decimal number; `{}` allows every one."""
+    """The text must be a decimal number within these bounds; `{}` allows every number."""
     json_schema: dict[str, Any] | None = None
-    """The text is JSON that a JSON schema accepts."""
+    """The text must be JSON that this JSON schema accepts."""
 
     @model_validator(mode="after")
     def exactly_one_and_usable(self) -> Self:
-        """One rule a segment, and one that can be applied."""
+        """A check has exactly one rule, which must be valid."""
         if sum(rule is not None for rule in (self.regex, self.one_of, self.number, self.json_schema)) != 1:
             raise ValueError("give exactly one of regex, one_of, number and json_schema")
         if self.one_of is not None and not self.one_of:
@@ -60,12 +60,13 @@ class Check(_Part):
             for reference in _references(self.json_schema):
                 if not _resolves(reference, self.json_schema):
                     raise ValueError(
-                        f"json_schema: $ref {reference!r} leads nowhere; it must begin with # and stay inside"
+                        f"json_schema: $ref {reference!r} cannot be resolved; it must begin with # and "
+                        f"refer to a part of the same schema"
                     )
         return self
 
     def problem(self, text: str) -> str | None:
-        """Why the text is not allowed; None when it is."""
+        """Why the text is not allowed; None if it is allowed."""
         text = text.strip()
         if self.regex is not None:
             pattern = compile_pattern(self.regex, dot_matches_newline=True)
@@ -81,25 +82,26 @@ class Segment(_Part):
     """One named part of a response."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    """Name used in data, weights and metrics, and the field's name in a JSON object."""
+    """Name used in data, weights and metrics, and as the field name in a JSON object."""
     tag: str = Field("", pattern=r"^([A-Za-z][A-Za-z0-9_]*)?$")
-    """Tag that encloses it: `<Tag>…</Tag>`; by default made from the name, `next_action` to `NextAction`."""
+    """Name of the tag around it: `<Tag>…</Tag>`. Default: made from the name, e.g. `NextAction` from `next_action`."""
     key: bool = False
-    """Whether the tokens of this segment are key tokens, the ones a key stage trains."""
+    """Whether the tokens of this segment are key tokens, which a key stage trains."""
     required: bool = True
-    """Whether every response has it."""
+    """Whether every response must contain it."""
     weight: float = Field(1.0, ge=1e-6, le=1_000_000)
-    """Loss weight of its text in the preset stages that train it."""
+    """Loss weight of its text in those preset stages that train it."""
     value: Literal["text", "json"] = "text"
-    """In a JSON object: a string, or any other JSON value, given as its JSON text (`12.5`, `["a", "b"]`)."""
+    """Type of its value in a JSON object: `text` for a string, `json` for any other value, which the data gives as JSON
+    text (`12.5`, `["a", "b"]`)."""
     delimiter: str | None = None
-    """What stands before it in the plain convention; by default the contract's `delimiter`."""
+    """Text before it in the plain convention; default: the contract's `delimiter`."""
     check: Check | None = None
-    """What its text must be."""
+    """Requirement on its text; default: none."""
 
     @property
     def tag_name(self) -> str:
-        """The tag without brackets."""
+        """Name of the tag, without angle brackets."""
         return self.tag or "".join(word.capitalize() for word in self.name.split("_"))
 
     @property
