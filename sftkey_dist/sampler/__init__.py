@@ -1,4 +1,5 @@
-"""Which examples form a step, and how they lie on ranks and micro-batches. Integers and numpy only."""
+"""Plans which examples form a step, and how they are placed on ranks and micro-batches. Uses integers and numpy
+only."""
 
 from sftkey_dist.sampler.batches import RankBatchSampler
 from sftkey_dist.sampler.cost import CostModel

@@ -1,7 +1,7 @@
-"""Plain ways to deal a step's examples to ranks, to compare the plan with.
+"""Simple ways to distribute the examples of a step over ranks, as baselines for the plan.
 
-Each takes the lengths of the examples in the order in which they were drawn, and returns for every rank the positions
-it gets.
+Each takes the lengths of the examples in the order in which they were drawn, and returns the positions that every rank
+gets.
 """
 
 import heapq
@@ -15,12 +15,12 @@ Deal = Callable[[np.ndarray, int], list[list[int]]]
 
 
 def as_drawn(lengths: np.ndarray, data_ranks: int) -> list[list[int]]:
-    """In turn, as torch's ``DistributedSampler`` deals a shuffled epoch."""
+    """Round-robin, as torch's ``DistributedSampler`` distributes a shuffled epoch."""
     return [list(range(rank, len(lengths), data_ranks)) for rank in range(data_ranks)]
 
 
 def longest_first(lengths: np.ndarray, data_ranks: int) -> list[list[int]]:
-    """Longest processing time first (Graham 1969): each example to the rank with fewest tokens so far."""
+    """Longest processing time first (Graham 1969): each example goes to the rank with the fewest tokens so far."""
     ranks: list[list[int]] = [[] for _ in range(data_ranks)]
     heap = [(0, rank) for rank in range(data_ranks)]
     for position in np.argsort(-lengths, kind="stable").tolist():
@@ -31,7 +31,7 @@ def longest_first(lengths: np.ndarray, data_ranks: int) -> list[list[int]]:
 
 
 def rows_in_order(ranks: Sequence[Sequence[int]], lengths: np.ndarray, micro_batch_tokens: int) -> np.ndarray:
-    """Cut each rank's examples, in its order, into rows within the budget; int [ranks, micro-batches, k]."""
+    """Split each rank's examples, in their order, into rows within the token budget; int [ranks, micro-batches, k]."""
     rows = [_cut(rank, lengths, micro_batch_tokens) for rank in ranks]
     width = max(len(row) for rank in rows for row in rank)
     layout = np.full((len(rows), max(map(len, rows)), width), EMPTY, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What an example costs to train on, in integer units, so that plans are equal on every machine."""
+"""Compute cost of training on an example, in integer units, so that plans are the same on every machine."""
 
 import math
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ class CostModel:
     def for_decoder(
         cls, hidden_size: int, intermediate_size: int, num_heads: int, num_kv_heads: int, head_dim: int
     ) -> "CostModel":
-        """The balance of a decoder layer in FLOPs, reduced to the smallest integers.
+        """The ratio of linear to quadratic FLOPs in a decoder layer, reduced to the smallest integers.
 
-        A token passes its matrices, 2 FLOPs a weight: queries, keys, values, output, and the three of a gated MLP;
-        causal attention reads half of L² pairs, 4 FLOPs a pair and dimension.
+        Linear: each token is multiplied with the matrices for queries, keys, values and output, and with the three of a
+        gated MLP, at 2 FLOPs per weight. Quadratic: causal attention computes half of the L² pairs, at 4 FLOPs per pair
+        and dimension.
         """
         attention = hidden_size * head_dim * (2 * num_heads + 2 * num_kv_heads)
         linear, quadratic = 2 * (attention + 3 * hidden_size * intermediate_size), 2 * num_heads * head_dim

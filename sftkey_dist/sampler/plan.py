@@ -1,9 +1,9 @@
-"""The plan of a stage: for every optimizer step its examples, where they lie, and the loss denominator.
+"""The plan of a stage: for every optimizer step, its examples, their placement, and the denominator of the loss.
 
-Examples without a token that the stage trains are left out. Which of the others form a step is a function of (data,
-seed, epoch, global batch size, look-ahead) alone; how they lie on ranks depends on the number of ranks and the token
-budget. Every rank computes the same plan, so the denominator of the global loss is known before the first forward pass
-and training on another number of ranks is the same mathematics. The state to resume from is the step.
+Examples without a token that the stage trains are left out. Which of the other examples form a step depends only on
+(data, seed, epoch, global batch size, look-ahead). Their placement also depends on the number of ranks and the token
+budget. Every rank computes the same plan. Therefore the denominator of the global loss is known before the first
+forward pass, and training on a different number of ranks is mathematically the same. Resuming only needs the step.
 """
 
 import hashlib
@@ -22,7 +22,8 @@ from sftkey_dist.sampler.window import level_window
 
 _LARGEST_WEIGHT = 1_000_000
 _UNITS_PER_WEIGHT = 1000
-"""Resolution in which fractional loss weights are levelled: sums of integers are the same on every machine."""
+"""Resolution of fractional loss weights in balancing. Integers are used because their sums are the same on every
+machine."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +33,10 @@ class StepPlan:
     Attributes:
         step: index of the step in the stage, from 0.
         epoch: pass over the data the step belongs to, from 0.
-        layout: int [ranks, micro-batches, k], example indices, -1 where a slot holds none.
-        loss_weight: Σ of loss weights over all target tokens of the step, on all ranks.
+        layout: int [ranks, micro-batches, k], example indices, -1 for an empty slot.
+        loss_weight: sum of loss weights over all target tokens of the step, on all ranks.
         segment_counts: tokens of each segment in the step, int [S].
-        balance: how level the ranks are.
+        balance: how evenly the ranks are loaded.
     """
 
     step: int
@@ -46,7 +47,7 @@ class StepPlan:
     balance: BalanceStats
 
     def micro_batches(self, rank: int) -> list[list[int]]:
-        """Example indices of each micro-batch of a rank; an empty list stands for a dummy."""
+        """Example indices of each micro-batch of a rank; an empty list is a dummy micro-batch."""
         return [sorted(content[content >= 0].tolist()) for content in self.layout[rank]]
 
     @cached_property
@@ -57,18 +58,19 @@ class StepPlan:
 
     @cached_property
     def layout_digest(self) -> int:
-        """32 bits over everything, to compare ranks by."""
+        """32-bit digest of the whole plan of the step, for comparing ranks."""
         ranks = [self.micro_batches(rank) for rank in range(len(self.layout))]
         return _digest(self.step, ranks, self.loss_weight)
 
     @cached_property
     def members_digest(self) -> int:
-        """32 bits over the step's examples, the same for any number of ranks, to compare a resumed run by."""
+        """32-bit digest of the step's examples, for checking a resumed run; it does not depend on the number of
+        ranks."""
         return _digest(self.step, self.example_indices)
 
 
 class StepPlanner:
-    """Plans steps one at a time; holds only per-example counts."""
+    """Plans steps one at a time, from the token counts of the examples only."""
 
     def __init__(
         self,
@@ -89,19 +91,19 @@ class StepPlanner:
         Args:
             segment_counts: tokens of each segment in each example, int [N, S]; segment 0 is the prompt.
             segment_weights: loss weight of each segment, [S]; the prompt's must be 0.
-            seed: seed of the order.
-            global_batch_size: examples per optimizer step; the last step of an epoch takes what is left.
+            seed: seed of the shuffled order.
+            global_batch_size: examples per optimizer step; the last step of an epoch may have fewer.
             num_epochs: passes over the data.
-            max_steps: upper bound of the number of steps.
-            look_ahead_steps: neighbouring steps that may exchange examples; 1 for none.
+            max_steps: maximum number of steps.
+            look_ahead_steps: number of consecutive steps that may exchange examples; 1 turns it off.
             data_ranks: number of data-parallel ranks.
-            micro_batch_tokens: most tokens in a micro-batch.
+            micro_batch_tokens: maximum number of tokens in a micro-batch.
             cost: compute cost of an example by its length.
             held_out: indices of examples that are not trained on.
 
         Raises:
-            ValueError: no examples, an example over the budget or without prompt, a weighted prompt, or no example with
-                a token of positive loss weight.
+            ValueError: There are no examples; an example exceeds the token budget or has no prompt; the prompt has a
+                loss weight; or no example has a token of positive loss weight.
         """
         self._counts = segment_counts
         self.lengths = segment_counts.sum(axis=1).astype(np.int64)
@@ -140,11 +142,12 @@ class StepPlanner:
         )
 
     def balance(self, layout: np.ndarray) -> BalanceStats:
-        """How level examples lie, laid out by this plan or another way, int [ranks, micro-batches, k]."""
+        """How evenly a layout, int [ranks, micro-batches, k], loads the ranks; it may come from this plan or a
+        baseline."""
         return balance_stats(layout, self.lengths, self._costs, self._loss_units, self.micro_batch_tokens)
 
     def plans(self, first_step: int = 0) -> Iterator[StepPlan]:
-        """The plans from a step on, each made when it is asked for."""
+        """The plans from a step on, computed lazily."""
         return map(self.plan, range(first_step, self.num_steps))
 
     def members(self, step: int) -> np.ndarray:
@@ -158,7 +161,7 @@ class StepPlanner:
 
     @lru_cache(maxsize=2)  # noqa: B019 (a planner lives as long as its stage)
     def _window(self, epoch: int, window: int) -> list[np.ndarray]:
-        """The members of a window's steps; a last, shorter step of an epoch exchanges nothing."""
+        """The examples of the steps of a window. A shorter last step of an epoch does not exchange examples."""
         size = self._look_ahead_steps * self._global_batch_size
         examples = self._order(epoch)[window * size : (window + 1) * size]
         num_whole = len(examples) // self._global_batch_size
@@ -179,14 +182,16 @@ class StepPlanner:
         if not len(self.lengths):
             raise ValueError("there are no examples to plan")
         if segment_weights[0] != 0:
-            raise ValueError("the prompt must have loss weight 0: its first token has nothing to be predicted from")
+            raise ValueError("the prompt must have loss weight 0: no token precedes its first token to predict it from")
         if (self._counts[:, 0] < 1).any():
-            raise ValueError("every example needs a prompt token, which predicts the first response token")
+            raise ValueError(
+                "every example needs at least one prompt token, from which the first response token is predicted"
+            )
         over = np.flatnonzero(self.lengths > self.micro_batch_tokens)
         if len(over):
             raise ValueError(
                 f"example {over[0]} has {self.lengths[over[0]]} tokens, over the budget of "
-                f"{self.micro_batch_tokens} a micro-batch"
+                f"{self.micro_batch_tokens} tokens per micro-batch"
             )
         if not all(0 <= weight <= _LARGEST_WEIGHT for weight in segment_weights):
             raise ValueError(f"loss weights must be from 0 to {_LARGEST_WEIGHT:,}, got {segment_weights}")
@@ -199,7 +204,7 @@ def _digest(*parts: object) -> int:
 
 
 def count_steps(num_examples: int, global_batch_size: int, num_epochs: int, max_steps: int | None) -> int:
-    """Optimizer steps of a stage."""
+    """Number of optimizer steps of a stage."""
     steps = num_epochs * -(-num_examples // global_batch_size)
     return steps if max_steps is None else min(steps, max_steps)
 
@@ -207,7 +212,7 @@ def count_steps(num_examples: int, global_batch_size: int, num_epochs: int, max_
 def count_trained(
     segment_counts: np.ndarray, segment_weights: tuple[float, ...], held_out: np.ndarray | None = None
 ) -> int:
-    """Examples with a token of positive loss weight, not held out; a stage has nothing to learn from the others."""
+    """Number of examples with a token of positive loss weight that are not held out; a stage trains on these only."""
     return len(_trained_indices(_loss_units(np.asarray(segment_counts), segment_weights), held_out))
 
 
@@ -219,7 +224,7 @@ def _trained_indices(loss_units: np.ndarray, held_out: np.ndarray | None) -> np.
 
 
 def _loss_units(segment_counts: np.ndarray, segment_weights: tuple[float, ...]) -> np.ndarray:
-    """Loss weight of each example in whole units, int64 [N]; at least 1 where a token has weight."""
+    """Loss weight of each example in integer units, int64 [N]; at least 1 if any of its tokens has a weight."""
     whole = all(float(weight).is_integer() for weight in segment_weights)
     units = [
         int(weight) if whole else max(1, round(weight * _UNITS_PER_WEIGHT)) if weight > 0 else 0

@@ -1,4 +1,4 @@
-"""How level the steps of a stage will lie, beside plain ways to deal the same steps, before anything is spent."""
+"""Shows before training how evenly a stage's steps will load the ranks, compared with simple baselines."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -12,18 +12,18 @@ from sftkey_dist.sampler.stats import BalanceStats
 
 OURS = "segment-aware"
 ALTERNATIVES: dict[str, Deal] = {"as drawn": as_drawn, "longest first": longest_first}
-"""torch's DistributedSampler, and a balancer of total tokens."""
+"""The baselines: torch's DistributedSampler, and balancing by total tokens."""
 
 
 @dataclass(frozen=True)
 class BalancePreview:
-    """Means over the steps looked at.
+    """Means over the previewed steps.
 
     Attributes:
         data_ranks: number of data-parallel ranks.
         side: `OURS`, or the name of an alternative.
-        micro_batches: of a rank in a step.
-        examples_per_rank: in a step, the median: the last step of an epoch is often short.
+        micro_batches: mean number of micro-batches per rank and step.
+        examples_per_rank: median per step, because the last step of an epoch is often short.
         balance: see `BalanceStats`.
     """
 
@@ -35,7 +35,7 @@ class BalancePreview:
 
 
 def preview(planner: StepPlanner, num_steps: int) -> list[BalancePreview]:
-    """Ours and the alternatives on the first steps of a plan."""
+    """Compare the plan with the alternatives on its first steps."""
     plans = list(islice(planner.plans(), num_steps))
     layouts = {OURS: [plan.layout for plan in plans]}
     layouts |= {name: list(_laid_otherwise(planner, plans, deal)) for name, deal in ALTERNATIVES.items()}

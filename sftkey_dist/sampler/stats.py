@@ -1,4 +1,4 @@
-"""How level a step lies on its ranks."""
+"""How evenly a step loads its ranks."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class BalanceStats:
-    """How level a step is.
+    """Imbalance and efficiency of a step.
 
     Attributes:
-        tokens: most tokens on a rank over the mean; 1.0 is perfect.
+        tokens: maximum over ranks of the number of tokens, divided by the mean; 1.0 is perfectly balanced.
         cost: the same for compute cost.
         loss_weight: the same for loss weight.
         density: share of the token budget that is used.
-        straggler_loss: share of the step's time that ranks spend waiting, since micro-batch j lasts as long as on its
-            slowest rank: 1 - Σ_j mean_r cost(r, j) / Σ_j max_r cost(r, j).
+        straggler_loss: share of the step's time that ranks spend waiting. Micro-batch j takes as long as on its slowest
+            rank: 1 - Σ_j mean_r cost(r, j) / Σ_j max_r cost(r, j).
     """
 
     tokens: float
@@ -28,14 +28,14 @@ class BalanceStats:
 def balance_stats(
     layout: np.ndarray, lengths: np.ndarray, costs: np.ndarray, loss_units: np.ndarray, micro_batch_tokens: int
 ) -> BalanceStats:
-    """The figures of one step.
+    """Compute the statistics of one step.
 
     Args:
-        layout: int [ranks, micro-batches, k], indices into the other arrays, ``EMPTY`` for none.
+        layout: int [ranks, micro-batches, k], indices into the other arrays, ``EMPTY`` for an empty slot.
         lengths: tokens of each example.
         costs: compute cost of each example.
         loss_units: loss weight of each example.
-        micro_batch_tokens: most tokens in a micro-batch.
+        micro_batch_tokens: maximum number of tokens in a micro-batch.
     """
     tokens, cost, loss = (loads(layout, values) for values in (lengths, costs, loss_units))
     return BalanceStats(
@@ -48,11 +48,11 @@ def balance_stats(
 
 
 def loads(layout: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """[ranks, micro-batches]: the sum of a value of each example over every micro-batch."""
+    """[ranks, micro-batches]: the sum of a per-example value over every micro-batch."""
     found: np.ndarray = np.where(layout >= 0, values[layout], 0).sum(axis=2)
     return found
 
 
 def max_over_mean(values: np.ndarray) -> float:
-    """The largest value in units of their mean; 1.0 is level."""
+    """The maximum divided by the mean; 1.0 is perfectly balanced."""
     return float(values.max() / values.mean())
