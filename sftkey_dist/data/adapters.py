@@ -1,4 +1,4 @@
-"""Adapters: one small function a data set, from a raw row to a prompt and named segments."""
+"""Adapters: one small function per data set, which turns a raw row into a prompt and named segments."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,8 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Content:
-    """What a row holds: a prompt, the text of each segment, what was said before, and kinds of text left out."""
+    """The content of a row: a prompt, the text of each segment, earlier turns, and the kinds of text that were left
+    out."""
 
     prompt: str
     values: Mapping[str, str]
@@ -32,10 +33,10 @@ Adapt = Callable[[Row], Content]
 
 
 def make_adapter(source: SourceConfig, contract: ResponseContract) -> Adapt:
-    """The function for a source.
+    """The function that converts the rows of a source.
 
     Raises:
-        ConfigError: the adapter cannot give a segment that the contract requires.
+        ConfigError: The adapter cannot provide a segment that the contract requires.
     """
     rules = resolve_rules(source.rules)
     _check_groups(source, contract)
@@ -55,14 +56,14 @@ def make_adapter(source: SourceConfig, contract: ResponseContract) -> Adapt:
     for segment in contract.segments:
         if segment.required and segment.name not in ("reasoning", "answer"):
             raise ConfigError(
-                f"contract segment {segment.name!r} is required, and adapter {source.adapter} gives reasoning and "
-                f"answer only; rename the segment, or use adapter records and its columns"
+                f"contract segment {segment.name!r} is required, but adapter {source.adapter} provides reasoning "
+                f"and answer only; rename the segment, or use adapter records and its columns"
             )
     return _DATA_SETS[source.adapter]
 
 
 def gsm8k(row: Row) -> Content:
-    """GSM8K (`openai/gsm8k`): calculator marks are stripped, the last line holds the answer.
+    """GSM8K (`openai/gsm8k`): calculator annotations are removed, and the last line contains the answer.
 
     ``{"question": "Natalia sold clips to 48 of her friends in April, and then …",
     "answer": "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\\nNatalia sold … in April and May.\\n#### 72"}``
@@ -78,7 +79,7 @@ def gsm8k(row: Row) -> Content:
 
 
 def openbookqa(row: Row) -> Content:
-    """OpenBookQA (`allenai/openbookqa`, or its original JSONL): the fact is the reasoning, where there is one.
+    """OpenBookQA (`allenai/openbookqa`, or its original JSONL): the fact, if there is one, is the reasoning.
 
     ``{"id": "7-980", "question_stem": "The sun is responsible for", "choices": {"text": ["puppies learning new
     tricks", "children growing up and getting old", "flowers wilting in a vase", "plants sprouting, blooming and
@@ -88,7 +89,7 @@ def openbookqa(row: Row) -> Content:
     ``{"id": "8-343", "question": {"stem": "A person wants to start saving money …", "choices": [{"text": "make more
     phone calls", "label": "A"}, …]}, "answerKey": "B"}``
 
-    Configuration `additional` has the facts; without them the contract's reasoning must not be required.
+    The subset `additional` contains the facts. Without them, the contract must not require the reasoning.
     """
     if isinstance(row.get("question"), Mapping):
         choices = [choice for choice in items(row, "question.choices") if isinstance(choice, Mapping)]
@@ -105,7 +106,7 @@ def openbookqa(row: Row) -> Content:
 
 
 def openr1_math(row: Row) -> Content:
-    r"""OpenR1-Math-220k (`open-r1/OpenR1-Math-220k`): the first generation that is complete and verified.
+    r"""OpenR1-Math-220k (`open-r1/OpenR1-Math-220k`): the first generation that is complete and verified is used.
 
     ``{"problem": "Task B-1.3. A ship traveling along a river …", "solution": "…", "answer": "v_{R}=4\\mathrm{~km}/…",
     "generations": ["<think>\\nOkay, so …</think>\\n\\nGiven …: \\boxed{4}", "<think>…"], "correctness_math_verify":
@@ -134,7 +135,7 @@ def cot_collection(row: Row) -> Content:
 
 
 def records(row: Row, prompt: str, columns: Mapping[str, str], contract: ResponseContract) -> Content:
-    """Records with a column a segment.
+    """Records with one column per segment.
 
     ``{"application": "Avery asks for 12000 for a van …", "analysis": "Income is steady …", "decision": "approve"}``
     """
@@ -150,7 +151,7 @@ def records(row: Row, prompt: str, columns: Mapping[str, str], contract: Respons
 def prompt_completion(
     row: Row, prompt: str, response: str, rules: Sequence[Rule], contract: ResponseContract
 ) -> Content:
-    """A prompt and a whole response, cut by rules or by the contract.
+    """A prompt and a whole response, which is segmented by rules or by the contract.
 
     ``{"problem": "Each of the two Magellan telescopes has a diameter of $6.5 …", "solution": "Start with: …
     =\\\\boxed{1.6} …", "type": "Introduction to Astronomy (8.282J Spring 2006)", "idx": 0}`` with ``prompt: problem,
@@ -161,7 +162,7 @@ def prompt_completion(
 
 
 def messages(row: Row, column: str, rules: Sequence[Rule], contract: ResponseContract) -> Content:
-    """A conversation; its last message is the assistant's and is cut, all before it is context.
+    """A conversation. Its last message is the assistant's response, which is segmented; all earlier ones are context.
 
     ``{"messages": [{"role": "system", "content": "You grade claims."}, {"role": "user", "content": "My parcel …"},
     {"role": "assistant", "content": "The parcel was insured.\\n#### refund"}]}``
@@ -179,9 +180,10 @@ def messages(row: Row, column: str, rules: Sequence[Rule], contract: ResponseCon
 def segmented(
     response: str, rules: Sequence[Rule], contract: ResponseContract
 ) -> tuple[Mapping[str, str], tuple[str, ...]]:
-    """The segments of a whole response, by the rules, or without any by the contract in either form.
+    """Segment a whole response by the rules or, without rules, by the contract in either form.
 
-    With them the kinds of text that belong to no segment.
+    Returns:
+        The text of each segment, and the kinds of text that belong to no segment.
     """
     if rules:
         cut = cut_response(response, rules)
@@ -213,7 +215,7 @@ def _turn(message: Any, column: str) -> Turn:
 
 
 def _check_groups(source: SourceConfig, contract: ResponseContract) -> None:
-    """What a rule cuts out and the contract does not have would be lost."""
+    """A segment that a rule finds but the contract does not contain would be lost."""
     names = [segment.name for segment in contract.segments]
     for rule in source.rules:
         unknown = (

@@ -1,4 +1,4 @@
-"""Reading columns of a raw row, with an error that says what is wrong with which one."""
+"""Reads columns of a raw row, with errors that name the column and the problem."""
 
 import difflib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from sftkey_dist.data.values import NoTextError, text_of
 
 
 class RowError(ValueError):
-    """A raw row is malformed; ``reason`` is short and stable."""
+    """Raised for a malformed raw row; ``reason`` is a short, stable name for counting."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -17,7 +17,7 @@ class RowError(ValueError):
 
 
 def text(row: Mapping[str, Any], column: str) -> str:
-    """A column that must hold text."""
+    """The text of a column that must contain text."""
     value = find(row, column)
     if isinstance(value, bytes):
         value = _text_of(value, column)
@@ -29,12 +29,12 @@ def text(row: Mapping[str, Any], column: str) -> str:
 
 
 def optional_text(row: Mapping[str, Any], column: str) -> str:
-    """A column that may be absent or hold any value, as text (see `values`); "" when there is none."""
+    """The text (see `values`) of a column that may be missing or contain any value; "" if there is none."""
     return _text_of(find(row, column), column) or ""
 
 
 def required_text(row: Mapping[str, Any], column: str) -> str:
-    """`optional_text` of a column that must be there."""
+    """The text (see `values`) of a column that must be present."""
     found = _text_of(find(row, column), column)
     if found is None:
         raise RowError("missing_field", f"field {column!r} is missing{_known(row, column)}")
@@ -42,7 +42,8 @@ def required_text(row: Mapping[str, Any], column: str) -> str:
 
 
 def filled(row: Mapping[str, Any], template: str) -> str:
-    """A column's text, or a prompt template filled (see `template`); a list puts one item on a line."""
+    """The text of a column, or a prompt template that is filled in (see `template`), with one line per item of a
+    list."""
     fields = fields_of(template)
     if not fields:
         return text(row, template)
@@ -56,7 +57,7 @@ def filled(row: Mapping[str, Any], template: str) -> str:
 
 
 def items(row: Mapping[str, Any], column: str) -> list[Any]:
-    """A column that must hold a list."""
+    """The items of a column that must contain a list."""
     value = find(row, column)
     if not isinstance(value, list):
         raise RowError("missing_field", f"field {column!r} must be a list, found {_kind(value)}{_known(row, column)}")
@@ -64,7 +65,7 @@ def items(row: Mapping[str, Any], column: str) -> list[Any]:
 
 
 def texts(row: Mapping[str, Any], column: str) -> list[str]:
-    """A column that must hold a list of values that have a text."""
+    """The texts of the items of a column that must contain a list."""
     found = [_text_of(item, column) for item in items(row, column)]
     if None in found:
         raise RowError("missing_field", f"field {column!r} has an item that is nothing")
@@ -72,7 +73,7 @@ def texts(row: Mapping[str, Any], column: str) -> list[str]:
 
 
 def find(row: Mapping[str, Any], column: str) -> Any:
-    """A column's value, ``a.b`` being field b of column a; None when there is none."""
+    """The value of a column, where ``a.b`` is the field b of column a; None if there is none."""
     if column in row or "." not in column:
         return row.get(column)
     outer, _, inner = column.partition(".")

@@ -1,4 +1,4 @@
-"""Examples to token ids with a segment id each, built piece by piece so that no token straddles a boundary."""
+"""Encodes examples to token ids with a segment id each, piece by piece, so that no token crosses a segment boundary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from sftkey_dist.errors import ModelError
 from sftkey_dist.models.vocabulary import special_tokens
 
 ENCODER_VERSION = 5
-"""Raise it when the same input would be encoded differently: stores made before are then built anew."""
+"""Increase it when the same input would be encoded differently; stores of earlier versions are then rebuilt."""
 
 TOO_LONG = "too_long"
 
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """``input_ids[T]`` and its segments as runs: (segment id, tokens), in order, T tokens in all.
+    """Token ids ``input_ids[T]``, and segments as runs (segment id, number of tokens), in order, T tokens in total.
 
-    A segment id is a position in the contract's segment names.
+    A segment id is an index into the contract's segment names.
     """
 
     id: str
@@ -36,14 +36,14 @@ class EncodedExample:
 
 @dataclass(frozen=True)
 class TooLong(Refusal):
-    """A row that is longer than allowed; its length is kept for the report."""
+    """A row that exceeds the maximum length; its length is kept for the report."""
 
     num_tokens: int
 
 
 @dataclass(frozen=True)
 class _Written:
-    """An example in text: the prompt as the model reads it, and the pieces of the response."""
+    """An example as text: the prompt as the model reads it, and the pieces of the response."""
 
     prompt: str
     pieces: list[Piece]
@@ -51,14 +51,14 @@ class _Written:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """A text's token ids, and the text that they decode to."""
+    """The token ids of a text, and the text that they decode to."""
 
     ids: list[int]
     decoded: str
 
 
 class ExampleEncoder:
-    """Encodes examples in one form under one contract, tokenizer and prompt template."""
+    """Encodes examples in one form, with one contract, tokenizer and prompt template."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class ExampleEncoder:
     ) -> None:
         """
         Raises:
-            ModelError: the tokenizer cannot encode a response piece by piece.
+            ModelError: The tokenizer cannot encode a response piece by piece.
         """
         self._tokenizer = tokenizer
         self._prompts = prompts
@@ -85,7 +85,7 @@ class ExampleEncoder:
         self._require_that_pieces_join()
 
     def encode(self, examples: Sequence[Example]) -> list[EncodedExample | Refusal]:
-        """Encode a batch; an example that cannot be encoded exactly becomes a refusal with its reason."""
+        """Encode a batch. An example that cannot be encoded exactly becomes a refusal with the reason."""
         written = [self._write(example) for example in examples]
         kept = [item for item in written if isinstance(item, _Written)]
         prompt_ids = iter(self._prompts.ids([item.prompt for item in kept]))
@@ -102,10 +102,12 @@ class ExampleEncoder:
         ]
 
     def _require_that_pieces_join(self) -> None:
-        """
+        """Check that the tokens of two pieces decode to the two pieces.
+
+        Some tokenizers begin every text with an extra space, such as SentencePiece's Metaspace in Llama 2 and Mistral.
+
         Raises:
-            ModelError: tokens of two pieces decode to something else than the pieces, as where a tokenizer begins
-                every text with a space of its own (SentencePiece's Metaspace, in Llama 2 and Mistral).
+            ModelError: They decode to something else.
         """
         for pair in (("a", "b"), (">", "a"), ("a", "<"), ("\n", "a"), ("1", "2")):
             ids = encode_texts(self._tokenizer, pair, add_special_tokens=False)
@@ -154,7 +156,7 @@ class ExampleEncoder:
         return EncodedExample(example.id, input_ids, runs)
 
     def _check(self, example: Example, piece: Piece, tokens: _Tokens) -> Refusal | None:
-        """Refuse what training could not learn exactly as written."""
+        """Refuse a piece whose tokens do not represent its text exactly."""
         if not _is_mark(piece) and not self._special_ids.isdisjoint(tokens.ids):
             return Refusal(example.id, "special_token_in_text", "the response contains a special token's text")
         if piece.text != tokens.decoded:
@@ -164,5 +166,5 @@ class ExampleEncoder:
 
 
 def _is_mark(piece: Piece) -> bool:
-    """Tags and delimiters: few texts, which every example repeats."""
+    """Whether a piece is a tag or delimiter, one of few texts that every example repeats."""
     return "." in piece.segment

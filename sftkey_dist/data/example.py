@@ -1,4 +1,4 @@
-"""What every source yields: examples, and refusals for the rows that are none."""
+"""What every source yields: examples, and refusals for unusable rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ class Example:
     """A prompt and the named segments of its response."""
 
     id: str
-    """Where it comes from: `file:line`, `file#row` or `dataset/split#row`."""
+    """Its origin: `file:line`, `file#row` or `dataset/split#row`."""
     prompt: str
     """The last user message."""
     values: Mapping[str, str]
     """Text of each segment."""
     history: tuple[Turn, ...] = ()
-    """What was said before the prompt, a system message first where there is one."""
+    """Messages before the prompt; a system message, if there is one, comes first."""
     left_out: tuple[str, ...] = ()
-    """Kinds of text of the source that belong to no segment, such as thinking and sign_off."""
+    """Kinds of text in the source that belong to no segment, such as thinking and sign_off."""
     data_set: str = ""
-    """Name of the source, where scores are told apart by it."""
+    """Name of the source, if scores are reported per source."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A row that cannot be used; ``reason`` is short and stable, so that refusals can be counted."""
+    """A row that cannot be used; ``reason`` is a short, stable name for counting."""
 
     id: str
     reason: str

@@ -1,4 +1,4 @@
-"""Which training examples no stage trains on."""
+"""Chooses the training examples that no stage trains on."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,15 @@ from sftkey_dist.sampler.order import splitmix64
 def held_out_indices(hashes: np.ndarray, num_examples: int, seed: int, others: Sequence[np.ndarray] = ()) -> np.ndarray:
     """Choose examples by a hash of their prompt.
 
-    All forms of a data set hold out the same prompts so, also where one has dropped rows that another has kept, and a
-    prompt's other responses go with it.
+    In this way all forms of a data set hold out the same prompts, even if one form has dropped rows that another has
+    kept, and all responses to a prompt are held out together.
 
     Args:
-        hashes: uint64 [N, …], the first of the prompt (``EncodedStore.hashes``).
-        num_examples: at least so many are held out of every form, as far as prompts are in all; 0 for none.
-        seed: of the choice.
-        others: hashes of the data set's other forms.
+        hashes: uint64 [N, …], whose first column is the hash of the prompt (``EncodedStore.hashes``).
+        num_examples: minimum number of examples to hold out of every form, among prompts that all forms contain; 0
+            holds out none.
+        seed: seed of the choice.
+        others: hashes of the other forms of the data set.
 
     Returns:
         int64 indices, ascending.
@@ -43,7 +44,7 @@ def _keys(prompts: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _last_key(keys: np.ndarray, num_examples: int) -> int:
-    """Of the first so many in the order of keys."""
+    """The largest of the ``num_examples`` smallest keys; 0 if there are no keys."""
     if not len(keys):
         return 0
     position = min(num_examples, len(keys)) - 1

@@ -1,8 +1,8 @@
-"""Embedded data: credit memos with a long, varied reasoning and a one-word decision.
+"""Generated data: credit memos with a long, varied reasoning and a one-word decision.
 
-The decision follows from four facts of the case by a points rule with one veto. The reasoning weighs every fact
-in words but never states the rule, so a model has to learn it from the decisions. Facts come in several wordings,
-in the case in random order, among remarks that decide nothing.
+The decision follows from four facts of the case by a points rule with one veto. The reasoning discusses every fact but
+never states the rule, so a model has to learn the rule from the decisions. Facts have several wordings and appear in
+random order in the case, together with irrelevant remarks.
 """
 
 import hashlib
@@ -141,7 +141,7 @@ _MEMO_CLOSINGS = (
 
 
 def decide(levels: dict[str, int]) -> str:
-    """The rule: points with two thresholds; an unsecured loan after a default is never made."""
+    """The rule: points with two thresholds, except that an unsecured loan after a default is always rejected."""
     if levels["payments"] == 2 and levels["security"] == 2:
         return "reject"
     points = sum(_FACTS[fact][level].points for fact, level in levels.items())
@@ -149,13 +149,13 @@ def decide(levels: dict[str, int]) -> str:
 
 
 def generate_memos(split: str, limit: int, seed: int, *, lists_points: bool = False) -> Iterator[Example]:
-    """Yield ``limit`` distinct memos of a split; the splits of one seed have no prompt in common.
+    """Yield ``limit`` distinct memos of a split. The two splits have no prompt in common.
 
     Args:
         split: train or test.
-        limit: how many.
-        seed: of everything that is drawn.
-        lists_points: whether answers list every fact's points before the decision.
+        limit: number of memos.
+        seed: seed of all random choices.
+        lists_points: whether answers list the points of every fact before the decision.
     """
     stream = random.Random(f"decision-memos/{seed}/{split}")  # noqa: S311 (data, not secrets)
     seen: set[str] = set()
@@ -167,7 +167,7 @@ def generate_memos(split: str, limit: int, seed: int, *, lists_points: bool = Fa
 
 
 def _belongs_to_test(prompt: str) -> bool:
-    """A fifth of all possible prompts, by content: no prompt can fall into both splits."""
+    """Whether a prompt is in the test split: a fifth of all prompts, by a hash, so no prompt can be in both splits."""
     return hashlib.sha256(prompt.encode()).digest()[0] % 5 == 0
 
 

@@ -1,4 +1,4 @@
-"""Shards of work over the nodes of a Ray cluster, by Ray Data."""
+"""Distributes shards of work over the nodes of a Ray cluster with Ray Data."""
 
 import os
 import platform
@@ -16,12 +16,12 @@ Result = TypeVar("Result")
 
 
 def run_on_ray(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Results of ``work`` in the order of ``items``, one task each, on any node of the connected cluster.
+    """Yield the results of ``work`` in the order of ``items``, with one task per item on any node of the cluster.
 
-    What a task reads and writes must lie on storage that all nodes share.
+    Files that a task reads and writes must lie on storage that all nodes share.
 
     Raises:
-        DataError: a task met a mistake in the data.
+        DataError: A task found an error in the data.
     """
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
@@ -36,14 +36,14 @@ def run_on_ray(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterato
 
 
 class _Work:
-    """Unpacks an item, works on it, and packs the result: Ray Data's rows hold plain columns."""
+    """Unpickles an item, processes it, and pickles the result, because rows of Ray Data contain plain columns."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self._work = work
         self._folder = os.getcwd()
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        """Relative paths mean on every node what they mean to whoever gave the command."""
+        """Change to the folder of the command first, so that relative paths mean the same on every node."""
         try:
             os.chdir(self._folder)
         except OSError as error:
@@ -55,7 +55,7 @@ class _Work:
 
 
 def _data_error(error: BaseException | None) -> DataError | None:
-    """The user's mistake inside the errors that Ray wraps around it."""
+    """The DataError inside the errors that Ray wraps around it; None if there is none."""
     while error is not None and not isinstance(error, DataError):
         error = getattr(error, "cause", None) or error.__cause__
     return error

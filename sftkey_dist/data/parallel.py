@@ -1,4 +1,4 @@
-"""Shards of work over the cores of this machine."""
+"""Distributes shards of work over the cores of this machine."""
 
 import multiprocessing
 import os
@@ -14,15 +14,15 @@ Result = TypeVar("Result")
 
 
 def run_on_cores(work: Callable[[Item], Result], items: Sequence[Item], num_workers: int | None) -> Iterator[Result]:
-    """Results of ``work`` in the order of ``items``; few items are not worth a process.
+    """Yield the results of ``work`` in the order of ``items``; with a single process, in this process.
 
     Args:
-        work: a function that other processes can import, called with one item.
-        items: what to work on; small, for they travel.
-        num_workers: processes; default: the cores that this process may use.
+        work: an importable function that is called with one item.
+        items: the items, which should be small because they are sent to the processes.
+        num_workers: number of processes; default: the number of cores that this process may use.
 
     Raises:
-        DataError: a process was killed.
+        DataError: A process was killed.
     """
     processes = min(len(items), num_workers or len(os.sched_getaffinity(0)))
     if processes <= 1:
@@ -34,8 +34,8 @@ def run_on_cores(work: Callable[[Item], Result], items: Sequence[Item], num_work
         yield from pool.map(work, items)
     except BrokenProcessPool as error:
         raise DataError(
-            "a process that encodes was killed, most likely for want of memory: lower data.num_workers or "
-            "data.shard_rows and run again; finished shards are kept"
+            "an encoding process was killed, most likely because memory ran out; lower data.num_workers or "
+            "data.shard_rows and run the command again; finished shards are kept"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

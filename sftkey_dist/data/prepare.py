@@ -1,4 +1,4 @@
-"""From a configuration to encoded stores on disk, one per form, reused by digest."""
+"""Builds encoded stores on disk from a configuration, one per form, and reuses stores with the same digest."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -19,10 +19,10 @@ from sftkey_dist.files import digest_json
 
 _ROWS_AT_A_TIME = 4096
 _ROWS_NOT_MALFORMED = frozenset({TOO_LONG})
-"""Refusals that the user's settings cause, not the row; they never stop a preparation."""
+"""Reasons that are due to the user's settings and not to the row. They never stop a preparation."""
 
 Progress = Callable[[int], None]
-"""Told how many rows are done."""
+"""Called with the number of rows that are done."""
 
 
 Runner = Callable[[Callable[[EncodingTask], PartSummary], Sequence[EncodingTask]], Iterator[PartSummary]]
@@ -38,17 +38,17 @@ def read_all(
     max_bad_row_share: float,
     problem_with: ReferenceProblem = lambda example, segment: None,
 ) -> tuple[list[Example], list[Refusal]]:
-    """Read whole sources into memory: test sets.
+    """Read whole sources, such as test sets, into memory.
 
     Args:
-        name: what they are called in messages.
-        sources: of the rows.
-        contract: that references keep.
-        max_bad_row_share: of malformed rows.
-        problem_with: why no answer could be compared with the reference of an example's segment.
+        name: name of the sources in messages.
+        sources: the sources to read.
+        contract: the contract that references must follow.
+        max_bad_row_share: maximum share of malformed rows.
+        problem_with: returns why no answer could be compared with the reference of a segment, or None.
 
     Raises:
-        DataError: one cannot be read or is empty, or there are more malformed rows than allowed.
+        DataError: A source cannot be read or is empty, or there are more malformed rows than allowed.
     """
     examples: list[Example] = []
     refusals: list[Refusal] = []
@@ -87,17 +87,18 @@ def prepare_store(
     run: Runner | None = None,
     progress: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None,
 ) -> EncodedStore:
-    """Encode the training sources in one form, or reuse the store that holds the same encoding of the same data.
+    """Encode the training sources in one form, or reuse a store with the same encoding of the same data.
 
     Args:
         name: first part of the store's name.
-        data: where the rows are and what is allowed.
-        encoding: how they are encoded.
-        run: where the parts are made; by default on the cores of this machine.
-        progress: given the number of rows, returns what is told how many of them are done.
+        data: sources of the rows, and limits.
+        encoding: how rows are encoded.
+        run: runs the tasks that encode the parts; default: on the cores of this machine.
+        progress: called with the total number of rows; returns a function that is called with the number of rows that
+            are done.
 
     Raises:
-        DataError: a source cannot be read, too many rows are malformed, or none is left.
+        DataError: A source cannot be read, too many rows are malformed, or no row is left.
     """
     encoding = _with_one_date(encoding)
     inputs = _inputs(data, encoding)
@@ -117,7 +118,7 @@ def prepare_store(
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Digest of everything in a tokenizer that decides token ids."""
+    """Digest of everything in a tokenizer that determines token ids."""
     return digest_json(
         [
             tokenizer.backend_tokenizer.to_str(),
@@ -135,7 +136,7 @@ def _build(
     run: Runner,
     progress: Callable[[int], Callable[[int], None]],
 ) -> None:
-    """Make every part that is missing; what was refused so far decides, after each, whether to go on."""
+    """Build every missing part, and stop after any part if too many rows have been refused."""
     total = sum(task.shard.num_rows for task in tasks)
     report, done, kept = progress(total), 0, 0
     malformed: list[dict[str, Any]] = []
@@ -148,7 +149,7 @@ def _build(
         if kept == 0:
             raise DataError(_nothing_left(name, data, done))
     except DataError:
-        builder.discard()  # the rows will be others once they are mended
+        builder.discard()  # once the rows are corrected, the parts will be different
         raise
 
 
@@ -166,7 +167,7 @@ def _check_refusals(name: str, rows: Sequence[dict[str, Any]], num_rows: int, ma
         first = rows[0]
         raise DataError(
             f"{first['id']}: {first['reason']}: {first['detail']} (at least {len(rows)} of {num_rows} rows of "
-            f"data.{name} are malformed; mend them, or allow a larger share to be dropped with "
+            f"data.{name} are malformed; correct them, or allow a larger share to be dropped with "
             f"data.max_bad_row_share, now {max_bad_row_share:g})"
         )
 
@@ -179,7 +180,7 @@ def _nothing_left(name: str, data: DataConfig, num_rows: int) -> str:
 
 
 def _reference_problem(example: Example, contract: ResponseContract, problem_with: ReferenceProblem) -> Refusal | None:
-    """A test row needs a reference for each key segment that is required, one that its check can read."""
+    """Refuse a test row without a usable reference for each required key segment."""
     for segment in contract.key_segments:
         reference = example.values.get(segment.name, "").strip()
         if not reference and segment.required:
@@ -194,12 +195,12 @@ def _reference_problem(example: Example, contract: ResponseContract, problem_wit
 
 
 def _with_one_date(encoding: Encoding) -> Encoding:
-    """All parts are encoded with the date of this moment, where a template prints it and none is set."""
+    """Fix the date for all parts, in case the template prints the current date and no date is configured."""
     return replace(encoding, prompt=encoding.prompt.model_copy(update={"date": prompt_encoder(encoding).date}))
 
 
 def _inputs(data: DataConfig, encoding: Encoding) -> dict[str, Any]:
-    """Everything an encoding depends on."""
+    """Everything that an encoding depends on, for its digest."""
     return {
         "encoder_version": ENCODER_VERSION,
         "sources": [_source_inputs(source) for source in data.train],
@@ -212,14 +213,14 @@ def _inputs(data: DataConfig, encoding: Encoding) -> dict[str, Any]:
 
 
 def _source_inputs(source: SourceConfig) -> dict[str, Any]:
-    """Of local files their bytes and formats; the same bytes elsewhere are the same data."""
+    """Local files are identified by their bytes and formats, not by their paths."""
     files = local_files(source)
     place = {"path": [file_format(file) for file in files]} if files else {}
     return source.reading | place | {"content": content_digest(source)}
 
 
 def _contract_inputs(encoding: Encoding, sources: Sequence[SourceConfig]) -> dict[str, Any]:
-    """Key and weight are a stage's affair; sources of whole responses may be read in either form."""
+    """The contract without what only concerns stages (key, weight); for whole responses in both forms."""
     reads_responses = any(source.adapter in ("prompt_completion", "messages") for source in sources)
     forms = Form if reads_responses else [encoding.form]
     contents = {form.value: encoding.contract.of_form(form) for form in forms}

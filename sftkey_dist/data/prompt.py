@@ -1,4 +1,4 @@
-"""The prompt's token ids, written once for training and generation, and the token that ends a turn."""
+"""Encodes prompts, for training and generation alike, and finds the token that ends a turn."""
 
 import datetime
 import re
@@ -17,16 +17,16 @@ _MESSAGE = re.compile(r"@@message-(\d+)@@")
 
 
 class PromptError(ValueError):
-    """The template does not take this conversation."""
+    """Raised if the template does not accept a conversation."""
 
 
 class PromptEncoder:
-    """Writes prompts by the tokenizer's chat template or by a plain template."""
+    """Writes prompts with the tokenizer's chat template or with a plain template."""
 
     def __init__(self, tokenizer: Any, config: PromptConfig) -> None:
         """
         Raises:
-            ModelError: the chat template is asked for and missing or refuses a message, or no token ends a turn.
+            ModelError: A chat template is requested but missing, it refuses a message, or no token ends a turn.
         """
         has_chat_template = bool(getattr(tokenizer, "chat_template", None))
         if config.template == "chat" and not has_chat_template:
@@ -36,17 +36,17 @@ class PromptEncoder:
         self._uses_chat = has_chat_template and config.template != "plain"
         template = _chat_template(tokenizer) if self._uses_chat else ""
         self.date = (config.date or datetime.date.today()) if reads_clock(template) else None
-        """What the chat template prints as the date; None where it prints none, or has one written into it."""
+        """Date that the chat template prints; None if it prints none or contains a fixed date."""
         self._template = with_date(template, self.date) if self.date else template
         self._special = special_tokens(tokenizer)
         self._first_characters = {text[0] for text in self._special.values() if text}
         self.end_of_turn_id = self._find_end_of_turn()
 
     def text(self, example: Example) -> str:
-        """The prompt as the model reads it, up to where the response starts.
+        """The prompt as the model reads it, up to the start of the response.
 
         Raises:
-            PromptError: the template does not take this conversation.
+            PromptError: The template does not accept this conversation.
         """
         if self._uses_chat:
             return self._chat(self.messages(example), add_generation_prompt=True)
@@ -55,18 +55,18 @@ class PromptEncoder:
         return self._config.plain.replace("{prompt}", example.prompt)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of texts made by `text`; a chat template writes its own special tokens, a plain one gets BOS."""
+        """Token ids of texts from `text`. A chat template contains its own special tokens; a plain prompt gets BOS."""
         encoded = encode_texts(self._tokenizer, texts, add_special_tokens=not self._uses_chat)
         return [self._without_eos(ids) for ids in encoded]
 
     def ids_of_quoted(self, example: Example) -> list[int]:
-        """Token ids of a chat whose messages quote what anybody wrote: none of it is read as a special token.
+        """Token ids of a chat whose messages contain untrusted text, none of which is encoded as a special token.
 
-        Where the ordinary encoding reads no special tokens but the template's, it is taken; else the messages are
-        encoded apart from what the template writes around them.
+        If the ordinary encoding contains no special tokens except the template's, it is returned. Otherwise the
+        messages are encoded separately from the text that the template writes around them.
 
         Raises:
-            PromptError: the template does not take this conversation, or does not show its messages as they are.
+            PromptError: The template does not accept this conversation, or does not contain its messages unchanged.
         """
         (ids,) = self.ids([self.text(example)])
         messages = self.messages(example)
@@ -90,20 +90,21 @@ class PromptEncoder:
         return ids[:-1] if not self._uses_chat and ids and ids[-1] == eos else ids
 
     def messages(self, example: Example) -> list[dict[str, str]]:
-        """A system message of the row's own wins over the configured one."""
+        """The messages of a conversation. A system message in the row takes precedence over the configured one."""
         has_own = bool(example.history) and example.history[0].role == "system"
         system = [Turn("system", self._config.system)] if self._config.system and not has_own else []
         turns = [*system, *example.history, Turn("user", example.prompt)]
         return [{"role": turn.role, "content": turn.content} for turn in turns]
 
     def special_ids(self, tokens: Collection[str] = ()) -> set[int]:
-        """Ids of the special tokens in every prompt and response, and of these, which rows of the data have."""
+        """Ids of the special tokens in every prompt and response, and of those in ``tokens``, which occur in the
+        data."""
         (ids,) = self.ids([self.text(Example("", "question", {}))])
         of_rows = {token_id for token_id, text in self._special.items() if text in tokens}
         return {self.end_of_turn_id, *(self._special.keys() & set(ids)), *of_rows}
 
     def special_tokens_in(self, example: Example) -> list[str]:
-        """Special tokens whose text a row's own prompt contains: the model reads the token, not the text."""
+        """Special tokens whose text occurs in a row's own prompt; the model reads them as tokens, not as text."""
         texts = [turn.content for turn in example.history] + [example.prompt]
         return [
             token
@@ -123,11 +124,11 @@ class PromptEncoder:
                     add_generation_prompt=add_generation_prompt,
                 )
             )
-        except Exception as error:  # a template is a program: it raises what it likes
+        except Exception as error:  # a template is a program and can raise anything
             raise PromptError(f"the tokenizer's chat template refuses it: {error}") from error
 
     def _find_end_of_turn(self) -> int:
-        """The special token that a chat template writes after a response, else the tokenizer's EOS."""
+        """The special token that the chat template writes after a response, or else the tokenizer's EOS token."""
         if self._uses_chat:
             ids = self._tokenizer(self._after_response().strip(), add_special_tokens=False)["input_ids"]
             special = [token_id for token_id in ids if token_id in self._special]
@@ -138,7 +139,7 @@ class PromptEncoder:
         return int(self._tokenizer.eos_token_id)
 
     def _after_response(self) -> str:
-        """What the chat template writes after a response."""
+        """The text that the chat template writes after a response."""
         messages = [*self.messages(Example("", "question", {})), {"role": "assistant", "content": _PROBE}]
         try:
             rendered = self._chat(messages, add_generation_prompt=False)
@@ -147,9 +148,9 @@ class PromptEncoder:
         _, probe, after = rendered.rpartition(_PROBE)
         if not probe:
             raise ModelError(
-                f"the tokenizer's chat template does not show what an assistant says, so where a response ends cannot "
-                f"be found: of {_PROBE!r} it writes {rendered[-100:]!r}; mend the template in the model's folder, or "
-                f"use prompt.template=plain"
+                f"the tokenizer's chat template does not contain the assistant's message, so the end of a response "
+                f"cannot be found: for {_PROBE!r} it writes {rendered[-100:]!r}; correct the template in the model's "
+                f"folder, or use prompt.template=plain"
             )
         return after
 
@@ -157,8 +158,8 @@ class PromptEncoder:
 def _chat_template(tokenizer: Any) -> str:
     try:
         return str(tokenizer.get_chat_template())
-    except ValueError as error:  # several, and none is the default
+    except ValueError as error:  # there are several, and none is the default
         raise ModelError(
-            f"the tokenizer has chat templates {', '.join(chat_templates(tokenizer))} and none called 'default'; name "
-            f"one so in the model's folder, or use prompt.template=plain"
+            f"the tokenizer has chat templates {', '.join(chat_templates(tokenizer))}, but none is named 'default'; "
+            f"rename one in the model's folder, or use prompt.template=plain"
         ) from error

@@ -1,4 +1,4 @@
-"""What became of the data: rows kept, rows dropped by reason, lengths per segment, duplicates, overlap, truncation."""
+"""The data report: rows kept, rows dropped by reason, lengths per segment, duplicates, overlap, truncation."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
 
 @dataclass(frozen=True)
 class DroppedRows:
-    """Rows lost for one reason, with the first few by name."""
+    """Rows that were dropped for one reason, with the first few as examples."""
 
     reason: str
     count: int
@@ -26,7 +26,7 @@ class DroppedRows:
 
 @dataclass(frozen=True)
 class LengthSummary:
-    """Tokens of one segment over all kept examples."""
+    """Numbers of tokens of one segment over all kept examples."""
 
     segment: str
     mean: float
@@ -35,15 +35,15 @@ class LengthSummary:
 
 @dataclass(frozen=True)
 class Truncation:
-    """What the length limits cost.
+    """Effects of the length limits.
 
     Attributes:
-        max_length_tokens: longest example that is kept.
-        dropped: rows that are longer.
-        longest: tokens of the longest row, dropped ones included.
-        share_longer_than: share of all rows longer than so many tokens.
-        max_new_tokens: longest response that evaluation generates.
-        responses_beyond: training responses longer than that, as a share.
+        max_length_tokens: maximum length of an example that is kept.
+        dropped: number of rows that are longer.
+        longest: tokens of the longest row, including dropped rows.
+        share_longer_than: share of all rows that are longer than a number of tokens, by that number.
+        max_new_tokens: maximum length of a response that evaluation generates.
+        responses_beyond: share of training responses that are longer than that.
     """
 
     max_length_tokens: int
@@ -56,16 +56,16 @@ class Truncation:
 
 @dataclass(frozen=True)
 class SourceReport:
-    """What became of the rows of a set."""
+    """Rows kept and dropped of a data set."""
 
     name: str
     rows: int
     kept: int
     dropped: tuple[DroppedRows, ...]
     special_tokens_in_prompts: dict[str, int]
-    """By special token, rows whose own prompt contains its text."""
+    """Number of rows whose own prompt contains the text of a special token, by token."""
     left_out: dict[str, int]
-    """By kind of text, such as thinking and sign_off, rows of which it belongs to no segment."""
+    """Number of rows in which a kind of text, such as thinking and sign_off, belongs to no segment, by kind."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a file."""
@@ -88,20 +88,20 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class DataReport(SourceReport):
-    """The report of an encoded set.
+    """The report of an encoded data set.
 
     Attributes:
-        digest: of everything the encoding depends on.
-        sources: rows, examples, rows refused and rows that the mixture left out, for each source.
+        digest: digest of the store's contents.
+        sources: for each source, its rows, its examples, and the rows that were refused or left out by the mixture.
         not_drawn: usable rows that the mixture left out.
-        examples: examples in the store; a mixture may hold a row several times.
-        total_tokens: of all examples.
+        examples: examples in the store; a mixture may contain a row several times.
+        total_tokens: tokens of all examples.
         key_share_of_response: key tokens / response tokens.
-        lengths: per segment.
-        duplicates: rows that repeat another one, prompt and response.
-        conflicts: prompts that occur with several responses.
-        overlap: test examples whose prompt, its system message aside, is also trained on: data set and id.
-        truncation: what the length limits cost.
+        lengths: length statistics per segment.
+        duplicates: rows that repeat the prompt and response of another row.
+        conflicts: prompts that occur with several different responses.
+        overlap: data set and id of test examples whose prompt, ignoring system messages, is also trained on.
+        truncation: effects of the length limits.
     """
 
     digest: str
@@ -152,7 +152,7 @@ def summarize_source(
     refusals: Sequence[Mapping[str, Any]],
     special_tokens_in_prompts: Mapping[str, int],
 ) -> SourceReport:
-    """The report of a set that is not encoded."""
+    """Build the report of a data set that is not encoded."""
     left_out = Counter(kind for example in examples for kind in example.left_out)
     return SourceReport(
         name,
@@ -175,12 +175,12 @@ def summarize(
     """Build the report of a store.
 
     Args:
-        name: for people.
-        store: the encoded set.
+        name: name to display.
+        store: the encoded data set.
         key_segments: names of the segments whose tokens are key tokens.
-        test_prompts: hash of the prompt of every test example, by a name that no other has.
-        max_length_tokens: longest example that was kept.
-        max_new_tokens: longest response that evaluation generates.
+        test_prompts: hash of the prompt of every test example, by a unique name.
+        max_length_tokens: maximum length of an example that was kept.
+        max_new_tokens: maximum length of a response that evaluation generates.
     """
     counts, names = np.asarray(store.segment_counts), store.segment_names
     totals = counts.sum(axis=0, dtype=np.int64)
@@ -227,7 +227,7 @@ def _lengths(segment: str, column: np.ndarray) -> LengthSummary:
 
 
 def _conflicts(hashes: np.ndarray) -> int:
-    """Prompts whose distinct examples are several."""
+    """Number of prompts with several distinct responses."""
     distinct = np.unique(np.asarray(hashes)[:, 1:], axis=0)
     _, times = np.unique(distinct[:, 1], return_counts=True)
     return int((times > 1).sum())

@@ -1,7 +1,8 @@
-"""Raw rows of files and hub data sets, in shards that any process can read on its own.
+"""Reads raw rows of files and hub data sets, in shards that any process can read independently.
 
-A shard is a range: bytes of a file of lines, rows of anything else. Finding the ranges reads a file once without
-decoding it; a row that cannot be read becomes a refusal that names its place. A folder is its files, read one by one.
+A shard is a range of bytes for files of lines, and a range of rows for everything else. Finding the ranges reads a file
+once without decoding it. A row that cannot be read becomes a refusal that names its place. The files of a folder are
+read one by one.
 """
 
 import csv
@@ -34,13 +35,13 @@ RawRows = Iterator[tuple[str, Row | Refusal]]
 
 _FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
 _HOLDS_ROWS = frozenset(_FORMATS) - {".json"}
-"""Formats of files that hold rows; a .json file in a folder may as well describe its data."""
+"""Formats of files that certainly contain rows; a .json file in a folder may also be a description of the data."""
 _LOOKS_LIKE_A_FILE = re.compile(r"\.(jsonl|json|csv|tsv|parquet|arrow|txt)(\.gz)?$|\*")
 _BATCH_ROWS = 1024
 _MOST_ROW_BYTES, _MOST_LINE_BYTES, _MOST_FILE_BYTES = 2**24, 2**30, 2**31
-"""Of a row, or it is refused; of a line that is passed over, and of a .json file, or the file is.
+"""Limits: a larger row is refused. A file with a longer line, or a larger .json file, is refused as a whole.
 
-A few kilobytes of gzip data may hold any number of bytes.
+They are needed because a few kilobytes of gzip data can expand to any number of bytes.
 """
 _BOM = b"\xef\xbb\xbf"
 
@@ -50,11 +51,11 @@ class Shard:
     """A range of rows of one file or hub data set.
 
     Attributes:
-        path: the file; empty for a hub data set.
+        path: path of the file; empty for a hub data set.
         first_line: number of its first line (.jsonl, .csv).
-        num_rows: rows in it.
+        num_rows: number of rows.
         start: first byte (.jsonl, .csv) or first row, from 0.
-        stop: first byte or row after it.
+        stop: end of the range of bytes or rows, exclusive.
     """
 
     path: str
@@ -65,10 +66,10 @@ class Shard:
 
 
 def find_shards(source: SourceConfig, shard_rows: int) -> list[Shard]:
-    """Cut a source into shards of at most ``shard_rows`` rows, in order, up to its limit.
+    """Split a source into shards of at most ``shard_rows`` rows, in order, up to its limit.
 
     Raises:
-        DataError: a file or the hub data set cannot be read at all.
+        DataError: A file or the hub data set cannot be read at all.
     """
     left = source.limit
     shards: list[Shard] = []
@@ -82,10 +83,10 @@ def find_shards(source: SourceConfig, shard_rows: int) -> list[Shard]:
 
 
 def read_shard(source: SourceConfig, shard: Shard) -> RawRows:
-    """Yield a place and a row, or a refusal, for every row of a shard.
+    """Yield the place of every row of a shard with the row, or with a refusal.
 
     Raises:
-        DataError: the file cannot be read any more.
+        DataError: The file can no longer be read.
     """
     if not shard.path:
         return _read_hub(source, shard)
@@ -97,7 +98,7 @@ def content_digest(source: SourceConfig) -> str:
     """Digest of the bytes that a source reads.
 
     Raises:
-        DataError: a file is missing or cannot be read.
+        DataError: A file is missing or cannot be read.
     """
     files = local_files(source)
     if files:
@@ -108,7 +109,7 @@ def content_digest(source: SourceConfig) -> str:
 
 
 def local_files(source: SourceConfig) -> list[str]:
-    """The local files of a source; none when it lies on the hub."""
+    """The local files of a source; empty if the source is on the hub."""
     path = source.path or ""
     if "*" in path:
         found = sorted(glob.glob(path))
@@ -121,10 +122,10 @@ def local_files(source: SourceConfig) -> list[str]:
 
 
 def _files_of_folder(source: SourceConfig) -> list[str]:
-    """The files of a split, as `datasets` finds them, in the order of their names.
+    """The files of a split, as `datasets` finds them, sorted by name.
 
     Raises:
-        DataError: there are none, or the folder holds files of which it cannot be said whether they belong to it.
+        DataError: There are none, or it is unclear whether some files of the folder belong to the split.
     """
     folder = str(source.path)
     by_split = _splits_of_folder(folder, source.subset)
@@ -143,8 +144,10 @@ def _files_of_folder(source: SourceConfig) -> list[str]:
 
 
 def _splits_of_folder(folder: str, subset: str | None) -> dict[str, list[str]]:
-    """The files of each split; `datasets` only finds them, because its readers guess types: a text that looks like a
-    date becomes a timestamp.
+    """The files of each split.
+
+    `datasets` only finds the files. Its readers are not used, because they guess types: text that looks like a date
+    becomes a timestamp.
     """
     with _loading_is_named(folder):
         found = datasets.load_dataset_builder(folder, subset).config.data_files or {}
@@ -152,7 +155,7 @@ def _splits_of_folder(folder: str, subset: str | None) -> dict[str, list[str]]:
 
 
 def _as_below(folder: str, file: str) -> str:
-    """The path of a file with the folder as it was given; links inside it are not followed."""
+    """The path of a file below the folder as it was given; links inside the folder are not followed."""
     for root in (os.path.abspath(folder), os.path.realpath(folder)):
         if file.startswith(root + os.sep):
             return os.path.join(folder, os.path.relpath(file, root))
@@ -178,7 +181,7 @@ def _require_file(path: str) -> None:
 
 
 def file_format(path: str) -> str:
-    """By the ending of a name, such as `.jsonl`."""
+    """The format of a file by the ending of its name, such as `.jsonl`."""
     return Path(path.removesuffix(".gz")).suffix
 
 
@@ -189,7 +192,7 @@ def _shards_of(source: SourceConfig, path: str, shard_rows: int, limit: int | No
         return
     _require_file(path)
     if file_format(path) not in _FORMATS:
-        raise DataError(f"{path}: cannot read this kind of file; convert it to .jsonl, .json, .csv or .parquet")
+        raise DataError(f"{path}: unknown file format; convert it to .jsonl, .json, .csv or .parquet")
     with _damage_is_named(path):
         _refuse_hidden_gzip(path)
         if file_format(path) in _NUM_ROWS:
@@ -211,12 +214,12 @@ def _num_arrow_rows(path: str) -> int:
 
 
 def _refuse_repeated_names(path: str, fields: Iterable[pyarrow.Field]) -> None:
-    """A row is a mapping, so of two columns of one name the first would be lost."""
+    """Refuse two columns with the same name: a row is a mapping, so the first of them would be lost."""
     fields = list(fields)
     names = [field.name for field in fields]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{path}: column {twice!r} is there more than once; rename one, among {names}")
+        raise DataError(f"{path}: column {twice!r} occurs more than once; rename one of the columns {names}")
     for field in fields:
         if pyarrow.types.is_nested(field.type) and not pyarrow.types.is_map(field.type):
             _refuse_repeated_names(path, [field.type.field(i) for i in range(field.type.num_fields)])
@@ -230,7 +233,7 @@ def _by_rows(path: str, rows: int, shard_rows: int, limit: int | None) -> Iterat
 
 
 def _by_lines(path: str, shard_rows: int, limit: int | None) -> Iterator[Shard]:
-    """Cut at the ends of records; ``limit`` may end the last shard early."""
+    """Split a file at the ends of records; ``limit`` may end the last shard early."""
     records = _csv_records(path) if file_format(path) == ".csv" else _line_records(path)
     first_line, num_rows, start, stop = 0, 0, 0, 0
     total = 0
@@ -254,11 +257,11 @@ def _open(path: str) -> BinaryIO:
 def _refuse_hidden_gzip(path: str) -> None:
     with open(path, "rb") as file:
         if file.read(2) == b"\x1f\x8b" and not path.endswith(".gz"):
-            raise DataError(f"{path}: holds gzip data; decompress it, or let its name end in .gz")
+            raise DataError(f"{path}: contains gzip data; decompress it, or add .gz to its name")
 
 
 def _line_records(path: str) -> Iterator[tuple[int, int, int]]:
-    """Line number, first byte and byte after the end of every line that is not blank."""
+    """Line number, start and end (in bytes, exclusive) of every line that is not blank."""
     number, offset = 1, 0
     with _open(path) as file:
         while True:
@@ -271,10 +274,10 @@ def _line_records(path: str) -> Iterator[tuple[int, int, int]]:
 
 
 def _next_line(file: BinaryIO, place: str) -> tuple[bytes | None, int]:
-    """A line, None where it is too large for a row, and its length in bytes, 0 at the end of the file.
+    """Read a line: its bytes, or None if it is too large for a row, and its length in bytes, which is 0 at the end.
 
     Raises:
-        DataError: the line is so large that it is none.
+        DataError: The line is so long that the file cannot be a file of lines.
     """
     line = file.readline(_MOST_ROW_BYTES + 1)
     if len(line) <= _MOST_ROW_BYTES:
@@ -290,7 +293,7 @@ def _next_line(file: BinaryIO, place: str) -> tuple[bytes | None, int]:
 
 
 def _csv_records(path: str) -> Iterator[tuple[int, int, int]]:
-    """The same for records of a CSV file, which may span lines; the header is none of them."""
+    """Line number, start and end of every record of a CSV file after the header; a record may span several lines."""
     with _open(path) as file:
         lines = _CountedLines(file)
         reader = _csv_reader(lines)
@@ -308,7 +311,7 @@ def _csv_records(path: str) -> Iterator[tuple[int, int, int]]:
 
 
 class _CountedLines:
-    """The lines of a binary file as text that keeps every byte, with the place that has been reached."""
+    """Yields the lines of a binary file as text that preserves every byte, and tracks the current position."""
 
     def __init__(self, file: BinaryIO, number: int = 0, stop: int | None = None) -> None:
         self._file = file
@@ -433,18 +436,20 @@ def _load_json(path: str) -> list[Any]:
     with _open(path) as file:
         content = file.read(_MOST_FILE_BYTES + 1)
     if len(content) > _MOST_FILE_BYTES:
-        raise DataError(f"{path}: holds more than {_MOST_FILE_BYTES >> 20:,} MiB; write it as .jsonl, an object a line")
+        raise DataError(
+            f"{path}: contains more than {_MOST_FILE_BYTES >> 20:,} MiB; convert it to .jsonl, one object per line"
+        )
     try:
         rows = _JSON.decode(content.removeprefix(_BOM).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); convert the file to UTF-8") from error
     except json.JSONDecodeError as error:
-        hint = "; a file with an object a line must end in .jsonl" if error.msg == "Extra data" else ""
+        hint = "; the name of a file with one object per line must end in .jsonl" if error.msg == "Extra data" else ""
         raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}{hint}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from error
     if not isinstance(rows, list):
-        raise DataError(f"{path}: a .json file must hold a list of objects, found {type(rows).__name__}")
+        raise DataError(f"{path}: a .json file must contain a list of objects, found {type(rows).__name__}")
     return rows
 
 
@@ -481,7 +486,7 @@ def _read_hub(source: SourceConfig, shard: Shard) -> RawRows:
 
 
 def _read_batches(slice_of: Callable[[int, int], pyarrow.Table], place: str, shard: Shard) -> RawRows:
-    """Rows of a table, given its slice from a row on of so many rows."""
+    """Yield the rows of a table; ``slice_of(first_row, num_rows)`` returns a part of the table."""
     for begin in range(shard.start, shard.stop, _BATCH_ROWS):
         batch = slice_of(begin, min(_BATCH_ROWS, shard.stop - begin))
         for number, row in enumerate(_rows_of(batch), start=begin + 1):
@@ -489,7 +494,7 @@ def _read_batches(slice_of: Callable[[int, int], pyarrow.Table], place: str, sha
 
 
 def _rows_of(table: pyarrow.RecordBatch | pyarrow.Table) -> list[dict[str, Any]]:
-    """Rows as mappings. A float32 becomes the float64 of its shortest digits: 12.1, not 12.100000381469727."""
+    """Rows as mappings. A float32 becomes the float64 with the same shortest digits: 12.1, not 12.100000381469727."""
     digits = _float32_as(pyarrow.string(), table.schema)
     if digits != table.schema:
         table = table.cast(digits).cast(_float32_as(pyarrow.float64(), table.schema))
@@ -525,11 +530,11 @@ _NUM_ROWS: dict[str, Callable[[str], int]] = {
     ".parquet": _num_parquet_rows,
     ".arrow": _num_arrow_rows,
 }
-"""Of a format that is not cut by lines."""
+"""Counts the rows of a file, for formats that are not split by lines."""
 
 
 def _load_arrow(path: str) -> pyarrow.Table:
-    """A memory-mapped table; a stream, as `datasets` writes it, or a file with an index at its end."""
+    """Memory-map an Arrow file, in the streaming format, which `datasets` writes, or in the file format."""
     with pyarrow.memory_map(path) as file:
         try:
             return pyarrow.ipc.open_stream(file).read_all()
@@ -547,7 +552,7 @@ def _load_hub(path: str, subset: str | None, split: str, revision: str | None) -
 
 @contextmanager
 def _loading_is_named(path: str, split: str = "") -> Iterator[None]:
-    """Errors of `datasets`, which raises a dozen unrelated classes, in a line."""
+    """Convert errors of `datasets`, which raises many unrelated classes, to a DataError of one line."""
     try:
         yield
     except Exception as error:

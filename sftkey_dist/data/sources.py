@@ -1,4 +1,4 @@
-"""From a source's rows to examples and refusals."""
+"""Converts the rows of a source to examples and refusals."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ from sftkey_dist.data.rows import Row, Shard, find_shards, read_shard
 
 
 def shards_of(source: SourceConfig, shard_rows: int) -> list[Shard]:
-    """The ranges in which a source can be read; a generated one is a single range.
+    """The shards of a source; a generated source is a single shard.
 
     Raises:
-        DataError: a file or the hub data set cannot be read at all.
+        DataError: A file or the hub data set cannot be read at all.
     """
     if source.adapter == "decision_memos":
         return [Shard("", 0, source.limit or 0, 0, source.limit or 0)]
@@ -27,8 +27,8 @@ def read_examples(source: SourceConfig, contract: ResponseContract, shard: Shard
     """Yield an example, or a refusal with its reason, for every row of a shard.
 
     Raises:
-        DataError: the file cannot be read any more.
-        ConfigError: the adapter cannot give a segment that the contract requires.
+        DataError: The file can no longer be read.
+        ConfigError: The adapter cannot provide a segment that the contract requires.
     """
     adapt = _adapter(source, contract)
     if adapt is None:
@@ -39,7 +39,8 @@ def read_examples(source: SourceConfig, contract: ResponseContract, shard: Shard
 
 
 def copies_of(source: SourceConfig) -> Callable[[Example], int]:
-    """How often a mixture takes an example: the whole part of `weight`, and one more for a seeded share of them."""
+    """Returns how often a mixture uses an example: the integer part of `weight`, plus one for a seeded share of
+    them."""
     whole = int(source.weight)
     share = source.weight - whole
     if not share:

@@ -1,13 +1,14 @@
-"""The encoded store: token ids and segment ids of every example, memory-mapped, named by what it was made of.
+"""The encoded store: memory-mapped token ids and segment ids of every example, named by a digest of its inputs.
 
-One folder a (data, contract, form, template, tokenizer): ``parts/`` (Arrow: id, input_ids[T] int32, segment_ids[T]
-uint8), ``segment_counts.npy`` (int32 [N, S], tokens of each segment in each example), ``hashes.npy`` (uint64 [N, 3], of
-the prompt without its system message, of the whole example and of the prompt), ``refusals.jsonl`` and
-``manifest.json``, written last. Its digest is of the tokens alone, so that settings that changed none of them change
-no stage that is trained on it. Every stage and every strategy of one form reads the same store.
+There is one folder per (data, contract, form, template, tokenizer). It contains ``parts/`` (Arrow: id, input_ids[T]
+int32, segment_ids[T] uint8), ``segment_counts.npy`` (int32 [N, S], tokens of each segment in each example),
+``hashes.npy`` (uint64 [N, 3]: hashes of the prompt without its system message, of the whole example, and of the
+prompt), ``refusals.jsonl`` and ``manifest.json``, which is written last. Its content digest covers the tokens only, so
+settings that do not change the tokens do not change the stages that are trained on them. Every stage and every strategy
+of one form reads the same store.
 
-A store is built part by part in a folder beside its place: a part that is done stays done however the building ends,
-and the folder is moved into place when all are.
+A store is built part by part in a temporary folder beside its final place. Finished parts are kept when the build is
+interrupted, and the folder is moved into place when all parts are finished.
 """
 
 import hashlib
@@ -55,12 +56,12 @@ _SCHEMA = pyarrow.schema(
 
 
 class EncodedStore:
-    """A finished store, opened for reading; rows are read from memory-mapped files."""
+    """A finished store, opened for reading from memory-mapped files."""
 
     def __init__(self, path: Path) -> None:
         """
         Raises:
-            DataError: a file of it is missing or has another size than was written.
+            DataError: A file of the store is missing or has the wrong size.
         """
         self.path = path
         manifest = read_json(path / "manifest.json", f"delete {path} and prepare again")
@@ -82,7 +83,7 @@ class EncodedStore:
 
     @cached_property
     def refusals(self) -> list[dict[str, Any]]:
-        """Id, reason and detail of every row that was refused, and the length of those that were too long."""
+        """Id, reason and detail of every refused row, and the length of rows that were too long."""
         return read_records(self.path / "refusals.jsonl", f"delete {self.path} and prepare again")
 
     def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,31 +92,31 @@ class EncodedStore:
         return row["input_ids"].astype(np.int64), row["segment_ids"].astype(np.int64)
 
     def example_ids(self, indices: Sequence[int]) -> list[str]:
-        """Where examples come from, for messages."""
+        """Origins of examples, for messages."""
         return [str(self._examples[int(index)]["id"]) for index in indices]
 
 
 def hashes_of(stores: Iterable[Path]) -> list[np.ndarray]:
-    """`EncodedStore.hashes` of each, without its examples."""
+    """`EncodedStore.hashes` of each store, without opening its examples."""
     return [np.load(path / "hashes.npy", mmap_mode="r") for path in stores]
 
 
 def is_store(path: Path) -> bool:
-    """Whether a finished store lies there."""
+    """Whether the folder contains a finished store."""
     return (path / "manifest.json").is_file()
 
 
 @dataclass(frozen=True)
 class PartSummary:
-    """What became of the rows of a part.
+    """Counts of the rows of a part.
 
     Attributes:
         num_rows: rows read.
         num_not_drawn: usable rows that a mixture's weight left out.
         num_examples: examples written; a weight above 1 writes a row several times.
-        refusals: id, reason and detail of the rows that were refused, and the length of those that were too long.
-        special_tokens_in_prompts: by special token, rows whose own prompt contains its text.
-        left_out: by kind of text, rows of which it belongs to no segment.
+        refusals: id, reason and detail of every refused row, and the length of rows that were too long.
+        special_tokens_in_prompts: number of rows whose own prompt contains the text of a special token, by token.
+        left_out: number of rows in which a kind of text belongs to no segment, by kind.
     """
 
     num_rows: int
@@ -127,14 +128,14 @@ class PartSummary:
 
 
 class StoreBuilder:
-    """Builds a store part by part; any process may write a part, one process owns the building."""
+    """Builds a store part by part. Any process may write a part, and one process owns the build."""
 
     def __init__(self, path: Path, segment_names: Sequence[str], plan: Any) -> None:
         """
         Args:
-            path: where the store will lie.
-            segment_names: the contract's.
-            plan: what each part holds; parts made by another plan are thrown away.
+            path: folder of the finished store.
+            segment_names: names of the contract's segments.
+            plan: contents of each part. Existing parts of a different plan are deleted.
         """
         self.path = path
         self._segment_names = tuple(segment_names)
@@ -143,10 +144,10 @@ class StoreBuilder:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Wait until no other process builds this store; the system frees the lock of a process that dies.
+        """Wait until no other process builds this store. The operating system releases the lock of a process that dies.
 
-        A building that was discarded leaves nothing, not even the lock: filelock has whoever waits for a lock that
-        was unlinked open a new one.
+        A build that was discarded leaves no files, not even the lock. Deleting it is safe, because filelock opens a new
+        file if the lock that it waits for has been unlinked.
         """
         lock = self.path.parent / f".{self.path.name}.lock"
         with folder_kept_if_used(self.path.parent), filelock.FileLock(lock):
@@ -163,12 +164,12 @@ class StoreBuilder:
         return Part(self._scratch, number, len(self._segment_names))
 
     def finish(self, places: Sequence[str], digest: str, inputs: dict[str, Any]) -> None:
-        """Join the parts and move the store into place.
+        """Combine the parts and move the store into place.
 
         Args:
-            places: where the rows of each part come from.
-            digest: the store's.
-            inputs: what the digest stands for.
+            places: origin of the rows of each part.
+            digest: digest of the inputs.
+            inputs: everything that the digest covers.
         """
         parts = [self.part(number) for number in range(len(places))]
         arrays = [part.arrays() for part in parts]
@@ -197,7 +198,7 @@ class StoreBuilder:
         shutil.rmtree(self.path / Part.FOLDER_WHILE_BUILDING, ignore_errors=True)
 
     def discard(self) -> None:
-        """Throw away what has been built."""
+        """Delete everything that has been built."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _keep_parts_of_this_plan(self) -> None:
@@ -208,7 +209,7 @@ class StoreBuilder:
 
 
 class Part:
-    """One part of a store that is being built: an Arrow file, arrays, and a summary, written last."""
+    """A part of a store that is being built: an Arrow file, arrays, and a summary, which is written last."""
 
     FOLDER_WHILE_BUILDING = "building"
 
@@ -220,11 +221,11 @@ class Part:
 
     @property
     def is_done(self) -> bool:
-        """Whether the part has been written whole."""
+        """Whether the part has been written completely."""
         return self._summary.is_file()
 
     def summary(self) -> PartSummary:
-        """What became of its rows."""
+        """Counts of its rows."""
         content = read_json(self._summary, f"delete {self._summary.parents[1]} and prepare again")
         return PartSummary(**content | {"refusals": tuple(content["refusals"])})
 
@@ -235,7 +236,7 @@ class Part:
 
     @contextmanager
     def writing(self) -> Iterator["PartWriter"]:
-        """Yield what takes the examples, batch by batch; `finish` makes the part count."""
+        """Yield a writer of examples. The part only counts as done after `finish`."""
         for folder in (self.arrow.parent, self._summary.parent):
             folder.mkdir(parents=True, exist_ok=True)
         with (
@@ -246,7 +247,7 @@ class Part:
             yield PartWriter(stream, self._num_segments)
 
     def finish(self, writer: "PartWriter", summary: PartSummary) -> PartSummary:
-        """Write what was counted, and the summary last."""
+        """Write the counts and hashes, and then the summary."""
         with file_written_whole(self._arrays) as scratch, scratch.open("wb") as file:
             np.savez(file, segment_counts=writer.segment_counts(), hashes=writer.hashes())
         write_json_atomically(self._summary, asdict(summary))
@@ -254,7 +255,8 @@ class Part:
 
 
 class PartWriter:
-    """Writes batches of examples to an Arrow stream; keeps counts and hashes, 50 bytes an example, no tokens."""
+    """Writes batches of examples to an Arrow stream. It keeps counts and hashes (50 bytes per example), but no
+    tokens."""
 
     def __init__(self, stream: Any, num_segments: int) -> None:
         self._stream = stream
@@ -268,7 +270,7 @@ class PartWriter:
         return len(self._hashes)
 
     def add(self, examples: Sequence[EncodedExample], hashes: Sequence[tuple[int, ...]]) -> None:
-        """Write a batch; ``hashes`` are those of the examples."""
+        """Write a batch of examples with their hashes."""
         self._stream.write_table(_table(examples))
         self._counts.append(count_segments(examples, self._num_segments))
         self._hashes += hashes
@@ -297,7 +299,7 @@ def count_segments(examples: Sequence[EncodedExample], num_segments: int) -> np.
 
 
 def _table(examples: Sequence[EncodedExample]) -> pyarrow.Table:
-    """Lists are laid out as one array of tokens and one of offsets: no Python object a token beside the ids."""
+    """Build the table from one flat array per list column and its offsets, which creates no Python object per token."""
     lengths = [len(example.input_ids) for example in examples]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     ids = chain.from_iterable(example.input_ids for example in examples)
@@ -313,7 +315,7 @@ def _table(examples: Sequence[EncodedExample]) -> pyarrow.Table:
 
 
 def _content_digest(parts: Sequence[Path], hashes: Path, segment_names: Sequence[str]) -> str:
-    """Of what training reads: tokens and segments in their order, however they lie in parts, wherever they are from."""
+    """Digest of what training reads: tokens and segments in order, regardless of parts and origins."""
     streams = {name: hashlib.sha256() for name in ("lengths", "input_ids", "segment_ids")}
     for part in parts:
         with pyarrow.memory_map(str(part)) as file, pyarrow.ipc.open_stream(file) as batches:
@@ -329,7 +331,7 @@ def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _by_source(places: Sequence[str], summaries: Sequence[PartSummary]) -> list[dict[str, Any]]:
-    """What became of the rows of each source, in order."""
+    """Counts of the rows of each source, in order."""
     return [
         {
             "place": place,

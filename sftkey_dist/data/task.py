@@ -1,4 +1,4 @@
-"""The unit of work of a preparation: one shard of rows becomes one part of a store, in any process."""
+"""The unit of work of a preparation: encodes one shard of rows as one part of a store, in any process."""
 
 import gc
 import hashlib
@@ -28,7 +28,7 @@ _BATCH_SIZE = 512
 
 @dataclass(frozen=True)
 class Encoding:
-    """How examples become tokens; plain values that travel to any process."""
+    """How examples are encoded, as plain values that can be sent to any process."""
 
     form: Form
     contract: ResponseContract
@@ -40,7 +40,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class EncodingTask:
-    """One part of a store."""
+    """The task of encoding one part of a store."""
 
     number: int
     source: SourceConfig
@@ -50,7 +50,7 @@ class EncodingTask:
 
 
 def encode_part(task: EncodingTask) -> PartSummary:
-    """Read, encode and write one part, unless it is there."""
+    """Read, encode and write one part, unless it exists already."""
     part = task.builder.part(task.number)
     if part.is_done:
         return part.summary()
@@ -86,7 +86,8 @@ def _encode(task: EncodingTask, part: Part) -> PartSummary:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Batches are many live objects without a cycle: looking for garbage among them took a fifth of the time."""
+    """Turn the garbage collector off: batches are many live objects without cycles, and scanning them took 20 % of the
+    time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -97,8 +98,11 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def example_hashes(example: Example) -> tuple[int, int, int]:
-    """64-bit hashes: of the prompt, case, spacing and system message aside; of the prompt with its response, and of the
-    prompt, both with the system message.
+    """Three 64-bit hashes of an example, all of them ignoring case and spacing of the prompt.
+
+    Returns:
+        The hashes of the prompt without the system message, of the prompt with the system message and the response, and
+        of the prompt with the system message.
     """
     question = " ".join(example.prompt.casefold().split())
     prompt = _conversation(question, [turn for turn in example.history if turn.role != "system"])
@@ -112,16 +116,16 @@ def _conversation(question: str, history: Sequence[Turn]) -> str:
 
 @lru_cache(maxsize=2)
 def cached_tokenizer(model_dir: Path, trust_remote_code: bool) -> Any:
-    """Loaded once a process, however many shards it encodes."""
+    """The tokenizer, which is loaded once per process, however many shards the process encodes."""
     tokenizer = load_tokenizer(model_dir, trust_remote_code)
-    # Encoding uses neither; left in, they would make the digest depend on whether something was encoded before.
+    # Encoding uses neither. If they were kept, the digest would depend on whether something was encoded before.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
 def prompt_encoder(encoding: Encoding) -> PromptEncoder:
-    """What writes the prompts of an encoding."""
+    """The prompt encoder of an encoding."""
     return PromptEncoder(cached_tokenizer(encoding.model_dir, encoding.trust_remote_code), encoding.prompt)
 
 

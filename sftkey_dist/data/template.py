@@ -1,9 +1,11 @@
 r"""Prompt templates: a text with columns in braces, ``{question}\n{options}``.
 
-- ``{name}`` is the column of that name; ``{a.b}`` is field b of column a. A row without it is refused.
-- ``{{`` and ``}}`` around a text are braces that stay, as in ``str.format``: ``{{name}}`` is written ``{name}``.
-- Braces around what is no name stay as they are: ``{"grade": "A"}``, ``\frac{1}{2}``, ``{}``. A name starts with a
-  letter and has none of the characters of code and formulas. A row that has a column of just that text wins.
+- ``{name}`` is replaced by the column of that name, and ``{a.b}`` by the field b of column a. A row without it is
+  refused.
+- ``{{`` and ``}}`` are escaped braces, as in ``str.format``: ``{{name}}`` is written as ``{name}``.
+- Braces around anything that is not a name are kept: ``{"grade": "A"}``, ``\frac{1}{2}``, ``{}``. A name starts with a
+  letter and contains no characters that are typical of code and formulas. However, if a row has a column with exactly
+  that text as its name, the column is used.
 """
 
 import re
@@ -17,7 +19,7 @@ _NAME = re.compile(r"""[^\W\d][^"'\\\n+*^$=<>()|,;]*""")
 
 @dataclass(frozen=True)
 class Field:
-    """A text in braces; ``is_name`` tells whether it can mean nothing but a column."""
+    """A text in braces; ``is_name`` is true if it can only be the name of a column."""
 
     name: str
     is_name: bool
@@ -27,15 +29,15 @@ Part = str | Field
 
 
 class TemplateError(ValueError):
-    """A template that can be read in two ways."""
+    """Raised for an ambiguous template."""
 
 
 @lru_cache(maxsize=64)
 def parse_template(template: str) -> tuple[Part, ...]:
-    """Texts and fields, in order.
+    """Split a template into texts and fields, in order.
 
     Raises:
-        TemplateError: a ``{{`` has no ``}}``.
+        TemplateError: A ``{{`` has no matching ``}}``.
     """
     parts: list[Part] = []
     open_at: list[int] = []
@@ -55,22 +57,24 @@ def parse_template(template: str) -> tuple[Part, ...]:
             parts.append("}}")
     if open_at:
         text = template[open_at[-1] :][:40]
-        raise TemplateError(f"'{{{{' before {text!r} has no '}}}}'; double both braces of a text that is no column")
+        raise TemplateError(
+            f"'{{{{' before {text!r} has no '}}}}'; double both braces around a text that is not a column"
+        )
     return (*parts, template[end:])
 
 
 def fields_of(template: str) -> list[Field]:
-    """The texts in braces that may be columns; a template without any is itself a column's name."""
+    """The texts in braces that may be columns. A template without any is itself the name of a column."""
     return [part for part in parse_template(template) if isinstance(part, Field)]
 
 
 def fill(template: str, has: Callable[[str], bool], value_of: Callable[[str], str]) -> str:
-    """The template with its fields replaced.
+    """Replace the fields of a template.
 
     Args:
         template: text with columns in braces.
-        has: whether there is a column of this name.
-        value_of: a column's text.
+        has: returns whether there is a column of this name.
+        value_of: returns the text of a column.
     """
     return "".join([_written(part, has, value_of) for part in parse_template(template)])
 

@@ -1,7 +1,7 @@
-"""Texts to token ids and back, by a fast tokenizer's own backend.
+"""Converts texts to token ids and back with the backend of a fast tokenizer.
 
-The transformers wrapper around it builds offsets, masks and word ids that nobody here reads; without them a text costs
-a quarter less.
+The transformers wrapper around it also builds offsets, masks and word ids, which are not used here. Without them,
+encoding takes a quarter less time.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
-    """Token ids of each text, never truncated or padded, whatever the tokenizer's file says."""
+    """Token ids of each text, never truncated or padded, regardless of the tokenizer's settings."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
@@ -17,7 +17,7 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], add_special_tokens: bool)
 
 
 def encode_without_special(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, in which the text of a special token is letters like any other."""
+    """Token ids of each text, with the text of special tokens encoded as ordinary text."""
     backend = tokenizer.backend_tokenizer
     before, backend.encode_special_tokens = backend.encode_special_tokens, True
     try:

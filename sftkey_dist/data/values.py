@@ -1,14 +1,14 @@
-"""From a value of a source to its text: one rule a type, whichever file, data set or node the value comes from.
+"""Converts values of a source to text, by one rule per type, for every kind of file, data set and node.
 
-- Text stays as it is, and a number of a JSON text keeps the digits that stand there: 12.50 is 12.50.
-- An integer and a decimal are their digits, with the decimals of the type.
-- Other floating point is the shortest digits that mean it in its own precision. A whole number has no `.0`: a column of
-  integers with gaps is stored as floating point.
-- A boolean is true or false, as in JSON.
-- A date, a time and a timestamp are ISO 8601, a timestamp always with its time: 2024-01-31T00:00:00.
-- Bytes are the text that they are in UTF-8.
-- A list and a mapping are JSON, whose members follow these rules.
-- NaN, infinity, other bytes and other types have no text: a row that needs one is refused.
+- Text is kept as it is, and a number in a JSON text keeps its digits: 12.50 is 12.50.
+- Integers and decimals are written with their digits; a decimal keeps the decimals of its type.
+- Other floating-point numbers are written with the fewest digits that identify them in their own precision. An integral
+  value has no `.0`, because a column of integers with missing values is stored as floating point.
+- Booleans are `true` or `false`, as in JSON.
+- Dates, times and timestamps are in ISO 8601, timestamps always with the time: 2024-01-31T00:00:00.
+- Bytes are decoded as UTF-8.
+- Lists and mappings are written as JSON, whose members follow these rules.
+- NaN, infinity, other bytes and other types have no text. A row that needs one is refused.
 """
 
 import datetime
@@ -20,11 +20,11 @@ from decimal import Decimal
 from typing import Any
 
 _EXACT_BELOW = 2**53
-"""Floating point holds every whole number up to here."""
+"""Floating point represents every integer below this exactly."""
 
 
 class NoTextError(ValueError):
-    """A value has no text; ``reason`` is short and stable, and the message goes on from a field's name."""
+    """Raised if a value has no text; ``reason`` is short and stable, and the message continues after a field's name."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -32,17 +32,17 @@ class NoTextError(ValueError):
 
 
 class WrittenFloat(float):
-    """A number of a JSON text, made from the digits that it is written with, which it keeps."""
+    """A number from a JSON text that also keeps the digits with which it was written."""
 
     def __init__(self, digits: str) -> None:
         self.digits = digits
 
 
 def text_of(value: Any) -> str | None:
-    """The text that a person reads in the source; None where there is no value.
+    """The text of a value, as a person reads it in the source; None if there is no value.
 
     Raises:
-        NoTextError: the value has no text.
+        NoTextError: The value has no text.
     """
     if value is None or isinstance(value, str):
         return value
@@ -71,7 +71,7 @@ def _scalar_text(value: Any) -> str:
             return str(value)
         case float() | Decimal():
             return _number_text(value)
-        case datetime.date() | datetime.time():  # a timestamp is a date
+        case datetime.date() | datetime.time():  # datetime is a subclass of date
             return str(value.isoformat())
     raise NoTextError("no_text", f"is of type {type(value).__name__}, which has no text")
 
@@ -89,10 +89,10 @@ def _number_text(value: float | Decimal) -> str:
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON, whose numbers, dates and texts are those of `text_of`.
+    """A value as JSON, with numbers, dates and texts as in `text_of`.
 
     Raises:
-        NoTextError: a member has no text.
+        NoTextError: A member has no text.
     """
     match value:
         case None:

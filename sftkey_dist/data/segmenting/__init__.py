@@ -1,1 +1,1 @@
-"""Cutting whole responses into segments: by rules, by a person's review, by a language model; every cut is verified."""
+"""Segments whole responses by rules, by a person's review or by a language model, and verifies every result."""

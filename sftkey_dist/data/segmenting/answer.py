@@ -1,4 +1,4 @@
-"""What an answer is: one short span without markup; how a span is narrowed to it, refused, and compared."""
+"""Answers: short spans without markup. Narrows spans to answers, refuses unsuitable ones, and compares them."""
 
 # ruff: noqa: RUF001
 
@@ -53,10 +53,10 @@ _OPEN, _CLOSED = "([{", ")]}"
 
 
 def narrow(text: str, span: Span) -> Span:
-    """A span without emphasis, quotation marks, a box, punctuation and white space around its text.
+    """Remove emphasis, quotation marks, a box, punctuation and white space around the text of a span.
 
-    Dollar signs stay: around mathematics they are a part of how the answer is written, before a number they are its
-    currency. What is far too long for an answer is returned as it is.
+    Dollar signs are kept: they either delimit mathematics or are the currency of a number. A text that is far too long
+    for an answer is returned unchanged.
     """
     if "```" in text[slice(*span)]:
         return span
@@ -69,7 +69,7 @@ def narrow(text: str, span: Span) -> Span:
 
 
 def emphasised_part(text: str, span: Span) -> Span | None:
-    """The only emphasised words of a span, where a unit or the like follows them."""
+    """The span of the only emphasised words at the start of a span, if a short unit follows them; otherwise None."""
     found = list(_EMPHASIS.finditer(text, *span))
     if len(found) != 1 or text[span[0] : found[0].start()].strip():
         return None
@@ -83,17 +83,17 @@ def emphasised_part(text: str, span: Span) -> Span | None:
 
 
 def without_emphasis(text: str, span: Span) -> Span:
-    """A span without the emphasis that encloses all of it."""
+    """A span without the emphasis around the whole of it."""
     found = _EMPHASIS.fullmatch(text, *span)
     return found.span(2) if found else span
 
 
 def why_no_answer(text: str, is_mathematics: bool = False) -> str:
-    """Why a text is not trained as an answer, short and stable; "" when it may be.
+    """Why a text is not suitable as an answer to train, as a short, stable name; "" if it is suitable.
 
     Args:
         text: the answer, narrowed.
-        is_mathematics: it stood in a box, where line breaks and environments are part of a formula.
+        is_mathematics: whether it was in a box, where line breaks and environments are part of a formula.
     """
     limit = MOST_CHARACTERS_OF_MATHEMATICS if is_mathematics else MOST_CHARACTERS
     checks = (
@@ -107,7 +107,7 @@ def why_no_answer(text: str, is_mathematics: bool = False) -> str:
 
 
 def why_never_trained(text: str, is_mathematics: bool = False) -> str:
-    """Why a text is no answer whoever cut it: it is blank, a heading or holds markup; "" when it is none of these."""
+    """Why a text is never an answer, whoever proposes it: it is blank, a heading or contains markup; "" if not."""
     if (
         text.endswith(("...", "…"))
         or wording.PLACEHOLDER.fullmatch(text)
@@ -120,10 +120,10 @@ def why_never_trained(text: str, is_mathematics: bool = False) -> str:
 
 
 def same_answer(one: str, other: str) -> bool:
-    """Whether two answers differ in nothing but writing.
+    """Whether two answers differ in notation only.
 
-    Case, spacing, currency, brackets, thousands separators and a final full stop make no difference, nor does a unit,
-    or an option's text, that one of them leaves out.
+    Case, spacing, currency, brackets, thousands separators and a final full stop are ignored, and so is a unit or the
+    text of an option that only one of them contains.
     """
     return _bare(one) == _bare(other) or _same_number(one, other) or _same_option(one, other)
 
@@ -173,7 +173,7 @@ def _has_markup(text: str, is_mathematics: bool) -> bool:
 
 
 def _is_balanced(text: str) -> bool:
-    """Whether every bracket is closed; an option such as ``B)`` and an interval such as ``[0, 1)`` are."""
+    """Whether all brackets are balanced; options such as ``B)`` and intervals such as ``[0, 1)`` count as balanced."""
     text = _OPTION_MARK.sub("", text)
     if text.replace("\\{", "").count("{") != text.replace("\\}", "").count("}"):
         return False

@@ -1,8 +1,8 @@
-"""The closing part of a response: the statements of an answer with which it ends, and what stands around them.
+"""Finds the closing part of a response: the statements of an answer at its end.
 
-A response is read from its end, line by line and sentence by sentence. Sign-offs and marks are passed over; statements
-of an answer ("#### 42", a box, "The answer is 42.", "(B)") are collected; the first words that are neither end the
-closing part. Each statement is evidence, and says itself what speaks against it.
+A response is read from its end, line by line and sentence by sentence. Sign-offs and marks are skipped, and statements
+of an answer ("#### 42", a box, "The answer is 42.", "(B)") are collected. The first other text ends the closing part.
+Each statement is evidence for an answer, and records its own problem, if it has one.
 """
 
 # ruff: noqa: RUF001
@@ -38,10 +38,10 @@ _BARE = re.compile(r"\(?[A-J]\)?[.)]?|[$€£¥\\]*\s?[-+−]?[\d.,/:]*\d\s?[%°
 _BULLET = re.compile(r"[-•*+]\s+")
 _FEW_WORDS = 4
 _LONGEST_SENTENCE = 600
-"""Characters at the end of a line or sentence that are searched for a statement."""
+"""Number of characters at the end of a line or sentence that are searched for a statement."""
 _LONGEST_SIGN_OFF = 240
 _SENTENCES_TO_SEARCH = 60
-"""Before the closing part, for a candidate to show to a person."""
+"""Number of sentences before the closing part that are searched for a candidate to show to a person."""
 _MOST_STATEMENTS = 50
 _OPTION_LINE = re.compile(r"\s*\(?[B-J][.):：]")
 _BARE_OPTION = len("(B)")
@@ -53,11 +53,11 @@ class Statement:
 
     Attributes:
         rule: name of the rule that finds it.
-        start: where it begins, its lead included.
+        start: start of the statement, including its lead.
         answer: the span of the answer.
-        problem: why it is doubtful, short and stable; "" when it is not.
-        is_quoted: whether the answer stands inside a sentence that belongs to the reasoning.
-        is_led: whether words say that it is the answer.
+        problem: why it is doubtful, as a short, stable name; "" if it is not.
+        is_quoted: whether the answer is inside a sentence that belongs to the reasoning.
+        is_led: whether the text says that this is the answer.
     """
 
     rule: str
@@ -70,13 +70,13 @@ class Statement:
 
 @dataclass(frozen=True)
 class Closing:
-    """The closing part.
+    """The closing part of a response.
 
     Attributes:
-        statements: in the order of the response; with ``text_after_answer`` as problem when they do not close it.
-        end: where the response ends, without sign-offs.
-        boxes: the contents of all boxes.
-        problem: why the closing part as a whole is doubtful; "" when it is not.
+        statements: statements in their order; their problem is ``text_after_answer`` if other text follows them.
+        end: end of the response, without sign-offs.
+        boxes: spans of the contents of all boxes.
+        problem: why the closing part as a whole is doubtful; "" if it is not.
     """
 
     statements: Sequence[Statement]
@@ -87,7 +87,7 @@ class Closing:
 
 @dataclass(frozen=True)
 class _Text:
-    """A response from ``start`` on: the contents of its boxes, and its units, which are lines and sentences."""
+    """A response from ``start`` on, with the contents of its boxes, and its units, which are lines and sentences."""
 
     response: str
     start: int
@@ -99,7 +99,7 @@ class _Text:
 
 
 def read_closing(response: str, start: int) -> Closing:
-    """The closing part of what a response says from ``start`` on."""
+    """Find the closing part of a response from ``start`` on."""
     boxes = tuple(_boxes(response, start))
     text = _Text(response, start, boxes, tuple(_units(response, start, boxes)))
     units, end = _without_sign_offs(text)
@@ -110,13 +110,13 @@ def read_closing(response: str, start: int) -> Closing:
 
 
 def _closing_statements(text: _Text, units: Sequence[Span]) -> tuple[list[Statement], int]:
-    """The statements at the end, and how many units come before them."""
+    """The statements at the end, and the number of units before them."""
     statements: list[Statement] = []
     rest = len(units)
     while rest and len(statements) < _MOST_STATEMENTS:
         found, first = _read_back(text, units, rest - 1)
         if statements and any(one.problem for one in found):
-            break  # the reasoning, which came to a statement without such a problem
+            break  # this unit is part of the reasoning that led to the statements
         if not found and not _is_sign_off(text.of(units[rest - 1])):
             break
         statements = [*found, *statements]
@@ -138,7 +138,7 @@ def _read_back(text: _Text, units: Sequence[Span], last: int) -> tuple[list[Stat
 
 
 def _led_by(text: _Text, units: Sequence[Span], statement: Statement) -> Statement:
-    """A statement with the lines above that announce it; tags around it belong to no segment."""
+    """Extend a statement by the lines above that announce it; tags around it belong to no segment."""
     is_tagged = any(text.of(unit).casefold() == "<answer>" for unit in units)
     return replace(
         statement,
@@ -149,7 +149,7 @@ def _led_by(text: _Text, units: Sequence[Span], statement: Statement) -> Stateme
 
 
 def _stated_before(text: _Text, units: Sequence[Span]) -> list[Statement]:
-    """The last statement that more text follows."""
+    """The last statement that is followed by other text."""
     for place in range(len(units) - 1, max(0, len(units) - _SENTENCES_TO_SEARCH) - 1, -1):
         found = [one for one in _read_back(text, units, place)[0] if one.problem != "heading"]
         if found:
@@ -158,7 +158,7 @@ def _stated_before(text: _Text, units: Sequence[Span]) -> list[Statement]:
 
 
 def _runs_on(text: _Text, units: Sequence[Span]) -> bool:
-    """Whether another question begins behind a statement of an answer."""
+    """Whether another question begins after a statement of an answer."""
     for place, unit in enumerate(units[1:], 1):
         if wording.RUNS_ON.match(text.of(unit)) and _read_back(text, units, place - 1)[0]:
             return True
@@ -166,7 +166,7 @@ def _runs_on(text: _Text, units: Sequence[Span]) -> bool:
 
 
 def _without_sign_offs(text: _Text) -> tuple[Sequence[Span], int]:
-    """The units before the sign-offs at the end, and where the response ends without them."""
+    """The units before the sign-offs at the end, and the end of the response without them."""
     left, end = len(text.units), len(text.response)
     while left and _is_sign_off(text.of(text.units[left - 1])) and not _statements(text, text.units[left - 1]):
         left -= 1
@@ -175,7 +175,7 @@ def _without_sign_offs(text: _Text) -> tuple[Sequence[Span], int]:
 
 
 def is_mark(text: str) -> bool:
-    """Whether a text says nothing: white space, punctuation, ends of environments, end tokens, empty think tags."""
+    """Whether a text has no content: white space, punctuation, ends of environments, end tokens, think tags."""
     return _SAYS_NOTHING.fullmatch(text) is not None
 
 
@@ -202,7 +202,7 @@ def _boxes(response: str, start: int) -> Iterator[Span]:
 
 
 def _units(response: str, start: int, boxes: Sequence[Span]) -> Iterator[Span]:
-    """Lines and sentences that say something; boxes and inline mathematics are never broken up."""
+    """Lines and sentences with content; boxes and inline mathematics are never split."""
     masked = _NEVER_BROKEN.sub(_mask, _masked(response, boxes))
     begin = start
     for found in (*_BREAK.finditer(masked, start), None):
@@ -231,7 +231,7 @@ def _statements(text: _Text, unit: Span) -> list[Statement]:
 
 
 def _hash_marks(text: _Text, unit: Span) -> Statement | None:
-    """GSM8K: ``#### 42``, and not a heading."""
+    """Find GSM8K's ``#### 42``, unless it is a heading."""
     mark = _HASH_MARK.match(text.response, *unit)
     if mark is None or _box_in(text, unit) or wording.LEAD.search(text.response, *unit):
         return None
@@ -246,7 +246,7 @@ def _hash_marks(text: _Text, unit: Span) -> Statement | None:
 
 
 def _boxed(text: _Text, unit: Span) -> Statement | None:
-    r"""Mathematics: ``\boxed{42}``, quoted from the reasoning."""
+    r"""Find ``\boxed{42}``, which is quoted from the reasoning."""
     boxes = _box_in(text, unit)
     if not boxes:
         return None
@@ -261,7 +261,7 @@ def _boxed(text: _Text, unit: Span) -> Statement | None:
 
 
 def _speaks_against(before: str, after: str) -> str:
-    """What the words around a box say against it."""
+    """The problem that the words around a box indicate; "" if there is none."""
     before = before[-_LONGEST_SENTENCE:].rpartition("\\boxed")[0].rstrip(" $*({[\\")
     if wording.NEGATED_BEFORE.search(before):
         return "negated"
@@ -273,7 +273,7 @@ def _speaks_against(before: str, after: str) -> str:
 
 
 def _answer_is(text: _Text, unit: Span) -> Statement | None:
-    """A sentence such as "The answer is 42." or "Answer: B", and ``A: 42``."""
+    """Find a sentence such as "The answer is 42." or "Answer: B", or ``A: 42``."""
     lead = _lead(text, unit)
     if lead is None:
         return None
@@ -298,21 +298,21 @@ def _lead(text: _Text, unit: Span) -> re.Match[str] | None:
 
 
 def _why_uncertain(before: str, lead: str, answer: str) -> str:
-    """What the words before an answer say against it."""
+    """The problem that the words before an answer indicate; "" if there is none."""
     clause = re.split(r"[,;:，；：]", before)[-1]
     is_somebodys = wording.MODIFIED.fullmatch(before) and not wording.ENDS_CONNECTED.search(before)
     checks = (
         wording.UNCERTAIN_LEAD.search(before + lead),
         wording.UNCERTAIN_CLAUSE.search(clause),
         is_somebodys and not wording.WITH_ARTICLE.match(lead),
-        # The closest value comes before the option that holds it.
+        # "The closest value is" announces a value, not the option that contains it.
         "closest" in lead.casefold() and not wording.STARTS_WITH_AN_OPTION.match(answer),
     )
     return "uncertain" if any(checks) else ""
 
 
 def _below_a_lead(text: _Text, unit: Span, lead: Span) -> list[Statement]:
-    """A short answer on the line below "**Final Answer**" or "The answer is:"."""
+    """Find a short answer on the line below "**Final Answer**" or "The answer is:"."""
     bullet = _BULLET.match(text.response, *unit)
     answer = narrow(text.response, (bullet.end() if bullet else unit[0], unit[1]))
     value = text.response[slice(*answer)]
@@ -322,7 +322,7 @@ def _below_a_lead(text: _Text, unit: Span, lead: Span) -> list[Statement]:
 
 
 def _option_letter(text: _Text, unit: Span) -> Statement | None:
-    """A line that is an option, "B", "(B)" or "Option B", or a sentence that chooses one, "Hence B is correct"."""
+    """Find a line that is an option ("B", "(B)", "Option B"), or a sentence that chooses one ("Hence B is correct")."""
     if unit[1] - unit[0] > _LONGEST_SENTENCE:
         return None
     option = wording.OPTION.fullmatch(text.response, *unit)
@@ -345,7 +345,7 @@ def _is_a_word(option: str) -> bool:
 
 
 def _lists_options(text: _Text, unit: Span) -> bool:
-    """Whether ``A:`` is an option among others, of which another stands directly above."""
+    """Whether ``A:`` belongs to a list of options, because another option is on the line above."""
     above = text.response[max(text.start, unit[0] - _LONGEST_SENTENCE) : unit[0]].rstrip().rpartition("\n")[2]
     return _OPTION_LINE.match(above) is not None
 

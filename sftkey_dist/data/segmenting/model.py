@@ -1,7 +1,8 @@
-"""A language model that cuts what rules leave; it copies segments out of the response and is believed nothing.
+"""Segments the responses that rules cannot, with a language model.
 
-Its replies are kept beside the result, so that a run that was interrupted, or is repeated, does not ask again. A reply
-that gives no cut is asked for again by the next runs, a few times: it may have been the model's bad day.
+The model copies segments from the response, and every result is verified. Its replies are kept beside the result, so
+that a repeated or resumed run does not ask again. If a reply gives no valid segments, later runs ask again, up to a few
+times, because replies can vary.
 """
 
 import json
@@ -24,17 +25,17 @@ from sftkey_dist.run_dir.journal import append_records, keep_records, read_recor
 
 MODEL = "model"
 MOST_REPLIES = 3
-"""To a question, over all runs, while none of them gives a cut."""
+"""Maximum number of replies to a question over all runs, while none of them gives valid segments."""
 _MOST_BRACES = 200
-_REMEDY = "remove that line, or restore the file from a copy: what is missing is asked again"
+_REMEDY = "remove that line, or restore the file from a copy; missing replies are requested again"
 _ESCAPE = re.compile(r"(?P<kept>\\(?:[\\\"/]|u[0-9a-fA-F]{4}|n(?!(?:eq|u|abla|ot|i)\b)))|\\")
 
 
 class Cutter(Protocol):
-    """Cuts a batch of responses."""
+    """Segments a batch of responses."""
 
     def __call__(self, responses: Sequence[str]) -> list[Cut | NotCut]:
-        """A cut, or why there is none, for each response in order."""
+        """The segments, or the reason why there are none, for each response in order."""
         ...
 
 
@@ -44,15 +45,15 @@ class ModelCutter:
     def __init__(self, endpoint: Endpoint, contract: ResponseContract, replies: Path) -> None:
         """
         Args:
-            endpoint: whom to ask.
+            endpoint: endpoint of the model.
             contract: names and checks of the segments.
-            replies: journal of what the model has answered so far.
+            replies: journal of the model's replies so far.
         """
         self._endpoint = endpoint
         self._contract = contract
         self._replies = replies
         if replies.is_file():
-            keep_records(replies, lambda record: True, _REMEDY)  # cuts off what a killed run did not finish writing
+            keep_records(replies, lambda record: True, _REMEDY)  # removes an incomplete last line of a killed run
         self._known: dict[str, list[str]] = {}
         for record in read_records(replies, _REMEDY):
             self._known.setdefault(record["key"], []).append(record["reply"])
@@ -60,7 +61,7 @@ class ModelCutter:
     def __call__(self, responses: Sequence[str]) -> list[Cut | NotCut]:
         """
         Raises:
-            ConfigError: no server answers, or it refuses the key or the model.
+            ConfigError: No server answers, or it refuses the key or the model.
         """
         chats = [self._question(response) for response in responses]
         keys = [self._key(chat) for chat in chats]
@@ -76,12 +77,12 @@ class ModelCutter:
         ]
 
     def _asks(self, key: str, response: str) -> bool:
-        """Whether a question is open: no reply gives a cut, and the model may try again."""
+        """Whether to ask: no reply gives valid segments, and the number of replies is below the limit."""
         replies = self._known.get(key, [])
         return len(replies) < MOST_REPLIES and not any(isinstance(self._read(each, response), Cut) for each in replies)
 
     def _ask(self, questions: Mapping[str, Chat]) -> dict[str, str]:
-        """Ask, keep the replies, and return why there is none, by key."""
+        """Ask the questions, save the replies, and return the failures by key."""
         failures = {}
         for key, reply in zip(questions, self._endpoint.ask_all(list(questions.values())), strict=True):
             if reply.failure:
@@ -92,7 +93,7 @@ class ModelCutter:
         return failures
 
     def _best_of(self, replies: Sequence[str], response: str) -> Cut | NotCut:
-        """The first reply that gives a cut, or else what is wrong with the last one."""
+        """The segments of the first valid reply, or else the problem of the last reply."""
         read = [self._read(reply, response) for reply in replies]
         found = next((each for each in read if isinstance(each, Cut)), read[-1])
         if isinstance(found, NotCut) and len(replies) >= MOST_REPLIES:
@@ -143,9 +144,9 @@ class ModelCutter:
 
 
 def _readings(reply: str) -> Iterator[Mapping[str, Any]]:
-    """The objects in a reply, last one first: as JSON, and as JSON whose writer left backslashes of LaTeX single.
+    """The objects in a reply, the last one first: parsed as JSON, and as JSON with unescaped backslashes of LaTeX.
 
-    What is read wrongly does not stand in the response, so that trying does no harm.
+    A wrong reading is harmless, because its texts do not occur in the response and are refused.
     """
     for text in (reply, _ESCAPE.sub(lambda found: found.group() if found["kept"] else r"\\", reply)):
         yield from reversed(list(_objects(text)))

@@ -1,9 +1,9 @@
-"""The review file: the rows that are unsure, for a person to cut; read again by the next run of the same command.
+"""The review file: unsure rows, for a person to segment. The next run of the same command reads it again.
 
 ``{"place": "in.jsonl:17", "why": "no_rule: …", "response": "…", "accept": false, "segments": {"reasoning": "",
-"answer": ""}, "outside": [], "candidates": [{"rule": "boxed", "answer": "42"}]}``. Whoever reviews fills in
-``segments``, copied from the response, lists under ``outside`` what belongs to none of them, and sets ``accept`` to
-true; candidates are what rules found, and are not read.
+"answer": ""}, "outside": [], "candidates": [{"rule": "boxed", "answer": "42"}]}``. The reviewer fills in
+``segments`` with texts copied from the response, lists texts that belong to no segment under ``outside``, and sets
+``accept`` to true. The candidates are the answers that rules found; they are not read.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ class Review:
     candidates: tuple[Mapping[str, str], ...] = ()
 
     def cut(self, contract: ResponseContract) -> Cut | NotCut | None:
-        """What the person decided, verified; None where they have not."""
+        """The reviewer's decision, verified; None if there is no decision yet."""
         if not self.accept:
             return None
         values = {name: text for name, text in self.segments.items() if text}
@@ -51,10 +51,10 @@ class Review:
 
 
 def read_reviews(path: Path) -> dict[str, Review]:
-    """The lines of a review file by the response they are about; none where there is no file.
+    """Read a review file and return its lines by response; empty if there is no file.
 
     Raises:
-        DataError: a line is not what a review must be.
+        DataError: A line is not a valid review.
     """
     if not path.is_file():
         return {}
@@ -69,9 +69,9 @@ def _reviews(path: Path) -> Iterator[Review]:
                 raise DataError(f"{place}: {row.detail}")
             for name, kind in _KINDS.items():
                 if not isinstance(row.get(name), kind):
-                    raise DataError(f"{place}: field {name!r} must be {_ARTICLES[kind]}, see the other lines")
+                    raise DataError(f"{place}: field {name!r} must be {_ARTICLES[kind]}, as in the other lines")
             if not all(isinstance(text, str) for text in (*row["segments"].values(), *row["outside"])):
-                raise DataError(f"{place}: segments and outside must hold texts")
+                raise DataError(f"{place}: segments and outside must contain texts only")
             fields = {name: row[name] for name in _KINDS} | {"why": str(row.get("why", ""))}
             found = row.get("candidates")
             candidates = tuple(found) if isinstance(found, list) else ()

@@ -1,10 +1,10 @@
-"""Rules that cut a response into reasoning and answer.
+"""Rules that split a response into reasoning and answer.
 
-A rule names spans of the response, never new text, so what it returns cannot say anything the response does not. Each
-rule finds evidence, and a cut is accepted when all the strong evidence in the closing part of the response agrees and
-nothing speaks against it; otherwise the row is for a person, with the candidates. A span may lie inside another: an
-answer in the middle of the reasoning's last line is quoted, not cut out. What lies outside the spans is a separator of
-the rule, or is named by the cut: thinking, a sign-off, the answer said again.
+A rule returns spans of the response and never new text, so a segment cannot contain anything that the response does
+not. Each rule finds evidence. The result is accepted if all strong evidence in the closing part of the response agrees
+and no problem is found; otherwise the row is left for a person, with the candidates. Spans may overlap: an answer in
+the middle of the reasoning's last line is quoted and not removed from it. Text outside the spans is either a separator
+of the rule, or is reported as removed: thinking, a sign-off, a repeated answer.
 """
 
 import re
@@ -40,7 +40,7 @@ _HASH_LINE = re.compile(r"^####[ \t]*([$-]?\d[\d.,]*)[ \t.]*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class NotCut:
-    """Why a response is not cut; ``reason`` is short and stable."""
+    """Why a response is not segmented; ``reason`` is a short, stable name for counting."""
 
     reason: str
     detail: str
@@ -48,7 +48,7 @@ class NotCut:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An answer that a rule finds."""
+    """An answer that a rule has found."""
 
     rule: str
     answer: str
@@ -56,14 +56,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Cut:
-    """A response, cut.
+    """The segments of a response.
 
     Attributes:
         values: text of each segment.
-        rule: what cut it.
-        doubt: why a human should look; None where the cut is accepted.
+        rule: name of the rule, or other method, that found them.
+        doubt: why a person should review them; None if they are accepted.
         candidates: all answers that were found.
-        removed: texts that belong to no segment, by what they are.
+        removed: texts that belong to no segment, by kind.
     """
 
     values: Mapping[str, str]
@@ -74,46 +74,46 @@ class Cut:
 
 
 class Response:
-    """A response as the rules read it."""
+    """A response, with the parts that several rules use."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
     @cached_property
     def thinking(self) -> Thinking:
-        """Where its thinking lies."""
+        """Position of its thinking."""
         return find_thinking(self.text)
 
     @cached_property
     def closing(self) -> Closing:
-        """How it ends; nothing is read where the thinking cannot be told from the rest."""
+        """Its closing part, which is empty if the thinking cannot be separated from the rest."""
         if self.thinking.problem:
             return Closing((), len(self.text))
         return read_closing(self.text, self.thinking.after)
 
     @property
     def body(self) -> Span:
-        """What a person reads, without sign-offs."""
+        """Span of the text after the thinking, without sign-offs."""
         return _trimmed(self.text, (self.thinking.after, self.closing.end))
 
     @property
     def outside(self) -> tuple[str, ...]:
-        """Thinking and sign-offs, which may belong to no segment."""
+        """Thinking and sign-offs, which need not belong to a segment."""
         parts = (self.text[: self.thinking.after], self.text[self.closing.end :])
         return tuple(part.strip() for part in parts if part.strip())
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule finds in a response.
+    """The result of a rule for a response.
 
     Attributes:
         rule: name of the rule.
         spans: the span of each segment.
-        problem: why it is doubtful; "" when it is not.
-        is_led: whether words or marks say that it is the answer.
-        start: where its statement begins.
-        lacks_reasoning: whether nothing comes before it, so that it is evidence only.
+        problem: why it is doubtful; "" if it is not.
+        is_led: whether words or marks say that this is the answer.
+        start: start of its statement.
+        lacks_reasoning: whether no text precedes it. Such a finding is only evidence for other findings.
     """
 
     rule: str
@@ -126,12 +126,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rule:
-    """A way to find segments.
+    """A rule that finds segments.
 
     Attributes:
-        name: name in reports.
-        find: what it finds in a response, in order.
-        is_guess: whether what it finds is only shown to a person.
+        name: name used in reports.
+        find: returns the findings in a response, in order.
+        is_guess: whether its findings are only proposed to a person.
     """
 
     name: str
@@ -140,10 +140,11 @@ class Rule:
 
 
 def resolve_rules(names: Rules) -> tuple[Rule, ...]:
-    """The rules behind their names.
+    """The rules for the configured names.
 
-    `default` stands for all built-in ones, of which `last_line` only guesses. Two are taken at their word when they are
-    the only rule: `think` takes all that follows the thinking for the answer, `boxed` a box that more text follows.
+    `default` stands for all built-in rules, of which `last_line` only guesses. Two rules are less strict if they are
+    the only rule: `think` takes all text after the thinking as the answer, and `boxed` accepts a box that other text
+    follows.
     """
     if len(names) == 1 and names[0] in _AS_TOLD:
         return (Rule(str(names[0]), _AS_TOLD[str(names[0])]),)
@@ -159,7 +160,7 @@ def resolve_rules(names: Rules) -> tuple[Rule, ...]:
 
 
 def cut_response(response: str, rules: Sequence[Rule]) -> Cut | NotCut:
-    """The cut of the first rule in order that finds something, with a doubt unless all evidence agrees."""
+    """Segment a response by the first rule, in order, with a finding; there is a doubt unless all evidence agrees."""
     read = Response(response)
     sure, guesses, refused = _evidence(read, rules)
     best = next((finding for finding in (*sure, *guesses) if not finding.lacks_reasoning), None)
@@ -176,7 +177,7 @@ def cut_response(response: str, rules: Sequence[Rule]) -> Cut | NotCut:
 
 
 def uncovered(response: str, spans: Spans, is_separator: Callable[[str], bool]) -> str:
-    """What a cut would lose: text outside all spans that is no separator; "" when nothing is."""
+    """A message about text outside all spans that is not a separator and would be lost; "" if there is none."""
     end = 0
     for start, stop in (*sorted(spans.values()), (len(response), len(response))):
         gap = response[end:start]
@@ -187,7 +188,7 @@ def uncovered(response: str, spans: Spans, is_separator: Callable[[str], bool]) 
 
 
 def _evidence(read: Response, rules: Sequence[Rule]) -> tuple[list[Finding], list[Finding], NotCut | None]:
-    """What rules find, what they guess, and why the first of them that applied was refused."""
+    """The findings of the rules, the guesses, and the first reason for which a rule that applied was refused."""
     sure: list[Finding] = []
     guesses: list[Finding] = []
     refused = None
@@ -211,7 +212,7 @@ def _nothing_found(read: Response) -> NotCut:
 def _doubt(
     read: Response, best: Finding, sure: Sequence[Finding], values: Mapping[str, str], rules: Container[str]
 ) -> NotCut | None:
-    """What speaks against the finding that would be taken."""
+    """The problem of the finding that would be used; None if there is none."""
     if any(map(holds_thinking_tag, values.values())):
         return NotCut("unclear_thinking", "a tag of thinking lies inside a segment")
     if ANSWER not in best.spans:
@@ -227,7 +228,7 @@ def _problem_of(response: str, sure: Sequence[Finding]) -> NotCut | None:
 
 
 def _disagreement(read: Response, best: Finding, sure: Sequence[Finding], rules: Container[str]) -> NotCut | None:
-    """Another answer in the evidence, or in a box or a ``####`` line further up."""
+    """A different answer in the evidence, or in a box or a ``####`` line further up; None if there is none."""
     answer = _answer(read.text, best)
     for finding in sure:
         other = _answer(read.text, finding)
@@ -240,7 +241,7 @@ def _disagreement(read: Response, best: Finding, sure: Sequence[Finding], rules:
 
 
 def _stated_further_up(read: Response, sure: Sequence[Finding]) -> Iterator[tuple[str, str]]:
-    """Boxes, unless words say that another box is the answer, and ``####`` lines with a number."""
+    """Answers in ``####`` lines with a number, and in boxes, unless the text says that another box is the answer."""
     if not any(finding.rule == "boxed" and finding.is_led for finding in sure):
         for box in read.closing.boxes:
             yield "boxed", read.text[slice(*narrow(read.text, box))]
@@ -259,14 +260,14 @@ def _answer(response: str, finding: Finding) -> str:
 
 
 def _candidates(read: Response, findings: Sequence[Finding], rules: Container[str]) -> tuple[Candidate, ...]:
-    """All answers that were found, each once, those further up last."""
+    """All distinct answers that were found; those further up in the response come last."""
     found = (Candidate(finding.rule, _answer(read.text, finding)) for finding in findings if ANSWER in finding.spans)
     further_up = (Candidate(rule, answer) for rule, answer in _stated_further_up(read, findings) if rule in rules)
     return tuple(dict.fromkeys((*found, *islice(further_up, _MOST_CANDIDATES_FURTHER_UP))))
 
 
 def _removed(read: Response, best: Finding) -> Mapping[str, str]:
-    """Thinking, a sign-off and what stands between the answer and it, where the segments leave them out."""
+    """Thinking, sign-off and the text between the answer and the sign-off, as far as they belong to no segment."""
     covered = max(end for _, end in best.spans.values())
     sign_off = max(covered, read.closing.end)
     parts = {
@@ -288,7 +289,7 @@ def _trimmed(response: str, span: Span) -> Span:
 
 
 def _stated(rule: str) -> Callable[[Response], Sequence[Finding]]:
-    """What the statements of a kind in the closing part give, the last one first."""
+    """A function that returns the findings of one rule's statements in the closing part, the last one first."""
 
     def find(read: Response) -> Sequence[Finding]:
         stated = (statement for statement in reversed(read.closing.statements) if statement.rule == rule)
@@ -306,18 +307,18 @@ def _finding(read: Response, statement: Statement) -> Finding:
 
 
 def _reasonings(read: Response, statement: Statement) -> Iterator[Span]:
-    """Where the reasoning may lie, best place first: around or before the statement, in the thinking."""
+    """Possible spans of the reasoning, the best first: around or before the statement, or in the thinking."""
     start, end = read.body
     first = min(one.start for one in read.closing.statements if one is statement or not one.is_quoted)
     if statement.is_quoted:
         yield start, end
-    elif read.text[start:first].strip():  # statements alone are no reasoning
+    elif read.text[start:first].strip():  # statements alone are not a reasoning
         yield _trimmed(read.text, (start, statement.start))
     yield _trimmed(read.text, (read.thinking.start, read.thinking.end))
 
 
 def _think(read: Response) -> Sequence[Finding]:
-    """Reasoning models: ``<think>reasoning</think>answer``."""
+    """Find the format of reasoning models: ``<think>reasoning</think>answer``."""
     reasoning = _trimmed(read.text, (read.thinking.start, read.thinking.end))
     answer = narrow(read.text, read.body)
     if read.closing.statements or reasoning[0] >= reasoning[1] or answer[0] >= answer[1]:
@@ -330,7 +331,7 @@ def _think(read: Response) -> Sequence[Finding]:
 
 
 def _think_as_told(read: Response) -> Sequence[Finding]:
-    """The same where no other rule is wanted: all that follows the thinking is the answer."""
+    """The same as the only rule: all text after the thinking is the answer."""
     reasoning = _trimmed(read.text, (read.thinking.start, read.thinking.end))
     answer = narrow(read.text, read.body)
     if reasoning[0] >= reasoning[1] or answer[0] >= answer[1]:
@@ -340,7 +341,7 @@ def _think_as_told(read: Response) -> Sequence[Finding]:
 
 
 def _last_line(read: Response) -> Sequence[Finding]:
-    """A short last line."""
+    """Find a short last line."""
     start, end = read.body
     line = max(start, read.text.rfind("\n", start, end) + 1)
     answer = narrow(read.text, (line, end))
@@ -353,7 +354,7 @@ def _last_line(read: Response) -> Sequence[Finding]:
 
 
 def _boxed_as_told(read: Response) -> Sequence[Finding]:
-    """A box anywhere: it is quoted, so that nothing is lost behind it."""
+    """Find a box anywhere. It is quoted from the reasoning, so the text after it is not lost."""
     found = _stated("boxed")(read)
     return [replace(finding, problem="") if finding.problem == TEXT_AFTER_ANSWER else finding for finding in found]
 
@@ -386,7 +387,7 @@ def _own_rule(rule: RegexRule) -> Rule:
 
 
 def _cleaned(rule: str, response: str, spans: Spans) -> Finding:
-    """A person's own expression decides where the answer lies; emphasis is taken off, other markup is a doubt."""
+    """Clean the findings of a custom expression: emphasis is removed, and other markup is a problem."""
     plain = {name: without_emphasis(response, span) for name, span in spans.items()}
     if ANSWER not in plain:
         return Finding(rule, plain)

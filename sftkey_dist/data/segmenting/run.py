@@ -1,9 +1,9 @@
-"""Cut the responses of a file into segments.
+"""Segments the responses of a file.
 
-A row is cut by the first of these that can: a person's review, the rules, a language model if there is one. Every cut
-is verified before it is accepted: segments are parts of the response, nothing but separators lies outside them, and
-the contract can write them. Three files come of it, whole or not at all: the rows with their segments, a report, and
-the rows that are unsure, for a person.
+A row is segmented by the first of these that can: a person's review, the rules, and a language model if one is
+configured. Every result is verified before it is accepted: segments are parts of the response, only separators lie
+outside them, and the contract can write them. Three files are written, each completely or not at all: the rows with
+their segments, a report, and the unsure rows for a person to review.
 """
 
 import json
@@ -32,18 +32,18 @@ from sftkey_dist.files import text_written_whole, write_json_atomically
 
 _ROWS_AT_A_TIME = 16_384
 _ROWS_AT_A_TIME_WITH_A_MODEL = 512
-"""A model takes its time: progress is shown, and replies are kept, more often."""
+"""A model is slow, so progress is shown and replies are saved more often."""
 _SAMPLES_PER_RULE = 3
 _EXAMPLES_PER_REASON = 5
 _OWN_FIELDS = ("segments", "segmented_by")
 
 Progress = Callable[[int], Callable[[int], None]]
-"""Given the number of rows, returns what is told how many of them are done."""
+"""Called with the total number of rows; returns a function that is called with the number of rows that are done."""
 
 
 @dataclass(frozen=True)
 class SegmentFiles:
-    """What segmenting writes."""
+    """The files that segmenting writes."""
 
     out: Path
 
@@ -54,26 +54,25 @@ class SegmentFiles:
 
     @property
     def review(self) -> Path:
-        """The unsure rows, for a person."""
+        """The unsure rows, for a person to review."""
         return self.out.with_name(f"{self.out.name}.review.jsonl")
 
     @property
     def replies(self) -> Path:
-        """What the model has answered so far."""
+        """The model's replies so far."""
         return self.out.with_name(f"{self.out.name}.replies.jsonl")
 
 
 @dataclass
 class SegmentReport:
-    """What became of the rows, counted while they are cut.
+    """Counts of the rows, updated while they are segmented.
 
     Attributes:
         rows: rows read.
-        accepted: rows accepted, by rule.
-        unsure: rows for the review file, by reason.
-        failed: rows that hold no response to cut, by reason.
-        removed: accepted rows of which a text belongs to no segment, by what it is: thinking, a sign-off, the answer
-            said again.
+        accepted: accepted rows by rule.
+        unsure: rows in the review file by reason.
+        failed: rows without a response to segment by reason.
+        removed: accepted rows in which a text belongs to no segment, by kind: thinking, a sign-off, a repeated answer.
         examples: the first rows of each reason.
         samples: the first rows of each rule, with their segments.
     """
@@ -116,17 +115,17 @@ class SegmentReport:
 def segment_file(
     source: SourceConfig, response_column: str, out: Path, config: SegmentConfig, progress: Progress
 ) -> tuple[SegmentReport, SegmentFiles]:
-    """Cut every row.
+    """Segment every row of a source.
 
     Args:
-        source: where the rows are.
+        source: source of the rows.
         response_column: column of the response.
-        out: file of the segmented rows; the others lie beside it.
+        out: file for the segmented rows; the other files are written beside it.
         config: rules, contract and endpoint.
-        progress: shows how far it is.
+        progress: shows the progress.
 
     Raises:
-        DataError: the rows or the review file cannot be read.
+        DataError: The rows or the review file cannot be read.
         ConfigError: ``out`` is the source, or no model answers at the endpoint.
     """
     files = SegmentFiles(out)
@@ -158,8 +157,8 @@ def _refuse_own_output(source: SourceConfig, files: SegmentFiles) -> None:
     for path in local_files(source):
         if Path(path).resolve() in written:
             raise ConfigError(
-                f"{path}: is IN, and is written by this command; give OUT another name (a review file is read by "
-                f"itself when the same command runs again)"
+                f"{path}: this input file would be overwritten by this command; give OUT another name (a review file "
+                f"is read automatically when the same command is run again)"
             )
 
 
@@ -168,11 +167,11 @@ def _unwritable_is_named(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error.strerror or error}; give OUT another place") from error
+        raise DataError(f"{out}: cannot be written: {error.strerror or error}; choose another OUT") from error
 
 
 class _Segmenting:
-    """Cuts batches of rows and counts what becomes of them."""
+    """Segments batches of rows and counts the results."""
 
     def __init__(
         self,
@@ -192,7 +191,7 @@ class _Segmenting:
         self._written: set[str] = set()
 
     def segment(self, batch: Sequence[tuple[str, Row | Refusal]], rows_file: IO[str], review_file: IO[str]) -> None:
-        """Cut a batch and write where each row belongs."""
+        """Segment a batch and write each row to the file where it belongs."""
         rows = list(self._readable(batch))
         reviews = [self._reviews.get(response) for _, _, response in rows]
         self._met.update(response for _, _, response in rows)
@@ -210,14 +209,15 @@ class _Segmenting:
                     self._written.add(response)
 
     def keep_other_reviews(self, review_file: IO[str]) -> None:
-        """What a person has written stays in the file: what was taken, and what is about rows that are not here now."""
+        """Keep the work of a person in the file: accepted reviews, and reviews of rows that are not in the input
+        now."""
         for response, review in self._reviews.items():
             is_of_use = review.accept or (response not in self._met and any(review.segments.values()))
             if is_of_use and response not in self._written:
                 _write(review_file, review.to_json())
 
     def _readable(self, batch: Sequence[tuple[str, Row | Refusal]]) -> Iterator[tuple[str, Row, str]]:
-        """Place, row and response of the rows that have one; the others are counted."""
+        """Place, row and response of the rows with a response; the others are counted as failed."""
         for place, row in batch:
             if isinstance(row, Refusal):
                 self.report.refuse(place, NotCut(row.reason, row.detail), self.report.failed)
@@ -241,7 +241,7 @@ class _Segmenting:
         return NotCut("not_writable", f"rule {cut.rule}: {problem}") if problem else cut
 
     def _asked(self, responses: Sequence[str], cuts: list[Cut | NotCut]) -> list[Cut | NotCut]:
-        """The cuts, with the model's in place of those that are missing or in doubt."""
+        """The results, with the model's in place of those that are missing or doubtful."""
         if self._ask is None:
             return cuts
         open_rows = [i for i, cut in enumerate(cuts) if _is_open(cut)]
@@ -251,7 +251,8 @@ class _Segmenting:
     def _for_review(
         self, place: str, response: str, cut: Cut | NotCut, problem: NotCut, review: Review | None
     ) -> Review:
-        """A line for a person, with what they had written already, or else with what a rule proposes."""
+        """A line for a person, with what they have written before or, if there is nothing, with the proposal of a
+        rule."""
         why = f"{problem.reason}: {problem.detail}"
         if review is not None:
             return replace(review, place=place, why=why, accept=False)
@@ -265,7 +266,7 @@ _CLOSED = ("review_not_verified", "unclosed_thinking")
 
 
 def _is_open(cut: Cut | NotCut) -> bool:
-    """Whether a model may try: nobody has decided yet, and the response is not cut off before its answer."""
+    """Whether to ask the model: no person has decided yet, and the response does not end before its answer."""
     return cut.doubt is not None if isinstance(cut, Cut) else cut.reason not in _CLOSED
 
 
@@ -274,12 +275,12 @@ def _write(file: IO[str], content: Mapping[str, Any]) -> None:
     try:
         line.encode()
     except UnicodeEncodeError:
-        line = json.dumps(json.loads(line))  # half a surrogate pair in another column can only be escaped
+        line = json.dumps(json.loads(line))  # a lone surrogate in another column can only be escaped
     file.write(line + "\n")
 
 
 def _text_or_null(value: Any) -> str:
-    """Of a column; one that has no text, such as NaN, has no value."""
+    """The JSON text of a column's value; null for a value without text, such as NaN."""
     try:
         return json_text(value)
     except NoTextError:

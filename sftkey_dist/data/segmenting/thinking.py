@@ -1,4 +1,4 @@
-"""Thinking that a reasoning model wrote before what it says: found by its tags, closed, unclosed or half a pair."""
+"""Finds the thinking that a reasoning model writes before its response, by its tags, which may be incomplete."""
 
 import re
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ _TAG = re.compile(
 
 @dataclass(frozen=True)
 class Thinking:
-    """Where the thinking lies in a response, and where what follows it begins.
+    """Position of the thinking in a response, and of the text after it.
 
     Attributes:
         start: first character inside the tags.
-        end: last one, exclusive; equal to ``start`` where there is no thinking.
-        after: where the text that a person reads begins.
-        problem: why it cannot be told apart; "" when it can.
+        end: end of the text inside the tags, exclusive; equal to ``start`` if there is no thinking.
+        after: start of the text after the thinking.
+        problem: why the thinking cannot be separated; "" if it can.
     """
 
     start: int
@@ -26,7 +26,7 @@ class Thinking:
 
 
 def find_thinking(response: str) -> Thinking:
-    """``<think>…</think>…``, or ``…</think>…`` where the chat template had opened the tag."""
+    """Find ``<think>…</think>…``, or ``…</think>…`` if the chat template has written the opening tag."""
     tags = list(_TAG.finditer(response))
     if not tags:
         return Thinking(0, 0, 0)
@@ -41,7 +41,7 @@ def find_thinking(response: str) -> Thinking:
 
 
 def without_thinking(reply: str) -> str:
-    """What a model says after its thinking; "" where that never ended."""
+    """The text of a reply after its thinking; "" if the thinking never ends."""
     closing = [tag for tag in _TAG.finditer(reply) if _closes(tag)]
     if closing:
         return reply[closing[-1].end() :]
@@ -49,7 +49,7 @@ def without_thinking(reply: str) -> str:
 
 
 def holds_thinking_tag(text: str) -> bool:
-    """Whether a tag of thinking is left in a text."""
+    """Whether a text contains a tag of thinking."""
     return _TAG.search(text) is not None
 
 

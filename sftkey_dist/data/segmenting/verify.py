@@ -1,4 +1,4 @@
-"""What a person's or a model's cut must fulfil, for they name texts where a rule points at them."""
+"""Verifies the segments of a person or a model, who quote texts of the response instead of naming positions."""
 
 # ruff: noqa: RUF001
 
@@ -17,7 +17,7 @@ _MARKS = re.compile(
     r"^\s*(?:[-•+]\s+|-{3,}\s*$|A\s*[:：])|[\u2600-\u27bf\ufe0f\U0001f000-\U0001faff•➡>。！：，、]", re.MULTILINE
 )
 _SEPARATORS = re.compile(rf"{_PUNCTUATION}*(?:{_CONNECTING_WORDS}{_PUNCTUATION}+)*", re.IGNORECASE)
-# Signs and letters that a quotation must not leave behind: 5 out of -5, √5 or 15. Scripts without spaces may be cut.
+# Characters that may not be next to a quotation, as in 5 from -5, √5 or 15. Scripts without spaces may be split.
 _GOES_ON_BEFORE = re.compile(r"(?a:\w)|[+\-\u2212\u00b1\u221a/^.,%]")
 _GOES_ON_AFTER = re.compile(r"(?a:\w)|[/^%]|[.,]\d")
 
@@ -25,13 +25,13 @@ _GOES_ON_AFTER = re.compile(r"(?a:\w)|[/^%]|[.,]\d")
 def why_refused(
     values: Mapping[str, str], response: str, contract: ResponseContract, outside: Sequence[str] = ()
 ) -> str:
-    """Why a cut is not accepted; "" when it is.
+    """Why segments are not accepted; "" if they are.
 
     Args:
         values: text of each segment.
-        response: what they were cut from.
-        contract: must be able to write them.
-        outside: texts that may lie outside the segments, beside punctuation and words like "the answer is".
+        response: the response that they were taken from.
+        contract: the contract, which must be able to write them.
+        outside: texts that may lie outside the segments, in addition to punctuation and words like "the answer is".
     """
     hidden = [(start, start + len(text)) for text in outside for start in [response.rfind(text)] if text and start >= 0]
     problems = [_why_not_placed(values, response, outside, taken) for taken in ((), hidden)]
@@ -39,7 +39,7 @@ def why_refused(
 
 
 def _why_not_placed(values: Mapping[str, str], response: str, outside: Sequence[str], hidden: Sequence[Span]) -> str:
-    """Why values do not make up a response when none of them may stand in what is hidden; "" when they do."""
+    """Why values outside the hidden spans do not cover a response; "" if they do."""
     spans: dict[str, Span] = {}
     for name, value in sorted(values.items(), key=lambda item: -len(item[1])):
         if not value.strip() or value not in response:
@@ -58,14 +58,14 @@ def _why_not_placed(values: Mapping[str, str], response: str, outside: Sequence[
 
 
 def _without_leads(text: str) -> str:
-    """A text without what announces an answer in any of the languages that the rules know."""
+    """A text without the phrases that announce an answer, in any language that the rules support."""
     text = _MARKS.sub(" ", _TAGS.sub(" ", text))
     lines = (" " if LEAD_ALONE.fullmatch(line) else line for line in text.split("\n"))
     return CONNECTOR.sub(" ", LEAD.sub(" ", "\n".join(lines)))
 
 
 def _place(value: str, response: str, taken: Sequence[Span], hidden: Sequence[Span]) -> Span | None:
-    """Where a value stands: the last place beside all others, or else the last whole word quoted out of one."""
+    """Position of a value: its last occurrence outside all others or, if there is none, inside one as a whole word."""
     quoted = None
     for start in _places(value, response):
         end = start + len(value)
@@ -80,7 +80,7 @@ def _place(value: str, response: str, taken: Sequence[Span], hidden: Sequence[Sp
 
 
 def _places(value: str, response: str) -> Iterator[int]:
-    """Where a value begins, last place first."""
+    """Start positions of a value, the last one first."""
     start = response.rfind(value)
     while start >= 0:
         yield start
@@ -88,7 +88,7 @@ def _places(value: str, response: str) -> Iterator[int]:
 
 
 def why_not_writable(values: Mapping[str, str], contract: ResponseContract) -> str:
-    """Why a contract cannot write segments; "" when it can."""
+    """Why the contract cannot write the segments; "" if it can."""
     unknown = sorted(set(values) - {segment.name for segment in contract.segments})
     if unknown:
         return f"the contract has no segment {unknown[0]!r}"

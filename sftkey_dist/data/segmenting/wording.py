@@ -1,4 +1,4 @@
-"""The words with which responses, in several languages, state an answer, doubt it, explain it or say goodbye.
+"""Patterns for phrases, in several languages, that state an answer, doubt it, explain it or end a response.
 
 Every pattern is applied to one line or sentence, never to a whole response.
 """
@@ -42,7 +42,7 @@ _START = r"(?<![A-Za-zÀ-ɏЀ-ӿ])"
 _INVERTED = r"(?:ist|lautet)\s+(?:die|meine|unsere)\s+(?:(?:richtige|korrekte|endgültige)\s+){0,2}antwort\s*+:?"
 
 LEAD = re.compile(rf"{_START}(?:{_NOUN}\]?{_MARKS}{_COPULA}|{_INVERTED}){_MARKS}{_ROUGHLY}", re.IGNORECASE)
-"""What comes before an answer: "The answer is", "**Réponse :**", "答案是"."""
+"""Phrases before an answer: "The answer is", "**Réponse :**", "答案是"."""
 
 LETTER_LEAD = re.compile(r"A\s*[:：]\s*")
 """``A:`` at the start of a line, as in a list of questions and answers."""
@@ -55,7 +55,7 @@ _BEFORE_A_LEAD = (
 LEAD_ALONE = re.compile(rf"<answer>|[\W_]*+{_BEFORE_A_LEAD}?{_NOUN}{_MARKS}(?:{_COPULA})?[\s*_`:：]*", re.IGNORECASE)
 """A line that only says that the answer follows: a heading, "The answer is:", ``<answer>``."""
 MODIFIED = re.compile(r"(?:\A|.*[^\w'’])[A-Za-zÀ-ɏ'’]+\s+\Z", re.DOTALL)
-"""Before a noun without an article: a word that says whose answer it is, or what kind of one."""
+"""Before a noun without an article: a word that says whose answer or what kind of answer it is."""
 WITH_ARTICLE = re.compile(
     r"(?:the|my|our|die|meine|unsere|het|das|la|ma|notre|mi|nuestra|a|minha|mia|ist|lautet)\b", re.IGNORECASE
 )
@@ -63,7 +63,7 @@ CONNECTOR = re.compile(rf"{_START}{_BEFORE_A_LEAD}(?![^\W\d_])", re.IGNORECASE)
 """A word such as "therefore" between the reasoning and the answer."""
 ENDS_CONNECTED = re.compile(rf"{_START}{_BEFORE_A_LEAD}\Z", re.IGNORECASE)
 CONNECTION = re.compile(rf"(?:{_BEFORE_A_LEAD}|(?:{LEAD.pattern})|[\W_])*+", re.IGNORECASE)
-"""What may come before a lead in its sentence without saying anything."""
+"""Text without content that may precede a lead in its sentence."""
 
 UNCERTAIN_LEAD = re.compile(
     r"\b(?:if|unless|whether|suppose|assum\w+|maybe|perhaps|probably|possibly|might|could|may|not\s+(?:sure|certain)|"
@@ -71,13 +71,13 @@ UNCERTAIN_LEAD = re.compile(
     r"如果|假设|也许|可能",
     re.IGNORECASE,
 )
-"""In the sentence before a lead: it is no statement."""
+"""In the sentence before a lead: the sentence does not state an answer."""
 UNCERTAIN_CLAUSE = re.compile(
     r"n['’]t\b|\b(?:not|first|initial\w*|says?|said|claims?|thinks|check\w*|verif\w*|student\w*|previous|earlier|your|his|"
     r"her|their|wrong|incorrect|nicht|si|pas|no|non|se)\b|不",
     re.IGNORECASE,
 )
-"""In the clause before a lead, or in it."""
+"""In the clause before a lead or in the lead: it may not be the final answer."""
 
 OPTION = re.compile(
     r"[*_\s]*(?:(?:(?:the\s+)?(?:correct\s+|right\s+)?(?P<word>option|choice|answer|ans)|选项?)\b[\s*_]*(?:is|:|=|-|：)?[\s*_]*)?"
@@ -100,7 +100,7 @@ NEGATED = re.compile(
     re.IGNORECASE,
 )
 NEGATED_BEFORE = re.compile(rf"(?:\b(?:{_NOT}|cannot)|n['’]t|不是|并非)\W*(?:be|equal|to|\s)*\W*\Z", re.IGNORECASE)
-"""Directly before an answer that is quoted in a sentence."""
+"""Negation directly before an answer that is quoted in a sentence."""
 HEDGED = re.compile(
     r"\b(?:likely|unlikely|maybe|perhaps|probably|possibly|might|could\s+be|not\s+sure|unsure|i\s+guess|vielleicht|wahrscheinlich|"
     r"vermutlich|peut-être|probablement|quizás?|tal\s+vez|probablemente|talvez|forse|возможно|наверное)\b|"
@@ -111,7 +111,7 @@ ALTERNATIVES = re.compile(r"\s(?:or|oder|ou|или)\s|\beither\b|\bentweder\b|\s
 ADDED = re.compile(
     r"\A[,;:]|\s[–—-]\s+[^\W\d_]{2,}\S*\s+\S|\b(?:nothing|no|none)\s+(?:else|other)\b|[，；]\s*[^\s\dA-Z(（]{2,}"
 )
-"""More than an answer by its punctuation."""
+"""Punctuation that shows that the text is more than an answer."""
 EXPLAINED = re.compile(
     r"\b(?:because|since|as\s+(?:it|they|we|the|this|all|there)|which|therefore|thus|hence|so\s+that|so|due\s+to|"
     r"given\s+that|where|i\.e\.|weil|denn|da|sodass|car|parce\s+qu\w*|puisque|porque|ya\s+que|pues|pois|perché|poiché|"
@@ -123,7 +123,7 @@ AFTER_A_VALUE = re.compile(
     r"mais|quand|pas|pour|pero|cuando|para|sino)\b",
     re.IGNORECASE,
 )
-"""Behind a number or an option: more is said than the answer."""
+"""After a number or an option: the text is more than the answer."""
 SENTENCE = re.compile(
     r"(?:let\s+us|let['’]s|i|we|she|he|it|they|you|there|this|that|es|sie|er|wir|il|elle|ils|elles|nous|ella|ellos|nosotros)\s+\S+\s+\S|"
     r".*\s(?:is|are|was|were|has|have|had|ist|sind|hat|haben|est|sont|ont|tiene|tienen|hay)\s|"
@@ -137,12 +137,12 @@ POINTS_ELSEWHERE = re.compile(
     r"ci-dessus|claire?|clara|如[上下].*|上述.*|很?明显.*)",
     re.IGNORECASE,
 )
-"""What only looks like an answer: "The answer is as shown above", "The answer is clear"."""
+"""Phrases that only look like an answer: "The answer is as shown above", "The answer is clear"."""
 PLACEHOLDER = re.compile(
     r"(?:(?:insert|your|the|final|correct)\s+)*answer(?:\s+here)?|[<\[{(][^<>\[\]{}()\d]*\b(?:answer|insert|your)\b[^<>\d]*[>\]})]",
     re.IGNORECASE,
 )
-"""A template's place for the answer, left as it was."""
+"""A placeholder for the answer that was not filled in."""
 HEADING = re.compile(
     r"(?:(?:step|part|case|question|problem|exercise|example|schritt|teil|étape|partie|paso|parte|passo|шаг|第)\s*"
     r"(?:(?:\d+|[a-z]|[ivx]+|[一二三四五六七八九十]+)(?:\s*[:：.–—-].*)?|(?=\W*\Z))|(?:the\s+)?(?:conclusions?|summary|solution|explanation|reasoning|"
@@ -156,7 +156,7 @@ RUNS_ON = re.compile(
     r"[^\n\w:：]{0,4}[:：]",
     re.IGNORECASE | re.MULTILINE,
 )
-"""The start of another question, after which a model answers what nobody asked."""
+"""The start of another question, which the model asks and answers itself."""
 
 SIGN_OFF = re.compile(
     r"(?:"
@@ -178,6 +178,6 @@ TAKES_BACK = re.compile(
     r"\d|;|\b(?:but|however|although|if\s+so|otherwise|forg[eo]t\w*|mistakes?|not\s+(?:sure|certain)|wrong|aber|mais|pero|ma|но)\b|但|不确定",
     re.IGNORECASE,
 )
-"""In a sign-off: it says more than goodbye."""
+"""In a sign-off: it contains more than a farewell."""
 POLITE_END = re.compile(r"(?:です|でした|になります|だ|である|입니다|이다)\Z")
-"""Ends of a Japanese or Korean sentence, which come after the answer."""
+"""Endings of Japanese and Korean sentences that follow the answer."""

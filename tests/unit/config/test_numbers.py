@@ -153,7 +153,7 @@ REFUSED = {
     "optimization.num_epochs=null": "valid integer, got None",
     "key_stage.optimization={num_epochs: null}": "num_epochs: null is not allowed; leave the key out",
     "key_stage.optimization={num_epochs: null, max_steps: 5}": "num_epochs: null is not allowed; leave the key out",
-    "key_stage.optimization={learning_rate: null}": "learning_rate: null is no value",
+    "key_stage.optimization={learning_rate: null}": "learning_rate: null is not allowed",
     "optimization.betas=[0.9, 1.0]": "less than 1, got 1.0",
     "optimization.learning_rate=.inf": "finite number, got inf",
     "optimization.learning_rate=1e-320": "greater than or equal to 0.000000000001, got 1e-320",
@@ -195,7 +195,7 @@ def test_what_can_train_is_taken(tmp_path, setting):
 
 def test_a_null_that_is_not_inherited_is_named_in_every_override():
     for key in OptimizationOverrides.model_fields.keys() - {"max_steps"}:
-        with pytest.raises(ValidationError, match=f"{key}: null is no value"):
+        with pytest.raises(ValidationError, match=f"{key}: null is not allowed"):
             OptimizationOverrides.model_validate({key: None})
 
 

@@ -301,7 +301,7 @@ def test_a_template_that_does_not_show_the_response_is_named(tokenizer, content)
     """The first special token that follows would be one of the prompt."""
     hiding = copy.deepcopy(tokenizer)
     hiding.chat_template = "{% for m in messages %}<|im_start|>" + content + "<|im_end|>{% endfor %}"
-    with pytest.raises(ModelError, match=r"chat template does not show what an assistant says.*prompt\.template=plain"):
+    with pytest.raises(ModelError, match=r"chat template does not contain the assistant's.*prompt\.template=plain"):
         PromptEncoder(hiding, PromptConfig())
 
 
@@ -313,7 +313,7 @@ def test_of_several_templates_the_default_one_is_used_and_must_be_there(tokenize
         question
     )
     several.chat_template = {"rag": "documents", "tool_use": "tools"}
-    with pytest.raises(ModelError, match=r"chat templates rag, tool_use and none called 'default'"):
+    with pytest.raises(ModelError, match=r"chat templates rag, tool_use, but none is named 'default'"):
         PromptEncoder(several, PromptConfig())
 
 

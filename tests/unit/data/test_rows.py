@@ -155,17 +155,17 @@ def test_a_byte_order_mark_belongs_to_no_row(tmp_path):
     [
         ("rows.jsonl.gz", b"garbage, no gzip", r"rows\.jsonl\.gz: damaged gzip data .*compress it again"),
         ("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9999, mtime=0)[:-30], r"rows\.jsonl\.gz: damaged gzip data"),
-        ("rows.jsonl", gzip.compress(b'{"a": 1}\n', mtime=0), r"rows\.jsonl: holds gzip data; .*\.gz"),
+        ("rows.jsonl", gzip.compress(b'{"a": 1}\n', mtime=0), r"rows\.jsonl: contains gzip data; .*\.gz"),
         ("rows.parquet", b"PAR1 no", r"rows\.parquet: not a Parquet file"),
         ("rows.arrow", b"ARROW no", r"rows\.arrow: not an Arrow file"),
         ("rows.json", b'[{"a": 1, "b": 2, "a": 3}]', r"rows\.json: not JSON: key 'a' appears twice in one object"),
         ("rows.json", b'[{"a": 1},\n {"a": ]', r"rows\.json:2: not JSON"),
         ("rows.json", b'{"a": 1}\n{"a": 2}', r"rows\.json:2: not JSON: Extra data; .*\.jsonl"),
-        ("rows.json", b'{"a": 1}', r"rows\.json: a \.json file must hold a list"),
+        ("rows.json", b'{"a": 1}', r"rows\.json: a \.json file must contain a list"),
         ("rows.json", b'["\xff"]', r"rows\.json: not UTF-8 text \(byte 2\)"),
         ("rows.csv", b"a,a\n1,2\n", r"rows\.csv:1: the first line must name each column once"),
         ("rows.csv", b'a,b\n1,2\n3,"open\n', r"rows\.csv:3: not a CSV record"),
-        ("rows.txt", b"text", r"rows\.txt: cannot read this kind of file; convert it"),
+        ("rows.txt", b"text", r"rows\.txt: unknown file format; convert it"),
         ("missing.jsonl", None, r"missing\.jsonl: no such data file"),
     ],
 )
@@ -235,7 +235,7 @@ def test_a_csv_record_of_many_megabytes_is_named(tmp_path, cell):
 def test_a_json_file_that_unpacks_to_more_than_it_may_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("sftkey_dist.data.rows._MOST_FILE_BYTES", 2**20)
     (tmp_path / "rows.json.gz").write_bytes(gzip.compress(b"[" + b" " * 2**21 + b"]"))
-    with pytest.raises(DataError, match=r"rows\.json\.gz: holds more than 1 MiB; write it as \.jsonl"):
+    with pytest.raises(DataError, match=r"rows\.json\.gz: contains more than 1 MiB; convert it to \.jsonl"):
         read(source(tmp_path / "rows.json.gz"), 100)
 
 

@@ -173,7 +173,7 @@ def test_no_adapter_crashes_on_a_row_of_another_shape(one, adapter, row):
 
 def test_a_contract_that_an_adapter_cannot_fill_is_a_configuration_error(tmp_path):
     contract = ResponseContract(segments=(Segment(name="decision", key=True),))
-    with pytest.raises(ConfigError, match="'decision' is required, and adapter gsm8k gives"):
+    with pytest.raises(ConfigError, match="'decision' is required, but adapter gsm8k provides"):
         read(write_rows(tmp_path / "rows.jsonl", [GSM8K_ROW]), contract)
     with pytest.raises(ConfigError, match="no segment 'verdict'; it has decision"):
         read(write_rows(tmp_path / "r.jsonl", [{}], "records", columns={"verdict": "x"}), contract)

@@ -178,7 +178,7 @@ def test_a_review_file_is_no_input_of_the_command_that_writes_it(segment, files,
     before = files.review.read_bytes()
     for path in (str(files.review), str(tmp_path / "*.jsonl")):
         source = SourceConfig(adapter="records", path=path)
-        with pytest.raises(ConfigError, match="is written by this command"):
+        with pytest.raises(ConfigError, match="would be overwritten by this command"):
             segment_file(source, "response", files.out, SegmentConfig(), lambda total: lambda done: None)
     assert files.review.read_bytes() == before
 
@@ -231,7 +231,7 @@ def test_a_killed_run_leaves_replies_that_the_next_one_can_read(segment, files):
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"choices": [{}]}', "{broken"])
 def test_a_server_that_is_no_chat_server_is_named(segment, files, body):
-    with chat_server(lambda messages: "", body=body) as server, pytest.raises(ConfigError, match="no chat-completions"):
+    with chat_server(lambda messages: "", body=body) as server, pytest.raises(ConfigError, match="not a chat-"):
         segment([MODEL_ROW], endpoint=endpoint(server, max_retries=0))
     assert not files.out.exists()
 
@@ -272,7 +272,7 @@ def test_a_review_of_another_response_does_not_count(segment, files):
         ),
         (
             '{"place": "x:1", "response": "r", "accept": true, "segments": {"a": 1}, "outside": []}',
-            "segments and outside must hold texts",
+            "segments and outside must contain texts",
         ),
     ],
 )
@@ -290,7 +290,7 @@ def test_out_must_not_be_in_and_in_must_hold_rows(segment, tmp_path):
     with pytest.raises(DataError, match="no row to segment"):
         segment([])
     source = SourceConfig(adapter="records", path=str(tmp_path / "in.jsonl"))
-    with pytest.raises(ConfigError, match="is written by this command"):
+    with pytest.raises(ConfigError, match="would be overwritten by this command"):
         segment_file(source, "response", tmp_path / "in.jsonl", SegmentConfig(), lambda total: lambda done: None)
 
 
