@@ -1,1 +1,1 @@
-"""Base models: made from nothing, taken from a folder or the hub, or converted; always a Hugging Face folder."""
+"""Base models, always as Hugging Face folders: newly created, from a folder or the hub, or converted."""

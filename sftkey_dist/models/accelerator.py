@@ -1,4 +1,4 @@
-"""What a process does with the accelerators of its node."""
+"""Use of the accelerators of a node by a process."""
 
 import gc
 import os
@@ -15,28 +15,28 @@ _GIB = 2**30
 
 
 def hide_unless_reserved(num_gpus: int) -> None:
-    """Leave accelerators to those who reserved them; before torch first looks for one.
+    """Hide all accelerators from this process if it has reserved none. Call it before torch first looks for them.
 
-    Ray (2.60, _private/utils.py) lets an actor that asked for none see all of them.
+    Ray (2.60, _private/utils.py) lets an actor that has requested no accelerator see all of them.
     """
     if not num_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def without_cudnn_attention() -> None:
-    """Have torch's attention use its other kernels.
+    """Turn the cuDNN kernels of torch's attention off.
 
-    On Hopper and Blackwell torch prefers cuDNN, which builds a plan for every new length, tens of milliseconds each,
-    and keeps them all. Here nearly every example, and every token that is generated, is a new length.
+    On Hopper and Blackwell torch prefers cuDNN, which builds a plan for every new length, in tens of milliseconds, and
+    caches all of them. Here nearly every example, and every generated token, has a new length.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def require_room(model_dir: Path, devices: Sequence[torch.device]) -> None:
-    """Make sure that a whole model fits on accelerators beside what is there.
+    """Check that a whole model fits into the free memory of accelerators.
 
     Raises:
-        ModelError: it does not.
+        ModelError: It does not fit.
     """
     if not devices:
         return
@@ -45,7 +45,7 @@ def require_room(model_dir: Path, devices: Sequence[torch.device]) -> None:
     free = sum(map(_free_bytes, devices))
     if needed > free:
         raise ModelError(
-            f"{model_dir}: its weights take {needed / _GIB:.1f} GiB, and {free / _GIB:.1f} GiB are free on "
+            f"{model_dir}: its weights take {needed / _GIB:.1f} GiB, but only {free / _GIB:.1f} GiB are free on "
             f"{len(devices)} accelerator{'s' if len(devices) > 1 else ''}; spread a model over more with "
             f"evaluation.gpus_per_model, or generate with a server (evaluation.backend=endpoint), and train with "
             f"validation.guard=null"
@@ -53,14 +53,14 @@ def require_room(model_dir: Path, devices: Sequence[torch.device]) -> None:
 
 
 def release_cached_memory() -> None:
-    """Give back what a model that is gone has left in torch's cache; between two models in one process."""
+    """Release the memory that a deleted model has left in torch's cache; needed between two models in one process."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def _free_bytes(device: torch.device) -> int:
-    """What torch keeps in its cache without using it is free to this process too."""
+    """Free memory of a device, including the unused part of torch's cache, which this process can use too."""
     free, _ = torch.cuda.mem_get_info(device)
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
@@ -75,7 +75,7 @@ class Device:
 
 
 def node_devices() -> list[Device]:
-    """The accelerators of this machine, without taking any of their memory; none where no driver answers."""
+    """The accelerators of this machine, queried without using their memory; empty if no driver answers."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()

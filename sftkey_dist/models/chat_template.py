@@ -1,7 +1,7 @@
-"""Chat templates that print the date: the day is written into the template, so that a prompt is the same ever after.
+"""Fixes the date in chat templates that print the current date, so that prompts stay the same on later days.
 
-`transformers` gives templates a function `strftime_now`. A macro of that name, at the top of the template, takes its
-place, also in whatever serves the folder later.
+`transformers` provides templates with a function `strftime_now`. A macro of that name at the top of the template
+overrides it, also in any server that loads the folder later.
 """
 
 import datetime
@@ -15,21 +15,21 @@ _PERCENT = "<percent>"
 
 
 def reads_clock(template: str) -> bool:
-    """Whether a template prints the date of the day that it is used on."""
+    """Whether a template prints the current date."""
     return _CLOCK in template and not _MACRO.search(template)
 
 
 def with_date(template: str, day: datetime.date) -> str:
-    """The template with its clock stopped at midnight of ``day``; as it is where it reads no clock."""
+    """The template with its date fixed to ``day``, at midnight; unchanged if it does not print the current date."""
     if not reads_clock(template):
         return template
     midnight = datetime.datetime.combine(day, datetime.time())
     directives = sorted(set(_DIRECTIVE.findall(template)) - {"%%"})
     replaced = [(directive, midnight.strftime(directive)) for directive in directives]
-    if "%%" in template:  # a directive may stand behind it
+    if "%%" in template:  # so that "%%" followed by a letter is not read as a directive
         replaced = [("%%", _PERCENT), *replaced, (_PERCENT, "%")]
     filters = "".join(f" | replace({old!r}, {new!r})" for old, new in replaced)
-    # Blocks swallow the line break after them, as they do in transformers: nothing is added to what is rendered.
+    # In transformers a block removes the line break after it, so nothing is added to the rendered text.
     return (
         f"{{#- The date is pinned to {day.isoformat()}, as in training. -#}}\n"
         f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{filters} }}}}{{%- endmacro %}}\n{template}"
@@ -37,6 +37,6 @@ def with_date(template: str, day: datetime.date) -> str:
 
 
 def chat_templates(tokenizer: Any) -> dict[str, str]:
-    """The templates of a tokenizer by name; one alone is called "default"."""
+    """The templates of a tokenizer by name; a single template is named "default"."""
     templates = getattr(tokenizer, "chat_template", None) or {}
     return templates if isinstance(templates, dict) else {"default": templates}

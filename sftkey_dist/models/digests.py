@@ -1,4 +1,4 @@
-"""SHA-256 of large files, worked out once a file: hashing the weights of a 70B model takes minutes."""
+"""Cached SHA-256 digests of large files, because hashing the weights of a 70B model takes minutes."""
 
 import json
 import os
@@ -16,19 +16,21 @@ _BLOB_OF_HUB = re.compile(r"[0-9a-f]{64}")
 
 
 def known_digest(file: Path) -> str:
-    """Hex SHA-256 of a file's bytes; of a large one remembered, in the user's cache, until the file changes."""
+    """Hex SHA-256 of a file's bytes. Digests of large files are cached in the user's cache until the file changes."""
     size = file.stat().st_size
     if size < _REMEMBERED_FROM_BYTES:
         return digest_file(file)
     blob = file.resolve()
-    if blob.parent.name == "blobs" and _BLOB_OF_HUB.fullmatch(blob.name):  # the hub's cache names it so
+    if blob.parent.name == "blobs" and _BLOB_OF_HUB.fullmatch(blob.name):  # the hub's cache names files by their digest
         return blob.name
     key, memory = _identity(file), _read_memory()
     if key not in memory:
         if size >= _SAID_FROM_BYTES:
-            console.print(f"{file}: reading {size / 2**30:.1f} GiB to know it again, once", soft_wrap=True)
+            console.print(
+                f"{file}: reading {size / 2**30:.1f} GiB to compute its digest, which is then cached", soft_wrap=True
+            )
         memory = _read_memory() | {key: digest_file(file)}
-        with suppress(OSError):  # without a home it is worked out every time
+        with suppress(OSError):  # without a home folder it is computed every time
             write_json_atomically(_memory(), dict(list(memory.items())[-_MOST_REMEMBERED:]))
     return memory[key]
 

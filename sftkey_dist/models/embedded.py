@@ -1,4 +1,4 @@
-"""A small Qwen3-architecture model with a byte-level BPE tokenizer trained on the data it will see."""
+"""Creates small models of the Qwen3 architecture, with a byte-level BPE tokenizer trained on the training data."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +22,7 @@ _CHAT_TEMPLATE = (
 
 def make_embedded_model(path: Path, config: EmbeddedModelConfig, texts: Iterable[str], seed: int) -> None:
     """Write a model folder with randomly initialised weights and a tokenizer trained on ``texts``."""
-    transformers.utils.logging.disable_progress_bar()  # it is written in a blink
+    transformers.utils.logging.disable_progress_bar()  # it is written very quickly
     with folder_written_whole(path) as scratch:
         tokenizer = train_tokenizer(texts, config.vocab_size, config.max_position_embeddings)
         tokenizer.save_pretrained(scratch)
@@ -30,7 +30,7 @@ def make_embedded_model(path: Path, config: EmbeddedModelConfig, texts: Iterable
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> Any:
-    """A byte-level BPE tokenizer with a ChatML template; any text survives encoding and decoding."""
+    """A byte-level BPE tokenizer with a ChatML template; any text is unchanged by encoding and decoding."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

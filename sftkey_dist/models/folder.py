@@ -1,4 +1,5 @@
-"""Model folders made from others: big files are shared, what changes is written anew, and the other stays as it is."""
+"""Creates model folders from others: large files are shared, changed files are rewritten, and the source is
+unchanged."""
 
 import datetime
 import os
@@ -13,7 +14,7 @@ from sftkey_dist.models.load import load_tokenizer
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Share a file where the file system can, else copy it."""
+    """Create a hard link to a file if the file system supports it, or else a copy."""
     try:
         os.link(source.resolve(), target)
     except OSError:
@@ -21,7 +22,8 @@ def link_file(source: Path, target: Path) -> None:
 
 
 def save_over(folder: Path, *saved: Any) -> None:
-    """`save_pretrained` of each, in place of the files there: those may be links, and must not be written through."""
+    """Call `save_pretrained` of each item and replace the files of the folder, which may be links, without writing to
+    them."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         for item in saved:
             item.save_pretrained(scratch)
@@ -30,7 +32,7 @@ def save_over(folder: Path, *saved: Any) -> None:
 
 
 def write_with_date(source: Path, target: Path, day: datetime.date, trust_remote_code: bool = False) -> None:
-    """Write the model folder ``source`` to ``target`` with its templates' clock stopped."""
+    """Write the model folder ``source`` to ``target`` with the date in its templates fixed."""
     tokenizer = load_tokenizer(source, trust_remote_code)
     pinned = {name: with_date(template, day) for name, template in chat_templates(tokenizer).items()}
     tokenizer.chat_template = pinned if isinstance(tokenizer.chat_template, dict) else pinned["default"]

@@ -1,4 +1,4 @@
-"""Generation configurations that transformers loads with a warning and then refuses to save."""
+"""Repairs generation configurations that transformers loads with a warning but refuses to save."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ _OUTPUTS = ("output_attentions", "output_hidden_states", "output_scores", "outpu
 
 
 def mend_generation_config(config: Any) -> str:
-    """Make a configuration savable, without a change of what it was meant to say.
+    """Make a configuration savable without changing its meaning.
 
-    Sampling parameters beside no word on whether to sample mean that it samples: servers read them so. Any other
-    parameter that transformers ignores beside the rest goes.
+    If there are sampling parameters but `do_sample` is not set, it is set to true, which is how servers interpret them.
+    Any other parameter that transformers ignores in combination with the others is removed.
 
     Args:
         config: a `transformers.GenerationConfig`, which is changed.
 
     Returns:
-        What was changed, empty where nothing was.
+        A description of the changes; empty if there were none.
 
     Raises:
         ValueError: transformers refuses it for another reason.
@@ -51,7 +51,7 @@ def _is_set(config: Any, name: str) -> bool:
 
 
 def _ignored(config: Any) -> tuple[str, ...]:
-    """Parameters that have no effect with the others as they are."""
+    """Parameters that have no effect in combination with the others."""
     return (
         *(() if config.do_sample else _SAMPLING),
         *(() if (config.num_beams or 1) > 1 else _BEAMS),

@@ -1,6 +1,7 @@
-"""Turn a GGUF file into a Hugging Face model folder: `python -m sftkey_dist.models.gguf FILE OUT`.
+"""Convert a GGUF file to a Hugging Face model folder: `python -m sftkey_dist.models.gguf FILE OUT`.
 
-GGUF weights are dequantised, so the folder holds what a GGUF runtime computes with, not the original weights.
+GGUF weights are dequantised, so the folder contains the values that a GGUF runtime computes with and not the original
+weights.
 """
 
 import argparse
@@ -17,7 +18,7 @@ def convert(gguf_file: Path, out: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         gguf_file.parent, gguf_file=gguf_file.name, dtype=torch.float32
     )
-    # The loader marks the model as quantised; what it holds now is plain float32.
+    # The loader marks the model as quantised, but its weights are plain float32 now.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -28,7 +29,7 @@ def convert(gguf_file: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Command line of the module."""
+    """Entry point of the module's command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("gguf_file", type=Path, help="the GGUF file")
     parser.add_argument("out", type=Path, help="model folder to write")

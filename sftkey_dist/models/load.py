@@ -1,4 +1,4 @@
-"""Find a base model's folder and open its tokenizer, with errors that say what is missing."""
+"""Finds the folder of a base model and loads its tokenizer, with errors that say what is missing."""
 
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,18 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenize
 _HUB_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _WEIGHTS = "*.safetensors"
 PROVENANCE = "provenance.json"
-"""In the folder of a model that was trained here: what it comes from; no reader of models reads it."""
+"""File in the folder of a trained model that records its origin. Libraries that load the model ignore it."""
 
 
 def locate_model(config: ModelConfig, *, needs_weights: bool = True) -> Path:
-    """The local folder of ``model.path``; a hub id is downloaded (safetensors only) into the hub's cache.
+    """The local folder of ``model.path``. A model on the hub is downloaded (safetensors only) into the hub's cache.
 
     Args:
-        config: names the model.
-        needs_weights: without, configuration and tokenizer will do, and of a hub id no more is downloaded.
+        config: the model's configuration.
+        needs_weights: if false, only the configuration and the tokenizer are required and downloaded.
 
     Raises:
-        ModelError: no such folder or hub id, or the folder lacks configuration, tokenizer or weights.
+        ModelError: There is no such folder or hub id, or the folder lacks configuration, tokenizer or weights.
     """
     folder = Path(config.path or "")
     if folder.exists() or str(config.path).startswith((".", "/", "~")):
@@ -39,13 +39,14 @@ def locate_model(config: ModelConfig, *, needs_weights: bool = True) -> Path:
 
 
 def check_model_folder(folder: Path, *, needs_weights: bool = True) -> None:
-    """
+    """Check that a folder contains a model that can be trained or evaluated.
+
     Args:
-        folder: of the model.
-        needs_weights: whether it must hold them.
+        folder: the model's folder.
+        needs_weights: whether it must contain weights.
 
     Raises:
-        ModelError: the folder cannot be trained or evaluated.
+        ModelError: It does not.
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model folder")
@@ -61,14 +62,14 @@ def check_model_folder(folder: Path, *, needs_weights: bool = True) -> None:
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
-    """The folder's fast tokenizer.
+    """Load the fast tokenizer of a folder.
 
     Raises:
-        ModelError: it cannot be loaded, or is not a fast tokenizer.
+        ModelError: It cannot be loaded, or is not a fast tokenizer.
     """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # a damaged tokenizer.json raises whatever its parser meets first
+    except Exception as error:  # a damaged tokenizer.json raises unrelated classes
         raise ModelError(f"{folder}: cannot load the tokenizer: {loading_problem(error)}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: a fast tokenizer (tokenizer.json) is needed, found {type(tokenizer).__name__}")
@@ -76,7 +77,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
 
 
 def model_fingerprint(folder: Path) -> str:
-    """Digest of what is read of a model folder, wherever it lies and whatever else lies there."""
+    """Digest of the files of a model that are read, regardless of its path and of other files in the folder."""
     read = [*_HUB_FILES, _WEIGHTS, "*.py"]
     files = {file for pattern in read for file in folder.glob(pattern) if file.is_file()} - {folder / PROVENANCE}
     return digest_json([[file.name, known_digest(file)] for file in sorted(files)])
@@ -88,8 +89,8 @@ def _download(config: ModelConfig, needs_weights: bool) -> Path:
         return Path(
             huggingface_hub.snapshot_download(config.path or "", revision=config.revision, allow_patterns=files)
         )
-    except Exception as error:  # the hub client raises a dozen unrelated classes
+    except Exception as error:  # the hub client raises many unrelated classes
         raise ModelError(
-            f"cannot load model {config.path!r} from the hub: {loading_problem(error)}; for a local "
-            f"folder write its path with ./ or / in front"
+            f"cannot load model {config.path!r} from the hub: {loading_problem(error)}; a path to a "
+            f"local folder must begin with ./ or /"
         ) from error

@@ -1,4 +1,4 @@
-"""What libraries say when they cannot load or write a model, in a line."""
+"""Describes errors of libraries that load or write models in one line."""
 
 import re
 from collections.abc import Iterator
@@ -11,19 +11,19 @@ _MOST_CHARACTERS = 300
 
 
 def loading_problem(error: Exception) -> str:
-    """One line; of a model with code of its own, what to do."""
+    """One line for an error; for a model with its own code, the remedy."""
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
-        return "it ships code of its own; read that code, and set model.trust_remote_code=true if you trust it"
+        return "its repository contains code; read that code, and set model.trust_remote_code=true if you trust it"
     return text[:_MOST_CHARACTERS]
 
 
 @contextmanager
 def writing_named(folder: Path) -> Iterator[None]:
-    """Errors of writing that libraries in Rust raise in the block as classes of their own, as what they are.
+    """Convert write errors of libraries in Rust, which raise their own classes, to a ModelError.
 
     Raises:
-        ModelError: a file of the folder could not be written.
+        ModelError: A file of the folder could not be written.
     """
     try:
         yield
@@ -31,4 +31,4 @@ def writing_named(folder: Path) -> Iterator[None]:
         found = re.search(r"([^:(]+) \(os error \d+\)", str(error))
         if found is None:
             raise
-        raise ModelError(f"{folder}: a model cannot be written there: {found[1].strip()}") from error
+        raise ModelError(f"{folder}: the model cannot be written: {found[1].strip()}") from error

@@ -1,4 +1,4 @@
-"""What a model's configuration says about its size, without its weights."""
+"""Sizes of a model according to its configuration, without loading its weights."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -19,33 +19,33 @@ _ROUTED_TO = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k
 _WIDTHS_OF_EXPERTS = ("moe_intermediate_size", "expert_ffn_hidden_size")
 _WIDTHS_OF_SHARED = ("shared_expert_intermediate_size", "shared_intermediate_size")
 _SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
-"""What architectures of transformers call the sizes of a mixture of experts."""
+"""Names that architectures of transformers use for the sizes of a mixture of experts."""
 _STACKED = 3
 
 
 def read_shape(folder: Path, trust_remote_code: bool = False) -> Any:
-    """The configuration of a model folder's decoder.
+    """Read the configuration of the decoder in a model folder.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: It cannot be read.
     """
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
-    except Exception as error:  # transformers raises what its parsers meet first
+    except Exception as error:  # transformers raises unrelated classes
         raise ModelError(f"{folder}: cannot read config.json: {loading_problem(error)}") from error
 
 
 def require_row_per_token(folder: Path, config: Any, tokenizer: Any, used: Collection[int] = ()) -> None:
-    """Make sure that every id that can occur has a row in the embeddings.
+    """Check that every token id that can occur has a row in the embeddings.
 
     Args:
-        folder: of the model, for the message.
-        config: the model's.
-        tokenizer: the folder's.
-        used: special tokens that occur; of others, such as an image's in a model of text alone, no row is needed.
+        folder: the model's folder, for the message.
+        config: the model's configuration.
+        tokenizer: the model's tokenizer.
+        used: special tokens that occur. Other special tokens, such as image tokens in a text-only model, need no row.
 
     Raises:
-        ModelError: one has none.
+        ModelError: A token has no row.
     """
     num_rows = int(config.get_text_config().vocab_size)
     unused = special_tokens(tokenizer).keys() - set(used)
@@ -53,17 +53,17 @@ def require_row_per_token(folder: Path, config: Any, tokenizer: Any, used: Colle
     if beyond:
         first, last = min(beyond), max(beyond)
         raise ModelError(
-            f"{folder}: the embeddings have {num_rows:,} rows (vocab_size in config.json), and the tokenizer has "
+            f"{folder}: the embeddings have {num_rows:,} rows (vocab_size in config.json), but the tokenizer has "
             f"{len(beyond):,} tokens beyond them, such as {beyond[first]!r} with id {first}; use the tokenizer that "
             f"the model was trained with, or add rows with model.resize_token_embeddings({last + 1})"
         )
 
 
 def count_parameters(folder: Path) -> int:
-    """Elements of all weights in a model folder, by the headers of its files.
+    """Number of parameters in a model folder, according to the headers of its files.
 
     Raises:
-        ModelError: a file cannot be read.
+        ModelError: A file cannot be read.
     """
     total = 0
     for file in sorted(folder.glob("*.safetensors")):
@@ -76,7 +76,7 @@ def count_parameters(folder: Path) -> int:
 
 
 def decoder_cost(config: Any) -> CostModel:
-    """The cost of an example in a decoder of this configuration; usual proportions where it does not name them."""
+    """The cost model of a decoder with this configuration; sizes that it does not contain have common defaults."""
     text = config.get_text_config()
     num_heads = int(text.num_attention_heads)
     return CostModel.for_decoder(
@@ -89,10 +89,10 @@ def decoder_cost(config: Any) -> CostModel:
 
 
 def decoder_layers(model: Any) -> Any:
-    """The decoder's layers: the one list of modules of that length, whatever an architecture calls it.
+    """The decoder's layers: the first list of modules with the right length, whatever its name.
 
     Raises:
-        ModelError: there is none.
+        ModelError: There is none.
     """
     number = int(model.config.get_text_config().num_hidden_layers)
     for module in model.modules():
@@ -102,34 +102,34 @@ def decoder_layers(model: Any) -> Any:
 
 
 def head_dim_of(text: Any) -> int:
-    """Dimension of an attention head, by a decoder's configuration."""
+    """Dimension of an attention head, according to a decoder's configuration."""
     return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
 def shape_of(parameter: Any) -> tuple[int, ...]:
-    """Of the whole parameter, also where ZeRO-3 has partitioned it."""
+    """Shape of the whole parameter, even if ZeRO-3 has partitioned it."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def active_share(text: Any) -> float:
-    """Of a layer's routed experts, the share that a token passes; 1 for a dense decoder."""
+    """Share of a layer's routed experts that process a token; 1 for a dense decoder."""
     experts = num_experts(text)
     return min(1.0, _first_of(text, _ROUTED_TO, default=experts) / experts) if experts else 1.0
 
 
 def num_experts(text: Any) -> int:
-    """Routed experts of a layer; 0 for a dense decoder."""
+    """Number of routed experts per layer; 0 for a dense decoder."""
     return _first_of(text, _EXPERTS, default=0)
 
 
 def is_of_experts(name: str, shape: tuple[int, ...], text: Any) -> bool:
-    """Whether a parameter belongs to routed experts: by its place, or since it stacks one matrix for each of them."""
+    """Whether a parameter belongs to routed experts, by its name or because it stacks one matrix per expert."""
     experts = num_experts(text)
     return bool(experts) and ("experts" in name.split(".") or (len(shape) == _STACKED and shape[0] == experts))
 
 
 def _active_width(text: Any) -> int:
-    """Of the MLP that a token passes, with all experts that it is routed to."""
+    """Total width of the MLPs that process a token, including all experts that it is routed to."""
     dense = int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size)
     experts = num_experts(text)
     if not experts:
@@ -140,6 +140,6 @@ def _active_width(text: Any) -> int:
 
 
 def _first_of(text: Any, names: Sequence[str], default: int) -> int:
-    """The number that a configuration gives under the first name it has."""
+    """The first non-zero integer that a configuration has under one of these names."""
     found = (getattr(text, name, None) for name in names)
     return next((int(number) for number in found if isinstance(number, int) and number), default)

@@ -1,7 +1,7 @@
-"""Tags as special tokens: a model folder whose tokenizer knows them and whose embeddings have rows for them.
+"""Adds tags as special tokens to a model folder, with entries in the tokenizer and rows in the embeddings.
 
-The folder is rewritten tensor by tensor, without loading the model: only the file that holds the embeddings changes,
-so a 70B model is extended on any machine, and training under ZeRO-3 loads an ordinary folder of the right shape.
+The folder is rewritten without loading the model, and only the file that contains the embeddings changes. So a 70B
+model can be extended on any machine, and training with ZeRO-3 loads an ordinary folder of the right shape.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
 def lacks_tokens(folder: Path, tokens: Sequence[str], trust_remote_code: bool = False) -> bool:
-    """Whether a folder's tokenizer would cut any of these texts into several tokens."""
+    """Whether a folder's tokenizer splits any of these texts into several tokens."""
     if not tokens:
         return False
     tokenizer = load_tokenizer(folder, trust_remote_code)
@@ -35,11 +35,11 @@ def lacks_tokens(folder: Path, tokens: Sequence[str], trust_remote_code: bool = 
 def add_special_tokens(source: Path, target: Path, tokens: Sequence[str], trust_remote_code: bool = False) -> None:
     """Write ``source`` with these special tokens to ``target``.
 
-    The row of a new token starts as the mean of the rows of the tokens that its text had so far: each tag starts
-    somewhere else, near what the model knows about its letters, and the same on every machine.
+    The row of a new token is initialised with the mean of the rows of the tokens that its text consisted of before. So
+    tags differ, start near known embeddings, and are the same on every machine.
 
     Raises:
-        ModelError: the embeddings cannot be found in the folder, or lack a row for a token that is there already.
+        ModelError: The embeddings cannot be found in the folder, or have no row for an existing token.
     """
     tokenizer = load_tokenizer(source, trust_remote_code)
     config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
@@ -62,7 +62,7 @@ def add_special_tokens(source: Path, target: Path, tokens: Sequence[str], trust_
 
 
 def _embedding_names(config: Any, trust_remote_code: bool) -> set[str]:
-    """Names of the parameters with one row a token, from the architecture alone."""
+    """Names of the parameters with one row per token, found without weights."""
     with torch.device("meta"):
         model: Any = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
@@ -71,7 +71,7 @@ def _embedding_names(config: Any, trust_remote_code: bool) -> set[str]:
 
 
 def _files_of(folder: Path, names: set[str]) -> set[Path]:
-    """The weight files that hold these parameters; a tied one is in none."""
+    """The weight files that contain these parameters; a tied parameter is in no file."""
     if (folder / _INDEX).is_file():
         weight_map = read_json(folder / _INDEX, "fetch the model again")["weight_map"]
     else:
@@ -95,7 +95,7 @@ def _rewrite(source: Path, target: Path, names: set[str], extend: Any) -> None:
 
 
 def _extended(rows: Tensor, num_rows: int, parts: Sequence[Sequence[int]], new_ids: Sequence[int]) -> Tensor:
-    """Rows [V, …] with one more for each id past V, and the new tokens' rows set."""
+    """Rows [V, …], extended to ``num_rows``, with the rows of the new tokens initialised."""
     more = max(0, num_rows - rows.shape[0])
     mean = rows.float().mean(dim=0, keepdim=True).to(rows.dtype)
     extended = torch.cat([rows, mean.expand(more, *rows.shape[1:])])
@@ -105,7 +105,7 @@ def _extended(rows: Tensor, num_rows: int, parts: Sequence[Sequence[int]], new_i
 
 
 def _replace_saved(folder: Path, config: Any, tokenizer: Any) -> None:
-    """Put configuration and tokenizer in place of the old ones, which may be links to another folder's files."""
+    """Replace the configuration and the tokenizer, whose files may be links to those of another folder."""
     for file in folder.iterdir():
         if file.suffix == ".json" and not file.name.endswith(".index.json") and file.name != "generation_config.json":
             file.unlink()

@@ -1,4 +1,4 @@
-"""What a tokenizer says about its tokens."""
+"""Queries about the vocabulary of a tokenizer."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from tokenizers import AddedToken
 
 
 def special_tokens(tokenizer: Any) -> dict[int, str]:
-    """Id and text of every token that is special, wherever the tokenizer says so.
+    """Id and text of every special token.
 
-    `all_special_ids` has those with a role or in a list of extra ones; a token may be marked special by its own entry
-    alone.
+    `all_special_ids` only contains tokens with a role and those in the list of additional special tokens. Others are
+    only marked as special in their own entry.
     """
     entries: dict[int, AddedToken] = tokenizer.added_tokens_decoder
     marked = {token_id: entry.content for token_id, entry in entries.items() if entry.special}
