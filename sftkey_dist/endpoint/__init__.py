@@ -1,8 +1,8 @@
-"""Calls to an OpenAI-compatible endpoint: many at a time, retried, each answer or the reason why there is none.
+"""Calls to an OpenAI-compatible endpoint: concurrent, with retries. Each call returns a reply or a reason for failure.
 
-Servers of many makes speak this protocol, each a little differently: `replies` reads what they send, `refusals` what
-they refuse and how to ask instead, `proxies` is the way to them. Start reading at `client`, which those who ask import
-themselves: it loads openai, and takes as long as an actor's start.
+Servers implement this protocol with small differences: `replies` parses their replies, `refusals` interprets their
+errors and adapts requests, and `proxies` finds the proxy to use. Start reading at `client`. It is not imported here,
+because it loads openai, which takes as long as starting an actor.
 """
 
 from sftkey_dist.endpoint.chat import Chat, Pace, endpoint_key

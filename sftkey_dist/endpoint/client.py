@@ -1,4 +1,4 @@
-"""The client: many threads ask at a time, evenly spaced, and what may pass is retried."""
+"""The client: concurrent requests in threads, with a rate limit and with retries of transient errors."""
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,23 +29,24 @@ _MODELS_NAMED = 8
 _LONGEST_TOLD = 200
 _SECONDS_FOR_MODELS = 10.0
 _MAY_DROP = ("temperature", "max_tokens", "system")
-"""Without these a model is still asked the same question."""
+"""Parameters that can be left out without changing the question."""
 
 
 class Endpoint:
-    """A client that many threads share; it waits and tries again as the server asks it to.
+    """A client that many threads can share. It waits and retries as the server requests.
 
-    What a server does not take is left out, or goes by the name that it knows, from then on.
+    Once the server has refused a parameter, it is left out or renamed in all later requests.
     """
 
     def __init__(self, config: EndpointConfig, key: str) -> None:
         """
         Args:
-            config: where, and how patiently.
-            key: see `endpoint_key`; given apart, so that the machine that asks need not know the variable.
+            config: the endpoint's configuration.
+            key: see `endpoint_key`. It is a separate argument, so that the variable need not be set on the machine that
+                sends the requests.
 
         Raises:
-            ConfigError: the environment names a proxy that cannot be used.
+            ConfigError: The environment names a proxy that cannot be used.
         """
         self._config = config
         self._key = key
@@ -64,19 +65,19 @@ class Endpoint:
 
     @property
     def model(self) -> str:
-        """The model that answers."""
+        """Name of the model."""
         return self._config.model
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """In what the server has to be asked otherwise than others."""
+        """How requests were adapted to this server."""
         return self._manner.notes()
 
     def ask_all(self, chats: Sequence[Chat]) -> Iterator[Reply]:
-        """Replies in the order of the questions; the very first is asked alone, to learn whether anyone answers.
+        """Yield replies in the order of the questions. The very first is asked alone, to check that a server answers.
 
         Raises:
-            ConfigError: no server answers at the URL, or it refuses the key or the model.
+            ConfigError: No server answers at the URL, or it refuses the key or the model.
         """
         if chats and not self._has_answered:
             first = self.ask(chats[0])
@@ -91,28 +92,28 @@ class Endpoint:
             pool.shutdown(cancel_futures=True)
 
     def ask(self, chat: Chat) -> Reply:
-        """One question, greedily answered where the server lets one choose.
+        """Ask one question, with greedy decoding if the server supports it.
 
         Raises:
-            ConfigError: the server refuses the key or the model.
+            ConfigError: The server refuses the key or the model.
         """
         body = {"messages": chat.messages, "max_tokens": self._config.max_tokens, "temperature": 0}
         (reply, *_) = self._replies("/chat/completions", body, chat_content, _MAY_DROP)
         return reply
 
     def converse(self, messages: Sequence[dict[str, str]], **options: Any) -> list[Reply]:
-        """Replies to a conversation, ``n`` of them where the options say so; no option is left out.
+        """Replies to a conversation, several if the option ``n`` is given. No option is left out.
 
         Raises:
-            ConfigError: as `ask`.
+            ConfigError: As `ask`.
         """
         return self._replies("/chat/completions", {"messages": list(messages), **options}, chat_content)
 
     def complete(self, prompt_ids: Sequence[int], **options: Any) -> list[Reply]:
-        """Continuations of a prompt's token ids, ``n`` of them where the options say so.
+        """Completions of a prompt's token ids, several if the option ``n`` is given.
 
         Raises:
-            ConfigError: as `ask`, or the server does not take token ids.
+            ConfigError: As `ask`, or the server does not accept token ids.
         """
         return self._replies("/completions", {"prompt": list(prompt_ids), **options}, completion_content)
 
@@ -123,7 +124,7 @@ class Endpoint:
         content_of: Callable[[Mapping[str, Any]], Any],
         may_drop: Sequence[str] = (),
     ) -> list[Reply]:
-        """Ask, and ask otherwise where the server refuses what it need not be sent."""
+        """Send a request, and adapt and repeat it if the server refuses a parameter that is not essential."""
         manner = self._manner
         while True:
             self._pace.wait()
@@ -144,7 +145,7 @@ class Endpoint:
                 return read_completion(completion, content_of)
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The client's own way to post, with its retries, but without its models: they cost more than the request."""
+        """Post with the client's retries, but without its response models, which take more time than the request."""
         return self._client.post(path, body={"model": self.model, **body}, cast_to=httpx.Response).json()
 
     def _remember(self, manner: Manner) -> None:
@@ -154,10 +155,10 @@ class Endpoint:
                 errors.print(f"endpoint {self._config.url}: {note}", soft_wrap=True)
 
     def _failure(self, name: str, refusal: Refusal) -> str:
-        """What is counted, and what the server says.
+        """The failure: a name by which it is counted, and the server's message.
 
         Raises:
-            ConfigError: asking for anything else would be refused too.
+            ConfigError: The server would refuse any other request too.
         """
         message = refusal.message.replace(self._key, "[key]") if self._key != "none" else refusal.message
         message = message[:_LONGEST_TOLD]
@@ -177,15 +178,19 @@ class Endpoint:
         said = f" ({message})" if message else ""
         where = f"endpoint {self._config.url} answers {status}{said}"
         if status == 407:
-            return ConfigError(f"{where}: the proxy wants credentials; put them into the variable that names it")
+            return ConfigError(
+                f"{where}: the proxy needs credentials; add them to the environment variable that names it"
+            )
         key = f"the key in {self._config.key_variable or 'the variable that api_key_env names'}"
         models = self._models() if status not in (401, 403) else []
         if self.model in models:
-            return ConfigError(f"{where}: it has the model {self.model!r}; check the URL, most end in /v1")
+            return ConfigError(
+                f"{where}: the server has the model {self.model!r}; check the URL, which usually ends in /v1"
+            )
         return ConfigError(f"{where}: check the model {self.model!r} and {key}{_others(self.model, models)}")
 
     def _models(self) -> list[str]:
-        """The models that the server says it has; none where it does not say."""
+        """The models that the server lists; empty if it lists none."""
         try:
             client = self._client.with_options(max_retries=0, timeout=_SECONDS_FOR_MODELS)
             listed = client.get("/models", cast_to=httpx.Response).json()
@@ -195,36 +200,38 @@ class Endpoint:
 
 
 def require_server(config: EndpointConfig, first: Reply) -> None:
-    """Tell a server that answers badly now and then from none at all, by its first reply.
+    """Check by the first reply that a server answers at all; single failed requests are no error.
 
     Raises:
-        ConfigError: no server answers at the URL.
+        ConfigError: No server answers at the URL.
     """
     name, _, cause = first.failure.partition(": ")
     proxy = proxy_of(config.url)
     if name == _UNREACHABLE and proxy is not None:
         raise ConfigError(
-            f"endpoint {config.url}: no answer through the proxy {proxy} that {proxy.variable} names ({cause}); mend "
-            f"or unset the variable, or put the host into NO_PROXY"
+            f"endpoint {config.url}: no answer through the proxy {proxy} that {proxy.variable} names ({cause}); "
+            f"correct or unset the variable, or add the host to NO_PROXY"
         )
     if name == _UNREACHABLE:
-        raise ConfigError(f"endpoint {config.url}: no server answers ({cause}); start it, or mend the URL")
+        raise ConfigError(f"endpoint {config.url}: no server answers ({cause}); start it, or correct the URL")
     if name == NO_COMPLETION:
-        raise ConfigError(f"endpoint {config.url}: what answers there is no chat-completions server; most end in /v1")
+        raise ConfigError(
+            f"endpoint {config.url}: this is not a chat-completions server; check the URL, which usually ends in /v1"
+        )
 
 
 def check_endpoint(config: EndpointConfig) -> None:
-    """Find what would keep an endpoint from being asked, without asking it.
+    """Check the settings of an endpoint without sending a request.
 
     Raises:
-        ConfigError: the key, the proxy or the certificates that the environment names cannot be used.
+        ConfigError: The key, the proxy or the certificates that the environment names cannot be used.
     """
     endpoint_key(config)
     http_client(config.url, proxy_of(config.url)).close()
 
 
 def _with_cause(error: openai.OpenAIError) -> str:
-    """A connection that fails says why at the bottom of its chain."""
+    """Name of an error, with the root cause at the end of its chain of exceptions."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -1,4 +1,5 @@
-"""The way to an endpoint: directly where it is on this machine, else through the proxy that the environment names."""
+"""Connections to an endpoint: direct if it is on this machine, otherwise through the proxy that the environment
+names."""
 
 import ipaddress
 import os
@@ -20,13 +21,13 @@ class Proxy:
     variable: str
 
     def __str__(self) -> str:
-        """Without the credentials that the URL may hold."""
+        """The URL without credentials."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def proxy_of(url: str) -> Proxy | None:
-    """The proxy for a URL; None where the server is on this machine or NO_PROXY exempts it."""
+    """The proxy for a URL; None if the server is on this machine or NO_PROXY exempts it."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if _is_this_machine(host) or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
@@ -40,24 +41,26 @@ def proxy_of(url: str) -> Proxy | None:
 
 
 def http_client(url: str, proxy: Proxy | None) -> httpx.Client:
-    """A client for the server at ``url``, through ``proxy`` where there is one.
+    """A client for the server at ``url``, through ``proxy`` if there is one.
 
     Raises:
-        ConfigError: the proxy, or the certificates that the environment names, cannot be used.
+        ConfigError: The proxy, or the certificates that the environment names, cannot be used.
     """
     try:
         return openai.DefaultHttpxClient(
             proxy=proxy.url if proxy else None,
-            trust_env=False,  # it would look for proxies of its own
-            verify=httpx.create_ssl_context(),  # of SSL_CERT_FILE and SSL_CERT_DIR, where they are set
+            trust_env=False,  # otherwise it would look for proxies itself
+            verify=httpx.create_ssl_context(),  # uses SSL_CERT_FILE and SSL_CERT_DIR if they are set
         )
     except ImportError as error:
         raise ConfigError(
             f"endpoint {url}: the proxy {proxy} that {_named(proxy)} needs the package socksio; "
-            f"`pip install 'httpx[socks]'`, or unset the variable, or put the host into NO_PROXY"
+            f"run `pip install 'httpx[socks]'`, or unset the variable, or add the host to NO_PROXY"
         ) from error
     except OSError as error:
-        raise ConfigError(f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names: {error}") from error
+        raise ConfigError(
+            f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be used: {error}"
+        ) from error
     except (ValueError, httpx.InvalidURL) as error:
         raise ConfigError(
             f"endpoint {url}: the proxy that {_named(proxy)} cannot be used; it must begin with http://, https:// or "
@@ -77,7 +80,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _variable(scheme: str) -> str:
-    """As it is set: lower case wins, as everywhere."""
+    """Name of the variable that is set; lower case takes precedence, as is usual."""
     name = f"{scheme}_proxy"
     return next((known for known in (name, name.upper()) if os.environ.get(known)), f"the system's {scheme} proxy")
 

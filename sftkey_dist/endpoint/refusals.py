@@ -1,4 +1,4 @@
-"""What an endpoint says when it refuses, in the shapes of many makes, and how to ask it instead."""
+"""Interprets the errors of different kinds of servers, and adapts requests to what a server accepts."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -49,13 +49,13 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error as an endpoint words it.
+    """An error that an endpoint has returned.
 
     Attributes:
-        status: of HTTP, or what stands for it in the body.
-        message: in one line, "" where there is none.
-        code: a word for the error, "" where there is none.
-        parameters: names of what the endpoint objects to, where it gives them apart from the message.
+        status: HTTP status, or the corresponding status in the body.
+        message: message in one line; "" if there is none.
+        code: name of the error; "" if there is none.
+        parameters: names of the refused parameters, if they are given separately from the message.
     """
 
     status: int
@@ -65,12 +65,12 @@ class Refusal:
 
     @classmethod
     def of(cls, response: httpx.Response) -> "Refusal":
-        """What a response says whose status is an error's."""
+        """Read the error from a response with an error status."""
         return cls._read(response.status_code, _json(response), response.text)
 
     @classmethod
     def in_body(cls, body: Any) -> "Refusal | None":
-        """The error that came with status 200; None where the body holds none."""
+        """Read the error from the body of a response with status 200; None if it contains no error."""
         body = _only(body)
         if not isinstance(body, Mapping):
             return None
@@ -85,12 +85,12 @@ class Refusal:
 
     @property
     def is_of_quota(self) -> bool:
-        """Whether asking again in a moment would be in vain."""
+        """Whether a quota is used up, so that retrying soon is useless."""
         return self.status == 402 or (self.status in (403, 429) and bool(_OUT_OF_QUOTA.search(self._words)))
 
     @property
     def is_of_content(self) -> bool:
-        """Whether a filter refuses this one question."""
+        """Whether a content filter refuses this question."""
         return self.status in (400, 403, 422, 451) and bool(_FILTERED.search(self._words))
 
     def is_of_model(self, model: str) -> bool:
@@ -98,7 +98,7 @@ class Refusal:
         return self.status in (400, 422) and bool(_NO_SUCH_MODEL.search(self._words)) and model in self._words
 
     def objects_to(self, parameter: str) -> bool:
-        """Whether the endpoint may not take a parameter, whatever its value; not, whether its value is too large."""
+        """Whether the endpoint seems not to support a parameter at all, as opposed to refusing its value."""
         names = (parameter, _OTHER_NAMES.get(parameter, parameter))
         if self.status not in (400, 422) and not (self.status >= 500 and _UNSUPPORTED.search(self.message)):
             return False
@@ -108,7 +108,7 @@ class Refusal:
 
     @property
     def objects_to_system(self) -> bool:
-        """Whether the endpoint's model takes no system message."""
+        """Whether the endpoint's model does not support system messages."""
         return self.status in (400, 422, 500, 501) and bool(_NO_SYSTEM.search(self._words))
 
     @property
@@ -140,26 +140,26 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Manner:
-    """How an endpoint is asked: what it has been found not to take is left out or goes by another name."""
+    """How requests to an endpoint are adapted: parameters that it has refused are left out or renamed."""
 
     changes: Mapping[str, str | None] = field(default_factory=dict)
     folds_system: bool = False
 
     def applied(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """A request as the endpoint takes it."""
+        """A request, adapted to the endpoint."""
         named = {self.changes.get(name, name): value for name, value in body.items()}
         if self.folds_system and "messages" in body:
             named["messages"] = _folded(body["messages"])
         return {name: value for name, value in named.items() if name is not None}
 
     def after(self, refusal: Refusal, body: Mapping[str, Any], may_drop: Sequence[str]) -> "Manner | None":
-        """Another manner to try a refused request in; None where there is none.
+        """Another manner in which to repeat a refused request; None if there is none.
 
         Args:
-            refusal: what the endpoint said.
-            body: the request, as it would be without any change.
-            may_drop: parameters without which, and ``system`` for the system message as a message of its own, the
-                answer would still be one to the same question.
+            refusal: the endpoint's error.
+            body: the request without any adaptation.
+            may_drop: parameters that can be left out without changing the question; ``system`` means that the system
+                message may be merged into the user's message.
         """
         for name in body:
             if refusal.objects_to(name):
@@ -173,7 +173,7 @@ class Manner:
         return None
 
     def notes(self) -> tuple[str, ...]:
-        """What is left out or goes by another name, in words."""
+        """Descriptions of the adaptations."""
         changes = (
             f"{name} is sent as {other}, as the server asks" if other else f"the server takes no {name}: it is left out"
             for name, other in self.changes.items()
@@ -183,10 +183,10 @@ class Manner:
 
 
 def tell_errors_by_status(response: httpx.Response) -> None:
-    """A hook for responses that gives an error its status, so that the client retries what may pass.
+    """A response hook that sets the status of errors, so that the client retries transient ones.
 
-    Servers and gateways send errors of the model behind them with status 200; 425 is retried as 429 is, and a quota
-    that is used up is not.
+    Servers and gateways may return errors of their backend with status 200. 425 is retried like 429, but a used-up
+    quota is not retried.
     """
     response.read()
     if response.status_code == 200:
@@ -200,7 +200,7 @@ def tell_errors_by_status(response: httpx.Response) -> None:
 
 
 def _folded(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """The conversation with its system message at the head of the first message that follows."""
+    """The conversation with its system message prepended to the first message after it."""
     (system, first, *rest) = messages
     if system["role"] != "system":
         return list(messages)
@@ -208,7 +208,7 @@ def _folded(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
 
 
 def _error_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The object, or the body itself, that says what is wrong."""
+    """The object that describes the error, which may be the body itself."""
     error = _error_of_choice(body) or body.get("error")
     if isinstance(error, str):
         return {"message": error, **{name: value for name, value in body.items() if name != "error"}}
@@ -221,7 +221,7 @@ def _error_of_choice(body: Mapping[str, Any]) -> Any:
 
 
 def _only(body: Any) -> Any:
-    """Some servers put the one error, as all have one choice, into a list."""
+    """The only item of a list, since some servers return the error in a list; any other value unchanged."""
     return body[0] if isinstance(body, list) and len(body) == 1 else body
 
 

@@ -1,4 +1,4 @@
-"""Reading what an endpoint sends with its status 200: texts of every shape, or why there is no text."""
+"""Parses the responses of an endpoint with status 200: texts in different formats, or the reason why there is none."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 NO_COMPLETION = "no_completion"
 CUT_OFF = "cut_off_at_max_tokens"
 EMPTY = frozenset({"empty_reply", "filtered", "refused", "thinking_only", "tool_call_only", CUT_OFF})
-"""Failures of a model that was asked and gave no text."""
+"""Failures in which the model was asked but returned no text."""
 
 _CUT_OFF_REASONS = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
 _FILTER_REASONS = frozenset({"content_filter", "safety", "prohibited_content", "blocklist", "recitation", "spii"})
@@ -17,14 +17,14 @@ _TEXT_PARTS = frozenset({"text", "output_text"})
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer's text, or why there is none after the last attempt.
+    """The text of a reply, or the reason why there is none after the last attempt.
 
     Attributes:
-        text: what the model said.
-        failure: why there is no text, a short name, or `name: what the server says`; "" when there is a text.
-        cut_off: whether the text ends because it was too long.
-        prompt_tokens: tokens read, as the server counts them.
-        completion_tokens: tokens written.
+        text: text of the reply.
+        failure: why there is no text, as a short name or as `name: message of the server`; "" if there is a text.
+        cut_off: whether the text ends because it reached the maximum length.
+        prompt_tokens: tokens of the prompt, as counted by the server.
+        completion_tokens: generated tokens.
     """
 
     text: str = ""
@@ -35,16 +35,16 @@ class Reply:
 
 
 def failure_name(failure: str) -> str:
-    """What failures are counted by: what a server says about each differs."""
+    """Name by which failures are counted, without the server's message."""
     return failure.partition(":")[0]
 
 
 def read_completion(completion: Any, content_of: Callable[[Mapping[str, Any]], Any]) -> list[Reply]:
-    """The replies in a completion, which may be any JSON; a single failure where it is none.
+    """The replies in a completion; a single failure if the JSON is not a completion.
 
     Args:
-        completion: what came.
-        content_of: the content of a choice, a text or a list of parts.
+        completion: the JSON that was received.
+        content_of: returns the content of a choice, a text or a list of parts.
     """
     choices = completion.get("choices") if isinstance(completion, Mapping) else None
     if not isinstance(choices, list) or not all(map(_is_choice, choices)):
@@ -58,17 +58,17 @@ def read_completion(completion: Any, content_of: Callable[[Mapping[str, Any]], A
 
 
 def chat_content(choice: Mapping[str, Any]) -> Any:
-    """What the message of a choice says."""
+    """The content of a choice's message."""
     return _message(choice).get("content")
 
 
 def completion_content(choice: Mapping[str, Any]) -> Any:
-    """What continues the prompt in a choice."""
+    """The text of a choice, which continues the prompt."""
     return choice.get("text")
 
 
 def text_of_content(content: Any) -> str:
-    """The text of a content: a string, or parts, of which thinking and whatever else is no text do not count."""
+    """The text of a content, which is a string or a list of parts; thinking and other parts are ignored."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -79,7 +79,7 @@ def text_of_content(content: Any) -> str:
 
 
 def _is_choice(choice: Any) -> bool:
-    """A choice says something, or why it does not."""
+    """Whether this is a choice, which contains a text or a reason for ending."""
     return isinstance(choice, Mapping) and (
         isinstance(choice.get("message"), Mapping) or "text" in choice or isinstance(choice.get("finish_reason"), str)
     )

@@ -277,7 +277,7 @@ def test_a_model_that_the_server_does_not_have_ends_the_asking_and_those_that_it
 
 
 def test_a_wrong_path_is_told_from_a_wrong_model():
-    with pytest.raises(ConfigError, match="it has the model 'm'; check the URL"):
+    with pytest.raises(ConfigError, match="the server has the model 'm'; check the URL"):
         ask(always({"detail": "Not Found"}, 404), models=["m"])
     with pytest.raises(ConfigError, match="answers 405"):
         ask(always("", 405))
