@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster: what is sent, and how a job is started, followed and stopped."""
+"""Jobs on a Ray cluster: which files are sent, and how a job is started, followed and stopped."""
 
 from sftkey_dist.jobs.client import RayJobs, job_arguments
 from sftkey_dist.jobs.upload import Upload, packed

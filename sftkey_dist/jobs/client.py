@@ -1,4 +1,4 @@
-"""Ray jobs: send a configuration to a cluster, follow its log, stop it."""
+"""Client for Ray jobs: submits a configuration to a cluster, follows the log and stops the job."""
 
 import asyncio
 import logging
@@ -16,21 +16,21 @@ from sftkey_dist.release import version
 
 _JOB_ENVIRONMENT = {
     "COLUMNS": "120",
-    "RAY_JOB_STOP_WAIT_TIME_S": "600",  # before Ray kills a job that was stopped: it saves a checkpoint first
+    "RAY_JOB_STOP_WAIT_TIME_S": "600",  # time for a stopped job to save a checkpoint before Ray kills it
 }
 
 
 class RayJobs:
-    """The jobs of a cluster, by the address of its dashboard."""
+    """The jobs of the cluster whose dashboard has the given address."""
 
     def __init__(self, address: str, *, allow_unauthenticated: bool = False) -> None:
         """
         Args:
-            address: such as ``http://head:8265``.
-            allow_unauthenticated: speak to a remote cluster without a token.
+            address: address of the dashboard, such as ``http://head:8265``.
+            allow_unauthenticated: whether to connect to a remote cluster without a token.
 
         Raises:
-            ConfigError: no cluster answers, it refuses the token, or a remote one would be spoken to without.
+            ConfigError: No cluster answers, it refuses the token, or the cluster is remote and there is no token.
         """
         self._address = address
         named = NamedCluster(address, "--address")
@@ -39,20 +39,20 @@ class RayJobs:
             named.require_token("give --allow-unauthenticated")
         try:
             self._client = JobSubmissionClient(address)
-        except Exception as error:  # aiohttp's, requests' and Ray's own, by what is wrong
+        except Exception as error:  # exceptions of aiohttp, requests or Ray
             raise ConfigError(f"--address {address}: {_in_a_line(error)}; is it the dashboard's address?") from error
-        logging.getLogger("ray").setLevel(logging.WARNING)  # the client's constructor sets it otherwise
+        logging.getLogger("ray").setLevel(logging.WARNING)  # the client's constructor lowers it
 
     def submit(self, upload: Upload, arguments: Sequence[str], *, with_package: bool) -> str:
-        """Start ``sftkey ARGUMENTS`` with the upload as working directory; returns the job's id.
+        """Start ``sftkey ARGUMENTS`` with the upload as working directory, and return the job's id.
 
         Args:
             upload: see `packed`.
-            arguments: after `sftkey`; the merged configuration is `sftkey-job.yaml`.
-            with_package: send this version of the package too, for clusters whose nodes lack it.
+            arguments: arguments of `sftkey`; the merged configuration is `sftkey-job.yaml`.
+            with_package: also send this version of the package, for clusters on which it is not installed.
 
         Raises:
-            ConfigError: the cluster does not take it.
+            ConfigError: The cluster refuses the job.
         """
         modules = {"py_modules": [str(Path(__file__).parents[1])]} if with_package else {}
         try:
@@ -62,14 +62,14 @@ class RayJobs:
                 metadata={"sftkey_version": version()},
             )
         except Exception as error:
-            raise ConfigError(f"--address {self._address}: the job was not taken: {_in_a_line(error)}") from error
+            raise ConfigError(f"--address {self._address}: the cluster refused the job: {_in_a_line(error)}") from error
         return str(job)
 
     def follow(self, job: str, show: Callable[[str], None]) -> None:
-        """Show a job's log until it ends; one that follows may go away and come back.
+        """Show a job's log until the job ends. Following can be interrupted and resumed.
 
         Raises:
-            TrainingError: the job did not end well.
+            TrainingError: The job failed or was stopped.
         """
         asyncio.run(self._tail(job, show))
         status = self.status(job)
@@ -79,32 +79,32 @@ class RayJobs:
         hint = ""
         if "No module named 'sftkey_dist'" in message:
             hint = "; the cluster's nodes lack the package: install it in their image, or give --with-package"
-        reason = _in_a_line(message.partition(", last available logs")[0])  # the log was shown as it came
+        reason = _in_a_line(message.partition(", last available logs")[0])  # the log has been shown already
         raise TrainingError(f"job {job} {status.lower()}: {reason}{hint}")
 
     def status(self, job: str) -> str:
-        """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
+        """The status of a job: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
 
         Raises:
-            ConfigError: there is no such job.
+            ConfigError: There is no such job.
         """
         with self._known(job):
             return str(self._client.get_job_status(job).value)
 
     def log(self, job: str) -> str:
-        """All that the job has written.
+        """The whole log of a job.
 
         Raises:
-            ConfigError: there is no such job.
+            ConfigError: There is no such job.
         """
         with self._known(job):
             return str(self._client.get_job_logs(job))
 
     def stop(self, job: str) -> None:
-        """Ask a job to end; it has time to.
+        """Ask a job to stop; it has time to save a checkpoint.
 
         Raises:
-            ConfigError: there is no such job.
+            ConfigError: There is no such job.
         """
         with self._known(job):
             self._client.stop_job(job)
@@ -122,7 +122,7 @@ class RayJobs:
 
 
 def job_arguments(verb: str, *, allow_unauthenticated: bool) -> list[str]:
-    """How a job calls the command line: on the cluster that it runs in."""
+    """Arguments of the command that a job runs, on the cluster in which it runs."""
     allowance = ["cluster.allow_unauthenticated=true"] if allow_unauthenticated else []
     return [verb, JOB_CONFIG, "cluster.address=auto", *allowance]
 

@@ -1,6 +1,7 @@
-"""What travels with a job: the merged configuration, and of the user's folder what git tracks or an allow-list names.
+"""Selects the files that are sent with a job: the merged configuration, and files of the user's folder.
 
-A list of names that look like secrets would always lack one; what nobody has named stays here.
+Of the folder, only files that git tracks or that the user names are sent. Excluding names that look like secrets
+instead would always miss some.
 """
 
 import fnmatch
@@ -32,35 +33,35 @@ class Upload:
     """A folder to send.
 
     Attributes:
-        folder: of copies.
-        left_out: names of the user's files that were not copied; a folder of them stands for its content.
+        folder: folder with the copies.
+        left_out: names of the user's files that were not copied; a folder stands for all of its files.
     """
 
     folder: Path
     left_out: tuple[str, ...]
 
     def left_out_in_words(self) -> str:
-        """One line, empty where nothing was left out."""
+        """The files that were left out, in one line; empty if there are none."""
         if not self.left_out:
             return ""
         more = len(self.left_out) - _MOST_NAMED
         names = ", ".join(self.left_out[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        return f"left out, as neither git nor --include names it: {names}"
+        return f"left out, because neither git nor --include names them: {names}"
 
 
 @contextmanager
 def packed(config: RunConfig, folder: Path | None, include: Sequence[str] = ()) -> Iterator[Upload]:
-    """A folder with the merged configuration, and copies from the user's folder if one is named.
+    """Yield a folder with the merged configuration, and with copies from the user's folder if one is given.
 
     Args:
-        config: of the job.
-        folder: the user's. Of a git work tree, what git tracks is copied; of another one, Python files and the files
-            that the configuration names.
-        include: patterns of more files, or of another folder than git's the only ones.
+        config: configuration of the job.
+        folder: the user's folder. From a git work tree, the files that git tracks are copied; from any other folder,
+            Python files and the files that the configuration names.
+        include: patterns of additional files. Without a git work tree, only these are copied.
 
     Raises:
-        ConfigError: the run would write where no other node can read; there is no such folder; a file of it cannot be
-            copied, or is a link out of it; a pattern matches nothing; or it is too large.
+        ConfigError: The run would write to a path that other nodes cannot read; the folder does not exist; a file
+            cannot be copied or is a link to outside the folder; a pattern matches nothing; or the folder is too large.
     """
     _require_shared_paths(config)
     text = write_yaml(config.model_dump(mode="json"))
@@ -76,7 +77,7 @@ def packed(config: RunConfig, folder: Path | None, include: Sequence[str] = ()) 
 
 
 def _require_shared_paths(config: RunConfig) -> None:
-    """A job's working directory is gone when it ends, and is another on each node."""
+    """Paths must be absolute: a job's working directory differs between nodes and is deleted when the job ends."""
     for key, path in (("run_dir", config.run_dir), ("data.store_dir", config.data.store_dir)):
         if not path.is_absolute():
             raise ConfigError(
@@ -86,9 +87,9 @@ def _require_shared_paths(config: RunConfig) -> None:
 
 
 def _choose(config: RunConfig, folder: Path, include: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
-    """The files to copy, by name below the folder, and the names of others."""
+    """The files to copy, by their name below the folder, and the names of the others."""
     if not folder.is_dir():
-        raise ConfigError(f"--working-dir {folder}: {'is no' if folder.exists() else 'there is no such'} folder")
+        raise ConfigError(f"--working-dir {folder}: {'is not a' if folder.exists() else 'there is no such'} folder")
     try:
         tracked = _tracked(folder)
         found, closed = _walk(folder, with_hidden=any(_names_hidden(pattern) for pattern in include))
@@ -102,18 +103,18 @@ def _choose(config: RunConfig, folder: Path, include: Sequence[str]) -> tuple[di
 
 
 def _tracked(folder: Path) -> list[str] | None:
-    """What git tracks below a folder and is there; None where git knows no work tree."""
+    """Existing files below a folder that git tracks; None if the folder is not in a git work tree."""
     try:
         listed = subprocess.run(["git", "-C", folder, "ls-files", "-z"], capture_output=True, check=True).stdout
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
     names = [os.fsdecode(name) for name in listed.split(b"\0") if name]
-    # Neither submodules nor links to folders, whose files git tracks elsewhere or not at all.
+    # Submodules and links to folders are left out, because git tracks their files elsewhere or not at all.
     return [name for name in names if os.path.lexists(folder / name) and not (folder / name).is_dir()]
 
 
 def _walk(folder: Path, *, with_hidden: bool) -> tuple[list[str], list[str]]:
-    """Names of all files, and of the hidden and linked folders that were not looked into."""
+    """Names of all files, and of hidden and linked folders, which are not searched."""
     found, closed = [], []
     for place, folders, files in os.walk(folder, onerror=_raise):
         inside = Path(place).relative_to(folder)
@@ -163,7 +164,7 @@ def _paths_of(config: RunConfig) -> Iterator[str]:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """As a shell matches: a hidden file or folder only where the pattern says so; `*` goes over folders too."""
+    """Match as a shell does: hidden names only if the pattern names them. However, `*` also matches across folders."""
     return fnmatch.fnmatchcase(name, pattern) and (not _names_hidden(name) or _names_hidden(pattern))
 
 
@@ -172,30 +173,34 @@ def _names_hidden(path: str) -> bool:
 
 
 def _covers(name: str, chosen: set[str]) -> bool:
-    """Whether a file is sent, or something of a folder."""
+    """Whether a file, or any file of a folder, is sent."""
     return name in chosen or (name.endswith("/") and any(one.startswith(name) for one in chosen))
 
 
 def _file(folder: Path, name: str, chosen: set[str]) -> Path:
-    """The file to copy: a link stands for a file that is sent too.
+    """The file to copy. A link is followed if its target is sent too.
 
     Raises:
-        ConfigError: it is no file, or a link to what is not sent.
+        ConfigError: It is not a file, or is a link to something that is not sent.
     """
     path = folder / name
     try:
         real = path.resolve(strict=True)
-    except (OSError, RuntimeError):  # the latter before Python 3.13, for a link to itself
-        raise ConfigError(f"--working-dir {folder}: {name}: is a link that leads nowhere; remove it") from None
+    except (OSError, RuntimeError):  # before Python 3.13 a link to itself raises RuntimeError
+        raise ConfigError(f"--working-dir {folder}: {name}: is a broken link; remove it") from None
     if path.is_symlink() or real != folder.resolve() / name:
         if not real.is_relative_to(folder.resolve()):
             raise ConfigError(
-                f"--working-dir {folder}: {name}: is a link out of the folder, to {real}; put the file there instead"
+                f"--working-dir {folder}: {name}: is a link to {real}, which is outside the folder; copy the file "
+                f"into the folder instead"
             )
         if real.relative_to(folder.resolve()).as_posix() not in chosen:
-            raise ConfigError(f"--working-dir {folder}: {name}: is a link to {real}, which is not sent itself")
+            raise ConfigError(
+                f"--working-dir {folder}: {name}: is a link to {real}, which is not sent; include "
+                f"that file too, or remove the link"
+            )
     if not stat.S_ISREG(real.stat().st_mode):
-        raise ConfigError(f"--working-dir {folder}: {name}: is no file that can be copied")
+        raise ConfigError(f"--working-dir {folder}: {name}: is not a regular file, so it cannot be copied")
     return real
 
 
@@ -206,7 +211,7 @@ def _require_small(folder: Path | None, sent: dict[str, Path], num_bytes: int) -
         largest = max(sizes, key=lambda name: sizes[name], default=JOB_CONFIG)
         raise ConfigError(
             f"--working-dir {folder}: {size / 2**20:.0f} MiB is more than the {_MOST_BYTES // 2**20} MiB that a job "
-            f"may carry, the largest is {largest}; put data and models on storage that the cluster shares"
+            f"may send; the largest file is {largest}; put data and models on storage that the cluster shares"
         )
 
 

@@ -107,10 +107,10 @@ def test_what_was_left_out_is_one_line(config, folder):
 
 
 LINKS = {
-    "link.py -> ../outside/id_rsa": "link.py: is a link out of the folder",
-    "link.py -> /nonexistent": "link.py: is a link that leads nowhere",
-    "link.py -> link.py": "link.py: is a link that leads nowhere",
-    "link.py -> one.py; one.py -> link.py": "is a link that leads nowhere",
+    "link.py -> ../outside/id_rsa": "outside the folder; copy the file",
+    "link.py -> /nonexistent": "link.py: is a broken link",
+    "link.py -> link.py": "link.py: is a broken link",
+    "link.py -> one.py; one.py -> link.py": "is a broken link",
     "link.py -> .env": "link.py: is a link to",
 }
 
@@ -144,7 +144,7 @@ def test_links_to_files_that_are_sent_are_copies_and_linked_folders_are_named(co
     assert left_out == {"linked/", "self/", "dangling", "fifo", "data/rows.jsonl"}
     track(folder, "train.py", "same.py", "linked", "self", "data")
     assert sent(config, folder)[0] == {"train.py", "same.py", "data/rows.jsonl"}
-    for name, message in {"fifo": "is no file", "dangling": "is a link that leads nowhere"}.items():
+    for name, message in {"fifo": "is not a regular file", "dangling": "is a broken link"}.items():
         with pytest.raises(ConfigError, match=f"{name}: {message}"):
             sent(config, folder, [name])
 
@@ -171,7 +171,7 @@ def test_sizes_are_looked_at_before_anything_is_copied(config, folder, monkeypat
         file.truncate(400 * 2**20)
     copied = []
     monkeypatch.setattr(shutil, "copyfile", lambda *paths: copied.append(paths))
-    with pytest.raises(ConfigError, match=r"400 MiB is more than the 100 MiB .* the largest is large\.py"):
+    with pytest.raises(ConfigError, match=r"400 MiB is more than the 100 MiB .* the largest file is large\.py"):
         sent(config, folder)
     assert not copied
 
