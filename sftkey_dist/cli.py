@@ -1,7 +1,7 @@
-"""The command line: one thin command a verb.
+"""The command line, with one thin function per command.
 
-Commands import what they run when they run: `--help` and a mistyped key must not wait ten seconds for torch, Ray,
-DeepSpeed and MLflow.
+Commands import their implementation only when they run, so that `--help` and the message about a mistyped key do not
+wait ten seconds for torch, Ray, DeepSpeed and MLflow.
 """
 
 import gc
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from sftkey_dist.report.comparison import Comparison
 
 _OBJECTS_BETWEEN_COLLECTIONS = (100_000, 20, 50)
-"""Most objects of a driver are made by imports and stay: looking for garbage among them took a quarter of that time."""
+"""Thresholds of the garbage collector. Imports create most objects of a driver, and with the default thresholds
+scanning them took a quarter of the import time."""
 _USER_ERROR, _TRAINING_STOPPED, _INCOMPLETE, _SIGNALLED = 2, 1, 1, 128
 
 app = typer.Typer(
@@ -53,7 +54,7 @@ app.add_typer(job, name="job")
 
 
 def _path(text: str) -> Path:
-    """A file or folder of the command line, where a shell leaves `~` alone behind an `=`."""
+    """A file or folder on the command line; `~` is expanded here, because shells do not expand it after `=`."""
     try:
         return Path(local_path(text))
     except ValueError as error:
@@ -71,7 +72,7 @@ Configuration = Annotated[
 
 
 def describe_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """One line for every configuration key: name, default, meaning; read from the schema."""
+    """Yield one line per configuration key with its name, default and meaning, from the schema."""
     for name, field in section.model_fields.items():
         inner = _section_type(field.annotation)
         if inner is not None:
@@ -86,7 +87,7 @@ def describe_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _section_type(annotation: Any) -> type[BaseModel] | None:
-    """The section behind `Section`, `Section | None` or a list of them."""
+    """The section type in `Section`, `Section | None` or a list of sections; None for any other type."""
     options = get_args(annotation) if get_origin(annotation) in (UnionType, tuple) else ()
     sections = [option for option in (annotation, *options) if option not in (type(None), ...)]
     for option in sections if len(sections) <= 2 else ():
@@ -105,10 +106,10 @@ def _keys_help(section: type[BaseModel]) -> str:
 
 @app.command(epilog=_keys_help(RunConfig))
 def run(configuration: Configuration) -> None:
-    """Do the whole thing: prepare, train the strategies, evaluate, compare.
+    """Run everything: prepare the data, train the strategies, evaluate and compare them.
 
-    Run it again after an interruption: what is finished is kept, a stage goes on from its last checkpoint. A file with
-    a `study` does every run of it, and writes RESULTS.md beside them.
+    Run the same command again after an interruption: finished work is kept, and a stage continues from its last
+    checkpoint. If a file contains a `study`, all of its runs are executed, and RESULTS.md is written beside them.
     """
     files, overrides = _files_and_overrides(configuration)
     if is_study(files):
@@ -138,7 +139,9 @@ def prepare(configuration: Configuration) -> None:
     for report in preparation.reports:
         console.print(data_table(report))
     if preparation.run.strategies.is_file():
-        console.print("the run is trained already: its report is left as it is", soft_wrap=True, markup=False)
+        console.print(
+            "this run has been trained already, so its data report was not changed", soft_wrap=True, markup=False
+        )
     else:
         console.print(f"report: {preparation.run.data_report}", soft_wrap=True, markup=False)
 
@@ -146,11 +149,12 @@ def prepare(configuration: Configuration) -> None:
 @app.command()
 def show(
     configuration: Configuration,
-    number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many examples.")] = 2,
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of examples.")] = 2,
 ) -> None:
-    """Print a few encoded examples, segments in colour, and which tokens each stage trains.
+    """Print encoded examples with their segments in colour, and the tokens that each stage trains.
 
-    Of stages that are trained, also how many stored weights they changed, and what rounding left of it.
+    For trained stages, also print how many stored weights they have changed, and how much of the update is left after
+    rounding.
     """
     config = _load(configuration)
     from sftkey_dist.models.load import load_tokenizer
@@ -190,16 +194,16 @@ def segment(
         str | None,
         typer.Option(
             help="Short for rules=[…]: default (all of these), hash_marks, think, boxed, answer_is, option_letter, "
-            "last_line, with commas, the most trusted first; what they find must agree."
+            "last_line, separated by commas, the most trusted first. Their answers must agree."
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train",
 ) -> None:
-    """Cut whole responses into segments: by rules, and if asked by a language model; every cut is verified.
+    """Segment whole responses by rules and, if configured, by a language model. Every result is verified.
 
-    Writes OUT, OUT.report.json (coverage by rule, failures by reason, what was left out, samples) and OUT.review.jsonl
-    (unsure rows with the answers that were found, for a person: fill in or correct their segments, set accept to true
-    and run the same command again).
+    Writes OUT, OUT.report.json (coverage by rule, failures by reason, text that was left out, samples) and
+    OUT.review.jsonl (unsure rows with the answers that were found). To review a row, fill in or correct its segments,
+    set accept to true, and run the same command again.
     """
     files, overrides = _files_and_overrides(configuration or [])
     config = load_section(SegmentConfig, files, [*overrides, *([f"rules=[{rules}]"] if rules else [])])
@@ -219,23 +223,29 @@ def segment(
 def plan(
     configuration: Configuration,
     ranks: Annotated[
-        str | None, typer.Option(help="Numbers of data-parallel ranks, with commas; default: cluster.num_workers.")
+        str | None,
+        typer.Option(help="Numbers of data-parallel ranks, separated by commas; default: cluster.num_workers."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each stage to look at.")] = 50,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Estimate memory, time and cost on so many nodes.")] = None,
-    gpus_per_node: Annotated[int, typer.Option(min=1, help="Accelerators, and ranks, of a node.")] = 8,
-    gpu: Annotated[str, typer.Option(help="Which: b200-180g, h200-141g, h100-80g, a100-80g, a100-40g or l40s-48g.")] = (
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps of each stage to plan.")] = 50,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Number of nodes; if given, estimate memory, time and cost.")
+    ] = None,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="Accelerators, and therefore ranks, per node.")] = 8,
+    gpu: Annotated[str, typer.Option(help="Type: b200-180g, h200-141g, h100-80g, a100-80g, a100-40g or l40s-48g.")] = (
         "h100-80g"
     ),
-    network_gbps: Annotated[float, typer.Option(min=0.1, help="Gbit/s of a node to the others.")] = 400.0,
-    transport: Annotated[Literal["rdma", "tcp"], typer.Option(help="What NCCL uses between nodes.")] = "rdma",
-    price_per_gpu_hour: Annotated[float | None, typer.Option(min=0, help="To estimate the cost.")] = None,
+    network_gbps: Annotated[float, typer.Option(min=0.1, help="Network bandwidth per node, in Gbit/s.")] = 400.0,
+    transport: Annotated[Literal["rdma", "tcp"], typer.Option(help="Transport that NCCL uses between nodes.")] = "rdma",
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price per accelerator and hour, to estimate the cost.")
+    ] = None,
 ) -> None:
-    """Show how level every stage's steps will lie on any number of ranks, and what they take on a cluster.
+    """Show how evenly each stage loads any number of ranks and, with --nodes, what it needs on a cluster.
 
-    tokens, cost and loss: the fullest rank over the mean, 1 is level; density: share of the token budget that is
-    used; waiting: share of a step in which ranks wait for the slowest. With --nodes also memory, time and cost, from
-    the model's configuration alone. Prepares the data if need be; loads no weights, trains nothing.
+    tokens, cost and loss: maximum over the ranks divided by the mean, 1 is perfectly balanced; density: share of the
+    token budget that is used; waiting: share of a step in which ranks wait for the slowest one. With --nodes, memory,
+    time and cost are estimated from the model's configuration. Prepares the data if necessary, but loads no weights and
+    trains nothing.
     """
     config = _load(configuration)
     usual_ranks = nodes * gpus_per_node if nodes else config.cluster.num_workers
@@ -254,7 +264,7 @@ def plan(
         looked_at = min(steps, stage.num_steps)
         console.print(balance_table(f"{stage.name}: {looked_at:,} of {stage.num_steps:,} steps", stage.rows))
         for warning in stage.warnings():
-            console.print(f"look at the plan: {warning}", soft_wrap=True, markup=False)
+            console.print(f"check the plan: {warning}", soft_wrap=True, markup=False)
     if nodes is not None:
         files.append(
             _show_capacity(
@@ -271,7 +281,7 @@ def plan(
 
 @app.command()
 def train(configuration: Configuration) -> None:
-    """Train every stage that the strategies need; finished ones are kept."""
+    """Train every stage that the strategies need. Finished stages are kept."""
     config = _load(configuration)
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.pipeline.run_plan import plan_run
@@ -286,7 +296,7 @@ def train(configuration: Configuration) -> None:
 
 @app.command()
 def evaluate(configuration: Configuration) -> None:
-    """Generate and score the test set with the trained strategies; go on where an earlier evaluation stopped."""
+    """Generate and score responses to the test set with the trained strategies; continues an interrupted evaluation."""
     config = _load(configuration)
     from sftkey_dist.pipeline.evaluate import evaluate as evaluate_strategies
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
@@ -309,13 +319,13 @@ def compare(
         list[Path] | None, typer.Argument(metavar="[RUN...]", parser=_path, help="Run directories.")
     ] = None,
     experiment: Annotated[
-        str | None, typer.Option(help="Also the run directories that this MLflow experiment tracks.")
+        str | None, typer.Option(help="Also compare the run directories that this MLflow experiment tracks.")
     ] = None,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store; default: MLFLOW_TRACKING_URI, else runs/mlflow.db.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(parser=_path, help="JSON file to write; by default comparison.json in the first run.")
+        Path | None, typer.Option(parser=_path, help="JSON file to write; default: comparison.json in the first run.")
     ] = None,
 ) -> None:
     """Compare the strategies of finished runs: table, comparison.json, Markdown, and one page with figures."""
@@ -326,7 +336,7 @@ def compare(
         named = {run.absolute() for run in runs}
         runs += [run for run in run_dirs_of(experiment, tracking_uri) if run not in named]
     if not runs:
-        raise ConfigError("give run directories, or --experiment")
+        raise ConfigError("there is nothing to compare: give run directories, or --experiment")
     from sftkey_dist.pipeline.compare import compare as compare_runs
 
     comparison, files = compare_runs(runs, out)
@@ -336,15 +346,15 @@ def compare(
 @app.command()
 def diagnose(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="Run directory.")],
-    strategy: Annotated[str | None, typer.Option(help="This strategy only.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Only show this strategy.")] = None,
 ) -> None:
-    """Say which part of the responses is failing, in how many outputs, and what to try; writes diagnosis.json."""
+    """Show which part of the responses fails, in how many outputs, and what to try; writes diagnosis.json."""
     from sftkey_dist.pipeline.compare import diagnose_run
     from sftkey_dist.report.tables import findings_table
 
     findings, file = diagnose_run(run_dir)
     if strategy is not None and strategy not in findings:
-        raise ConfigError(f"--strategy {strategy}: the run has {', '.join(findings)}")
+        raise ConfigError(f"--strategy {strategy}: there is no such strategy; the run has {', '.join(findings)}")
     for name, found in findings.items():
         if strategy in (None, name):
             console.print(findings_table(name, found))
@@ -355,16 +365,18 @@ def diagnose(
 def results(
     studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", parser=_path, help="Folders of studies.")],
     out: Annotated[
-        Path, typer.Option(parser=_path, help="Markdown file to write; figures go into the studies' folders.")
+        Path, typer.Option(parser=_path, help="Markdown file to write; figures are written to the studies' folders.")
     ] = Path("RESULTS.md"),
     keep: Annotated[
         Path | None,
-        typer.Option(parser=_path, help="Copy what the page is made from here first, and make it from the copy."),
+        typer.Option(
+            parser=_path, help="Folder to copy the page's input files to; the page is then made from the copies."
+        ),
     ] = None,
 ) -> None:
-    """Make one page of studies: every strategy over its seeds, contrasts, costs, and what of the paper it agrees with.
+    """Write one page about studies: strategies over their seeds, contrasts, costs, and agreement with the paper.
 
-    A study is what `sftkey run` makes of a file with a `study`.
+    A study is the folder that `sftkey run` creates for a file with a `study`.
     """
     from sftkey_dist.pipeline.study import make_results
 
@@ -375,37 +387,37 @@ def results(
 Address = Annotated[
     str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard, such as http://head:8265.")
 ]
-Unauthenticated = Annotated[bool, typer.Option(help="Speak to a remote cluster without a token.")]
+Unauthenticated = Annotated[bool, typer.Option(help="Connect to a remote cluster without a token.")]
 
 
 @app.command()
 def submit(
     configuration: Configuration,
     address: Address = "http://127.0.0.1:8265",
-    verb: Annotated[str, typer.Option(help="What the job does: run, prepare, train or evaluate.")] = "run",
+    verb: Annotated[str, typer.Option(help="Command that the job executes: run, prepare, train or evaluate.")] = "run",
     working_dir: Annotated[
         Path | None,
         typer.Option(
             parser=_path,
-            help="Folder to send along: what git tracks of it; where git has no work tree, Python files and what the "
-            "configuration names.",
+            help="Folder to send: the files that git tracks or, without a git work tree, Python files and the "
+            "files that the configuration names.",
         ),
     ] = None,
     include: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Send these files of the folder too, or without a git work tree these alone: data/*.jsonl.",
+            help="Also send these files of the folder, e.g. data/*.jsonl; without a git work tree, send only these.",
         ),
     ] = None,
-    with_package: Annotated[bool, typer.Option(help="Send this version of the package too.")] = False,
+    with_package: Annotated[bool, typer.Option(help="Also send this version of the package.")] = False,
     wait: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = True,
     allow_unauthenticated: Unauthenticated = False,
 ) -> None:
-    """Run on a Ray cluster as a job: send the configuration, follow the log.
+    """Run as a job on a Ray cluster: send the configuration and follow the log.
 
-    Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as on the cluster. run_dir and data.store_dir must be absolute, on
-    storage that all nodes share. Ctrl-C stops following, not the job.
+    Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster. run_dir and data.store_dir must be absolute paths on
+    storage that all nodes share. Ctrl-C stops following the log, but not the job.
     """
     if verb not in ("run", "prepare", "train", "evaluate"):
         raise ConfigError(f"--verb {verb}: a job can run, prepare, train or evaluate")
@@ -432,7 +444,7 @@ def submit(
 def status(
     identifier: JobId, address: Address = "http://127.0.0.1:8265", allow_unauthenticated: Unauthenticated = False
 ) -> None:
-    """Print PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
+    """Print the status of a job: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
     from sftkey_dist.jobs import RayJobs
 
     console.print(RayJobs(address, allow_unauthenticated=allow_unauthenticated).status(identifier))
@@ -442,10 +454,10 @@ def status(
 def logs(
     identifier: JobId,
     address: Address = "http://127.0.0.1:8265",
-    follow: Annotated[bool, typer.Option(help="Until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = False,
     allow_unauthenticated: Unauthenticated = False,
 ) -> None:
-    """Print a job's log."""
+    """Print the log of a job."""
     from sftkey_dist.jobs import RayJobs
 
     jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
@@ -460,7 +472,7 @@ def logs(
 def stop(
     identifier: JobId, address: Address = "http://127.0.0.1:8265", allow_unauthenticated: Unauthenticated = False
 ) -> None:
-    """Stop a job; submitted again, the same configuration goes on from its last checkpoint."""
+    """Stop a job. If the same configuration is submitted again, it continues from its last checkpoint."""
     from sftkey_dist.jobs import RayJobs
 
     RayJobs(address, allow_unauthenticated=allow_unauthenticated).stop(identifier)
@@ -469,7 +481,7 @@ def stop(
 
 @track.command()
 def sync(run_dir: Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="Run directory.")]) -> None:
-    """Upload what MLflow lacks of a run, each metric once: after an outage, or to a new server."""
+    """Upload the metrics of a run that MLflow lacks, each once, after an outage or to a new server."""
     from sftkey_dist.pipeline.sync import sync as sync_run
 
     with locked_run(RunDir(run_dir)):
@@ -478,8 +490,8 @@ def sync(run_dir: Annotated[Path, typer.Argument(metavar="RUN", parser=_path, he
 
 
 def main() -> None:
-    """Entry point of the `sftkey` script: a user's mistake is one line on stderr and exit code 2."""
-    # The driver computes nothing; left to search for an accelerator, DeepSpeed warns that it found none.
+    """Entry point of the `sftkey` script: prints a user's error as one line on stderr and exits with code 2."""
+    # The driver computes nothing. Without this, DeepSpeed would search for an accelerator and warn that there is none.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     gc.set_threshold(*_OBJECTS_BETWEEN_COLLECTIONS)
     write_what_the_terminal_can_show()
@@ -507,7 +519,7 @@ def _load(configuration: list[str]) -> RunConfig:
 
 
 def _files_and_overrides(configuration: list[str]) -> tuple[list[Path], list[str]]:
-    """Tell files from overrides: an override has an `=`, and no folder before it."""
+    """Separate files from overrides: an override contains `=` and no `/` before it."""
     overrides = [item for item in configuration if "=" in item and "/" not in item.partition("=")[0]]
     return [Path(item) for item in configuration if item not in overrides], overrides
 
@@ -516,7 +528,7 @@ def _numbers(option: str, text: str) -> list[int]:
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:
-        raise ConfigError(f"{option} takes whole numbers with commas, such as 2,8,64; got {text!r}") from None
+        raise ConfigError(f"{option} takes integers separated by commas, such as 2,8,64; got {text!r}") from None
 
 
 def _show_comparison(comparison: "Comparison", files: list[Path]) -> None:
@@ -544,13 +556,13 @@ def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
 
 @contextmanager
 def _following(identifier: str, address: str) -> Iterator[None]:
-    """Ctrl-C ends the block and leaves the job alone."""
+    """Let Ctrl-C end the block without stopping the job."""
     try:
         yield
     except InterruptedRunError as interrupt:
         errors.print(
-            f"the job goes on; sftkey job logs --follow {identifier} --address {shlex.quote(address)} shows more, "
-            f"sftkey job stop ends it",
+            f"the job continues; sftkey job logs --follow {identifier} --address {shlex.quote(address)} shows its log, "
+            f"and sftkey job stop stops it",
             soft_wrap=True,
             markup=False,
         )
@@ -575,11 +587,11 @@ def _user_errors_are_lines() -> Iterator[None]:
     try:
         yield
     except InterruptedRunError as interrupt:
-        errors.print("interrupted; run the same command again to go on from the last checkpoint", markup=False)
+        errors.print("interrupted; run the same command again to continue from the last checkpoint", markup=False)
         sys.exit(_SIGNALLED + interrupt.signal_number)
     except TrainingError as error:
         errors.print(f"error: {error}", soft_wrap=True, markup=False)
-        errors.print("run the same command again to go on from the last checkpoint", markup=False)
+        errors.print("run the same command again to continue from the last checkpoint", markup=False)
         sys.exit(_TRAINING_STOPPED)
     except IncompleteEvaluationError as error:
         errors.print(f"incomplete: {error}", soft_wrap=True, markup=False)
@@ -594,5 +606,5 @@ def _user_errors_are_lines() -> Iterator[None]:
         sys.exit(_USER_ERROR)
 
 
-if __name__ == "__main__":  # how a job calls it, where the console script may not be on the path
+if __name__ == "__main__":  # used by jobs, because the console script may not be on the path
     main()

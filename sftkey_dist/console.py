@@ -1,4 +1,4 @@
-"""What a person sees while a run works: one console, progress bars with ETA, tables."""
+"""Output to the terminal: consoles, and progress bars with ETA."""
 
 import os
 import sys
@@ -25,26 +25,26 @@ from sftkey_dist.visible import without_control
 
 
 class PlainConsole(Console):
-    """Shows control characters as signs, and goes on without output when nobody reads it any more."""
+    """Shows control characters as visible signs, and stops writing when the output is no longer read."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """See Console; before a text is laid out, so that signs have their width."""
+        """See Console. Control characters are replaced before the layout, so that widths are right."""
         return super().render_str(without_control(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """See Console; whatever a text came in, as a table's cell or a title, it cannot steer the terminal."""
+        """See Console. Control characters are replaced in all texts, such as cells and titles of tables."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=without_control(segment.text))
 
     def on_broken_pipe(self) -> None:
-        """The reader of `sftkey run | head` is gone; the work is not."""
+        """Continue without output, because only the reader has ended, as in `sftkey run | head`."""
         self.quiet = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.file.fileno())
         os.close(nowhere)
 
 
-# What is printed holds names and texts of the user and of models: none of it is markup.
+# Output contains names and texts of the user and of models, which must not be interpreted as markup.
 console = PlainConsole(highlight=False, markup=False, emoji=False)
 errors = PlainConsole(stderr=True, highlight=False, markup=False, emoji=False)
 
@@ -52,20 +52,20 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 def visible(text: Text) -> Text:
-    """A styled text with signs for its control characters."""
+    """A styled text with visible signs for control characters."""
     text.plain = without_control(text.plain)
     return text
 
 
 def write_what_the_terminal_can_show() -> None:
-    """From now on a character that standard output's encoding lacks is written as an escape, not an error."""
+    """From now on, escape characters that the encoding of standard output lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 class ProgressLine:
-    """Progress of one piece of work: a live bar on a terminal, a line now and then in a log."""
+    """Progress of a task: a live bar on a terminal, or occasional lines in a log."""
 
     def __init__(self, progress: Progress | None, title: str, total: int) -> None:
         self._progress = progress
@@ -77,8 +77,8 @@ class ProgressLine:
         self._task: TaskID | None = progress.add_task(title, total=total, note="") if progress else None
 
     def update(self, done: int, note: str = "") -> None:
-        """Say how much is done in all; ``note`` stands beside the bar."""
-        if self._first is None or done < self._first[1]:  # work goes back when it resumes from a checkpoint
+        """Set the total amount of work that is done; ``note`` is shown beside the bar."""
+        if self._first is None or done < self._first[1]:  # progress decreases when work resumes from a checkpoint
             self._first = time.monotonic(), done
         self._done = done
         if self._progress is not None and self._task is not None:
@@ -91,7 +91,7 @@ class ProgressLine:
         return self._done >= self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
 
     def _eta(self) -> str:
-        """Neither the start-up nor what a resumed piece of work found done counts for its speed."""
+        """Elapsed and remaining time; the speed does not include start-up or work that was already done."""
         now = time.monotonic()
         since, found = self._first or (now, self._done)
         newly_done = self._done - found
@@ -101,7 +101,7 @@ class ProgressLine:
 
 @contextmanager
 def progress_line(title: str, total: int) -> Iterator[ProgressLine]:
-    """Draw progress while the block lasts."""
+    """Show progress during the block."""
     if not console.is_terminal:
         yield ProgressLine(None, title, total)
         return
@@ -120,10 +120,10 @@ def progress_line(title: str, total: int) -> Iterator[ProgressLine]:
 
 @contextmanager
 def progress_when_known(title: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
-    """Progress whose total is not known yet: work that turns out to be done already draws none.
+    """Show progress once the total is known; nothing is shown if the work turns out to be done already.
 
     Yields:
-        A function of the total; it returns what is told how much is done.
+        A function that is called with the total; it returns a function that is called with the amount that is done.
     """
     with ExitStack() as stack:
         yield lambda total: stack.enter_context(progress_line(title, total)).update

@@ -1,8 +1,8 @@
-"""Errors that are the user's to mend; the command line prints them as one line and exits with code 2."""
+"""Errors that the user can correct; the command line prints them as one line and exits with code 1 or 2."""
 
 
 class UserError(Exception):
-    """A mistake in what the user gave us. The message says what is wrong, where, and what to do."""
+    """An error that the user can correct. The message says what is wrong, where, and what to do."""
 
 
 class ConfigError(UserError):
@@ -18,9 +18,9 @@ class ModelError(UserError):
 
 
 class InterruptedRunError(BaseException):
-    """A signal ended the run; the same command goes on from the last checkpoint.
+    """A signal ended the run; the same command continues from the last checkpoint.
 
-    No Exception: whoever outlives errors, such as tracking an outage, must not outlive this.
+    It is not an Exception, so that code that tolerates errors, such as tracking, does not catch it.
 
     Attributes:
         signal_number: SIGINT or SIGTERM.
@@ -32,20 +32,21 @@ class InterruptedRunError(BaseException):
 
 
 class RunLostError(UserError):
-    """The run directory is not this command's any more: nothing must be written to it."""
+    """The run directory no longer belongs to this command, which must not write to it any more."""
 
 
 class CheckpointError(Exception):
-    """A checkpoint is not what was written; the one before it takes its place."""
+    """A checkpoint is damaged; the previous one is used instead."""
 
 
 class TrainingError(UserError):
-    """A stage stopped; what was checkpointed is kept and the same command resumes."""
+    """A stage stopped. Its checkpoints are kept, and the same command resumes it."""
 
 
 class StorageError(TrainingError):
-    """A storage for checkpoints did not answer, often enough asked; another time it may."""
+    """A storage for checkpoints did not respond, even after retries; a later attempt may succeed."""
 
 
 class IncompleteEvaluationError(UserError):
-    """A server did not answer everything; what it did answer is kept and the same command asks for the rest."""
+    """A server did not answer all questions. Its answers are kept, and the same command asks the remaining
+    questions."""

@@ -1,7 +1,7 @@
-"""Writing files whole, durably or not at all, reading them with errors that name them, and naming content by digest.
+"""Writes files completely and durably or not at all, reads them with errors that name the file, and computes digests.
 
-Whatever is written here takes the place of what was there: a link is replaced, never followed. Files get the modes
-that the umask gives, those too that a library writes for its owner alone.
+Writing replaces an existing file or link; links are never followed. Files get the modes that the umask gives, even if a
+library has created them readable for their owner only.
 """
 
 import errno
@@ -24,7 +24,7 @@ from sftkey_dist.errors import DataError
 
 Content = TypeVar("Content")
 
-RESTORE_OR_REMOVE = "restore it from a copy, or remove the folder it lies in: the same command makes that again"
+RESTORE_OR_REMOVE = "restore it from a copy, or remove its folder, which the same command then creates again"
 _CHUNK_BYTES = 8 * 2**20
 _MOST_CHARACTERS = 200
 _ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
@@ -32,7 +32,7 @@ _ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 @contextmanager
 def file_written_whole(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, whose file takes the place of ``path`` when the block ends well, else vanishes."""
+    """Yield a temporary path. Its file replaces ``path`` if the block succeeds, and is deleted otherwise."""
     make_folder(path.parent)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     os.close(descriptor)
@@ -49,20 +49,20 @@ def file_written_whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def text_written_whole(path: Path) -> Iterator[IO[str]]:
-    """Yield a file that takes the place of ``path`` when the block ends well and vanishes when it does not."""
+    """Yield a file that replaces ``path`` if the block succeeds, and is deleted otherwise."""
     with file_written_whole(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         yield file
         file.flush()
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a file by one with this text; a reader sees the old file or the new one."""
+    """Replace a file by one with this text; readers see either the old file or the new one."""
     with text_written_whole(path) as file:
         file.write(text)
 
 
 def write_json_atomically(path: Path, content: Any) -> None:
-    """`write_text_atomically` for JSON."""
+    """Replace a file by one with this content as JSON; see `write_text_atomically`."""
     write_text_atomically(path, to_json(content, indent=2) + "\n")
 
 
@@ -73,10 +73,10 @@ def copy_atomically(source: Path, target: Path) -> None:
 
 
 def open_to_append(path: Path) -> IO[bytes]:
-    """A regular file, made if need be, to which everything written is added; it can be read too.
+    """Open a regular file for appending and reading; it is created if it does not exist.
 
     Raises:
-        DataError: it is a link, or no regular file.
+        DataError: The path is a link, or not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -91,33 +91,33 @@ def open_to_append(path: Path) -> IO[bytes]:
 
 
 def to_json(content: Any, indent: int | None = None) -> str:
-    """JSON that every reader takes: what is no finite number is null, as it is not known."""
+    """Standard JSON; non-finite numbers, which it does not have, are written as null."""
     text = json.dumps(_known(content), indent=indent, ensure_ascii=False, allow_nan=False)
-    return text.encode(errors="backslashreplace").decode()  # half a surrogate pair can only be escaped
+    return text.encode(errors="backslashreplace").decode()  # lone surrogates can only be escaped
 
 
 def read_json(path: Path, remedy: str = RESTORE_OR_REMOVE) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read a JSON object from a file.
 
     Args:
-        path: of the file.
-        remedy: what to do about a file that is not what was written, for the message.
+        path: path of the file.
+        remedy: what to do about a damaged file, for the message.
 
     Raises:
-        DataError: the file is missing, empty, cut off or damaged.
+        DataError: The file is missing, empty, truncated or damaged.
     """
     return read_json_as(path, _ANYTHING, remedy)
 
 
 def read_json_as(path: Path, content: TypeAdapter[Content], remedy: str = RESTORE_OR_REMOVE) -> Content:
-    """`read_json` of a file whose content has a type.
+    """Read content of a given type from a JSON file.
 
     Raises:
-        DataError: as `read_json`, or the content is of another type.
+        DataError: As `read_json`, or the content is of another type.
     """
     text = read_text(path, remedy)
     if not text.strip("\0 \t\r\n"):
-        raise DataError(f"{path}: {'empty' if not text else 'holds nothing but NULs or blanks'}; {remedy}")
+        raise DataError(f"{path}: {'empty' if not text else 'contains only NULs or blanks'}; {remedy}")
     try:
         return content.validate_python(parse_json(text))
     except ValueError as error:
@@ -125,26 +125,26 @@ def read_json_as(path: Path, content: TypeAdapter[Content], remedy: str = RESTOR
 
 
 def read_text(path: Path, remedy: str = RESTORE_OR_REMOVE) -> str:
-    """The UTF-8 text of a file.
+    """Read the UTF-8 text of a file.
 
     Raises:
-        DataError: the file is missing, no regular file, or no UTF-8.
+        DataError: The file is missing, is not a regular file, or is not UTF-8 text.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for its writer
-            raise DataError(f"{path}: no regular file; {remedy}")
+            raise DataError(f"{path}: not a regular file; {remedy}")
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: no UTF-8 text (byte {error.start}); {remedy}") from None
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); {remedy}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from None
 
 
 def parse_json(text: str) -> Any:
-    """The JSON value of a text.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: it is none, or nested too deeply to be read.
+        ValueError: It is not valid JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
@@ -154,22 +154,22 @@ def parse_json(text: str) -> Any:
 
 @contextmanager
 def folder_kept_if_used(path: Path) -> Iterator[None]:
-    """Make a folder for the block; the levels that had to be made and are empty when it ends go again."""
+    """Create a folder for the block. Levels that were created and are empty at its end are removed again."""
     made = [level for level in (path, *path.parents) if not level.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
-        with suppress(OSError):  # the first level that holds something, and all above it, stay
+        with suppress(OSError):  # the first level that is not empty, and all above it, are kept
             for level in made:
                 level.rmdir()
 
 
 @contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
-    """Yield a scratch folder that becomes ``path`` when the block ends well and vanishes when it does not.
+    """Yield a temporary folder that becomes ``path`` if the block succeeds, and is deleted otherwise.
 
-    Another process that made ``path`` in the meantime wins: equal digests mean equal content.
+    If another process has created ``path`` in the meantime, its folder is kept: equal digests mean equal content.
     """
     make_folder(path.parent)
     scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -190,7 +190,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and the levels above it that are missing; their names are on disk when this returns."""
+    """Create a folder and its missing parents; their names are on disk when this returns."""
     made = [level for level in (path, *path.parents) if not level.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for level in made:
@@ -198,7 +198,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with what is in it, or a link to one alone; what cannot be removed stays."""
+    """Remove a folder with its contents, or only the link if it is a link; files that cannot be removed are kept."""
     with suppress(OSError):
         if path.is_symlink():
             path.unlink()
@@ -211,7 +211,7 @@ def flush(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL or not path.is_dir():  # some file systems of networks flush no folders
+        if error.errno != errno.EINVAL or not path.is_dir():  # some network file systems cannot flush folders
             raise
     finally:
         os.close(descriptor)
@@ -224,7 +224,7 @@ def flush_those_there(files: Iterable[Path]) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Wait until everything in a folder is on disk, what lies deepest first."""
+    """Wait until everything in a folder is on disk, the deepest levels first."""
     for level, _, files in os.walk(folder, topdown=False):
         for file in (Path(level) / name for name in files):
             if file.is_file() and not file.is_symlink():
@@ -238,7 +238,7 @@ def digest_json(content: Any) -> str:
 
 
 def digest_file(path: Path, on_bytes: Callable[[int], None] = lambda number: None) -> str:
-    """Hex SHA-256 of a file's bytes; ``on_bytes`` is told of every few that have been read."""
+    """Hex SHA-256 of a file's bytes; ``on_bytes`` is called with the number of bytes of every chunk."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for chunk in iter(partial(file.read, _CHUNK_BYTES), b""):
@@ -248,7 +248,7 @@ def digest_file(path: Path, on_bytes: Callable[[int], None] = lambda number: Non
 
 
 class FileNote(BaseModel):
-    """A file as it was read back after it was written."""
+    """Size and digest of a file, read back after it was written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -274,7 +274,7 @@ def _known(content: Any) -> Any:
 
 
 def _problem(error: ValueError) -> str:
-    """What is wrong with a content, in a line."""
+    """The problem of a file's content, in one line."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -283,17 +283,18 @@ def _problem(error: ValueError) -> str:
 
 
 def _not_regular(path: Path) -> DataError:
-    return DataError(f"{path}: a link or no regular file, and nothing is written through one; remove it")
+    return DataError(f"{path}: a link or not a regular file, to which nothing is written; remove it")
 
 
 def _open_to_others(file: Path) -> None:
-    """Give a file the mode that the umask gives; one that shares its content with another file keeps it."""
+    """Give a file the mode that the umask gives, unless it shares its content with another file by a hard link."""
     if file.lstat().st_nlink == 1 and not file.is_symlink():
         os.chmod(file, 0o666 & ~_umask())
 
 
 def _umask() -> int:
-    """Of this process, without setting it where that can be avoided: threads would make files open to everybody."""
+    """The umask of this process, read without setting it if possible, because other threads may create files
+    meanwhile."""
     with suppress(OSError, ValueError, StopIteration):
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line for line in status if line.startswith("Umask:")).split()[1], 8)

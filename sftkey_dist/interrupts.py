@@ -1,4 +1,4 @@
-"""What signals do: end a command at once, or first ask the training in it to save what it has."""
+"""Signal handling: a signal ends a command at once, or first asks its training to save a checkpoint."""
 
 import os
 import signal
@@ -15,22 +15,23 @@ from sftkey_dist.errors import InterruptedRunError, RunLostError
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOST = signal.SIGUSR1
 _ONE_MOMENT_SECONDS = 1.0
-"""Whoever ends a group of processes may send several signals, or one of them twice; within it they are one request."""
+"""Signals within this time count as one request, because ending a group of processes may send several of them."""
 
 _problems: list[str] = []
-"""What `end_at_once` was given; a signal carries no text."""
+"""Messages given to `end_at_once`; a signal cannot carry a text."""
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
 def raise_on_signals() -> None:
-    """From now on a signal raises InterruptedRunError in the main thread, and `end_at_once` what it is given."""
+    """From now on, a signal raises InterruptedRunError in the main thread, and `end_at_once` raises RunLostError
+    there."""
     _handle(_at_first_of_a_moment(_raise))
     signal.signal(_LOST, _raise_lost)
 
 
 def end_at_once(problem: str) -> None:
-    """Raise RunLostError in the main thread, from another one, whatever it is at; only where signals raise."""
+    """From another thread, raise RunLostError in the main thread; does nothing unless `raise_on_signals` was called."""
     if signal.getsignal(_LOST) is _raise_lost:
         _problems.append(problem)
         os.kill(os.getpid(), _LOST)
@@ -38,10 +39,10 @@ def end_at_once(problem: str) -> None:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Undo what the block, such as ray.init, does to the handlers.
+    """Restore the signal handlers after a block that changes them, such as ray.init.
 
     Raises:
-        InterruptedRunError: a signal ended the block by a handler of its own, which exits.
+        InterruptedRunError: A signal ended the block through a handler that exits.
     """
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
@@ -55,22 +56,22 @@ def handlers_kept() -> Iterator[None]:
 
 
 class GentleStop:
-    """Whether a signal has come.
+    """Asks for a stop at the first signal, and remembers it.
 
     Attributes:
-        signal_number: of the first signal; None as long as there was none.
+        signal_number: number of the first signal; None if there was none yet.
     """
 
     def __init__(self, ask: Callable[[], None]) -> None:
         """
         Args:
-            ask: called at the first signal.
+            ask: function that is called at the first signal.
         """
         self.signal_number: int | None = None
         self._ask = ask
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Ask at the first signal; end at the second."""
+        """Ask for a stop at the first signal, and raise at the second."""
         if self.signal_number is not None:
             raise InterruptedRunError(number)
         self.signal_number = number
@@ -79,7 +80,7 @@ class GentleStop:
 
 @contextmanager
 def stopping_gently(ask: Callable[[], None]) -> Iterator[GentleStop]:
-    """In the block the first signal calls ``ask``, a later one raises InterruptedRunError."""
+    """In the block, the first signal calls ``ask`` and a later one raises InterruptedRunError."""
     stop = GentleStop(ask)
     with handlers_kept():
         if threading.current_thread() is threading.main_thread():
@@ -89,12 +90,14 @@ def stopping_gently(ask: Callable[[], None]) -> Iterator[GentleStop]:
 
 def _handle(handler: Handler) -> None:
     for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, a shell SIGINT of what it puts behind
+        if (
+            signal.getsignal(number) != signal.SIG_IGN
+        ):  # nohup ignores SIGHUP, and shells ignore SIGINT for background jobs
             signal.signal(number, handler)
 
 
 def _at_first_of_a_moment(handler: Handler) -> Handler:
-    """Calls the handler at the first of signals that come together."""
+    """Wrap a handler, so that it is called only for the first of several signals that arrive together."""
     last = -_ONE_MOMENT_SECONDS
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -109,7 +112,7 @@ def _at_first_of_a_moment(handler: Handler) -> Handler:
 
 
 def _let_go_of_terminal() -> None:
-    """Writing to a terminal that was closed is an error, which would end what is to be saved."""
+    """Stop writing to the terminal: it was closed, and an error in writing would prevent saving."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -1,4 +1,5 @@
-"""Regular expressions of the user's, on texts that the user did not write: with a time limit, as some take for ever."""
+"""Matches the user's regular expressions against untrusted texts, with a time limit, because some take extremely
+long."""
 
 from functools import lru_cache
 
@@ -7,17 +8,17 @@ import regex
 from sftkey_dist.errors import ConfigError
 
 SECONDS = 1.0
-"""For one text."""
+"""Time limit for one text."""
 
 Pattern = regex.Pattern[str]
 
 
 @lru_cache(maxsize=256)
 def compile_pattern(pattern: str, *, dot_matches_newline: bool = False) -> Pattern:
-    """A compiled pattern.
+    """Compile a pattern.
 
     Raises:
-        ConfigError: it does not compile.
+        ConfigError: It does not compile.
     """
     try:
         return regex.compile(pattern, regex.DOTALL if dot_matches_newline else 0)
@@ -26,7 +27,7 @@ def compile_pattern(pattern: str, *, dot_matches_newline: bool = False) -> Patte
 
 
 def match_whole(pattern: Pattern, text: str, start: int = 0, end: int | None = None) -> "regex.Match[str] | None":
-    """The match of all of a text; None as well where it takes longer than the time limit."""
+    """Match the whole text; None if it does not match or takes longer than the time limit."""
     try:
         return pattern.fullmatch(text, start, len(text) if end is None else end, timeout=SECONDS)
     except TimeoutError:
@@ -34,9 +35,10 @@ def match_whole(pattern: Pattern, text: str, start: int = 0, end: int | None = N
 
 
 def last_match(pattern: Pattern, text: str) -> str | None:
-    """What counts in the last match that has anything: its first group that took part, or all of it without groups.
+    """The relevant text of the last match in which it is not empty: its first group that took part, or the whole match.
 
-    None as well for a text that takes longer than the time limit.
+    Returns:
+        The text, or None if there is no match or matching takes longer than the time limit.
     """
     try:
         found = [_counted(match) for match in pattern.finditer(text, timeout=SECONDS)]

@@ -1,4 +1,4 @@
-"""How a process loads its libraries: of the time until a run's first step, most is spent on imports."""
+"""Faster imports of libraries, which take most of the time until a run's first step."""
 
 import gc
 import os
@@ -11,17 +11,18 @@ _NO_COMPILER = "TORCHDYNAMO_DISABLE"
 
 @contextmanager
 def loading_libraries(*, without: Sequence[str] = ()) -> Iterator[None]:
-    """Import libraries in the block, in three quarters of the time.
+    """Import libraries in the block in three quarters of the usual time.
 
-    Garbage is not collected while they load, and what they define, which lives as long as the process, is left out of
-    later collections.
+    The garbage collector is off during the imports. Objects that they create live as long as the process, so they are
+    excluded from later collections.
 
     Args:
-        without: modules that cannot be imported in the block, for libraries that load at once what they only offer.
+        without: modules that cannot be imported in the block, such as optional dependencies that a library would load
+            although they are not needed.
     """
     is_outermost, known = gc.isenabled(), len(sys.modules)
     hidden = {name: sys.modules.get(name) for name in without}
-    sys.modules.update(dict.fromkeys(without))  # type: ignore[arg-type]  # None is how Python itself marks them
+    sys.modules.update(dict.fromkeys(without))  # type: ignore[arg-type]  # None marks a module that cannot be imported
     gc.disable()
     try:
         yield
@@ -32,14 +33,14 @@ def loading_libraries(*, without: Sequence[str] = ()) -> Iterator[None]:
             else:
                 sys.modules[name] = module
         if is_outermost:
-            if len(sys.modules) > known:  # another time there may be nothing to load, but data to collect
+            if len(sys.modules) > known:  # if nothing was loaded, there may be data that must be collected later
                 gc.freeze()
             gc.enable()
 
 
 @contextmanager
 def leaving_functions_uncompiled() -> Iterator[None]:
-    """Import a library in the block that has torch compile a function; loading the compiler takes seconds."""
+    """Import a library that compiles functions with torch, without loading the compiler, which takes seconds."""
     before = os.environ.get(_NO_COMPILER)
     os.environ[_NO_COMPILER] = "1"
     try:

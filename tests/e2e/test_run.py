@@ -178,4 +178,4 @@ def test_plan_shows_every_stage_on_any_number_of_ranks_and_needs_no_weights(sftk
     assert not (tmp_path / "runs/tiny/stages").exists()
     bad = sftkey("plan", tiny_config, "--ranks", "2,x")
     assert bad.returncode == 2
-    assert "--ranks takes whole numbers" in error_line(bad)
+    assert "--ranks takes integers" in error_line(bad)

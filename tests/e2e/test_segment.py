@@ -39,7 +39,7 @@ def test_mistakes_are_one_line(sftkey, tmp_path):
         (("nowhere.jsonl", "out.jsonl"), "nowhere.jsonl: no such data file"),
         (("in.jsonl", "out.jsonl", "--rules", "hash_mark"), "rules.0"),
         (("in.jsonl", "out.jsonl", "contrac.container=json"), "contrac: unknown key"),
-        (("in.jsonl", "in.jsonl"), "is written by this command"),
+        (("in.jsonl", "in.jsonl"), "would be overwritten by this command"),
     ]:
         done = sftkey("segment", *arguments)
         assert done.returncode == 2

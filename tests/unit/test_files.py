@@ -133,7 +133,7 @@ def test_a_journal_that_is_no_file_of_its_own_is_not_appended_to(tmp_path, kind)
         lambda: append_event(journal, "event", "message"),
         lambda: open_to_append(journal),
     ):
-        with pytest.raises(DataError, match=r"metrics.jsonl: a link or no regular file.*remove it"):
+        with pytest.raises(DataError, match=r"metrics.jsonl: a link or not a regular file.*remove it"):
             append()
     assert not outside.exists() or outside.read_text() == ""
 
@@ -214,10 +214,10 @@ def test_a_model_folder_that_is_a_link_is_not_taken_for_written(tmp_path):
 
 DAMAGED = {
     "empty": (b"", "empty"),
-    "NULs": (b"\0" * 4096, "holds nothing but NULs or blanks"),
+    "NULs": (b"\0" * 4096, "contains only NULs or blanks"),
     "cut off": (b'{"steps": 1, "tok', "damaged or cut off"),
     "two values": (b"{}{}", "damaged or cut off"),
-    "not UTF-8": (b'{"a": "\xff"}', "no UTF-8 text"),
+    "not UTF-8": (b'{"a": "\xff"}', "not UTF-8 text"),
     "deep": (b'{"a": ' + b"[" * 200_000, "damaged or cut off .*nested too deeply"),
     "a list": (b"[1]", "Input should be a valid dictionary"),
     "a long number": (b'{"a": ' + b"1" * 5000 + b"}", "damaged or cut off"),
@@ -238,5 +238,5 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, damage):
 def test_a_missing_file_a_folder_and_a_pipe_are_named_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("missing", "pipe", "."):
-        with pytest.raises(DataError, match=r"cannot be read|no regular file"):
+        with pytest.raises(DataError, match=r"cannot be read|not a regular file"):
             read_json(tmp_path / name)
