@@ -124,7 +124,7 @@ def run(configuration: Configuration) -> None:
     if config.tracking.enabled:
         uri = tracking_uri(config.tracking, config.run_dir.absolute())
         console.print(how_to_open(uri), soft_wrap=True, markup=False)
-    _require_nothing_open(still_open)
+    _require_complete(still_open)
 
 
 @app.command()
@@ -310,7 +310,7 @@ def evaluate(configuration: Configuration) -> None:
         still_open = evaluate_strategies(run_plan, tracker)
         comparison, files = compare_and_track(config, tracker)
     _show_comparison(comparison, files)
-    _require_nothing_open(still_open)
+    _require_complete(still_open)
 
 
 @app.command()
@@ -496,7 +496,7 @@ def main() -> None:
     gc.set_threshold(*_OBJECTS_BETWEEN_COLLECTIONS)
     write_what_the_terminal_can_show()
     raise_on_signals()
-    with _user_errors_are_lines():
+    with _user_errors_printed():
         app()
 
 
@@ -508,7 +508,7 @@ def _run_study(files: list[Path], overrides: list[str]) -> None:
     if len(failed) < len(study.runs):
         for file in make_results([study.folder], study.folder / "RESULTS.md", None):
             console.print(f"written: {_relative(file)}", soft_wrap=True, markup=False)
-    _require_nothing_open(failed)
+    _require_complete(failed)
 
 
 def _load(configuration: list[str]) -> RunConfig:
@@ -573,7 +573,7 @@ def _show_as_it_is(text: str) -> None:
     console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
 
 
-def _require_nothing_open(still_open: list[str]) -> None:
+def _require_complete(still_open: list[str]) -> None:
     if still_open:
         raise IncompleteEvaluationError("\n".join(still_open))
 
@@ -583,7 +583,7 @@ def _relative(file: Path) -> Path:
 
 
 @contextmanager
-def _user_errors_are_lines() -> Iterator[None]:
+def _user_errors_printed() -> Iterator[None]:
     try:
         yield
     except InterruptedRunError as interrupt:

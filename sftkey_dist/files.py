@@ -39,7 +39,7 @@ def file_written_whole(path: Path) -> Iterator[Path]:
     scratch = Path(name)
     try:
         yield scratch
-        _open_to_others(scratch)
+        _apply_umask(scratch)
         flush(scratch)
         os.replace(scratch, path)
         flush(path.parent)
@@ -177,7 +177,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         os.chmod(scratch, 0o777 & ~_umask())
         yield scratch
         for file in filter(Path.is_file, scratch.rglob("*")):
-            _open_to_others(file)
+            _apply_umask(file)
         flush_tree(scratch)
         try:
             os.replace(scratch, path)
@@ -286,7 +286,7 @@ def _not_regular(path: Path) -> DataError:
     return DataError(f"{path}: a link or not a regular file, to which nothing is written; remove it")
 
 
-def _open_to_others(file: Path) -> None:
+def _apply_umask(file: Path) -> None:
     """Give a file the mode that the umask gives, unless it shares its content with another file by a hard link."""
     if file.lstat().st_nlink == 1 and not file.is_symlink():
         os.chmod(file, 0o666 & ~_umask())

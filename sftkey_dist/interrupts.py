@@ -14,7 +14,7 @@ from sftkey_dist.errors import InterruptedRunError, RunLostError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOST = signal.SIGUSR1
-_ONE_MOMENT_SECONDS = 1.0
+_DEBOUNCE_SECONDS = 1.0
 """Signals within this time count as one request, because ending a group of processes may send several of them."""
 
 _problems: list[str] = []
@@ -26,7 +26,7 @@ Handler = Callable[[int, FrameType | None], Any]
 def raise_on_signals() -> None:
     """From now on, a signal raises InterruptedRunError in the main thread, and `end_at_once` raises RunLostError
     there."""
-    _handle(_at_first_of_a_moment(_raise))
+    _handle(_debounced(_raise))
     signal.signal(_LOST, _raise_lost)
 
 
@@ -84,7 +84,7 @@ def stopping_gently(ask: Callable[[], None]) -> Iterator[GentleStop]:
     stop = GentleStop(ask)
     with handlers_kept():
         if threading.current_thread() is threading.main_thread():
-            _handle(_at_first_of_a_moment(stop.on_signal))
+            _handle(_debounced(stop.on_signal))
         yield stop
 
 
@@ -96,22 +96,22 @@ def _handle(handler: Handler) -> None:
             signal.signal(number, handler)
 
 
-def _at_first_of_a_moment(handler: Handler) -> Handler:
+def _debounced(handler: Handler) -> Handler:
     """Wrap a handler, so that it is called only for the first of several signals that arrive together."""
-    last = -_ONE_MOMENT_SECONDS
+    last = -_DEBOUNCE_SECONDS
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal last
         if number == signal.SIGHUP:
-            _let_go_of_terminal()
-        if time.monotonic() - last >= _ONE_MOMENT_SECONDS:
+            _stop_writing_to_terminal()
+        if time.monotonic() - last >= _DEBOUNCE_SECONDS:
             last = time.monotonic()
             handler(number, frame)
 
     return handle
 
 
-def _let_go_of_terminal() -> None:
+def _stop_writing_to_terminal() -> None:
     """Stop writing to the terminal: it was closed, and an error in writing would prevent saving."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (sys.stdout, sys.stderr):

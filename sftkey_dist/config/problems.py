@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from sftkey_dist.config.keys import names_at
 
 _UNPARSED = ("int_parsing", "float_parsing", "bool_parsing")
-_NO_NUMBER_OF_THE_KEY = (
+_INVALID_NUMBER = (
     "int_type",
     "float_type",
     "int_from_float",
@@ -94,7 +94,7 @@ def _message(item: ErrorDetails, section: type[BaseModel], path: Sequence[int | 
         return "required key is missing"
     if item["type"] == "string_type":
         return _not_text(item["input"])
-    if item["type"] in _UNPARSED + _NO_NUMBER_OF_THE_KEY:
+    if item["type"] in _UNPARSED + _INVALID_NUMBER:
         return f"{item['msg']}, got {item['input']!r}"
     return item["msg"].removeprefix("Value error, ")
 

@@ -49,7 +49,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     """How models are evaluated."""
     tracking: TrackingConfig = TrackingConfig()
-    """MLflow."""
+    """How the run is tracked with MLflow."""
 
     @property
     def most_workers(self) -> int:

@@ -90,8 +90,8 @@ def read_shard(source: SourceConfig, shard: Shard) -> RawRows:
     """
     if not shard.path:
         return _read_hub(source, shard)
-    with _damage_is_named(shard.path):
-        return _named_damage(_READERS[file_format(shard.path)](shard), shard.path)
+    with _read_errors_as_data_errors(shard.path):
+        return _rows_with_data_errors(_READERS[file_format(shard.path)](shard), shard.path)
 
 
 def content_digest(source: SourceConfig) -> str:
@@ -149,7 +149,7 @@ def _splits_of_folder(folder: str, subset: str | None) -> dict[str, list[str]]:
     `datasets` only finds the files. Its readers are not used, because they guess types: text that looks like a date
     becomes a timestamp.
     """
-    with _loading_is_named(folder):
+    with _loading_errors_as_data_errors(folder):
         found = datasets.load_dataset_builder(folder, subset).config.data_files or {}
     return {str(split): sorted(_as_below(folder, str(file)) for file in files) for split, files in found.items()}
 
@@ -171,7 +171,7 @@ def _data_files_below(folder: str) -> Iterator[str]:
 
 def _file_digest(path: str) -> str:
     _require_file(path)
-    with _damage_is_named(path):
+    with _read_errors_as_data_errors(path):
         return digest_file(Path(path))
 
 
@@ -193,7 +193,7 @@ def _shards_of(source: SourceConfig, path: str, shard_rows: int, limit: int | No
     _require_file(path)
     if file_format(path) not in _FORMATS:
         raise DataError(f"{path}: unknown file format; convert it to .jsonl, .json, .csv or .parquet")
-    with _damage_is_named(path):
+    with _read_errors_as_data_errors(path):
         _refuse_hidden_gzip(path)
         if file_format(path) in _NUM_ROWS:
             yield from _by_rows(path, _NUM_ROWS[file_format(path)](path), shard_rows, limit)
@@ -544,14 +544,14 @@ def _load_arrow(path: str) -> pyarrow.Table:
 
 @lru_cache(maxsize=4)
 def _load_hub(path: str, subset: str | None, split: str, revision: str | None) -> Any:
-    with _loading_is_named(path, split):
+    with _loading_errors_as_data_errors(path, split):
         rows = datasets.load_dataset(path, subset, split=split, revision=revision)
     _refuse_repeated_names(path, rows.data.schema)
     return rows
 
 
 @contextmanager
-def _loading_is_named(path: str, split: str = "") -> Iterator[None]:
+def _loading_errors_as_data_errors(path: str, split: str = "") -> Iterator[None]:
     """Convert errors of `datasets`, which raises many unrelated classes, to a DataError of one line."""
     try:
         yield
@@ -566,7 +566,7 @@ def _loading_is_named(path: str, split: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def _damage_is_named(path: str) -> Iterator[None]:
+def _read_errors_as_data_errors(path: str) -> Iterator[None]:
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -580,6 +580,6 @@ def _damage_is_named(path: str) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _named_damage(rows: RawRows, path: str) -> RawRows:
-    with _damage_is_named(path):
+def _rows_with_data_errors(rows: RawRows, path: str) -> RawRows:
+    with _read_errors_as_data_errors(path):
         yield from rows

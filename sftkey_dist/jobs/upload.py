@@ -118,14 +118,14 @@ def _walk(folder: Path, *, with_hidden: bool) -> tuple[list[str], list[str]]:
     found, closed = [], []
     for place, folders, files in os.walk(folder, onerror=_raise):
         inside = Path(place).relative_to(folder)
-        shut = {name for name in folders if _is_shut(Path(place) / name, with_hidden=with_hidden)}
+        shut = {name for name in folders if _is_not_searched(Path(place) / name, with_hidden=with_hidden)}
         found += [(inside / name).as_posix() for name in sorted(files)]
         closed += [f"{(inside / name).as_posix()}/" for name in sorted(shut)]
         folders[:] = sorted(set(folders) - shut - _NEVER)
     return found, closed
 
 
-def _is_shut(folder: Path, *, with_hidden: bool) -> bool:
+def _is_not_searched(folder: Path, *, with_hidden: bool) -> bool:
     is_hidden = folder.name.startswith(".") and not with_hidden
     return folder.name not in _NEVER and (is_hidden or folder.is_symlink())
 

@@ -10,7 +10,7 @@ from sftkey_dist.console import console
 from sftkey_dist.files import digest_file, write_json_atomically
 
 _REMEMBERED_FROM_BYTES = 64 * 2**20
-_SAID_FROM_BYTES = 4 * 2**30
+_ANNOUNCED_FROM_BYTES = 4 * 2**30
 _MOST_REMEMBERED = 2000
 _BLOB_OF_HUB = re.compile(r"[0-9a-f]{64}")
 
@@ -25,7 +25,7 @@ def known_digest(file: Path) -> str:
         return blob.name
     key, memory = _identity(file), _read_memory()
     if key not in memory:
-        if size >= _SAID_FROM_BYTES:
+        if size >= _ANNOUNCED_FROM_BYTES:
             console.print(
                 f"{file}: reading {size / 2**30:.1f} GiB to compute its digest, which is then cached", soft_wrap=True
             )

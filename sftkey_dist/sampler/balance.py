@@ -20,8 +20,8 @@ from sftkey_dist.sampler.level import EMPTY, Leveller
 _MAX_ROUNDS = 200
 _FULL_ENOUGH = 0.98
 """Ratio of the mean to the maximum cost in a row from which on filling the row is not worth it."""
-_EXCESS_NOT_WORTH_ANOTHER_START = 1e-5
-_MOST_BINS_FOR_ANOTHER_START = 512
+_GOOD_ENOUGH_EXCESS = 1e-5
+_MAX_BINS_FOR_MORE_STARTS = 512
 """With more bins there are so many possible exchanges that every start leads to about the same result."""
 
 
@@ -65,7 +65,7 @@ def _level_bins(
         levelled = leveller.run(_MAX_ROUNDS)
         if leveller.excess < least_excess:
             best, least_excess = levelled, leveller.excess
-        if least_excess < _EXCESS_NOT_WORTH_ANOTHER_START or num_bins > _MOST_BINS_FOR_ANOTHER_START:
+        if least_excess < _GOOD_ENOUGH_EXCESS or num_bins > _MAX_BINS_FOR_MORE_STARTS:
             break
     return best
 

@@ -9,13 +9,13 @@ EMPTY = -1
 
 _TOLERANCES = (0.02, 0.005, 0.001)
 """Relative tolerances of the fullest bin above its lower bound. Each is attempted once the previous one is reached."""
-_GAIN_WORTH_AN_EXCHANGE = 1e-10
+_MIN_GAIN = 1e-10
 """Minimum gain of an exchange, in units of the squared mean load; smaller gains are rounding errors."""
-_IDLE_ROUNDS_BEFORE_THE_END = 6
+_MAX_IDLE_ROUNDS = 6
 _PAIRS_PER_ROUND = 256
-_MOST_ITEMS_OF_A_BIN = 24
-_MOST_EXCHANGES_PER_ROUND = 2**18
-"""Limits on the work of a round. If a bin has more items than this, each round considers some of them in turn."""
+_MAX_CANDIDATES_PER_BIN = 24
+_MAX_EXCHANGES_PER_ROUND = 2**18
+"""Limits on the work of a round. If a bin has more items than candidates, the rounds consider them in turn."""
 
 
 class Leveller:
@@ -49,7 +49,7 @@ class Leveller:
         # order of the items is irrelevant.
         self._slots = -np.sort(-slots, axis=1)
         self._num_items = (self._slots != EMPTY).sum(axis=1)
-        self._num_candidates = min(slots.shape[1], _MOST_ITEMS_OF_A_BIN)
+        self._num_candidates = min(slots.shape[1], _MAX_CANDIDATES_PER_BIN)
         # EMPTY is -1 and therefore reads the last entry of an array, which is the 0 appended here: no load, no size.
         self._measures = [np.append(values, 0) for values in measures]
         self._fixed = fixed_loads or [np.zeros(len(slots), dtype=np.int64) for _ in measures]
@@ -83,7 +83,7 @@ class Leveller:
         idle_rounds = 0
         while any((load > limit).any() for load, limit in zip(self._loads, limits, strict=True)):
             number = next(rounds, None)
-            if number is None or idle_rounds == _IDLE_ROUNDS_BEFORE_THE_END:
+            if number is None or idle_rounds == _MAX_IDLE_ROUNDS:
                 return False
             idle_rounds = 0 if self._round(number, limits) else idle_rounds + 1
         return True
@@ -108,7 +108,7 @@ class Leveller:
         order = np.argsort(-load, kind="stable")
         # A bin above the limit but in the emptier half is left for a later round, so no bin is on both sides of a pair.
         half = len(order) // 2
-        most = max(1, _MOST_EXCHANGES_PER_ROUND // self._num_candidates**2)
+        most = max(1, _MAX_EXCHANGES_PER_ROUND // self._num_candidates**2)
         full = order[: min(half, most, int((load > limit).sum()))]
         emptier = order[half:][::-1]
         if not len(full):
@@ -122,7 +122,7 @@ class Leveller:
         """Make the best exchange of each pair with a gain, at most one per bin; returns whether there was any."""
         give, take = self._candidates(full, number, room=False), self._candidates(empty, number, room=True)
         gain, choice = self._best_exchange(full, empty, give, take, limits)
-        worth = np.flatnonzero(gain > _GAIN_WORTH_AN_EXCHANGE)
+        worth = np.flatnonzero(gain > _MIN_GAIN)
         worth = worth[np.argsort(-gain[worth], kind="stable")]
         # A gain is only valid while both bins are unchanged, so only the best exchange of each bin is kept. It is the
         # first one, because exchanges are sorted by gain: np.unique finds first occurrences, and sorting their indices

@@ -38,7 +38,7 @@ def preview(planner: StepPlanner, num_steps: int) -> list[BalancePreview]:
     """Compare the plan with the alternatives on its first steps."""
     plans = list(islice(planner.plans(), num_steps))
     layouts = {OURS: [plan.layout for plan in plans]}
-    layouts |= {name: list(_laid_otherwise(planner, plans, deal)) for name, deal in ALTERNATIVES.items()}
+    layouts |= {name: list(_baseline_layouts(planner, plans, deal)) for name, deal in ALTERNATIVES.items()}
     examples = float(np.median([len(plan.example_indices) for plan in plans]))
     return [
         BalancePreview(
@@ -52,7 +52,7 @@ def preview(planner: StepPlanner, num_steps: int) -> list[BalancePreview]:
     ]
 
 
-def _laid_otherwise(planner: StepPlanner, plans: list[StepPlan], deal: Deal) -> Iterator[np.ndarray]:
+def _baseline_layouts(planner: StepPlanner, plans: list[StepPlan], deal: Deal) -> Iterator[np.ndarray]:
     for plan in plans:
         members = np.array(plan.example_indices)
         members = members[np.random.default_rng(plan.step).permutation(len(members))]

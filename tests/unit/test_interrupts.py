@@ -11,7 +11,7 @@ from sftkey_dist.interrupts import SIGNALS, handlers_kept, raise_on_signals, sto
 
 @pytest.fixture(autouse=True)
 def short_moment(monkeypatch):
-    monkeypatch.setattr(interrupts, "_ONE_MOMENT_SECONDS", 0.2)
+    monkeypatch.setattr(interrupts, "_DEBOUNCE_SECONDS", 0.2)
 
 
 def send(number: int) -> None:

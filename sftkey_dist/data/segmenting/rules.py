@@ -146,8 +146,8 @@ def resolve_rules(names: Rules) -> tuple[Rule, ...]:
     the only rule: `think` takes all text after the thinking as the answer, and `boxed` accepts a box that other text
     follows.
     """
-    if len(names) == 1 and names[0] in _AS_TOLD:
-        return (Rule(str(names[0]), _AS_TOLD[str(names[0])]),)
+    if len(names) == 1 and names[0] in _AS_ONLY_RULE:
+        return (Rule(str(names[0]), _AS_ONLY_RULE[str(names[0])]),)
     rules: list[Rule] = []
     for name in names:
         if isinstance(name, RegexRule):
@@ -330,7 +330,7 @@ def _think(read: Response) -> Sequence[Finding]:
     return [Finding("think", {REASONING: reasoning, ANSWER: answer}, problem, start=answer[0])]
 
 
-def _think_as_told(read: Response) -> Sequence[Finding]:
+def _think_as_only_rule(read: Response) -> Sequence[Finding]:
     """The same as the only rule: all text after the thinking is the answer."""
     reasoning = _trimmed(read.text, (read.thinking.start, read.thinking.end))
     answer = narrow(read.text, read.body)
@@ -353,13 +353,16 @@ def _last_line(read: Response) -> Sequence[Finding]:
     return [Finding("last_line", {REASONING: reasoning, ANSWER: answer}, start=line)]
 
 
-def _boxed_as_told(read: Response) -> Sequence[Finding]:
+def _boxed_as_only_rule(read: Response) -> Sequence[Finding]:
     """Find a box anywhere. It is quoted from the reasoning, so the text after it is not lost."""
     found = _stated("boxed")(read)
     return [replace(finding, problem="") if finding.problem == TEXT_AFTER_ANSWER else finding for finding in found]
 
 
-_AS_TOLD: dict[str, Callable[[Response], Sequence[Finding]]] = {"think": _think_as_told, "boxed": _boxed_as_told}
+_AS_ONLY_RULE: dict[str, Callable[[Response], Sequence[Finding]]] = {
+    "think": _think_as_only_rule,
+    "boxed": _boxed_as_only_rule,
+}
 _BUILT_IN: dict[str, Rule] = {
     **{name: Rule(name, _stated(name)) for name in ("hash_marks", "boxed", "answer_is", "option_letter")},
     "think": Rule("think", _think),

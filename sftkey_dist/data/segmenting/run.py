@@ -141,7 +141,7 @@ def segment_file(
     work = _Segmenting(response_column, config.contract, resolve_rules(config.rules), ask, read_reviews(files.review))
     told = progress(sum(shard.num_rows for shard in shards))
     with ExitStack() as stack:
-        stack.enter_context(_unwritable_is_named(out))
+        stack.enter_context(_write_errors_as_data_errors(out))
         rows_file, review_file = (stack.enter_context(text_written_whole(path)) for path in (files.out, files.review))
         for shard in shards:
             work.segment(list(read_shard(source, shard)), rows_file, review_file)
@@ -163,7 +163,7 @@ def _refuse_own_output(source: SourceConfig, files: SegmentFiles) -> None:
 
 
 @contextmanager
-def _unwritable_is_named(out: Path) -> Iterator[None]:
+def _write_errors_as_data_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
