@@ -103,9 +103,9 @@ def _json_text(segment: Segment, value: str) -> str:
     try:
         decoded, end = _decode(value, 0)
     except _NotJsonError as error:
-        raise ContractError(f"invalid_{segment.name}", f"{segment.name} is no JSON value: {error}") from None
+        raise ContractError(f"invalid_{segment.name}", f"{segment.name} is not a JSON value: {error}") from None
     if end != len(value) or isinstance(decoded, str):
-        raise ContractError(f"invalid_{segment.name}", f"{segment.name} must be one JSON value that is no string")
+        raise ContractError(f"invalid_{segment.name}", f"{segment.name} must be one JSON value, and not a string")
     return value
 
 

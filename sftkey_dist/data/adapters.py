@@ -207,7 +207,7 @@ def segmented(
 
 def _turn(message: Any, column: str) -> Turn:
     if not isinstance(message, Mapping):
-        raise RowError("missing_field", f"field {column!r} must hold messages with 'role' and 'content'")
+        raise RowError("missing_field", f"field {column!r} must contain messages with 'role' and 'content'")
     role = text(message, "role")
     if role not in ("system", "user", "assistant"):
         raise RowError("unknown_role", f"field {column!r} has a message of role {role!r}; use system, user, assistant")

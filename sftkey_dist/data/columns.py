@@ -68,7 +68,7 @@ def texts(row: Mapping[str, Any], column: str) -> list[str]:
     """The texts of the items of a column that must contain a list."""
     found = [_text_of(item, column) for item in items(row, column)]
     if None in found:
-        raise RowError("missing_field", f"field {column!r} has an item that is nothing")
+        raise RowError("missing_field", f"field {column!r} has an item without a value")
     return cast(list[str], found)
 
 
@@ -88,8 +88,8 @@ def _lines(row: Mapping[str, Any], column: str) -> str:
     if value is None:
         raise RowError(
             "missing_field",
-            f"field {column!r} of the prompt template is missing{_known(row, column)}; a text in braces that is no "
-            f"field is written {{{{{column}}}}}",
+            f"field {column!r} of the prompt template is missing{_known(row, column)}; a text in braces that is not "
+            f"a field must be written {{{{{column}}}}}",
         )
     return required_text(row, column)
 
@@ -104,7 +104,7 @@ def _text_of(value: Any, column: str) -> str | None:
 
 def _unicode(value: str, column: str) -> str:
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise RowError("not_unicode", f"field {column!r} holds half of a surrogate pair, which is no character")
+        raise RowError("not_unicode", f"field {column!r} contains a lone surrogate, which is not a character")
     return value
 
 

@@ -60,7 +60,7 @@ def _decoded(value: bytes) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise NoTextError("not_utf8", f"holds bytes that are no UTF-8 text (byte {error.start})") from None
+        raise NoTextError("not_utf8", f"contains bytes that are not UTF-8 text (byte {error.start})") from None
 
 
 def _scalar_text(value: Any) -> str:
@@ -80,9 +80,9 @@ def _number_text(value: float | Decimal) -> str:
     if isinstance(value, WrittenFloat):
         return value.digits
     if math.isnan(value):
-        raise NoTextError("missing_field", "is NaN, which is no value; leave the field out or write null")
+        raise NoTextError("missing_field", "is NaN, which is not a value; leave the field out or write null")
     if math.isinf(value):
-        raise NoTextError("not_finite", "is infinite, which is no value; leave the field out or write null")
+        raise NoTextError("not_finite", "is infinite, which is not a value; leave the field out or write null")
     if isinstance(value, Decimal):
         return format(value, "f")
     return str(int(value)) if value.is_integer() and abs(value) < _EXACT_BELOW else repr(value)
