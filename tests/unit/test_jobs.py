@@ -158,8 +158,8 @@ def test_a_folder_that_is_none_is_named(config, tmp_path):
         "nope": "no such",
         "loop": "no such",
         "dangling": "no such",
-        "file": "no",
-        "fifo": "no",
+        "file": "not a",
+        "fifo": "not a",
     }.items():
         with pytest.raises(ConfigError, match=rf"--working-dir .*/{name}: (there )?is {message} folder"):
             sent(config, tmp_path / name)

@@ -107,5 +107,5 @@ def test_nuls_behind_the_last_line_are_one_that_was_being_written(tmp_path):
 
 def test_a_pipe_in_a_journals_place_is_named_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "metrics.jsonl")
-    with pytest.raises(DataError, match="not a regular file"):
+    with pytest.raises(DataError, match="no regular file"):
         read_records(tmp_path / "metrics.jsonl")
