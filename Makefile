@@ -8,11 +8,10 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 TORCH_AND_ITS_OWN := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
 	nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
 	nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
-# These leave a core idle; the others start ranks and clusters, and would disturb each other.
-SINGLE_PROCESS_TESTS := tests/unit tests/e2e/test_mistakes.py tests/e2e/test_segment.py \
-	tests/faults/test_lock.py tests/faults/test_restarts.py tests/faults/test_before_training.py tests/faults/test_table.py
+# pyproject.toml says what the markers mean.
+PYTEST := $(BIN)/pytest --durations=10
 
-.PHONY: install quickstart test lint docs bench bench-training soak audit lock sbom
+.PHONY: install quickstart test test-fast lint measure docs bench bench-training soak audit lock sbom
 
 install: .venv/installed
 
@@ -33,8 +32,16 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile $(SINGLE_PROCESS_TESTS)
-	$(BIN)/pytest $(addprefix --ignore=,$(SINGLE_PROCESS_TESTS))
+	$(PYTEST) -n 2 --dist loadfile -m 'not cluster'
+	$(PYTEST) -m cluster
+
+# While one works: three minutes on 2 cores that do nothing else.
+test-fast: install
+	$(PYTEST) -n 2 --dist loadfile -m 'not cluster and not slow'
+
+# Fails when the code exceeds a limit on its size, its cycles or its untyped parts.
+measure: install
+	$(BIN)/python -m tests.measure
 
 # Into build/site; the reference and the figure are written first, from the schema and from tests/evidence.
 docs: install

@@ -21,6 +21,18 @@ TINY_MODEL = EmbeddedModelConfig(
 )
 
 
+FOLDERS_OF_CLUSTERS = {"distributed", "e2e", "faults"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `cluster` what lies in folders of such tests, before tests are chosen by their marks."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in FOLDERS_OF_CLUSTERS and item.get_closest_marker("single_process") is None:
+            item.add_marker("cluster")
+
+
 @pytest.fixture(scope="session")
 def memos() -> list[Example]:
     return list(generate_memos("train", 60, seed=0))

@@ -69,7 +69,6 @@ def actors():
     return [p.pid for p in mine if "_EvaluationActor" in " ".join(p.cmdline())]
 
 
-@ray.remote(num_cpus=0)
 class Worker:
     """One of them never comes back from its first chunk, as if its node were gone."""
 
@@ -82,7 +81,7 @@ class Worker:
 
 
 def test_what_hangs_on_one_actor_is_done_by_another(cluster):
-    actors = [Worker.remote(hangs) for hangs in (False, True)]
+    actors = [ray.remote(num_cpus=0)(Worker).remote(hangs) for hangs in (False, True)]
     started = time.monotonic()
     results = spread(actors, lambda actor, chunk: actor.double.remote(chunk), list(range(9)), least_seconds=1.0)
     assert sorted(results) == [2 * chunk for chunk in range(9)]

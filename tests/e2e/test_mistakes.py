@@ -8,6 +8,8 @@ import pytest
 
 from tests.e2e.conftest import ENTRY_POINT, environment, error_line
 
+pytestmark = pytest.mark.single_process
+
 
 @pytest.fixture
 def untouched(tmp_path):

@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
 from tests.chat_server import chat_server
 from tests.e2e.conftest import error_line
+
+pytestmark = pytest.mark.single_process
 
 
 def write(path, rows):

@@ -15,6 +15,8 @@ from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.training.checkpoint import Needs, open_storage, require_space
 from tests.e2e.conftest import error_line, sftkey  # noqa: F401
 
+pytestmark = pytest.mark.single_process
+
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 def test_a_run_directory_that_cannot_be_written_is_named(sftkey, run_config, tmp_path):  # noqa: F811

@@ -23,6 +23,7 @@ from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.tracking import NullTracker
+from sftkey_dist.training.checkpoint import remove_checkpoints
 from tests.distributed.harness import run_ranks, train
 from tests.distributed.runs import jobs_of
 
@@ -176,7 +177,7 @@ def test_records_and_names_are_on_disk_before_the_stage_counts_and_checkpoints_g
     copy = config.model_copy(update={"run_dir": tmp_path / "run"})
     plan = planned_anew(copy)
     without_ray(monkeypatch)
-    seen, fsync, replace, remove = [], os.fsync, os.replace, training.remove_checkpoints
+    seen, fsync, replace = [], os.fsync, os.replace
 
     def note_fsync(descriptor):
         seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
@@ -184,7 +185,7 @@ def test_records_and_names_are_on_disk_before_the_stage_counts_and_checkpoints_g
 
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "replace", lambda a, b: (seen.append(f"-> {Path(b).name}"), replace(a, b)))
-    monkeypatch.setattr(training, "remove_checkpoints", lambda storage: (seen.append("removed"), remove(storage)))
+    monkeypatch.setattr(training, "remove_checkpoints", lambda to: (seen.append("removed"), remove_checkpoints(to)))
     training.train(plan, NullTracker())
     (planned,) = plan.stages
     counts = seen.index("-> stage.json")

@@ -13,6 +13,7 @@ import pytest
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.run_dir.lock import locked
 
+pytestmark = pytest.mark.single_process
 HOLDER = """
 import sys, time
 from pathlib import Path

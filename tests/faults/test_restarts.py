@@ -16,9 +16,11 @@ from sftkey_dist.errors import ConfigError, DataError, InterruptedRunError, Stor
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.training import launch
+from sftkey_dist.training.checkpoint import newest_step
 from sftkey_dist.training.failures import read_failure
 from sftkey_dist.training.job import StageJob
 
+pytestmark = pytest.mark.single_process
 LOST_PEER = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:4711")
 
 
@@ -92,13 +94,11 @@ def test_a_crash_loop_ends_and_one_with_progress_does_not(monkeypatch, job):
 
 
 def test_a_storage_that_is_still_away_when_its_outage_has_ended_an_attempt_is_asked_again_by_the_next(monkeypatch, job):
-    known = launch.newest_step
-
     def away_at_the_second_question(storage):
         asked.append(storage)
         if len(asked) == 2:
             raise StorageError("the store does not answer")
-        return known(storage)
+        return newest_step(storage)
 
     asked = []
     monkeypatch.setattr(launch, "newest_step", away_at_the_second_question)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.single_process
 TESTS = Path(__file__).parents[1]
 CHAIN = "test_killed_and_frozen_workers_and_a_signal_cost_steps_but_change_nothing"
 DAMAGE = "test_a_damaged_checkpoint_is_set_aside_and_training_ends_in_the_same_bytes"

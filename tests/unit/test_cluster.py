@@ -1,7 +1,9 @@
 """Which cluster is used, and whether it may be."""
 
 import os
+import resource
 import socket
+import tempfile
 from types import SimpleNamespace
 
 import pytest
@@ -82,14 +84,14 @@ def test_a_token_or_ones_word_opens_the_gate_to_other_machines(monkeypatch):
 
 
 def test_a_long_tmpdir_is_passed_over(monkeypatch, tmp_path):
-    monkeypatch.setattr(private_cluster.tempfile, "gettempdir", lambda: str(tmp_path / ("x" * 90)))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / ("x" * 90)))
     folder = private_cluster._make_folder()
     try:
         assert len(os.fsencode(folder)) < 40
         assert folder.stat().st_mode & 0o777 == 0o700
     finally:
         folder.rmdir()
-    monkeypatch.setattr(private_cluster.os, "access", lambda *arguments: False)
+    monkeypatch.setattr(os, "access", lambda *arguments: False)
     with pytest.raises(ConfigError, match="set TMPDIR to one of at most 24 characters"):
         private_cluster._make_folder()
 
@@ -129,10 +131,10 @@ def test_a_stage_pauses_for_more_ranks_only_where_they_make_a_whole_group(monkey
 
 def test_more_files_are_opened_where_they_may_and_named_where_not(monkeypatch):
     set_to = []
-    monkeypatch.setattr(private_cluster.resource, "setrlimit", lambda which, limits: set_to.append(limits))
-    monkeypatch.setattr(private_cluster.resource, "getrlimit", lambda which: (256, 65536))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: set_to.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 65536))
     private_cluster._require_open_files()
     assert set_to == [(1024, 65536)]
-    monkeypatch.setattr(private_cluster.resource, "getrlimit", lambda which: (40, 40))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (40, 40))
     with pytest.raises(ConfigError, match="more files than the 40"), private_cluster.private_cluster(2):
         pass

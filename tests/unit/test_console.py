@@ -4,12 +4,12 @@ import io
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
-from sftkey_dist import console
 from sftkey_dist.console import PlainConsole, ProgressLine, visible
 
 HOSTILE = "\x1b]0;owned\x07 \x1b[2J [/nothing] [bold :smile: \x9b31m \x7f"
@@ -18,7 +18,7 @@ SHOWN = "␛]0;owned␇ ␛[2J [/nothing] [bold :smile: \ufffd31m ␡"
 
 def test_what_an_interrupted_start_had_done_does_not_count_for_the_estimate(monkeypatch, capsys):
     seconds = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
     line = ProgressLine(None, "stage", 100)
     # It had come to step 40, and goes on from the checkpoint of step 20.
     for seconds[0], done in ((1.0, 40), (100.0, 20), (120.0, 41)):
@@ -27,10 +27,11 @@ def test_what_an_interrupted_start_had_done_does_not_count_for_the_estimate(monk
 
 
 def rendered(*things, width=120, **options):
-    plain = PlainConsole(file=io.StringIO(), width=width, highlight=False, emoji=False)
+    file = io.StringIO()
+    plain = PlainConsole(file=file, width=width, highlight=False, emoji=False)
     for thing in things:
         plain.print(thing, soft_wrap=True, markup=False, **options)
-    return plain.file.getvalue()
+    return file.getvalue()
 
 
 def test_text_cannot_steer_the_terminal():

@@ -151,6 +151,8 @@ def test_the_readmes_configuration_reads_the_rows_that_it_describes(tmp_path, mo
 class Nll(float):
     """Stands for a loss: backward adds it to those of the step."""
 
+    of_the_step: list[float]
+
     def __new__(cls, value, of_the_step):
         loss = super().__new__(cls, value)
         loss.of_the_step = of_the_step

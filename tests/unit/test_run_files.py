@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def run(tmp_path) -> Path:
     return folder
 
 
-READERS = {
+READERS: dict[str, list[Callable[[Path], object]]] = {
     "strategies.json": [
         lambda run: read_comparison([run]),
         lambda run: forget_all_but(RunDir(run), ["sft-tag"]),

@@ -1,6 +1,7 @@
 """What no setting may hold, and no message may show."""
 
 import pytest
+from pydantic import ValidationError
 
 from sftkey_dist.config import load_config
 from sftkey_dist.config.endpoint import EndpointConfig
@@ -137,7 +138,7 @@ def test_names_of_variables(name):
 )
 def test_a_key_in_place_of_its_name_is_refused_and_not_repeated(key):
     assert not is_variable_name(key)
-    with pytest.raises(ValueError, match="name of an environment variable") as error:
+    with pytest.raises(ValidationError, match="name of an environment variable") as error:
         EndpointConfig(url="https://host/v1", model="m", api_key_env=key)
     assert not key or key not in error.value.errors()[0]["msg"]
 

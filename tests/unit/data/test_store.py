@@ -18,7 +18,7 @@ from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.report import summarize
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.data.task import Encoding, example_hashes
+from sftkey_dist.data.task import Encoding, encode_part, example_hashes
 from sftkey_dist.errors import DataError
 
 OTHER_TAGS = ResponseContract(segments=(Segment(name="reasoning"), Segment(name="answer", key=True)))
@@ -50,7 +50,6 @@ def prepare(tmp_path, encoding):
         changed = Encoding(**{**encoding.__dict__, **(encoding_changes or {})})
         return prepare_store("train", data, changed)
 
-    make.folder = tmp_path
     return make
 
 
@@ -166,7 +165,7 @@ def test_report_describes_lengths_duplicates_conflicts_and_overlap(prepare, memo
     assert len(report.warnings()) == 4 - (report.truncation.responses_beyond <= 0.01)
 
 
-def test_prompts_are_compared_without_their_system_message(prepare, memos):
+def test_prompts_are_compared_without_their_system_message(prepare, tmp_path, memos):
     def conversation(system, question, answer):
         turns = [{"role": "system", "content": system}] if system else []
         turns += [{"role": "user", "content": question}, {"role": "assistant", "content": f"r\n#### {answer}"}]
@@ -178,7 +177,7 @@ def test_prompts_are_compared_without_their_system_message(prepare, memos):
         conversation("Be brief.", "two", "yes"),
         conversation("Be brief.", "two", "no"),
     ]
-    source = write_rows(prepare.folder / "turns.jsonl", rows).model_copy(update={"adapter": "messages"})
+    source = write_rows(tmp_path / "turns.jsonl", rows).model_copy(update={"adapter": "messages"})
     tests = {name: example_hashes(Example(name, name, {}))[0] for name in ("one", "two", "three")}
     report = report_of(prepare(sources=(source,)), test_prompts=tests)
     assert (report.overlap, report.conflicts, report.duplicates) == (("one", "two"), 1, 0)
@@ -230,7 +229,7 @@ def test_several_processes_may_prepare_at_once(prepare, memos, tmp_path):
 def test_parts_that_are_done_are_not_made_again(prepare, memos, monkeypatch, tmp_path):
     rows = rows_of(memos)
     made = []
-    original = prepare_module.encode_part
+    original = encode_part
 
     def dying(task):
         if len(made) == 4:

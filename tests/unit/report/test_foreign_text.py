@@ -87,10 +87,11 @@ def test_markdown_shows_what_nobody_sees_as_an_escape(text):
 
 
 def rendered(*things, width=200):
-    plain = PlainConsole(file=io.StringIO(), width=width, highlight=False, emoji=False, markup=False)
+    file = io.StringIO()
+    plain = PlainConsole(file=file, width=width, highlight=False, emoji=False, markup=False)
     for thing in things:
         plain.print(thing, soft_wrap=True)
-    return plain.file.getvalue()
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("name", [*NAMES, *STEERING])

@@ -178,8 +178,8 @@ def test_behind_a_stopped_prefix_logits_are_the_same_and_gradients_those_of_a_de
     )
     packed.load_state_dict(alone.state_dict())
     examples, weights = [], (0.0, 0.0, 1.0)
-    for length, prefix in ((9, 6), (5, 1), (7, 4)):  # targets begin one token after the prefix
-        segments = np.array([0] + [1] * prefix + [2] * (length - prefix - 1))
+    for length, before in ((9, 6), (5, 1), (7, 4)):  # targets begin one token after the prefix
+        segments = np.array([0] + [1] * before + [2] * (length - before - 1))
         examples.append((torch.randint(0, 64, (length,)).numpy(), segments))
     prefix, rest = split_before_targets(pack(examples, weights, observe_all=False))
     assert (prefix.example_lengths, rest.example_lengths) == ((6, 1, 4), (3, 4, 3))

@@ -1,6 +1,7 @@
 """Files of whole responses: what is accepted, what a person sees, what a model may do, and that nothing is lost."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from sftkey_dist.errors import ConfigError, DataError
 from tests.chat_server import DROP_CONNECTION, chat_server
 
 CLEAR = {"id": 1, "response": "48/2 = 24\n#### 72"}
-UNCLEAR = {"id": 2, "response": "one long line that ends with the verdict approve and not a word more"}
+UNCLEAR: dict[str, Any] = {"id": 2, "response": "one long line that ends with the verdict approve and not a word more"}
 DOUBTFUL = {"id": 3, "response": "It is \\boxed{3}.\nThe answer is 4."}
 ROWS = [CLEAR, UNCLEAR, DOUBTFUL]
 

@@ -36,7 +36,7 @@ from tests.kept import storages_kept
 
 STAGE_1, STAGE_2 = (0.0, 1.0, 1.0), (0.0, 0.0, 1.0)
 H100 = ACCELERATORS["h100-80g"]
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ def test_vllm_writes_what_transformers_writes(tiny_model):
     from sftkey_dist.evaluation.generation.with_vllm import VllmGenerator  # noqa: PLC0415 (only where it is installed)
 
     ours = LocalGenerator(tiny_model, PromptConfig(), False)
-    theirs = VllmGenerator(tiny_model, PromptConfig(), False)
+    theirs = VllmGenerator(tiny_model, PromptConfig(), False, num_gpus=1)
     assert theirs.generate(PROMPTS, Decoding(16)) == ours.generate(PROMPTS, Decoding(16))
     samples = theirs.generate(PROMPTS, Decoding(8, num_samples=3, temperature=1.5, seed=1))
     assert [len(of_one) for of_one in samples] == [3, 3]

@@ -20,9 +20,9 @@ from sftkey_dist.evaluation.verdict import Verdict
 
 CONTRACT = ResponseContract()
 CORRECT, INCORRECT, UNJUDGED = Verdict.CORRECT, Verdict.INCORRECT, Verdict.UNJUDGED
-CASES = Path(__file__).parents[2] / "assets" / "answer_cases.jsonl"
+CASES = Path(__file__).parents[3] / "assets" / "answer_cases.jsonl"
 """Inputs of other projects' reports, and of an audit of this one."""
-LABELLED = Path(__file__).parents[2] / "assets" / "labelled_answers.jsonl"
+LABELLED = Path(__file__).parents[3] / "assets" / "labelled_answers.jsonl"
 QUESTION = "How can a person save money?\nA. make more calls\nB. quit eating lunch out\nC. buy less\nD. buy less rice"
 
 

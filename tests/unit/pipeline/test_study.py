@@ -23,7 +23,7 @@ from sftkey_dist.evaluation.statistics import wilson_interval
 from sftkey_dist.pipeline import study as pipeline
 from sftkey_dist.pipeline.study import make_results, run_study
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMOLLM2_ON_TWO_CORES = ["study_smollm2", "study_smollm2_files", "study_smollm2_cpu"]
 BASE = {
     "model": {"embedded": {}},
