@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.conftest import ENTRY_POINT, environment, error_line
 
-pytestmark = pytest.mark.single_process
+pytestmark = [pytest.mark.single_process, pytest.mark.slow]  # each starts the command line
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from tests.chat_server import chat_server
 from tests.e2e.conftest import error_line
 
-pytestmark = pytest.mark.single_process
+pytestmark = [pytest.mark.single_process, pytest.mark.slow]  # each starts the command line
 
 
 def write(path, rows):

@@ -97,6 +97,7 @@ def test_light_rooms_load_no_heavy_library(room):
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_trainer_loads_without_ray_and_mlflow():
     """A rank that something else launches, such as torchrun, needs neither."""
     absent = ["ray", "mlflow", "typer", "matplotlib"]
@@ -132,6 +133,7 @@ LOADS = {
 """What the modules that every process of a run begins with may load, of what takes a tenth of a second or more."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", LOADS)
 def test_a_process_loads_no_library_that_it_does_not_need(module):
     script = f"import sys\nimport sftkey_dist.{module}\nprint(*({HEAVY!r} & set(sys.modules)))"

@@ -10,6 +10,7 @@ from sftkey_dist.capacity import (
     ACCELERATORS,
     Cluster,
     GuardCopy,
+    ModelSize,
     StageLoad,
     estimate,
     find_accelerator,
@@ -25,7 +26,7 @@ from sftkey_dist.capacity.speed import Rows
 from sftkey_dist.capacity.traffic import traffic_of
 from sftkey_dist.config import load_config
 from sftkey_dist.config.strategy import OptimizationConfig
-from sftkey_dist.config.training import LoraConfig, ZeroConfig
+from sftkey_dist.config.training import LoraConfig, TrainingConfig, ZeroConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.models.shape import decoder_cost, head_dim_of
 from sftkey_dist.training.attention import PACKED, register_packed_attention
@@ -39,9 +40,31 @@ H100 = ACCELERATORS["h100-80g"]
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
+SMALLEST = "8B (Qwen3)"
+NAMES = [name if name == SMALLEST else pytest.param(name, marks=pytest.mark.slow) for name in SHAPES]
+LORA = LARGE.model_copy(update={"lora": LoraConfig(rank=16)})
+
+
+class Sizes(dict[str, ModelSize]):
+    """Counts a model when a test first asks for it: that takes seconds of a core."""
+
+    def __init__(self, training: TrainingConfig) -> None:
+        self._training = training
+
+    def __missing__(self, name: str) -> ModelSize:
+        self[name] = size_of(SHAPES[name], self._training)
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def sizes():
-    return {name: size_of(shape) for name, shape in SHAPES.items()}
+    return Sizes(LARGE)
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    """The same models with adapters as in LORA."""
+    return Sizes(LORA)
 
 
 def load(weights=STAGE_1, longest=400, batch=4096):
@@ -60,11 +83,13 @@ def full_rows(tokens=8192, micro_batches=1, with_loss=None):
     return StageLoad("stage", 1, tokens, rows_for)
 
 
+@pytest.mark.slow
 def test_parameters_are_those_that_the_models_are_known_for(sizes):
-    found = [round(size.parameters / 1e9, 2) for size in sizes.values()]
+    found = [round(sizes[name].parameters / 1e9, 2) for name in SHAPES]
     assert found == [8.19, 32.76, 70.55, 405.85]
 
 
+@pytest.mark.slow
 def test_partitioned_state_is_twenty_bytes_a_parameter_less_what_is_gathered(sizes):
     size = sizes["70B (Llama 3.1)"]
     for nodes in (2, 8):
@@ -74,6 +99,7 @@ def test_partitioned_state_is_twenty_bytes_a_parameter_less_what_is_gathered(siz
         assert parts["weights, gathered"] < 6
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_says_so_and_the_smallest_cluster_holds_it(sizes):
     size = sizes["405B (Llama 3.1)"]
     alone = estimate(size, LARGE, Cluster(1, 8, H100), load())
@@ -114,38 +140,37 @@ def test_chunks_spare_the_logits_of_a_long_row_for_some_time(sizes):
     assert 1.0 < parts.seconds.balanced / whole.seconds.balanced < 1.05
 
 
+@pytest.mark.slow
 def test_offload_takes_the_optimizer_from_the_device(sizes):
     zero = ZeroConfig(offload="cpu")
     there = estimate(sizes["32B (Qwen2.5)"], LARGE.model_copy(update={"zero": zero}), Cluster(1, 8, H100), load())
     assert not {"master weights and moments", "gradients"} & there.memory.parts.keys()
 
 
-def test_adapters_take_the_state_of_what_is_trained_alone(sizes):
-    lora = LARGE.model_copy(update={"lora": LoraConfig(rank=16)})
-    whole, adapted = sizes["8B (Qwen3)"], size_of(SHAPES["8B (Qwen3)"], lora)
+def test_adapters_take_the_state_of_what_is_trained_alone(sizes, adapted):
+    whole, with_adapters = sizes["8B (Qwen3)"], adapted["8B (Qwen3)"]
     # Seven linear layers of every decoder layer: rank x (inputs + outputs).
     per_layer = 2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 12288)
-    assert adapted.trained == 36 * 16 * per_layer
-    assert adapted.parameters == whole.parameters
-    full, small = (
-        estimate(size, training, Cluster(1, 8, H100), load()) for size, training in ((whole, LARGE), (adapted, lora))
-    )
+    assert with_adapters.trained == 36 * 16 * per_layer
+    assert with_adapters.parameters == whole.parameters
+    full = estimate(whole, LARGE, Cluster(1, 8, H100), load())
+    small = estimate(with_adapters, LORA, Cluster(1, 8, H100), load())
     assert small.memory.parts["master weights and moments"] < 0.01 * full.memory.parts["master weights and moments"]
     assert small.checkpoint_gib < 0.01 * full.checkpoint_gib
     assert 0.8 < small.seconds.balanced / full.seconds.balanced < 0.9, "weights that are frozen have no gradient"
 
 
-def test_adapters_are_all_that_is_reduced_and_gathered_after_the_update():
-    lora = LARGE.model_copy(update={"lora": LoraConfig(rank=16)})
-    adapted = size_of(SHAPES["8B (Qwen3)"], lora)
-    traffic = traffic_of(adapted, lora, Cluster(4, 8, H100))
+def test_adapters_are_all_that_is_reduced_and_gathered_after_the_update(adapted):
+    size = adapted["8B (Qwen3)"]
+    traffic = traffic_of(size, LORA, Cluster(4, 8, H100))
     assert traffic.once.collectives == 36 * (7 * 2 - 3), "but those of 12,288 rows or columns, which do not stay"
-    bucket = lora.model_copy(update={"zero": ZeroConfig(reduce_bucket_elements=adapted.trained)})
-    assert traffic_of(adapted, bucket, Cluster(4, 8, H100)).ends.received_bytes == pytest.approx(
-        31 / 32 * (adapted.trained * 4 + adapted.embedding * 2)
+    bucket = LORA.model_copy(update={"zero": ZeroConfig(reduce_bucket_elements=size.trained)})
+    assert traffic_of(size, bucket, Cluster(4, 8, H100)).ends.received_bytes == pytest.approx(
+        31 / 32 * (size.trained * 4 + size.embedding * 2)
     )
 
 
+@pytest.mark.slow
 def test_a_second_copy_in_the_node_takes_memory_and_spares_the_network(sizes):
     size, cluster = sizes["70B (Llama 3.1)"], Cluster(8, 8, H100, network_gbps=400)
     hpz = LARGE.model_copy(update={"zero": ZeroConfig(secondary_partition_ranks=8)})
@@ -155,12 +180,12 @@ def test_a_second_copy_in_the_node_takes_memory_and_spares_the_network(sizes):
     assert doubled.seconds.communication < plain.seconds.communication
 
 
+@pytest.mark.slow
 def test_float32_doubles_weights_and_is_slower(sizes):
     device = H100.training_in("float32")
-    shape = SHAPES["8B (Qwen3)"]
-    half, single = (
-        estimate(size_of(shape, LARGE, d.compute_bytes), LARGE, Cluster(1, 8, d), load()) for d in (H100, device)
-    )
+    in_float32 = size_of(SHAPES["8B (Qwen3)"], LARGE, device.compute_bytes)
+    half = estimate(sizes["8B (Qwen3)"], LARGE, Cluster(1, 8, H100), load())
+    single = estimate(in_float32, LARGE, Cluster(1, 8, device), load())
     weights = "weights, partitioned"
     assert single.memory.parts[weights] == pytest.approx(2 * half.memory.parts[weights])
     assert single.seconds.balanced > 10 * half.seconds.balanced
@@ -199,7 +224,7 @@ def test_activations_are_what_autograd_keeps_of_a_packed_row(kind):
 
 
 @pytest.mark.parametrize("network", [{}, {"network_gbps": 3200.0}, {"transport": "tcp"}])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_rank_does_no_more_in_a_larger_cluster(sizes, name, network):
     # The update alone gets shorter, since it is partitioned; what ranks do for each other has to outweigh that.
     clusters = [Cluster(2**power, 8, H100, **network) for power in range(11)]
@@ -262,12 +287,12 @@ def test_collectives_of_a_micro_batch_are_those_that_buckets_leave(sizes):
     )
 
 
-def test_beside_adapters_what_does_not_stay_until_its_backward_pass_is_gathered_a_third_time():
-    lora = LARGE.model_copy(update={"lora": LoraConfig(rank=16)})
-    size, cluster = size_of(SHAPES["70B (Llama 3.1)"], lora), Cluster(4, 8, H100)
-    kept = lora.model_copy(update={"zero": ZeroConfig(max_gathered_gib=4)})
-    plain = lora.model_copy(update={"gradient_checkpointing": False})
-    default, stays, not_recomputed = (traffic_of(size, each, cluster).beside for each in (lora, kept, plain))
+@pytest.mark.slow
+def test_beside_adapters_what_does_not_stay_until_its_backward_pass_is_gathered_a_third_time(adapted):
+    size, cluster = adapted["70B (Llama 3.1)"], Cluster(4, 8, H100)
+    kept = LORA.model_copy(update={"zero": ZeroConfig(max_gathered_gib=4)})
+    plain = LORA.model_copy(update={"gradient_checkpointing": False})
+    default, stays, not_recomputed = (traffic_of(size, each, cluster).beside for each in (LORA, kept, plain))
     # Between the two uses of q, k, v and o lie gate, up and down twice: 1.4 G elements, and 1.07 G stay.
     again = 80 * (2 * 8192 * 8192 + 2 * 8192 * 1024)
     assert default.received_bytes - stays.received_bytes == pytest.approx(31 / 32 * 2 * again)
@@ -284,7 +309,7 @@ def test_gradients_in_bfloat16_halve_what_is_reduced(sizes):
 
 
 @pytest.mark.parametrize("gathered_gib", [0.0, 0.05, 2.0, 8.0])
-@pytest.mark.parametrize("name", ["8B (Qwen3)", "405B (Llama 3.1)"])
+@pytest.mark.parametrize("name", [NAMES[0], NAMES[-1]])
 def test_what_is_gathered_ahead_is_what_the_engine_asks_for(sizes, name, gathered_gib):
     size = sizes[name]
     training = LARGE.model_copy(update={"zero": ZeroConfig(max_gathered_gib=gathered_gib)})
@@ -306,6 +331,7 @@ def test_what_is_gathered_ahead_is_what_the_engine_asks_for(sizes, name, gathere
     assert gathered == pytest.approx(2 * (asked["stage3_max_live_parameters"] + beyond) / 2**30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_loss", [8192, 200])
 @pytest.mark.parametrize(
     ("file", "name", "nodes"),
@@ -371,6 +397,7 @@ def test_a_dense_model_is_counted_to_the_weight(sizes):
     assert size.key_value_bytes == 36 * 2 * 8 * 128 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters", "attention", "router", "expert", "active", "layers"),
     [
@@ -388,6 +415,7 @@ def test_all_experts_lie_in_memory_and_a_token_passes_a_few(
     assert parts["master weights and moments"] == pytest.approx(12 * parameters / 16 / 2**30)
 
 
+@pytest.mark.slow
 def test_a_mixture_takes_the_time_of_what_a_token_passes(mixtures, sizes):
     cluster = Cluster(4, 8, H100, network_gbps=3200)
     mixture, dense = (
@@ -482,10 +510,9 @@ def test_the_guards_copy_lies_beside_the_state_and_decides_whether_a_stage_fits(
     assert not estimate(size, LARGE, replace(cluster, accelerator=small), load).fits
 
 
-def test_adapters_lie_beside_the_frozen_weights():
-    lora = LARGE.model_copy(update={"lora": LoraConfig(rank=16)})
-    size = size_of(SHAPES["8B (Qwen3)"], lora)
-    parts = estimate(size, lora, Cluster(1, 8, H100), full_rows()).memory.parts
+def test_adapters_lie_beside_the_frozen_weights(adapted):
+    size = adapted["8B (Qwen3)"]
+    parts = estimate(size, LORA, Cluster(1, 8, H100), full_rows()).memory.parts
     assert parts["weights, partitioned"] == pytest.approx(2 * (size.parameters + size.trained) / 8 / 2**30)
     assert parts["gradients"] == pytest.approx(4 * size.trained / 8 / 2**30)
     assert parts["master weights and moments"] == pytest.approx(12 * size.trained / 8 / 2**30)

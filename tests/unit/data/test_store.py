@@ -91,7 +91,9 @@ def test_same_inputs_reuse_the_store_and_any_change_makes_another(prepare, memos
     assert len({first.path, *(other.path for other in others)}) == 7
 
 
-@pytest.mark.parametrize(("shard_rows", "num_workers"), [(1, 1), (7, 1), (7, 3), (1000, 2)])
+@pytest.mark.parametrize(
+    ("shard_rows", "num_workers"), [(1, 1), (7, 1), pytest.param(7, 3, marks=pytest.mark.slow), (1000, 2)]
+)
 def test_the_same_store_however_it_is_cut_and_whoever_encodes(prepare, memos, tmp_path, shard_rows, num_workers):
     rows = rows_of(memos)
     expected = content(prepare(rows))
@@ -271,6 +273,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_completes_the_same_store(memos, tmp_path, tiny_model):
     rows = rows_of(memos) * 100
     write_rows(tmp_path / "rows.jsonl", rows)
