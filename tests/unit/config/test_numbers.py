@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
@@ -113,14 +114,21 @@ def holding(annotation: Any, number: float) -> list[Any]:
     return next(holding(part, number) for part in parts if is_numeric(part))
 
 
-def takes(key: str, number: float) -> bool:
+@cache
+def section_of(key: str) -> type[BaseModel]:
+    """A section that has nothing but this key."""
     name, _, key = key.partition(".")
-    section, field = SECTIONS[name], SECTIONS[name].model_fields[key]
-    alone = create_model("Alone", __config__=section.model_config, **{key: (field.annotation, field)})
+    field = SECTIONS[name].model_fields[key]
+    return create_model("Alone", __config__=SECTIONS[name].model_config, **{key: (field.annotation, field)})
+
+
+def takes(key: str, number: float) -> bool:
+    alone = section_of(key)
+    ((name, field),) = alone.model_fields.items()
     taken = []
     for value in holding(field.annotation, number):
         try:
-            alone.model_validate({key: value})
+            alone.model_validate({name: value})
             taken.append(True)
         except ValidationError:
             taken.append(False)

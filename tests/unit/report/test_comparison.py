@@ -112,6 +112,7 @@ def test_messages_show_names_as_they_are():
     assert capture.get() == "study[/x] [red]: :warning:\n"
 
 
+@pytest.mark.slow
 def test_figures_and_files_hold_names_as_they_are(tmp_path):
     folders = ["cost_$5_to_$10", "_hidden", "$x^{$", "a[b]", "x | y <z>"]
     runs = [write_run(tmp_path / folder / "out", {"sft": 4, "_mine$1$": 9}) for folder in folders]

@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
 
+pytestmark = pytest.mark.slow
 TENSOR_MIB = 200
 # Ray Train trains in a thread. What is resident tells what would have to be fetched again, with and without huge pages.
 KEPT_MIB = f"""
