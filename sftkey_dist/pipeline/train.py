@@ -1,34 +1,26 @@
 """Train what the strategies need, each stage once, and keep track."""
 
-import math
 import shutil
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from sftkey_dist.cluster import connected, require_shared_storage
-from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console
 from sftkey_dist.errors import InterruptedRunError, StorageError
-from sftkey_dist.files import read_json, write_json_atomically
-from sftkey_dist.models.load import PROVENANCE
 from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.changes import changes_in_words
-from sftkey_dist.pipeline.finished import make_durable, note_model, verify_stages
+from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import write_configuration, write_provenance
 from sftkey_dist.pipeline.records import forget_all_but, record_training
 from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.pipeline.stages import PlannedStage
+from sftkey_dist.pipeline.summary import guard_in_words, write_summary
 from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy
-from sftkey_dist.run_dir.journal import read_records
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.tracking import Tracker
 from sftkey_dist.training.checkpoint import CHECKPOINTS_KEPT, Needs, open_storage, remove_checkpoints, require_space
-from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.launch import StageRunner, stage_runner
 
 
@@ -111,11 +103,11 @@ def _train_stage(
             tracker.watching_system(run_id if config.tracking.system_metrics else None),
         ):
             signal_number = runner.run_stage(planned.job)
-        summary = _write_summary(config, planned, time.perf_counter() - started)
+        summary = write_summary(config, planned.job, planned, time.perf_counter() - started)
         plan.verified.add(planned.digest)
         _clean_up(planned)
         if summary["guard"]:
-            console.print(f"{title}: {_guard_in_words(summary)}")
+            console.print(f"{title}: {guard_in_words(summary)}")
         for line in rounding_in_words(summary):
             console.print(f"{title}: {line}", soft_wrap=True)
         tracker.log_artifact(run_id, planned.directory.summary)
@@ -157,84 +149,3 @@ def _remove_masters(plan: RunPlan) -> None:
     for planned in plan.stages:
         if planned.is_trained and not planned.needs_masters:
             shutil.rmtree(planned.directory.masters, ignore_errors=True)
-
-
-def _write_summary(config: RunConfig, planned: PlannedStage, wall_seconds: float) -> dict[str, Any]:
-    """Say in the model folder what it comes from, then, once all of it is on disk, mark the stage as finished."""
-    write_json_atomically(planned.directory.model / PROVENANCE, planned.inputs)
-    metrics, timings = read_records(planned.directory.metrics), read_records(planned.directory.timings)
-    validation = read_records(planned.directory.validation)
-    guard = _guard_summary(planned.job, validation)
-    summary = {
-        "digest": planned.digest,
-        "inputs": planned.inputs,
-        "steps": len(metrics),
-        "tokens": sum(record["tokens"] for record in metrics),
-        "loss_tokens": sum(record["loss_tokens"] for record in metrics),
-        "train_seconds": sum(record["seconds"] for record in timings),
-        "phase_seconds": _phases(timings),
-        "collective_share": _collective_share(timings),
-        "peak_memory_gib": max((record["peak_memory_gib"] for record in timings), default=0.0),
-        "wall_seconds": wall_seconds,
-        "world_size": timings[-1]["world_size"] if timings else config.cluster.num_workers,
-        "events": [record["message"] for record in read_records(planned.directory.events)],
-        "final_segments": metrics[-1]["segments"] if metrics else {},
-        "rounding": read_json(planned.directory.rounding),
-        "gain": _gain(guard, validation),
-        "guard": guard,
-        "model_files": {name: note.model_dump() for name, note in note_model(planned.directory).items()},
-    }
-    make_durable(planned.directory)
-    write_json_atomically(planned.directory.summary, summary)
-    return summary
-
-
-def _gain(guard: Mapping[str, Any] | None, records: Sequence[Mapping[str, Any]]) -> float | None:
-    """By how much the stage's loss on held-out examples fell, from its start to the model that it hands on."""
-    losses = {record["step"]: record["validation"]["loss"] for record in records if "validation" in record}
-    measured = {step: loss for step, loss in losses.items() if loss is not None}
-    last = guard["kept_step"] if guard else max(measured, default=0)
-    return float(measured[0] - measured[last]) if 0 in measured and last in measured else None
-
-
-def _guard_summary(job: StageJob, records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Which model the guard handed on, and the scores at the start, of it, and at the end of the stage."""
-    if job.guard is None:
-        return None
-    scores = [(record["step"], record["guard"]["score"]) for record in records if "guard" in record]
-    scored = [(step, math.nan if score is None else score) for step, score in scores]
-    best = max(scored, key=lambda point: point[1])  # of equals the first
-    kept = best if job.guard.settings.keep == "best" else scored[-1]
-    return {
-        "kept_step": kept[0],
-        "kept_score": kept[1],
-        "first_score": scored[0][1],
-        "last_score": scored[-1][1],
-        "evaluations": len(scored),
-    }
-
-
-def _guard_in_words(summary: Mapping[str, Any]) -> str:
-    guard, phases = summary["guard"], summary["phase_seconds"]
-    share = phases.get("guard", 0.0) / max(sum(phases.values()), 1e-9)
-    return (
-        f"guard kept the model after step {guard['kept_step']} of {summary['steps']}: held-out score "
-        f"{guard['first_score']:.3f} at the start, {guard['kept_score']:.3f} kept, {guard['last_score']:.3f} at the "
-        f"end; {guard['evaluations']} evaluations took {share:.0%} of the stage"
-    )
-
-
-def _collective_share(timings: Sequence[Mapping[str, Any]]) -> float | None:
-    """Of the micro-batches in which it was measured: the share of their time in which a collective ran."""
-    measured = [record for record in timings if "collective_seconds" in record]
-    if not measured:
-        return None
-    return float(sum(record["collective_seconds"] for record in measured) / sum(r["watched_seconds"] for r in measured))
-
-
-def _phases(timings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Seconds of the whole stage by phase, longest first."""
-    seconds: Counter[str] = Counter()
-    for record in timings:
-        seconds.update(record["phase_seconds"])
-    return dict(seconds.most_common())
