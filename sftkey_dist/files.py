@@ -121,7 +121,7 @@ def read_json_as(path: Path, content: TypeAdapter[Content], remedy: str = RESTOR
     try:
         return content.validate_python(parse_json(text))
     except ValueError as error:
-        raise DataError(f"{path}: {_problem(error)}; {remedy}") from None
+        raise DataError(f"{path}: {problem_of(error)}; {remedy}") from None
 
 
 def read_text(path: Path, remedy: str = RESTORE_OR_REMOVE) -> str:
@@ -273,7 +273,7 @@ def _known(content: Any) -> Any:
     return content
 
 
-def _problem(error: ValueError) -> str:
+def problem_of(error: ValueError) -> str:
     """The problem of a file's content, in one line."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]

@@ -5,12 +5,25 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from sftkey_dist.console import ProgressLine, console, progress_line
 from sftkey_dist.errors import DataError
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_dir.journal import JournalTail, Record
+from sftkey_dist.run_dir.artifacts.forms import Journal, to_plain
+from sftkey_dist.run_dir.artifacts.training import (
+    EVENTS,
+    METRICS,
+    OBSERVATIONS,
+    TIMINGS,
+    Observation,
+    StepMetrics,
+    StepTiming,
+)
+from sftkey_dist.run_dir.journal import Tail
 from sftkey_dist.tracking import Tracker
+
+Measurement = TypeVar("Measurement", StepMetrics, StepTiming, Observation)
 
 _POLL_SECONDS = 0.5
 _SECONDS_BETWEEN_LOGS = 5.0
@@ -45,10 +58,12 @@ class _Follower:
     def __init__(
         self, stage_dir: StageDir, title: str, line: ProgressLine, tracker: Tracker, run_id: str | None
     ) -> None:
-        self._metrics = _Journal(stage_dir.metrics, tracker, run_id, ("loss",))
-        self._timings = _Journal(stage_dir.timings, tracker, run_id, ("seconds",))
-        self._validation = _Journal(stage_dir.validation, tracker, run_id, ("validation/loss", "guard/score"))
-        self._events = JournalTail(stage_dir.events)
+        self._metrics = _Logged(METRICS, stage_dir.metrics, tracker, run_id, ("loss",))
+        self._timings = _Logged(TIMINGS, stage_dir.timings, tracker, run_id, ("seconds",))
+        self._validation = _Logged(
+            OBSERVATIONS, stage_dir.validation, tracker, run_id, ("validation/loss", "guard/score")
+        )
+        self._events = EVENTS.tail(stage_dir.events)
         self._events.new_records()  # of earlier runs, which a person has seen
         self._title = title
         self._line = line
@@ -57,35 +72,37 @@ class _Follower:
 
     def catch_up(self, *, is_last: bool = False) -> None:
         for event in self._events.new_records():
-            console.print(f"{self._title}: {event['message']}", soft_wrap=True, markup=False)
+            console.print(f"{self._title}: {event.message}", soft_wrap=True, markup=False)
         is_due = is_last or time.monotonic() - self._logged > _SECONDS_BETWEEN_LOGS
         metrics, timings = self._metrics.log_new(is_due), self._timings.log_new(is_due)
         self._validation.log_new(is_due)
         if is_due:
             self._logged = time.monotonic()
         if timings:
-            self._tokens_per_second = timings[-1]["tokens_per_second"]
+            self._tokens_per_second = timings[-1].tokens_per_second
         if metrics:
-            note = f"loss {metrics[-1]['loss']:.3f}  {self._tokens_per_second:,.0f} tok/s"
-            self._line.update(metrics[-1]["step"] + 1, note)
+            note = f"loss {metrics[-1].loss:.3f}  {self._tokens_per_second:,.0f} tok/s"
+            self._line.update(metrics[-1].step + 1, note)
 
 
-class _Journal:
+class _Logged(Generic[Measurement]):
     """Logs each step once: a worker group that restarts writes steps again that were logged before."""
 
-    def __init__(self, path: Path, tracker: Tracker, run_id: str | None, metrics: Sequence[str]) -> None:
-        self._tail = JournalTail(path)
+    def __init__(
+        self, journal: Journal[Measurement], path: Path, tracker: Tracker, run_id: str | None, metrics: Sequence[str]
+    ) -> None:
+        self._tail: Tail[Measurement] = journal.tail(path)
         self._tracker, self._run_id = tracker, run_id
         self._next_to_log = tracker.steps_logged(run_id, metrics)
-        self._waiting: list[Record] = []
+        self._waiting: list[Measurement] = []
 
-    def log_new(self, is_due: bool) -> list[Record]:
+    def log_new(self, is_due: bool) -> list[Measurement]:
         """The records that have come since the last call; they are logged when it is time to."""
         records = self._tail.new_records()
-        self._waiting += [record for record in records if record["step"] >= self._next_to_log]
+        self._waiting += [record for record in records if record.step >= self._next_to_log]
         if records:
-            self._next_to_log = max(self._next_to_log, records[-1]["step"] + 1)
+            self._next_to_log = max(self._next_to_log, records[-1].step + 1)
         if is_due and self._waiting:
-            self._tracker.log_steps(self._run_id, self._waiting)
+            self._tracker.log_steps(self._run_id, [to_plain(record) for record in self._waiting])
             self._waiting = []
         return records

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.evaluation.score import macro_average, score_by_data_set, score_records
-from sftkey_dist.files import to_json
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES, EvaluationRecord, EvaluationScores
+from sftkey_dist.run_dir.artifacts.training import METRICS, SUMMARY, TIMINGS
+from tests.records import nll, output_record, stage_summary, step_metrics, step_timing
 
 NUM_QUESTIONS = 20
 
@@ -21,20 +23,12 @@ def write_run(
     With ``verdict`` every answer has that one.
     """
     for number, stage in enumerate(("full-1", "key-2")):
-        records = [
-            {
-                "step": s,
-                "balance": {"straggler_loss": 0.01},
-                "segments": {"answer": _nll(2.0 / (s + 1 + number)), "reasoning": _nll(0.5)},
-            }
-            for s in range(4)
-        ]
-        _write(run / "stages" / stage / "metrics.jsonl", _lines(records))
-        timings = [{"step": s, "tokens_per_second": 1000.0 + s} for s in range(4)]
-        _write(run / "stages" / stage / "timings.jsonl", _lines(timings))
-        weights = [float(w) for w in (0, 1, 1, 1, 1, 1, 1, 1)]
-        summary = {"steps": 4, "train_seconds": 10.0 + number, "tokens": 100, "loss_tokens": 9, "world_size": 2}
-        _write(run / "stages" / stage / "stage.json", json.dumps(summary | {"inputs": {"weights": weights}}))
+        folder = StageDir(run / "stages" / stage)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        segments = [{"answer": nll(2.0 / (s + 1 + number)), "reasoning": nll(0.5)} for s in range(4)]
+        METRICS.write(folder.metrics, [step_metrics(s, segments=of_step) for s, of_step in enumerate(segments)])
+        TIMINGS.write(folder.timings, [step_timing(s, tokens_per_second=1000.0 + s) for s in range(4)])
+        SUMMARY.write(folder.summary, stage_summary(train_seconds=10.0 + number))
     entries = {
         strategy: _write_strategy(run, strategy, right, output, name, verdict) for strategy, right in correct.items()
     }
@@ -56,16 +50,18 @@ def _write_strategy(run: Path, strategy: str, right: int, output: str, name: str
         _record(i, verdict or ("correct" if i < right else "incorrect"), output, name) for i in range(NUM_QUESTIONS)
     ]
     folder = run / "evaluation" / strategy
-    _write(folder / "records.jsonl", _lines(records))
+    folder.mkdir(parents=True, exist_ok=True)
+    RECORDS.write(folder / "records.jsonl", records)
     by_data_set = score_by_data_set(records, 0.7)
-    scores = asdict(score_records(records, 0.7)) | {
-        "data_sets": {data_set: asdict(scores) for data_set, scores in by_data_set.items()},
-        "macro_average": macro_average(by_data_set),
-        "agreement": {},
-        "to_review": 0,
-        "is_complete": True,
-    }
-    _write(folder / "scores.json", to_json(scores))
+    scores = EvaluationScores(
+        **vars(score_records(records, 0.7)),
+        data_sets=by_data_set,
+        macro_average=macro_average(by_data_set),
+        agreement={},
+        to_review=0,
+        is_complete=True,
+    )
+    SCORES.write(folder / "scores.json", scores)
     stages = ["full-1", "key-2"] if strategy == "sftkey-tag" else ["full-1"]
     return {
         "form": "tagged",
@@ -80,33 +76,21 @@ def _write_strategy(run: Path, strategy: str, right: int, output: str, name: str
     }
 
 
-def _record(number: int, verdict: str, output: str, data_set: str) -> dict[str, Any]:
-    return {
-        "id": f"q{number}",
-        "data_set": data_set,
-        "sample": 0,
-        "prompt": "Income: steady. Approve, review or reject?",
-        "output": output,
-        "reference": {"reasoning": "Income is steady.", "answer": "review"},
-        "segments": {"reasoning": "so", "answer": "review"},
-        "answer": {"answer": "review"},
-        "answer_source": {"answer": "strict"},
-        "fields": {"answer": verdict},
-        "verdict": verdict,
-        "reason": "",
-        "keeps_contract": True,
-        "violation": None,
-        "truncated": number == 0,
-        "num_tokens": 5 + number,
-    }
-
-
-def _nll(value: float) -> dict[str, Any]:
-    return {"nll": value, "tokens": 3}
-
-
-def _lines(records: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
+def _record(number: int, verdict: str, output: str, data_set: str) -> EvaluationRecord:
+    return output_record(
+        verdict,
+        id=f"q{number}",
+        data_set=data_set,
+        prompt="Income: steady. Approve, review or reject?",
+        output=output,
+        reference={"reasoning": "Income is steady.", "answer": "review"},
+        segments={"reasoning": "so", "answer": "review"},
+        answer={"answer": "review"},
+        answer_source={"answer": "strict"},
+        fields={"answer": verdict},
+        truncated=number == 0,
+        num_tokens=5 + number,
+    )
 
 
 def _write(file: Path, text: str) -> None:

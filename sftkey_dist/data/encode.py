@@ -35,13 +35,6 @@ class EncodedExample:
 
 
 @dataclass(frozen=True)
-class TooLong(Refusal):
-    """A row that exceeds the maximum length; its length is kept for the report."""
-
-    num_tokens: int
-
-
-@dataclass(frozen=True)
 class _Written:
     """An example as text: the prompt as the model reads it, and the pieces of the response."""
 
@@ -152,7 +145,7 @@ class ExampleEncoder:
         runs.append((self._segment_ids[END_OF_TURN], 1))
         if len(input_ids) > self._max_length_tokens:
             detail = f"{len(input_ids)} tokens, data.max_length_tokens is {self._max_length_tokens}"
-            return TooLong(example.id, TOO_LONG, detail, len(input_ids))
+            return Refusal(example.id, TOO_LONG, detail, len(input_ids))
         return EncodedExample(example.id, input_ids, runs)
 
     def _check(self, example: Example, piece: Piece, tokens: _Tokens) -> Refusal | None:

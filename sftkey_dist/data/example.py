@@ -1,7 +1,9 @@
 """What every source yields: examples, and refusals for unusable rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from sftkey_dist.run_dir.artifacts.forms import absent_with
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,5 @@ class Refusal:
     id: str
     reason: str
     detail: str
+    num_tokens: int | None = field(default=None, metadata=absent_with("num_tokens"))
+    """Of a row that is longer than allowed, its length."""

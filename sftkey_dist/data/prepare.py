@@ -12,7 +12,7 @@ from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.parallel import run_on_cores
 from sftkey_dist.data.rows import content_digest, file_format, local_files
 from sftkey_dist.data.sources import copies_of, read_examples, shards_of
-from sftkey_dist.data.store import EncodedStore, PartSummary, StoreBuilder, is_store, refusal_rows
+from sftkey_dist.data.store import EncodedStore, PartSummary, StoreBuilder, is_store
 from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_json
@@ -63,7 +63,7 @@ def read_all(
                     refusals.append(item)
                 elif copies(item):
                     examples.append(item)
-        _check_refusals(name, refusal_rows(refusals), len(examples) + len(refusals), max_bad_row_share)
+        _check_refusals(name, refusals, len(examples) + len(refusals), max_bad_row_share)
         if len(examples) == before:
             raise DataError(f"data.{name}: {source.place} has no usable row")
     return examples, refusals
@@ -139,7 +139,7 @@ def _build(
     """Build every missing part, and stop after any part if too many rows have been refused."""
     total = sum(task.shard.num_rows for task in tasks)
     report, done, kept = progress(total), 0, 0
-    malformed: list[dict[str, Any]] = []
+    malformed: list[Refusal] = []
     try:
         for summary in run(encode_part, tasks):
             done, kept = done + summary.num_rows, kept + summary.num_examples
@@ -153,20 +153,20 @@ def _build(
         raise
 
 
-def _malformed(refusals: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in refusals if row["reason"] not in _ROWS_NOT_MALFORMED]
+def _malformed(refusals: Iterable[Refusal]) -> list[Refusal]:
+    return [refusal for refusal in refusals if refusal.reason not in _ROWS_NOT_MALFORMED]
 
 
 def _num_rows(store: EncodedStore) -> int:
-    return sum(source["rows"] for source in store.sources)
+    return sum(source.rows for source in store.sources)
 
 
-def _check_refusals(name: str, rows: Sequence[dict[str, Any]], num_rows: int, max_bad_row_share: float) -> None:
+def _check_refusals(name: str, rows: Sequence[Refusal], num_rows: int, max_bad_row_share: float) -> None:
     """Stop when more rows are malformed than allowed."""
     if len(rows) > max_bad_row_share * num_rows:
         first = rows[0]
         raise DataError(
-            f"{first['id']}: {first['reason']}: {first['detail']} (at least {len(rows)} of {num_rows} rows of "
+            f"{first.id}: {first.reason}: {first.detail} (at least {len(rows)} of {num_rows} rows of "
             f"data.{name} are malformed; correct them, or allow a larger share to be dropped with "
             f"data.max_bad_row_share, now {max_bad_row_share:g})"
         )

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sftkey_dist.data.encode import TOO_LONG
-from sftkey_dist.data.example import Example
-from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.store import EncodedStore, SourceCounts
 
 _EXAMPLES_PER_REASON = 5
 _QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
@@ -105,7 +104,7 @@ class DataReport(SourceReport):
     """
 
     digest: str
-    sources: tuple[dict[str, Any], ...]
+    sources: tuple[SourceCounts, ...]
     not_drawn: int
     examples: int
     total_tokens: int
@@ -149,7 +148,7 @@ class DataReport(SourceReport):
 def summarize_source(
     name: str,
     examples: Sequence[Example],
-    refusals: Sequence[Mapping[str, Any]],
+    refusals: Sequence[Refusal],
     special_tokens_in_prompts: Mapping[str, int],
 ) -> SourceReport:
     """Build the report of a data set that is not encoded."""
@@ -187,7 +186,8 @@ def summarize(
     response = counts.sum(axis=1) - counts[:, names.index("prompt")]
     key_tokens = int(sum(totals[names.index(segment)] for segment in key_segments))
     columns = {"all": counts.sum(axis=1)} | {segment: counts[:, i] for i, segment in enumerate(names)}
-    rows, not_drawn = (sum(source[key] for source in store.sources) for key in ("rows", "not_drawn"))
+    rows = sum(source.rows for source in store.sources)
+    not_drawn = sum(source.not_drawn for source in store.sources)
     kept = rows - not_drawn - len(store.refusals)
     return DataReport(
         name=name,
@@ -197,7 +197,7 @@ def summarize(
         special_tokens_in_prompts=store.special_tokens_in_prompts,
         left_out=store.left_out,
         digest=store.digest,
-        sources=tuple(store.sources),
+        sources=store.sources,
         not_drawn=not_drawn,
         examples=len(store),
         total_tokens=int(totals.sum()),
@@ -210,13 +210,11 @@ def summarize(
     )
 
 
-def _by_reason(refusals: Sequence[Mapping[str, Any]]) -> tuple[DroppedRows, ...]:
-    reasons = sorted({refusal["reason"] for refusal in refusals})
-    groups = [[refusal for refusal in refusals if refusal["reason"] == reason] for reason in reasons]
+def _by_reason(refusals: Sequence[Refusal]) -> tuple[DroppedRows, ...]:
+    reasons = sorted({refusal.reason for refusal in refusals})
+    groups = [[refusal for refusal in refusals if refusal.reason == reason] for reason in reasons]
     return tuple(
-        DroppedRows(
-            group[0]["reason"], len(group), tuple(f"{r['id']}: {r['detail']}" for r in group[:_EXAMPLES_PER_REASON])
-        )
+        DroppedRows(group[0].reason, len(group), tuple(f"{r.id}: {r.detail}" for r in group[:_EXAMPLES_PER_REASON]))
         for group in groups
     )
 
@@ -241,7 +239,7 @@ def _overlap(prompts: np.ndarray, test_prompts: Mapping[str, int]) -> tuple[str,
 def _truncation(
     store: EncodedStore, lengths: np.ndarray, response: np.ndarray, max_length_tokens: int, max_new_tokens: int
 ) -> Truncation:
-    dropped = [refusal["num_tokens"] for refusal in store.refusals if refusal["reason"] == TOO_LONG]
+    dropped = [refusal.num_tokens for refusal in store.refusals if refusal.num_tokens is not None]
     everything = np.concatenate([lengths, np.array(dropped, dtype=np.int64)])
     bounds = [max_length_tokens // 4, max_length_tokens // 2, max_length_tokens, 2 * max_length_tokens]
     return Truncation(

@@ -18,7 +18,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -39,12 +39,11 @@ from sftkey_dist.files import (
     flush,
     flush_tree,
     folder_kept_if_used,
-    read_json,
     text_written_whole,
     to_json,
     write_json_atomically,
 )
-from sftkey_dist.run_dir.journal import read_records
+from sftkey_dist.run_dir.artifacts.forms import Journal, JsonFile, to_plain
 
 _SCHEMA = pyarrow.schema(
     {
@@ -53,6 +52,50 @@ _SCHEMA = pyarrow.schema(
         "segment_ids": pyarrow.list_(pyarrow.uint8()),
     }
 )
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """What became of the rows of a source.
+
+    Attributes:
+        place: file or hub id.
+        rows: read.
+        not_drawn: usable rows that the mixture's weight left out.
+        examples: written; a weight above 1 writes a row several times.
+        refused: rows that cannot be used.
+    """
+
+    place: str
+    rows: int
+    not_drawn: int
+    examples: int
+    refused: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json.
+
+    Attributes:
+        digest: of everything that the store was made from.
+        content_digest: of its tokens alone.
+        segment_names: the contract's.
+        sources: what became of their rows.
+        special_tokens_in_prompts: by special token, rows whose own prompt contains its text.
+        left_out: by kind of text, rows of which it belongs to no segment.
+        files: sizes in bytes, by path in the store.
+        inputs: what ``digest`` stands for.
+    """
+
+    digest: str
+    content_digest: str
+    segment_names: tuple[str, ...]
+    sources: tuple[SourceCounts, ...]
+    special_tokens_in_prompts: dict[str, int]
+    left_out: dict[str, int]
+    files: dict[str, int]
+    inputs: dict[str, Any]
 
 
 class EncodedStore:
@@ -64,27 +107,27 @@ class EncodedStore:
             DataError: A file of the store is missing or has the wrong size.
         """
         self.path = path
-        manifest = read_json(path / "manifest.json", f"delete {path} and prepare again")
-        self.digest: str = manifest["content_digest"]
-        self.segment_names: tuple[str, ...] = tuple(manifest["segment_names"])
-        self.sources: list[dict[str, Any]] = manifest["sources"]
-        self.special_tokens_in_prompts: dict[str, int] = manifest["special_tokens_in_prompts"]
-        self.left_out: dict[str, int] = manifest["left_out"]
-        for file, size in manifest["files"].items():
+        manifest = JsonFile(Manifest, _remedy(path)).read(path / "manifest.json")
+        self.digest = manifest.content_digest
+        self.segment_names = manifest.segment_names
+        self.sources = manifest.sources
+        self.special_tokens_in_prompts = manifest.special_tokens_in_prompts
+        self.left_out = manifest.left_out
+        for file, size in manifest.files.items():
             if not (path / file).is_file() or (path / file).stat().st_size != size:
-                raise DataError(f"{path / file}: missing or damaged; delete {path} and prepare again")
+                raise DataError(f"{path / file}: missing or damaged; {_remedy(path)}")
         self.segment_counts: np.ndarray = np.load(path / "segment_counts.npy", mmap_mode="r")
         self.hashes: np.ndarray = np.load(path / "hashes.npy", mmap_mode="r")
-        tables = [datasets.Dataset.from_file(str(path / file)) for file in manifest["files"] if file.endswith(".arrow")]
+        tables = [datasets.Dataset.from_file(str(path / file)) for file in manifest.files if file.endswith(".arrow")]
         self._examples = datasets.concatenate_datasets(tables).with_format("numpy")
 
     def __len__(self) -> int:
         return len(self._examples)
 
     @cached_property
-    def refusals(self) -> list[dict[str, Any]]:
-        """Id, reason and detail of every refused row, and the length of rows that were too long."""
-        return read_records(self.path / "refusals.jsonl", f"delete {self.path} and prepare again")
+    def refusals(self) -> list[Refusal]:
+        """Every row that was refused."""
+        return Journal(Refusal, _remedy(self.path)).read(self.path / "refusals.jsonl")
 
     def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """``input_ids[T]`` and ``segment_ids[T]`` of one example, int64."""
@@ -114,15 +157,15 @@ class PartSummary:
         num_rows: rows read.
         num_not_drawn: usable rows that a mixture's weight left out.
         num_examples: examples written; a weight above 1 writes a row several times.
-        refusals: id, reason and detail of every refused row, and the length of rows that were too long.
-        special_tokens_in_prompts: number of rows whose own prompt contains the text of a special token, by token.
-        left_out: number of rows in which a kind of text belongs to no segment, by kind.
+        refusals: the rows that were refused.
+        special_tokens_in_prompts: by special token, rows whose own prompt contains its text.
+        left_out: by kind of text, rows of which it belongs to no segment.
     """
 
     num_rows: int
     num_not_drawn: int
     num_examples: int
-    refusals: tuple[dict[str, Any], ...]
+    refusals: tuple[Refusal, ...]
     special_tokens_in_prompts: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -177,21 +220,21 @@ class StoreBuilder:
             np.save(self._scratch / f"{name}.npy", np.concatenate([part[name] for part in arrays]))
         summaries = [part.summary() for part in parts]
         with text_written_whole(self._scratch / "refusals.jsonl") as file:
-            for summary in summaries:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in summary.refusals)
+            for refusal in chain.from_iterable(summary.refusals for summary in summaries):
+                file.write(json.dumps(to_plain(refusal), ensure_ascii=False) + "\n")
         filled = [part.arrow for part, summary in zip(parts, summaries, strict=True) if summary.num_examples]
         files = [*filled, *(self._scratch / name for name in ("segment_counts.npy", "hashes.npy", "refusals.jsonl"))]
-        manifest = {
-            "digest": digest,
-            "content_digest": _content_digest(filled, self._scratch / "hashes.npy", self._segment_names),
-            "segment_names": list(self._segment_names),
-            "sources": _by_source(places, summaries),
-            "special_tokens_in_prompts": _summed(summary.special_tokens_in_prompts for summary in summaries),
-            "left_out": _summed(summary.left_out for summary in summaries),
-            "files": {str(file.relative_to(self._scratch)): file.stat().st_size for file in files},
-            "inputs": inputs,
-        }
-        write_json_atomically(self._scratch / "manifest.json", manifest)
+        manifest = Manifest(
+            digest=digest,
+            content_digest=_content_digest(filled, self._scratch / "hashes.npy", self._segment_names),
+            segment_names=self._segment_names,
+            sources=_by_source(places, summaries),
+            special_tokens_in_prompts=_summed(summary.special_tokens_in_prompts for summary in summaries),
+            left_out=_summed(summary.left_out for summary in summaries),
+            files={str(file.relative_to(self._scratch)): file.stat().st_size for file in files},
+            inputs=inputs,
+        )
+        JsonFile(Manifest).write(self._scratch / "manifest.json", manifest)
         flush_tree(self._scratch)
         os.replace(self._scratch, self.path)
         flush(self.path.parent)
@@ -225,9 +268,8 @@ class Part:
         return self._summary.is_file()
 
     def summary(self) -> PartSummary:
-        """Counts of its rows."""
-        content = read_json(self._summary, f"delete {self._summary.parents[1]} and prepare again")
-        return PartSummary(**content | {"refusals": tuple(content["refusals"])})
+        """What became of its rows."""
+        return JsonFile(PartSummary, _remedy(self._summary.parents[1])).read(self._summary)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """``segment_counts`` int32 [N, S] and ``hashes`` uint64 [N, 3]."""
@@ -250,7 +292,7 @@ class Part:
         """Write the counts and hashes, and then the summary."""
         with file_written_whole(self._arrays) as scratch, scratch.open("wb") as file:
             np.savez(file, segment_counts=writer.segment_counts(), hashes=writer.hashes())
-        write_json_atomically(self._summary, asdict(summary))
+        JsonFile(PartSummary).write(self._summary, summary)
         return summary
 
 
@@ -282,11 +324,6 @@ class PartWriter:
     def hashes(self) -> np.ndarray:
         """See `Part.arrays`."""
         return np.array(self._hashes or np.empty((0, 3)), dtype=np.uint64)
-
-
-def refusal_rows(refusals: Sequence[Refusal]) -> tuple[dict[str, Any], ...]:
-    """Refusals as plain values for a file."""
-    return tuple(asdict(refusal) for refusal in refusals)
 
 
 def count_segments(examples: Sequence[EncodedExample], num_segments: int) -> np.ndarray:
@@ -330,15 +367,19 @@ def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(sum((Counter(each) for each in counts), Counter()))
 
 
-def _by_source(places: Sequence[str], summaries: Sequence[PartSummary]) -> list[dict[str, Any]]:
-    """Counts of the rows of each source, in order."""
-    return [
-        {
-            "place": place,
-            "rows": sum(s.num_rows for at, s in zip(places, summaries, strict=True) if at == place),
-            "not_drawn": sum(s.num_not_drawn for at, s in zip(places, summaries, strict=True) if at == place),
-            "examples": sum(s.num_examples for at, s in zip(places, summaries, strict=True) if at == place),
-            "refused": sum(len(s.refusals) for at, s in zip(places, summaries, strict=True) if at == place),
-        }
+def _by_source(places: Sequence[str], summaries: Sequence[PartSummary]) -> tuple[SourceCounts, ...]:
+    """What became of the rows of each source, in order."""
+    return tuple(
+        SourceCounts(
+            place=place,
+            rows=sum(s.num_rows for at, s in zip(places, summaries, strict=True) if at == place),
+            not_drawn=sum(s.num_not_drawn for at, s in zip(places, summaries, strict=True) if at == place),
+            examples=sum(s.num_examples for at, s in zip(places, summaries, strict=True) if at == place),
+            refused=sum(len(s.refusals) for at, s in zip(places, summaries, strict=True) if at == place),
+        )
         for place in dict.fromkeys(places)
-    ]
+    )
+
+
+def _remedy(store: Path) -> str:
+    return f"delete {store} and prepare again"

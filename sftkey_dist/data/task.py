@@ -20,7 +20,7 @@ from sftkey_dist.data.example import Example, Refusal, Turn
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.data.rows import Shard
 from sftkey_dist.data.sources import copies_of, read_examples
-from sftkey_dist.data.store import Part, PartSummary, StoreBuilder, refusal_rows
+from sftkey_dist.data.store import Part, PartSummary, StoreBuilder
 from sftkey_dist.models.load import load_tokenizer
 
 _BATCH_SIZE = 512
@@ -78,9 +78,7 @@ def _encode(task: EncodingTask, part: Part) -> PartSummary:
             left_out.update(kind for example, _ in kept for kind in example.left_out)
             written = [(item, example_hashes(example)) for example, item in kept for _ in range(copies(example))]
             writer.add([item for item, _ in written], [hashes for _, hashes in written])
-    summary = PartSummary(
-        num_rows, num_not_drawn, writer.num_examples, refusal_rows(refusals), dict(specials), dict(left_out)
-    )
+    summary = PartSummary(num_rows, num_not_drawn, writer.num_examples, tuple(refusals), dict(specials), dict(left_out))
     return part.finish(writer, summary)
 
 

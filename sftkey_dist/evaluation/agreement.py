@@ -1,31 +1,16 @@
 """How far two raters agree, among judges, checks and a person."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from sftkey_dist.evaluation.statistics import cohen_kappa
 from sftkey_dist.evaluation.verdict import Verdict
+from sftkey_dist.run_dir.artifacts.evaluation import Agreement
 
 JUDGE_AND_CHECK = "judge_and_check"
 """What the agreement between judges and deterministic checks is called in scores."""
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How often two raters say the same.
-
-    Attributes:
-        n: answers that both judged.
-        share: of them with equal verdicts.
-        kappa: Cohen's, agreement beyond chance; None where both give one verdict throughout.
-    """
-
-    n: int
-    share: float
-    kappa: float | None
-
-
-def agreement_of(verdicts: Iterable[tuple[str, str]]) -> Agreement | None:
+def agreement_of(verdicts: Iterable[tuple[Verdict, Verdict]]) -> Agreement | None:
     """Over the answers on which both raters have a verdict; None when there is none."""
     both = [pair for pair in verdicts if Verdict.UNJUDGED not in pair]
     if not both:

@@ -1,8 +1,8 @@
 """From generations to verdicts and scores, with whom they rest on: checks, judges, a person."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.judge.jury import Jury, JuryUse
 from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question, load_template
-from sftkey_dist.evaluation.record import Record, make_record, questions_of, with_opinions
+from sftkey_dist.evaluation.record import make_record, questions_of, with_opinions
 from sftkey_dist.evaluation.review import (
     agreement_of_judge,
     agreements_with_person,
@@ -24,9 +24,18 @@ from sftkey_dist.evaluation.review import (
     read_labels,
     write_review,
 )
-from sftkey_dist.evaluation.score import Scores, macro_average, score_by_data_set, score_records
-from sftkey_dist.files import digest_json, read_json, write_json_atomically, write_text_atomically
-from sftkey_dist.run_dir.journal import to_lines
+from sftkey_dist.evaluation.score import macro_average, score_by_data_set, score_records
+from sftkey_dist.files import digest_json
+from sftkey_dist.run_dir.artifacts.evaluation import (
+    RECORDS,
+    SCORES,
+    SCORING_STATE,
+    Agreement,
+    EvaluationRecord,
+    EvaluationScores,
+    JudgeUse,
+    Scores,
+)
 
 _RECORDS, _SCORES, _REVIEW = "records.jsonl", "scores.json", "review.jsonl"
 
@@ -61,27 +70,27 @@ def judge_and_score(
         records, uses = _heard(records, jury, job.settings.judge, progress)
     labels = read_labels(folder / _REVIEW)
     records = labelled(records, labels)
-    write_text_atomically(folder / _RECORDS, to_lines(records))
+    RECORDS.write(folder / _RECORDS, records)
     to_review = write_review(folder / _REVIEW, records, labels)
     scores = score_records(records, job.settings.alpha)
     is_open = _is_open(records)
     if scores.unjudged == scores.n and jury is None:
         raise DataError(
-            f"no answer of {folder.name} could be judged: {records[0]['reason']}; choose another "
+            f"no answer of {folder.name} could be judged: {records[0].reason}; choose another "
             f"evaluation.answer_check, or a judge"
         )
-    write_json_atomically(
-        folder / _SCORES,
-        asdict(scores)
-        | _by_data_set(records, job.settings.alpha)
-        | _agreements(records)
-        | {
-            "to_review": to_review,
-            "judges": {name: use.to_json() for name, use in uses.items()},
-            "is_complete": not is_open,
-            "scoring_digest": scoring_digest(job, examples, folder),
-        },
+    by_data_set = score_by_data_set(records, job.settings.alpha)
+    found = EvaluationScores(
+        **vars(scores),
+        data_sets=by_data_set,
+        macro_average=macro_average(by_data_set),
+        agreement=_agreements(records),
+        to_review=to_review,
+        judges={name: JudgeUse(**use.to_json()) for name, use in uses.items()},
+        is_complete=not is_open,
+        scoring_digest=scoring_digest(job, examples, folder),
     )
+    SCORES.write(folder / _SCORES, found)
     if is_open:
         what = ", ".join(f"{reason}: {count}" for reason, count in scores.unjudged_reasons.items())
         said = {name: message for use in uses.values() for name, message in use.messages.items()}
@@ -98,8 +107,8 @@ def is_scored(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> 
     file = folder / _SCORES
     if not file.is_file():
         return False
-    scores = read_json(file)
-    return bool(scores.get("is_complete") and scores.get("scoring_digest") == scoring_digest(job, examples, folder))
+    state = SCORING_STATE.read(file)
+    return state.is_complete and state.scoring_digest == scoring_digest(job, examples, folder)
 
 
 def scoring_digest(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> str:
@@ -125,8 +134,8 @@ def _judge_inputs(judge: JudgeConfig) -> Any:
 
 
 def _heard(
-    records: Sequence[Record], jury: Jury, settings: JudgeConfig, progress: Progress
-) -> tuple[list[Record], dict[str, JuryUse]]:
+    records: Sequence[EvaluationRecord], jury: Jury, settings: JudgeConfig, progress: Progress
+) -> tuple[list[EvaluationRecord], dict[str, JuryUse]]:
     """The records with the jury's opinions of answers, and of explanations if a rubric asks for them."""
     asked = [questions_of(record, settings.skip_certain) for record in records]
     flat = [question for questions in asked for question in questions.values()]
@@ -139,49 +148,39 @@ def _heard(
     if settings.rubric is None:
         return heard, {"answers": use}
     ratings, rating_use = jury.rate([_explanation(record) for record in records], progress)
-    rated = [record | _rating(rating) for record, rating in zip(heard, ratings, strict=True)]
+    rated = [_with_rating(record, rating) for record, rating in zip(heard, ratings, strict=True)]
     return rated, {"answers": use, "explanations": rating_use}
 
 
-def _explanation(record: Record) -> Question:
+def _explanation(record: EvaluationRecord) -> Question:
     """What stands in the segments that are not key; of a broken output, all of it."""
-    keys = record["answer"].keys()
-    written = {name: text for name, text in record["segments"].items() if name not in keys}
-    wanted = {name: text for name, text in record["reference"].items() if text and name not in keys}
-    reference = "\n".join(wanted.values()) or "\n".join(record["reference"].values())
-    return Question(conversation_of(record), reference, "\n".join(written.values()) or record["output"])
+    keys = record.answer.keys()
+    written = {name: text for name, text in record.segments.items() if name not in keys}
+    wanted = {name: text for name, text in record.reference.items() if text and name not in keys}
+    reference = "\n".join(wanted.values()) or "\n".join(record.reference.values())
+    return Question(conversation_of(record), reference, "\n".join(written.values()) or record.output)
 
 
-def _rating(opinion: Opinion) -> dict[str, Any]:
-    return {
-        "explanation_rating": int(opinion.value) if opinion.value else None,
-        "explanation_reason": opinion.reason,
-        "explanation_is_open": not (opinion.value or opinion.is_final),
-    }
+def _with_rating(record: EvaluationRecord, opinion: Opinion) -> EvaluationRecord:
+    return replace(
+        record,
+        explanation_rating=int(opinion.value) if opinion.value else None,
+        explanation_reason=opinion.reason,
+        explanation_is_open=not (opinion.value or opinion.is_final),
+    )
 
 
-def _is_open(records: Sequence[Record]) -> int:
+def _is_open(records: Sequence[EvaluationRecord]) -> int:
     """Answers and explanations that were not judged for a reason that may pass."""
     answers = sum(
-        not found["is_final"] and name not in record["labels"]
-        for record in records
-        for name, found in record["judged"].items()
+        not found.is_final and name not in record.labels for record in records for name, found in record.judged.items()
     )
-    return answers + sum(bool(record.get("explanation_is_open")) for record in records)
+    return answers + sum(bool(record.explanation_is_open) for record in records)
 
 
-def _by_data_set(records: Sequence[Record], alpha: float) -> dict[str, Any]:
-    by_data_set = score_by_data_set(records, alpha)
-    return {
-        "data_sets": {name: asdict(scores) for name, scores in by_data_set.items()},
-        "macro_average": macro_average(by_data_set),
-    }
-
-
-def _agreements(records: Sequence[Record]) -> dict[str, Mapping[str, Any]]:
+def _agreements(records: Sequence[EvaluationRecord]) -> dict[str, Agreement]:
     found = agreement_of_judge(records)
     with_person = agreements_with_person(records)
-    return {
-        "agreement": ({JUDGE_AND_CHECK: asdict(found)} if found else {})
-        | {f"{rater}_and_person": asdict(agreement) for rater, agreement in with_person.items()}
+    return ({JUDGE_AND_CHECK: found} if found else {}) | {
+        f"{rater}_and_person": agreement for rater, agreement in with_person.items()
     }

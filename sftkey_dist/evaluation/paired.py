@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from sftkey_dist.evaluation.score import Records, composite, measures_of, outcome_sums
+from sftkey_dist.evaluation.score import Records, measures_of, outcome_sums
 from sftkey_dist.evaluation.statistics import Interval, difference_interval, mcnemar_exact
+from sftkey_dist.run_dir.artifacts.evaluation import composite
 
 
 @dataclass(frozen=True)

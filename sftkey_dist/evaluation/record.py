@@ -1,9 +1,8 @@
 """From a generated text to a record: answer, deterministic checks, judges, contract."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.data.example import Example
@@ -22,11 +21,10 @@ from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question
 from sftkey_dist.evaluation.verdict import Judgement, Verdict, all_of
+from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord, JudgedAnswer
 
-Record = dict[str, Any]
 
-
-def make_record(example: Example, generation: Generation, assessment: Assessment, sample: int = 0) -> Record:
+def make_record(example: Example, generation: Generation, assessment: Assessment, sample: int = 0) -> EvaluationRecord:
     """What an evaluation says of one output, by the deterministic checks alone."""
     parsed = assessment.contract.parse(generation.text, assessment.form)
     answers = {
@@ -38,87 +36,83 @@ def make_record(example: Example, generation: Generation, assessment: Assessment
         name: _check_segment(found, example.values.get(name, ""), example.prompt, checks[name])
         for name, found in answers.items()
     }
-    record = {
-        "id": example.id,
-        "data_set": example.data_set,
-        "sample": sample,
-        "prompt": example.prompt,
-        "history": [{"role": turn.role, "content": turn.content} for turn in example.history],
-        "output": generation.text,
-        "reference": {s.name: example.values.get(s.name, "") for s in assessment.contract.segments},
-        "answer": {name: found.text for name, found in answers.items()},
-        "answer_source": {name: found.source for name, found in answers.items()},
-        "segments": dict(parsed.values),
-        "checks": {name: _judgement_fields(judgement) for name, judgement in judgements.items()},
-        "judged": {},
-        "judge_decides": True,
-        "labels": {},
-        "keeps_contract": parsed.keeps_contract,
-        "violation": parsed.violation.value if parsed.violation else None,
-        "violation_detail": parsed.detail,
-        "num_tokens": generation.num_tokens,
-        "truncated": generation.truncated,
-    }
-    return decided(record)
+    return decided(
+        EvaluationRecord(
+            id=example.id,
+            data_set=example.data_set,
+            sample=sample,
+            prompt=example.prompt,
+            history=example.history,
+            output=generation.text,
+            reference={s.name: example.values.get(s.name, "") for s in assessment.contract.segments},
+            answer={name: found.text for name, found in answers.items()},
+            answer_source={name: found.source for name, found in answers.items()},
+            segments=dict(parsed.values),
+            checks=judgements,
+            keeps_contract=parsed.keeps_contract,
+            violation=parsed.violation.value if parsed.violation else None,
+            violation_detail=parsed.detail,
+            num_tokens=generation.num_tokens,
+            truncated=generation.truncated,
+        )
+    )
 
 
-def questions_of(record: Record, skip_certain: bool) -> dict[str, Question]:
+def questions_of(record: EvaluationRecord, skip_certain: bool) -> dict[str, Question]:
     """What a judge is to be asked about a record, by key segment.
 
     An answer that is empty, or not expected, needs no judge; nor, if so asked, one that the check is certain of.
     """
     return {
-        name: Question(conversation_of(record), record["reference"][name], answer)
-        for name, answer in record["answer"].items()
-        if answer.strip() and record["reference"][name].strip() and not (skip_certain and _is_certain(record, name))
+        name: Question(conversation_of(record), record.reference[name], answer)
+        for name, answer in record.answer.items()
+        if answer.strip() and record.reference[name].strip() and not (skip_certain and record.checks[name].certain)
     }
 
 
-def with_opinions(record: Record, opinions: Mapping[str, Opinion], decides: bool = True) -> Record:
+def with_opinions(record: EvaluationRecord, opinions: Mapping[str, Opinion], decides: bool = True) -> EvaluationRecord:
     """The record with what judges hold of its answers, and whether that decides."""
-    judged = {
-        name: {
-            "verdict": opinion.value or Verdict.UNJUDGED.value,
-            "reason": opinion.reason,
-            "unjudgeable": opinion.unjudgeable,
-            "votes": opinion.votes,
-            "is_final": opinion.is_final,
-        }
-        for name, opinion in opinions.items()
-    }
-    return decided(record | {"judged": judged, "judge_decides": decides})
+    judged = {name: _judged(opinion) for name, opinion in opinions.items()}
+    return decided(replace(record, judged=judged, judge_decides=decides))
 
 
-def with_labels(record: Record, labels: Mapping[str, str]) -> Record:
+def with_labels(record: EvaluationRecord, labels: Mapping[str, Verdict]) -> EvaluationRecord:
     """The record with a person's verdicts, which overrule the others."""
-    return decided(record | {"labels": dict(labels)})
+    return decided(replace(record, labels=dict(labels)))
 
 
-def decided(record: Record) -> Record:
+def decided(record: EvaluationRecord) -> EvaluationRecord:
     """The record with a verdict for each key segment and for all: a person's, else the judges', else the checks'.
 
     Judges that do not decide are passed over.
     """
-    fields = {name: _decide(record, name) for name in record["answer"]}
+    fields = {name: _decide(record, name) for name in record.answer}
     overall = all_of(fields.values())
-    return record | {
-        "fields": {name: judgement.verdict.value for name, judgement in fields.items()},
-        "verdict": overall.verdict.value,
-        "reason": overall.reason,
-        "unjudgeable": overall.unjudgeable,
-    }
+    return replace(
+        record,
+        fields={name: judgement.verdict for name, judgement in fields.items()},
+        verdict=overall.verdict,
+        reason=overall.reason,
+        unjudgeable=overall.unjudgeable,
+    )
 
 
-def _decide(record: Record, name: str) -> Judgement:
-    if name in record["labels"]:
-        return Judgement(Verdict(record["labels"][name]), "labelled by a person", certain=True)
-    judged = record["judged"].get(name) if record["judge_decides"] else None
-    found = judged or record["checks"][name]
-    return Judgement(Verdict(found["verdict"]), found["reason"], unjudgeable=found["unjudgeable"])
+def _decide(record: EvaluationRecord, name: str) -> Judgement:
+    if name in record.labels:
+        return Judgement(record.labels[name], "labelled by a person", certain=True)
+    judged = record.judged.get(name) if record.judge_decides else None
+    found = judged or record.checks[name]
+    return Judgement(found.verdict, found.reason, unjudgeable=found.unjudgeable)
 
 
-def _is_certain(record: Record, name: str) -> bool:
-    return bool(record["checks"][name]["certain"])
+def _judged(opinion: Opinion) -> JudgedAnswer:
+    return JudgedAnswer(
+        verdict=Verdict(opinion.value or Verdict.UNJUDGED),
+        reason=opinion.reason,
+        unjudgeable=opinion.unjudgeable,
+        votes=opinion.votes,
+        is_final=opinion.is_final,
+    )
 
 
 def _check_segment(found: FoundAnswer, reference: str, question: str, check: AnswerCheck) -> Judgement:
@@ -132,7 +126,3 @@ def _check_segment(found: FoundAnswer, reference: str, question: str, check: Ans
 @lru_cache(maxsize=64)
 def _cached_check(check: AnswerCheck) -> Check | FunctionOfUsers:
     return make_check(check)
-
-
-def _judgement_fields(judgement: Judgement) -> dict[str, Any]:
-    return asdict(judgement) | {"verdict": judgement.verdict.value}

@@ -2,71 +2,88 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.evaluation.agreement import Agreement, agreement_of
+from sftkey_dist.evaluation.agreement import agreement_of
 from sftkey_dist.evaluation.conversation import conversation_of
-from sftkey_dist.evaluation.record import Record, with_labels
+from sftkey_dist.evaluation.record import with_labels
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.files import write_text_atomically
-from sftkey_dist.run_dir.journal import to_lines
+from sftkey_dist.run_dir.artifacts.evaluation import Agreement, EvaluationRecord, ReviewLine
+from sftkey_dist.run_dir.artifacts.forms import to_plain
+from sftkey_dist.run_dir.journal import Record, to_lines
 
 Key = tuple[str, str, int, str, str]
 """Test set, record, sample, segment and answer: a label is of one text."""
 
 _KEY_TYPES = {"data_set": str, "id": str, "sample": int, "segment": str, "answer": str}
-_LABELS = (Verdict.CORRECT.value, Verdict.INCORRECT.value)
+_LABEL = "label"
+_LABELS = (Verdict.CORRECT, Verdict.INCORRECT)
 
 
-def agreement_of_judge(records: Sequence[Record]) -> Agreement | None:
+@dataclass(frozen=True)
+class _FoundLine:
+    """A line as it stands in a file that a person has edited.
+
+    Attributes:
+        number: of the line.
+        key: of which answer it is.
+        label: whatever the person wrote.
+        content: all of it, which is written again as it is.
+    """
+
+    number: int
+    key: Key
+    label: object
+    content: Record
+
+
+def agreement_of_judge(records: Sequence[EvaluationRecord]) -> Agreement | None:
     """The judges against the deterministic checks; None where no answer was judged by both."""
     return agreement_of(
-        (found["verdict"], record["checks"][name]["verdict"])
-        for record in records
-        for name, found in record["judged"].items()
+        (found.verdict, record.checks[name].verdict) for record in records for name, found in record.judged.items()
     )
 
 
-def agreements_with_person(records: Sequence[Record]) -> dict[str, Agreement]:
+def agreements_with_person(records: Sequence[EvaluationRecord]) -> dict[str, Agreement]:
     """The judges and the checks against the labels of a person."""
-    labels = [(record, name, label) for record in records for name, label in record["labels"].items()]
+    labels = [(record, name, label) for record in records for name, label in record.labels.items()]
     found = {
-        "check": agreement_of((record["checks"][name]["verdict"], label) for record, name, label in labels),
+        "check": agreement_of((record.checks[name].verdict, label) for record, name, label in labels),
         "judge": agreement_of(
-            (record["judged"][name]["verdict"], label) for record, name, label in labels if name in record["judged"]
+            (record.judged[name].verdict, label) for record, name, label in labels if name in record.judged
         ),
     }
     return {rater: agreement for rater, agreement in found.items() if agreement is not None}
 
 
-def read_labels(file: Path) -> dict[Key, str]:
+def read_labels(file: Path) -> dict[Key, Verdict]:
     """The labels that a person wrote into a review file.
 
     Raises:
         DataError: a label is neither `correct` nor `incorrect`, or a line is no JSON object.
     """
     labels = {}
-    for number, line in _numbered_lines(file):
-        label = line.get("label")
-        if label in (None, ""):
+    for line in _lines(file):
+        if line.label in (None, ""):
             continue
-        if label not in _LABELS:
-            raise DataError(f"{file}:{number}: label must be correct or incorrect, found {str(label)[:40]!r}")
-        labels[_key_of(line)] = str(label)
+        if line.label not in _LABELS:
+            raise DataError(f"{file}:{line.number}: label must be correct or incorrect, found {str(line.label)[:40]!r}")
+        labels[line.key] = Verdict(str(line.label))
     return labels
 
 
-def labelled(records: Sequence[Record], labels: Mapping[Key, str]) -> list[Record]:
+def labelled(records: Sequence[EvaluationRecord], labels: Mapping[Key, Verdict]) -> list[EvaluationRecord]:
     """The records with the labels that are of their answers."""
     return [
-        with_labels(record, {name: labels[key] for name in record["answer"] if (key := _key(record, name)) in labels})
+        with_labels(record, {name: labels[key] for name in record.answer if (key := _key(record, name)) in labels})
         for record in records
     ]
 
 
-def write_review(file: Path, records: Sequence[Record], labels: Mapping[Key, str]) -> int:
+def write_review(file: Path, records: Sequence[EvaluationRecord], labels: Mapping[Key, Verdict]) -> int:
     """Write what a person should look at: disagreements, answers nobody could judge, and what is labelled already.
 
     Labels of answers that are not here now stay: another configuration may bring them back.
@@ -77,51 +94,47 @@ def write_review(file: Path, records: Sequence[Record], labels: Mapping[Key, str
     lines = [
         _line(record, name, labels.get(_key(record, name)))
         for record in records
-        for name in record["answer"]
+        for name in record.answer
         if _key(record, name) in labels or _is_doubtful(record, name)
     ]
-    here = {_key(record, name) for record in records for name in record["answer"]}
-    elsewhere = [line for _, line in _numbered_lines(file) if line.get("label") and _key_of(line) not in here]
-    write_text_atomically(file, to_lines([*lines, *elsewhere]))
-    return sum(line["label"] is None for line in lines)
+    here = {_key(record, name) for record in records for name in record.answer}
+    elsewhere = [line.content for line in _lines(file) if line.label and line.key not in here]
+    write_text_atomically(file, to_lines([*map(to_plain, lines), *elsewhere]))
+    return sum(line.label is None for line in lines)
 
 
-def _is_doubtful(record: Record, name: str) -> bool:
-    check, judged = record["checks"][name], record["judged"].get(name)
+def _is_doubtful(record: EvaluationRecord, name: str) -> bool:
+    check, judged = record.checks[name], record.judged.get(name)
     if judged is None:
-        return bool(check["verdict"] == Verdict.UNJUDGED)
-    if judged["verdict"] == Verdict.UNJUDGED:
-        return bool(judged["is_final"] and record["fields"][name] == Verdict.UNJUDGED)
-    return bool(check["verdict"] not in (judged["verdict"], Verdict.UNJUDGED))
+        return check.verdict == Verdict.UNJUDGED
+    if judged.verdict == Verdict.UNJUDGED:
+        return judged.is_final and record.fields[name] == Verdict.UNJUDGED
+    return check.verdict not in (judged.verdict, Verdict.UNJUDGED)
 
 
-def _line(record: Record, name: str, label: str | None) -> dict[str, Any]:
-    judged = record["judged"].get(name, {})
-    return {
-        "label": label,
-        "data_set": record["data_set"],
-        "id": record["id"],
-        "sample": record["sample"],
-        "segment": name,
-        "question": conversation_of(record),
-        "reference": record["reference"][name],
-        "answer": record["answer"][name],
-        "check": record["checks"][name]["verdict"],
-        "check_reason": record["checks"][name]["reason"],
-        "judge": judged.get("verdict"),
-        "judge_reason": judged.get("reason"),
-    }
+def _line(record: EvaluationRecord, name: str, label: Verdict | None) -> ReviewLine:
+    judged = record.judged.get(name)
+    return ReviewLine(
+        label=label,
+        data_set=record.data_set,
+        id=record.id,
+        sample=record.sample,
+        segment=name,
+        question=conversation_of(record),
+        reference=record.reference[name],
+        answer=record.answer[name],
+        check=record.checks[name].verdict,
+        check_reason=record.checks[name].reason,
+        judge=judged.verdict if judged else None,
+        judge_reason=judged.reason if judged else None,
+    )
 
 
-def _key(record: Record, name: str) -> Key:
-    return record["data_set"], record["id"], record["sample"], name, record["answer"][name]
+def _key(record: EvaluationRecord, name: str) -> Key:
+    return record.data_set, record.id, record.sample, name, record.answer[name]
 
 
-def _key_of(line: Record) -> Key:
-    return line["data_set"], line["id"], line["sample"], line["segment"], line["answer"]
-
-
-def _numbered_lines(file: Path) -> Iterator[tuple[int, Record]]:
+def _lines(file: Path) -> Iterator[_FoundLine]:
     """The lines with their numbers; a person's editor may leave out the last line's end.
 
     Raises:
@@ -135,10 +148,10 @@ def _numbered_lines(file: Path) -> Iterator[tuple[int, Record]]:
         raise DataError(f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     for number, text in enumerate(lines, start=1):
         if text.strip():
-            yield number, _line_of(f"{file}:{number}", text)
+            yield _line_of(f"{file}:{number}", number, text)
 
 
-def _line_of(place: str, text: str) -> Record:
+def _line_of(place: str, number: int, text: str) -> _FoundLine:
     try:
         line = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -148,4 +161,5 @@ def _line_of(place: str, text: str) -> Record:
     for name, kind in _KEY_TYPES.items():
         if type(line.get(name)) is not kind:
             raise DataError(f"{place}: {name} must be a {kind.__name__}; change nothing in a line but its label")
-    return line
+    data_set, example, sample, segment, answer = (line[name] for name in _KEY_TYPES)
+    return _FoundLine(number, (data_set, example, sample, segment, answer), line.get(_LABEL), line)

@@ -6,9 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import read_json
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_dir.artifacts.training import ORIGIN
 
 _NAMES = {
     "model": "the model that it starts from",
@@ -42,8 +42,7 @@ def changes_in_words(run: RunDir, planned: PlannedStage) -> Iterator[str]:
 def _inputs_of(stage: StageDir) -> Mapping[str, Any]:
     """Empty where a stage is not finished or its summary is damaged: no training depends on them."""
     with suppress(DataError):
-        inputs = read_json(stage.summary).get("inputs") if stage.summary.is_file() else {}
-        return inputs if isinstance(inputs, Mapping) else {}
+        return ORIGIN.read(stage.summary).inputs if stage.summary.is_file() else {}
     return {}
 
 

@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sftkey_dist.contract import ResponseContract
 from sftkey_dist.evaluation.diagnosis import Finding, StageCurves, diagnose
-from sftkey_dist.files import read_json, write_json_atomically
+from sftkey_dist.files import write_json_atomically
 from sftkey_dist.report.comparison import Comparison, ComparisonRow, read_comparison
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.writing import write_comparison
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.artifacts import read_summary
-from sftkey_dist.run_dir.journal import read_records
-
-_REMEDY = "run `sftkey run` with the run's configuration, which writes it anew"
+from sftkey_dist.run_dir.artifacts.run import SETTINGS
+from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, read_summary
 
 
 def compare(run_dirs: Sequence[Path], out: Path | None = None) -> tuple[Comparison, list[Path]]:
@@ -48,14 +45,13 @@ def _findings(comparison: Comparison) -> dict[str, list[Finding]]:
 
 def _last_stage(row: ComparisonRow) -> StageCurves:
     directory = row.stage_dirs()[-1]
-    config = read_json(RunDir(Path(row.run_dir)).config, _REMEDY)
-    contract = ResponseContract.model_validate(config.get("contract"))
-    weights = read_summary(directory)["inputs"]["weights"]
+    contract = SETTINGS.read(RunDir(Path(row.run_dir)).config).contract
+    weights = read_summary(directory).weights
     trained = {name for name, weight in zip(contract.segment_names, weights, strict=True) if weight > 0}
     return StageCurves(
         name=row.stages[-1].name,
         continues=len(row.stages) > 1,
         trained=frozenset(trained),
-        metrics=read_records(directory.metrics),
-        guard=[record["guard"] for record in read_records(directory.validation) if "guard" in record],
+        metrics=METRICS.read(directory.metrics),
+        guard=[found.guard for found in OBSERVATIONS.read(directory.validation) if found.guard is not None],
     )

@@ -12,8 +12,7 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.files import FileNote, flush, flush_those_there
 from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_dir.artifacts import read_summary
-from sftkey_dist.run_dir.journal import read_records
+from sftkey_dist.run_dir.artifacts.training import EVENTS, METRICS, OBSERVATIONS, TIMINGS, read_summary
 
 _MODEL_CARD = "README.md"
 """Written anew with every comparison."""
@@ -47,19 +46,23 @@ def verify_stages(plan: RunPlan) -> None:
     new = [planned for planned in plan.stages if planned.digest not in plan.verified]
     for planned in new:
         if not planned.is_trained:
-            for journal in planned.directory.journals:
-                read_records(journal)
+            _read_journals(planned.directory)
     finished = [planned for planned in new if planned.is_finished]
     _verify_models([planned.directory for planned in finished])
     plan.verified.update(planned.digest for planned in finished)
 
 
+def _read_journals(stage: StageDir) -> None:
+    METRICS.read(stage.metrics)
+    TIMINGS.read(stage.timings)
+    OBSERVATIONS.read(stage.validation)
+    EVENTS.read(stage.events)
+
+
 def _verify_models(stages: Iterable[StageDir]) -> None:
     """All sizes before the first digest: they are found in no time."""
     expected = [
-        (stage, stage.model / name, note)
-        for stage in stages
-        for name, note in read_summary(stage).get("model_files", {}).items()
+        (stage, stage.model / name, note) for stage in stages for name, note in read_summary(stage).model_files.items()
     ]
     for stage, file, note in expected:
         if not file.is_file():

@@ -17,7 +17,7 @@ from sftkey_dist.data.prepare import Runner, first_examples, prepare_store, read
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.report import DataReport, SourceReport, summarize, summarize_source
 from sftkey_dist.data.rows import content_digest
-from sftkey_dist.data.store import EncodedStore, refusal_rows
+from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import Encoding, cached_tokenizer, example_hashes
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_json, write_json_atomically
@@ -70,7 +70,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     for store in stores.values():
         require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(store.special_tokens_in_prompts))
     reports = _reports(config, stores, test)
-    test_report = summarize_source("test", test, refusal_rows(refused), special_tokens_in_test)
+    test_report = summarize_source("test", test, refused, special_tokens_in_test)
     _say(reports, test_report)
     preparation = Preparation(
         run,

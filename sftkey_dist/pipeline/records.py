@@ -1,49 +1,45 @@
 """`strategies.json`: which stages and which evaluation each strategy of a run has. The report reads it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from sftkey_dist.files import write_json_atomically
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.artifacts import StrategyEntry, read_strategies
+from sftkey_dist.run_dir.artifacts.run import STRATEGIES, StageEntry, StrategyEntry, read_strategies
 
 
 def record_training(plan: RunPlan, planned: PlannedStrategy, mlflow_run_id: str | None) -> None:
     """Set what a strategy was trained by; an evaluation of other stages is forgotten."""
-    entry: StrategyEntry = {
-        "form": planned.strategy.form.value,
-        "dataset": " + ".join(source.data_set for source in plan.config.data.test),
-        "key_segments": [segment.name for segment in plan.config.contract.key_segments],
-        "mlflow_run_id": mlflow_run_id,
-        "stages": [
-            {
-                "name": stage.stage.name,
-                "path": str(stage.directory.path.relative_to(plan.run.path)),
-                "shared_with": stage.shared_with,
-            }
+    entry = StrategyEntry(
+        form=planned.strategy.form.value,
+        dataset=" + ".join(source.data_set for source in plan.config.data.test),
+        key_segments=[segment.name for segment in plan.config.contract.key_segments],
+        mlflow_run_id=mlflow_run_id,
+        stages=[
+            StageEntry(stage.stage.name, str(stage.directory.path.relative_to(plan.run.path)), stage.shared_with)
             for stage in planned.stages
         ],
-        "evaluation": None,
-    }
+        evaluation=None,
+    )
     entries = _read_entries(plan.run)
     known = entries.get(planned.name)
-    if known is not None and known["stages"] == entry["stages"]:
-        entry["evaluation"] = known["evaluation"]
-    write_json_atomically(plan.run.strategies, entries | {planned.name: entry})
+    if known is not None and known.stages == entry.stages:
+        entry = replace(entry, evaluation=known.evaluation)
+    STRATEGIES.write(plan.run.strategies, entries | {planned.name: entry})
 
 
 def record_evaluation(run: RunDir, strategy: str, folder: Path) -> None:
     """Set where a strategy's evaluation lies."""
     entries = _read_entries(run)
-    entries[strategy]["evaluation"] = str(folder.relative_to(run.path))
-    write_json_atomically(run.strategies, entries)
+    entries[strategy] = replace(entries[strategy], evaluation=str(folder.relative_to(run.path)))
+    STRATEGIES.write(run.strategies, entries)
 
 
 def forget_all_but(run: RunDir, strategies: Sequence[str]) -> None:
     """Keep the entries of these strategies, in this order: a comparison shows one configuration, not its history."""
     entries = _read_entries(run)
-    write_json_atomically(run.strategies, {name: entries[name] for name in strategies if name in entries})
+    STRATEGIES.write(run.strategies, {name: entries[name] for name in strategies if name in entries})
 
 
 def _read_entries(run: RunDir) -> dict[str, StrategyEntry]:

@@ -1,10 +1,9 @@
 """What rounding to the published precision left of a stage, in words."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from sftkey_dist.pipeline.stages import PlannedStage
-from sftkey_dist.run_dir.artifacts import read_summary
+from sftkey_dist.run_dir.artifacts.training import StageSummary, read_summary
 
 _MOSTLY_LOST = 0.5
 """Of an update: below it the published model is another one than was trained."""
@@ -18,21 +17,16 @@ def stages_in_words(plan: Sequence[PlannedStage]) -> Iterator[str]:
             yield from (f"stage {planned.stage.name}: {line}" for line in rounding_in_words(summary))
 
 
-def rounding_in_words(summary: Mapping[str, Any]) -> Iterator[str]:
-    """A line about what a stage changed, and a warning where rounding took most of it.
-
-    Args:
-        summary: of the stage, as `stage.json` holds it.
-    """
-    rounding = summary.get("rounding")
-    if not rounding or not rounding["num_weights"]:
+def rounding_in_words(summary: StageSummary) -> Iterator[str]:
+    """A line about what a stage changed, and a warning where rounding took most of it."""
+    rounding = summary.rounding
+    if rounding is None or not rounding.num_weights:
         return
-    changed = f"{rounding['num_changed']:,} of {rounding['num_weights']:,} stored weights changed"
-    share = rounding["surviving_share"]
-    if share is None or rounding["precision"] == "float32":
+    changed = f"{rounding.num_changed:,} of {rounding.num_weights:,} stored weights changed"
+    share, precision = rounding.surviving_share, rounding.precision
+    if share is None or precision == "float32":
         yield changed
         return
-    precision = rounding["precision"]
     yield f"{changed}; {share:.0%} of the update is left after rounding to {precision}{_gain(summary, share)}"
     if share < _MOSTLY_LOST:
         yield (
@@ -42,9 +36,8 @@ def rounding_in_words(summary: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _gain(summary: Mapping[str, Any], share: float) -> str:
+def _gain(summary: StageSummary, share: float) -> str:
     """The gain of a small update is proportional to it, so that before rounding it was about gain / share."""
-    gain = summary.get("gain")
-    if gain is None or share <= 0:
+    if summary.gain is None or share <= 0:
         return ""
-    return f"; held-out loss fell by {gain:.4g}, before rounding by about {gain / share:.4g}"
+    return f"; held-out loss fell by {summary.gain:.4g}, before rounding by about {summary.gain / share:.4g}"

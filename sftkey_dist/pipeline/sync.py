@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.errors import ConfigError, DataError
-from sftkey_dist.files import read_json_as
 from sftkey_dist.pipeline.track import (
     ending_run,
-    journals_of,
+    metrics_of,
     note_shared_stage,
     open_tracker,
     start_stage,
@@ -19,12 +16,12 @@ from sftkey_dist.pipeline.track import (
     track_model,
 )
 from sftkey_dist.run_dir import RunDir, StageDir
-from sftkey_dist.run_dir.artifacts import StageSummary, StrategyEntry, read_strategies, read_summary
-from sftkey_dist.run_dir.journal import read_records
+from sftkey_dist.run_dir.artifacts.forms import JsonFile
+from sftkey_dist.run_dir.artifacts.run import StrategyEntry, read_strategies
+from sftkey_dist.run_dir.artifacts.training import StageSummary, read_summary
 from sftkey_dist.tracking import Tracker
 
-_CONFIG = TypeAdapter(RunConfig)
-_REMEDY = "run `sftkey run` with the run's configuration, which writes it anew"
+_CONFIG = JsonFile(RunConfig, "run `sftkey run` with the run's configuration, which writes it anew")
 
 
 def sync(run_dir: Path) -> int:
@@ -40,7 +37,7 @@ def sync(run_dir: Path) -> int:
     run = RunDir(run_dir)
     if not (run.config.is_file() and run.strategies.is_file()):
         raise DataError(f"{run_dir}: no trained strategies there; run `sftkey run` with this run_dir first")
-    config = read_json_as(run.config, _CONFIG, _REMEDY)
+    config = _CONFIG.read(run.config)
     if not config.tracking.enabled:
         raise ConfigError(f"{run.config}: the run was made with tracking.enabled=false")
     strategies = read_strategies(run)
@@ -49,18 +46,18 @@ def sync(run_dir: Path) -> int:
 
 
 def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: StrategyEntry, tracker: Tracker) -> int:
-    directories = [StageDir(run.path / stage["path"]) for stage in entry["stages"]]
+    directories = [StageDir(run.path / stage.path) for stage in entry.stages]
     summaries = [read_summary(directory) for directory in directories]
-    parent = start_strategy(config, run, name, entry["form"], summaries[-1]["digest"], tracker)
+    parent = start_strategy(config, run, name, entry.form, summaries[-1].digest, tracker)
     missing = 0
     with ending_run(tracker, parent):
-        for stage, directory, summary in zip(entry["stages"], directories, summaries, strict=True):
-            if stage["shared_with"]:
-                note_shared_stage(stage["name"], summary["digest"], stage["shared_with"], parent, tracker)
+        for stage, directory, summary in zip(entry.stages, directories, summaries, strict=True):
+            if stage.shared_with:
+                note_shared_stage(stage.name, summary.digest, stage.shared_with, parent, tracker)
             else:
-                missing += _sync_stage(config, run, name, stage["name"], directory, summary, parent, tracker)
-        if entry["evaluation"]:
-            track_evaluation(config, run, name, run.path / entry["evaluation"], parent, tracker)
+                missing += _sync_stage(config, run, name, stage.name, directory, summary, parent, tracker)
+        if entry.evaluation:
+            track_evaluation(config, run, name, run.path / entry.evaluation, parent, tracker)
         track_model(config, directories[-1].model, parent, tracker)
         track_comparison([parent], run.comparison_files, tracker)
     return missing
@@ -76,12 +73,12 @@ def _sync_stage(
     parent: str | None,
     tracker: Tracker,
 ) -> int:
-    was_finished = tracker.has_finished(f"stage/{summary['digest']}")
-    run_id = start_stage(config, run, strategy, stage, summary["digest"], summary["inputs"], parent, tracker)
+    was_finished = tracker.has_finished(f"stage/{summary.digest}")
+    run_id = start_stage(config, run, strategy, stage, summary.digest, summary.inputs, parent, tracker)
     with ending_run(tracker, run_id):
         missing = 0
-        for journal in journals_of(directory):
-            uploaded = tracker.log_missing(run_id, read_records(journal))
+        for records in metrics_of(directory):
+            uploaded = tracker.log_missing(run_id, records)
             if run_id is None or uploaded is None:
                 raise ConfigError("MLflow stopped answering; run `sftkey track sync` again when it does")
             missing += uploaded

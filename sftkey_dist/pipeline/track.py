@@ -4,6 +4,7 @@ Everything here can be done twice: runs are found again by their keys, params an
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.errors import InterruptedRunError
-from sftkey_dist.files import digest_json, read_json
+from sftkey_dist.files import digest_json
 from sftkey_dist.pipeline.environment import git_commit
 from sftkey_dist.release import version
 from sftkey_dist.run_dir import RunDir, StageDir
-from sftkey_dist.run_dir.journal import Record, read_records
+from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES, EvaluationRecord, EvaluationScores
+from sftkey_dist.run_dir.artifacts.forms import to_plain
+from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, TIMINGS
+from sftkey_dist.run_dir.journal import Record
 from sftkey_dist.tracking import RUN_DIR_TAG, DataSetNote, Tracker, make_tracker
 
 _TABLE_ROWS = 1000
@@ -98,9 +102,9 @@ def track_evaluation(
     config: RunConfig, run: RunDir, strategy: str, folder: Path, parent: str | None, tracker: Tracker
 ) -> None:
     """The run of an evaluation whose scores are complete; one that was logged to its end is left alone."""
-    scores = read_json(folder / "scores.json")
-    key = f"evaluation/{folder.name}/{scores['scoring_digest']}"
-    if parent is None or tracker.has_finished(key) or not scores["is_complete"]:
+    scores = SCORES.read(folder / "scores.json")
+    key = f"evaluation/{folder.name}/{scores.scoring_digest}"
+    if parent is None or tracker.has_finished(key) or not scores.is_complete:
         return
     tags = _common_tags(config, run) | {"sftkey.strategy": strategy, "sftkey.evaluation": folder.name}
     run_id = tracker.start_run(key, "evaluation", parent, tags)
@@ -108,10 +112,10 @@ def track_evaluation(
         numbers = _numbers(scores)
         for of in (run_id, parent):
             tracker.log_summary(of, numbers)
-        records = read_records(folder / "records.jsonl")
+        records = RECORDS.read(folder / "records.jsonl")
         for source in config.data.test:
-            mine = [record for record in records if record["data_set"] == source.data_set]
-            digest = digest_json([record["id"] for record in mine])[:12]
+            mine = [record for record in records if record.data_set == source.data_set]
+            digest = digest_json([record.id for record in mine])[:12]
             tracker.log_data_set(run_id, DataSetNote(source.data_set, digest, "testing", source.place, len(mine)))
         tracker.log_table(run_id, _table(records[:_TABLE_ROWS]), "outputs.json")
         for name in ("records.jsonl", "scores.json", "review.jsonl"):
@@ -125,9 +129,10 @@ def track_comparison(parents: Sequence[str | None], files: Sequence[Path], track
             tracker.log_artifact(parent, file)
 
 
-def journals_of(directory: StageDir) -> list[Path]:
-    """The files whose records are a stage's metrics."""
-    return [directory.metrics, directory.timings, directory.validation]
+def metrics_of(directory: StageDir) -> list[list[Record]]:
+    """The records of a stage's steps and measurements, as a tracker takes them."""
+    read = METRICS.read(directory.metrics), TIMINGS.read(directory.timings), OBSERVATIONS.read(directory.validation)
+    return [[to_plain(record) for record in records] for records in read]
 
 
 def folder_bytes(folder: Path) -> int:
@@ -170,20 +175,21 @@ def _common_tags(config: RunConfig, run: RunDir) -> dict[str, str]:
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
 
 
-def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(scores: EvaluationScores) -> dict[str, float]:
     """What is a number, accuracies of fields and test sets among it; what nobody could judge is none."""
     values = {
-        **scores,
-        **{f"field/{name}": value for name, value in scores["fields"].items()},
-        **{f"macro/{name}": value for name, value in scores["macro_average"].items()},
-        **{f"pass_at_{k}": value for k, value in scores["pass_at_k"].items()},
+        **vars(scores),
+        **{f"field/{name}": value for name, value in scores.fields.items()},
+        **{f"macro/{name}": value for name, value in vars(scores.macro_average).items()},
+        **{f"pass_at_{k}": value for k, value in scores.pass_at_k.items()},
     }
-    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    return {name: value for name, value in numbers.items() if not math.isnan(value)}
 
 
-def _table(records: Sequence[Record]) -> dict[str, list[Any]]:
+def _table(records: Sequence[EvaluationRecord]) -> dict[str, list[Any]]:
     columns = ("id", "data_set", "prompt", "output", "verdict", "reason", "keeps_contract", "violation")
-    table: dict[str, list[Any]] = {name: [record[name] for record in records] for name in columns}
+    table: dict[str, list[Any]] = {name: [getattr(record, name) for record in records] for name in columns}
     for name in ("answer", "reference"):
-        table[name] = [json.dumps(record[name], ensure_ascii=False) for record in records]
-    return table
+        table[name] = [json.dumps(getattr(record, name), ensure_ascii=False) for record in records]
+    return table | {"verdict": [record.verdict.value for record in records]}

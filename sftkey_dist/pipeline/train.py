@@ -106,8 +106,8 @@ def _train_stage(
         summary = write_summary(config, planned.job, planned, time.perf_counter() - started)
         plan.verified.add(planned.digest)
         _clean_up(planned)
-        if summary["guard"]:
-            console.print(f"{title}: {guard_in_words(summary)}")
+        if summary.guard:
+            console.print(f"{title}: {guard_in_words(summary, summary.guard)}")
         for line in rounding_in_words(summary):
             console.print(f"{title}: {line}", soft_wrap=True)
         tracker.log_artifact(run_id, planned.directory.summary)

@@ -15,10 +15,17 @@ from sftkey_dist.report.plots import (
     plot_plane,
     plot_score_by_alpha,
     segment_nll_curve,
-    timing_curve,
+    throughput_curve,
     waiting_curve,
 )
-from sftkey_dist.run_dir.journal import Record, read_records
+from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
+from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, GuardScores
+
+_GUARD_MEASURES: dict[str, Callable[[GuardScores], float]] = {
+    "accuracy": lambda scores: scores.accuracy,
+    "format": lambda scores: scores.format,
+    "score": lambda scores: scores.score,
+}
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,8 @@ def _segment_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]
         name
         for row in comparison.rows
         for directory in row.stage_dirs()
-        for record in read_records(directory.metrics)[:1]
-        for name in record["segments"]
+        for record in METRICS.read(directory.metrics)[:1]
+        for name in record.segments
     )
     keys = {name for row in comparison.rows for name in row.key_segments}
     for name in [name for name in names if name not in keys and "." not in name and name != "end_of_turn"]:
@@ -124,9 +131,9 @@ def _score_by_alpha(comparison: Comparison, folder: Path, stem: str) -> list[Cha
 
 
 def _output_lengths(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
-    lengths = {label: [r["num_tokens"] for r in records] for label, records in comparison.records.items()}
+    lengths = {label: [r.num_tokens for r in records] for label, records in comparison.records.items()}
     shares = {
-        label: [sum(map(len, _marked(r))) / max(1, len(r["output"])) for r in records]
+        label: [sum(map(len, _marked(r))) / max(1, len(r.output)) for r in records]
         for label, records in comparison.records.items()
     }
     return [
@@ -151,8 +158,8 @@ def _guard(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
     curves = {
         f"{label} {measure}": curve
         for label, row in zip(comparison.labels, comparison.rows, strict=True)
-        for measure in ("accuracy", "format", "score")
-        if len((curve := _guard_curve(row, measure))[0])
+        for measure, value in _GUARD_MEASURES.items()
+        if len((curve := _guard_curve(row, value))[0])
     }
     if not curves:
         return []
@@ -168,7 +175,7 @@ def _guard(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
 
 
 def _throughput(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
-    speed = _by_label(comparison, lambda row: timing_curve(row.stage_dirs(), "tokens_per_second"))
+    speed = _by_label(comparison, lambda row: throughput_curve(row.stage_dirs()))
     waiting = _by_label(comparison, lambda row: waiting_curve(row.stage_dirs()))
     return [
         Chart(
@@ -188,9 +195,9 @@ def _throughput(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
     ]
 
 
-def _marked(record: Record) -> list[str]:
+def _marked(record: EvaluationRecord) -> list[str]:
     """Answers that stand where answers should."""
-    return [text for name, text in record["answer"].items() if record["answer_source"][name] != "whole"]
+    return [text for name, text in record.answer.items() if record.answer_source[name] != "whole"]
 
 
 def _by_label(comparison: Comparison, curve: Callable[[ComparisonRow], Curve]) -> dict[str, Curve]:
@@ -198,9 +205,10 @@ def _by_label(comparison: Comparison, curve: Callable[[ComparisonRow], Curve]) -
     return {label: points for label, points in curves.items() if len(points[0])}
 
 
-def _guard_curve(row: ComparisonRow, measure: str) -> Curve:
-    records = [record for record in read_records(row.stage_dirs()[-1].validation) if "guard" in record]
-    return Curve.of([record["step"] for record in records], [record["guard"][measure] for record in records])
+def _guard_curve(row: ComparisonRow, value: Callable[[GuardScores], float]) -> Curve:
+    observations = OBSERVATIONS.read(row.stage_dirs()[-1].validation)
+    scored = [(found.step, value(found.guard)) for found in observations if found.guard is not None]
+    return Curve.of([step for step, _ in scored], [of_step for _, of_step in scored])
 
 
 def _ends(curves: dict[str, Curve], digits: int = 3) -> tuple[tuple[str, ...], ...]:

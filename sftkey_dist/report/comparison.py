@@ -2,24 +2,28 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.paired import AlphaRange, PairedTest, compare_all, winners_by_alpha
-from sftkey_dist.evaluation.score import Scores
-from sftkey_dist.files import read_json
 from sftkey_dist.run_dir import RunDir, StageDir
-from sftkey_dist.run_dir.artifacts import StageEntry, StrategyEntry, read_strategies, read_summary
-from sftkey_dist.run_dir.journal import Record, read_records
+from sftkey_dist.run_dir.artifacts.evaluation import (
+    RECORDS,
+    SCORES,
+    Agreement,
+    EvaluationRecord,
+    MacroAverage,
+    Scores,
+)
+from sftkey_dist.run_dir.artifacts.forms import to_plain
+from sftkey_dist.run_dir.artifacts.run import StageEntry, StrategyEntry, read_strategies
+from sftkey_dist.run_dir.artifacts.training import read_summary
 
 BASELINE = "sft"
-_SCORES = TypeAdapter(Scores)
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ class ComparisonRow:
     dataset: str
     scores: Scores
     by_data_set: dict[str, Scores]
-    macro_average: dict[str, float]
-    agreement: dict[str, Any]
+    macro_average: MacroAverage
+    agreement: dict[str, Agreement]
     to_review: int
     is_complete: bool
     evaluation: str
@@ -99,15 +103,16 @@ class ComparisonRow:
         """The folders of its stages."""
         return [StageDir(Path(self.run_dir) / stage.path) for stage in self.stages]
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[EvaluationRecord]:
         """Every judged output."""
-        return read_records(Path(self.run_dir) / self.evaluation / "records.jsonl")
+        return RECORDS.read(Path(self.run_dir) / self.evaluation / "records.jsonl")
 
     def to_json(self) -> dict[str, Any]:
         """Flat, as `comparison.json` has it."""
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NESTED}
-        own["stages"] = [asdict(stage) for stage in self.stages]
-        return own | asdict(self.scores) | {"data_sets": {name: asdict(s) for name, s in self.by_data_set.items()}}
+        nested = {"data_sets": self.by_data_set}
+        flat: dict[str, Any] = to_plain(own | {"stages": self.stages} | vars(self.scores) | nested)
+        return flat
 
 
 _NESTED = frozenset({"scores", "by_data_set", "stages"})
@@ -145,7 +150,7 @@ class Comparison:
         return ["/".join((*places[row.run_dir][-shortest:], row.strategy)) for row in self.rows]
 
     @cached_property
-    def records(self) -> dict[str, list[Record]]:
+    def records(self) -> dict[str, list[EvaluationRecord]]:
         """The judged outputs of each row."""
         return {label: row.records() for label, row in zip(self.labels, self.rows, strict=True)}
 
@@ -219,53 +224,40 @@ def _read_rows(run_dir: Path) -> list[ComparisonRow]:
 
 
 def _read_row(run: RunDir, name: str, entry: StrategyEntry) -> ComparisonRow:
-    evaluation = entry["evaluation"] or "-"
+    evaluation = entry.evaluation or "-"
     scores_file = run.path / evaluation / "scores.json"
-    content = read_json(scores_file) if scores_file.is_file() else {}
-    if "data_sets" not in content:
+    if not scores_file.is_file():
         raise DataError(f"{run.path}: strategy {name} has not been evaluated; run `sftkey evaluate` with its config")
-    try:
-        return _row(run, name, entry, evaluation, content)
-    except (KeyError, ValidationError) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise DataError(f"{scores_file}: not of this version ({problem}); remove it and evaluate again") from None
-
-
-def _row(run: RunDir, name: str, entry: StrategyEntry, evaluation: str, content: Mapping[str, Any]) -> ComparisonRow:
+    found = SCORES.read(scores_file)
     return ComparisonRow(
         run_dir=os.path.relpath(run.path),
         strategy=name,
-        dataset=entry["dataset"],
-        scores=_scores(content),
-        by_data_set={data_set: _scores(of_one) for data_set, of_one in content["data_sets"].items()},
-        macro_average=content["macro_average"],
-        agreement=content["agreement"],
-        to_review=content["to_review"],
-        is_complete=content["is_complete"],
+        dataset=entry.dataset,
+        scores=found.of_all,
+        by_data_set=found.data_sets,
+        macro_average=found.macro_average,
+        agreement=found.agreement,
+        to_review=found.to_review,
+        is_complete=found.is_complete,
         evaluation=evaluation,
-        key_segments=tuple(entry["key_segments"]),
-        stages=tuple(_stage_cost(run, stage) for stage in entry["stages"]),
-        mlflow_run_id=entry["mlflow_run_id"],
+        key_segments=tuple(entry.key_segments),
+        stages=tuple(_stage_cost(run, stage) for stage in entry.stages),
+        mlflow_run_id=entry.mlflow_run_id,
     )
 
 
-def _scores(content: Mapping[str, Any]) -> Scores:
-    return _SCORES.validate_python({f.name: content[f.name] for f in fields(Scores) if f.name in content})
-
-
 def _stage_cost(run: RunDir, stage: StageEntry) -> StageCost:
-    summary = read_summary(StageDir(run.path / stage["path"]))
-    rounding = summary.get("rounding") or {}
-    compared = rounding.get("num_weights")
+    summary = read_summary(StageDir(run.path / stage.path))
+    rounding = summary.rounding
     return StageCost(
-        name=stage["name"],
-        path=stage["path"],
-        shared_with=stage["shared_with"],
-        steps=summary["steps"],
-        train_seconds=summary["train_seconds"],
-        tokens=summary["tokens"],
-        loss_tokens=summary["loss_tokens"],
-        world_size=summary["world_size"],
-        changed_share=rounding["num_changed"] / compared if compared else None,
-        surviving_share=rounding.get("surviving_share"),
+        name=stage.name,
+        path=stage.path,
+        shared_with=stage.shared_with,
+        steps=summary.steps,
+        train_seconds=summary.train_seconds,
+        tokens=summary.tokens,
+        loss_tokens=summary.loss_tokens,
+        world_size=summary.world_size,
+        changed_share=rounding.num_changed / rounding.num_weights if rounding and rounding.num_weights else None,
+        surviving_share=rounding.surviving_share if rounding else None,
     )

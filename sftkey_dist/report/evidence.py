@@ -1,18 +1,16 @@
 """What a study found, read from the `comparison.json` of its runs; small enough to keep beside the code."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from sftkey_dist.config.study import ContrastConfig, run_name
 from sftkey_dist.errors import DataError
-from sftkey_dist.evaluation.agreement import Agreement
-from sftkey_dist.evaluation.score import Measured, composite
-from sftkey_dist.files import copy_atomically, make_folder, read_json, write_json_atomically
+from sftkey_dist.files import copy_atomically, make_folder
 from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir.artifacts.evaluation import Agreement, Interval, composite
+from sftkey_dist.run_dir.artifacts.forms import JsonFile, Measured
+from sftkey_dist.run_dir.artifacts.run import ENVIRONMENT
 
 _FACTS, _ENVIRONMENT = "study.json", "environment.json"
 _COMPARISON = "comparison.json"
@@ -84,7 +82,32 @@ class Result:
     stages: tuple[StageResult, ...]
 
 
-_StudyFacts, _Result = TypeAdapter(StudyFacts), TypeAdapter(Result)
+@dataclass(frozen=True, kw_only=True)
+class ComparedRow(Result):
+    """A row of comparison.json, as far as it is read back; without bounds in runs that knew none."""
+
+    strategy: str
+    unjudged: int = 0
+    accuracy_bounds: Interval | None = None
+
+    @property
+    def result(self) -> Result:
+        """With all unjudged outputs counted as wrong, where some were judged, but not all."""
+        known = Result(**{of_result.name: getattr(self, of_result.name) for of_result in fields(Result)})
+        if self.accuracy_bounds is None or not 0 < self.unjudged < self.n:
+            return known
+        accuracy, _ = self.accuracy_bounds
+        return replace(known, accuracy=accuracy, score=composite(accuracy, self.format, self.alpha))
+
+
+@dataclass(frozen=True)
+class RecordedComparison:
+    """comparison.json, as far as it is read back."""
+
+    rows: tuple[ComparedRow, ...]
+
+
+FACTS, COMPARISON = JsonFile(StudyFacts, _STUDY_REMEDY), JsonFile(RecordedComparison, _RUN_REMEDY)
 
 
 @dataclass(frozen=True)
@@ -114,7 +137,7 @@ class Evidence:
         """
         if not (folder / _FACTS).is_file():
             raise DataError(f"{folder}: no study there ({_FACTS} is missing); run `sftkey run` with its configuration")
-        facts = _read_facts(folder / _FACTS)
+        facts = FACTS.read(folder / _FACTS)
         results: dict[str, dict[str, dict[int, Result]]] = {name: {} for name in facts.variants}
         environments, missing = [], []
         for variant, seed in facts.runs:
@@ -122,9 +145,9 @@ class Evidence:
             if not (run / _COMPARISON).is_file():
                 missing.append(run_name(variant, seed))
                 continue
-            for strategy, result in _read_results(run / _COMPARISON).items():
-                results[variant].setdefault(strategy, {})[seed] = result
-            environments.append(read_json(run / _ENVIRONMENT))
+            for row in COMPARISON.read(run / _COMPARISON).rows:
+                results[variant].setdefault(row.strategy, {})[seed] = row.result
+            environments.append(ENVIRONMENT.read(run / _ENVIRONMENT))
         if not environments:
             raise DataError(f"{folder}: none of the study's runs is done")
         return cls(folder.absolute().name, facts, results, _joined(environments), tuple(missing))
@@ -154,8 +177,7 @@ def measure(results: Mapping[int, Result], name: str) -> dict[int, float]:
 
 def write_facts(folder: Path, facts: StudyFacts) -> None:
     """Say what the study in a folder is."""
-    content = asdict(facts) | {"contrasts": [contrast.model_dump() for contrast in facts.contrasts]}
-    write_json_atomically(folder / _FACTS, content)
+    FACTS.write(folder / _FACTS, facts)
 
 
 def keep_evidence(study: Path, kept: Path) -> Path:
@@ -174,29 +196,6 @@ def keep_evidence(study: Path, kept: Path) -> Path:
             for file in filter(Path.is_file, (run.comparison, run.environment, run.path / DONE)):
                 copy_atomically(file, target / file.name)
     return kept
-
-
-def _read_facts(file: Path) -> StudyFacts:
-    try:
-        return _StudyFacts.validate_python(read_json(file, _STUDY_REMEDY))
-    except ValidationError:
-        raise DataError(f"{file}: not of this version; {_STUDY_REMEDY}") from None
-
-
-def _read_results(file: Path) -> dict[str, Result]:
-    try:
-        rows = read_json(file, _RUN_REMEDY)["rows"]
-        return {row["strategy"]: _Result.validate_python(row | _lowest(row)) for row in rows}
-    except (ValidationError, KeyError, TypeError):
-        raise DataError(f"{file}: not of this version; {_RUN_REMEDY}") from None
-
-
-def _lowest(row: Mapping[str, Any]) -> dict[str, float]:
-    """Accuracy and score with all unjudged outputs counted as wrong; what is there where some were judged, or all."""
-    if not 0 < row.get("unjudged", 0) < row["n"]:
-        return {}
-    accuracy, _ = row["accuracy_bounds"]
-    return {"accuracy": accuracy, "score": composite(accuracy, row["format"], row["alpha"])}
 
 
 def _joined(environments: list[dict[str, str]]) -> dict[str, str]:

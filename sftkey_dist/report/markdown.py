@@ -77,8 +77,8 @@ def _by_data_set(comparison: Comparison) -> list[str]:
                 else UNKNOWN
                 for name in names
             ),
-            f"{number(row.macro_average['accuracy'])} / {number(row.macro_average['format'])}",
-            number(row.macro_average["score"]),
+            f"{number(row.macro_average.accuracy)} / {number(row.macro_average.format)}",
+            number(row.macro_average.score),
         ]
         for label, row in zip(comparison.labels, comparison.rows, strict=True)
     ]

@@ -2,8 +2,8 @@
 
 import math
 
-from sftkey_dist.evaluation.score import Scores
 from sftkey_dist.evaluation.statistics import Interval
+from sftkey_dist.run_dir.artifacts.evaluation import Scores
 
 UNKNOWN = "\N{EN DASH}"
 RANKED_BY = "strategies are ranked by the lower bound of accuracy, all unjudged outputs counted as wrong"

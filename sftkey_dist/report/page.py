@@ -6,6 +6,7 @@ Everything a model wrote is data: the template escapes it, and the page's script
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, unjudgeable_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
+from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
+from sftkey_dist.run_dir.artifacts.forms import to_plain
 from sftkey_dist.visible import INVISIBLE, encodable, without_control
 
 _ESCAPED = re.compile(f"[<>&]|{INVISIBLE}")
@@ -62,43 +65,58 @@ def render_page(
         facts=facts,
         differing=settings_that_differ(facts),
         published=[row for fact in facts for row in published_rows(fact.model, fact.adapters)],
-        questions=Markup(_as_script_data(questions)),  # noqa: S704 (escaped for a script element)
+        questions=Markup(_as_script_data(to_plain(questions))),  # noqa: S704 (escaped for a script element)
         num_questions=len(questions),
         num_all=len({key for records in comparison.records.values() for key in map(_question_key, records)}),
     )
 
 
-def side_by_side(comparison: Comparison) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class ShownOutput:
+    """What a strategy answered."""
+
+    text: str
+    answer: Mapping[str, str]
+    verdict: str
+    reason: str
+    violation: str | None
+
+
+@dataclass(frozen=True)
+class ShownQuestion:
+    """A question with the outputs of strategies by their labels."""
+
+    id: str
+    data_set: str
+    prompt: str
+    reference: Mapping[str, str]
+    outputs: dict[str, ShownOutput]
+
+
+def side_by_side(comparison: Comparison) -> list[ShownQuestion]:
     """Questions with what each strategy answered; those on which verdicts differ first."""
-    questions: dict[Any, dict[str, Any]] = {}
+    questions: dict[tuple[str, str], ShownQuestion] = {}
     for label, records in comparison.records.items():
-        for record in records:
-            if record["sample"] == 0:
-                question = questions.setdefault(
-                    _question_key(record),
-                    {
-                        "id": record["id"],
-                        "data_set": record["data_set"],
-                        "prompt": conversation_of(record)[:_LONGEST_TEXT],
-                        "reference": {name: text[:_LONGEST_TEXT] for name, text in record["reference"].items()},
-                        "outputs": {},
-                    },
-                )
-                question["outputs"][label] = {
-                    "text": record["output"][:_LONGEST_TEXT],
-                    "answer": record["answer"],
-                    "verdict": record["verdict"],
-                    "reason": record["reason"],
-                    "violation": record["violation"],
-                }
-    ordered = sorted(
-        questions.values(), key=lambda question: len({o["verdict"] for o in question["outputs"].values()}) < 2
-    )
+        for record in (record for record in records if record.sample == 0):
+            question = questions.setdefault(_question_key(record), _shown_question(record))
+            question.outputs[label] = ShownOutput(
+                text=record.output[:_LONGEST_TEXT],
+                answer=record.answer,
+                verdict=record.verdict,
+                reason=record.reason,
+                violation=record.violation,
+            )
+    ordered = sorted(questions.values(), key=lambda question: len({o.verdict for o in question.outputs.values()}) < 2)
     return ordered[:_MOST_QUESTIONS]
 
 
-def _question_key(record: Mapping[str, Any]) -> tuple[str, str]:
-    return record["data_set"], record["id"]
+def _shown_question(record: EvaluationRecord) -> ShownQuestion:
+    reference = {name: text[:_LONGEST_TEXT] for name, text in record.reference.items()}
+    return ShownQuestion(record.id, record.data_set, conversation_of(record)[:_LONGEST_TEXT], reference, {})
+
+
+def _question_key(record: EvaluationRecord) -> tuple[str, str]:
+    return record.data_set, record.id
 
 
 def _shown(value: Any) -> Any:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from sftkey_dist.files import file_written_whole
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_dir.journal import read_records
+from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS
 from sftkey_dist.sampler.preview import BalancePreview
 from sftkey_dist.visible import on_one_line
 
@@ -39,13 +39,13 @@ def segment_nll_curve(stages: Sequence[StageDir], segments: Sequence[str]) -> Cu
     values: list[float] = []
     offset = 0
     for stage in stages:
-        records = read_records(stage.metrics)
+        records = METRICS.read(stage.metrics)
         for record in records:
-            seen = [record["segments"][name] for name in segments if name in record["segments"]]
-            tokens = sum(s["tokens"] for s in seen)
+            seen = [record.segments[name] for name in segments if name in record.segments]
+            tokens = sum(s.tokens for s in seen)
             if tokens:
-                steps.append(offset + record["step"])
-                values.append(sum(s["nll"] * s["tokens"] for s in seen) / tokens)
+                steps.append(offset + record.step)
+                values.append(sum(s.nll * s.tokens for s in seen) / tokens)
         offset += len(records)
     return Curve.of(steps, values)
 
@@ -55,16 +55,16 @@ def key_nll_curve(stages: Sequence[StageDir], key_segments: Sequence[str]) -> Cu
     return segment_nll_curve(stages, key_segments)
 
 
-def timing_curve(stages: Sequence[StageDir], figure: str) -> Curve:
-    """A figure of `timings.jsonl` by step, stages joined."""
-    records = [record for stage in stages for record in read_records(stage.timings)]
-    return Curve.of(range(len(records)), [record[figure] for record in records])
+def throughput_curve(stages: Sequence[StageDir]) -> Curve:
+    """Tokens a second by step, stages joined."""
+    records = [record for stage in stages for record in TIMINGS.read(stage.timings)]
+    return Curve.of(range(len(records)), [record.tokens_per_second for record in records])
 
 
 def waiting_curve(stages: Sequence[StageDir]) -> Curve:
     """Share of each step, stages joined, in which ranks wait for the fullest one."""
-    records = [record for stage in stages for record in read_records(stage.metrics)]
-    return Curve.of(range(len(records)), [record["balance"]["straggler_loss"] for record in records])
+    records = [record for stage in stages for record in METRICS.read(stage.metrics)]
+    return Curve.of(range(len(records)), [record.balance.straggler_loss for record in records])
 
 
 def plot_key_nll(curves: Mapping[str, Curve], file: Path, y_label: str = "nll of key tokens [nats/token]") -> Path:

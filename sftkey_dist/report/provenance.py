@@ -8,8 +8,7 @@ from typing import Any
 
 from sftkey_dist.files import read_json
 from sftkey_dist.run_dir import RunDir
-
-_REMEDY = "run `sftkey prepare` with the run's configuration, which writes it anew"
+from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, ENVIRONMENT, SETTINGS, PreparedData
 
 
 @dataclass(frozen=True)
@@ -46,17 +45,16 @@ def settings_that_differ(facts: Sequence[RunFacts]) -> list[tuple[str, list[str]
 
 
 def _read(run: RunDir) -> RunFacts:
-    config = _json(run.config)
-    report = _json(run.data_report)
+    config = read_json(run.config, SETTINGS.remedy) if run.config.is_file() else {}
+    settings = SETTINGS.of(str(run.config), config)
+    report = DATA_REPORT.read(run.data_report) if run.data_report.is_file() else PreparedData()
     return RunFacts(
         name=run.path.name,
-        model=config.get("model", {}).get("path"),
-        adapters={source["adapter"] for source in config.get("data", {}).get("test", [])},
+        model=settings.model.path,
+        adapters={source.adapter for source in settings.data.test},
         settings=flattened(config),
-        environment=_json(run.environment),
-        data=tuple(
-            one["summary"] for one in (*report.get("sets", []), *([report["test"]] if "test" in report else []))
-        ),
+        environment=ENVIRONMENT.read(run.environment) if run.environment.is_file() else {},
+        data=tuple(one.summary for one in (*report.sets, *([report.test] if report.test else []))),
     )
 
 
@@ -69,7 +67,3 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{name}"] = json.dumps(value, ensure_ascii=False)
     return flat
-
-
-def _json(file: Path) -> dict[str, Any]:
-    return read_json(file, _REMEDY) if file.is_file() else {}

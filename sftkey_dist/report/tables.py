@@ -1,9 +1,8 @@
 """Tables for the terminal; what they hold is text, never markup."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -11,11 +10,12 @@ from rich.text import Text
 
 from sftkey_dist.data.report import DataReport
 from sftkey_dist.data.segmenting.run import SegmentReport
+from sftkey_dist.data.store import SourceCounts
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.diagnosis import Finding
-from sftkey_dist.evaluation.score import Scores
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.numbers import RANKED_BY, UNKNOWN, bounds_note, unjudgeable_note
+from sftkey_dist.run_dir.artifacts.evaluation import Scores
 from sftkey_dist.sampler.preview import BalancePreview
 
 
@@ -74,8 +74,8 @@ def _notes(comparison: Comparison) -> list[str]:
         if row.scores.unjudgeable:
             notes.append(f"{label}: {unjudgeable_note(row.scores)}")
         if row.to_review and row.agreement:
-            value = row.agreement.get(JUDGE_AND_CHECK, {}).get("kappa")
-            kappa = "" if value is None else f" (kappa {value:.2f})"
+            found = row.agreement.get(JUDGE_AND_CHECK)
+            kappa = "" if found is None or found.kappa is None else f" (kappa {found.kappa:.2f})"
             notes.append(f"{label}: {row.to_review} answers to look at{kappa}: {row.evaluation}/review.jsonl")
     if comparison.some_unjudged:
         notes.append(RANKED_BY)
@@ -174,10 +174,10 @@ def balance_table(title: str, rows: Sequence[BalancePreview]) -> Table:
     return table
 
 
-def _source_line(source: Mapping[str, Any]) -> str:
+def _source_line(source: SourceCounts) -> str:
     return (
-        f"{source['place']}: {source['rows']:,} rows, {source['examples']:,} examples, {source['refused']:,} refused, "
-        f"{source['not_drawn']:,} left out by weight"
+        f"{source.place}: {source.rows:,} rows, {source.examples:,} examples, {source.refused:,} refused, "
+        f"{source.not_drawn:,} left out by weight"
     )
 
 

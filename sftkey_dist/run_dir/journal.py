@@ -7,13 +7,15 @@ first cuts it off.
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import RESTORE_OR_REMOVE, open_to_append, parse_json, to_json, write_text_atomically
 
 Record = dict[str, Any]
+Content = TypeVar("Content")
 
 _MOST_CHARACTERS = 200
 
@@ -59,14 +61,20 @@ def keep_records(path: Path, keep: Callable[[Record], bool], remedy: str = RESTO
     write_text_atomically(path, to_lines(record for record in read_records(path, remedy) if keep(record)))
 
 
-class JournalTail:
+class Tail(Generic[Content]):
     """Reads a growing journal bit by bit; starts over when the file has been replaced, as on resume."""
 
-    def __init__(self, path: Path, remedy: str = RESTORE_OR_REMOVE) -> None:
-        self._path, self._remedy = path, remedy
+    def __init__(self, path: Path, parse: Callable[[str, Record], Content], remedy: str = RESTORE_OR_REMOVE) -> None:
+        """
+        Args:
+            path: of the journal.
+            parse: makes what is wanted of the place and the object of a line.
+            remedy: as for `read_records`.
+        """
+        self._path, self._parse, self._remedy = path, parse, remedy
         self._inode = self._offset = self._num_lines = 0
 
-    def new_records(self) -> list[Record]:
+    def new_records(self) -> list[Content]:
         """The complete records that have come since the last call.
 
         Raises:
@@ -84,20 +92,29 @@ class JournalTail:
             complete, newline, _ = file.read().rpartition(b"\n")
         # Only b"\n" ends a line: str.splitlines would also split at U+2028 and its like inside a record.
         lines = complete.split(b"\n") if newline else []
-        records = [self._record(line, self._num_lines + place) for place, line in enumerate(lines, start=1) if line]
+        places = (f"{self._path}:{number}" for number in count(self._num_lines + 1))
+        objects = [(place, self._object(place, line)) for place, line in zip(places, lines, strict=False) if line]
+        records = [self._parse(place, found) for place, found in objects]
         self._offset += len(complete + newline)
         self._num_lines += len(lines)
         return records
 
-    def _record(self, line: bytes, number: int) -> Record:
+    def _object(self, place: str, line: bytes) -> Record:
         try:
             record = parse_json(line.decode("utf-8"))
         except ValueError as error:
             found = "NULs" if b"\0" in line else f"{error}"[:_MOST_CHARACTERS]
-            raise DataError(f"{self._path}:{number}: the line is damaged ({found}); {self._remedy}") from None
+            raise DataError(f"{place}: the line is damaged ({found}); {self._remedy}") from None
         if not isinstance(record, dict):
-            raise DataError(f"{self._path}:{number}: the line is no JSON object; {self._remedy}")
+            raise DataError(f"{place}: the line is no JSON object; {self._remedy}")
         return record
+
+
+class JournalTail(Tail[Record]):
+    """A tail of objects as they stand in the journal."""
+
+    def __init__(self, path: Path, remedy: str = RESTORE_OR_REMOVE) -> None:
+        super().__init__(path, lambda place, record: record, remedy)
 
 
 def to_lines(records: Iterable[Record]) -> str:

@@ -24,6 +24,10 @@ class BalanceStats:
     density: float
     straggler_loss: float
 
+    def rounded(self) -> "BalanceStats":
+        """To four digits after the point, as journals have it."""
+        return BalanceStats(**{name: round(value, 4) for name, value in vars(self).items()})
+
 
 def balance_stats(
     layout: np.ndarray, lengths: np.ndarray, costs: np.ndarray, loss_units: np.ndarray, micro_batch_tokens: int

@@ -20,19 +20,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.transformers import save_model
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from pydantic import TypeAdapter
 from sqlalchemy.engine import make_url
 
 from sftkey_dist.config.secrets import without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.files import folder_kept_if_used, read_json_as, write_json_atomically
+from sftkey_dist.files import folder_kept_if_used, write_json_atomically
+from sftkey_dist.run_dir.artifacts.run import RUN_IDS
 from sftkey_dist.tracking.tracker import RUN_DIR_TAG, DataSetNote, RunStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_RUN_IDS = TypeAdapter(dict[str, str])
 _MODEL_TAG = "sftkey.model_is_logged"
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _MOST_SECONDS_TO_CONNECT = 10.0
@@ -302,7 +301,7 @@ def _require_listener(uri: str) -> None:
 def _read_run_ids(file: Path) -> dict[str, str]:
     if not file.exists():
         return {}
-    return read_json_as(file, _RUN_IDS, "restore it from a copy, or remove it: what comes next is tracked as new runs")
+    return RUN_IDS.read(file)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from sftkey_dist.run_dir.artifacts.training import CollectiveTimes
+
 _NANOSECOND = 1e-9
 
 
@@ -23,7 +25,7 @@ class CollectiveWatch:
 
     def __init__(self, every_steps: int, rank: int) -> None:
         self._every_steps, self._rank = every_steps, rank
-        self._found: dict[str, float] | None = None
+        self._found: CollectiveTimes | None = None
 
     @contextmanager
     def watching(self, step: int) -> Iterator[None]:
@@ -44,20 +46,12 @@ class CollectiveWatch:
         results: Any = watched.profiler
         seconds = _covered_seconds(filter(_is_collective, results.kineto_results.events()))
         left = time.perf_counter()
-        self._found = {
-            "collective_seconds": seconds,
-            "watched_seconds": ended - begun,
-            "watch_cost_seconds": begun - entered + left - ended,
-        }
+        self._found = CollectiveTimes(seconds, ended - begun, begun - entered + left - ended)
 
-    def take(self) -> dict[str, float]:
-        """Of the last step, empty if nobody watched.
-
-        ``collective_seconds`` of the ``watched_seconds`` a collective ran, beside computation or not;
-        ``watch_cost_seconds`` is what watching added to the step.
-        """
+    def take(self) -> CollectiveTimes | None:
+        """Of the last step, None if nobody watched."""
         found, self._found = self._found, None
-        return found or {}
+        return found
 
 
 def _is_collective(event: Any) -> bool:

@@ -35,6 +35,7 @@ from sftkey_dist.models.accelerator import without_cudnn_attention
 from sftkey_dist.models.generation_config import mend_generation_config
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import count_parameters, decoder_cost, decoder_layers, shape_of
+from sftkey_dist.run_dir.artifacts.training import Rounding
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.startup import leaving_functions_uncompiled, loading_libraries
 from sftkey_dist.training.allocator import return_freed_memory
@@ -45,7 +46,7 @@ from sftkey_dist.training.flops import ModelFlops
 from sftkey_dist.training.head import ChunkedHead
 from sftkey_dist.training.lora import ExportedWeight, add_adapters, base_of, exported_weights
 from sftkey_dist.training.loss import token_losses
-from sftkey_dist.training.masters import Rounding, StoredWeights, commit_masters, owners_of, update_sums, write_masters
+from sftkey_dist.training.masters import StoredWeights, commit_masters, owners_of, update_sums, write_masters
 from sftkey_dist.training.meeting import Meeting
 
 # DeepSpeed loads two modules that are not used here: its autotuner, which imports MLflow, and its Muon optimizer, which
@@ -387,7 +388,7 @@ class ZeroEngine:
             if master is not None:
                 start = self._start.whole(weight.name).to(master.device)
                 sums += update_sums(start, master, stored_dtype)
-        return Rounding.of_sums(str(stored_dtype).removeprefix("torch."), self.all_reduce_sum(sums))
+        return Rounding.of_sums(str(stored_dtype).removeprefix("torch."), self.all_reduce_sum(sums).tolist())
 
     def _owners(self) -> dict[str, int]:
         sizes = {w.name: math.prod(shape_of(w.parameter)) for w in exported_weights(base_of(self._engine.module))}

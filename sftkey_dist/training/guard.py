@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,8 @@ from sftkey_dist.evaluation.score import score_records
 from sftkey_dist.files import copy_atomically, flush, folder_written_whole, remove_tree
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.run_dir import ModelPlace, StageDir
+from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
+from sftkey_dist.run_dir.artifacts.training import GuardScores, SegmentMetrics
 from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.export import export_model, note_hand_off
 from sftkey_dist.training.held_out import HeldOutSet
@@ -86,9 +87,9 @@ class Guard:
         """Whether to score after so many steps."""
         return is_last or steps_done % self._settings.every_steps == 0
 
-    def recall(self, steps_done: int, scores: dict[str, Any]) -> None:
+    def recall(self, steps_done: int, score: float) -> None:
         """Take in what was scored before an interruption, in order."""
-        self._count(steps_done, scores["score"])
+        self._count(steps_done, score)
 
     def check_candidate(self) -> None:
         """
@@ -102,8 +103,8 @@ class Guard:
                 f"{self._directory.path} to train the stage from its start"
             )
 
-    def evaluate(self, steps_done: int) -> dict[str, Any]:
-        """Score the model as it is, and keep it if it is the best so far: accuracy, format, score, n.
+    def evaluate(self, steps_done: int) -> GuardScores:
+        """Score the model as it is, and keep it if it is the best so far.
 
         The score counts unjudged answers as wrong: a model must not win by answers that nobody can judge.
 
@@ -116,7 +117,7 @@ class Guard:
             scores = self._score_responses(place)
         else:
             scores = self._score_teacher_forced()
-        self._count(steps_done, scores["score"])
+        self._count(steps_done, scores.score)
         if self.kept_step == steps_done:
             if self._settings.signal != "generation":
                 export_model(self._engine, self._job, place.model)
@@ -124,7 +125,7 @@ class Guard:
         self._delete_candidates()
         return scores
 
-    def _score_responses(self, place: ModelPlace) -> dict[str, Any]:
+    def _score_responses(self, place: ModelPlace) -> GuardScores:
         """Of generation on all ranks."""
         with self._engine.without_partitioning():
             records = self._records_of_this_rank(place.model)
@@ -132,22 +133,28 @@ class Guard:
         scores = score_records(everyone, self._alpha)
         if scores.unjudged == scores.n:
             raise DataError(
-                f"validation.guard: none of the held-out answers can be judged ({everyone[0]['reason']}); choose "
+                f"validation.guard: none of the held-out answers can be judged ({everyone[0].reason}); choose "
                 f"another evaluation.answer_check, or leave out the guard"
             )
-        shown = {name: getattr(scores, name) for name in ("n", "accuracy", "format", "unjudged", "truncated")}
-        return shown | {"score": scores.lowest_score}
+        return GuardScores(
+            n=scores.n,
+            accuracy=scores.accuracy,
+            format=scores.format,
+            unjudged=scores.unjudged,
+            truncated=scores.truncated,
+            score=scores.lowest_score,
+        )
 
-    def _score_teacher_forced(self) -> dict[str, Any]:
+    def _score_teacher_forced(self) -> GuardScores:
         """Shares of tokens that are the likeliest after the reference: of key segments, and of tags and end of turn."""
-        segments = self._rows.measure(self._engine)["segments"]
+        segments = self._rows.measure(self._engine).segments
         key = {segment.name for segment in self._assessment.contract.key_segments}
         accuracy = _likeliest_share({name: segment for name, segment in segments.items() if name in key})
         structure = {name: segment for name, segment in segments.items() if "." in name or name == END_OF_TURN}
         format_share = _likeliest_share(structure)
         score = self._alpha * accuracy + (1 - self._alpha) * format_share
         n = self._settings.num_examples
-        return {"n": n, "accuracy": accuracy, "format": format_share, "score": score, "signal": "teacher_forced"}
+        return GuardScores(n=n, accuracy=accuracy, format=format_share, score=score, signal="teacher_forced")
 
     def hand_on(self) -> None:
         """Copy the best model to its place; a stage interrupted before its end is recorded needs the candidate."""
@@ -187,7 +194,7 @@ class Guard:
                     remove_tree(folder)
         self._engine.wait_for_first_rank()
 
-    def _records_of_this_rank(self, model: Path) -> list[dict[str, Any]]:
+    def _records_of_this_rank(self, model: Path) -> list[EvaluationRecord]:
         generator = LocalGenerator(model, self._assessment.prompt, self._job.trust_remote_code)
         greedy = replace(self._assessment.decoding, num_samples=1, temperature=0.0)
         records = []
@@ -195,7 +202,7 @@ class Guard:
         for chunk in in_batches(mine, self._assessment.settings.batch_size):
             responses = generator.answer([ids for _, ids in chunk], greedy)
             records += [
-                _verdict(make_record(example, generation, self._assessment))
+                _without_texts(make_record(example, generation, self._assessment))
                 for (example, _), (generation,) in zip(chunk, responses, strict=True)
             ]
         generator.close()
@@ -218,13 +225,12 @@ def _restored_examples(store: EncodedStore, indices: np.ndarray, job: StageJob) 
     return restored
 
 
-def _likeliest_share(segments: Mapping[str, Mapping[str, float]]) -> float:
+def _likeliest_share(segments: Mapping[str, SegmentMetrics]) -> float:
     """Over all tokens of some segments."""
-    tokens = sum(segment["tokens"] for segment in segments.values())
-    return sum(segment["token_accuracy"] * segment["tokens"] for segment in segments.values()) / max(tokens, 1)
+    tokens = sum(segment.tokens for segment in segments.values())
+    return sum(segment.token_accuracy * segment.tokens for segment in segments.values()) / max(tokens, 1)
 
 
-def _verdict(record: dict[str, Any]) -> dict[str, Any]:
+def _without_texts(record: EvaluationRecord) -> EvaluationRecord:
     """What a score is made of; texts need not travel."""
-    scored = ("verdict", "reason", "unjudgeable", "keeps_contract", "violation", "truncated")
-    return {key: record[key] for key in scored}
+    return replace(record, prompt="", history=(), output="", reference={}, answer={}, answer_source={}, segments={})

@@ -1,6 +1,5 @@
 """Each rank says now and then what it is at, so that a hang has a name."""
 
-import json
 import os
 import threading
 from collections import Counter
@@ -11,8 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sftkey_dist.files import write_text_atomically
+from sftkey_dist.errors import DataError
+from sftkey_dist.files import to_json, write_text_atomically
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.artifacts.forms import to_plain
+from sftkey_dist.run_dir.artifacts.training import BEAT, Beat
 from sftkey_dist.training.stopwatch import Stopwatch
 
 _BEATS_PER_TIMEOUT = 20
@@ -53,9 +55,9 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._ended.wait(self._seconds):
-            beat = {"step": self.step, "phase": self._watch.current_phase, "pid": os.getpid()}
+            beat = Beat(self.step, self._watch.current_phase, os.getpid())
             with suppress(OSError):  # a full disk must not end the beating for good
-                write_text_atomically(self._file, json.dumps(beat))
+                write_text_atomically(self._file, to_json(to_plain(beat)))
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _listed(beats: Sequence[_Beat]) -> str:
 
 def _read(file: Path, rank: int) -> _Beat | None:
     try:
-        content = json.loads(file.read_text())
-        return _Beat(rank, file.stat().st_mtime, int(content["step"]), str(content["phase"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        beat = BEAT.read(file)
+        return _Beat(rank, file.stat().st_mtime, beat.step, beat.phase)
+    except (OSError, DataError):
         return None

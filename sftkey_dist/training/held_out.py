@@ -1,12 +1,12 @@
 """Loss and segment metrics on examples that are not trained on; teacher-forced, without gradient."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.run_dir.artifacts.training import HeldOutMetrics
 from sftkey_dist.sampler.alternatives import longest_first, rows_in_order
 from sftkey_dist.sampler.level import EMPTY
 from sftkey_dist.training.collate import PackedRow, pack
@@ -42,7 +42,7 @@ class HeldOutSet:
         self._store = store
         self._weights = tuple(weights)
 
-    def measure(self, engine: ZeroEngine) -> dict[str, Any]:
+    def measure(self, engine: ZeroEngine) -> HeldOutMetrics:
         """``loss`` of the stage and every segment's metrics, equal on all ranks."""
         names = self._store.segment_names
         weighted_nll, weight = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -55,7 +55,7 @@ class HeldOutSet:
             weight += row.target_weights.sum().double().cpu()
         reduced = engine.all_reduce_sum(torch.cat([weighted_nll, weight, totals.flatten()]))
         loss = float(reduced[0] / reduced[1]) if reduced[1] > 0 else float("nan")
-        return {"loss": loss, "segments": segment_metrics(names, reduced[2:].view_as(totals))}
+        return HeldOutMetrics(loss, segment_metrics(names, reduced[2:].view_as(totals)))
 
     def _row(self, content: np.ndarray) -> PackedRow:
         return pack([self._store.example(index) for index in content], self._weights, observe_all=True)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from sftkey_dist.data.store import EncodedStore, hashes_of
 from sftkey_dist.errors import TrainingError
 from sftkey_dist.files import flush_those_there
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_dir.journal import append_records, keep_records
+from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS, StepMetrics, StepTiming
 from sftkey_dist.sampler import StepPlan, StepPlanner
 from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot
 from sftkey_dist.training.collate import PackedRow, pack
@@ -127,7 +126,7 @@ def run_step(
     *,
     is_asked_to_stop: bool = False,
     around_last_micro_batch: AbstractContextManager[None] | None = None,
-) -> tuple[dict[str, Any], bool]:
+) -> tuple[StepMetrics, bool]:
     """One optimizer step.
 
     Args:
@@ -180,17 +179,17 @@ def run_step(
         grad_norm = engine.step(step_learning_rate)
     if not np.isfinite(grad_norm):
         raise _gradient_not_finite(grad_norm, plan, store)
-    record = {
-        "step": plan.step,
-        "epoch": plan.epoch,
-        "loss": mean_loss,
-        "learning_rate": step_learning_rate,
-        "grad_norm": grad_norm,
-        "tokens": sum(plan.segment_counts),
-        "loss_tokens": sum(n for n, weight in zip(plan.segment_counts, job.weights, strict=True) if weight > 0),
-        "balance": {name: round(value, 4) for name, value in vars(plan.balance).items()},
-        "segments": segment_metrics(store.segment_names, totals),
-    }
+    record = StepMetrics(
+        step=plan.step,
+        epoch=plan.epoch,
+        loss=mean_loss,
+        learning_rate=step_learning_rate,
+        grad_norm=grad_norm,
+        tokens=sum(plan.segment_counts),
+        loss_tokens=sum(n for n, weight in zip(plan.segment_counts, job.weights, strict=True) if weight > 0),
+        balance=plan.balance.rounded(),
+        segments=segment_metrics(store.segment_names, totals),
+    )
     return record, stops
 
 
@@ -274,13 +273,13 @@ class _Journal:
 
     def __init__(self, stage_dir: StageDir, first_step: int) -> None:
         self._metrics, self._timings = stage_dir.metrics, stage_dir.timings
-        for path in (self._metrics, self._timings):
-            keep_records(path, lambda record: record["step"] < first_step)
+        METRICS.keep(self._metrics, lambda record: record.step < first_step)
+        TIMINGS.keep(self._timings, lambda record: record.step < first_step)
 
-    def append_metrics(self, record: dict[str, Any]) -> None:
+    def append_metrics(self, record: StepMetrics) -> None:
         """Before the step's checkpoint, so that a resumed stage lacks no step."""
-        append_records(self._metrics, [record])
+        METRICS.append(self._metrics, [record])
 
-    def append_timings(self, record: dict[str, Any]) -> None:
+    def append_timings(self, record: StepTiming) -> None:
         """After it, so that its cost is in."""
-        append_records(self._timings, [record])
+        TIMINGS.append(self._timings, [record])

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sftkey_dist.contract import PROMPT_ID
+from sftkey_dist.run_dir.artifacts.training import SegmentMetrics
 from sftkey_dist.training.collate import PackedRow
 
 NLL, CORRECT, COUNT = range(3)
@@ -31,7 +32,7 @@ class LossSums:
     by_segment: Tensor
 
 
-def segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, dict[str, float]]:
+def segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, SegmentMetrics]:
     """nll in nats per token, token accuracy and token count of every segment that was observed.
 
     Args:
@@ -39,11 +40,11 @@ def segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, dict[st
         totals: sums of `LossSums.by_segment` over micro-batches and ranks, [S, 3].
     """
     return {
-        name: {
-            "nll": float(totals[i, NLL] / totals[i, COUNT]),
-            "token_accuracy": float(totals[i, CORRECT] / totals[i, COUNT]),
-            "tokens": int(totals[i, COUNT]),
-        }
+        name: SegmentMetrics(
+            nll=float(totals[i, NLL] / totals[i, COUNT]),
+            token_accuracy=float(totals[i, CORRECT] / totals[i, COUNT]),
+            tokens=int(totals[i, COUNT]),
+        )
         for i, name in enumerate(names)
         if i != PROMPT_ID and totals[i, COUNT] > 0
     }

@@ -18,7 +18,7 @@ from typing import Any
 
 import safetensors
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,34 +29,6 @@ from sftkey_dist.run_dir.paths import MASTERS_MANIFEST
 _MANTISSA_BITS = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52}
 _BITS_OF = {"bfloat16": 7, "float32": 23}
 _REMEDY = "remove the folder: the stage that wrote it is then trained again"
-
-
-class Rounding(BaseModel):
-    """What a stage changed, in its masters and in the weights that are stored.
-
-    Attributes:
-        precision: of the stored weights.
-        num_weights: that were compared with the start of the stage.
-        num_changed: of those, stored weights that differ.
-        surviving_share: of the masters' update, its projection onto itself after rounding: 1 where nothing is lost.
-            The gain of a small update is proportional to it. None where the masters did not move.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    precision: str
-    num_weights: int = Field(ge=0)
-    num_changed: int = Field(ge=0)
-    surviving_share: float | None
-
-    @classmethod
-    def of_sums(cls, precision: str, sums: Tensor) -> "Rounding":
-        """Of the sums over ranks of `update_sums`, [4]."""
-        num_weights, num_changed, moved, survived = sums.tolist()
-        share = survived / moved if moved > 0 else None
-        return cls(
-            precision=precision, num_weights=int(num_weights), num_changed=int(num_changed), surviving_share=share
-        )
 
 
 def update_sums(start: Tensor, end: Tensor, stored_dtype: torch.dtype) -> Tensor:

@@ -1,12 +1,10 @@
 """What happens between steps: measurements on held-out examples, the guard, and which model is handed on."""
 
-from typing import Any
-
 import numpy as np
 
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_dir.journal import Record, append_records, keep_records, read_records
+from sftkey_dist.run_dir.artifacts.training import OBSERVATIONS, Observation
 from sftkey_dist.training.checkpoint import CheckpointKeeper
 from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.export import export_model, note_hand_off
@@ -58,16 +56,16 @@ class Observer:
         """Measure what is due after so many steps."""
         if steps_done in self._observed_steps:
             return
-        record: dict[str, Any] = {}
+        validation = guard = None
         every = self._job.validation.every_steps
         if self._held_out is not None and (is_last or steps_done % every == 0):
             with self._watch.phase("validation"):
-                record["validation"] = self._held_out.measure(self._engine)
+                validation = self._held_out.measure(self._engine)
         if self._guard is not None and self._guard.is_due(steps_done, is_last=is_last):
             with self._watch.phase("guard"):
-                record["guard"] = self._guard.evaluate(steps_done)
-        if record and self._engine.rank == 0:
-            append_records(self._journal, [{"step": steps_done} | record])
+                guard = self._guard.evaluate(steps_done)
+        if (validation or guard) and self._engine.rank == 0:
+            OBSERVATIONS.append(self._journal, [Observation(steps_done, validation, guard)])
 
     def hand_on(self) -> None:
         """Write the stage's result: the guard's best model, or the last."""
@@ -80,18 +78,18 @@ class Observer:
 
     def _recall(self, first_step: int) -> set[int]:
         """What was observed before; a stage that starts over observes anew, whatever an interrupted start left."""
-        records: list[Record] = []
+        records: list[Observation] = []
         if self._engine.rank == 0:
-            keep_records(self._journal, lambda record: 0 < first_step >= record["step"])
-            records = read_records(self._journal)
+            OBSERVATIONS.keep(self._journal, lambda record: 0 < first_step >= record.step)
+            records = OBSERVATIONS.read(self._journal)
         # Rank 0's view counts: on shared storage another node may still see the file as it was.
         records = self._engine.gather_to_all(records)[0]
         if self._guard is not None:
             for record in records:
-                if "guard" in record:
-                    self._guard.recall(record["step"], record["guard"])
+                if record.guard is not None:
+                    self._guard.recall(record.step, record.guard.score)
             self._guard.check_candidate()
-        return {record["step"] for record in records}
+        return {record.step for record in records}
 
 
 def _held_out_set(job: StageJob, store: EncodedStore, held_out: np.ndarray, engine: ZeroEngine) -> HeldOutSet:

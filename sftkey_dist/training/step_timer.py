@@ -1,9 +1,8 @@
 """How long each step took, and what for."""
 
-from typing import Any
-
 import numpy as np
 
+from sftkey_dist.run_dir.artifacts.training import CollectiveTimes, StepMetrics, StepTiming
 from sftkey_dist.sampler import StepPlan, StepPlanner
 from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.flops import peak_flops_per_second, prefix_tokens
@@ -24,25 +23,26 @@ class StepTimer:
     def timing(
         self,
         plan: StepPlan,
-        record: dict[str, Any],
+        record: StepMetrics,
         seconds: float,
         watch: Stopwatch,
-        collectives: dict[str, float],
-    ) -> dict[str, Any]:
+        collectives: CollectiveTimes | None,
+    ) -> StepTiming:
         """``seconds`` of the step; its phases, and of what followed it, in ``phase_seconds``."""
         members = plan.example_indices
         prefixes = None if self._prefixes is None else self._prefixes[members]
-        flops = self._flops.of_step(self._lengths[members], record["loss_tokens"], prefixes)
-        utilisation = {"mfu": flops / seconds / self._peak_of_all} if self._peak_of_all else {}
-        return {
-            "step": record["step"],
-            "seconds": seconds,
-            "tokens_per_second": record["tokens"] / seconds,
-            "loss_tokens_per_second": record["loss_tokens"] / seconds,
-            "model_tflops_per_second": flops / seconds / 1e12,
-            **utilisation,
-            **collectives,
-            "phase_seconds": watch.take(),
-            "world_size": self._engine.world_size,
-            "peak_memory_gib": self._engine.peak_memory_bytes / 2**30,
-        }
+        flops = self._flops.of_step(self._lengths[members], record.loss_tokens, prefixes)
+        return StepTiming(
+            step=record.step,
+            seconds=seconds,
+            tokens_per_second=record.tokens / seconds,
+            loss_tokens_per_second=record.loss_tokens / seconds,
+            model_tflops_per_second=flops / seconds / 1e12,
+            mfu=flops / seconds / self._peak_of_all if self._peak_of_all else None,
+            collective_seconds=collectives.collective_seconds if collectives else None,
+            watched_seconds=collectives.watched_seconds if collectives else None,
+            watch_cost_seconds=collectives.watch_cost_seconds if collectives else None,
+            phase_seconds=watch.take(),
+            world_size=self._engine.world_size,
+            peak_memory_gib=self._engine.peak_memory_bytes / 2**30,
+        )

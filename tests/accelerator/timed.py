@@ -46,10 +46,10 @@ def _time_steps(job: StageJob) -> dict[str, Any]:
         record, _ = run_step(engine, store, plan, job, 1e-6, watch, around_last_micro_batch=collectives.watching(step))
         synchronize(engine.device.type)
         seconds.append(time.perf_counter() - started)
-        tokens.append(record["tokens"])
-        logits = max(logits, record["loss_tokens"])
+        tokens.append(record.tokens)
+        logits = max(logits, record.loss_tokens)
         lengths = planner.lengths[list(plan.example_indices)]
-        flops.append(engine.flops.of_step(lengths, record["loss_tokens"]))
+        flops.append(engine.flops.of_step(lengths, record.loss_tokens))
         watched.append(collectives.take())
         print(
             f"{job.stage_dir.name} step {step}: {tokens[-1]} tokens in {seconds[-1]:.3f} s", file=sys.stderr, flush=True
@@ -65,7 +65,7 @@ def _time_steps(job: StageJob) -> dict[str, Any]:
         "mfu": flop_rate / peak if peak else None,
         "loading_seconds": loading_seconds,
         "step_seconds": statistics.median(seconds[step] for step in unwatched),
-        "watch_cost_seconds": max((w["watch_cost_seconds"] for w in watched if w), default=None),
+        "watch_cost_seconds": max((w.watch_cost_seconds for w in watched if w), default=None),
         **_measured_memory(engine),
         **_largest_rows(job, store, [planner.plan(step) for step in range(planner.num_steps)], engine.rank),
     }

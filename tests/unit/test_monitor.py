@@ -2,8 +2,11 @@ import time
 
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_dir.journal import append_records, keep_records
+from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS
 from sftkey_dist.tracking import NullTracker
+from tests.records import step_metrics, step_timing
+
+KEYS = ("loss", "tokens_per_second")
 
 
 class Recorder(NullTracker):
@@ -17,13 +20,12 @@ class Recorder(NullTracker):
         return self.steps_there
 
     def log_steps(self, run_id, records):
-        self.logged += [(key, record["step"]) for record in records for key in record if key != "step"]
+        self.logged += [(key, record["step"]) for record in records for key in KEYS if key in record]
 
 
 def write(stage, steps):
-    for path, record in ((stage.metrics, {"loss": 1.0}), (stage.timings, {"tokens_per_second": 5.0})):
-        keep_records(path, lambda record: False)
-        append_records(path, [{"step": step} | record for step in steps])
+    METRICS.write(stage.metrics, map(step_metrics, steps))
+    TIMINGS.write(stage.timings, map(step_timing, steps))
 
 
 def test_every_step_is_logged_once_also_when_workers_restart_and_runs_resume(tmp_path):
@@ -31,7 +33,7 @@ def test_every_step_is_logged_once_also_when_workers_restart_and_runs_resume(tmp
     write(stage, range(5))
     with follow_stage(stage, "stage", 8, tracker, None) as _:
         pass
-    assert tracker.logged == [(key, step) for key in ("loss", "tokens_per_second") for step in (2, 3, 4)]
+    assert tracker.logged == [(key, step) for key in KEYS for step in (2, 3, 4)]
 
     restarted = Recorder(steps_there=0)
     with follow_stage(stage, "stage", 8, restarted, None):
@@ -41,5 +43,5 @@ def test_every_step_is_logged_once_also_when_workers_restart_and_runs_resume(tmp
         write(stage, range(3))  # back to a checkpoint, then on
         time.sleep(1.2)
         write(stage, range(8))
-    for key in ("loss", "tokens_per_second"):
+    for key in KEYS:
         assert [step for name, step in restarted.logged if name == key] == list(range(8))

@@ -108,12 +108,12 @@ def test_an_entry_that_lacks_something_is_named_by_its_key(run, content):
         read_comparison([run])
 
 
-def test_scores_that_lack_something_are_of_another_version(run):
+def test_scores_that_lack_something_are_named_by_it(run):
     file = run / "evaluation" / "sft-tag" / "scores.json"
     content = json.loads(file.read_text())
     del content["agreement"]
     file.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"scores\.json: not of this version \('agreement'\); remove it and evaluate"):
+    with pytest.raises(DataError, match=r"scores\.json: agreement: Field required; remove it and evaluate"):
         read_comparison([run])
 
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,14 +22,24 @@ from sftkey_dist.data.segmenting.verify import why_refused
 from sftkey_dist.endpoint import Chat
 from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.files import digest_json
-from sftkey_dist.run_dir.journal import append_records, keep_records, read_records
+from sftkey_dist.run_dir.artifacts.forms import Journal
 
 MODEL = "model"
 MOST_REPLIES = 3
 """Maximum number of replies to a question over all runs, while none of them gives valid segments."""
 _MOST_BRACES = 200
-_REMEDY = "remove that line, or restore the file from a copy; missing replies are requested again"
 _ESCAPE = re.compile(r"(?P<kept>\\(?:[\\\"/]|u[0-9a-fA-F]{4}|n(?!(?:eq|u|abla|ot|i)\b)))|\\")
+
+
+@dataclass(frozen=True)
+class ReplyRecord:
+    """A model's reply, under the digest of what it was asked."""
+
+    key: str
+    reply: str
+
+
+REPLIES = Journal(ReplyRecord, "remove that line, or restore the file from a copy: what is missing is asked again")
 
 
 class Cutter(Protocol):
@@ -53,10 +64,10 @@ class ModelCutter:
         self._contract = contract
         self._replies = replies
         if replies.is_file():
-            keep_records(replies, lambda record: True, _REMEDY)  # removes an incomplete last line of a killed run
+            REPLIES.keep(replies)  # cuts off what a killed run did not finish writing
         self._known: dict[str, list[str]] = {}
-        for record in read_records(replies, _REMEDY):
-            self._known.setdefault(record["key"], []).append(record["reply"])
+        for record in REPLIES.read(replies):
+            self._known.setdefault(record.key, []).append(record.reply)
 
     def __call__(self, responses: Sequence[str]) -> list[Cut | NotCut]:
         """
@@ -89,7 +100,7 @@ class ModelCutter:
                 failures[key] = reply.failure
             else:
                 self._known.setdefault(key, []).append(reply.text)
-                append_records(self._replies, [{"key": key, "reply": reply.text}])
+                REPLIES.append(self._replies, [ReplyRecord(key, reply.text)])
         return failures
 
     def _best_of(self, replies: Sequence[str], response: str) -> Cut | NotCut:

@@ -1,14 +1,13 @@
 """Findings: what is wrong in how many outputs, in words that a product owner reads, and what to do about it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sftkey_dist.evaluation.diagnosis.learning import StageCurves
 from sftkey_dist.evaluation.diagnosis.signs import conclusion_reader, contradicts, copied_share, is_looping
 from sftkey_dist.evaluation.verdict import Verdict
-
-Record = Mapping[str, Any]
+from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 
 _WORTH_SAYING = 0.02
 _COPIED = 0.6
@@ -42,15 +41,15 @@ class Finding:
         return asdict(self)
 
 
-def diagnose(records: Sequence[Record], curves: StageCurves | None) -> list[Finding]:
+def diagnose(records: Sequence[EvaluationRecord], curves: StageCurves | None) -> list[Finding]:
     """What is wrong with a strategy's outputs, the commonest first, then what its last stage's metrics show."""
     found = [finding for make in _OF_RECORDS if (finding := make(records)).count >= _WORTH_SAYING * len(records)]
     found.sort(key=lambda finding: -finding.count)
     return found + (_of_metrics(records, curves) if curves else [])
 
 
-def _broken_but_right(records: Sequence[Record]) -> Finding:
-    shown = [r for r in records if r["verdict"] == Verdict.CORRECT and not r["keeps_contract"]]
+def _broken_but_right(records: Sequence[EvaluationRecord]) -> Finding:
+    shown = [r for r in records if r.verdict == Verdict.CORRECT and not r.keeps_contract]
     return _finding(
         "right_answer_broken_structure",
         shown,
@@ -61,8 +60,8 @@ def _broken_but_right(records: Sequence[Record]) -> Finding:
     )
 
 
-def _kept_but_wrong(records: Sequence[Record]) -> Finding:
-    shown = [r for r in records if r["verdict"] == Verdict.INCORRECT and r["keeps_contract"]]
+def _kept_but_wrong(records: Sequence[EvaluationRecord]) -> Finding:
+    shown = [r for r in records if r.verdict == Verdict.INCORRECT and r.keeps_contract]
     return _finding(
         "right_structure_wrong_answer",
         shown,
@@ -73,12 +72,12 @@ def _kept_but_wrong(records: Sequence[Record]) -> Finding:
     )
 
 
-def _contradiction(records: Sequence[Record]) -> Finding:
+def _contradiction(records: Sequence[EvaluationRecord]) -> Finding:
     shown = []
-    for name in dict.fromkeys(name for record in records for name in record["answer"]):
+    for name in dict.fromkeys(name for record in records for name in record.answer):
         conclude = conclusion_reader(records, name)
         if conclude is not None:
-            shown += [r for r in records if r["keeps_contract"] and contradicts(r, name, conclude)]
+            shown += [r for r in records if r.keeps_contract and contradicts(r, name, conclude)]
     return _finding(
         "reasoning_contradicts_answer",
         shown,
@@ -89,10 +88,10 @@ def _contradiction(records: Sequence[Record]) -> Finding:
     )
 
 
-def _truncated(records: Sequence[Record]) -> Finding:
+def _truncated(records: Sequence[EvaluationRecord]) -> Finding:
     return _finding(
         "cut_off",
-        [r for r in records if r["truncated"] and not is_looping(r["output"])],
+        [r for r in records if r.truncated and not is_looping(r.output)],
         records,
         "the output was cut off before it ended",
         "raise evaluation.max_new_tokens (see the response lengths in the data report); if outputs never end, train "
@@ -100,10 +99,10 @@ def _truncated(records: Sequence[Record]) -> Finding:
     )
 
 
-def _looping(records: Sequence[Record]) -> Finding:
+def _looping(records: Sequence[EvaluationRecord]) -> Finding:
     return _finding(
         "repeats_itself",
-        [r for r in records if is_looping(r["output"])],
+        [r for r in records if is_looping(r.output)],
         records,
         "the output repeats the same words until it is cut off",
         "train longer or with a lower learning rate; a base model trained on answers alone (key-tag) often does this: "
@@ -111,8 +110,8 @@ def _looping(records: Sequence[Record]) -> Finding:
     )
 
 
-def _copies_the_prompt(records: Sequence[Record]) -> Finding:
-    shown = [r for r in records if r["verdict"] != Verdict.CORRECT and copied_share(r["output"], r["prompt"]) > _COPIED]
+def _copies_the_prompt(records: Sequence[EvaluationRecord]) -> Finding:
+    shown = [r for r in records if r.verdict != Verdict.CORRECT and copied_share(r.output, r.prompt) > _COPIED]
     return _finding(
         "copies_the_prompt",
         shown,
@@ -122,17 +121,17 @@ def _copies_the_prompt(records: Sequence[Record]) -> Finding:
     )
 
 
-def _no_answer(records: Sequence[Record]) -> Finding:
+def _no_answer(records: Sequence[EvaluationRecord]) -> Finding:
     return _finding(
         "no_answer_found",
-        [r for r in records if all(source == "whole" for source in r["answer_source"].values())],
+        [r for r in records if all(source == "whole" for source in r.answer_source.values())],
         records,
         "there is no answer where one should be: nothing marks it",
         "the model has not learned the structure: train the whole response (sft-tag) before the answer",
     )
 
 
-def _of_metrics(records: Sequence[Record], curves: StageCurves) -> list[Finding]:
+def _of_metrics(records: Sequence[EvaluationRecord], curves: StageCurves) -> list[Finding]:
     findings = []
     drift = curves.drift() if curves.continues else {}
     if drift:
@@ -147,7 +146,7 @@ def _of_metrics(records: Sequence[Record], curves: StageCurves) -> list[Finding]
                 "lower the stage's learning rate or its steps, and use validation.guard to keep the best model",
             )
         )
-    formats = [scored["format"] for scored in curves.guard]
+    formats = [scored.format for scored in curves.guard]
     if formats and formats[-1] < max(formats) - _MANY:
         findings.append(
             Finding(
@@ -174,14 +173,16 @@ def _of_metrics(records: Sequence[Record], curves: StageCurves) -> list[Finding]
     return findings
 
 
-def _reasoning_limits(records: Sequence[Record], curves: StageCurves) -> bool:
-    keys = dict.fromkeys(name for record in records for name in record["answer"])
+def _reasoning_limits(records: Sequence[EvaluationRecord], curves: StageCurves) -> bool:
+    keys = dict.fromkeys(name for record in records for name in record.answer)
     nlls = [curves.nll(name, at_end=True) for name in keys]
-    wrong = sum(r["verdict"] == Verdict.INCORRECT for r in records)
+    wrong = sum(r.verdict == Verdict.INCORRECT for r in records)
     return all(nll is not None and nll < _LEARNED_NLL for nll in nlls) and wrong > _MANY * len(records)
 
 
-def _finding(kind: str, shown: Sequence[Record], records: Sequence[Record], meaning: str, remedy: str) -> Finding:
+def _finding(
+    kind: str, shown: Sequence[EvaluationRecord], records: Sequence[EvaluationRecord], meaning: str, remedy: str
+) -> Finding:
     share = len(shown) / len(records) if records else 0.0
     return Finding(
         kind=kind,
@@ -189,11 +190,11 @@ def _finding(kind: str, shown: Sequence[Record], records: Sequence[Record], mean
         of=len(records),
         sentence=f"In {len(shown)} of {len(records)} outputs ({share:.0%}) {meaning}.",
         remedy=remedy,
-        examples=tuple(record["id"] for record in shown[:_EXAMPLES]),
+        examples=tuple(record.id for record in shown[:_EXAMPLES]),
     )
 
 
-_OF_RECORDS: tuple[Callable[[Sequence[Record]], Finding], ...] = (
+_OF_RECORDS: tuple[Callable[[Sequence[EvaluationRecord]], Finding], ...] = (
     _broken_but_right,
     _kept_but_wrong,
     _contradiction,

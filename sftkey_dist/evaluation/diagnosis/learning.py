@@ -1,8 +1,9 @@
 """What the metrics of a strategy's last stage say: did it learn the answers, and what did it unlearn meanwhile."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from sftkey_dist.run_dir.artifacts.training import GuardScores, StepMetrics
 
 _SHARE_OF_CURVE = 0.1
 
@@ -15,29 +16,29 @@ class StageCurves:
         name: of the stage.
         continues: whether a stage came before it.
         trained: segments with a loss weight.
-        metrics: records of its steps, ``segments`` with nll and tokens.
+        metrics: of its steps.
         guard: what its guard scored, in order; empty without one.
     """
 
     name: str
     continues: bool
     trained: frozenset[str]
-    metrics: Sequence[Mapping[str, Any]]
-    guard: Sequence[Mapping[str, Any]]
+    metrics: Sequence[StepMetrics]
+    guard: Sequence[GuardScores]
 
     def nll(self, segment: str, *, at_end: bool) -> float | None:
         """Mean nll per token, in nats, over the first or last tenth of the steps that measured a segment."""
-        seen = [m["segments"][segment] for m in self.metrics if segment in m["segments"]]
-        seen = [s for s in seen if s["tokens"]]
+        seen = [m.segments[segment] for m in self.metrics if segment in m.segments]
+        seen = [s for s in seen if s.tokens]
         if not seen:
             return None
         number = max(1, int(len(seen) * _SHARE_OF_CURVE))
         part = seen[-number:] if at_end else seen[:number]
-        return float(sum(s["nll"] * s["tokens"] for s in part) / sum(s["tokens"] for s in part))
+        return sum(s.nll * s.tokens for s in part) / sum(s.tokens for s in part)
 
     def drift(self) -> dict[str, tuple[float, float]]:
         """Segments that the stage does not train and whose nll rose noticeably: before and after."""
-        names = dict.fromkeys(name for m in self.metrics for name in m["segments"] if name not in self.trained)
+        names = dict.fromkeys(name for m in self.metrics for name in m.segments if name not in self.trained)
         risen = {}
         for name in names:
             before, after = self.nll(name, at_end=False), self.nll(name, at_end=True)

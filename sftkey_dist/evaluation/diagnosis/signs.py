@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from sftkey_dist.evaluation.answers.numbers import last_quantity, quantities_in, same_quantity
 from sftkey_dist.evaluation.answers.text import normalized
+from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 
-Record = Mapping[str, Any]
 Conclude = Callable[[str, str], bool | None]
 """Whether a reasoning concludes with an answer; None when either cannot be told."""
 
@@ -40,12 +39,12 @@ def copied_share(output: str, prompt: str) -> float:
     return len(runs & _runs(prompt)) / len(runs) if runs else 0.0
 
 
-def conclusion_reader(records: Sequence[Record], segment: str) -> Conclude | None:
+def conclusion_reader(records: Sequence[EvaluationRecord], segment: str) -> Conclude | None:
     """How to tell the conclusion of a reasoning: the numbers of its last sentence, or the labels that it names there.
 
     None where the references' own reasoning does not end in their answer, so that nothing can be told.
     """
-    references = [record["reference"][segment] for record in records if record["reference"][segment]]
+    references = [record.reference[segment] for record in records if record.reference[segment]]
     if not references:
         return None
     labels = sorted({normalized(text) for text in references})
@@ -55,26 +54,26 @@ def conclusion_reader(records: Sequence[Record], segment: str) -> Conclude | Non
         conclude = _label_conclusion(labels)
     else:
         return None
-    outcomes = [_of_reference(record, segment, conclude) for record in records if record["reference"][segment]]
+    outcomes = [_of_reference(record, segment, conclude) for record in records if record.reference[segment]]
     told = [outcome for outcome in outcomes if outcome is not None]
     is_calibrated = len(told) >= len(outcomes) / 2 and sum(told) >= _CALIBRATED_SHARE * len(told)
     return conclude if is_calibrated else None
 
 
-def contradicts(record: Record, segment: str, conclude: Conclude) -> bool:
+def contradicts(record: EvaluationRecord, segment: str, conclude: Conclude) -> bool:
     """Whether an output's reasoning concludes with something else than its answer.
 
     Where the reference's own reasoning reads like that, as when it counts in dollars and the answer in cents, the
     question is one of which this cannot be told.
     """
-    if conclude(reasoning_of(record["segments"], record), record["answer"][segment]) is not False:
+    if conclude(reasoning_of(record.segments, record), record.answer[segment]) is not False:
         return False
     return _of_reference(record, segment, conclude) is not False
 
 
-def reasoning_of(values: Mapping[str, str], record: Record) -> str:
+def reasoning_of(values: Mapping[str, str], record: EvaluationRecord) -> str:
     """What stands in the segments that are not key."""
-    return "\n".join(text for name, text in values.items() if name not in record["answer"])
+    return "\n".join(text for name, text in values.items() if name not in record.answer)
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:
@@ -82,8 +81,8 @@ def _runs(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + _COPIED_WORDS]) for i in range(len(words) - _COPIED_WORDS + 1)}
 
 
-def _of_reference(record: Record, segment: str, conclude: Conclude) -> bool | None:
-    return conclude(reasoning_of(record["reference"], record), record["reference"][segment])
+def _of_reference(record: EvaluationRecord, segment: str, conclude: Conclude) -> bool | None:
+    return conclude(reasoning_of(record.reference, record), record.reference[segment])
 
 
 def _last_sentence_with(text: str, holds: Callable[[str], object]) -> str:

@@ -7,7 +7,6 @@ whenever what decides them has changed, such as alpha, a check, a judge, or a pe
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from sftkey_dist.evaluation.generation.load import load_generator
 from sftkey_dist.evaluation.generation.spread import spread
 from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.models.accelerator import hide_unless_reserved, release_cached_memory
-from sftkey_dist.run_dir.journal import Record, append_records, keep_records, read_records
+from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
 
 _GENERATIONS = "generations.jsonl"
 _VLLM_PROMPTS = 512
@@ -78,7 +77,7 @@ class EvaluationPool:
         """
         folder.mkdir(parents=True, exist_ok=True)
         journal = folder / _GENERATIONS
-        keep_records(journal, lambda record: True)
+        GENERATIONS.keep(journal)
         known = _known_keys(folder)
         todo = [
             chunk
@@ -89,7 +88,7 @@ class EvaluationPool:
         progress(done)
         results = spread(self._actors, lambda actor, chunk: actor.generate.remote(job, chunk), todo)
         for records, reasons in _users_errors(results):
-            append_records(journal, [record for record in records if _key_of(record) not in known])
+            GENERATIONS.append(journal, [record for record in records if _key_of(record) not in known])
             failures += reasons
             done += len(records) + len(reasons)
             progress(done)
@@ -126,14 +125,11 @@ def has_generations(examples: Sequence[Example], folder: Path) -> bool:
 
 def read_generations(folder: Path) -> dict[Key, list[Generation]]:
     """What was generated for each example, by test set and id, in the order of its samples."""
-    return {
-        _key_of(record): [Generation(**sample) for sample in record["samples"]]
-        for record in read_records(folder / _GENERATIONS)
-    }
+    return {_key_of(record): list(record.samples) for record in GENERATIONS.read(folder / _GENERATIONS)}
 
 
 def _known_keys(folder: Path) -> set[Key]:
-    return {_key_of(record) for record in read_records(folder / _GENERATIONS)}
+    return {_key_of(record) for record in GENERATIONS.read(folder / _GENERATIONS)}
 
 
 def _key(example: Example) -> Key:
@@ -141,8 +137,8 @@ def _key(example: Example) -> Key:
     return example.data_set, example.id
 
 
-def _key_of(record: Record) -> Key:
-    return record["data_set"], record["id"]
+def _key_of(record: GenerationRecord) -> Key:
+    return record.data_set, record.id
 
 
 def _users_errors(results: Iterator[Any]) -> Iterator[Any]:
@@ -171,7 +167,7 @@ class _EvaluationActor:
         self._model: Mapping[str, str] = {}
         self._generator: Generator | None = None
 
-    def generate(self, job: EvaluationJob, examples: Sequence[Example]) -> tuple[list[Record], list[str]]:
+    def generate(self, job: EvaluationJob, examples: Sequence[Example]) -> tuple[list[GenerationRecord], list[str]]:
         """Records of the responses, and reasons of those that a server did not give."""
         responses = self._loaded(job).generate(examples, job.decoding)
         records, reasons = [], []
@@ -179,8 +175,7 @@ class _EvaluationActor:
             if isinstance(response, NoResponse):
                 reasons.append(response.reason)
             else:
-                samples = [asdict(sample) for sample in response]
-                records.append({"data_set": example.data_set, "id": example.id, "samples": samples})
+                records.append(GenerationRecord(example.data_set, example.id, tuple(response)))
         return records, reasons
 
     def _loaded(self, job: EvaluationJob) -> Generator:

@@ -6,9 +6,7 @@ from pathlib import Path
 from sftkey_dist.evaluation.judge.reading import Ruling
 from sftkey_dist.evaluation.judge.template import Question
 from sftkey_dist.files import digest_json
-from sftkey_dist.run_dir.journal import append_records, keep_records, read_records
-
-_REMEDY = "remove that line, or restore the file from a copy: what is missing is asked again"
+from sftkey_dist.run_dir.artifacts.evaluation import RULINGS, RulingRecord
 
 
 class JudgeMemory:
@@ -23,11 +21,9 @@ class JudgeMemory:
         folder.mkdir(parents=True, exist_ok=True)
         self._journal = folder / f"rulings-{digest_json([socket.gethostname(), str(owner)])[:12]}.jsonl"
         if self._journal.exists():
-            keep_records(
-                self._journal, lambda record: True, _REMEDY
-            )  # cuts off what a killed run did not finish writing
-        records = [record for file in sorted(folder.glob("rulings-*.jsonl")) for record in read_records(file, _REMEDY)]
-        self._rulings = {record["key"]: Ruling(record["value"], record["reason"]) for record in records}
+            RULINGS.keep(self._journal)  # cuts off what a killed run did not finish writing
+        records = [record for file in sorted(folder.glob("rulings-*.jsonl")) for record in RULINGS.read(file)]
+        self._rulings = {record.key: Ruling(record.value, record.reason) for record in records}
 
     def get(self, key: str) -> Ruling | None:
         """What was said, if it was."""
@@ -36,7 +32,7 @@ class JudgeMemory:
     def put(self, key: str, ruling: Ruling) -> None:
         """Remember, on disk before anything else happens."""
         self._rulings[key] = ruling
-        append_records(self._journal, [{"key": key, "value": ruling.value, "reason": ruling.reason}])
+        RULINGS.append(self._journal, [RulingRecord(key, ruling.value, ruling.reason)])
 
 
 def ruling_key(judge: str, template_digest: str, question: Question) -> str:

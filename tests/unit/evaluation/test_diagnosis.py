@@ -1,13 +1,17 @@
 """Every sign is found where it is and not where it is not."""
 
+from dataclasses import replace
+
 from sftkey_dist.evaluation.diagnosis import StageCurves, diagnose
 from sftkey_dist.evaluation.diagnosis.signs import copied_share, is_looping
+from sftkey_dist.run_dir.artifacts.training import GuardScores
+from tests.records import nll, output_record, step_metrics
 
 PROMPT = "A farmer has twelve cows and buys five more at the market on a rainy Monday morning, how many are there?"
 
 
 def record(number=0, verdict="correct", keeps=True, output="fine", reasoning="5 + 12 = 17", answer="17", **more):
-    return {
+    plain = {
         "id": f"t:{number}",
         "prompt": PROMPT,
         "output": output,
@@ -15,11 +19,8 @@ def record(number=0, verdict="correct", keeps=True, output="fine", reasoning="5 
         "segments": {"reasoning": reasoning, "answer": answer} if keeps else {},
         "answer": {"answer": answer},
         "answer_source": {"answer": "strict" if keeps else "lenient"},
-        "verdict": verdict,
-        "keeps_contract": keeps,
-        "truncated": False,
-        **more,
     }
+    return output_record(verdict, keeps=keeps, **plain | more)
 
 
 def kinds(records, curves=None):
@@ -28,10 +29,16 @@ def kinds(records, curves=None):
 
 def curves(reasoning=(0.5, 0.5), answer=0.5, guard=(), continues=True):
     steps = [
-        {"step": i, "segments": {"reasoning": {"nll": nll, "tokens": 10}, "answer": {"nll": answer, "tokens": 2}}}
-        for i, nll in enumerate([reasoning[0]] * 10 + [reasoning[1]] * 10)
+        step_metrics(i, segments={"reasoning": nll(value, 10), "answer": nll(answer, 2)})
+        for i, value in enumerate([reasoning[0]] * 10 + [reasoning[1]] * 10)
     ]
-    return StageCurves("key", continues, frozenset({"answer"}), steps, [{"format": f} for f in guard])
+    return StageCurves(
+        "key",
+        continues,
+        frozenset({"answer"}),
+        steps,
+        [GuardScores(n=20, accuracy=0.5, format=f, score=0.5) for f in guard],
+    )
 
 
 def test_nothing_is_found_where_nothing_is_wrong():
@@ -71,7 +78,7 @@ def test_solutions_that_say_more_after_their_number_contradict_nothing():
         for i, (reasoning, answer) in enumerate(SOLUTIONS * 4)
     ]
     assert not kinds(records)
-    wrong = [dict(r, answer={"answer": "7"}) for r in records[:5]]
+    wrong = [replace(r, answer={"answer": "7"}) for r in records[:5]]
     found = kinds([*wrong, *records[5:]])["reasoning_contradicts_answer"]
     assert found.count == 4, "but for the one whose reference counts in dollars and answers in cents"
 

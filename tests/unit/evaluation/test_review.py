@@ -42,9 +42,9 @@ def opinion(value, is_final=True):
 
 
 def test_the_judge_overrules_the_check_and_a_failing_judge_is_no_verdict():
-    assert record("yeah")["verdict"] == "incorrect"
-    assert record("yeah", opinion=opinion("correct"))["verdict"] == "correct"
-    assert record("yes", opinion=opinion("", is_final=False))["verdict"] == "unjudged"
+    assert record("yeah").verdict == "incorrect"
+    assert record("yeah", opinion=opinion("correct")).verdict == "correct"
+    assert record("yes", opinion=opinion("", is_final=False)).verdict == "unjudged"
 
 
 def test_a_judge_that_does_not_decide_is_compared_with_the_check_alone():
@@ -53,10 +53,10 @@ def test_a_judge_that_does_not_decide_is_compared_with_the_check_alone():
         record("yes", opinion=opinion("correct"), decides=False),
         record("no", opinion=opinion("", is_final=True), decides=False),
     ]
-    assert [found["verdict"] for found in records] == ["incorrect", "correct", "incorrect"]
+    assert [found.verdict for found in records] == ["incorrect", "correct", "incorrect"]
     assert agreement_of_judge(records) == Agreement(n=2, share=0.5, kappa=0.0)
     person = with_labels(records[0], {"answer": "correct"})
-    assert person["verdict"] == "correct"
+    assert person.verdict == "correct"
 
 
 def test_nobody_need_look_at_an_answer_that_the_check_has_decided_without_the_judge(tmp_path):
@@ -116,7 +116,7 @@ def test_a_person_labels_disagreements_and_has_the_last_word(tmp_path):
     lines[1]["label"] = "incorrect"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     decided = labelled(records, read_labels(file))
-    assert [r["verdict"] for r in decided] == ["correct", "correct", "incorrect"]
+    assert [r.verdict for r in decided] == ["correct", "correct", "incorrect"]
     assert {rater: found.share for rater, found in agreements_with_person(decided).items()} == {
         "check": 1.0,
         "judge": 0.0,
@@ -125,7 +125,7 @@ def test_a_person_labels_disagreements_and_has_the_last_word(tmp_path):
     assert len(read_labels(file)) == 1
 
     regenerated = [record("nope", opinion=opinion("correct"), number=2)]
-    assert labelled(regenerated, read_labels(file))[0]["verdict"] == "correct", "a label is of one answer"
+    assert labelled(regenerated, read_labels(file))[0].verdict == "correct", "a label is of one answer"
 
 
 def test_a_label_that_is_none_is_named(tmp_path):
@@ -163,10 +163,10 @@ def test_an_optional_segment_that_is_not_there_does_not_spoil_a_right_answer_in_
     tagged = Assessment(Form.TAGGED, contract, PromptConfig(), settings, checks, 0, False)
     example = Example("d:1", "Q?", {"answer": "approve"}, data_set="d")
     made = make_record(example, Generation("<Answer>approve</Answer> done", 5, False), tagged)
-    assert (made["keeps_contract"], made["verdict"]) == (False, "correct")
+    assert (made.keeps_contract, made.verdict) == (False, "correct")
     plain = Assessment(Form.UNTAGGED, contract, PromptConfig(), settings, checks, 0, False)
     twice = "x\nAnswer: approve\nCondition: none\nCondition: none"
-    assert make_record(example, Generation(twice, 5, False), plain)["answer"]["answer"] == "approve"
+    assert make_record(example, Generation(twice, 5, False), plain).answer["answer"] == "approve"
 
 
 @pytest.mark.parametrize(

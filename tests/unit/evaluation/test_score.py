@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,17 +10,11 @@ from scipy.stats import binom
 from sftkey_dist.evaluation.paired import AlphaRange, compare_pair, winners_by_alpha
 from sftkey_dist.evaluation.score import macro_average, measures_of, score_by_data_set, score_records
 from sftkey_dist.evaluation.statistics import cohen_kappa, mcnemar_exact, pass_at_k, wilson_interval
+from tests.records import output_record
 
 
-def record(verdict, keeps=True, truncated=False, **more):
-    return {
-        "verdict": verdict,
-        "reason": "",
-        "keeps_contract": keeps,
-        "violation": None if keeps else "missing",
-        "truncated": truncated,
-        **more,
-    }
+def record(verdict, keeps=True, **more):
+    return output_record(verdict, keeps=keeps, **more)
 
 
 def records_of(pattern, **more):
@@ -70,7 +65,7 @@ def test_every_test_set_has_its_scores_and_counts_the_same_in_the_macro_average(
     records = records_of("cccc", data_set="large") + records_of("i", data_set="small")
     by_data_set = score_by_data_set(records, 0.7)
     assert {name: scores.accuracy for name, scores in by_data_set.items()} == {"large": 1.0, "small": 0.0}
-    assert macro_average(by_data_set)["accuracy"] == 0.5
+    assert macro_average(by_data_set).accuracy == 0.5
     assert score_records(records, 0.7).accuracy == 0.8
 
 
@@ -94,7 +89,7 @@ def test_samples_give_pass_at_k_and_the_majoritys_accuracy():
 @pytest.mark.parametrize("verdict", ["correct", "incorrect"])
 def test_samples_that_are_all_alike_say_no_more_than_their_questions(questions, verdict):
     one = [record(verdict, sample=i, answer={"answer": "x"}) for i in range(4)]
-    records = [dict(r, id=f"q{q}") for q in range(questions) for r in one]
+    records = [replace(r, id=f"q{q}") for q in range(questions) for r in one]
     scores = score_records(records, 0.7)
     assert scores.accuracy_interval == wilson_interval(questions * (verdict == "correct"), questions)
     assert scores.format_interval == wilson_interval(questions, questions)
@@ -116,7 +111,7 @@ def test_without_samples_intervals_are_wilsons_and_the_scores_is_the_accuracys_w
 def test_every_interval_lies_in_0_to_1_has_a_width_and_holds_its_measure(samples, alpha):
     def records_with(patterns):
         answered = [(f"q{q}", r) for q, pattern in enumerate(patterns) for r in records_of(pattern)]
-        return [dict(r, id=name, answer={"answer": "x"}) for name, r in answered]
+        return [replace(r, id=name, answer={"answer": "x"}) for name, r in answered]
 
     scores = score_records(records_with(samples), alpha)
     for value, (low, high) in (
@@ -154,8 +149,8 @@ def test_the_interval_of_the_score_covers_what_it_is_of():
 
 def test_intervals_of_samples_are_wider_than_if_they_were_questions():
     same = [record("correct" if q % 2 else "incorrect", id=f"q{q}", answer={"answer": "x"}) for q in range(20)]
-    as_samples = [dict(r) for r in same for _ in range(10)]
-    as_questions = [dict(r, id=f"{r['id']}/{i}") for i, r in enumerate(as_samples)]
+    as_samples = [r for r in same for _ in range(10)]
+    as_questions = [replace(r, id=f"{r.id}/{i}") for i, r in enumerate(as_samples)]
     wide, narrow = (score_records(records, 0.7).accuracy_interval for records in (as_samples, as_questions))
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
 
@@ -201,7 +196,7 @@ def test_pairs_are_compared_on_the_questions_that_both_answered():
     assert test.accuracy_difference == 1.0
     assert test.accuracy_p_value == pytest.approx(2 * 0.5**9)
     assert test.accuracy_differs
-    assert compare_pair("a", "b", {"a": records["a"], "b": [dict(r, id="other") for r in records["b"]]}, 0.7) is None
+    assert compare_pair("a", "b", {"a": records["a"], "b": [replace(r, id="other") for r in records["b"]]}, 0.7) is None
 
 
 def test_a_pair_that_got_the_same_questions_right_has_an_interval_and_says_that_there_is_nothing_to_test():

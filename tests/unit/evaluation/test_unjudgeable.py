@@ -22,6 +22,7 @@ from sftkey_dist.evaluation.verdict import Judgement, Verdict, all_of
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.report.comparison import read_comparison
 from sftkey_dist.report.evidence import Evidence
+from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES
 from sftkey_dist.training.guard import Guard
 from tests.finished_run import write_run
 from tests.unit.evaluation.test_score import records_of
@@ -175,8 +176,7 @@ def test_forty_right_and_sixty_that_nobody_judged_rank_as_forty_right():
 
 def test_outputs_whose_text_kept_them_from_being_judged_are_counted_apart():
     records = records_of("c" * 40 + "i" * 60)
-    for record in records[40:]:
-        record["unjudgeable"] = "filtered"
+    records[40:] = [dataclasses.replace(record, unjudgeable="filtered") for record in records[40:]]
     scores = score_records(records, 0.7)
     assert (scores.accuracy, scores.unjudged, scores.unjudgeable) == (0.4, 0, {"filtered": 60})
 
@@ -184,16 +184,15 @@ def test_outputs_whose_text_kept_them_from_being_judged_are_counted_apart():
 def unjudge_all_wrong(run, strategy):
     """As a judge leaves it that failed on every wrong answer."""
     folder = run / "evaluation" / strategy
-    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-    for record in records:
-        if record["verdict"] == "incorrect":
-            record |= {"verdict": "unjudged", "reason": "filtered"}
-    (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    scores = dataclasses.asdict(score_records(records, 0.7))
-    content = json.loads((folder / "scores.json").read_text())
-    (folder / "scores.json").write_text(
-        json.dumps(content | scores | {"data_sets": dict.fromkeys(content["data_sets"], scores)})
-    )
+    unjudged = {"verdict": Verdict.UNJUDGED, "reason": "filtered"}
+    records = [
+        dataclasses.replace(record, **unjudged if record.verdict == "incorrect" else {})
+        for record in RECORDS.read(folder / "records.jsonl")
+    ]
+    RECORDS.write(folder / "records.jsonl", records)
+    scores, found = score_records(records, 0.7), SCORES.read(folder / "scores.json")
+    found = dataclasses.replace(found, **vars(scores), data_sets=dict.fromkeys(found.data_sets, scores))
+    SCORES.write(folder / "scores.json", found)
 
 
 def test_winners_by_alpha_and_the_best_score_count_unjudged_answers_as_wrong(tmp_path):
@@ -238,8 +237,8 @@ def test_the_guard_keeps_the_model_with_more_right_answers_not_the_one_with_fewe
     for pattern in ("c" * 50 + "i" * 50, "c" * 40 + "u" * 60):
         monkeypatch.setattr(Guard, "_records_of_this_rank", lambda self, model, pattern=pattern: records_of(pattern))
         scored.append(guard._score_responses(type("Place", (), {"model": None})()))
-    assert scored[0]["score"] > scored[1]["score"]
-    assert (scored[1]["accuracy"], scored[1]["unjudged"]) == (1.0, 60)
+    assert scored[0].score > scored[1].score
+    assert (scored[1].accuracy, scored[1].unjudged) == (1.0, 60)
 
 
 def test_a_row_of_which_nothing_was_judged_does_not_compete(tmp_path):

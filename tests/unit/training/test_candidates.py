@@ -96,7 +96,7 @@ def test_an_older_checkpoint_keeps_the_model_that_it_needs(tmp_path, keeper):
     guard = guard_of(tmp_path, keeper_of(tmp_path, "resumed").candidates)
     for step, score in ((2, 0.2), (5, 0.3), (6, 0.4), (7, 0.5)):  # as recalled, then as scored
         StageDir(tmp_path).candidate(step).model.mkdir(parents=True)
-        guard.recall(step, {"score": score})
+        guard.recall(step, score)
         guard._delete_candidates()
     assert steps_kept(tmp_path) == [2, 7]
     save(keeper, 8, 7)
@@ -111,6 +111,6 @@ def test_nothing_goes_on_a_guess_and_a_guard_that_keeps_the_last_needs_none(tmp_
     guard = guard_of(tmp_path, lambda: references, keep)
     for step in (1, 2):
         StageDir(tmp_path).candidate(step).model.mkdir(parents=True)
-    guard.recall(2, {"score": 1.0})
+    guard.recall(2, 1.0)
     guard._delete_candidates()
     assert steps_kept(tmp_path) == kept

@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 from sftkey_dist.errors import ModelError
 from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.artifacts.training import Rounding
 from sftkey_dist.training.masters import (
-    Rounding,
     StoredWeights,
     commit_masters,
     owners_of,
@@ -16,6 +16,7 @@ from sftkey_dist.training.masters import (
     verify_masters,
     write_masters,
 )
+from tests.records import stage_summary
 
 
 def test_ranges_are_those_of_the_flattened_weight_with_zeros_past_its_end(tmp_path):
@@ -66,7 +67,7 @@ def test_masters_count_when_all_are_written_and_each_file_is_checked_by_one_rank
 
 
 def rounding_of(start: torch.Tensor, update: torch.Tensor) -> Rounding:
-    return Rounding.of_sums("bfloat16", update_sums(start, start + update, torch.bfloat16))
+    return Rounding.of_sums("bfloat16", update_sums(start, start + update, torch.bfloat16).tolist())
 
 
 def test_from_the_grid_a_small_update_is_lost_and_off_it_none_is():
@@ -82,11 +83,11 @@ def test_from_the_grid_a_small_update_is_lost_and_off_it_none_is():
 
 
 def test_a_stage_whose_gain_rounding_removes_is_a_loud_warning_with_the_remedy():
-    lost = {"precision": "bfloat16", "num_weights": 1000, "num_changed": 77, "surviving_share": 0.13}
-    said, warning = rounding_in_words({"rounding": lost, "gain": 0.0035})
+    lost = Rounding(precision="bfloat16", num_weights=1000, num_changed=77, surviving_share=0.13)
+    said, warning = rounding_in_words(stage_summary(rounding=lost, gain=0.0035))
     assert said.startswith("77 of 1,000 stored weights changed; 13% of the update is left after rounding to bfloat16")
     assert "fell by 0.0035, before rounding by about 0.02692" in said
     assert "takes 87% of what this stage learned" in warning
     assert "training.export_precision=float32" in warning
-    kept = lost | {"surviving_share": 0.99}
-    assert len(list(rounding_in_words({"rounding": kept, "gain": None}))) == 1
+    kept = lost.model_copy(update={"surviving_share": 0.99})
+    assert len(list(rounding_in_words(stage_summary(rounding=kept)))) == 1
