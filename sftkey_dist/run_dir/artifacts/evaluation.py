@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, fields
 from sftkey_dist.data.example import Turn
 from sftkey_dist.evaluation.generation.decoding import Generation
 from sftkey_dist.evaluation.verdict import Judgement, Verdict
-from sftkey_dist.files import RESTORE_OR_REMOVE
 from sftkey_dist.run_dir.artifacts.forms import Journal, JsonFile, Measured, absent_with
 
 _ASKED_AGAIN = "remove that line, or restore the file from a copy: what is missing is asked again"
@@ -291,7 +290,6 @@ class RulingRecord:
     reason: str
 
 
-GENERATIONS, RECORDS = Journal(GenerationRecord, RESTORE_OR_REMOVE), Journal(EvaluationRecord, RESTORE_OR_REMOVE)
+GENERATIONS, RECORDS = Journal(GenerationRecord), Journal(EvaluationRecord)
 SCORES, SCORING_STATE = JsonFile(EvaluationScores, _SCORED_AGAIN), JsonFile(ScoringState, _SCORED_AGAIN)
-REVIEW = Journal(ReviewLine)
 RULINGS = Journal(RulingRecord, _ASKED_AGAIN)
