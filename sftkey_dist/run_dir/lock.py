@@ -6,10 +6,10 @@ import socket
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import folder_kept_if_used
@@ -19,6 +19,23 @@ from sftkey_dist.run_dir.paths import RunDir
 _SECONDS_BETWEEN_BEATS = 5.0
 _STALE_AFTER_SECONDS = 60.0
 """Without a beat for so long, a holder on another machine is taken for dead."""
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """What a lock file says of the process that holds it; of one that cannot be read, that nothing is known.
+
+    Attributes:
+        host: its name.
+        processes: what tells the process ids of this machine, or container, from those of others.
+        pid: process id.
+        started: when the process started, in the kernel's ticks.
+    """
+
+    host: str = "?"
+    processes: str = ""
+    pid: int | str = "?"
+    started: str = ""
 
 
 @contextmanager
@@ -61,7 +78,7 @@ def locked(lock: Path) -> Iterator[None]:
 
 def _take(lock: Path) -> bytes:
     """A hard link either makes the lock with its content, or fails: on network file systems too."""
-    content = json.dumps(_myself()).encode()
+    content = json.dumps(asdict(_myself())).encode()
     with tempfile.NamedTemporaryFile(dir=lock.parent, prefix=f"{lock.name}.") as mine:
         mine.write(content)
         mine.flush()
@@ -81,8 +98,8 @@ def _remove_if_stale(lock: Path, mine: Path) -> None:
     silent_seconds = _now(mine) - lock.stat().st_mtime
     if not _is_stale(holder, silent_seconds):
         raise ConfigError(
-            f"{lock.parent}: another command is at work there, process {holder.get('pid', '?')} on "
-            f"{holder.get('host', '?')}, last heard of {max(0.0, silent_seconds):.0f} s ago; wait for it, stop it, or "
+            f"{lock.parent}: another command is at work there, process {holder.pid} on "
+            f"{holder.host}, last heard of {max(0.0, silent_seconds):.0f} s ago; wait for it, stop it, or "
             f"choose another run_dir"
         )
     taken = mine.with_name(f"{mine.name}.stale")
@@ -95,21 +112,21 @@ def _remove_if_stale(lock: Path, mine: Path) -> None:
         taken.unlink(missing_ok=True)
 
 
-def _is_stale(holder: Mapping[str, Any], silent_seconds: float) -> bool:
+def _is_stale(holder: _Holder, silent_seconds: float) -> bool:
     me = _myself()
-    if holder.get("host") == me["host"] and holder.get("processes") == me["processes"]:
-        return _started(holder.get("pid")) != holder.get("started")
+    if (holder.host, holder.processes) == (me.host, me.processes):
+        return _started(holder.pid) != holder.started
     return abs(silent_seconds) > _STALE_AFTER_SECONDS  # a beat sets the time: one in the future is none
 
 
-def _myself() -> dict[str, Any]:
+def _myself() -> _Holder:
     pid = os.getpid()
     # Containers have process ids, and perhaps host names, in common.
     processes = f"{_read('/proc/sys/kernel/random/boot_id')} {os.readlink('/proc/self/ns/pid')}"
-    return {"host": socket.gethostname(), "processes": processes, "pid": pid, "started": _started(pid)}
+    return _Holder(socket.gethostname(), processes, pid, _started(pid))
 
 
-def _started(pid: Any) -> str:
+def _started(pid: int | str) -> str:
     """When a process started, in the kernel's ticks; "" when there is none: its id may be another one's by now."""
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()  # after the name, which may hold anything
     return fields[19] if fields else ""
@@ -121,12 +138,11 @@ def _read(file: str) -> str:
     return ""
 
 
-def _parse(content: bytes) -> dict[str, Any]:
-    with suppress(ValueError):
-        parsed = json.loads(content)
-        if isinstance(parsed, dict):
-            return parsed
-    return {}
+def _parse(content: bytes) -> _Holder:
+    """Who holds a lock; a file that says something else, as another version may, is of a process that is not known."""
+    with suppress(ValueError, TypeError):
+        return _Holder(**json.loads(content))
+    return _Holder()
 
 
 def _now(mine: Path) -> float:
@@ -160,7 +176,7 @@ def _loss(lock: Path, content: bytes) -> str:
         return ""
     holder = _parse(found)
     return (
-        f"{lock.parent}: process {holder.get('pid', '?')} on {holder.get('host', '?')} has taken the run over, as this "
+        f"{lock.parent}: process {holder.pid} on {holder.host} has taken the run over, as this "
         f"one gave no sign of life for {_STALE_AFTER_SECONDS:.0f} s; this one ends and leaves the run to it"
     )
 
