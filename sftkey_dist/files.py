@@ -61,7 +61,7 @@ def write_text_atomically(path: Path, text: str) -> None:
         file.write(text)
 
 
-def write_json_atomically(path: Path, content: Any) -> None:
+def write_json_atomically(path: Path, content: object) -> None:
     """Replace a file by one with this content as JSON; see `write_text_atomically`."""
     write_text_atomically(path, to_json(content, indent=2) + "\n")
 
@@ -90,7 +90,7 @@ def open_to_append(path: Path) -> IO[bytes]:
     return os.fdopen(descriptor, "a+b")
 
 
-def to_json(content: Any, indent: int | None = None) -> str:
+def to_json(content: object, indent: int | None = None) -> str:
     """Standard JSON; non-finite numbers, which it does not have, are written as null."""
     text = json.dumps(_known(content), indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode(errors="backslashreplace").decode()  # lone surrogates can only be escaped
@@ -232,7 +232,7 @@ def flush_tree(folder: Path) -> None:
         flush(Path(level))
 
 
-def digest_json(content: Any) -> str:
+def digest_json(content: object) -> str:
     """Hex SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -263,7 +263,7 @@ class FileNote(BaseModel):
         return cls(bytes=file.stat().st_size, sha256=digest_file(file, on_bytes))
 
 
-def _known(content: Any) -> Any:
+def _known(content: object) -> object:
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, Mapping):

@@ -199,7 +199,7 @@ def _with_one_date(encoding: Encoding) -> Encoding:
     return replace(encoding, prompt=encoding.prompt.model_copy(update={"date": prompt_encoder(encoding).date}))
 
 
-def _inputs(data: DataConfig, encoding: Encoding) -> dict[str, Any]:
+def _inputs(data: DataConfig, encoding: Encoding) -> dict[str, object]:
     """Everything that an encoding depends on, for its digest."""
     return {
         "encoder_version": ENCODER_VERSION,
@@ -212,7 +212,7 @@ def _inputs(data: DataConfig, encoding: Encoding) -> dict[str, Any]:
     }
 
 
-def _source_inputs(source: SourceConfig) -> dict[str, Any]:
+def _source_inputs(source: SourceConfig) -> dict[str, object]:
     """Local files are identified by their bytes and formats, not by their paths."""
     files = local_files(source)
     place = {"path": [file_format(file) for file in files]} if files else {}

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -66,7 +65,7 @@ class SourceReport:
     left_out: dict[str, int]
     """Number of rows in which a kind of text, such as thinking and sign_off, belongs to no segment, by kind."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for a file."""
         return asdict(self) | {"summary": self.one_line()}
 

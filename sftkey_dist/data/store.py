@@ -95,7 +95,7 @@ class Manifest:
     special_tokens_in_prompts: dict[str, int]
     left_out: dict[str, int]
     files: dict[str, int]
-    inputs: dict[str, Any]
+    inputs: dict[str, object]
 
 
 class EncodedStore:
@@ -173,7 +173,7 @@ class PartSummary:
 class StoreBuilder:
     """Builds a store part by part. Any process may write a part, and one process owns the build."""
 
-    def __init__(self, path: Path, segment_names: Sequence[str], plan: Any) -> None:
+    def __init__(self, path: Path, segment_names: Sequence[str], plan: object) -> None:
         """
         Args:
             path: folder of the finished store.
@@ -206,7 +206,7 @@ class StoreBuilder:
         """A part by its number in the plan."""
         return Part(self._scratch, number, len(self._segment_names))
 
-    def finish(self, places: Sequence[str], digest: str, inputs: dict[str, Any]) -> None:
+    def finish(self, places: Sequence[str], digest: str, inputs: dict[str, object]) -> None:
         """Combine the parts and move the store into place.
 
         Args:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sftkey_dist.config.evaluation import JudgeConfig
 from sftkey_dist.data.example import Example
@@ -128,7 +127,7 @@ def scoring_digest(job: EvaluationJob, examples: Sequence[Example], folder: Path
     )
 
 
-def _judge_inputs(judge: JudgeConfig) -> Any:
+def _judge_inputs(judge: JudgeConfig) -> object:
     templates = [load_template(name).digest for name in (judge.template, judge.rubric) if name]
     return [judge.model_dump(mode="json", exclude={"cache_dir", "template", "rubric"}), templates]
 

@@ -39,21 +39,21 @@ def changes_in_words(run: RunDir, planned: PlannedStage) -> Iterator[str]:
     )
 
 
-def _inputs_of(stage: StageDir) -> Mapping[str, Any]:
+def _inputs_of(stage: StageDir) -> Mapping[str, object]:
     """Empty where a stage is not finished or its summary is damaged: no training depends on them."""
     with suppress(DataError):
         return ORIGIN.read(stage.summary).inputs if stage.summary.is_file() else {}
     return {}
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differences(before: Mapping[str, object], now: Mapping[str, Any]) -> list[str]:
     """Keys with their values, before and now."""
     flat_before, flat_now = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
     changed = [key for key in {**flat_before, **flat_now} if flat_before.get(key) != flat_now.get(key)]
     return [_NAMES.get(key) or f"{key} ({flat_before.get(key)} before, {flat_now.get(key)} now)" for key in changed]
 
 
-def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(values: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(values, Mapping) and values:
         for key, value in values.items():
             yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))

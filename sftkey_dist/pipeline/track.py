@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.errors import InterruptedRunError
@@ -60,7 +59,7 @@ def start_stage(
     strategy: str,
     stage: str,
     digest: str,
-    inputs: Mapping[str, Any],
+    inputs: Mapping[str, object],
     parent: str | None,
     tracker: Tracker,
 ) -> str | None:
@@ -187,9 +186,9 @@ def _numbers(scores: EvaluationScores) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if not math.isnan(value)}
 
 
-def _table(records: Sequence[EvaluationRecord]) -> dict[str, list[Any]]:
+def _table(records: Sequence[EvaluationRecord]) -> dict[str, list[object]]:
     columns = ("id", "data_set", "prompt", "output", "verdict", "reason", "keeps_contract", "violation")
-    table: dict[str, list[Any]] = {name: [getattr(record, name) for record in records] for name in columns}
+    table: dict[str, list[object]] = {name: [getattr(record, name) for record in records] for name in columns}
     for name in ("answer", "reference"):
         table[name] = [json.dumps(getattr(record, name), ensure_ascii=False) for record in records]
     return table | {"verdict": [record.verdict.value for record in records]}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.paired import AlphaRange, PairedTest, compare_all, winners_by_alpha
@@ -107,11 +106,11 @@ class ComparisonRow:
         """Every judged output."""
         return RECORDS.read(Path(self.run_dir) / self.evaluation / "records.jsonl")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Flat, as `comparison.json` has it."""
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NESTED}
         nested = {"data_sets": self.by_data_set}
-        flat: dict[str, Any] = to_plain(own | {"stages": self.stages} | vars(self.scores) | nested)
+        flat: dict[str, object] = to_plain(own | {"stages": self.stages} | vars(self.scores) | nested)
         return flat
 
 
@@ -197,7 +196,7 @@ class Comparison:
         baseline = baseline if baseline in self.labels else self.labels[0]
         return next((test for test in self.tests if {test.first, test.second} == {baseline, label}), None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """`comparison.json`."""
         return {
             "rows": [row.to_json() for row in self.rows],

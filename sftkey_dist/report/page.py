@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -119,7 +118,7 @@ def _question_key(record: EvaluationRecord) -> tuple[str, str]:
     return record.data_set, record.id
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> object:
     """What the template prints: text of anybody's cannot steer the page; it is escaped after this."""
     return encodable(without_control(value)) if type(value) is str else value
 
@@ -130,7 +129,7 @@ def _inline(svg: Path) -> str:
     return text[text.index("<svg") :]
 
 
-def _as_script_data(content: Any) -> str:
+def _as_script_data(content: object) -> str:
     """JSON that cannot end the script element it stands in; what nobody sees is an escape, which the script reads."""
     return _ESCAPED.sub(lambda match: _escape(match.group()), to_json(content))
 

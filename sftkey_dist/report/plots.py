@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sftkey_dist.files import file_written_whole
@@ -176,7 +177,7 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     return means
 
 
-def _figure(x_label: str, y_label: str) -> tuple[Figure, Any]:
+def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     _style(axes, x_label, y_label)
@@ -192,7 +193,7 @@ def _plain(text: str) -> str:
     return (_ZERO_WIDTH if shown.startswith("_") or not shown else "") + shown.replace("$", r"\$")
 
 
-def _style(axes: Any, x_label: str, y_label: str) -> None:
+def _style(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_xlabel(_plain(x_label), color=_GREY)
     axes.set_ylabel(_plain(y_label), color=_GREY)
     axes.tick_params(colors=_GREY)
@@ -201,7 +202,7 @@ def _style(axes: Any, x_label: str, y_label: str) -> None:
     axes.grid(alpha=0.25)
 
 
-def _save(figure: Figure, axes: Any, file: Path) -> Path:
+def _save(figure: Figure, axes: Axes, file: Path) -> Path:
     axes.legend(frameon=False, labelcolor=_GREY)
     return _write(figure, file)
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sftkey_dist.files import read_json
 from sftkey_dist.run_dir import RunDir
@@ -58,7 +57,7 @@ def _read(run: RunDir) -> RunFacts:
     )
 
 
-def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flattened(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     """Nested settings by dotted name."""
     flat: dict[str, str] = {}
     for name, value in values.items():

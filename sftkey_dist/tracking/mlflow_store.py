@@ -116,7 +116,7 @@ class MlflowTracker:
         return run_id
 
     @_outlives_outages
-    def log_params(self, run_id: str | None, params: Mapping[str, Any]) -> None:
+    def log_params(self, run_id: str | None, params: Mapping[str, object]) -> None:
         """See Tracker. Params of a run never change; those it has are left alone."""
         if run_id is None:
             return
@@ -130,12 +130,12 @@ class MlflowTracker:
             self._client.log_batch(run_id, params=new[start : start + 100])
 
     @_outlives_outages
-    def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> None:
+    def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> None:
         """See Tracker."""
         self._log_metrics(run_id, _metrics_of(records))
 
     @_outlives_outages
-    def log_missing(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> int:
+    def log_missing(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> int:
         """See Tracker."""
         if run_id is None:
             return 0
@@ -155,7 +155,7 @@ class MlflowTracker:
                 self._client.log_batch(run_id, metrics=metrics[start : start + _MAX_BATCH])
 
     @_outlives_outages
-    def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[Any]], file: str) -> None:
+    def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[object]], file: str) -> None:
         """See Tracker."""
         if run_id is None or file in {artifact.path for artifact in self._client.list_artifacts(run_id)}:
             return  # MLflow would append the same rows

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 RUN_DIR_TAG = "sftkey.run_dir"
@@ -37,11 +37,11 @@ class Tracker(Protocol):
         """Start the run known as ``key``, or continue it; returns its id."""
         ...
 
-    def log_params(self, run_id: str | None, params: Mapping[str, Any]) -> None:
+    def log_params(self, run_id: str | None, params: Mapping[str, object]) -> None:
         """Nested values are flattened with dots."""
         ...
 
-    def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> None:
+    def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> None:
         """Metrics with their ``step``; nested values are flattened with slashes."""
         ...
 
@@ -53,7 +53,7 @@ class Tracker(Protocol):
         """A file."""
         ...
 
-    def log_missing(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> int | None:
+    def log_missing(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> int | None:
         """Log the metrics of those records that the run lacks, each once.
 
         Returns:
@@ -61,7 +61,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[Any]], file: str) -> None:
+    def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[object]], file: str) -> None:
         """A table that MLflow shows, under a file name that ends in .json."""
         ...
 
@@ -96,10 +96,10 @@ class NullTracker:
     def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> None:
         """See Tracker."""
 
-    def log_params(self, run_id: str | None, params: Mapping[str, Any]) -> None:
+    def log_params(self, run_id: str | None, params: Mapping[str, object]) -> None:
         """See Tracker."""
 
-    def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> None:
+    def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> None:
         """See Tracker."""
 
     def log_summary(self, run_id: str | None, metrics: Mapping[str, float]) -> None:
@@ -108,11 +108,11 @@ class NullTracker:
     def log_artifact(self, run_id: str | None, path: Path) -> None:
         """See Tracker."""
 
-    def log_missing(self, run_id: str | None, records: Sequence[Mapping[str, Any]]) -> int | None:
+    def log_missing(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> int | None:
         """See Tracker."""
         return 0
 
-    def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[Any]], file: str) -> None:
+    def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[object]], file: str) -> None:
         """See Tracker."""
 
     def log_data_set(self, run_id: str | None, data_set: DataSetNote) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from sftkey_dist.evaluation.diagnosis.learning import StageCurves
 from sftkey_dist.evaluation.diagnosis.signs import conclusion_reader, contradicts, copied_share, is_looping
@@ -36,7 +35,7 @@ class Finding:
     remedy: str
     examples: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values."""
         return asdict(self)
 

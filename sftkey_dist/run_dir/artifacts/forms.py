@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -25,6 +25,7 @@ Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is N
 """A number; nan where it is not known, which is null in files."""
 
 _ABSENT_WITH = "absent_with"
+_PLAIN = frozenset({str, int, float, bool})
 
 Content = TypeVar("Content")
 
@@ -36,21 +37,29 @@ def absent_with(name: str) -> dict[str, str]:
 
 def to_plain(content: Any) -> Any:
     """Records, however they are nested, as values that JSON knows."""
+    if content is None or type(content) in _PLAIN:
+        return content
     if isinstance(content, BaseModel):
         return content.model_dump()
     if isinstance(content, Enum):
         return content.value
     if is_dataclass(content) and not isinstance(content, type):
         return {
-            field.name: to_plain(getattr(content, field.name))
-            for field in fields(content)
-            if (other := field.metadata.get(_ABSENT_WITH)) is None or getattr(content, other) is not None
+            name: to_plain(getattr(content, name))
+            for name, other in _keys_of(type(content))
+            if other is None or getattr(content, other) is not None
         }
     if isinstance(content, Mapping):
         return {name: to_plain(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
         return [to_plain(value) for value in content]
     return content
+
+
+@lru_cache(maxsize=256)
+def _keys_of(record: type) -> tuple[tuple[str, str | None], ...]:
+    """The fields of a kind of record, each with the field whose None leaves it out."""
+    return tuple((field.name, field.metadata.get(_ABSENT_WITH)) for field in fields(record))
 
 
 class Form(Generic[Content]):

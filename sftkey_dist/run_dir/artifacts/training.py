@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -210,10 +209,15 @@ class GuardSummary:
     evaluations: int
 
 
-def _with_weights(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+def _weights_of(inputs: Mapping[str, object]) -> list[float]:
     weights = inputs.get("weights")
-    if not (isinstance(weights, list) and all(isinstance(weight, Real) for weight in weights)):
+    if not (isinstance(weights, list) and all(isinstance(weight, int | float) for weight in weights)):
         raise ValueError("weights must be a list of numbers")
+    return weights
+
+
+def _with_weights(inputs: Mapping[str, object]) -> Mapping[str, object]:
+    _weights_of(inputs)
     return inputs
 
 
@@ -221,7 +225,7 @@ def _with_weights(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
 class StageOrigin:
     """stage.json, as far as it says what the stage was made from."""
 
-    inputs: Mapping[str, Any]
+    inputs: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +253,7 @@ class StageSummary:
     """
 
     digest: str = ""
-    inputs: Annotated[Mapping[str, Any], AfterValidator(_with_weights)]
+    inputs: Annotated[Mapping[str, object], AfterValidator(_with_weights)]
     steps: int
     tokens: int
     loss_tokens: int
@@ -269,7 +273,7 @@ class StageSummary:
     @property
     def weights(self) -> list[float]:
         """Loss weight of each segment."""
-        return list(self.inputs["weights"])
+        return _weights_of(self.inputs)
 
 
 METRICS, TIMINGS, OBSERVATIONS, EVENTS = Journal(StepMetrics), Journal(StepTiming), Journal(Observation), Journal(Event)
