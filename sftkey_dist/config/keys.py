@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from sftkey_dist.config.section import KeysOf
 
 
-def types_at(section: type[BaseModel], keys: Sequence[str]) -> Iterator[Any]:
+def types_at(section: type[BaseModel], keys: Sequence[str]) -> Iterator[object]:
     """The types of the value at a path of keys below a section; none if the path does not exist."""
     yield from _types_below([section], keys)
 
@@ -22,7 +22,7 @@ def names_at(section: type[BaseModel], keys: Sequence[str]) -> list[str]:
     return sorted({name for each in sections for name in each.model_fields})
 
 
-def _types_below(annotations: Sequence[Any], keys: Sequence[str]) -> Iterator[Any]:
+def _types_below(annotations: Sequence[object], keys: Sequence[str]) -> Iterator[object]:
     found = [leaf for annotation in annotations for leaf in _alternatives(annotation)]
     if not keys:
         yield from found
@@ -31,7 +31,7 @@ def _types_below(annotations: Sequence[Any], keys: Sequence[str]) -> Iterator[An
         yield from _types_below(list(_inner(leaf, keys[0])), keys[1:])
 
 
-def _inner(leaf: Any, key: str) -> Iterator[Any]:
+def _inner(leaf: object, key: str) -> Iterator[object]:
     """The types of the value at a key of a section or mapping; a list of sections may be written as a single
     section."""
     if isinstance(leaf, type) and issubclass(leaf, BaseModel):
@@ -43,18 +43,18 @@ def _inner(leaf: Any, key: str) -> Iterator[Any]:
         yield from _inner(item, key)
 
 
-def _items(leaf: Any) -> Iterator[Any]:
+def _items(leaf: object) -> Iterator[object]:
     """The types of the items of a list."""
     if get_origin(leaf) is tuple:
         for item in get_args(leaf):
             yield from _alternatives(item)
 
 
-def _annotation(field: FieldInfo) -> Any:
+def _annotation(field: FieldInfo) -> object:
     return next((note.section for note in field.metadata if isinstance(note, KeysOf)), field.annotation)
 
 
-def _alternatives(annotation: Any) -> Iterator[Any]:
+def _alternatives(annotation: object) -> Iterator[object]:
     """The members of a union, without their annotations."""
     origin = get_origin(annotation)
     if origin is Annotated:

@@ -105,22 +105,22 @@ def _validated(
         raise ConfigError(describe(error, section, content, sources, place)) from None
 
 
-def _read_all(files: Sequence[Path]) -> dict[str, Any]:
+def _read_all(files: Sequence[Path]) -> dict[str, object]:
     return _merged(map(_read, files))
 
 
-def _read_overrides(section: type[Section], overrides: Sequence[str]) -> dict[str, Any]:
+def _read_overrides(section: type[Section], overrides: Sequence[str]) -> dict[str, object]:
     return _merged(parse_override(section, override) for override in overrides)
 
 
-def _merged(contents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
+def _merged(contents: Iterable[Mapping[str, object]]) -> dict[str, object]:
+    merged: dict[str, object] = {}
     for content in contents:
         merged = _merge(merged, content)
     return merged
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, object]:
     try:
         content = read_yaml(_text_of(file))
     except UnicodeDecodeError as error:

@@ -51,7 +51,7 @@ def _value(targets: Sequence[Any], text: str, path: str) -> Any:
         raise ConfigError(f"override {path}: cannot read the value: {error}") from None
 
 
-def _is_text(target: Any) -> bool:
+def _is_text(target: object) -> bool:
     if get_origin(target) is Literal:
         return all(isinstance(choice, str) for choice in get_args(target))
     return isinstance(target, type) and (issubclass(target, str | Path) or issubclass(target, Enum))

@@ -99,7 +99,7 @@ def _message(item: ErrorDetails, section: type[BaseModel], path: Sequence[int | 
     return item["msg"].removeprefix("Value error, ")
 
 
-def _not_text(value: Any) -> str:
+def _not_text(value: object) -> str:
     """A message that shows the value as YAML writes it, with the remedy."""
     if isinstance(value, dict | list):
         return f"expected a text, found {'keys and values' if isinstance(value, dict) else 'a list'}"
@@ -107,7 +107,7 @@ def _not_text(value: Any) -> str:
     return f'{written} is read as a {_KINDS.get(type(value), "value")}, not as text; put it in quotes: "{written}"'
 
 
-def _of_nearest_alternatives(errors: Sequence[ErrorDetails], content: Mapping[str, Any]) -> Iterator[ErrorDetails]:
+def _of_nearest_alternatives(errors: Sequence[ErrorDetails], content: Mapping[str, object]) -> Iterator[ErrorDetails]:
     """For a value with several alternatives (a union), keep only the errors of the one that it resembles most.
 
     Validation reports the errors of all alternatives, and its locations contain internal names of the alternatives.
@@ -139,7 +139,7 @@ def _misfit(item: ErrorDetails) -> int:
     return _MISFIT.get(item["type"], 0)
 
 
-def _alternative(item: ErrorDetails, content: Any) -> tuple[tuple[int | str, ...], int | str | None]:
+def _alternative(item: ErrorDetails, content: object) -> tuple[tuple[int | str, ...], int | str | None]:
     """The location of a value that has alternatives, and the alternative that an error belongs to, or None."""
     for index, part in enumerate(item["loc"]):
         is_last = index == len(item["loc"]) - 1
@@ -154,7 +154,7 @@ def _alternative(item: ErrorDetails, content: Any) -> tuple[tuple[int | str, ...
     return (), None
 
 
-def _key(item: ErrorDetails, content: Any) -> Iterator[int | str]:
+def _key(item: ErrorDetails, content: object) -> Iterator[int | str]:
     """The key as the user wrote it, without the index of a single source and the names of alternatives."""
     for part in item["loc"]:
         if isinstance(part, int) and isinstance(content, Mapping):

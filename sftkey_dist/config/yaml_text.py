@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):
         self._level -= 1
         return node
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -64,7 +64,7 @@ class _Dumper(yaml.SafeDumper):
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -86,12 +86,12 @@ def read_yaml(text: str) -> Any:
         raise YamlError(" ".join(str(error).split())) from None
 
 
-def write_yaml(content: Any) -> str:
+def write_yaml(content: object) -> str:
     """Write content of JSON's types as a text that `read_yaml` reads back as the same content."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 
 
-def read_value(text: str) -> Any:
+def read_value(text: str) -> object:
     """Parse a text that is exactly one YAML value; a comment after it would be lost silently, so it is refused.
 
     Raises:

@@ -20,7 +20,7 @@ _MOST_STEPS = 10_000
 """Maximum number of applications of a keyword to a value; a text that needs more is refused."""
 
 Errors = Iterator[jsonschema.ValidationError]
-Keyword = Callable[[Any, Any, Any, Any], Errors | None]
+Keyword = Callable[[object, object, object, object], Errors | None]
 
 _steps_left: ContextVar[int] = ContextVar("steps_left", default=_MOST_STEPS)
 
@@ -104,7 +104,7 @@ def _comparable(value: Any) -> Any:
 
 
 def _counted(keyword: Keyword) -> Keyword:
-    def apply(validator: Any, argument: Any, value: Any, schema: Any) -> Errors:
+    def apply(validator: object, argument: object, value: object, schema: object) -> Errors:
         left = _steps_left.get()
         if left <= 0:
             raise _TooMuchWorkError(f"more than {_MOST_STEPS:,} steps to check it")

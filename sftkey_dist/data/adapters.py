@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from sftkey_dist.config.data import RegexRule, SourceConfig
 from sftkey_dist.contract import Form, ResponseContract
@@ -15,7 +14,7 @@ from sftkey_dist.data.template import TemplateError, fields_of
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.patterns import compile_pattern
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def segmented(
     return parsed.values, ()
 
 
-def _turn(message: Any, column: str) -> Turn:
+def _turn(message: object, column: str) -> Turn:
     if not isinstance(message, Mapping):
         raise RowError("missing_field", f"field {column!r} must contain messages with 'role' and 'content'")
     role = text(message, "role")

@@ -28,12 +28,12 @@ def text(row: Mapping[str, Any], column: str) -> str:
     return _unicode(value, column)
 
 
-def optional_text(row: Mapping[str, Any], column: str) -> str:
+def optional_text(row: Mapping[str, object], column: str) -> str:
     """The text (see `values`) of a column that may be missing or contain any value; "" if there is none."""
     return _text_of(find(row, column), column) or ""
 
 
-def required_text(row: Mapping[str, Any], column: str) -> str:
+def required_text(row: Mapping[str, object], column: str) -> str:
     """The text (see `values`) of a column that must be present."""
     found = _text_of(find(row, column), column)
     if found is None:
@@ -41,7 +41,7 @@ def required_text(row: Mapping[str, Any], column: str) -> str:
     return found
 
 
-def filled(row: Mapping[str, Any], template: str) -> str:
+def filled(row: Mapping[str, object], template: str) -> str:
     """The text of a column, or a prompt template that is filled in (see `template`), with one line per item of a
     list."""
     fields = fields_of(template)
@@ -72,7 +72,7 @@ def texts(row: Mapping[str, Any], column: str) -> list[str]:
     return cast(list[str], found)
 
 
-def find(row: Mapping[str, Any], column: str) -> Any:
+def find(row: Mapping[str, object], column: str) -> object:
     """The value of a column, where ``a.b`` is the field b of column a; None if there is none."""
     if column in row or "." not in column:
         return row.get(column)
@@ -81,7 +81,7 @@ def find(row: Mapping[str, Any], column: str) -> Any:
     return find(value, inner) if isinstance(value, Mapping) else None
 
 
-def _lines(row: Mapping[str, Any], column: str) -> str:
+def _lines(row: Mapping[str, object], column: str) -> str:
     value = find(row, column)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return _unicode("\n".join(value), column)
@@ -94,7 +94,7 @@ def _lines(row: Mapping[str, Any], column: str) -> str:
     return required_text(row, column)
 
 
-def _text_of(value: Any, column: str) -> str | None:
+def _text_of(value: object, column: str) -> str | None:
     try:
         found = text_of(value)
     except NoTextError as error:
@@ -108,11 +108,11 @@ def _unicode(value: str, column: str) -> str:
     return value
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return "nothing" if value is None else "float" if isinstance(value, float) else type(value).__name__
 
 
-def _known(row: Mapping[str, Any], column: str) -> str:
+def _known(row: Mapping[str, object], column: str) -> str:
     if column in row:
         return ""
     close = difflib.get_close_matches(column, list(row), n=1)

@@ -17,7 +17,6 @@ import math
 import uuid
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
 _EXACT_BELOW = 2**53
 """Floating point represents every integer below this exactly."""
@@ -38,7 +37,7 @@ class WrittenFloat(float):
         self.digits = digits
 
 
-def text_of(value: Any) -> str | None:
+def text_of(value: object) -> str | None:
     """The text of a value, as a person reads it in the source; None if there is no value.
 
     Raises:
@@ -63,7 +62,7 @@ def _decoded(value: bytes) -> str:
         raise NoTextError("not_utf8", f"contains bytes that are not UTF-8 text (byte {error.start})") from None
 
 
-def _scalar_text(value: Any) -> str:
+def _scalar_text(value: object) -> str:
     match value:
         case bool():
             return "true" if value else "false"
@@ -88,7 +87,7 @@ def _number_text(value: float | Decimal) -> str:
     return str(int(value)) if value.is_integer() and abs(value) < _EXACT_BELOW else repr(value)
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """A value as JSON, with numbers, dates and texts as in `text_of`.
 
     Raises:

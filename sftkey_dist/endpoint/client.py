@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import openai
@@ -101,7 +100,7 @@ class Endpoint:
         (reply, *_) = self._replies("/chat/completions", body, chat_content, _MAY_DROP)
         return reply
 
-    def converse(self, messages: Sequence[dict[str, str]], **options: Any) -> list[Reply]:
+    def converse(self, messages: Sequence[dict[str, str]], **options: object) -> list[Reply]:
         """Replies to a conversation, several if the option ``n`` is given. No option is left out.
 
         Raises:
@@ -109,7 +108,7 @@ class Endpoint:
         """
         return self._replies("/chat/completions", {"messages": list(messages), **options}, chat_content)
 
-    def complete(self, prompt_ids: Sequence[int], **options: Any) -> list[Reply]:
+    def complete(self, prompt_ids: Sequence[int], **options: object) -> list[Reply]:
         """Completions of a prompt's token ids, several if the option ``n`` is given.
 
         Raises:
@@ -120,8 +119,8 @@ class Endpoint:
     def _replies(
         self,
         path: str,
-        body: Mapping[str, Any],
-        content_of: Callable[[Mapping[str, Any]], Any],
+        body: Mapping[str, object],
+        content_of: Callable[[Mapping[str, object]], object],
         may_drop: Sequence[str] = (),
     ) -> list[Reply]:
         """Send a request, and adapt and repeat it if the server refuses a parameter that is not essential."""
@@ -144,7 +143,7 @@ class Endpoint:
                 self._remember(manner)
                 return read_completion(completion, content_of)
 
-    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+    def _post(self, path: str, body: Mapping[str, object]) -> object:
         """Post with the client's retries, but without its response models, which take more time than the request."""
         return self._client.post(path, body={"model": self.model, **body}, cast_to=httpx.Response).json()
 

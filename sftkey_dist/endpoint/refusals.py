@@ -69,7 +69,7 @@ class Refusal:
         return cls._read(response.status_code, _json(response), response.text)
 
     @classmethod
-    def in_body(cls, body: Any) -> "Refusal | None":
+    def in_body(cls, body: object) -> "Refusal | None":
         """Read the error from the body of a response with status 200; None if it contains no error."""
         body = _only(body)
         if not isinstance(body, Mapping):
@@ -116,7 +116,7 @@ class Refusal:
         return " ".join((self.code, *self.parameters, self.message))
 
     @classmethod
-    def _read(cls, status: int, body: Any, raw: str) -> "Refusal":
+    def _read(cls, status: int, body: object, raw: str) -> "Refusal":
         body = _only(body)
         if not isinstance(body, Mapping):
             title = _TITLE.search(raw)
@@ -207,7 +207,7 @@ def _folded(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
     return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
 
-def _error_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
+def _error_of(body: Mapping[str, object]) -> Mapping[str, object]:
     """The object that describes the error, which may be the body itself."""
     error = _error_of_choice(body) or body.get("error")
     if isinstance(error, str):
@@ -215,17 +215,17 @@ def _error_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return error if isinstance(error, Mapping) else body
 
 
-def _error_of_choice(body: Mapping[str, Any]) -> Any:
+def _error_of_choice(body: Mapping[str, object]) -> object:
     choice = _only(body.get("choices"))
     return choice.get("error") if isinstance(choice, Mapping) else None
 
 
-def _only(body: Any) -> Any:
+def _only(body: object) -> object:
     """The only item of a list, since some servers return the error in a list; any other value unchanged."""
     return body[0] if isinstance(body, list) and len(body) == 1 else body
 
 
-def _sequence(value: Any) -> list[Any]:
+def _sequence(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
@@ -237,7 +237,7 @@ def _number(value: Any) -> int:
     return number if 100 <= number <= 599 else 0
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
@@ -245,7 +245,7 @@ def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_LONGEST_MESSAGE]
 
 
-def _json(response: httpx.Response) -> Any:
+def _json(response: httpx.Response) -> object:
     try:
         return response.json()
     except (ValueError, RecursionError):

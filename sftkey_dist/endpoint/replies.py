@@ -57,17 +57,17 @@ def read_completion(completion: Any, content_of: Callable[[Mapping[str, Any]], A
     return [_reply(choice, content_of(choice), prompt_tokens, completion_tokens) for choice in choices]
 
 
-def chat_content(choice: Mapping[str, Any]) -> Any:
+def chat_content(choice: Mapping[str, object]) -> object:
     """The content of a choice's message."""
     return _message(choice).get("content")
 
 
-def completion_content(choice: Mapping[str, Any]) -> Any:
+def completion_content(choice: Mapping[str, object]) -> object:
     """The text of a choice, which continues the prompt."""
     return choice.get("text")
 
 
-def text_of_content(content: Any) -> str:
+def text_of_content(content: object) -> str:
     """The text of a content, which is a string or a list of parts; thinking and other parts are ignored."""
     if isinstance(content, str):
         return content
@@ -78,14 +78,14 @@ def text_of_content(content: Any) -> str:
     return ""
 
 
-def _is_choice(choice: Any) -> bool:
+def _is_choice(choice: object) -> bool:
     """Whether this is a choice, which contains a text or a reason for ending."""
     return isinstance(choice, Mapping) and (
         isinstance(choice.get("message"), Mapping) or "text" in choice or isinstance(choice.get("finish_reason"), str)
     )
 
 
-def _reply(choice: Mapping[str, Any], content: Any, prompt_tokens: int, completion_tokens: int) -> Reply:
+def _reply(choice: Mapping[str, object], content: object, prompt_tokens: int, completion_tokens: int) -> Reply:
     finish_reason = str(choice.get("finish_reason") or "").lower()
     cut_off, text = finish_reason in _CUT_OFF_REASONS, text_of_content(content)
     failure = "filtered" if finish_reason in _FILTER_REASONS else "" if text else _why_empty(choice, content)
@@ -94,7 +94,7 @@ def _reply(choice: Mapping[str, Any], content: Any, prompt_tokens: int, completi
     return Reply(text.encode(errors="replace").decode(), "", cut_off, prompt_tokens, completion_tokens)
 
 
-def _why_empty(choice: Mapping[str, Any], content: Any) -> str:
+def _why_empty(choice: Mapping[str, object], content: object) -> str:
     message, finish_reason = _message(choice), str(choice.get("finish_reason") or "").lower()
     parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     kinds = {str(part.get("type")) for part in parts}
@@ -109,10 +109,10 @@ def _why_empty(choice: Mapping[str, Any], content: Any) -> str:
     return "empty_reply"
 
 
-def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+def _message(choice: Mapping[str, object]) -> Mapping[str, object]:
     message = choice.get("message")
     return message if isinstance(message, Mapping) else {}
 
 
-def _count(value: Any) -> int:
+def _count(value: object) -> int:
     return int(value) if isinstance(value, int | float) and value == value and abs(value) < 2**53 else 0

@@ -6,7 +6,6 @@ overrides it, also in any server that loads the folder later.
 
 import datetime
 import re
-from typing import Any
 
 _CLOCK = "strftime_now"
 _MACRO = re.compile(rf"{{%-? macro {_CLOCK}\(")
@@ -36,7 +35,7 @@ def with_date(template: str, day: datetime.date) -> str:
     )
 
 
-def chat_templates(tokenizer: Any) -> dict[str, str]:
+def chat_templates(tokenizer: object) -> dict[str, str]:
     """The templates of a tokenizer by name; a single template is named "default"."""
     templates = getattr(tokenizer, "chat_template", None) or {}
     return templates if isinstance(templates, dict) else {"default": templates}

@@ -23,7 +23,7 @@ _SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
 _STACKED = 3
 
 
-def read_shape(folder: Path, trust_remote_code: bool = False) -> Any:
+def read_shape(folder: Path, trust_remote_code: bool = False) -> object:
     """Read the configuration of the decoder in a model folder.
 
     Raises:
@@ -117,12 +117,12 @@ def active_share(text: Any) -> float:
     return min(1.0, _first_of(text, _ROUTED_TO, default=experts) / experts) if experts else 1.0
 
 
-def num_experts(text: Any) -> int:
+def num_experts(text: object) -> int:
     """Number of routed experts per layer; 0 for a dense decoder."""
     return _first_of(text, _EXPERTS, default=0)
 
 
-def is_of_experts(name: str, shape: tuple[int, ...], text: Any) -> bool:
+def is_of_experts(name: str, shape: tuple[int, ...], text: object) -> bool:
     """Whether a parameter belongs to routed experts, by its name or because it stacks one matrix per expert."""
     experts = num_experts(text)
     return bool(experts) and ("experts" in name.split(".") or (len(shape) == _STACKED and shape[0] == experts))
@@ -139,7 +139,7 @@ def _active_width(text: Any) -> int:
     return round(each * experts * active_share(text)) + shared
 
 
-def _first_of(text: Any, names: Sequence[str], default: int) -> int:
+def _first_of(text: object, names: Sequence[str], default: int) -> int:
     """The first non-zero integer that a configuration has under one of these names."""
     found = (getattr(text, name, None) for name in names)
     return next((int(number) for number in found if isinstance(number, int) and number), default)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
 
 from sftkey_dist.errors import DataError
 from sftkey_dist.pipeline.stages import PlannedStage
@@ -46,7 +45,7 @@ def _inputs_of(stage: StageDir) -> Mapping[str, object]:
     return {}
 
 
-def _differences(before: Mapping[str, object], now: Mapping[str, Any]) -> list[str]:
+def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
     """Keys with their values, before and now."""
     flat_before, flat_now = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
     changed = [key for key in {**flat_before, **flat_now} if flat_before.get(key) != flat_now.get(key)]

@@ -20,7 +20,7 @@ def judge_by_function(
 
 
 @lru_cache(maxsize=8)
-def load_function(reference: str) -> Callable[[str, str, str], Any]:
+def load_function(reference: str) -> Callable[[str, str, str], object]:
     """The function at ``package.module:name`` or ``path/to/file.py:name``.
 
     Raises:
@@ -36,7 +36,7 @@ def load_function(reference: str) -> Callable[[str, str, str], Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _load_file(file: Path) -> Any:
+def _load_file(file: Path) -> object:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(file)

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
 from sftkey_dist.evaluation.answers.text import normalized
 
@@ -14,7 +13,7 @@ MISSING = object()
 """Stands for what is not there, as null is a value."""
 
 
-def read_object(text: str) -> Any:
+def read_object(text: str) -> object:
     """The value that a text is; `MISSING` when it is no JSON, very long, has a key twice or a number that is none."""
     if len(text) > _LONGEST_CHARACTERS:
         return MISSING
@@ -31,14 +30,14 @@ def read_object(text: str) -> Any:
         return MISSING
 
 
-def field_of(value: Any, path: str) -> Any:
+def field_of(value: object, path: str) -> object:
     """What stands at a path such as ``a.b``; `MISSING` where there is nothing."""
     for name in path.split(".") if path else ():
         value = value.get(name, MISSING) if isinstance(value, Mapping) else MISSING
     return value
 
 
-def same_object(one: Any, other: Any) -> bool:
+def same_object(one: object, other: object) -> bool:
     """Equal values; the order of an object's fields does not matter, a list's does."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(same_object(one[key], other[key]) for key in one)
@@ -72,11 +71,11 @@ def _decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
-def _refuse(constant: str) -> Any:
+def _refuse(constant: str) -> object:
     raise ValueError(constant)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a key comes twice")
     return dict(pairs)

@@ -46,7 +46,7 @@ class EvaluationPool:
             "num_gpus": settings.gpus_per_model or cluster.gpus_per_worker,
             "runtime_env": {"env_vars": cluster.environment},
         }
-        options: dict[str, Any] = {"num_cpus": 0} if settings.endpoint else resources
+        options: dict[str, object] = {"num_cpus": 0} if settings.endpoint else resources
         self._actors = [
             _EvaluationActor.options(max_restarts=2, max_task_retries=2, **options).remote(  # type: ignore[attr-defined]
                 cluster, key

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from sftkey_dist.config.evaluation import ServedModelConfig
 from sftkey_dist.config.prompt import PromptConfig
@@ -67,7 +66,7 @@ class ServedGenerator:
         return Generation(text, num_tokens, reply.cut_off)
 
 
-def _options(decoding: Decoding) -> dict[str, Any]:
+def _options(decoding: Decoding) -> dict[str, object]:
     """What makes a difference: some servers refuse an option that they do not have whatever its value.
 
     Temperature and nucleus have no default that can be relied on: a server may take them from the model's folder.
