@@ -149,8 +149,8 @@ def test_a_mixture_takes_its_share_of_each_source_and_says_so(prepare, memos, tm
     assert (twice.rows, twice.examples, twice.not_drawn) == (10, 20, 0)
     assert half.rows == 50
     assert half.examples + half.not_drawn == 50
-    assert 10 < half["examples"] < 40
-    assert report.examples == len(store) == 20 + half["examples"]
+    assert 10 < half.examples < 40
+    assert report.examples == len(store) == 20 + half.examples
     assert report.duplicates == 0
 
 
