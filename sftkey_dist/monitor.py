@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from sftkey_dist.console import ProgressLine, console, progress_line
 from sftkey_dist.errors import DataError
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_dir.artifacts.forms import Journal, to_plain
+from sftkey_dist.run_dir.artifacts.kinds import Journal, to_plain
 from sftkey_dist.run_dir.artifacts.training import (
     EVENTS,
     METRICS,

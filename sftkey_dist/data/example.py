@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sftkey_dist.run_dir.artifacts.forms import absent_with
+from sftkey_dist.run_dir.artifacts.kinds import absent_with
 
 
 @dataclass(frozen=True)

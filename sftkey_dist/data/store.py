@@ -43,7 +43,7 @@ from sftkey_dist.files import (
     to_json,
     write_json_atomically,
 )
-from sftkey_dist.run_dir.artifacts.forms import Journal, JsonFile, to_plain
+from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile, to_plain
 
 _SCHEMA = pyarrow.schema(
     {

@@ -12,7 +12,7 @@ from sftkey_dist.evaluation.record import with_labels
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.files import write_text_atomically
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement, EvaluationRecord, ReviewLine
-from sftkey_dist.run_dir.artifacts.forms import to_plain
+from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.journal import Record, to_lines
 
 Key = tuple[str, str, int, str, str]

@@ -16,7 +16,7 @@ from sftkey_dist.pipeline.track import (
     track_model,
 )
 from sftkey_dist.run_dir import RunDir, StageDir
-from sftkey_dist.run_dir.artifacts.forms import JsonFile
+from sftkey_dist.run_dir.artifacts.kinds import JsonFile
 from sftkey_dist.run_dir.artifacts.run import StrategyEntry, read_strategies
 from sftkey_dist.run_dir.artifacts.training import StageSummary, read_summary
 from sftkey_dist.tracking import Tracker

@@ -16,7 +16,7 @@ from sftkey_dist.pipeline.environment import git_commit
 from sftkey_dist.release import version
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES, EvaluationRecord, EvaluationScores
-from sftkey_dist.run_dir.artifacts.forms import to_plain
+from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, TIMINGS
 from sftkey_dist.run_dir.journal import Record
 from sftkey_dist.tracking import RUN_DIR_TAG, DataSetNote, Tracker, make_tracker

@@ -18,7 +18,7 @@ from sftkey_dist.run_dir.artifacts.evaluation import (
     MacroAverage,
     Scores,
 )
-from sftkey_dist.run_dir.artifacts.forms import to_plain
+from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.artifacts.run import StageEntry, StrategyEntry, read_strategies
 from sftkey_dist.run_dir.artifacts.training import read_summary
 

@@ -9,7 +9,7 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.files import copy_atomically, make_folder
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement, Interval, composite
-from sftkey_dist.run_dir.artifacts.forms import JsonFile, Measured
+from sftkey_dist.run_dir.artifacts.kinds import JsonFile, Measured
 from sftkey_dist.run_dir.artifacts.run import ENVIRONMENT
 
 _FACTS, _ENVIRONMENT = "study.json", "environment.json"

@@ -21,7 +21,7 @@ from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, 
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
-from sftkey_dist.run_dir.artifacts.forms import to_plain
+from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.visible import INVISIBLE, encodable, without_control
 
 _ESCAPED = re.compile(f"[<>&]|{INVISIBLE}")

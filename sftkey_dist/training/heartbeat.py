@@ -13,7 +13,7 @@ from typing import Self
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import to_json, write_text_atomically
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_dir.artifacts.forms import to_plain
+from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.artifacts.training import BEAT, Beat
 from sftkey_dist.training.stopwatch import Stopwatch
 

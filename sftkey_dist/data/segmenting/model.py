@@ -22,7 +22,7 @@ from sftkey_dist.data.segmenting.verify import why_refused
 from sftkey_dist.endpoint import Chat
 from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.files import digest_json
-from sftkey_dist.run_dir.artifacts.forms import Journal
+from sftkey_dist.run_dir.artifacts.kinds import Journal
 
 MODEL = "model"
 MOST_REPLIES = 3

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from sftkey_dist.data.example import Turn
 from sftkey_dist.evaluation.generation.decoding import Generation
 from sftkey_dist.evaluation.verdict import Judgement, Verdict
-from sftkey_dist.run_dir.artifacts.forms import Journal, JsonFile, Measured, absent_with
+from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile, Measured, absent_with
 
 _ASKED_AGAIN = "remove that line, or restore the file from a copy: what is missing is asked again"
 _SCORED_AGAIN = "remove it and evaluate again"

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.artifacts.forms import JsonFile
+from sftkey_dist.run_dir.artifacts.kinds import JsonFile
 
 _RENEWED = "restore it from a copy, or remove it: `sftkey run` with the run's configuration writes it anew"
 _PREPARED = "run `sftkey prepare` with the run's configuration, which writes it anew"

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sftkey_dist.files import FileNote
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_dir.artifacts.forms import Journal, JsonFile, Measured, absent_with
+from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile, Measured, absent_with
 from sftkey_dist.run_dir.artifacts.run import PathInRun
 from sftkey_dist.sampler.stats import BalanceStats
 

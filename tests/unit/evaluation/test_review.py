@@ -10,7 +10,6 @@ from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.contract.segment import Segment
 from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.errors import DataError
-from sftkey_dist.evaluation.agreement import Agreement
 from sftkey_dist.evaluation.assessment import Assessment
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.judge.memory import ruling_key
@@ -24,6 +23,7 @@ from sftkey_dist.evaluation.review import (
     read_labels,
     write_review,
 )
+from sftkey_dist.run_dir.artifacts.evaluation import Agreement
 
 ASSESSMENT = Assessment(
     Form.TAGGED, ResponseContract(), PromptConfig(), EvaluationConfig(), {"d": {"answer": "exact"}}, 0, False

@@ -78,7 +78,9 @@ def test_unfinished_runs_are_errors_that_say_what_to_do(finished_run, tmp_path):
 
 def test_pairs_are_tested_and_marked_where_they_differ(finished_run):
     comparison = read_comparison([finished_run])
-    (test,) = comparison.to_json()["paired_tests"]
+    tests = comparison.to_json()["paired_tests"]
+    assert isinstance(tests, list)
+    (test,) = tests
     assert (test["only_first_correct"], test["only_second_correct"]) == (0, 8)
     assert test["accuracy_p_value"] == pytest.approx(2 * 0.5**8)
     with console.capture() as capture:

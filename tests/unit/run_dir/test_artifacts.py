@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,7 @@ from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts import evaluation as of_evaluation
 from sftkey_dist.run_dir.artifacts import run as of_run
 from sftkey_dist.run_dir.artifacts import training as of_training
-from sftkey_dist.run_dir.artifacts.forms import FORMAT_VERSION, Form, Journal
+from sftkey_dist.run_dir.artifacts.kinds import FORMAT_VERSION, FileKind, Journal, JsonFile
 from sftkey_dist.tracking.mlflow_store import _read_run_ids
 from tests.finished_run import write_run
 
@@ -131,7 +132,7 @@ ROW = {
     "accuracy_bounds": [0.5, 0.5],
 }
 
-KINDS: dict[str, tuple[Form[Any], list[dict[str, Any]], set[str]]] = {
+KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[str]]] = {
     "metrics.jsonl": (
         of_training.METRICS,
         [
@@ -289,12 +290,12 @@ KINDS: dict[str, tuple[Form[Any], list[dict[str, Any]], set[str]]] = {
 
 def test_no_kind_of_file_is_forgotten():
     rooms: tuple[ModuleType, ...] = (of_training, of_evaluation, of_run, of_studies, of_segmenting)
-    forms = {id(value) for room in rooms for value in vars(room).values() if isinstance(value, Form)}
+    forms = {id(value) for room in rooms for value in vars(room).values() if isinstance(value, FileKind)}
     settings = {id(of_run.SETTINGS)}  # is never written from what a report reads of it
     assert forms - settings == {id(form) for form, _, _ in KINDS.values()}
 
 
-def write_plain(file: Path, form: Form[Any], plain: dict[str, Any] | list[dict[str, Any]]) -> None:
+def write_plain(file: Path, form: JsonFile[Any] | Journal[Any], plain: dict[str, Any] | list[dict[str, Any]]) -> None:
     """As the writer of a file of this form lays JSON out."""
     if isinstance(form, Journal):
         file.write_text("".join(to_json(line) + "\n" for line in plain))
@@ -362,7 +363,7 @@ def run(tmp_path) -> Path:
     return folder
 
 
-READERS = {
+READERS: dict[str, list[Callable[[Path], object]]] = {
     "strategies.json": [
         lambda run: read_comparison([run]),
         lambda run: forget_all_but(RunDir(run), ["sft-tag"]),

@@ -62,8 +62,8 @@ def _keys_of(record: type) -> tuple[tuple[str, str | None], ...]:
     return tuple((field.name, field.metadata.get(_ABSENT_WITH)) for field in fields(record))
 
 
-class Form(Generic[Content]):
-    """What a JSON object of one kind must hold."""
+class FileKind(Generic[Content]):
+    """What a file of one kind must hold."""
 
     def __init__(self, content: type[Content], remedy: str = RESTORE_OR_REMOVE) -> None:
         """
@@ -97,7 +97,7 @@ class Form(Generic[Content]):
         return TypeAdapter(self._content)
 
 
-class JsonFile(Form[Content]):
+class JsonFile(FileKind[Content]):
     """A kind of file that holds one JSON object."""
 
     def read(self, path: Path) -> Content:
@@ -113,7 +113,7 @@ class JsonFile(Form[Content]):
         write_json_atomically(path, to_plain(content))
 
 
-class Journal(Form[Content]):
+class Journal(FileKind[Content]):
     """A kind of file that holds one JSON object a line."""
 
     def read(self, path: Path) -> list[Content]:
