@@ -15,20 +15,67 @@ strategy       form        stages
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, StageConfig, StrategyConfig
 from sftkey_dist.contract import END_OF_TURN, PROMPT, Form, ResponseContract
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.sampler import CostModel, StepPlanner
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training stage; ``weights[i]`` is the loss weight of a token with segment id i."""
+    """One training stage.
+
+    Attributes:
+        name: within its strategy.
+        weights: loss weight of a token by its segment id, [S].
+        optimization: optimizer, schedule and batch.
+        stop_gradient_prefix: whether no gradient flows through what comes before an example's first trained token.
+    """
 
     name: str
     weights: tuple[float, ...]
     optimization: OptimizationConfig
     stop_gradient_prefix: bool = False
+
+    def planner(
+        self,
+        segment_counts: np.ndarray,
+        *,
+        seed: int,
+        micro_batch_tokens: int,
+        data_ranks: int,
+        cost: CostModel,
+        held_out: np.ndarray | None = None,
+    ) -> StepPlanner:
+        """The planner that every rank of the stage makes, and that a preview makes before there are any ranks.
+
+        Args:
+            segment_counts: tokens of each segment in each example, int [N, S].
+            seed: of the data order.
+            micro_batch_tokens: most tokens in a micro-batch.
+            data_ranks: number of ranks that get different rows.
+            cost: compute cost of an example by its length.
+            held_out: indices of examples that are not trained on.
+
+        Raises:
+            ValueError: no example has a trained token, or a number is out of range.
+        """
+        return StepPlanner(
+            np.asarray(segment_counts),
+            self.weights,
+            seed=seed,
+            global_batch_size=self.optimization.global_batch_size,
+            num_epochs=self.optimization.num_epochs,
+            max_steps=self.optimization.max_steps,
+            look_ahead_steps=self.optimization.look_ahead_steps,
+            data_ranks=data_ranks,
+            micro_batch_tokens=micro_batch_tokens,
+            cost=cost,
+            held_out=held_out,
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +120,7 @@ def _preset(name: str, config: RunConfig) -> Strategy:
 
 
 def _continued(config: RunConfig) -> OptimizationConfig:
-    """Of a key stage that continues from an earlier stage."""
+    """Optimization of a key stage that continues from an earlier stage."""
     full, key = config.optimization, config.key_stage
     slower = full.model_copy(update={"learning_rate": key.learning_rate_ratio * full.learning_rate})
     return key.optimization.applied_to(slower)

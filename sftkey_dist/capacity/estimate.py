@@ -13,7 +13,7 @@ from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
 _POWERS_OF_TWO = tuple(1 << power for power in range(11))
 _LEAN_GATHERED_GIB = 0.25
-"""Enough to gather the next layers ahead in every precision (`training/engine.py`)."""
+"""Enough to gather the next layers ahead in every precision (`training/engine/deepspeed_config.py`)."""
 
 
 @dataclass(frozen=True)

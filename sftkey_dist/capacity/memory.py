@@ -1,8 +1,8 @@
 """Memory of one rank under ZeRO-3, part by part.
 
-Bytes a parameter follow from the engine's settings (`training/engine.py`): weights in compute precision, and float32
-master weights, two moments and accumulated gradients, all partitioned. What is not partitioned is gathered weights,
-activations, logits and the buckets that communication uses.
+Bytes a parameter follow from the engine's settings (`training/engine/deepspeed_config.py`): weights in compute
+precision, and float32 master weights, two moments and accumulated gradients, all partitioned. What is not partitioned
+is gathered weights, activations, logits and the buckets that communication uses.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,12 @@ from sftkey_dist.capacity.hardware import GIB, Accelerator
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
+from sftkey_dist.training.engine.deepspeed_config import GATHERED_AHEAD_ELEMENTS, GATHERED_FOR_GOOD_ELEMENTS
 
 _LOGIT_COPIES = 3
 """Float32 logits, their softmax and their gradient."""
 _PREFIX_COPIES = 2
 """As they are remembered, and joined with those of what comes after."""
-_GATHERED_AHEAD_ELEMENTS = 50_000_000
-_GATHERED_FOR_GOOD_ELEMENTS = 100_000
-"""Both as in `training/engine.py`, which would bring DeepSpeed along; a test compares what follows from them."""
 _MARGIN = 0.07
 """What an accelerator's caching allocator cannot use."""
 
@@ -132,12 +130,12 @@ def reuse_elements(training: TrainingConfig, device: Accelerator) -> int:
 
 def ahead_elements(size: ModelSize, training: TrainingConfig, device: Accelerator) -> int:
     """So many are gathered at a time, ahead of their use: DeepSpeed's prefetch bucket."""
-    return min(reuse_elements(training, device), max(_GATHERED_AHEAD_ELEMENTS, size.largest_matrix))
+    return min(reuse_elements(training, device), max(GATHERED_AHEAD_ELEMENTS, size.largest_matrix))
 
 
 def is_gathered_for_good(elements: int, training: TrainingConfig, device: Accelerator) -> bool:
     """Whether a weight of this size stays on every rank, of a model that does not."""
-    return elements <= min(reuse_elements(training, device), _GATHERED_FOR_GOOD_ELEMENTS)
+    return elements <= min(reuse_elements(training, device), GATHERED_FOR_GOOD_ELEMENTS)
 
 
 def live_elements(size: ModelSize, training: TrainingConfig, device: Accelerator) -> int:

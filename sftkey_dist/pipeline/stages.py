@@ -21,7 +21,6 @@ from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.sampler import CostModel, StepPlanner, count_steps, count_trained
 from sftkey_dist.strategy import Stage, Strategy
 from sftkey_dist.training.job import GuardJob, StageJob, StageSettings
-from sftkey_dist.training.planner import stage_planner
 
 if TYPE_CHECKING:  # loads datasets
     from sftkey_dist.data.store import EncodedStore
@@ -62,7 +61,6 @@ class PlannedStage:
     Attributes:
         strategy: name of the strategy in whose list it stands.
         place: of how many stages of the strategy it is which, from 1 up.
-        stage: weights and optimisation.
         job: what its workers are told.
         data: what it trains on.
         digest: of everything its result depends on.
@@ -74,7 +72,6 @@ class PlannedStage:
 
     strategy: str
     place: tuple[int, int]
-    stage: Stage
     job: StageJob
     data: TrainingData
     digest: str
@@ -82,6 +79,11 @@ class PlannedStage:
     num_steps: int
     shared_with: str | None
     continued_by: tuple[StageDir, ...] = ()
+
+    @property
+    def stage(self) -> Stage:
+        """Its weights and optimisation."""
+        return self.job.stage
 
     @property
     def name(self) -> str:
@@ -115,10 +117,8 @@ class PlannedStage:
 
     def planner(self, cost: CostModel, data_ranks: int, micro_batch_tokens: int) -> StepPlanner:
         """The planner that its ranks would make, for any number of them and any token budget."""
-        return stage_planner(
+        return self.stage.planner(
             self.data.store.segment_counts,
-            self.stage.weights,
-            self.stage.optimization,
             seed=self.job.seed,
             micro_batch_tokens=micro_batch_tokens,
             data_ranks=data_ranks,
@@ -184,7 +184,6 @@ def _plan_strategy(
             PlannedStage(
                 strategy=strategy.name,
                 place=(number, len(strategy.stages)),
-                stage=stage,
                 job=_job(config, preparation.run, settings, start, data, owner.directory),
                 data=data,
                 digest=digest,
@@ -200,10 +199,8 @@ def _plan_strategy(
 
 def _settings(config: RunConfig, preparation: Preparation, strategy: Strategy, stage: Stage) -> StageSettings:
     return StageSettings(
-        weights=stage.weights,
-        stop_gradient_prefix=stage.stop_gradient_prefix,
+        stage=stage,
         seed=config.seed,
-        optimization=stage.optimization,
         training=config.training,
         validation=config.validation,
         guard=_guard(config, strategy, stage),

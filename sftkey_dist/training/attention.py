@@ -7,6 +7,7 @@ boundaries come with the call instead.
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +19,11 @@ from transformers import AttentionInterface
 
 PACKED = "packed_causal"
 _LARGEST_HEAD_DIM, _HEAD_DIM_MULTIPLE = 256, 8
-"""Of FlashAttention's kernels."""
+"""Head sizes that FlashAttention's kernels take."""
 _GROUPS_BY_REQUEST = "enable_gqa" in inspect.signature(varlen_attn).parameters
-"""torch 2.11 takes fewer key than query heads without being asked; later releases want to be."""
+"""torch 2.11 accepts fewer key than query heads without a flag; later releases need one."""
 _FIRST_CAPABILITY = 8
-"""Compute capability of the first devices that have them (Ampere)."""
+"""Compute capability of the first devices that have these kernels (Ampere)."""
 
 
 @dataclass
@@ -79,18 +80,14 @@ def packed_causal_attention(
     """
     if attention_mask is not None:
         raise ValueError("packed attention takes boundaries from example_lengths, not from a mask")
-    grouped_query = query.shape[1] != key.shape[1]
-    keeps_or_adds_keys = remember is not None or recall is not None
-    if cu_seq_lens is not None and not keeps_or_adds_keys and has_variable_length_kernel(query, dropout):
+    if cu_seq_lens is not None and remember is recall is None and has_variable_length_kernel(query, dropout):
         return _in_one_launch(query, key, value, cu_seq_lens, max(example_lengths), scaling, sliding_window), None
     queries, keys, values = (x.split(list(example_lengths), dim=2) for x in (query, key, value))
     layer: Any = getattr(module, "layer_idx", None)
     if remember is not None:
         remember.layers[layer] = list(zip(keys, values, strict=True))
     if recall is not None:
-        before = recall.layers[layer]
-        keys = tuple(torch.cat([old, new], dim=2) for (old, _), new in zip(before, keys, strict=True))
-        values = tuple(torch.cat([old, new], dim=2) for (_, old), new in zip(before, values, strict=True))
+        keys, values = _behind(recall.layers[layer], keys, values)
     outputs = [
         F.scaled_dot_product_attention(
             q,
@@ -98,7 +95,7 @@ def packed_causal_attention(
             v,
             scale=scaling,
             dropout_p=dropout,
-            enable_gqa=grouped_query,
+            enable_gqa=query.shape[1] != key.shape[1],
             **_causality(q.shape[2], k, sliding_window),
         )
         for q, k, v in zip(queries, keys, values, strict=True)
@@ -117,6 +114,16 @@ def has_variable_length_kernel(query: Tensor, dropout: float = 0.0) -> bool:
         and head_dim <= _LARGEST_HEAD_DIM
         and head_dim % _HEAD_DIM_MULTIPLE == 0
         and torch.cuda.get_device_capability(query.device)[0] >= _FIRST_CAPABILITY
+    )
+
+
+def _behind(
+    prefixes: Sequence[tuple[Tensor, Tensor]], keys: Sequence[Tensor], values: Sequence[Tensor]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Each example's keys and values with those of its prefix before them."""
+    return (
+        tuple(torch.cat([old, new], dim=2) for (old, _), new in zip(prefixes, keys, strict=True)),
+        tuple(torch.cat([old, new], dim=2) for (_, old), new in zip(prefixes, values, strict=True)),
     )
 
 

@@ -1,4 +1,4 @@
-"""How fast ranks hand each other weights, measured before the first step: a wrong transport costs a whole stage."""
+"""The rate at which ranks exchange weights, measured before the first step: a wrong transport slows a whole stage."""
 
 import time
 
@@ -6,19 +6,19 @@ import torch
 import torch.distributed as dist
 
 SLOW_GB_PER_SECOND = 20.0
-"""Of a rank's all-gather. RDMA at 400 Gbit/s a node gives twice that; NCCL over TCP a tenth."""
+"""An all-gather below this rate is reported. RDMA at 400 Gbit/s a node reaches twice as much; NCCL over TCP a tenth."""
 
 _SHARE_BYTES = 32 * 2**20
 
 
 def all_gather_gb_per_second(device: torch.device, most_seconds: float = 2.0) -> float:
-    """What a rank receives in a second of all-gathers of 32 MiB from each of the others; on all ranks together."""
+    """GB a second that a rank receives in all-gathers of 32 MiB from each other rank; all ranks call it together."""
     share = torch.zeros(_SHARE_BYTES, dtype=torch.uint8, device=device)
     whole = torch.empty(_SHARE_BYTES * dist.get_world_size(), dtype=torch.uint8, device=device)
     received = whole.numel() - share.numel()
     _gather(whole, share)  # connects the ranks
     seconds = _gather(whole, share)
-    # All ranks do as many: how many is rank 0's to say.
+    # All ranks must repeat it equally often, so rank 0 decides.
     number = torch.tensor(max(1, int(most_seconds / max(seconds, 1e-6))), device=device)
     dist.broadcast(number, 0)
     rates = [received / _gather(whole, share) for _ in range(min(int(number), 20))]
@@ -26,7 +26,7 @@ def all_gather_gb_per_second(device: torch.device, most_seconds: float = 2.0) ->
 
 
 def _gather(whole: torch.Tensor, share: torch.Tensor) -> float:
-    """Seconds that one takes."""
+    """Seconds that one all-gather takes."""
     started = time.perf_counter()
     dist.all_gather_into_tensor(whole, share)
     if whole.is_cuda:

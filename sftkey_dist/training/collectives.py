@@ -1,4 +1,4 @@
-"""How long the collectives of a micro-batch run, as torch's profiler sees them."""
+"""The time that the collectives of a micro-batch take, from torch's profiler."""
 
 import os
 import time
@@ -16,10 +16,10 @@ _NANOSECOND = 1e-9
 
 
 class CollectiveWatch:
-    """Watches the collectives of rank 0 in the last micro-batch of one step of so many.
+    """Profiles the collectives of rank 0 in the last micro-batch of every so many steps.
 
-    All ranks wait while rank 0 collects what the profiler saw. So it watches one micro-batch, on an accelerator its
-    kernels alone, and takes the profiler's own records: making torch's events of them takes 0.1 ms each, and a
+    All ranks wait while rank 0 collects the profiler's records. It therefore profiles one micro-batch, on an
+    accelerator only kernels, and reads the raw records: converting each to an event of torch takes 0.1 ms, and a
     micro-batch of a large model has hundreds of thousands.
     """
 
@@ -29,11 +29,11 @@ class CollectiveWatch:
 
     @contextmanager
     def watching(self, step: int) -> Iterator[None]:
-        """Watch the block if it is the step's turn."""
+        """Profile the block if the step is one of those that are profiled."""
         if self._rank != 0 or (step + 1) % self._every_steps:
             yield
             return
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it says on stderr when it starts and stops
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports on stderr when it starts and stops
         entered = time.perf_counter()
         watched = profile(activities=[ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU])
         watched.start()
@@ -49,20 +49,20 @@ class CollectiveWatch:
         self._found = CollectiveTimes(seconds, ended - begun, begun - entered + left - ended)
 
     def take(self) -> CollectiveTimes | None:
-        """Of the last step, None if nobody watched."""
+        """Return what was measured in the last step, and forget it; None if the step was not profiled."""
         found, self._found = self._found, None
         return found
 
 
 def _is_collective(event: Any) -> bool:
-    """Gloo's run in threads of the host, NCCL's as kernels of the device."""
+    """Gloo's collectives run in threads of the host, NCCL's as kernels of the device."""
     if event.device_type() == DeviceType.CUDA:
         return "nccl" in event.name().lower()
     return bool(event.name().startswith("gloo:"))
 
 
 def _covered_seconds(events: Iterable[Any]) -> float:
-    """Collectives may run beside each other: time counts once."""
+    """Seconds in which at least one of the events ran; they may overlap."""
     covered = reached = 0
     for start, end in sorted((event.start_ns(), event.end_ns()) for event in events):
         start = max(start, reached)

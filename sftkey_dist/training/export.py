@@ -1,4 +1,4 @@
-"""Writing the model that a stage ends in, and trying that before the stage begins."""
+"""Writes the model that a stage ends in, and tries to before the stage begins."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,12 +10,12 @@ from sftkey_dist.files import folder_written_whole, remove_tree, write_text_atom
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.run_dir import ModelPlace, StageDir
 from sftkey_dist.run_dir.journal import append_event
-from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.engine import Engine
 from sftkey_dist.training.job import StageJob
 
 
-def try_export(engine: ZeroEngine, job: StageJob) -> None:
-    """Write all of the model but its weights, and remove that: what cannot be saved is found before the first step.
+def try_export(engine: Engine, job: StageJob) -> None:
+    """Write all of the model but its weights, and remove it: what cannot be saved is found before the first step.
 
     Called on all ranks together.
 
@@ -24,7 +24,7 @@ def try_export(engine: ZeroEngine, job: StageJob) -> None:
     """
     directory = StageDir(job.stage_dir)
     try:
-        mended = engine.end_responses_with(job.end_of_turn_id)
+        mended = engine.weights.end_responses_with(job.end_of_turn_id)
         export_model(engine, job, directory.trial_export, with_weights=False)
     except (UserError, OSError):
         raise
@@ -44,8 +44,8 @@ def try_export(engine: ZeroEngine, job: StageJob) -> None:
             )
 
 
-def export_model(engine: ZeroEngine, job: StageJob, folder: Path, *, with_weights: bool = True) -> None:
-    """Write the model with its tokenizer as a Hugging Face folder, on disk whole or not at all.
+def export_model(engine: Engine, job: StageJob, folder: Path, *, with_weights: bool = True) -> None:
+    """Write the model with its tokenizer as a Hugging Face folder, whole or not at all.
 
     Called on all ranks together.
     """
@@ -53,16 +53,19 @@ def export_model(engine: ZeroEngine, job: StageJob, folder: Path, *, with_weight
     if writes:
         remove_tree(folder)  # of an end that was interrupted before it was recorded
     with folder_written_whole(folder) if writes else nullcontext(folder) as scratch:
-        engine.save_pretrained(scratch, getattr(torch, job.export_precision), with_weights=with_weights)
+        engine.weights.save_pretrained(scratch, getattr(torch, job.export_precision), with_weights=with_weights)
         if writes:
             load_tokenizer(job.model_dir, job.trust_remote_code).save_pretrained(scratch)
     engine.wait_for_first_rank()
 
 
-def note_hand_off(engine: ZeroEngine, job: StageJob, place: ModelPlace) -> None:
-    """Write what lies beside a model that may be handed on: what rounding leaves of it, and the masters if needed."""
+def note_hand_off(engine: Engine, job: StageJob, place: ModelPlace) -> None:
+    """Write what lies beside a model that the next stage may start from: its rounding, and the masters if needed.
+
+    Called on all ranks together.
+    """
     if job.hands_on_masters:
-        engine.save_masters(place.masters)
-    rounding = engine.compare_with_start(getattr(torch, job.export_precision))
+        engine.weights.save_masters(place.masters)
+    rounding = engine.weights.compare_with_start(getattr(torch, job.export_precision))
     if engine.rank == 0:
         write_text_atomically(place.rounding, rounding.model_dump_json() + "\n")

@@ -1,4 +1,4 @@
-"""Why workers ended, in a line, and whether trying again can help."""
+"""Why workers ended, in one line, and whether another attempt can succeed."""
 
 import textwrap
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ class Failure:
     """Why a group of workers ended.
 
     Attributes:
-        error: for the user.
-        is_transient: whether it may go well another time: a lost worker, node or connection, not a mistake.
+        error: what the user is told.
+        is_transient: whether another attempt may succeed: a worker, node or connection was lost, and nobody erred.
     """
 
     error: UserError
@@ -45,7 +45,7 @@ class Failure:
 
 
 def read_failure(job: StageJob, num_workers: int, error: TrainingFailedError | RayError) -> Failure:
-    """What went wrong first; a user's mistake that only a worker could find stays one."""
+    """Find the failure that came first; a user's mistake that only a worker could find keeps its kind."""
     stage = job.stage_dir.name
     if not (isinstance(error, WorkerGroupError) and error.worker_failures):
         return Failure(TrainingError(f"stage {stage} stopped: {_last_line(error)}"), is_transient=True)
@@ -59,7 +59,7 @@ def read_failure(job: StageJob, num_workers: int, error: TrainingFailedError | R
         return Failure(TrainingError(f"{message} ({_drivers()})"), is_transient=False)
     if _has(cause, _SIGNS_OF_TOO_LITTLE_MEMORY):
         return Failure(TrainingError(f"{message}; {_MEMORY_REMEDY}"), is_transient=False)
-    # NCCL ends the ranks that wait, and the one that they wait for lives: what is lost does not say who hangs.
+    # NCCL ends the ranks that wait, while the rank that they wait for lives: a lost process is not the one that hangs.
     if _has(cause, _TIMED_OUT) or lost:
         missing = who_is_missing(StageDir(job.stage_dir), num_workers, job.training.collective_timeout_seconds)
         message += f"; {missing} (training.collective_timeout_seconds={job.training.collective_timeout_seconds})"
@@ -67,7 +67,7 @@ def read_failure(job: StageJob, num_workers: int, error: TrainingFailedError | R
 
 
 def _rank_of_cause(failure: Exception) -> int:
-    """Causes before consequences: an error of the code, a lost process, a connection that another one's end cut."""
+    """Rank causes before consequences: 0 an error of the code, 1 a lost process, 2 a connection that a peer cut."""
     if _has(_cause(failure), _SIGNS_OF_A_LOST_PEER + _SIGNS_OF_A_SICK_DEVICE):
         return 2
     return 0 if isinstance(failure, UserExceptionWithTraceback) else 1
@@ -78,18 +78,18 @@ def _cause(failure: Exception) -> Exception:
 
 
 def _has(cause: Exception, signs: tuple[str, ...]) -> bool:
-    """Errors of collectives are RuntimeErrors like any other; only their text tells."""
+    """Errors of collectives are RuntimeErrors like any other; only their text distinguishes them."""
     text = str(cause).lower()
     return not isinstance(cause, UserError) and any(sign in text for sign in signs)
 
 
 def _drivers() -> str:
-    """Versions that must go together."""
+    """Versions of the driver and of CUDA, which must be compatible."""
     found = ", ".join(sorted({device.driver for device in node_devices()})) or "none"
     return f"NVIDIA's driver on this node: {found}; torch is built for CUDA {torch.version.cuda}"
 
 
 def _last_line(error: Exception) -> str:
-    """A remote error's text ends with the error itself, after its traceback; Ray's own go on for a paragraph."""
+    """The error itself, shortened: it stands in the last line of a remote error, after its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return textwrap.shorten(lines[-1], _MOST_CHARACTERS, placeholder=" …") if lines else type(error).__name__

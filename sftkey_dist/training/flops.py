@@ -20,7 +20,7 @@ from sftkey_dist.models.shape import active_share, decoder_layers, head_dim_of, 
 Numbers = float | np.ndarray
 _MATRIX = 2
 _SECOND_MATRIX = "lora_B"
-"""Of an adapter; it is applied to what the first one made."""
+"""Name of an adapter's second matrix, which is applied to the output of the first."""
 PEAK_TFLOPS = {
     "GB200": 2500.0,
     "B200": 2250.0,
@@ -37,7 +37,7 @@ PEAK_TFLOPS = {
 
 @dataclass(frozen=True)
 class Positions:
-    """What a pass runs over; numbers, or arrays of one shape.
+    """Counts that the cost of a pass depends on; numbers, or arrays of one shape.
 
     Attributes:
         tokens: in all examples.
@@ -51,7 +51,7 @@ class Positions:
 
     @classmethod
     def of(cls, lengths: np.ndarray, num_logits: int) -> "Positions":
-        """Of examples of these lengths, logits at ``num_logits`` of their positions."""
+        """Count for examples of these lengths, with logits at ``num_logits`` of their positions."""
         tokens = lengths.astype(np.float64)
         return cls(float(tokens.sum()), float((tokens**2).sum()), num_logits)
 
@@ -103,7 +103,7 @@ class ModelFlops:
 
     @classmethod
     def of(cls, model: Any) -> "ModelFlops":
-        """Of a decoder, whole, on the meta device or partitioned, with adapters or without."""
+        """Count for a decoder: whole, on the meta device or partitioned, with adapters or without."""
         text = model.config.get_text_config()
         logit_weights = int(text.hidden_size) * int(text.vocab_size)
         matrices = list(_matrices_of_layers(model, text))
@@ -212,7 +212,7 @@ def _has_matrices(module: Any) -> bool:
 
 
 def peak_flops_per_second(device: torch.device, precision: str) -> float | None:
-    """Of one accelerator; None where it is not known."""
+    """Dense peak of one accelerator in this precision; None where it is not known."""
     if device.type != "cuda" or precision != "bfloat16":
         return None
     name = torch.cuda.get_device_name(device)

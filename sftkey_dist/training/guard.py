@@ -22,54 +22,38 @@ from sftkey_dist.evaluation.record import make_record
 from sftkey_dist.evaluation.score import score_records
 from sftkey_dist.files import copy_atomically, flush, folder_written_whole, remove_tree
 from sftkey_dist.models.load import load_tokenizer
-from sftkey_dist.run_dir import ModelPlace, StageDir
+from sftkey_dist.run_dir import ModelPlace
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 from sftkey_dist.run_dir.artifacts.training import GuardScores, SegmentMetrics
-from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.export import export_model, note_hand_off
 from sftkey_dist.training.held_out import HeldOutSet
 from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.running import RunningStage
 
 
 class Guard:
-    """Scores the model now and then; every method is called on all ranks together and decides the same on all."""
+    """Scores the model every few steps; every method is called on all ranks together and decides the same on all."""
 
-    def __init__(
-        self,
-        job: StageJob,
-        store: EncodedStore,
-        held_out: np.ndarray,
-        engine: ZeroEngine,
-        references: Callable[[], frozenset[int] | None],
-    ) -> None:
+    def __init__(self, stage: RunningStage, references: Callable[[], frozenset[int] | None]) -> None:
         """
         Args:
-            job: the stage; ``job.guard`` is set.
-            store: of the stage.
-            held_out: indices of its held-out examples.
-            engine: of the stage.
-            references: on rank 0, the `kept_step` of every checkpoint that is kept or being written; None where that
-                cannot be told now.
+            stage: the stage; ``stage.job.guard`` is set.
+            references: returns, on rank 0, the `kept_step` of every checkpoint that is kept or being written; None
+                where that is not known now.
         """
+        job = stage.job
         if job.guard is None:
             raise ValueError("the stage has no guard")
         self._settings, self._assessment = job.guard.settings, job.guard.assessment
-        self._job, self._engine, self._references = job, engine, references
-        self._directory = StageDir(job.stage_dir)
-        others = hashes_of(job.other_stores)
-        chosen = held_out_indices(store.hashes[held_out], self._settings.num_examples, job.seed, others)
+        self._job, self._engine, self._references = job, stage.engine, references
+        self._directory = stage.directory
+        hashes, others = stage.store.hashes[stage.held_out], hashes_of(job.other_stores)
+        chosen = stage.held_out[held_out_indices(hashes, self._settings.num_examples, job.seed, others)]
         self._alpha = self._assessment.settings.alpha
         if self._settings.signal == "generation":
-            self._examples = _restored_examples(store, held_out[chosen], job)
+            self._examples = _restored_examples(stage.store, chosen, job)
         else:
-            self._rows = HeldOutSet(
-                store,
-                held_out[chosen],
-                job.weights,
-                rank=engine.rank,
-                world_size=engine.world_size,
-                micro_batch_tokens=job.training.micro_batch_tokens,
-            )
+            self._rows = HeldOutSet(stage, chosen)
         self._best: tuple[int, float] | None = None
         self._num_without_gain = 0
 
@@ -88,7 +72,7 @@ class Guard:
         return is_last or steps_done % self._settings.every_steps == 0
 
     def recall(self, steps_done: int, score: float) -> None:
-        """Take in what was scored before an interruption, in order."""
+        """Count a score from before an interruption; called in the order of the steps."""
         self._count(steps_done, score)
 
     def check_candidate(self) -> None:
@@ -126,7 +110,7 @@ class Guard:
         return scores
 
     def _score_responses(self, place: ModelPlace) -> GuardScores:
-        """Of generation on all ranks."""
+        """Scores of responses that all ranks generate."""
         with self._engine.without_partitioning():
             records = self._records_of_this_rank(place.model)
         everyone = [record for part in self._engine.gather_to_all(records) for record in part]
@@ -147,7 +131,7 @@ class Guard:
 
     def _score_teacher_forced(self) -> GuardScores:
         """Shares of tokens that are the likeliest after the reference: of key segments, and of tags and end of turn."""
-        segments = self._rows.measure(self._engine).segments
+        segments = self._rows.measure().segments
         key = {segment.name for segment in self._assessment.contract.key_segments}
         accuracy = _likeliest_share({name: segment for name, segment in segments.items() if name in key})
         structure = {name: segment for name, segment in segments.items() if "." in name or name == END_OF_TURN}
@@ -157,7 +141,10 @@ class Guard:
         return GuardScores(n=n, accuracy=accuracy, format=format_share, score=score, signal="teacher_forced")
 
     def hand_on(self) -> None:
-        """Copy the best model to its place; a stage interrupted before its end is recorded needs the candidate."""
+        """Copy the best model to where the stage's result lies.
+
+        It is not moved: a stage that is interrupted before its end is recorded looks for the candidate again.
+        """
         best, result = self._directory.candidate(self._best_step), self._directory
         if self._engine.rank == 0:
             remove_tree(result.model)  # of an end that was interrupted before it was recorded
@@ -184,7 +171,7 @@ class Guard:
             self._best = (steps_done, score)
 
     def _delete_candidates(self) -> None:
-        """All but the best, and those that a stage would look for that goes on from a checkpoint."""
+        """Delete all but the best, and those that a stage would need that resumes from a checkpoint."""
         if self._engine.rank == 0 and self._directory.candidates.is_dir():
             best = () if self.kept_step is None else (self.kept_step,)
             referred = self._references() if best else frozenset()
@@ -226,11 +213,11 @@ def _restored_examples(store: EncodedStore, indices: np.ndarray, job: StageJob) 
 
 
 def _likeliest_share(segments: Mapping[str, SegmentMetrics]) -> float:
-    """Over all tokens of some segments."""
+    """Share over all tokens of some segments of those that were the likeliest."""
     tokens = sum(segment.tokens for segment in segments.values())
     return sum(segment.token_accuracy * segment.tokens for segment in segments.values()) / max(tokens, 1)
 
 
 def _without_texts(record: EvaluationRecord) -> EvaluationRecord:
-    """What a score is made of; texts need not travel."""
+    """What scores are computed from; the texts of a record need not be sent to other ranks."""
     return replace(record, prompt="", history=(), output="", reference={}, answer={}, answer_source={}, segments={})

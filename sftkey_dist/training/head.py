@@ -1,4 +1,4 @@
-"""Losses straight from the output projection, a chunk of positions at a time.
+"""Losses computed inside the output projection, a chunk of positions at a time.
 
 Logits of a long row over a large vocabulary take more memory than the rest of a layer: 4,096 positions over 152k tokens
 in float32 are 2.3 GiB, and softmax and gradient as much again. Here only a chunk of them exists at a time, and the
@@ -16,13 +16,13 @@ from sftkey_dist.training.loss import token_losses
 
 
 class ChunkedHead:
-    """Works inside the projection's own forward pass, where ZeRO-3 has gathered its weight, once for all chunks."""
+    """Computes losses inside the projection's forward pass, whose weight ZeRO-3 has gathered once for all chunks."""
 
     def __init__(self, projection: nn.Module, chunk_positions: int) -> None:
         """
         Args:
             projection: a model's output projection; it goes on returning logits outside of `returning_losses`.
-            chunk_positions: whose logits exist at a time.
+            chunk_positions: number of positions whose logits exist at a time.
         """
         self._logits, self._chunk_positions = projection.forward, chunk_positions
         self._targets: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Each rank says now and then what it is at, so that a hang has a name."""
+"""Each rank records its step and phase at intervals, so that a hang can be traced to a rank."""
 
 import os
 import threading
@@ -26,14 +26,14 @@ class Heartbeat:
     """Writes this rank's step and phase from another thread, while the block lasts.
 
     Attributes:
-        step: of the stage, set by the loop.
+        step: the step that is run, set by the loop.
     """
 
     def __init__(self, file: Path, watch: Stopwatch, timeout_seconds: float) -> None:
         """
         Args:
-            file: of this rank alone.
-            watch: knows the phase.
+            file: where this rank, and no other, writes.
+            watch: says which phase this rank is in.
             timeout_seconds: how long other ranks wait for this one.
         """
         self.step = 0
@@ -56,7 +56,7 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._ended.wait(self._seconds):
             beat = Beat(self.step, self._watch.current_phase, os.getpid())
-            with suppress(OSError):  # a full disk must not end the beating for good
+            with suppress(OSError):  # a full disk must not end the heartbeat for good
                 write_text_atomically(self._file, to_json(to_plain(beat)))
 
 
@@ -72,17 +72,17 @@ class _Beat:
 
 
 def who_is_missing(stage: StageDir, world_size: int, timeout_seconds: float) -> str:
-    """Which ranks the others waited for, as far as heartbeats tell: those that fell silent, else those behind.
+    """Name the ranks that the others waited for: those whose heartbeat has stopped, else those at another place.
 
     Args:
-        stage: whose ranks.
+        stage: the stage that the ranks train.
         world_size: number of ranks.
         timeout_seconds: how long ranks wait for each other.
     """
     beats = [beat for rank in range(world_size) if (beat := _read(stage.heartbeat(rank), rank))]
     absent = sorted(set(range(world_size)) - {beat.rank for beat in beats})
     if not beats or absent:
-        return "nothing was heard of ranks " + ", ".join(map(str, absent))
+        return "no heartbeat from ranks " + ", ".join(map(str, absent))
     newest = max(beat.when for beat in beats)
     silent = [b for b in beats if newest - b.when > _SILENT_AFTER_BEATS * seconds_between_beats(timeout_seconds)]
     if silent:
@@ -95,7 +95,7 @@ def who_is_missing(stage: StageDir, world_size: int, timeout_seconds: float) -> 
 
 
 def seconds_between_beats(timeout_seconds: float) -> float:
-    """Often enough to tell within a timeout who has stopped."""
+    """Short enough to notice within a timeout which rank has stopped."""
     return max(_LEAST_SECONDS, timeout_seconds / _BEATS_PER_TIMEOUT)
 
 

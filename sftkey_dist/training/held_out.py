@@ -1,50 +1,34 @@
 """Loss and segment metrics on examples that are not trained on; teacher-forced, without gradient."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
-from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.run_dir.artifacts.training import HeldOutMetrics
 from sftkey_dist.sampler.alternatives import longest_first, rows_in_order
 from sftkey_dist.sampler.level import EMPTY
 from sftkey_dist.training.collate import PackedRow, pack
-from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.loss import loss_sums, segment_metrics
+from sftkey_dist.training.running import RunningStage
 
 
 class HeldOutSet:
     """Held-out examples in packed rows, dealt to ranks once; every rank has as many rows."""
 
-    def __init__(
-        self,
-        store: EncodedStore,
-        indices: np.ndarray,
-        weights: Sequence[float],
-        *,
-        rank: int,
-        world_size: int,
-        micro_batch_tokens: int,
-    ) -> None:
+    def __init__(self, stage: RunningStage, indices: np.ndarray) -> None:
         """
         Args:
-            store: where the examples lie.
-            indices: of the held-out examples.
-            weights: loss weight of each segment id.
-            rank: of this process.
-            world_size: number of ranks.
-            micro_batch_tokens: most tokens in a row.
+            stage: the stage.
+            indices: of the held-out examples to measure on.
         """
-        lengths = store.segment_counts[indices].sum(axis=1)
-        layout = rows_in_order(longest_first(lengths, world_size), lengths, micro_batch_tokens)
-        self._rows = [indices[row[row != EMPTY]] for row in layout[rank]]
-        self._store = store
-        self._weights = tuple(weights)
+        engine, lengths = stage.engine, stage.store.segment_counts[indices].sum(axis=1)
+        most_tokens = stage.job.training.micro_batch_tokens
+        layout = rows_in_order(longest_first(lengths, engine.data_ranks), lengths, most_tokens)
+        self._rows = [indices[row[row != EMPTY]] for row in layout[engine.data_rank]]
+        self._stage = stage
 
-    def measure(self, engine: ZeroEngine) -> HeldOutMetrics:
-        """``loss`` of the stage and every segment's metrics, equal on all ranks."""
-        names = self._store.segment_names
+    def measure(self) -> HeldOutMetrics:
+        """Measure the stage's ``loss`` and every segment's metrics; all ranks call it together, and get the same."""
+        engine, names = self._stage.engine, self._stage.store.segment_names
         weighted_nll, weight = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
         totals = torch.zeros(len(names), 3, dtype=torch.float64)
         for content in self._rows:
@@ -58,4 +42,5 @@ class HeldOutSet:
         return HeldOutMetrics(loss, segment_metrics(names, reduced[2:].view_as(totals)))
 
     def _row(self, content: np.ndarray) -> PackedRow:
-        return pack([self._store.example(index) for index in content], self._weights, observe_all=True)
+        examples = [self._stage.store.example(index) for index in content]
+        return pack(examples, self._stage.job.stage.weights, observe_all=True)

@@ -1,29 +1,32 @@
-"""What a worker is told: one stage, as plain values that travel to any machine."""
+"""What a worker is told: one stage, as plain values that can be sent to any machine."""
 
 from pathlib import Path
 from typing import Any, Literal
 
 from sftkey_dist.config.model import Attention
 from sftkey_dist.config.section import Section
-from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.evaluation.assessment import Assessment
+from sftkey_dist.strategy import Stage
 
 
 class GuardJob(Section):
     """What a guarded stage generates and how that is judged."""
 
     settings: GuardConfig
-    """When, how many, what follows."""
+    """When the guard scores the model, on how many examples, and what follows from it."""
     assessment: Assessment
-    """As in the evaluation of the finished model."""
+    """How outputs are checked, as in the evaluation of the finished model."""
 
 
 _CHANGES_NOTHING: dict[str, Any] = {
     "attention": True,
     "trust_remote_code": True,
-    "optimization": {"num_epochs": True, "max_steps": True},  # the number of steps says it
+    "stage": {
+        "name": True,
+        "optimization": {"num_epochs": True, "max_steps": True},  # the number of steps says it
+    },
     "training": {
         "precision": True,  # the resolved one counts, and so of the export's
         "export_precision": True,
@@ -71,25 +74,23 @@ _CHANGES_NOTHING: dict[str, Any] = {
     },
 }
 """Keys on which a stage's result does not depend, float error aside; a test varies every other one."""
+_ORDER = dict.fromkeys(("weights", "seed", "optimization", "training", "validation", "guard", "stop_gradient_prefix"))
+"""Order in which the files of a run list the inputs, those of the stage among all others; a new key comes last."""
 
 
 class StageSettings(Section):
     """What decides the result of a stage, beside its model and its data, and how it is computed."""
 
-    weights: tuple[float, ...]
-    """Loss weight of each segment id."""
+    stage: Stage
+    """Loss weights and optimization, as its strategy has them."""
     seed: int
     """Seed of the data order and of dropout."""
-    optimization: OptimizationConfig
-    """Optimisation of the stage."""
     training: TrainingConfig
     """How stages run."""
     validation: ValidationConfig = ValidationConfig()
-    """Held-out examples."""
+    """Which examples are held out, and how often they are measured."""
     guard: GuardJob | None = None
-    """For a stage that continues from another and leaves part of the response untrained."""
-    stop_gradient_prefix: bool = False
-    """See the stage's key of that name."""
+    """Guard of a stage that continues from another and leaves part of the response untrained; None for no guard."""
     attention: Attention
     """See `model.attention`."""
     trust_remote_code: bool
@@ -111,16 +112,18 @@ class StageSettings(Section):
         if settings.guard is not None:
             assessment = settings.guard.assessment
             resolved["guard_contract"] = assessment.contract.of_form(assessment.form)
-        return settings.model_dump(mode="json", exclude=_CHANGES_NOTHING) | resolved
+        own = settings.model_dump(mode="json", exclude=_CHANGES_NOTHING)
+        stage: dict[str, Any] = own.pop("stage")
+        return _ORDER | stage | own | resolved
 
     @property
     def export_precision(self) -> Literal["float32", "bfloat16"]:
-        """Of the model that the stage ends in."""
+        """Precision of the model that the stage ends in."""
         return "float32" if self.training.export_precision == "float32" else self.precision
 
     @classmethod
     def resolve_precision(cls, training: TrainingConfig, gpus_per_worker: int) -> Literal["float32", "bfloat16"]:
-        """`auto` is bfloat16 on accelerators; on CPUs without matrix units float32 is faster."""
+        """Compute precision: ``auto`` means bfloat16 on accelerators, and float32 on CPUs, where it is faster."""
         if training.precision != "auto":
             return training.precision
         return "bfloat16" if gpus_per_worker else "float32"
@@ -138,7 +141,7 @@ class StageJob(StageSettings):
     store_dir: Path
     """Encoded store to train on."""
     other_stores: tuple[Path, ...] = ()
-    """Of the run's other forms of the data: what is held out of one is held out of all."""
+    """Stores of the run's other forms of the data: what is held out of one is held out of all."""
     stage_dir: Path
     """Folder for everything the stage writes but, where they lie in an object store, checkpoints."""
     checkpoints: str

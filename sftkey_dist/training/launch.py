@@ -1,4 +1,4 @@
-"""Run stages on a cluster through Ray Train's TorchTrainer, as often as it takes.
+"""Runs stages on a cluster through Ray Train's TorchTrainer, again after failures that may pass.
 
 Ray starts and watches the workers; when to try again, from which checkpoint and with how many ranks is decided here:
 Ray would repeat every error, and would neither say what it lost nor use nodes that come back.
@@ -30,7 +30,7 @@ from sftkey_dist.training.worker_group import WorkerGroup
 _DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    # Its reaction to a node that is taken away is to end the workers at the deadline; ours is a checkpoint before it.
+    # When a node is about to be taken away, Ray ends the workers at the deadline; we save a checkpoint before it.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -39,7 +39,7 @@ _SECONDS_BETWEEN_LOOKS_AT_NODES = 2.0
 
 @contextmanager
 def stage_runner(cluster: ClusterConfig, scratch: Path) -> Iterator["StageRunner"]:
-    """Runs stages while the block lasts, on one group of workers as long as it is well.
+    """Runs stages while the block lasts, on one group of workers as long as none fails.
 
     Args:
         cluster: where, and what a worker needs.
@@ -61,10 +61,10 @@ class StageRunner:
         self._group: WorkerGroup | None = None
 
     def run_stage(self, job: StageJob) -> int | None:
-        """Train a stage to its end, from its newest checkpoint that is whole, through what can be survived.
+        """Train a stage to its end, from its newest intact checkpoint, and go on after failures that may pass.
 
         Returns:
-            A signal that came when the stage could only be finished: record it, then end. None without one.
+            The number of a signal that came too late to stop the stage, which the caller handles; None without one.
 
         Raises:
             TrainingError: workers were lost more often in a row than ``training.max_failures`` allows, or failed in a
@@ -102,13 +102,13 @@ class StageRunner:
             )
 
     def dismiss_workers(self) -> None:
-        """Let the workers go."""
+        """End the workers, if there are any."""
         if self._group is not None:
             self._group.dismiss()
         self._group = None
 
     def _group_for(self, job: StageJob, *, has_begun: bool) -> WorkerGroup:
-        """The workers of the stage before, if they are well and as many as there is room for; else new ones."""
+        """The workers of the stage before, if they run and are as many as there is room for; else new ones."""
         neighbours = job.training.zero.secondary_partition_ranks
         num_workers = _num_workers(self._cluster, neighbours, has_begun=has_begun)
         if self._group is not None and (not self._group.is_there or self._group.num_workers != num_workers):
@@ -120,7 +120,7 @@ class StageRunner:
 
 
 def _newest_step_if_told(storage: Storage, otherwise: int) -> int:
-    """A storage whose outage ended the attempt may not answer yet; the next attempt asks it again."""
+    """The newest checkpoint's step, or ``otherwise``: storage whose outage ended the attempt may not answer yet."""
     try:
         return newest_step(storage)
     except StorageError:
@@ -159,7 +159,7 @@ def _attempt(job: StageJob, cluster: ClusterConfig, group: WorkerGroup) -> _End:
 
 
 class _StopRequest:
-    """The file that asks the workers to save and end."""
+    """The file whose presence asks the workers to save a checkpoint and end."""
 
     def __init__(self, stage: StageDir) -> None:
         self._stage = stage
@@ -174,7 +174,7 @@ class _StopRequest:
 
     def by_signal(self) -> None:
         self.write()
-        saving = "saving a checkpoint after this step, then ending; once more ends at once"
+        saving = "saving a checkpoint after this step, then ending; a second signal ends the run at once"
         _note(self._stage, "stopping", saving if self.can_be_heard else "ending before the first step")
 
 
@@ -190,7 +190,7 @@ def _stop_request(stage: StageDir) -> Iterator[_StopRequest]:
 
 
 def _reason_to_pause(cluster: ClusterConfig, group: WorkerGroup, neighbours: int) -> str:
-    """Empty when there is none."""
+    """Why the stage should be restarted on other nodes; empty when there is no reason."""
     if draining_nodes() & group.nodes:
         return "a node is being taken away"
     if group.num_workers < cluster.num_workers and _in_whole_groups(room_for(cluster), neighbours) > group.num_workers:
@@ -199,7 +199,7 @@ def _reason_to_pause(cluster: ClusterConfig, group: WorkerGroup, neighbours: int
 
 
 def _num_workers(cluster: ClusterConfig, neighbours: int, *, has_begun: bool) -> int:
-    """Ranks that there is room for; a stage that has begun ends with what it has when nodes do not come back.
+    """Number of ranks that there is room for; waits for nodes where there is too little.
 
     Args:
         cluster: how many there should be, and at least.
@@ -213,7 +213,7 @@ def _num_workers(cluster: ClusterConfig, neighbours: int, *, has_begun: bool) ->
         return _in_whole_groups(wait_for_room(cluster, cluster.num_workers), neighbours)
     except ConfigError as error:
         if has_begun:
-            raise TrainingError(f"the nodes that are left are too few: {error}") from error
+            raise TrainingError(f"too few nodes are left: {error}") from error
         raise
 
 
@@ -227,7 +227,7 @@ def _note(stage: StageDir, event: str, message: str) -> None:
 
 
 def _environment(job: StageJob) -> dict[str, str]:
-    """Of the driver; what the user has set stays."""
+    """Environment variables of the driver; those that the user has set keep their values."""
     timeout = str(job.training.collective_timeout_seconds)
     return _DRIVER_ENVIRONMENT | {
         "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": timeout,

@@ -51,7 +51,9 @@ def segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, Segment
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Of every target its nll in nats, with gradient, and 1 where it is the most likely token, else 0: float32 [K, 2].
+    """Negative log-likelihood of every target in nats, with gradient, and whether it is the likeliest token (0 or 1).
+
+    Returns float32 [K, 2].
 
     Args:
         logits: [K, V].

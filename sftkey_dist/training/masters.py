@@ -32,7 +32,9 @@ _REMEDY = "remove the folder: the stage that wrote it is then trained again"
 
 
 def update_sums(start: Tensor, end: Tensor, stored_dtype: torch.dtype) -> Tensor:
-    """Of a weight: elements, changed stored elements, Σ u², Σ u·v, for its update u and v as stored; float64 [4].
+    """Sums over a weight, whose update is u in the masters and v as stored: float64 [4].
+
+    They are the number of elements, that of stored elements which changed, Σ u², and Σ u·v.
 
     Args:
         start: float32 master at the start of a stage.
@@ -79,7 +81,7 @@ class StoredWeights:
         return frozenset(name for name, number in bits.items() if number > _BITS_OF[precision])
 
     def whole(self, name: str) -> Tensor:
-        """The weight."""
+        """A whole weight, in float32."""
         tensor: Tensor = self._files[name].get_tensor(name)
         return tensor.float()
 
@@ -106,16 +108,16 @@ class StoredWeights:
 
 
 class MastersManifest(BaseModel):
-    """Written last, by rank 0."""
+    """The files of the masters; rank 0 writes it last."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     files: dict[str, FileNote]
-    """By name, as they were read back."""
+    """Size and digest of every file by its name, as it was read back."""
 
 
 def owners_of(sizes: Mapping[str, int], world_size: int) -> dict[str, int]:
-    """Which rank writes which weight, so that all write about as much: largest first, to whoever has least."""
+    """The rank that writes each weight, balanced by size: the largest weights first, each to the least loaded rank."""
     loads = [(0, rank) for rank in range(world_size)]
     owners = {}
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
@@ -134,7 +136,7 @@ def write_masters(folder: Path, rank: int, weights: Mapping[str, Tensor]) -> str
 
 
 def commit_masters(folder: Path, notes: Sequence[str]) -> None:
-    """Make the parts of all ranks count, by their notes in rank order."""
+    """Write the manifest, which makes the parts of all ranks valid, from their notes in rank order."""
     files = {_file_of(folder, rank).name: FileNote.model_validate_json(note) for rank, note in enumerate(notes)}
     write_text_atomically(folder / MASTERS_MANIFEST, MastersManifest(files=files).model_dump_json(indent=2) + "\n")
 
@@ -143,7 +145,7 @@ def verify_masters(folder: Path, rank: int, world_size: int) -> None:
     """Check this rank's part of the files; all ranks together check each once.
 
     Raises:
-        ModelError: a file is not what was written.
+        ModelError: a file differs from what was written.
     """
     try:
         manifest = MastersManifest.model_validate_json((folder / MASTERS_MANIFEST).read_bytes(), strict=True)
@@ -155,7 +157,7 @@ def verify_masters(folder: Path, rank: int, world_size: int) -> None:
     except (OSError, ValidationError) as error:
         raise ModelError(f"{folder}: {' '.join(str(error).split())[:200]}; {_REMEDY}") from error
     if damaged:
-        raise ModelError(f"{folder / damaged[0]}: it is not what was written; {_REMEDY}")
+        raise ModelError(f"{folder / damaged[0]}: the file differs from what was written; {_REMEDY}")
 
 
 def _file_of(folder: Path, rank: int) -> Path:

@@ -1,4 +1,4 @@
-"""Where ranks wait for what takes long, without holding a collective: NCCL's watchdog would end those that wait."""
+"""Ranks wait for each other's long reads and writes here, outside of collectives, which NCCL's watchdog would end."""
 
 import itertools
 from datetime import timedelta
@@ -9,7 +9,7 @@ from torch.distributed import distributed_c10d
 from sftkey_dist.errors import StorageError
 
 _NUMBERS = itertools.count()
-"""Of a process's meetings: workers go on to the next stage at the same store, where old notes must not count again."""
+"""Numbers the meetings of a process: the next stage uses the same store, where old notes must not count again."""
 
 
 class Meeting:
@@ -27,15 +27,15 @@ class Meeting:
         """Go on once rank 0 is here.
 
         Raises:
-            StorageError: it did not come in time.
+            StorageError: rank 0 did not come in time.
         """
         self._notes("", [0])
 
     def gather(self, note: str) -> list[str]:
-        """What all ranks brought along, in rank order, once all are here.
+        """Exchange notes; returns those of all ranks, in rank order, once all are here.
 
         Raises:
-            StorageError: one did not come in time.
+            StorageError: a rank did not come in time.
         """
         return self._notes(note, range(self._world_size))
 
@@ -47,8 +47,8 @@ class Meeting:
         except dist.DistStoreError as error:
             missing = [rank for rank in ranks if not self._store.check([self._key(rank)])]
             raise StorageError(
-                f"ranks {', '.join(map(str, missing))} still read or write after {self._timeout.total_seconds():g} s "
-                f"(training.storage_timeout_seconds)"
+                f"ranks {', '.join(map(str, missing))} are still reading or writing after "
+                f"{self._timeout.total_seconds():g} s (training.storage_timeout_seconds)"
             ) from error
         return [self._store.get(self._key(rank)).decode() for rank in ranks]
 

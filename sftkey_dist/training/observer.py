@@ -1,45 +1,37 @@
-"""What happens between steps: measurements on held-out examples, the guard, and which model is handed on."""
+"""Measures held-out examples between steps, runs the guard, and writes the model that the stage ends in."""
 
-import numpy as np
-
-from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import OBSERVATIONS, Observation
 from sftkey_dist.training.checkpoint import CheckpointKeeper
-from sftkey_dist.training.engine import ZeroEngine
 from sftkey_dist.training.export import export_model, note_hand_off
 from sftkey_dist.training.held_out import HeldOutSet
-from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.running import RunningStage
 from sftkey_dist.training.stopwatch import Stopwatch
 
 
 class Observer:
     """Watches a stage; every method is called on all ranks together."""
 
-    def __init__(
-        self,
-        job: StageJob,
-        store: EncodedStore,
-        held_out: np.ndarray,
-        engine: ZeroEngine,
-        first_step: int,
-        watch: Stopwatch,
-        checkpoints: CheckpointKeeper,
-    ) -> None:
+    def __init__(self, stage: RunningStage, first_step: int, watch: Stopwatch, checkpoints: CheckpointKeeper) -> None:
         """Go on from what was observed up to ``first_step``.
+
+        Args:
+            stage: the stage.
+            first_step: that is run next.
+            watch: charges phases with their time.
+            checkpoints: of the stage; they say which models the guard must keep.
 
         Raises:
             TrainingError: the guard's best model from before an interruption is gone.
         """
-        self._job, self._engine, self._watch = job, engine, watch
-        self._journal = StageDir(job.stage_dir).validation
-        self._held_out = _held_out_set(job, store, held_out, engine) if len(held_out) else None
+        self._job, self._engine, self._watch = stage.job, stage.engine, watch
+        self._directory = stage.directory
+        self._held_out = HeldOutSet(stage, stage.held_out) if len(stage.held_out) else None
         self._guard = None
-        if job.guard:
+        if stage.job.guard:
             # Its scoring loads scipy, which a stage without a guard does not need.
             from sftkey_dist.training.guard import Guard
 
-            self._guard = Guard(job, store, held_out, engine, checkpoints.candidates)
+            self._guard = Guard(stage, checkpoints.candidates)
         self._observed_steps = self._recall(first_step)
 
     @property
@@ -49,7 +41,7 @@ class Observer:
 
     @property
     def candidate(self) -> int | None:
-        """The model that a stage going on from here will look for: steps done when it was taken."""
+        """The guard's model that a stage resuming from here needs, by the steps done when it was taken, if any."""
         return self._guard.kept_step if self._guard is not None else None
 
     def observe(self, steps_done: int, *, is_last: bool) -> None:
@@ -60,28 +52,27 @@ class Observer:
         every = self._job.validation.every_steps
         if self._held_out is not None and (is_last or steps_done % every == 0):
             with self._watch.phase("validation"):
-                validation = self._held_out.measure(self._engine)
+                validation = self._held_out.measure()
         if self._guard is not None and self._guard.is_due(steps_done, is_last=is_last):
             with self._watch.phase("guard"):
                 guard = self._guard.evaluate(steps_done)
         if (validation or guard) and self._engine.rank == 0:
-            OBSERVATIONS.append(self._journal, [Observation(steps_done, validation, guard)])
+            OBSERVATIONS.append(self._directory.validation, [Observation(steps_done, validation, guard)])
 
     def hand_on(self) -> None:
         """Write the stage's result: the guard's best model, or the last."""
         if self._guard is not None and self._guard.kept_step is not None:
             self._guard.hand_on()
             return
-        result = StageDir(self._job.stage_dir)
-        export_model(self._engine, self._job, result.model)
-        note_hand_off(self._engine, self._job, result)
+        export_model(self._engine, self._job, self._directory.model)
+        note_hand_off(self._engine, self._job, self._directory)
 
     def _recall(self, first_step: int) -> set[int]:
-        """What was observed before; a stage that starts over observes anew, whatever an interrupted start left."""
+        """Steps that were observed before; a stage that starts over ignores what an interrupted start left."""
         records: list[Observation] = []
         if self._engine.rank == 0:
-            OBSERVATIONS.keep(self._journal, lambda record: 0 < first_step >= record.step)
-            records = OBSERVATIONS.read(self._journal)
+            OBSERVATIONS.keep(self._directory.validation, lambda record: 0 < first_step >= record.step)
+            records = OBSERVATIONS.read(self._directory.validation)
         # Rank 0's view counts: on shared storage another node may still see the file as it was.
         records = self._engine.gather_to_all(records)[0]
         if self._guard is not None:
@@ -90,14 +81,3 @@ class Observer:
                     self._guard.recall(record.step, record.guard.score)
             self._guard.check_candidate()
         return {record.step for record in records}
-
-
-def _held_out_set(job: StageJob, store: EncodedStore, held_out: np.ndarray, engine: ZeroEngine) -> HeldOutSet:
-    return HeldOutSet(
-        store,
-        held_out,
-        job.weights,
-        rank=engine.rank,
-        world_size=engine.world_size,
-        micro_batch_tokens=job.training.micro_batch_tokens,
-    )

@@ -1,15 +1,17 @@
-"""Where a stage begins: at its newest checkpoint that is whole, or at the weights that it was given."""
+"""Sets a stage to where it begins: its newest intact checkpoint, or the weights that it was given."""
 
 from sftkey_dist.errors import CheckpointError, TrainingError
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.sampler import StepPlanner
 from sftkey_dist.training.checkpoint import CheckpointKeeper, load_shards
-from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.engine import Engine
 
 
-def restore(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKeeper, directory: StageDir) -> int:
-    """Load the newest checkpoint that is whole; returns the step to go on with.
+def restore(engine: Engine, planner: StepPlanner, checkpoints: CheckpointKeeper, directory: StageDir) -> int:
+    """Load the newest intact checkpoint; returns the step to go on with, 0 without one.
+
+    Called on all ranks together.
 
     Raises:
         TrainingError: the checkpoint's last step had other examples than are planned now.
@@ -26,7 +28,7 @@ def restore(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKee
             message = f"checkpoint {folder} is damaged, the one before it is used: {problems[0]}"
             append_event(directory.events, "checkpoint_damaged", message)
     if folders and engine.rank == 0:
-        message = "no checkpoint is whole: the stage starts over"
+        message = "no intact checkpoint is left: the stage starts over"
         append_event(directory.events, "started_over", message)
     return 0
 
@@ -40,20 +42,23 @@ def _problem(checkpoints: CheckpointKeeper, folder: str) -> str:
     return ""
 
 
-def _load(engine: ZeroEngine, planner: StepPlanner, checkpoints: CheckpointKeeper, folder: str) -> int:
+def _load(engine: Engine, planner: StepPlanner, checkpoints: CheckpointKeeper, folder: str) -> int:
     manifest = checkpoints.read_manifest(folder)
     if planner.plan(manifest.steps_done - 1).members_digest != manifest.members_digest:
         raise TrainingError(
-            f"checkpoint {folder} was made by another order of the data; remove {checkpoints.storage.place} to train "
-            f"the stage from its start"
+            f"checkpoint {folder} was written with another order of the data; remove {checkpoints.storage.place} to "
+            f"train the stage from its start"
         )
-    load_shards(engine, checkpoints.storage, folder, manifest)
+    load_shards(engine.state, checkpoints.storage, folder, manifest)
     return manifest.steps_done
 
 
-def start_from_masters(engine: ZeroEngine, directory: StageDir) -> None:
-    """Take the float32 weights that the stage before handed on, where it did."""
-    unknown = engine.start_from_masters()
+def start_from_masters(engine: Engine, directory: StageDir) -> None:
+    """Start from float32 weights, where the stage before or the base model's folder has them.
+
+    Called on all ranks together.
+    """
+    unknown = engine.weights.start_from_masters()
     if unknown and engine.rank == 0:
         message = (
             f"{unknown} weights start from their rounding to the compute precision: the folder stores them under other "

@@ -1,4 +1,4 @@
-"""What a stage finds out about its model and its network before the first step."""
+"""Tests of a stage's model and network before the first step."""
 
 import numpy as np
 from torch import Tensor
@@ -8,20 +8,20 @@ from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.training.bandwidth import SLOW_GB_PER_SECOND, all_gather_gb_per_second
 from sftkey_dist.training.collate import pack
-from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.engine import Engine
 from sftkey_dist.training.loss import NLL, token_losses
 
 _LOSS_TOLERANCE = 0.02
-"""In nats; chunks may add up in another order, in bfloat16 too."""
+"""Tolerated difference in nats: chunks may be summed in another order, in bfloat16 too."""
 
 
-def assert_packing_isolates(engine: ZeroEngine) -> None:
-    """Change the first example of a packed row: the second's logits must not move.
+def assert_packing_isolates(engine: Engine) -> None:
+    """Change the first example of a packed row, and check that the logits of the second do not move.
 
-    Models differ in how they build masks; a leak would train quietly on other examples' text.
+    Models differ in how they build masks; a leak would silently train on other examples' text.
 
     Raises:
-        TrainingError: they moved.
+        TrainingError: the logits moved.
     """
     first, second = np.arange(1, 9) % engine.vocab_size, np.arange(11, 19) % engine.vocab_size
     segments = np.array([0] + [1] * 7)
@@ -38,13 +38,13 @@ def assert_packing_isolates(engine: ZeroEngine) -> None:
         )
 
 
-def assert_head_comes_last(engine: ZeroEngine) -> None:
-    """Losses from inside the output projection must be those of the logits that the model returns.
+def assert_head_comes_last(engine: Engine) -> None:
+    """Check that losses from inside the output projection are those of the logits that the model returns.
 
     Some models scale or cap logits after their projection.
 
     Raises:
-        TrainingError: they are not.
+        TrainingError: the losses differ.
     """
     ids, segments = np.arange(1, 9) % engine.vocab_size, np.array([0] + [1] * 7)
     row = pack([(ids, segments)], (0.0, 1.0), observe_all=False).to(engine.device)
@@ -57,14 +57,17 @@ def assert_head_comes_last(engine: ZeroEngine) -> None:
         )
 
 
-def warn_of_a_slow_network(engine: ZeroEngine, directory: StageDir) -> None:
-    """Between accelerators: what `sftkey plan` assumes of them, NCCL over TCP does not reach."""
+def warn_of_a_slow_network(engine: Engine, directory: StageDir) -> None:
+    """Record an event if accelerators exchange weights more slowly than `sftkey plan` assumes.
+
+    NCCL over TCP does. Called on all ranks together.
+    """
     if engine.device.type != "cuda" or engine.world_size == 1:
         return
     rate = all_gather_gb_per_second(engine.device)
     if rate < SLOW_GB_PER_SECOND and engine.rank == 0:
         message = (
-            f"ranks hand each other weights at {rate:.1f} GB/s, below the {SLOW_GB_PER_SECOND:g} of RDMA or NVLink; "
+            f"ranks exchange weights at {rate:.1f} GB/s, below the {SLOW_GB_PER_SECOND:g} of RDMA or NVLink; "
             f"see which transport NCCL took (cluster.environment={{NCCL_DEBUG: INFO}}), and launch/README.md"
         )
         append_event(directory.events, "slow_network", message)

@@ -1,24 +1,29 @@
-"""How long each step took, and what for."""
+"""Measures how long each step took, by phase, and at what rate the ranks computed."""
 
 import numpy as np
 
 from sftkey_dist.run_dir.artifacts.training import CollectiveTimes, StepMetrics, StepTiming
-from sftkey_dist.sampler import StepPlan, StepPlanner
-from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.sampler import StepPlan
 from sftkey_dist.training.flops import peak_flops_per_second, prefix_tokens
-from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.running import RunningStage
 from sftkey_dist.training.stopwatch import Stopwatch
 
 
 class StepTimer:
     """Wall-clock figures of rank 0, step by step."""
 
-    def __init__(self, engine: ZeroEngine, planner: StepPlanner, job: StageJob, segment_counts: np.ndarray) -> None:
-        self._engine, self._lengths = engine, planner.lengths
-        self._flops = engine.flops
-        self._prefixes = prefix_tokens(segment_counts, job.weights) if job.stop_gradient_prefix else None
-        peak = peak_flops_per_second(engine.device, job.precision)
-        self._peak_of_all = peak * engine.world_size if peak else None
+    def __init__(self, stage: RunningStage, lengths: np.ndarray) -> None:
+        """
+        Args:
+            stage: the stage.
+            lengths: tokens of each example, [N].
+        """
+        trained, counts = stage.job.stage, stage.store.segment_counts
+        self._engine, self._lengths = stage.engine, lengths
+        self._flops = stage.engine.flops
+        self._prefixes = prefix_tokens(counts, trained.weights) if trained.stop_gradient_prefix else None
+        peak = peak_flops_per_second(stage.engine.device, stage.job.precision)
+        self._peak_of_all = peak * stage.engine.world_size if peak else None
 
     def timing(
         self,
@@ -28,7 +33,15 @@ class StepTimer:
         watch: Stopwatch,
         collectives: CollectiveTimes | None,
     ) -> StepTiming:
-        """``seconds`` of the step; its phases, and of what followed it, in ``phase_seconds``."""
+        """The record of a step in ``timings.jsonl``.
+
+        Args:
+            plan: of the step.
+            record: its metrics.
+            seconds: that the step took, without what followed it.
+            watch: phases of the step and of what followed it.
+            collectives: what `CollectiveWatch.take` returned.
+        """
         members = plan.example_indices
         prefixes = None if self._prefixes is None else self._prefixes[members]
         flops = self._flops.of_step(self._lengths[members], record.loss_tokens, prefixes)

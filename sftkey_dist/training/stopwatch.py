@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""Measures what the time of a step is spent on."""
 
 import time
 from collections import defaultdict
@@ -10,10 +10,10 @@ class Stopwatch:
     """Seconds by phase, on this rank's clock.
 
     On accelerators work is queued: a phase that waits for the device (backward, optimizer) is charged for what earlier
-    ones queued. The sum is right.
+    phases queued. The sum is exact.
 
     Attributes:
-        current_phase: what this rank is at, for a heartbeat.
+        current_phase: the phase that this rank is in, for a heartbeat.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Stopwatch:
             self._seconds[name] += time.perf_counter() - started
 
     def take(self) -> dict[str, float]:
-        """The seconds of each phase since the last call."""
+        """Return the seconds of each phase since the last call, and start anew."""
         seconds = dict(self._seconds)
         self._seconds.clear()
         return seconds

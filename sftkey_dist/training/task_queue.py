@@ -8,7 +8,7 @@ from typing import Any
 
 
 class TaskQueue:
-    """What the workers of a group are to do next, and how it went; an actor on the driver's node."""
+    """Hands stages to the workers of a group and collects their results; an actor on the driver's node."""
 
     def __init__(self, num_workers: int) -> None:
         self._num_workers = num_workers
@@ -18,15 +18,15 @@ class TaskQueue:
         self._changed = asyncio.Condition()
 
     async def join(self, node: str) -> None:
-        """A worker is there."""
+        """Note the node of a worker that has started."""
         self._nodes.add(node)
 
     async def nodes(self) -> list[str]:
-        """Where workers are."""
+        """Ids of the nodes of the workers that have started."""
         return sorted(self._nodes)
 
     async def assign(self, job: dict[str, Any] | None, attempt: str) -> bool:
-        """Add the next stage, or None for no more; returns how it went when every rank has said so."""
+        """Add the next stage, or None for no more; returns, when every rank has reported, whether all finished it."""
         number = len(self._tasks)
         async with self._changed:
             self._tasks.append(None if job is None else (job, attempt))
@@ -37,13 +37,13 @@ class TaskQueue:
         return all(self._reports[number])
 
     async def task(self, number: int) -> tuple[dict[str, Any], str] | None:
-        """The stage with this number, as soon as it is there."""
+        """The stage with this number, as soon as it was assigned."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._tasks) > number)
         return self._tasks[number]
 
     async def report(self, number: int, is_finished: bool) -> None:
-        """A rank has ended a stage."""
+        """Note that a rank has ended a stage."""
         async with self._changed:
             self._reports.setdefault(number, []).append(is_finished)
             self._changed.notify_all()

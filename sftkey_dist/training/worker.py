@@ -25,8 +25,9 @@ def train_worker(settings: dict[str, Any]) -> None:
         import transformers.modeling_utils  # noqa: F401  # before the model's own, which is loaded with its weights
 
         from sftkey_dist.training.checkpoint import CheckpointKeeper
-        from sftkey_dist.training.engine import join_process_group, limit_threads
+        from sftkey_dist.training.engine.factory import join_process_group
         from sftkey_dist.training.loop import train_stage
+        from sftkey_dist.training.threads import limit_threads
 
     queue, context, number = settings["queue"], ray.train.get_context(), 0
     ray.get(queue.join.remote(ray.get_runtime_context().get_node_id()))

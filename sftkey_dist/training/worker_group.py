@@ -44,15 +44,15 @@ class WorkerGroup:
     """Workers that train the stages they are given, one at a time, until they are dismissed or lost.
 
     Attributes:
-        num_workers: ranks.
+        num_workers: number of ranks.
     """
 
     def __init__(self, cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scratch: Path) -> None:
-        """Start them; it takes a while until the first stage begins.
+        """Start the workers; it takes a while until the first stage begins.
 
         Args:
             cluster: what a worker needs.
-            num_workers: ranks.
+            num_workers: number of ranks.
             timeout_seconds: longest wait of a rank for another.
             scratch: folder for what Ray Train insists on writing; nothing is read from it.
         """
@@ -70,7 +70,7 @@ class WorkerGroup:
 
     @property
     def is_there(self) -> bool:
-        """Whether workers are there, or on their way."""
+        """Whether workers are running or starting."""
         return self._fit.is_alive()
 
     @property
@@ -80,11 +80,11 @@ class WorkerGroup:
 
     @property
     def nodes(self) -> frozenset[str]:
-        """Ids of the nodes that workers are on, as far as they have come."""
+        """Ids of the nodes of the workers that have started."""
         return frozenset(ray.get(self._queue.nodes.remote()))
 
     def begin(self, job: StageJob) -> None:
-        """Give them the next stage."""
+        """Give the workers the next stage."""
         self._outcome = self._queue.assign.remote(job.model_dump(mode="json"), new_attempt())
 
     def wait(self, seconds: float) -> bool | None:
@@ -110,10 +110,10 @@ class WorkerGroup:
             raise TrainingFailedError(
                 f"the workers did not start within {self._start_timeout_seconds:.0f} s (cluster.start_timeout_seconds)"
             )
-        raise self._error or TrainingFailedError("the workers left")
+        raise self._error or TrainingFailedError("the workers ended without an error")
 
     def dismiss(self) -> None:
-        """Let the workers go, those that are left; those that have not started end with the driver."""
+        """End the workers that are left; those that have not started end with the driver."""
         if self._fit.is_alive():
             self._queue.assign.remote(None, "")
             if self.has_started:
@@ -129,7 +129,7 @@ class WorkerGroup:
 
 class _TorchBackend(RayTorchBackend):
     def on_start(self, worker_group: Any, backend_config: "_TorchConfig") -> None:
-        """Of a cluster of this machine alone, rank 0's key-value store listens to it alone; torch's own to all."""
+        """On a cluster of this machine alone, have rank 0's key-value store listen on loopback only."""
         if not backend_config.on_loopback:
             super().on_start(worker_group, backend_config)
             return
@@ -155,7 +155,7 @@ class _TorchBackend(RayTorchBackend):
 
 
 def _serve_store() -> int:
-    """Start the store on a port of this process, in which rank 0 will find it by that port."""
+    """Start the store in rank 0's process, which later finds it by the port that is returned."""
     listening = socket.create_server((_LOOPBACK, 0))
     port = int(listening.getsockname()[1])
     # The process group takes it over: torch keeps one store for each port of a process.

@@ -17,6 +17,7 @@ from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.store import EncodedStore, PartSummary, StoreBuilder
 from sftkey_dist.models.embedded import make_embedded_model, train_tokenizer
 from sftkey_dist.training.job import StageJob
+from tests.stage_job import make_stage_job
 
 SEGMENTS = ResponseContract().segment_names
 FULL = tuple(float(number > 0) for number in range(len(SEGMENTS)))
@@ -92,22 +93,17 @@ def stage(
     **training: Any,
 ) -> StageJob:
     """A stage with these settings; the rest are defaults."""
-    return StageJob.model_validate(
-        {
-            "model_dir": model_dir,
-            "store_dir": store.path,
-            "stage_dir": stage_dir,
-            "checkpoints": str(stage_dir / "checkpoints"),
-            "weights": weights,
-            "seed": 5,
-            "optimization": OptimizationConfig(**optimization or {}),
-            "training": TrainingConfig(**training),
-            "attention": attention,
-            "stop_gradient_prefix": stop_gradient_prefix,
-            "trust_remote_code": False,
-            "precision": precision,
-            "end_of_turn_id": END_OF_TURN_ID,
-        }
+    return make_stage_job(
+        stage_dir,
+        model_dir,
+        store.path,
+        weights,
+        optimization=OptimizationConfig(**optimization or {}),
+        stop_gradient_prefix=stop_gradient_prefix,
+        training=TrainingConfig(**training),
+        attention=attention,
+        precision=precision,
+        end_of_turn_id=END_OF_TURN_ID,
     )
 
 

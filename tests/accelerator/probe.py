@@ -102,7 +102,7 @@ def _compiled_at_import(folder: Path) -> list[str]:
     """What importing the engine compiles: nothing, on a machine without a compiler it could not."""
     folder.mkdir()
     environment = os.environ | {"TORCH_EXTENSIONS_DIR": str(folder)}
-    subprocess.run([sys.executable, "-c", "import sftkey_dist.training.engine"], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", "import sftkey_dist.training.engine.factory"], env=environment, check=True)
     return sorted(path.name for path in folder.rglob("*"))
 
 

@@ -15,10 +15,12 @@ from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.models.shape import read_shape
 from sftkey_dist.sampler import StepPlan
 from sftkey_dist.training.collectives import CollectiveWatch
-from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.engine import Engine
+from sftkey_dist.training.engine.factory import make_engine
 from sftkey_dist.training.flops import peak_flops_per_second
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.loop import engine_settings, planner_of, run_step
+from sftkey_dist.training.running import RunningStage
+from sftkey_dist.training.step import run_step
 from sftkey_dist.training.stopwatch import Stopwatch
 from tests.accelerator.probe import synchronize
 
@@ -34,16 +36,17 @@ def time_stages(jobs: Sequence[StageJob]) -> list[dict[str, Any]]:
 def _time_steps(job: StageJob) -> dict[str, Any]:
     """Of a stage; its number of steps is how many are run, the first ones to warm up."""
     store, began = EncodedStore(job.store_dir), time.perf_counter()
-    engine = ZeroEngine(job.model_dir, engine_settings(job))
+    engine = make_engine(job)
     loading_seconds = time.perf_counter() - began
-    planner = planner_of(job, store, engine, np.array([], dtype=np.int64))
+    stage = RunningStage(job, store, np.array([], dtype=np.int64), engine)
+    planner = stage.planner()
     watch, collectives = Stopwatch(), CollectiveWatch(WATCHED_EVERY, engine.rank)
     seconds, tokens, flops, watched, logits = [], [], [], [], 0
     for step in range(planner.num_steps):
         plan = planner.plan(step)
         synchronize(engine.device.type)
         started = time.perf_counter()
-        record, _ = run_step(engine, store, plan, job, 1e-6, watch, around_last_micro_batch=collectives.watching(step))
+        record, _ = run_step(stage, plan, 1e-6, watch, around_last_micro_batch=collectives.watching(step))
         synchronize(engine.device.type)
         seconds.append(time.perf_counter() - started)
         tokens.append(record.tokens)
@@ -67,7 +70,7 @@ def _time_steps(job: StageJob) -> dict[str, Any]:
         "step_seconds": statistics.median(seconds[step] for step in unwatched),
         "watch_cost_seconds": max((w.watch_cost_seconds for w in watched if w), default=None),
         **_measured_memory(engine),
-        **_largest_rows(job, store, [planner.plan(step) for step in range(planner.num_steps)], engine.rank),
+        **_largest_rows(job, store, [planner.plan(step) for step in range(planner.num_steps)], engine.data_rank),
     }
     engine.close()
     return found
@@ -96,7 +99,7 @@ def with_prediction(job: StageJob, found: dict[str, Any], world_size: int) -> di
 def _largest_rows(job: StageJob, store: EncodedStore, plans: list[StepPlan], rank: int) -> dict[str, int]:
     """Most tokens of a packed row, and most positions of one that carry loss."""
     counts = np.asarray(store.segment_counts)
-    lengths, weighted = counts.sum(axis=1), counts[:, np.array(job.weights) > 0].sum(axis=1)
+    lengths, weighted = counts.sum(axis=1), counts[:, np.array(job.stage.weights) > 0].sum(axis=1)
     rows = [list(row) for plan in plans for row in plan.micro_batches(rank)]
     return {
         "row_tokens": max(int(lengths[row].sum()) for row in rows),
@@ -104,7 +107,7 @@ def _largest_rows(job: StageJob, store: EncodedStore, plans: list[StepPlan], ran
     }
 
 
-def _measured_memory(engine: ZeroEngine) -> dict[str, float]:
+def _measured_memory(engine: Engine) -> dict[str, float]:
     if engine.device.type != "cuda":
         return {}
     free, total = torch.cuda.mem_get_info()

@@ -37,9 +37,9 @@ from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.journal import read_records
+from sftkey_dist.strategy import Stage
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.planner import stage_planner
 from tests.benchmarks.figures import Figure, arguments, console, publish
 from tests.benchmarks.machine import this_machine
 from tests.distributed.harness import run_ranks, train
@@ -192,14 +192,12 @@ def load_of(
     counts: np.ndarray, weights: tuple[float, ...], optimization: OptimizationConfig, shape, most_steps: int = 8
 ) -> StageLoad:
     """The work of a stage on these examples."""
-    cost = decoder_cost(shape)
+    stage, cost = Stage("stage", weights, optimization), decoder_cost(shape)
     return stage_load(
         "stage",
         counts,
         weights,
-        lambda ranks, tokens: stage_planner(
-            counts, weights, optimization, seed=0, micro_batch_tokens=tokens, data_ranks=ranks, cost=cost
-        ),
+        lambda ranks, tokens: stage.planner(counts, seed=0, micro_batch_tokens=tokens, data_ranks=ranks, cost=cost),
         most_steps,
     )
 

@@ -20,9 +20,10 @@ from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import Encoding
 from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot
-from sftkey_dist.training.engine import join_process_group, limit_threads
+from sftkey_dist.training.engine.factory import join_process_group
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loop import train_stage
+from sftkey_dist.training.threads import limit_threads
 
 PRELOADED = ["tests.distributed.harness", "sftkey_dist.training.loop", "tests.distributed.preloaded"]
 

@@ -19,6 +19,7 @@ from sftkey_dist.sampler.order import shuffled_indices
 from sftkey_dist.training.job import StageJob
 from tests.distributed.harness import make_store, metrics, run_ranks, train, weights_of
 from tests.distributed.reference import train_reference
+from tests.stage_job import make_stage_job
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {
@@ -95,21 +96,15 @@ def trained(models, store, tmp_path_factory):
 
 
 def job(model_dir, store, stage_dir, weights) -> StageJob:
-    return StageJob(
-        model_dir=model_dir,
-        store_dir=store.path,
-        stage_dir=stage_dir,
-        checkpoints=str(stage_dir / "checkpoints"),
-        weights=weights,
-        seed=5,
+    return make_stage_job(
+        stage_dir,
+        model_dir,
+        store.path,
+        weights,
         optimization=OptimizationConfig(
             global_batch_size=BATCH, max_steps=NUM_STEPS, look_ahead_steps=1, learning_rate=RATE, warmup_ratio=0.25
         ),
         training=TrainingConfig(micro_batch_tokens=700),
-        attention="packed",
-        trust_remote_code=False,
-        precision="float32",
-        end_of_turn_id=7,
     )
 
 
@@ -118,7 +113,7 @@ def test_both_stages_equal_the_reference_and_the_export_generates(name, trained,
     order = shuffled_indices(len(store), 5, 0)[: NUM_STEPS * BATCH].reshape(NUM_STEPS, BATCH)
     steps = [[store.example(index) for index in step] for step in order]
     for stage in trained[name]:
-        losses, norms, final = train_reference(stage.model_dir, steps, stage.weights, RATE, warmup_steps=1)
+        losses, norms, final = train_reference(stage.model_dir, steps, stage.stage.weights, RATE, warmup_steps=1)
         records = metrics(stage)
         assert [record["loss"] for record in records] == pytest.approx(losses, rel=1e-4)
         assert [record["grad_norm"] for record in records] == pytest.approx(norms, rel=1e-3)

@@ -1,4 +1,4 @@
-"""How fast ranks hand each other weights."""
+"""The rate at which ranks exchange weights."""
 
 import json
 from pathlib import Path

@@ -14,9 +14,8 @@ from torch.multiprocessing import ProcessRaisedException
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.engine.zero import ZeroEngine
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.loop import engine_settings
 from sftkey_dist.training.masters import StoredWeights
 from tests.accelerator import exact, hand_off
 from tests.accelerator.material import FULL, KEY, stage, tiny_model
@@ -93,8 +92,8 @@ def test_masters_are_what_is_rounded_and_what_the_next_stage_starts_from_on_any_
 
 def assert_starts_from(job: StageJob, folder: Path) -> None:
     """On one rank: the engine's slices are the masters', and what it computes with is their rounding."""
-    engine = ZeroEngine(job.model_dir, engine_settings(job), job.masters_dir)
-    assert engine.start_from_masters() == 0
+    engine = ZeroEngine(job)
+    assert engine.weights.start_from_masters() == 0
     stored = StoredWeights(folder)
     for name, parameter in engine._engine.module.named_parameters():
         share = parameter.ds_tensor
@@ -136,7 +135,7 @@ def test_damaged_masters_are_named_before_a_step(make_job):
     content[-1] ^= 1
     file.write_bytes(content)
     second = make_job("second", KEY, model_dir=first.stage_dir / "model", masters_dir=first.stage_dir / "masters")
-    with pytest.raises(ProcessRaisedException, match=r"rank_00000.safetensors: it is not what was written"):
+    with pytest.raises(ProcessRaisedException, match=r"rank_00000.safetensors: the file differs from what was written"):
         run_ranks(2, train, [second])
     assert not (second.stage_dir / "metrics.jsonl").exists()
 

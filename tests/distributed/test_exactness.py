@@ -24,9 +24,9 @@ from sftkey_dist.models.special_tokens import add_special_tokens
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.sampler.order import shuffled_indices
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.planner import stage_planner
 from tests.distributed.harness import make_store, metrics, run_ranks, train, weights_of
 from tests.distributed.reference import train_reference
+from tests.stage_job import make_stage_job, with_optimization
 
 NUM_STEPS, BATCH, WARMUP_RATIO, RATE, MAX_GRAD_NORM = 20, 8, 0.1, 3e-3, 0.5
 PARTITIONED = {"micro_batch_tokens": 700, "checkpoint_every_steps": 7, "zero": ZeroConfig(max_gathered_gib=0)}
@@ -43,13 +43,11 @@ def store(tmp_path_factory, contract, tiny_model) -> EncodedStore:
 @pytest.fixture
 def make_job(store, tiny_model, tmp_path):
     def make(name: str, model_dir: Path = tiny_model, weights=FULL, **training) -> StageJob:
-        return StageJob(
-            model_dir=model_dir,
-            store_dir=store.path,
-            stage_dir=tmp_path / name,
-            checkpoints=str(tmp_path / name / "checkpoints"),
-            weights=weights,
-            seed=5,
+        return make_stage_job(
+            tmp_path / name,
+            model_dir,
+            store.path,
+            weights,
             optimization=OptimizationConfig(
                 global_batch_size=BATCH,
                 num_epochs=9,
@@ -60,10 +58,6 @@ def make_job(store, tiny_model, tmp_path):
                 max_grad_norm=MAX_GRAD_NORM,
             ),
             training=TrainingConfig(**PARTITIONED | training),
-            attention="packed",
-            trust_remote_code=False,
-            precision="float32",
-            end_of_turn_id=7,
         )
 
     return make
@@ -150,7 +144,7 @@ def test_a_rank_without_examples_takes_part_with_untied_embeddings(store, make_j
     """One example a step on two ranks: one of them always runs a dummy row (0 against N loss tokens)."""
     untied = untie(tiny_model, tmp_path / "untied")
     jobs = [
-        job.model_copy(update={"optimization": job.optimization.model_copy(update={"global_batch_size": 1})})
+        with_optimization(job, global_batch_size=1)
         for job in (make_job("one-example", untied, KEY), make_job("chunks", untied, KEY, logit_chunk_positions=2))
     ]
     run(2, *jobs)
@@ -258,10 +252,8 @@ def test_planned_denominators_are_the_counts_that_the_ranks_saw(store, make_job)
     """Counted on each of two ranks, summed by a collective, against the plan made without one."""
     job = make_job("counted", segment_metrics_every_steps=1)
     run(2, job)
-    planner = stage_planner(
+    planner = job.stage.planner(
         store.segment_counts,
-        job.weights,
-        job.optimization,
         seed=job.seed,
         micro_batch_tokens=job.training.micro_batch_tokens,
         data_ranks=2,
@@ -300,7 +292,7 @@ def test_resumed_stage_is_the_uninterrupted_one_byte_for_byte_and_on_other_ranks
 
 
 def test_exported_model_stops_where_training_taught_it_to(make_job):
-    job = make_job("short").model_copy(update={"optimization": OptimizationConfig(max_steps=1)})
+    job = with_optimization(make_job("short"), max_steps=1)
     run(1, job)
     ends = GenerationConfig.from_pretrained(job.stage_dir / "model").eos_token_id
     assert ends[0] == 7

@@ -1,43 +1,33 @@
 """How much of the model every rank holds whole."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch.distributed as dist
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
-from sftkey_dist.config.strategy import OptimizationConfig
-from sftkey_dist.config.training import ZeroConfig
+from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.training.collate import pack
-from sftkey_dist.training.engine import EngineSettings, ZeroEngine
+from sftkey_dist.training.engine.zero import ZeroEngine
 from tests.distributed.harness import run_ranks, weights_of
+from tests.stage_job import make_stage_job
 
-SETTINGS = EngineSettings(
-    optimization=OptimizationConfig(),
-    precision="float32",
-    attention="packed",
-    gradient_checkpointing=False,
-    logit_chunk_positions=None,
-    trust_remote_code=False,
-    zero=ZeroConfig(),
-    lora=None,
-    seed=0,
-)
+WEIGHTS = (0.0, 1.0)
 
 
 def write_gathered_shares(model_dir: Path, gathered_gib: list[float], out: Path) -> None:
     """Share of the weights that lie whole on a rank between a forward and its backward pass."""
-    row = pack([(np.arange(1, 9), np.array([0] + [1] * 7))], (0.0, 1.0), observe_all=False)
+    row = pack([(np.arange(1, 9), np.array([0] + [1] * 7))], WEIGHTS, observe_all=False)
     shares = []
     for gib in gathered_gib:
-        engine = ZeroEngine(model_dir, replace(SETTINGS, zero=ZeroConfig(max_gathered_gib=gib)))
+        training = TrainingConfig(zero=ZeroConfig(max_gathered_gib=gib))
+        engine = ZeroEngine(make_stage_job(out.parent, model_dir, out.parent, WEIGHTS, training=training))
         parameters = list(engine._engine.module.parameters())
         for _ in range(3):  # deepspeed learns the order of layers first
             loss = engine.forward(row).sum()
             whole = sum(p.ds_numel for p in parameters if p.ds_status == ZeroParamStatus.AVAILABLE)
-            engine.backward(loss, ends_step=True)
+            engine.backward(loss, 1.0, ends_step=True)
             engine.step(1e-3)
         shares.append(whole / sum(p.ds_numel for p in parameters))
         engine.close()

@@ -1,4 +1,4 @@
-"""What is watched while a stage trains: held-out examples, the guard, and numbers that are none."""
+"""What is watched while a stage trains: held-out examples, the guard, and non-finite losses and gradients."""
 
 import json
 import shutil
@@ -22,6 +22,7 @@ from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.evaluation.assessment import Assessment
 from sftkey_dist.training.job import GuardJob, StageJob
 from tests.distributed.harness import make_store, metrics, run_ranks, train, weights_of
+from tests.stage_job import make_stage_job
 
 KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 NUM_HELD_OUT, NUM_STEPS = 12, 10
@@ -46,13 +47,11 @@ def make_job(store, tiny_model, contract, tmp_path):
         assessment = Assessment(
             Form.TAGGED, contract, PromptConfig(), settings, {"": {"answer": answer_check}}, 0, False
         )
-        return StageJob(
-            model_dir=model_dir,
-            store_dir=store.path,
-            stage_dir=tmp_path / name,
-            checkpoints=str(tmp_path / name / "checkpoints"),
-            weights=KEY,
-            seed=5,
+        return make_stage_job(
+            tmp_path / name,
+            model_dir,
+            store.path,
+            KEY,
             optimization=OptimizationConfig(
                 **{"global_batch_size": 4, "num_epochs": 9, "max_steps": NUM_STEPS, "learning_rate": 3e-3}
                 | optimization
@@ -62,10 +61,6 @@ def make_job(store, tiny_model, contract, tmp_path):
             ),
             validation=ValidationConfig(num_examples=NUM_HELD_OUT, every_steps=5, guard=guard),
             guard=GuardJob(settings=guard, assessment=assessment) if guard else None,
-            attention="packed",
-            trust_remote_code=False,
-            precision="float32",
-            end_of_turn_id=7,
         )
 
     return make

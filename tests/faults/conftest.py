@@ -10,6 +10,7 @@ from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.training.job import StageJob
 from tests.distributed.harness import make_store
+from tests.stage_job import make_stage_job
 
 FULL = (0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 NUM_STEPS, EVERY = 10, 3
@@ -23,13 +24,11 @@ def store(tmp_path_factory, contract, tiny_model) -> EncodedStore:
 @pytest.fixture(scope="session")
 def make_job(store, tiny_model) -> Callable[[Path], StageJob]:
     def make(folder: Path) -> StageJob:
-        return StageJob(
-            model_dir=tiny_model,
-            store_dir=store.path,
-            stage_dir=folder / "stage",
-            checkpoints=str(folder / "stage" / "checkpoints"),
-            weights=FULL,
-            seed=5,
+        return make_stage_job(
+            folder / "stage",
+            tiny_model,
+            store.path,
+            FULL,
             optimization=OptimizationConfig(global_batch_size=4, num_epochs=9, max_steps=NUM_STEPS, learning_rate=3e-3),
             training=TrainingConfig(
                 micro_batch_tokens=700,
@@ -37,10 +36,6 @@ def make_job(store, tiny_model) -> Callable[[Path], StageJob]:
                 zero=ZeroConfig(max_gathered_gib=0),
                 collective_timeout_seconds=30,
             ),
-            attention="packed",
-            trust_remote_code=False,
-            precision="float32",
-            end_of_turn_id=7,
         )
 
     return make

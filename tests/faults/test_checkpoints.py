@@ -96,17 +96,17 @@ class Fault:
 
 
 FAULTS = {
-    "a bit flips": Fault(flip_a_bit, "rank_00001.safetensors is not what was written"),
-    "a shard is cut": Fault(cut("rank_00000.safetensors", 0.5), "rank_00000.safetensors is not what was written"),
+    "a bit flips": Fault(flip_a_bit, "rank_00001.safetensors differs from what was written"),
+    "a shard is cut": Fault(cut("rank_00000.safetensors", 0.5), "rank_00000.safetensors differs from what was written"),
     "a shard is empty": Fault(cut("rank_00001.safetensors", 0), "(0 of "),
     "a shard is gone": Fault(lambda folder: (folder / "rank_00001.safetensors").unlink(), "cannot be read"),
     "the manifest is cut": Fault(cut("manifest.json", 0.5), "the manifest is damaged"),
     "the manifest is of another stage": Fault(name_another_stage, "it belongs to stage another"),
-    "a shard is a pickle that runs code": Fault(plant_a_pickle, "rank_00000.safetensors is not what was written"),
+    "a shard is a pickle that runs code": Fault(plant_a_pickle, "rank_00000.safetensors differs from what was written"),
     "the manifest was never written": Fault(lambda folder: (folder / "manifest.json").unlink(), ""),
     "the newest is gone": Fault(shutil.rmtree, ""),
     "the oldest is gone": Fault(shutil.rmtree, "", (BEFORE,)),
-    "all are damaged": Fault(flip_a_bit, "no checkpoint is whole: the stage starts over", (BEFORE, NEWEST)),
+    "all are damaged": Fault(flip_a_bit, "no intact checkpoint is left: the stage starts over", (BEFORE, NEWEST)),
 }
 
 

@@ -11,7 +11,7 @@ from torch.multiprocessing import ProcessRaisedException
 from sftkey_dist.errors import StorageError
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlanner
-from sftkey_dist.training.engine import ZeroEngine
+from sftkey_dist.training.engine.weights import StageWeights
 from sftkey_dist.training.heartbeat import Heartbeat, who_is_missing
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.meeting import Meeting
@@ -48,7 +48,7 @@ def test_a_rank_that_hangs_ends_the_wait_of_the_others_and_is_named(tmp_path, ma
 
 def test_silent_ranks_are_told_from_waiting_ones(tmp_path):
     stage, watch = StageDir(tmp_path), Stopwatch()
-    assert who_is_missing(stage, 2, 5) == "nothing was heard of ranks 0, 1"
+    assert who_is_missing(stage, 2, 5) == "no heartbeat from ranks 0, 1"
     with Heartbeat(stage.heartbeat(0), watch, 5) as zero, watch.phase("forward"):
         zero.step = 3
         with Heartbeat(stage.heartbeat(1), watch, 5) as one:
@@ -56,7 +56,7 @@ def test_silent_ranks_are_told_from_waiting_ones(tmp_path):
             time.sleep(0.6)
         time.sleep(1.5)
     assert who_is_missing(stage, 2, 5) == "no sign of life from rank 1 at step 3 (forward)"
-    assert who_is_missing(stage, 3, 5) == "nothing was heard of ranks 2"
+    assert who_is_missing(stage, 3, 5) == "no heartbeat from ranks 2"
 
 
 def wait_for_a_slow_first_rank(folder) -> None:
@@ -82,19 +82,21 @@ def test_ranks_wait_for_what_takes_long_and_name_it(tmp_path):
     for rank in range(3):
         notes, said = json.loads((tmp_path / f"{rank}.json").read_text())
         assert notes == ["rank 0", "rank 1", "rank 2"]
-        expected = "" if rank == 0 else "ranks 0 still read or write after 1 s (training.storage_timeout_seconds)"
+        expected = (
+            "" if rank == 0 else "ranks 0 are still reading or writing after 1 s (training.storage_timeout_seconds)"
+        )
         assert said == expected
 
 
 def fail_to_export(job: StageJob) -> None:
-    save_pretrained = ZeroEngine.save_pretrained
+    save_pretrained = StageWeights.save_pretrained
 
     def save(*arguments, with_weights=True):
         if with_weights:
             raise OSError("No space left on device")
         save_pretrained(*arguments, with_weights=False)
 
-    ZeroEngine.save_pretrained = save  # type: ignore[method-assign]
+    StageWeights.save_pretrained = save  # type: ignore[method-assign]
     train([job])
 
 

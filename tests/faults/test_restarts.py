@@ -144,7 +144,7 @@ def test_a_run_that_has_begun_keeps_its_checkpoints_when_nodes_do_not_come_back(
             raise ConfigError("room for 1") from None
 
     monkeypatch.setattr(launch, "wait_for_room", room)
-    with pytest.raises(TrainingError, match="the nodes that are left are too few: room for 1"):
+    with pytest.raises(TrainingError, match="too few nodes are left: room for 1"):
         run_stage(job)
 
 

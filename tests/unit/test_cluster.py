@@ -115,7 +115,7 @@ def test_every_number_of_ranks_that_is_chosen_is_one_of_whole_groups(monkeypatch
             if allowed:
                 assert launch._num_workers(cluster, neighbours, has_begun=True) == allowed[-1]
             else:
-                with pytest.raises(TrainingError, match=r"the nodes that are left are too few: \d+ workers"):
+                with pytest.raises(TrainingError, match=r"too few nodes are left: \d+ workers"):
                     launch._num_workers(cluster, neighbours, has_begun=True)
 
 

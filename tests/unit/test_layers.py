@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sftkey_dist"
 ALLOWED = {
-    "deepspeed": {"training.engine"},
+    "deepspeed": {"training.engine.library"},
     "mlflow": {"tracking.mlflow_store"},
     "ray": {
         "cluster",
@@ -71,6 +71,17 @@ def test_each_engine_is_imported_in_its_named_places_only(library):
     assert users == ALLOWED[library]
 
 
+def test_only_the_factory_leads_to_the_engine_that_uses_deepspeed():
+    """Everything else is written against the protocol, and never loads DeepSpeed by it."""
+    heavy = {name for name, imports in MODULES.items() if "training.engine.library" in internal(imports)}
+    heavy |= {"training.engine.library"}
+    assert heavy == {f"training.engine.{name}" for name in ("factory", "library", "state", "zero")}
+    users = {name for name, imports in MODULES.items() if internal(imports) & heavy and name not in heavy}
+    assert users == {"training.loop", "training.worker"}
+    for name in users:
+        assert internal(MODULES[name]) & heavy == {"training.engine.factory"}, name
+
+
 def test_no_import_cycles():
     graph = {name: internal(imports) - {name} for name, imports in MODULES.items()}
     list(TopologicalSorter(graph).static_order())
@@ -126,6 +137,10 @@ LOADS = {
     "evaluation.assessment": set(),
     "tracking": set(),
     "training.worker": {"ray"},
+    "training.engine": {"torch", "transformers"},
+    "training.engine.deepspeed_config": {"torch", "transformers"},
+    "training.step": {"torch", "transformers", "datasets"},
+    "training.observer": {"torch", "transformers", "datasets"},
     "training.loop": {"torch", "transformers", "deepspeed", "datasets"},
     "evaluation.generation.fan_out": {"torch", "ray"},
     "pipeline.evaluate": {"torch", "ray", "transformers", "datasets", "scipy.stats"},

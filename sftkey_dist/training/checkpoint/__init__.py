@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or do not count.
+"""Checkpoints, each of which is complete or is ignored.
 
-Every rank writes its shard beside training, in a folder that this attempt alone writes to; when all shards lie on
-storage, rank 0 writes the manifest, and only then is there a checkpoint. A reader verifies every file against the
-manifest, and goes back to the checkpoint before where one is not what was written. Neither Ray nor DeepSpeed is asked
-which checkpoint is the newest.
+Every rank writes its shard while training goes on, in a folder that this attempt alone writes to; when all shards lie
+on storage, rank 0 writes the manifest, and only then is there a checkpoint. A reader verifies every file against the
+manifest, and goes back to the checkpoint before where a file differs. Neither Ray nor DeepSpeed is asked which
+checkpoint is the newest.
 """
 
 from sftkey_dist.training.checkpoint.keeper import (
@@ -13,7 +13,7 @@ from sftkey_dist.training.checkpoint.keeper import (
     newest_step,
     remove_checkpoints,
 )
-from sftkey_dist.training.checkpoint.shards import Snapshot, load_shards
+from sftkey_dist.training.checkpoint.shards import ShardedState, Snapshot, load_shards
 from sftkey_dist.training.checkpoint.space import CHECKPOINT_BYTES, Needs, require_space
 from sftkey_dist.training.checkpoint.storage import Storage, open_storage
 
@@ -22,6 +22,7 @@ __all__ = [
     "CHECKPOINT_BYTES",
     "CheckpointKeeper",
     "Needs",
+    "ShardedState",
     "Snapshot",
     "Storage",
     "load_shards",

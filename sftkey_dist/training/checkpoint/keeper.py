@@ -1,4 +1,4 @@
-"""Commits checkpoints, finds the newest one that is whole, keeps two."""
+"""Commits checkpoints, finds the newest intact one, and keeps two."""
 
 import errno
 import importlib.metadata
@@ -22,10 +22,10 @@ CHECKPOINTS_KEPT = 2
 
 _MANIFEST = "manifest.json"
 _DAMAGED = "damaged.txt"
-"""Set beside the files of a checkpoint that is not what was written: it is kept for a person to look at."""
+"""Written beside the files of a damaged checkpoint, which is kept for a person to look at."""
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_BETWEEN_LATER_LOOKS = 2.0
-"""An object store answers hundreds of ranks, and is asked often only as long as most are about to come."""
+"""Hundreds of ranks share an object store: rank 0 lists it often only while most shards are about to arrive."""
 _LIBRARIES = ("torch", "deepspeed", "safetensors")
 
 
@@ -33,7 +33,7 @@ class CheckpointKeeper:
     """One rank's side of a stage's checkpoints.
 
     Attributes:
-        storage: of this stage alone.
+        storage: where the checkpoints of this stage, and of no other, lie.
         rank: of this process.
     """
 
@@ -93,7 +93,7 @@ class CheckpointKeeper:
         """Check this rank's part of the shards; all ranks together check each once.
 
         Raises:
-            CheckpointError: a file is missing, or is not what was written.
+            CheckpointError: a file is missing, or differs from what was written.
             OSError: the storage does not answer, which says nothing about the checkpoint.
         """
         for rank in range(self.rank, manifest.world_size, self._world_size):
@@ -101,7 +101,7 @@ class CheckpointKeeper:
                 found = FileNote.of(file)
             if found != manifest.shards[rank]:
                 raise CheckpointError(
-                    f"{shard_name(rank)} is not what was written ({found.bytes} of {manifest.shards[rank].bytes} "
+                    f"{shard_name(rank)} differs from what was written ({found.bytes} of {manifest.shards[rank].bytes} "
                     f"bytes, another digest)"
                 )
 

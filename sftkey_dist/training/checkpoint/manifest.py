@@ -9,7 +9,7 @@ _MOST_BYTES = 64 * 2**20
 
 
 class Manifest(BaseModel):
-    """Written last, by rank 0, when every shard is on storage."""
+    """Names the files of a checkpoint; rank 0 writes it last, when every shard is on storage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -18,17 +18,17 @@ class Manifest(BaseModel):
     steps_done: int = Field(ge=1)
     """Optimizer steps that are in the weights."""
     world_size: int = Field(ge=1)
-    """Ranks that wrote it."""
+    """Number of ranks that wrote it."""
     members_digest: int
     """Digest of the last step's examples; a resumed stage must plan the same."""
     numel: dict[str, int]
     """Elements of every trained parameter."""
     shards: tuple[FileNote, ...]
-    """One a rank, in rank order."""
+    """Size and digest of each rank's shard, in rank order."""
     candidate: int | None = None
     """The guard's model that a stage going on from here will look for, by the steps done when it was taken."""
     versions: dict[str, str]
-    """Of the libraries that wrote it."""
+    """Versions of the libraries that wrote it."""
 
 
 def parse_manifest(content: bytes, stage: str) -> Manifest:

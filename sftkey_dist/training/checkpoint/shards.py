@@ -23,22 +23,34 @@ _PINNED_BYTES = 64 * 2**20
 
 
 class SliceReader(Protocol):
-    """What an engine's state is read from."""
+    """Reads a range of a parameter's state."""
 
     def __call__(self, name: str, key: str, offset: int, size: int) -> Tensor:
         """float32 [size]: elements offset..offset+size of a flat parameter's state, padded with zeros."""
         ...
 
 
-class HasState(Protocol):
-    """An engine, as far as checkpoints go; the driver, which reads their names, need not load one."""
+class ShardedState(Protocol):
+    """Master weights and moments of a sharded model; every method is called on all ranks together.
+
+    Slices of all ranks, joined in rank order, are the flat parameter followed by padding.
+    """
 
     def local_state(self) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
-        """Parameter name, its full number of elements, this rank's float32 slices by key."""
+        """This rank's slices: parameter name, its full number of elements, float32 slices by key."""
         ...
 
     def load_local_state(self, slices_of: SliceReader, optimizer_steps: int) -> None:
-        """Set this rank's slices to what the reader returns for them."""
+        """Set this rank's slices to what the reader returns for them.
+
+        Args:
+            slices_of: called with (parameter name, key, offset, number of elements); elements past the end of the
+                parameter are padding.
+            optimizer_steps: updates that the moments have seen.
+
+        Raises:
+            TrainingError: the state lies where it cannot be set.
+        """
         ...
 
 
@@ -52,10 +64,10 @@ class Snapshot:
         numel: elements of every trained parameter.
     """
 
-    def __init__(self, engine: HasState, steps_done: int, members_digest: int, candidate: int | None = None) -> None:
+    def __init__(self, state: ShardedState, steps_done: int, members_digest: int, candidate: int | None = None) -> None:
         """
         Args:
-            engine: the engine, after ``steps_done`` updates.
+            state: of the engine, after ``steps_done`` updates.
             steps_done: optimizer steps that are in the weights.
             members_digest: digest of the last step's examples.
             candidate: see the class.
@@ -64,13 +76,13 @@ class Snapshot:
         self.numel: dict[str, int] = {}
         self._tensors: dict[str, Tensor] = {}
         copy = HostCopy()
-        for name, full_size, slices in engine.local_state():
+        for name, full_size, slices in state.local_state():
             self.numel[name] = full_size
             self._tensors |= {f"{name}|{key}": copy(value) for key, value in slices.items()}
 
     @property
     def num_bytes(self) -> int:
-        """Size of the shard, but for its header."""
+        """Size of the shard without its header."""
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
     def write(self, file: Path) -> None:
@@ -78,10 +90,10 @@ class Snapshot:
         save_file(self._tensors, file)
 
 
-def load_shards(engine: HasState, storage: Storage, folder: str, manifest: Manifest) -> None:
+def load_shards(state: ShardedState, storage: Storage, folder: str, manifest: Manifest) -> None:
     """Restore weights and moments, written by any number of ranks; the shards have been verified."""
     with ExitStack() as opened:
-        engine.load_local_state(_ShardReader(storage, folder, manifest, opened), manifest.steps_done)
+        state.load_local_state(_ShardReader(storage, folder, manifest, opened), manifest.steps_done)
 
 
 def shard_name(rank: int) -> str:
@@ -136,14 +148,14 @@ class HostCopy:
 
 
 class _Event(Protocol):
-    """Of a device, as far as copies go."""
+    """An event of a device, as far as copies need one."""
 
     def record(self) -> None:
-        """Happens when what was queued before is done."""
+        """Queue the event: it happens when what was queued before is done."""
         ...
 
     def synchronize(self) -> None:
-        """Wait for it."""
+        """Wait until the event has happened."""
         ...
 
 

@@ -12,6 +12,7 @@ from sftkey_dist.training.job import StageJob
 from tests.benchmarks.throughput.material import weights_of
 from tests.benchmarks.throughput.task import RANKS, Task, from_argument, write_result
 from tests.distributed.harness import free_port, run_as_rank, train
+from tests.stage_job import make_stage_job
 
 
 def main() -> None:
@@ -39,12 +40,11 @@ def main() -> None:
 
 
 def stage_job(task: Task, folder: Path) -> StageJob:
-    return StageJob(
-        model_dir=Path(task.model_dir),
-        store_dir=Path(task.store_dir),
-        stage_dir=folder,
-        checkpoints=str(folder / "checkpoints"),
-        weights=weights_of(task),
+    return make_stage_job(
+        folder,
+        Path(task.model_dir),
+        Path(task.store_dir),
+        weights_of(task),
         seed=0,
         optimization=OptimizationConfig(
             global_batch_size=task.global_batch_size, num_epochs=9, max_steps=task.num_steps, learning_rate=1e-5
@@ -55,9 +55,6 @@ def stage_job(task: Task, folder: Path) -> StageJob:
             logit_chunk_positions=task.logit_chunk_positions,
             zero=ZeroConfig(reduce_bucket_elements=task.reduce_bucket_elements),
         ),
-        attention="packed",
-        trust_remote_code=False,
-        precision="float32",
         end_of_turn_id=2,
     )
 

@@ -29,11 +29,12 @@ from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, TrainingConfig, ZeroConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.models.shape import decoder_cost, head_dim_of
+from sftkey_dist.strategy import Stage
 from sftkey_dist.training.attention import PACKED, register_packed_attention
-from sftkey_dist.training.engine import EngineSettings, WeightSizes, deepspeed_config
-from sftkey_dist.training.planner import stage_planner
+from sftkey_dist.training.engine.deepspeed_config import WeightSizes, deepspeed_config
 from tests.benchmarks.capacity import LARGE, SHAPES, load_of
 from tests.kept import storages_kept
+from tests.stage_job import make_stage_job
 
 STAGE_1, STAGE_2 = (0.0, 1.0, 1.0), (0.0, 0.0, 1.0)
 H100 = ACCELERATORS["h100-80g"]
@@ -313,18 +314,8 @@ def test_gradients_in_bfloat16_halve_what_is_reduced(sizes):
 def test_what_is_gathered_ahead_is_what_the_engine_asks_for(sizes, name, gathered_gib):
     size = sizes[name]
     training = LARGE.model_copy(update={"zero": ZeroConfig(max_gathered_gib=gathered_gib)})
-    settings = EngineSettings(
-        optimization=OptimizationConfig(global_batch_size=8, num_epochs=1),
-        precision="bfloat16",
-        attention="packed",
-        gradient_checkpointing=True,
-        logit_chunk_positions=None,
-        trust_remote_code=False,
-        zero=training.zero,
-        lora=None,
-        seed=0,
-    )
-    asked = deepspeed_config(settings, WeightSizes(2 * size.parameters, size.largest_matrix))["zero_optimization"]
+    job = make_stage_job(Path(), Path(), Path(), STAGE_1, training=training, precision="bfloat16")
+    asked = deepspeed_config(job, WeightSizes(2 * size.parameters, size.largest_matrix))["zero_optimization"]
     assert live_elements(size, training, H100) == asked["stage3_max_live_parameters"]
     gathered = estimate(size, training, Cluster(16, 8, H100), full_rows()).memory.parts["weights, gathered"]
     beyond = max(size.vocab_size * size.hidden_size, sum(size.layer_weights))
@@ -444,13 +435,11 @@ def late_long_examples():
 @pytest.mark.parametrize(("ranks", "budget", "batch"), [(2, 4096, 8), (16, 4096, 8), (2, 8192, 64)])
 def test_memory_is_that_of_the_fullest_step_wherever_it_comes(sizes, ranks, budget, batch):
     counts, weights = late_long_examples(), (0.0, 1.0, 1.0)
-    optimization = OptimizationConfig(global_batch_size=batch, num_epochs=1)
+    stage = Stage("stage", weights, OptimizationConfig(global_batch_size=batch, num_epochs=1))
 
     def planner_for(ranks, tokens):
-        return stage_planner(
+        return stage.planner(
             counts,
-            weights,
-            optimization,
             seed=1,
             micro_batch_tokens=tokens,
             data_ranks=ranks,
@@ -473,13 +462,11 @@ def test_what_is_not_planned_is_bounded_from_above(seed, monkeypatch):
     counts = np.column_stack([rng.integers(5, 90, 600), np.ones(600, dtype=int), rng.geometric(0.01, 600)])
     counts[:, 2] = counts[:, 2].clip(max=900)
     weights, ranks, budget = (0.0, 1.0, 1.0), int(rng.integers(1, 9)), int(rng.choice([1000, 2048, 8192]))
-    optimization = OptimizationConfig(global_batch_size=int(rng.choice([4, 16, 60])), num_epochs=1)
+    stage = Stage("stage", weights, OptimizationConfig(global_batch_size=int(rng.choice([4, 16, 60])), num_epochs=1))
 
     def planner_for(ranks, tokens):
-        return stage_planner(
+        return stage.planner(
             counts,
-            weights,
-            optimization,
             seed=seed,
             micro_batch_tokens=tokens,
             data_ranks=ranks,

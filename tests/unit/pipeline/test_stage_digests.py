@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -17,8 +17,8 @@ from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.stages import plan_stages
-from sftkey_dist.strategy import resolve_strategies
+from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
+from sftkey_dist.strategy import Stage, resolve_strategies
 from sftkey_dist.training.job import StageSettings
 
 CHANGES = {
@@ -237,14 +237,41 @@ def test_a_limit_that_binds_nothing_changes_nothing(base, prepared):
     assert digests(changed(base, "data.max_length_tokens", 4000)) == before
 
 
+def settings_of(planned: PlannedStage) -> dict[str, Any]:
+    return {name: getattr(planned.job, name) for name in StageSettings.model_fields}
+
+
 def test_a_new_key_counts_until_it_is_named(prepared, base):
     class Extended(StageSettings):
         new: int = 0
 
     (planned, _) = plan_stages(RunConfig.model_validate(base), prepared)["sftkey-tag"]
-    settings = {name: getattr(planned.job, name) for name in StageSettings.model_fields}
-    found = [Extended(**settings, new=new).inputs(2) for new in (0, 1)]
+    found = [Extended(**settings_of(planned), new=new).inputs(2) for new in (0, 1)]
     assert found[0] != found[1]
+
+
+def test_a_new_key_of_a_stage_counts_until_it_is_named(prepared, base):
+    @dataclass(frozen=True)
+    class ExtendedStage(Stage):
+        new: int = 0
+
+    class Extended(StageSettings):
+        stage: ExtendedStage
+
+    (planned, _) = plan_stages(RunConfig.model_validate(base), prepared)["sftkey-tag"]
+    own = vars(planned.stage)
+    settings = settings_of(planned)
+    found = [Extended(**settings | {"stage": ExtendedStage(**own, new=new)}).inputs(2) for new in (0, 1)]
+    assert found[0] != found[1]
+    assert found[0] == StageSettings(**settings).inputs(2) | {"new": 0}
+
+
+def test_files_list_the_inputs_of_a_stage_in_an_order_that_stays(prepared, base):
+    (planned, _) = plan_stages(RunConfig.model_validate(base), prepared)["sftkey-tag"]
+    assert list(StageSettings(**settings_of(planned)).inputs(2)) == [
+        *("weights", "seed", "optimization", "training", "validation", "guard", "stop_gradient_prefix"),
+        *("precision", "end_of_turn_id", "num_steps", "export_precision"),
+    ]
 
 
 def test_a_model_is_what_is_read_of_it_wherever_it_lies(tiny_model, tmp_path):

@@ -59,7 +59,9 @@ def test_masters_count_when_all_are_written_and_each_file_is_checked_by_one_rank
         for rank in range(world_size):
             verify_masters(stage.masters, rank, world_size)
     (stage.masters / "rank_00002.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"rank_00002\.safetensors: it is not what was written; remove the folder"):
+    with pytest.raises(
+        ModelError, match=r"rank_00002\.safetensors: the file differs from what was written; remove the folder"
+    ):
         verify_masters(stage.masters, 0, 1)
     (stage.masters / "manifest.json").write_text("{}")
     with pytest.raises(ModelError, match="remove the folder"):

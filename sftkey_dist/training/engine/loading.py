@@ -1,0 +1,66 @@
+"""Loading a model folder for training: into partitions, with adapters, and sorted for the optimizer."""
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+import transformers
+
+from sftkey_dist.errors import ModelError
+from sftkey_dist.models.problem import loading_problem
+from sftkey_dist.models.shape import decoder_layers, shape_of
+from sftkey_dist.training.attention import PACKED, register_packed_attention
+from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.lora import add_adapters
+
+
+def load_partitioned(job: StageJob) -> Any:
+    """The model that a stage starts from, each parameter partitioned as it is created, with its adapters if any.
+
+    An `HfDeepSpeedConfig` must be in force: without it, transformers loads the model whole on every rank.
+
+    Raises:
+        ModelError: the folder cannot be loaded, lacks weights of its architecture, or takes no such adapters.
+    """
+    register_packed_attention()
+    try:
+        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            job.model_dir,
+            dtype=getattr(torch, job.precision),
+            attn_implementation=PACKED if job.attention.startswith("packed") else job.attention,
+            trust_remote_code=job.trust_remote_code,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"{job.model_dir}: cannot load the model: {loading_problem(error)}") from error
+    if loading["missing_keys"]:
+        missing = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise ModelError(
+            f"{job.model_dir}: {len(loading['missing_keys'])} weights of the architecture are not in the folder, such "
+            f"as {missing}; they would start from random values"
+        )
+    if not all(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        raise AssertionError("the model was loaded whole on every rank instead of partitioned")
+    if job.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if job.training.lora is None:
+        return model
+    transformers.set_seed(job.seed)
+    return add_adapters(model, job.training.lora)
+
+
+def layer_classes(model: Any) -> list[type]:
+    """Classes of the decoder's layers; none for an architecture without one list of layers."""
+    with suppress(ModelError):
+        return list({type(layer) for layer in decoder_layers(model)})
+    return []
+
+
+def parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters for AdamW: matrices decay, norms and biases do not."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if len(shape_of(p)) >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if len(shape_of(p)) < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

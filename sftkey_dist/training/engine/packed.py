@@ -1,0 +1,102 @@
+"""Calling a causal language model on packed rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sftkey_dist.config.model import Attention
+from sftkey_dist.training.attention import PrefixMemory
+from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targets
+from sftkey_dist.training.head import ChunkedHead
+from sftkey_dist.training.loss import token_losses
+
+
+class PackedModel:
+    """A model that takes packed rows; every method is called on all ranks together.
+
+    Shapes: K is the number of kept positions of a row, V the size of the vocabulary.
+    """
+
+    def __init__(self, model: Any, attention: Attention, head: ChunkedHead | None) -> None:
+        """
+        Args:
+            model: in training mode; called as transformers' models are.
+            attention: says how the model is told where examples end.
+            head: its output projection, where losses are computed inside it.
+        """
+        self._model, self._attention, self._head = model, attention, head
+
+    def losses(self, row: PackedRow) -> Tensor:
+        """`token_losses` [K, 2] at the kept positions."""
+        return self._losses(row, **self._boundaries(row))
+
+    def losses_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
+        """`losses`, with no gradient through what comes before each example's first kept position.
+
+        Another objective than the exact one: keys and values of the prompt and the reasoning count as given. The
+        backward pass then runs over the answers alone. Every rank calls the model twice, whatever its row holds.
+        """
+        prefix, rest = split_before_targets(row)
+        called, memory = prefix or dummy_row().to(row.input_ids.device), PrefixMemory()
+        with torch.no_grad():
+            self._call(called, example_lengths=called.example_lengths, remember=memory)
+        recall = {"recall": memory} if prefix is not None else {}
+        return self._losses(rest, example_lengths=rest.example_lengths, **recall)
+
+    def losses_without_dropout(self, row: PackedRow) -> Tensor:
+        """`losses` in evaluation mode, without gradients."""
+        return self._evaluated(self._losses, row)
+
+    def logits_without_dropout(self, row: PackedRow) -> Tensor:
+        """Logits [K, V] at the kept positions, all at once, in evaluation mode, without gradients."""
+        return self._evaluated(self._call, row)
+
+    @torch.no_grad()
+    def _evaluated(self, forward: Callable[..., Tensor], row: PackedRow) -> Tensor:
+        self._model.eval()
+        result = forward(row, **self._boundaries(row))
+        self._model.train()
+        return result
+
+    def _losses(self, row: PackedRow, **boundaries: Any) -> Tensor:
+        if self._head is None:
+            return token_losses(self._call(row, **boundaries), row.targets)
+        with self._head.returning_losses(row.targets):
+            return self._call(row, **boundaries)
+
+    def _call(self, row: PackedRow, **boundaries: Any) -> Tensor:
+        """The one place that calls the model.
+
+        Without ``use_cache=False`` and with any mask, examples of a row would see each other.
+        """
+        output = self._model(
+            input_ids=row.input_ids,
+            position_ids=row.position_ids,
+            attention_mask=None,
+            use_cache=False,
+            logits_to_keep=row.kept_positions,
+            **boundaries,
+        )
+        logits: Tensor = output.logits[0]
+        return logits
+
+    def _boundaries(self, row: PackedRow) -> dict[str, Any]:
+        """Where examples end, in the arguments that the attention takes."""
+        match self._attention:
+            case "packed":
+                return {"example_lengths": row.example_lengths, "cu_seq_lens": row.cu_seq_lens}
+            case "packed_sdpa":
+                return {"example_lengths": row.example_lengths}
+            case "flash_attention_2":
+                # Without these FlashAttention derives them from position ids and waits for the device in every layer.
+                longest = max(row.example_lengths)
+                return {
+                    "cu_seq_lens_q": row.cu_seq_lens,
+                    "cu_seq_lens_k": row.cu_seq_lens,
+                    "max_length_q": longest,
+                    "max_length_k": longest,
+                }
+            case "sdpa":
+                return {}

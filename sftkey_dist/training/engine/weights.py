@@ -1,0 +1,154 @@
+"""The weights of a stage's model in float32: what they start from, and the folders that are written of them."""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sftkey_dist.files import remove_tree
+from sftkey_dist.models.generation_config import mend_generation_config
+from sftkey_dist.models.shape import shape_of
+from sftkey_dist.run_dir.artifacts.training import Rounding
+from sftkey_dist.training.engine.ranks import Ranks
+from sftkey_dist.training.lora import ExportedWeight, base_of, exported_weights
+from sftkey_dist.training.masters import StoredWeights, commit_masters, owners_of, update_sums, write_masters
+
+
+class Masters(Protocol):
+    """The float32 masters of a sharded model; every method is called on all ranks together."""
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Names of the trained parameters, which alone have a master."""
+        ...
+
+    def set_masters(self, names: Iterable[str], range_of: Callable[[str, int, int], Tensor]) -> None:
+        """Set masters, and the weights that are computed with to their rounding.
+
+        Args:
+            names: of the parameters.
+            range_of: called with (parameter name, offset, number of elements); elements past the end of the parameter
+                are padding.
+        """
+        ...
+
+    def whole(self, parameter: Any) -> Tensor:
+        """A parameter in float32 on all ranks; a frozen one, which has no master, as it is computed with."""
+        ...
+
+
+class StageWeights:
+    """Starts a stage from float32 weights and writes its model; every method is called on all ranks together."""
+
+    def __init__(self, ranks: Ranks, model: Any, masters: Masters, start: StoredWeights, precision: str) -> None:
+        """
+        Args:
+            ranks: of the engine.
+            model: sharded, with its adapters if any.
+            masters: of the model.
+            start: weights that the stage starts from, which may be stored in a higher precision than the model's.
+            precision: that the model computes in.
+        """
+        self._ranks, self._model, self._masters, self._start = ranks, base_of(model), masters, start
+        self._has_adapters = self._model is not model
+        self._rounded_by_loading = start.finer_than(precision)
+
+    def start_from_masters(self) -> int:
+        """Set the masters to what the stage starts from, which loading has rounded to the compute precision.
+
+        Returns:
+            Number of trained weights that the folder does not name as the model does, and that keep their rounding.
+        """
+        if not self._rounded_by_loading:
+            return 0
+        rounded = [name for name in self._masters.names if name in self._rounded_by_loading]
+        self._masters.set_masters(rounded, self._start.range)
+        return 0 if self._has_adapters else sum(name not in self._start for name in self._masters.names)
+
+    def end_responses_with(self, end_of_turn_id: int) -> str:
+        """Have generation from the exported model stop where responses were taught to end.
+
+        A base model's own end-of-sequence token is often another one, and generation would run past the answer.
+
+        Returns:
+            What else had to be changed in the generation configuration to save it; empty where nothing had.
+
+        Raises:
+            ValueError: transformers refuses to save it.
+        """
+        config = self._model.generation_config
+        ends = config.eos_token_id
+        others = {ends} if isinstance(ends, int) else set(ends or ())
+        config.eos_token_id = [end_of_turn_id, *sorted(others - {end_of_turn_id})]
+        return mend_generation_config(config)
+
+    def save_pretrained(self, folder: Path, dtype: torch.dtype, *, with_weights: bool = True) -> None:
+        """Write the model as a Hugging Face folder, from rank 0; parameters are gathered one at a time.
+
+        Args:
+            folder: where to write.
+            dtype: precision that the masters are rounded to.
+            with_weights: whether to write the parameters, and not only what else there is.
+        """
+        weights: dict[str, Tensor] = {}
+        for weight in exported_weights(self._model) if with_weights else ():
+            master = self._master(weight, is_wanted=self._ranks.rank == 0)
+            if master is not None:
+                weights[weight.name] = master.to(dtype).cpu().clone()
+        if self._ranks.rank == 0:
+            persistent = set(self._model.state_dict().keys())
+            weights |= {name: value.cpu() for name, value in self._model.named_buffers() if name in persistent}
+            self._model.save_pretrained(folder, state_dict=weights)
+        self._ranks.wait_for_first_rank()
+
+    def save_masters(self, folder: Path) -> None:
+        """Write the float32 masters of every weight that is exported, each from one rank; see `training/masters.py`."""
+        if self._ranks.rank == 0:
+            remove_tree(folder)  # of an end that was interrupted before it was recorded
+        self._ranks.wait_for_first_rank()
+        owners, mine = self._owners(), dict[str, Tensor]()
+        for weight in exported_weights(self._model):
+            master = self._master(weight, is_wanted=owners[weight.name] == self._ranks.rank)
+            if master is not None:
+                mine[weight.name] = master.cpu().clone()
+        notes = self._ranks.meeting.gather(write_masters(folder, self._ranks.rank, mine))
+        if self._ranks.rank == 0:
+            commit_masters(folder, notes)
+        self._ranks.wait_for_first_rank()
+
+    def compare_with_start(self, stored_dtype: torch.dtype) -> Rounding:
+        """What the stage has changed so far, in its masters and in their rounding to the stored precision."""
+        owners, sums = self._owners(), torch.zeros(4, dtype=torch.float64)
+        for weight in exported_weights(self._model):
+            is_mine = owners[weight.name] == self._ranks.rank and weight.name in self._start
+            master = self._master(weight, is_wanted=is_mine)
+            if master is not None:
+                start = self._start.whole(weight.name).to(master.device)
+                sums += update_sums(start, master, stored_dtype)
+        return Rounding.of_sums(str(stored_dtype).removeprefix("torch."), self._ranks.all_reduce_sum(sums).tolist())
+
+    def close(self) -> None:
+        """Close the files that the stage started from."""
+        self._start.close()
+
+    def _owners(self) -> dict[str, int]:
+        """The rank that writes each weight."""
+        sizes = {weight.name: math.prod(shape_of(weight.parameter)) for weight in exported_weights(self._model)}
+        return owners_of(sizes, self._ranks.world_size)
+
+    def _master(self, weight: ExportedWeight, *, is_wanted: bool) -> Tensor | None:
+        """A whole weight in float32, with its adapter merged; called on all ranks, returned where it is wanted.
+
+        A frozen weight has no master; where the folder that the stage started from holds it in a higher precision, it
+        is taken from there.
+        """
+        whole = self._masters.whole(weight.parameter)
+        matrices = [self._masters.whole(matrix) for matrix in weight.matrices] if weight.adapter is not None else []
+        if not is_wanted:
+            return None
+        if not weight.parameter.requires_grad and weight.name in self._rounded_by_loading:
+            whole = self._start.whole(weight.name).to(whole.device)
+        return whole + weight.update(*matrices) if matrices else whole

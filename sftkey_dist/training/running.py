@@ -1,0 +1,44 @@
+"""A stage while it trains: what the loop and everything beside it work on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.sampler import StepPlanner
+from sftkey_dist.training.engine import Engine
+from sftkey_dist.training.job import StageJob
+
+
+@dataclass(frozen=True)
+class RunningStage:
+    """A stage whose data and model are loaded.
+
+    Attributes:
+        job: what the stage was told.
+        store: its encoded examples.
+        held_out: indices of the examples that are not trained on.
+        engine: its model and optimizer.
+    """
+
+    job: StageJob
+    store: EncodedStore
+    held_out: np.ndarray
+    engine: Engine
+
+    @property
+    def directory(self) -> StageDir:
+        """Where the stage writes."""
+        return StageDir(self.job.stage_dir)
+
+    def planner(self) -> StepPlanner:
+        """The steps of the stage, as every rank plans them."""
+        return self.job.stage.planner(
+            self.store.segment_counts,
+            seed=self.job.seed,
+            micro_batch_tokens=self.job.training.micro_batch_tokens,
+            data_ranks=self.engine.data_ranks,
+            cost=self.engine.cost,
+            held_out=self.held_out,
+        )

@@ -1,0 +1,165 @@
+"""One optimizer step of a stage, the same on every rank."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.errors import TrainingError
+from sftkey_dist.run_dir.artifacts.training import StepMetrics
+from sftkey_dist.sampler import StepPlan
+from sftkey_dist.training.collate import PackedRow, pack
+from sftkey_dist.training.loss import loss_sums, segment_metrics
+from sftkey_dist.training.running import RunningStage
+from sftkey_dist.training.stopwatch import Stopwatch
+
+_EXAMPLES_NAMED = 8
+_SEEDS = 2**32
+"""Number of seeds that numpy's generator distinguishes."""
+
+
+def run_step(
+    stage: RunningStage,
+    plan: StepPlan,
+    learning_rate: float,
+    watch: Stopwatch,
+    *,
+    is_asked_to_stop: bool = False,
+    around_last_micro_batch: AbstractContextManager[None] | None = None,
+) -> tuple[StepMetrics, bool]:
+    """One optimizer step.
+
+    Args:
+        stage: the stage.
+        plan: of the step.
+        learning_rate: of the step.
+        watch: charges phases with their time.
+        is_asked_to_stop: whether this rank is asked to stop.
+        around_last_micro_batch: entered for the forward and backward pass of the last micro-batch.
+
+    Returns:
+        The metrics of the step, and whether any rank was asked to stop; equal on all ranks.
+
+    Raises:
+        TrainingError: loss or gradients are not finite (no rank has updated then), or ranks disagree on the plan.
+    """
+    engine = stage.engine
+    # Dropout, where a model has any, depends on the step alone, so that a resumed stage draws the same.
+    transformers.set_seed((stage.job.seed + plan.step * engine.world_size + engine.rank) % _SEEDS)
+    sums = _accumulate(stage, plan, watch, around_last_micro_batch or nullcontext())
+    with watch.phase("metrics"):
+        weighted_nll, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
+    mean_loss = float(weighted_nll) / plan.loss_weight
+    if not np.isfinite(mean_loss):
+        raise _loss_not_finite(mean_loss, engine.gather_to_all(sums.not_finite), plan, stage.store)
+    with watch.phase("optimizer"):
+        grad_norm = engine.step(learning_rate)
+    if not np.isfinite(grad_norm):
+        raise _gradient_not_finite(grad_norm, plan, stage.store)
+    weights = stage.job.stage.weights
+    record = StepMetrics(
+        step=plan.step,
+        epoch=plan.epoch,
+        loss=mean_loss,
+        learning_rate=learning_rate,
+        grad_norm=grad_norm,
+        tokens=sum(plan.segment_counts),
+        loss_tokens=sum(n for n, weight in zip(plan.segment_counts, weights, strict=True) if weight > 0),
+        balance=plan.balance.rounded(),
+        segments=segment_metrics(stage.store.segment_names, by_segment),
+    )
+    return record, stops
+
+
+@dataclass
+class _Sums:
+    """What the micro-batches of a rank add up to.
+
+    Attributes:
+        weighted_nll: sum of the loss, float64 [1].
+        by_segment: sums of `segment_metrics` by segment id, float64 [S, 3].
+        not_finite: indices of the examples in rows with a non-finite loss.
+    """
+
+    weighted_nll: Tensor
+    by_segment: Tensor
+    not_finite: list[int]
+
+
+def _accumulate(
+    stage: RunningStage, plan: StepPlan, watch: Stopwatch, around_last: AbstractContextManager[None]
+) -> _Sums:
+    """Forward and backward pass of every micro-batch of this rank."""
+    engine, num_segments = stage.engine, len(stage.store.segment_names)
+    stops_prefix = stage.job.stage.stop_gradient_prefix
+    forward = engine.forward_behind_stopped_prefix if stops_prefix else engine.forward
+    found = _Sums(torch.zeros(1, dtype=torch.float64), torch.zeros(num_segments, 3, dtype=torch.float64), [])
+    with watch.phase("data"):
+        rows = list(_rows(stage, plan))
+    for index, row in enumerate(rows):
+        is_last = index == len(rows) - 1
+        with around_last if is_last else nullcontext():
+            with watch.phase("forward"):
+                row = row.to(engine.device)
+                sums = loss_sums(forward(row), row, num_segments)
+            with watch.phase("backward"):
+                engine.backward(sums.weighted_nll, plan.loss_weight, ends_step=is_last)
+        with watch.phase("backward"):
+            found.by_segment += sums.by_segment.cpu()
+            row_nll = sums.weighted_nll.detach().double().cpu()
+            found.weighted_nll += row_nll
+            if not torch.isfinite(row_nll):
+                found.not_finite += plan.micro_batches(engine.data_rank)[index]
+    return found
+
+
+def _rows(stage: RunningStage, plan: StepPlan) -> Iterator[PackedRow]:
+    """The micro-batches of this rank; segment metrics of untrained tokens are measured every few steps."""
+    job = stage.job
+    # What a stopped prefix holds has no logits to measure.
+    observe_all = plan.step % job.training.segment_metrics_every_steps == 0 and not job.stage.stop_gradient_prefix
+    for content in plan.micro_batches(stage.engine.data_rank):
+        yield pack([stage.store.example(index) for index in content], job.stage.weights, observe_all)
+
+
+def _reduce(stage: RunningStage, plan: StepPlan, sums: _Sums, is_asked_to_stop: bool) -> tuple[Tensor, Tensor, bool]:
+    """Sum metrics over ranks in one collective.
+
+    The sum also carries the plan's digest, to catch ranks that disagree, and whether to stop, so that all stop at one
+    step.
+    """
+    flags = torch.tensor([plan.layout_digest, is_asked_to_stop], dtype=torch.float64)
+    reduced = stage.engine.all_reduce_sum(torch.cat([sums.weighted_nll, flags, sums.by_segment.flatten()]))
+    if float(reduced[1]) != plan.layout_digest * stage.engine.world_size:
+        raise TrainingError(f"ranks planned step {plan.step} differently; are code and data the same on all nodes?")
+    return reduced[:1], reduced[3:].view_as(sums.by_segment), bool(reduced[2])
+
+
+def _loss_not_finite(
+    loss: float, examples_by_rank: Sequence[Sequence[int]], plan: StepPlan, store: EncodedStore
+) -> TrainingError:
+    """Name the ranks and the examples whose rows gave it."""
+    where = "; ".join(
+        f"rank {rank}: {', '.join(store.example_ids(indices[:_EXAMPLES_NAMED]))}"
+        for rank, indices in enumerate(examples_by_rank)
+        if indices
+    )
+    return TrainingError(
+        f"loss of step {plan.step} is {loss}; no weight was updated. It came from the rows with these examples: "
+        f"{where}. Look at them, or lower optimization.learning_rate if it was rising before"
+    )
+
+
+def _gradient_not_finite(norm: float, plan: StepPlan, store: EncodedStore) -> TrainingError:
+    """The loss was finite everywhere, so no rank stands out."""
+    ids = ", ".join(store.example_ids(plan.example_indices[:_EXAMPLES_NAMED]))
+    return TrainingError(
+        f"gradient norm of step {plan.step} is {norm}, with a finite loss on every rank; no weight was updated. Lower "
+        f"optimization.learning_rate, or look at the step's {len(plan.example_indices)} examples, the first of which "
+        f"are {ids}"
+    )
