@@ -2,26 +2,21 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.paths import LocalPath, Location
 from sftkey_dist.config.section import MOST_ROWS, Section, Seed
+from sftkey_dist.data.data_sets import data_set_names
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.patterns import compile_pattern
 
-Adapter = Literal[
-    "gsm8k",
-    "openbookqa",
-    "openr1_math",
-    "cot_collection",
-    "records",
-    "prompt_completion",
-    "messages",
-    "decision_memos",
-]
+if TYPE_CHECKING:
+    Adapter = str
+else:
+    Adapter = Literal[(*data_set_names(), "records", "prompt_completion", "messages", "decision_memos")]
 
 _OWN_KEYS: dict[str, frozenset[str]] = {
     "records": frozenset({"prompt", "columns"}),

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.adapters import Adapt, make_adapter
+from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.columns import RowError
+from sftkey_dist.data.content import Adapt
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.rows import Row, Shard, find_shards, read_shard

@@ -5,6 +5,8 @@ Averages over GSM8K, OpenR1-Math-220K, OpenBookQA and CoT-Collection, alpha = 0.
 
 from dataclasses import dataclass
 
+from sftkey_dist.data.data_sets import data_set_names, find_data_set
+
 
 @dataclass(frozen=True)
 class PublishedRow:
@@ -34,10 +36,10 @@ ALL_ROWS = (
     PublishedRow("Qwen2.5-1.5B", "sft", score=0.3468),
     PublishedRow("Qwen2.5-1.5B", "sftkey-tag", score=0.3880),
 )
-_DATA_SETS = frozenset({"gsm8k", "openr1_math", "openbookqa", "cot_collection"})
 
 
 def published_rows(model: str | None, adapters: set[str]) -> list[PublishedRow]:
     """The paper's rows of a model, where the test data is among the paper's."""
     name = (model or "").rstrip("/").rpartition("/")[2].lower()
-    return [row for row in ALL_ROWS if row.model.lower() == name] if adapters & _DATA_SETS else []
+    is_in_paper = any(find_data_set(adapter).is_in_paper for adapter in adapters & set(data_set_names()))
+    return [row for row in ALL_ROWS if row.model.lower() == name] if is_in_paper else []

@@ -163,7 +163,7 @@ TABLE = {
     ],
     "a file of a run lacks a key": [
         "test_an_entry_that_lacks_something_is_named_by_its_key",
-        "test_scores_that_lack_something_are_of_another_version",
+        "test_scores_that_lack_something_are_named_by_it",
     ],
     "a path in a run's file leads out": ["test_a_path_that_leads_out_of_the_run_is_refused"],
     "a link lies where a file is written": [

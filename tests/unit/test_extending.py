@@ -16,8 +16,6 @@ import sftkey_dist
 from sftkey_dist.config import load_config
 from sftkey_dist.config.yaml_text import read_yaml
 from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data import adapters
-from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.columns import RowError
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.sources import read_examples, shards_of
@@ -49,7 +47,7 @@ def page() -> dict[str, Any]:
     return names
 
 
-def test_the_adapter_reads_its_row_as_a_script_and_as_an_adapter_of_the_package(page, tmp_path, monkeypatch):
+def test_the_adapter_reads_its_row_as_a_script(page, tmp_path):
     row = json.loads(block("json", "rationale"))
     content = page["aqua"](row)
     assert content.values == {"reasoning": row["rationale"], "answer": "B"}
@@ -68,8 +66,29 @@ def test_the_adapter_reads_its_row_as_a_script_and_as_an_adapter_of_the_package(
     rendered = "".join(piece.text for piece in contract.render(example.values, Form.TAGGED))
     assert contract.parse(rendered, Form.TAGGED).values == content.values
 
-    monkeypatch.setitem(adapters._DATA_SETS, "aqua", page["aqua"])
-    assert make_adapter(source.model_copy(update={"adapter": "aqua"}), contract)(row) == content
+
+def test_a_file_is_a_data_set_with_an_adapter_and_a_check(page, tmp_path):
+    """In a process of its own: which data sets there are is read when the configuration's schema is loaded."""
+    (tmp_path / "aqua.py").write_text(block("python", "def aqua") + block("python", "DATA_SET ="), encoding="utf-8")
+    script = """
+import json, sys
+import sftkey_dist.data.data_sets as data_sets
+data_sets.__path__.append(sys.argv[1])
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.contract import ResponseContract
+from sftkey_dist.data.adapters import make_adapter
+from sftkey_dist.evaluation.answers.choose import choose_checks
+source, contract = SourceConfig(adapter="aqua", path="x"), ResponseContract()
+values = make_adapter(source, contract)(json.loads(sys.argv[2])).values
+print(json.dumps([values, choose_checks([source], contract, EvaluationConfig())]))
+"""
+    row = block("json", "rationale")
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path), row], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    values, checks = json.loads(done.stdout)
+    assert values == page["aqua"](json.loads(row)).values
+    assert checks == {"aqua/train": {"answer": "option"}}
 
 
 def test_the_tracker_has_the_protocol_and_is_told_of_stages_and_evaluations(page, tmp_path):

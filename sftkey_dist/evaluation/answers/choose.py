@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sftkey_dist.config.answer_check import AnswerCheck, CheckName, FunctionCheck, LabelCheck
+from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck, LabelCheck
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.contract.segment import Segment
+from sftkey_dist.data.data_sets import data_set_names, find_data_set
 from sftkey_dist.files import digest_file
 
 ChecksBySegment = dict[str, AnswerCheck]
-
-_BY_ADAPTER: dict[str, CheckName] = {"gsm8k": "numeric", "openbookqa": "option", "openr1_math": "math"}
 
 
 def choose_checks(
@@ -52,7 +51,7 @@ def _automatic(source: SourceConfig, segment: Segment) -> AnswerCheck:
         return "numeric"
     if segment.value == "json" or (check is not None and check.json_schema):
         return "json"
-    return _BY_ADAPTER.get(source.adapter, "exact")
+    return find_data_set(source.adapter).check if source.adapter in data_set_names() else "exact"
 
 
 def _found(check: FunctionCheck) -> FunctionCheck:

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Check, ContractError, Form, NumberRange, ResponseContract, Segment
-from sftkey_dist.data.adapters import cot_collection, gsm8k, openbookqa, openr1_math
+from sftkey_dist.data.data_sets import cot_collection, gsm8k, openbookqa, openr1_math
 from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
 from sftkey_dist.data.example import Example, Refusal, Turn
 from sftkey_dist.data.prompt import PromptEncoder
@@ -53,10 +53,10 @@ CONTRACTS = {
     ),
 }
 ROWS = {
-    "gsm8k": gsm8k(GSM8K_ROW),
-    "openbookqa": openbookqa(OPENBOOKQA_HUB_ROW),
-    "openr1": openr1_math(OPENR1_ROW),
-    "cot": cot_collection(COT_ROW),
+    "gsm8k": gsm8k.adapt(GSM8K_ROW),
+    "openbookqa": openbookqa.adapt(OPENBOOKQA_HUB_ROW),
+    "openr1": openr1_math.adapt(OPENR1_ROW),
+    "cot": cot_collection.adapt(COT_ROW),
 }
 
 

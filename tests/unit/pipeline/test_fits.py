@@ -130,7 +130,7 @@ def test_what_torch_keeps_unused_counts_as_free(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: cached)
     require_room(tmp_path, [device])
     cached = 0
-    with pytest.raises(ModelError, match=r"60\.0 GiB, and 17\.0 GiB are free on 1 accelerator; .*gpus_per_model"):
+    with pytest.raises(ModelError, match=r"60\.0 GiB, but only 17\.0 GiB are free on 1 accelerator; .*gpus_per_model"):
         require_room(tmp_path, [device])
     require_room(tmp_path, [device] * 4)
     require_room(tmp_path, [])

@@ -201,7 +201,7 @@ def test_a_folder_without_a_study_is_said_so(tmp_path):
     with pytest.raises(DataError, match="no study there"):
         make_results([tmp_path], tmp_path / "RESULTS.md", None)
     (tmp_path / "study.json").write_text('{"title": "of another version"}')
-    with pytest.raises(DataError, match="not of this version"):
+    with pytest.raises(DataError, match="about: Field required; .*renews it"):
         make_results([tmp_path], tmp_path / "RESULTS.md", None)
 
 
@@ -210,7 +210,7 @@ def test_results_of_another_version_are_named(file):
     run_study(study, ["study.yaml"])
     old = study.folder / "slow/seed-3/comparison.json"
     old.write_text('{"rows": [{"strategy": "sft", "accuracy": 0.5}]}')
-    with pytest.raises(DataError, match=r"slow/seed-3/comparison.json: not of this version; remove done.json"):
+    with pytest.raises(DataError, match=r"slow/seed-3/comparison.json: rows.0.n: Field required; remove done.json"):
         make_results([study.folder], file.with_name("RESULTS.md"), None)
 
 

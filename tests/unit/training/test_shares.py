@@ -99,7 +99,7 @@ def test_held_out_rows_are_dealt_to_data_ranks(stages):
         stage.engine.rows.clear()
         found = HeldOutSet(stage, HELD_OUT).measure()
         seen.append(set().union(*stage.engine.rows))
-        assert found["loss"] == pytest.approx(1.0)
-        assert found["segments"]["answer"]["nll"] == pytest.approx(1.0)
+        assert found.loss == pytest.approx(1.0)
+        assert found.segments["answer"].nll == pytest.approx(1.0)
     assert seen[0] == seen[1] != seen[2] == seen[3]
     assert seen[0] | seen[2] >= set(HELD_OUT.tolist())
