@@ -201,7 +201,7 @@ def test_a_folder_without_a_study_is_said_so(tmp_path):
     with pytest.raises(DataError, match="no study there"):
         make_results([tmp_path], tmp_path / "RESULTS.md", None)
     (tmp_path / "study.json").write_text('{"title": "of another version"}')
-    with pytest.raises(DataError, match="about: Field required; .*renews it"):
+    with pytest.raises(DataError, match=r"about: Field required; .*renews it"):
         make_results([tmp_path], tmp_path / "RESULTS.md", None)
 
 
