@@ -100,6 +100,10 @@ TABLE = {
         "test_a_lock_of_another_machine_that_is_dated_in_the_future_is_no_beat",
         "test_what_is_no_file_is_no_lock",
     ],
+    "a worker is frozen while it starts": [
+        "test_workers_that_do_not_start_end_with_their_controller_and_those_that_do_go_on",
+        "test_a_signal_ends_a_start_whose_worker_is_frozen",
+    ],
     "storage is away when an attempt has ended": [
         "test_a_storage_that_is_still_away_when_its_outage_has_ended_an_attempt_is_asked_again_by_the_next"
     ],
@@ -324,6 +328,6 @@ def all_tests() -> set[str]:
 
 
 def test_every_fault_has_its_tests(all_tests):
-    assert len(TABLE) == 120
+    assert len(TABLE) == 121
     named = {name for names in TABLE.values() for name in names}
     assert named <= all_tests, f"there is no {', '.join(sorted(named - all_tests))}"

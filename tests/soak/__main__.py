@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -55,6 +56,7 @@ SETTINGS = {
         "collective_timeout_seconds": 10,
         "max_failures": 5,
     },
+    "cluster": {"start_timeout_seconds": 60},
     "validation": {"num_examples": 8, "every_steps": 100},
     "evaluation": {"max_new_tokens": 320},
 }
@@ -210,8 +212,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="soak-") as scratch, surroundings(Path(scratch)) as around:
+    scratch = Path(tempfile.mkdtemp(prefix="soak-"))
+    with surroundings(scratch) as around:
         soak(options.minutes, options.seed, around)
+    shutil.rmtree(scratch)  # after a failure it stays, to be looked at
 
 
 @contextmanager
@@ -223,12 +227,19 @@ def surroundings(scratch: Path) -> Iterator[Surroundings]:
     with ExitStack() as stack:
         if is_root:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", folder], check=True)
-            stack.callback(subprocess.run, ["umount", "--lazy", folder], check=True)
+            stack.push(partial(_unmount, folder))
         server = stack.enter_context(mlflow_server(scratch / "mlflow"))
         place = stack.enter_context(several_hosts(scratch)) if can_make_hosts() else PrivateCluster()
         judge = stack.enter_context(judge_server(place.address, **JUDGE_FAULTS))
         store = stack.enter_context(object_store(place.address))
         yield Surroundings(folder, config, place, server, judge, store, is_root)
+
+
+def _unmount(disk: Path, *failure: object) -> None:
+    """What lay on the disk stays beside it after a failure."""
+    if failure[0] is not None:
+        shutil.copytree(disk, disk.with_name("disk-at-the-end"))
+    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def soak(minutes: float, seed: int, around: Surroundings) -> None:
