@@ -93,7 +93,7 @@ class Tracker(Protocol):
 class NullTracker:
     """Keeps no track: the run directory alone holds the metrics."""
 
-    def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> None:
+    def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> str | None:
         """See Tracker."""
 
     def log_params(self, run_id: str | None, params: Mapping[str, object]) -> None:
