@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -108,8 +109,9 @@ def test_a_stopped_prefix_equals_a_detached_cache_and_is_another_objective(store
     expected = reference(store, tiny_model, KEY, stop_prefix=True)
     exact = make_job("exact", weights=KEY)
     stopped = [
-        make_job(f"stopped-{name}", weights=KEY, **training).model_copy(update={"stop_gradient_prefix": True})
+        job.model_copy(update={"stage": replace(job.stage, stop_gradient_prefix=True)})
         for name, training in (("partitioned", {}), ("gathered", {"zero": ZeroConfig()}))
+        for job in (make_job(f"stopped-{name}", weights=KEY, **training),)
     ]
     run(2, exact, *stopped)
     for job in stopped:
