@@ -1,12 +1,12 @@
 """One optimizer step of a stage, the same on every rank."""
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor
 
 from sftkey_dist.data.store import EncodedStore
@@ -50,7 +50,7 @@ def run_step(
     """
     engine = stage.engine
     # Dropout, where a model has any, depends on the step alone, so that a resumed stage draws the same.
-    transformers.set_seed((stage.job.seed + plan.step * engine.world_size + engine.rank) % _SEEDS)
+    _set_seed((stage.job.seed + plan.step * engine.world_size + engine.rank) % _SEEDS)
     sums = _accumulate(stage, plan, watch, around_last_micro_batch or nullcontext())
     with watch.phase("metrics"):
         weighted_nll, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
@@ -74,6 +74,13 @@ def run_step(
         segments=segment_metrics(stage.store.segment_names, by_segment),
     )
     return record, stops
+
+
+def _set_seed(seed: int) -> None:
+    """Seed all generators that a model may draw from. (transformers' own function loads peft for it.)"""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 @dataclass
