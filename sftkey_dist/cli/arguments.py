@@ -1,0 +1,52 @@
+"""Arguments that several commands take: paths, configuration files with overrides, the address of a cluster."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sftkey_dist.config import RunConfig, load_config
+from sftkey_dist.config.paths import local_path
+from sftkey_dist.errors import ConfigError
+
+Configuration = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CONFIG... [KEY=VALUE...]",
+        help="YAML files, merged left to right, then overrides such as [bold]optimization.learning_rate=1e-5[/].",
+    ),
+]
+Address = Annotated[
+    str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard, such as http://head:8265.")
+]
+Unauthenticated = Annotated[bool, typer.Option(help="Connect to a remote cluster without a token.")]
+
+
+def path(text: str) -> Path:
+    """A file or folder on the command line; `~` is expanded here, because shells do not expand it after `=`."""
+    try:
+        return Path(local_path(text))
+    except ValueError as error:
+        raise ConfigError(f"{text!r}: {error}") from None
+
+
+def load_run_config(configuration: list[str]) -> RunConfig:
+    """The configuration of a run, from files and overrides on the command line."""
+    files, overrides = separate_overrides(configuration)
+    if not files:
+        raise ConfigError("give at least one configuration file, for example configs/quickstart.yaml")
+    return load_config(files, overrides)
+
+
+def separate_overrides(configuration: list[str]) -> tuple[list[Path], list[str]]:
+    """Separate files from overrides: an override contains `=` and no `/` before it."""
+    overrides = [item for item in configuration if "=" in item and "/" not in item.partition("=")[0]]
+    return [Path(item) for item in configuration if item not in overrides], overrides
+
+
+def parse_numbers(option: str, text: str) -> list[int]:
+    """The value of an option that takes several integers."""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{option} takes integers separated by commas, such as 2,8,64; got {text!r}") from None

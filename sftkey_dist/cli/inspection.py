@@ -1,0 +1,123 @@
+"""Commands that show what a run will do before it trains: show and plan."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.text import Text
+
+from sftkey_dist.cli.arguments import Configuration, load_run_config, parse_numbers
+from sftkey_dist.cli.output import as_relative
+from sftkey_dist.console import console, visible
+from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir.lock import locked_run
+
+if TYPE_CHECKING:
+    from sftkey_dist.capacity.hardware import Cluster
+    from sftkey_dist.pipeline.run_plan import RunPlan
+
+
+def show(
+    configuration: Configuration,
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of examples.")] = 2,
+) -> None:
+    """Print encoded examples with their segments in colour, and the tokens that each stage trains.
+
+    For trained stages, also print how many stored weights they have changed, and how much of the update is left after
+    rounding.
+    """
+    config = load_run_config(configuration)
+    from sftkey_dist.models.load import load_tokenizer
+    from sftkey_dist.pipeline.prepare import prepare as prepare_run
+    from sftkey_dist.pipeline.rounding import stages_in_words
+    from sftkey_dist.pipeline.run_plan import plan_run
+    from sftkey_dist.report.segments import colour_segments, mark_trained
+
+    with locked_run(RunDir(config.run_dir)):
+        preparation = prepare_run(config)
+    tokenizer = load_tokenizer(preparation.model_dir, config.model.trust_remote_code)
+    for planned in plan_run(config, preparation).strategies:
+        strategy = planned.strategy
+        store = preparation.stores[strategy.form]
+        for index in range(min(number, len(store))):
+            ids, segments = store.example(index)
+            console.rule(visible(Text(f"{strategy.name}: {store.example_ids([index])[0]}")))
+            console.print(visible(colour_segments(tokenizer, ids, segments, store.segment_names)))
+            for stage in strategy.stages:
+                console.print(visible(mark_trained(tokenizer, ids, segments, stage.weights, f"stage {stage.name}")))
+        for line in stages_in_words(planned.stages):
+            console.print(line, soft_wrap=True, markup=False)
+
+
+def plan(
+    configuration: Configuration,
+    ranks: Annotated[
+        str | None,
+        typer.Option(help="Numbers of data-parallel ranks, separated by commas; default: cluster.num_workers."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps of each stage to plan.")] = 50,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Number of nodes; if given, estimate memory, time and cost.")
+    ] = None,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="Accelerators, and therefore ranks, per node.")] = 8,
+    gpu: Annotated[str, typer.Option(help="Type: b200-180g, h200-141g, h100-80g, a100-80g, a100-40g or l40s-48g.")] = (
+        "h100-80g"
+    ),
+    network_gbps: Annotated[float, typer.Option(min=0.1, help="Network bandwidth per node, in Gbit/s.")] = 400.0,
+    transport: Annotated[Literal["rdma", "tcp"], typer.Option(help="Transport that NCCL uses between nodes.")] = "rdma",
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price per accelerator and hour, to estimate the cost.")
+    ] = None,
+) -> None:
+    """Show how evenly each stage loads any number of ranks and, with --nodes, what it needs on a cluster.
+
+    tokens, cost and loss: maximum over the ranks divided by the mean, 1 is perfectly balanced; density: share of the
+    token budget that is used; waiting: share of a step in which ranks wait for the slowest one. With --nodes, memory,
+    time and cost are estimated from the model's configuration. Prepares the data if necessary, but loads no weights and
+    trains nothing.
+    """
+    config = load_run_config(configuration)
+    usual_ranks = nodes * gpus_per_node if nodes else config.cluster.num_workers
+    data_ranks = parse_numbers("--ranks", ranks) if ranks else [usual_ranks]
+    from sftkey_dist.capacity.hardware import Cluster, find_accelerator
+    from sftkey_dist.console import progress_when_known
+    from sftkey_dist.pipeline.prepare import prepare as prepare_run
+    from sftkey_dist.pipeline.preview import preview_run
+    from sftkey_dist.pipeline.run_plan import plan_run
+    from sftkey_dist.report.tables import balance_table
+
+    with locked_run(RunDir(config.run_dir)), progress_when_known("planning") as progress:
+        run_plan = plan_run(config, prepare_run(config, needs_weights=False))
+        previews, files = preview_run(run_plan, data_ranks, steps, progress)
+    for stage in previews:
+        looked_at = min(steps, stage.num_steps)
+        console.print(balance_table(f"{stage.name}: {looked_at:,} of {stage.num_steps:,} steps", stage.rows))
+        for warning in stage.warnings():
+            console.print(f"check the plan: {warning}", soft_wrap=True, markup=False)
+    if nodes is not None:
+        files.append(
+            _show_capacity(
+                run_plan,
+                Cluster(
+                    nodes, gpus_per_node, find_accelerator(gpu), network_gbps, price_per_gpu_hour, transport=transport
+                ),
+                steps,
+            )
+        )
+    for file in files:
+        console.print(f"written: {as_relative(file)}", soft_wrap=True, markup=False)
+
+
+def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
+    from sftkey_dist.capacity import capacity_table
+    from sftkey_dist.pipeline.capacity import plan_capacity
+    from sftkey_dist.pipeline.fits import problems_of
+
+    size, stages, file = plan_capacity(plan, cluster, steps)
+    device = cluster.accelerator
+    where = f"{size.parameters / 1e9:.3g} B parameters on {cluster.nodes} x {cluster.gpus_per_node} {device.name}"
+    for stage in stages:
+        console.print(capacity_table(f"{stage.name}: {where}", stage, device.memory_gib))
+    for problem in problems_of(plan.config, size.parameters, stages, device.memory_gib):
+        console.print(Text.assemble(("would be refused", "red"), " ", problem), soft_wrap=True)
+    return file

@@ -1,0 +1,131 @@
+"""Commands for runs as jobs on a Ray cluster: submit and the group `job`."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sftkey_dist.cli.arguments import (
+    Address,
+    Configuration,
+    Unauthenticated,
+    load_run_config,
+    path,
+)
+from sftkey_dist.cli.exits import SIGNALLED
+from sftkey_dist.console import console, errors
+from sftkey_dist.errors import ConfigError, InterruptedRunError
+
+job = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Follow and stop jobs on a Ray cluster.")
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id that `sftkey submit` printed.")]
+
+
+def submit(
+    configuration: Configuration,
+    address: Address = "http://127.0.0.1:8265",
+    verb: Annotated[str, typer.Option(help="Command that the job executes: run, prepare, train or evaluate.")] = "run",
+    working_dir: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path,
+            help="Folder to send: the files that git tracks or, without a git work tree, Python files and the "
+            "files that the configuration names.",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Also send these files of the folder, e.g. data/*.jsonl; without a git work tree, send only these.",
+        ),
+    ] = None,
+    with_package: Annotated[bool, typer.Option(help="Also send this version of the package.")] = False,
+    wait: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = True,
+    allow_unauthenticated: Unauthenticated = False,
+) -> None:
+    """Run as a job on a Ray cluster: send the configuration and follow the log.
+
+    Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster. run_dir and data.store_dir must be absolute paths on
+    storage that all nodes share. Ctrl-C stops following the log, but not the job.
+    """
+    if verb not in ("run", "prepare", "train", "evaluate"):
+        raise ConfigError(f"--verb {verb}: a job can run, prepare, train or evaluate")
+    config = load_run_config(configuration)
+    from sftkey_dist.jobs import RayJobs, job_arguments, packed
+
+    with packed(config, working_dir, include or ()) as upload:
+        if upload.left_out:
+            console.print(upload.left_out_in_words(), soft_wrap=True, markup=False)
+        jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
+        arguments = job_arguments(verb, allow_unauthenticated=allow_unauthenticated)
+        started = jobs.submit(upload, arguments, with_package=with_package)
+    console.print(
+        f"job {started}: sftkey job logs|status|stop {started} --address {shlex.quote(address)}",
+        soft_wrap=True,
+        markup=False,
+    )
+    if wait:
+        with _following(started, address):
+            jobs.follow(started, _show_as_it_is)
+
+
+@job.command()
+def status(
+    identifier: JobId, address: Address = "http://127.0.0.1:8265", allow_unauthenticated: Unauthenticated = False
+) -> None:
+    """Print the status of a job: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
+    from sftkey_dist.jobs import RayJobs
+
+    console.print(RayJobs(address, allow_unauthenticated=allow_unauthenticated).status(identifier))
+
+
+@job.command()
+def logs(
+    identifier: JobId,
+    address: Address = "http://127.0.0.1:8265",
+    follow: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = False,
+    allow_unauthenticated: Unauthenticated = False,
+) -> None:
+    """Print the log of a job."""
+    from sftkey_dist.jobs import RayJobs
+
+    jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
+    if follow:
+        with _following(identifier, address):
+            jobs.follow(identifier, _show_as_it_is)
+    else:
+        _show_as_it_is(jobs.log(identifier))
+
+
+@job.command()
+def stop(
+    identifier: JobId, address: Address = "http://127.0.0.1:8265", allow_unauthenticated: Unauthenticated = False
+) -> None:
+    """Stop a job. If the same configuration is submitted again, it continues from its last checkpoint."""
+    from sftkey_dist.jobs import RayJobs
+
+    RayJobs(address, allow_unauthenticated=allow_unauthenticated).stop(identifier)
+    console.print(f"job {identifier} was asked to stop", markup=False)
+
+
+@contextmanager
+def _following(identifier: str, address: str) -> Iterator[None]:
+    """Let Ctrl-C end the block without stopping the job."""
+    try:
+        yield
+    except InterruptedRunError as interrupt:
+        errors.print(
+            f"the job continues; sftkey job logs --follow {identifier} --address {shlex.quote(address)} shows its log, "
+            f"and sftkey job stop stops it",
+            soft_wrap=True,
+            markup=False,
+        )
+        raise SystemExit(SIGNALLED + interrupt.signal_number) from None
+
+
+def _show_as_it_is(text: str) -> None:
+    console.print(text, end="", soft_wrap=True, markup=False, highlight=False)
