@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 from sftkey_dist.data.template import fields_of, fill
 from sftkey_dist.data.values import NoTextError, text_of
@@ -16,7 +16,7 @@ class RowError(ValueError):
         self.reason = reason
 
 
-def text(row: Mapping[str, Any], column: str) -> str:
+def text(row: Mapping[str, object], column: str) -> str:
     """The text of a column that must contain text."""
     value = find(row, column)
     if isinstance(value, bytes):
@@ -56,7 +56,7 @@ def filled(row: Mapping[str, object], template: str) -> str:
     return fill(template, has, lambda column: _lines(row, column))
 
 
-def items(row: Mapping[str, Any], column: str) -> list[Any]:
+def items(row: Mapping[str, object], column: str) -> list[object]:
     """The items of a column that must contain a list."""
     value = find(row, column)
     if not isinstance(value, list):
@@ -64,7 +64,7 @@ def items(row: Mapping[str, Any], column: str) -> list[Any]:
     return value
 
 
-def texts(row: Mapping[str, Any], column: str) -> list[str]:
+def texts(row: Mapping[str, object], column: str) -> list[str]:
     """The texts of the items of a column that must contain a list."""
     found = [_text_of(item, column) for item in items(row, column)]
     if None in found:

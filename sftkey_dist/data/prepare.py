@@ -10,7 +10,8 @@ from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.encode import ENCODER_VERSION, TOO_LONG
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.parallel import run_on_cores
-from sftkey_dist.data.rows import content_digest, file_format, local_files
+from sftkey_dist.data.rows.files import file_format, local_files
+from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.data.sources import copies_of, read_examples, shards_of
 from sftkey_dist.data.store import EncodedStore, PartSummary, StoreBuilder, is_store
 from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder

@@ -7,10 +7,11 @@ from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.columns import RowError
-from sftkey_dist.data.content import Adapt
+from sftkey_dist.data.content import Adapt, Row
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.memos import generate_memos
-from sftkey_dist.data.rows import Row, Shard, find_shards, read_shard
+from sftkey_dist.data.rows.shard import Shard
+from sftkey_dist.data.rows.shards import find_shards, read_shard
 
 
 def shards_of(source: SourceConfig, shard_rows: int) -> list[Shard]:

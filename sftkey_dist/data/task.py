@@ -18,7 +18,7 @@ from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
 from sftkey_dist.data.example import Example, Refusal, Turn
 from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.data.rows import Shard
+from sftkey_dist.data.rows.shard import Shard
 from sftkey_dist.data.sources import copies_of, read_examples
 from sftkey_dist.data.store import Part, PartSummary, StoreBuilder
 from sftkey_dist.models.load import load_tokenizer

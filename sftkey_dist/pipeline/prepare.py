@@ -16,7 +16,7 @@ from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import Runner, first_examples, prepare_store, read_all
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.report import DataReport, SourceReport, summarize, summarize_source
-from sftkey_dist.data.rows import content_digest
+from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import Encoding, cached_tokenizer, example_hashes
 from sftkey_dist.errors import DataError

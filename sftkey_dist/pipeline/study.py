@@ -16,7 +16,7 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.study import Study, StudyRun
 from sftkey_dist.config.yaml_text import YamlError, read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line
-from sftkey_dist.data.rows import content_digest
+from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.errors import DataError, InterruptedRunError
 from sftkey_dist.files import (
     digest_json,

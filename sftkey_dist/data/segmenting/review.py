@@ -14,7 +14,7 @@ from typing import Any
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.rows import find_shards, read_shard
+from sftkey_dist.data.rows.shards import find_shards, read_shard
 from sftkey_dist.data.segmenting.rules import Cut, NotCut
 from sftkey_dist.data.segmenting.verify import why_refused
 from sftkey_dist.errors import DataError
@@ -45,7 +45,7 @@ class Review:
         problem = why_refused(values, self.response, contract, self.outside)
         return NotCut("review_not_verified", problem) if problem else Cut(values, REVIEW)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for a file."""
         return vars(self) | {"segments": dict(self.segments), "outside": list(self.outside)}
 
@@ -70,12 +70,13 @@ def _reviews(path: Path) -> Iterator[Review]:
             for name, kind in _KINDS.items():
                 if not isinstance(row.get(name), kind):
                     raise DataError(f"{place}: field {name!r} must be {_ARTICLES[kind]}, as in the other lines")
-            if not all(isinstance(text, str) for text in (*row["segments"].values(), *row["outside"])):
+            fields: dict[str, Any] = {name: row[name] for name in _KINDS}
+            if not all(isinstance(text, str) for text in (*fields["segments"].values(), *fields["outside"])):
                 raise DataError(f"{place}: segments and outside must contain texts only")
-            fields = {name: row[name] for name in _KINDS} | {"why": str(row.get("why", ""))}
+            fields["why"] = str(row.get("why", ""))
             found = row.get("candidates")
             candidates = tuple(found) if isinstance(found, list) else ()
-            yield Review(**fields | {"outside": tuple(row["outside"]), "candidates": candidates})
+            yield Review(**fields | {"outside": tuple(fields["outside"]), "candidates": candidates})
 
 
 _ARTICLES = {str: "a text", bool: "true or false", dict: "an object", list: "a list"}

@@ -18,8 +18,10 @@ from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.columns import RowError, text
+from sftkey_dist.data.content import Row
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.rows import Row, find_shards, local_files, read_shard
+from sftkey_dist.data.rows.files import local_files
+from sftkey_dist.data.rows.shards import find_shards, read_shard
 from sftkey_dist.data.segmenting.model import Cutter, ModelCutter
 from sftkey_dist.data.segmenting.review import Review, read_reviews
 from sftkey_dist.data.segmenting.rules import Cut, NotCut, Rule, cut_response, resolve_rules

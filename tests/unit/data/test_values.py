@@ -12,7 +12,7 @@ import pytest
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import ResponseContract, Segment
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.rows import find_shards, read_shard
+from sftkey_dist.data.rows.shards import find_shards, read_shard
 from sftkey_dist.data.sources import read_examples
 from sftkey_dist.data.values import NoTextError, text_of
 from sftkey_dist.errors import DataError

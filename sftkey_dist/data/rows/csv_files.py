@@ -1,0 +1,100 @@
+"""Rows of .csv files."""
+
+import csv
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from sftkey_dist.data.content import Row
+from sftkey_dist.data.example import Refusal
+from sftkey_dist.data.rows.opening import (
+    BOM,
+    MOST_ROW_BYTES,
+    open_bytes,
+)
+from sftkey_dist.data.rows.shard import RawRows, Shard
+from sftkey_dist.errors import DataError
+
+
+def csv_records(path: str) -> Iterator[tuple[int, int, int]]:
+    """Line number, start and end of every record of a CSV file after the header; a record may span several lines."""
+    with open_bytes(path) as file:
+        lines = _CountedLines(file)
+        reader = _csv_reader(lines)
+        _header(path, reader)
+        while True:
+            line, begin = lines.number + 1, lines.offset
+            try:
+                record = next(reader, None)
+            except csv.Error as error:
+                raise DataError(f"{path}:{line}: not a CSV record: {error}; is a quotation mark left open?") from error
+            if record is None:
+                return
+            if record:
+                yield line, begin, lines.offset
+
+
+def read_csv(shard: Shard) -> RawRows:
+    """The rows of a shard of a .csv file."""
+    with open_bytes(shard.path) as file:
+        names = _header(shard.path, _csv_reader(_CountedLines(file)))
+        file.seek(shard.start)
+        lines = _CountedLines(file, shard.first_line - 1, shard.stop)
+        reader = _csv_reader(lines)
+        while True:
+            place = f"{shard.path}:{lines.number + 1}"
+            record = next(reader, None)
+            if record is None:
+                return
+            if record:
+                yield place, _csv_row(place, names, record)
+
+
+def _csv_row(place: str, names: list[str], record: list[str]) -> Row | Refusal:
+    if len(record) != len(names):
+        return Refusal(place, "wrong_columns", f"{len(record)} columns, the header names {len(names)}")
+    try:
+        return dict(zip(names, (cell.encode("latin-1").decode("utf-8") for cell in record), strict=True))
+    except UnicodeDecodeError as error:
+        return Refusal(place, "not_utf8", f"not UTF-8 text (byte {error.start} of a cell); convert the file to UTF-8")
+
+
+class _CountedLines:
+    """Yields the lines of a binary file as text that preserves every byte, and tracks the current position."""
+
+    def __init__(self, file: BinaryIO, number: int = 0, stop: int | None = None) -> None:
+        self._file = file
+        self._stop = stop
+        self.number = number
+        self.offset = file.tell()
+
+    def __iter__(self) -> "_CountedLines":
+        return self
+
+    def __next__(self) -> str:
+        line = b"" if self.offset == self._stop else self._file.readline(MOST_ROW_BYTES + 1)
+        if not line:
+            raise StopIteration
+        if len(line) > MOST_ROW_BYTES:
+            raise csv.Error(f"a line of more than {MOST_ROW_BYTES >> 20} MiB")
+        if self.offset == 0:
+            self.offset += len(BOM) if line.startswith(BOM) else 0
+            line = line.removeprefix(BOM)
+        self.number += 1
+        self.offset += len(line)
+        return line.decode("latin-1")
+
+
+def _csv_reader(lines: Iterator[str]) -> Iterator[list[str]]:
+    csv.field_size_limit(MOST_ROW_BYTES)
+    return csv.reader(lines, strict=True)
+
+
+def _header(path: str, reader: Iterator[list[str]]) -> list[str]:
+    try:
+        cells: list[str] = next(reader, [])
+    except csv.Error as error:
+        raise DataError(f"{path}:1: not a CSV header: {error}; is a quotation mark left open?") from error
+    names = [name.encode("latin-1").decode("utf-8", "replace") for name in cells]
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{path}:1: the first line must name each column once, found {names}")
+    return names
