@@ -9,7 +9,9 @@ from sftkey_dist.data.columns import RowError, filled, find, items, optional_tex
 from sftkey_dist.data.content import Adapt, Content, Row
 from sftkey_dist.data.data_sets import find_data_set
 from sftkey_dist.data.example import Turn
-from sftkey_dist.data.segmenting.rules import Cut, Rule, cut_response, resolve_rules
+from sftkey_dist.data.segmenting.cut import Cut
+from sftkey_dist.data.segmenting.decision import cut_response
+from sftkey_dist.data.segmenting.rules import Rule, resolve_rules
 from sftkey_dist.data.template import TemplateError, fields_of
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.patterns import compile_pattern

@@ -16,7 +16,9 @@ from typing import Any
 from rich.table import Table
 
 from sftkey_dist.data.segmenting.answer import same_answer
-from sftkey_dist.data.segmenting.rules import ANSWER, Cut, NotCut, cut_response, resolve_rules
+from sftkey_dist.data.segmenting.cut import ANSWER, Cut, NotCut
+from sftkey_dist.data.segmenting.decision import cut_response
+from sftkey_dist.data.segmenting.rules import resolve_rules
 from tests.benchmarks.figures import Figure, arguments, console, publish
 
 MESSY = Path(__file__).parents[1] / "assets" / "messy_responses.jsonl"

@@ -19,7 +19,9 @@ from sftkey_dist.contract.segment import Check
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.rows.shards import find_shards, read_shard
 from sftkey_dist.data.segmenting.answer import MOST_CHARACTERS_OF_MATHEMATICS, same_answer, why_never_trained
-from sftkey_dist.data.segmenting.rules import Cut, cut_response, resolve_rules
+from sftkey_dist.data.segmenting.cut import Cut
+from sftkey_dist.data.segmenting.decision import cut_response
+from sftkey_dist.data.segmenting.rules import resolve_rules
 from sftkey_dist.data.segmenting.thinking import holds_thinking_tag
 from sftkey_dist.endpoint.refusals import Manner
 from sftkey_dist.endpoint.refusals import Refusal as ServerRefusal

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.segmenting.answer import narrow, why_never_trained
-from sftkey_dist.data.segmenting.rules import ANSWER, Cut, NotCut, Response
+from sftkey_dist.data.segmenting.cut import ANSWER, Cut, NotCut
+from sftkey_dist.data.segmenting.rules import Response
 from sftkey_dist.data.segmenting.thinking import holds_thinking_tag, without_thinking
 from sftkey_dist.data.segmenting.verify import why_refused
 from sftkey_dist.endpoint import Chat

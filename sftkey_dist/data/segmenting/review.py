@@ -15,7 +15,7 @@ from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.rows.shards import find_shards, read_shard
-from sftkey_dist.data.segmenting.rules import Cut, NotCut
+from sftkey_dist.data.segmenting.cut import Cut, NotCut
 from sftkey_dist.data.segmenting.verify import why_refused
 from sftkey_dist.errors import DataError
 

@@ -22,9 +22,11 @@ from sftkey_dist.data.content import Row
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.rows.files import local_files
 from sftkey_dist.data.rows.shards import find_shards, read_shard
+from sftkey_dist.data.segmenting.cut import Cut, NotCut
+from sftkey_dist.data.segmenting.decision import cut_response
 from sftkey_dist.data.segmenting.model import Cutter, ModelCutter
 from sftkey_dist.data.segmenting.review import Review, read_reviews
-from sftkey_dist.data.segmenting.rules import Cut, NotCut, Rule, cut_response, resolve_rules
+from sftkey_dist.data.segmenting.rules import Rule, resolve_rules
 from sftkey_dist.data.segmenting.verify import why_not_writable
 from sftkey_dist.data.values import NoTextError, json_text
 from sftkey_dist.endpoint import endpoint_key

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sftkey_dist.contract import ContractError, Form, ResponseContract
 from sftkey_dist.data.segmenting.answer import Span
-from sftkey_dist.data.segmenting.rules import uncovered
+from sftkey_dist.data.segmenting.cut import uncovered
 from sftkey_dist.data.segmenting.wording import CONNECTOR, LEAD, LEAD_ALONE
 
 _CONNECTING_WORDS = r"(?:the|my|final|correct|answer|option|choice|is|so|therefore|thus|hence)"

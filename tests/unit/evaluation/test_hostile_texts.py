@@ -8,7 +8,8 @@ import pytest
 from sftkey_dist.config.answer_check import JsonCheck, LabelCheck, RegexCheck
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.contract.segment import Check
-from sftkey_dist.data.segmenting.rules import cut_response, resolve_rules
+from sftkey_dist.data.segmenting.decision import cut_response
+from sftkey_dist.data.segmenting.rules import resolve_rules
 from sftkey_dist.evaluation.answers import Case, judged_by_check, make_check
 from sftkey_dist.evaluation.answers.options import options_of
 from sftkey_dist.evaluation.judge.reading import read_verdict

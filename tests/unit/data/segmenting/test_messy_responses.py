@@ -7,7 +7,9 @@ from collections import Counter
 import pytest
 
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.segmenting.rules import Cut, cut_response, resolve_rules
+from sftkey_dist.data.segmenting.cut import Cut
+from sftkey_dist.data.segmenting.decision import cut_response
+from sftkey_dist.data.segmenting.rules import resolve_rules
 from sftkey_dist.data.segmenting.thinking import holds_thinking_tag
 from sftkey_dist.data.segmenting.verify import why_refused
 from tests.benchmarks.segmenting import DEFAULT, MESSY, MOST_REVIEWED_PERCENT, MOST_WRONG_PERCENT, messy, tally

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from sftkey_dist.config.data import RegexRule
 from sftkey_dist.data.segmenting.answer import same_answer, why_no_answer
-from sftkey_dist.data.segmenting.rules import Candidate, Cut, NotCut, cut_response, resolve_rules
+from sftkey_dist.data.segmenting.cut import Candidate, Cut, NotCut
+from sftkey_dist.data.segmenting.decision import cut_response
+from sftkey_dist.data.segmenting.rules import resolve_rules
 from sftkey_dist.data.segmenting.thinking import holds_thinking_tag
 
 DEFAULT = resolve_rules(("default",))
