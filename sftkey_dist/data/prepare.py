@@ -13,7 +13,8 @@ from sftkey_dist.data.parallel import run_on_cores
 from sftkey_dist.data.rows.files import file_format, local_files
 from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.data.sources import copies_of, read_examples, shards_of
-from sftkey_dist.data.store import EncodedStore, PartSummary, StoreBuilder, is_store
+from sftkey_dist.data.store import EncodedStore, is_store
+from sftkey_dist.data.store_builder import PartSummary, StoreBuilder
 from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_json

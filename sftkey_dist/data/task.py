@@ -20,7 +20,7 @@ from sftkey_dist.data.example import Example, Refusal, Turn
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.data.rows.shard import Shard
 from sftkey_dist.data.sources import copies_of, read_examples
-from sftkey_dist.data.store import Part, PartSummary, StoreBuilder
+from sftkey_dist.data.store_builder import Part, PartSummary, StoreBuilder
 from sftkey_dist.models.load import load_tokenizer
 
 _BATCH_SIZE = 512
