@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftkey_dist.files import read_json
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, ENVIRONMENT, SETTINGS, PreparedData
+from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, ENVIRONMENT, EVERY_SETTING, SETTINGS, PreparedData
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def settings_that_differ(facts: Sequence[RunFacts]) -> list[tuple[str, list[str]
 
 
 def _read(run: RunDir) -> RunFacts:
-    config = read_json(run.config, SETTINGS.remedy) if run.config.is_file() else {}
+    config = EVERY_SETTING.read(run.config) if run.config.is_file() else {}
     settings = SETTINGS.of(str(run.config), config)
     report = DATA_REPORT.read(run.data_report) if run.data_report.is_file() else PreparedData()
     return RunFacts(

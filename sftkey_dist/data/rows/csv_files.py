@@ -33,7 +33,7 @@ def csv_records(path: str) -> Iterator[tuple[int, int, int]]:
                 yield line, begin, lines.offset
 
 
-def read_csv(shard: Shard) -> RawRows:
+def read_csv_shard(shard: Shard) -> RawRows:
     """The rows of a shard of a .csv file."""
     with open_bytes(shard.path) as file:
         names = _header(shard.path, _csv_reader(_CountedLines(file)))

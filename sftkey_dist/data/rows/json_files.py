@@ -29,7 +29,7 @@ def line_records(path: str) -> Iterator[tuple[int, int, int]]:
             number, offset = number + 1, offset + length
 
 
-def read_jsonl(shard: Shard) -> RawRows:
+def read_jsonl_shard(shard: Shard) -> RawRows:
     """The rows of a shard of a .jsonl file."""
     with open_bytes(shard.path) as file:
         file.seek(shard.start)
@@ -98,7 +98,7 @@ def _object(place: str, row: object) -> Row | Refusal:
     return Refusal(place, "invalid_json", f"expected a JSON object, found {type(row).__name__}")
 
 
-def read_json(shard: Shard) -> RawRows:
+def read_json_shard(shard: Shard) -> RawRows:
     """The rows of a shard of a .json file."""
     for number, row in enumerate(load_json(shard.path)[shard.start : shard.stop], start=shard.start + 1):
         place = f"{shard.path}#{number}"

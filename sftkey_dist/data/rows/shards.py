@@ -4,12 +4,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sftkey_dist.config.data import SourceConfig
-from sftkey_dist.data.rows.csv_files import csv_records, read_csv
+from sftkey_dist.data.rows.csv_files import csv_records, read_csv_shard
 from sftkey_dist.data.rows.files import FORMATS, file_format, local_files, require_file
-from sftkey_dist.data.rows.json_files import line_records, load_json, read_json, read_jsonl
+from sftkey_dist.data.rows.json_files import line_records, load_json, read_json_shard, read_jsonl_shard
 from sftkey_dist.data.rows.opening import read_errors_as_data_errors, refuse_hidden_gzip, rows_with_data_errors
 from sftkey_dist.data.rows.shard import RawRows, Shard
-from sftkey_dist.data.rows.tables import load_hub, num_arrow_rows, num_parquet_rows, read_arrow, read_hub, read_parquet
+from sftkey_dist.data.rows.tables import (
+    load_hub,
+    num_arrow_rows,
+    num_parquet_rows,
+    read_arrow_shard,
+    read_hub_shard,
+    read_parquet_shard,
+)
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_file, digest_json
 
@@ -38,7 +45,7 @@ def read_shard(source: SourceConfig, shard: Shard) -> RawRows:
         DataError: The file can no longer be read.
     """
     if not shard.path:
-        return read_hub(source, shard)
+        return read_hub_shard(source, shard)
     with read_errors_as_data_errors(shard.path):
         return rows_with_data_errors(_READERS[file_format(shard.path)](shard), shard.path)
 
@@ -105,11 +112,11 @@ def _by_lines(path: str, shard_rows: int, limit: int | None) -> Iterator[Shard]:
 
 
 _READERS: dict[str, Callable[[Shard], RawRows]] = {
-    ".jsonl": read_jsonl,
-    ".csv": read_csv,
-    ".json": read_json,
-    ".parquet": read_parquet,
-    ".arrow": read_arrow,
+    ".jsonl": read_jsonl_shard,
+    ".csv": read_csv_shard,
+    ".json": read_json_shard,
+    ".parquet": read_parquet_shard,
+    ".arrow": read_arrow_shard,
 }
 _NUM_ROWS: dict[str, Callable[[str], int]] = {
     ".json": lambda path: len(load_json(path)),

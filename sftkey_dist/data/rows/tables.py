@@ -31,7 +31,7 @@ def num_arrow_rows(path: str) -> int:
     return int(rows.num_rows)
 
 
-def read_parquet(shard: Shard) -> RawRows:
+def read_parquet_shard(shard: Shard) -> RawRows:
     """The rows of a shard of a Parquet file; only its row groups are read."""
     with pyarrow.parquet.ParquetFile(shard.path) as file:
         begin = 0
@@ -55,12 +55,12 @@ def read_parquet(shard: Shard) -> RawRows:
                 return
 
 
-def read_arrow(shard: Shard) -> RawRows:
+def read_arrow_shard(shard: Shard) -> RawRows:
     """The rows of a shard of an Arrow file."""
     return _read_batches(_load_arrow(shard.path).slice, shard.path, shard)
 
 
-def read_hub(source: SourceConfig, shard: Shard) -> RawRows:
+def read_hub_shard(source: SourceConfig, shard: Shard) -> RawRows:
     """The rows of a shard of a hub data set."""
     rows = load_hub(source.path, source.subset, source.split, source.revision).with_format("arrow")
     return _read_batches(lambda begin, number: rows[begin : begin + number], f"{source.path}/{source.split}", shard)

@@ -94,6 +94,8 @@ class PreparedData:
 
 STRATEGIES = JsonFile(dict[str, StrategyEntry], _RENEWED)
 SETTINGS = JsonFile(Settings, _PREPARED)
+EVERY_SETTING = JsonFile(dict[str, object], _PREPARED)
+"""config.json, whole."""
 DATA_REPORT = JsonFile(PreparedData, _PREPARED)
 ENVIRONMENT = JsonFile(dict[str, str], _PREPARED)
 RUN_IDS = JsonFile(dict[str, str], _TRACKED_ANEW)
