@@ -4,7 +4,7 @@ Autograd says which tensors it keeps for the backward pass, and a dispatch mode 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from transformers import AttentionInterface
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.training.lora import base_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ATTENTION = "counted_attention"
 _TOKENS = 64
@@ -38,7 +41,7 @@ class LayerBytes:
     moved: float
 
 
-def layer_bytes(model: Any) -> LayerBytes:
+def layer_bytes(model: "PreTrainedModel") -> LayerBytes:
     """
     Args:
         model: on the meta device, with the attention of `register_counted_attention`.

@@ -1,7 +1,7 @@
 """The sizes of a model, from its configuration: nothing is downloaded but config.json, nothing allocated."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -13,6 +13,9 @@ from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import decoder_layers, head_dim_of
 from sftkey_dist.training.flops import ModelFlops
 from sftkey_dist.training.lora import add_adapters, base_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _DTYPES = {2: torch.bfloat16, 4: torch.float32}
 
@@ -79,7 +82,7 @@ class ModelSize:
         return self.trained < self.parameters
 
 
-def size_of(config: Any, training: TrainingConfig | None = None, compute_bytes: int = 2) -> ModelSize:
+def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, compute_bytes: int = 2) -> ModelSize:
     """Of a model with this configuration, built without memory.
 
     Args:
@@ -124,7 +127,7 @@ def size_of(config: Any, training: TrainingConfig | None = None, compute_bytes: 
     )
 
 
-def _key_value_width(text: Any) -> int:
+def _key_value_width(text: "PreTrainedConfig") -> int:
     """Elements of a token's keys and values in all layers."""
     heads = int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
     return 2 * int(text.num_hidden_layers) * heads * head_dim_of(text)

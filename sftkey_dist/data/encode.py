@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sftkey_dist.contract import END_OF_TURN, PROMPT, ContractError, Form, Piece, ResponseContract
 from sftkey_dist.data.example import Example, Refusal
@@ -10,6 +10,9 @@ from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.tokens import decode_ids, encode_texts
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.vocabulary import special_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ENCODER_VERSION = 5
 """Increase it when the same input would be encoded differently; stores of earlier versions are then rebuilt."""
@@ -55,7 +58,7 @@ class ExampleEncoder:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: "PreTrainedTokenizerBase",
         prompts: PromptEncoder,
         contract: ResponseContract,
         form: Form,

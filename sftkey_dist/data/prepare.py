@@ -1,9 +1,9 @@
 """Builds encoded stores on disk from a configuration, one per form, and reuses stores with the same digest."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.contract import Form, ResponseContract
@@ -18,6 +18,9 @@ from sftkey_dist.data.store_builder import PartSummary, StoreBuilder
 from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import digest_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _ROWS_AT_A_TIME = 4096
 _ROWS_NOT_MALFORMED = frozenset({TOO_LONG})
@@ -119,7 +122,7 @@ def prepare_store(
     return store
 
 
-def tokenizer_digest(tokenizer: Any) -> str:
+def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Digest of everything in a tokenizer that determines token ids."""
     return digest_json(
         [
@@ -221,7 +224,7 @@ def _source_inputs(source: SourceConfig) -> dict[str, object]:
     return source.reading | place | {"content": content_digest(source)}
 
 
-def _contract_inputs(encoding: Encoding, sources: Sequence[SourceConfig]) -> dict[str, Any]:
+def _contract_inputs(encoding: Encoding, sources: Sequence[SourceConfig]) -> Mapping[str, object]:
     """The contract without what only concerns stages (key, weight); for whole responses in both forms."""
     reads_responses = any(source.adapter in ("prompt_completion", "messages") for source in sources)
     forms = Form if reads_responses else [encoding.form]

@@ -3,7 +3,7 @@
 import datetime
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import Example, Turn
@@ -11,6 +11,9 @@ from sftkey_dist.data.tokens import encode_texts, encode_without_special
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.chat_template import chat_templates, reads_clock, with_date
 from sftkey_dist.models.vocabulary import special_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _PROBE = "@@response@@"
 _MESSAGE = re.compile(r"@@message-(\d+)@@")
@@ -23,7 +26,7 @@ class PromptError(ValueError):
 class PromptEncoder:
     """Writes prompts with the tokenizer's chat template or with a plain template."""
 
-    def __init__(self, tokenizer: Any, config: PromptConfig) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", config: PromptConfig) -> None:
         """
         Raises:
             ModelError: A chat template is requested but missing, it refuses a message, or no token ends a turn.
@@ -155,7 +158,7 @@ class PromptEncoder:
         return after
 
 
-def _chat_template(tokenizer: Any) -> str:
+def _chat_template(tokenizer: "PreTrainedTokenizerBase") -> str:
     try:
         return str(tokenizer.get_chat_template())
     except ValueError as error:  # there are several, and none is the default

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.prompt import PromptConfig
@@ -22,6 +22,9 @@ from sftkey_dist.data.rows.shard import Shard
 from sftkey_dist.data.sources import copies_of, read_examples
 from sftkey_dist.data.store_builder import Part, PartSummary, StoreBuilder
 from sftkey_dist.models.load import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _BATCH_SIZE = 512
 
@@ -113,7 +116,7 @@ def _conversation(question: str, history: Sequence[Turn]) -> str:
 
 
 @lru_cache(maxsize=2)
-def cached_tokenizer(model_dir: Path, trust_remote_code: bool) -> Any:
+def cached_tokenizer(model_dir: Path, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
     """The tokenizer, which is loaded once per process, however many shards the process encodes."""
     tokenizer = load_tokenizer(model_dir, trust_remote_code)
     # Encoding uses neither. If they were kept, the digest would depend on whether something was encoded before.

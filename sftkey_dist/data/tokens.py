@@ -5,10 +5,15 @@ encoding takes a quarter less time.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-def encode_texts(tokenizer: Any, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
+def encode_texts(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], add_special_tokens: bool
+) -> list[list[int]]:
     """Token ids of each text, never truncated or padded, regardless of the tokenizer's settings."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
@@ -16,7 +21,7 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], add_special_tokens: bool)
     return [encoded.ids for encoded in backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)]
 
 
-def encode_without_special(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def encode_without_special(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text, with the text of special tokens encoded as ordinary text."""
     backend = tokenizer.backend_tokenizer
     before, backend.encode_special_tokens = backend.encode_special_tokens, True
@@ -26,7 +31,7 @@ def encode_without_special(tokenizer: Any, texts: Sequence[str]) -> list[list[in
         backend.encode_special_tokens = before
 
 
-def decode_ids(tokenizer: Any, ids: Sequence[Sequence[int]]) -> list[str]:
+def decode_ids(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[Sequence[int]]) -> list[str]:
     """The exact text of each list of ids, special tokens included."""
     texts: list[str] = tokenizer.backend_tokenizer.decode_batch(list(ids), skip_special_tokens=False)
     return texts

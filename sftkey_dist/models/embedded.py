@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -10,6 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from sftkey_dist.config.model import EmbeddedModelConfig
 from sftkey_dist.files import folder_written_whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _PAD, _START, _END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 _CHAT_TEMPLATE = (
@@ -29,7 +32,7 @@ def make_embedded_model(path: Path, config: EmbeddedModelConfig, texts: Iterable
         _random_model(config, tokenizer, seed).save_pretrained(scratch)
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> Any:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> "PreTrainedTokenizerBase":
     """A byte-level BPE tokenizer with a ChatML template; any text is unchanged by encoding and decoding."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -53,7 +56,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> A
     return tokenizer
 
 
-def _random_model(config: EmbeddedModelConfig, tokenizer: Any, seed: int) -> Any:
+def _random_model(config: EmbeddedModelConfig, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
     model_config = transformers.Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden_size,

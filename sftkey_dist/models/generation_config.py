@@ -1,6 +1,9 @@
 """Repairs generation configurations that transformers loads with a warning but refuses to save."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 _SAMPLING = ("temperature", "top_p", "min_p", "top_h", "typical_p", "top_k", "epsilon_cutoff", "eta_cutoff")
 _BEAMS = ("early_stopping", "length_penalty")
@@ -8,7 +11,7 @@ _CACHE = ("cache_implementation", "cache_config")
 _OUTPUTS = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
 
 
-def mend_generation_config(config: Any) -> str:
+def mend_generation_config(config: "GenerationConfig") -> str:
     """Make a configuration savable without changing its meaning.
 
     If there are sampling parameters but `do_sample` is not set, it is set to true, which is how servers interpret them.
@@ -38,7 +41,7 @@ def mend_generation_config(config: Any) -> str:
     return "; ".join(changed)
 
 
-def _is_savable(config: Any) -> bool:
+def _is_savable(config: "GenerationConfig") -> bool:
     try:
         config.validate(strict=True)
     except ValueError:
@@ -46,11 +49,11 @@ def _is_savable(config: Any) -> bool:
     return True
 
 
-def _is_set(config: Any, name: str) -> bool:
+def _is_set(config: "GenerationConfig", name: str) -> bool:
     return getattr(config, name, None) is not None
 
 
-def _ignored(config: Any) -> tuple[str, ...]:
+def _ignored(config: "GenerationConfig") -> tuple[str, ...]:
     """Parameters that have no effect in combination with the others."""
     return (
         *(() if config.do_sample else _SAMPLING),

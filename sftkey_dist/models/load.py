@@ -1,7 +1,7 @@
 """Finds the folder of a base model and loads its tokenizer, with errors that say what is missing."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import huggingface_hub
 import transformers
@@ -11,6 +11,9 @@ from sftkey_dist.errors import ModelError
 from sftkey_dist.files import digest_json
 from sftkey_dist.models.digests import known_digest
 from sftkey_dist.models.problem import loading_problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 _HUB_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
@@ -61,7 +64,7 @@ def check_model_folder(folder: Path, *, needs_weights: bool = True) -> None:
         raise ModelError(f"{folder}: no .safetensors weights; convert pickled weights with save_pretrained")
 
 
-def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
     """Load the fast tokenizer of a folder.
 
     Raises:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import safetensors
 import torch
@@ -13,6 +13,9 @@ from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.vocabulary import special_tokens
 from sftkey_dist.sampler import CostModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts")
 _ROUTED_TO = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
@@ -35,7 +38,9 @@ def read_shape(folder: Path, trust_remote_code: bool = False) -> object:
         raise ModelError(f"{folder}: cannot read config.json: {loading_problem(error)}") from error
 
 
-def require_row_per_token(folder: Path, config: Any, tokenizer: Any, used: Collection[int] = ()) -> None:
+def require_row_per_token(
+    folder: Path, config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase", used: Collection[int] = ()
+) -> None:
     """Check that every token id that can occur has a row in the embeddings.
 
     Args:
@@ -75,7 +80,7 @@ def count_parameters(folder: Path) -> int:
     return total
 
 
-def decoder_cost(config: Any) -> CostModel:
+def decoder_cost(config: "PreTrainedConfig") -> CostModel:
     """The cost model of a decoder with this configuration; sizes that it does not contain have common defaults."""
     text = config.get_text_config()
     num_heads = int(text.num_attention_heads)
@@ -88,7 +93,7 @@ def decoder_cost(config: Any) -> CostModel:
     )
 
 
-def decoder_layers(model: Any) -> Any:
+def decoder_layers(model: "PreTrainedModel") -> torch.nn.ModuleList:
     """The decoder's layers: the first list of modules with the right length, whatever its name.
 
     Raises:
@@ -101,17 +106,17 @@ def decoder_layers(model: Any) -> Any:
     raise ModelError(f"{type(model).__name__} has no list of {number} layers")
 
 
-def head_dim_of(text: Any) -> int:
+def head_dim_of(text: "PreTrainedConfig") -> int:
     """Dimension of an attention head, according to a decoder's configuration."""
     return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
-def shape_of(parameter: Any) -> tuple[int, ...]:
+def shape_of(parameter: torch.Tensor) -> tuple[int, ...]:
     """Shape of the whole parameter, even if ZeRO-3 has partitioned it."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def active_share(text: Any) -> float:
+def active_share(text: "PreTrainedConfig") -> float:
     """Share of a layer's routed experts that process a token; 1 for a dense decoder."""
     experts = num_experts(text)
     return min(1.0, _first_of(text, _ROUTED_TO, default=experts) / experts) if experts else 1.0
@@ -128,7 +133,7 @@ def is_of_experts(name: str, shape: tuple[int, ...], text: object) -> bool:
     return bool(experts) and ("experts" in name.split(".") or (len(shape) == _STACKED and shape[0] == experts))
 
 
-def _active_width(text: Any) -> int:
+def _active_width(text: "PreTrainedConfig") -> int:
     """Total width of the MLPs that process a token, including all experts that it is routed to."""
     dense = int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size)
     experts = num_experts(text)

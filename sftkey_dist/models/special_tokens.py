@@ -6,7 +6,7 @@ model can be extended on any machine, and training with ZeRO-3 loads an ordinary
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -20,6 +20,9 @@ from sftkey_dist.files import folder_written_whole, read_json
 from sftkey_dist.models.folder import link_file, save_over
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.models.shape import require_row_per_token
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
@@ -61,10 +64,12 @@ def add_special_tokens(source: Path, target: Path, tokens: Sequence[str], trust_
         _replace_saved(scratch, config, tokenizer)
 
 
-def _embedding_names(config: Any, trust_remote_code: bool) -> set[str]:
+def _embedding_names(config: "PreTrainedConfig", trust_remote_code: bool) -> set[str]:
     """Names of the parameters with one row per token, found without weights."""
     with torch.device("meta"):
-        model: Any = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(
+            config, trust_remote_code=trust_remote_code
+        )
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
     owned = {id(p) for layer in layers if layer is not None for p in layer.parameters(recurse=False)}
     return {name for name, parameter in model.named_parameters(remove_duplicate=False) if id(parameter) in owned}
@@ -104,7 +109,7 @@ def _extended(rows: Tensor, num_rows: int, parts: Sequence[Sequence[int]], new_i
     return extended
 
 
-def _replace_saved(folder: Path, config: Any, tokenizer: Any) -> None:
+def _replace_saved(folder: Path, config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> None:
     """Replace the configuration and the tokenizer, whose files may be links to those of another folder."""
     for file in folder.iterdir():
         if file.suffix == ".json" and not file.name.endswith(".index.json") and file.name != "generation_config.json":

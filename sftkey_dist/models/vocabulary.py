@@ -1,11 +1,14 @@
 """Queries about the vocabulary of a tokenizer."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def special_tokens(tokenizer: Any) -> dict[int, str]:
+
+def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
     """Id and text of every special token.
 
     `all_special_ids` only contains tokens with a role and those in the list of additional special tokens. Others are

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _STYLES = ("dim", "yellow", "cyan", "magenta", "green", "blue", "red")
 
 
 def colour_segments(
-    tokenizer: Any, input_ids: np.ndarray, segment_ids: np.ndarray, segment_names: Sequence[str]
+    tokenizer: "PreTrainedTokenizerBase", input_ids: np.ndarray, segment_ids: np.ndarray, segment_names: Sequence[str]
 ) -> Text:
     """The example's text with every segment in its own colour and a legend in front."""
     text = Text()
@@ -26,7 +29,11 @@ def colour_segments(
 
 
 def mark_trained(
-    tokenizer: Any, input_ids: np.ndarray, segment_ids: np.ndarray, weights: Sequence[float], stage: str
+    tokenizer: "PreTrainedTokenizerBase",
+    input_ids: np.ndarray,
+    segment_ids: np.ndarray,
+    weights: Sequence[float],
+    stage: str,
 ) -> Text:
     """The same text with the tokens that carry loss in a stage underlined, and their number."""
     carries_loss = np.asarray(weights)[segment_ids] > 0

@@ -9,13 +9,16 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.shape import active_share, decoder_layers, head_dim_of, is_of_experts, shape_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 Numbers = float | np.ndarray
 _MATRIX = 2
@@ -102,7 +105,7 @@ class ModelFlops:
     logit_gradients: int
 
     @classmethod
-    def of(cls, model: Any) -> "ModelFlops":
+    def of(cls, model: "PreTrainedModel") -> "ModelFlops":
         """Count for a decoder: whole, on the meta device or partitioned, with adapters or without."""
         text = model.config.get_text_config()
         logit_weights = int(text.hidden_size) * int(text.vocab_size)
@@ -170,7 +173,9 @@ def prefix_tokens(segment_counts: np.ndarray, weights: Sequence[float]) -> np.nd
     return found
 
 
-def _matrices_of_layers(model: Any, text: Any) -> Iterator[tuple[Any, float]]:
+def _matrices_of_layers(
+    model: "PreTrainedModel", text: "PreTrainedConfig"
+) -> Iterator[tuple[torch.nn.Parameter, float]]:
     """Every matrix that a token is multiplied with on its way to the output projection, and its active weights."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     outside = tables | {id(model.get_output_embeddings().weight)}
@@ -181,7 +186,7 @@ def _matrices_of_layers(model: Any, text: Any) -> Iterator[tuple[Any, float]]:
             yield weight, math.prod(shape) * (active_share(text) if is_routed else 1)
 
 
-def _without_gradient_to_pass_on(model: Any) -> set[int]:
+def _without_gradient_to_pass_on(model: "PreTrainedModel") -> set[int]:
     """Matrices whose input no gradient is needed of: nothing before them is trained.
 
     Beside adapters the embedding is frozen, and the first layer's products with it have a gradient for adapters alone.
@@ -199,7 +204,7 @@ def _without_gradient_to_pass_on(model: Any) -> set[int]:
     return found
 
 
-def _in_order_of_use(layer: Any) -> Iterator[list[Any]]:
+def _in_order_of_use(layer: torch.nn.Module) -> Iterator[list[torch.nn.Module]]:
     """Modules that are applied to the same: those of a block but its last, and then that one."""
     for block in layer.children():
         *first, last = [module for module in block.children() if _has_matrices(module)] or [block]
@@ -207,7 +212,7 @@ def _in_order_of_use(layer: Any) -> Iterator[list[Any]]:
         yield [last]
 
 
-def _has_matrices(module: Any) -> bool:
+def _has_matrices(module: torch.nn.Module) -> bool:
     return any(len(shape_of(weight)) >= _MATRIX for weight in module.parameters())
 
 

@@ -6,7 +6,7 @@ of its own. Stages without adapters do not load peft.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,10 +14,14 @@ from torch import Tensor
 from sftkey_dist.config.training import LoraConfig
 from sftkey_dist.errors import ModelError
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
 _ADAPTER = "default"
 
 
-def add_adapters(model: Any, config: LoraConfig) -> Any:
+def add_adapters(model: "PreTrainedModel", config: LoraConfig) -> "PeftModel":
     """The model with trainable adapters, its own weights frozen; it computes the same as before until it is trained.
 
     Raises:
@@ -44,7 +48,7 @@ def add_adapters(model: Any, config: LoraConfig) -> Any:
     return adapted
 
 
-def base_of(model: Any) -> Any:
+def base_of(model: "PreTrainedModel | PeftModel") -> "PreTrainedModel":
     """The model without its adapters' wrapper."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
@@ -74,7 +78,7 @@ class ExportedWeight:
         return self.adapter.lora_A[_ADAPTER].weight, self.adapter.lora_B[_ADAPTER].weight
 
 
-def exported_weights(base: Any) -> Iterator[ExportedWeight]:
+def exported_weights(base: "PreTrainedModel") -> Iterator[ExportedWeight]:
     """Every weight of the model without its adapters' wrapper, in the order of its parameters."""
     adapted = {name: layer for name, layer in base.named_modules() if _has_adapter(layer)}
     for name, parameter in base.named_parameters():
@@ -87,7 +91,7 @@ def exported_weights(base: Any) -> Iterator[ExportedWeight]:
             yield ExportedWeight(name, parameter)
 
 
-def _require_mergeable(base: Any) -> None:
+def _require_mergeable(base: "PreTrainedModel") -> None:
     """An adapter is merged into a linear layer's weight, which no other layer may share."""
     shared = base.get_input_embeddings().weight if base.config.get_text_config().tie_word_embeddings else None
     for name, layer in base.named_modules():

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -14,6 +14,9 @@ from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, read_generation
 from sftkey_dist.models.accelerator import release_cached_memory, require_room, without_cudnn_attention
 from sftkey_dist.models.load import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CPU = torch.device("cpu")
 
@@ -41,7 +44,7 @@ class LocalGenerator:
         self._device = devices[0] if devices else CPU
         require_room(model_dir, devices)
         without_cudnn_attention()
-        self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        self._model: PreTrainedModel = transformers.AutoModelForCausalLM.from_pretrained(
             model_dir,
             dtype="auto",
             trust_remote_code=trust_remote_code,

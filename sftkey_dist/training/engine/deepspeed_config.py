@@ -3,12 +3,15 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from sftkey_dist.models.shape import count_parameters, shape_of
 from sftkey_dist.training.job import StageSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 GATHERED_FOR_GOOD_ELEMENTS = 100_000
 """Norms and biases of up to this size are not worth gathering every time (deepspeed's default)."""
@@ -34,7 +37,7 @@ class WeightSizes:
         return cls(count_parameters(model_dir) * getattr(torch, precision).itemsize)
 
     @classmethod
-    def of(cls, model: Any) -> "WeightSizes":
+    def of(cls, model: "PreTrainedModel") -> "WeightSizes":
         """Sizes of a loaded model, whether its weights are partitioned or not."""
         ends = (model.get_input_embeddings(), model.get_output_embeddings())
         outside = {id(layer.weight) for layer in ends if layer is not None}
@@ -43,7 +46,7 @@ class WeightSizes:
         return cls(total, max((size for place, size in sizes.items() if place not in outside), default=0))
 
 
-def deepspeed_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, Any]:
+def deepspeed_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, object]:
     """The DeepSpeed configuration: ZeRO stage 3, float32 accumulation in every precision.
 
     Args:
@@ -64,9 +67,9 @@ def deepspeed_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, A
     }
 
 
-def _zero_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, Any]:
+def _zero_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, object]:
     zero = settings.training.zero
-    config: dict[str, Any] = {
+    config: dict[str, object] = {
         "stage": 3,
         "reduce_bucket_size": zero.reduce_bucket_elements,
         "sub_group_size": zero.sub_group_elements,
@@ -75,7 +78,7 @@ def _zero_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, Any]:
     if zero.secondary_partition_ranks > 1:
         config["zero_hpz_partition_size"] = zero.secondary_partition_ranks
     if zero.offload != "none":
-        place: dict[str, Any] = {"device": zero.offload, "pin_memory": torch.cuda.is_available()}
+        place: dict[str, object] = {"device": zero.offload, "pin_memory": torch.cuda.is_available()}
         place |= {"nvme_path": str(zero.nvme_path)} if zero.nvme_path else {}
         config["offload_optimizer"] = place
         if zero.offload_weights:
@@ -83,7 +86,7 @@ def _zero_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, Any]:
     return config
 
 
-def _gathering_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, Any]:
+def _gathering_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, object]:
     """How much of the model each rank holds whole at a time."""
     gathered_bytes = int(settings.training.zero.max_gathered_gib * 2**30)
     if sizes.total_bytes <= gathered_bytes:

@@ -1,7 +1,7 @@
 """Loading a model folder for training: into partitions, with adapters, and sorted for the optimizer."""
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -13,8 +13,12 @@ from sftkey_dist.training.attention import PACKED, register_packed_attention
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.lora import add_adapters
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
-def load_partitioned(job: StageJob) -> Any:
+
+def load_partitioned(job: StageJob) -> "PreTrainedModel | PeftModel":
     """The model that a stage starts from, each parameter partitioned as it is created, with its adapters if any.
 
     An `HfDeepSpeedConfig` must be in force: without it, transformers loads the model whole on every rank.
@@ -49,14 +53,14 @@ def load_partitioned(job: StageJob) -> Any:
     return add_adapters(model, job.training.lora)
 
 
-def layer_classes(model: Any) -> list[type]:
+def layer_classes(model: "PreTrainedModel") -> list[type]:
     """Classes of the decoder's layers; none for an architecture without one list of layers."""
     with suppress(ModelError):
         return list({type(layer) for layer in decoder_layers(model)})
     return []
 
 
-def parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Trainable parameters for AdamW: matrices decay, norms and biases do not."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

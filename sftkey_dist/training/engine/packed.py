@@ -1,7 +1,7 @@
 """Calling a causal language model on packed rows."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targ
 from sftkey_dist.training.head import ChunkedHead
 from sftkey_dist.training.loss import token_losses
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class PackedModel:
     """A model that takes packed rows; every method is called on all ranks together.
@@ -19,7 +22,7 @@ class PackedModel:
     Shapes: K is the number of kept positions of a row, V the size of the vocabulary.
     """
 
-    def __init__(self, model: Any, attention: Attention, head: ChunkedHead | None) -> None:
+    def __init__(self, model: "PreTrainedModel", attention: Attention, head: ChunkedHead | None) -> None:
         """
         Args:
             model: in training mode; called as transformers' models are.
@@ -60,13 +63,13 @@ class PackedModel:
         self._model.train()
         return result
 
-    def _losses(self, row: PackedRow, **boundaries: Any) -> Tensor:
+    def _losses(self, row: PackedRow, **boundaries: object) -> Tensor:
         if self._head is None:
             return token_losses(self._call(row, **boundaries), row.targets)
         with self._head.returning_losses(row.targets):
             return self._call(row, **boundaries)
 
-    def _call(self, row: PackedRow, **boundaries: Any) -> Tensor:
+    def _call(self, row: PackedRow, **boundaries: object) -> Tensor:
         """The one place that calls the model.
 
         Without ``use_cache=False`` and with any mask, examples of a row would see each other.
@@ -82,7 +85,7 @@ class PackedModel:
         logits: Tensor = output.logits[0]
         return logits
 
-    def _boundaries(self, row: PackedRow) -> dict[str, Any]:
+    def _boundaries(self, row: PackedRow) -> dict[str, object]:
         """Where examples end, in the arguments that the attention takes."""
         match self._attention:
             case "packed":

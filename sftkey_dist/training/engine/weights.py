@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from sftkey_dist.run_dir.artifacts.training import Rounding
 from sftkey_dist.training.engine.ranks import Ranks
 from sftkey_dist.training.lora import ExportedWeight, base_of, exported_weights
 from sftkey_dist.training.masters import StoredWeights, commit_masters, owners_of, update_sums, write_masters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Masters(Protocol):
@@ -35,7 +38,7 @@ class Masters(Protocol):
         """
         ...
 
-    def whole(self, parameter: Any) -> Tensor:
+    def whole(self, parameter: torch.nn.Parameter) -> Tensor:
         """A parameter in float32 on all ranks; a frozen one, which has no master, as it is computed with."""
         ...
 
@@ -43,7 +46,9 @@ class Masters(Protocol):
 class StageWeights:
     """Starts a stage from float32 weights and writes its model; every method is called on all ranks together."""
 
-    def __init__(self, ranks: Ranks, model: Any, masters: Masters, start: StoredWeights, precision: str) -> None:
+    def __init__(
+        self, ranks: Ranks, model: "PreTrainedModel", masters: Masters, start: StoredWeights, precision: str
+    ) -> None:
         """
         Args:
             ranks: of the engine.

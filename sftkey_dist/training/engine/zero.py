@@ -12,7 +12,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ from sftkey_dist.training.head import ChunkedHead
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.lora import base_of
 from sftkey_dist.training.masters import StoredWeights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class ZeroEngine(Ranks):
@@ -141,7 +144,7 @@ class ZeroEngine(Ranks):
             torch.cuda.empty_cache()
 
 
-def _initialize(model: Any, job: StageJob) -> Any:
+def _initialize(model: "PreTrainedModel", job: StageJob) -> Any:
     """DeepSpeed's engine around a model that was loaded into partitions, in training mode."""
     optimization = job.stage.optimization
     optimizer = torch.optim.AdamW(
