@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
 
 from sftkey_dist.errors import InterruptedRunError, RunLostError
 
@@ -20,7 +19,7 @@ _DEBOUNCE_SECONDS = 1.0
 _problems: list[str] = []
 """Messages given to `end_at_once`; a signal cannot carry a text."""
 
-Handler = Callable[[int, FrameType | None], Any]
+Handler = Callable[[int, FrameType | None], object]
 
 
 def raise_on_signals() -> None:

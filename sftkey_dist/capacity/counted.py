@@ -120,7 +120,7 @@ class _KeepsItsOperands(torch.autograd.Function):
 
 
 def _counted_attention(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: object
 ) -> tuple[Tensor, None]:
     output: Tensor = _KeepsItsOperands.apply(query, key, value)
     return output.transpose(1, 2).contiguous(), None

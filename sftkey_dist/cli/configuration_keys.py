@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import get_args, get_origin
 
 from pydantic import BaseModel
 from rich.markup import escape
@@ -29,7 +29,7 @@ def describe_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}{default}: {' '.join((field.description or '').split())}"
 
 
-def _section_type(annotation: Any) -> type[BaseModel] | None:
+def _section_type(annotation: object) -> type[BaseModel] | None:
     """The section type in `Section`, `Section | None` or a list of sections; None for any other type."""
     options = get_args(annotation) if get_origin(annotation) in (UnionType, tuple) else ()
     sections = [option for option in (annotation, *options) if option not in (type(None), ...)]
@@ -39,5 +39,5 @@ def _section_type(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _jsonable(value: Any) -> Any:
+def _jsonable(value: object) -> object:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)

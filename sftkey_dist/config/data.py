@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -130,16 +130,16 @@ class SourceConfig(Section):
         return self.path or f"{self.adapter}/{self.split}"
 
     @property
-    def reading(self) -> dict[str, Any]:
+    def reading(self) -> dict[str, object]:
         """The keys that determine the examples: all except the name and the way to compare answers."""
         return self.model_dump(mode="json", exclude={"name", "answer_check"})
 
 
-def _default_of(key: str) -> Any:
+def _default_of(key: str) -> object:
     return SourceConfig.model_fields[key].get_default(call_default_factory=True)
 
 
-def _one_or_more(value: Any) -> Any:
+def _one_or_more(value: object) -> object:
     return (value,) if isinstance(value, Mapping | SourceConfig) else value
 
 

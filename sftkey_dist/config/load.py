@@ -97,7 +97,7 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
 
 
 def _validated(
-    section: type[AnySection], content: dict[str, Any], sources: Sequence[Source], place: str = ""
+    section: type[AnySection], content: dict[str, object], sources: Sequence[Source], place: str = ""
 ) -> AnySection:
     try:
         return section.model_validate(content)
@@ -142,7 +142,7 @@ def _text_of(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, object], update: Mapping[str, object]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in update.items():
         old = merged.get(key)

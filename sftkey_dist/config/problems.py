@@ -39,13 +39,13 @@ class Source:
     """
 
     name: str
-    content: Mapping[str, Any]
+    content: Mapping[str, object]
 
 
 def describe(
     error: ValidationError,
     section: type[BaseModel],
-    content: Mapping[str, Any],
+    content: Mapping[str, object],
     sources: Sequence[Source],
     place: str = "",
 ) -> str:

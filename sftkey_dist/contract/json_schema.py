@@ -7,9 +7,9 @@ work with every level of the text.
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 import jsonschema
 
@@ -19,6 +19,7 @@ _LONGEST_CHARACTERS = 200_000
 _MOST_STEPS = 10_000
 """Maximum number of applications of a keyword to a value; a text that needs more is refused."""
 
+Schema = Mapping[str, Any] | bool
 Errors = Iterator[jsonschema.ValidationError]
 Keyword = Callable[[object, object, object, object], Errors | None]
 
@@ -27,6 +28,16 @@ _steps_left: ContextVar[int] = ContextVar("steps_left", default=_MOST_STEPS)
 
 class _TooMuchWorkError(ValueError):
     pass
+
+
+class _Validates(Protocol):
+    """What the keywords below use of a validator of `jsonschema`."""
+
+    def is_type(self, instance: object, type: str) -> bool: ...
+
+    def descend(
+        self, instance: object, schema: Schema, path: str | None = None, schema_path: str | None = None
+    ) -> Errors: ...
 
 
 def schema_problem(text: str, schema: dict[str, Any]) -> str | None:
@@ -64,19 +75,19 @@ def _is_found(pattern: str, text: str) -> bool:
         raise _TooMuchWorkError(f"{text[:40]!r} takes too long to be compared with {pattern!r}") from None
 
 
-def _pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Errors:
+def _pattern(validator: _Validates, pattern: str, value: Any, schema: object) -> Errors:
     if validator.is_type(value, "string") and not _is_found(pattern, value):
         yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
 
 
-def _pattern_properties(validator: Any, patterns: Any, value: Any, schema: Any) -> Errors:
+def _pattern_properties(validator: _Validates, patterns: Mapping[str, Schema], value: Any, schema: object) -> Errors:
     for pattern, inner in patterns.items() if validator.is_type(value, "object") else ():
         for name in value:
             if _is_found(pattern, name):
                 yield from validator.descend(value[name], inner, path=name, schema_path=pattern)
 
 
-def _additional_properties(validator: Any, allowed: Any, value: Any, schema: Any) -> Errors:
+def _additional_properties(validator: _Validates, allowed: Schema, value: Any, schema: Mapping[str, Any]) -> Errors:
     if not validator.is_type(value, "object"):
         return
     patterns = schema.get("patternProperties", {})
@@ -89,12 +100,12 @@ def _additional_properties(validator: Any, allowed: Any, value: Any, schema: Any
         yield jsonschema.ValidationError(f"additional properties are not allowed: {', '.join(map(repr, others[:5]))}")
 
 
-def _unique_items(validator: Any, unique: Any, value: Any, schema: Any) -> Errors:
+def _unique_items(validator: _Validates, unique: bool, value: Any, schema: object) -> Errors:
     if unique and validator.is_type(value, "array") and len(set(map(_comparable, value))) < len(value):
         yield jsonschema.ValidationError("an item of the array comes twice")
 
 
-def _comparable(value: Any) -> Any:
+def _comparable(value: object) -> Hashable:
     """A hashable value with the equality of JSON values: 1 equals 1.0 but not true."""
     if isinstance(value, dict):
         return "object", frozenset((name, _comparable(item)) for name, item in value.items())

@@ -129,7 +129,7 @@ def _number_problem(text: str, bounds: NumberRange) -> str | None:
     return None
 
 
-def _references(schema: Any) -> Iterator[str]:
+def _references(schema: object) -> Iterator[str]:
     """Every ``$ref`` of a schema."""
     if isinstance(schema, list):
         for item in schema:
@@ -145,7 +145,7 @@ def _resolves(reference: str, schema: dict[str, Any]) -> bool:
     resource = referencing.jsonschema.DRAFT202012.create_resource(schema)
     try:
         resource_id = resource.id() or ""
-        registry: Any = referencing.Registry().with_resource(resource_id, resource)
+        registry: referencing.Registry[object] = referencing.Registry().with_resource(resource_id, resource)
         registry.resolver(resource_id).lookup(reference)
     except referencing.exceptions.Unresolvable:
         return False

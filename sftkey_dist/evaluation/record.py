@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.data.example import Example
@@ -124,5 +125,5 @@ def _check_segment(found: FoundAnswer, reference: str, question: str, check: Ans
 
 
 @lru_cache(maxsize=64)
-def _cached_check(check: AnswerCheck) -> Check | FunctionOfUsers:
+def _cached_check(check: AnswerCheck) -> Check[Any] | FunctionOfUsers:
     return make_check(check)

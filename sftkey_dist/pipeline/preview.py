@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
@@ -62,7 +61,7 @@ def preview_run(
 
 
 def _write(file: Path, previews: Sequence[StagePreview]) -> list[Path]:
-    content: list[dict[str, Any]] = [asdict(stage) for stage in previews]
+    content: list[dict[str, object]] = [asdict(stage) for stage in previews]
     write_json_atomically(file, {"stages": content})
     picture = plot_balance({stage.name: stage.rows for stage in previews}, file.with_suffix(".svg"))
     return [file, picture]

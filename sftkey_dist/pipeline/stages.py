@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 import numpy as np
@@ -40,7 +40,7 @@ class TrainingData:
     store: "EncodedStore"
     other_stores: "Sequence[EncodedStore]"
     held_out: np.ndarray
-    inputs: Mapping[str, Any]
+    inputs: Mapping[str, object]
 
     @classmethod
     def of(cls, config: RunConfig, preparation: Preparation, form: Form) -> Self:
@@ -75,7 +75,7 @@ class PlannedStage:
     job: StageJob
     data: TrainingData
     digest: str
-    inputs: dict[str, Any]
+    inputs: dict[str, object]
     num_steps: int
     shared_with: str | None
     continued_by: tuple[StageDir, ...] = ()

@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import transformers
 from huggingface_hub import ModelCard
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.transformers import save_model
@@ -249,7 +249,7 @@ class MlflowTracker:
         run = self._find(self._run_ids.get(key, ""))
         return None if run is None else str(run.info.status)
 
-    def _find(self, run_id: str) -> Any:
+    def _find(self, run_id: str) -> Run | None:
         """The run, or None where the store has none of that id."""
         runs = self._client.search_runs([self._experiment_id], f"attributes.run_id = '{run_id}'", max_results=1)
         return runs[0] if runs else None
@@ -336,7 +336,7 @@ def _metrics_of(records: Sequence[Mapping[str, Any]]) -> list[Metric]:
 
 
 def _flattened(values: Mapping[str, Any], separator: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
             flat |= {f"{key}{separator}{inner}": item for inner, item in _flattened(value, separator).items()}

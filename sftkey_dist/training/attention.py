@@ -56,7 +56,7 @@ def packed_causal_attention(
     sliding_window: int | None = None,
     remember: PrefixMemory | None = None,
     recall: PrefixMemory | None = None,
-    **_: Any,
+    **_: object,
 ) -> tuple[Tensor, None]:
     """Causal attention within each example.
 

@@ -4,7 +4,6 @@ In a module that loads no library: the actor's process starts in a fifth of the 
 """
 
 import asyncio
-from typing import Any
 
 
 class TaskQueue:
@@ -12,7 +11,7 @@ class TaskQueue:
 
     def __init__(self, num_workers: int) -> None:
         self._num_workers = num_workers
-        self._tasks: list[tuple[dict[str, Any], str] | None] = []
+        self._tasks: list[tuple[dict[str, object], str] | None] = []
         self._reports: dict[int, list[bool]] = {}
         self._nodes: set[str] = set()
         self._changed = asyncio.Condition()
@@ -25,7 +24,7 @@ class TaskQueue:
         """Ids of the nodes of the workers that have started."""
         return sorted(self._nodes)
 
-    async def assign(self, job: dict[str, Any] | None, attempt: str) -> bool:
+    async def assign(self, job: dict[str, object] | None, attempt: str) -> bool:
         """Add the next stage, or None for no more; returns, when every rank has reported, whether all finished it."""
         number = len(self._tasks)
         async with self._changed:
@@ -36,7 +35,7 @@ class TaskQueue:
             await self._changed.wait_for(lambda: len(self._reports.get(number, [])) == self._num_workers)
         return all(self._reports[number])
 
-    async def task(self, number: int) -> tuple[dict[str, Any], str] | None:
+    async def task(self, number: int) -> tuple[dict[str, object], str] | None:
         """The stage with this number, as soon as it was assigned."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._tasks) > number)

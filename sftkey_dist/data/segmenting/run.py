@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
@@ -87,7 +87,7 @@ class SegmentReport:
     failed: Counter[str] = field(default_factory=Counter)
     removed: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
-    samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    samples: dict[str, list[dict[str, object]]] = field(default_factory=dict)
 
     @property
     def coverage(self) -> float:
@@ -111,7 +111,7 @@ class SegmentReport:
         if len(examples) < _EXAMPLES_PER_REASON:
             examples.append(f"{place}: {problem.detail}")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for a file."""
         return {"coverage": self.coverage, **vars(self)}
 
@@ -274,7 +274,7 @@ def _is_open(cut: Cut | NotCut) -> bool:
     return cut.doubt is not None if isinstance(cut, Cut) else cut.reason not in _CLOSED
 
 
-def _write(file: IO[str], content: Mapping[str, Any]) -> None:
+def _write(file: IO[str], content: Mapping[str, object]) -> None:
     line = f"{{{', '.join(f'{json.dumps(name)}: {_text_or_null(value)}' for name, value in content.items())}}}"
     try:
         line.encode()
@@ -283,7 +283,7 @@ def _write(file: IO[str], content: Mapping[str, Any]) -> None:
     file.write(line + "\n")
 
 
-def _text_or_null(value: Any) -> str:
+def _text_or_null(value: object) -> str:
     """The JSON text of a column's value; null for a value without text, such as NaN."""
     try:
         return json_text(value)

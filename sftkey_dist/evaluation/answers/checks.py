@@ -6,7 +6,7 @@ is decided by its reference alone: what a model writes is right or wrong, never 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck, JsonCheck, LabelCheck, RegexCheck
 from sftkey_dist.errors import ConfigError
@@ -22,6 +22,8 @@ from sftkey_dist.evaluation.answers.text import is_same_but_for_case, normalized
 from sftkey_dist.evaluation.verdict import Judgement
 from sftkey_dist.patterns import compile_pattern, last_match
 
+Reading = TypeVar("Reading")
+
 _LONGEST_ERROR = 100
 
 
@@ -35,7 +37,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Generic[Reading]):
     """One way of reading, and of comparing what was read.
 
     Attributes:
@@ -45,10 +47,10 @@ class Check:
         is_reference: whether a reading is clear enough to compare answers with.
     """
 
-    read: Callable[[str, str], Any]
-    compare: Callable[[Any, Any], Judgement]
+    read: Callable[[str, str], Reading | None]
+    compare: Callable[[Reading, Reading], Judgement]
     unreadable: str
-    is_reference: Callable[[Any], bool] = lambda reading: True
+    is_reference: Callable[[Reading], bool] = lambda reading: True
 
     def __call__(self, case: Case) -> Judgement:
         """Judge an answer; unjudged only where the reference cannot be read."""
@@ -85,7 +87,7 @@ class Check:
 class FunctionOfUsers:
     """A check that a user's function makes; it alone may be unable to tell."""
 
-    function: Callable[[str, str, str], Any]
+    function: Callable[[str, str, str], object]
 
     def __call__(self, case: Case) -> Judgement:
         """Judge an answer."""
@@ -117,7 +119,7 @@ def judged_by_check(check: Callable[[Case], Judgement], case: Case) -> Judgement
     return Judgement.of_unjudgeable("check_raised", f"the check raised {failure} on this answer")
 
 
-def make_check(settings: AnswerCheck) -> Check | FunctionOfUsers:
+def make_check(settings: AnswerCheck) -> Check[Any] | FunctionOfUsers:
     """The check that a configuration names.
 
     Raises:
@@ -177,15 +179,15 @@ def _same_label(reference: Label, answer: Label) -> Judgement:
     return Judgement.of(answer.name == reference.name, certain=reference.is_plain and answer.is_plain)
 
 
-def _json_check(fields: tuple[str, ...]) -> Check:
-    def read(text: str, _: str) -> Any:
+def _json_check(fields: tuple[str, ...]) -> Check[tuple[object, ...]]:
+    def read(text: str, _: str) -> tuple[object, ...] | None:
         value = read_object(text)
         if not fields:
             return None if value is MISSING else (value,)
         values = tuple(field_of(value, field) for field in fields)
         return None if value is MISSING or all(each is MISSING for each in values) else values
 
-    def compare(reference: tuple[Any, ...], answer: tuple[Any, ...]) -> Judgement:
+    def compare(reference: tuple[object, ...], answer: tuple[object, ...]) -> Judgement:
         pairs = zip(fields or ("the value",), reference, answer, strict=True)
         differing = [name for name, expected, found in pairs if not same_object(expected, found)]
         reason = f"{', '.join(differing)} differs" if differing else ""
@@ -194,7 +196,7 @@ def _json_check(fields: tuple[str, ...]) -> Check:
     return Check(read, compare, f"is no JSON with {', '.join(fields)}" if fields else "is not JSON")
 
 
-_BY_NAME: dict[Any, Check] = {
+_BY_NAME: dict[object, Check[Any]] = {
     "exact": Check(lambda text, _: text, _same_exactly, "is empty"),
     "numeric": Check(
         lambda text, _: read_quantity(text), _same_quantity, "holds no number", lambda reading: reading.is_only

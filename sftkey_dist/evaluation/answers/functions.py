@@ -5,14 +5,13 @@ import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.verdict import Judgement
 
 
 def judge_by_function(
-    function: Callable[[str, str, str], Any], answer: str, reference: str, question: str
+    function: Callable[[str, str, str], object], answer: str, reference: str, question: str
 ) -> Judgement:
     """What a function says of an answer; unjudged where it returns None. It may raise anything."""
     outcome = function(answer, reference, question)

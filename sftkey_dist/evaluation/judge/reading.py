@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 _OPENS_THINKING = re.compile(r"\s*(?:<(?:think|thinking|thought|reasoning|seed:think)>|\[THINK\]|◁think▷)")
 _CLOSES_THINKING = re.compile(
@@ -59,7 +58,7 @@ def possible_replies(reader: Reader) -> list[str]:
     return [json.dumps({key: value}) for value in values]
 
 
-def _only_ruling(reply: str, key: str, value_of: Callable[[Any], str | None]) -> Ruling | None:
+def _only_ruling(reply: str, key: str, value_of: Callable[[object], str | None]) -> Ruling | None:
     """What all that may be the reply proper agrees on: thinking may quote a verdict, and so may a reason."""
     found = [ruling for text in _after_thinking(reply) if (ruling := _ruling(text, key, value_of)) is not None]
     return found[-1] if len({ruling.value for ruling in found}) == 1 else None
@@ -84,7 +83,7 @@ def _without_end_tokens(text: str) -> str:
     return text
 
 
-def _ruling(text: str, key: str, value_of: Callable[[Any], str | None]) -> Ruling | None:
+def _ruling(text: str, key: str, value_of: Callable[[object], str | None]) -> Ruling | None:
     """The whole text must be objects that say one thing: a verdict quoted inside other text is somebody else's."""
     rulings = []
     for fields in _objects(text):
@@ -98,16 +97,16 @@ def _ruling(text: str, key: str, value_of: Callable[[Any], str | None]) -> Rulin
     return rulings[-1] if len({ruling.value for ruling in rulings}) == 1 else None
 
 
-def _verdict(value: Any) -> str | None:
+def _verdict(value: object) -> str | None:
     value = value.strip().casefold() if isinstance(value, str) else None
     return value if value in _VERDICTS else None
 
 
-def _rating(value: Any) -> str | None:
+def _rating(value: object) -> str | None:
     return str(value) if type(value) is int and value in _RATINGS else None
 
 
-def _objects(text: str) -> Iterator[dict[str, Any] | None]:
+def _objects(text: str) -> Iterator[dict[str, object] | None]:
     """The objects that a text consists of, fences aside; None for what is none."""
     text = _BACKSLASH.sub(lambda match: match.group() if match.group(1) else r"\\", text)
     place = _skip(text, 0)
@@ -124,7 +123,7 @@ def _skip(text: str, place: int) -> int:
     return match.end() if match else place
 
 
-def _object(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
+def _object(text: str, start: int) -> tuple[dict[str, object] | None, int]:
     try:
         found, end = _DECODER.raw_decode(text, start)
     except _RepeatedKeyError:
@@ -134,13 +133,14 @@ def _object(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
     return (found, end) if isinstance(found, dict) else (None, start)
 
 
-def _loose_object(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
+def _loose_object(text: str, start: int) -> tuple[dict[str, object] | None, int]:
     """A flat object as Python writes it, in quotes of either kind, or with a comma after its last field."""
     if not text.startswith("{", start):
         return None, start
-    pairs, place, goes_on = [], start + 1, True
+    pairs: list[tuple[str, object]] = []
+    place, goes_on = start + 1, True
     while goes_on and (field := _FIELD.match(text, place)):
-        pairs.append((_unquoted(field.group(1)), _unquoted(field.group(2))))
+        pairs.append((_text_in(field.group(1)), _unquoted(field.group(2))))
         place, goes_on = field.end(), bool(field.group(3))
     try:
         return (_fields(pairs), place + 1) if pairs and text.startswith("}", place) else (None, start)
@@ -148,20 +148,24 @@ def _loose_object(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
         return None, start
 
 
-def _unquoted(raw: str) -> Any:
-    """A string without its quotes, a whole number, nothing, or whatever else as it stands."""
+def _unquoted(raw: str) -> str | int | None:
+    """A string without its quotes, an integer, None, or any other value as it is written."""
     if raw[0] in "\"'":
-        return re.sub(r"\\(.)", lambda match: "\n" if match.group(1) == "n" else match.group(1), raw[1:-1])
+        return _text_in(raw)
     if raw in ("null", "None"):
         return None
     return int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 10 else raw
+
+
+def _text_in(quoted: str) -> str:
+    return re.sub(r"\\(.)", lambda match: "\n" if match.group(1) == "n" else match.group(1), quoted[1:-1])
 
 
 class _RepeatedKeyError(ValueError):
     pass
 
 
-def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _fields(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = {key.strip().casefold(): value for key, value in pairs}
     if len(fields) < len(pairs):
         raise _RepeatedKeyError
