@@ -1,31 +1,28 @@
-"""Writes files completely and durably or not at all, reads them with errors that name the file, and computes digests.
+"""Writes files completely and durably or not at all, and reads them with errors that name the file.
 
 Writing replaces an existing file or link; links are never followed. Files get the modes that the umask gives, even if a
 library has created them readable for their owner only.
 """
 
 import errno
-import hashlib
 import json
 import math
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from sftkey_dist.errors import DataError
 
 Content = TypeVar("Content")
 
 RESTORE_OR_REMOVE = "restore it from a copy, or remove its folder, which the same command then creates again"
-_CHUNK_BYTES = 8 * 2**20
 _MOST_CHARACTERS = 200
 _ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
@@ -230,37 +227,6 @@ def flush_tree(folder: Path) -> None:
             if file.is_file() and not file.is_symlink():
                 flush(file)
         flush(Path(level))
-
-
-def digest_json(content: object) -> str:
-    """Hex SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def digest_file(path: Path, on_bytes: Callable[[int], None] = lambda number: None) -> str:
-    """Hex SHA-256 of a file's bytes; ``on_bytes`` is called with the number of bytes of every chunk."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in iter(partial(file.read, _CHUNK_BYTES), b""):
-            digest.update(chunk)
-            on_bytes(len(chunk))
-    return digest.hexdigest()
-
-
-class FileNote(BaseModel):
-    """Size and digest of a file, read back after it was written."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    bytes: int = Field(ge=0)
-    """Size of the file."""
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Digest of its content."""
-
-    @classmethod
-    def of(cls, file: Path, on_bytes: Callable[[int], None] = lambda number: None) -> Self:
-        """Read a file back; ``on_bytes`` as in `digest_file`."""
-        return cls(bytes=file.stat().st_size, sha256=digest_file(file, on_bytes))
 
 
 def _known(content: object) -> object:

@@ -16,8 +16,8 @@ from sftkey_dist.data.sources import copies_of, read_examples, shards_of
 from sftkey_dist.data.store import EncodedStore, is_store
 from sftkey_dist.data.store_builder import PartSummary, StoreBuilder
 from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
+from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import digest_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

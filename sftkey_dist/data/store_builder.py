@@ -22,9 +22,8 @@ import pyarrow
 from sftkey_dist.data.encode import EncodedExample
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.store import Manifest, SourceCounts, is_store, remedy_of
+from sftkey_dist.digests import digest_file, digest_json
 from sftkey_dist.files import (
-    digest_file,
-    digest_json,
     file_written_whole,
     flush,
     flush_tree,

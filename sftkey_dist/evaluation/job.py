@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from sftkey_dist.data.example import Example
+from sftkey_dist.digests import digest_json
 from sftkey_dist.evaluation.assessment import Assessment
-from sftkey_dist.files import digest_json
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sftkey_dist.config.evaluation import JudgeConfig
 from sftkey_dist.data.example import Example
+from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.conversation import conversation_of
@@ -24,7 +25,6 @@ from sftkey_dist.evaluation.review import (
     write_review,
 )
 from sftkey_dist.evaluation.score import macro_average, score_by_data_set, score_records
-from sftkey_dist.files import digest_json
 from sftkey_dist.run_dir.artifacts.evaluation import (
     RECORDS,
     SCORES,

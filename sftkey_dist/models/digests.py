@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from sftkey_dist.console import console
-from sftkey_dist.files import digest_file, write_json_atomically
+from sftkey_dist.digests import digest_file
+from sftkey_dist.files import write_json_atomically
 
 _REMEMBERED_FROM_BYTES = 64 * 2**20
 _ANNOUNCED_FROM_BYTES = 4 * 2**30

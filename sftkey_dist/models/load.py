@@ -7,8 +7,8 @@ import huggingface_hub
 import transformers
 
 from sftkey_dist.config.model import ModelConfig
+from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import ModelError
-from sftkey_dist.files import digest_json
 from sftkey_dist.models.digests import known_digest
 from sftkey_dist.models.problem import loading_problem
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sftkey_dist.console import progress_line
+from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import FileNote, flush, flush_those_there
+from sftkey_dist.files import flush, flush_those_there
 from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import EVENTS, METRICS, OBSERVATIONS, TIMINGS, read_summary

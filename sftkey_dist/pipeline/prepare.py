@@ -19,8 +19,9 @@ from sftkey_dist.data.report import DataReport, SourceReport, summarize, summari
 from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import Encoding, cached_tokenizer, example_hashes
+from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import digest_json, write_json_atomically
+from sftkey_dist.files import write_json_atomically
 from sftkey_dist.models.chat_template import chat_templates, reads_clock
 from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.folder import write_with_date

@@ -13,8 +13,8 @@ import numpy as np
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.contract import PROMPT_ID, Form
 from sftkey_dist.data.held_out import held_out_indices
+from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.files import digest_json
 from sftkey_dist.pipeline.assessments import assess_held_out
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.run_dir import RunDir, StageDir

@@ -17,9 +17,9 @@ from sftkey_dist.config.study import Study, StudyRun
 from sftkey_dist.config.yaml_text import YamlError, read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.data.rows.shards import content_digest
+from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError, InterruptedRunError
 from sftkey_dist.files import (
-    digest_json,
     folder_kept_if_used,
     open_to_append,
     read_text,

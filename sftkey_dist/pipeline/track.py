@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sftkey_dist.config.run import RunConfig
+from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import InterruptedRunError
-from sftkey_dist.files import digest_json
 from sftkey_dist.pipeline.environment import git_commit
 from sftkey_dist.release import version
 from sftkey_dist.run_dir import RunDir, StageDir

@@ -1,14 +1,13 @@
-"""Logs to an MLflow server or store; the only place that knows MLflow."""
+"""Logs runs to an MLflow server or store."""
 
 import functools
 import json
 import logging
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -16,25 +15,21 @@ import transformers
 from huggingface_hub import ModelCard
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
-from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.transformers import save_model
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from sqlalchemy.engine import make_url
 
-from sftkey_dist.config.secrets import without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.files import folder_kept_if_used, write_json_atomically
+from sftkey_dist.files import write_json_atomically
 from sftkey_dist.run_dir.artifacts.run import RUN_IDS
-from sftkey_dist.tracking.tracker import RUN_DIR_TAG, DataSetNote, RunStatus
+from sftkey_dist.tracking.mlflow_client import folder_by_its_uri, in_a_line, remedy_of, require_listener
+from sftkey_dist.tracking.tracker import DataSetNote, RunStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _MODEL_TAG = "sftkey.model_is_logged"
-_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_MOST_SECONDS_TO_CONNECT = 10.0
 _MAX_PARAM_CHARACTERS = 500
 _MAX_BATCH = 900  # MLflow takes 1,000 metrics and 100 params a call
 
@@ -42,7 +37,7 @@ _MAX_BATCH = 900  # MLflow takes 1,000 metrics and 100 params a call
 def _outlives_outages(
     method: Callable[Concatenate["MlflowTracker", P], T],
 ) -> Callable[Concatenate["MlflowTracker", P], T | None]:
-    """A store that stops answering costs a warning, not the run: the journals hold the metrics."""
+    """Turn any error of the store into a warning, because the metrics are also in the journals of the run."""
 
     @functools.wraps(method)
     def guarded(self: "MlflowTracker", *arguments: P.args, **keywords: P.kwargs) -> T | None:
@@ -52,19 +47,19 @@ def _outlives_outages(
             self.note_failure(error, arguments[0] if arguments else None)
             return None
 
-    return guarded  # type: ignore[return-value]  # wraps() hides that self stays positional
+    return guarded  # type: ignore[return-value]  # the type of wraps() loses that self is positional
 
 
 class MlflowTracker:
-    """Logs to an MLflow server or store; remembers run ids in a file, so that a rerun continues its runs."""
+    """Logs to an MLflow server or store. Run ids are kept in a file, so that a repeated command continues its runs."""
 
     def __init__(self, uri: str, experiment: str, artifacts: Path, run_ids: Path) -> None:
         """
         Raises:
-            ConfigError: the tracking server does not answer, or the experiment was deleted.
+            ConfigError: The store does not answer, or the experiment was deleted.
         """
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        transformers.utils.logging.disable_progress_bar()  # of models on their way into the store
+        transformers.utils.logging.disable_progress_bar()  # for models that are logged
         for noisy in ("mlflow.transformers", "mlflow.system_metrics.system_metrics_monitor"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         # By default a dead server blocks every call for minutes (7 retries with 120 s timeouts).
@@ -77,8 +72,8 @@ class MlflowTracker:
         self._run_ids_file = run_ids
         self._run_ids: dict[str, str] = _read_run_ids(run_ids)
         try:
-            with _folder_by_its_uri(uri):
-                _require_listener(uri)
+            with folder_by_its_uri(uri):
+                require_listener(uri)
                 self._client = MlflowClient(tracking_uri=uri)
                 self._experiment_id = self._find_experiment(
                     experiment, artifacts.as_uri() if uri.startswith("sqlite") else None
@@ -87,17 +82,17 @@ class MlflowTracker:
             raise
         except Exception as error:  # whatever the store's driver or the network raises
             raise ConfigError(
-                f"tracking.uri: the MLflow store cannot be used ({_in_a_line(error)}); {_remedy(error)}, or set "
+                f"tracking.uri: the MLflow store cannot be used ({in_a_line(error)}); {remedy_of(error)}, or set "
                 f"tracking.enabled=false"
             ) from error
 
     def note_failure(self, error: Exception, run_id: object) -> None:
-        """Say that the store did not answer, the first time only; the run does not count as finished."""
+        """Warn about the first call that failed; the run is not marked as finished."""
         self._incomplete.add(run_id)
         if not self._warned:
             self._warned = True
             console.print(
-                f"warning: MLflow stopped answering ({_in_a_line(error)}); the run goes on, its metrics are in "
+                f"warning: MLflow stopped answering ({in_a_line(error)}); the run goes on, its metrics are in "
                 f"metrics.jsonl; `sftkey track sync RUN` uploads what is missing once MLflow answers again",
                 markup=False,
             )
@@ -117,7 +112,7 @@ class MlflowTracker:
 
     @_outlives_outages
     def log_params(self, run_id: str | None, params: Mapping[str, object]) -> None:
-        """See Tracker. Params of a run never change; those it has are left alone."""
+        """See Tracker. MLflow refuses to change a param, so those that the run has are not logged again."""
         if run_id is None:
             return
         known = self._client.get_run(run_id).data.params
@@ -158,7 +153,7 @@ class MlflowTracker:
     def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[object]], file: str) -> None:
         """See Tracker."""
         if run_id is None or file in {artifact.path for artifact in self._client.list_artifacts(run_id)}:
-            return  # MLflow would append the same rows
+            return  # MLflow would append the same rows again
         self._client.log_table(run_id, {name: list(values) for name, values in columns.items()}, file)
 
     @_outlives_outages
@@ -186,7 +181,7 @@ class MlflowTracker:
                 "model": transformers.AutoModelForCausalLM.from_pretrained(folder),
                 "tokenizer": transformers.AutoTokenizer.from_pretrained(folder),
             }
-            save_model(  # a path alone would do by its documentation, and fails with transformers 5
+            save_model(  # its documentation also allows a path, which fails with transformers 5
                 parts,
                 f"{scratch}/model",
                 task="text-generation",
@@ -194,7 +189,9 @@ class MlflowTracker:
                 pip_requirements=["torch", "transformers", "accelerate"],
             )
             self._client.log_artifacts(run_id, f"{scratch}/model", "model")
-        self._client.set_tag(run_id, _MODEL_TAG, "true")  # last, so that half a model is none
+        self._client.set_tag(
+            run_id, _MODEL_TAG, "true"
+        )  # set last, so that an incomplete upload does not count as a model
 
     @contextmanager
     def watching_system(self, run_id: str | None) -> Iterator[None]:
@@ -250,7 +247,7 @@ class MlflowTracker:
         return None if run is None else str(run.info.status)
 
     def _find(self, run_id: str) -> Run | None:
-        """The run, or None where the store has none of that id."""
+        """The run; None if the store has no run with this id."""
         runs = self._client.search_runs([self._experiment_id], f"attributes.run_id = '{run_id}'", max_results=1)
         return runs[0] if runs else None
 
@@ -263,70 +260,14 @@ class MlflowTracker:
         return str(found.experiment_id)
 
 
-def find_run_dirs(uri: str, experiment: str) -> list[Path]:
-    """The run directories that an experiment tracks, the newest last.
-
-    Raises:
-        ConfigError: the store cannot be used, or has no such experiment.
-    """
-    client = MlflowClient(tracking_uri=uri)
-    try:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            raise ConfigError(f"--experiment {experiment}: MLflow has no experiment of that name")
-        runs, token = [], None
-        while token is None or token:
-            page = client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"], page_token=token)
-            runs += page
-            token = page.token or ""
-    except MlflowException as error:
-        raise ConfigError(f"the MLflow store cannot be used ({_in_a_line(error)}); {_remedy(error)}") from error
-    return [Path(place) for place in dict.fromkeys(run.data.tags.get(RUN_DIR_TAG, "") for run in runs) if place]
-
-
-def _require_listener(uri: str) -> None:
-    """MLflow itself tries a database that is away for minutes.
-
-    Raises:
-        OSError: nobody listens where a database is to be.
-    """
-    dialect = uri.partition(":")[0].partition("+")[0]
-    if dialect not in _PORTS:
-        return
-    place = make_url(uri)
-    if place.host:  # without one it is a socket in a folder, which answers at once or not at all
-        socket.create_connection((place.host, place.port or _PORTS[dialect]), _MOST_SECONDS_TO_CONNECT).close()
-
-
 def _read_run_ids(file: Path) -> dict[str, str]:
     if not file.exists():
         return {}
     return RUN_IDS.read(file)
 
 
-@contextmanager
-def _folder_by_its_uri(uri: str) -> Iterator[None]:
-    """MLflow makes the folder of a SQLite file as the URI writes it, with escapes in its name: another, empty one."""
-    with (
-        folder_kept_if_used(Path(uri.removeprefix("sqlite:///")).parent)
-        if uri.startswith("sqlite:///")
-        else nullcontext()
-    ):
-        yield
-
-
-def _remedy(error: Exception) -> str:
-    if isinstance(error, MlflowException) and ("error code 401" in str(error) or "error code 403" in str(error)):
-        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account that the server lets in"
-    return "start the server, or correct the URI"
-
-
-def _in_a_line(error: Exception) -> str:
-    return without_credentials(" ".join(str(error).split()))[:200]
-
-
 def _metrics_of(records: Sequence[Mapping[str, Any]]) -> list[Metric]:
-    now_ms = int(time.time() * 1000)  # of two values at a step, MLflow shows the later
+    now_ms = int(time.time() * 1000)  # of two values at one step, MLflow shows the later one
     return [
         Metric(key, float(value), now_ms, int(record["step"]))
         for record in records

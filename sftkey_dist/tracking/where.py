@@ -55,7 +55,7 @@ def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
         ConfigError: the store cannot be used, has no such experiment, or none of its runs is here.
     """
     store = uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(Path("runs/mlflow.db").absolute())
-    from sftkey_dist.tracking.mlflow_store import find_run_dirs
+    from sftkey_dist.tracking.mlflow_client import find_run_dirs
 
     found = find_run_dirs(store, experiment)
     here = [run_dir for run_dir in found if run_dir.is_dir()]

@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import ModelError
-from sftkey_dist.files import FileNote, file_written_whole, write_text_atomically
+from sftkey_dist.files import file_written_whole, write_text_atomically
 from sftkey_dist.run_dir.paths import MASTERS_MANIFEST
 
 _MANTISSA_BITS = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52}

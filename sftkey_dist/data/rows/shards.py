@@ -17,8 +17,8 @@ from sftkey_dist.data.rows.tables import (
     read_hub_shard,
     read_parquet_shard,
 )
+from sftkey_dist.digests import digest_file, digest_json
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import digest_file, digest_json
 
 
 def find_shards(source: SourceConfig, shard_rows: int) -> list[Shard]:

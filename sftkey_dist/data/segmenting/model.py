@@ -20,9 +20,9 @@ from sftkey_dist.data.segmenting.cut import ANSWER, Cut, NotCut
 from sftkey_dist.data.segmenting.rules import Response
 from sftkey_dist.data.segmenting.thinking import holds_thinking_tag, without_thinking
 from sftkey_dist.data.segmenting.verify import why_refused
+from sftkey_dist.digests import digest_json
 from sftkey_dist.endpoint import Chat
 from sftkey_dist.endpoint.client import Endpoint
-from sftkey_dist.files import digest_json
 from sftkey_dist.run_dir.artifacts.kinds import Journal
 
 MODEL = "model"

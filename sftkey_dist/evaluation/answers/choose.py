@@ -9,7 +9,7 @@ from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.contract.segment import Segment
 from sftkey_dist.data.data_sets import data_set_names, find_data_set
-from sftkey_dist.files import digest_file
+from sftkey_dist.digests import digest_file
 
 ChecksBySegment = dict[str, AnswerCheck]
 

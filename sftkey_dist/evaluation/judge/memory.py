@@ -3,9 +3,9 @@
 import socket
 from pathlib import Path
 
+from sftkey_dist.digests import digest_json
 from sftkey_dist.evaluation.judge.reading import Ruling
 from sftkey_dist.evaluation.judge.template import Question
-from sftkey_dist.files import digest_json
 from sftkey_dist.run_dir.artifacts.evaluation import RULINGS, RulingRecord
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from sftkey_dist.files import FileNote
+from sftkey_dist.digests import FileNote
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile, Measured, absent_with
 from sftkey_dist.run_dir.artifacts.run import PathInRun

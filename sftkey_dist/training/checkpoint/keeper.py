@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
+from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import CheckpointError, StorageError, TrainingError
-from sftkey_dist.files import FileNote
 from sftkey_dist.release import version
 from sftkey_dist.training.checkpoint.manifest import Manifest, parse_manifest
 from sftkey_dist.training.checkpoint.shards import Snapshot, shard_name

@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import CheckpointError
-from sftkey_dist.files import FileNote
 
 _MOST_BYTES = 64 * 2**20
 

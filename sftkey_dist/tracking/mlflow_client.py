@@ -1,0 +1,76 @@
+"""Connects to an MLflow store: whether it answers, which runs it tracks, and what to do about its errors."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
+
+from sftkey_dist.config.secrets import without_credentials
+from sftkey_dist.errors import ConfigError
+from sftkey_dist.files import folder_kept_if_used
+from sftkey_dist.tracking.tracker import RUN_DIR_TAG
+
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_MOST_SECONDS_TO_CONNECT = 10.0
+
+
+def find_run_dirs(uri: str, experiment: str) -> list[Path]:
+    """The run directories that an experiment tracks, the newest last.
+
+    Raises:
+        ConfigError: The store cannot be used, or has no such experiment.
+    """
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            raise ConfigError(f"--experiment {experiment}: MLflow has no experiment of that name")
+        runs, token = [], None
+        while token is None or token:
+            page = client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"], page_token=token)
+            runs += page
+            token = page.token or ""
+    except MlflowException as error:
+        raise ConfigError(f"the MLflow store cannot be used ({in_a_line(error)}); {remedy_of(error)}") from error
+    return [Path(place) for place in dict.fromkeys(run.data.tags.get(RUN_DIR_TAG, "") for run in runs) if place]
+
+
+def require_listener(uri: str) -> None:
+    """Check that a database server accepts connections, because MLflow would retry for minutes.
+
+    Raises:
+        OSError: No server listens at the address of the database.
+    """
+    dialect = uri.partition(":")[0].partition("+")[0]
+    if dialect not in _PORTS:
+        return
+    place = make_url(uri)
+    if place.host:  # without a host it is a Unix socket, which MLflow itself finds missing at once
+        socket.create_connection((place.host, place.port or _PORTS[dialect]), _MOST_SECONDS_TO_CONNECT).close()
+
+
+@contextmanager
+def folder_by_its_uri(uri: str) -> Iterator[None]:
+    """Remove the empty folder that MLflow creates for a SQLite file: it takes the path from the URI with its escapes."""
+    with (
+        folder_kept_if_used(Path(uri.removeprefix("sqlite:///")).parent)
+        if uri.startswith("sqlite:///")
+        else nullcontext()
+    ):
+        yield
+
+
+def remedy_of(error: Exception) -> str:
+    """What a user can do about an error of the store."""
+    if isinstance(error, MlflowException) and ("error code 401" in str(error) or "error code 403" in str(error)):
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account that the server lets in"
+    return "start the server, or correct the URI"
+
+
+def in_a_line(error: Exception) -> str:
+    """The message of an error on one line, shortened and without credentials."""
+    return without_credentials(" ".join(str(error).split()))[:200]
