@@ -49,13 +49,13 @@ def require_listener(uri: str) -> None:
     if dialect not in _PORTS:
         return
     place = make_url(uri)
-    if place.host:  # without a host it is a Unix socket, which MLflow itself finds missing at once
+    if place.host:  # a Unix socket needs no check, because it never lets a client wait
         socket.create_connection((place.host, place.port or _PORTS[dialect]), _MOST_SECONDS_TO_CONNECT).close()
 
 
 @contextmanager
 def folder_by_its_uri(uri: str) -> Iterator[None]:
-    """Remove the empty folder that MLflow creates for a SQLite file: it takes the path from the URI with its escapes."""
+    """Remove the empty folder that MLflow creates for a SQLite file, whose name has the escapes of the URI."""
     with (
         folder_kept_if_used(Path(uri.removeprefix("sqlite:///")).parent)
         if uri.startswith("sqlite:///")

@@ -189,9 +189,7 @@ class MlflowTracker:
                 pip_requirements=["torch", "transformers", "accelerate"],
             )
             self._client.log_artifacts(run_id, f"{scratch}/model", "model")
-        self._client.set_tag(
-            run_id, _MODEL_TAG, "true"
-        )  # set last, so that an incomplete upload does not count as a model
+        self._client.set_tag(run_id, _MODEL_TAG, "true")  # last, so that an incomplete upload does not count
 
     @contextmanager
     def watching_system(self, run_id: str | None) -> Iterator[None]:

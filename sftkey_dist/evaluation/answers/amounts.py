@@ -31,11 +31,11 @@ _BOUNDING = re.compile(
     r"|minimum of|maximum of)\s*$",
     re.IGNORECASE,
 )
-"""Before a number that is a bound, and not the value."""
+"""Words before a number that is a bound and not the value."""
 _CLAUSE_ENDS = frozenset({"but", ",", ";", ".", "so"})
 _BEGINNING = frozenset({"-", "(", "\\frac", "\\sqrt", "[", "+", *CURRENCY_MARKS})
 _MOST_READ, _LONGEST_TOKENS = 40, 60
-"""Quantities that prose is searched for, and tokens of one."""
+"""Maximum number of places that are tried, and of tokens of one amount."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class FoundAmount:
 # A text is searched for the quantity that it states, and again to find out whether it states only one.
 @functools.lru_cache(maxsize=4)
 def amounts_in(tokens: tuple[Token, ...]) -> tuple[FoundAmount, ...]:
-    """The quantities in prose, but for rejected ones, and asides in brackets where there are others."""
+    """The amounts in prose, without rejected or modified ones. Asides and circumstances count only if nothing else does."""
     found: list[FoundAmount] = []
     place = attempts = 0
     while place < len(tokens) and attempts < _MOST_READ:
@@ -69,7 +69,7 @@ def amounts_in(tokens: tuple[Token, ...]) -> tuple[FoundAmount, ...]:
 
 
 def _read_at(tokens: Sequence[Token], place: int) -> tuple[Node, int] | None:
-    """A quantity with its units, or else the number alone."""
+    """A quantity with its units, otherwise the number alone."""
     return read_prefix(tokens[place : place + _LONGEST_TOKENS]) or (
         read_prefix(tokens[place : place + 1]) if tokens[place].kind == "number" else None
     )
@@ -91,14 +91,14 @@ def _may_begin(tokens: Sequence[Token], place: int) -> bool:
 
 
 def _is_coefficient(tokens: Sequence[Token], place: int) -> bool:
-    """``16x``: letters touch the number and are neither its unit nor its scale."""
+    """Whether letters touch the number that are neither its unit nor its scale, as in ``16x``."""
     following = tokens[place + 1] if place + 1 < len(tokens) else None
     touches = following is not None and following.kind == "word" and following.start == tokens[place].end
     return touches and read_prefix(tokens[place : place + 2]) is None
 
 
 def _is_rejected(tokens: Sequence[Token], found: FoundAmount) -> bool:
-    """Whether its clause says no to it: `not 5`, `cannot be 5`, `5 is wrong`, but not `not 4 but 5`."""
+    """Whether its clause rejects it, as in `not 5`, `cannot be 5` and `5 is wrong`; `not 4 but 5` does not reject 5."""
     before, after = "", ""
     for token in reversed(tokens[max(0, found.start - 5) : found.start]):
         is_exclusion = token.text.lower() == "but" and before == ""
@@ -117,7 +117,7 @@ def _is_rejected(tokens: Sequence[Token], found: FoundAmount) -> bool:
 
 
 def _is_modified(tokens: Sequence[Token], found: FoundAmount) -> bool:
-    """`5 squared`, `twice 5`, `half of 5`, `2 in 5`: the words beside a number make another one of it."""
+    """Whether the words beside it change its value, as in `5 squared`, `twice 5`, `half of 5` and `2 in 5`."""
     before = [token.text.lower() for token in tokens[max(0, found.start - 2) : found.start]]
     after = [token.text.lower() for token in tokens[found.end : found.end + 3]]
     is_part = len(before) == 2 and before[1] == "of" and before[0] in _PART_WORDS
@@ -136,7 +136,7 @@ def _is_ratio(tokens: Sequence[Token], found: FoundAmount) -> bool:
 
 
 def _is_circumstance(tokens: Sequence[Token], found: FoundAmount) -> bool:
-    """`for the 16 glasses`, `in 5 years`: what a number is said of, and no price."""
+    """Whether it is a circumstance of another amount, as in `for the 16 glasses` and `in 5 years`; a price is not."""
     before = [token.text.lower() for token in tokens[max(0, found.start - 2) : found.start]]
     if before and before[-1] in _ARTICLES:
         before.pop()
@@ -156,7 +156,7 @@ def are_alternatives(tokens: Sequence[Token], one: FoundAmount, other: FoundAmou
 
 
 def amount_of(node: Node) -> Node | None:
-    """The quantity that a formula comes to: of `84/2 = 42` the last side, of `x = 5` the other; None for symbols."""
+    """The quantity that a formula states: the last side of `84/2 = 42`, 5 for `x = 5`; None if it has variables."""
     if isinstance(node, Apply) and node.operation.startswith("relation"):
         return _amount_of_relation(node)
     if isinstance(node, Apply) and node.operation in ("list", "or"):
@@ -173,7 +173,7 @@ def amount_of(node: Node) -> Node | None:
 
 
 def _amount_of_relation(relation: Apply) -> Node | None:
-    """The last side that is an amount; of an inequality a bound, which is no amount."""
+    """The last side of an equation that is an amount; an inequality states a bound, which equals no amount."""
     sides = [side for side in (amount_of(part) for part in relation.parts) if side is not None]
     signs = set(relation.operation.split()[1:])
     if not sides or signs <= {"=", "~"}:
@@ -182,7 +182,7 @@ def _amount_of_relation(relation: Apply) -> Node | None:
 
 
 def _parts(node: Node) -> tuple[Node, ...]:
-    """The quantities that are put side by side."""
+    """The quantities of a sequence or list; the quantity itself if it is only one."""
     is_several = isinstance(node, Apply) and node.operation in ("and", "list", "or")
     return node.parts if is_several and isinstance(node, Apply) else (node,)
 
@@ -192,7 +192,7 @@ def _has_number(node: Node) -> bool:
 
 
 def _is_word_first(node: Node) -> bool:
-    """Words before a number are no unit of it, nor is it taken from them."""
+    """Whether words precede the number, so that they are neither its unit nor an operand."""
     return (
         isinstance(node, Apply)
         and node.operation in ("mul", "add", "sub")

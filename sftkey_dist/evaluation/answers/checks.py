@@ -1,7 +1,7 @@
-"""The deterministic checks, by the name or the settings that a configuration gives.
+"""The deterministic checks that a configuration can name.
 
-Each reads the reference and the answer in one way and compares the two readings whole. Whether an answer can be judged
-is decided by its reference alone: what a model writes is right or wrong, never unjudged.
+Each check reads the reference and the answer in the same way and compares the two readings. Only the reference decides
+whether an answer can be judged: what a model writes is correct or incorrect, never unjudged.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ _LONGEST_ERROR = 100
 
 @dataclass(frozen=True)
 class Case:
-    """An answer, what it should be, and what was asked."""
+    """An answer, its reference, and the question."""
 
     answer: str
     reference: str
@@ -38,12 +38,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Check(Generic[Reading]):
-    """One way of reading, and of comparing what was read.
+    """A way to read answers and references, and to compare the readings.
 
     Attributes:
-        read: the reading of a text for a question; None when there is none.
-        compare: a reference's reading with an answer's.
-        unreadable: what is wrong with a text that has no reading.
+        read: returns the reading of a text, given the question; None if the text cannot be read.
+        compare: judges the reading of an answer, given the reading of its reference.
+        unreadable: what is wrong with a text that cannot be read, for the reason of a verdict.
         is_reference: whether a reading is clear enough to compare answers with.
     """
 
@@ -53,7 +53,7 @@ class Check(Generic[Reading]):
     is_reference: Callable[[Reading], bool] = lambda reading: True
 
     def __call__(self, case: Case) -> Judgement:
-        """Judge an answer; unjudged only where the reference cannot be read."""
+        """Judge an answer. It is unjudged only if the reference cannot be read."""
         expected, problem = self._read_reference(case.reference, case.question)
         if problem is not None:
             return Judgement.unjudged(problem)
@@ -67,14 +67,14 @@ class Check(Generic[Reading]):
         return self.compare(expected, found)
 
     def problem_with(self, reference: str, question: str) -> str | None:
-        """Why no answer can be compared with a reference; None when it can."""
+        """Why no answer can be compared with this reference; None if answers can be."""
         try:
             return self._read_reference(reference, question)[1]
-        except Exception as error:  # data may find a fault in a reader: it must not end the preparation
+        except Exception as error:  # a fault of a reader that some row reveals must not end the preparation
             return f"the reference makes the check raise {type(error).__name__}"
 
     def _read_reference(self, reference: str, question: str) -> tuple[Any, str | None]:
-        """Its reading, and what is wrong with it."""
+        """The reading of a reference, and the problem with it, if any."""
         if not reference.strip():
             return None, "the reference is empty"
         reading = self.read(reference, question)
@@ -85,7 +85,7 @@ class Check(Generic[Reading]):
 
 @dataclass(frozen=True)
 class FunctionOfUsers:
-    """A check that a user's function makes; it alone may be unable to tell."""
+    """A check by a user's function, which is the only check that may leave an answer unjudged."""
 
     function: Callable[[str, str, str], object]
 
@@ -104,13 +104,13 @@ class FunctionOfUsers:
 
 
 def judged_by_check(check: Callable[[Case], Judgement], case: Case) -> Judgement:
-    """What a check says of an answer, whatever it raises.
+    """The judgement of a check, also if the check raises an exception.
 
-    Where it raises on the reference in the answer's place too, the answer is not the cause, and stays unjudged.
+    If the check also raises when the reference itself is the answer, the answer is not the cause and stays unjudged.
     """
     try:
         return check(case)
-    except Exception as error:  # foreign text may find a fault in a reader: it must not end the evaluation
+    except Exception as error:  # a fault of a reader that some output reveals must not end the evaluation
         failure = f"{type(error).__name__}: {str(error)[:_LONGEST_ERROR]}"
     try:
         check(replace(case, answer=case.reference))
@@ -123,7 +123,7 @@ def make_check(settings: AnswerCheck) -> Check[Any] | FunctionOfUsers:
     """The check that a configuration names.
 
     Raises:
-        ConfigError: a function of the user's cannot be loaded, or `auto` was not resolved.
+        ConfigError: A user's function cannot be loaded, or `auto` was not resolved.
     """
     if isinstance(settings, RegexCheck):
         pattern = compile_pattern(settings.regex)
@@ -153,7 +153,7 @@ def _same_text(reference: str, answer: str) -> Judgement:
 
 def _same_quantity(reference: Quantity, answer: Quantity) -> Judgement:
     agreement = equality(reference.node, answer.node)
-    # a judge may see otherwise what is converted, or leaves a unit out
+    # a judge may decide otherwise if a unit was converted or left out
     is_clear = reference.is_plain and answer.is_plain and units_of(reference.node) == units_of(answer.node)
     if agreement is Equality.NONE:
         return Judgement.of(False, certain=is_clear and _are_whole_numbers(reference, answer))

@@ -1,4 +1,4 @@
-"""Which of a few things a text chooses: what it states beats what it mentions, and what it rejects is not chosen."""
+"""Finds which of several names a text chooses. A statement outweighs a mention, and a rejected name is not chosen."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ Find = Callable[[str], Sequence[Mention]]
 
 @dataclass(frozen=True)
 class _Clause:
-    """What a clause names, and whether it rejects, states, objects or asks."""
+    """The names in a clause, and whether the clause rejects or states them, contrasts, or asks."""
 
     names: tuple[str, ...]
     is_rejected: bool
@@ -54,7 +54,7 @@ class _Clause:
 
 
 def choose(text: str, find: Find) -> str | None:
-    """The name that a text chooses; None when it chooses none, or several."""
+    """The name that a text chooses; None if it chooses none or several."""
     text = _SPACES.sub(lambda match: "\n" if "\n" in match.group() else " ", text[-_MOST_CHARACTERS:])
     clauses = [clause for part in _CLAUSE_END.split(text) for clause in _clauses_of(part, find)]
     accepted = [clause for clause in clauses if not clause.is_rejected]
@@ -67,14 +67,14 @@ def choose(text: str, find: Find) -> str | None:
     contrasts = [clause for clause in accepted if clause.is_contrast]
     if contrasts and len(contrasts[-1].names) == 1:  # some think A, but it is B
         return contrasts[-1].names[0]
-    if len(text) > _SHORT_CHARACTERS:  # of a long text, what it mentions in passing is no choice
+    if len(text) > _SHORT_CHARACTERS:  # what a long text mentions in passing is not a choice
         return None
     left = dict.fromkeys(name for clause in accepted for name in clause.names if name not in rejected)
     return next(iter(left)) if len(left) == 1 else None
 
 
 def _clauses_of(text: str, find: Find) -> list[_Clause]:
-    """A clause with what it names; what stands behind `rather than` is a rejection of its own."""
+    """The clauses of a text that name something; what follows `rather than` is a rejection of its own."""
     replaced = _REPLACED.search(text)
     if replaced is not None and find(text[replaced.end() :]) and find(text[: replaced.start()]):
         after = tuple(dict.fromkeys(mention.name for mention in find(text[replaced.end() :])))
@@ -86,7 +86,7 @@ def _clauses_of(text: str, find: Find) -> list[_Clause]:
     if contrast is not None and len(mentions) == 2 and mentions[1].start >= contrast.end():
         return [*_clauses_of(text[: contrast.end()], find), *_clauses_of(text[contrast.end() :], find)]
     rest = text
-    for mention in sorted(mentions, key=lambda each: -each.start):  # a name such as `no` refuses nothing
+    for mention in sorted(mentions, key=lambda each: -each.start):  # a name such as `no` is not a refusal
         rest = rest[: mention.start] + "\u25a1" + rest[mention.end :]
     announced = last_announcement(text)
     behind = [mention for mention in mentions if mention.start >= announced]
@@ -102,7 +102,7 @@ def _clauses_of(text: str, find: Find) -> list[_Clause]:
 
 
 def without_inner(mentions: Sequence[Mention]) -> list[Mention]:
-    """The mentions that are no part of a longer one, in order."""
+    """The mentions that are not part of a longer one, in order."""
     kept: list[Mention] = []
     for mention in sorted(mentions, key=lambda each: (each.start - each.end, each.start)):
         if not any(each.start <= mention.start and mention.end <= each.end for each in kept):

@@ -1,4 +1,4 @@
-"""Which check compares which key segment of which test set."""
+"""Chooses the check for each key segment of each test set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ ChecksBySegment = dict[str, AnswerCheck]
 def choose_checks(
     sources: Sequence[SourceConfig], contract: ResponseContract, settings: EvaluationConfig
 ) -> dict[str, ChecksBySegment]:
-    """For each test set the check of each key segment, `auto` resolved."""
+    """The check of each key segment, by test set; `auto` is resolved."""
     return {source.data_set: _for_source(source, contract, settings) for source in sources}
 
 
 def common_checks(
     sources: Sequence[SourceConfig], contract: ResponseContract, settings: EvaluationConfig
 ) -> ChecksBySegment:
-    """The check of each key segment where examples are not told apart by source: `exact` where the sources' differ."""
+    """The check of each key segment if examples have no known source; `exact` if the checks of the sources differ."""
     found = list(choose_checks(sources, contract, settings).values())
     return {name: check if all(of[name] == check for of in found) else "exact" for name, check in found[0].items()}
 
@@ -43,7 +43,7 @@ def _for_segment(source: SourceConfig, segment: Segment, settings: EvaluationCon
 
 
 def _automatic(source: SourceConfig, segment: Segment) -> AnswerCheck:
-    """What the contract says of a segment says more than where its rows come from."""
+    """Resolve `auto`: the contract takes precedence over the data set that the rows come from."""
     check = segment.check
     if check is not None and check.one_of:
         return _labels(segment)
@@ -55,7 +55,7 @@ def _automatic(source: SourceConfig, segment: Segment) -> AnswerCheck:
 
 
 def _found(check: FunctionCheck) -> FunctionCheck:
-    """By its whole path, as workers have other working directories, and with its digest."""
+    """The check with an absolute path, because workers have other working directories, and with its file's digest."""
     place, _, name = check.function.rpartition(":")
     file = Path(place).absolute()
     if not place.endswith(".py") or not file.is_file():
@@ -64,6 +64,6 @@ def _found(check: FunctionCheck) -> FunctionCheck:
 
 
 def _labels(segment: Segment) -> AnswerCheck:
-    """Without labels in the contract, text is compared as text."""
+    """The labels of the contract; without any, text is compared exactly."""
     labels = segment.check.one_of if segment.check else None
     return LabelCheck(labels=labels) if labels and len(labels) > 1 else "exact"

@@ -1,4 +1,4 @@
-"""Where the answer of an output is."""
+"""Finds the answer in an output."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +10,8 @@ from sftkey_dist.contract import Form, ResponseContract
 class FoundAnswer:
     """An answer's text, and how it was found.
 
-    ``strict``: the contract was kept. ``lenient``: behind the last opening tag or delimiter of a broken output.
-    ``whole``: there is none, and the whole output is taken for the answer.
+    ``strict``: the output keeps the contract. ``lenient``: the output breaks it, and this is the text after its last
+    opening tag or delimiter. ``whole``: there is no such tag, and the whole output counts as the answer.
     """
 
     text: str
@@ -19,10 +19,10 @@ class FoundAnswer:
 
 
 def find_answer(output: str, contract: ResponseContract, form: Form, segment: str) -> FoundAnswer:
-    """The text of a key segment: by the contract where it is kept, else the best an accommodating reader finds.
+    """The text of a key segment, by the contract if the output keeps it, and by a lenient search otherwise.
 
-    Accuracy and format are separate measures (METHOD: Key-Tag can answer well in broken format), so a broken
-    output still has its answer looked for.
+    Accuracy and format are separate measures: a model may answer correctly in a broken format, so its answer is looked
+    for in any case.
     """
     parsed = contract.parse(output, form)
     if parsed.keeps_contract:

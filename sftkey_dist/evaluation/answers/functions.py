@@ -13,7 +13,7 @@ from sftkey_dist.evaluation.verdict import Judgement
 def judge_by_function(
     function: Callable[[str, str, str], object], answer: str, reference: str, question: str
 ) -> Judgement:
-    """What a function says of an answer; unjudged where it returns None. It may raise anything."""
+    """The judgement of a function, which is unjudged if it returns None. The function may raise any exception."""
     outcome = function(answer, reference, question)
     return Judgement.unjudged("the function cannot tell") if outcome is None else Judgement.of(bool(outcome))
 
@@ -23,12 +23,12 @@ def load_function(reference: str) -> Callable[[str, str, str], object]:
     """The function at ``package.module:name`` or ``path/to/file.py:name``.
 
     Raises:
-        ConfigError: there is none, or its file cannot be loaded.
+        ConfigError: There is no such function, or its file cannot be loaded.
     """
     place, _, name = reference.rpartition(":")
     try:
         function = getattr(_load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place), name)
-    except Exception as error:  # a file of the user's may raise anything
+    except Exception as error:  # a user's file may raise any exception
         raise ConfigError(f"answer_check.function {reference!r}: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise ConfigError(f"answer_check.function {reference!r} is no function")

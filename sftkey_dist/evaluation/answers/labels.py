@@ -1,4 +1,4 @@
-"""One of a few labels."""
+"""Classification: which of a few labels an answer names."""
 
 import re
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from sftkey_dist.evaluation.answers.text import folded, is_same_but_for_case, no
 
 @dataclass(frozen=True)
 class Label:
-    """The label that a text chooses; whether it says nothing else."""
+    """The label that a text chooses, and whether the text contains nothing else."""
 
     name: str
     is_plain: bool
 
 
 def read_label(text: str, labels: tuple[str, ...]) -> Label | None:
-    """The label that a text is, or chooses; None when it chooses none, or several."""
+    """The label that a text is or chooses; None if it chooses none or several."""
     for each in (text, unwrapped(text), unwrapped(without_lead(unwrapped(text)))):
         exactly = [label for label in labels if normalized(label) == normalized(each)]
         as_written = [label for label in exactly if label == each.strip()]
@@ -48,5 +48,5 @@ def _mentions(text: str, labels: Sequence[str]) -> list[Mention]:
 
 @cache
 def _pattern(label: str) -> re.Pattern[str]:
-    """A label as a word of its own: not behind a hyphen, a sign or a point, nor before more digits."""
+    """A label as a separate word: not after a hyphen, a sign or a point, and not before more digits."""
     return re.compile(rf"(?<![\w+-])(?<!\d\.){re.escape(normalized(label))}(?![\w-])(?!\.\d)")

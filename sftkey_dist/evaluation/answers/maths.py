@@ -1,4 +1,4 @@
-"""Mathematics: a formula that is read whole, or else a text that is compared as it stands."""
+"""Mathematics: a formula if the whole text can be read as one, otherwise the text as it is written."""
 
 import re
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from sftkey_dist.evaluation.answers.statement import refuses, stated, unwrapped,
 from sftkey_dist.evaluation.answers.text import normalized
 
 _WORD = re.compile(r"(?=.*[aeiouy])[A-Za-z]{3,}")
-"""A word alone, and no product of symbols: three letters with a vowel."""
+"""A single word, not a product of symbols: at least three letters with a vowel."""
 
 _JOINED = re.compile(r"\$[^$]+\$(?:\s*(?:,\s*)?(?:,|and|or)\s*\$[^$]+\$)+")
 _LATEX = re.compile(r"\\(?!text|boxed|[$%,;!])")
-"""Mathematics that words are not to be read around."""
+"""LaTeX commands that show that a text is a formula and not prose with a number."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Formula:
     """What a text says in mathematics.
 
     Attributes:
-        node: the formula; None where the text is none.
-        text: what was read, for texts that are no formula.
+        node: the formula; None if the text is not a formula.
+        text: the text that was read, to compare texts that are not formulas.
         is_plain: whether the text is a number in digits.
     """
 
@@ -36,7 +36,7 @@ class Formula:
 
 
 def read_mathematics(text: str) -> Formula:
-    """The formula that a text is or states; or its words."""
+    """The formula that a text is or states, otherwise the text itself."""
     text = unwrapped(text)
     clause = unwrapped(stated(text))
     for each in _candidates(text, clause):
@@ -50,8 +50,10 @@ def read_mathematics(text: str) -> Formula:
 
 
 def _candidates(text: str, clause: str) -> list[str]:
-    """Where a formula may stand: the text, what follows an announcement, several formulas that are joined, and single
-    ones from the last on. One that comes twice is tried where it comes last.
+    """Texts that may be the formula, in the order in which they are tried.
+
+    They are the whole text, the text after an announcement, several formulas that are joined, and single formulas, the
+    last one first. A repeated text is tried at its last place.
     """
     found = [text, unwrapped(without_lead(text))]
     joined = _JOINED.search(clause)
@@ -76,13 +78,13 @@ def same_mathematics(one: Formula, other: Formula) -> Equality:
 
 
 def _words(text: str) -> str:
-    """A text without the commands for words, and without an article; of two letters the case matters, as of CO."""
+    """A text without commands for words and without an article. The case of short texts is kept: CO is not Co."""
     text = re.sub(r"\\(?:text\w*|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1", text)
     return text if len(text) < 3 else re.sub(r"^(?:an?|the) ", "", normalized(text))
 
 
 def _formula(text: str) -> Node | None:
-    """A formula; words alone, with nothing that has a value, are none."""
+    """The formula in a text; None if it has only words, or nothing with a value."""
     if _WORD.fullmatch(text) and not is_name(text):
         return None
     node = read_formula(text, with_units=False)
@@ -92,7 +94,7 @@ def _formula(text: str) -> Node | None:
 
 
 def _says_something(node: Node) -> bool:
-    """Whether a tree is mathematics: words that are multiplied with something are prose."""
+    """Whether a tree is mathematics and not prose, of which the grammar makes products of words."""
     if any(_is_prose(each) for each in nodes_of(node)):
         return False
     if isinstance(node, Apply) and (node.operation.startswith("relation") or node.operation in ("list", "or", "and")):
@@ -115,15 +117,15 @@ def _is_prose(node: Node) -> bool:
 
 
 def _is_noun(node: Node | None) -> bool:
-    """Whether a part is a word that is no unit of measure."""
+    """Whether a part is a word other than a unit of measure."""
     return isinstance(node, Unit) and unit_named(node.name, one_letter=True) is None
 
 
 def _letters(text: str) -> str:
-    """The text without the marks of indices and of groups, as a chemical formula is often written."""
+    """The text without marks of indices and groups, as chemical formulas are often written."""
     return re.sub(r"\\(?:mathrm|text|ce)(?![A-Za-z])|[{}_\s]", "", simplified(text))
 
 
 def _canonical(text: str) -> str:
-    """The text in one notation without spaces."""
+    """The text in canonical notation without spaces."""
     return re.sub(r"\{([^{}\\])\}", r"\1", re.sub(r"\s+", "", simplified(text)))

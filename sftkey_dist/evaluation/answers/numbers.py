@@ -1,4 +1,4 @@
-"""Quantities: a number with its unit, several of them, a range, a time; read whole, or found in what a text states."""
+"""Quantities: a number with its unit, several of them, a range or a time, alone or in a text that states them."""
 
 import re
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _WORD_VALUES = {
     **dict.fromkeys(("undefined", "indeterminate", "not defined", "does not exist", "dne"), "undefined"),
     **dict.fromkeys(("no solution", "no solutions", "no real solution", "impossible", "empty set"), "no solution"),
 }
-"""Words that stand where a number would."""
+"""Words that take the place of a number."""
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SYMBOLS = re.compile(r"[A-Za-z\\\d]")
 _WORD = re.compile(r"(?<![A-Za-z\\])[^\W\d_]{2,}|[\u3040-\u9fff]")
@@ -32,19 +32,19 @@ _ASIDE = re.compile(r"(?=[^(]*\w)([^()]*\S)\s+\(([^()]*)\)")
 _PLAIN = re.compile(
     r"[-+]?[$\u20ac\u00a3]?\d[\d,]*(?:\.\d*[1-9])?(?:\s?(?:%|cm|km|kg|meters|hours|minutes|seconds|days|dollars))?"
 )
-"""Digits with a unit that nobody reads otherwise, and without a point that may group thousands."""
+"""Digits with at most a unit, which can be read in one way only; a point may not be one that groups thousands."""
 _MOST_TOKENS = 600
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A quantity as a text gives it.
+    """A quantity in a text.
 
     Attributes:
-        node: the value with its units, or several, a range, a time.
-        is_whole: whether nothing else stands in the text.
-        is_plain: whether it is whole, and digits with at most a unit that nobody reads otherwise.
-        is_only: whether it is the one quantity in the text.
+        node: the value with its units; or several values, a range, or a time.
+        is_whole: whether the text contains nothing else.
+        is_plain: whether it is whole and consists of digits with at most a unit, which can be read in one way only.
+        is_only: whether it is the only quantity in the text.
     """
 
     node: Node
@@ -54,13 +54,13 @@ class Quantity:
 
 
 def last_quantity(text: str) -> Quantity | None:
-    """The quantity that a text is, or else the last one in it."""
+    """The quantity that the whole text is, otherwise the last one in it; None if there is none."""
     found = quantities_in(text)
     return found[-1] if found else None
 
 
 def quantities_in(text: str) -> list[Quantity]:
-    """All that a text holds, in order; the one that it is, where it is one."""
+    """The quantities in a text, in order; a single one if the whole text is a quantity."""
     node = _whole(unwrapped(text))
     if node is not None:
         return [Quantity(node, is_whole=True, is_plain=False)]
@@ -69,12 +69,12 @@ def quantities_in(text: str) -> list[Quantity]:
 
 
 def same_quantity(one: Quantity, other: Quantity) -> bool:
-    """Whether two quantities agree, a unit that one of them leaves out aside."""
+    """Whether two quantities agree; one of them may leave out the unit."""
     return equality(one.node, other.node) is not Equality.NONE
 
 
 def read_quantity(text: str) -> Quantity | None:
-    """The quantity that a text is, or else states."""
+    """The quantity that the whole text is, otherwise the one that it states; None if there is none."""
     text = unwrapped(text)
     node = _whole(text)
     if node is not None:
@@ -93,9 +93,9 @@ def read_quantity(text: str) -> Quantity | None:
 
 
 def _whole(text: str) -> Node | None:
-    """A quantity that is all of a text, in digits or in words."""
+    """The quantity that the whole text is, in digits or in words; None if it is not one."""
     aside = _ASIDE.fullmatch(text)
-    if aside is not None:  # 12 (3 + 9) says one thing twice
+    if aside is not None:  # 12 (3 + 9) states one quantity twice
         first, again = _read(aside[1]), _read(aside[2])
         is_repeated = first is not None and again is not None and equality(first, again) is not Equality.NONE
         return first if is_repeated else None
@@ -111,7 +111,8 @@ def _whole(text: str) -> Node | None:
     if not rest.strip():
         return Number(value)
     is_count = value >= 0 and value.denominator == 1
-    return _read(f"{value}/1{rest}") if is_count else None  # /1, so that no fraction behind makes it a mixed number
+    # With /1, a fraction that follows does not make a mixed number.
+    return _read(f"{value}/1{rest}") if is_count else None
 
 
 def _read(text: str) -> Node | None:
@@ -120,13 +121,14 @@ def _read(text: str) -> Node | None:
 
 
 def _found(text: str) -> Node | None:
-    """The quantity that prose gives: what opens it, unless something is concluded; else its last one.
+    """The quantity that prose states: the conclusion if there is one, otherwise the first one if it begins the text,
+    otherwise the last one.
 
-    Several that are offered as alternatives are none; one that is rejected does not count.
+    Alternatives are returned together, and rejected quantities do not count.
     """
     simple = prepared(text, with_units=True)
     if not _WORD.search(simple) and _SYMBOLS.search(_NUMBER.sub("", simple, count=1)):
-        return None  # what is no prose and was not read whole is not to be read in part
+        return None  # text that is not prose is not read in part
     conclusions = list(_CONCLUDING.finditer(simple))
     for conclusion in reversed(conclusions):
         if re.search(r"\d", simple[conclusion.end() :]):

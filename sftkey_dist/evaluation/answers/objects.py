@@ -1,4 +1,4 @@
-"""JSON values: numbers are compared as numbers, texts as the check `exact` compares them."""
+"""JSON values. Numbers are compared as numbers, and texts as by the check `exact`."""
 
 import json
 import re
@@ -10,11 +10,11 @@ from sftkey_dist.evaluation.answers.text import normalized
 _LONGEST_NUMBER_CHARACTERS = 400
 _LONGEST_CHARACTERS, _DEEPEST = 200_000, 100
 MISSING = object()
-"""Stands for what is not there, as null is a value."""
+"""A missing value, which is not the same as null."""
 
 
 def read_object(text: str) -> object:
-    """The value that a text is; `MISSING` when it is no JSON, very long, has a key twice or a number that is none."""
+    """The JSON value of a text; `MISSING` if it is not JSON, is too long or too deep, or repeats a key."""
     if len(text) > _LONGEST_CHARACTERS:
         return MISSING
     try:
@@ -31,21 +31,21 @@ def read_object(text: str) -> object:
 
 
 def field_of(value: object, path: str) -> object:
-    """What stands at a path such as ``a.b``; `MISSING` where there is nothing."""
+    """The value at a path such as ``a.b``; `MISSING` if there is none."""
     for name in path.split(".") if path else ():
         value = value.get(name, MISSING) if isinstance(value, Mapping) else MISSING
     return value
 
 
 def same_object(one: object, other: object) -> bool:
-    """Equal values; the order of an object's fields does not matter, a list's does."""
+    """Whether two values are equal. The order of lists matters, the order of the fields of an object does not."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(same_object(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same_object, one, other))
     if isinstance(one, str) and isinstance(other, str):
         return normalized(one) == normalized(other)
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)  # else true would be 1
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)  # otherwise true would equal 1
 
 
 def _unfenced(text: str) -> str:

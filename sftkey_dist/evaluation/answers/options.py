@@ -1,4 +1,4 @@
-"""Multiple choice: which of a question's options an answer names, by its letter, its number or its text."""
+"""Multiple choice: which option of a question an answer names, by its letter, its number or its text."""
 
 import re
 from collections.abc import Mapping
@@ -36,23 +36,23 @@ _MAY_FOLLOW_I = words("is because since and or nor but seems")
 _MOST_CHARACTERS = 6000
 _MOST_MENTIONS, _MOST_LINES = 100, 200
 _NO_OPTION = "?"
-"""Before a name that no option has."""
+"""Prefix of a name that no option has."""
 _ASIDE = re.compile(r"\([^()]{4,}\)")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 
 
 @dataclass(frozen=True)
 class Option:
-    """The name of the option that a text chooses, such as B; whether it says nothing else."""
+    """The name of the option that a text chooses, such as B, and whether the text contains nothing else."""
 
     name: str
     is_plain: bool
 
 
 def options_of(question: str) -> dict[str, str]:
-    """Name to text of the options that a question lists, one a line, such as ``B. make more phone calls``.
+    """The options that a question lists, text by name, with one per line, such as ``B. make more phone calls``.
 
-    They are named by letters from A on, or by numbers from 1 on; other lines with a letter or number in front are none.
+    Options have letters from A on, or numbers from 1 on. Other lines that begin with a letter or number do not count.
     """
     listed = [(name.upper(), text.strip()) for name, text in _OPTION_LINE.findall(question)[-_MOST_LINES:]]
     for names in ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", tuple(map(str, range(1, 27)))):
@@ -63,7 +63,7 @@ def options_of(question: str) -> dict[str, str]:
 
 
 def read_option(text: str, options: Mapping[str, str]) -> Option | None:
-    """The option that a text is, or chooses; None when it names none, or several."""
+    """The option that a text is or chooses; None if it names none or several."""
     text = _without_latex(text.strip()[-_MOST_CHARACTERS:])
     text = re.sub(r"[ \t]{2,}", " ", re.sub(r"\n\s*\n", "\n\n", text)).strip()
     bare = unwrapped(text)
@@ -85,7 +85,7 @@ def read_option(text: str, options: Mapping[str, str]) -> Option | None:
 
 
 def _longest_run(listed: list[tuple[str, str]], names: tuple[str, ...] | str) -> dict[str, str]:
-    """The last options that are named in order from the first name on."""
+    """The last of the longest lists of lines whose names begin with the first name and are in order."""
     best: dict[str, str] = {}
     for start, (first, _) in enumerate(listed):
         if first != names[0]:
@@ -122,7 +122,7 @@ def _whole(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def _contradicts_itself(text: str, options: Mapping[str, str]) -> bool:
-    """Whether a text is one option's name, or none's, before another option's text."""
+    """Whether a text is the text of one option after the name of another, or after a name that no option has."""
     both = _NAME_AND_TEXT.match(text)
     if both is None:
         return False
@@ -133,7 +133,7 @@ def _contradicts_itself(text: str, options: Mapping[str, str]) -> bool:
 
 
 def _mentions(text: str, options: Mapping[str, str]) -> list[Mention]:
-    """Of names and of texts; a letter inside an option's text is part of that."""
+    """The mentions of options by name or by text; a letter inside the text of an option is not a mention."""
     found = [Mention(name, *match.span()) for name, match in _text_matches(text, options)]
     found += _named_mentions(text, options)
     for match in _ORDINAL.finditer(text):
@@ -142,7 +142,7 @@ def _mentions(text: str, options: Mapping[str, str]) -> list[Mention]:
             found.append(Mention(list(options)[place], *match.span()))
     for match in _LETTER.finditer(text):
         name = _known(match[1] or match[2], options)
-        if name is None and match.group().startswith("(") and options:  # chosen, though it is no option
+        if name is None and match.group().startswith("(") and options:  # a choice, although there is no such option
             name = f"{_NO_OPTION}{match[1] or match[2]}"
         if name is not None and _is_name(text, match):
             found.append(Mention(name, *match.span()))
@@ -150,7 +150,7 @@ def _mentions(text: str, options: Mapping[str, str]) -> list[Mention]:
 
 
 def _named_mentions(text: str, options: Mapping[str, str]) -> list[Mention]:
-    """Behind a word that calls it an option, where an article is none."""
+    """The names after a word such as "option"; an article or pronoun there is not a name."""
     found = []
     for match in _NAMED.finditer(text):
         name = _known(match[1], options)
@@ -174,7 +174,7 @@ def _text_matches(text: str, options: Mapping[str, str]) -> list[tuple[str, re.M
 
 @lru_cache(maxsize=1024)
 def _text_pattern(option: str) -> re.Pattern[str] | None:
-    """An option's text as words of their own; None for a single letter, which may be another option's name."""
+    """A pattern of the text of an option; None for a single letter, which may be the name of another option."""
     parts = _without_article(option).split()
     if not parts or (len(parts) == 1 and len(parts[0]) == 1):
         return None
@@ -182,7 +182,7 @@ def _text_pattern(option: str) -> re.Pattern[str] | None:
 
 
 def _is_name(text: str, match: re.Match[str]) -> bool:
-    """Whether a letter is an option's name, and no article, pronoun or initial of a sentence."""
+    """Whether a letter is the name of an option and not an article, a pronoun or the first word of a sentence."""
     letter = match[1] or match[2]
     if letter not in "AI" or match.group().strip("*") != letter:
         return True
@@ -205,6 +205,6 @@ def _without_spaces(text: str) -> str:
 
 
 def _known(name: str, options: Mapping[str, str]) -> str | None:
-    """Without a list of options every letter is one."""
+    """The name of an option, in upper case; None if it is unknown. Without a list of options, every letter is known."""
     name = name.strip("*()[]{}.: ").upper()
     return name if name in options or (not options and name.isalpha()) else None

@@ -1,4 +1,4 @@
-"""What a text states: without the wrapping around it, and of a longer text the clause that gives the answer."""
+"""Finds what a text states: without markup around it and, in a longer text, the clause that gives the answer."""
 
 import re
 
@@ -51,7 +51,7 @@ _LINES = re.compile(r"\n{3,}")
 _SPACES = re.compile(r"[ \t\u00a0]{2,}")
 _LONGEST_CHARACTERS = 4000
 _MOST_LAYERS = 16
-"""Of wrapping around a text: a model may write thousands."""
+"""Maximum number of layers of markup that are removed, because a model may write thousands."""
 
 
 def unwrapped(text: str) -> str:
@@ -72,9 +72,9 @@ def unwrapped(text: str) -> str:
 
 
 def stated(text: str) -> str:
-    """The clause that gives an answer: what is in its boxes, else what follows the last words that announce one.
+    """The clause that gives the answer: the contents of boxes, otherwise what follows the last announcement.
 
-    A text that announces none is returned as it is.
+    Without an announcement, it is the conclusion in the last line, or the whole line.
     """
     text = _LINES.sub("\n\n", text.strip()[-_LONGEST_CHARACTERS:])
     boxes = list(dict.fromkeys(box.strip() for box in boxed(text)))
@@ -106,17 +106,17 @@ def announces(text: str) -> bool:
 
 
 def last_announcement(text: str) -> int:
-    """Where the last words that announce an answer end; 0 where there are none."""
+    """Where the last words that announce an answer end; 0 if there are none."""
     return max((match.end() for match in _LEAD.finditer(text)), default=0)
 
 
 def refuses(text: str) -> bool:
-    """Whether a clause says no to what it names."""
+    """Whether a clause rejects what it names."""
     return _REFUSED.search(text) is not None
 
 
 def _opened(text: str) -> str:
-    """The text without words that only open it, such as `it is about`."""
+    """The text without opening words such as `it is about`."""
     text = text.strip()
     if text.count("**") % 2:  # the emphasis began or ends in the announcement
         text = text.removeprefix("**").strip() if text.startswith("**") else text.removesuffix("**").strip()

@@ -1,4 +1,4 @@
-"""Texts that say the same: case, white space, Unicode form, and quotes and punctuation around them aside."""
+"""Comparison of texts regardless of case, white space, Unicode form, and quotes and punctuation around them."""
 
 import re
 import unicodedata
@@ -6,7 +6,7 @@ import unicodedata
 _WRAPPED = re.compile(r"^(\*\*|__|\*|_|`|\$)(?=\S)(.+)(?<=\S)\1$", re.DOTALL)
 _FACTORIAL = re.compile(r"[\d)]!+[.\s]*$")
 _MOST_LAYERS, _MOST_SIGNS = 16, 50
-"""Of marks around a text, and of signs at its end: a model may write thousands."""
+"""Maximum number of marks around a text, and of signs at its end, because a model may write thousands."""
 _OPENING = "¡¿"
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u201e"
 _END = ".,;:!?\u3002 "
@@ -17,17 +17,17 @@ _ON_KEYBOARDS = str.maketrans(
     | dict.fromkeys("\u2018\u2019\u02bc\u2032", "'")
     | dict.fromkeys("\u201c\u201d\u201e", '"')
 )
-"""Characters that a keyboard has in another form."""
+"""Typographic characters, by code point, and the characters of a keyboard that replace them."""
 
 
 def folded(text: str) -> str:
-    """The text in one Unicode form and case, with single spaces, and its quotes and hyphens as a keyboard has them."""
+    """The text in one Unicode form and case, with single spaces, and with the quotes and hyphens of a keyboard."""
     text = unicodedata.normalize("NFC", text).translate(_ON_KEYBOARDS)
     return unicodedata.normalize("NFC", " ".join(text.casefold().split()))
 
 
 def normalized(text: str) -> str:
-    """The text as it is compared. A mark that means something, as of ``5!`` and ``f'``, stays."""
+    """The text in the form that is compared. Marks with a meaning, as in ``5!`` and ``f'``, are kept."""
     text = folded(text)
     for _ in range(_MOST_LAYERS):
         before = text
@@ -41,7 +41,7 @@ def normalized(text: str) -> str:
 
 
 def _without_pair(text: str) -> str:
-    """Without marks of emphasis, quotes or brackets that stand around all of it."""
+    """The text without emphasis, quotes or brackets around all of it."""
     wrapped = _WRAPPED.match(text)
     if wrapped is not None and len(text) > 2:
         return wrapped[2]
@@ -51,7 +51,7 @@ def _without_pair(text: str) -> str:
 
 
 def is_same_but_for_case(one: str, other: str) -> bool:
-    """Whether two texts differ in the case of the first of several letters, white space and a full stop at most."""
+    """Whether two texts differ at most in the case of their first letter, in white space and in a final full stop."""
     return _with_small_first(one) == _with_small_first(other)
 
 

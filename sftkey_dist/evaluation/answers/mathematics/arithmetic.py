@@ -1,6 +1,6 @@
 """The value of a formula at a point: exact where it is rational, else a floating-point number of many digits.
 
-What would grow too large, or is a function of something so large, has no value, so that no evaluation takes for ever.
+A number that would grow too large, or a function of such a number, has no value, so that the time is limited.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class NoValueError(Exception):
 
 
 def context_of(digits: int) -> Context:
-    """A context of this thread's own, as a context's precision is not safe among threads."""
+    """The context of this thread for a number of digits; a context must not be shared by threads."""
     contexts: dict[int, Context] = _own.__dict__.setdefault("contexts", {})
     if digits not in contexts:
         contexts[digits] = mpmath.MPContext()
@@ -57,17 +57,17 @@ def as_float(context: Context, value: Value) -> Float:
 
 
 class Evaluation:
-    """Of formulas at one point, with a number of digits."""
+    """Evaluates formulas at one point, with a number of digits."""
 
     def __init__(self, point: int, digits: int) -> None:
         self._point = point
         self._context = context_of(digits)
 
     def of(self, node: Node) -> Value:
-        """A formula's value.
+        """The value of a formula.
 
         Raises:
-            NoValueError: it has none here.
+            NoValueError: It has no value at this point.
         """
         if isinstance(node, Number):
             return node.value
@@ -84,7 +84,7 @@ class Evaluation:
         """A quotient.
 
         Raises:
-            NoValueError: the divisor is zero.
+            NoValueError: The divisor is zero.
         """
         if other == 0:
             raise NoValueError
@@ -111,7 +111,7 @@ class Evaluation:
         return value
 
     def _coordinate(self, name: str) -> Fraction:
-        """Of a variable at this point: the same wherever and whenever it is asked for."""
+        """The value of a variable at this point, which depends on nothing but the name and the point."""
         digest = hashlib.sha256(f"{name}\n{self._point}".encode()).digest()
         value = Fraction(int.from_bytes(digest[:4], "big") % 2000 + 200, int.from_bytes(digest[4:8], "big") % 500 + 100)
         return -value if self._point >= POSITIVE_POINTS and digest[8] % 2 else value
@@ -132,7 +132,7 @@ class Evaluation:
         return function(*(as_float(self._context, _no_larger(value, _LARGEST_ARGUMENT)) for value in values))
 
     def _opaque(self, operation: str, node: Apply) -> Value:
-        """A function of which nothing is known: equal where its name and arguments are."""
+        """The value of an unknown function, which is equal if its name and arguments are."""
         if operation == "derivative":
             return self._coordinate(repr(node))
         values = [self.of(part) for part in node.parts]
@@ -145,7 +145,7 @@ class Evaluation:
         return value
 
     def power(self, base: Value, exponent: Value) -> Value:
-        """Exact for a rational base and a whole exponent, as long as the number stays of a size."""
+        """A power; exact for a rational base and an integer exponent, unless the number is too large."""
         if isinstance(exponent, Fraction) and exponent.denominator == 1:
             if isinstance(base, Fraction):
                 bits = base.numerator.bit_length() + base.denominator.bit_length()
@@ -164,7 +164,7 @@ class Evaluation:
         return self._context.power(as_float(self._context, base), exponent_float)
 
     def factorial(self, value: Value) -> Value:
-        """Exact for a whole number of a size."""
+        """A factorial; exact for an integer that is not too large."""
         _no_larger(value, _LARGEST_FACTORIAL)
         if not isinstance(value, Fraction) or value.denominator != 1:
             return self._context.gamma(as_float(self._context, value) + 1)
@@ -175,7 +175,7 @@ class Evaluation:
         return self._context.factorial(value.numerator)
 
     def binomial(self, total: Value, chosen: Value) -> Value:
-        """By the gamma function, for what is no whole number."""
+        """A binomial coefficient by the gamma function, for arguments that are not integers."""
         floats = [as_float(self._context, _no_larger(value, _LARGEST_FACTORIAL)) for value in (total, chosen)]
         return self._context.binomial(*floats)
 
@@ -198,7 +198,7 @@ class Evaluation:
         return Fraction(int(str(digits.numerator), int(base)))
 
     def logarithm(self, value: Value, base: Value) -> Value:
-        """To a base; exact where it is a whole number."""
+        """A logarithm to a base; exact if it is an integer."""
         if isinstance(value, Fraction) and isinstance(base, Fraction) and base > 1 and value > 0:
             near = round(math.log(value, base)) if value < 10**300 else 0
             if self.power(base, Fraction(near)) == value:
@@ -207,7 +207,7 @@ class Evaluation:
 
 
 def _exact_root(base: Value, exponent: Value) -> Fraction | None:
-    """Of a perfect square, so that √4 is 2."""
+    """The root of a perfect square, so that √4 is exactly 2; None for other numbers."""
     if not (isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 2 and base >= 0):
         return None
     roots = math.isqrt(base.numerator), math.isqrt(base.denominator)
@@ -217,14 +217,14 @@ def _exact_root(base: Value, exponent: Value) -> Fraction | None:
 
 
 def _no_larger(value: Value, bound: int) -> Value:
-    """The value, if it is at most so far from zero; NaN is not."""
+    """The value, if its magnitude is at most ``bound``, which is not true of NaN."""
     if not abs(value) <= bound:
         raise NoValueError
     return value
 
 
 def _of_a_size(value: Value) -> Value:
-    """Exact values are; others may have more digits than fit memory."""
+    """The value, if it can be rounded: a large one in floating point may have more digits than fit in memory."""
     return value if isinstance(value, Fraction) else _no_larger(value, _LARGEST_ARGUMENT)
 
 

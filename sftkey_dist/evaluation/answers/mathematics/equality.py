@@ -1,4 +1,4 @@
-"""Whether two readings are equal: part by part where they have parts, by value where they have one."""
+"""Decides whether two readings are equal: by their parts if they have parts, otherwise by their values."""
 
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
@@ -28,7 +28,7 @@ class Equality(Enum):
 
     NONE = 0
     LOOSE = 1
-    """But for what may be left out: a unit, a percent sign, the base of a number, the order of a list."""
+    """They agree except for what may be left out: a unit, a percent sign, the base of a number, the order of a list."""
     FULL = 2
 
 
@@ -78,7 +78,7 @@ def _equal_in_some_order(one: Apply, other: Apply) -> Equality:
 
 
 def _equal_times(one: Apply, other: Apply) -> Equality:
-    """Two clocks, where one that does not name the half of the day may mean either; or two ratios."""
+    """Compare two times, where a time without am or pm may mean either, or two ratios."""
     first, second = _pieces(one), _pieces(other)
     halves = {node.operation.partition(" ")[2] for node in (one, other)}
     if first == second:
@@ -101,7 +101,7 @@ def _in_24_hours(clock: Apply) -> tuple[Fraction, ...]:
 
 
 def _equal_relations(one: Apply, other: Apply) -> Equality:
-    """Equations and inequalities: of two sides in proportion, of more by parts."""
+    """Compare equations and inequalities: two sides by proportion, more sides one by one."""
     if len(one.parts) != 2 or len(other.parts) != 2:
         same = one.operation == other.operation and len(one.parts) == len(other.parts)
         return _all_equal(one.parts, other.parts) if same else Equality.NONE
@@ -132,7 +132,7 @@ def _equal_values(one: Node, other: Node) -> Equality:
 
 
 def _adds_up(node: Node) -> bool:
-    """Whether units are needed to know the value, as of 2 hours 30 minutes."""
+    """Whether the value depends on the units, as of 2 hours 30 minutes."""
     return any(isinstance(each, Apply) and each.operation == "and" for each in nodes_of(node))
 
 
@@ -141,7 +141,7 @@ def _stripped(node: Node) -> Node:
 
 
 def _with_same_names(one: Node, other: Node) -> list[tuple[Node, Node]]:
-    """The two with what may be named in two ways named alike: red apples and apples, £ and pounds, $5 and a $5 fee."""
+    """Pairs of the readings with one name for the same unit: red apples and apples, £ and pounds, $5 and a $5 fee."""
     nouns = {name for name in units_of(one) if _is_noun(name)} - units_of(other)
     others = {name for name in units_of(other) if _is_noun(name)} - units_of(one)
     pairs = [(_renamed(one, AMBIGUOUS), other), (one, _renamed(other, AMBIGUOUS))]
@@ -160,7 +160,7 @@ def _renamed(node: Node, names: Mapping[str, str]) -> Node:
 
 
 def _letters_as_units(node: Node) -> Node:
-    """With letters that may be units as units: beside 3 hours, h is one."""
+    """The reading with letters that may be units as units: h is a unit if the other reading has hours."""
     return mapped(node, _as_unit)
 
 
@@ -178,7 +178,7 @@ def _is_noun(name: str) -> bool:
 
 
 def _equal_without_base(one: Node, other: Node) -> Equality:
-    """``123_5`` is 123 to who leaves the base out."""
+    """Compare ``123_5`` with 123, which leaves out the base."""
     for based, plain in ((one, other), (other, one)):
         is_based = isinstance(based, Apply) and based.operation == "base"
         if is_based and isinstance(based, Apply) and isinstance(plain, Number) and same_value(based.parts[0], plain):

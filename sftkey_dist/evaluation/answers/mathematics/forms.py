@@ -1,4 +1,4 @@
-"""Brings two readings to forms that can be compared: `x = 5` to 5, `x > 3` to (3, ∞), ± to its two values."""
+"""Brings two readings to comparable forms: `x = 5` to 5, `x > 3` to (3, ∞), and ± to its two values."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -24,7 +24,7 @@ TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
 def comparable(one: Node, other: Node) -> tuple[Node, Node]:
-    """The two as far as they can be brought to one form: ± told apart, `x = 5` as 5, `x > 3` as (3, ∞)."""
+    """Both readings in the same form, as far as possible."""
     if "°" in units_of(one) | units_of(other):
         one, other = _in_degrees(one), _in_degrees(other)
     one, other = _with_shared_unit(_spread(one)), _with_shared_unit(_spread(other))
@@ -43,7 +43,7 @@ def comparable(one: Node, other: Node) -> tuple[Node, Node]:
 
 
 def kind_of(node: Node) -> str:
-    """What two readings must have in common to be compared by parts."""
+    """The kind of a reading; only readings of the same kind can be equal."""
     if not isinstance(node, Apply):
         return "value"
     operation = node.operation
@@ -59,7 +59,7 @@ def kind_of(node: Node) -> str:
 
 
 def _add_up(parts: Sequence[Node]) -> bool:
-    """Whether quantities are of one dimension, as hours and minutes are."""
+    """Whether quantities have the same dimension, as hours and minutes have."""
     return len({_dimension(part) for part in parts}) == 1
 
 
@@ -68,13 +68,13 @@ def _dimension(node: Node) -> tuple[tuple[str, int], ...] | None:
 
 
 def _in_degrees(node: Node) -> Node:
-    """With angles in radians as degrees, 180/π of them."""
+    """The reading with radians as 180/π degrees."""
     degrees = Apply("mul", (Apply("div", (Number(Fraction(180)), Symbol("pi"))), Unit("°")))
     return mapped(node, lambda each: degrees if each == Unit("rad") else each)
 
 
 def _like(node: Node, other: Node) -> Node:
-    """A reading in the form of the other, where it may be written in two."""
+    """A reading in the form of the other, if it can be written in both forms."""
     if not isinstance(node, Apply) or not isinstance(other, Apply):
         return node
     if other.operation == "matrix":
@@ -88,7 +88,7 @@ def _like(node: Node, other: Node) -> Node:
 
 
 def _as_matrix(node: Apply) -> Node:
-    """``[[1, 2], [3, 4]]``, and a number times a matrix."""
+    """A nested list such as ``[[1, 2], [3, 4]]``, or a number times a matrix, as one matrix."""
     if node.operation == "[,]" and all(isinstance(part, Apply) and part.operation == "[,]" for part in node.parts):
         return Apply("matrix", tuple(Apply("row", part.parts) for part in node.parts if isinstance(part, Apply)))
     scale, scaled = node.parts if node.operation == "mul" else (node, node)
@@ -99,7 +99,7 @@ def _as_matrix(node: Apply) -> Node:
 
 
 def _as_tuple(node: Apply) -> Node:
-    """``x = 1, y = 2``, of variables in alphabetical order."""
+    """Equations such as ``x = 1, y = 2`` as a tuple, if the variables are in alphabetical order."""
     subjects = [_named_subject(part) for part in node.parts] if node.operation == "list" else []
     if not subjects or None in subjects or subjects != sorted(set(map(str, subjects))):
         return node
@@ -112,7 +112,7 @@ def _named_subject(node: Node) -> str | None:
 
 
 def _as_ratio(node: Node, other: Node) -> Node:
-    """``3 to 4`` beside ``3:4`` is no range."""
+    """A range such as ``3 to 4`` as a ratio, if the other reading is a ratio such as ``3:4``."""
     is_ratio = isinstance(node, Apply) and node.operation == "range" and kind_of(other) == "clock"
     if is_ratio and isinstance(node, Apply) and all(isinstance(part, Number) for part in node.parts):
         return Apply("clock", node.parts)
@@ -120,7 +120,7 @@ def _as_ratio(node: Node, other: Node) -> Node:
 
 
 def _without_subject(relation: Node) -> Node | None:
-    """What a relation says of a single symbol or function: of `x = 5` and `x \\in [0, 1]` the right side."""
+    """What a relation states about a single symbol or function: the right side of `x = 5` and of `x \\in [0, 1]`."""
     if not isinstance(relation, Apply):
         return None
     if set(relation.operation.split()[1:]) <= {"=", "~"} and (stated := _stated_value(relation)) is not None:
@@ -140,7 +140,7 @@ def _without_subject(relation: Node) -> Node | None:
 
 
 def _stated_value(relation: Apply) -> Node | None:
-    """Of `a + b = 5`, `x = 2 + 3 = 5` and `2/3 ≈ 0.667` the last value that is exact."""
+    """The last exact value of a chain such as `a + b = 5`, `x = 2 + 3 = 5` or `2/3 ≈ 0.667`."""
     signs = relation.operation.split()[1:]
     exact = (
         relation.parts[: signs.index("~") + 1]
@@ -152,7 +152,7 @@ def _stated_value(relation: Apply) -> Node | None:
 
 
 def _as_interval(relation: Node) -> Node | None:
-    """`x > 3`, `3 < x \\le 5` as intervals of the symbol."""
+    """The interval of the symbol in `x > 3` or `3 < x \\le 5`; None for other relations."""
     if not isinstance(relation, Apply):
         return None
     signs, parts = relation.operation.split()[1:], relation.parts
@@ -198,7 +198,7 @@ def _is_identity(left: Node, right: Node) -> bool:
 
 
 def _spread(node: Node) -> Node:
-    """``a ± b`` as its two values."""
+    """The two values of ``a ± b``."""
     if not any(isinstance(each, Apply) and each.operation == "pm" for each in nodes_of(node)):
         return node
     signs: tuple[str, ...] = ("add", "sub")
@@ -210,7 +210,7 @@ def _signed(node: Node, sign: str) -> Node:
 
 
 def _with_shared_unit(node: Node) -> Node:
-    """``5-10 cm`` has the unit at both ends; so has ``3 and 4 cm``."""
+    """The reading with the unit of the last part at every part: ``5-10 cm`` and ``3 and 4 cm``."""
     if not isinstance(node, Apply) or node.operation not in ("range", "list", "or") or len(node.parts) < 2:
         return node
     unit = _unit_of(node.parts[-1])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 CONSTANTS = frozenset({"pi", "e", "i", "infty"})
-"""Names of symbols that are no variables."""
+"""Names of symbols that are not variables."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of measure, or what is counted."""
+    """A unit of measure, or the noun of what is counted."""
 
     name: str
 
@@ -41,12 +41,12 @@ Node = Number | Symbol | Unit | Apply
 
 
 def parts_of(node: Node) -> tuple[Node, ...]:
-    """A node's own parts."""
+    """The direct parts of a node."""
     return node.parts if isinstance(node, Apply) else ()
 
 
 def nodes_of(node: Node) -> list[Node]:
-    """A tree's nodes."""
+    """All nodes of a tree."""
     return [node, *(each for part in parts_of(node) for each in nodes_of(part))]
 
 
@@ -56,7 +56,7 @@ def units_of(node: Node) -> frozenset[str]:
 
 
 def mapped(node: Node, change: Callable[[Node], Node]) -> Node:
-    """The tree with each node changed, from the leaves up."""
+    """The tree with each node replaced, from the leaves up."""
     if isinstance(node, Apply):
         node = Apply(node.operation, tuple(mapped(part, change) for part in node.parts))
     return change(node)

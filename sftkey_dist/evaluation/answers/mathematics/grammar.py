@@ -1,8 +1,8 @@
 """The grammar of formulas, numbers and quantities.
 
-A text is read whole: each of its tokens has its place in the tree, or there is no tree. The grammar is our own,
-because readers of LaTeX at hand (sympy's, latex2sympy) skip what they do not know, and a skipped unit, sign or word
-makes different answers equal.
+A text is read completely: every token has a place in the tree, or there is no tree. Existing parsers of LaTeX (sympy,
+latex2sympy) were not used, because they skip what they do not know, and without a unit, sign or word, different answers
+would become equal.
 """
 
 import re
@@ -56,7 +56,7 @@ _SCALES |= {
 _SCALE_CHARACTERS = {"万": 4, "萬": 4, "亿": 8, "億": 8}
 _SCALE_LETTERS = {"k": 3, "M": 6, "B": 9, "T": 12, "m": 6, "b": 9, "K": 3}
 _SCALES_ALONE = {"M", "B"}
-"""Letters that scale a number also from behind a space, at the end; K is a unit there."""
+"""Letters that scale a number also after a space, at the end of a text; K is the unit kelvin there."""
 _COUNTED_IN = {"dozen": 12, "dozens": 12, "score": 20, "gross": 144}
 _JOINING_WORDS = words("and or und oder et ou")
 _STOPPING_WORDS = _JOINING_WORDS | words(
@@ -68,11 +68,11 @@ _NO_NOUNS = words(
     "have had at below above under minimum maximum factorial doubled halved tenth tenths hundredth hundredths half "
     "halves third thirds quarter quarters fifth fifths root negative positive mod she he it they we i you"
 )
-"""Behind a number they say something of it."""
+"""Words that are not what is counted when they follow a number."""
 _FILLING_WORDS = words("more in total altogether of the a an all left each only exactly now overall off")
 _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "squared": 2, "cubed": 3}
 _PLAIN_LETTERS = 3
-"""A longer word is no product of symbols."""
+"""Number of letters; a longer word is not a product of symbols."""
 
 _END = Token("end", "", 0, 0)
 _BOUNDING_WORDS = {("at", "least"): ">=", ("at", "most"): "<=", ("up", "to"): "<="}
@@ -97,16 +97,16 @@ _BASES |= {"ten": "10", "twelve": "12", "sixteen": "16"}
 
 
 class NotReadError(Exception):
-    """A text is no formula, or not wholly one."""
+    """A text is not a formula, or only a part of it is."""
 
 
 @lru_cache(maxsize=4096)
 def read_formula(text: str, *, with_units: bool) -> Node | None:
-    """The tree of a whole text, or None.
+    """The tree of a whole text; None if it is not a formula.
 
     Args:
         text: plain or LaTeX, without words around it.
-        with_units: whether words and letters behind a number are units and what is counted; else letters are symbols.
+        with_units: whether words after a number are units or what is counted; otherwise letters are symbols.
     """
     tokens = tokens_of(prepared(text, with_units=with_units))
     if not tokens or len(tokens) > _MOST_TOKENS:
@@ -118,7 +118,7 @@ def read_formula(text: str, *, with_units: bool) -> Node | None:
 
 
 def read_prefix(tokens: Sequence[Token]) -> tuple[Node, int] | None:
-    """The quantity that tokens begin with, and how many of them it takes."""
+    """The quantity at the beginning of a sequence of tokens, and its number of tokens; None if there is none."""
     parser = _Parser(tokens, with_units=True)
     try:
         node = parser.item()
@@ -130,8 +130,8 @@ def read_prefix(tokens: Sequence[Token]) -> tuple[Node, int] | None:
 class _Parser:
     """Recursive descent: each method reads one level of the grammar from `place` on.
 
-    Two methods read a factor, find that it is not what they looked for, and go back; what they have read is kept, as
-    reading it again would double with depth.
+    Two methods may read a factor, find that it does not fit, and go back. The factor is kept, because reading it again
+    would double the work with every level of depth.
     """
 
     def __init__(self, tokens: Sequence[Token], with_units: bool) -> None:
@@ -146,7 +146,7 @@ class _Parser:
         self.place = 0
 
     def whole(self) -> Node:
-        """A list, to the last token."""
+        """Read a list that ends with the last token."""
         node = self._list()
         if self._next().text == "." and self.place == len(self._tokens) - 1:
             self.place += 1
@@ -168,7 +168,7 @@ class _Parser:
         return _joined(items, is_either=bool(joined_by & {"or", "oder", "ou"}))
 
     def item(self) -> Node:
-        """A relation, a range, or a sum; quantities side by side are one, such as 2 hours 30 minutes."""
+        """Read a relation, a range, or a sum; adjacent quantities, such as 2 hours 30 minutes, are one."""
         if self._next().text in _RELATIONS:  # `> 5`, with nothing before it
             sign = _RELATIONS[self._take().text]
             return self._quantity() if sign in "=~" else Apply(f"bound {sign}", (self._sum(),))
@@ -255,7 +255,7 @@ class _Parser:
                 return node
 
     def _is_cross(self) -> bool:
-        """Whether a letter x stands for times: among quantities, before a number."""
+        """Whether a letter x is a multiplication sign: in quantities, before a number."""
         return self._with_units and self._next().text in ("x", "X") and self._next(1).kind == "number"
 
     def _second_operand(self, first: Node) -> Node:
@@ -287,12 +287,12 @@ class _Parser:
             return token.text.lower() not in self._stopping | {"per", "to", "bis"}
         if token.kind == "command":
             return token.text not in _RELATIONS and token.text not in _ENDING_COMMANDS
-        if (token.text == "|" and self._bars_open) or (token.text == "[" and self._reversed_open):  # it closes
+        if (token.text == "|" and self._bars_open) or (token.text == "[" and self._reversed_open):  # it closes one
             return False
         return token.text in {"(", "[", "{", "|", *_UNIT_MARKS} | CURRENCY_MARKS.keys()
 
     def _power(self, before: Node | None = None) -> Node:
-        """A factor with what stands behind it: its exponent, its index, marks of factorial, percent and degree."""
+        """Read a factor and what follows it: exponent, index, and signs for factorial, percent and degree."""
         base = self._factor(before)
         while True:
             text = self._next().text
@@ -366,7 +366,7 @@ class _Parser:
         return self._mixed_number(number)
 
     def _scaled_by_character(self, number: Number, following: Token) -> Node:
-        """``2万元``: the character that scales, and then the unit, are written together."""
+        """Read ``2万元``, in which a scaling character and the unit are written together."""
         scaled = Number(number.value * 10 ** _SCALE_CHARACTERS[following.text[0]])
         if len(following.text) == 1:
             self.place += 1
@@ -375,7 +375,7 @@ class _Parser:
         return scaled
 
     def _mixed_number(self, whole: Number) -> Node:
-        """``1 3/4``, ``1\\frac34``: a whole number, and a fraction of whole numbers below one behind it."""
+        """Read a mixed number such as ``1 3/4`` or ``1\\frac34``: an integer and a proper fraction."""
         if self._next().text == "\\frac" and whole.value.denominator == 1:
             before = self.place
             fraction = self._factor(None)
@@ -423,12 +423,12 @@ class _Parser:
         return self._unit()
 
     def _unit(self) -> Node:
-        """Words behind a number: a known unit, or else what is counted, in the singular."""
+        """Read the words after a number: a known unit, otherwise what is counted, in the singular."""
         power, noun, first = 1, list[str](), self.place
         while self._next().kind in ("word", "text") and self._next().text.lower() not in self._stopping:
             text = self._next().text
             lower = text.lower()
-            is_preposition = lower == "in" and self._next(1).kind == "number"  # and no inches
+            is_preposition = lower == "in" and self._next(1).kind == "number"  # not the unit inches
             if lower in ("per", "to", "bis") or is_preposition:
                 break
             self.place += 1
@@ -461,7 +461,7 @@ class _Parser:
         return unit if power == 1 else Apply("pow", (unit, Number(Fraction(power))))
 
     def _money(self, currency: str, before: Node | None) -> Node:
-        """The sign stands before the number or behind it."""
+        """Read an amount of money, with the currency sign before or after the number."""
         if self._next().text == "." and currency == "INR":
             self.place += 1
         if before is not None and self._next().kind != "number":
@@ -479,7 +479,7 @@ class _Parser:
         if opening == "\\{" and self._next(1).text in (":", "|") and self._next().kind in ("word", "command"):
             return self._set_by_condition()
         closings = {closing for each, closing in _PAIRS if each == opening}
-        if not any(token.text in closings for token in self._tokens[self.place :]):  # before reading what is in it
+        if not any(token.text in closings for token in self._tokens[self.place :]):  # before the contents are read
             raise NotReadError
         self._reversed_open += opening == "]"
         while self._next().text not in closings:
@@ -500,7 +500,7 @@ class _Parser:
         return Apply(f"{opening[-1]},{closing[-1]}", tuple(items))
 
     def _set_by_condition(self) -> Node:
-        """``\\{x : x > 2\\}``: its condition says all of it."""
+        """Read the condition of a set such as ``\\{x : x > 2\\}``, which describes the set completely."""
         self.place += 2
         condition = self._list()
         if self._take().text != "\\}":
@@ -559,7 +559,10 @@ class _Parser:
         return Apply("pow", (self._argument(whole_number=True), Apply("div", (Number(Fraction(1)), degree))))
 
     def _function(self, name: str) -> Node:
-        """``sin x``, ``sin(2t)``, ``sin^{2} x``, ``log_2 8``: what follows up to the next sign or function."""
+        """Read a function such as ``sin x``, ``sin(2t)``, ``sin^{2} x`` or ``log_2 8``.
+
+        Without brackets, its argument ends at the next sign or function.
+        """
         index = self._index_node() if self._next().text == "_" else None
         power: Node | None = None
         if self._next().text == "^":
@@ -600,7 +603,7 @@ class _Parser:
         return token.text.removeprefix("\\").lower() in _FUNCTIONS
 
     def _applied(self, name: Symbol) -> Node | None:
-        """``f(x)``, ``I(0)``: a symbol before one symbol, or numbers, in brackets; before more it is multiplied."""
+        """Read ``f(x)`` or ``I(0)``: a symbol before one symbol, or numbers, in brackets; otherwise it is a product."""
         if name.name in CONSTANTS:
             return None
         before = self.place
@@ -613,12 +616,12 @@ class _Parser:
         return None
 
     def _go_back(self, place: int, read: Node) -> None:
-        """To where a factor begins that has been read."""
+        """Go back to the beginning of a factor that has been read, and keep the factor."""
         self._read_before[place] = read, self.place
         self.place = place
 
     def _argument(self, *, signed: bool = False, whole_number: bool = False) -> Node:
-        """What a command takes: a group in braces, or one token; of digits in a row one, as TeX reads them."""
+        """Read the argument of a command: a group in braces, or one token, or one digit of several, as in TeX."""
         self._enter()
         token = self._next()
         if token.text == "{":
@@ -638,7 +641,7 @@ class _Parser:
         return node
 
     def _index(self) -> str:
-        """An index as a text: ``{max}``, ``1``, ``\\odot``."""
+        """Read an index such as ``{max}``, ``1`` or ``\\odot`` as a text."""
         if self._next().text != "{":
             return self._take().text
         depth, pieces = 0, list[str]()
@@ -692,7 +695,7 @@ class _Parser:
 
 
 def _letters_apart(tokens: Sequence[Token]) -> list[Token]:
-    """Short words among symbols are products of them, but beside a longer word they are words."""
+    """The tokens with short words split into symbols, which are multiplied, unless a longer word is next to them."""
     apart: list[Token] = []
     for place, token in enumerate(tokens):
         beside = [*tokens[max(0, place - 1) : place], *tokens[place + 1 : place + 2]]
@@ -706,7 +709,7 @@ def _letters_apart(tokens: Sequence[Token]) -> list[Token]:
 
 
 def _is_long_word(token: Token, beside: Token) -> bool:
-    """Whether a word makes one beside it a word: it is long, or both are words of several letters."""
+    """Whether a token shows that its neighbour is a word: it is a long word, or both have several letters."""
     is_word = token.kind in ("word", "text") and not _is_known(token.text)
     return is_word and len(token.text) + min(len(beside.text), 2) > _PLAIN_LETTERS
 
@@ -753,17 +756,17 @@ def _joined(items: Sequence[Node], is_either: bool) -> Node:
 
 
 def _may_precede_number(node: Node) -> bool:
-    """In a product without a sign between: ``i4``, ``2!3!``."""
+    """Whether a number may follow in a product without a sign, as in ``i4`` and ``2!3!``."""
     return node == Symbol("i") or (isinstance(node, Apply) and node.operation == "factorial")
 
 
 def _together(one: Node, other: Node) -> Node:
-    """Quantities side by side: their sum where they can be added up (by whoever evaluates it)."""
+    """Adjacent quantities, which are added if they have the same dimension (by the evaluation)."""
     return Apply("and", (*(one.parts if isinstance(one, Apply) and one.operation == "and" else (one,)), other))
 
 
 def _difference(left: Node, right: Node) -> Node:
-    """``50-60`` is a range: whole amounts, the smaller first."""
+    """A difference, or a range such as ``50-60``, in which the smaller of two positive amounts comes first."""
     amounts = [node.value for node in (_number_of(left), _number_of(right)) if isinstance(node, Number)]
     if len(amounts) == 2 and 0 < amounts[0] < amounts[1]:
         return Apply("range", (left, right))
@@ -778,13 +781,13 @@ def _number_of(node: Node) -> Node:
 
 
 def _product_of(left: Node, right: Node) -> Node:
-    if isinstance(right, Unit) and right.name == "":  # words that say nothing, as in `5 in total`
+    if isinstance(right, Unit) and right.name == "":  # words without meaning, as in `5 in total`
         return left
     return Apply("mul", (left, right))
 
 
 def _is_proper_fraction(node: Node) -> bool:
-    """A fraction of whole numbers below one: behind a whole number it is added (``1\\frac{3}{4}``)."""
+    """Whether it is a proper fraction of integers, which is added to an integer before it (``1\\frac{3}{4}``)."""
     if not (isinstance(node, Apply) and node.operation in ("frac", "div")):
         return False
     over, under = node.parts
@@ -792,7 +795,7 @@ def _is_proper_fraction(node: Node) -> bool:
 
 
 def _fraction(over: Node, under: Node) -> Node:
-    """A derivative where it is written as one: its d does not cancel out."""
+    """A fraction, or a derivative if it is written as one, so that its d is not cancelled."""
     factors, divisors = _factors(over), _factors(under)
     for letter in ("d", "partial"):
         if _is_differential(factors[0], letter) and _is_differential(divisors[0], letter) and len(divisors) > 1:
@@ -835,7 +838,7 @@ def _named(node: Node) -> str:
 
 
 def _is_amount(node: Node) -> bool:
-    """Whether a unit may stand behind it."""
+    """Whether a unit may follow a node."""
     if isinstance(node, Apply) and node.operation == "mul":
         return _is_amount(node.parts[1]) or (isinstance(node.parts[1], Unit | Apply) and _is_amount(node.parts[0]))
     return isinstance(node, Number | Unit) or (isinstance(node, Apply) and node.operation in _AMOUNTS)
@@ -850,7 +853,7 @@ def _ends_in_unit(node: Node) -> bool:
 
 
 def _has_known_unit(node: Node) -> bool:
-    """Whether a quantity ends in a unit of measure, and in no other word."""
+    """Whether a quantity ends with a unit of measure and not with another word."""
     last = node
     while isinstance(last, Apply):
         last = last.parts[0] if last.operation == "pow" else last.parts[-1]

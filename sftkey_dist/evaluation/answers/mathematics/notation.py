@@ -1,6 +1,6 @@
-"""Plain text, Unicode and LaTeX in one notation, and its tokens.
+"""Converts plain text, Unicode and LaTeX to one notation, and splits it into tokens.
 
-Nothing is dropped here but what has no meaning in any notation: spacing commands, sizes of brackets, styles.
+Only markup without meaning is dropped: spacing commands, sizes of brackets, and styles.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _LONGEST_CHARACTERS = 2000
-"""Of a text that is read; a formula of more is none that a person would check."""
+"""Maximum length of a text that is read; longer ones are not formulas that a person would check."""
 CURRENCY_DOLLAR = "\ue000"
 """Stands for a dollar sign that means money, so that the other ones can be taken for delimiters of mathematics."""
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
@@ -112,7 +112,7 @@ _SAME_COMMANDS = [
 ]
 _MATHEMATICS = re.compile(
     r"\$\$(.+?)\$\$|\\\(((?:[^\\]|\\[^()])+?)\\\)|\\\[((?:[^\\]|\\[^\[\]])+?)\\\]"
-    # a closing sign follows something, and no amount of money follows it
+    # a closing dollar sign follows a character other than white space, and no digit follows it
     r"|\$((?:[^$\s]|[^$]*?[^$\s]))\$(?!\d)",
     re.DOTALL,
 )
@@ -150,7 +150,7 @@ class Token:
 
 
 def simplified(text: str) -> str:
-    """The text in one notation: a character and a command for each thing. Money's dollar sign is `CURRENCY_DOLLAR`."""
+    """The text in one notation. A dollar sign that means money becomes `CURRENCY_DOLLAR`."""
     text = text[:_LONGEST_CHARACTERS].replace("\\\\", LINE_BREAK).replace("\\$", CURRENCY_DOLLAR)
     text = re.sub(
         r"\$\s*\$(?!\d)", " ", _MATHEMATICS.sub(lambda match: f" {next(filter(None, match.groups()))} ", text)
@@ -167,23 +167,23 @@ def simplified(text: str) -> str:
 
 
 def tokens_of(simple: str) -> list[Token]:
-    """The tokens of a simplified text; a comma inside brackets separates, elsewhere it may group thousands."""
+    """The tokens of a simplified text. A comma separates items inside brackets; elsewhere it may group thousands."""
     return list(_tokens(simple))
 
 
 def spans_of_mathematics(text: str) -> list[str]:
-    """What stands between delimiters of mathematics."""
+    """The texts between delimiters of mathematics."""
     text = text[:_LONGEST_CHARACTERS].replace("\\$", CURRENCY_DOLLAR)
     return [next(filter(None, match.groups())) for match in _MATHEMATICS.finditer(text)]
 
 
 def boxed(text: str) -> list[str]:
-    """What stands in boxes, in order."""
+    """The contents of boxes, in order."""
     return [text[start:end] for start, end in _boxes(text)]
 
 
 def without_box(text: str) -> str:
-    """The text itself, or what is in the box that it is."""
+    """The contents of a text that is a single box; any other text as it is."""
     boxes = boxed(text)
     whole = _BOXED.match(text.strip().strip("$").strip())
     return boxes[0] if whole and len(boxes) == 1 and text.strip(" \t\n$.").endswith("}") else text
@@ -208,7 +208,7 @@ def _closing_brace(text: str, start: int) -> int:
 
 
 def _command_of(match: re.Match[str]) -> str:
-    """``\\theta`` for θ."""
+    """The command for a Greek letter: ``\\theta`` for θ."""
     size, _, name = unicodedata.name(match.group()).removeprefix("GREEK ").partition(" LETTER ")
     name = name.removeprefix("FINAL ").lower().replace("lamda", "lambda")
     return f"\\{name.capitalize() if size == 'CAPITAL' else name} "
@@ -239,7 +239,7 @@ def _tokens(simple: str) -> Iterator[Token]:
 
 
 def _words_of(match: re.Match[str]) -> Iterator[Token]:
-    """The tokens inside a command for words; its words are of the kind `text`, all the others as elsewhere."""
+    """The tokens inside a command for words; words are of the kind `text`, and other tokens as elsewhere."""
     start = match.start("text")
     for token in _tokens(match["text"]):
         kind = "text" if token.kind == "word" else token.kind

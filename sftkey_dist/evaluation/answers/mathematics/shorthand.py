@@ -1,4 +1,4 @@
-"""What is written in several tokens but is one number, date or derivative, put into one."""
+"""Replaces numbers, dates and derivatives that are written in several tokens by one token."""
 
 import re
 
@@ -12,7 +12,7 @@ _HEXADECIMAL = re.compile(
 _MODULO = re.compile(r"\(\s*mod\s+(\w+)\s*\)")
 _OUT_OF = re.compile(r"(?<!\d)(\d+)\s+out of\s+(\d+)")
 _DECIMAL_COMMA = re.compile(
-    # grouped by points, or before a word or a currency, where it separates no list
+    # after groups separated by points, or before a word or a currency, where it does not separate items of a list
     r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?!\d)"
     r"|(?<![\d.,(\[{])(\d+),(\d{1,2})(?=\s?(?:[€£%]|(?!and\b|or\b|und\b)[A-Za-z]))"
 )
@@ -32,7 +32,7 @@ _REPEATING = re.compile(r"(?<!\d)(\d+)\.(\d*)\s*\\(?:overline|bar|dot)\s*\{?\s*(
 
 
 def prepared(text: str, *, with_units: bool) -> str:
-    """The text in one notation, what is written in several tokens but is one number or date put into one."""
+    """The text in one notation, with a single token for each number and date."""
     simple = _DERIVATIVE.sub(r"\\frac{d \1}{d \2}", _HEXADECIMAL.sub(_decimal, simplified(text)))
     simple = _REPEATING.sub(_repeating_decimal, simple)
     simple = _MODULO.sub(r" \\pmod{\1}", _OUT_OF.sub(r"\1/\2", simple))
@@ -54,7 +54,7 @@ def _decimal_point(match: re.Match[str]) -> str:
 
 
 def _iso_date(match: re.Match[str]) -> str:
-    """Without a year the year is 0."""
+    """The date in ISO format; the year is 0 if it is missing."""
     name, day, year = (match[part] or match[f"{part}2"] for part in ("month", "day", "year"))
     month = next(i for i, each in enumerate(_MONTHS, start=1) if each.startswith(name.lower()[:3]))
     return f"{int(year or 0):04d}-{month:02d}-{int(day):02d}"

@@ -35,7 +35,7 @@ _WORD = re.compile(r"[a-z]+")
 
 
 def spoken_number(text: str) -> tuple[Fraction, str] | None:
-    """The number that a text begins with in words, and what follows it; None when it begins with none."""
+    """The number in words at the beginning of a text, and the text after it; None if there is none."""
     words = [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text.lower())][:_MOST_WORDS]
     if not words or text[: words[0][1]].strip(" -"):
         return None
@@ -51,7 +51,7 @@ def spoken_number(text: str) -> tuple[Fraction, str] | None:
 
 
 def _length(words: list[str]) -> int:
-    """How many words may belong to a number."""
+    """The number of words at the beginning that may belong to a number."""
     known = [word in _SMALL or word in _SCALES or word in _BETWEEN or _part(word) for word in words]
     return known.index(False) if False in known else len(words)
 
@@ -65,7 +65,7 @@ def _divisor(word: str) -> int:
 
 
 def _value(words: list[str]) -> Fraction | None:
-    """Of all the words together; None when they are no number."""
+    """The number that all the words form together; None if they form none."""
     if words and words[-1] in _SCALES and any(_part(word) or word == "point" for word in words[:-1]):
         value = _value(words[:-1] if words[-2] != "a" else words[:-2])  # two and a half million, half a million
         return None if value is None else value * _SCALES[words[-1]]
@@ -80,7 +80,7 @@ def _whole(words: list[str]) -> Fraction | None:
     total, current, last = 0, 0, ""
     for place, word in enumerate(words):
         if word in _SMALL:
-            if last in _SMALL and not (_SMALL[last] >= 20 and 0 < _SMALL[word] < 10):  # `five six` is no number
+            if last in _SMALL and not (_SMALL[last] >= 20 and 0 < _SMALL[word] < 10):  # `five six` is not a number
                 return None
             current += _SMALL[word]
         elif word == "hundred":
@@ -94,7 +94,7 @@ def _whole(words: list[str]) -> Fraction | None:
 
 
 def _may_stand(word: str, place: int, count: int) -> bool:
-    """Whether an article or `and` stands where it may in a number."""
+    """Whether an article or `and` is at a place that is possible in a number."""
     return (word in ("a", "an") and place == 0 and count > 1) or (word == "and" and 0 < place < count - 1)
 
 
@@ -108,7 +108,7 @@ def _with_point(words: list[str]) -> Fraction | None:
 
 
 def _with_part(words: list[str], divisor: int) -> Fraction | None:
-    """``three quarters``, ``two and a half``, ``a third``."""
+    """A fraction such as ``three quarters``, ``two and a half`` or ``a third``."""
     if "and" in words:
         place = words.index("and")
         whole, over = _whole(words[:place]), _with_part(words[place + 1 :], divisor)

@@ -1,4 +1,4 @@
-"""Units of measure: each is a number times base units, so that 70 mm is 7 cm and 5 m/s is not 5 km/h."""
+"""Units of measure. Each is a number times base units, so that 70 mm equals 7 cm, and 5 m/s differs from 5 km/h."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -54,7 +54,7 @@ _DEFINED = {
     # angle
     "°": ("1 °", "degree degrees deg"),
     "rad": ("1 rad", "radian radians"),
-    # temperature, differences of which are all that can be converted
+    # temperature; only differences can be converted
     "°C": ("1 °C", "celsius centigrade"),
     "°F": ("1 °F", "fahrenheit"),
     "K": ("1 K", "kelvin kelvins"),
@@ -107,7 +107,7 @@ _DEFINED = {
 ONE_LETTER = frozenset("mshdglLNJWVACK")
 CURRENCY_MARKS = {CURRENCY_DOLLAR: "USD", "€": "EUR", "£": "GBP", "¥": "JPY", "₹": "INR", "₩": "KRW", "₽": "RUB"}
 AMBIGUOUS = {"lb": "GBP", "C": "°C", "F": "°F"}
-"""Units whose name is another's as well."""
+"""Units that share their name with another unit, and the other unit."""
 CURRENCY_CODES = {"USD", "EUR", "GBP", "JPY", "INR", "CNY", "CHF", "KRW", "RUB"}
 
 
@@ -116,7 +116,7 @@ class Measure:
     """A unit.
 
     Attributes:
-        factor: how many of the base units it is.
+        factor: number of base units.
         bases: the power of each base unit, by name.
     """
 
@@ -127,7 +127,7 @@ class Measure:
 def unit_named(word: str, *, one_letter: bool) -> str | None:
     """The name of the unit that a word is, such as ``cm`` for ``centimetres``; None for another word.
 
-    Letters stand for units in capitals or small as they are written; words may have any.
+    The case of letters such as ``m`` and ``M`` matters, the case of words does not.
     """
     if len(word) == 1 and word.isalpha() and not (one_letter and word in ONE_LETTER):
         return None
@@ -136,7 +136,7 @@ def unit_named(word: str, *, one_letter: bool) -> str | None:
 
 
 def measure(name: str) -> Measure:
-    """What a unit is in base units; one that is not known, such as ``apple``, is a base unit itself."""
+    """A unit in terms of base units; an unknown unit, such as ``apple``, is a base unit itself."""
     definition = _DEFINED.get(name)
     if definition is None:
         return Measure(Fraction(1), ((name, 1),))

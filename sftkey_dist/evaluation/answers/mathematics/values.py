@@ -1,8 +1,8 @@
-"""Whether two formulas have one value: exactly where they are rational, else to 40 digits at several points.
+"""Compares the values of two formulas: exactly if they are rational, otherwise to 40 digits at several points.
 
-A formula with symbols is compared at points with rational coordinates (polynomial identity testing; Schwartz 1980):
-two formulas that agree at all of them are equal but for a chance that can be neglected. Nothing is simplified, so
-nothing takes for ever: what would grow too large, or is a function of something so large, has no value.
+Formulas with variables are compared at points with rational coordinates (polynomial identity testing; Schwartz 1980).
+The probability that different formulas agree at all of them is negligible. Nothing is simplified, so the time is
+limited.
 """
 
 from fractions import Fraction
@@ -26,7 +26,7 @@ _POINTS = 5
 
 
 def same_value(one: Node, other: Node) -> bool:
-    """Whether two formulas agree wherever both are defined; those that are nowhere defined agree nowhere."""
+    """Whether two formulas agree at every point where both are defined; False if there is no such point."""
     if one == other:
         return True
     agreed = False
@@ -39,7 +39,7 @@ def same_value(one: Node, other: Node) -> bool:
 
 
 def sign_of_proportion(one: Node, other: Node) -> int:
-    """The sign of the constant that one formula is the other times; 0 where there is none."""
+    """The sign of the constant factor between two formulas; 0 if they are not proportional."""
     signs, first = set(), None
     for point in range(_POINTS):
         try:
@@ -75,7 +75,7 @@ def _has_variables(node: Node) -> bool:
 
 
 def _agree_at(point: int, one: Node, other: Node) -> bool | None:
-    """None where nothing can be told: both are undefined, or not real where signs are mixed."""
+    """Whether two formulas agree at a point; None if both are undefined or, at a point with mixed signs, not real."""
     differences = []
     for digits in (_DIGITS, 2 * _DIGITS):
         evaluation, context = Evaluation(point, digits), context_of(digits)
@@ -90,7 +90,7 @@ def _agree_at(point: int, one: Node, other: Node) -> bool | None:
         if _is_close(context, first, second):
             return True
         differences.append(abs(context.convert(as_float(context, first)) - as_float(context, second)))
-    # a difference that is rounding alone vanishes as digits are added
+    # a difference that is only due to rounding vanishes with more digits
     return bool(differences[1] < differences[0] * context_of(_DIGITS).mpf(10) ** -EQUAL_DIGITS)
 
 
