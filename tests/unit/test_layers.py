@@ -130,6 +130,7 @@ HEAVY = {
     "scipy.stats",
 }
 LOADS = {
+    "cli": set(),
     "run_dir.artifacts": set(),
     "training.job": set(),
     "pipeline.run_plan": set(),

@@ -50,7 +50,7 @@ class FoundAmount:
 # A text is searched for the quantity that it states, and again to find out whether it states only one.
 @functools.lru_cache(maxsize=4)
 def amounts_in(tokens: tuple[Token, ...]) -> tuple[FoundAmount, ...]:
-    """The amounts in prose, without rejected or modified ones. Asides and circumstances count only if nothing else does."""
+    """The amounts in prose, except rejected and modified ones. Asides and circumstances count only without others."""
     found: list[FoundAmount] = []
     place = attempts = 0
     while place < len(tokens) and attempts < _MOST_READ:
