@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -71,9 +68,7 @@ class Generator(Protocol):
         ...
 
 
-def read_generation(
-    tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], end_of_turn_id: int, decoding: Decoding
-) -> Generation:
+def read_generation(tokenizer: Any, ids: Sequence[int], end_of_turn_id: int, decoding: Decoding) -> Generation:
     """The generation behind new token ids; padding after the end is cut off."""
     ids = list(ids)
     ended = end_of_turn_id in ids
@@ -86,7 +81,7 @@ def read_generation(
     return Generation(text, len(ids), not ended)
 
 
-def _num_tokens_of(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], closing_tag: str) -> int:
+def _num_tokens_of(tokenizer: Any, ids: Sequence[int], closing_tag: str) -> int:
     """The fewest tokens whose text holds the closing tag."""
     low, high = 0, len(ids)
     while low < high:

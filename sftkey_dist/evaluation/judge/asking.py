@@ -17,7 +17,7 @@ from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.judge.opinion import NOT_ASKED, is_transient
 from sftkey_dist.evaluation.judge.reading import Reader, Ruling, why_unreadable
 
-RESTARTS: dict[str, int] = {"max_restarts": 3, "max_task_retries": 3}
+RESTARTS: dict[str, Any] = {"max_restarts": 3, "max_task_retries": 3}
 """Options of every actor that asks."""
 
 _FAILURES_BEFORE_GIVING_UP = 20
