@@ -8,6 +8,7 @@ from sftkey_dist.data.segmenting.answer import (
 )
 
 REASONING, ANSWER = "reasoning", "answer"
+
 Spans = Mapping[str, Span]
 
 

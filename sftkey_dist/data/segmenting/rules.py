@@ -24,6 +24,7 @@ from sftkey_dist.data.segmenting.thinking import Thinking, find_thinking
 from sftkey_dist.patterns import compile_pattern, match_whole
 
 DEFAULT_RULES: tuple[RuleName, ...] = ("hash_marks", "think", "boxed", "answer_is", "option_letter", "last_line")
+
 _MOST_WORDS_OF_A_LAST_LINE = 6
 _MOST_WORDS_AFTER_THINKING = 4
 

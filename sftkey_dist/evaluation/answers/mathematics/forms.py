@@ -21,6 +21,7 @@ from sftkey_dist.evaluation.answers.vocabulary import words
 _BY_PARTS = words("cup cap matrix row date range remainder modulo")
 _OF_VALUES = {"{,}", "or", "list"}
 TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+"""The sign of an inequality whose sides are exchanged."""
 
 
 def comparable(one: Node, other: Node) -> tuple[Node, Node]:
