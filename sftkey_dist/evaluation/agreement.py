@@ -1,4 +1,4 @@
-"""How far two raters agree, among judges, checks and a person."""
+"""Agreement between two raters: judges, checks or human labels."""
 
 from collections.abc import Iterable
 
@@ -7,11 +7,11 @@ from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement
 
 JUDGE_AND_CHECK = "judge_and_check"
-"""What the agreement between judges and deterministic checks is called in scores."""
+"""Key of the agreement between judges and deterministic checks in scores.json."""
 
 
 def agreement_of(verdicts: Iterable[tuple[Verdict, Verdict]]) -> Agreement | None:
-    """Over the answers on which both raters have a verdict; None when there is none."""
+    """Agreement over the answers on which both raters have a verdict; None if there are no such answers."""
     both = [pair for pair in verdicts if Verdict.UNJUDGED not in pair]
     if not both:
         return None

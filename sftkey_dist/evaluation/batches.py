@@ -1,4 +1,4 @@
-"""Cutting work into runs."""
+"""Splitting work into batches."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -7,5 +7,5 @@ T = TypeVar("T")
 
 
 def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """Consecutive runs of at most ``size`` items."""
+    """Consecutive batches of at most ``size`` items."""
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,11 +1,11 @@
-"""What was asked, as a judge and a person read it."""
+"""The conversation before a response, as judges and human reviewers read it."""
 
 from sftkey_dist.data.example import Turn
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 
 
 def conversation_of(record: EvaluationRecord) -> str:
-    """All that was said up to the response: the prompt, after the turns before it where there are any."""
+    """The prompt, preceded by the earlier turns if there are any."""
     if not record.history:
         return record.prompt
     turns = [*record.history, Turn("user", record.prompt)]

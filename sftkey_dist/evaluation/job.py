@@ -1,23 +1,23 @@
-"""What an evaluation is told: a model folder, and how its outputs are made and judged."""
+"""The job of an evaluation: a model folder, and how its outputs are generated and judged."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from sftkey_dist.data.example import Example
 from sftkey_dist.digests import digest_json
-from sftkey_dist.evaluation.assessment import Assessment
+from sftkey_dist.evaluation.settings import EvaluationSettings
 
 
 @dataclass(frozen=True)
-class EvaluationJob(Assessment):
-    """A model folder and how to test it."""
+class EvaluationJob(EvaluationSettings):
+    """A model folder and how to evaluate it."""
 
     model_dir: str
     strategy: str
 
 
 def generation_digest(job: EvaluationJob, model_digest: str, examples: Sequence[Example]) -> str:
-    """Digest of everything a generation depends on but the size of batches."""
+    """Digest of everything that a generation depends on, except the batch size."""
     server = job.settings.endpoint
     return digest_json(
         {

@@ -1,4 +1,4 @@
-"""From generations to verdicts and scores, with whom they rest on: checks, judges, a person."""
+"""Turns generations into verdicts and scores, with checks, judges and human labels."""
 
 import json
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.generation.fan_out import Progress, read_generations
 from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.judge.jury import Jury, JuryUse
-from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question, load_template
-from sftkey_dist.evaluation.record import make_record, questions_of, with_opinions
+from sftkey_dist.evaluation.judge.voting import JuryResult
+from sftkey_dist.evaluation.record import make_record, questions_of, with_jury_results
 from sftkey_dist.evaluation.review import (
     agreement_of_judge,
     agreements_with_person,
@@ -39,24 +39,25 @@ from sftkey_dist.run_dir.artifacts.evaluation import (
 _RECORDS, _SCORES, _REVIEW = "records.jsonl", "scores.json", "review.jsonl"
 
 SCORING_VERSION = 6
-"""Raise it when the same generation would be judged or parsed differently."""
+"""Increase this number when the same generation would be judged or parsed differently."""
 
 
 def judge_and_score(
     job: EvaluationJob, examples: Sequence[Example], folder: Path, jury: Jury | None, progress: Progress
 ) -> Scores:
-    """Judge all generations of a folder and write records, scores and the file for a person.
+    """Judge all generations of a folder and write the records, the scores and the review file.
 
     Args:
-        job: what was generated.
-        examples: the test set.
-        folder: of the generations.
-        jury: to ask, if the configuration has one.
-        progress: told how many answers have been judged by the jury.
+        job: The evaluation job whose outputs were generated.
+        examples: The test set.
+        folder: Folder of the generations.
+        jury: The jury to ask, if the configuration has one.
+        progress: Called with the number of answers that the jury has judged.
 
     Raises:
-        DataError: none of the answers could be judged, or a label cannot be read.
-        IncompleteEvaluationError: judges did not answer all; what they said is kept, and the scores say what is open.
+        DataError: None of the answers could be judged, or a label cannot be read.
+        IncompleteEvaluationError: Judges did not answer every question. Their rulings so far are kept, and the scores
+            state what is open.
     """
     generations = read_generations(folder)
     records = [
@@ -75,8 +76,8 @@ def judge_and_score(
     is_open = _is_open(records)
     if scores.unjudged == scores.n and jury is None:
         raise DataError(
-            f"no answer of {folder.name} could be judged: {records[0].reason}; choose another "
-            f"evaluation.answer_check, or a judge"
+            f"none of the answers in {folder.name} could be judged: {records[0].reason}; choose another "
+            f"evaluation.answer_check, or configure a judge"
         )
     by_data_set = score_by_data_set(records, job.settings.alpha)
     found = EvaluationScores(
@@ -95,14 +96,14 @@ def judge_and_score(
         said = {name: message for use in uses.values() for name, message in use.messages.items()}
         words = "".join(f"; {name}: {message}" for name, message in said.items())
         raise IncompleteEvaluationError(
-            f"{job.strategy}: {is_open} answers are not judged yet ({what}){words}; verdicts that came are kept, run "
-            f"the same command again"
+            f"{job.strategy}: {is_open} answers are not judged yet ({what}){words}; the verdicts received so far are "
+            f"kept: run the same command again to get the rest"
         )
     return scores
 
 
 def is_scored(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> bool:
-    """Whether a folder holds the scores, none of them open, that a job asks for."""
+    """Whether a folder holds complete scores that match the job."""
     file = folder / _SCORES
     if not file.is_file():
         return False
@@ -135,13 +136,13 @@ def _judge_inputs(judge: JudgeConfig) -> object:
 def _heard(
     records: Sequence[EvaluationRecord], jury: Jury, settings: JudgeConfig, progress: Progress
 ) -> tuple[list[EvaluationRecord], dict[str, JuryUse]]:
-    """The records with the jury's opinions of answers, and of explanations if a rubric asks for them."""
+    """The records with the jury's results on answers and, if there is a rubric, its ratings of explanations."""
     asked = [questions_of(record, settings.skip_certain) for record in records]
     flat = [question for questions in asked for question in questions.values()]
-    opinions, use = jury.judge(flat, progress)
-    remaining = iter(opinions)
+    results, use = jury.judge(flat, progress)
+    remaining = iter(results)
     heard = [
-        with_opinions(record, {name: next(remaining) for name in questions}, settings.decides)
+        with_jury_results(record, {name: next(remaining) for name in questions}, settings.decides)
         for record, questions in zip(records, asked, strict=True)
     ]
     if settings.rubric is None:
@@ -152,7 +153,7 @@ def _heard(
 
 
 def _explanation(record: EvaluationRecord) -> Question:
-    """What stands in the segments that are not key; of a broken output, all of it."""
+    """The text of the segments that are not key segments, or the whole output if it breaks the contract."""
     keys = record.answer.keys()
     written = {name: text for name, text in record.segments.items() if name not in keys}
     wanted = {name: text for name, text in record.reference.items() if text and name not in keys}
@@ -160,17 +161,17 @@ def _explanation(record: EvaluationRecord) -> Question:
     return Question(conversation_of(record), reference, "\n".join(written.values()) or record.output)
 
 
-def _with_rating(record: EvaluationRecord, opinion: Opinion) -> EvaluationRecord:
+def _with_rating(record: EvaluationRecord, result: JuryResult) -> EvaluationRecord:
     return replace(
         record,
-        explanation_rating=int(opinion.value) if opinion.value else None,
-        explanation_reason=opinion.reason,
-        explanation_is_open=not (opinion.value or opinion.is_final),
+        explanation_rating=int(result.value) if result.value else None,
+        explanation_reason=result.reason,
+        explanation_is_open=not (result.value or result.is_final),
     )
 
 
 def _is_open(records: Sequence[EvaluationRecord]) -> int:
-    """Answers and explanations that were not judged for a reason that may pass."""
+    """Number of answers and explanations that were not judged for a transient reason."""
     answers = sum(
         not found.is_final and name not in record.labels for record in records for name, found in record.judged.items()
     )

@@ -1,4 +1,4 @@
-"""One measure over the seeds of a study: its mean, how sure that is, and paired differences."""
+"""A measure over the seeds of a study: its mean with a confidence interval, and paired differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,10 @@ class Mean:
     """A mean over seeds.
 
     Attributes:
-        value: the mean.
-        interval: 95 %, over seeds; nan with a single seed, and where all are alike: neither says anything of others.
-        number: seeds.
+        value: The mean.
+        interval: 95 % interval over seeds. It is nan with a single seed and if all seeds have the same value, neither
+            of which says anything about other seeds.
+        number: Number of seeds.
     """
 
     value: float
@@ -32,20 +33,20 @@ class Mean:
         return not math.isnan(self.interval[0])
 
     def side_of(self, bound: float) -> int:
-        """1 or -1 when the interval lies above or below a bound, else 0: too noisy to tell."""
+        """1 if the interval lies above the bound, -1 if it lies below, and 0 if it contains the bound."""
         low, high = self.interval
         return 1 if low > bound else -1 if high < bound else 0
 
 
 @dataclass(frozen=True)
 class PairedMean:
-    """First minus second, seed by seed.
+    """The difference first minus second, paired by seed.
 
     Attributes:
-        mean: of the differences.
-        p_value: paired t-test, two-sided; None with a single seed and where all seeds differ alike.
-        seeds_higher: seeds in which the first is higher.
-        seeds_lower: seeds in which it is lower.
+        mean: Mean of the differences.
+        p_value: p-value of the paired t-test, two-sided; None with a single seed and if all differences are equal.
+        seeds_higher: Number of seeds for which the first is higher.
+        seeds_lower: Number of seeds for which the first is lower.
     """
 
     mean: Mean
@@ -55,19 +56,20 @@ class PairedMean:
 
     @property
     def sign(self) -> int:
-        """1 or -1 when the interval leaves out 0, else 0: too noisy to tell."""
+        """Sign of the difference, 1 or -1, or 0 if the interval contains 0."""
         return self.mean.side_of(0)
 
 
 def mean_over_seeds(values: Sequence[float], *, is_share: bool = True, questions: int = 0) -> Mean:
-    """Mean and interval of one value a seed.
+    """Mean and interval of a measure with one value per seed.
 
     Args:
-        values: one a seed.
-        is_share: whether the interval must lie in [0, 1]: it is Wilson's, with the effective number of trials that the
-            spread over seeds amounts to and Student's quantile (Dean and Pagano 2015, as in `statistics`). Of other
-            values, and where one lies outside, it is Student's.
-        questions: that each value is a share of; where all seeds are alike the interval of a share is over these.
+        values: One value per seed.
+        is_share: Whether the interval must lie in [0, 1]. It is then Wilson's interval, with Student's quantile and
+            the effective number of trials that follows from the spread over seeds (Dean and Pagano 2015, as in
+            `statistics`). Other values, and shares outside [0, 1], get Student's interval.
+        questions: Number of questions behind each share. If all seeds have the same share, the interval is computed
+            over the questions.
     """
     middle, number = float(np.mean(values)), len(values)
     is_share = is_share and min(values) >= 0 and max(values) <= 1
@@ -86,9 +88,9 @@ def mean_over_seeds(values: Sequence[float], *, is_share: bool = True, questions
 
 
 def paired_over_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> PairedMean | None:
-    """Compare by the seeds that both have; None when there is none.
+    """Compare two measures over the seeds that both have; None if they have none in common.
 
-    The interval is Student's, as the test is, cut where no difference of shares can lie.
+    The interval is Student's, like the test, clipped to [-1, 1], where differences of shares lie.
     """
     seeds = sorted(first.keys() & second.keys())
     if not seeds:

@@ -1,4 +1,4 @@
-"""Two strategies on the same questions: which is better, and is it more than chance; score as a function of alpha."""
+"""Paired comparison of strategies on the same questions, and the best strategy as a function of alpha."""
 
 import math
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ from sftkey_dist.run_dir.artifacts.evaluation import composite
 
 @dataclass(frozen=True)
 class PairedTest:
-    """One strategy against another.
+    """One strategy compared with another.
 
     Attributes:
-        first: the strategy whose measures come first in a difference.
-        second: the other.
-        n: questions that both were asked and that were judged for both.
-        only_first_correct: questions that the first alone got right.
-        only_second_correct: questions that the second alone got right.
-        accuracy_p_value: McNemar's exact test, two-sided.
-        accuracy_difference: first minus second.
-        accuracy_difference_interval: 95 %, paired by question; see `statistics`.
-        score_difference: first minus second.
-        score_difference_interval: likewise.
+        first: The strategy from whose measures the other's are subtracted.
+        second: The other strategy.
+        n: Number of questions that were judged for both.
+        only_first_correct: Number of questions that only the first answered correctly.
+        only_second_correct: Number of questions that only the second answered correctly.
+        accuracy_p_value: p-value of McNemar's exact test, two-sided.
+        accuracy_difference: First minus second.
+        accuracy_difference_interval: 95 % interval, paired by question; see `statistics`.
+        score_difference: First minus second.
+        score_difference_interval: 95 % interval, paired by question; see `statistics`.
     """
 
     first: str
@@ -40,12 +40,12 @@ class PairedTest:
 
     @property
     def accuracy_differs(self) -> bool:
-        """At the 5 % level."""
+        """Whether the accuracies differ significantly at the 5 % level."""
         return self.accuracy_p_value < 0.05
 
     @property
     def is_degenerate(self) -> bool:
-        """Whether both got the same questions right, so that there is nothing to test."""
+        """Whether both answered the same questions correctly, so that there is nothing to test."""
         return not (self.only_first_correct or self.only_second_correct)
 
 
@@ -59,9 +59,9 @@ class AlphaRange:
 
 
 def compare_pair(first: str, second: str, records: Mapping[str, Records], alpha: float) -> PairedTest | None:
-    """Compare two strategies on the questions they share; None when they share none.
+    """Compare two strategies on the questions that they share; None if they share none.
 
-    Where questions have several samples, a question counts as right for a strategy when most of its samples are.
+    With several samples per question, a question counts as correct for a strategy if most of its samples are correct.
     """
     (keys, sums, counts), (other_keys, other_sums, other_counts) = (
         outcome_sums(records[first]),
@@ -95,15 +95,19 @@ def compare_pair(first: str, second: str, records: Mapping[str, Records], alpha:
 
 
 def compare_all(records: Mapping[str, Records], alpha: float) -> list[PairedTest]:
-    """Every pair of strategies that were asked the same questions."""
+    """Compare every pair of strategies that share questions."""
     tests = (compare_pair(first, second, records, alpha) for first, second in combinations(records, 2))
     return [test for test in tests if test is not None]
 
 
 def winners_by_alpha(measures: Mapping[str, tuple[float, float]]) -> list[AlphaRange]:
-    """Which strategy wins for which alpha, from (accuracy, format) of each: the upper envelope of lines over [0, 1].
+    """The strategy with the highest score for each alpha, as ranges of alpha.
 
-    A strategy that nobody could judge does not compete.
+    A score is a line over alpha in [0, 1], so the ranges are the segments of the upper envelope of these lines.
+    Strategies without a judged answer are left out.
+
+    Args:
+        measures: (accuracy, format) of each strategy.
     """
     measures = {name: values for name, values in measures.items() if not math.isnan(sum(values))}
     if not measures:

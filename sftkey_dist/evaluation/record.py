@@ -1,4 +1,4 @@
-"""From a generated text to a record: answer, deterministic checks, judges, contract."""
+"""Evaluation records of generated texts: the answer, checks, judges' verdicts, and whether the contract is kept."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,23 +16,25 @@ from sftkey_dist.evaluation.answers import (
     judged_by_check,
     make_check,
 )
-from sftkey_dist.evaluation.assessment import Assessment
 from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.generation import Generation
-from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question
+from sftkey_dist.evaluation.judge.voting import JuryResult
+from sftkey_dist.evaluation.settings import EvaluationSettings
 from sftkey_dist.evaluation.verdict import Judgement, Verdict, all_of
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord, JudgedAnswer
 
 
-def make_record(example: Example, generation: Generation, assessment: Assessment, sample: int = 0) -> EvaluationRecord:
-    """What an evaluation says of one output, by the deterministic checks alone."""
-    parsed = assessment.contract.parse(generation.text, assessment.form)
+def make_record(
+    example: Example, generation: Generation, settings: EvaluationSettings, sample: int = 0
+) -> EvaluationRecord:
+    """The evaluation record of one output, judged by the deterministic checks alone."""
+    parsed = settings.contract.parse(generation.text, settings.form)
     answers = {
-        s.name: find_answer(generation.text, assessment.contract, assessment.form, s.name)
-        for s in assessment.contract.key_segments
+        s.name: find_answer(generation.text, settings.contract, settings.form, s.name)
+        for s in settings.contract.key_segments
     }
-    checks = assessment.checks[example.data_set]
+    checks = settings.checks[example.data_set]
     judgements = {
         name: _check_segment(found, example.values.get(name, ""), example.prompt, checks[name])
         for name, found in answers.items()
@@ -45,7 +47,7 @@ def make_record(example: Example, generation: Generation, assessment: Assessment
             prompt=example.prompt,
             history=example.history,
             output=generation.text,
-            reference={s.name: example.values.get(s.name, "") for s in assessment.contract.segments},
+            reference={s.name: example.values.get(s.name, "") for s in settings.contract.segments},
             answer={name: found.text for name, found in answers.items()},
             answer_source={name: found.source for name, found in answers.items()},
             segments=dict(parsed.values),
@@ -60,9 +62,10 @@ def make_record(example: Example, generation: Generation, assessment: Assessment
 
 
 def questions_of(record: EvaluationRecord, skip_certain: bool) -> dict[str, Question]:
-    """What a judge is to be asked about a record, by key segment.
+    """The questions to judges about a record, by key segment.
 
-    An answer that is empty, or not expected, needs no judge; nor, if so asked, one that the check is certain of.
+    Judges are not asked about an answer that is empty or not expected. With ``skip_certain`` they are not asked about
+    answers of which the check is certain either.
     """
     return {
         name: Question(conversation_of(record), record.reference[name], answer)
@@ -71,21 +74,24 @@ def questions_of(record: EvaluationRecord, skip_certain: bool) -> dict[str, Ques
     }
 
 
-def with_opinions(record: EvaluationRecord, opinions: Mapping[str, Opinion], decides: bool = True) -> EvaluationRecord:
-    """The record with what judges hold of its answers, and whether that decides."""
-    judged = {name: _judged(opinion) for name, opinion in opinions.items()}
+def with_jury_results(
+    record: EvaluationRecord, results: Mapping[str, JuryResult], decides: bool = True
+) -> EvaluationRecord:
+    """The record with the jury's results on its answers, and whether these decide the verdict."""
+    judged = {name: _judged(result) for name, result in results.items()}
     return decided(replace(record, judged=judged, judge_decides=decides))
 
 
 def with_labels(record: EvaluationRecord, labels: Mapping[str, Verdict]) -> EvaluationRecord:
-    """The record with a person's verdicts, which overrule the others."""
+    """The record with human labels, which overrule all other verdicts."""
     return decided(replace(record, labels=dict(labels)))
 
 
 def decided(record: EvaluationRecord) -> EvaluationRecord:
-    """The record with a verdict for each key segment and for all: a person's, else the judges', else the checks'.
+    """The record with a verdict for each key segment and an overall one.
 
-    Judges that do not decide are passed over.
+    A human label takes precedence over the judges, and the judges over the checks. Judges that do not decide are
+    ignored.
     """
     fields = {name: _decide(record, name) for name in record.answer}
     overall = all_of(fields.values())
@@ -106,18 +112,18 @@ def _decide(record: EvaluationRecord, name: str) -> Judgement:
     return Judgement(found.verdict, found.reason, unjudgeable=found.unjudgeable)
 
 
-def _judged(opinion: Opinion) -> JudgedAnswer:
+def _judged(result: JuryResult) -> JudgedAnswer:
     return JudgedAnswer(
-        verdict=Verdict(opinion.value or Verdict.UNJUDGED),
-        reason=opinion.reason,
-        unjudgeable=opinion.unjudgeable,
-        votes=opinion.votes,
-        is_final=opinion.is_final,
+        verdict=Verdict(result.value or Verdict.UNJUDGED),
+        reason=result.reason,
+        unjudgeable=result.unjudgeable,
+        votes=result.votes,
+        is_final=result.is_final,
     )
 
 
 def _check_segment(found: FoundAnswer, reference: str, question: str, check: AnswerCheck) -> Judgement:
-    """An optional segment that the reference does not have must not be there."""
+    """The check's judgement. An optional segment that the reference lacks must be absent from the output too."""
     if not reference.strip():
         is_absent = not found.text or found.source == "whole"
         return Judgement.of(is_absent, "" if is_absent else "not expected", certain=True)

@@ -1,4 +1,4 @@
-"""Where judges and deterministic checks disagree: how often, and a file that a person labels and feeds back."""
+"""Disagreement of judges and deterministic checks: how often it occurs, and a review file for human labels."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.journal import Record, to_lines
 
 Key = tuple[str, str, int, str, str]
-"""Test set, record, sample, segment and answer: a label is of one text."""
+"""Test set, record, sample, segment and answer. A label belongs to one text only."""
 
 _KEY_TYPES = {"data_set": str, "id": str, "sample": int, "segment": str, "answer": str}
 _LABEL = "label"
@@ -25,13 +25,13 @@ _LABELS = (Verdict.CORRECT, Verdict.INCORRECT)
 
 @dataclass(frozen=True)
 class _FoundLine:
-    """A line as it stands in a file that a person has edited.
+    """A line of a review file that a reviewer may have edited.
 
     Attributes:
-        number: of the line.
-        key: of which answer it is.
-        label: whatever the person wrote.
-        content: all of it, which is written again as it is.
+        number: Number of the line.
+        key: The answer that the line is about.
+        label: What the reviewer wrote, unchecked.
+        content: The whole line, which is written back unchanged.
     """
 
     number: int
@@ -41,14 +41,14 @@ class _FoundLine:
 
 
 def agreement_of_judge(records: Sequence[EvaluationRecord]) -> Agreement | None:
-    """The judges against the deterministic checks; None where no answer was judged by both."""
+    """Agreement of the judges with the deterministic checks; None if no answer was judged by both."""
     return agreement_of(
         (found.verdict, record.checks[name].verdict) for record in records for name, found in record.judged.items()
     )
 
 
 def agreements_with_person(records: Sequence[EvaluationRecord]) -> dict[str, Agreement]:
-    """The judges and the checks against the labels of a person."""
+    """Agreement of the judges and of the checks with human labels."""
     labels = [(record, name, label) for record in records for name, label in record.labels.items()]
     found = {
         "check": agreement_of((record.checks[name].verdict, label) for record, name, label in labels),
@@ -60,10 +60,10 @@ def agreements_with_person(records: Sequence[EvaluationRecord]) -> dict[str, Agr
 
 
 def read_labels(file: Path) -> dict[Key, Verdict]:
-    """The labels that a person wrote into a review file.
+    """The labels that a reviewer wrote into a review file.
 
     Raises:
-        DataError: a label is neither `correct` nor `incorrect`, or a line is no JSON object.
+        DataError: A label is neither `correct` nor `incorrect`, or a line is not a JSON object.
     """
     labels = {}
     for line in _lines(file):
@@ -76,7 +76,7 @@ def read_labels(file: Path) -> dict[Key, Verdict]:
 
 
 def labelled(records: Sequence[EvaluationRecord], labels: Mapping[Key, Verdict]) -> list[EvaluationRecord]:
-    """The records with the labels that are of their answers."""
+    """The records with the labels of their answers."""
     return [
         with_labels(record, {name: labels[key] for name in record.answer if (key := _key(record, name)) in labels})
         for record in records
@@ -84,12 +84,13 @@ def labelled(records: Sequence[EvaluationRecord], labels: Mapping[Key, Verdict])
 
 
 def write_review(file: Path, records: Sequence[EvaluationRecord], labels: Mapping[Key, Verdict]) -> int:
-    """Write what a person should look at: disagreements, answers nobody could judge, and what is labelled already.
+    """Write the review file: disagreements, answers that could not be judged, and answers that already have a label.
 
-    Labels of answers that are not here now stay: another configuration may bring them back.
+    Labels of answers that the records do not contain are kept, because another configuration may produce these answers
+    again.
 
     Returns:
-        Lines that have no label yet.
+        Number of lines without a label.
     """
     lines = [
         _line(record, name, labels.get(_key(record, name)))
@@ -135,10 +136,10 @@ def _key(record: EvaluationRecord, name: str) -> Key:
 
 
 def _lines(file: Path) -> Iterator[_FoundLine]:
-    """The lines with their numbers; a person's editor may leave out the last line's end.
+    """The lines with their numbers. The last line may lack its line break, since some editors leave it out.
 
     Raises:
-        DataError: a line is no JSON object, or lacks what says of which answer it is.
+        DataError: A line is not a JSON object, or does not identify its answer.
     """
     if not file.exists():
         return
@@ -155,11 +156,13 @@ def _line_of(place: str, number: int, text: str) -> _FoundLine:
     try:
         line = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: the line is no JSON object ({error}); a label stands between quotes") from error
+        raise DataError(
+            f"{place}: the line is not a JSON object ({error}); write the label between double quotes"
+        ) from error
     if not isinstance(line, dict):
-        raise DataError(f"{place}: the line is no JSON object, but a {type(line).__name__}")
+        raise DataError(f"{place}: the line is not a JSON object, but a {type(line).__name__}")
     for name, kind in _KEY_TYPES.items():
         if type(line.get(name)) is not kind:
-            raise DataError(f"{place}: {name} must be a {kind.__name__}; change nothing in a line but its label")
+            raise DataError(f"{place}: {name} must be a {kind.__name__}; change only the label of a line")
     data_set, example, sample, segment, answer = (line[name] for name in _KEY_TYPES)
     return _FoundLine(number, (data_set, example, sample, segment, answer), line.get(_LABEL), line)

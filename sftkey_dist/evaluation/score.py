@@ -1,4 +1,4 @@
-"""Accuracy, format and their composite, with intervals; computed from records alone."""
+"""Accuracy, format and their composite with confidence intervals, computed from records alone."""
 
 import math
 from collections import Counter
@@ -15,7 +15,7 @@ from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord, MacroAver
 
 Records = Sequence[EvaluationRecord]
 Question = tuple[str, str, str]
-"""Test set, id and prompt: a prompt that differs is another question."""
+"""Test set, id and prompt. The same id with another prompt is another question."""
 
 
 def score_records(records: Records, alpha: float) -> Scores:
@@ -63,7 +63,7 @@ def score_by_data_set(records: Records, alpha: float) -> dict[str, Scores]:
 
 
 def macro_average(by_data_set: Mapping[str, Scores]) -> MacroAverage:
-    """Means over test sets, each counting the same however large (the paper's averages)."""
+    """Unweighted means over the test sets, as the paper reports them."""
     scores = by_data_set.values()
     return MacroAverage(
         accuracy=float(np.mean([of_one.accuracy for of_one in scores])),
@@ -82,13 +82,13 @@ class Measures(NamedTuple):
 
 
 def measures_of(sums: np.ndarray, counts: np.ndarray, alpha: float) -> Measures:
-    """From what `outcome_sums` counts."""
+    """The measures of the counts that `outcome_sums` returns."""
     accuracy, form = (share_of_clusters(sums[:, i], counts[:, i]) for i in (0, 1))
     return Measures(accuracy, form, weighted_sum(accuracy, alpha, form, 1 - alpha))
 
 
 def outcome_sums(records: Records) -> tuple[list[Question], np.ndarray, np.ndarray]:
-    """Per question: its key, (correct, kept) and (judged, outputs), each [N, 2]."""
+    """The keys of the N questions, their counts (correct, kept) [N, 2], and their counts (judged, outputs) [N, 2]."""
     questions = _by_question(records)
     sums = np.array(
         [
@@ -129,7 +129,7 @@ def _field_accuracies(records: Records) -> dict[str, float]:
 
 
 def _pass_at_k(questions: Mapping[Question, Records]) -> dict[str, float]:
-    """For k = 1, 2, 4, … and all samples; questions with an unjudged sample are left out."""
+    """pass@k for k = 1, 2, 4, … and the number of samples. Questions with an unjudged sample are left out."""
     counted = [
         (sum(r.verdict == Verdict.CORRECT for r in of_one), len(of_one))
         for of_one in questions.values()
@@ -143,7 +143,7 @@ def _pass_at_k(questions: Mapping[Question, Records]) -> dict[str, float]:
 
 
 def _majority_accuracy(questions: Mapping[Question, Records]) -> float:
-    """Of equally frequent answers the one that came first is taken."""
+    """Accuracy of the most frequent answer to each question. Ties go to the answer that occurs first."""
     verdicts = Counter(_majority(of_one).verdict for of_one in questions.values())
     judged = verdicts[Verdict.CORRECT] + verdicts[Verdict.INCORRECT]
     return verdicts[Verdict.CORRECT] / judged if judged else math.nan

@@ -1,9 +1,9 @@
-"""Intervals, paired tests and agreement.
+"""Confidence intervals, paired tests and agreement.
 
-Every interval is of 95 %. That of a share is Wilson's score interval (Newcombe 1998, Statistics in Medicine 17:857),
-over clusters with the effective number of trials in the place of their number (Dean and Pagano 2015, Journal of Survey
-Statistics and Methodology 3:484): it stays in [0, 1], and has a width even where all that was seen is equal. Intervals
-of sums and differences are made from those of their parts (Zou and Donner 2008, Statistics in Medicine 27:1693).
+All intervals are 95 % intervals. A share has Wilson's score interval (Newcombe 1998, Statistics in Medicine 17:857),
+which stays in [0, 1] and has a width even if all observations are equal. Over clusters, the effective number of trials
+replaces their number (Dean and Pagano 2015, Journal of Survey Statistics and Methodology 3:484). Intervals of sums and
+differences are composed from the intervals of their parts (Zou and Donner 2008, Statistics in Medicine 27:1693).
 """
 
 import math
@@ -21,12 +21,12 @@ _SMALLEST_SPREAD = 1e-12
 
 
 def wilson_interval(successes: float, trials: float, quantile: float = _Z_95) -> Interval:
-    """Score interval of a share; the whole unit interval without trials.
+    """Wilson's score interval of a share; (0, 1) without trials.
 
     Args:
-        successes: of the trials.
-        trials: their number, or the effective one.
-        quantile: of the normal distribution, or of Student's where the spread is estimated from few values.
+        successes: Number of successes.
+        trials: Number of trials, or the effective number.
+        quantile: Quantile of the normal distribution, or of Student's if the spread is estimated from few values.
     """
     if trials <= 0:
         return 0.0, 1.0
@@ -41,10 +41,10 @@ class Estimate:
     """A share, or a weighted sum or difference of shares, over questions.
 
     Attributes:
-        value: the estimate; nan where nothing was counted.
-        interval: of 95 %.
-        deviations: [N], what each question contributes to the value beyond its expected part; they sum to 0, and the
-            correlation of two estimates over the same questions is theirs.
+        value: The estimate; nan if nothing was counted.
+        interval: 95 % interval.
+        deviations: [N], the contribution of each question to the value minus its expected contribution. They sum to 0,
+            and the correlation of two estimates over the same questions is the correlation of their deviations.
     """
 
     value: float
@@ -52,7 +52,7 @@ class Estimate:
     deviations: np.ndarray
 
     def correlation(self, other: "Estimate") -> float | None:
-        """With an estimate over the same questions; None where one of them does not vary."""
+        """Correlation with an estimate over the same questions; None if one of the two does not vary."""
         spread = math.sqrt(float(self.deviations @ self.deviations) * float(other.deviations @ other.deviations))
         if not spread > _SMALLEST_SPREAD:
             return None
@@ -60,14 +60,14 @@ class Estimate:
 
 
 def share_of_clusters(successes: np.ndarray, trials: np.ndarray) -> Estimate:
-    """The share of successes where trials of one question are alike.
+    """The share of successes, where trials of the same question are correlated.
 
-    The effective number of trials is that of independent ones with the same variance. Where nothing varies it cannot be
-    estimated, and every question counts as one.
+    The effective number of trials is the number of independent trials that would have the same variance. If nothing
+    varies, it cannot be estimated, and every question counts as one trial.
 
     Args:
-        successes: [N], of each question.
-        trials: [N], of each question; one without trials does not count.
+        successes: [N], number of successes per question.
+        trials: [N], number of trials per question. Questions without trials do not count.
     """
     total, questions = float(trials.sum()), int((trials > 0).sum())
     if not total:
@@ -81,7 +81,10 @@ def share_of_clusters(successes: np.ndarray, trials: np.ndarray) -> Estimate:
 
 
 def weighted_sum(first: Estimate, weight: float, second: Estimate, other_weight: float) -> Estimate:
-    """``weight`` x ``first`` + ``other_weight`` x ``second``, weights of 0 or more; alike where one does not vary."""
+    """``weight`` x ``first`` + ``other_weight`` x ``second``, with weights of at least 0.
+
+    If one of the two does not vary, they are assumed to be fully correlated.
+    """
     if weight == 0 or other_weight == 0:
         only, its_weight = (second, other_weight) if weight == 0 else (first, weight)
         low, high = only.interval
@@ -98,10 +101,10 @@ def weighted_sum(first: Estimate, weight: float, second: Estimate, other_weight:
 
 
 def difference_interval(first: Estimate, second: Estimate) -> Interval:
-    """Of ``first`` minus ``second``, over the same questions.
+    """Interval of ``first`` minus ``second``, over the same questions.
 
-    The correlation has Newcombe's correction for continuity (1998, Statistics in Medicine 17:2635, method 10): two that
-    got the same few questions right have not been seen to be alike.
+    The correlation has Newcombe's continuity correction (1998, Statistics in Medicine 17:2635, method 10), because two
+    strategies that agree on a few questions are not known to agree in general.
     """
     correlation = first.correlation(second) or 0.0
     if correlation > 0:
@@ -114,18 +117,21 @@ def difference_interval(first: Estimate, second: Estimate) -> Interval:
 
 
 def _joined(one: float, other: float, correlation: float) -> float:
-    """The length of the sum of two distances that correlate."""
+    """The length of the sum of two correlated deviations."""
     return math.sqrt(max(0.0, one**2 + other**2 + 2 * correlation * one * other))
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided exact p-value of McNemar's test: of the questions that one alone got right, half would be each's."""
+    """Two-sided exact p-value of McNemar's test.
+
+    Under the null hypothesis each strategy has half of the questions that only one of them answered correctly.
+    """
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
 def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
-    """Agreement beyond chance of two raters; None where both say one thing throughout, as chance would."""
+    """Agreement of two raters beyond chance; None if both always give the same verdict, as chance would."""
     number = len(first)
     observed = sum(a == b for a, b in zip(first, second, strict=True)) / number
     counts, others = Counter(first), Counter(second)
@@ -134,5 +140,5 @@ def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float:
-    """Chance that one of k samples drawn without replacement is right (Chen et al. 2021, arXiv:2107.03374, eq. 1)."""
+    """Probability that at least one of k samples drawn without replacement is correct (arXiv:2107.03374, eq. 1)."""
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)

@@ -1,9 +1,9 @@
-"""A verdict has three values: not being able to tell is not being wrong, unless the candidate's own text is the reason.
+"""Verdicts. An answer that could not be judged does not count as wrong, unless its own text is the reason.
 
-- *Unjudged*: the check or the judge fails. The server is away, slow, overloaded or out of quota, the budget is spent,
-  or the reference cannot be read: another candidate would not have been judged either.
-- *Incorrect and unjudgeable*: the candidate's text makes it fail. The same judge, or the same check, copes with the
-  same question when the reference stands in the candidate's place. Being unjudgeable must not pay.
+- *Unjudged*: the check or the judge failed, because the server is unreachable, slow, overloaded or out of quota, the
+  budget is spent, or the reference cannot be parsed. No other candidate would have been judged either.
+- *Incorrect and unjudgeable*: the candidate's text makes the judge or the check fail. The same judge or check succeeds
+  on the same question when the reference takes the candidate's place. A model must not gain by being unjudgeable.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """Outcome of comparing an answer with its reference."""
+    """Result of comparing an answer with its reference."""
 
     CORRECT = "correct"
     INCORRECT = "incorrect"
@@ -21,13 +21,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict and why.
+    """What was decided for an answer: a verdict with its reason.
 
     Attributes:
-        verdict: the outcome.
-        reason: in words.
-        certain: whether no judge would see it otherwise.
-        unjudgeable: name of the failure that the candidate's text causes; the verdict is incorrect then.
+        verdict: The verdict.
+        reason: The reason, in words.
+        certain: Whether no judge would decide otherwise.
+        unjudgeable: Name of the failure that the candidate's text causes, in which case the verdict is incorrect.
     """
 
     verdict: Verdict
@@ -37,22 +37,22 @@ class Judgement:
 
     @classmethod
     def of(cls, is_correct: bool, reason: str = "", *, certain: bool = False) -> "Judgement":
-        """Correct or incorrect."""
+        """A judgement that is correct or incorrect."""
         return cls(Verdict.CORRECT if is_correct else Verdict.INCORRECT, reason, certain)
 
     @classmethod
     def unjudged(cls, reason: str) -> "Judgement":
-        """There is no telling."""
+        """A judgement that leaves the answer unjudged."""
         return cls(Verdict.UNJUDGED, reason)
 
     @classmethod
     def of_unjudgeable(cls, failure: str, reason: str) -> "Judgement":
-        """Incorrect, as the candidate's text makes whoever judges it fail."""
+        """An incorrect judgement, because the candidate's text makes the judge or the check fail."""
         return cls(Verdict.INCORRECT, reason, unjudgeable=failure)
 
 
 def all_of(judgements: Iterable[Judgement]) -> Judgement:
-    """Of several fields: one that is wrong decides, then one that is unjudged; correct when all are."""
+    """The judgement on several fields: the first incorrect one, else the first unjudged one, else correct."""
     judgements = sorted(judgements, key=lambda judgement: bool(judgement.unjudgeable))
     for verdict in (Verdict.INCORRECT, Verdict.UNJUDGED):
         for judgement in judgements:

@@ -8,7 +8,7 @@ from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.evaluation.job import EvaluationJob, generation_digest
-from sftkey_dist.pipeline.assessments import assess_tests
+from sftkey_dist.pipeline.evaluation_settings import settings_for_tests
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
 from sftkey_dist.run_dir import RunDir
@@ -92,9 +92,9 @@ def plan_run(config: RunConfig, preparation: Preparation) -> RunPlan:
 def _plan_evaluation(
     config: RunConfig, run: RunDir, strategy: Strategy, last: PlannedStage, test: Sequence[Example]
 ) -> PlannedEvaluation:
-    assessment = assess_tests(config, strategy)
+    settings = settings_for_tests(config, strategy)
     job = EvaluationJob(
-        **{field.name: getattr(assessment, field.name) for field in fields(assessment)}
+        **{field.name: getattr(settings, field.name) for field in fields(settings)}
         | {"settings": _for_strategy(config.evaluation, strategy)},
         model_dir=str(last.directory.model),
         strategy=strategy.name,

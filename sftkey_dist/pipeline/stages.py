@@ -15,7 +15,7 @@ from sftkey_dist.contract import PROMPT_ID, Form
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.pipeline.assessments import assess_held_out
+from sftkey_dist.pipeline.evaluation_settings import settings_for_held_out
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.sampler import CostModel, StepPlanner, count_steps, count_trained
@@ -219,7 +219,7 @@ def _guard(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | No
     trains_everything = all(weight > 0 for weight in stage.weights[PROMPT_ID + 1 :])
     if config.validation.guard is None or trains_everything or stage is strategy.stages[0]:
         return None
-    return GuardJob(settings=config.validation.guard, assessment=assess_held_out(config, strategy))
+    return GuardJob(settings=config.validation.guard, assessment=settings_for_held_out(config, strategy))
 
 
 def _num_steps(strategy: Strategy, stage: Stage, data: TrainingData) -> int:

@@ -7,7 +7,7 @@ from sftkey_dist.config.model import Attention
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
-from sftkey_dist.evaluation.assessment import Assessment
+from sftkey_dist.evaluation.settings import EvaluationSettings
 from sftkey_dist.strategy import Stage
 
 
@@ -16,7 +16,7 @@ class GuardJob(Section):
 
     settings: GuardConfig
     """When the guard scores the model, on how many examples, and what follows from it."""
-    assessment: Assessment
+    assessment: EvaluationSettings
     """How outputs are checked, as in the evaluation of the finished model."""
 
 

@@ -79,8 +79,8 @@ def timed(jury: Jury, number: int, name: str) -> float:
 def judged(jury: Jury, number: int, name: str) -> int:
     """Judge; returns how many verdicts are not what they must be."""
     questions = [Question(f"{name} {i}", f"answer {i}", f"answer {i if i % 2 else -i - 1}") for i in range(number)]
-    opinions, _ = jury.judge(questions, lambda done: None)
-    return sum(opinion.value != ("correct" if i % 2 else "incorrect") for i, opinion in enumerate(opinions))
+    results, _ = jury.judge(questions, lambda done: None)
+    return sum(result.value != ("correct" if i % 2 else "incorrect") for i, result in enumerate(results))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.evaluation.assessment import Assessment
+from sftkey_dist.evaluation.settings import EvaluationSettings
 from sftkey_dist.training.job import GuardJob, StageJob
 from tests.distributed.harness import make_store, metrics, run_ranks, train, weights_of
 from tests.stage_job import make_stage_job
@@ -44,7 +44,7 @@ def make_job(store, tiny_model, contract, tmp_path):
         **optimization,
     ) -> StageJob:
         settings = EvaluationConfig(max_new_tokens=4, batch_size=2)
-        assessment = Assessment(
+        assessment = EvaluationSettings(
             Form.TAGGED, contract, PromptConfig(), settings, {"": {"answer": answer_check}}, 0, False
         )
         return make_stage_job(

@@ -53,13 +53,13 @@ def quiet(done):
 
 def test_faults_lose_no_verdict_and_make_none_wrong_and_nothing_is_asked_twice(tmp_path):
     with judge_server(share_429=0.1, share_500=0.05, share_hang=0.02, share_garbage=0.02, share_error=0.05) as server:
-        opinions, use = jury(tmp_path, endpoint(server)).judge(questions(200), quiet)
-        assert [opinion.value for opinion in opinions] == expected(200)
+        results, use = jury(tmp_path, endpoint(server)).judge(questions(200), quiet)
+        assert [result.value for result in results] == expected(200)
         assert (use.asked, use.remembered, not use.failures) == (200, 0, True)
         counts = server.counts()
         assert all(counts[fault] for fault in ("429", "500", "hang", "garbage", "error")), "every fault was met"
-        opinions, use = jury(tmp_path, endpoint(server)).judge(questions(200), quiet)
-        assert [opinion.value for opinion in opinions] == expected(200)
+        results, use = jury(tmp_path, endpoint(server)).judge(questions(200), quiet)
+        assert [result.value for result in results] == expected(200)
         assert (use.asked, use.remembered) == (0, 200)
         assert server.counts()["requests"] == counts["requests"]
 
@@ -67,9 +67,9 @@ def test_faults_lose_no_verdict_and_make_none_wrong_and_nothing_is_asked_twice(t
 def test_a_server_of_another_make_is_asked_as_it_takes_it_and_read_as_it_writes(tmp_path, capsys):
     """It takes no temperature, its model thinks, and the template has opened the thinking."""
     with judge_server(refuses="temperature", before="The two are alike.\n</think>\n\n") as server:
-        opinions, use = jury(tmp_path, endpoint(server, concurrency=4)).judge(questions(20), quiet)
+        results, use = jury(tmp_path, endpoint(server, concurrency=4)).judge(questions(20), quiet)
         assert server.counts()["refused"] == 1, "the first question, which is asked alone, tells"
-    assert [opinion.value for opinion in opinions] == expected(20)
+    assert [result.value for result in results] == expected(20)
     (note,) = use.notes
     assert "judge judge: the server takes no temperature" in note
     assert capsys.readouterr().out.count(note) == 1
@@ -77,10 +77,10 @@ def test_a_server_of_another_make_is_asked_as_it_takes_it_and_read_as_it_writes(
 
 def test_an_error_in_every_reply_is_told_with_what_the_server_says(tmp_path):
     with judge_server(share_error=1.0) as server:
-        opinions, use = jury(tmp_path, endpoint(server, max_retries=0)).judge(questions(3), quiet)
+        results, use = jury(tmp_path, endpoint(server, max_retries=0)).judge(questions(3), quiet)
     assert use.failures == {"InternalServerError": 3}
     assert use.messages == {"InternalServerError": "the provider is busy"}
-    assert {(opinion.reason, opinion.is_final) for opinion in opinions} == {("InternalServerError", False)}
+    assert {(result.reason, result.is_final) for result in results} == {("InternalServerError", False)}
 
 
 def test_a_killed_actor_is_started_again_and_asks_again(tmp_path):
@@ -91,8 +91,8 @@ def test_a_killed_actor_is_started_again_and_asks_again(tmp_path):
                 killed.append(actors()[0])
                 os.kill(killed[0], signal.SIGKILL)
 
-        opinions, _ = jury(tmp_path, endpoint(server, concurrency=40)).judge(questions(120), kill_one)
-    assert [opinion.value for opinion in opinions] == expected(120)
+        results, _ = jury(tmp_path, endpoint(server, concurrency=40)).judge(questions(120), kill_one)
+    assert [result.value for result in results] == expected(120)
 
 
 def actors():
@@ -106,24 +106,24 @@ def actors():
 def test_a_server_that_dies_leaves_the_rest_open_and_is_not_asked_for_ever(tmp_path):
     settings = {"max_retries": 0, "concurrency": 4}
     with judge_server(die_after=30) as server:
-        opinions, use = jury(tmp_path, endpoint(server, **settings)).judge(questions(100), quiet)
-        values = [opinion.value for opinion in opinions]
+        results, use = jury(tmp_path, endpoint(server, **settings)).judge(questions(100), quiet)
+        values = [result.value for result in results]
         assert values.count("") == 70
         assert all(value in ("", right) for value, right in zip(values, expected(100), strict=True))
-        assert not any(opinion.is_final for opinion in opinions if not opinion.value)
+        assert not any(result.is_final for result in results if not result.value)
         assert server.counts()["requests"] < 60, "after twenty failures in a row nobody is asked"
         assert use.failures["not_asked_after_failures"] > 40
     with judge_server() as server:
-        opinions, use = jury(tmp_path, endpoint(server)).judge(questions(100), quiet)
-    assert [opinion.value for opinion in opinions] == expected(100)
+        results, use = jury(tmp_path, endpoint(server)).judge(questions(100), quiet)
+    assert [result.value for result in results] == expected(100)
     assert (use.asked, use.remembered) == (70, 30), "what was said is not asked again"
 
 
 def test_explanations_are_rated_by_a_rubric_and_remembered_apart(tmp_path):
     with judge_server() as server, jury(tmp_path, endpoint(server), rubric="explanation") as asked:
-        opinions, _ = asked.judge(questions(6), quiet)
+        results, _ = asked.judge(questions(6), quiet)
         ratings, use = asked.rate(questions(6), quiet)
-    assert [opinion.value for opinion in opinions] == expected(6)
+    assert [result.value for result in results] == expected(6)
     assert [rating.value for rating in ratings] == ["4"] * 6
     assert use.asked == 6, "another template is another question"
 
@@ -132,10 +132,10 @@ def test_a_budget_leaves_the_rest_unjudged_and_a_rate_is_kept(tmp_path):
     with judge_server() as server:
         limited = endpoint(server, requests_per_minute=1200)
         limited_jury = jury(tmp_path, limited, most_questions=20)
-        opinions, use = limited_jury.judge(questions(30), quiet)
-        assert [opinion.reason for opinion in opinions].count("budget_spent") == 10
+        results, use = limited_jury.judge(questions(30), quiet)
+        assert [result.reason for result in results].count("budget_spent") == 10
         assert (use.asked, server.counts()["requests"]) == (20, 20)
-        opinions, use = limited_jury.judge(questions(30), quiet)
+        results, use = limited_jury.judge(questions(30), quiet)
         assert (use.asked, use.remembered) == (10, 20), "another evaluation has a budget of its own"
 
 
@@ -152,20 +152,20 @@ def test_a_local_model_judges_and_what_it_says_is_read_strictly(tmp_path, tiny_m
     """A model that was trained on nothing says nothing that is a verdict; it is asked all the same, and once."""
     local = LocalJudgeConfig(path=str(tiny_model), max_tokens=4, batch_size=3)
     with judge_server() as server:
-        opinions, use = jury(tmp_path, local, endpoint(server), endpoint(server, model="other")).judge(
+        results, use = jury(tmp_path, local, endpoint(server), endpoint(server, model="other")).judge(
             questions(4), quiet
         )
-    assert [opinion.value for opinion in opinions] == expected(4), "two of three agree"
+    assert [result.value for result in results] == expected(4), "two of three agree"
     assert use.failures == {"cut_off_at_max_tokens": 4}
-    assert {len(opinion.votes) for opinion in opinions} == {3}
+    assert {len(result.votes) for result in results} == {3}
 
 
 def test_a_local_model_that_chooses_among_replies_always_has_a_verdict(tmp_path, tiny_model):
     written = LocalJudgeConfig(path=str(tiny_model), max_tokens=4)
     assert jury(tmp_path, written).judge(questions(4), quiet)[1].failures
     chosen = LocalJudgeConfig(path=str(tiny_model), reply="chosen")
-    opinions, use = jury(tmp_path, chosen).judge(questions(4), quiet)
-    assert {opinion.value for opinion in opinions} <= {"correct", "incorrect"}
+    results, use = jury(tmp_path, chosen).judge(questions(4), quiet)
+    assert {result.value for result in results} <= {"correct", "incorrect"}
     assert (use.asked, use.remembered, not use.failures) == (4, 0, True), "it is another judge than the one that writes"
     ratings, _ = jury(tmp_path, chosen, rubric="explanation").rate(questions(2), quiet)
     assert all(1 <= int(rating.value) <= 5 for rating in ratings)

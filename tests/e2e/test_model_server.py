@@ -16,7 +16,7 @@ from sftkey_dist.evaluation.generation import Decoding
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.generation.served import ServedGenerator
 from sftkey_dist.evaluation.judge.reading import read_verdict
-from sftkey_dist.evaluation.judge.served import asked
+from sftkey_dist.evaluation.judge.served import ask_until_readable
 from sftkey_dist.evaluation.judge.template import Question, load_template
 from tests.distributed.harness import free_port
 
@@ -71,4 +71,4 @@ def test_a_served_model_that_was_never_trained_gives_no_verdict(server, tiny_mod
         assert reply.failure in NO_VERDICT
         return reply.text, reply.failure
 
-    assert asked(ask, read_verdict).failure in (*NO_VERDICT[1:], "unreadable_reply")
+    assert ask_until_readable(ask, read_verdict).failure in (*NO_VERDICT[1:], "unreadable_reply")

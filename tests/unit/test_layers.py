@@ -135,7 +135,7 @@ LOADS = {
     "training.job": set(),
     "pipeline.run_plan": set(),
     "endpoint": set(),
-    "evaluation.assessment": set(),
+    "evaluation.settings": set(),
     "tracking": set(),
     "training.worker": {"ray"},
     "training.engine": {"torch", "transformers"},

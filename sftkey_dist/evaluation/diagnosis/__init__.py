@@ -1,4 +1,4 @@
-"""Which part of a response is failing, with the evidence and the remedy; over records and metrics alone."""
+"""Diagnosis: which part of the responses fails, with evidence and a remedy, from records and metrics alone."""
 
 from sftkey_dist.evaluation.diagnosis.findings import Finding, diagnose
 from sftkey_dist.evaluation.diagnosis.learning import StageCurves

@@ -1,4 +1,4 @@
-"""Findings: what is wrong in how many outputs, in words that a product owner reads, and what to do about it."""
+"""Findings: what is wrong in how many outputs, in plain words, and what to do about it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,15 +17,15 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """A problem that outputs or metrics show.
 
     Attributes:
-        kind: short and stable.
-        count: outputs that show it; 0 for what metrics show.
-        of: outputs looked at.
-        sentence: what it means.
-        remedy: what to try.
-        examples: ids of outputs that show it.
+        kind: Short, stable name.
+        count: Number of outputs that show it; 0 for a finding from metrics.
+        of: Number of outputs that were examined.
+        sentence: What the finding means.
+        remedy: What to try.
+        examples: Ids of outputs that show it.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Finding:
 
 
 def diagnose(records: Sequence[EvaluationRecord], curves: StageCurves | None) -> list[Finding]:
-    """What is wrong with a strategy's outputs, the commonest first, then what its last stage's metrics show."""
+    """Findings about a strategy's outputs, the most frequent first, then findings from its last stage's metrics."""
     found = [finding for make in _OF_RECORDS if (finding := make(records)).count >= _WORTH_SAYING * len(records)]
     found.sort(key=lambda finding: -finding.count)
     return found + (_of_metrics(records, curves) if curves else [])

@@ -1,4 +1,4 @@
-"""What the metrics of a strategy's last stage say: did it learn the answers, and what did it unlearn meanwhile."""
+"""The learning curves of a strategy's last stage: what it learned, and what got worse meanwhile."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ _SHARE_OF_CURVE = 0.1
 
 @dataclass(frozen=True)
 class StageCurves:
-    """The last stage of a strategy.
+    """Metrics of the last stage of a strategy.
 
     Attributes:
-        name: of the stage.
-        continues: whether a stage came before it.
-        trained: segments with a loss weight.
-        metrics: of its steps.
-        guard: what its guard scored, in order; empty without one.
+        name: Name of the stage.
+        continues: Whether the stage continues from another.
+        trained: Segments with a positive loss weight.
+        metrics: Metrics of its steps.
+        guard: Scores of its guard, in order; empty without a guard.
     """
 
     name: str
@@ -27,7 +27,7 @@ class StageCurves:
     guard: Sequence[GuardScores]
 
     def nll(self, segment: str, *, at_end: bool) -> float | None:
-        """Mean nll per token, in nats, over the first or last tenth of the steps that measured a segment."""
+        """Mean nll of a segment in nats per token, over the first or last tenth of the steps that measured it."""
         seen = [m.segments[segment] for m in self.metrics if segment in m.segments]
         seen = [s for s in seen if s.tokens]
         if not seen:
@@ -37,7 +37,7 @@ class StageCurves:
         return sum(s.nll * s.tokens for s in part) / sum(s.tokens for s in part)
 
     def drift(self) -> dict[str, tuple[float, float]]:
-        """Segments that the stage does not train and whose nll rose noticeably: before and after."""
+        """The nll, at the start and at the end, of untrained segments whose nll rose noticeably."""
         names = dict.fromkeys(name for m in self.metrics for name in m.segments if name not in self.trained)
         risen = {}
         for name in names:

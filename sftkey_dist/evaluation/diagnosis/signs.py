@@ -1,4 +1,4 @@
-"""Signs that a single output shows."""
+"""Signs of problems in a single output."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from sftkey_dist.evaluation.answers.text import normalized
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 
 Conclude = Callable[[str, str], bool | None]
-"""Whether a reasoning concludes with an answer; None when either cannot be told."""
+"""Whether a reasoning concludes with an answer; None if this cannot be determined."""
 
 _MOST_LABELS = 20
 _FEWEST_WORDS_REPEATED = 18
@@ -21,7 +21,7 @@ _LOOPING_LETTERS = re.compile(r"(\S{1,40}?)\1{9,}\S{0,40}$")
 
 
 def is_looping(text: str) -> bool:
-    """Whether a text ends in a phrase that comes three times in a row, or in a run of letters without spaces."""
+    """Whether a text ends in a phrase repeated at least three times, or in a short string repeated ten times."""
     if _LOOPING_LETTERS.search(text[-_LOOKED_AT_CHARACTERS:]):
         return True
     words = text.split()
@@ -34,15 +34,15 @@ def is_looping(text: str) -> bool:
 
 
 def copied_share(output: str, prompt: str) -> float:
-    """Share of an output's runs of eight words that stand in the prompt."""
+    """Share of an output's 8-grams of words that also occur in the prompt."""
     runs = _runs(output)
     return len(runs & _runs(prompt)) / len(runs) if runs else 0.0
 
 
 def conclusion_reader(records: Sequence[EvaluationRecord], segment: str) -> Conclude | None:
-    """How to tell the conclusion of a reasoning: the numbers of its last sentence, or the labels that it names there.
+    """How to find the conclusion of a reasoning: the numbers, or the labels, in its last sentence that has any.
 
-    None where the references' own reasoning does not end in their answer, so that nothing can be told.
+    None if the reasoning of the references does not end in their answer, so that the method would be unreliable.
     """
     references = [record.reference[segment] for record in records if record.reference[segment]]
     if not references:
@@ -61,10 +61,10 @@ def conclusion_reader(records: Sequence[EvaluationRecord], segment: str) -> Conc
 
 
 def contradicts(record: EvaluationRecord, segment: str, conclude: Conclude) -> bool:
-    """Whether an output's reasoning concludes with something else than its answer.
+    """Whether the conclusion of an output's reasoning differs from its answer.
 
-    Where the reference's own reasoning reads like that, as when it counts in dollars and the answer in cents, the
-    question is one of which this cannot be told.
+    If the same holds for the reference, for example because its reasoning is in dollars and its answer in cents, the
+    question is not counted.
     """
     if conclude(reasoning_of(record.segments, record), record.answer[segment]) is not False:
         return False
@@ -72,7 +72,7 @@ def contradicts(record: EvaluationRecord, segment: str, conclude: Conclude) -> b
 
 
 def reasoning_of(values: Mapping[str, str], record: EvaluationRecord) -> str:
-    """What stands in the segments that are not key."""
+    """The text of the segments that are not key segments."""
     return "\n".join(text for name, text in values.items() if name not in record.answer)
 
 
@@ -86,12 +86,12 @@ def _of_reference(record: EvaluationRecord, segment: str, conclude: Conclude) ->
 
 
 def _last_sentence_with(text: str, holds: Callable[[str], object]) -> str:
-    """The last sentence that holds something; "" when none does."""
+    """The last sentence for which ``holds`` is true, or ""."""
     return next((sentence for sentence in reversed(_SENTENCE_END.split(text)) if holds(sentence)), "")
 
 
 def _numeric_conclusion(reasoning: str, answer: str) -> bool | None:
-    """A sentence may say what the number was found from: after the number, or before an equals sign."""
+    """Whether the last sentence with a number contains the answer, after its equals sign if numbers follow one."""
     sentence = _last_sentence_with(reasoning, last_quantity)
     given, named = last_quantity(answer), quantities_in(sentence.partition("=")[2]) or quantities_in(sentence)
     return any(same_quantity(one, given) for one in named) if given is not None and named else None

@@ -1,4 +1,4 @@
-"""Write responses to examples: with transformers, with vLLM, or with a server. Prompts are the training prompts."""
+"""Generates responses to examples, with transformers, vLLM or a server. Prompts are the same as in training."""
 
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, Generator, NoResponse
 

@@ -1,4 +1,4 @@
-"""What every backend is told and gives back."""
+"""The interface of all generation backends: decoding settings in, generations out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from sftkey_dist.data.example import Example
 
 @dataclass(frozen=True)
 class Decoding:
-    """How responses are drawn and where they end.
+    """How responses are decoded and where they end.
 
     Attributes:
-        max_new_tokens: longest response.
-        num_samples: responses a prompt.
-        temperature: 0 is greedy.
-        top_p: nucleus.
-        seed: of the samples.
-        closing_tag: text that ends a response besides the end-of-turn token; "" for none.
+        max_new_tokens: Maximum length of a response.
+        num_samples: Number of responses per prompt.
+        temperature: Sampling temperature; 0 is greedy.
+        top_p: Probability mass of nucleus sampling.
+        seed: Seed of sampling.
+        closing_tag: Text that ends a response in addition to the end-of-turn token; "" for none.
     """
 
     max_new_tokens: int
@@ -31,7 +31,7 @@ class Decoding:
 
     @classmethod
     def of(cls, settings: EvaluationConfig, contract: ResponseContract, form: Form, seed: int = 0) -> "Decoding":
-        """As a configuration says."""
+        """The decoding that a configuration asks for."""
         has_tags = form is Form.TAGGED and contract.container == "tags"
         closes = settings.stop_at == "closing_tag" and has_tags
         return cls(
@@ -46,7 +46,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Generation:
-    """An output without its end-of-turn token; ``truncated`` when it never came."""
+    """An output without its end-of-turn token. It is ``truncated`` if that token was not generated."""
 
     text: str
     num_tokens: int
@@ -55,21 +55,21 @@ class Generation:
 
 @dataclass(frozen=True)
 class NoResponse:
-    """Why a server gave no response after the last attempt."""
+    """The reason why a server gave no response after the last attempt."""
 
     reason: str
 
 
 class Generator(Protocol):
-    """Writes responses."""
+    """A generation backend."""
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> Sequence[list[Generation] | NoResponse]:
-        """``decoding.num_samples`` responses for each example, in order."""
+        """Generate ``decoding.num_samples`` responses to each example, in order."""
         ...
 
 
 def read_generation(tokenizer: Any, ids: Sequence[int], end_of_turn_id: int, decoding: Decoding) -> Generation:
-    """The generation behind new token ids; padding after the end is cut off."""
+    """The generation of new token ids, without the padding after its end."""
     ids = list(ids)
     ended = end_of_turn_id in ids
     if ended:
@@ -82,7 +82,7 @@ def read_generation(tokenizer: Any, ids: Sequence[int], end_of_turn_id: int, dec
 
 
 def _num_tokens_of(tokenizer: Any, ids: Sequence[int], closing_tag: str) -> int:
-    """The fewest tokens whose text holds the closing tag."""
+    """Length of the shortest prefix whose text contains the closing tag, found by binary search."""
     low, high = 0, len(ids)
     while low < high:
         middle = (low + high) // 2

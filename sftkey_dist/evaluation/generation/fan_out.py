@@ -1,8 +1,8 @@
-"""Generate with model folders as a fan-out of Ray actors.
+"""Generation with model folders on Ray actors.
 
-Generating is dear and scoring is cheap, so they are kept apart. Generations are appended to ``generations.jsonl`` as
-they come and never made twice; verdicts (``records.jsonl``) and scores (``scores.json``) are made from them anew
-whenever what decides them has changed, such as alpha, a check, a judge, or a person's label in ``review.jsonl``.
+Generation is expensive and scoring is cheap, so they are separate. Generations are appended to ``generations.jsonl`` as
+they arrive and are never repeated. Verdicts (``records.jsonl``) and scores (``scores.json``) are computed again from
+them whenever their inputs change, such as alpha, a check, a judge, or a human label in ``review.jsonl``.
 """
 
 from collections import Counter
@@ -33,11 +33,11 @@ Key = tuple[str, str]
 """Test set and id of an example."""
 
 Progress = Callable[[int], None]
-"""Told how many examples are done."""
+"""Called with the number of examples that are done."""
 
 
 class EvaluationPool:
-    """Ray actors that generate; they live as long as the pool and load a model when they first need it."""
+    """Ray actors that generate. They run until the pool is closed, and load a model when they first need it."""
 
     def __init__(self, cluster: ClusterConfig, settings: EvaluationConfig, num_actors: int) -> None:
         key = endpoint_key(settings.endpoint) if settings.endpoint else ""
@@ -62,18 +62,20 @@ class EvaluationPool:
             ray.kill(actor)
 
     def generate(self, job: EvaluationJob, examples: Sequence[Example], folder: Path, progress: Progress) -> None:
-        """Generate for ``examples``, or for those that have no generation yet.
+        """Generate responses to all examples that have none yet.
 
-        Chunks are cut from the whole set, so that a resumed evaluation batches, and pads, as an uninterrupted.
+        Chunks are formed from the whole test set, so that a resumed evaluation has the same batches and padding as an
+        uninterrupted one.
 
         Args:
-            job: the model folder and how to test it.
-            examples: the test set.
-            folder: named by ``generation_digest``, so that what lies there was generated in the same way.
-            progress: told how many examples have been generated.
+            job: The model folder and how to evaluate it.
+            examples: The test set.
+            folder: Folder of the generations. Its name contains ``generation_digest``, so its content was generated
+                with the same settings.
+            progress: Called with the number of examples that have been generated.
 
         Raises:
-            IncompleteEvaluationError: a server did not answer all; its answers are kept.
+            IncompleteEvaluationError: A server did not answer every prompt. The responses that arrived are kept.
         """
         folder.mkdir(parents=True, exist_ok=True)
         journal = folder / _GENERATIONS
@@ -95,36 +97,36 @@ class EvaluationPool:
         if failures:
             raise IncompleteEvaluationError(
                 f"{len(failures)} of {len(examples)} prompts got no response ({_counted(failures)}); the others are "
-                f"kept, run the same command again"
+                f"kept: run the same command again"
             )
 
 
 def _counted(failures: Sequence[str]) -> str:
-    """How often each, with what the server said the first time."""
+    """The failures with their counts, and the server's message at the first one of each kind."""
     counts = Counter(map(failure_name, failures))
     first = {failure_name(failure): failure for failure in reversed(failures)}
     return "; ".join(f"{first[name]}: {count}" for name, count in counts.items())
 
 
 def num_actors(settings: EvaluationConfig, num_workers: int) -> int:
-    """A server is asked by one actor, so that its limits hold."""
+    """Number of generation actors. A server is asked by a single actor, so that its limits hold."""
     return 1 if settings.endpoint else num_workers
 
 
 def _chunk_size(settings: EvaluationConfig) -> int:
-    """A server gets as many prompts at a time as it takes, and vLLM, which batches by itself, many."""
+    """Number of prompts per call: enough to keep a server busy, and many for vLLM, which does its own batching."""
     if settings.endpoint:
         return max(settings.batch_size, 4 * settings.endpoint.concurrency)
     return _VLLM_PROMPTS if settings.backend == "vllm" else settings.batch_size
 
 
 def has_generations(examples: Sequence[Example], folder: Path) -> bool:
-    """Whether nothing is left to generate."""
+    """Whether all examples have generations."""
     return {_key(example) for example in examples} <= _known_keys(folder)
 
 
 def read_generations(folder: Path) -> dict[Key, list[Generation]]:
-    """What was generated for each example, by test set and id, in the order of its samples."""
+    """The generations of each example, by test set and id, in the order of the samples."""
     return {_key_of(record): list(record.samples) for record in GENERATIONS.read(folder / _GENERATIONS)}
 
 
@@ -133,7 +135,7 @@ def _known_keys(folder: Path) -> set[Key]:
 
 
 def _key(example: Example) -> Key:
-    """Two test sets may number their rows alike."""
+    """Two test sets may use the same ids."""
     return example.data_set, example.id
 
 
@@ -142,7 +144,7 @@ def _key_of(record: GenerationRecord) -> Key:
 
 
 def _users_errors(results: Iterator[Any]) -> Iterator[Any]:
-    """What an actor met that is the user's to mend, without the trace of where."""
+    """The results. An error of the user's that an actor raised is raised again, without the actor's traceback."""
     try:
         yield from results
     except ray.exceptions.RayTaskError as error:
@@ -152,13 +154,13 @@ def _users_errors(results: Iterator[Any]) -> Iterator[Any]:
 
 
 def _by_length(examples: Sequence[Example]) -> list[Example]:
-    """Long ones first: what takes longest must not come last, when other actors have nothing left to do."""
+    """The examples by decreasing length, so that the slowest ones do not run last while other actors are idle."""
     return sorted(examples, key=lambda example: len(example.prompt), reverse=True)
 
 
 @ray.remote
 class _EvaluationActor:
-    """Holds one model at a time."""
+    """Keeps one model loaded."""
 
     def __init__(self, cluster: ClusterConfig, key: str) -> None:
         hide_unless_reserved(cluster.gpus_per_worker)
@@ -168,7 +170,7 @@ class _EvaluationActor:
         self._generator: Generator | None = None
 
     def generate(self, job: EvaluationJob, examples: Sequence[Example]) -> tuple[list[GenerationRecord], list[str]]:
-        """Records of the responses, and reasons of those that a server did not give."""
+        """The records of the responses, and the reasons why a server did not give others."""
         responses = self._loaded(job).generate(examples, job.decoding)
         records, reasons = [], []
         for example, response in zip(examples, responses, strict=True):
@@ -182,7 +184,7 @@ class _EvaluationActor:
         model = {"folder": job.model_dir, "strategy": job.strategy}
         if self._generator is None or self._model != model:
             self._generator = None
-            release_cached_memory()  # the old model goes before the new one comes
+            release_cached_memory()  # free the old model before the new one is loaded
             self._generator = load_generator(
                 job.settings, self._key, Path(job.model_dir), job.prompt, job.trust_remote_code
             )

@@ -1,4 +1,4 @@
-"""The backend that a configuration names; no other is loaded."""
+"""Loads the generation backend that a configuration names, and no other."""
 
 import importlib.util
 from pathlib import Path
@@ -13,10 +13,10 @@ from sftkey_dist.startup import loading_libraries
 def load_generator(
     settings: EvaluationConfig, key: str, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool
 ) -> Generator:
-    """Load a model, or reach the server that has it.
+    """Load a model, or connect to the server that has it loaded.
 
     Raises:
-        ConfigError: vLLM is asked for and not installed.
+        ConfigError: vLLM is configured but not installed.
     """
     if settings.endpoint is not None:
         from sftkey_dist.evaluation.generation.served import ServedGenerator
@@ -36,7 +36,7 @@ def load_generator(
 def require_backend(settings: EvaluationConfig) -> None:
     """
     Raises:
-        ConfigError: vLLM is asked for and not installed.
+        ConfigError: The configured backend, vLLM, is not installed.
     """
     if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
         raise ConfigError(

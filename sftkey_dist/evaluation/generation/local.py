@@ -1,4 +1,4 @@
-"""Generation from a Hugging Face folder with transformers, in this process."""
+"""Generation with transformers from a Hugging Face folder, in this process."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 class LocalGenerator:
-    """A loaded model that writes responses."""
+    """A loaded model that generates responses."""
 
     def __init__(
         self, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool, num_gpus: int | None = None
@@ -30,13 +30,13 @@ class LocalGenerator:
         """
         Args:
             model_dir: Hugging Face folder.
-            prompt: how prompts are written.
-            trust_remote_code: see `model.trust_remote_code`.
-            num_gpus: accelerators, of those that this process sees, that hold the model together; by default the
-                current one, if there is any.
+            prompt: How prompts are written.
+            trust_remote_code: See `model.trust_remote_code`.
+            num_gpus: Number of visible accelerators over which the model is distributed. Default: the current one,
+                if there is any.
 
         Raises:
-            ModelError: the model does not fit on them.
+            ModelError: The model does not fit into their memory.
         """
         self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
         self._prompts = PromptEncoder(self._tokenizer, prompt)
@@ -48,10 +48,10 @@ class LocalGenerator:
             model_dir,
             dtype="auto",
             trust_remote_code=trust_remote_code,
-            # Given a device, it does not pass through host memory.
+            # With a device given, the weights do not pass through host memory.
             device_map={0: None, 1: {"": self._device}}.get(len(devices), "auto"),
         )
-        # Greedy means greedy: a folder's own repetition penalty or suppressed tokens would be merged in.
+        # The folder's own generation config, such as a repetition penalty or suppressed tokens, must not be merged in.
         self._model.generation_config = transformers.GenerationConfig()
         self._model.eval()
 
@@ -65,14 +65,14 @@ class LocalGenerator:
 
     @property
     def most_tokens(self) -> int | None:
-        """Tokens that the model has positions for; None where it computes them, as rotary ones, for any number."""
+        """Number of positions of the model; None if there is no limit, as with rotary embeddings."""
         config = self._model.config.get_text_config()
         is_rotary = any(getattr(config, name, None) for name in ("rope_parameters", "rope_scaling", "rope_theta"))
         return None if is_rotary else getattr(config, "max_position_embeddings", None)
 
     @torch.inference_mode()
     def answer(self, prompt_ids: Sequence[Sequence[int]], decoding: Decoding) -> list[list[Generation]]:
-        """Responses for each encoded prompt, in order; the seed and the batch decide what is sampled."""
+        """Responses to each encoded prompt, in order. Samples depend on the seed and on the batch."""
         input_ids, attention_mask = self._left_padded([list(ids) for ids in prompt_ids])
         with torch.random.fork_rng(devices=None if self._device.type == "cpu" else [self._device]):
             torch.manual_seed(decoding.seed + sum(prompt_ids[0]))  # chunks of one evaluation draw different samples
@@ -89,13 +89,13 @@ class LocalGenerator:
 
     @torch.inference_mode()
     def likeliest(self, prompt_ids: Sequence[Sequence[int]], responses: Sequence[str]) -> list[str]:
-        """For each encoded prompt the likeliest of ``responses``, its end of turn included."""
+        """The most likely of ``responses`` to each encoded prompt, with the end-of-turn token included."""
         end = self._prompts.end_of_turn_id
         written = [[*self._tokenizer.encode(text, add_special_tokens=False), end] for text in responses]
         return [responses[int(self._log_probabilities(prompt, written).argmax())] for prompt in prompt_ids]
 
     def _log_probabilities(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> Tensor:
-        """Of each response after the prompt, summed over its tokens, shape (responses,); the prompt is read once."""
+        """Log-probability of each response after the prompt, [responses]. The prompt is processed once."""
         read = self._model(input_ids=torch.tensor([prompt], device=self._device), use_cache=True, logits_to_keep=1)
         read.past_key_values.batch_repeat_interleave(len(responses))
         longest = max(map(len, responses))
@@ -119,11 +119,11 @@ class LocalGenerator:
 
     @property
     def _pad_id(self) -> int:
-        """Padding is masked, so any id serves on the left; on the right it must not pass for a response."""
+        """Padding on the left is masked, so any id works; on the right it must not look like part of a response."""
         return int(self._prompts.end_of_turn_id)
 
     def close(self) -> None:
-        """Give back the model's memory; the generator is of no use then."""
+        """Release the model's memory. The generator cannot be used afterwards."""
         del self._model
         release_cached_memory()
 

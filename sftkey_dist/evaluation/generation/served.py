@@ -22,11 +22,11 @@ class ServedGenerator:
     ) -> None:
         """
         Args:
-            server: where, and which model there.
-            key: of the server.
-            model_dir: folder with the tokenizer.
-            prompt: see LocalGenerator.
-            trust_remote_code: see LocalGenerator.
+            server: The server and the model that it has loaded.
+            key: API key of the server.
+            model_dir: Folder with the tokenizer.
+            prompt: See LocalGenerator.
+            trust_remote_code: See LocalGenerator.
         """
         self._server = server
         self._endpoint = Endpoint(server, key)
@@ -50,7 +50,7 @@ class ServedGenerator:
 
     def _complete(self, example: Example, decoding: Decoding) -> list[Reply]:
         (ids,) = self._prompts.ids([self._prompts.text(example)])
-        # These three are vLLM's: tags may be special tokens, and what ends a response is ours to say.
+        # vLLM's own options: tags may be special tokens, and this package decides what ends a response.
         of_vllm = {
             "stop_token_ids": [self._prompts.end_of_turn_id],
             "skip_special_tokens": False,
@@ -67,9 +67,9 @@ class ServedGenerator:
 
 
 def _options(decoding: Decoding) -> dict[str, object]:
-    """What makes a difference: some servers refuse an option that they do not have whatever its value.
+    """Only the options that make a difference, because some servers refuse an option that they do not support.
 
-    Temperature and nucleus have no default that can be relied on: a server may take them from the model's folder.
+    Temperature and nucleus sampling have no reliable defaults, because a server may take them from the model's folder.
     """
     samples = {"n": decoding.num_samples} if decoding.num_samples > 1 else {}
     nucleus = {"top_p": decoding.top_p} if decoding.temperature > 0 else {}

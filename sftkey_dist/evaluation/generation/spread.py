@@ -1,4 +1,7 @@
-"""Chunks of work spread over actors, with a way round one that hangs: its node may be gone, and no other has room."""
+"""Distributes chunks of work over actors.
+
+A chunk whose actor hangs is given to another actor too: the node may be lost, with no room to restart the actor.
+"""
 
 import statistics
 import time
@@ -26,16 +29,16 @@ def spread(
     chunks: Sequence[Any],
     least_seconds: float = _LEAST_SECONDS,
 ) -> Iterator[Any]:
-    """The result of each chunk, once, as they come.
+    """Yield the result of each chunk once, in order of completion.
 
-    When nothing else is left to do, a chunk that takes several times as long as others did is given to an idle actor
-    too, and whichever is first counts.
+    When no chunk is left to start, a chunk that takes several times as long as the others is also given to an idle
+    actor, and the first result counts.
 
     Args:
-        actors: each works on one chunk at a time.
-        call: gives a chunk to an actor, returns the reference to its result.
-        chunks: of work.
-        least_seconds: a chunk is never given away sooner.
+        actors: Actors, each of which works on one chunk at a time.
+        call: Sends a chunk to an actor and returns the reference to its result.
+        chunks: The chunks of work.
+        least_seconds: A chunk is not given to a second actor before this time.
     """
     waiting, idle, under_way = deque(range(len(chunks))), list(actors), dict[Any, _Call]()
     finished, seconds = set[int](), list[float]()
@@ -63,7 +66,7 @@ def spread(
 def _late(
     under_way: dict[Any, _Call], finished: set[int], seconds: Sequence[float], least_seconds: float
 ) -> int | None:
-    """The chunk that has taken longest, if that is too long and nobody else has it yet."""
+    """The chunk that has taken longest, if it is overdue and only one actor works on it."""
     calls = [made for made in under_way.values() if made.number not in finished]
     numbers = [made.number for made in calls]
     alone = [made for made in calls if numbers.count(made.number) == 1]

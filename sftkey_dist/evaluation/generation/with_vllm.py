@@ -1,6 +1,6 @@
-"""Generation from a Hugging Face folder with vLLM (extra `vllm`): for accelerators and large test sets.
+"""Generation with vLLM (extra `vllm`) from a Hugging Face folder, for accelerators and large test sets.
 
-Imported when a configuration asks for it, since the package does without vLLM otherwise.
+This module is imported only if a configuration asks for vLLM, which is an optional dependency.
 """
 
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from sftkey_dist.models.problem import loading_problem
 
 
 class VllmGenerator:
-    """A vLLM engine that writes responses."""
+    """A vLLM engine that generates responses."""
 
     def __init__(self, model_dir: Path, prompt: PromptConfig, trust_remote_code: bool, num_gpus: int) -> None:
         """
         Args:
             model_dir: Hugging Face folder.
-            prompt: how prompts are written.
-            trust_remote_code: see `model.trust_remote_code`.
-            num_gpus: accelerators that hold the model together.
+            prompt: How prompts are written.
+            trust_remote_code: See `model.trust_remote_code`.
+            num_gpus: Number of accelerators over which the model is distributed.
 
         Raises:
-            ModelError: vLLM cannot hold it there.
+            ModelError: vLLM cannot load the model there.
         """
         self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
         self._prompts = PromptEncoder(self._tokenizer, prompt)
@@ -42,11 +42,11 @@ class VllmGenerator:
                 tensor_parallel_size=num_gpus,
                 trust_remote_code=trust_remote_code,
                 dtype=str(config.dtype or "auto").removeprefix("torch."),  # vLLM would round float32 to half precision
-                generation_config="vllm",  # the folder's own settings would be merged in, as with transformers
+                generation_config="vllm",  # do not merge in the folder's own generation config
             )
         except (RuntimeError, ValueError) as error:
             raise ModelError(
-                f"{model_dir}: vLLM cannot hold it on {num_gpus} accelerators ({loading_problem(error)}); see "
+                f"{model_dir}: vLLM cannot load the model on {num_gpus} accelerators ({loading_problem(error)}); see "
                 f"evaluation.gpus_per_model"
             ) from error
 

@@ -1,4 +1,4 @@
-"""Language models that say whether an answer means the same as its reference.
+"""Language models that judge whether an answer means the same as its reference.
 
-They judge what a model wrote; they never choose what is trained. Start reading at `jury`.
+Judges are used for evaluation only, never to choose what is trained. `jury` is the entry point.
 """

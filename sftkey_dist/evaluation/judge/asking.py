@@ -1,7 +1,7 @@
-"""Ask one judge many questions, from actors all over the cluster.
+"""Sends many questions to one judge, from actors on the whole cluster.
 
-How many actors and threads ask, and how fast questions follow each other, is decided in the driver, so that limits hold
-for the cluster as a whole. A killed actor is started again and asks again.
+The driver decides how many actors and threads send requests, and at which rate, so that limits hold for the cluster as
+a whole. An actor that dies is restarted, and its questions are sent again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,23 +14,23 @@ import ray
 from sftkey_dist.endpoint import CUT_OFF, Chat, Pace, Reply
 from sftkey_dist.errors import ConfigError, UserError
 from sftkey_dist.evaluation.batches import in_batches
-from sftkey_dist.evaluation.judge.opinion import NOT_ASKED, is_transient
 from sftkey_dist.evaluation.judge.reading import Reader, Ruling, why_unreadable
+from sftkey_dist.evaluation.judge.voting import NOT_ASKED, is_transient
 
 RESTARTS: dict[str, Any] = {"max_restarts": 3, "max_task_retries": 3}
-"""Options of every actor that asks."""
+"""Ray options of every actor that asks a judge."""
 
 _FAILURES_BEFORE_GIVING_UP = 20
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A ruling, or why there is none after the last attempt.
+class JudgeReply:
+    """A parsed reply: a ruling, or why there is none after the last attempt.
 
     Attributes:
-        ruling: what the judge said.
-        failure: a short name, or `name: what the server says`.
-        notes: in what the judge has to be asked otherwise than others.
+        ruling: What the judge said; None after a failure.
+        failure: A short name, or `name: message of the server`.
+        notes: Request parameters that had to be renamed or left out for this judge.
     """
 
     ruling: Ruling | None
@@ -38,18 +38,18 @@ class Answered:
     notes: tuple[str, ...] = ()
 
 
-def read_reply(reply: Reply, reader: Reader) -> Answered:
-    """What a reply comes to."""
+def read_reply(reply: Reply, reader: Reader) -> JudgeReply:
+    """Parse a reply into a ruling or a failure."""
     ruling = reader(reply.text) if not reply.failure else None
     if ruling is not None:
-        return Answered(ruling)
-    return Answered(None, reply.failure or (CUT_OFF if reply.cut_off else why_unreadable(reply.text)))
+        return JudgeReply(ruling)
+    return JudgeReply(None, reply.failure or (CUT_OFF if reply.cut_off else why_unreadable(reply.text)))
 
 
 class Judge:
-    """One judge, reached through actors until it is closed.
+    """One judge, which is asked through actors until it is closed.
 
-    An actor has ``ask(chats, reader, is_first)``, which returns an `Answered` for each chat.
+    An actor has ``ask(chats, reader, is_first)``, which returns a `JudgeReply` for each chat.
     """
 
     def __init__(self, actors: Sequence[Any], most_calls: int, batch_size: int, pace: Pace) -> None:
@@ -60,17 +60,18 @@ class Judge:
         self._has_answered = False
 
     def close(self) -> None:
-        """End the actors."""
+        """Stop the actors."""
         for actor in self._actors:
             ray.kill(actor)
 
-    def ask(self, chats: Mapping[str, Chat], reader: Reader) -> Iterator[tuple[str, Answered]]:
-        """Answers by key, as they come; after too many failures in a row nobody is asked any more.
+    def ask(self, chats: Mapping[str, Chat], reader: Reader) -> Iterator[tuple[str, JudgeReply]]:
+        """Ask all questions and yield the replies by key, in the order of their arrival.
 
-        The very first question is asked alone, to learn whether anyone answers.
+        The first question is sent alone, to find out whether the server answers. After too many consecutive failures
+        no further questions are sent.
 
         Raises:
-            ConfigError: no server answers at the URL, or it refuses the key or the model.
+            ConfigError: No server answers at the URL, or it refuses the key or the model.
         """
         batches = enumerate(in_batches(list(chats), self._batch_size))
         under_way: dict[Any, Sequence[str]] = {}
@@ -87,22 +88,22 @@ class Judge:
             if not under_way:
                 break
             (done, *_), _ = ray.wait(list(under_way), num_returns=1)
-            for key, answered in zip(under_way.pop(done), _result(done), strict=True):
-                failures_in_a_row = failures_in_a_row + 1 if is_transient(answered.failure) else 0
-                yield key, answered
+            for key, reply in zip(under_way.pop(done), _result(done), strict=True):
+                failures_in_a_row = failures_in_a_row + 1 if is_transient(reply.failure) else 0
+                yield key, reply
             self._has_answered = True
         for _, batch in batches:
             for key in batch:
-                yield key, Answered(None, NOT_ASKED)
+                yield key, JudgeReply(None, NOT_ASKED)
 
 
-def _result(call: Any) -> list[Answered]:
+def _result(call: Any) -> list[JudgeReply]:
     try:
-        answers: list[Answered] = ray.get(call)
+        answers: list[JudgeReply] = ray.get(call)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error
         raise
     except ray.exceptions.RayActorError as error:
-        raise ConfigError(f"evaluation.judge: the actor that asks died again and again: {error}") from error
+        raise ConfigError(f"evaluation.judge: the actor that asks the judge died repeatedly: {error}") from error
     return answers

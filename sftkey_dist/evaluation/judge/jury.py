@@ -1,4 +1,7 @@
-"""One judge, or several that vote, with a memory and a budget; what a kind of judge needs is loaded with the first."""
+"""One judge, or several that vote, with a cache of rulings and a budget of questions.
+
+The libraries of a kind of judge are imported when the first judge of that kind starts.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +17,9 @@ from sftkey_dist.console import console
 from sftkey_dist.endpoint import failure_name
 from sftkey_dist.evaluation.judge.asking import Judge
 from sftkey_dist.evaluation.judge.memory import JudgeMemory, ruling_key
-from sftkey_dist.evaluation.judge.opinion import Opinion, Unjudgeable, majority, may_be_of_text, median_rating
 from sftkey_dist.evaluation.judge.reading import Reader, Ruling, read_rating, read_verdict
 from sftkey_dist.evaluation.judge.template import JudgeTemplate, Question, load_template
+from sftkey_dist.evaluation.judge.voting import JuryResult, Unjudgeable, majority, may_be_of_text, median_rating
 from sftkey_dist.models.load import locate_model, model_fingerprint
 
 Progress = Callable[[int], None]
@@ -24,14 +27,14 @@ Progress = Callable[[int], None]
 
 @dataclass
 class JuryUse:
-    """How often judges were asked, and how often it was not needed or in vain.
+    """How often judges were asked, how often a ruling was cached, and how often they failed.
 
     Attributes:
-        asked: questions to judges.
-        remembered: questions that had been answered before.
-        failures: questions without a ruling, by the name of the reason.
-        messages: what a server said with the first failure of each name.
-        notes: in what judges had to be asked otherwise than others.
+        asked: Number of questions that were sent to judges.
+        remembered: Number of questions whose ruling was cached.
+        failures: Number of questions without a ruling, by the name of the failure.
+        messages: Message of the server at the first failure of each name.
+        notes: Request parameters that had to be renamed or left out, one note each.
     """
 
     asked: int = 0
@@ -41,20 +44,20 @@ class JuryUse:
     notes: list[str] = field(default_factory=list)
 
     def add_failure(self, failure: str) -> None:
-        """Count a failure, `name` or `name: message`."""
+        """Count a failure, given as `name` or `name: message`."""
         name, _, message = failure.partition(": ")
         self.failures[name] += 1
         if message:
             self.messages.setdefault(name, message)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `asdict` would count a Counter's items."""
+        """Plain values. `asdict` cannot convert a Counter."""
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"failures": dict(self.failures)}
 
 
 @dataclass(frozen=True)
-class _Asking:
-    """Who is asked, how, and where it is counted."""
+class _JudgeContext:
+    """A judge with the template and the reader of its replies, and where its use is counted."""
 
     name: str
     judge: EndpointConfig | LocalJudgeConfig
@@ -64,12 +67,12 @@ class _Asking:
 
 
 class Jury:
-    """Judges answers; what was said before is not asked again. Actors start with the first question to a judge."""
+    """Judges answers. Cached rulings are not asked for again. A judge's actors start with the first question to it."""
 
     def __init__(self, config: JudgeConfig, memory: JudgeMemory, cluster: ClusterConfig, num_workers: int) -> None:
         """
         Raises:
-            ConfigError: a template cannot be used.
+            ConfigError: A template cannot be used.
         """
         self._config = config
         self._memory = memory
@@ -89,20 +92,20 @@ class Jury:
         for judge in self._opened.values():
             judge.close()
 
-    def judge(self, questions: Sequence[Question], progress: Progress) -> tuple[list[Opinion], JuryUse]:
-        """Whether each answer means the same as its reference; a new evaluation, with a budget of its own."""
+    def judge(self, questions: Sequence[Question], progress: Progress) -> tuple[list[JuryResult], JuryUse]:
+        """Judge whether each answer means the same as its reference. Each call has a budget of its own."""
         self._budgets = self._new_budgets()
-        return self._opinions_on(questions, self._template, read_verdict, progress)
+        return self._results_for(questions, self._template, read_verdict, progress)
 
-    def rate(self, questions: Sequence[Question], progress: Progress) -> tuple[list[Opinion], JuryUse]:
-        """How good each explanation is, 1 to 5: the median of the judges' ratings."""
+    def rate(self, questions: Sequence[Question], progress: Progress) -> tuple[list[JuryResult], JuryUse]:
+        """Rate each explanation from 1 to 5 by the median of the judges' ratings."""
         if self._rubric is None:
             raise ValueError("the configuration names no rubric")
-        return self._opinions_on(questions, self._rubric, read_rating, progress)
+        return self._results_for(questions, self._rubric, read_rating, progress)
 
-    def _opinions_on(
+    def _results_for(
         self, questions: Sequence[Question], template: JudgeTemplate, reader: Reader, progress: Progress
-    ) -> tuple[list[Opinion], JuryUse]:
+    ) -> tuple[list[JuryResult], JuryUse]:
         use, rulings = JuryUse(), []
         for name, judge in zip(self._names, self._config.judges, strict=True):
             rulings.append(self._ask(name, judge, questions, template, reader, use, progress))
@@ -119,52 +122,52 @@ class Jury:
         use: JuryUse,
         progress: Progress,
     ) -> list[Ruling | Unjudgeable | str]:
-        """A ruling, or the reason why there is none, for each question."""
+        """For each question the ruling, or the reason why there is none."""
         by_key = {ruling_key(name, template.digest, question): question for question in questions}
         keys = [ruling_key(name, template.digest, question) for question in questions]
-        asking = _Asking(name, judge, template, reader, use)
+        context = _JudgeContext(name, judge, template, reader, use)
         unknown = [key for key in by_key if self._memory.get(key) is None]
         use.remembered += len(by_key) - len(unknown)
         known = len(questions) - len(unknown)
         progress(known)
-        failures = self._put({key: by_key[key] for key in unknown}, asking, lambda done: progress(known + done))
+        failures = self._put({key: by_key[key] for key in unknown}, context, lambda done: progress(known + done))
         suspects = {key: by_key[key] for key, failure in failures.items() if may_be_of_text(failure)}
-        unjudgeable = self._unjudgeable(suspects, asking)
+        unjudgeable = self._unjudgeable(suspects, context)
         for failure in failures.values():
             use.add_failure(failure)
         return [self._memory.get(key) or unjudgeable.get(key) or failure_name(failures[key]) for key in keys]
 
-    def _unjudgeable(self, suspects: Mapping[str, Question], asking: "_Asking") -> dict[str, Unjudgeable]:
-        """Those whose candidate's text makes the judge fail.
+    def _unjudgeable(self, suspects: Mapping[str, Question], context: "_JudgeContext") -> dict[str, Unjudgeable]:
+        """The questions on which the candidate's text makes the judge fail.
 
-        It rules on the same question with the reference in the candidate's place, and after that fails on the
-        candidate's text again: neither the question nor a moment of the server's explains it.
+        The judge rules on the same question with the reference in the candidate's place, and then fails on the
+        candidate's text again. So neither the question nor a temporary problem of the server is the cause.
         """
         controls = {key: replace(question, answer=question.reference) for key, question in suspects.items()}
-        control_keys = {key: ruling_key(asking.name, asking.template.digest, of) for key, of in controls.items()}
+        control_keys = {key: ruling_key(context.name, context.template.digest, of) for key, of in controls.items()}
         unknown = {control_keys[key]: of for key, of in controls.items() if self._memory.get(control_keys[key]) is None}
-        self._put(unknown, asking, _no_progress)
+        self._put(unknown, context, _no_progress)
         again = {key: of for key, of in suspects.items() if self._memory.get(control_keys[key]) is not None}
-        failures = self._put(again, asking, _no_progress)
+        failures = self._put(again, context, _no_progress)
         return {key: Unjudgeable(failure_name(said)) for key, said in failures.items() if may_be_of_text(said)}
 
-    def _put(self, questions: Mapping[str, Question], asking: "_Asking", progress: Progress) -> dict[str, str]:
-        """Ask as many as the budget allows, remember the rulings, and return why there is none, by key."""
-        budget = self._budgets[asking.name]
-        within_budget = {key: asking.template.chat(of) for key, of in list(questions.items())[:budget]}
+    def _put(self, questions: Mapping[str, Question], context: "_JudgeContext", progress: Progress) -> dict[str, str]:
+        """Ask as many questions as the budget allows, cache the rulings, and return the failures by key."""
+        budget = self._budgets[context.name]
+        within_budget = {key: context.template.chat(of) for key, of in list(questions.items())[:budget]}
         failures = dict.fromkeys(questions.keys() - within_budget.keys(), "budget_spent")
         if within_budget:
-            answers = self._open(asking.name, asking.judge).ask(within_budget, asking.reader)
-            for done, (key, answered) in enumerate(answers, start=1):
-                if answered.ruling is not None:
-                    self._memory.put(key, answered.ruling)
+            replies = self._open(context.name, context.judge).ask(within_budget, context.reader)
+            for done, (key, reply) in enumerate(replies, start=1):
+                if reply.ruling is not None:
+                    self._memory.put(key, reply.ruling)
                 else:
-                    failures[key] = answered.failure
-                self._say_once(asking.name, answered.notes, asking.use)
+                    failures[key] = reply.failure
+                self._say_once(context.name, reply.notes, context.use)
                 progress(done)
-        asking.use.asked += len(within_budget)
+        context.use.asked += len(within_budget)
         if budget is not None:
-            self._budgets[asking.name] = budget - len(within_budget)
+            self._budgets[context.name] = budget - len(within_budget)
         return failures
 
     def _say_once(self, judge: str, notes: Sequence[str], use: JuryUse) -> None:
@@ -195,26 +198,25 @@ class Jury:
             return open_served_judge(judge)
         from sftkey_dist.evaluation.judge.local import open_local_judge
 
-        self._close_local_judges()  # another may hold the processors that this one waits for
+        self._close_local_judges()  # another judge may hold the resources that this one waits for
         return open_local_judge(judge, judge_folder(judge), self._cluster, self._num_workers)
 
 
 def _no_progress(done: int) -> None:
-    """For questions that are asked besides those that were counted."""
+    """Progress of additional questions, which are not counted."""
 
 
 def judge_folder(config: LocalJudgeConfig) -> Path:
-    """Where a judge's model is.
+    """Folder of a judge's model.
 
     Raises:
-        ModelError: there is none.
+        ModelError: The model is missing.
     """
     return locate_model(ModelConfig(path=config.path, revision=config.revision))
 
 
 def judge_name(config: EndpointConfig | LocalJudgeConfig) -> str:
-    """What a judge is known by in memories and records; a model is one wherever it is served, but not however it is
-    asked."""
+    """Name of a judge in caches and records. It depends on the model and on how it is asked, not on the server."""
     if isinstance(config, EndpointConfig):
         return config.model
     folder = judge_folder(config)
@@ -223,10 +225,10 @@ def judge_name(config: EndpointConfig | LocalJudgeConfig) -> str:
 
 
 def make_jury(config: JudgeConfig, run_dir: Path, cluster: ClusterConfig, num_workers: int) -> Jury:
-    """The jury of a configuration; its memory lies in ``cache_dir`` or in the run directory.
+    """The jury of a configuration, with its cache in ``cache_dir`` or in the run directory.
 
     Raises:
-        ConfigError: a template cannot be used.
+        ConfigError: A template cannot be used.
     """
     return Jury(
         config, JudgeMemory(config.cache_dir or run_dir / "evaluation" / "judge", run_dir), cluster, num_workers

@@ -1,4 +1,4 @@
-"""A judge that is a Hugging Face model on the cluster, asked in batches by one actor for each worker."""
+"""A judge that is a Hugging Face model on the cluster. One actor per worker loads it and answers in batches."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +15,16 @@ from sftkey_dist.endpoint import Chat, Pace, Reply
 from sftkey_dist.errors import ModelError
 from sftkey_dist.evaluation.generation import Decoding
 from sftkey_dist.evaluation.generation.local import LocalGenerator
-from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge, read_reply
+from sftkey_dist.evaluation.judge.asking import RESTARTS, Judge, JudgeReply, read_reply
 from sftkey_dist.evaluation.judge.reading import Reader, possible_replies
 from sftkey_dist.models.accelerator import hide_unless_reserved
 
 
 def open_local_judge(config: LocalJudgeConfig, folder: Path, cluster: ClusterConfig, num_workers: int) -> Judge:
-    """Start the actors; a Ray cluster must be connected.
+    """Start the actors. A Ray cluster must be connected.
 
     Raises:
-        ModelError: the model cannot be used.
+        ModelError: The model cannot be used.
     """
     options = {"num_cpus": cluster.cpus_per_worker, "num_gpus": cluster.gpus_per_worker, **RESTARTS}
     arguments = (config, folder, cluster)
@@ -33,12 +33,12 @@ def open_local_judge(config: LocalJudgeConfig, folder: Path, cluster: ClusterCon
 
 
 class LocalJudge:
-    """Answers chats by the model's chat template: greedily, or with the likeliest of the possible replies."""
+    """Answers chats with the model's chat template, greedily or with the most likely of the possible replies."""
 
     def __init__(self, config: LocalJudgeConfig, folder: Path) -> None:
         """
         Raises:
-            ModelError: the model has no chat template.
+            ModelError: The model has no chat template.
         """
         self._folder = folder
         self._chooses = config.reply == "chosen"
@@ -46,12 +46,12 @@ class LocalJudge:
         self._generator = LocalGenerator(folder, PromptConfig(template="chat"), config.trust_remote_code)
 
     def replies(self, chats: Sequence[Chat], reader: Reader) -> list[Reply]:
-        """One reply a chat, in order; ``reader`` says what a reply may be.
+        """One reply per chat, in order. ``reader`` determines the possible replies.
 
-        What is asked about is text: nothing in a chat is read as one of the model's special tokens.
+        The content of a chat is encoded as plain text, never as one of the model's special tokens.
 
         Raises:
-            ModelError: the chat template takes no system message.
+            ModelError: The chat template does not support system messages.
         """
         prompts = [self._prompt(chat) for chat in chats]
         replies = iter(self._answers([prompt for prompt in prompts if not isinstance(prompt, Reply)], reader))
@@ -66,7 +66,7 @@ class LocalJudge:
         return [Reply(sample.text, cut_off=sample.truncated) for (sample,) in samples]
 
     def _prompt(self, chat: Chat) -> list[int] | Reply:
-        """The prompt's token ids, or the failure where the model cannot be asked about this text."""
+        """The prompt's token ids, or the failure if the model cannot be asked about this text."""
         try:
             ids = self._generator.ids_of_quoted(as_example(chat))
         except PromptError as error:
@@ -80,13 +80,13 @@ class LocalJudge:
     def _require_template_for(self, chat: Chat) -> None:
         """
         Raises:
-            ModelError: the chat template refuses a chat of this shape whatever it says.
+            ModelError: The chat template refuses every chat of this shape.
         """
         try:
             self._generator.ids_of_quoted(as_example(Chat("grade" if chat.system else "", "question")))
         except PromptError as error:
             raise ModelError(
-                f"{self._folder}: {error}; give a judge template without a [system] part, or another judge"
+                f"{self._folder}: {error}; use a judge template without a [system] part, or another judge"
             ) from error
 
 
@@ -97,12 +97,12 @@ class _LocalActor:
         torch.set_num_threads(cluster.cpus_per_worker)
         self._judge = LocalJudge(config, folder)
 
-    def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool) -> list[Answered]:
-        """A local model says the same again however often it is asked."""
+    def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool) -> list[JudgeReply]:
+        """One reply per chat. Replies are deterministic, so a failure is not retried."""
         return [read_reply(reply, reader) for reply in self._judge.replies(chats, reader)]
 
 
 def as_example(chat: Chat) -> Example:
-    """The chat as prompts are written from; without a system message where it has none."""
+    """The chat as an example from which a prompt is rendered."""
     system = (Turn("system", chat.system),) if chat.system else ()
     return Example("", chat.user, {}, system)

@@ -1,4 +1,4 @@
-"""What judges have said before: nobody is asked twice, in this run or in another that shares the folder."""
+"""A persistent cache of rulings. No question is asked twice, in this run or in another run that shares the folder."""
 
 import socket
 from pathlib import Path
@@ -10,13 +10,13 @@ from sftkey_dist.run_dir.artifacts.evaluation import RULINGS, RulingRecord
 
 
 class JudgeMemory:
-    """Rulings by (judge, template, question, reference, answer); each run appends to a journal of its own."""
+    """Rulings by (judge, template, question, reference, answer). Each run appends to its own journal."""
 
     def __init__(self, folder: Path, owner: Path) -> None:
         """
         Args:
-            folder: may be shared by runs.
-            owner: the run directory; two runs never write to one file.
+            folder: Folder of the journals, which runs may share.
+            owner: The run directory, which determines the journal that this run writes to.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._journal = folder / f"rulings-{digest_json([socket.gethostname(), str(owner)])[:12]}.jsonl"
@@ -26,15 +26,15 @@ class JudgeMemory:
         self._rulings = {record.key: Ruling(record.value, record.reason) for record in records}
 
     def get(self, key: str) -> Ruling | None:
-        """What was said, if it was."""
+        """The cached ruling, or None."""
         return self._rulings.get(key)
 
     def put(self, key: str, ruling: Ruling) -> None:
-        """Remember, on disk before anything else happens."""
+        """Cache a ruling, and write it to disk at once."""
         self._rulings[key] = ruling
         RULINGS.append(self._journal, [RulingRecord(key, ruling.value, ruling.reason)])
 
 
 def ruling_key(judge: str, template_digest: str, question: Question) -> str:
-    """What a ruling depends on; the conversation is in the question."""
+    """Digest of everything that a ruling depends on. The question includes the conversation."""
     return digest_json([judge, template_digest, question.question, question.reference, question.answer])

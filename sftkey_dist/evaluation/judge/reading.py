@@ -1,4 +1,4 @@
-"""Reading a judge's reply: one small JSON object, strictly in what it says, leniently in how it is written."""
+"""Parsing of a judge's reply, one small JSON object: strict about its content, lenient about its syntax."""
 
 import json
 import re
@@ -17,14 +17,14 @@ _VERDICTS, _RATINGS = ("correct", "incorrect"), range(1, 6)
 _LONGEST_REASON = 300
 
 _BACKSLASH = re.compile(r'\\(["\'\\/]|n|u[0-9a-fA-F]{4}|[rt](?![A-Za-z]))|\\')
-"""An escape of JSON, or a backslash of LaTeX: a reason means no form feed by `\\frac` and no tab by `\\text`."""
+"""A JSON escape, or a LaTeX backslash: `\\frac` in a reason is not a form feed, and `\\text` is not a tab."""
 _STRING = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
 _FIELD = re.compile(rf"\s*({_STRING})\s*:\s*({_STRING}|[^\s,{{}}\[\]\"']+)\s*(,\s*)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Ruling:
-    """What a judge said: ``correct`` or ``incorrect``, or a rating from ``1`` to ``5``; and why."""
+    """What one judge said: ``correct`` or ``incorrect``, or a rating from ``1`` to ``5``, with its reason."""
 
     value: str
     reason: str
@@ -34,17 +34,17 @@ Reader = Callable[[str], Ruling | None]
 
 
 def read_verdict(reply: str) -> Ruling | None:
-    """``{"verdict": "correct" | "incorrect", "reason": …}``; None for anything else."""
+    """The ruling in ``{"verdict": "correct" | "incorrect", "reason": …}``; None for anything else."""
     return _only_ruling(reply, "verdict", _verdict)
 
 
 def read_rating(reply: str) -> Ruling | None:
-    """``{"rating": 1 to 5, "reason": …}``; None for anything else."""
+    """The ruling in ``{"rating": 1 to 5, "reason": …}``; None for anything else."""
     return _only_ruling(reply, "rating", _rating)
 
 
 def why_unreadable(reply: str) -> str:
-    """What a reply is counted by that no ruling can be read from."""
+    """The name of the failure for a reply that contains no ruling."""
     if not reply.strip():
         return "empty_reply"
     *_, end = (0, *(match.end() for match in _CLOSES_THINKING.finditer(reply)))
@@ -53,21 +53,21 @@ def why_unreadable(reply: str) -> str:
 
 
 def possible_replies(reader: Reader) -> list[str]:
-    """Every reply, without a reason, that a reader can read."""
+    """All replies, without a reason, that a reader accepts."""
     key, values = ("verdict", _VERDICTS) if reader is read_verdict else ("rating", _RATINGS)
     return [json.dumps({key: value}) for value in values]
 
 
 def _only_ruling(reply: str, key: str, value_of: Callable[[object], str | None]) -> Ruling | None:
-    """What all that may be the reply proper agrees on: thinking may quote a verdict, and so may a reason."""
+    """The ruling on which all candidates for the final reply agree. Thinking, or a reason, may quote a verdict."""
     found = [ruling for text in _after_thinking(reply) if (ruling := _ruling(text, key, value_of)) is not None]
     return found[-1] if len({ruling.value for ruling in found}) == 1 else None
 
 
 def _after_thinking(reply: str) -> list[str]:
-    """What follows each end of thinking; all of a reply without thinking, nothing of thinking that never ends.
+    """The texts after each end of thinking: the whole reply without thinking, nothing if the thinking never ends.
 
-    Where the chat template has opened the thinking, the reply holds its end alone.
+    If the chat template opens the thinking, the reply contains only its end.
     """
     starts = [match.end() for match in _CLOSES_THINKING.finditer(reply)][-_MOST_ENDS_OF_THINKING:]
     if not _OPENS_THINKING.match(reply):
@@ -76,7 +76,7 @@ def _after_thinking(reply: str) -> list[str]:
 
 
 def _without_end_tokens(text: str) -> str:
-    """Servers that keep special tokens in a text end it with them."""
+    """The text without trailing special tokens, which some servers keep."""
     text = text.strip()
     while match := _END_TOKEN.search(text, max(0, len(text) - _LONGEST_END_TOKEN)):
         text = text[: match.start()].rstrip()
@@ -84,7 +84,7 @@ def _without_end_tokens(text: str) -> str:
 
 
 def _ruling(text: str, key: str, value_of: Callable[[object], str | None]) -> Ruling | None:
-    """The whole text must be objects that say one thing: a verdict quoted inside other text is somebody else's."""
+    """The ruling of a text that consists of JSON objects which all agree. A verdict in other text may be a quote."""
     rulings = []
     for fields in _objects(text):
         if fields is None or not set(fields) <= {key, "reason"}:
@@ -107,7 +107,7 @@ def _rating(value: object) -> str | None:
 
 
 def _objects(text: str) -> Iterator[dict[str, object] | None]:
-    """The objects that a text consists of, fences aside; None for what is none."""
+    """The objects that a text consists of, code fences aside; None for anything that is not an object."""
     text = _BACKSLASH.sub(lambda match: match.group() if match.group(1) else r"\\", text)
     place = _skip(text, 0)
     while place < len(text):
@@ -134,7 +134,7 @@ def _object(text: str, start: int) -> tuple[dict[str, object] | None, int]:
 
 
 def _loose_object(text: str, start: int) -> tuple[dict[str, object] | None, int]:
-    """A flat object as Python writes it, in quotes of either kind, or with a comma after its last field."""
+    """A flat object in Python syntax: with single or double quotes, or a trailing comma."""
     if not text.startswith("{", start):
         return None, start
     pairs: list[tuple[str, object]] = []
@@ -149,7 +149,7 @@ def _loose_object(text: str, start: int) -> tuple[dict[str, object] | None, int]
 
 
 def _unquoted(raw: str) -> str | int | None:
-    """A string without its quotes, an integer, None, or any other value as it is written."""
+    """The value of a string in quotes, null, or an integer; anything else unchanged."""
     if raw[0] in "\"'":
         return _text_in(raw)
     if raw in ("null", "None"):

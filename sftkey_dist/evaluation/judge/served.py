@@ -1,6 +1,6 @@
-"""A judge behind an OpenAI-compatible server, asked by threads of a few actors.
+"""A judge behind an OpenAI-compatible server, which threads of a few actors ask.
 
-Apart from the local judge, whose imports take ten times as long as an actor's start.
+This is a module of its own because importing the local judge takes ten times as long as starting an actor.
 """
 
 import math
@@ -13,26 +13,26 @@ import ray
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.endpoint import CUT_OFF, Chat, Pace, Reply, endpoint_key
 from sftkey_dist.endpoint.client import Endpoint, check_endpoint, require_server
-from sftkey_dist.evaluation.judge.asking import RESTARTS, Answered, Judge, read_reply
+from sftkey_dist.evaluation.judge.asking import RESTARTS, Judge, JudgeReply, read_reply
 from sftkey_dist.evaluation.judge.reading import Reader
 
 _THREADS_PER_ACTOR = 32
 _WAITING_PER_ACTOR = 4
-"""Questions that lie ready for the next thread: the way from the driver takes a few milliseconds."""
+"""Questions queued per actor for the next free thread, because sending one from the driver takes milliseconds."""
 _UNREADABLE_ATTEMPTS = 3
 _WORTH_ASKING_AGAIN = frozenset({"unreadable_reply", "no_completion", "empty_reply", "thinking_only", "tool_call_only"})
 
 
 def open_served_judge(config: EndpointConfig) -> Judge:
-    """Start the actors; a Ray cluster must be connected.
+    """Start the actors. A Ray cluster must be connected.
 
     Raises:
-        ConfigError: the key or the proxy cannot be used.
+        ConfigError: The key or the proxy cannot be used.
     """
     check_endpoint(config)
     key = endpoint_key(config)
     number = math.ceil(config.concurrency / _THREADS_PER_ACTOR)
-    threads = [(config.concurrency + i) // number for i in range(number)]  # as many in all as may ask at a time
+    threads = [(config.concurrency + i) // number for i in range(number)]  # the total is the limit
     options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", **RESTARTS}
     actors = [
         _EndpointActor.options(max_concurrency=count, **options).remote(config, key)  # type: ignore[attr-defined]
@@ -42,18 +42,18 @@ def open_served_judge(config: EndpointConfig) -> Judge:
     return Judge(actors, config.concurrency + waiting, 1, Pace(config.requests_per_minute))
 
 
-def asked(ask: Callable[[], tuple[str, str]], reader: Reader) -> Answered:
-    """A reply that cannot be read is asked for again; what the client has retried already is not.
+def ask_until_readable(ask: Callable[[], tuple[str, str]], reader: Reader) -> JudgeReply:
+    """Ask again while the reply cannot be parsed. Failures that the client has already retried are not retried.
 
     Args:
-        ask: returns a text and a failure, one of them empty.
-        reader: makes a ruling of a text.
+        ask: Returns a text and a failure, one of which is empty.
+        reader: Parses a text into a ruling.
     """
     for _ in range(_UNREADABLE_ATTEMPTS):
-        answered = read_reply(Reply(*ask()), reader)
-        if answered.failure not in _WORTH_ASKING_AGAIN:
+        reply = read_reply(Reply(*ask()), reader)
+        if reply.failure not in _WORTH_ASKING_AGAIN:
             break
-    return answered
+    return reply
 
 
 @ray.remote
@@ -62,9 +62,9 @@ class _EndpointActor:
         self._config = config
         self._endpoint = Endpoint(config, key)
 
-    def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool) -> list[Answered]:
-        answers = [asked(partial(self._ask, chat, is_first), reader) for chat in chats]
-        return [replace(answered, notes=self._endpoint.notes) for answered in answers]
+    def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool) -> list[JudgeReply]:
+        replies = [ask_until_readable(partial(self._ask, chat, is_first), reader) for chat in chats]
+        return [replace(reply, notes=self._endpoint.notes) for reply in replies]
 
     def _ask(self, chat: Chat, is_first: bool) -> tuple[str, str]:
         reply = self._endpoint.ask(chat)

@@ -1,8 +1,9 @@
-"""Prompt templates of judges: files with a digest, and texts that cannot instruct whoever reads them.
+"""Prompt templates of judges, which are identified by their digest, and the quoting of the texts that fill them.
 
-What goes in is written as a JSON string in which whatever may end the quotes, pass for one of the judge's control
-tokens, or hide or reorder text is an escape, which JSON reads back: angle brackets and their look-alikes, brackets such
-as those of ``[INST]``, line separators, control, bidirectional, zero-width and tag characters, and lone surrogates.
+A text is inserted as a JSON string, so that it cannot act as an instruction. Everything in it that could end the
+quotes, be taken for a control token of the judge, or hide or reorder text is written as a JSON escape: angle brackets
+and their look-alikes, brackets as in ``[INST]``, line separators, control, bidirectional, zero-width and tag
+characters, and lone surrogates.
 """
 
 import hashlib
@@ -21,15 +22,15 @@ _PLACEHOLDER = re.compile(r"\{(question|reference|answer)\}")
 _LONGEST_CHARACTERS = 8000
 _QUOTING_VERSION = 2
 _ANGLES = "[<>\uff1c\uff1e\ufe64\ufe65\uff3b\uff3d\u25c1\u25b7]"
-"""Angle brackets, look-alikes that normalization may make into them, and those of ``◁think▷``."""
+"""Angle brackets, look-alikes that normalization may turn into them, and the brackets of ``◁think▷``."""
 _BRACKETS = r"\[(?=/?[A-Za-z_][\w-]{1,60}\]|\||\w?~)|\](?=!?~)"
-"""As of ``[/INST]``, ``[|user|]``, ``[e~[`` and ``]~b]``."""
+"""Brackets as in ``[/INST]``, ``[|user|]``, ``[e~[`` and ``]~b]``."""
 _ESCAPED = re.compile(f"{_ANGLES}|{_BRACKETS}|{INVISIBLE}")
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a judge is asked about; ``question`` holds the whole conversation where there are several turns."""
+    """What a judge is asked about. ``question`` holds the whole conversation if there are several turns."""
 
     question: str
     reference: str
@@ -38,7 +39,7 @@ class Question:
 
 @dataclass(frozen=True)
 class JudgeTemplate:
-    """A prompt with places for question, reference and answer."""
+    """A prompt with placeholders for question, reference and answer."""
 
     name: str
     system: str
@@ -46,7 +47,7 @@ class JudgeTemplate:
 
     @cached_property
     def digest(self) -> str:
-        """Names the template in caches and reports: another wording is another judge."""
+        """Identifies the template in caches and reports, since a judge with another wording is another judge."""
         return hashlib.sha256(json.dumps([_QUOTING_VERSION, self.system, self.user]).encode()).hexdigest()
 
     def chat(self, question: Question) -> Chat:
@@ -55,20 +56,20 @@ class JudgeTemplate:
 
 
 def load_template(name: str) -> JudgeTemplate:
-    """A template that comes with the package, by name, or a file.
+    """Load a template that comes with the package, by its name, or a template file.
 
-    A line ``[system]`` and a line ``[user]`` begin the two messages; without them all is the user's.
+    The lines ``[system]`` and ``[user]`` start the two messages. Without them the whole text is the user message.
 
     Raises:
-        ConfigError: there is no such template, or it lacks a placeholder.
+        ConfigError: The template does not exist or lacks a placeholder.
     """
     shipped = resources.files("sftkey_dist.evaluation.judge") / "templates" / f"{name}.txt"
     try:
         text = shipped.read_text(encoding="utf-8") if shipped.is_file() else Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"evaluation.judge: no template {name!r} ({type(error).__name__}); name a file, or one of equivalence, "
-            f"explanation"
+            f"evaluation.judge: there is no template {name!r} ({type(error).__name__}); give a file, or one of "
+            f"equivalence, explanation"
         ) from error
     before, _, user = text.partition("[user]\n")
     system = before.partition("[system]\n")[2] if user else ""
@@ -80,12 +81,12 @@ def load_template(name: str) -> JudgeTemplate:
 
 
 def _filled(text: str, question: Question) -> str:
-    """In one pass, so that a placeholder inside an answer stays what it is."""
+    """Fill all placeholders in one pass, so that a placeholder inside an answer is not replaced."""
     return _PLACEHOLDER.sub(lambda match: _as_data(getattr(question, match.group(1))), text)
 
 
 def _as_data(text: str) -> str:
-    """Of a very long text the end is kept: that is where answers are. What is missing is said at its beginning."""
+    """Quote a text. The beginning of a very long text is left out, with a note, because answers are at the end."""
     left_out = len(text) - _LONGEST_CHARACTERS
     if left_out > 0:
         text = f"… the first {left_out} characters are left out: {text[left_out:]}"
@@ -93,5 +94,5 @@ def _as_data(text: str) -> str:
 
 
 def _escape(character: str) -> str:
-    """As JSON writes it: `\\uXXXX`, twice beyond the basic plane."""
+    """The JSON escape `\\uXXXX`; a surrogate pair beyond the basic multilingual plane."""
     return json.dumps(character)[1:-1] if not character.isascii() else f"\\u{ord(character):04x}"

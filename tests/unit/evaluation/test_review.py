@@ -10,12 +10,11 @@ from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.contract.segment import Segment
 from sftkey_dist.data.example import Example, Turn
 from sftkey_dist.errors import DataError
-from sftkey_dist.evaluation.assessment import Assessment
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.judge.memory import ruling_key
-from sftkey_dist.evaluation.judge.opinion import Opinion
 from sftkey_dist.evaluation.judge.template import Question, load_template
-from sftkey_dist.evaluation.record import make_record, questions_of, with_labels, with_opinions
+from sftkey_dist.evaluation.judge.voting import JuryResult
+from sftkey_dist.evaluation.record import make_record, questions_of, with_jury_results, with_labels
 from sftkey_dist.evaluation.review import (
     agreement_of_judge,
     agreements_with_person,
@@ -23,35 +22,36 @@ from sftkey_dist.evaluation.review import (
     read_labels,
     write_review,
 )
+from sftkey_dist.evaluation.settings import EvaluationSettings
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement
 
-ASSESSMENT = Assessment(
+SETTINGS = EvaluationSettings(
     Form.TAGGED, ResponseContract(), PromptConfig(), EvaluationConfig(), {"d": {"answer": "exact"}}, 0, False
 )
 
 
-def record(answer, reference="yes", opinion=None, number=0, decides=True):
+def record(answer, reference="yes", result=None, number=0, decides=True):
     example = Example(f"d:{number}", "Q?", {"reasoning": "r", "answer": reference}, data_set="d")
     text = f"<Thinking>t</Thinking><Answer>{answer}</Answer>"
-    made = make_record(example, Generation(text, 5, False), ASSESSMENT)
-    return with_opinions(made, {"answer": opinion}, decides) if opinion else made
+    made = make_record(example, Generation(text, 5, False), SETTINGS)
+    return with_jury_results(made, {"answer": result}, decides) if result else made
 
 
-def opinion(value, is_final=True):
-    return Opinion(value, "because", {"judge": value}, is_final)
+def result(value, is_final=True):
+    return JuryResult(value, "because", {"judge": value}, is_final)
 
 
 def test_the_judge_overrules_the_check_and_a_failing_judge_is_no_verdict():
     assert record("yeah").verdict == "incorrect"
-    assert record("yeah", opinion=opinion("correct")).verdict == "correct"
-    assert record("yes", opinion=opinion("", is_final=False)).verdict == "unjudged"
+    assert record("yeah", result=result("correct")).verdict == "correct"
+    assert record("yes", result=result("", is_final=False)).verdict == "unjudged"
 
 
 def test_a_judge_that_does_not_decide_is_compared_with_the_check_alone():
     records = [
-        record("yeah", opinion=opinion("correct"), decides=False),
-        record("yes", opinion=opinion("correct"), decides=False),
-        record("no", opinion=opinion("", is_final=True), decides=False),
+        record("yeah", result=result("correct"), decides=False),
+        record("yes", result=result("correct"), decides=False),
+        record("no", result=result("", is_final=True), decides=False),
     ]
     assert [found.verdict for found in records] == ["incorrect", "correct", "incorrect"]
     assert agreement_of_judge(records) == Agreement(n=2, share=0.5, kappa=0.0)
@@ -60,9 +60,9 @@ def test_a_judge_that_does_not_decide_is_compared_with_the_check_alone():
 
 
 def test_nobody_need_look_at_an_answer_that_the_check_has_decided_without_the_judge(tmp_path):
-    spent = opinion("", is_final=True)
-    assert write_review(tmp_path / "checked.jsonl", [record("no", opinion=spent, decides=False)], {}) == 0
-    assert write_review(tmp_path / "judged.jsonl", [record("no", opinion=spent)], {}) == 1
+    spent = result("", is_final=True)
+    assert write_review(tmp_path / "checked.jsonl", [record("no", result=spent, decides=False)], {}) == 0
+    assert write_review(tmp_path / "judged.jsonl", [record("no", result=spent)], {}) == 1
 
 
 def test_only_what_needs_a_judge_is_asked():
@@ -77,7 +77,7 @@ def asked_after(*contents):
     """The question about an answer in a conversation whose user said these things before."""
     history = tuple(Turn("user", content) for content in contents)
     example = Example("d:0", "What is to be paid?", {"reasoning": "r", "answer": "120"}, history, data_set="d")
-    made = make_record(example, Generation("<Thinking>t</Thinking><Answer>one hundred</Answer>", 5, False), ASSESSMENT)
+    made = make_record(example, Generation("<Thinking>t</Thinking><Answer>one hundred</Answer>", 5, False), SETTINGS)
     return questions_of(made, skip_certain=False)["answer"], made
 
 
@@ -89,7 +89,7 @@ def test_a_judge_sees_the_conversation_and_remembers_by_it(tmp_path):
     assert len({ruling_key("judge", template.digest, question) for question in questions}) == 3
     user = template.chat(questions[2]).user
     assert user.index(before) < user.index(right) < user.index("What is to be paid?")
-    made = with_opinions(asked_after(before)[1], {"answer": opinion("correct")})
+    made = with_jury_results(asked_after(before)[1], {"answer": result("correct")})
     write_review(tmp_path / "review.jsonl", [made], {})
     assert before in json.loads((tmp_path / "review.jsonl").read_text())["question"], "and so does a person"
 
@@ -103,9 +103,9 @@ def test_a_conversation_cannot_leave_its_quotes():
 def test_a_person_labels_disagreements_and_has_the_last_word(tmp_path):
     file = tmp_path / "review.jsonl"
     records = [
-        record("yeah", opinion=opinion("correct"), number=0),
-        record("yes", opinion=opinion("correct"), number=1),
-        record("no", opinion=opinion("correct"), number=2),
+        record("yeah", result=result("correct"), number=0),
+        record("yes", result=result("correct"), number=1),
+        record("no", result=result("correct"), number=2),
     ]
     assert agreement_of_judge(records).share == pytest.approx(1 / 3)
     assert write_review(file, records, read_labels(file)) == 2
@@ -124,13 +124,13 @@ def test_a_person_labels_disagreements_and_has_the_last_word(tmp_path):
     assert write_review(file, decided, read_labels(file)) == 1, "labels are kept"
     assert len(read_labels(file)) == 1
 
-    regenerated = [record("nope", opinion=opinion("correct"), number=2)]
+    regenerated = [record("nope", result=result("correct"), number=2)]
     assert labelled(regenerated, read_labels(file))[0].verdict == "correct", "a label is of one answer"
 
 
 def test_a_label_that_is_none_is_named(tmp_path):
     file = tmp_path / "review.jsonl"
-    write_review(file, [record("yeah", opinion=opinion("correct"))], {})
+    write_review(file, [record("yeah", result=result("correct"))], {})
     file.write_text(file.read_text().replace('"label": null', '"label": "right"'))
     with pytest.raises(DataError, match=r"review.jsonl:1: label must be correct or incorrect, found 'right'"):
         read_labels(file)
@@ -141,7 +141,7 @@ def test_a_label_that_is_none_is_named(tmp_path):
 
 def test_labels_outlive_editors_and_other_configurations(tmp_path):
     file = tmp_path / "review.jsonl"
-    records = [record("yeah", opinion=opinion("correct")), record("no", opinion=opinion("correct"), number=1)]
+    records = [record("yeah", result=result("correct")), record("no", result=result("correct"), number=1)]
     write_review(file, records, {})
     lines = [json.loads(line) | {"label": "incorrect"} for line in file.read_text().splitlines()]
     file.write_text("\n".join(map(json.dumps, lines)))  # without the end of the last line
@@ -160,11 +160,11 @@ def test_an_optional_segment_that_is_not_there_does_not_spoil_a_right_answer_in_
     )
     checks = {"d": {"answer": "exact", "condition": "exact"}}
     settings = EvaluationConfig()
-    tagged = Assessment(Form.TAGGED, contract, PromptConfig(), settings, checks, 0, False)
+    tagged = EvaluationSettings(Form.TAGGED, contract, PromptConfig(), settings, checks, 0, False)
     example = Example("d:1", "Q?", {"answer": "approve"}, data_set="d")
     made = make_record(example, Generation("<Answer>approve</Answer> done", 5, False), tagged)
     assert (made.keeps_contract, made.verdict) == (False, "correct")
-    plain = Assessment(Form.UNTAGGED, contract, PromptConfig(), settings, checks, 0, False)
+    plain = EvaluationSettings(Form.UNTAGGED, contract, PromptConfig(), settings, checks, 0, False)
     twice = "x\nAnswer: approve\nCondition: none\nCondition: none"
     assert make_record(example, Generation(twice, 5, False), plain).answer["answer"] == "approve"
 

@@ -12,11 +12,11 @@ from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import JudgeConfig
 from sftkey_dist.evaluation.answers import Case, judged_by_check, make_check
-from sftkey_dist.evaluation.judge.asking import Answered
+from sftkey_dist.evaluation.judge.asking import JudgeReply
 from sftkey_dist.evaluation.judge.jury import Jury, make_jury
-from sftkey_dist.evaluation.judge.opinion import Unjudgeable, majority, median_rating
 from sftkey_dist.evaluation.judge.reading import Ruling, read_verdict
 from sftkey_dist.evaluation.judge.template import Question
+from sftkey_dist.evaluation.judge.voting import Unjudgeable, majority, median_rating
 from sftkey_dist.evaluation.score import score_records
 from sftkey_dist.evaluation.verdict import Judgement, Verdict, all_of
 from sftkey_dist.pipeline.compare import compare
@@ -39,7 +39,7 @@ class ScriptedJudge:
             self.asked.append(chat.user)
             failure = self._failure_of(chat.user, len(self.asked))
             value = ("correct" if chat.user.count('"42"') == 2 else "incorrect") if reader is read_verdict else "4"
-            yield key, Answered(None, failure) if failure else Answered(Ruling(value, ""))
+            yield key, JudgeReply(None, failure) if failure else JudgeReply(Ruling(value, ""))
 
     def close(self):
         pass
@@ -51,8 +51,8 @@ def judged(monkeypatch, tmp_path, answers, failure_of, **settings):
     config = JudgeConfig(judges=[EndpointConfig(url="http://127.0.0.1:1/v1", model="x")], **settings)
     with make_jury(config, tmp_path, ClusterConfig(), 1) as jury:
         ask = jury.rate if settings.get("rubric") else jury.judge
-        opinions, use = ask([Question("What is 6 x 7?", "42", answer) for answer in answers], lambda done: None)
-    return opinions, use, judge
+        results, use = ask([Question("What is 6 x 7?", "42", answer) for answer in answers], lambda done: None)
+    return results, use, judge
 
 
 OF_THE_TEXT = [
@@ -71,22 +71,22 @@ OF_THE_TEXT = [
 @pytest.mark.parametrize("failure", OF_THE_TEXT)
 def test_a_text_that_makes_the_judge_fail_for_good_is_incorrect_and_counted_by_name(monkeypatch, tmp_path, failure):
     fails = lambda user, number: failure if "EVIL" in user else ""  # noqa: E731
-    opinions, use, _ = judged(monkeypatch, tmp_path, ["42", "EVIL", "7"], fails)
+    results, use, _ = judged(monkeypatch, tmp_path, ["42", "EVIL", "7"], fails)
     name = failure.partition(":")[0]
-    assert [(o.value, o.unjudgeable, o.is_final) for o in opinions] == [
+    assert [(o.value, o.unjudgeable, o.is_final) for o in results] == [
         ("correct", "", True),
         ("incorrect", name, True),
         ("incorrect", "", True),
     ]
-    assert name in opinions[1].reason
+    assert name in results[1].reason
     assert use.failures == {name: 1}
 
 
 @pytest.mark.parametrize("failure", OF_THE_TEXT)
 def test_a_question_that_the_judge_never_rules_on_leaves_its_answers_unjudged(monkeypatch, tmp_path, failure):
     """The question, or the judge itself, is the cause: another candidate would not be judged either."""
-    opinions, _, _ = judged(monkeypatch, tmp_path, ["7", "8"], lambda user, number: failure)
-    assert {(o.value, o.unjudgeable) for o in opinions} == {("", "")}
+    results, _, _ = judged(monkeypatch, tmp_path, ["7", "8"], lambda user, number: failure)
+    assert {(o.value, o.unjudgeable) for o in results} == {("", "")}
 
 
 @pytest.mark.parametrize(
@@ -102,26 +102,26 @@ def test_a_question_that_the_judge_never_rules_on_leaves_its_answers_unjudged(mo
 )
 def test_failures_of_the_infrastructure_stay_unjudged_and_open(monkeypatch, tmp_path, failure):
     fails = lambda user, number: failure if "EVIL" in user else ""  # noqa: E731
-    opinions, _, judge = judged(monkeypatch, tmp_path, ["42", "EVIL"], fails)
-    assert (opinions[1].value, opinions[1].unjudgeable, opinions[1].is_final) == ("", "", False)
+    results, _, judge = judged(monkeypatch, tmp_path, ["42", "EVIL"], fails)
+    assert (results[1].value, results[1].unjudgeable, results[1].is_final) == ("", "", False)
     assert len(judge.asked) == 2, "the reference is not asked about where the text cannot be the cause"
 
 
 def test_a_failure_that_has_passed_when_the_question_is_asked_again_is_not_the_texts(monkeypatch, tmp_path):
     fails = lambda user, number: "unreadable_reply" if number == 1 else ""  # noqa: E731
-    opinions, _, _ = judged(monkeypatch, tmp_path, ["7"], fails)
-    assert [(o.value, o.unjudgeable) for o in opinions] == [("incorrect", "")]
+    results, _, _ = judged(monkeypatch, tmp_path, ["7"], fails)
+    assert [(o.value, o.unjudgeable) for o in results] == [("incorrect", "")]
 
 
 def test_a_spent_budget_says_nothing_of_a_text(monkeypatch, tmp_path):
-    opinions, _, judge = judged(monkeypatch, tmp_path, ["7"], lambda user, number: "refused", most_questions=1)
-    assert (opinions[0].value, opinions[0].reason, len(judge.asked)) == ("", "refused", 1)
+    results, _, judge = judged(monkeypatch, tmp_path, ["7"], lambda user, number: "refused", most_questions=1)
+    assert (results[0].value, results[0].reason, len(judge.asked)) == ("", "refused", 1)
 
 
 def test_an_explanation_that_makes_the_judge_fail_has_the_worst_rating(monkeypatch, tmp_path):
     fails = lambda user, number: "filtered" if "EVIL" in user else ""  # noqa: E731
-    opinions, _, _ = judged(monkeypatch, tmp_path, ["fine", "EVIL"], fails, rubric="explanation")
-    assert [(o.value, o.unjudgeable) for o in opinions] == [("4", ""), ("1", "filtered")]
+    results, _, _ = judged(monkeypatch, tmp_path, ["fine", "EVIL"], fails, rubric="explanation")
+    assert [(o.value, o.unjudgeable) for o in results] == [("4", ""), ("1", "filtered")]
 
 
 def test_a_judge_that_a_text_makes_fail_votes_against_it():

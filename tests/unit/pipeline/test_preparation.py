@@ -11,7 +11,7 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.errors import DataError, ModelError
 from sftkey_dist.models.load import load_tokenizer
-from sftkey_dist.pipeline.assessments import assess_tests
+from sftkey_dist.pipeline.evaluation_settings import settings_for_tests
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.stages import plan_stages
 
@@ -47,7 +47,7 @@ def prompt_of(settings):
     done = prepare(config)
     (store,) = done.stores.values()
     tokenizer = load_tokenizer(done.model_dir)
-    generation = PromptEncoder(tokenizer, assess_tests(config, done.strategies[0]).prompt)
+    generation = PromptEncoder(tokenizer, settings_for_tests(config, done.strategies[0]).prompt)
     (written,) = generation.ids([generation.text(done.test[0])])
     (stage,) = plan_stages(config, done)["sft-tag"]
     return tokenizer.decode(first_prompt(store)), tokenizer.decode(written), (store.digest, stage.digest)

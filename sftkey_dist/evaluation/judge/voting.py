@@ -1,9 +1,9 @@
-"""From the rulings of several judges to one opinion; a ruling that is missing is the reason why.
+"""Combines the rulings of several judges into one result.
 
-Why a judge gives no ruling is of two kinds. Infrastructure: the server is away, slow, overloaded, out of quota or
-broken (5xx), or the budget is spent; the answer stays unjudged. The candidate's text: the server refuses or filters
-that prompt, it is too long, or the reply to it cannot be read, time after time, although the judge rules on the same
-question when the reference stands in the candidate's place; that judge then votes against the text.
+A judge can fail to give a ruling for two kinds of reasons. Infrastructure: the server is unreachable, slow, overloaded,
+out of quota or broken (5xx), or the budget is spent. The answer then stays unjudged. The candidate's text: the server
+repeatedly refuses or filters the prompt, the prompt is too long, or the reply cannot be parsed, although the judge
+rules on the same question when the reference takes the candidate's place. That judge then votes against the text.
 """
 
 from collections import Counter
@@ -55,25 +55,25 @@ _MAY_BE_OF_TEXT = frozenset(
 
 @dataclass(frozen=True)
 class Unjudgeable:
-    """A judge's failure that the candidate's text causes."""
+    """A failure of a judge that the candidate's text causes."""
 
     failure: str
 
 
 Rulings = Mapping[str, Ruling | Unjudgeable | str]
-"""What each judge said, by its name; a text is why it said nothing."""
+"""The ruling of each judge, by its name. A string is the reason why there is none."""
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What a jury holds of one answer.
+class JuryResult:
+    """The combined result of all judges on one answer.
 
     Attributes:
-        value: ``correct`` or ``incorrect``, a rating, or "" when there is none.
-        reason: the judge's, or why there is no value.
-        votes: each judge's value, or why it has none.
-        is_final: whether asking again would change nothing.
-        unjudgeable: name of the failure without which there would be no majority for the value.
+        value: ``correct`` or ``incorrect``, a rating, or "" if there is none.
+        reason: The reason of a judge with this value, or why there is no value.
+        votes: The value of each judge, or why it gave none.
+        is_final: Whether asking again cannot change the result.
+        unjudgeable: Name of the failure without which there would be no majority for the value.
     """
 
     value: str
@@ -84,17 +84,17 @@ class Opinion:
 
 
 def is_transient(failure: str) -> bool:
-    """Whether the same question may be answered another time: servers come back, what cannot be read stays so."""
+    """Whether the same question may succeed later. Servers recover; unreadable replies stay unreadable."""
     return failure_name(failure) in _MAY_PASS
 
 
 def may_be_of_text(failure: str) -> bool:
-    """Whether the candidate's text may be what makes a judge fail; the same question with the reference tells."""
+    """Whether the candidate's text may cause the failure. Asking the question with the reference decides it."""
     return failure_name(failure) in _MAY_BE_OF_TEXT
 
 
-def majority(rulings: Rulings) -> Opinion:
-    """More than half of all judges, so that one that fails never decides, unless the text makes it fail."""
+def majority(rulings: Rulings) -> JuryResult:
+    """The value that more than half of all judges gave. A failure that the text causes is a vote for incorrect."""
     given = _votes_given(rulings, "incorrect")
     for value, count in Counter(ruling.value for ruling, _ in given).items():
         if 2 * count > len(rulings):
@@ -102,33 +102,33 @@ def majority(rulings: Rulings) -> Opinion:
     return _undecided(rulings)
 
 
-def median_rating(rulings: Rulings) -> Opinion:
-    """The middle one of the ratings, given by more than half of all judges."""
+def median_rating(rulings: Rulings) -> JuryResult:
+    """The median rating, if more than half of all judges gave one."""
     given = sorted(_votes_given(rulings, "1"), key=lambda vote: int(vote[0].value))
     if 2 * len(given) > len(rulings):
         middle, failure = given[len(given) // 2]
-        return Opinion(middle.value, middle.reason, _votes(rulings), unjudgeable=failure)
+        return JuryResult(middle.value, middle.reason, _votes(rulings), unjudgeable=failure)
     return _undecided(rulings)
 
 
 def _votes_given(rulings: Rulings, worst: str) -> list[tuple[Ruling, str]]:
-    """The rulings, and with those that stand for a failure of the text its name; these last."""
+    """The rulings, each with "", then the rulings that stand for failures that the text causes, with their names."""
     given = [(ruling, "") for ruling in rulings.values() if isinstance(ruling, Ruling)]
     failures = [ruling.failure for ruling in rulings.values() if isinstance(ruling, Unjudgeable)]
     return given + [(Ruling(worst, _UNJUDGEABLE.format(failure)), failure) for failure in failures]
 
 
-def _of_majority(rulings: Rulings, votes: list[tuple[Ruling, str]]) -> Opinion:
-    """What votes for one value say; the failure of the text counts where the rulings alone would not be enough."""
+def _of_majority(rulings: Rulings, votes: list[tuple[Ruling, str]]) -> JuryResult:
+    """The result of the votes for one value. It names a failure if the rulings alone would not be a majority."""
     (ruling, _), *_ = votes
     rulings_alone = sum(not failure for _, failure in votes)
     needed = next((failure for _, failure in votes if failure), "") if 2 * rulings_alone <= len(rulings) else ""
-    return Opinion(ruling.value, ruling.reason, _votes(rulings), unjudgeable=needed)
+    return JuryResult(ruling.value, ruling.reason, _votes(rulings), unjudgeable=needed)
 
 
-def _undecided(rulings: Rulings) -> Opinion:
+def _undecided(rulings: Rulings) -> JuryResult:
     failures = [ruling for ruling in rulings.values() if isinstance(ruling, str)]
-    return Opinion(
+    return JuryResult(
         "", failures[0] if failures else _NO_MAJORITY, _votes(rulings), is_final=not any(map(is_transient, failures))
     )
 

@@ -1,4 +1,4 @@
-"""How the outputs of a model are made and judged: settings alone, which load no library that makes or judges them."""
+"""Settings of generation and judging. This module loads no library that generates or judges."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ from sftkey_dist.evaluation.generation.decoding import Decoding
 
 
 @dataclass(frozen=True)
-class Assessment:
-    """How outputs are made and judged; plain values that travel to any machine.
+class EvaluationSettings:
+    """How outputs are generated and judged, as plain values that can be sent to any machine.
 
     Attributes:
-        form: of the responses.
-        contract: that they are to keep.
-        prompt: how prompts are written.
-        settings: of generation and scoring.
-        checks: for each test set the check of each key segment.
-        seed: of samples.
-        trust_remote_code: see `model.trust_remote_code`.
+        form: Form of the responses.
+        contract: Contract that the responses should keep.
+        prompt: How prompts are written.
+        settings: Settings of generation and scoring.
+        checks: The check of each key segment, by test set and segment.
+        seed: Seed of sampling.
+        trust_remote_code: See `model.trust_remote_code`.
     """
 
     form: Form
@@ -33,5 +33,5 @@ class Assessment:
 
     @property
     def decoding(self) -> Decoding:
-        """How responses are drawn."""
+        """How responses are decoded."""
         return Decoding.of(self.settings, self.contract, self.form, self.seed)

@@ -1,0 +1,31 @@
+"""The evaluation settings of a strategy, for the test sets and for held-out training examples."""
+
+from sftkey_dist.config.run import RunConfig
+from sftkey_dist.evaluation.answers.choose import ChecksBySegment, choose_checks, common_checks
+from sftkey_dist.evaluation.settings import EvaluationSettings
+from sftkey_dist.strategy import Strategy
+
+HELD_OUT = ""
+"""Data set name of held-out training examples, because the store does not record which source they come from."""
+
+
+def settings_for_tests(config: RunConfig, strategy: Strategy) -> EvaluationSettings:
+    """Settings for the test sets, with a check per test set and key segment."""
+    return _settings(config, strategy, choose_checks(config.data.test, config.contract, config.evaluation))
+
+
+def settings_for_held_out(config: RunConfig, strategy: Strategy) -> EvaluationSettings:
+    """Settings for held-out training examples, with the checks that all training sources have in common."""
+    return _settings(config, strategy, {HELD_OUT: common_checks(config.data.train, config.contract, config.evaluation)})
+
+
+def _settings(config: RunConfig, strategy: Strategy, checks: dict[str, ChecksBySegment]) -> EvaluationSettings:
+    return EvaluationSettings(
+        form=strategy.form,
+        contract=config.contract,
+        prompt=config.prompt.without_date,
+        settings=config.evaluation,
+        checks=checks,
+        seed=config.seed,
+        trust_remote_code=config.model.trust_remote_code,
+    )
