@@ -48,15 +48,15 @@ def judge_and_score(
     """Judge all generations of a folder and write the records, the scores and the review file.
 
     Args:
-        job: The evaluation job whose outputs were generated.
-        examples: The test set.
-        folder: Folder of the generations.
-        jury: The jury to ask, if the configuration has one.
-        progress: Called with the number of answers that the jury has judged.
+        job: the evaluation job whose outputs were generated.
+        examples: the test set.
+        folder: folder of the generations.
+        jury: the jury to ask, if the configuration has one.
+        progress: called with the number of answers that the jury has judged.
 
     Raises:
-        DataError: None of the answers could be judged, or a label cannot be read.
-        IncompleteEvaluationError: Judges did not answer every question. Their rulings so far are kept, and the scores
+        DataError: none of the answers could be judged, or a label cannot be read.
+        IncompleteEvaluationError: judges did not answer every question. Their rulings so far are kept, and the scores
             state what is open.
     """
     generations = read_generations(folder)

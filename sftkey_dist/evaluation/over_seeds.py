@@ -17,10 +17,10 @@ class Mean:
     """A mean over seeds.
 
     Attributes:
-        value: The mean.
+        value: the mean.
         interval: 95 % interval over seeds. It is nan with a single seed and if all seeds have the same value, neither
             of which says anything about other seeds.
-        number: Number of seeds.
+        number: number of seeds.
     """
 
     value: float
@@ -43,10 +43,10 @@ class PairedMean:
     """The difference first minus second, paired by seed.
 
     Attributes:
-        mean: Mean of the differences.
+        mean: mean of the differences.
         p_value: p-value of the paired t-test, two-sided; None with a single seed and if all differences are equal.
-        seeds_higher: Number of seeds for which the first is higher.
-        seeds_lower: Number of seeds for which the first is lower.
+        seeds_higher: number of seeds for which the first is higher.
+        seeds_lower: number of seeds for which the first is lower.
     """
 
     mean: Mean
@@ -64,11 +64,11 @@ def mean_over_seeds(values: Sequence[float], *, is_share: bool = True, questions
     """Mean and interval of a measure with one value per seed.
 
     Args:
-        values: One value per seed.
-        is_share: Whether the interval must lie in [0, 1]. It is then Wilson's interval, with Student's quantile and
+        values: one value per seed.
+        is_share: whether the interval must lie in [0, 1]. It is then Wilson's interval, with Student's quantile and
             the effective number of trials that follows from the spread over seeds (Dean and Pagano 2015, as in
             `statistics`). Other values, and shares outside [0, 1], get Student's interval.
-        questions: Number of questions behind each share. If all seeds have the same share, the interval is computed
+        questions: number of questions behind each share. If all seeds have the same share, the interval is computed
             over the questions.
     """
     middle, number = float(np.mean(values)), len(values)

@@ -15,15 +15,15 @@ class PairedTest:
     """One strategy compared with another.
 
     Attributes:
-        first: The strategy from whose measures the other's are subtracted.
-        second: The other strategy.
-        n: Number of questions that were judged for both.
-        only_first_correct: Number of questions that only the first answered correctly.
-        only_second_correct: Number of questions that only the second answered correctly.
+        first: the strategy from whose measures the other's are subtracted.
+        second: the other strategy.
+        n: number of questions that were judged for both.
+        only_first_correct: number of questions that only the first answered correctly.
+        only_second_correct: number of questions that only the second answered correctly.
         accuracy_p_value: p-value of McNemar's exact test, two-sided.
-        accuracy_difference: First minus second.
+        accuracy_difference: first minus second.
         accuracy_difference_interval: 95 % interval, paired by question; see `statistics`.
-        score_difference: First minus second.
+        score_difference: first minus second.
         score_difference_interval: 95 % interval, paired by question; see `statistics`.
     """
 

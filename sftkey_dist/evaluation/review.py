@@ -28,10 +28,10 @@ class _FoundLine:
     """A line of a review file that a reviewer may have edited.
 
     Attributes:
-        number: Number of the line.
-        key: The answer that the line is about.
-        label: What the reviewer wrote, unchecked.
-        content: The whole line, which is written back unchanged.
+        number: number of the line.
+        key: the answer that the line is about.
+        label: what the reviewer wrote, unchecked.
+        content: the whole line, which is written back unchanged.
     """
 
     number: int
@@ -63,7 +63,7 @@ def read_labels(file: Path) -> dict[Key, Verdict]:
     """The labels that a reviewer wrote into a review file.
 
     Raises:
-        DataError: A label is neither `correct` nor `incorrect`, or a line is not a JSON object.
+        DataError: a label is neither `correct` nor `incorrect`, or a line is not a JSON object.
     """
     labels = {}
     for line in _lines(file):
@@ -139,7 +139,7 @@ def _lines(file: Path) -> Iterator[_FoundLine]:
     """The lines with their numbers. The last line may lack its line break, since some editors leave it out.
 
     Raises:
-        DataError: A line is not a JSON object, or does not identify its answer.
+        DataError: a line is not a JSON object, or does not identify its answer.
     """
     if not file.exists():
         return

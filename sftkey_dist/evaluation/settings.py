@@ -14,13 +14,13 @@ class EvaluationSettings:
     """How outputs are generated and judged, as plain values that can be sent to any machine.
 
     Attributes:
-        form: Form of the responses.
-        contract: Contract that the responses should keep.
-        prompt: How prompts are written.
-        settings: Settings of generation and scoring.
-        checks: The check of each key segment, by test set and segment.
-        seed: Seed of sampling.
-        trust_remote_code: See `model.trust_remote_code`.
+        form: form of the responses.
+        contract: contract that the responses should keep.
+        prompt: how prompts are written.
+        settings: settings of generation and scoring.
+        checks: the check of each key segment, by test set and segment.
+        seed: seed of sampling.
+        trust_remote_code: see `model.trust_remote_code`.
     """
 
     form: Form

@@ -24,9 +24,9 @@ def wilson_interval(successes: float, trials: float, quantile: float = _Z_95) ->
     """Wilson's score interval of a share; (0, 1) without trials.
 
     Args:
-        successes: Number of successes.
-        trials: Number of trials, or the effective number.
-        quantile: Quantile of the normal distribution, or of Student's if the spread is estimated from few values.
+        successes: number of successes.
+        trials: number of trials, or the effective number.
+        quantile: quantile of the normal distribution, or of Student's if the spread is estimated from few values.
     """
     if trials <= 0:
         return 0.0, 1.0
@@ -41,7 +41,7 @@ class Estimate:
     """A share, or a weighted sum or difference of shares, over questions.
 
     Attributes:
-        value: The estimate; nan if nothing was counted.
+        value: the estimate; nan if nothing was counted.
         interval: 95 % interval.
         deviations: [N], the contribution of each question to the value minus its expected contribution. They sum to 0,
             and the correlation of two estimates over the same questions is the correlation of their deviations.

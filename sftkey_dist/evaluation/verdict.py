@@ -24,10 +24,10 @@ class Judgement:
     """What was decided for an answer: a verdict with its reason.
 
     Attributes:
-        verdict: The verdict.
-        reason: The reason, in words.
-        certain: Whether no judge would decide otherwise.
-        unjudgeable: Name of the failure that the candidate's text causes, in which case the verdict is incorrect.
+        verdict: the verdict.
+        reason: the reason, in words.
+        certain: whether no judge would decide otherwise.
+        unjudgeable: name of the failure that the candidate's text causes, in which case the verdict is incorrect.
     """
 
     verdict: Verdict

@@ -20,12 +20,12 @@ class Finding:
     """A problem that outputs or metrics show.
 
     Attributes:
-        kind: Short, stable name.
-        count: Number of outputs that show it; 0 for a finding from metrics.
-        of: Number of outputs that were examined.
-        sentence: What the finding means.
-        remedy: What to try.
-        examples: Ids of outputs that show it.
+        kind: short, stable name.
+        count: number of outputs that show it; 0 for a finding from metrics.
+        of: number of outputs that were examined.
+        sentence: what the finding means.
+        remedy: what to try.
+        examples: ids of outputs that show it.
     """
 
     kind: str

@@ -13,11 +13,11 @@ class StageCurves:
     """Metrics of the last stage of a strategy.
 
     Attributes:
-        name: Name of the stage.
-        continues: Whether the stage continues from another.
-        trained: Segments with a positive loss weight.
-        metrics: Metrics of its steps.
-        guard: Scores of its guard, in order; empty without a guard.
+        name: name of the stage.
+        continues: whether the stage continues from another.
+        trained: segments with a positive loss weight.
+        metrics: metrics of its steps.
+        guard: scores of its guard, in order; empty without a guard.
     """
 
     name: str

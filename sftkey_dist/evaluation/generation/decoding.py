@@ -14,12 +14,12 @@ class Decoding:
     """How responses are decoded and where they end.
 
     Attributes:
-        max_new_tokens: Maximum length of a response.
-        num_samples: Number of responses per prompt.
-        temperature: Sampling temperature; 0 is greedy.
-        top_p: Probability mass of nucleus sampling.
-        seed: Seed of sampling.
-        closing_tag: Text that ends a response in addition to the end-of-turn token; "" for none.
+        max_new_tokens: maximum length of a response.
+        num_samples: number of responses per prompt.
+        temperature: sampling temperature; 0 is greedy.
+        top_p: probability mass of nucleus sampling.
+        seed: seed of sampling.
+        closing_tag: text that ends a response in addition to the end-of-turn token; "" for none.
     """
 
     max_new_tokens: int

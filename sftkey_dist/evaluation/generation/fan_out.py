@@ -68,14 +68,14 @@ class EvaluationPool:
         uninterrupted one.
 
         Args:
-            job: The model folder and how to evaluate it.
-            examples: The test set.
-            folder: Folder of the generations. Its name contains ``generation_digest``, so its content was generated
+            job: the model folder and how to evaluate it.
+            examples: the test set.
+            folder: folder of the generations. Its name contains ``generation_digest``, so its content was generated
                 with the same settings.
-            progress: Called with the number of examples that have been generated.
+            progress: called with the number of examples that have been generated.
 
         Raises:
-            IncompleteEvaluationError: A server did not answer every prompt. The responses that arrived are kept.
+            IncompleteEvaluationError: a server did not answer every prompt. The responses that arrived are kept.
         """
         folder.mkdir(parents=True, exist_ok=True)
         journal = folder / _GENERATIONS

@@ -36,7 +36,7 @@ def load_generator(
 def require_backend(settings: EvaluationConfig) -> None:
     """
     Raises:
-        ConfigError: The configured backend, vLLM, is not installed.
+        ConfigError: the configured backend, vLLM, is not installed.
     """
     if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
         raise ConfigError(

@@ -30,13 +30,13 @@ class LocalGenerator:
         """
         Args:
             model_dir: Hugging Face folder.
-            prompt: How prompts are written.
-            trust_remote_code: See `model.trust_remote_code`.
-            num_gpus: Number of visible accelerators over which the model is distributed. Default: the current one,
+            prompt: how prompts are written.
+            trust_remote_code: see `model.trust_remote_code`.
+            num_gpus: number of visible accelerators over which the model is distributed. Default: the current one,
                 if there is any.
 
         Raises:
-            ModelError: The model does not fit into their memory.
+            ModelError: the model does not fit into their memory.
         """
         self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
         self._prompts = PromptEncoder(self._tokenizer, prompt)

@@ -22,11 +22,11 @@ class ServedGenerator:
     ) -> None:
         """
         Args:
-            server: The server and the model that it has loaded.
+            server: the server and the model that it has loaded.
             key: API key of the server.
-            model_dir: Folder with the tokenizer.
-            prompt: See LocalGenerator.
-            trust_remote_code: See LocalGenerator.
+            model_dir: folder with the tokenizer.
+            prompt: see LocalGenerator.
+            trust_remote_code: see LocalGenerator.
         """
         self._server = server
         self._endpoint = Endpoint(server, key)

@@ -35,10 +35,10 @@ def spread(
     actor, and the first result counts.
 
     Args:
-        actors: Actors, each of which works on one chunk at a time.
-        call: Sends a chunk to an actor and returns the reference to its result.
-        chunks: The chunks of work.
-        least_seconds: A chunk is not given to a second actor before this time.
+        actors: actors, each of which works on one chunk at a time.
+        call: sends a chunk to an actor and returns the reference to its result.
+        chunks: the chunks of work.
+        least_seconds: a chunk is not given to a second actor before this time.
     """
     waiting, idle, under_way = deque(range(len(chunks))), list(actors), dict[Any, _Call]()
     finished, seconds = set[int](), list[float]()

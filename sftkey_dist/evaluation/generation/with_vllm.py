@@ -26,9 +26,9 @@ class VllmGenerator:
         """
         Args:
             model_dir: Hugging Face folder.
-            prompt: How prompts are written.
-            trust_remote_code: See `model.trust_remote_code`.
-            num_gpus: Number of accelerators over which the model is distributed.
+            prompt: how prompts are written.
+            trust_remote_code: see `model.trust_remote_code`.
+            num_gpus: number of accelerators over which the model is distributed.
 
         Raises:
             ModelError: vLLM cannot load the model there.

@@ -28,9 +28,9 @@ class JudgeReply:
     """A parsed reply: a ruling, or why there is none after the last attempt.
 
     Attributes:
-        ruling: What the judge said; None after a failure.
-        failure: A short name, or `name: message of the server`.
-        notes: Request parameters that had to be renamed or left out for this judge.
+        ruling: what the judge said; None after a failure.
+        failure: a short name, or `name: message of the server`.
+        notes: request parameters that had to be renamed or left out for this judge.
     """
 
     ruling: Ruling | None
@@ -71,7 +71,7 @@ class Judge:
         no further questions are sent.
 
         Raises:
-            ConfigError: No server answers at the URL, or it refuses the key or the model.
+            ConfigError: no server answers at the URL, or it refuses the key or the model.
         """
         batches = enumerate(in_batches(list(chats), self._batch_size))
         under_way: dict[Any, Sequence[str]] = {}

@@ -30,11 +30,11 @@ class JuryUse:
     """How often judges were asked, how often a ruling was cached, and how often they failed.
 
     Attributes:
-        asked: Number of questions that were sent to judges.
-        remembered: Number of questions whose ruling was cached.
-        failures: Number of questions without a ruling, by the name of the failure.
-        messages: Message of the server at the first failure of each name.
-        notes: Request parameters that had to be renamed or left out, one note each.
+        asked: number of questions that were sent to judges.
+        remembered: number of questions whose ruling was cached.
+        failures: number of questions without a ruling, by the name of the failure.
+        messages: message of the server at the first failure of each name.
+        notes: request parameters that had to be renamed or left out, one note each.
     """
 
     asked: int = 0
@@ -72,7 +72,7 @@ class Jury:
     def __init__(self, config: JudgeConfig, memory: JudgeMemory, cluster: ClusterConfig, num_workers: int) -> None:
         """
         Raises:
-            ConfigError: A template cannot be used.
+            ConfigError: a template cannot be used.
         """
         self._config = config
         self._memory = memory
@@ -210,7 +210,7 @@ def judge_folder(config: LocalJudgeConfig) -> Path:
     """Folder of a judge's model.
 
     Raises:
-        ModelError: The model is missing.
+        ModelError: the model is missing.
     """
     return locate_model(ModelConfig(path=config.path, revision=config.revision))
 
@@ -228,7 +228,7 @@ def make_jury(config: JudgeConfig, run_dir: Path, cluster: ClusterConfig, num_wo
     """The jury of a configuration, with its cache in ``cache_dir`` or in the run directory.
 
     Raises:
-        ConfigError: A template cannot be used.
+        ConfigError: a template cannot be used.
     """
     return Jury(
         config, JudgeMemory(config.cache_dir or run_dir / "evaluation" / "judge", run_dir), cluster, num_workers

@@ -24,7 +24,7 @@ def open_local_judge(config: LocalJudgeConfig, folder: Path, cluster: ClusterCon
     """Start the actors. A Ray cluster must be connected.
 
     Raises:
-        ModelError: The model cannot be used.
+        ModelError: the model cannot be used.
     """
     options = {"num_cpus": cluster.cpus_per_worker, "num_gpus": cluster.gpus_per_worker, **RESTARTS}
     arguments = (config, folder, cluster)
@@ -38,7 +38,7 @@ class LocalJudge:
     def __init__(self, config: LocalJudgeConfig, folder: Path) -> None:
         """
         Raises:
-            ModelError: The model has no chat template.
+            ModelError: the model has no chat template.
         """
         self._folder = folder
         self._chooses = config.reply == "chosen"
@@ -51,7 +51,7 @@ class LocalJudge:
         The content of a chat is encoded as plain text, never as one of the model's special tokens.
 
         Raises:
-            ModelError: The chat template does not support system messages.
+            ModelError: the chat template does not support system messages.
         """
         prompts = [self._prompt(chat) for chat in chats]
         replies = iter(self._answers([prompt for prompt in prompts if not isinstance(prompt, Reply)], reader))
@@ -80,7 +80,7 @@ class LocalJudge:
     def _require_template_for(self, chat: Chat) -> None:
         """
         Raises:
-            ModelError: The chat template refuses every chat of this shape.
+            ModelError: the chat template refuses every chat of this shape.
         """
         try:
             self._generator.ids_of_quoted(as_example(Chat("grade" if chat.system else "", "question")))

@@ -15,8 +15,8 @@ class JudgeMemory:
     def __init__(self, folder: Path, owner: Path) -> None:
         """
         Args:
-            folder: Folder of the journals, which runs may share.
-            owner: The run directory, which determines the journal that this run writes to.
+            folder: folder of the journals, which runs may share.
+            owner: the run directory, which determines the journal that this run writes to.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._journal = folder / f"rulings-{digest_json([socket.gethostname(), str(owner)])[:12]}.jsonl"

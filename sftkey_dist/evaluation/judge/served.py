@@ -27,7 +27,7 @@ def open_served_judge(config: EndpointConfig) -> Judge:
     """Start the actors. A Ray cluster must be connected.
 
     Raises:
-        ConfigError: The key or the proxy cannot be used.
+        ConfigError: the key or the proxy cannot be used.
     """
     check_endpoint(config)
     key = endpoint_key(config)
@@ -46,8 +46,8 @@ def ask_until_readable(ask: Callable[[], tuple[str, str]], reader: Reader) -> Ju
     """Ask again while the reply cannot be parsed. Failures that the client has already retried are not retried.
 
     Args:
-        ask: Returns a text and a failure, one of which is empty.
-        reader: Parses a text into a ruling.
+        ask: returns a text and a failure, one of which is empty.
+        reader: parses a text into a ruling.
     """
     for _ in range(_UNREADABLE_ATTEMPTS):
         reply = read_reply(Reply(*ask()), reader)

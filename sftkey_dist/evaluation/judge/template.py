@@ -61,7 +61,7 @@ def load_template(name: str) -> JudgeTemplate:
     The lines ``[system]`` and ``[user]`` start the two messages. Without them the whole text is the user message.
 
     Raises:
-        ConfigError: The template does not exist or lacks a placeholder.
+        ConfigError: the template does not exist or lacks a placeholder.
     """
     shipped = resources.files("sftkey_dist.evaluation.judge") / "templates" / f"{name}.txt"
     try:

@@ -70,10 +70,10 @@ class JuryResult:
 
     Attributes:
         value: ``correct`` or ``incorrect``, a rating, or "" if there is none.
-        reason: The reason of a judge with this value, or why there is no value.
-        votes: The value of each judge, or why it gave none.
-        is_final: Whether asking again cannot change the result.
-        unjudgeable: Name of the failure without which there would be no majority for the value.
+        reason: the reason of a judge with this value, or why there is no value.
+        votes: the value of each judge, or why it gave none.
+        is_final: whether asking again cannot change the result.
+        unjudgeable: name of the failure without which there would be no majority for the value.
     """
 
     value: str

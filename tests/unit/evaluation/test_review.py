@@ -135,7 +135,7 @@ def test_a_label_that_is_none_is_named(tmp_path):
     with pytest.raises(DataError, match=r"review.jsonl:1: label must be correct or incorrect, found 'right'"):
         read_labels(file)
     file.write_text('{"label": correct}\n')
-    with pytest.raises(DataError, match="no JSON object"):
+    with pytest.raises(DataError, match="not a JSON object"):
         read_labels(file)
 
 
@@ -172,11 +172,11 @@ def test_an_optional_segment_that_is_not_there_does_not_spoil_a_right_answer_in_
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("[" * 100_000, "no JSON object"),
+        ("[" * 100_000, "not a JSON object"),
         ("[1]", "but a list"),
         ('{"label": "correct"}', "data_set must be a str"),
         ('{"label": "correct", "data_set": "d", "id": 7}', "id must be a str"),
-        ("9" * 5000, "no JSON object"),
+        ("9" * 5000, "not a JSON object"),
     ],
 )
 def test_a_review_file_that_is_damaged_is_named_with_its_line(tmp_path, line, what):
