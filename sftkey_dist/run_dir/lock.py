@@ -1,4 +1,4 @@
-"""One command at a time writes to a run directory."""
+"""The lock of a run directory, so that only one command writes to it at a time."""
 
 import json
 import os
@@ -18,18 +18,18 @@ from sftkey_dist.run_dir.paths import RunDir
 
 _SECONDS_BETWEEN_BEATS = 5.0
 _STALE_AFTER_SECONDS = 60.0
-"""Without a beat for so long, a holder on another machine is taken for dead."""
+"""A holder on another machine that has not updated its lock for this long is considered dead."""
 
 
 @dataclass(frozen=True)
 class _Holder:
-    """What a lock file says of the process that holds it; of one that cannot be read, that nothing is known.
+    """The process that holds a lock, as its lock file states it. The defaults are for an unreadable file.
 
     Attributes:
-        host: its name.
-        processes: what tells the process ids of this machine, or container, from those of others.
+        host: host name.
+        processes: identifies the process-id namespace of the machine or container.
         pid: process id.
-        started: when the process started, in the kernel's ticks.
+        started: start time of the process, in kernel ticks.
     """
 
     host: str = "?"
@@ -40,28 +40,30 @@ class _Holder:
 
 @contextmanager
 def locked_run(run: RunDir) -> Iterator[None]:
-    """Let no other command write to a run directory while the block lasts; it is made, and removed if it stays empty.
+    """Keep other commands from writing to a run directory while the block runs.
+
+    The directory is created if necessary, and removed if it stays empty.
 
     Raises:
-        ConfigError: another command is writing to it, or nobody can.
-        RunLostError: as `locked`.
+        ConfigError: another command is writing to it, or it is not writable.
+        RunLostError: see `locked`.
     """
     with ExitStack() as held:
         try:
             held.enter_context(folder_kept_if_used(run.path))
             held.enter_context(locked(run.lock))
         except OSError as error:
-            raise ConfigError(f"run_dir={run.path}: cannot be written to ({error.strerror})") from error
+            raise ConfigError(f"run_dir={run.path} is not writable ({error.strerror})") from error
         yield
 
 
 @contextmanager
 def locked(lock: Path) -> Iterator[None]:
-    """Hold a lock file while the block lasts; one that a dead process left is taken over.
+    """Hold a lock file while the block runs. The lock of a dead process is taken over.
 
     Raises:
-        ConfigError: another process holds it, or what lies there is no lock.
-        RunLostError: it was lost meanwhile, with its folder or to another process.
+        ConfigError: another process holds the lock, or the path is not a lock file.
+        RunLostError: the lock was lost: its folder was removed, or another process took it over.
     """
     content = _take(lock)
     ended = threading.Event()
@@ -77,7 +79,7 @@ def locked(lock: Path) -> Iterator[None]:
 
 
 def _take(lock: Path) -> bytes:
-    """A hard link either makes the lock with its content, or fails: on network file systems too."""
+    """Take the lock. Creating a hard link is atomic, on network file systems too, and includes the content."""
     content = json.dumps(asdict(_myself())).encode()
     with tempfile.NamedTemporaryFile(dir=lock.parent, prefix=f"{lock.name}.") as mine:
         mine.write(content)
@@ -86,26 +88,26 @@ def _take(lock: Path) -> bytes:
             with suppress(FileExistsError):
                 os.link(mine.name, lock)
                 return content
-            with suppress(FileNotFoundError):  # it was released just now
+            with suppress(FileNotFoundError):  # it has just been released
                 _remove_if_stale(lock, Path(mine.name))
 
 
 def _remove_if_stale(lock: Path, mine: Path) -> None:
-    if not stat.S_ISREG(lock.lstat().st_mode):  # reading a pipe would wait for ever
-        raise ConfigError(f"{lock}: no file; a lock lies there while a command is at work: remove what is there now")
+    if not stat.S_ISREG(lock.lstat().st_mode):  # reading a pipe would block forever
+        raise ConfigError(f"{lock} is not a regular file, although running commands put their lock there; remove it")
     content = lock.read_bytes()
     holder = _parse(content)
     silent_seconds = _now(mine) - lock.stat().st_mtime
     if not _is_stale(holder, silent_seconds):
         raise ConfigError(
-            f"{lock.parent}: another command is at work there, process {holder.pid} on "
-            f"{holder.host}, last heard of {max(0.0, silent_seconds):.0f} s ago; wait for it, stop it, or "
-            f"choose another run_dir"
+            f"{lock.parent}: another command is using this run directory: process {holder.pid} on "
+            f"{holder.host}, which last updated its lock {max(0.0, silent_seconds):.0f} s ago; wait for it, stop it, "
+            f"or choose another run_dir"
         )
     taken = mine.with_name(f"{mine.name}.stale")
-    lock.rename(taken)  # of several that find it stale one succeeds
+    lock.rename(taken)  # only one of several processes that find the lock stale succeeds
     try:
-        if taken.read_bytes() != content:  # it was faster still: this is the lock of the one that succeeded
+        if taken.read_bytes() != content:  # another process was faster, and this is its new lock: put it back
             with suppress(FileExistsError):
                 os.link(taken, lock)
     finally:
@@ -116,19 +118,19 @@ def _is_stale(holder: _Holder, silent_seconds: float) -> bool:
     me = _myself()
     if (holder.host, holder.processes) == (me.host, me.processes):
         return _started(holder.pid) != holder.started
-    return abs(silent_seconds) > _STALE_AFTER_SECONDS  # a beat sets the time: one in the future is none
+    return abs(silent_seconds) > _STALE_AFTER_SECONDS  # a time in the future was not set by a live holder
 
 
 def _myself() -> _Holder:
     pid = os.getpid()
-    # Containers have process ids, and perhaps host names, in common.
+    # Containers may share process ids and host names.
     processes = f"{_read('/proc/sys/kernel/random/boot_id')} {os.readlink('/proc/self/ns/pid')}"
     return _Holder(socket.gethostname(), processes, pid, _started(pid))
 
 
 def _started(pid: int | str) -> str:
-    """When a process started, in the kernel's ticks; "" when there is none: its id may be another one's by now."""
-    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()  # after the name, which may hold anything
+    """Start time of a process in kernel ticks, or "" if there is none. It detects a process id that was reused."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()  # after the name, which may contain anything
     return fields[19] if fields else ""
 
 
@@ -139,20 +141,20 @@ def _read(file: str) -> str:
 
 
 def _parse(content: bytes) -> _Holder:
-    """Who holds a lock; a file that says something else, as another version may, is of a process that is not known."""
+    """The holder of a lock; an unknown one if the file has another format, as another version may write."""
     with suppress(ValueError, TypeError):
         return _Holder(**json.loads(content))
     return _Holder()
 
 
 def _now(mine: Path) -> float:
-    """By the clock of the file system, which is that of the lock."""
+    """The current time by the clock of the file system, with which the lock is time-stamped too."""
     os.utime(mine)
     return mine.stat().st_mtime
 
 
 def _beat(lock: Path, content: bytes, ended: threading.Event) -> None:
-    """A process that was suspended for long may find that another one has taken its lock: it must end at once."""
+    """Update the lock regularly. A process that was suspended and has lost its lock meanwhile stops at once."""
     while not ended.wait(_SECONDS_BETWEEN_BEATS):
         problem = _loss(lock, content)
         if problem:
@@ -163,21 +165,21 @@ def _beat(lock: Path, content: bytes, ended: threading.Event) -> None:
 
 
 def _loss(lock: Path, content: bytes) -> str:
-    """How the lock was lost; "" where it is held, or cannot be read just now."""
+    """How the lock was lost, or "" if it is still held or cannot be read at the moment."""
     try:
         found = lock.read_bytes()
     except FileNotFoundError:
         if not lock.parent.is_dir():
-            return f"{lock.parent}: the run directory was removed while this command was at work; what it held is lost"
-        return f"{lock}: was removed while this command was at work, so that another one may be; run it again"
+            return f"{lock.parent}: the run directory was removed while this command was running; its content is lost"
+        return f"{lock} was removed while this command was running, so another one may have started; run it again"
     except OSError:
         return ""
     if found == content:
         return ""
     holder = _parse(found)
     return (
-        f"{lock.parent}: process {holder.pid} on {holder.host} has taken the run over, as this "
-        f"one gave no sign of life for {_STALE_AFTER_SECONDS:.0f} s; this one ends and leaves the run to it"
+        f"{lock.parent}: process {holder.pid} on {holder.host} has taken over the run, because this "
+        f"process did not update its lock for {_STALE_AFTER_SECONDS:.0f} s; this process stops"
     )
 
 

@@ -1,4 +1,4 @@
-"""Every path a run writes, one property each."""
+"""All paths that a run writes, one property each."""
 
 import datetime
 import re
@@ -9,13 +9,13 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.files import read_text, write_text_atomically
 
 MASTERS_MANIFEST = "manifest.json"
-"""Written last in a folder of master weights, so that it marks them as whole."""
+"""Written last in a folder of master weights, so that it marks them as complete."""
 _MOST_CHARACTERS_OF_NAME = 40
-_RESTORE = "restore it from a copy: what the run holds already was made with it"
+_RESTORE = "restore it from a copy, because the existing content of the run depends on it"
 
 
 class ModelPlace:
-    """A folder with a model that a stage hands on, and what belongs to it."""
+    """A folder with a model that a stage hands on, and the files that belong to it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,17 +27,17 @@ class ModelPlace:
 
     @property
     def masters(self) -> Path:
-        """The float32 weights that the model is rounded from, where a stage continues from them."""
+        """The float32 weights from which the model is rounded, if a stage continues from them."""
         return self.path / "masters"
 
     @property
     def has_masters(self) -> bool:
-        """Whether the float32 weights are there, all of them."""
+        """Whether the float32 weights are there and complete."""
         return (self.masters / MASTERS_MANIFEST).is_file()
 
     @property
     def rounding(self) -> Path:
-        """What the stage changed in masters and in stored weights."""
+        """What the stage changed in the master weights and in the stored weights."""
         return self.path / "rounding.json"
 
 
@@ -46,7 +46,7 @@ class StageDir(ModelPlace):
 
     @property
     def metrics(self) -> Path:
-        """One JSON object an optimizer step; the same bytes whenever the same stage is run."""
+        """One JSON object per optimizer step. Running the same stage again gives the same bytes."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -56,55 +56,55 @@ class StageDir(ModelPlace):
 
     @property
     def validation(self) -> Path:
-        """Measurements on held-out examples, one JSON object each; ``step`` counts the optimizer steps done."""
+        """Measurements on held-out examples, one JSON object each. ``step`` is the number of optimizer steps done."""
         return self.path / "validation.jsonl"
 
     @property
     def events(self) -> Path:
-        """What happened that a person should know of, such as restarts; one JSON object each."""
+        """Events that users should know about, such as restarts, one JSON object each."""
         return self.path / "events.jsonl"
 
     @property
     def checkpoints(self) -> Path:
-        """What an interrupted stage goes on from, unless it lies in an object store."""
+        """Checkpoints from which an interrupted stage resumes, unless they are in an object store."""
         return self.path / "checkpoints"
 
     @property
     def stop_request(self) -> Path:
-        """While this file is there, the workers save a checkpoint after the step that they are at, and end."""
+        """If this file exists, the workers save a checkpoint after the current step and stop."""
         return self.path / "stop_request"
 
     @property
     def heartbeats(self) -> Path:
-        """Where each rank says now and then what it is at."""
+        """Folder of the heartbeat files, in which each rank regularly reports its phase."""
         return self.path / "heartbeats"
 
     def heartbeat(self, rank: int) -> Path:
-        """What a rank is at."""
+        """Heartbeat file of a rank."""
         return self.heartbeats / f"rank_{rank:05d}.json"
 
     @property
     def candidates(self) -> Path:
-        """Models that the guard may hand on, while the stage runs."""
+        """Models that the guard may choose; they exist while the stage runs."""
         return self.path / "candidates"
 
     def candidate(self, steps_done: int) -> ModelPlace:
-        """The model after so many steps."""
+        """The candidate model after this number of steps."""
         return ModelPlace(self.candidates / f"step_{steps_done:08d}")
 
     @property
     def journals(self) -> tuple[Path, ...]:
-        """All files that grow while the stage runs."""
+        """All files to which the stage appends while it runs."""
         return self.metrics, self.timings, self.validation, self.events
 
     @property
     def trial_export(self) -> Path:
-        """The model without its weights, for a moment before the first step."""
+        """A trial export of the model without its weights, which exists only briefly before the first step."""
         return self.path / "trial_export"
 
     @property
     def summary(self) -> Path:
-        """What the stage was and cost; written last, so it marks the stage as finished."""
+        """Summary of the stage and its cost. It is written last, so it marks the stage as finished."""
         return self.path / "stage.json"
 
 
@@ -121,62 +121,62 @@ class RunDir:
 
     @property
     def lock(self) -> Path:
-        """Held by the one command that may write to the run."""
+        """Lock of the one command that may write to the run."""
         return self.path / ".lock"
 
     @property
     def data_report(self) -> Path:
-        """Rows kept, dropped by reason, lengths per segment."""
+        """Rows kept, rows dropped by reason, and lengths per segment."""
         return self.path / "data_report.json"
 
     @property
     def environment(self) -> Path:
-        """Versions, commit and machine that the run was made with."""
+        """Versions, commit and machine of the run."""
         return self.path / "environment.json"
 
     def length_plot(self, form: str) -> Path:
-        """Picture of the lengths per segment of the training set in one form."""
+        """Plot of the lengths per segment of the training set in one form."""
         return self.path / f"data_lengths_{form}.svg"
 
     @property
     def plan(self) -> Path:
-        """How level the steps of every stage lie, by number of ranks; pictures lie beside it."""
+        """Balance of every stage's steps by number of ranks. Plots are next to it."""
         return self.path / "plan.json"
 
     @property
     def capacity(self) -> Path:
-        """What every stage would take on a cluster."""
+        """Capacity estimate of every stage on a cluster."""
         return self.path / "capacity.json"
 
     def base_model(self, digest: str) -> Path:
-        """The embedded model, where one is made."""
+        """Folder of a base model that the run creates, such as the embedded model."""
         return self.path / f"base_model-{digest[:12]}"
 
     def identity(self) -> str:
-        """A name that no other run directory has, and that stays when the directory is moved or renamed; made when
-        first asked for."""
+        """A unique name of the run directory, which does not change when the directory is moved or renamed. It is
+        created on first use."""
         file = self.path / "identity"
         if not file.is_file():
             name = re.sub(r"[^A-Za-z0-9_]", "_", self.path.name)[:_MOST_CHARACTERS_OF_NAME]
             write_text_atomically(file, f"{name}-{secrets.token_hex(4)}")
         identity = read_text(file, _RESTORE).strip()
         if not re.fullmatch(r"[A-Za-z0-9_-]+", identity):
-            raise DataError(f"{file}: holds no identity; {_RESTORE}")
+            raise DataError(f"{file}: contains no identity; {_RESTORE}")
         return identity
 
     def first_prepared(self) -> datetime.date:
-        """The day on which the run was first prepared; asked for only where it matters, and kept from then on."""
+        """The day on which the run was first prepared. It is recorded on first use."""
         file = self.path / "first_prepared"
         if not file.is_file():
             write_text_atomically(file, datetime.date.today().isoformat())
         try:
             return datetime.date.fromisoformat(read_text(file, _RESTORE).strip())
         except ValueError:
-            raise DataError(f"{file}: holds no date; {_RESTORE}") from None
+            raise DataError(f"{file}: contains no date; {_RESTORE}") from None
 
     @property
     def ray_storage(self) -> Path:
-        """What Ray Train insists on writing; nothing is read from it."""
+        """Files that Ray Train always writes; nothing reads them."""
         return self.path / "ray"
 
     @property
@@ -186,34 +186,34 @@ class RunDir:
 
     @property
     def strategies(self) -> Path:
-        """Which stages each strategy used."""
+        """The stages and the evaluation of each strategy."""
         return self.path / "strategies.json"
 
     def stage(self, label: str, digest: str) -> StageDir:
-        """A stage's folder, named by what it is and by the digest of all it depends on; another label finds it too."""
+        """A stage's folder, named by a label and by the digest of its inputs. It is found by the digest alone."""
         stages = self.path / "stages"
         found = sorted(stages.glob(f"*-{digest[:12]}"))
         return StageDir(found[0] if found else stages / f"{label}-{digest[:12]}")
 
     def stages(self) -> list[StageDir]:
-        """The folders of all stages that are there."""
+        """The folders of all stages in the run directory."""
         return [StageDir(path) for path in sorted((self.path / "stages").glob("*")) if path.is_dir()]
 
     def evaluation(self, strategy: str, digest: str) -> Path:
-        """Folder of one evaluation of a strategy, named also by the digest of all it depends on."""
+        """Folder of an evaluation of a strategy, named by the strategy and by the digest of the generations' inputs."""
         return self.path / "evaluation" / f"{strategy}-{digest[:12]}"
 
     @property
     def diagnosis(self) -> Path:
-        """What is wrong with each strategy's outputs."""
+        """Findings about each strategy's outputs."""
         return self.path / "diagnosis.json"
 
     @property
     def comparison(self) -> Path:
-        """The comparison's JSON file; .md and plots lie beside it."""
+        """The comparison's JSON file. Its Markdown file and plots are next to it."""
         return self.path / "comparison.json"
 
     @property
     def comparison_files(self) -> list[Path]:
-        """All files of the comparison that are there."""
+        """All existing files of the comparison."""
         return sorted(self.path.glob(f"{self.comparison.stem}*"))

@@ -1,7 +1,7 @@
-"""MLflow behind a small interface, called by the driver alone.
+"""Tracking with MLflow behind a small interface, which only the driver calls.
 
-One parent run a strategy; below it a child a stage and one for each evaluation. Metrics come from the run directory's
-journals, which stay the truth: a run that continues logs only the steps its MLflow run lacks.
+Each strategy has a parent run, with a child run for each stage and each evaluation. Metrics come from the journals of
+the run directory, which remain the source of truth. A resumed run logs only the steps that its MLflow run lacks.
 """
 
 from sftkey_dist.tracking.tracker import RUN_DIR_TAG, DataSetNote, NullTracker, Tracker

@@ -1,4 +1,4 @@
-"""What the pipeline tells whoever keeps track of runs."""
+"""The interface of trackers, which record runs."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,14 +13,14 @@ RUN_DIR_TAG = "sftkey.run_dir"
 
 @dataclass(frozen=True)
 class DataSetNote:
-    """A data set by name and digest.
+    """Reference to a data set.
 
     Attributes:
-        name: as tables call it.
-        digest: short, of its content.
+        name: name in tables.
+        digest: short digest of its content.
         context: ``training`` or ``testing``.
         place: file or hub id.
-        num_rows: examples; None where all of the place are taken.
+        num_rows: number of examples; None for all rows of the source.
     """
 
     name: str
@@ -31,67 +31,67 @@ class DataSetNote:
 
 
 class Tracker(Protocol):
-    """What the pipeline tells whoever keeps track."""
+    """Records runs, their parameters, metrics and files."""
 
     def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> str | None:
-        """Start the run known as ``key``, or continue it; returns its id."""
+        """Start the run with this key, or continue it, and return its id."""
         ...
 
     def log_params(self, run_id: str | None, params: Mapping[str, object]) -> None:
-        """Nested values are flattened with dots."""
+        """Log parameters. Nested keys are joined with dots."""
         ...
 
     def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> None:
-        """Metrics with their ``step``; nested values are flattened with slashes."""
+        """Log metrics with their ``step``. Nested keys are joined with slashes."""
         ...
 
     def log_summary(self, run_id: str | None, metrics: Mapping[str, float]) -> None:
-        """Metrics without a step."""
+        """Log metrics without a step."""
         ...
 
     def log_artifact(self, run_id: str | None, path: Path) -> None:
-        """A file."""
+        """Log a file."""
         ...
 
     def log_missing(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> int | None:
-        """Log the metrics of those records that the run lacks, each once.
+        """Log the metrics that the run lacks, each once.
 
         Returns:
-            How many there were; None when the store did not answer.
+            The number of metrics that were missing; None if the store did not answer.
         """
         ...
 
     def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[object]], file: str) -> None:
-        """A table that MLflow shows, under a file name that ends in .json."""
+        """Log a table that MLflow displays, with a file name that ends in .json."""
         ...
 
     def log_data_set(self, run_id: str | None, data_set: DataSetNote) -> None:
-        """What a run was trained or tested on."""
+        """Log a data set that a run was trained or tested on."""
         ...
 
     def log_model(self, run_id: str | None, folder: Path) -> None:
-        """A model folder with its card as an MLflow model that `mlflow.transformers.load_model` loads; once a run."""
+        """Log a model folder, once per run, as an MLflow model that `mlflow.transformers.load_model` can load."""
         ...
 
     def watching_system(self, run_id: str | None) -> AbstractContextManager[None]:
-        """Log the driver machine's load and memory while the block lasts."""
+        """Log the load and memory of the driver's machine while the block runs."""
         ...
 
     def steps_logged(self, run_id: str | None, metrics: Sequence[str]) -> int:
-        """The step after the last at which the run has any of the metrics."""
+        """The step after the last one for which the run has any of the metrics."""
         ...
 
     def end_run(self, run_id: str | None, status: RunStatus = "FINISHED") -> None:
-        """Mark how the run ended."""
+        """End the run with a status."""
         ...
 
     def has_finished(self, key: str) -> bool:
-        """Whether the run known as ``key`` was logged to its end."""
+        """Whether the run with this key was logged completely."""
         ...
 
 
 class NullTracker:
-    """Keeps no track: the run directory alone holds the metrics."""
+    """Records nothing. The run directory still contains all metrics."""
 
     def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> str | None:
         """See Tracker."""

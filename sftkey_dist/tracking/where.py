@@ -1,4 +1,4 @@
-"""Which store a configuration means, and how a person opens it; MLflow is loaded where it is used."""
+"""The tracking store of a configuration, and how to open it. MLflow is imported only when it is used."""
 
 import os
 import re
@@ -15,7 +15,7 @@ _SQLITE = "sqlite:///"
 
 
 def make_tracker(config: TrackingConfig, run_dir: Path, run_ids: Path) -> Tracker:
-    """The tracker a configuration asks for."""
+    """The tracker that a configuration asks for."""
     if not config.enabled:
         return NullTracker()
     from sftkey_dist.tracking.mlflow_store import MlflowTracker
@@ -25,18 +25,18 @@ def make_tracker(config: TrackingConfig, run_dir: Path, run_ids: Path) -> Tracke
 
 
 def tracking_uri(config: TrackingConfig, run_dir: Path) -> str:
-    """``tracking.uri``, else the environment's, else SQLite beside the run directory."""
+    """``tracking.uri``, else MLFLOW_TRACKING_URI, else a SQLite file next to the run directory."""
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(run_dir.parent / "mlflow.db")
 
 
 def _artifacts(uri: str, run_dir: Path) -> Path:
-    """Beside a store that is a file, which runs in different folders may share; else beside the run directory."""
+    """Next to a SQLite store, which runs in different folders may share; otherwise next to the run directory."""
     beside = _sqlite_path(uri) if uri.startswith(_SQLITE) else run_dir
     return beside.absolute().parent / "mlartifacts"
 
 
 def _sqlite_uri(path: Path) -> str:
-    """SQLAlchemy takes what follows a question mark for options, and decodes percent signs."""
+    """The URI of a SQLite file, escaped because SQLAlchemy decodes percent signs and reads options after a ``?``."""
     return _SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
 
 
@@ -48,11 +48,11 @@ def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
     """The run directories on this machine that an MLflow experiment tracks.
 
     Args:
-        experiment: name.
-        uri: of the store; default: the environment's, else SQLite in `runs/`.
+        experiment: name of the experiment.
+        uri: URI of the store. Default: MLFLOW_TRACKING_URI, else a SQLite file in `runs/`.
 
     Raises:
-        ConfigError: the store cannot be used, has no such experiment, or none of its runs is here.
+        ConfigError: the store cannot be used, the experiment does not exist, or none of its runs is on this machine.
     """
     store = uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(Path("runs/mlflow.db").absolute())
     from sftkey_dist.tracking.mlflow_client import find_run_dirs
@@ -65,7 +65,7 @@ def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
 
 
 def how_to_open(uri: str) -> str:
-    """The line that shows a person their runs, for a shell to take; a URI with credentials is not printed."""
+    """A line that tells users how to open their runs. A URI with credentials is never printed."""
     if uri.startswith("sqlite:") and not holds_credentials(uri):
         return f"MLflow: mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(uri)}"
     if uri.startswith(("http://", "https://")):

@@ -40,7 +40,7 @@ def holder(lock):
 
 
 def test_a_second_command_is_refused_with_the_first_ones_process_and_released_afterwards(lock, holder):
-    with pytest.raises(ConfigError, match=f"process {holder.pid} on .*, last heard of 0 s ago"), locked(lock):
+    with pytest.raises(ConfigError, match=f"process {holder.pid} on .*, which last updated its lock 0 s ago"), locked(lock):
         pass
     assert list(lock.parent.iterdir()) == [lock], "the refused one leaves nothing"
     holder.send_signal(signal.SIGINT)
@@ -100,8 +100,8 @@ def test_a_lock_that_says_nothing_is_held_until_it_is_old(lock, content):
     ("lose", "said"),
     [
         ('Path(sys.argv[1]).write_text(\'{"pid": 7, "host": "elsewhere"}\')', "process 7 on elsewhere has taken"),
-        ("Path(sys.argv[1]).unlink()", "was removed while this command was at work, so that another"),
-        ("shutil.rmtree(Path(sys.argv[1]).parent)", "the run directory was removed while this command was at work"),
+        ("Path(sys.argv[1]).unlink()", "was removed while this command was running, so another"),
+        ("shutil.rmtree(Path(sys.argv[1]).parent)", "the run directory was removed while this command was running"),
     ],
 )
 def test_a_command_that_lost_its_lock_or_its_folder_ends_at_once(tmp_path, lose, said):

@@ -121,7 +121,7 @@ def test_killed_and_frozen_workers_and_a_signal_cost_steps_but_change_nothing(co
         wait_for(lambda: steps_done(run) > 75, driver, log)
         second = subprocess.run(arguments, env=environment(), capture_output=True, text=True)
         assert second.returncode == 2
-        assert f"another command is at work there, process {driver.pid}" in second.stderr
+        assert f"another command is using this run directory: process {driver.pid}" in second.stderr
         for number in (
             signal.SIGTERM,
             signal.SIGINT,

@@ -1,5 +1,5 @@
-"""The files of a run as typed records, each kind with what reads and writes it.
+"""The files of a run as typed records, each with its reader and writer.
 
-``training`` holds what a stage writes, ``evaluation`` what an evaluation writes, and ``run`` what lies in the run's own
-folder; ``forms`` holds how they are read and written.
+``training`` has the files of a stage, ``evaluation`` the files of an evaluation, and ``run`` the files in the run's own
+folder. ``kinds`` implements how they are read and written.
 """

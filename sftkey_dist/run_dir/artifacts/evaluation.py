@@ -1,4 +1,4 @@
-"""What an evaluation writes: generations.jsonl, records.jsonl, scores.json and review.jsonl; and rulings of judges."""
+"""The files of an evaluation: generations.jsonl, records.jsonl, scores.json, review.jsonl, and rulings of judges."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -8,7 +8,7 @@ from sftkey_dist.evaluation.generation.decoding import Generation
 from sftkey_dist.evaluation.verdict import Judgement, Verdict
 from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile, Measured, absent_with
 
-_ASKED_AGAIN = "remove that line, or restore the file from a copy: what is missing is asked again"
+_ASKED_AGAIN = "remove that line, or restore the file from a copy: judges are asked again for missing rulings"
 _SCORED_AGAIN = "remove it and evaluate again"
 
 Interval = tuple[Measured, Measured]
@@ -16,7 +16,7 @@ Interval = tuple[Measured, Measured]
 
 @dataclass(frozen=True)
 class GenerationRecord:
-    """A line of generations.jsonl: the outputs for one example, one a sample."""
+    """A line of generations.jsonl: the outputs for one example, one per sample."""
 
     data_set: str
     id: str
@@ -25,14 +25,14 @@ class GenerationRecord:
 
 @dataclass(frozen=True)
 class JudgedAnswer:
-    """What a jury holds of an answer.
+    """The jury's verdict on an answer.
 
     Attributes:
-        verdict: of the majority, unjudged without one.
-        reason: the judge's, or why there is no verdict.
+        verdict: verdict of the majority; unjudged without a majority.
+        reason: the judge's reason, or why there is no verdict.
         unjudgeable: name of the failure that the candidate's text causes.
-        votes: each judge's value, or why it has none.
-        is_final: whether asking again would change nothing.
+        votes: the value of each judge, or why it gave none.
+        is_final: whether asking again cannot change the verdict.
     """
 
     verdict: Verdict
@@ -44,35 +44,35 @@ class JudgedAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord:
-    """A line of records.jsonl: what is said of one output. What is by segment has the segment's name as its key.
+    """A line of records.jsonl: the evaluation of one output. Mappings are keyed by segment name.
 
     Attributes:
-        id: of the example.
-        data_set: test set.
-        sample: number of the output among those for the example.
+        id: id of the example.
+        data_set: name of the test set.
+        sample: number of the output among the outputs for the example.
         prompt: the last user message.
-        history: what was said before it.
+        history: the turns before it.
         output: generated text.
-        reference: of every segment.
-        answer: found in key segments.
-        answer_source: how it was found; ``whole`` where nothing marks it.
-        segments: of an output that keeps the contract.
-        checks: what deterministic checks say of key segments.
-        judged: what juries say of those that they were asked about.
-        judge_decides: whether that decides.
-        labels: a person's verdicts.
-        keeps_contract: whether the output does.
-        violation: kind of its violation.
-        violation_detail: in words.
-        num_tokens: generated.
-        truncated: whether the output was cut off at the limit of tokens.
-        fields: the verdict on each key segment.
-        verdict: on all of them.
-        reason: of the verdict, in words.
+        reference: reference text of every segment.
+        answer: answer found for each key segment.
+        answer_source: how the answer was found; ``whole`` if nothing marks it.
+        segments: text of each segment, if the output keeps the contract.
+        checks: judgement of the deterministic check on each key segment.
+        judged: verdict of the jury on each key segment that it was asked about.
+        judge_decides: whether the jury's verdicts take precedence over the checks.
+        labels: human verdicts.
+        keeps_contract: whether the output keeps the contract.
+        violation: kind of violation of the contract.
+        violation_detail: the violation in words.
+        num_tokens: number of generated tokens.
+        truncated: whether the output was cut off at the token limit.
+        fields: final verdict on each key segment.
+        verdict: final verdict on the whole output.
+        reason: reason of the verdict, in words.
         unjudgeable: name of the failure that the candidate's text causes.
-        explanation_rating: 1 to 5; None where no judge gave one.
-        explanation_reason: the judge's; None where nobody was asked.
-        explanation_is_open: whether asking again may give a rating; None where nobody was asked.
+        explanation_rating: rating from 1 to 5; None if no judge gave one.
+        explanation_reason: the judge's reason; None if no judge was asked.
+        explanation_is_open: whether asking again may give a rating; None if no judge was asked.
     """
 
     id: str
@@ -105,30 +105,31 @@ class EvaluationRecord:
 
 @dataclass(frozen=True)
 class Scores:
-    """The measures of one evaluation, or of one test set of it.
+    """The measures of an evaluation, or of one of its test sets.
 
     Attributes:
-        n: outputs; questions times samples.
-        accuracy: correct / judged: a failing judge never counts as a wrong answer, an unjudgeable text does; see
+        n: number of outputs, i.e. questions times samples.
+        accuracy: correct / judged. A failing judge does not count as a wrong answer, but an unjudgeable text does; see
             `verdict`.
-        accuracy_bounds: accuracy if all unjudged were wrong, and if all were right.
+        accuracy_bounds: accuracy if all unjudged outputs were wrong, and if all were right.
         format: share of outputs that keep the contract.
-        parser_success: share of outputs in which every key segment was found at its mark, contract kept or not.
-        score: alpha * accuracy + (1 - alpha) * format. What ranks is `lowest_score`.
-        strict_score: the same where an output that breaks the contract scores 0 in both.
+        parser_success: share of outputs in which every key segment was found at its mark, even if they break the
+            contract.
+        score: alpha * accuracy + (1 - alpha) * format. Strategies are ranked by `lowest_score` instead.
+        strict_score: the score if an output that breaks the contract counts as 0 in both terms.
         alpha: weight of accuracy.
-        unjudged: outputs without a verdict.
-        unjudged_reasons: why.
-        truncated: outputs cut at the token limit.
-        violations: how many outputs broke which rule of the contract.
-        accuracy_interval: 95 %, Wilson's over questions; see `statistics`.
-        format_interval: likewise.
-        score_interval: likewise, of both together; the whole of [0, 1] where nothing was judged.
+        unjudged: number of outputs without a verdict.
+        unjudged_reasons: their number by reason.
+        truncated: number of outputs cut off at the token limit.
+        violations: number of outputs by the contract rule that they break.
+        accuracy_interval: 95 % interval (Wilson), clustered by question; see `statistics`.
+        format_interval: 95 % interval (Wilson), clustered by question.
+        score_interval: 95 % interval, composed of the other two; (0, 1) if nothing was judged.
         fields: accuracy of each key segment.
-        pass_at_k: chance that one of k samples is right, by k; empty without samples.
-        majority_accuracy: accuracy of the answer that most samples of a question give (self-consistency).
-        explanation_rating: mean of the judges' ratings, 1 to 5, where they were asked.
-        unjudgeable: incorrect outputs whose text kept them from being judged, by the name of the failure.
+        pass_at_k: probability that at least one of k samples is correct, by k; empty with one sample per question.
+        majority_accuracy: accuracy of each question's most frequent answer (self-consistency).
+        explanation_rating: mean of the judges' ratings, 1 to 5; None if there are none.
+        unjudgeable: number of incorrect outputs whose text makes judges fail, by the name of the failure.
     """
 
     n: int
@@ -154,7 +155,7 @@ class Scores:
 
     @property
     def lowest_accuracy(self) -> float:
-        """With all unjudged outputs counted as wrong: what strategies are ranked by, so that a gap never pays."""
+        """Accuracy with all unjudged outputs counted as wrong. Ranking uses it, so missing verdicts never help."""
         return self.accuracy_bounds[0]
 
     @property
@@ -165,12 +166,12 @@ class Scores:
 
 def composite(accuracy: float, format_share: float, alpha: float) -> float:
     """Score = alpha * Acc + (1 - alpha) * Fmt (arXiv:2512.21017, evaluation metrics)."""
-    return (alpha * accuracy if alpha else 0.0) + (1 - alpha) * format_share  # without weight it may be unknown
+    return (alpha * accuracy if alpha else 0.0) + (1 - alpha) * format_share  # accuracy may be nan if alpha is 0
 
 
 @dataclass(frozen=True)
 class MacroAverage:
-    """Means over test sets, each counting the same however large (the paper's averages)."""
+    """Unweighted means over the test sets, as the paper reports them."""
 
     accuracy: Measured
     format: float
@@ -180,12 +181,12 @@ class MacroAverage:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often two raters say the same.
+    """Agreement of two raters.
 
     Attributes:
-        n: answers that both judged.
-        share: of them with equal verdicts.
-        kappa: Cohen's, agreement beyond chance; None where both give one verdict throughout.
+        n: number of answers that both judged.
+        share: share of these answers with equal verdicts.
+        kappa: Cohen's kappa, the agreement beyond chance; None if both always give the same verdict.
     """
 
     n: int
@@ -195,14 +196,14 @@ class Agreement:
 
 @dataclass(frozen=True)
 class JudgeUse:
-    """How often judges were asked, and how often it was not needed or in vain.
+    """How often judges were asked, how often a ruling was cached, and how often they failed.
 
     Attributes:
-        asked: questions to judges.
-        remembered: questions that had been answered before.
-        failures: questions without a ruling, by the name of the reason.
-        messages: what a server said with the first failure of each name.
-        notes: in what judges had to be asked otherwise than others.
+        asked: number of questions that were sent to judges.
+        remembered: number of questions whose ruling was cached.
+        failures: number of questions without a ruling, by the name of the failure.
+        messages: message of the server at the first failure of each name.
+        notes: request parameters that had to be renamed or left out, one note each.
     """
 
     asked: int
@@ -214,16 +215,16 @@ class JudgeUse:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationScores(Scores):
-    """scores.json: the scores over all test sets, and what belongs to them.
+    """scores.json: the scores over all test sets, with details.
 
     Attributes:
         data_sets: scores of each test set.
-        macro_average: over test sets.
-        agreement: of judges, checks and a person, where there are two of them.
-        to_review: answers that a person should look at.
-        judges: what they were asked about, and how often.
-        is_complete: whether no verdict is missing for a reason that may pass.
-        scoring_digest: of everything that turns generations into scores.
+        macro_average: mean over the test sets.
+        agreement: agreement between judges, checks and human labels, as far as there are two of them.
+        to_review: number of answers that need a human label.
+        judges: use of the judges, for answers and for explanations.
+        is_complete: whether no verdict is missing for a transient reason.
+        scoring_digest: digest of everything that turns generations into scores.
     """
 
     data_sets: dict[str, Scores]
@@ -236,13 +237,13 @@ class EvaluationScores(Scores):
 
     @property
     def of_all(self) -> Scores:
-        """The scores over all test sets alone."""
+        """The scores over all test sets, without the details."""
         return Scores(**{of_scores.name: getattr(self, of_scores.name) for of_scores in fields(Scores)})
 
 
 @dataclass(frozen=True)
 class ScoringState:
-    """scores.json, as far as it says whether its scores are those that are asked for."""
+    """scores.json, restricted to what tells whether its scores are up to date."""
 
     is_complete: bool = False
     scoring_digest: str = ""
@@ -250,21 +251,21 @@ class ScoringState:
 
 @dataclass(frozen=True)
 class ReviewLine:
-    """A line of review.jsonl: an answer that a person should look at.
+    """A line of review.jsonl: an answer for human review.
 
     Attributes:
-        label: ``correct`` or ``incorrect``, written by the person.
-        data_set: test set.
-        id: of the example.
+        label: ``correct`` or ``incorrect``, written by the reviewer.
+        data_set: name of the test set.
+        id: id of the example.
         sample: number of the output.
-        segment: name.
-        question: the conversation up to the output.
-        reference: of the segment.
-        answer: found in it.
-        check: the check's verdict.
-        check_reason: in words.
-        judge: the judges' verdict; None where they were not asked.
-        judge_reason: likewise.
+        segment: name of the segment.
+        question: the conversation before the output.
+        reference: reference text of the segment.
+        answer: answer found for the segment.
+        check: verdict of the check.
+        check_reason: its reason, in words.
+        judge: verdict of the judges; None if they were not asked.
+        judge_reason: their reason; None if they were not asked.
     """
 
     label: Verdict | None
@@ -283,7 +284,7 @@ class ReviewLine:
 
 @dataclass(frozen=True)
 class RulingRecord:
-    """What a judge said, under the digest of what it was asked."""
+    """What one judge said, with the digest of the question as its key."""
 
     key: str
     value: str

@@ -1,7 +1,7 @@
-"""How the files of a run are read into records and written from them.
+"""Reading and writing the files of a run as records.
 
-A record is a frozen dataclass; its fields are the keys of a JSON object, in their order. What a reader finds missing or
-of another type is named with its file, line and key.
+A record is a frozen dataclass whose fields are the keys of a JSON object, in the same order. Errors about missing keys
+and wrong types name the file, the line and the key.
 """
 
 import math
@@ -19,10 +19,11 @@ from sftkey_dist.files import RESTORE_OR_REMOVE, problem_of, read_json, write_js
 from sftkey_dist.run_dir.journal import Record, Tail, append_records, to_lines
 
 FORMAT_VERSION = 1
-"""Of everything in a run directory. An object without `format_version` is of version 1; a higher one is refused."""
+"""Format version of all files in a run directory. An object without `format_version` has version 1, and files of a
+newer version are refused."""
 
 Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""A number; nan where it is not known, which is null in files."""
+"""A number, or nan if it is unknown, which is written as null."""
 
 _ABSENT_WITH = "absent_with"
 _PLAIN = frozenset({str, int, float, bool})
@@ -31,12 +32,12 @@ Content = TypeVar("Content")
 
 
 def absent_with(name: str) -> dict[str, str]:
-    """Metadata of a dataclass's field that stands in no file while the field ``name`` of the same record is None."""
+    """Metadata of a field that is not written while the field ``name`` of the same record is None."""
     return {_ABSENT_WITH: name}
 
 
 def to_plain(content: Any) -> Any:
-    """Records, however they are nested, as values that JSON knows."""
+    """Convert nested records to plain JSON values."""
     if content is None or type(content) in _PLAIN:
         return content
     if isinstance(content, BaseModel):
@@ -58,32 +59,32 @@ def to_plain(content: Any) -> Any:
 
 @lru_cache(maxsize=256)
 def _keys_of(record: type) -> tuple[tuple[str, str | None], ...]:
-    """The fields of a kind of record, each with the field whose None leaves it out."""
+    """The fields of a record type, each with the field that, if None, leaves it out."""
     return tuple((field.name, field.metadata.get(_ABSENT_WITH)) for field in fields(record))
 
 
 class FileKind(Generic[Content]):
-    """What a file of one kind must hold."""
+    """A kind of file, defined by the type of its content."""
 
     def __init__(self, content: type[Content], remedy: str = RESTORE_OR_REMOVE) -> None:
         """
         Args:
-            content: a dataclass, or a mapping of them.
-            remedy: what to do about a file that holds something else, for the message.
+            content: a dataclass, or a mapping to dataclasses.
+            remedy: what to do about a file with other content, for the error message.
         """
         self._content = content
         self.remedy = remedy
 
     def of(self, place: str, plain: Record) -> Content:
-        """The record of an object that was read at a place.
+        """The record of a JSON object that was read at ``place``.
 
         Raises:
-            DataError: it lacks a key, a value is of another type, or a newer version has written it.
+            DataError: a key is missing, a value has the wrong type, or a newer version wrote the object.
         """
         version = plain.get("format_version")
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise DataError(
-                f"{place}: a newer sftkey_dist has written it (format_version {version}; this one reads "
+                f"{place}: it was written by a newer sftkey_dist (format_version {version}; this version reads "
                 f"{FORMAT_VERSION}); install that version"
             )
         try:
@@ -93,58 +94,58 @@ class FileKind(Generic[Content]):
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Content]:
-        """Made when it is first needed: a process reads few kinds of files."""
+        """Built on first use, because a process reads only a few kinds of files."""
         return TypeAdapter(self._content)
 
 
 class JsonFile(FileKind[Content]):
-    """A kind of file that holds one JSON object."""
+    """A kind of file that contains one JSON object."""
 
     def read(self, path: Path) -> Content:
         """The record in a file.
 
         Raises:
-            DataError: the file is missing or damaged, or holds something else.
+            DataError: the file is missing, damaged, or has other content.
         """
         return self.of(str(path), read_json(path, self.remedy))
 
     def write(self, path: Path, content: Content) -> None:
-        """Replace the file by one that holds the record."""
+        """Replace the file atomically by one with this record."""
         write_json_atomically(path, to_plain(content))
 
 
 class Journal(FileKind[Content]):
-    """A kind of file that holds one JSON object a line."""
+    """A kind of file that contains one JSON object per line."""
 
     def read(self, path: Path) -> list[Content]:
-        """All complete records; none where there is no file.
+        """All complete records; none if there is no file.
 
         Raises:
-            DataError: a line is damaged or holds something else, or the journal is no regular file.
+            DataError: a line is damaged or has other content, or the journal is not a regular file.
         """
         return self.tail(path).new_records()
 
     def tail(self, path: Path) -> Tail[Content]:
-        """What reads the file bit by bit while it grows."""
+        """An incremental reader of the file while it grows."""
         return Tail(path, self.of, self.remedy)
 
     def append(self, path: Path, records: Iterable[Content]) -> None:
         """Add records in one write.
 
         Raises:
-            DataError: the journal is a link, or no regular file.
+            DataError: the journal is a link, or not a regular file.
         """
         append_records(path, map(to_plain, records))
 
     def write(self, path: Path, records: Iterable[Content]) -> None:
-        """Replace the file by one that holds the records."""
+        """Replace the file atomically by one with these records."""
         write_text_atomically(path, to_lines(map(to_plain, records)))
 
     def keep(self, path: Path, keep: Callable[[Content], bool] = lambda record: True) -> None:
-        """Replace the file, whole, by its complete records that are to be kept, each as it stands there.
+        """Replace the file atomically, keeping the complete records for which ``keep`` is true, unchanged.
 
         Raises:
-            DataError: as `read`.
+            DataError: see `read`.
         """
         lines = Tail(path, lambda place, plain: (plain, self.of(place, plain)), self.remedy).new_records()
         write_text_atomically(path, to_lines(plain for plain, record in lines if keep(record)))

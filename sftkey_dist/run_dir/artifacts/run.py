@@ -1,4 +1,4 @@
-"""What lies in a run's own folder, as far as it is read back: what must be in it, and where paths may lead."""
+"""The files in a run's own folder, as far as they are read back. Paths in them must stay inside the folder."""
 
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -10,25 +10,25 @@ from sftkey_dist.contract import ResponseContract
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.kinds import JsonFile
 
-_RENEWED = "restore it from a copy, or remove it: `sftkey run` with the run's configuration writes it anew"
-_PREPARED = "run `sftkey prepare` with the run's configuration, which writes it anew"
-_TRACKED_ANEW = "restore it from a copy, or remove it: what comes next is tracked as new runs"
+_RENEWED = "restore it from a copy, or remove it: `sftkey run` with the run's configuration writes it again"
+_PREPARED = "run `sftkey prepare` with the run's configuration, which writes it again"
+_TRACKED_ANEW = "restore it from a copy, or remove it: further results are then tracked as new MLflow runs"
 
 
 def _stays_below(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not parts or ".." in parts or path.startswith("/") or "\0" in path:
-        raise ValueError(f"{path!r} leads out of the run's folder")
+        raise ValueError(f"{path!r} points outside the run's folder")
     return path
 
 
 PathInRun = Annotated[str, AfterValidator(_stays_below)]
-"""Relative to the run's folder, and below it."""
+"""A path relative to the run's folder, and inside it."""
 
 
 @dataclass(frozen=True)
 class StageEntry:
-    """A stage of a strategy: its name, its folder, and the strategy that trains it when that is another one."""
+    """A stage of a strategy: its name, its folder, and the strategy that trains it, if that is another one."""
 
     name: str
     path: PathInRun
@@ -37,7 +37,7 @@ class StageEntry:
 
 @dataclass(frozen=True)
 class StrategyEntry:
-    """What a strategy was trained and evaluated by."""
+    """The stages and the evaluation of a strategy."""
 
     form: str
     dataset: str
@@ -49,7 +49,7 @@ class StrategyEntry:
 
 @dataclass(frozen=True)
 class ModelSetting:
-    """`model` of a configuration; ``path`` is None for an embedded one."""
+    """`model` of a configuration. ``path`` is None for an embedded model."""
 
     path: str | None = None
 
@@ -79,7 +79,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class SetReport:
-    """A set in data_report.json; ``summary`` is the report in a line."""
+    """A set in data_report.json. ``summary`` is the report in one line."""
 
     summary: str
 
@@ -105,6 +105,6 @@ def read_strategies(run: RunDir) -> dict[str, StrategyEntry]:
     """The strategies of a run, by name.
 
     Raises:
-        DataError: the file is damaged, or a path in it leads out of the run's folder.
+        DataError: the file is damaged, or a path in it points outside the run's folder.
     """
     return STRATEGIES.read(run.strategies)

@@ -1,4 +1,4 @@
-"""What a stage writes: journals of its steps and events, rounding.json, heartbeats and stage.json."""
+"""The files of a stage: journals of its steps and events, rounding.json, heartbeats and stage.json."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ _TRAINED_AGAIN = "restore it from a copy, or remove its folder: the same command
 
 @dataclass(frozen=True)
 class SegmentMetrics:
-    """A segment's tokens in a step or a validation.
+    """Metrics of a segment's tokens in a step or a validation.
 
     Attributes:
-        nll: mean, in nats per token.
-        token_accuracy: share of tokens that are the most likely ones.
-        tokens: that were observed.
+        nll: mean negative log-likelihood, in nats per token.
+        token_accuracy: share of tokens to which the model gives the highest probability.
+        tokens: number of tokens that were measured.
     """
 
     nll: Measured
@@ -32,18 +32,18 @@ class SegmentMetrics:
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """A line of metrics.jsonl; the same bytes whenever the same stage is run.
+    """A line of metrics.jsonl. Running the same stage again gives the same bytes.
 
     Attributes:
-        step: from 0.
-        epoch: from 0.
+        step: number of the step, from 0.
+        epoch: number of the epoch, from 0.
         loss: weighted mean over the step's tokens, in nats.
-        learning_rate: of the step.
-        grad_norm: before clipping.
-        tokens: of the step, on all ranks.
-        loss_tokens: of them, with a loss.
-        balance: how level the step is.
-        segments: by name; empty in steps that do not measure them.
+        learning_rate: learning rate of the step.
+        grad_norm: norm of the gradient before clipping.
+        tokens: number of tokens in the step, on all ranks.
+        loss_tokens: number of tokens with a loss, on all ranks.
+        balance: load balance of the step.
+        segments: metrics by segment name; empty in steps that do not measure them.
     """
 
     step: int
@@ -59,12 +59,12 @@ class StepMetrics:
 
 @dataclass(frozen=True)
 class CollectiveTimes:
-    """Of a micro-batch that was watched.
+    """Time of collectives in a micro-batch that was profiled.
 
     Attributes:
-        collective_seconds: in which a collective ran, beside computation or not.
-        watched_seconds: all of them.
-        watch_cost_seconds: what watching added to the step.
+        collective_seconds: time during which a collective ran, overlapped with computation or not.
+        watched_seconds: duration of the profiled micro-batch.
+        watch_cost_seconds: time that profiling added to the step.
     """
 
     collective_seconds: float
@@ -77,18 +77,18 @@ class StepTiming:
     """A line of timings.jsonl.
 
     Attributes:
-        step: as in metrics.jsonl.
-        seconds: of the step.
-        tokens_per_second: without padding, all ranks together.
-        loss_tokens_per_second: likewise.
-        model_tflops_per_second: likewise.
-        mfu: model FLOP utilisation; None where the device's peak is not known.
-        collective_seconds: see `CollectiveTimes`; None in steps that are not watched.
-        watched_seconds: likewise.
-        watch_cost_seconds: likewise.
-        phase_seconds: of the step, and of what followed it.
-        world_size: ranks.
-        peak_memory_gib: of rank 0.
+        step: number of the step, as in metrics.jsonl.
+        seconds: duration of the step.
+        tokens_per_second: throughput of all ranks together, without padding.
+        loss_tokens_per_second: the same for tokens with a loss.
+        model_tflops_per_second: model TFLOP/s of all ranks together, without padding.
+        mfu: model FLOP utilisation; None if the peak of the device is unknown.
+        collective_seconds: see `CollectiveTimes`; None in steps that are not profiled.
+        watched_seconds: see `CollectiveTimes`.
+        watch_cost_seconds: see `CollectiveTimes`.
+        phase_seconds: seconds by phase, of the step and of what followed it.
+        world_size: number of ranks.
+        peak_memory_gib: peak memory of rank 0.
     """
 
     step: int
@@ -107,7 +107,7 @@ class StepTiming:
 
 @dataclass(frozen=True)
 class HeldOutMetrics:
-    """The stage's loss and every segment's metrics on held-out examples."""
+    """The loss of the stage and the metrics of every segment on held-out examples."""
 
     loss: Measured
     segments: dict[str, SegmentMetrics]
@@ -115,16 +115,16 @@ class HeldOutMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class GuardScores:
-    """What the guard scored.
+    """The guard's scores of a model.
 
     Attributes:
-        n: outputs, or examples.
-        accuracy: of key segments; nan where nothing was judged.
-        format: share that keeps the contract.
-        unjudged: outputs without a verdict; None where nothing was generated.
-        truncated: outputs cut off; likewise.
-        score: what models are ranked by, unjudged outputs counted as wrong.
-        signal: ``teacher_forced``; None where it is generation.
+        n: number of outputs, or of examples.
+        accuracy: accuracy of the key segments; nan if nothing was judged.
+        format: share of outputs that keep the contract.
+        unjudged: number of outputs without a verdict; None if nothing was generated.
+        truncated: number of outputs that were cut off; None if nothing was generated.
+        score: score by which models are ranked, with unjudged outputs counted as wrong.
+        signal: ``teacher_forced``; None for generation.
     """
 
     n: int
@@ -138,7 +138,7 @@ class GuardScores:
 
 @dataclass(frozen=True)
 class Observation:
-    """A line of validation.jsonl: what was measured after so many steps."""
+    """A line of validation.jsonl: what was measured after ``step`` optimizer steps."""
 
     step: int
     validation: HeldOutMetrics | None = field(default=None, metadata=absent_with("validation"))
@@ -147,7 +147,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Event:
-    """A line of events.jsonl: a name for programs and a message for people."""
+    """A line of events.jsonl: a name for programs and a message for users."""
 
     event: str
     message: str
@@ -155,7 +155,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Beat:
-    """A heartbeat: what a rank is at, and its process."""
+    """A heartbeat: the step, phase and process id of a rank."""
 
     step: int
     phase: str
@@ -163,14 +163,14 @@ class Beat:
 
 
 class Rounding(BaseModel):
-    """What a stage changed, in its masters and in the weights that are stored.
+    """What a stage changed in its master weights and in the stored weights.
 
     Attributes:
-        precision: of the stored weights.
-        num_weights: that were compared with the start of the stage.
-        num_changed: of those, stored weights that differ.
-        surviving_share: of the masters' update, its projection onto itself after rounding: 1 where nothing is lost.
-            The gain of a small update is proportional to it. None where the masters did not move.
+        precision: precision of the stored weights.
+        num_weights: number of weights that were compared with the start of the stage.
+        num_changed: number of stored weights that differ.
+        surviving_share: projection of the rounded update onto the update of the master weights: 1 if nothing is lost.
+            The gain of a small update is proportional to it. None if the master weights did not change.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -182,7 +182,7 @@ class Rounding(BaseModel):
 
     @classmethod
     def of_sums(cls, precision: str, sums: Sequence[float]) -> "Rounding":
-        """Of the sums over ranks of `update_sums`, [4]."""
+        """Compute it from the sums of `update_sums` over all ranks, [4]."""
         num_weights, num_changed, moved, survived = sums
         share = survived / moved if moved > 0 else None
         return cls(
@@ -192,14 +192,14 @@ class Rounding(BaseModel):
 
 @dataclass(frozen=True)
 class GuardSummary:
-    """Which model the guard handed on.
+    """Which model the guard chose.
 
     Attributes:
-        kept_step: steps done when it was taken.
+        kept_step: number of optimizer steps after which it was saved.
         kept_score: its score.
-        first_score: at the start of the stage.
-        last_score: at its end.
-        evaluations: how often the guard scored.
+        first_score: score at the start of the stage.
+        last_score: score at the end of the stage.
+        evaluations: number of the guard's evaluations.
     """
 
     kept_step: int
@@ -223,33 +223,33 @@ def _with_weights(inputs: Mapping[str, object]) -> Mapping[str, object]:
 
 @dataclass(frozen=True)
 class StageOrigin:
-    """stage.json, as far as it says what the stage was made from."""
+    """stage.json, restricted to the inputs of the stage."""
 
     inputs: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageSummary:
-    """stage.json: what a finished stage was and cost. What has a default was not noted by the first versions.
+    """stage.json: summary of a finished stage. Fields with a default were not recorded by the first versions.
 
     Attributes:
-        digest: of the stage.
-        inputs: what the digest stands for.
-        steps: optimizer steps.
-        tokens: trained on.
-        loss_tokens: of them, with a loss.
-        train_seconds: of all steps.
-        phase_seconds: by phase, longest first.
-        collective_share: of the micro-batches in which it was measured, the share of time in which a collective ran.
-        peak_memory_gib: of rank 0.
-        wall_seconds: with loading, validation and writing.
-        world_size: ranks.
-        events: messages.
-        final_segments: of the last step that was trained.
-        rounding: what the stage changed in stored weights.
-        gain: by how much its loss on held-out examples fell, in nats.
+        digest: digest of the stage.
+        inputs: what the digest is computed from.
+        steps: number of optimizer steps.
+        tokens: number of tokens that were trained on.
+        loss_tokens: number of these tokens with a loss.
+        train_seconds: duration of all steps.
+        phase_seconds: seconds by phase, longest first.
+        collective_share: share of time in which a collective ran, over the micro-batches that were profiled.
+        peak_memory_gib: peak memory of rank 0.
+        wall_seconds: duration including loading, validation and writing.
+        world_size: number of ranks.
+        events: messages of the events.
+        final_segments: segment metrics of the last step.
+        rounding: what the stage changed in the stored weights.
+        gain: decrease of the loss on held-out examples, in nats.
         guard: which model was handed on; None without a guard.
-        model_files: size and digest of the model's files.
+        model_files: size and digest of each file of the model.
     """
 
     digest: str = ""
@@ -283,7 +283,7 @@ SUMMARY, ORIGIN = JsonFile(StageSummary, _TRAINED_AGAIN), JsonFile(StageOrigin, 
 
 
 def read_summary(stage: StageDir) -> StageSummary:
-    """What a finished stage was and cost.
+    """The summary of a finished stage.
 
     Raises:
         DataError: the file is damaged.

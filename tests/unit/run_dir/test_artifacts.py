@@ -444,7 +444,7 @@ def test_a_path_that_leads_out_of_the_run_is_refused(run, place, path):
         entries["sft-tag"]["stages"][0]["path"] = path
     (run / "strategies.json").write_text(json.dumps(entries))
     for read in READERS["strategies.json"]:
-        with pytest.raises(DataError, match=r"strategies\.json: sft-tag\..*leads out of the run's folder"):
+        with pytest.raises(DataError, match=r"strategies\.json: sft-tag\..*points outside the run's folder"):
             read(run)
 
 

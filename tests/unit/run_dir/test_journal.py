@@ -69,7 +69,7 @@ def test_an_event_begins_a_line_of_its_own_after_one_that_was_cut_off(tmp_path):
         (b'{"step": 1}{"step": 2}', "damaged"),
         (b'{"step": "\xff"}', "damaged"),
         (b"[" * 200_000, "damaged"),
-        (b"3", "no JSON object"),
+        (b"3", "not a JSON object"),
     ],
 )
 def test_a_broken_line_is_named_with_its_number_wherever_it_is_read(tmp_path, line, message):
@@ -107,5 +107,5 @@ def test_nuls_behind_the_last_line_are_one_that_was_being_written(tmp_path):
 
 def test_a_pipe_in_a_journals_place_is_named_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "metrics.jsonl")
-    with pytest.raises(DataError, match="no regular file"):
+    with pytest.raises(DataError, match="not a regular file"):
         read_records(tmp_path / "metrics.jsonl")
