@@ -21,7 +21,7 @@ from sftkey_dist.run_dir.artifacts.run import StrategyEntry, read_strategies
 from sftkey_dist.run_dir.artifacts.training import StageSummary, read_summary
 from sftkey_dist.tracking import Tracker
 
-_CONFIG = JsonFile(RunConfig, "run `sftkey run` with the run's configuration, which writes it anew")
+_CONFIG = JsonFile(RunConfig, "run `sftkey run` with the run's configuration, which writes it again")
 
 
 def sync(run_dir: Path) -> int:

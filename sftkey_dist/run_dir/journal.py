@@ -82,7 +82,7 @@ class Tail(Generic[Content]):
         if not self._path.exists():
             return []
         if not self._path.is_file():  # opening a named pipe would block
-            raise DataError(f"{self._path} is not a regular file; {self._remedy}")
+            raise DataError(f"{self._path}: not a regular file; {self._remedy}")
         with self._path.open("rb") as file:
             inode = os.fstat(file.fileno()).st_ino
             if inode != self._inode:

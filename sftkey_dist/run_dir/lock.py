@@ -53,7 +53,7 @@ def locked_run(run: RunDir) -> Iterator[None]:
             held.enter_context(folder_kept_if_used(run.path))
             held.enter_context(locked(run.lock))
         except OSError as error:
-            raise ConfigError(f"run_dir={run.path} is not writable ({error.strerror})") from error
+            raise ConfigError(f"run_dir={run.path}: the directory is not writable ({error.strerror})") from error
         yield
 
 
@@ -94,7 +94,7 @@ def _take(lock: Path) -> bytes:
 
 def _remove_if_stale(lock: Path, mine: Path) -> None:
     if not stat.S_ISREG(lock.lstat().st_mode):  # reading a pipe would block forever
-        raise ConfigError(f"{lock} is not a regular file, although running commands put their lock there; remove it")
+        raise ConfigError(f"{lock}: not a regular file, although running commands put their lock there; remove it")
     content = lock.read_bytes()
     holder = _parse(content)
     silent_seconds = _now(mine) - lock.stat().st_mtime
@@ -171,7 +171,7 @@ def _loss(lock: Path, content: bytes) -> str:
     except FileNotFoundError:
         if not lock.parent.is_dir():
             return f"{lock.parent}: the run directory was removed while this command was running; its content is lost"
-        return f"{lock} was removed while this command was running, so another one may have started; run it again"
+        return f"{lock}: it was removed while this command was running, so another may have started; run it again"
     except OSError:
         return ""
     if found == content:

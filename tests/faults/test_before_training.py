@@ -30,7 +30,7 @@ def test_a_run_directory_that_cannot_be_written_is_named(sftkey, run_config, tmp
     finally:
         subprocess.run(["umount", disk], check=True)
     assert done.returncode == 2
-    assert "cannot be written to (Read-only file system)" in error_line(done)
+    assert "not writable (Read-only file system)" in error_line(done)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")

@@ -139,5 +139,5 @@ def test_a_lock_of_another_machine_that_is_dated_in_the_future_is_no_beat(lock):
 
 def test_what_is_no_file_is_no_lock(lock):
     os.mkfifo(lock)
-    with pytest.raises(ConfigError, match="no file"), locked(lock):
+    with pytest.raises(ConfigError, match="not a regular file"), locked(lock):
         pass

@@ -393,7 +393,7 @@ def test_every_reader_names_a_damaged_file_and_what_to_do(run, name, damage):
             read(run)
         message = str(raised.value)
         assert os.path.abspath(message.partition(": ")[0]) == str(run / name)
-        assert any(word in message for word in ("restore", "remove", "writes it anew"))
+        assert any(word in message for word in ("restore", "remove", "writes it again"))
         assert "\n" not in message
 
 
