@@ -1,4 +1,4 @@
-"""A Ray cluster to work on: a running one, or a private one on this machine for as long as it is needed."""
+"""Connects to a Ray cluster: a running one, or a private one on this machine for the duration of a command."""
 
 import logging
 import socket
@@ -33,17 +33,17 @@ _MOST_SECONDS_TO_ANSWER = 20.0
 
 @contextmanager
 def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
-    """Connect to ``cluster.address`` or RAY_ADDRESS, or start a private cluster that listens on loopback alone.
+    """Connect to ``cluster.address`` or RAY_ADDRESS, or start a private cluster that listens on loopback only.
 
-    Nested in another such block, it keeps that one's connection.
+    A nested block keeps the connection of the outer one.
 
     Args:
-        cluster: where, and what a worker needs.
-        num_workers: most workers at a time, of training or of evaluation.
+        cluster: address of the cluster, and the resources of a worker.
+        num_workers: maximum number of workers that run at the same time, in training or in evaluation.
 
     Raises:
-        ConfigError: no cluster answers there, it could be used without a token, or it has too few CPUs or GPUs for the
-            workers.
+        ConfigError: no cluster answers at the address, it does not require a token, or it has too few CPUs or GPUs for
+            the workers.
     """
     if ray.is_initialized():
         yield
@@ -62,19 +62,19 @@ def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
 
 
 def lies_on_loopback() -> bool:
-    """Whether the connected cluster is of this machine, and listens to it alone."""
+    """Whether all nodes of the connected cluster are on this machine and listen on loopback only."""
     return all(is_loopback(node["NodeManagerAddress"]) for node in ray.nodes())
 
 
 def require_shared_storage(folder: Path, read: Sequence[Path]) -> None:
-    """Have every node of the connected cluster look for what this one writes and what they will read.
+    """Check that every node of the connected cluster sees the folders that it writes to and reads from.
 
     Args:
-        folder: written to by all.
-        read: folders that must be on every node; their names say what is in them.
+        folder: folder that all nodes write to.
+        read: folders that all nodes read. Their names identify their content.
 
     Raises:
-        ConfigError: a node does not see one.
+        ConfigError: a node does not see one of the folders.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2:
@@ -97,7 +97,7 @@ def require_shared_storage(folder: Path, read: Sequence[Path]) -> None:
 
 
 def devices_of_nodes() -> list[Device]:
-    """The accelerators of all nodes of the connected cluster that have some, as their drivers describe them."""
+    """The accelerators of all nodes of the connected cluster, as their drivers describe them."""
     look = ray.remote(node_devices)
     asked = [
         look.options(
@@ -114,18 +114,18 @@ def _lacking(paths: list[str]) -> list[str]:
 
 
 def wait_for_room(cluster: ClusterConfig, wanted: int, num_gpus: int | None = None) -> int:
-    """Wait as long as the configuration says for nodes with room for all workers.
+    """Wait for nodes with room for all workers, up to the configured time.
 
     Args:
-        cluster: what a worker needs, how long to wait, and how many workers will do when no more nodes come.
-        wanted: workers that there should be room for.
-        num_gpus: accelerators of each, if not `cluster.gpus_per_worker`.
+        cluster: resources of a worker, maximum waiting time, and minimum number of workers.
+        wanted: desired number of workers.
+        num_gpus: accelerators per worker. Default: `cluster.gpus_per_worker`.
 
     Returns:
-        How many there is room for, ``wanted`` at most.
+        The number of workers that there is room for, at most ``wanted``.
 
     Raises:
-        ConfigError: there are too few nodes.
+        ConfigError: there is room for fewer workers than the minimum.
     """
     least = min(wanted, cluster.min_workers or wanted)
     needs_of_each = _needs_of_a_worker(cluster, num_gpus)
@@ -138,13 +138,13 @@ def wait_for_room(cluster: ClusterConfig, wanted: int, num_gpus: int | None = No
             f"{least} workers with {needs} each are needed, the cluster has room for {room} on "
             f"{len(_usable_nodes())} nodes: add nodes, lower cluster.num_workers, evaluation.num_workers, "
             f"cluster.cpus_per_worker, cluster.gpus_per_worker or evaluation.gpus_per_model, wait for nodes with "
-            f"cluster.wait_for_nodes_seconds, or let stages go on with fewer ranks with cluster.min_workers"
+            f"cluster.wait_for_nodes_seconds, or allow stages to continue with fewer ranks with cluster.min_workers"
         )
     return min(room, wanted)
 
 
 def room_for(cluster: ClusterConfig) -> int:
-    """Workers that the nodes have room for; a worker lies on one node."""
+    """Number of workers that the nodes have room for. A worker needs all its resources on one node."""
     return _room_for(_needs_of_a_worker(cluster))
 
 
@@ -155,8 +155,8 @@ def _room_for(needs: dict[str, int]) -> int:
 
 
 def draining_nodes() -> frozenset[str]:
-    """Ids of the nodes that are about to be taken away, as spot instances are; no worker is put there."""
-    # Ray has no public name for it; Ray Train's own watcher (train/v2/_internal/execution/preemption.py) asks the same.
+    """Ids of the nodes that will be removed soon, such as preempted spot instances. They get no workers."""
+    # Ray has no public API for this. Ray Train (train/v2/_internal/execution/preemption.py) makes the same call.
     return frozenset(ray._private.state.state.get_draining_nodes())
 
 
@@ -187,11 +187,11 @@ def _joined(named: NamedCluster, cluster: ClusterConfig) -> Iterator[None]:
 
 
 def _resolved(named: NamedCluster) -> str:
-    """`host:port` of an address; `auto` is the cluster of this machine."""
+    """The address as `host:port`. `auto` is the cluster of this machine."""
     if "://" in named.address:
         raise ConfigError(
-            f"{named.source}={named.address}: give a cluster's host and port, such as head:6379, or auto; to a "
-            f"dashboard's URL one sends jobs: sftkey submit --address"
+            f"{named.source}={named.address}: give the host and port of a cluster, such as head:6379, or auto; the URL "
+            f"of a dashboard is for jobs: sftkey submit --address"
         )
     try:
         return str(canonicalize_bootstrap_address(named.address))
@@ -200,10 +200,10 @@ def _resolved(named: NamedCluster) -> str:
 
 
 def _require_answer(named: NamedCluster, address: str) -> None:
-    """Ray itself would try for minutes, in a call that no signal ends.
+    """Check that a cluster answers. Ray itself would try for minutes, in a call that signals cannot interrupt.
 
     Raises:
-        ConfigError: nobody answers there in time, or it is no cluster, or another token's.
+        ConfigError: nothing answers in time, it is not a Ray cluster, or it requires another token.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -214,9 +214,9 @@ def _require_answer(named: NamedCluster, address: str) -> None:
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_SECONDS_TO_ANSWER)
     except subprocess.TimeoutExpired as error:
-        problem = f"what listens there has said nothing for {_MOST_SECONDS_TO_ANSWER:g} s"
+        problem = f"the port is open, but nothing answered within {_MOST_SECONDS_TO_ANSWER:g} s"
         raise _no_cluster(named, address, problem) from error
-    problem = asked.stdout if asked.returncode == 0 else f"Ray's client ended with {asked.returncode}: {asked.stderr}"
+    problem = asked.stdout if asked.returncode == 0 else f"Ray's client exited with {asked.returncode}: {asked.stderr}"
     if problem:
         raise _no_cluster(named, address, problem)
 
@@ -232,7 +232,7 @@ def _no_cluster(named: NamedCluster, address: str, problem: str) -> ConfigError:
 
 
 def _wait_for_nodes(needs: dict[str, int], num_workers: int, most_seconds: float) -> None:
-    """Ask an autoscaler for the nodes and wait until they are there, or long enough."""
+    """Request the nodes from an autoscaler, and wait until they have joined or the time is over."""
     request_resources(bundles=[needs] * num_workers)
     console.print(f"waiting up to {most_seconds:g} s for nodes", markup=False)
     deadline = time.monotonic() + most_seconds

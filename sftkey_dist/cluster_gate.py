@@ -1,4 +1,4 @@
-"""Which Ray cluster a command is to use, and whether it may: one gate for `cluster.address`, RAY_ADDRESS and jobs."""
+"""Decides which Ray cluster a command uses, and whether it may, for `cluster.address`, RAY_ADDRESS and jobs alike."""
 
 import os
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from sftkey_dist.errors import ConfigError
 
 @dataclass(frozen=True)
 class NamedCluster:
-    """A cluster that is there already.
+    """An existing cluster.
 
     Attributes:
-        address: `host:port`, `auto`, or a dashboard's URL.
-        source: where the address was given, for messages.
+        address: `host:port`, `auto`, or the URL of a dashboard.
+        source: the setting that contains the address, for messages.
     """
 
     address: str
@@ -23,7 +23,7 @@ class NamedCluster:
     def require_no_credentials(self) -> None:
         """
         Raises:
-            ConfigError: the address holds some.
+            ConfigError: the address contains credentials.
         """
         if holds_credentials(self.address):
             raise ConfigError(f"{self.source} must not contain credentials; put the token into RAY_AUTH_TOKEN")
@@ -31,30 +31,30 @@ class NamedCluster:
     def require_token(self, allowance: str, resolved: str = "") -> None:
         """
         Args:
-            allowance: how a person would allow it nevertheless.
-            resolved: what `auto` stands for.
+            allowance: how to allow access without a token, for the message.
+            resolved: the address that `auto` stands for.
 
         Raises:
-            ConfigError: it is another machine's, or open to others, and no token would be asked for.
+            ConfigError: the cluster is reachable from other machines, and token authentication is off.
         """
         is_here = is_loopback(self.address) or is_loopback(resolved)
         if not is_here and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
             raise ConfigError(
-                f"{self.source}={self.address}: whoever reaches a Ray cluster can run anything on it; set "
+                f"{self.source}={self.address}: anyone who can reach a Ray cluster can run code on it; set "
                 f"RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH), here and on the cluster, or "
                 f"{allowance}"
             )
 
 
 def named_cluster(cluster: ClusterConfig) -> NamedCluster | None:
-    """The cluster that the configuration or RAY_ADDRESS names; None for a private one.
+    """The cluster that the configuration or RAY_ADDRESS names; None for a private cluster.
 
     Raises:
-        ConfigError: the address holds credentials.
+        ConfigError: the address contains credentials.
     """
     environment = os.environ.get("RAY_ADDRESS", "")
     named = NamedCluster(cluster.address or "", "cluster.address")
-    if named.address == "" or (named.address == "auto" and environment):  # as Ray reads `auto`
+    if named.address == "" or (named.address == "auto" and environment):  # as Ray interprets `auto`
         named = NamedCluster(environment, "RAY_ADDRESS")
     if named.address in ("", "local"):
         return None

@@ -1,7 +1,7 @@
 """`python -m sftkey_dist.cluster_probe HOST:PORT` prints why no Ray cluster answers there, or nothing if one does.
 
-It is a process of its own because Ray's client waits in a call that no signal ends, and crashes an interpreter that
-ends meanwhile.
+It runs in a separate process because Ray's client waits in a call that signals cannot interrupt, and crashes an
+interpreter that exits during that call.
 """
 
 import sys
@@ -11,5 +11,5 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 if __name__ == "__main__":
     try:
         GcsClient(address=sys.argv[1])
-    except Exception as error:  # Ray's own, by what is wrong
+    except Exception as error:  # Ray raises many kinds of errors here
         print(str(error) or type(error).__name__)

@@ -1,4 +1,4 @@
-"""Follows a stage's journals from the driver: progress bar and MLflow, without a word from the workers."""
+"""Follows the journals of a stage from the driver, for the progress bar and MLflow, without messages from workers."""
 
 import threading
 import time
@@ -27,14 +27,14 @@ Measurement = TypeVar("Measurement", StepMetrics, StepTiming, Observation)
 
 _POLL_SECONDS = 0.5
 _SECONDS_BETWEEN_LOGS = 5.0
-"""The driver shares its processors with training on a small machine: many steps in one call cost it less."""
+"""Steps are logged in batches, because on a small machine the driver shares its processors with training."""
 
 
 @contextmanager
 def follow_stage(
     stage_dir: StageDir, title: str, num_steps: int, tracker: Tracker, run_id: str | None
 ) -> Iterator[None]:
-    """While the block lasts, draw the stage's progress and log its steps; log the rest when it ends."""
+    """Show the stage's progress and log its steps while the block runs, and log the rest at its end."""
     with progress_line(title, num_steps) as line:
         follower = _Follower(stage_dir, title, line, tracker, run_id)
         finished = threading.Event()
@@ -49,7 +49,7 @@ def follow_stage(
 
 
 def _poll(follower: "_Follower", finished: threading.Event) -> None:
-    with suppress(DataError):  # a damaged journal is named when the stage ends
+    with suppress(DataError):  # a damaged journal is reported when the stage ends
         while not finished.wait(_POLL_SECONDS):
             follower.catch_up()
 
@@ -64,7 +64,7 @@ class _Follower:
             OBSERVATIONS, stage_dir.validation, tracker, run_id, ("validation/loss", "guard/score")
         )
         self._events = EVENTS.tail(stage_dir.events)
-        self._events.new_records()  # of earlier runs, which a person has seen
+        self._events.new_records()  # skip events of earlier commands, which have been shown already
         self._title = title
         self._line = line
         self._logged = time.monotonic()
@@ -86,7 +86,7 @@ class _Follower:
 
 
 class _Logged(Generic[Measurement]):
-    """Logs each step once: a worker group that restarts writes steps again that were logged before."""
+    """Logs each step once, although a restarted worker group writes steps again that were already logged."""
 
     def __init__(
         self, journal: Journal[Measurement], path: Path, tracker: Tracker, run_id: str | None, metrics: Sequence[str]
@@ -97,7 +97,7 @@ class _Logged(Generic[Measurement]):
         self._waiting: list[Measurement] = []
 
     def log_new(self, is_due: bool) -> list[Measurement]:
-        """The records that have come since the last call; they are logged when it is time to."""
+        """Return the records that were added since the last call, and log all waiting ones if it is time to."""
         records = self._tail.new_records()
         self._waiting += [record for record in records if record.step >= self._next_to_log]
         if records:

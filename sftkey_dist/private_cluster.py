@@ -1,6 +1,6 @@
-"""A Ray cluster of this machine, for one command: on loopback alone, behind a token of its own.
+"""A private Ray cluster on this machine for one command, which listens on loopback only and has its own token.
 
-By default Ray listens on every interface, and takes the token that all clusters of a user share.
+By default Ray listens on every interface, and uses one token for all clusters of a user.
 """
 
 import logging
@@ -23,22 +23,22 @@ from sftkey_dist.errors import ConfigError
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024  # results pass through files; the object store carries small values only
 _LEAST_OPEN_FILES = 1024
 _MOST_PATH_BYTES = 24
-"""Of a folder for the cluster's: Ray appends up to 82 bytes for its sockets, whose paths take 107."""
+"""Maximum length of the parent folder's path. Ray appends up to 82 bytes, and the path of a socket has at most 107."""
 
 
 @contextmanager
 def private_cluster(num_cpus: int) -> Iterator[None]:
-    """Start one, and end it with the block.
+    """Start a private cluster, and stop it at the end of the block.
 
     Raises:
-        ConfigError: there is no folder for it, or it does not start.
+        ConfigError: there is no usable folder for it, or it does not start.
     """
     _require_open_files()
-    folder = _make_folder()  # 0700: what Ray makes in it is open to all
+    folder = _make_folder()  # mode 0700, because files that Ray creates in it are readable by all
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), encoding="ascii")
-    scratch = folder / "t"  # the user's own place for temporary files, by a name short enough for sockets in it
+    scratch = folder / "t"  # a link to the user's temporary folder with a path short enough for sockets
     scratch.symlink_to(tempfile.gettempdir())
     try:
         with _on_loopback(), _behind(token), _environment({"TMPDIR": str(scratch)}):
@@ -53,7 +53,7 @@ def private_cluster(num_cpus: int) -> Iterator[None]:
 
 
 def _require_open_files() -> None:
-    """Ray's processes open hundreds, and with too few wait for one another in vain."""
+    """Raise the limit of open files. Ray's processes open hundreds, and hang if the limit is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _LEAST_OPEN_FILES:
         if hard < _LEAST_OPEN_FILES:
@@ -70,35 +70,35 @@ def _start(num_cpus: int, folder: Path) -> None:
             address="local",
             num_cpus=max(os.cpu_count() or 1, num_cpus),
             object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,  # a dozen processes, which nobody of a command would look at
+            include_dashboard=False,  # a dozen processes that are of no use to a single command
             log_to_driver=False,
             logging_level=logging.ERROR,
             _temp_dir=str(folder),
         )
-    except Exception as error:  # Ray raises this very class where a process of it does not come up in time
+    except Exception as error:  # Ray raises a plain Exception if one of its processes does not start in time
         raise ConfigError(
-            f"the private Ray cluster did not start ({' '.join(str(error).split())[:200]}); see whether this machine "
-            f"has memory and processors to spare, and run the command again"
+            f"the private Ray cluster did not start ({' '.join(str(error).split())[:200]}); check that this machine "
+            f"has free memory and processors, and run the command again"
         ) from error
 
 
 def _make_folder() -> Path:
-    places = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]  # noqa: S108 (mkdtemp makes it private)
+    places = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]  # noqa: S108 (mkdtemp creates a private folder)
     for place in places:
         if len(os.fsencode(place)) <= _MOST_PATH_BYTES and os.access(place, os.W_OK | os.X_OK):
             return Path(tempfile.mkdtemp(prefix="ray-", dir=place))
     raise ConfigError(
         f"a private Ray cluster needs a folder with a short path for its sockets, and none of {', '.join(places)} can "
-        f"be used; set TMPDIR to one of at most {_MOST_PATH_BYTES} characters"
+        f"be used; set TMPDIR to a path of at most {_MOST_PATH_BYTES} characters"
     )
 
 
 @contextmanager
 def _out_of_reach_of_signals() -> Iterator[None]:
-    """Ray's processes form a group of their own: a signal to the command's group must leave them to the command.
+    """Start Ray's processes in their own process group, so that a signal to the command's group does not reach them.
 
-    A terminal, `timeout`, Slurm and Kubernetes end whole groups; without workers nothing could be saved. They end with
-    the command, however it ends (Ray has the kernel see to that).
+    A terminal, `timeout`, Slurm and Kubernetes signal whole groups, and without workers nothing could be saved. Ray's
+    processes still exit with the command, because Ray asks the kernel to signal them when it dies.
     """
     before = services.ConsolePopen
     services.ConsolePopen = partial(before, process_group=0)
@@ -110,7 +110,7 @@ def _out_of_reach_of_signals() -> Iterator[None]:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Ray's own switch for systems whose firewall asks about every port; children read it from the environment."""
+    """Bind Ray to loopback with its own switch for single-machine clusters. Children read it from the environment."""
     before = ray_constants.ENABLE_RAY_CLUSTER
     with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
         ray_constants.ENABLE_RAY_CLUSTER = False
@@ -122,7 +122,7 @@ def _on_loopback() -> Iterator[None]:
 
 @contextmanager
 def _behind(token: Path) -> Iterator[None]:
-    """Whatever mode and token the environment has."""
+    """Require this token, regardless of the mode and token in the environment."""
     ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": str(token)}
     with _environment(ours):
         _read_authentication_again()
@@ -131,7 +131,7 @@ def _behind(token: Path) -> Iterator[None]:
 
 
 def _read_authentication_again() -> None:
-    """Ray keeps what it has once read of the environment."""
+    """Make Ray read its settings again, since it caches what it has read from the environment."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 

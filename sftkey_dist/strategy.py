@@ -1,4 +1,4 @@
-"""Strategies are lists of stages; a stage is a loss weight per segment plus its optimisation.
+"""Strategies are lists of stages. A stage is a loss weight per segment plus its optimisation.
 
 =============  ==========  ===========================================================
 strategy       form        stages
@@ -9,7 +9,8 @@ strategy       form        stages
 ``sftkey-tag`` tagged      full (the same stage as sft-tag's), then key from its weights
 =============  ==========  ===========================================================
 
-(arXiv:2512.21017, section 3; presets differ from strategies of your own in nothing but having a name here.)
+See arXiv:2512.21017, section 3. The only difference between these presets and custom strategies is that they have a
+name here.
 """
 
 from collections.abc import Mapping
@@ -29,10 +30,10 @@ class Stage:
     """One training stage.
 
     Attributes:
-        name: within its strategy.
+        name: name of the stage within its strategy.
         weights: loss weight of a token by its segment id, [S].
-        optimization: optimizer, schedule and batch.
-        stop_gradient_prefix: whether no gradient flows through what comes before an example's first trained token.
+        optimization: optimizer, schedule and batch size.
+        stop_gradient_prefix: whether gradients are stopped before an example's first trained token.
     """
 
     name: str
@@ -50,12 +51,12 @@ class Stage:
         cost: CostModel,
         held_out: np.ndarray | None = None,
     ) -> StepPlanner:
-        """The planner that every rank of the stage makes, and that a preview makes before there are any ranks.
+        """The step planner of this stage, the same on every rank and in previews.
 
         Args:
-            segment_counts: tokens of each segment in each example, int [N, S].
-            seed: of the data order.
-            micro_batch_tokens: most tokens in a micro-batch.
+            segment_counts: number of tokens of each segment in each example, int [N, S].
+            seed: seed of the data order.
+            micro_batch_tokens: maximum number of tokens in a micro-batch.
             data_ranks: number of ranks that get different rows.
             cost: compute cost of an example by its length.
             held_out: indices of examples that are not trained on.
@@ -88,10 +89,10 @@ class Strategy:
 
 
 def resolve_strategies(config: RunConfig) -> tuple[Strategy, ...]:
-    """The strategies of a run with every weight and setting spelled out.
+    """The strategies of a run with all weights and settings resolved.
 
     Raises:
-        ConfigError: a stage names a segment the contract does not have, or trains nothing.
+        ConfigError: a stage names a segment that the contract does not have, or trains no segment.
     """
     return tuple(
         _own(strategy, config) if isinstance(strategy, StrategyConfig) else _preset(strategy, config)
@@ -138,13 +139,13 @@ def _stage(where: str, stage: StageConfig, config: RunConfig) -> Stage:
 
 
 def _full_weights(contract: ResponseContract) -> tuple[float, ...]:
-    """Everything but the prompt: the loss of SFT and of stage 1."""
+    """Weights of everything except the prompt: the loss of SFT and of stage 1."""
     own = {segment.name: segment.weight for segment in contract.segments}
     return tuple(0.0 if name == PROMPT else own.get(name, 1.0) for name in contract.segment_names)
 
 
 def _key_weights(contract: ResponseContract, key_stage: KeyStageConfig) -> tuple[float, ...]:
-    """The key segments' text, and what `key_stage` adds to it."""
+    """Weights of the key segments' text, and of what `key_stage` adds to it."""
     trained = {segment.name: segment.weight for segment in contract.key_segments}
     if key_stage.tags:
         trained |= {f"{segment.name}.{end}": 1.0 for segment in contract.key_segments for end in ("open", "close")}
@@ -154,10 +155,10 @@ def _key_weights(contract: ResponseContract, key_stage: KeyStageConfig) -> tuple
 
 
 def weights_by_id(weights: Mapping[str, float], contract: ResponseContract, where: str) -> tuple[float, ...]:
-    """Spell out weights by name as weights by segment id; ``tags`` stands for all tags, names win over it.
+    """Convert weights by name to weights by segment id. ``tags`` stands for all tags; a tag's own name overrides it.
 
     Raises:
-        ConfigError: an unknown name, a negative weight, or no positive one.
+        ConfigError: a name is unknown, a weight is negative, or no weight is positive.
     """
     allowed = {*contract.segment_names, "tags"} - {PROMPT}
     unknown = sorted(set(weights) - allowed)

@@ -40,7 +40,10 @@ def holder(lock):
 
 
 def test_a_second_command_is_refused_with_the_first_ones_process_and_released_afterwards(lock, holder):
-    with pytest.raises(ConfigError, match=f"process {holder.pid} on .*, which last updated its lock 0 s ago"), locked(lock):
+    with (
+        pytest.raises(ConfigError, match=f"process {holder.pid} on .*, which last updated its lock 0 s ago"),
+        locked(lock),
+    ):
         pass
     assert list(lock.parent.iterdir()) == [lock], "the refused one leaves nothing"
     holder.send_signal(signal.SIGINT)

@@ -45,9 +45,9 @@ def test_the_address_has_one_source(monkeypatch, address, environment, expected)
     ("address", "message"),
     [
         ("me:hunter2@10.0.0.1:6379", "RAY_ADDRESS must not contain credentials"),
-        ("http://10.0.0.1:8265", "RAY_ADDRESS=http://10.0.0.1:8265: give a cluster's host and port"),
-        ("ray://10.0.0.1:10001", "give a cluster's host and port"),
-        ("10.0.0.1:6379", "RAY_ADDRESS=10.0.0.1:6379: whoever reaches a Ray cluster can run anything on it"),
+        ("http://10.0.0.1:8265", "RAY_ADDRESS=http://10.0.0.1:8265: give the host and port of a cluster"),
+        ("ray://10.0.0.1:10001", "give the host and port of a cluster"),
+        ("10.0.0.1:6379", "RAY_ADDRESS=10.0.0.1:6379: anyone who can reach a Ray cluster can run code on it"),
         ("nonsense", "RAY_ADDRESS=nonsense: no Ray cluster answers there"),
         ("127.0.0.1:99999", "no Ray cluster answers there"),
         ("127.0.0.1:1", "RAY_ADDRESS=127.0.0.1:1: no Ray cluster answers there"),
@@ -66,9 +66,7 @@ def test_what_is_no_cluster_is_named_in_good_time(monkeypatch):
     monkeypatch.setattr("sftkey_dist.cluster._MOST_SECONDS_TO_ANSWER", 1.0)
     with socket.create_server(("", 0)) as silent:  # Ray takes 127.0.0.1 for the address of this node
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        message = (
-            f"cluster.address={address}: no Ray cluster answers there .what listens there has said nothing for 1 s"
-        )
+        message = f"cluster.address={address}: no Ray cluster answers there .the port is open, but nothing answered within 1 s"
         with pytest.raises(ConfigError, match=message), connected(ClusterConfig(address=address), 1):
             pass
 
