@@ -1,4 +1,4 @@
-"""What every stage of a run would take on a cluster."""
+"""Capacity estimates of a run's stages on a cluster."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from sftkey_dist.training.job import StageJob
 
 
 def plan_capacity(plan: RunPlan, cluster: Cluster, most_steps: int) -> tuple[ModelSize, list[StageCapacity], Path]:
-    """Every stage that has to be trained, and the file that says so too; see `stage_capacities`."""
+    """The model's size, the capacity of every stage to be trained, and the file with both; see `stage_capacities`."""
     size, cluster, stages = _estimate(plan, cluster, most_steps)
     file = plan.run.capacity
     write_json_atomically(
@@ -40,15 +40,16 @@ def plan_capacity(plan: RunPlan, cluster: Cluster, most_steps: int) -> tuple[Mod
 
 
 def stage_capacities(plan: RunPlan, cluster: Cluster, most_steps: int) -> tuple[int, list[StageCapacity]]:
-    """Parameters of the model, and what every stage that has to be trained takes.
+    """The number of parameters of the model, and the capacity of every stage to be trained.
 
     Args:
-        plan: of the run.
-        cluster: to look at.
-        most_steps: steps of each stage to plan for what one takes on average; memory is of the fullest of all.
+        plan: plan of the run.
+        cluster: cluster to estimate for.
+        most_steps: number of steps per stage from which averages are computed. Memory is that of the fullest step of
+            all.
 
     Raises:
-        ConfigError: hpZ's groups do not divide the ranks.
+        ConfigError: the number of ranks is not a multiple of the size of hpZ's groups.
     """
     size, _, stages = _estimate(plan, cluster, most_steps)
     return size.parameters, stages
@@ -97,7 +98,7 @@ def _guard_copy(config: RunConfig, planned: PlannedStage) -> GuardCopy | None:
 
 
 def weight_bytes(config: RunConfig) -> int:
-    """Of a weight in a stage's model folder, on accelerators."""
+    """Bytes of a weight in a stage's model folder, if it is trained on accelerators."""
     precision = StageJob.resolve_precision(config.training, gpus_per_worker=1)
     return int(getattr(torch, "float32" if config.training.export_precision == "float32" else precision).itemsize)
 

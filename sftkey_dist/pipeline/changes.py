@@ -1,4 +1,4 @@
-"""Why a stage that a run has trained before is trained again."""
+"""Explains why a stage is trained again although the run has trained a stage of this name before."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _MOST_NAMED = 3
 
 
 def changes_in_words(run: RunDir, planned: PlannedStage) -> Iterator[str]:
-    """Which keys differ from those of the most similar stage of this name that was trained; none without one."""
+    """A line with the inputs that differ from the most similar trained stage of this name; nothing without one."""
     if planned.directory.path.is_dir():
         return
     label = planned.directory.path.name.rpartition("-")[0]
@@ -33,20 +33,19 @@ def changes_in_words(run: RunDir, planned: PlannedStage) -> Iterator[str]:
     named = ", ".join(differences[:_MOST_NAMED])
     more = f" and {len(differences) - _MOST_NAMED} more" if len(differences) > _MOST_NAMED else ""
     yield (
-        f"trained anew, because {named}{more} changed; stages/{name} stays as it was, and this configuration does not "
-        f"use it"
+        f"trained again, because {named}{more} changed; stages/{name} is kept, but this configuration does not use it"
     )
 
 
 def _inputs_of(stage: StageDir) -> Mapping[str, object]:
-    """Empty where a stage is not finished or its summary is damaged: no training depends on them."""
+    """Inputs of a stage; empty if it is not finished or its summary is damaged, since training does not need them."""
     with suppress(DataError):
         return ORIGIN.read(stage.summary).inputs if stage.summary.is_file() else {}
     return {}
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """Keys with their values, before and now."""
+    """The keys that differ, with their previous and current values."""
     flat_before, flat_now = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
     changed = [key for key in {**flat_before, **flat_now} if flat_before.get(key) != flat_now.get(key)]
     return [_NAMES.get(key) or f"{key} ({flat_before.get(key)} before, {flat_now.get(key)} now)" for key in changed]

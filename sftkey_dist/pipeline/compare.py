@@ -1,4 +1,4 @@
-"""Comparison and diagnosis of finished runs, from their files."""
+"""Compares and diagnoses finished runs, from their files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, read_s
 
 
 def compare(run_dirs: Sequence[Path], out: Path | None = None) -> tuple[Comparison, list[Path]]:
-    """Read runs and write their comparison, by default into the first run's folder."""
+    """Compare runs, and write the comparison, by default into the first run's folder."""
     comparison = read_comparison(run_dirs)
     files = write_comparison(
         comparison, _findings(comparison), read_facts(run_dirs), out or RunDir(run_dirs[0]).comparison
@@ -23,10 +23,10 @@ def compare(run_dirs: Sequence[Path], out: Path | None = None) -> tuple[Comparis
 
 
 def diagnose_run(run_dir: Path) -> tuple[dict[str, list[Finding]], Path]:
-    """Findings of each strategy, and the file that holds them.
+    """Findings about each strategy, and the file with them.
 
     Raises:
-        DataError: there is no finished run there.
+        DataError: the folder has no finished run.
     """
     run = RunDir(run_dir)
     findings = _findings(read_comparison([run_dir]))

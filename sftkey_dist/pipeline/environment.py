@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit, machine."""
+"""The environment of a run: versions, commit, machine."""
 
 import importlib.metadata
 import os
@@ -15,7 +15,7 @@ _PACKAGES = ("torch", "deepspeed", "ray", "transformers", "datasets", "mlflow", 
 
 
 def describe_environment() -> dict[str, str]:
-    """Names and values, for people and files."""
+    """Names and values of the environment's properties."""
     commit = git_commit()
     return {
         "sftkey_dist": version(),
@@ -31,7 +31,7 @@ def describe_environment() -> dict[str, str]:
 
 
 def _processor() -> str | None:
-    """Its name, where Linux tells."""
+    """Name of the processor, if Linux reports it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -40,7 +40,7 @@ def _processor() -> str | None:
 
 
 def git_commit() -> str | None:
-    """Of the folder that the command is run in."""
+    """The commit of the folder in which the command runs; None outside a repository."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

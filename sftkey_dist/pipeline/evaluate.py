@@ -1,4 +1,4 @@
-"""Evaluate the last model of every strategy."""
+"""Evaluates the final model of every strategy."""
 
 from collections.abc import Sequence
 
@@ -18,19 +18,19 @@ from sftkey_dist.tracking import Tracker
 
 
 def evaluation_is_finished(plan: RunPlan) -> bool:
-    """Whether every strategy has the scores that the configuration asks for."""
+    """Whether every strategy has complete scores for this configuration."""
     return not _unscored(plan)
 
 
 def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
-    """Generate and score the test set with the last model of every strategy; what is there is not made again.
+    """Evaluate the final model of every strategy on the test sets. Existing generations and scores are not repeated.
 
     Returns:
-        What could not be judged yet, a line a strategy; their scores say so too.
+        What could not be judged yet, one line per strategy. Their scores report it too.
 
     Raises:
-        DataError: a strategy is not trained yet, its model is not what was written, or no answer can be judged.
-        IncompleteEvaluationError: a strategy lacks responses; the others are evaluated.
+        DataError: a strategy is not trained yet, its model was changed, or no answer can be judged.
+        IncompleteEvaluationError: a strategy lacks responses. The others are evaluated.
     """
     for planned in plan.strategies:
         if not planned.stages[-1].is_finished:
@@ -67,7 +67,7 @@ def _is_generated(plan: RunPlan, planned: PlannedStrategy) -> bool:
 
 
 def _generate(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
-    """Generate for each strategy; what a server left open in one does not keep the others waiting."""
+    """Generate for each strategy, and return the strategies with missing responses. They do not stop the others."""
     still_open, config = [], plan.config
     with (
         connected(config.cluster, config.most_workers),
@@ -83,7 +83,7 @@ def _generate(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]
 
 
 def _room(config: RunConfig) -> int:
-    """Actors that the connected cluster has room for; nodes may have gone while the stages were trained."""
+    """Number of actors that the cluster has room for, since nodes may have been lost during training."""
     return wait_for_room(config.cluster, config.num_evaluation_workers, config.evaluation_gpus)
 
 
@@ -109,7 +109,7 @@ def _judge(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
 
 
 def _record(plan: RunPlan, planned: PlannedStrategy, tracker: Tracker) -> None:
-    """Write which stages were evaluated, and where: the folder may have been trained with other settings since."""
+    """Record which stages were evaluated, and the evaluation's folder, and track the evaluation."""
     folder, form, last = planned.evaluation.folder, planned.strategy.form.value, planned.stages[-1]
     parent = start_strategy(plan.config, plan.run, planned.name, form, last.digest, tracker)
     with ending_run(tracker, parent):

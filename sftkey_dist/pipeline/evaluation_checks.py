@@ -1,4 +1,4 @@
-"""What would stop an evaluation, found before hours of training."""
+"""Finds problems that would stop an evaluation, before hours of training."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ from sftkey_dist.models.load import locate_model
 
 
 def reference_reader(config: RunConfig) -> Callable[[Example, str], str | None]:
-    """Why no answer could be compared with the reference of a test example's segment, and what to do about it."""
+    """A function that explains why answers cannot be compared with the reference of a test example's segment."""
     chosen = choose_checks(config.data.test, config.contract, config.evaluation)
     checks = {
         data_set: {name: make_check(check) for name, check in of_segments.items()}
@@ -28,19 +28,19 @@ def reference_reader(config: RunConfig) -> Callable[[Example, str], str | None]:
         check = chosen[example.data_set][segment]
         named = check if isinstance(check, str) else next(iter(check.model_dump()))
         return problem and (
-            f"{problem}, so that no answer could be compared with it by the check {named!r}; mend the row, or choose "
-            f"another check with answer_check"
+            f"{problem}, so that no answer could be compared with it by the check {named!r}; correct the row, or "
+            f"choose another check with answer_check"
         )
 
     return problem_with
 
 
 def check_evaluation(config: RunConfig) -> None:
-    """Find what would stop the evaluation, before hours of training.
+    """Find problems that would stop the evaluation, before hours of training.
 
     Raises:
         ConfigError: a check, a template, a key, a proxy or the backend cannot be used.
-        ModelError: a local judge's model cannot.
+        ModelError: the model of a local judge cannot be used.
     """
     sources: Sequence[SourceConfig] = (*config.data.test, *config.data.train)
     for source in sources:

@@ -1,6 +1,6 @@
-"""Models of finished stages: what is noted of their files when they are done, and whether it holds when they are used.
+"""Integrity of finished models: digests of their files are recorded when a stage ends, and verified before use.
 
-Nothing else would see a bit that flips in stored weights: safetensors loads it like any other.
+Nothing else detects a flipped bit in stored weights, because safetensors has no checksums.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,33 +16,33 @@ from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import EVENTS, METRICS, OBSERVATIONS, TIMINGS, read_summary
 
 _MODEL_CARD = "README.md"
-"""Written anew with every comparison."""
+"""Rewritten with every comparison."""
 _MIB = 2**20
 _SHOWN_FROM_BYTES = 2**30
-"""Reading less is over before anybody wonders."""
+"""Reading less takes only a moment, so no progress is shown."""
 
 
 def note_model(stage: StageDir) -> dict[str, FileNote]:
-    """Size and digest of every file of a stage's model but its card, by path below the model's folder."""
+    """Size and digest of every file of a stage's model except its card, by path relative to the model's folder."""
     files = [file for file in sorted(stage.model.rglob("*")) if file.is_file() and file.name != _MODEL_CARD]
-    with _progress("noting the model's digests", sum(file.stat().st_size for file in files)) as on_bytes:
+    with _progress("recording digests of the model", sum(file.stat().st_size for file in files)) as on_bytes:
         return {file.relative_to(stage.model).as_posix(): FileNote.of(file, on_bytes) for file in files}
 
 
 def make_durable(stage: StageDir) -> None:
-    """Wait until the records and the names of everything that a stage has written are on disk."""
+    """Flush the journals of a stage, and the names of everything that it has written, to disk."""
     flush_those_there(stage.journals)
     for folder in (stage.path, *stage.path.parents[:2]):
         flush(folder)
 
 
 def verify_stages(plan: RunPlan) -> None:
-    """Make sure that what earlier commands left of stages is what they wrote; once a command.
+    """Verify the files of stages that earlier commands wrote, once per command.
 
-    Stages that were finished before digests were noted are taken as they are.
+    Stages without recorded digests are not verified.
 
     Raises:
-        DataError: a file of a finished stage is not what was written, or a journal of one that is under way is damaged.
+        DataError: a file of a finished stage was changed, or a journal of an unfinished stage is damaged.
     """
     new = [planned for planned in plan.stages if planned.digest not in plan.verified]
     for planned in new:
@@ -61,7 +61,7 @@ def _read_journals(stage: StageDir) -> None:
 
 
 def _verify_models(stages: Iterable[StageDir]) -> None:
-    """All sizes before the first digest: they are found in no time."""
+    """Check all sizes before the first digest, because checking sizes is fast."""
     expected = [
         (stage, stage.model / name, note) for stage in stages for name, note in read_summary(stage).model_files.items()
     ]
@@ -93,7 +93,7 @@ def _changed(stage: StageDir, file: Path, found: str, expected: str) -> DataErro
 
 @contextmanager
 def _progress(title: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Yield what is told of every few bytes that are read; little is read in silence."""
+    """Yield a function to call with the number of bytes read. Progress is shown only for large files."""
     if total_bytes < _SHOWN_FROM_BYTES:
         yield lambda number: None
         return

@@ -1,4 +1,4 @@
-"""Whether the models of a run fit the accelerators that they will meet: known before the first step, not after it."""
+"""Checks before the first step whether the models of a run fit into the memory of the cluster's accelerators."""
 
 import math
 from collections.abc import Sequence
@@ -18,18 +18,19 @@ from sftkey_dist.pipeline.run_plan import RunPlan
 
 _PLANNED_STEPS = 4
 _SURELY = 0.85
-"""Of what the capacity model predicts, a stage needs so much at least: on an H100 it predicted 12 % too much
-(tests/accelerator)."""
+"""A stage is refused only if it does not fit even at this share of the predicted memory. On an H100 the prediction was
+12 % too high (tests/accelerator)."""
 _GENERATION_SHARE = 0.9
-"""Of an accelerator's memory, for weights; the rest is for what a response is generated with."""
+"""Share of an accelerator's memory that weights may take during generation; the rest is for keys and values."""
 _MOST_GPUS_OF_A_NODE = 8
 
 
 def require_fit(plan: RunPlan) -> None:
-    """Compare what training, the guard and the evaluation will need with what the cluster's accelerators have.
+    """Compare the memory that training, guard and evaluation need with the memory of the cluster's accelerators.
 
     Raises:
-        ConfigError: something cannot fit, with the remedy; or workers are to have accelerators and no driver answers.
+        ConfigError: something cannot fit, or workers need accelerators but no driver answers. The message names the
+            remedy.
     """
     config = plan.config
     if not config.cluster.gpus_per_worker:
@@ -38,7 +39,7 @@ def require_fit(plan: RunPlan) -> None:
     if not devices:
         raise ConfigError(
             "cluster.gpus_per_worker=1, but NVIDIA's driver answers on no node (nvidia-smi); install the driver, or "
-            "let containers see the devices"
+            "make the devices visible to containers"
         )
     smallest = min(devices, key=lambda device: device.memory_gib)
     drivers = ", ".join(sorted({device.driver for device in devices}))
@@ -63,12 +64,12 @@ def require_fit(plan: RunPlan) -> None:
 def problems_of(
     config: RunConfig, num_parameters: int, stages: Sequence[StageCapacity], device_gib: float
 ) -> list[str]:
-    """What cannot fit, each with what to do about it.
+    """Descriptions of everything that cannot fit, each with a remedy.
 
     Args:
-        config: of the run.
-        num_parameters: of the model.
-        stages: what they would take on the run's ranks.
+        config: configuration of the run.
+        num_parameters: number of parameters of the model.
+        stages: capacity of the stages on the run's ranks.
         device_gib: memory of an accelerator.
     """
     model_gib = num_parameters * weight_bytes(config) / GIB
@@ -86,7 +87,7 @@ def problems_of(
 
 
 def accelerator_like(device: Device) -> Accelerator:
-    """The known accelerator that a device is, with the memory that it reports; else one with the slowest's rates."""
+    """The known accelerator that matches a device, or else the slowest one, with the memory that the device reports."""
     for known in ACCELERATORS.values():
         if known.name.split("-")[0].upper() in device.name.upper():
             return replace(known, memory_gib=device.memory_gib)
@@ -95,7 +96,7 @@ def accelerator_like(device: Device) -> Accelerator:
 
 
 def _of_the_guard(model_gib: float, stages: Sequence[StageCapacity], device_gib: float) -> list[str]:
-    """It generates with a whole model beside the state of the training on the same accelerator."""
+    """Problems of the guard, which needs a whole model next to the training state on the same accelerator."""
     return [
         f"validation.guard: {stage.name}: beside the {_guarding_gib(stage) - model_gib:.0f} GiB of training, a whole "
         f"model of {model_gib:.0f} GiB does not fit on an accelerator of {device_gib:.0f}; set "
@@ -106,7 +107,7 @@ def _of_the_guard(model_gib: float, stages: Sequence[StageCapacity], device_gib:
 
 
 def _guarding_gib(stage: StageCapacity) -> float:
-    """While the guard generates; 0 without one."""
+    """Memory in GiB while the guard generates; 0 without a guard."""
     return stage.estimate.guarding.total_gib if stage.estimate.guarding else 0.0
 
 

@@ -1,4 +1,4 @@
-"""What training and evaluation start from."""
+"""The prepared inputs of training and evaluation."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -18,19 +18,19 @@ if TYPE_CHECKING:  # loads datasets, and planning a run reads two arrays of it
 
 @dataclass(frozen=True)
 class Preparation:
-    """What `prepare` has found and written.
+    """The result of `prepare`.
 
     Attributes:
         run: the run directory.
-        strategies: of the run.
-        model_dir: the base model that all of them start from.
-        model_digest: of its files.
+        strategies: strategies of the run.
+        model_dir: folder of the base model from which all strategies start.
+        model_digest: digest of its files.
         test: all test examples.
         stores: encoded training data, one store for each form of the response.
-        reports: on the stores.
-        test_report: on the test data.
-        date: what the chat template prints, where it prints the date.
-        end_of_turn_id: token that ends a response.
+        reports: reports on the stores.
+        test_report: report on the test data.
+        date: the date that the chat template prints; None if it prints none.
+        end_of_turn_id: id of the token that ends a response.
     """
 
     run: RunDir

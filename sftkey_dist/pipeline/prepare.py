@@ -1,4 +1,4 @@
-"""Everything before the first stage: checks, base model, encoded stores, data report."""
+"""Prepares a run: checks, base model, encoded stores, data report."""
 
 import datetime
 from collections import Counter
@@ -36,17 +36,18 @@ from sftkey_dist.run_dir import RunDir
 from sftkey_dist.strategy import resolve_strategies
 
 _TOKENIZER_EXAMPLES = 20_000
-"""Examples that the tokenizer of an embedded model learns from."""
+"""Maximum number of examples from which the tokenizer of an embedded model is trained."""
 
 
 def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
-    """Find every mistake in configuration, data and model first; then write model and stores.
+    """Check configuration, data and model, then write the base model and the stores.
 
-    What a run was made with is written down too, unless it was trained: then that is left to who does it anew.
+    The configuration and provenance of the run are also written, unless it was already trained: then training and
+    evaluation update them.
 
     Args:
-        config: of the run.
-        needs_weights: without, the model's configuration and tokenizer will do.
+        config: configuration of the run.
+        needs_weights: whether the model's weights are needed, not only its configuration and tokenizer.
     """
     strategies = resolve_strategies(config)
     for source in (*config.data.train, *config.data.test):
@@ -92,14 +93,14 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
 
 
 def write_configuration(config: RunConfig, preparation: Preparation) -> None:
-    """The resolved configuration, as `config.json`."""
+    """Write the resolved configuration to `config.json`."""
     dated = config.prompt.model_copy(update={"date": preparation.date or config.prompt.date})
     content = config.model_copy(update={"prompt": dated}).model_dump(mode="json")
     write_json_atomically(preparation.run.config, content)
 
 
 def write_provenance(preparation: Preparation) -> None:
-    """What became of every row, in a file and in pictures, and with which versions the run is made."""
+    """Write the data report, plots of the lengths, and the environment of the run."""
     from sftkey_dist.report.plots import plot_lengths  # loads matplotlib
 
     run, sets = preparation.run, [report.to_json() for report in preparation.reports]
@@ -110,10 +111,10 @@ def write_provenance(preparation: Preparation) -> None:
 
 
 def _check_prompts(prompts: PromptEncoder, test: Sequence[Example]) -> Counter[str]:
-    """Every test prompt must be writable, or evaluation would stop after the training.
+    """Check that every test prompt can be rendered, so that the evaluation does not fail after the training.
 
     Returns:
-        By special token, examples whose own prompt contains its text.
+        The number of examples whose prompt contains the text of a special token, by token.
     """
     specials: Counter[str] = Counter()
     for example in test:
@@ -139,7 +140,7 @@ def _prepare_form(config: RunConfig, form: Form, model_dir: Path) -> EncodedStor
 
 
 def _runner(config: RunConfig) -> Runner | None:
-    """On a cluster its nodes encode; on a laptop a private Ray cluster would only take memory."""
+    """Encode on the nodes of a named cluster. A private Ray cluster on a laptop would only take memory."""
     if named_cluster(config.cluster) is None:
         return None
 
@@ -153,7 +154,7 @@ def _runner(config: RunConfig) -> Runner | None:
 
 
 def _reports(config: RunConfig, stores: Mapping[Form, EncodedStore], test: Sequence[Example]) -> list[DataReport]:
-    # Two test sets may read one file, each by prompts of its own.
+    # Two test sets may read the same file with different prompts.
     test_prompts = {f"{example.data_set} {example.id}": example_hashes(example)[0] for example in test}
     return [
         summarize(
@@ -169,7 +170,7 @@ def _reports(config: RunConfig, stores: Mapping[Form, EncodedStore], test: Seque
 
 
 def _say(reports: Sequence[DataReport], test: SourceReport) -> None:
-    """What became of every row."""
+    """Print the report of each set, and warnings."""
     for report in (*reports, test):
         console.print(report.one_line(), soft_wrap=True, markup=False)
     for warning in dict.fromkeys(warning for report in (*reports, test) for warning in report.warnings()):
@@ -177,7 +178,7 @@ def _say(reports: Sequence[DataReport], test: SourceReport) -> None:
 
 
 def _base_model(config: RunConfig, run: RunDir, needs_weights: bool) -> Path:
-    """The folder of the base model, with the contract's special tokens where it asks for them."""
+    """The folder of the base model, with the contract's special tokens added if it has any."""
     if config.model.embedded:
         folder = _make_embedded(config, run)
     else:
@@ -192,7 +193,7 @@ def _base_model(config: RunConfig, run: RunDir, needs_weights: bool) -> Path:
 
 
 def _printed_date(config: RunConfig, run: RunDir, folder: Path) -> datetime.date | None:
-    """What a chat template prints that prints the date; the same whenever the run is prepared again."""
+    """The date in prompts, if the chat template prints the date. It stays the same when the run is prepared again."""
     templates = chat_templates(cached_tokenizer(folder, config.model.trust_remote_code)).values()
     if config.prompt.template == "plain" or not any(map(reads_clock, templates)):
         return None
@@ -202,7 +203,7 @@ def _printed_date(config: RunConfig, run: RunDir, folder: Path) -> datetime.date
 
 
 def _with_date(config: RunConfig, run: RunDir, folder: Path, date: datetime.date) -> Path:
-    """Training, generation and whoever serves the result read the template from this folder or from one made of it."""
+    """A copy of the model whose template has a fixed date, for training, generation and servers of the result."""
     dated = run.base_model(digest_json([model_fingerprint(folder), date.isoformat()]))
     if not dated.is_dir():
         write_with_date(folder, dated, date, config.model.trust_remote_code)
@@ -210,7 +211,7 @@ def _with_date(config: RunConfig, run: RunDir, folder: Path, date: datetime.date
 
 
 def _make_embedded(config: RunConfig, run: RunDir) -> Path:
-    """An embedded model is made once per (shape, data, seed)."""
+    """The embedded model, which is created once per shape, data and seed."""
     assert config.model.embedded is not None  # noqa: S101 (for the type checker)
     sources = [[source.reading, content_digest(source)] for source in config.data.train]
     folder = run.base_model(
@@ -224,7 +225,7 @@ def _make_embedded(config: RunConfig, run: RunDir) -> Path:
 
 
 def _texts(example: Example, contract: ResponseContract) -> list[str]:
-    """What the embedded tokenizer learns from: the prompt, and the response in the forms it can take."""
+    """Training texts of the embedded tokenizer: the prompt, and the response in all its forms."""
     texts = [example.prompt]
     for form in Form:
         try:

@@ -1,4 +1,4 @@
-"""What a run's steps will look like on any number of ranks, before one is rented."""
+"""Previews the balance of a run's steps for any number of ranks, without any accelerators."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,20 +16,20 @@ _FEW_EXAMPLES_PER_RANK = 8
 
 @dataclass(frozen=True)
 class StagePreview:
-    """A stage, and how level its steps will lie."""
+    """A stage and the balance of its steps."""
 
     name: str
     num_steps: int
     rows: tuple[BalancePreview, ...]
 
     def warnings(self) -> list[str]:
-        """What a person should look at before training."""
+        """Warnings to consider before training."""
         few = sorted({row.data_ranks for row in self.rows if row.examples_per_rank < _FEW_EXAMPLES_PER_RANK})
         if not few:
             return []
         return [
-            f"{self.name}: fewer than {_FEW_EXAMPLES_PER_RANK} examples a rank on {', '.join(map(str, few))} ranks "
-            f"cannot be laid level; raise optimization.global_batch_size, or use fewer ranks"
+            f"{self.name}: fewer than {_FEW_EXAMPLES_PER_RANK} examples per rank on {', '.join(map(str, few))} ranks "
+            f"cannot be balanced well; raise optimization.global_batch_size, or use fewer ranks"
         ]
 
 
@@ -39,13 +39,13 @@ def preview_run(
     most_steps: int,
     progress: Callable[[int], Callable[[int], None]],
 ) -> tuple[list[StagePreview], list[Path]]:
-    """Preview every stage that has to be trained; returns the previews and the files written.
+    """Preview every stage to be trained, and return the previews and the files written.
 
     Raises:
         ConfigError: a number of ranks is below 1.
     """
     if not data_ranks or min(data_ranks) < 1:
-        raise ConfigError(f"ranks must be numbers from 1 up, got {list(data_ranks)}")
+        raise ConfigError(f"numbers of ranks must be at least 1, got {list(data_ranks)}")
     config, stages = plan.config, plan.stages
     cost = decoder_cost(read_shape(plan.preparation.model_dir, config.model.trust_remote_code))
     told, done = progress(len(stages) * len(data_ranks)), 0

@@ -1,4 +1,4 @@
-"""`strategies.json`: which stages and which evaluation each strategy of a run has. The report reads it."""
+"""Writes `strategies.json`: the stages and the evaluation of each strategy of a run. The report reads it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from sftkey_dist.run_dir.artifacts.run import STRATEGIES, StageEntry, StrategyEn
 
 
 def record_training(plan: RunPlan, planned: PlannedStrategy, mlflow_run_id: str | None) -> None:
-    """Set what a strategy was trained by; an evaluation of other stages is forgotten."""
+    """Record the stages of a strategy. The entry of an evaluation of other stages is removed."""
     entry = StrategyEntry(
         form=planned.strategy.form.value,
         dataset=" + ".join(source.data_set for source in plan.config.data.test),
@@ -30,18 +30,18 @@ def record_training(plan: RunPlan, planned: PlannedStrategy, mlflow_run_id: str 
 
 
 def record_evaluation(run: RunDir, strategy: str, folder: Path) -> None:
-    """Set where a strategy's evaluation lies."""
+    """Record the folder of a strategy's evaluation."""
     entries = _read_entries(run)
     entries[strategy] = replace(entries[strategy], evaluation=str(folder.relative_to(run.path)))
     STRATEGIES.write(run.strategies, entries)
 
 
 def forget_all_but(run: RunDir, strategies: Sequence[str]) -> None:
-    """Keep the entries of these strategies, in this order: a comparison shows one configuration, not its history."""
+    """Keep only the entries of these strategies, in this order, so that a comparison shows one configuration."""
     entries = _read_entries(run)
     STRATEGIES.write(run.strategies, {name: entries[name] for name in strategies if name in entries})
 
 
 def _read_entries(run: RunDir) -> dict[str, StrategyEntry]:
-    """All entries; none before the first strategy is trained."""
+    """All entries; empty before the first strategy is trained."""
     return read_strategies(run) if run.strategies.exists() else {}

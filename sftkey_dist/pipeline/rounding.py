@@ -1,4 +1,4 @@
-"""What rounding to the published precision left of a stage, in words."""
+"""Describes how much of a stage's update is left after rounding to the published precision."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,11 +6,11 @@ from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.run_dir.artifacts.training import StageSummary, read_summary
 
 _MOSTLY_LOST = 0.5
-"""Of an update: below it the published model is another one than was trained."""
+"""Share of the update below which a warning says that rounding has removed most of it."""
 
 
 def stages_in_words(plan: Sequence[PlannedStage]) -> Iterator[str]:
-    """`rounding_in_words` of the stages of a strategy that are trained."""
+    """`rounding_in_words` for the trained stages of a strategy."""
     for planned in plan:
         if planned.is_trained:
             summary = read_summary(planned.directory)
@@ -18,7 +18,7 @@ def stages_in_words(plan: Sequence[PlannedStage]) -> Iterator[str]:
 
 
 def rounding_in_words(summary: StageSummary) -> Iterator[str]:
-    """A line about what a stage changed, and a warning where rounding took most of it."""
+    """A line about what a stage changed, and a warning if rounding removed most of it."""
     rounding = summary.rounding
     if rounding is None or not rounding.num_weights:
         return
@@ -30,14 +30,14 @@ def rounding_in_words(summary: StageSummary) -> Iterator[str]:
     yield f"{changed}; {share:.0%} of the update is left after rounding to {precision}{_gain(summary, share)}"
     if share < _MOSTLY_LOST:
         yield (
-            f"[bold red]warning: rounding to {precision} takes {1 - share:.0%} of what this stage "
+            f"[bold red]warning: rounding to {precision} removes {1 - share:.0%} of what this stage "
             f"learned[/] from the published model: its updates are smaller than half a step of that precision. Train "
             f"more steps or at a higher learning rate, or publish float32 (training.export_precision=float32)"
         )
 
 
 def _gain(summary: StageSummary, share: float) -> str:
-    """The gain of a small update is proportional to it, so that before rounding it was about gain / share."""
+    """The gain, and its estimate before rounding: gain / share, since the gain of a small update is proportional."""
     if summary.gain is None or share <= 0:
         return ""
     return f"; held-out loss fell by {summary.gain:.4g}, before rounding by about {summary.gain / share:.4g}"

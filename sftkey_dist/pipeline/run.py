@@ -1,4 +1,4 @@
-"""All parts in order."""
+"""Runs all parts in order."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,17 +22,17 @@ from sftkey_dist.tracking import Tracker
 
 
 def run(config: RunConfig, tracker: Tracker | None = None) -> tuple[Comparison, list[Path], list[str]]:
-    """The whole thing. What an earlier run finished is not repeated.
+    """Prepare, train, evaluate and compare. Work that an earlier command finished is not repeated.
 
     Args:
-        config: of the run.
-        tracker: what keeps track of it instead of the one that the configuration names.
+        config: configuration of the run.
+        tracker: tracker to use instead of the one that the configuration names.
 
     Returns:
         The comparison, its files, and what could not be judged yet.
 
     Raises:
-        UserError: in one line, what is wrong and what to do about it.
+        UserError: something is wrong. The message says in one line what it is and what to do about it.
     """
     with locked_run(RunDir(config.run_dir)):
         plan = plan_run(config, prepare(config))
@@ -47,7 +47,7 @@ def run(config: RunConfig, tracker: Tracker | None = None) -> tuple[Comparison, 
 
 
 def compare_and_track(config: RunConfig, tracker: Tracker) -> tuple[Comparison, list[Path]]:
-    """Compare the strategies of a run and write their models' cards; all goes to MLflow too."""
+    """Compare the strategies of a run, write their model cards, and log both to MLflow."""
     comparison, files = compare([config.run_dir])
     (facts,) = read_facts([config.run_dir])
     for row in comparison.rows:

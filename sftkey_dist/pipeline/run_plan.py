@@ -1,4 +1,4 @@
-"""The plan of a run, made once: every stage and every evaluation with its job, its digest and its place on disk."""
+"""The plan of a run, made once: every stage and evaluation with its job, its digest and its folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -33,19 +33,19 @@ class PlannedStrategy:
 
     @property
     def name(self) -> str:
-        """Of the strategy."""
+        """Name of the strategy."""
         return self.strategy.name
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run has to do.
+    """The work of a run.
 
     Attributes:
-        config: of the run.
+        config: configuration of the run.
         preparation: its data and its base model.
-        strategies: in order.
-        test: test examples that are evaluated.
+        strategies: the planned strategies, in order.
+        test: the test examples that are evaluated.
         verified: digests of the finished stages that this command has verified or trained.
     """
 
@@ -62,20 +62,20 @@ class RunPlan:
 
     @property
     def stages(self) -> list[PlannedStage]:
-        """Every stage once, from the strategy that trains it."""
+        """Every stage once, as part of the strategy that trains it."""
         return [stage for planned in self.strategies for stage in planned.stages if stage.shared_with is None]
 
     @property
     def is_trained(self) -> bool:
-        """Whether no stage is left to train."""
+        """Whether all stages are trained."""
         return all(stage.is_finished for stage in self.stages)
 
 
 def plan_run(config: RunConfig, preparation: Preparation) -> RunPlan:
-    """Plan everything that a run does after it is prepared.
+    """Plan everything that a run does after its preparation.
 
     Raises:
-        ConfigError: a stage has no example to learn from.
+        ConfigError: a stage has no example with a token to train.
     """
     stages, test = plan_stages(config, preparation), _limited(preparation.test, config.evaluation.limit)
     strategies = tuple(
@@ -103,7 +103,7 @@ def _plan_evaluation(
 
 
 def _for_strategy(settings: EvaluationConfig, strategy: Strategy) -> EvaluationConfig:
-    """One server may have the models of all strategies, each under its name."""
+    """The settings with the strategy's name filled in, since one server may have the models of all strategies."""
     if settings.endpoint is None:
         return settings
     model = settings.endpoint.model.replace("{strategy}", strategy.name)
@@ -111,7 +111,7 @@ def _for_strategy(settings: EvaluationConfig, strategy: Strategy) -> EvaluationC
 
 
 def _limited(test: Sequence[Example], limit: int | None) -> Sequence[Example]:
-    """Of each test set the first examples, where there is a limit."""
+    """The first ``limit`` examples of each test set, or all without a limit."""
     if limit is None:
         return test
     by_data_set: dict[str, list[Example]] = {}

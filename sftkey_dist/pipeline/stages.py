@@ -1,4 +1,4 @@
-"""From strategies to stage runs: what has to be trained, where it lies, and who shares it."""
+"""Plans the stages of all strategies: what has to be trained, in which folder, and which strategies share it."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,9 +32,9 @@ class TrainingData:
 
     Attributes:
         store: encoded examples.
-        other_stores: the run's other forms of the same data.
+        other_stores: the stores of the other forms of the same data.
         held_out: indices of the examples that no stage trains on, the same prompts in every form, int64 [H].
-        inputs: the part of a stage's inputs that says which examples are held out, where its settings do not.
+        inputs: inputs of a stage that tell which examples are held out, as far as its settings do not.
     """
 
     store: "EncodedStore"
@@ -44,7 +44,7 @@ class TrainingData:
 
     @classmethod
     def of(cls, config: RunConfig, preparation: Preparation, form: Form) -> Self:
-        """Decide what is held out of a form's store."""
+        """Choose the held-out examples of a form's store."""
         store, others = preparation.stores[form], [s for other, s in preparation.stores.items() if other != form]
         number, seed = config.validation.num_examples, config.seed
         held_out = held_out_indices(store.hashes, number, seed, [other.hashes for other in others])
@@ -56,17 +56,17 @@ class TrainingData:
 
 @dataclass(frozen=True, eq=False)
 class PlannedStage:
-    """A stage of a strategy with all that is known of it before it is trained.
+    """A stage of a strategy, with everything that is known before it is trained.
 
     Attributes:
-        strategy: name of the strategy in whose list it stands.
-        place: of how many stages of the strategy it is which, from 1 up.
-        job: what its workers are told.
-        data: what it trains on.
-        digest: of everything its result depends on.
-        inputs: what the digest stands for.
-        num_steps: optimizer steps.
-        shared_with: the strategy that trains it, when that is another one.
+        strategy: name of its strategy.
+        place: its number within the strategy, from 1, and the strategy's number of stages.
+        job: the job of its workers.
+        data: its training data.
+        digest: digest of everything that its result depends on.
+        inputs: what the digest is computed from.
+        num_steps: number of optimizer steps.
+        shared_with: the strategy that trains it, if that is another one.
         continued_by: folders of the stages that start from its result.
     """
 
@@ -82,41 +82,41 @@ class PlannedStage:
 
     @property
     def stage(self) -> Stage:
-        """Its weights and optimisation."""
+        """Its loss weights and optimisation."""
         return self.job.stage
 
     @property
     def name(self) -> str:
-        """Of the strategy and the stage."""
+        """Name of the strategy and of the stage."""
         return f"{self.strategy} {self.stage.name}"
 
     @property
     def title(self) -> str:
-        """What it is called before a person: strategy, place and name."""
+        """Its title in messages: strategy, place and name."""
         return f"{self.strategy} stage {self.place[0]}/{self.place[1]} ({self.stage.name})"
 
     @property
     def directory(self) -> StageDir:
-        """Where it writes."""
+        """The folder that it writes to."""
         return StageDir(self.job.stage_dir)
 
     @property
     def is_trained(self) -> bool:
-        """Whether its summary, written last, is there."""
+        """Whether its summary, which is written last, exists."""
         return self.directory.summary.is_file()
 
     @property
     def needs_masters(self) -> bool:
-        """Whether a stage that is not trained yet will start from its master weights."""
+        """Whether a stage that is not trained yet starts from its master weights."""
         return self.job.hands_on_masters and not all(child.summary.is_file() for child in self.continued_by)
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is left to do: it is trained, and what stages that continue from it need is there."""
+        """Whether it is trained, and the master weights that other stages still need exist."""
         return self.is_trained and not (self.needs_masters and not self.directory.has_masters)
 
     def planner(self, cost: CostModel, data_ranks: int, micro_batch_tokens: int) -> StepPlanner:
-        """The planner that its ranks would make, for any number of them and any token budget."""
+        """The step planner of its ranks, for any number of ranks and any token budget."""
         return self.stage.planner(
             self.data.store.segment_counts,
             seed=self.job.seed,
@@ -129,7 +129,7 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class _Owner:
-    """The strategy that trains a stage, and where; another strategy may have the stage under another name."""
+    """The strategy that trains a stage, and its folder. Another strategy may contain the stage under another name."""
 
     strategy: str
     directory: StageDir
@@ -145,10 +145,10 @@ class _Start:
 
 
 def plan_stages(config: RunConfig, preparation: Preparation) -> dict[str, tuple[PlannedStage, ...]]:
-    """The stages of every strategy, in order; a stage that two strategies need has one digest and one place.
+    """The stages of every strategy, in order. A stage that two strategies share has one digest and one folder.
 
     Raises:
-        ConfigError: a stage has no example to learn from.
+        ConfigError: a stage has no example with a token to train.
     """
     data = {form: TrainingData.of(config, preparation, form) for form in preparation.stores}
     owners: dict[str, _Owner] = {}
@@ -214,7 +214,7 @@ def _settings(config: RunConfig, preparation: Preparation, strategy: Strategy, s
 def _guard(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | None:
     """The guard of a stage, if it has one.
 
-    A stage that trains the whole response cannot unlearn how to respond, and a first stage has nothing to lose.
+    A stage that trains the whole response cannot forget how to respond, and a first stage has nothing to forget.
     """
     trains_everything = all(weight > 0 for weight in stage.weights[PROMPT_ID + 1 :])
     if config.validation.guard is None or trains_everything or stage is strategy.stages[0]:
@@ -272,6 +272,6 @@ def _continuations(plans: Iterable[Sequence[PlannedStage]]) -> defaultdict[str, 
 
 
 def _continued(config: RunConfig, planned: PlannedStage, children: tuple[StageDir, ...]) -> PlannedStage:
-    """A stage that knows who continues from it, and hands on its master weights to them."""
+    """The stage with the stages that continue from it, to which it hands on its master weights."""
     hands_on = _rounds_masters(planned.job) and (bool(children) or config.training.keep_masters)
     return replace(planned, job=planned.job.model_copy(update={"hands_on_masters": hands_on}), continued_by=children)

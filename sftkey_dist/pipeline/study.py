@@ -1,4 +1,4 @@
-"""Many runs of one study, some at a time, each a command of its own: one that fails leaves the others alone."""
+"""Runs of a study, several in parallel. Each run is a separate command, so a failed run does not affect the others."""
 
 import datetime
 import os
@@ -34,7 +34,7 @@ from sftkey_dist.tracking import make_tracker, tracking_uri
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _RUN_FILE = "run.yaml"
-_REMEDY = "restore it from a copy, or set prompt.date to the day on which the study was begun and remove it"
+_REMEDY = "restore it from a copy, or set prompt.date to the day on which the study was started and remove it"
 _COMMAND = [sys.executable, "-m", "sftkey_dist.cli", "run"]
 
 
@@ -46,14 +46,14 @@ class _AtWork:
 
 
 def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
-    """Do every run that has not been done with its present configuration.
+    """Execute every run that is not done with its current configuration.
 
     Args:
         study: the runs.
-        configuration: as given on the command line, for the record.
+        configuration: the arguments on the command line, for the record.
 
     Returns:
-        A line for every run that failed, with the end of what it said.
+        A line for every run that failed, with its last message.
     """
     with folder_kept_if_used(study.folder):
         write_facts(
@@ -79,18 +79,18 @@ def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
 
 
 def make_results(studies: Sequence[Path], out: Path, keep: Path | None) -> list[Path]:
-    """Write the page about studies, and a figure into each study's folder.
+    """Write the results page of studies, and a figure into each study's folder.
 
     Args:
-        studies: folders.
-        out: Markdown file.
-        keep: where to copy what the page is made from; None leaves it where it is.
+        studies: folders of the studies.
+        out: Markdown file to write.
+        keep: folder to copy the evidence to; None does not copy it.
 
     Returns:
-        The files, the page first.
+        The written files, the page first.
 
     Raises:
-        DataError: a folder holds no study, or nothing of it is done.
+        DataError: a folder does not contain a study, or none of its runs is done.
     """
     if keep is not None:
         studies = [keep_evidence(study, keep / study.absolute().name) for study in studies]
@@ -142,7 +142,7 @@ def _run_all(study: Study, waiting: list[StudyRun], update: Callable[[int, str],
 
 @contextmanager
 def _ended_with_this_process() -> Iterator[list[_AtWork]]:
-    """Processes added to the list get the signal that ends this one, and the time to save what they have."""
+    """If this process is stopped, forward the signal to the processes in the list and wait until they have saved."""
     at_work: list[_AtWork] = []
     try:
         yield at_work
@@ -150,14 +150,14 @@ def _ended_with_this_process() -> Iterator[list[_AtWork]]:
         number = error.signal_number if isinstance(error, InterruptedRunError) else signal.SIGTERM
         for one in at_work:
             one.process.send_signal(number)
-        console.print(f"waiting for {len(at_work)} runs to save what they have", markup=False)
+        console.print(f"waiting for {len(at_work)} runs to save their state", markup=False)
         for one in at_work:
             one.process.wait()
         raise
 
 
 def _make_store(study: Study, run: StudyRun) -> None:
-    """Runs that start together would all try to make the store's tables.
+    """Create the tracking store's tables before the first runs start, which would all try to create them.
 
     Raises:
         ConfigError: the store cannot be used.
@@ -172,12 +172,12 @@ def _start(study: Study, run: StudyRun) -> "subprocess.Popen[bytes]":
     written = folder / _RUN_FILE
     write_text_atomically(written, write_yaml(_config(study, run).model_dump(mode="json")))
     with open_to_append(folder / "run.log") as log:
-        # A session of its own: Ctrl-C reaches it through this process, once.
+        # In its own session, so that Ctrl-C reaches it only once, through this process.
         return subprocess.Popen([*_COMMAND, str(written)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def _config(study: Study, run: StudyRun) -> RunConfig:
-    """All runs track to one store, beside the study, and their prompts print one date."""
+    """The run's configuration, with the tracking store and the prompt date that all runs of the study share."""
     tracking, prompt = run.config.tracking, run.config.prompt
     if tracking.uri is None and "MLFLOW_TRACKING_URI" not in os.environ:
         tracking = tracking.model_copy(update={"uri": tracking_uri(tracking, study.folder.absolute())})
@@ -187,7 +187,7 @@ def _config(study: Study, run: StudyRun) -> RunConfig:
 
 
 def _date(study: Study) -> datetime.date:
-    """The day on which the first run was started, so that a study that is resumed compares like with like."""
+    """The day on which the first run was started, so that the prompts of a resumed study stay the same."""
     for file in (study.folder / run.name / _RUN_FILE for run in study.runs):
         date = _written_date(file) if file.is_file() else None
         if date is not None:
@@ -223,7 +223,7 @@ def _is_done(study: Study, run: StudyRun) -> bool:
 
 
 def _made_of(run: StudyRun) -> str:
-    """Digest of what a run's figures depend on: its data too, but not where it ran or is tracked.
+    """Digest of everything that a run's results depend on, including its data, but not its cluster or tracking.
 
     Raises:
         DataError: a file of the data is missing.

@@ -1,4 +1,4 @@
-"""What a finished stage was and cost: `stage.json`, made from the stage's journals."""
+"""Writes `stage.json`, the summary of a finished stage, from the stage's journals."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from sftkey_dist.training.job import StageJob
 
 
 def write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_seconds: float) -> StageSummary:
-    """Say in the model folder what it comes from, then, once all of it is on disk, mark the stage as finished."""
+    """Write the model's provenance and, once everything is on disk, the summary, which marks the stage as finished."""
     write_json_atomically(planned.directory.model / PROVENANCE, planned.inputs)
     metrics, timings = METRICS.read(planned.directory.metrics), TIMINGS.read(planned.directory.timings)
     observations = OBSERVATIONS.read(planned.directory.validation)
@@ -54,7 +54,7 @@ def write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_
 
 
 def _gain(guard: GuardSummary | None, observations: Sequence[Observation]) -> float | None:
-    """By how much the stage's loss on held-out examples fell, from its start to the model that it hands on."""
+    """Decrease of the loss on held-out examples, from the start of the stage to the model that it hands on."""
     losses = {found.step: found.validation.loss for found in observations if found.validation is not None}
     measured = {step: loss for step, loss in losses.items() if not math.isnan(loss)}
     last = guard.kept_step if guard else max(measured, default=0)
@@ -62,11 +62,11 @@ def _gain(guard: GuardSummary | None, observations: Sequence[Observation]) -> fl
 
 
 def _guard_summary(job: StageJob, observations: Sequence[Observation]) -> GuardSummary | None:
-    """Which model the guard handed on, and the scores at the start, of it, and at the end of the stage."""
+    """Which model the guard chose, and the scores of this model, at the start and at the end of the stage."""
     if job.guard is None:
         return None
     scored = [(found.step, found.guard.score) for found in observations if found.guard is not None]
-    best = max(scored, key=lambda point: point[1])  # of equals the first
+    best = max(scored, key=lambda point: point[1])  # the first of equal scores
     kept = best if job.guard.settings.keep == "best" else scored[-1]
     return GuardSummary(
         kept_step=kept[0],
@@ -78,7 +78,7 @@ def _guard_summary(job: StageJob, observations: Sequence[Observation]) -> GuardS
 
 
 def guard_in_words(summary: StageSummary, guard: GuardSummary) -> str:
-    """Which model the guard kept, and what its evaluations cost."""
+    """A sentence about the model that the guard kept, and the cost of its evaluations."""
     share = summary.phase_seconds.get("guard", 0.0) / max(sum(summary.phase_seconds.values()), 1e-9)
     return (
         f"guard kept the model after step {guard.kept_step} of {summary.steps}: held-out score "
@@ -88,7 +88,7 @@ def guard_in_words(summary: StageSummary, guard: GuardSummary) -> str:
 
 
 def _collective_share(timings: Sequence[StepTiming]) -> float | None:
-    """Of the micro-batches in which it was measured: the share of their time in which a collective ran."""
+    """Share of time in which a collective ran, over the micro-batches that were profiled."""
     watched = sum(record.watched_seconds or 0.0 for record in timings)
     return sum(record.collective_seconds or 0.0 for record in timings) / watched if watched else None
 

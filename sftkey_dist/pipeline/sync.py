@@ -1,4 +1,4 @@
-"""Upload what a tracking store lacks of a run, from the run directory's files; each point once."""
+"""Uploads the metrics that a tracking store lacks from the files of a run directory, each point once."""
 
 from pathlib import Path
 
@@ -28,18 +28,18 @@ def sync(run_dir: Path) -> int:
     """Bring MLflow up to date with a run.
 
     Returns:
-        Metric points that were missing.
+        The number of metric points that were missing.
 
     Raises:
-        DataError: there is no trained run there.
-        ConfigError: tracking is off, or the store cannot be reached.
+        DataError: the folder has no trained strategies.
+        ConfigError: tracking is disabled, or the store cannot be reached.
     """
     run = RunDir(run_dir)
     if not (run.config.is_file() and run.strategies.is_file()):
         raise DataError(f"{run_dir}: no trained strategies there; run `sftkey run` with this run_dir first")
     config = _CONFIG.read(run.config)
     if not config.tracking.enabled:
-        raise ConfigError(f"{run.config}: the run was made with tracking.enabled=false")
+        raise ConfigError(f"{run.config}: tracking is disabled for this run (tracking.enabled=false)")
     strategies = read_strategies(run)
     tracker = open_tracker(config.model_copy(update={"run_dir": run.path}))
     return sum(_sync_strategy(config, run, name, entry, tracker) for name, entry in strategies.items())
@@ -80,7 +80,7 @@ def _sync_stage(
         for records in metrics_of(directory):
             uploaded = tracker.log_missing(run_id, records)
             if run_id is None or uploaded is None:
-                raise ConfigError("MLflow stopped answering; run `sftkey track sync` again when it does")
+                raise ConfigError("MLflow stopped answering; run `sftkey track sync` again when it answers")
             missing += uploaded
         if not was_finished:
             tracker.log_artifact(run_id, directory.summary)

@@ -1,6 +1,6 @@
-"""What is tracked of strategies, stages and evaluations, from the run directory's files: live, and again by `sync`.
+"""Tracks strategies, stages and evaluations from the files of the run directory, live and in `sync`.
 
-Everything here can be done twice: runs are found again by their keys, params and metrics that are there stay.
+All operations are idempotent: runs are found again by their keys, and existing parameters and metrics stay.
 """
 
 import json
@@ -26,7 +26,7 @@ _GIB = 2**30
 
 
 def open_tracker(config: RunConfig) -> Tracker:
-    """The tracker of a command, opened once: a store that answers at its start may stop later without harm.
+    """The tracker of a command, opened once at its start. If the store fails later, the command continues.
 
     Raises:
         ConfigError: the store cannot be reached.
@@ -38,7 +38,7 @@ def open_tracker(config: RunConfig) -> Tracker:
 def start_strategy(
     config: RunConfig, run: RunDir, name: str, form: str, last_digest: str, tracker: Tracker
 ) -> str | None:
-    """The parent run of a strategy, started or continued; other settings make another run."""
+    """Start or continue the parent run of a strategy. Other settings result in another run."""
     run_id = tracker.start_run(
         f"strategy/{name}/{last_digest}",
         name,
@@ -63,7 +63,7 @@ def start_stage(
     parent: str | None,
     tracker: Tracker,
 ) -> str | None:
-    """The run of a stage below its strategy's; none where that could not be started, as it would stand alone."""
+    """Start or continue the run of a stage below its strategy's run; None if that could not be started."""
     if parent is None:
         return None
     tags = {
@@ -79,13 +79,13 @@ def start_stage(
 
 
 def track_model(config: RunConfig, model: Path, parent: str | None, tracker: Tracker) -> None:
-    """A strategy's model with its card, where it is not too large."""
+    """Log a strategy's model with its card, unless it is too large."""
     if folder_bytes(model) <= config.tracking.max_model_gib * _GIB and (model / "README.md").is_file():
         tracker.log_model(parent, model)
 
 
 def note_shared_stage(stage: str, digest: str, shared_with: str, parent: str | None, tracker: Tracker) -> None:
-    """Under a strategy that shares a stage, a child run points to where its metrics are."""
+    """Log a child run that tells which strategy has the metrics of a shared stage."""
     if parent is None:
         return
     run_id = tracker.start_run(
@@ -100,7 +100,7 @@ def note_shared_stage(stage: str, digest: str, shared_with: str, parent: str | N
 def track_evaluation(
     config: RunConfig, run: RunDir, strategy: str, folder: Path, parent: str | None, tracker: Tracker
 ) -> None:
-    """The run of an evaluation whose scores are complete; one that was logged to its end is left alone."""
+    """Log an evaluation whose scores are complete, unless it was already logged completely."""
     scores = SCORES.read(folder / "scores.json")
     key = f"evaluation/{folder.name}/{scores.scoring_digest}"
     if parent is None or tracker.has_finished(key) or not scores.is_complete:
@@ -122,26 +122,26 @@ def track_evaluation(
 
 
 def track_comparison(parents: Sequence[str | None], files: Sequence[Path], tracker: Tracker) -> None:
-    """The comparison's files, with each strategy that it compares."""
+    """Log the comparison's files in the run of each strategy that it compares."""
     for parent in parents:
         for file in files:
             tracker.log_artifact(parent, file)
 
 
 def metrics_of(directory: StageDir) -> list[list[Record]]:
-    """The records of a stage's steps and measurements, as a tracker takes them."""
+    """The records of a stage's steps and measurements, as plain values for a tracker."""
     read = METRICS.read(directory.metrics), TIMINGS.read(directory.timings), OBSERVATIONS.read(directory.validation)
     return [[to_plain(record) for record in records] for records in read]
 
 
 def folder_bytes(folder: Path) -> int:
-    """Size of all files."""
+    """Total size of all files in a folder, in bytes."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 @contextmanager
 def ending_run(tracker: Tracker, run_id: str | None) -> Iterator[None]:
-    """Mark a run finished when the block ends well, killed when a signal ends it, failed otherwise."""
+    """End a run as finished if the block succeeds, as killed if a signal ends it, and as failed otherwise."""
     try:
         yield
     except InterruptedRunError:
@@ -154,14 +154,14 @@ def ending_run(tracker: Tracker, run_id: str | None) -> Iterator[None]:
 
 
 def _note_training_data(config: RunConfig, digest: str, run_id: str | None, tracker: Tracker) -> None:
-    """By the digest of the encoded store, or of the configuration where a strategy has several stores."""
+    """Log the training data, by the digest of the encoded store, or else of the source's configuration."""
     for source in config.data.train:
         name = digest or digest_json(source.reading)[:12]
         tracker.log_data_set(run_id, DataSetNote(source.data_set, name, "training", source.place, source.limit))
 
 
 def _common_tags(config: RunConfig, run: RunDir) -> dict[str, str]:
-    """What one filters and groups runs by."""
+    """Tags by which runs can be filtered and grouped."""
     tags = {
         "sftkey.run": run.path.name,
         RUN_DIR_TAG: str(run.path),
@@ -175,7 +175,7 @@ def _common_tags(config: RunConfig, run: RunDir) -> dict[str, str]:
 
 
 def _numbers(scores: EvaluationScores) -> dict[str, float]:
-    """What is a number, accuracies of fields and test sets among it; what nobody could judge is none."""
+    """All scores that are numbers, including those of key segments and means over test sets, without nan."""
     values = {
         **vars(scores),
         **{f"field/{name}": value for name, value in scores.fields.items()},

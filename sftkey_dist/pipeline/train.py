@@ -1,4 +1,4 @@
-"""Train what the strategies need, each stage once, and keep track."""
+"""Trains the stages that the strategies need, each once, and tracks them."""
 
 import shutil
 import time
@@ -25,11 +25,11 @@ from sftkey_dist.training.launch import StageRunner, stage_runner
 
 
 def train(plan: RunPlan, tracker: Tracker) -> None:
-    """Train every stage that is not finished; record which stages each strategy uses.
+    """Train every stage that is not finished, and record the stages of each strategy.
 
     Raises:
-        TrainingError: a stage stopped. Its checkpoints stay, and the same command goes on from them.
-        DataError: a finished stage's model is not what was written.
+        TrainingError: a stage stopped. Its checkpoints are kept, and the same command resumes from them.
+        DataError: the model of a finished stage was changed.
     """
     config, preparation = plan.config, plan.preparation
     verify_stages(plan)
@@ -54,7 +54,7 @@ def train(plan: RunPlan, tracker: Tracker) -> None:
 
 
 def _require_fit(plan: RunPlan) -> None:
-    """Where there are accelerators: what counts their memory loads much of torch and transformers."""
+    """Check the memory if there are accelerators. The import is late because it loads torch and transformers."""
     if plan.config.cluster.gpus_per_worker:
         from sftkey_dist.pipeline.fits import require_fit
 
@@ -95,7 +95,7 @@ def _train_stage(
     store = planned.data.store
     left_out = len(store) - count_trained(store.segment_counts, planned.stage.weights)
     if left_out:
-        console.print(f"{title}: {left_out:,} examples have no token that it trains and are left out")
+        console.print(f"{title}: {left_out:,} examples have no token that this stage trains and are left out")
     started = time.perf_counter()
     with ending_run(tracker, run_id):
         with (
@@ -118,7 +118,7 @@ def _train_stage(
 def _require_space(planned: PlannedStage) -> None:
     job = planned.job
     num_parameters = count_parameters(job.model_dir)
-    # Those that a checkpoint may resume with, and the one that is compared with them.
+    # The candidates that checkpoints may resume with, and the one that is compared with them.
     candidates = CHECKPOINTS_KEPT + 2 if job.guard else 0
     needs = Needs(
         num_parameters=num_parameters,
@@ -132,18 +132,18 @@ def _require_space(planned: PlannedStage) -> None:
 
 
 def _clean_up(planned: PlannedStage) -> None:
-    """A finished stage's model is what counts; its checkpoints would be 12 bytes a parameter each."""
+    """Remove the working files of a finished stage. Its checkpoints take 12 bytes per parameter each."""
     try:
         remove_checkpoints(open_storage(planned.job.checkpoints))
     except StorageError as error:
-        console.print(f"checkpoints that nobody needs any more stay: {error}", soft_wrap=True, markup=False)
+        console.print(f"checkpoints that are no longer needed were not removed: {error}", soft_wrap=True, markup=False)
     stage = planned.directory
     for leftover in (stage.checkpoints, stage.candidates, stage.heartbeats, stage.trial_export):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _remove_masters(plan: RunPlan) -> None:
-    """Those that no stage will start from any more."""
+    """Remove the master weights from which no further stage starts."""
     if plan.config.training.keep_masters:
         return
     for planned in plan.stages:
