@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Several Ray nodes on this machine, for trying out what a cluster does: nodes.sh NUMBER VERB CONFIG [KEY=VALUE …]
+# Several Ray nodes on this machine, to try out a cluster: nodes.sh NUMBER VERB CONFIG [KEY=VALUE …]
 #   launch/local/nodes.sh 2 run configs/quickstart.yaml run_dir="$PWD/runs/two-nodes" data.store_dir="$PWD/runs/store"
 set -euo pipefail
 
@@ -12,7 +12,7 @@ shift
 
 token="$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN="$token"
-folder="$(mktemp -d /tmp/sftkey-ray.XXXX)" # paths of sockets must be short
+folder="$(mktemp -d /tmp/sftkey-ray.XXXX)" # the paths of sockets must be short
 port="${SFTKEY_RAY_PORT:-26379}"
 nodes=()
 
@@ -24,7 +24,7 @@ finish() {
 }
 trap finish EXIT
 
-start() { # NUMBER ARGUMENTS…: every node has ports of its own
+start() { # NUMBER ARGUMENTS…: every node has its own ports
     local first="$((port + 10 * ($1 + 1)))"
     shift
     ray start "$@" --node-ip-address=127.0.0.1 --num-cpus=1 --disable-usage-stats --block \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# vLLM as a server that writes the responses of an evaluation. It has a virtual environment of its own, because it pins
-# versions of torch and transformers that are not ours.
+# vLLM as a server that generates the responses of an evaluation. It has its own virtual environment, because it pins
+# other versions of torch and transformers than sftkey_dist.
 #   launch/serve/vllm.sh runs/mine/stages/STAGE/model 4
 set -euo pipefail
 
@@ -36,7 +36,7 @@ gpus="${2:-1}"
 port="${SFTKEY_VLLM_PORT:-8000}"
 version="${SFTKEY_VLLM_VERSION:-0.30.0}"
 environment="${SFTKEY_VLLM_ENVIRONMENT:-$HOME/.cache/sftkey/vllm-$version}"
-stage_or_model="${model_dir%/model}" # every stage's folder is called model; the one above says which
+stage_or_model="${model_dir%/model}" # a stage's model is always in a folder called model, so the name is that of the parent
 name="${SFTKEY_SERVED_NAME:-${stage_or_model##*/}}"
 
 if [[ ! -e "$environment/vllm-$version.installed" ]]; then
@@ -45,7 +45,7 @@ if [[ ! -e "$environment/vllm-$version.installed" ]]; then
     touch "$environment/vllm-$version.installed"
 fi
 
-# vLLM reads the key from the environment: everyone on the machine sees a command line.
+# vLLM reads the key from the environment, because command lines are visible to everyone on the machine.
 from_file=""
 if [[ -z "${VLLM_API_KEY:-}" ]]; then
     key_file="$HOME/.sftkey-vllm-key"
@@ -59,7 +59,7 @@ if [[ -z "${VLLM_API_KEY:-}" ]]; then
 fi
 export VLLM_API_KEY VLLM_NO_USAGE_STATS=1
 
-# A server has one model, so the evaluation names the strategy whose model it is.
+# The server has one model, so the command names the strategy of this model.
 cat <<TEXT
 When the server is ready, on this machine:
   ${from_file}sftkey evaluate CONFIG strategies=[STRATEGY] evaluation.backend=endpoint \\
@@ -67,6 +67,6 @@ When the server is ready, on this machine:
     evaluation.endpoint.api_key_env=VLLM_API_KEY
 TEXT
 
-# --generation-config vllm: sampling is what a request says, and nothing from the folder's generation_config.json.
+# --generation-config vllm: requests alone determine sampling, not the generation_config.json of the folder.
 exec "$environment/bin/vllm" serve "$model_dir" --served-model-name "$name" --tensor-parallel-size "$gpus" \
     --host 127.0.0.1 --port "$port" --generation-config vllm "${@:3}"

@@ -1,4 +1,4 @@
-"""The figures of a comparison, each with what it shows in words and in numbers."""
+"""The figures of a comparison, each with a caption and a table of its numbers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,11 +33,11 @@ class Chart:
     """A figure.
 
     Attributes:
-        file: SVG.
-        title: above it.
-        caption: what to look at.
-        heads: of the numbers behind it.
-        rows: the numbers, for whoever cannot see the figure.
+        file: the SVG file.
+        title: title above the figure.
+        caption: what to look for.
+        heads: column headings of the table.
+        rows: rows of the table, for readers who cannot see the figure.
     """
 
     file: Path
@@ -48,7 +48,7 @@ class Chart:
 
 
 def draw_charts(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
-    """Every figure there is data for."""
+    """Draw all figures for which there is data."""
     draw: Sequence[Callable[[Comparison, Path, str], list[Chart]]] = (
         _key_nll,
         _segment_nll,
@@ -76,7 +76,7 @@ def _key_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
 
 
 def _segment_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
-    """Of the segments that are not key: a rise in stage 2 is drift."""
+    """The loss of the other segments, whose rise in stage 2 is drift."""
     charts = []
     names = dict.fromkeys(
         name
@@ -109,8 +109,8 @@ def _plane(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
         Chart(
             plot_plane(comparison.measures, intervals, folder / f"{stem}_plane.svg"),
             "Accuracy and format",
-            "Each strategy with its 95 % intervals; the upper right corner is right answers in right structure. An "
-            "output that nobody judged counts as wrong.",
+            "Each strategy with its 95 % intervals. The best corner, right answers in the right structure, is at the "
+            "upper right. Unjudged outputs count as wrong.",
             ("strategy", "accuracy", "format"),
             tuple((label, number(a), number(f)) for label, (a, f) in comparison.measures.items()),
         )
@@ -140,14 +140,14 @@ def _output_lengths(comparison: Comparison, folder: Path, stem: str) -> list[Cha
         Chart(
             plot_histograms(lengths, "tokens of an output", folder / f"{stem}_lengths.svg"),
             "Length of outputs",
-            "A peak at the right end is outputs that were cut off.",
+            "A peak at the right end shows outputs that were cut off.",
             ("strategy", "median tokens", "longest"),
             tuple((label, f"{sorted(of)[len(of) // 2]:,}", f"{max(of):,}") for label, of in lengths.items()),
         ),
         Chart(
             plot_histograms(shares, "answer's share of an output's characters", folder / f"{stem}_answer_share.svg"),
             "Share of the answer",
-            "How much of an output is the answer that counts.",
+            "Share of each output that is the answer.",
             ("strategy", "median share"),
             tuple((label, f"{sorted(of)[len(of) // 2]:.3f}") for label, of in shares.items()),
         ),
@@ -166,8 +166,8 @@ def _guard(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
     return [
         Chart(
             plot_curves(curves, "optimizer step of the last stage", "held-out measure", folder / f"{stem}_guard.svg"),
-            "The last stage, watched",
-            "What the guard scored on held-out examples while the last stage ran.",
+            "Guard during the last stage",
+            "Scores of the guard on held-out examples during the last stage.",
             ("measure", "first", "last"),
             _ends(curves),
         )
@@ -181,14 +181,14 @@ def _throughput(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
         Chart(
             plot_curves(speed, "optimizer step, stages joined", "tokens/s", folder / f"{stem}_throughput.svg"),
             "Throughput",
-            "Tokens without padding a second, all ranks together.",
+            "Tokens per second of all ranks together, without padding.",
             ("strategy", "first steps", "last steps"),
             _ends(speed, digits=0),
         ),
         Chart(
             plot_curves(waiting, "optimizer step, stages joined", "share of a step", folder / f"{stem}_waiting.svg"),
             "Waiting for the slowest rank",
-            "Share of each step in which ranks wait for the fullest one, by the plan's cost; 0 is level.",
+            "Share of each step in which ranks wait for the slowest one, by the planned cost; 0 is perfect balance.",
             ("strategy", "first steps", "last steps"),
             _ends(waiting),
         ),
@@ -196,7 +196,7 @@ def _throughput(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
 
 
 def _marked(record: EvaluationRecord) -> list[str]:
-    """Answers that stand where answers should."""
+    """The answers that were found at their mark."""
     return [text for name, text in record.answer.items() if record.answer_source[name] != "whole"]
 
 

@@ -1,4 +1,4 @@
-"""What there is to compare: what each strategy scored and cost, and how strategies fare on shared questions."""
+"""The comparison of strategies: their scores and costs, and paired tests on shared questions."""
 
 import math
 import os
@@ -27,7 +27,7 @@ BASELINE = "sft"
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one stage took, and what of it is in the stored weights.
+    """The cost of a stage, and how much of its update is in the stored weights.
 
     Attributes:
         name: of the stage.
@@ -59,19 +59,19 @@ class ComparisonRow:
     """One strategy of one run.
 
     Attributes:
-        run_dir: relative to where the comparison is made.
-        strategy: name.
-        dataset: the test sets.
-        scores: over all of them.
-        by_data_set: scores of each.
-        macro_average: means over test sets.
-        agreement: of judges, checks and a person, where there are two of them.
-        to_review: answers that a person should look at.
-        is_complete: whether no verdict is missing for a reason that may pass.
-        evaluation: folder of the records, below the run directory.
-        key_segments: names.
-        stages: in order.
-        mlflow_run_id: the strategy's.
+        run_dir: the run directory, relative to the working directory.
+        strategy: name of the strategy.
+        dataset: names of the test sets.
+        scores: scores over all test sets.
+        by_data_set: scores of each test set.
+        macro_average: mean over the test sets.
+        agreement: agreement between judges, checks and human labels, as far as there are two of them.
+        to_review: number of answers that need a human label.
+        is_complete: whether no verdict is missing for a transient reason.
+        evaluation: folder of the records, relative to the run directory.
+        key_segments: names of the key segments.
+        stages: cost of its stages, in order.
+        mlflow_run_id: MLflow run of the strategy.
     """
 
     run_dir: str
@@ -103,11 +103,11 @@ class ComparisonRow:
         return [StageDir(Path(self.run_dir) / stage.path) for stage in self.stages]
 
     def records(self) -> list[EvaluationRecord]:
-        """Every judged output."""
+        """The records of all outputs."""
         return RECORDS.read(Path(self.run_dir) / self.evaluation / "records.jsonl")
 
     def to_json(self) -> dict[str, object]:
-        """Flat, as `comparison.json` has it."""
+        """Flat values, as in `comparison.json`."""
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NESTED}
         nested = {"data_sets": self.by_data_set}
         flat: dict[str, object] = to_plain(own | {"stages": self.stages} | vars(self.scores) | nested)
@@ -119,7 +119,7 @@ _NESTED = frozenset({"scores", "by_data_set", "stages"})
 
 @dataclass(frozen=True)
 class Comparison:
-    """Strategies beside each other, of one run or several."""
+    """A comparison of strategies of one or several runs."""
 
     rows: tuple[ComparisonRow, ...]
 
@@ -141,7 +141,7 @@ class Comparison:
 
     @cached_property
     def labels(self) -> list[str]:
-        """Strategy names, with as much of the run's path in front as tells runs apart."""
+        """Strategy names, prefixed with enough of the run's path to distinguish the runs."""
         if len({row.run_dir for row in self.rows}) == 1:
             return [row.strategy for row in self.rows]
         places = {row.run_dir: Path(row.run_dir).absolute().parts for row in self.rows}
@@ -150,19 +150,19 @@ class Comparison:
 
     @cached_property
     def records(self) -> dict[str, list[EvaluationRecord]]:
-        """The judged outputs of each row."""
+        """The records of each row."""
         return {label: row.records() for label, row in zip(self.labels, self.rows, strict=True)}
 
     @cached_property
     def tests(self) -> list[PairedTest]:
-        """Every pair of rows that were asked the same questions."""
+        """Paired tests of all rows that share questions."""
         return compare_all(self.records, self.alpha)
 
     @cached_property
     def measures(self) -> dict[str, tuple[float, float]]:
-        """Accuracy, unjudged outputs counted as wrong, and format of each row: what rows are ranked by.
+        """(accuracy, format) of each row, by which rows are ranked. Unjudged outputs count as wrong.
 
-        A row of which nothing was judged has no accuracy, and does not compete.
+        If nothing of a row was judged, its accuracy is nan, and it is not ranked.
         """
         return {
             label: (math.nan if math.isnan(of.accuracy) else of.lowest_accuracy, of.format)
@@ -171,7 +171,7 @@ class Comparison:
 
     @property
     def best_score(self) -> float:
-        """The highest `lowest_score`; nan where nothing was judged."""
+        """The highest `lowest_score`; nan if nothing was judged."""
         judged = (row.scores for row in self.rows if not math.isnan(row.scores.score))
         return max((scores.lowest_score for scores in judged), default=math.nan)
 
@@ -186,18 +186,18 @@ class Comparison:
 
     @property
     def alpha_ranges(self) -> list[AlphaRange]:
-        """Who wins for which alpha."""
+        """The strategy with the highest score for each alpha."""
         return winners_by_alpha(self.measures)
 
     def against_baseline(self, label: str) -> PairedTest | None:
-        """A row against sft of its run, or against the first row where there is no sft."""
+        """The paired test of a row and the baseline: sft of its run, or the first row if there is none."""
         run = label.rpartition("/")[0]
         baseline = f"{run}/{BASELINE}" if run else BASELINE
         baseline = baseline if baseline in self.labels else self.labels[0]
         return next((test for test in self.tests if {test.first, test.second} == {baseline, label}), None)
 
     def to_json(self) -> dict[str, object]:
-        """`comparison.json`."""
+        """The content of `comparison.json`."""
         return {
             "rows": [row.to_json() for row in self.rows],
             "paired_tests": [asdict(test) for test in self.tests],
@@ -209,7 +209,7 @@ def read_comparison(run_dirs: Sequence[Path]) -> Comparison:
     """The strategies of finished runs.
 
     Raises:
-        DataError: there is no such run, a strategy has not been evaluated yet, or runs cannot be compared.
+        DataError: a run does not exist, a strategy has not been evaluated yet, or runs cannot be compared.
     """
     distinct = dict.fromkeys(run_dir.absolute() for run_dir in run_dirs)
     return Comparison(tuple(row for run_dir in distinct for row in _read_rows(run_dir)))

@@ -1,4 +1,4 @@
-"""What a study found, read from the `comparison.json` of its runs; small enough to keep beside the code."""
+"""The results of a study, read from the `comparison.json` of its runs and small enough to keep in a repository."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -15,14 +15,14 @@ from sftkey_dist.run_dir.artifacts.run import ENVIRONMENT
 _FACTS, _ENVIRONMENT = "study.json", "environment.json"
 _COMPARISON = "comparison.json"
 DONE = "done.json"
-"""In the folder of a run that is done: what it was done with."""
+"""File in the folder of a finished run, with the digest of what it was run with."""
 _STUDY_REMEDY = "`sftkey run` with the study's configuration renews it"
 _RUN_REMEDY = f"remove {DONE} beside it and `sftkey run` the study again"
 
 
 @dataclass(frozen=True)
 class VariantFacts:
-    """What a variant is, and the seeds that it is run with."""
+    """Description and seeds of a variant."""
 
     about: str
     seeds: tuple[int, ...]
@@ -67,9 +67,9 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Result:
-    """One strategy of one run: measures in [0, 1] over ``n`` questions, agreements of raters, and what it cost.
+    """A strategy of a run: measures in [0, 1] over ``n`` questions, agreements of raters, and costs.
 
-    Outputs that nobody judged count as wrong here: a study compares, and a gap must not pay.
+    Unjudged outputs count as wrong here, so that missing verdicts cannot improve a result.
     """
 
     n: int
@@ -84,7 +84,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRow(Result):
-    """A row of comparison.json, as far as it is read back; without bounds in runs that knew none."""
+    """A row of comparison.json, as far as it is read back. Runs of older versions have no bounds."""
 
     strategy: str
     unjudged: int = 0
@@ -92,7 +92,7 @@ class ComparedRow(Result):
 
     @property
     def result(self) -> Result:
-        """With all unjudged outputs counted as wrong, where some were judged, but not all."""
+        """The result with all unjudged outputs counted as wrong, unless nothing was judged."""
         known = Result(**{of_result.name: getattr(self, of_result.name) for of_result in fields(Result)})
         if self.accuracy_bounds is None or not 0 < self.unjudged < self.n:
             return known
@@ -115,11 +115,11 @@ class Evidence:
     """A study's results.
 
     Attributes:
-        name: of its folder.
-        facts: what it is.
-        results: by variant, strategy and seed.
-        environment: packages and machine of its runs; of a name with several values, all of them.
-        missing: runs that are not done.
+        name: name of its folder.
+        facts: description of the study.
+        results: results by variant, strategy and seed.
+        environment: packages and machines of its runs, with all values if runs differ.
+        missing: names of runs that are not done.
     """
 
     name: str
@@ -133,7 +133,7 @@ class Evidence:
         """Read a study's folder, or a copy that `keep_evidence` made.
 
         Raises:
-            DataError: there is no study there, it is not of this version, or none of its runs is done.
+            DataError: the folder has no study, it is of another version, or none of its runs is done.
         """
         if not (folder / _FACTS).is_file():
             raise DataError(f"{folder}: no study there ({_FACTS} is missing); run `sftkey run` with its configuration")
@@ -153,7 +153,7 @@ class Evidence:
         return cls(folder.absolute().name, facts, results, _joined(environments), tuple(missing))
 
     def may_know(self, name: str) -> bool:
-        """Whether ``variant/strategy`` is not merely waiting for runs that are not done."""
+        """Whether ``variant/strategy`` has results, or cannot get any from the missing runs."""
         variant, _, strategy = name.partition("/")
         return strategy in self.results[variant] or not any(run.startswith(f"{variant}/") for run in self.missing)
 
@@ -161,7 +161,7 @@ class Evidence:
         """Results by seed of ``variant/strategy``.
 
         Raises:
-            DataError: there is no such strategy.
+            DataError: the strategy does not exist.
         """
         variant, _, strategy = name.partition("/")
         if strategy not in self.results[variant]:
@@ -176,14 +176,14 @@ def measure(results: Mapping[int, Result], name: str) -> dict[int, float]:
 
 
 def write_facts(folder: Path, facts: StudyFacts) -> None:
-    """Say what the study in a folder is."""
+    """Write the description of a study to its folder."""
     FACTS.write(folder / _FACTS, facts)
 
 
 def keep_evidence(study: Path, kept: Path) -> Path:
-    """Copy to another folder, which is returned, what the page is made from and, small as it is, what is done.
+    """Copy the evidence of a study, and which of its runs are done, to another folder, and return that folder.
 
-    A copy of that folder in the study's place goes on where the study was.
+    If the copy is put in the study's place, the study resumes from it.
     """
     evidence = Evidence.read(study)
     make_folder(kept)

@@ -20,11 +20,11 @@ _ENTITIES = {"<": "&lt;", "&": "&amp;"}
 
 
 class Markdown(str):
-    """A text that is Markdown, made here; every other one is shown as it is."""
+    """A text that is already Markdown. Every other text is escaped."""
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Table of all strategies, per test set where there are several, significance, and winners by alpha."""
+    """Table of all strategies, table by test set if there are several, significance, and winners by alpha."""
     parts = [_scores(comparison), _by_data_set(comparison), _tests(comparison), _winners(comparison)]
     return "\n".join(line for part in parts if part for line in [*part, ""])
 
@@ -56,7 +56,7 @@ def _scores(comparison: Comparison) -> list[str]:
 
 
 def _unjudged(comparison: Comparison) -> list[str]:
-    """What stands behind the accuracies where judges or checks failed."""
+    """Notes about accuracies for which judges or checks failed."""
     rows = list(zip(map(escaped, comparison.labels), (row.scores for row in comparison.rows), strict=True))
     notes = [f"- {label}: {bounds_note(scores)}" for label, scores in rows if scores.unjudged]
     notes += [f"- {label}: {escaped(unjudgeable_note(scores))}" for label, scores in rows if scores.unjudgeable]
@@ -115,18 +115,18 @@ def _winners(comparison: Comparison) -> list[str]:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; the first column is text, the others are figures.
+    """Lines of a Markdown table whose first column is text and whose other columns are numbers.
 
-    Cells are shown as they are, unless they are `Markdown` already.
+    Cells are escaped unless they are already `Markdown`.
     """
     rules = map(Markdown, ["---", *(["---:"] * (len(heads) - 1))])
     return [f"| {' | '.join(map(escaped, line))} |" for line in (heads, [*rules], *rows)]
 
 
 def escaped(text: str) -> str:
-    """A text of anybody's as it may stand in a line or a table's cell: it is shown as it is, in one line.
+    """Escape untrusted text for a line or a table cell, so that it is shown literally and on one line.
 
-    A name's underscores stay where they cannot begin an emphasis, and so do brackets that make no link.
+    Underscores that cannot start an emphasis and brackets that cannot form a link are not escaped.
     """
     return text if isinstance(text, Markdown) else _MARKUP.sub(_escape, on_one_line(text))
 

@@ -1,4 +1,4 @@
-"""A model card for an exported model, filled from facts: what it is, how it was trained, how it scored."""
+"""The model card of an exported model: what it is, how it was trained, and how it scored."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from sftkey_dist.report.provenance import RunFacts
 
 
 def model_card(row: ComparisonRow, facts: RunFacts) -> str:
-    """README.md of a strategy's model folder."""
+    """The README.md of a strategy's model folder."""
     scores = row.scores
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""Numbers as tables show them; what is not known is a dash."""
+"""Formatting of numbers in tables. Unknown values are shown as a dash."""
 
 import math
 
@@ -10,7 +10,7 @@ RANKED_BY = "strategies are ranked by the lower bound of accuracy, all unjudged 
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """``0.812``, or a dash where nothing was judged."""
+    """``0.812``, or a dash for None and nan."""
     return UNKNOWN if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
@@ -20,13 +20,13 @@ def with_interval(value: float, interval: Interval) -> str:
 
 
 def bounds_note(scores: Scores) -> str:
-    """Between what accuracy lies while outputs are unjudged."""
+    """The bounds of accuracy while outputs are unjudged, in words."""
     low, high = scores.accuracy_bounds
     return f"accuracy lies between {low:.3f} and {high:.3f}, {scores.unjudged} outputs are unjudged"
 
 
 def unjudgeable_note(scores: Scores) -> str:
-    """How many outputs are incorrect because their text made the judge or the check fail, by the failure's name."""
+    """The number of outputs whose text made the judge or the check fail, by the name of the failure, in words."""
     counts = ", ".join(f"{name}: {count}" for name, count in scores.unjudgeable.items())
     return f"incorrect, as their text made the judge or the check fail: {counts}"
 

@@ -1,6 +1,6 @@
-"""A comparison as one HTML page that needs no network: tables, figures, outputs side by side, provenance.
+"""A comparison as a self-contained HTML page: tables, figures, outputs side by side, provenance.
 
-Everything a model wrote is data: the template escapes it, and the page's script writes it as text, never as markup.
+Everything that a model wrote is treated as data: the template escapes it, and the page's script inserts it as text.
 """
 
 import json
@@ -72,7 +72,7 @@ def render_page(
 
 @dataclass(frozen=True)
 class ShownOutput:
-    """What a strategy answered."""
+    """An output of a strategy."""
 
     text: str
     answer: Mapping[str, str]
@@ -83,7 +83,7 @@ class ShownOutput:
 
 @dataclass(frozen=True)
 class ShownQuestion:
-    """A question with the outputs of strategies by their labels."""
+    """A question with the outputs of all strategies, by label."""
 
     id: str
     data_set: str
@@ -93,7 +93,7 @@ class ShownQuestion:
 
 
 def side_by_side(comparison: Comparison) -> list[ShownQuestion]:
-    """Questions with what each strategy answered; those on which verdicts differ first."""
+    """Questions with the output of each strategy. Those with different verdicts come first."""
     questions: dict[tuple[str, str], ShownQuestion] = {}
     for label, records in comparison.records.items():
         for record in (record for record in records if record.sample == 0):
@@ -119,18 +119,18 @@ def _question_key(record: EvaluationRecord) -> tuple[str, str]:
 
 
 def _shown(value: object) -> object:
-    """What the template prints: text of anybody's cannot steer the page; it is escaped after this."""
+    """Text for the template, without characters that affect the page. It is escaped afterwards."""
     return encodable(without_control(value)) if type(value) is str else value
 
 
 def _inline(svg: Path) -> str:
-    """Without the declaration, which belongs to a file of its own."""
+    """The SVG without the XML declaration, which is only valid at the start of a file."""
     text = svg.read_text(encoding="utf-8")
     return text[text.index("<svg") :]
 
 
 def _as_script_data(content: object) -> str:
-    """JSON that cannot end the script element it stands in; what nobody sees is an escape, which the script reads."""
+    """JSON that cannot end its script element. Invisible characters are written as escapes."""
     return _ESCAPED.sub(lambda match: _escape(match.group()), to_json(content))
 
 

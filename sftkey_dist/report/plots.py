@@ -1,4 +1,4 @@
-"""Plots as SVG files, readable on light and dark pages."""
+"""Plots as SVG files that are readable on light and dark pages."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS
 from sftkey_dist.sampler.preview import BalancePreview
 from sftkey_dist.visible import on_one_line
 
-matplotlib.rcParams["svg.hashsalt"] = "sftkey"  # the same plot is the same bytes
+matplotlib.rcParams["svg.hashsalt"] = "sftkey"  # makes the bytes of a plot reproducible
 _GREY = "#808080"
 _ZERO_WIDTH = "\u200b"
 _FEW_POINTS, _BINS = 40, 30
@@ -30,12 +30,12 @@ class Curve(NamedTuple):
 
     @classmethod
     def of(cls, steps: Sequence[float], values: Sequence[float]) -> "Curve":
-        """From numbers."""
+        """A curve from sequences of numbers."""
         return cls(np.array(steps, dtype=float), np.array(values, dtype=float))
 
 
 def segment_nll_curve(stages: Sequence[StageDir], segments: Sequence[str]) -> Curve:
-    """The nll per token in nats of some segments together, at the steps, stages joined, that measured them."""
+    """The nll in nats per token, over all given segments, at the steps that measured them, with stages concatenated."""
     steps: list[int] = []
     values: list[float] = []
     offset = 0
@@ -52,29 +52,29 @@ def segment_nll_curve(stages: Sequence[StageDir], segments: Sequence[str]) -> Cu
 
 
 def key_nll_curve(stages: Sequence[StageDir], key_segments: Sequence[str]) -> Curve:
-    """`segment_nll_curve` of the segments that count."""
+    """`segment_nll_curve` of the key segments."""
     return segment_nll_curve(stages, key_segments)
 
 
 def throughput_curve(stages: Sequence[StageDir]) -> Curve:
-    """Tokens a second by step, stages joined."""
+    """Tokens per second by step, with stages concatenated."""
     records = [record for stage in stages for record in TIMINGS.read(stage.timings)]
     return Curve.of(range(len(records)), [record.tokens_per_second for record in records])
 
 
 def waiting_curve(stages: Sequence[StageDir]) -> Curve:
-    """Share of each step, stages joined, in which ranks wait for the fullest one."""
+    """Share of each step in which ranks wait for the slowest one, with stages concatenated."""
     records = [record for stage in stages for record in METRICS.read(stage.metrics)]
     return Curve.of(range(len(records)), [record.balance.straggler_loss for record in records])
 
 
 def plot_key_nll(curves: Mapping[str, Curve], file: Path, y_label: str = "nll of key tokens [nats/token]") -> Path:
-    """Nll against optimizer steps, as it is and smoothed (the paper's loss figure)."""
+    """Plot nll against optimizer steps, raw and smoothed (the paper's loss figure)."""
     figure, axes = _figure("optimizer step, stages joined", y_label)
     for number, (strategy, (steps, values)) in enumerate(curves.items()):
         colour = f"C{number}"
         axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
-        # Strategies that share a stage share its curve: dashes let the one below show.
+        # Strategies that share a stage share its curve, so dashes keep the curve below visible.
         axes.plot(
             steps, _smoothed(values), label=_plain(strategy), color=colour, linewidth=1.8, dashes=_DASHES[number % 4]
         )
@@ -83,7 +83,7 @@ def plot_key_nll(curves: Mapping[str, Curve], file: Path, y_label: str = "nll of
 
 
 def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: float, file: Path) -> Path:
-    """Score against alpha from (accuracy, format) of each strategy: where lines cross, the winner changes."""
+    """Plot score against alpha from (accuracy, format) of each strategy. The winner changes where lines cross."""
     figure, axes = _figure("alpha, the weight of accuracy", "score")
     for strategy, (accuracy, format_share) in measures.items():
         axes.plot([0, 1], [format_share, accuracy], label=_plain(strategy), linewidth=1.5)
@@ -96,7 +96,7 @@ def plot_plane(
     intervals: Mapping[str, tuple[tuple[float, float], tuple[float, float]]],
     file: Path,
 ) -> Path:
-    """Format against accuracy of each strategy, with intervals of (accuracy, format)."""
+    """Plot format against accuracy of each strategy, with the intervals of both."""
     figure, axes = _figure("accuracy", "format")
     for number, (strategy, (accuracy, format_share)) in enumerate(measures.items()):
         (low, high), (lowest, highest) = intervals[strategy]
@@ -109,7 +109,7 @@ def plot_plane(
 
 
 def plot_curves(curves: Mapping[str, Curve], x_label: str, y_label: str, file: Path) -> Path:
-    """Lines with a mark at every value where they are few."""
+    """Plot curves, with a marker at every value if there are only a few."""
     figure, axes = _figure(x_label, y_label)
     for number, (name, (steps, values)) in enumerate(curves.items()):
         is_short = len(steps) < _FEW_POINTS
@@ -121,7 +121,7 @@ def plot_curves(curves: Mapping[str, Curve], x_label: str, y_label: str, file: P
 
 
 def plot_histograms(values: Mapping[str, Sequence[float]], x_label: str, file: Path) -> Path:
-    """Share of outputs by a measure, one outline a strategy over common bins."""
+    """Plot the distribution of a measure over outputs, one outline per strategy, with common bins."""
     figure, axes = _figure(x_label, "share of outputs")
     everything = np.concatenate([np.asarray(of, dtype=float) for of in values.values()])
     edges = np.histogram_bin_edges(everything, bins=_BINS)
@@ -132,7 +132,7 @@ def plot_histograms(values: Mapping[str, Sequence[float]], x_label: str, file: P
 
 
 def plot_lengths(segment_counts: np.ndarray, segment_names: Sequence[str], file: Path) -> Path:
-    """How many examples have how many tokens in each text segment; ``segment_counts`` [N, S]."""
+    """Plot the distribution of the number of tokens in each text segment; ``segment_counts`` is [N, S]."""
     figure, axes = _figure("tokens, logarithmic", "share of examples")
     counts = np.asarray(segment_counts)
     edges = np.geomspace(1, max(2, int(counts.sum(axis=1).max()) + 1), 60)
@@ -148,7 +148,7 @@ def plot_lengths(segment_counts: np.ndarray, segment_names: Sequence[str], file:
 
 
 def plot_balance(stages: Mapping[str, Sequence[BalancePreview]], file: Path) -> Path:
-    """For each stage, by number of ranks: fullest rank over the mean, in tokens and loss weight, and time waited."""
+    """Plot for each stage, by number of ranks, max / mean of tokens and of loss weight, and the waiting time."""
     panels = {
         "tokens, fullest rank / mean": lambda balance: balance.tokens,
         "loss weight, fullest rank / mean": lambda balance: balance.loss_weight,
@@ -168,7 +168,7 @@ def plot_balance(stages: Mapping[str, Sequence[BalancePreview]], file: Path) -> 
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Mean over a centred window of a tenth of the curve, shorter at its ends."""
+    """Moving average over a centred window of a tenth of the curve, which is shorter at its ends."""
     half = len(values) // 20
     sums = np.concatenate([[0.0], np.cumsum(values)])
     positions = np.arange(len(values))
@@ -185,9 +185,10 @@ def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def _plain(text: str) -> str:
-    """The one way of a text into a figure, which shows it as it is.
+    """Escape a text for a figure, so that it is shown literally.
 
-    Dollars begin no formula, and neither an underscore nor a blank name hides a line from the legend.
+    A dollar sign does not start a formula, and a leading underscore or an empty name does not hide a line from the
+    legend.
     """
     shown = on_one_line(text)
     return (_ZERO_WIDTH if shown.startswith("_") or not shown else "") + shown.replace("$", r"\$")
@@ -214,7 +215,7 @@ def _write(figure: Figure, file: Path) -> Path:
 
 
 def plot_seeds(values: Mapping[str, Mapping[str, Sequence[float]]], y_label: str, file: Path) -> Path:
-    """Values by group and name: a dot a seed, a bar at their mean; one panel a group."""
+    """Plot values by group and name: a dot per seed, a bar at their mean, and a panel per group."""
     widths = [max(2, len(of)) for of in values.values()]
     figure = Figure(figsize=(1.5 + 0.75 * sum(widths), 4.2), layout="constrained")
     panels = figure.subplots(1, len(values), squeeze=False, width_ratios=widths, sharey=True)[0]

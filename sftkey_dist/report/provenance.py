@@ -1,4 +1,4 @@
-"""Where a run's results come from: model, data, settings, versions; and in what runs differ."""
+"""Provenance of a run's results: model, data, settings, versions, and the settings in which runs differ."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ def read_facts(run_dirs: Sequence[Path]) -> list[RunFacts]:
 
 
 def settings_that_differ(facts: Sequence[RunFacts]) -> list[tuple[str, list[str]]]:
-    """Settings, with their value in each run, that are not the same in all."""
+    """The settings that differ between runs, with their value in each run."""
     names = dict.fromkeys(name for fact in facts for name in fact.settings)
     values = [(name, [fact.settings.get(name, "") for fact in facts]) for name in names if name != "run_dir"]
     return [(name, of) for name, of in values if len(set(of)) > 1]

@@ -1,4 +1,4 @@
-"""The paper's own figures (arXiv:2512.21017), for orientation beside a run of the same model; facts, not promises.
+"""The paper's published numbers (arXiv:2512.21017), for orientation next to a run of the same model.
 
 Averages over GSM8K, OpenR1-Math-220K, OpenBookQA and CoT-Collection, alpha = 0.7, judged by Meta-Llama-3-70B-Instruct.
 """
@@ -10,7 +10,7 @@ from sftkey_dist.data.data_sets import data_set_names, find_data_set
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One strategy of one model; None where the paper's average is not known to us."""
+    """A strategy of a model. None means that the paper's average is unknown."""
 
     model: str
     strategy: str
@@ -39,7 +39,7 @@ ALL_ROWS = (
 
 
 def published_rows(model: str | None, adapters: set[str]) -> list[PublishedRow]:
-    """The paper's rows of a model, where the test data is among the paper's."""
+    """The paper's rows for a model, if the test data is among the paper's."""
     name = (model or "").rstrip("/").rpartition("/")[2].lower()
     is_in_paper = any(find_data_set(adapter).is_in_paper for adapter in adapters & set(data_set_names()))
     return [row for row in ALL_ROWS if row.model.lower() == name] if is_in_paper else []

@@ -1,4 +1,4 @@
-"""One page about studies: tables over seeds, contrasts, costs, and what of the paper they agree with."""
+"""The results page of studies: tables over seeds, contrasts, costs, and agreement with the paper's statements."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ _VERDICTS = {1: _AGREES, -1: _DIFFERS, 0: _NOISY}
 
 @dataclass(frozen=True)
 class _Claim:
-    """Something that the paper's rows say, and how a variant's results speak to it."""
+    """A statement that the paper's numbers support, and how to test it with a variant's results."""
 
     text: str
     needs: tuple[str, ...]
@@ -30,12 +30,12 @@ def results_page(studies: Sequence[Evidence], figures: Sequence[Path], command: 
     """The page as Markdown.
 
     Args:
-        studies: in order.
-        figures: one picture a study, relative to the page.
-        command: that makes the page, for its first lines.
+        studies: the studies, in order.
+        figures: one figure per study, relative to the page.
+        command: the command that generates the page.
 
     Raises:
-        DataError: a contrast names a strategy that is not there.
+        DataError: a contrast names a strategy that does not exist.
     """
     lines = [
         "# Results",
@@ -164,7 +164,7 @@ def _costs(study: Evidence) -> list[str]:
 
 
 def _claims(studies: Sequence[Evidence]) -> list[str]:
-    """What the paper found for its models, beside what was found here for others."""
+    """The paper's statements about its models, with the results of these studies for other models."""
     heads = ["in the paper", "here", "", ""]
     rows = []
     for claim in _CLAIMS:
@@ -257,7 +257,7 @@ def _seconds(result: Result) -> float:
 
 
 def _mean(mean: Mean, digits: int = 3) -> str:
-    """``0.812 [0.75, 0.86]``; a single seed has no interval, nor have seeds that are all alike."""
+    """``0.812 [0.75, 0.86]``, or no interval for a single seed and for seeds with equal values."""
     if mean.number < 2 or math.isnan(mean.value):
         return number(mean.value, digits)
     if not mean.has_interval:

@@ -1,4 +1,4 @@
-"""Examples in colour: which token lies in which segment, and which tokens each stage trains."""
+"""Examples in colour: the segment of each token, and the tokens that each stage trains."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Tables for the terminal; what they hold is text, never markup."""
+"""Tables for the terminal. Their content is plain text, never markup."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from sftkey_dist.sampler.preview import BalancePreview
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One line a strategy; the best score is marked; fits 80 columns for one run.
+    """One line per strategy, with the best score marked. It fits into 80 columns for one run.
 
     ``*`` at an accuracy: differs from sft on the same questions at the 5 % level (McNemar's exact test).
     """
@@ -63,7 +63,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    """What a reader must know besides the numbers."""
+    """Notes that are needed to interpret the numbers."""
     notes = []
     if any((test := comparison.against_baseline(label)) and test.accuracy_differs for label in comparison.labels):
         notes.append("* accuracy differs from sft on the same questions (McNemar, 5 %)")
@@ -86,7 +86,7 @@ def _notes(comparison: Comparison) -> list[str]:
 
 
 def findings_table(strategy: str, findings: Sequence[Finding]) -> Table:
-    """What is wrong with a strategy's outputs, and what to try."""
+    """Findings about a strategy's outputs, with remedies."""
     title = strategy if findings else f"{strategy}: nothing stands out"
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 1, 0), pad_edge=False)
     for heading in ("what", "remedy", "for example"):
@@ -97,7 +97,7 @@ def findings_table(strategy: str, findings: Sequence[Finding]) -> Table:
 
 
 def _accuracy(scores: Scores, mark: str) -> Text:
-    """The value over its interval, and where some outputs are unjudged over its bounds."""
+    """The value above its interval and, if outputs are unjudged, above its bounds."""
     shown = _over_interval(scores.accuracy, scores.accuracy_interval, mark)
     if scores.unjudged:
         shown.append(f"\n{scores.accuracy_bounds[0]:.3f} to {scores.accuracy_bounds[1]:.3f}")
@@ -155,7 +155,7 @@ def segment_table(report: SegmentReport) -> Table:
 
 
 def balance_table(title: str, rows: Sequence[BalancePreview]) -> Table:
-    """How level a stage's steps lie, ours first, by number of ranks."""
+    """The balance of a stage's steps by number of ranks, this sampler first."""
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("ranks", justify="right")
     table.add_column("side", no_wrap=True)

@@ -1,4 +1,4 @@
-"""A comparison as files beside each other."""
+"""Writes the files of a comparison."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
