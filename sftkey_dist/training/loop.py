@@ -124,6 +124,7 @@ def _train(
             checkpoints.wait()
             return False
     checkpoints.wait()
+    stage.engine.wait_for_first_rank()  # it commits: a rank that fails below must not cut that off
     observer.hand_on()
     return True
 

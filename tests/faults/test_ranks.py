@@ -11,6 +11,7 @@ from torch.multiprocessing import ProcessRaisedException
 from sftkey_dist.errors import StorageError
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlanner
+from sftkey_dist.training.checkpoint import CheckpointKeeper
 from sftkey_dist.training.engine.weights import StageWeights
 from sftkey_dist.training.heartbeat import Heartbeat, who_is_missing
 from sftkey_dist.training.job import StageJob
@@ -89,6 +90,13 @@ def test_ranks_wait_for_what_takes_long_and_name_it(tmp_path):
 
 
 def fail_to_export(job: StageJob) -> None:
+    commit = CheckpointKeeper._commit
+
+    def commit_late(*arguments):  # the other rank must not fail, and end this one, before
+        time.sleep(0.5)
+        commit(*arguments)
+
+    CheckpointKeeper._commit = commit_late  # type: ignore[method-assign]
     save_pretrained = StageWeights.save_pretrained
 
     def save(*arguments, with_weights=True):
