@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sftkey_dist.contract.parts import ParsedResponse, Piece, Violation
+from sftkey_dist.contract.parts import THINKING_TAGS, ParsedResponse, Piece, Violation
 from sftkey_dist.contract.segment import Segment
 
 
@@ -80,6 +80,7 @@ class Plain:
     def read(self, text: str) -> ParsedResponse:
         """See `Container`."""
         values: dict[str, str] = {}
+        text = self._with_opening(text)
         before, start = self._until_delimiter(text, 0)
         place = -1 if self._delimiters[0] else 0
         if place == 0:
@@ -119,6 +120,13 @@ class Plain:
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         return _any_of([delimiter for delimiter in self._delimiters if delimiter])
+
+    def _with_opening(self, text: str) -> str:
+        """A chat template may have ended the prompt with the thinking tag before the first segment; the output then
+        lacks it."""
+        opening = self._delimiters[0]
+        opened_by_prompt = opening.strip() in THINKING_TAGS and opening.strip() not in text
+        return opening + text if opened_by_prompt else text
 
     def _until_delimiter(self, text: str, start: int) -> tuple[str, int]:
         """The text up to the next delimiter, and the position at which that delimiter begins."""

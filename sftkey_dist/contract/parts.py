@@ -9,6 +9,16 @@ PROMPT = "prompt"
 PROMPT_ID = 0
 """Segment id of the prompt, the first of `ResponseContract.segment_names`."""
 END_OF_TURN = "end_of_turn"
+THINKING_TAGS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
+    "<seed:think>": "</seed:think>",
+    "[THINK]": "[/THINK]",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+}
+"""Opening and closing tags that published models write around their thinking, as their chat templates spell them."""
 
 
 class ContractError(ValueError):
@@ -49,6 +59,11 @@ class Piece:
 
     segment: str
     text: str
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether it is a tag or a delimiter, one of few texts that every example repeats."""
+        return "." in self.segment
 
 
 @dataclass(frozen=True)

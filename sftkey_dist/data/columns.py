@@ -1,11 +1,18 @@
 """Reads columns of a raw row, with errors that name the column and the problem."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from typing import cast
 
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from sftkey_dist.config.prompt import is_template_argument
+from sftkey_dist.data.example import ARGUMENTS_COLUMN
 from sftkey_dist.data.template import fields_of, fill
 from sftkey_dist.data.values import NoTextError, text_of
+
+_JSON_MAPPING = TypeAdapter(dict[str, JsonValue])
 
 
 class RowError(ValueError):
@@ -70,6 +77,26 @@ def texts(row: Mapping[str, object], column: str) -> list[str]:
     if None in found:
         raise RowError("missing_field", f"field {column!r} has an item without a value")
     return cast(list[str], found)
+
+
+def template_arguments(row: Mapping[str, object]) -> dict[str, object]:
+    """The row's own arguments of the chat template, as a mapping or as its JSON text.
+
+    A column of structures, as in Parquet files, gives every row all fields; those without a value are left out.
+    """
+    value = row.get(ARGUMENTS_COLUMN)
+    try:
+        value = json.loads(value) if isinstance(value, str) and value.strip() else value or {}
+        found = _JSON_MAPPING.validate_python(value, strict=True)
+    except (json.JSONDecodeError, ValidationError):
+        raise RowError(
+            "invalid_arguments", f"field {ARGUMENTS_COLUMN!r} must be a mapping of JSON values, found {_kind(value)}"
+        ) from None
+    if reserved := [name for name in found if not is_template_argument(name)]:
+        raise RowError(
+            "invalid_arguments", f"field {ARGUMENTS_COLUMN!r} must not set {reserved[0]!r}, which every prompt sets"
+        )
+    return {name: item for name, item in found.items() if item is not None}
 
 
 def find(row: Mapping[str, object], column: str) -> object:

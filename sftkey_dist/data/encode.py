@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sftkey_dist.contract import END_OF_TURN, PROMPT, ContractError, Form, Piece, ResponseContract
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
+from sftkey_dist.data.thinking import ThinkingError, continuing
 from sftkey_dist.data.tokens import decode_ids, encode_texts
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.vocabulary import special_tokens
@@ -14,7 +15,7 @@ from sftkey_dist.models.vocabulary import special_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ENCODER_VERSION = 5
+ENCODER_VERSION = 6
 """Increase it when the same input would be encoded differently; stores of earlier versions are then rebuilt."""
 
 TOO_LONG = "too_long"
@@ -85,14 +86,14 @@ class ExampleEncoder:
         written = [self._write(example) for example in examples]
         kept = [item for item in written if isinstance(item, _Written)]
         prompt_ids = iter(self._prompts.ids([item.prompt for item in kept]))
-        tokens = iter(self._tokenize([piece.text for item in kept for piece in item.pieces if not _is_mark(piece)]))
+        tokens = iter(self._tokenize([piece.text for item in kept for piece in item.pieces if not piece.is_mark]))
         return [
             item
             if isinstance(item, Refusal)
             else self._join(
                 example,
                 next(prompt_ids),
-                [(piece, self._mark(piece) if _is_mark(piece) else next(tokens)) for piece in item.pieces],
+                [(piece, self._mark(piece) if piece.is_mark else next(tokens)) for piece in item.pieces],
             )
             for example, item in zip(examples, written, strict=True)
         ]
@@ -116,8 +117,10 @@ class ExampleEncoder:
 
     def _write(self, example: Example) -> _Written | Refusal:
         try:
-            return _Written(self._prompts.text(example), self._contract.render(example.values, self._form))
-        except ContractError as error:
+            prompt = self._prompts.text(example)
+            pieces = self._contract.render(example.values, self._form)
+            return _Written(prompt, continuing(prompt, pieces) if self._prompts.uses_chat else pieces)
+        except (ContractError, ThinkingError) as error:
             return Refusal(example.id, error.reason, str(error))
         except PromptError as error:
             return Refusal(example.id, "prompt_refused", str(error))
@@ -153,14 +156,9 @@ class ExampleEncoder:
 
     def _check(self, example: Example, piece: Piece, tokens: _Tokens) -> Refusal | None:
         """Refuse a piece whose tokens do not represent its text exactly."""
-        if not _is_mark(piece) and not self._special_ids.isdisjoint(tokens.ids):
+        if not piece.is_mark and not self._special_ids.isdisjoint(tokens.ids):
             return Refusal(example.id, "special_token_in_text", "the response contains a special token's text")
         if piece.text != tokens.decoded:
             detail = f"the tokenizer turns {piece.segment} {piece.text[:40]!r} into {tokens.decoded[:40]!r}"
             return Refusal(example.id, "not_reproduced", detail)
         return None
-
-
-def _is_mark(piece: Piece) -> bool:
-    """Whether a piece is a tag or delimiter, one of few texts that every example repeats."""
-    return "." in piece.segment

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from sftkey_dist.run_dir.artifacts.kinds import absent_with
 
+ARGUMENTS_COLUMN = "chat_template_kwargs"
+"""Column with a row's own arguments of the chat template; TRL reads the same column."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -30,6 +33,8 @@ class Example:
     """Kinds of text in the source that belong to no segment, such as thinking and sign_off."""
     data_set: str = ""
     """Name of the source, if scores are reported per source."""
+    template_arguments: Mapping[str, object] = field(default_factory=dict)
+    """Values of the chat template's variables for this row, by name."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 import datetime
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sftkey_dist.config.prompt import PromptConfig
-from sftkey_dist.data.example import Example, Turn
+from sftkey_dist.data.example import ARGUMENTS_COLUMN, Example, Turn
 from sftkey_dist.data.tokens import encode_texts, encode_without_special
 from sftkey_dist.errors import ModelError
-from sftkey_dist.models.chat_template import chat_templates, reads_clock, with_date
+from sftkey_dist.models.chat_template import chat_templates, reads_clock, unused_argument, variables_of, with_date
 from sftkey_dist.models.vocabulary import special_tokens
 
 if TYPE_CHECKING:
@@ -52,9 +54,11 @@ class PromptEncoder:
             PromptError: The template does not accept this conversation.
         """
         if self._uses_chat:
-            return self._chat(self.messages(example), add_generation_prompt=True)
+            return self._chat(self.messages(example), True, self._arguments_of(example))
         if example.history:
             raise PromptError("a conversation of several turns needs a tokenizer with a chat template")
+        if example.template_arguments:
+            raise PromptError(f"{ARGUMENTS_COLUMN} needs a tokenizer with a chat template")
         return self._config.plain.replace("{prompt}", example.prompt)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -74,7 +78,7 @@ class PromptEncoder:
         (ids,) = self.ids([self.text(example)])
         messages = self.messages(example)
         probes = [message | {"content": f"@@message-{number}@@"} for number, message in enumerate(messages)]
-        pieces = _MESSAGE.split(self._chat(probes, add_generation_prompt=True))
+        pieces = _MESSAGE.split(self._chat(probes, True))
         frame, places = pieces[::2], list(map(int, pieces[1::2]))
         around = encode_texts(self._tokenizer, frame, add_special_tokens=False)
         if self._special_among(ids) == [token_id for part in around for token_id in self._special_among(part)]:
@@ -117,7 +121,28 @@ class PromptEncoder:
             if token and token in text
         ]
 
-    def _chat(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    @property
+    def uses_chat(self) -> bool:
+        """Whether the tokenizer's chat template writes the prompts."""
+        return self._uses_chat
+
+    def _arguments_of(self, example: Example) -> Mapping[str, object]:
+        """The arguments of a row."""
+        unused = unused_argument(self._variables, example.template_arguments) if example.template_arguments else ""
+        if unused:
+            raise PromptError(f"{ARGUMENTS_COLUMN}: {unused}")
+        return example.template_arguments
+
+    @cached_property
+    def _variables(self) -> frozenset[str]:
+        return variables_of(self._template)
+
+    def _chat(
+        self,
+        messages: list[dict[str, str]],
+        add_generation_prompt: bool,
+        arguments: Mapping[str, object] = MappingProxyType({}),
+    ) -> str:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
@@ -125,6 +150,7 @@ class PromptEncoder:
                     chat_template=self._template,
                     tokenize=False,
                     add_generation_prompt=add_generation_prompt,
+                    **arguments,
                 )
             )
         except Exception as error:  # a template is a program and can raise anything
@@ -145,7 +171,7 @@ class PromptEncoder:
         """The text that the chat template writes after a response."""
         messages = [*self.messages(Example("", "question", {})), {"role": "assistant", "content": _PROBE}]
         try:
-            rendered = self._chat(messages, add_generation_prompt=False)
+            rendered = self._chat(messages, False)
         except PromptError as error:
             raise ModelError(f"{error}; see prompt.system and prompt.template") from error
         _, probe, after = rendered.rpartition(_PROBE)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.adapters import make_adapter
-from sftkey_dist.data.columns import RowError
+from sftkey_dist.data.columns import RowError, template_arguments
 from sftkey_dist.data.content import Adapt, Row
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.memos import generate_memos
@@ -63,6 +63,9 @@ def _adapter(source: SourceConfig, contract: ResponseContract) -> Adapt | None:
 def _example(place: str, row: Row, adapt: Adapt) -> Example | Refusal:
     try:
         content = adapt(row)
+        arguments = template_arguments(row)
     except RowError as error:
         return Refusal(place, error.reason, str(error))
-    return Example(place, content.prompt, content.values, content.history, content.left_out)
+    return Example(
+        place, content.prompt, content.values, content.history, content.left_out, template_arguments=arguments
+    )

@@ -102,12 +102,14 @@ def example_hashes(example: Example) -> tuple[int, int, int]:
     """Three 64-bit hashes of an example, all of them ignoring case and spacing of the prompt.
 
     Returns:
-        The hashes of the prompt without the system message, of the prompt with the system message and the response, and
-        of the prompt with the system message.
+        The hashes of the prompt without the system message, of the whole prompt and the response, and of the whole
+        prompt: with the system message and the arguments of the chat template.
     """
     question = " ".join(example.prompt.casefold().split())
     prompt = _conversation(question, [turn for turn in example.history if turn.role != "system"])
     whole = _conversation(question, example.history)
+    if example.template_arguments:
+        whole = json.dumps([whole, sorted(example.template_arguments.items())])
     return _hash(prompt), _hash(json.dumps([whole, *sorted(example.values.items())])), _hash(whole)
 
 

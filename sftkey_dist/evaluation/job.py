@@ -29,5 +29,12 @@ def generation_digest(job: EvaluationJob, model_digest: str, examples: Sequence[
             "prompts": [
                 (e.data_set, e.id, e.prompt, [(turn.role, turn.content) for turn in e.history]) for e in examples
             ],
+            **_arguments(examples),
         }
     )
+
+
+def _arguments(examples: Sequence[Example]) -> dict[str, object]:
+    """Left out without any, so that digests equal those from before rows could have arguments."""
+    found = {e.id: dict(e.template_arguments) for e in examples if e.template_arguments}
+    return {"template_arguments": found} if found else {}

@@ -1,7 +1,6 @@
 """Creates model folders from others: large files are shared, changed files are rewritten, and the source is
 unchanged."""
 
-import datetime
 import os
 import shutil
 import tempfile
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sftkey_dist.files import folder_written_whole
-from sftkey_dist.models.chat_template import chat_templates, with_date
+from sftkey_dist.models.chat_template import TemplateSettings, chat_templates
 from sftkey_dist.models.load import load_tokenizer
 
 
@@ -31,11 +30,14 @@ def save_over(folder: Path, *saved: Any) -> None:
             os.replace(new, folder / new.name)
 
 
-def write_with_date(source: Path, target: Path, day: datetime.date, trust_remote_code: bool = False) -> None:
-    """Write the model folder ``source`` to ``target`` with the date in its templates fixed."""
+def write_with_template(
+    source: Path, target: Path, settings: TemplateSettings, trust_remote_code: bool = False
+) -> None:
+    """Write the model folder ``source`` to ``target`` with what is fixed in its chat templates."""
     tokenizer = load_tokenizer(source, trust_remote_code)
-    pinned = {name: with_date(template, day) for name, template in chat_templates(tokenizer).items()}
-    tokenizer.chat_template = pinned if isinstance(tokenizer.chat_template, dict) else pinned["default"]
+    fixed = settings.applied(chat_templates(tokenizer))
+    has_several = isinstance(tokenizer.chat_template, dict) and settings.template is None
+    tokenizer.chat_template = fixed if has_several else fixed["default"]
     with folder_written_whole(target) as scratch:
         for file in source.iterdir():
             if file.is_file():

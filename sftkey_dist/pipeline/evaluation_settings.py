@@ -23,7 +23,7 @@ def _settings(config: RunConfig, strategy: Strategy, checks: dict[str, ChecksByS
     return EvaluationSettings(
         form=strategy.form,
         contract=config.contract,
-        prompt=config.prompt.without_date,
+        prompt=config.prompt.of_prepared_model,
         settings=config.evaluation,
         checks=checks,
         seed=config.seed,

@@ -2,12 +2,14 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sftkey_dist.cluster import connected
 from sftkey_dist.cluster_gate import named_cluster
+from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console, progress_when_known
 from sftkey_dist.contract import ContractError, Form, ResponseContract
@@ -20,11 +22,17 @@ from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import Encoding, cached_tokenizer, example_hashes
 from sftkey_dist.digests import digest_json
-from sftkey_dist.errors import DataError
+from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.files import write_json_atomically
-from sftkey_dist.models.chat_template import chat_templates, reads_clock
+from sftkey_dist.models.chat_template import (
+    TemplateSettings,
+    chat_templates,
+    reads_clock,
+    unused_argument,
+    variables_of,
+)
 from sftkey_dist.models.embedded import make_embedded_model
-from sftkey_dist.models.folder import write_with_date
+from sftkey_dist.models.folder import write_with_template
 from sftkey_dist.models.load import locate_model, model_fingerprint
 from sftkey_dist.models.problem import writing_named
 from sftkey_dist.models.shape import read_shape, require_row_per_token
@@ -60,10 +68,10 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     run = RunDir(config.run_dir)
     with writing_named(run.path):
         base = _base_model(config, run, needs_weights)
-        date = _printed_date(config, run, base)
-        model_dir = _with_date(config, run, base, date) if date else base
+        settings = _template_settings(config, run, base)
+        model_dir = _with_template(config, run, base, settings) if settings.identity else base
     tokenizer = cached_tokenizer(model_dir, config.model.trust_remote_code)
-    prompts = PromptEncoder(tokenizer, config.prompt.without_date)
+    prompts = PromptEncoder(tokenizer, config.prompt.of_prepared_model)
     special_tokens_in_test = _check_prompts(prompts, test)
     shape = read_shape(model_dir, config.model.trust_remote_code)
     require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(special_tokens_in_test))
@@ -83,7 +91,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
         stores,
         reports,
         test_report,
-        date,
+        settings.date,
         prompts.end_of_turn_id,
     )
     if not run.strategies.is_file():
@@ -130,7 +138,7 @@ def _prepare_form(config: RunConfig, form: Form, model_dir: Path) -> EncodedStor
     encoding = Encoding(
         form=form,
         contract=config.contract,
-        prompt=config.prompt.without_date,
+        prompt=config.prompt.of_prepared_model,
         max_length_tokens=config.data.max_length_tokens,
         model_dir=model_dir,
         trust_remote_code=config.model.trust_remote_code,
@@ -192,22 +200,49 @@ def _base_model(config: RunConfig, run: RunDir, needs_weights: bool) -> Path:
     return extended
 
 
-def _printed_date(config: RunConfig, run: RunDir, folder: Path) -> datetime.date | None:
+def _template_settings(config: RunConfig, run: RunDir, folder: Path) -> TemplateSettings:
+    """What the run fixes in the chat template."""
+    if config.prompt.template == "plain":
+        return TemplateSettings()
+    settings = TemplateSettings(_template_file(config.prompt))
+    templates = settings.applied(chat_templates(cached_tokenizer(folder, config.model.trust_remote_code)))
+    if arguments := config.prompt.template_arguments:
+        if not templates:
+            raise ConfigError("prompt.template_arguments: the tokenizer has no chat template; set prompt.chat_template")
+        variables = frozenset[str]().union(*map(variables_of, templates.values()))
+        if unused := unused_argument(variables, arguments):
+            raise ConfigError(f"prompt.template_arguments: {unused}")
+    return replace(settings, arguments=arguments, date=_printed_date(config, run, templates.values()))
+
+
+def _template_file(prompt: PromptConfig) -> str | None:
+    if prompt.chat_template is None:
+        return None
+    try:
+        text = prompt.chat_template.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise ConfigError(f"prompt.chat_template: {prompt.chat_template} cannot be read ({reason})") from error
+    if not text.strip():
+        raise ConfigError(f"prompt.chat_template: {prompt.chat_template} is empty")
+    return text
+
+
+def _printed_date(config: RunConfig, run: RunDir, templates: Iterable[str]) -> datetime.date | None:
     """The date in prompts, if the chat template prints the date. It stays the same when the run is prepared again."""
-    templates = chat_templates(cached_tokenizer(folder, config.model.trust_remote_code)).values()
-    if config.prompt.template == "plain" or not any(map(reads_clock, templates)):
+    if not any(map(reads_clock, templates)):
         return None
     date = config.prompt.date or run.first_prepared()
     console.print(f"the chat template prints the date: it is {date} throughout the run", soft_wrap=True, markup=False)
     return date
 
 
-def _with_date(config: RunConfig, run: RunDir, folder: Path, date: datetime.date) -> Path:
-    """A copy of the model whose template has a fixed date, for training, generation and servers of the result."""
-    dated = run.base_model(digest_json([model_fingerprint(folder), date.isoformat()]))
-    if not dated.is_dir():
-        write_with_date(folder, dated, date, config.model.trust_remote_code)
-    return dated
+def _with_template(config: RunConfig, run: RunDir, folder: Path, settings: TemplateSettings) -> Path:
+    """A copy of the model with what is fixed in its template, for training, generation and servers of the result."""
+    fixed = run.base_model(digest_json([model_fingerprint(folder), *settings.identity]))
+    if not fixed.is_dir():
+        write_with_template(folder, fixed, settings, config.model.trust_remote_code)
+    return fixed
 
 
 def _make_embedded(config: RunConfig, run: RunDir) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sftkey_dist.config.evaluation import ServedModelConfig
 from sftkey_dist.config.prompt import PromptConfig
-from sftkey_dist.data.example import Example
+from sftkey_dist.data.example import ARGUMENTS_COLUMN, Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.endpoint import EMPTY, Reply, failure_name
 from sftkey_dist.endpoint.client import Endpoint
@@ -46,7 +46,9 @@ class ServedGenerator:
         return [self._generation(reply, decoding) for reply in replies]
 
     def _chat(self, example: Example, decoding: Decoding) -> list[Reply]:
-        return self._endpoint.converse(self._prompts.messages(example), **_options(decoding))
+        # Servers of Hugging Face models take a template's arguments under this name; others are sent none.
+        arguments = {ARGUMENTS_COLUMN: dict(example.template_arguments)} if example.template_arguments else {}
+        return self._endpoint.converse(self._prompts.messages(example), **_options(decoding), **arguments)
 
     def _complete(self, example: Example, decoding: Decoding) -> list[Reply]:
         (ids,) = self._prompts.ids([self._prompts.text(example)])

@@ -71,6 +71,7 @@ EXAMPLES = {
     "legal_triage": {"issues": "A late claim.", "citations": '["§ 5"]', "risk_category": "high"},
     "sales_action": {"summary": "They asked for a price.", "next_action": "quote", "due": "2026-12-01"},
     "support_case": {"assessment": "It arrived broken.", "reply": "We are sorry.", "action": "refund"},
+    "thinking": {"reasoning": "48 / 2 = 24", "answer": "72"},
 }
 
 

@@ -9,8 +9,8 @@ from transformers.utils import chat_template_utils
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.models.chat_template import reads_clock, with_date
-from sftkey_dist.models.folder import write_with_date
+from sftkey_dist.models.chat_template import TemplateSettings, reads_clock, variables_of, with_date
+from sftkey_dist.models.folder import write_with_template
 from sftkey_dist.models.load import load_tokenizer
 
 DAY = datetime.date(2024, 1, 3)
@@ -91,7 +91,7 @@ def test_a_folder_is_written_with_the_date_and_its_source_is_not_touched(tiny_mo
     for name in ("config.json", "model.safetensors"):
         (source / name).write_bytes((tiny_model / name).read_bytes())
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in source.rglob("*") if file.is_file()}
-    write_with_date(source, tmp_path / "target", DAY)
+    write_with_template(source, tmp_path / "target", TemplateSettings(date=DAY))
     assert {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in before} == before
     clock(2025, 2, 1)
     pinned = load_tokenizer(tmp_path / "target")
@@ -102,3 +102,46 @@ def test_a_folder_is_written_with_the_date_and_its_source_is_not_touched(tiny_mo
     assert render(load_tokenizer(tmp_path / "exported"), None) == render(pinned, None)
     assert (tmp_path / "target" / "model.safetensors").samefile(source / "model.safetensors")
     assert pinned.backend_tokenizer.to_str() == load_tokenizer(source).backend_tokenizer.to_str()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        False,
+        None,
+        3,
+        -1.5,
+        """a "quoted" 'text' %} {{ x }} \\ with\nlines, ü and 🙂""",
+        ["a", None, [True]],
+        {"effort": "high", "budget": {"tokens": 5}},
+    ],
+)
+def test_an_argument_is_a_default_that_a_caller_may_override(tokenizer, value):
+    in_macro = "{% macro head() %}{{ x | tojson }}{% endmacro %}{{ head() }}"
+    template = in_macro + "{% for m in messages %}{{ x | tojson }}{% endfor %}"
+    fixed = TemplateSettings(arguments={"x": value}).applied({"default": template})["default"]
+    assert render(tokenizer, fixed) == tokenizer.apply_chat_template(
+        QUESTION, chat_template=template, tokenize=False, add_generation_prompt=True, x=value
+    )
+    other = tokenizer.apply_chat_template(QUESTION, chat_template=fixed, tokenize=False, x="other")
+    assert other == '"other""other"'
+    assert variables_of(fixed) == {"messages", "x"}
+
+
+def test_variables_are_those_that_are_not_set_in_the_template_itself():
+    template = (
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% generation %}{{ m.content }}{{ effort }}"
+        "{% endgeneration %}{% continue %}{% endfor %}{{ ns.n }}{% if date_string is not defined %}"
+        "{% set date_string = '1' %}{% endif %}{{ date_string }}"
+    )
+    assert variables_of(template) == {"messages", "effort", "date_string"}
+
+
+def test_a_folder_is_written_with_another_template_and_its_arguments(tiny_model, tmp_path):
+    settings = TemplateSettings("{{ messages[0].content }}{{ mood }}", {"mood": "!"})
+    write_with_template(tiny_model, tmp_path / "target", settings)
+    loaded = load_tokenizer(tmp_path / "target")
+    assert render(loaded, None) == "q!"
+    loaded.save_pretrained(tmp_path / "exported")
+    assert render(load_tokenizer(tmp_path / "exported"), None) == "q!"
+    assert render(load_tokenizer(tiny_model), None) != "q!"

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.errors import DataError, ModelError
+from sftkey_dist.errors import ConfigError, DataError, ModelError
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.pipeline.evaluation_settings import settings_for_tests
 from sftkey_dist.pipeline.prepare import prepare
@@ -72,6 +72,60 @@ def test_a_run_prints_one_date_in_training_and_generation_from_the_day_it_was_fi
     set_date = dated | {"run_dir": str(tmp_path / "runs" / "set"), "prompt": {"date": "2025-01-31"}}
     assert prompt_of(set_date) == (trained, generated, digests)
     assert not (tmp_path / "runs" / "set" / "first_prepared").exists()
+
+
+def test_a_runs_template_and_arguments_are_in_its_model_folder_and_in_every_digest(settings, tiny_model, tmp_path):
+    template = tmp_path / "template.jinja"
+    template.write_text(
+        (tiny_model / "chat_template.jinja").read_text() + "{% if brief %}{{ 'In one word: ' }}{% endif %}"
+    )
+    plain = prompt_of(settings | {"run_dir": str(tmp_path / "runs" / "plain")})
+    chosen = settings | {"prompt": {"chat_template": str(template), "template_arguments": {"brief": True}}}
+    trained, generated, digests = prompt_of(chosen | {"run_dir": str(tmp_path / "runs" / "a")})
+    assert trained.endswith("In one word: ")
+    assert generated.endswith("In one word: ")
+    again = prompt_of(json.loads((tmp_path / "runs" / "a" / "config.json").read_text()))
+    assert again == (trained, generated, digests)
+    off = chosen | {"prompt": {"chat_template": str(template)}, "run_dir": str(tmp_path / "runs" / "b")}
+    _, _, other = prompt_of(off)
+    assert not set(digests) & {*other, *plain[2]}
+    assert other[1] != plain[2][1]
+    (folder,) = {prepare(RunConfig.model_validate(chosen | {"run_dir": str(tmp_path / "runs" / "a")})).model_dir}
+    served = load_tokenizer(folder)
+    messages = [{"role": "user", "content": "q"}]
+    assert served.apply_chat_template(messages, tokenize=False, add_generation_prompt=True).endswith("In one word: ")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ({"template_arguments": {"brief": True}}, "no variable 'brief'; it has none"),
+        ({"chat_template": "missing.jinja"}, r"missing\.jinja cannot be read \(No such file"),
+        ({"chat_template": "empty.jinja"}, "is empty"),
+        ({"chat_template": "broken.jinja"}, "chat template"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_one_error(settings, tmp_path, monkeypatch, prompt, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.jinja").write_text("\n")
+    (tmp_path / "broken.jinja").write_text("{% if %}")
+    with pytest.raises((ConfigError, ModelError), match=message):
+        prepare(RunConfig.model_validate(settings | {"prompt": prompt}))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ({"template_arguments": {"messages": []}}, "'messages' is set whenever"),
+        ({"template_arguments": {"eos_token": "x"}}, "'eos_token' is set whenever"),
+        ({"template_arguments": {"a b": 1}}, "not the name of a variable"),
+        ({"template": "plain", "template_arguments": {"a": 1}}, r"remove prompt\.template_arguments"),
+        ({"template": "plain", "chat_template": "x.jinja"}, r"remove prompt\.chat_template"),
+    ],
+)
+def test_arguments_that_no_template_takes_are_refused(settings, prompt, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig.model_validate(settings | {"prompt": prompt})
 
 
 def test_a_template_without_a_date_makes_the_same_store_on_any_day(settings, monkeypatch, tmp_path):
