@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+UNUSED_BY_LANGUAGE_MODELS = ("scipy",)
+"""What transformers loads with every model for the losses of object detectors."""
 _NO_COMPILER = "TORCHDYNAMO_DISABLE"
 
 

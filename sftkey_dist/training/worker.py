@@ -9,7 +9,7 @@ from typing import Any
 import ray
 import ray.train
 
-from sftkey_dist.startup import loading_libraries
+from sftkey_dist.startup import UNUSED_BY_LANGUAGE_MODELS, loading_libraries
 from sftkey_dist.training.job import StageJob
 
 Queue = Any  # the handle of the actor that is a TaskQueue
@@ -21,7 +21,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     Args:
         settings: ``queue`` and ``num_threads``.
     """
-    with loading_libraries():
+    with loading_libraries(without=UNUSED_BY_LANGUAGE_MODELS):
         import transformers.modeling_utils  # noqa: F401  # before the model's own, which is loaded with its weights
 
         from sftkey_dist.training.checkpoint import CheckpointKeeper

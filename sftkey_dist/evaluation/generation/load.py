@@ -7,7 +7,7 @@ from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.generation.decoding import Generator
-from sftkey_dist.startup import loading_libraries
+from sftkey_dist.startup import UNUSED_BY_LANGUAGE_MODELS, loading_libraries
 
 
 def load_generator(
@@ -23,7 +23,7 @@ def load_generator(
 
         return ServedGenerator(settings.endpoint, key, model_dir, prompt, trust_remote_code)
     if settings.backend == "transformers":
-        with loading_libraries():
+        with loading_libraries(without=UNUSED_BY_LANGUAGE_MODELS):
             from sftkey_dist.evaluation.generation.local import LocalGenerator
 
         return LocalGenerator(model_dir, prompt, trust_remote_code, settings.gpus_per_model)
