@@ -56,7 +56,8 @@ def tiny_config(tmp_path: Path, tiny_model: Path) -> Path:
                 "optimization": {"global_batch_size": 8, "num_epochs": 1, "learning_rate": 1.0e-3},
                 "key_stage": {"optimization": {"num_epochs": 3}},
                 "training": {"micro_batch_tokens": 1600, "checkpoint_every_steps": 4},
-                "evaluation": {"max_new_tokens": 8, "batch_size": 4},
+                "evaluation": {"max_new_tokens": 8, "batch_size": 8},  # one batch, so that one actor loads the model
+                "tracking": {"max_model_gib": 0},  # logging a model loads it, which takes as long as training it
             }
         )
     )

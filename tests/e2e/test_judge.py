@@ -181,6 +181,7 @@ def test_an_evaluation_with_a_judge_is_incomplete_until_all_is_judged_and_takes_
         judge = f"{{url: {server.url}, model: judge, max_retries: 0, concurrency: 1}}"
         settings = [
             "tracking.enabled=false",
+            "cluster.num_workers=1",
             "evaluation.backend=endpoint",
             f"evaluation.endpoint={served}",
             f"evaluation.judge.judges=[{judge}]",

@@ -75,6 +75,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_after_sync_and_no_secr
     run = tmp_path / "runs" / "tiny"
     with mlflow_server(tmp_path / "server") as server:
         settings = [f"tracking.uri={server.url}", "strategies=[sft]", "optimization.num_epochs=25"]
+        settings += ["cluster.num_workers=1", "tracking.max_model_gib=1"]
         command = [*ENTRY_POINT, "run", str(tiny_config), *settings]
         driver = subprocess.Popen(
             command,
