@@ -1,4 +1,4 @@
-"""What a run takes on a cluster, before it is rented: memory, time, communication and cost, from shapes alone."""
+"""Estimates what a run needs on a cluster before the cluster is rented: memory, time, communication and cost."""
 
 from sftkey_dist.capacity.estimate import (
     Estimate,

@@ -1,6 +1,6 @@
-"""What a model's layers keep and move, counted instead of estimated: it runs once on the meta device.
+"""Counts the bytes that a model's layers keep and move, by one run of the model on the meta device.
 
-Autograd says which tensors it keeps for the backward pass, and a dispatch mode sees the operands of every operation.
+Autograd reports which tensors it keeps for the backward pass, and a dispatch mode sees the operands of every operation.
 """
 
 from collections.abc import Collection
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 ATTENTION = "counted_attention"
 _TOKENS = 64
 _IN_FLOPS = frozenset({"mm", "addmm", "bmm", "_grouped_mm", "grouped_mm_fallback", "grouped_mm_fallback_backward"})
-"""Products, those of experts with the tokens that are routed to them among them: of these, too, a token passes few."""
+"""Matrix products, including those of experts with the tokens that are routed to them."""
 _MOVES_NOTHING = frozenset({"detach", "empty", "empty_like", "empty_strided", "_unsafe_view"})
 _ONCE_A_ROW = frozenset({"embedding_dense_backward"})
-"""The gradient of the whole table, however many tokens a row has."""
+"""Operations whose size does not depend on the tokens of a row: the gradient of the whole embedding table."""
 
 
 @dataclass(frozen=True)
 class LayerBytes:
-    """Of a token, in all layers.
+    """Bytes per token, in all layers together.
 
     Attributes:
-        kept: by autograd, from the forward to the backward pass.
-        moved: read and written in both passes by what is neither a matrix product nor attention.
+        kept: bytes that autograd keeps from the forward to the backward pass.
+        moved: bytes that operations other than matrix products and attention read and write in both passes.
     """
 
     kept: float
@@ -44,12 +44,13 @@ class LayerBytes:
 
 
 def layer_bytes(model: "PreTrainedModel") -> LayerBytes:
-    """
+    """Run a model on the meta device and count.
+
     Args:
-        model: on the meta device, with the attention of `register_counted_attention`.
+        model: a model on the meta device, with the attention of `register_counted_attention`.
 
     Raises:
-        ModelError: the model does not run on shapes alone.
+        ModelError: The model does not run on the meta device.
     """
     weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -75,10 +76,10 @@ def layer_bytes(model: "PreTrainedModel") -> LayerBytes:
 
 
 class MovedBytes(TorchDispatchMode):
-    """Adds up the operands and results of operations that memory's bandwidth limits.
+    """Adds up the operands and results of operations that are limited by memory bandwidth.
 
     Attributes:
-        total: bytes so far.
+        total: number of bytes so far.
     """
 
     def __init__(self) -> None:
@@ -92,7 +93,7 @@ class MovedBytes(TorchDispatchMode):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        """Run the operation, then look at its tensors."""
+        """Run the operation, and count the bytes of its tensors."""
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         if func.is_view or name in _IN_FLOPS | _MOVES_NOTHING | _ONCE_A_ROW:
@@ -103,17 +104,17 @@ class MovedBytes(TorchDispatchMode):
 
 
 def register_counted_attention() -> None:
-    """Let models be made with an attention that computes nothing."""
+    """Register an attention implementation that computes nothing, for models on the meta device."""
     AttentionInterface.register(ATTENTION, _counted_attention)
 
 
 def _bytes(tensor: Tensor) -> int:
-    """An expanded tensor is read from what it was expanded from."""
+    """The bytes of a tensor; an expanded tensor has those of the tensor that it was expanded from."""
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
 class _KeepsItsOperands(torch.autograd.Function):
-    """Flash attention keeps queries, keys, values, its output and the logarithm of the softmax's denominator."""
+    """Keeps what FlashAttention keeps: queries, keys, values, output and the logarithm of the softmax's denominator."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

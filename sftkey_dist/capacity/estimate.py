@@ -1,4 +1,4 @@
-"""A stage on a cluster: does it fit, how long does it take, what limits it, and what would help most."""
+"""Estimates a stage on a cluster: whether it fits, how long it takes, what limits it, and what would help most."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +13,17 @@ from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
 _POWERS_OF_TWO = tuple(1 << power for power in range(11))
 _LEAN_GATHERED_GIB = 0.25
-"""Enough to gather the next layers ahead in every precision (`training/engine/deepspeed_config.py`)."""
+"""Enough for gathering the next layers ahead of their use (`training/engine/deepspeed_config.py`)."""
 
 
 @dataclass(frozen=True)
 class Fullest:
-    """What packed rows hold at most, each number of the row that holds most of it.
+    """Upper bounds of what a packed row holds; each number is the maximum over all rows.
 
     Attributes:
-        observed: positions with logits in a step that measures every segment.
-        rest_tokens: tokens that the backward pass runs over.
-        prefix_tokens: tokens that no gradient passes through.
+        observed: positions with logits, in a step that measures every segment.
+        rest_tokens: tokens that the backward pass covers.
+        prefix_tokens: tokens through which no gradient passes.
     """
 
     observed: int
@@ -32,7 +32,7 @@ class Fullest:
 
     @classmethod
     def of(cls, steps: Sequence[Rows]) -> "Fullest":
-        """Of the rows of some steps."""
+        """The maxima over the rows of these steps."""
         return cls(
             observed=max(int(rows.observed.max()) for rows in steps),
             rest_tokens=max(int((rows.tokens - rows.prefix_tokens).max()) for rows in steps),
@@ -42,15 +42,15 @@ class Fullest:
 
 @dataclass(frozen=True)
 class StageLoad:
-    """What a stage has to do.
+    """The work of a stage.
 
     Attributes:
-        name: of strategy and stage.
-        num_steps: optimizer steps.
-        longest_example: tokens of the longest one; a row cannot be shorter.
-        rows_for: the first steps' rows for a number of ranks and a token budget.
-        fullest_for: the fullest rows of all steps for the same; None where ``rows_for`` has all steps.
-        guard: the model that a guard generates with beside the stage; None without one.
+        name: names of the strategy and the stage.
+        num_steps: number of optimizer steps.
+        longest_example: tokens of the longest example; a row must have room for it.
+        rows_for: returns the rows of the first steps for a number of ranks and a token budget.
+        fullest_for: returns the fullest rows of all steps for the same arguments; None if ``rows_for`` has all steps.
+        guard: the copy of the model with which a guard generates; None without a guard.
     """
 
     name: str
@@ -61,7 +61,7 @@ class StageLoad:
     guard: GuardCopy | None = None
 
     def fullest(self, ranks: int, micro_batch_tokens: int) -> Fullest:
-        """Of all steps, for a number of ranks and a token budget."""
+        """The fullest rows of all steps, for a number of ranks and a token budget."""
         if self.fullest_for is None:
             return Fullest.of(self.rows_for(ranks, micro_batch_tokens))
         return self.fullest_for(ranks, micro_batch_tokens)
@@ -69,20 +69,20 @@ class StageLoad:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one stage.
+    """The estimate of one stage.
 
     Attributes:
-        memory: of the fullest rank in the fullest step.
-        seconds: of a step.
-        tokens_per_second: of all ranks together.
-        stage_hours: of all steps.
-        received_gib: that a rank receives in a step.
-        checkpoint_gib: of all ranks together.
-        checkpoint_seconds: to write it, beside training.
-        cost: of the stage; None without a price.
-        fits: whether the memory is there.
-        limit: what takes the time, or that it does not fit.
-        guarding: memory of a rank while the guard generates; None without one.
+        memory: memory of the fullest rank in the fullest step.
+        seconds: seconds of a step, by part.
+        tokens_per_second: tokens that all ranks together process in a second.
+        stage_hours: hours of all steps.
+        received_gib: GiB that a rank receives in a step.
+        checkpoint_gib: size of a checkpoint, of all ranks together.
+        checkpoint_seconds: seconds to write a checkpoint, while training continues.
+        cost: cost of the stage; None without a price.
+        fits: whether each rank has enough memory.
+        limit: the largest part of a step, or "memory" if the stage does not fit.
+        guarding: memory of a rank while the guard generates; None without a guard.
     """
 
     memory: Memory
@@ -100,14 +100,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class StageCapacity:
-    """A stage on a cluster.
+    """The answers about a stage on a cluster.
 
     Attributes:
-        name: of strategy and stage.
-        num_steps: optimizer steps.
-        estimate: on the cluster that was asked about.
-        smallest_nodes: nodes of the smallest cluster it fits on, of powers of two; None if there is none.
-        help: the setting that would help most, and the estimate with it; None if none does.
+        name: names of the strategy and the stage.
+        num_steps: number of optimizer steps.
+        estimate: the estimate for the given cluster.
+        smallest_nodes: number of nodes of the smallest cluster on which the stage fits, a power of two; None if there
+            is none.
+        help: the setting that would help most, and the estimate with it; None if no setting helps.
     """
 
     name: str
@@ -118,12 +119,13 @@ class StageCapacity:
 
 
 def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: StageLoad) -> Estimate:
-    """
+    """Estimate one stage.
+
     Args:
-        size: of the model.
-        training: how the stage runs.
-        cluster: where.
-        load: what there is to do.
+        size: sizes of the model.
+        training: settings of the training.
+        cluster: the cluster.
+        load: the work of the stage.
     """
     steps = load.rows_for(cluster.ranks, training.micro_batch_tokens)
     memory = _memory(size, training, cluster, load.fullest(cluster.ranks, training.micro_batch_tokens))
@@ -152,7 +154,7 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
 
 
 def smallest_cluster(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: StageLoad) -> int | None:
-    """Nodes of the smallest cluster of such nodes that the stage fits on; None if there is none."""
+    """Number of nodes of the smallest cluster of these nodes on which the stage fits; None if there is none."""
     for nodes in _POWERS_OF_TWO:
         other = replace(cluster, nodes=nodes)
         if _may_fit(size, training, other) and estimate(size, training, other, load).fits:
@@ -163,7 +165,11 @@ def smallest_cluster(size: ModelSize, training: TrainingConfig, cluster: Cluster
 def what_would_help(
     size: ModelSize, training: TrainingConfig, cluster: Cluster, load: StageLoad, now: Estimate
 ) -> tuple[str, Estimate] | None:
-    """The one setting whose change makes the stage fit, or else most faster than ``now``; None if none does by 2 %."""
+    """The one change of a setting that makes the stage fit, or that makes it fastest.
+
+    Returns:
+        The setting and the estimate with it; None if no change makes a stage fit, or faster by at least 2 %.
+    """
     changed = [(text, estimate(size, other, cluster, load)) for text, other in _changes(training, load.longest_example)]
     fitting = [(text, other) for text, other in changed if other.fits]
     if not fitting:
@@ -173,10 +179,9 @@ def what_would_help(
 
 
 def _changes(training: TrainingConfig, longest_example: int) -> Iterator[tuple[str, TrainingConfig]]:
-    """Settings that leave what is computed as it is.
+    """Changes of settings that do not change the result.
 
-    `zero.reduce_precision=bfloat16` halves gradients' traffic and is left out: it rounds their sum, which whoever
-    trains has to want.
+    `zero.reduce_precision=bfloat16` halves the traffic of gradients, but it rounds their sum, so it is not proposed.
     """
     zero = training.zero
     flipped = not training.gradient_checkpointing

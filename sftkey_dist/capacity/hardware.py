@@ -1,4 +1,4 @@
-"""What a cluster consists of, in the numbers that training meets."""
+"""Describes accelerators, networks and clusters by the numbers that matter for training."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,26 +9,26 @@ from sftkey_dist.training.flops import PEAK_TFLOPS
 
 GIB = 2**30
 NETWORK_EFFICIENCY = 0.8
-"""Share of a link that collectives reach, over RDMA and within a node. Assumed."""
+"""Share of a link's bandwidth that collectives reach, over RDMA and within a node. This is an assumption."""
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """One device.
+    """A type of accelerator.
 
     Attributes:
-        name: as `--gpu` takes it.
+        name: the name for `--gpu`.
         memory_gib: usable memory.
-        peak_tflops: dense products in the precision that it trains in.
-        memory_gb_per_second: bandwidth of its memory.
-        link_gb_per_second: to its neighbours in the node, one way.
-        float32_tflops: dense products in float32.
+        peak_tflops: peak of dense matrix products in the precision of the training.
+        memory_gb_per_second: bandwidth of the memory.
+        link_gb_per_second: bandwidth to other accelerators of the node, in one direction.
+        float32_tflops: peak of dense matrix products in float32.
         product_efficiency: share of the peak that matrix products reach.
         attention_efficiency: share of the peak that attention reaches.
-        process_gib: memory that a rank takes before it holds a weight: libraries, contexts, communicators.
-        compute_bytes: of a weight or activation.
-        overlaps_communication: whether collectives run beside computation.
-        collective_share: of its multiprocessors that a collective keeps from computation while it runs.
+        process_gib: memory of a rank before it holds any weight, for libraries, contexts and communicators.
+        compute_bytes: bytes of a weight or an activation.
+        overlaps_communication: whether collectives run at the same time as computation.
+        collective_share: share of the multiprocessors that a running collective takes from computation.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Accelerator:
     collective_share: float = 24 / 132
 
     def training_in(self, precision: Literal["float32", "bfloat16"]) -> "Accelerator":
-        """The device as it trains in this precision."""
+        """The same device with the numbers of this precision."""
         if precision == "bfloat16":
             return self
         return replace(self, peak_tflops=self.float32_tflops, compute_bytes=4)
@@ -69,14 +69,14 @@ which have 132, and shares none of those it takes (github.com/NVIDIA/nccl/issues
 
 @dataclass(frozen=True)
 class Protocol:
-    """How NCCL passes data round a ring. Its cost model adds a start and every hop to what the bandwidth takes.
+    """How NCCL passes data around a ring. Its cost model adds a start and every hop to the time for the bandwidth.
 
     Attributes:
-        bandwidth_share: of what the links carry, the rest is flags beside the data.
-        start_microseconds: of a collective.
-        node_hop_microseconds: from a rank to the next one in its node, over NVLink.
-        network_hop_microseconds: from a node to the next one.
-        most_gb_per_second: that it carries on any link.
+        bandwidth_share: share of the bandwidth that is data; the rest is flags.
+        start_microseconds: time to start a collective.
+        node_hop_microseconds: time from a rank to the next one in the same node, over NVLink.
+        network_hop_microseconds: time from a node to the next one.
+        most_gb_per_second: maximum rate on any link.
     """
 
     bandwidth_share: float
@@ -86,7 +86,7 @@ class Protocol:
     most_gb_per_second: float = math.inf
 
     def bytes_per_second(self, of_links: float) -> float:
-        """What is left of the links' bandwidth for data."""
+        """The bandwidth for data on links of this bandwidth."""
         return min(of_links * self.bandwidth_share, self.most_gb_per_second * 1e9)
 
 
@@ -102,11 +102,11 @@ own, within one node, are left out). PCIe's hops are longer, 5.7 µs, which besi
 
 @dataclass(frozen=True)
 class Transport:
-    """What carries data between nodes.
+    """A way to carry data between nodes.
 
     Attributes:
-        bandwidth_share: of the network that collectives reach.
-        protocols: NCCL takes the one that its model says is quickest.
+        bandwidth_share: share of the network's bandwidth that collectives reach.
+        protocols: protocols among which NCCL chooses the quickest one by its cost model.
     """
 
     bandwidth_share: float
@@ -157,13 +157,13 @@ class Cluster:
         return self.nodes * self.gpus_per_node
 
     def ring_seconds(self, received_bytes: float, collectives: float) -> float:
-        """Of collectives over all ranks, one after another.
+        """Seconds of collectives over all ranks, one after another.
 
-        What enters a node passes its network once, and goes on over the links within.
+        Data that enters a node crosses the network once, and is passed on over the links within the node.
 
         Args:
-            received_bytes: by a rank, in all of them.
-            collectives: how many.
+            received_bytes: bytes that a rank receives in all of them.
+            collectives: number of collectives.
         """
         transport = TRANSPORTS[self.transport if self.nodes > 1 else "rdma"]
         bytes_per_second = self.accelerator.link_gb_per_second * 1e9 * NETWORK_EFFICIENCY
@@ -175,7 +175,7 @@ class Cluster:
         )
 
     def _latency_seconds(self, protocol: Protocol) -> float:
-        """Of a collective: a ring passes the last rank's data on through all others."""
+        """Latency of a collective: in a ring, the data of the last rank passes through all other ranks."""
         if self.ranks == 1:
             return 0.0
         network_hops = self.nodes - 1
@@ -185,9 +185,10 @@ class Cluster:
 
 
 def find_accelerator(name: str) -> Accelerator:
-    """
+    """The accelerator with a name.
+
     Raises:
-        ConfigError: nobody knows it.
+        ConfigError: The name is unknown.
     """
     if name not in ACCELERATORS:
         raise ConfigError(f"--gpu {name}: known are {', '.join(ACCELERATORS)}")

@@ -1,4 +1,4 @@
-"""What a stage has to do, from the sampler's own plans."""
+"""Derives the work of a stage from the plans of the sampler."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from sftkey_dist.training.flops import prefix_tokens
 
 _PROMPT = 0
 _MOST_PLANNED_EXAMPLES = 20_000
-"""In the search for the fullest rows: some seconds."""
+"""Limit of the search for the fullest rows, which takes some seconds."""
 
 
 def stage_load(
@@ -28,15 +28,16 @@ def stage_load(
     stops_prefix: bool = False,
     guard: GuardCopy | None = None,
 ) -> StageLoad:
-    """
+    """The work of a stage.
+
     Args:
-        name: of strategy and stage.
+        name: names of the strategy and the stage.
         counts: tokens of each segment in each example, int [N, S], the prompt first.
         weights: loss weight of each segment.
-        planner_for: the stage's planner for a number of ranks and a token budget.
-        most_steps: steps to plan for what a step takes on average; the fullest rows are those of all steps.
-        stops_prefix: whether no gradient passes through what comes before an example's first target.
-        guard: the model that a guard generates with beside the stage; None without one.
+        planner_for: returns the stage's planner for a number of ranks and a token budget.
+        most_steps: maximum number of steps to plan for the average step; the fullest rows are found among all steps.
+        stops_prefix: whether no gradient passes through the tokens before an example's first target.
+        guard: the copy of the model with which a guard generates; None without a guard.
     """
     lengths = counts.sum(axis=1).astype(np.int64)
     prefixes = prefix_tokens(counts, weights) if stops_prefix else np.zeros_like(lengths)
@@ -71,12 +72,12 @@ def stage_load(
 
 @dataclass(frozen=True, eq=False)
 class _StepContents:
-    """Of every step, arrays [steps]: what can be said of its rows before they are laid out.
+    """What is known about the rows of every step before they are laid out, as arrays [steps].
 
     Attributes:
-        examples: number.
-        tokens: in all of them.
-        longest: tokens of the longest one.
+        examples: number of examples.
+        tokens: tokens of all examples.
+        longest: tokens of the longest example.
         shares: largest share of an example's tokens that each field of `Fullest` counts, [steps, fields].
     """
 
@@ -97,16 +98,16 @@ class _StepContents:
         )
 
     def most_tokens(self, ranks: int, micro_batch_tokens: int) -> np.ndarray:
-        """That a row can have: level rows differ by less than an example, and are not filled beyond the budget."""
+        """Maximum tokens of a row: balanced rows differ by less than one example, and none exceeds the budget."""
         rows = ranks * np.ceil(self.tokens / (ranks * micro_batch_tokens))
         level = np.ceil(self.tokens / rows) + self.longest
         return np.where(self.examples <= rows, self.longest, np.minimum(level, micro_batch_tokens)).astype(np.int64)
 
 
 def _fullest(contents: _StepContents, ranks: int, micro_batch_tokens: int, rows_of: Callable[[int], Rows]) -> Fullest:
-    """Plan steps, those that may have the fullest rows first, until no other step can have a fuller one.
+    """Plan the steps with the fullest possible rows first, until no other step can have a fuller row.
 
-    Where that takes too long, what the other steps can have at most counts.
+    If this takes too long, the upper bound of the steps that are left is used.
     """
     most_tokens = contents.most_tokens(ranks, micro_batch_tokens)
     order = np.argsort(-most_tokens, kind="stable")
@@ -127,6 +128,6 @@ def _fuller(one: Fullest, other: Fullest) -> Fullest:
 
 
 def _rows(plan: StepPlan, of_examples: Sequence[np.ndarray]) -> Rows:
-    """What examples have, in the order of the fields of `Rows`, added up row by row."""
+    """Sums of the examples' numbers over each row, in the order of the fields of `Rows`."""
     is_there = plan.layout >= 0
     return Rows(*(np.where(is_there, of_example[plan.layout], 0).sum(axis=2) for of_example in of_examples))

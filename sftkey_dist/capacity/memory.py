@@ -1,8 +1,8 @@
-"""Memory of one rank under ZeRO-3, part by part.
+"""Estimates the memory of one rank under ZeRO-3, part by part.
 
-Bytes a parameter follow from the engine's settings (`training/engine/deepspeed_config.py`): weights in compute
-precision, and float32 master weights, two moments and accumulated gradients, all partitioned. What is not partitioned
-is gathered weights, activations, logits and the buckets that communication uses.
+The bytes of a parameter follow from the engine's settings (`training/engine/deepspeed_config.py`): weights in compute
+precision, and float32 master weights, two moments and accumulated gradients, all partitioned. Gathered weights,
+activations, logits and communication buckets are not partitioned.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from sftkey_dist.training.engine.deepspeed_config import GATHERED_AHEAD_ELEMENTS
 _LOGIT_COPIES = 3
 """Float32 logits, their softmax and their gradient."""
 _PREFIX_COPIES = 2
-"""As they are remembered, and joined with those of what comes after."""
+"""Keys and values are held once alone, and once joined with those of the tokens after the prefix."""
 _MARGIN = 0.07
-"""What an accelerator's caching allocator cannot use."""
+"""Share of the memory that an accelerator's caching allocator cannot use."""
 
 
 @dataclass(frozen=True)
 class GuardCopy:
-    """The whole model that a guard generates with on every rank.
+    """The whole model with which a guard generates on every rank.
 
     Attributes:
-        weight_bytes: of a weight, as it is exported.
-        tokens: most that it holds keys and values of: of prompts and responses that are generated together.
+        weight_bytes: bytes of a weight in the exported precision.
+        tokens: maximum number of tokens with keys and values, in prompts and responses that are generated together.
     """
 
     weight_bytes: int
@@ -36,13 +36,13 @@ class GuardCopy:
 
 @dataclass(frozen=True)
 class Memory:
-    """Of one rank, in GiB by part."""
+    """Memory of one rank, in GiB by part."""
 
     parts: dict[str, float]
 
     @property
     def total_gib(self) -> float:
-        """All parts."""
+        """The sum of all parts."""
         return sum(self.parts.values())
 
 
@@ -55,16 +55,16 @@ def estimate_memory(
     kept_positions: int,
     prefix_tokens: int = 0,
 ) -> Memory:
-    """While a stage trains.
+    """Memory of a rank while a stage trains.
 
     Args:
-        size: of the model.
-        training: how the stage runs.
-        device: of the rank.
+        size: sizes of the model.
+        training: settings of the training.
+        device: accelerator of the rank.
         ranks: number of data-parallel ranks.
-        row_tokens: that the backward pass runs over, in the longest packed row.
-        kept_positions: most positions of a row that logits are computed at.
-        prefix_tokens: most tokens of a row that no gradient passes through.
+        row_tokens: maximum number of tokens of a packed row that the backward pass covers.
+        kept_positions: maximum number of positions of a row with logits.
+        prefix_tokens: maximum number of tokens of a row through which no gradient passes.
     """
     parts = _state(size, training, device, ranks) | {
         "weights, gathered": _gathered(size, training, device, ranks),
@@ -80,14 +80,14 @@ def estimate_memory(
 def guard_memory(
     size: ModelSize, training: TrainingConfig, device: Accelerator, ranks: int, guard: GuardCopy
 ) -> Memory:
-    """While the guard of a stage generates, when nothing is left of a step but the state and its buffer.
+    """Memory of a rank while the guard of a stage generates. Of the last step only the state and its buffer are left.
 
     Args:
-        size: of the model.
-        training: how the stage runs.
-        device: of the rank.
+        size: sizes of the model.
+        training: settings of the training.
+        device: accelerator of the rank.
         ranks: number of data-parallel ranks.
-        guard: what it generates with.
+        guard: the copy of the model.
     """
     stays = ranks == 1 or stays_gathered(size, training, device)
     parts = _state(size, training, device, ranks) | {
@@ -100,7 +100,7 @@ def guard_memory(
 
 
 def _state(size: ModelSize, training: TrainingConfig, device: Accelerator, ranks: int) -> dict[str, float]:
-    """Bytes that a rank holds between steps; frozen weights have neither master weights nor moments nor gradients."""
+    """Bytes that a rank holds between steps. Frozen weights have no master weights, moments or gradients."""
     trained, offloaded = size.trained / ranks, training.zero.offload != "none"
     weights = size.held / ranks * device.compute_bytes
     return {
@@ -119,37 +119,37 @@ def _with_margin(parts: dict[str, float], device: Accelerator) -> Memory:
 
 
 def stays_gathered(size: ModelSize, training: TrainingConfig, device: Accelerator) -> bool:
-    """Whether the whole model lies on every rank between steps."""
+    """Whether every rank holds the whole model between steps."""
     return size.held * device.compute_bytes <= training.zero.max_gathered_gib * GIB
 
 
 def reuse_elements(training: TrainingConfig, device: Accelerator) -> int:
-    """What is needed again within so many elements stays gathered."""
+    """DeepSpeed's reuse distance in elements: a weight that is needed again within it stays gathered."""
     return int(training.zero.max_gathered_gib * GIB) // device.compute_bytes
 
 
 def ahead_elements(size: ModelSize, training: TrainingConfig, device: Accelerator) -> int:
-    """So many are gathered at a time, ahead of their use: DeepSpeed's prefetch bucket."""
+    """DeepSpeed's prefetch bucket: number of elements that are gathered at a time, ahead of their use."""
     return min(reuse_elements(training, device), max(GATHERED_AHEAD_ELEMENTS, size.largest_matrix))
 
 
 def is_gathered_for_good(elements: int, training: TrainingConfig, device: Accelerator) -> bool:
-    """Whether a weight of this size stays on every rank, of a model that does not."""
+    """Whether a weight of this size stays on every rank although the model does not."""
     return elements <= min(reuse_elements(training, device), GATHERED_FOR_GOOD_ELEMENTS)
 
 
 def live_elements(size: ModelSize, training: TrainingConfig, device: Accelerator) -> int:
-    """Where gathering ahead stops, DeepSpeed's ``max_live_parameters``."""
+    """DeepSpeed's ``max_live_parameters``: number of gathered elements at which gathering ahead stops."""
     return reuse_elements(training, device) + 2 * ahead_elements(size, training, device)
 
 
 def reduced_bytes(training: TrainingConfig) -> int:
-    """Of an element of a gradient on its way."""
+    """Bytes of an element of a gradient while it is reduced."""
     return {"float32": 4, "bfloat16": 2}[training.zero.reduce_precision]
 
 
 def _gathered(size: ModelSize, training: TrainingConfig, device: Accelerator, ranks: int) -> float:
-    """Up to the bound for gathering ahead, and beyond it the largest module, which is gathered when its turn comes."""
+    """Bytes of gathered weights: up to the bound for gathering ahead, and the largest module in addition to it."""
     if ranks == 1 or stays_gathered(size, training, device):
         return size.held * device.compute_bytes
     live = live_elements(size, training, device) + size.largest_gathered
@@ -157,7 +157,7 @@ def _gathered(size: ModelSize, training: TrainingConfig, device: Accelerator, ra
 
 
 def _second_copy(size: ModelSize, training: TrainingConfig, device: Accelerator) -> float:
-    """hpZ's; DeepSpeed makes none of parameters that stay gathered."""
+    """Bytes of hpZ's secondary partition. DeepSpeed makes none of parameters that stay gathered."""
     ranks = training.zero.secondary_partition_ranks
     if ranks == 1 or stays_gathered(size, training, device):
         return 0.0
@@ -165,10 +165,10 @@ def _second_copy(size: ModelSize, training: TrainingConfig, device: Accelerator)
 
 
 def _travelling_gradients(size: ModelSize, training: TrainingConfig, device: Accelerator) -> float:
-    """A buffer that gradients collect in, always whole, and the flat copy that is reduced.
+    """Bytes of the buffer in which gradients are collected, and of the flat copy that is reduced.
 
-    A gradient that does not fit into the buffer is reduced alone, beside what autograd made and its cast, if it needs
-    one (deepspeed 0.19, runtime/zero/stage3.py: ``__add_grad_to_ipg_bucket``, ``__avg_scatter_grads``).
+    A gradient that does not fit into the buffer is reduced alone. Then the gradient itself and its cast, if it needs
+    one, are held too (deepspeed 0.19, runtime/zero/stage3.py: ``__add_grad_to_ipg_bucket``, ``__avg_scatter_grads``).
     """
     buffer, largest, width = training.zero.reduce_bucket_elements, size.largest_trained, reduced_bytes(training)
     flat_copy = min(size.trained, max(buffer, largest))
@@ -178,7 +178,7 @@ def _travelling_gradients(size: ModelSize, training: TrainingConfig, device: Acc
 
 
 def _activations(size: ModelSize, training: TrainingConfig, device: Accelerator, row_tokens: int) -> float:
-    """What the backward pass needs of every layer; recomputed, only its input, and one layer in full."""
+    """Bytes that the backward pass needs of every layer. With recomputation: all inputs, and one layer in full."""
     if training.gradient_checkpointing:
         inputs = size.num_layers * size.hidden_size * device.compute_bytes
         return row_tokens * (inputs + size.activation_bytes / size.num_layers)

@@ -1,4 +1,4 @@
-"""The sizes of a model, from its configuration: nothing is downloaded but config.json, nothing allocated."""
+"""Finds the sizes of a model from its configuration alone, without weights and without allocating memory."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,23 +22,23 @@ _DTYPES = {2: torch.bfloat16, 4: torch.float32}
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A decoder's sizes.
+    """Sizes of a decoder.
 
     Attributes:
-        parameters: all weights, of every expert, tied ones once, without adapters.
-        trained: weights that are trained: all, or those of the adapters.
+        parameters: number of weights, including all experts, tied weights once, without adapters.
+        trained: number of weights that are trained: all, or those of the adapters.
         embedding: elements of the input embedding.
-        output: elements of the output projection; 0 where it is the input embedding too.
-        layer_weights: elements of each weight of the largest layer, in the order that they are used in; other layers
-            count as this one.
-        trained_weights: elements of each weight that is trained, in the order that they are used in.
-        num_layers: decoder layers.
+        output: elements of the output projection; 0 if it is tied to the input embedding.
+        layer_weights: elements of each weight of the largest layer, in the order of their use; every layer counts as
+            large as this one.
+        trained_weights: elements of each weight that is trained, in the order of their use.
+        num_layers: number of decoder layers.
         hidden_size: width of the residual stream.
         vocab_size: rows of the output projection.
-        activation_bytes: that the layers keep of a token for the backward pass.
-        moved_bytes: of a token, that both passes read and write outside matrix products and attention.
-        key_value_bytes: of a token, that all layers' keys and values take.
-        flops: what a step needs.
+        activation_bytes: bytes per token that the layers keep for the backward pass.
+        moved_bytes: bytes per token that both passes read and write outside matrix products and attention.
+        key_value_bytes: bytes per token of the keys and values of all layers.
+        flops: operations of a step.
     """
 
     parameters: int
@@ -67,13 +67,13 @@ class ModelSize:
 
     @property
     def largest_gathered(self) -> int:
-        """Elements of the largest module that is gathered at once: of a layer, or beside adapters one in it."""
+        """Elements of the largest module that is gathered at once: a layer, or with adapters a matrix of a layer."""
         layer = self.largest_matrix if self.is_frozen else sum(self.layer_weights)
         return max(layer, self.embedding, self.output)
 
     @property
     def held(self) -> int:
-        """Weights that lie on the ranks: the model's, and those of adapters beside it."""
+        """Number of weights that the ranks hold: those of the model and of adapters."""
         return self.parameters + (self.trained if self.is_frozen else 0)
 
     @property
@@ -83,15 +83,15 @@ class ModelSize:
 
 
 def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, compute_bytes: int = 2) -> ModelSize:
-    """Of a model with this configuration, built without memory.
+    """The sizes of a model with this configuration, which is built on the meta device.
 
     Args:
-        config: of transformers.
-        training: how it will be trained; by default all of it.
-        compute_bytes: of a weight or activation: 2 for bfloat16, 4 for float32.
+        config: the configuration of transformers.
+        training: settings of the training; by default all weights are trained.
+        compute_bytes: bytes of a weight or an activation: 2 for bfloat16, 4 for float32.
 
     Raises:
-        ModelError: it is no decoder that transformers can build and run.
+        ModelError: It is not a decoder that transformers can build and run.
     """
     register_counted_attention()
     try:
@@ -128,6 +128,6 @@ def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, 
 
 
 def _key_value_width(text: "PreTrainedConfig") -> int:
-    """Elements of a token's keys and values in all layers."""
+    """Elements of the keys and values of a token in all layers."""
     heads = int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
     return 2 * int(text.num_hidden_layers) * heads * head_dim_of(text)

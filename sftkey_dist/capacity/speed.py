@@ -1,4 +1,4 @@
-"""Seconds of an optimizer step: what is computed, what travels, and what of that cannot be hidden."""
+"""Estimates the seconds of an optimizer step: computation, and the communication that it does not hide."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,24 +13,24 @@ from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.training.flops import Positions
 
 _OPTIMIZER_BYTES = 36
-"""Read and written for a parameter's update: float32 gradient, weight and moments, and the compute copy."""
+"""Bytes that the update of a parameter reads and writes: float32 gradient, weight, moments, and the compute copy."""
 _HOST_GB_PER_SECOND = 25.0
-"""Over PCIe, for state that is offloaded."""
+"""Bandwidth over PCIe, for offloaded state."""
 _GRADIENT_COPIES = 2
-"""A micro-batch's gradients are copied to a buffer and from there to a flat tensor, as they are reduced."""
+"""The gradients of a micro-batch are copied to a buffer, and from there to the flat tensor that is reduced."""
 _LOGIT_BYTES = 7 * 4
-"""Read and written for a logit in float32, in seven passes: softmax, the most likely token, and the gradient."""
+"""Bytes that are read and written for a float32 logit, in seven passes: softmax, most likely token and gradient."""
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of a step, on the critical path.
+    """Seconds of a step, on the critical path.
 
     Attributes:
-        compute: the slowest rank of each micro-batch, added up.
-        balanced: the same if all ranks had equal loads.
-        communication: that nothing hides, and what the rest of it takes from computation.
-        optimizer: the update.
+        compute: the sum over micro-batches of the slowest rank's time.
+        balanced: the same sum if all ranks had equal loads.
+        communication: communication that is not hidden, and the time that hidden communication takes from computation.
+        optimizer: the update of the weights.
     """
 
     compute: float
@@ -40,21 +40,21 @@ class Seconds:
 
     @property
     def total(self) -> float:
-        """Of the step."""
+        """The whole step."""
         return self.compute + self.communication + self.optimizer
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A step's packed rows, each number an array [ranks, micro-batches].
+    """The packed rows of a step. Each attribute is an array [ranks, micro-batches].
 
     Attributes:
-        tokens: in the row.
-        pairs: Σ L² over its examples.
+        tokens: tokens of the row.
+        pairs: Σ L² over the lengths L of its examples.
         logits: positions with logits.
-        observed: positions with logits in a step that measures every segment.
-        prefix_tokens: of those in the row, tokens that no gradient passes through.
-        prefix_pairs: Σ P² over those of each example.
+        observed: positions with logits, in a step that measures every segment.
+        prefix_tokens: tokens of the row through which no gradient passes.
+        prefix_pairs: Σ P² over the lengths P of these prefixes.
     """
 
     tokens: np.ndarray
@@ -66,23 +66,23 @@ class Rows:
 
     @property
     def whole(self) -> Positions:
-        """What the forward pass runs over."""
+        """The positions that the forward pass covers."""
         return Positions(self.tokens, self.pairs, self.logits)
 
     @property
     def rest(self) -> Positions:
-        """What the backward pass runs over."""
+        """The positions that the backward pass covers."""
         return self.whole.behind(Positions(self.prefix_tokens, self.prefix_pairs, 0))
 
 
 def step_seconds(size: ModelSize, training: TrainingConfig, cluster: Cluster, steps: Sequence[Rows]) -> Seconds:
-    """Means over steps.
+    """The mean seconds over steps.
 
     Args:
-        size: of the model.
-        training: how the stage runs.
-        cluster: where.
-        steps: rows of each step, from the sampler's plans for as many ranks.
+        size: sizes of the model.
+        training: settings of the training.
+        cluster: the cluster.
+        steps: rows of each step, from the sampler's plans for the cluster's ranks.
     """
     compute, balanced, hidden_under = [], [], []
     for rows in steps:
@@ -102,16 +102,17 @@ def step_seconds(size: ModelSize, training: TrainingConfig, cluster: Cluster, st
 
 
 def _optimizer_bandwidth(training: TrainingConfig, cluster: Cluster) -> float:
-    """Bytes a second: the device's own memory, or the way to the host."""
+    """Bytes per second of the device's memory or, with offloading, of the connection to the host."""
     gb_per_second = cluster.accelerator.memory_gb_per_second if training.zero.offload == "none" else _HOST_GB_PER_SECOND
     return gb_per_second * 1e9
 
 
 def _exposed(training: TrainingConfig, cluster: Cluster, traffic: Traffic, compute: np.ndarray) -> float:
-    """Collectives run beside computation where the device can; what takes longer than it is waited for.
+    """Seconds of communication on the critical path.
 
-    Bandwidth and latency alike. Hidden time is not free: computation has fewer multiprocessors meanwhile. At a
-    micro-batch's ends there is nothing to run beside.
+    If the device can, collectives run at the same time as computation, and only the excess is waited for. Hidden
+    communication still costs time, because computation has fewer multiprocessors meanwhile. At the start and the end of
+    a micro-batch there is no computation to hide it.
     """
     device = cluster.accelerator
     node = replace(cluster, nodes=1, gpus_per_node=training.zero.secondary_partition_ranks)
@@ -127,7 +128,7 @@ def _ring_seconds(cluster: Cluster, flow: Flow) -> float:
 
 
 def _row_seconds(size: ModelSize, training: TrainingConfig, device: Accelerator, rows: Rows) -> np.ndarray:
-    """Forward and backward, [ranks, micro-batches]: one after another what the device's units do and its memory."""
+    """Seconds of the forward and backward pass, [ranks, micro-batches]: the sum of operations and memory traffic."""
     again = training.gradient_checkpointing
     work = size.flops.forward(rows.whole) + size.flops.backward(rows.rest)
     work += size.flops.recomputed(rows.whole, layers=again, logits=training.logit_chunk_positions is not None)

@@ -1,4 +1,4 @@
-"""An estimate for the terminal."""
+"""Shows an estimate as a table in the terminal."""
 
 from rich import box
 from rich.table import Table
@@ -9,7 +9,7 @@ from sftkey_dist.capacity.memory import Memory
 
 
 def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table:
-    """What a stage takes on a cluster: memory by part, time by part, and what follows."""
+    """The table of a stage on a cluster: memory by part, time by part, and the conclusions."""
     found = stage.estimate
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("")
@@ -39,7 +39,7 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
 
 
 def _add_memory(table: Table, name: str, memory: Memory, device_gib: float) -> None:
-    """Part by part, and whether all of it is there."""
+    """Add the parts, and whether their sum fits."""
     for part, gib in memory.parts.items():
         table.add_row(part, f"{gib:.2f} GiB")
     verdict = "fits" if memory.total_gib <= device_gib else "does not fit"

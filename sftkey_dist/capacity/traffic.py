@@ -1,7 +1,7 @@
-"""What travels between ranks in a step: bytes, and the collectives that carry them.
+"""Estimates the traffic between ranks in a step: bytes, and the number of collectives.
 
-How DeepSpeed 0.19 gathers is read from its source (runtime/zero/partitioned_param_coordinator.py) and from the engine's
-settings; no collectives were counted on a cluster.
+How DeepSpeed 0.19 gathers is taken from its source (runtime/zero/partitioned_param_coordinator.py) and from the
+engine's settings. No collectives were counted on a cluster.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ class Flow:
     """Collectives of one kind.
 
     Attributes:
-        received_bytes: by a rank, in all of them.
-        collectives: how many.
+        received_bytes: bytes that a rank receives in all of them.
+        collectives: number of collectives.
     """
 
     received_bytes: float = 0.0
@@ -38,13 +38,13 @@ class Flow:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a rank takes part in.
+    """The collectives in which a rank takes part.
 
     Attributes:
-        beside: in every micro-batch, beside computation.
-        within: of the same kind, with ranks of its node alone.
-        ends: in every micro-batch, where nothing is computed: before its first layer and after its last gradient.
-        once: in every step, after its update.
+        beside: per micro-batch, at the same time as computation.
+        within: the same, but only with ranks of its node.
+        ends: per micro-batch, while nothing is computed: before its first layer and after its last gradient.
+        once: per step, after the update.
     """
 
     beside: Flow
@@ -53,19 +53,19 @@ class Traffic:
     once: Flow
 
     def received_bytes(self, micro_batches: float) -> float:
-        """In a step of so many."""
+        """Bytes that a rank receives in a step of so many micro-batches."""
         each = self.beside.received_bytes + self.within.received_bytes + self.ends.received_bytes
         return each * micro_batches + self.once.received_bytes
 
 
 def traffic_of(size: ModelSize, training: TrainingConfig, cluster: Cluster, *, stops_prefix: bool = False) -> Traffic:
-    """Weights for the forward and the backward pass, and reduced gradients of what is trained.
+    """The traffic of gathering weights for both passes, and of reducing the gradients of trained weights.
 
     Args:
-        size: of the model.
-        training: how the stage runs.
-        cluster: where.
-        stops_prefix: whether the forward pass is two, first over what no gradient passes through.
+        size: sizes of the model.
+        training: settings of the training.
+        cluster: the cluster.
+        stops_prefix: whether there are two forward passes, the first one over tokens through which no gradient passes.
     """
     others = (cluster.ranks - 1) / cluster.ranks
     reduced, last_reduced = _reduced(size, training, others)
@@ -86,22 +86,22 @@ def traffic_of(size: ModelSize, training: TrainingConfig, cluster: Cluster, *, s
 
 @dataclass(frozen=True)
 class _Gathers:
-    """Of a micro-batch, where weights do not stay; each with the share of them that other ranks hold."""
+    """The gathers of a micro-batch if weights do not stay gathered. ``others`` is the share that other ranks hold."""
 
     size: ModelSize
     training: TrainingConfig
     device: Accelerator
 
     def first(self, others: float) -> Flow:
-        """The input embedding, which the first layer waits for."""
+        """The gather of the input embedding, for which the first layer waits."""
         return Flow(others * self.size.embedding * self.device.compute_bytes, 1)
 
     def forward(self, others: float) -> Flow:
-        """All but the input embedding."""
+        """The gathers of the forward pass, except for the input embedding."""
         return self._flow([*self._layers([]), *self._output()], others)
 
     def backward(self, others: float) -> Flow:
-        """All again."""
+        """The gathers of the backward pass."""
         again = self._gathered_for_both() if self.size.is_frozen and self.training.gradient_checkpointing else []
         return self._flow([*self._output(), *self._layers(again), self.size.embedding], others)
 
@@ -111,10 +111,10 @@ class _Gathers:
     def _layers(self, again: list[int]) -> list[int]:
         """Elements of each collective of all layers in a pass.
 
-        A layer is gathered at once: what fills a bucket while the layer before is computed, and the rest when its turn
-        comes. That counts as beside computation too, as the host is ahead of the device; it was not measured. Beside
-        adapters, modules are gathered one by one; where that has reached its bound, DeepSpeed takes what room there is,
-        in up to half as many more collectives.
+        A layer is gathered at once: a bucket of it while the layer before is computed, and the rest when it is needed.
+        The rest also counts as hidden by computation, because the host is ahead of the device; this was not measured.
+        With adapters, modules are gathered one by one. When they reach the bound, DeepSpeed uses the room that is left,
+        in up to half as many additional collectives.
         """
         matrices, num_layers = self._matrices(), self.size.num_layers
         bucket = ahead_elements(self.size, self.training, self.device)
@@ -127,15 +127,15 @@ class _Gathers:
         return [self.size.output] if self.size.output else []
 
     def _matrices(self) -> list[int]:
-        """Weights of a layer that do not stay for good."""
+        """Elements of the weights of a layer that do not stay gathered."""
         return [n for n in self.size.layer_weights if not is_gathered_for_good(n, self.training, self.device)]
 
     def _gathered_for_both(self) -> list[int]:
-        """Weights of a layer that recomputing it lets go of before its backward pass, so that they are gathered again.
+        """Weights of a layer that are released after its recomputation, and gathered again for its backward pass.
 
-        Between the two uses of a weight lie those that come after it, twice. What is needed again within the reuse
-        distance stays, and DeepSpeed traces the recomputation of modules as it does any other use. A layer that is
-        gathered at once has no use in between: transformers recomputes inside of its hooks.
+        Between the two uses of a weight, the weights after it are used twice. A weight that is needed again within the
+        reuse distance stays gathered, and DeepSpeed traces recomputation like any other use. A layer that is gathered
+        at once is not affected, because transformers recomputes inside its hooks.
         """
         matrices = self._matrices()
         after = [sum(matrices) - so_far for so_far in accumulate(matrices)]
@@ -144,9 +144,9 @@ class _Gathers:
 
 
 def _reduced(size: ModelSize, training: TrainingConfig, others: float) -> tuple[Flow, Flow]:
-    """Gradients of a micro-batch, and apart from them the last ones, as a rule the input embedding's.
+    """The reductions of the gradients of a micro-batch, and separately the last one, usually of the input embedding.
 
-    They are reduced together as far as the bucket holds them, in the order that the backward pass makes them.
+    Gradients are reduced together until the bucket is full, in the order in which the backward pass computes them.
     """
     width = others * reduced_bytes(training)
     *rest, last = _together(size.trained_weights[::-1], training.zero.reduce_bucket_elements, may_pass=False)
@@ -154,7 +154,7 @@ def _reduced(size: ModelSize, training: TrainingConfig, others: float) -> tuple[
 
 
 def _gathered_after_update(size: ModelSize, training: TrainingConfig, device: Accelerator, others: float) -> Flow:
-    """Weights that stay are gathered with their new values, each in a collective of its own.
+    """The gathers of the new values of weights that stay gathered, each in its own collective.
 
     (deepspeed 0.19, runtime/zero/stage3.py: ``_post_step``; partition_parameters.py: ``_allgather_params_coalesced``.)
     """
@@ -164,7 +164,10 @@ def _gathered_after_update(size: ModelSize, training: TrainingConfig, device: Ac
 
 
 def _together(weights: Sequence[int], bucket: int, *, may_pass: bool) -> list[int]:
-    """Elements that travel together, of weights one after another: until they fill a bucket, or without passing it."""
+    """Elements of consecutive weights that share a collective.
+
+    With ``may_pass`` a collective ends with the weight that fills the bucket; otherwise before the one that exceeds it.
+    """
     groups: list[int] = []
     for elements in weights:
         if groups and (groups[-1] < bucket if may_pass else groups[-1] + elements <= bucket):
