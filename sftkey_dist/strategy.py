@@ -13,11 +13,12 @@ See arXiv:2512.21017, section 3. The only difference between these presets and c
 name here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, StageConfig, StrategyConfig
 from sftkey_dist.contract import END_OF_TURN, PROMPT, Form, ResponseContract
@@ -34,12 +35,35 @@ class Stage:
         weights: loss weight of a token by its segment id, [S].
         optimization: optimizer, schedule and batch size.
         stop_gradient_prefix: whether gradients are stopped before an example's first trained token.
+        segment_groups: for each segment id the group whose mean it belongs to, [S]; empty if the loss is one mean over
+            all tokens.
+        objectives: objective of a token by its segment id, [S]; empty if all are the negative log-likelihood.
     """
 
     name: str
     weights: tuple[float, ...]
     optimization: OptimizationConfig
     stop_gradient_prefix: bool = False
+    segment_groups: tuple[int, ...] = ()
+    objectives: tuple[Objective, ...] = ()
+
+    def scale(self, segment_counts: Sequence[int], loss_weight: float) -> "LossScale":
+        """How the losses of some tokens are weighted and added up.
+
+        Args:
+            segment_counts: number of tokens of each segment, on all ranks, [S].
+            loss_weight: sum of the tokens' loss weights.
+        """
+        if not self.segment_groups:
+            return LossScale(self.weights, loss_weight)
+        groups = np.array(self.segment_groups)
+        weights = np.array(self.weights)
+        size = groups.max() + 1
+        sums = np.bincount(groups, weights=weights * np.array(segment_counts), minlength=size)
+        of_groups = np.zeros(size)
+        np.maximum.at(of_groups, groups, weights)
+        means = np.divide(of_groups, sums, out=np.zeros(size), where=sums > 0)
+        return LossScale(tuple((weights * means[groups]).tolist()), 1.0)
 
     def planner(
         self,
@@ -77,6 +101,19 @@ class Stage:
             cost=cost,
             held_out=held_out,
         )
+
+
+@dataclass(frozen=True)
+class LossScale:
+    """The loss is the sum of weight · loss over tokens, divided by the denominator.
+
+    Attributes:
+        weights: weight of a token by its segment id, [S].
+        denominator: divisor of the sum over all ranks.
+    """
+
+    weights: tuple[float, ...]
+    denominator: float
 
 
 @dataclass(frozen=True)
@@ -135,7 +172,34 @@ def _own(strategy: StrategyConfig, config: RunConfig) -> Strategy:
 def _stage(where: str, stage: StageConfig, config: RunConfig) -> Stage:
     weights = weights_by_id(stage.weights, config.contract, where)
     optimization = stage.optimization.applied_to(config.optimization)
-    return Stage(stage.name, weights, optimization, stage.stop_gradient_prefix)
+    return Stage(
+        stage.name,
+        weights,
+        optimization,
+        stage.stop_gradient_prefix,
+        _groups(config.contract) if stage.normalize == "segments" else (),
+        _objectives(stage.objective, config.contract, where),
+    )
+
+
+def _groups(contract: ResponseContract) -> tuple[int, ...]:
+    """Group of each segment id: a segment with its tags, and the end-of-turn token with the last segment."""
+    owners = [segment.name for segment in contract.segments]
+    last = len(owners) - 1
+    named = {name: name.partition(".")[0] for name in contract.segment_names}
+    return tuple(owners.index(owner) if (owner := named[name]) in owners else last for name in contract.segment_names)
+
+
+def _objectives(objectives: Mapping[str, Objective], contract: ResponseContract, where: str) -> tuple[Objective, ...]:
+    """Objectives by segment id; ``all`` stands for what is not named."""
+    allowed = {*contract.segment_names, "tags", "all"} - {PROMPT}
+    if unknown := sorted(set(objectives) - allowed):
+        raise ConfigError(f"{where}: unknown segment {unknown[0]!r} in objective; known: {', '.join(sorted(allowed))}")
+    rest = objectives.get("all", Objective())
+    found = tuple(
+        objectives.get(name, objectives.get("tags", rest) if "." in name else rest) for name in contract.segment_names
+    )
+    return () if all(objective.is_nll for objective in found) else found
 
 
 def _full_weights(contract: ResponseContract) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
+from sftkey_dist.config.objective import Objectives
 from sftkey_dist.config.section import MOST_STEPS, Section, zero_or_from
 from sftkey_dist.contract import Form
 
@@ -89,6 +90,19 @@ class StageConfig(Section):
     """Keys of `optimization` that this stage overrides."""
     stop_gradient_prefix: bool = False
     """See `key_stage.stop_gradient_prefix`."""
+    normalize: Literal["tokens", "segments"] = "tokens"
+    """`tokens`: the loss is the weighted mean over all tokens of a step, so that long segments count for more.
+    `segments`: it is the sum over segments of weight · mean over the segment's tokens (arXiv:2510.16686). Tags count
+    with their segment, and the end-of-turn token with the last one."""
+    objective: Objectives = Field(default_factory=dict)
+    """Objective per segment, with the same keys as `weights`; `all` stands for what is not named. The default is `nll`.
+    A kind is enough where it has no further keys: `{reasoning: dft, answer: nll}`."""
+
+    @model_serializer(mode="wrap")
+    def newer_keys_only_where_they_are_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out newer keys that are not set, so that digests equal those from before the keys existed."""
+        newer = {"normalize": "tokens", "objective": {}}
+        return {key: value for key, value in handler(self).items() if key not in newer or value != newer[key]}
 
 
 class StrategyConfig(Section):

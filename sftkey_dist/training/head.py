@@ -18,19 +18,21 @@ from sftkey_dist.training.loss import token_losses
 class ChunkedHead:
     """Computes losses inside the projection's forward pass, whose weight ZeRO-3 has gathered once for all chunks."""
 
-    def __init__(self, projection: nn.Module, chunk_positions: int) -> None:
+    def __init__(self, projection: nn.Module, chunk_positions: int, *, with_entropy: bool = False) -> None:
         """
         Args:
             projection: a model's output projection; it goes on returning logits outside of `returning_losses`.
             chunk_positions: number of positions whose logits exist at a time.
+            with_entropy: see `token_losses`.
         """
         self._logits, self._chunk_positions = projection.forward, chunk_positions
+        self._with_entropy = with_entropy
         self._targets: Tensor | None = None
         projection.forward = self._forward
 
     @contextmanager
     def returning_losses(self, targets: Tensor) -> Iterator[None]:
-        """While the block lasts, the projection returns `token_losses` [1, K, 2] of the targets [K]."""
+        """While the block lasts, the projection returns `token_losses` [1, K, 2 or 3] of the targets [K]."""
         self._targets = targets
         try:
             yield
@@ -49,4 +51,4 @@ class ChunkedHead:
         return torch.cat(losses)[None]
 
     def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        return token_losses(self._logits(hidden), targets)
+        return token_losses(self._logits(hidden), targets, with_entropy=self._with_entropy)

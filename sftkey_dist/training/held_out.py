@@ -8,6 +8,7 @@ from sftkey_dist.sampler.alternatives import longest_first, rows_in_order
 from sftkey_dist.sampler.level import EMPTY
 from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.loss import loss_sums, segment_metrics
+from sftkey_dist.training.objective import objective_losses
 from sftkey_dist.training.running import RunningStage
 
 
@@ -25,22 +26,25 @@ class HeldOutSet:
         layout = rows_in_order(longest_first(lengths, engine.data_ranks), lengths, most_tokens)
         self._rows = [indices[row[row != EMPTY]] for row in layout[engine.data_rank]]
         self._stage = stage
+        counts = stage.store.segment_counts[indices].sum(axis=0)
+        self._scale = stage.job.stage.scale(counts.tolist(), float(np.dot(counts, stage.job.stage.weights)))
 
     def measure(self) -> HeldOutMetrics:
         """Measure the stage's ``loss`` and every segment's metrics; all ranks call it together, and get the same."""
         engine, names = self._stage.engine, self._stage.store.segment_names
-        weighted_nll, weight = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+        objectives = self._stage.job.stage.objectives
+        weighted = torch.zeros(1, dtype=torch.float64)
         totals = torch.zeros(len(names), 3, dtype=torch.float64)
         for content in self._rows:
             row = self._row(content).to(engine.device)
-            sums = loss_sums(engine.forward_without_dropout(row), row, len(names))
+            losses = engine.forward_without_dropout(row)
+            sums = loss_sums(losses, row, len(names), objective_losses(losses, row.target_segments, objectives))
             totals += sums.by_segment.cpu()
-            weighted_nll += sums.weighted_nll.double().cpu()
-            weight += row.target_weights.sum().double().cpu()
-        reduced = engine.all_reduce_sum(torch.cat([weighted_nll, weight, totals.flatten()]))
-        loss = float(reduced[0] / reduced[1]) if reduced[1] > 0 else float("nan")
-        return HeldOutMetrics(loss, segment_metrics(names, reduced[2:].view_as(totals)))
+            weighted += sums.weighted.double().cpu()
+        reduced = engine.all_reduce_sum(torch.cat([weighted, totals.flatten()]))
+        loss = float(reduced[0] / self._scale.denominator) if self._scale.denominator > 0 else float("nan")
+        return HeldOutMetrics(loss, segment_metrics(names, reduced[1:].view_as(totals)))
 
     def _row(self, content: np.ndarray) -> PackedRow:
         examples = [self._stage.store.example(index) for index in content]
-        return pack(examples, self._stage.job.stage.weights, observe_all=True)
+        return pack(examples, self._scale.weights, observe_all=True)

@@ -77,6 +77,9 @@ _CHANGES_NOTHING: dict[str, Any] = {
 _ORDER = dict.fromkeys(("weights", "seed", "optimization", "training", "validation", "guard", "stop_gradient_prefix"))
 """Order in which the files of a run list the inputs, those of the stage among all others; a new key comes last."""
 
+_NEWER = frozenset({"segment_groups", "objectives"})
+"""Keys of a stage that are left out where they are empty, so that digests equal those from before they existed."""
+
 
 class StageSettings(Section):
     """What decides the result of a stage, beside its model and its data, and how it is computed."""
@@ -113,7 +116,7 @@ class StageSettings(Section):
             assessment = settings.guard.assessment
             resolved["guard_contract"] = assessment.contract.of_form(assessment.form)
         own = settings.model_dump(mode="json", exclude=_CHANGES_NOTHING)
-        stage: dict[str, Any] = own.pop("stage")
+        stage: dict[str, Any] = {key: value for key, value in own.pop("stage").items() if value or key not in _NEWER}
         return _ORDER | stage | own | resolved
 
     @property

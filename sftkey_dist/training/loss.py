@@ -2,9 +2,10 @@
 
 L = Σ_i Σ_t w(seg(i,t)) · nll(i,t) / Σ_i Σ_t w(seg(i,t)), over all examples of an optimizer step on all ranks
 (arXiv:2512.21017, equations of both stages, written for a weight per segment). The denominator is in the step's
-plan, so a micro-batch yields numerators only.
+plan, so a micro-batch yields numerators only. Another objective (`objective`) takes the place of nll.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,11 @@ from sftkey_dist.run_dir.artifacts.training import SegmentMetrics
 from sftkey_dist.training.collate import PackedRow
 
 NLL, CORRECT, COUNT = range(3)
-"""Columns; losses of tokens have the first two."""
+"""Columns of sums; losses of tokens have the first two."""
+ENTROPY = 2
+"""Column of losses of tokens, where an objective needs it."""
+_ENTROPY_TOKENS = 20
+"""Most likely tokens over which the entropy is taken, as in EAFT (arXiv:2601.02151)."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,11 @@ class LossSums:
     """Sums over one micro-batch.
 
     Attributes:
-        weighted_nll: scalar with gradient, Σ weight · nll in nats.
+        weighted: scalar with gradient, Σ weight · loss in nats; the loss of a token is its nll, or its objective's.
         by_segment: float64 [S, 3] without gradient: Σ nll in nats, correctly predicted tokens, tokens.
     """
 
-    weighted_nll: Tensor
+    weighted: Tensor
     by_segment: Tensor
 
 
@@ -50,32 +55,44 @@ def segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, Segment
     }
 
 
-def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+def token_losses(logits: Tensor, targets: Tensor, *, with_entropy: bool = False) -> Tensor:
     """Negative log-likelihood of every target in nats, with gradient, and whether it is the likeliest token (0 or 1).
-
-    Returns float32 [K, 2].
 
     Args:
         logits: [K, V].
         targets: int64 [K].
+        with_entropy: also return the entropy of the 20 most likely tokens as a share of its maximum, without gradient.
+
+    Returns:
+        float32 [K, 2], or with entropies [K, 3].
     """
-    nll = F.cross_entropy(logits.float(), targets, reduction="none")
+    logits = logits.float()
+    nll = F.cross_entropy(logits, targets, reduction="none")
     is_most_likely = (logits.detach().argmax(dim=-1) == targets).to(nll.dtype)
-    return torch.stack([nll, is_most_likely], dim=1)
+    columns = [nll, is_most_likely, *([_entropy(logits.detach())] if with_entropy else [])]
+    return torch.stack(columns, dim=1)
 
 
-def loss_sums(losses: Tensor, row: PackedRow, num_segments: int) -> LossSums:
+def _entropy(logits: Tensor) -> Tensor:
+    """Entropy of the most likely tokens alone, from 0 to 1."""
+    largest = logits.topk(min(_ENTROPY_TOKENS, logits.shape[-1])).values
+    log_probabilities = torch.log_softmax(largest, dim=-1)
+    return -(log_probabilities.exp() * log_probabilities).sum(dim=-1) / math.log(_ENTROPY_TOKENS)
+
+
+def loss_sums(losses: Tensor, row: PackedRow, num_segments: int, minimised: Tensor | None = None) -> LossSums:
     """Sums over the kept positions of a row.
 
     Args:
-        losses: `token_losses` of ``row.targets``, [K, 2].
+        losses: `token_losses` of ``row.targets``, [K, 2] or [K, 3].
         row: the micro-batch.
         num_segments: S.
+        minimised: loss of every target that is trained on, [K]; by default its negative log-likelihood.
     """
-    nll = losses[:, NLL]
+    minimised = losses[:, NLL] if minimised is None else minimised
     with torch.no_grad():
         # A dummy's target lies in the prompt segment, which no metric reads.
-        per_token = F.pad(losses.double(), (0, 1), value=1.0)
+        per_token = F.pad(losses[:, : CORRECT + 1].double(), (0, 1), value=1.0)
         by_segment = torch.zeros(num_segments, 3, dtype=torch.float64, device=losses.device)
         by_segment.index_add_(0, row.target_segments, per_token)
-    return LossSums((nll * row.target_weights).sum(), by_segment)
+    return LossSums((minimised * row.target_weights).sum(), by_segment)

@@ -49,7 +49,7 @@ def assert_head_comes_last(engine: Engine) -> None:
     ids, segments = np.arange(1, 9) % engine.vocab_size, np.array([0] + [1] * 7)
     row = pack([(ids, segments)], (0.0, 1.0), observe_all=False).to(engine.device)
     inside, outside = engine.forward_without_dropout(row), token_losses(engine.logits_without_dropout(row), row.targets)
-    difference = float((inside - outside)[:, NLL].abs().max())
+    difference = float((inside[:, NLL] - outside[:, NLL]).abs().max())
     if difference > _LOSS_TOLERANCE:
         raise TrainingError(
             f"this model changes its logits after the output projection (losses from inside it are off by "

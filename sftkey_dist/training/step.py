@@ -15,6 +15,7 @@ from sftkey_dist.run_dir.artifacts.training import StepMetrics
 from sftkey_dist.sampler import StepPlan
 from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.loss import loss_sums, segment_metrics
+from sftkey_dist.training.objective import objective_losses
 from sftkey_dist.training.running import RunningStage
 from sftkey_dist.training.stopwatch import Stopwatch
 
@@ -53,8 +54,8 @@ def run_step(
     _set_seed((stage.job.seed + plan.step * engine.world_size + engine.rank) % _SEEDS)
     sums = _accumulate(stage, plan, watch, around_last_micro_batch or nullcontext())
     with watch.phase("metrics"):
-        weighted_nll, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
-    mean_loss = float(weighted_nll) / plan.loss_weight
+        weighted, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
+    mean_loss = float(weighted) / stage.job.stage.scale(plan.segment_counts, plan.loss_weight).denominator
     if not np.isfinite(mean_loss):
         raise _loss_not_finite(mean_loss, engine.gather_to_all(sums.not_finite), plan, stage.store)
     with watch.phase("optimizer"):
@@ -88,12 +89,12 @@ class _Sums:
     """What the micro-batches of a rank add up to.
 
     Attributes:
-        weighted_nll: sum of the loss, float64 [1].
+        weighted: sum of the loss, float64 [1].
         by_segment: sums of `segment_metrics` by segment id, float64 [S, 3].
         not_finite: indices of the examples in rows with a non-finite loss.
     """
 
-    weighted_nll: Tensor
+    weighted: Tensor
     by_segment: Tensor
     not_finite: list[int]
 
@@ -106,32 +107,35 @@ def _accumulate(
     stops_prefix = stage.job.stage.stop_gradient_prefix
     forward = engine.forward_behind_stopped_prefix if stops_prefix else engine.forward
     found = _Sums(torch.zeros(1, dtype=torch.float64), torch.zeros(num_segments, 3, dtype=torch.float64), [])
+    scale = stage.job.stage.scale(plan.segment_counts, plan.loss_weight)
     with watch.phase("data"):
-        rows = list(_rows(stage, plan))
+        rows = list(_rows(stage, plan, scale.weights))
     for index, row in enumerate(rows):
         is_last = index == len(rows) - 1
         with around_last if is_last else nullcontext():
             with watch.phase("forward"):
                 row = row.to(engine.device)
-                sums = loss_sums(forward(row), row, num_segments)
+                losses = forward(row)
+                minimised = objective_losses(losses, row.target_segments, stage.job.stage.objectives)
+                sums = loss_sums(losses, row, num_segments, minimised)
             with watch.phase("backward"):
-                engine.backward(sums.weighted_nll, plan.loss_weight, ends_step=is_last)
+                engine.backward(sums.weighted, scale.denominator, ends_step=is_last)
         with watch.phase("backward"):
             found.by_segment += sums.by_segment.cpu()
-            row_nll = sums.weighted_nll.detach().double().cpu()
-            found.weighted_nll += row_nll
-            if not torch.isfinite(row_nll):
+            row_loss = sums.weighted.detach().double().cpu()
+            found.weighted += row_loss
+            if not torch.isfinite(row_loss):
                 found.not_finite += plan.micro_batches(engine.data_rank)[index]
     return found
 
 
-def _rows(stage: RunningStage, plan: StepPlan) -> Iterator[PackedRow]:
+def _rows(stage: RunningStage, plan: StepPlan, weights: Sequence[float]) -> Iterator[PackedRow]:
     """The micro-batches of this rank; segment metrics of untrained tokens are measured every few steps."""
     job = stage.job
     # What a stopped prefix holds has no logits to measure.
     observe_all = plan.step % job.training.segment_metrics_every_steps == 0 and not job.stage.stop_gradient_prefix
     for content in plan.micro_batches(stage.engine.data_rank):
-        yield pack([stage.store.example(index) for index in content], job.stage.weights, observe_all)
+        yield pack([stage.store.example(index) for index in content], weights, observe_all)
 
 
 def _reduce(stage: RunningStage, plan: StepPlan, sums: _Sums, is_asked_to_stop: bool) -> tuple[Tensor, Tensor, bool]:
@@ -141,7 +145,7 @@ def _reduce(stage: RunningStage, plan: StepPlan, sums: _Sums, is_asked_to_stop: 
     step.
     """
     flags = torch.tensor([plan.layout_digest, is_asked_to_stop], dtype=torch.float64)
-    reduced = stage.engine.all_reduce_sum(torch.cat([sums.weighted_nll, flags, sums.by_segment.flatten()]))
+    reduced = stage.engine.all_reduce_sum(torch.cat([sums.weighted, flags, sums.by_segment.flatten()]))
     if float(reduced[1]) != plan.layout_digest * stage.engine.world_size:
         raise TrainingError(f"ranks planned step {plan.step} differently; are code and data the same on all nodes?")
     return reduced[:1], reduced[3:].view_as(sums.by_segment), bool(reduced[2])

@@ -14,6 +14,7 @@ import torch
 import transformers
 
 Encoded = tuple[np.ndarray, np.ndarray]
+TokenLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def train_reference(
@@ -28,10 +29,13 @@ def train_reference(
     epsilon: float = 1e-8,
     adapt: Callable[[Any], Any] | None = None,
     stop_prefix: bool = False,
+    token_loss: TokenLoss | None = None,
+    groups: Sequence[Sequence[int]] = (),
 ) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
     """Loss and gradient norm of every step, and the final weights; ``adapt`` adds adapters, merged in the end.
 
-    ``stop_prefix`` takes no gradient through what comes before the first target's predecessor.
+    ``stop_prefix`` takes no gradient through what comes before the first target's predecessor. ``token_loss`` takes
+    logits [T, V], targets [T] and segment ids [T]. ``groups`` of segment ids have a mean each, and the means are added.
     """
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
@@ -41,7 +45,7 @@ def train_reference(
     second = {name: torch.zeros_like(p) for name, p in parameters.items()}
     losses, norms = [], []
     for step, examples in enumerate(steps):
-        loss = _step_loss(model, examples, weights, stop_prefix)
+        loss = _step_loss(model, examples, weights, stop_prefix, token_loss or _nll, groups)
         gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
         norm = math.sqrt(sum(float(g.double().pow(2).sum()) for g in gradients.values()))
         clip = min(1.0, max_grad_norm / (norm + 1e-6))
@@ -60,19 +64,37 @@ def train_reference(
     return losses, norms, {name: p.detach().clone() for name, p in merged.named_parameters()}
 
 
-def _step_loss(model, examples: Sequence[Encoded], weights: Sequence[float], stop_prefix: bool) -> torch.Tensor:
-    numerator, denominator = torch.zeros(()), torch.zeros(())
+def _step_loss(
+    model,
+    examples: Sequence[Encoded],
+    weights: Sequence[float],
+    stop_prefix: bool,
+    token_loss: TokenLoss,
+    groups: Sequence[Sequence[int]],
+) -> torch.Tensor:
+    losses, segments = [], []
     for input_ids, segment_ids in examples:
         row = torch.tensor(input_ids)[None]
         logits = (
             _logits_behind_prefix(model, row, segment_ids, weights) if stop_prefix else model(input_ids=row).logits[0]
         )
         # What position t - 1 gives to the token at t, which weighs as its segment does.
-        log_probabilities = torch.log_softmax(logits[:-1], dim=-1).gather(-1, row[0, 1:, None])[:, 0]
-        of_tokens = torch.tensor([weights[segment] for segment in segment_ids[1:]])
-        numerator = numerator - (of_tokens * log_probabilities).sum()
-        denominator = denominator + of_tokens.sum()
-    return numerator / denominator
+        losses.append(token_loss(logits[:-1], row[0, 1:], torch.tensor(segment_ids[1:])))
+        segments += list(segment_ids[1:])
+    all_losses, of_tokens = torch.cat(losses), torch.tensor([weights[segment] for segment in segments])
+    if not groups:
+        return (of_tokens * all_losses).sum() / of_tokens.sum()
+    total = torch.zeros(())
+    for group in groups:
+        is_in = torch.tensor([segment in group for segment in segments]) & (of_tokens > 0)
+        if is_in.any():
+            mean = (of_tokens[is_in] * all_losses[is_in]).sum() / of_tokens[is_in].sum()
+            total = total + max(weights[segment] for segment in group) * mean
+    return total
+
+
+def _nll(logits: torch.Tensor, targets: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+    return -torch.log_softmax(logits, dim=-1).gather(-1, targets[:, None])[:, 0]
 
 
 def _logits_behind_prefix(model, row: torch.Tensor, segment_ids: np.ndarray, weights: Sequence[float]) -> torch.Tensor:

@@ -79,7 +79,7 @@ class Engine(Protocol):
         ...
 
     def forward(self, row: PackedRow) -> Tensor:
-        """`token_losses` [K, 2] at the kept positions of a packed row, with gradients."""
+        """`token_losses` [K, 2], or [K, 3] with entropies, at the kept positions of a packed row, with gradients."""
         ...
 
     def forward_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
@@ -98,8 +98,8 @@ class Engine(Protocol):
         """Accumulate the gradients of this rank's part of the loss.
 
         Args:
-            loss_sum: weighted negative log-likelihood, summed over the micro-batch; scalar.
-            denominator: sum of all loss weights of the step, over all ranks and micro-batches.
+            loss_sum: weighted loss, summed over the micro-batch; scalar.
+            denominator: what the sum over all ranks and micro-batches of the step is divided by.
             ends_step: whether this is the last micro-batch of the step.
         """
         ...

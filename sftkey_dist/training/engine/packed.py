@@ -22,17 +22,20 @@ class PackedModel:
     Shapes: K is the number of kept positions of a row, V the size of the vocabulary.
     """
 
-    def __init__(self, model: "PreTrainedModel", attention: Attention, head: ChunkedHead | None) -> None:
+    def __init__(
+        self, model: "PreTrainedModel", attention: Attention, head: ChunkedHead | None, *, with_entropy: bool = False
+    ) -> None:
         """
         Args:
             model: in training mode; called as transformers' models are.
             attention: says how the model is told where examples end.
             head: its output projection, where losses are computed inside it.
+            with_entropy: see `token_losses`; a head has been told so too.
         """
-        self._model, self._attention, self._head = model, attention, head
+        self._model, self._attention, self._head, self._with_entropy = model, attention, head, with_entropy
 
     def losses(self, row: PackedRow) -> Tensor:
-        """`token_losses` [K, 2] at the kept positions."""
+        """`token_losses` [K, 2 or 3] at the kept positions."""
         return self._losses(row, **self._boundaries(row))
 
     def losses_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
@@ -65,7 +68,7 @@ class PackedModel:
 
     def _losses(self, row: PackedRow, **boundaries: object) -> Tensor:
         if self._head is None:
-            return token_losses(self._call(row, **boundaries), row.targets)
+            return token_losses(self._call(row, **boundaries), row.targets, with_entropy=self._with_entropy)
         with self._head.returning_losses(row.targets):
             return self._call(row, **boundaries)
 

@@ -35,6 +35,7 @@ from sftkey_dist.training.head import ChunkedHead
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.lora import base_of
 from sftkey_dist.training.masters import StoredWeights
+from sftkey_dist.training.objective import needs_entropy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,11 +63,12 @@ class ZeroEngine(Ranks):
         self._partitioned_loading = HfDeepSpeedConfig(deepspeed_config(job, expected))
         model = load_partitioned(job)
         chunk = job.training.logit_chunk_positions
-        head = ChunkedHead(base_of(model).get_output_embeddings(), chunk) if chunk else None
+        entropy = needs_entropy(job.stage.objectives)
+        head = ChunkedHead(base_of(model).get_output_embeddings(), chunk, with_entropy=entropy) if chunk else None
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._engine = _initialize(model, job)
         super().__init__(torch.device(self._engine.device), job.training.storage_timeout_seconds)
-        self._packed = PackedModel(self._engine, job.attention, head)
+        self._packed = PackedModel(self._engine, job.attention, head, with_entropy=entropy)
         self.state = PartitionedState(self._engine, names, self.rank, lies_on_nvme=job.training.zero.offload == "nvme")
         self.weights = StageWeights(self, self._engine.module, self.state, start, job.precision)
         return_freed_memory()  # of loading

@@ -36,7 +36,7 @@ def main() -> None:
             example_lengths=row.example_lengths,
         ).logits[0]
         losses = token_losses(logits, row.targets)
-        loss_sums(losses, row, len(CONTRACT.segment_names)).weighted_nll.backward()
+        loss_sums(losses, row, len(CONTRACT.segment_names)).weighted.backward()
         speeds.append(row.input_ids.shape[1] / (time.perf_counter() - started))
     gemm = max(gemm_flops_per_second() for _ in range(3))
     num_weights = sum(parameter.numel() for parameter in model.parameters())

@@ -39,8 +39,8 @@ def test_dummy_row_keeps_one_position_and_adds_nothing():
     row = pack([], WEIGHTS, observe_all=False)
     logits = torch.randn(1, 11, requires_grad=True)
     sums = loss_sums(token_losses(logits, row.targets), row, 4)
-    assert sums.weighted_nll.item() == 0
-    sums.weighted_nll.backward()
+    assert sums.weighted.item() == 0
+    sums.weighted.backward()
     assert logits.grad.abs().sum() == 0
     assert sums.by_segment[1:].sum() == 0
 
@@ -57,7 +57,7 @@ def test_loss_sums_equal_a_loop_over_tokens():
         nll = -float(torch.log_softmax(logits[k].double(), -1)[target])
         expected += WEIGHTS[segment] * nll
         segments[segment] += [nll, int(logits[k].argmax()) == target, 1]
-    assert sums.weighted_nll.item() == pytest.approx(expected, rel=1e-6)
+    assert sums.weighted.item() == pytest.approx(expected, rel=1e-6)
     assert sums.by_segment[1:].numpy() == pytest.approx(segments[1:], rel=1e-5, abs=1e-6)
     assert sums.by_segment[:, COUNT].tolist() == [0, 2, 1, 2]
     assert sums.by_segment[ANSWER, CORRECT] >= 1

@@ -1,0 +1,91 @@
+"""Other objectives and normalisations against a plain-PyTorch reference, on one to three ranks."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sftkey_dist.config.objective import Objective
+from tests.distributed.harness import metrics, weights_of
+from tests.distributed.test_exactness import FULL, assert_same_training, make_job, reference, run, store
+
+__all__ = ["make_job", "store"]  # fixtures
+WEIGHTS = (0.0, 1.0, 0.5, 0.5, 0.5, 1.0, 2.0, 1.0)
+REASONING, ANSWER = (2, 3, 4), (1, 5, 6, 7)
+OBJECTIVES = {
+    "dft": Objective(kind="dft"),
+    "power": Objective(kind="power", exponent=0.3),
+    "entropy": Objective(kind="entropy", exponent=0.5),
+    "gated": Objective(min_probability=0.02),
+}
+
+
+def textbook(objective):
+    """The loss of a token from probabilities in double precision, as the papers write it."""
+
+    def loss(logits, targets, segments):
+        probabilities = torch.softmax(logits.double(), dim=-1)
+        p = probabilities.gather(-1, targets[:, None])[:, 0]
+        match objective.kind:
+            case "dft":
+                found = p.detach() * -p.log()
+            case "power":
+                found = (1 - p**objective.exponent) / objective.exponent
+            case "entropy":
+                top = probabilities.detach().sort(descending=True).values[:, :20]
+                top = top / top.sum(dim=-1, keepdim=True)
+                found = (-(top * top.log()).sum(dim=-1) / math.log(20)) ** objective.exponent * -p.log()
+            case _:
+                found = -p.log()
+        found = torch.where(p >= objective.min_probability, found, 0 * found)
+        is_reasoning = torch.isin(segments, torch.tensor(REASONING))
+        return torch.where(is_reasoning, found, -p.log()).float()
+
+    return loss
+
+
+def with_stage(job, **changes):
+    return job.model_copy(update={"stage": replace(job.stage, **changes)})
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_of_one_segment_equals_the_reference(name, store, make_job, tiny_model):
+    objectives = tuple(OBJECTIVES[name] if segment in REASONING else Objective() for segment in range(8))
+    expected = reference(store, tiny_model, FULL, token_loss=textbook(OBJECTIVES[name]))
+    jobs = [
+        with_stage(make_job(f"{name}-{place}", **training), objectives=objectives)
+        for place, training in (
+            ("whole", {}),
+            ("chunked", {"logit_chunk_positions": 5, "segment_metrics_every_steps": 1}),
+        )
+    ]
+    run(2, *jobs)
+    for job in jobs:
+        assert_same_training(job, *expected)
+    nll = metrics(jobs[1])[0]["segments"]["reasoning"]["nll"]
+    assert nll == pytest.approx(math.log(400), rel=0.2), "metrics are of the likelihood, whatever is minimised"
+
+
+def test_means_of_segments_equal_the_reference_on_any_ranks(store, make_job, tiny_model):
+    expected = reference(store, tiny_model, WEIGHTS, groups=(REASONING, ANSWER))
+    groups = tuple(0 if segment in REASONING else 1 for segment in range(8))
+    for ranks in (1, 2, 3):
+        job = with_stage(make_job(f"segments-{ranks}", weights=WEIGHTS), segment_groups=groups)
+        run(ranks, job)
+        assert_same_training(job, *expected)
+    other = make_job("tokens", weights=WEIGHTS)
+    run(2, other)
+    assert metrics(other)[0]["loss"] != pytest.approx(expected[0][0], rel=0.05)
+
+
+def test_in_bfloat16_objectives_are_those_of_float32_to_its_accuracy(make_job):
+    objectives = tuple(OBJECTIVES["entropy"] if segment in REASONING else OBJECTIVES["dft"] for segment in range(8))
+    jobs = [
+        with_stage(make_job(precision), objectives=objectives).model_copy(update={"precision": precision})
+        for precision in ("float32", "bfloat16")
+    ]
+    run(2, *jobs)
+    exact, rounded = ([record["loss"] for record in metrics(job)] for job in jobs)
+    assert rounded == pytest.approx(exact, rel=0.02)
+    assert {value.dtype for value in weights_of(jobs[1].stage_dir / "model").values()} == {torch.bfloat16}
