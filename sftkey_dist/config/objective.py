@@ -1,11 +1,10 @@
 """The objective of a token: what a stage minimises instead of the negative log-likelihood."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from sftkey_dist.config.section import Section
+from sftkey_dist.config.section import Section, zero_or_from
 
 _KEYS: dict[str, frozenset[str]] = {
     "nll": frozenset(),
@@ -22,9 +21,9 @@ class Objective(Section):
     """`nll`: -log p. `dft`: -p log p, with p as a weight (arXiv:2508.05629). `power`: (1 - p^exponent) / exponent,
     which approaches `nll` for small exponents and is 1 - p for 1 (arXiv:2510.00526). `entropy`: -H^exponent log p,
     where H is the entropy of the 20 most likely tokens, divided by log 20 (EAFT, arXiv:2601.02151)."""
-    exponent: float = Field(1.0, gt=0, le=100)
+    exponent: float = Field(1.0, ge=0.01, le=100)
     """Exponent of `power`, at most 1, and of `entropy`."""
-    min_probability: float = Field(0.0, ge=0, lt=1)
+    min_probability: Annotated[float, zero_or_from(1e-6)] = Field(0.0, ge=0, lt=1)
     """Tokens with a lower probability have no loss (arXiv:2601.09195). The mean still counts them."""
 
     @model_validator(mode="after")
@@ -51,5 +50,5 @@ def _by_kind(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-Objectives = Mapping[str, Annotated[Objective, BeforeValidator(_by_kind)]]
+Objectives = dict[str, Annotated[Objective, BeforeValidator(_by_kind)]]
 """Objectives by segment; a text is short for a kind."""

@@ -27,13 +27,16 @@ class HeldOutSet:
         self._rows = [indices[row[row != EMPTY]] for row in layout[engine.data_rank]]
         self._stage = stage
         counts = stage.store.segment_counts[indices].sum(axis=0)
-        self._scale = stage.job.stage.scale(counts.tolist(), float(np.dot(counts, stage.job.stage.weights)))
+        scale = stage.job.stage.scale(counts.tolist(), float(np.dot(counts, stage.job.stage.weights)))
+        self._weights = scale.weights
+        # 1 if the loss is one mean over all tokens.
+        self._loss_of_mean = float(np.dot(counts, scale.weights)) / scale.denominator if scale.denominator else 1.0
 
     def measure(self) -> HeldOutMetrics:
         """Measure the stage's ``loss`` and every segment's metrics; all ranks call it together, and get the same."""
         engine, names = self._stage.engine, self._stage.store.segment_names
         objectives = self._stage.job.stage.objectives
-        weighted = torch.zeros(1, dtype=torch.float64)
+        weighted, weight = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
         totals = torch.zeros(len(names), 3, dtype=torch.float64)
         for content in self._rows:
             row = self._row(content).to(engine.device)
@@ -41,10 +44,11 @@ class HeldOutSet:
             sums = loss_sums(losses, row, len(names), objective_losses(losses, row.target_segments, objectives))
             totals += sums.by_segment.cpu()
             weighted += sums.weighted.double().cpu()
-        reduced = engine.all_reduce_sum(torch.cat([weighted, totals.flatten()]))
-        loss = float(reduced[0] / self._scale.denominator) if self._scale.denominator > 0 else float("nan")
-        return HeldOutMetrics(loss, segment_metrics(names, reduced[1:].view_as(totals)))
+            weight += row.target_weights.sum().double().cpu()
+        reduced = engine.all_reduce_sum(torch.cat([weighted, weight, totals.flatten()]))
+        loss = self._loss_of_mean * float(reduced[0] / reduced[1]) if reduced[1] > 0 else float("nan")
+        return HeldOutMetrics(loss, segment_metrics(names, reduced[2:].view_as(totals)))
 
     def _row(self, content: np.ndarray) -> PackedRow:
         examples = [self._stage.store.example(index) for index in content]
-        return pack(examples, self._scale.weights, observe_all=True)
+        return pack(examples, self._weights, observe_all=True)

@@ -1,9 +1,10 @@
 import pytest
 
+from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, OptimizationOverrides, StrategyConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.strategy import resolve_strategies, weights_by_id
+from sftkey_dist.strategy import LossScale, resolve_strategies, weights_by_id
 
 NAMES = ResponseContract().segment_names
 
@@ -79,3 +80,57 @@ def test_an_inherited_bound_can_be_lifted():
 def test_weights_that_mean_nothing_are_refused(weights):
     with pytest.raises(ConfigError, match="weights"):
         weights_by_id(weights, ResponseContract(), "strategies.x")
+
+
+def own(run_config, **keys):
+    """The one stage of a strategy with these keys."""
+    stage = {"name": "all", "weights": {"reasoning": 0.5, "answer": 2.0, "tags": 1.0}, **keys}
+    strategy = StrategyConfig.model_validate({"name": "own", "stages": [stage]})
+    (resolved,) = resolve_strategies(run_config.model_copy(update={"strategies": (strategy,)}))
+    return resolved.stages[0]
+
+
+def test_a_loss_is_one_mean_over_tokens_or_one_per_segment(run_config):
+    counts = {"prompt": 50, "reasoning.open": 4, "reasoning": 40, "reasoning.close": 4, "answer": 2, "end_of_turn": 1}
+    of_ids = [counts.get(name, 0) for name in NAMES]
+    tokens = own(run_config)
+    assert tokens.scale(of_ids, 32.0) == LossScale(tokens.weights, 32.0)
+    scale = own(run_config, normalize="segments").scale(of_ids, 32.0)
+    weights = dict(zip(NAMES, scale.weights, strict=True))
+    assert scale.denominator == 1.0
+    # In a segment tokens weigh as before, and together as much as its heaviest: 8 tags of 1 and 40 tokens of 0.5.
+    assert weights["reasoning"] == pytest.approx(1.0 * 0.5 / 28)
+    assert weights["reasoning.open"] == pytest.approx(1.0 * 1.0 / 28)
+    assert weights["answer"] == pytest.approx(2.0 * 2.0 / 4)
+    assert weights["prompt"] == weights["end_of_turn"] == 0
+    absent = own(run_config, normalize="segments").scale([0] * len(NAMES), 0.0)
+    assert set(absent.weights) == {0.0}
+
+
+def test_objectives_are_by_segment_and_a_text_is_a_kind(run_config):
+    stage = own(run_config, objective={"reasoning": "dft", "tags": {"min_probability": 0.1}, "all": "entropy"})
+    by_name = dict(zip(NAMES, stage.objectives, strict=True))
+    assert by_name["reasoning"] == Objective(kind="dft")
+    assert by_name["answer.open"] == Objective(min_probability=0.1)
+    assert by_name["answer"] == by_name["end_of_turn"] == Objective(kind="entropy")
+    assert own(run_config, objective={"all": "nll"}) == own(run_config)
+    with pytest.raises(ConfigError, match="unknown segment 'anwser' in objective; known: all, answer"):
+        own(run_config, objective={"anwser": "dft"})
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"kind": "dft", "exponent": 2}, "kind dft has no exponent"),
+        ({"exponent": 1}, "kind nll has no exponent"),
+        ({"kind": "power", "exponent": 2}, "at most 1, got 2"),
+    ],
+)
+def test_a_key_that_an_objective_would_ignore_is_refused(objective, message):
+    with pytest.raises(ValueError, match=message):
+        Objective.model_validate(objective)
+
+
+def test_an_objective_is_written_as_it_is_read():
+    for objective in (Objective(), Objective(kind="dft"), Objective(kind="entropy", exponent=2.0)):
+        assert Objective.model_validate(objective.model_dump()) == objective

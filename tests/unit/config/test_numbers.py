@@ -42,6 +42,7 @@ MEANINGFUL: dict[tuple[str, str], str] = {
     ("OptimizationConfig.betas", "tiny"): "the same",
     ("OptimizationConfig.max_grad_norm", "0"): TURNS_OFF,
     ("StageConfig.weights", "0"): "a segment that is not trained",
+    ("Objective.min_probability", "0"): TURNS_OFF,
     ("ZeroConfig.max_gathered_gib", "0"): "one layer at a time",
     ("ZeroConfig.max_gathered_gib", "tiny"): "the same",
     ("LoraConfig.dropout", "0"): TURNS_OFF,

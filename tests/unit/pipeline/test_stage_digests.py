@@ -266,6 +266,18 @@ def test_a_new_key_of_a_stage_counts_until_it_is_named(prepared, base):
     assert found[0] == StageSettings(**settings).inputs(2) | {"new": 0}
 
 
+def test_what_a_stage_of_ones_own_minimises_counts(base, prepared):
+    def digest(**keys):
+        weights = {"weights": {"reasoning": 1.0, "answer": 1.0}}
+        own = {"name": "sftkey-tag", "stages": [{"name": "a", **weights}, {"name": "b", **weights, **keys}]}
+        return digests(RunConfig.model_validate(base | {"strategies": [own]}), prepared)[-1]
+
+    kinds = ({"answer": "dft"}, {"answer": "entropy"}, {"answer": {"kind": "entropy", "exponent": 2}})
+    found = [digest(), digest(normalize="segments"), *(digest(objective=kind) for kind in kinds)]
+    assert len(set(found)) == len(found)
+    assert digest(objective={"answer": "nll"}, normalize="tokens") == found[0]
+
+
 def test_files_list_the_inputs_of_a_stage_in_an_order_that_stays(prepared, base):
     (planned, _) = plan_stages(RunConfig.model_validate(base), prepared)["sftkey-tag"]
     assert list(StageSettings(**settings_of(planned)).inputs(2)) == [
