@@ -11,12 +11,19 @@ if TYPE_CHECKING:
 
 
 def show_comparison(comparison: "Comparison", files: list[Path]) -> None:
-    """Print a comparison and the files that hold it."""
+    """Print a comparison, where its models are, and the files that hold it."""
     from sftkey_dist.report.tables import comparison_table
 
     console.print(comparison_table(comparison))
+    for label, row in zip(comparison.labels, comparison.rows, strict=True):
+        model = as_relative(row.stage_dirs()[-1].model)
+        console.print(f"model of {label}: {model} (its README.md shows how to load it)", soft_wrap=True, markup=False)
+    figures = [file for file in files if file.suffix == ".svg"]
     for file in files:
-        console.print(f"written: {as_relative(file)}", soft_wrap=True, markup=False)
+        if file not in figures:
+            console.print(f"written: {as_relative(file)}", soft_wrap=True, markup=False)
+    if figures:
+        console.print(f"written: {len(figures)} figures beside them, which the page contains", soft_wrap=True)
 
 
 def as_relative(file: Path) -> Path:

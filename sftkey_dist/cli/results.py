@@ -22,7 +22,7 @@ def compare(
         str | None, typer.Option(help="MLflow store; default: MLFLOW_TRACKING_URI, else runs/mlflow.db.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(parser=path, help="JSON file to write; default: comparison.json in the first run.")
+        Path | None, typer.Option(parser=path, help="JSON file to write, or a folder for it; default: the first run.")
     ] = None,
 ) -> None:
     """Compare the strategies of finished runs: table, comparison.json, Markdown, and one page with figures."""
@@ -36,8 +36,17 @@ def compare(
         raise ConfigError("there is nothing to compare: give run directories, or --experiment")
     from sftkey_dist.pipeline.compare import compare as compare_runs
 
-    comparison, files = compare_runs(runs, out)
+    comparison, files = compare_runs(runs, None if out is None else _json_file(out))
     show_comparison(comparison, files)
+
+
+def _json_file(out: Path) -> Path:
+    """The file to write, in a folder that exists or by its name."""
+    if out.is_dir():
+        return out / "comparison.json"
+    if out.suffix != ".json":
+        raise ConfigError(f"--out {out}: give the name of a .json file, or a folder that exists")
+    return out
 
 
 def diagnose(

@@ -14,7 +14,7 @@ from sftkey_dist.console import console
 
 def segment(
     source: Annotated[
-        str, typer.Argument(metavar="IN", help="File of rows (.jsonl, .json, .csv, .parquet) or hub data set.")
+        str, typer.Argument(metavar="IN", help="File of rows (.jsonl, .json, .csv, .tsv, .parquet) or hub data set.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="JSON Lines file for the segmented rows.")],
     configuration: Annotated[

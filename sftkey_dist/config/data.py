@@ -65,8 +65,8 @@ class SourceConfig(Section):
     name: str = ""
     """Name used in tables; default: adapter and split."""
     path: Location | None = None
-    """A local .jsonl, .json, .csv, .parquet or .arrow file (text files may be compressed, .gz), a pattern with *, a
-    folder of such files, or a data set id on the Hugging Face hub. Not for `decision_memos`."""
+    """A local .jsonl, .json, .csv, .tsv, .parquet or .arrow file (text files may be compressed, .gz), a pattern with *,
+    a folder of such files, or a data set id on the Hugging Face hub. Not for `decision_memos`."""
     subset: str | None = None
     """Configuration name on the hub, e.g. `main`."""
     split: str = "train"
@@ -88,8 +88,9 @@ class SourceConfig(Section):
     braces, `{question}\\n{options}`. Braces around anything that is not a name are kept, as in `{"grade": "A"}` or
     `\\frac{1}{2}`. Doubled braces are an escape: `{{name}}` is written as `{name}`."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """For `records`: column of each segment; `a.b` is the field b inside the column a. Default: the column with the
-    segment's name, or that field of a column `segments`."""
+    """For `records`: column of each segment, as `{segment: column}`, for example `{reasoning: Agent notes}`; `a.b` is
+    the field b inside the column a. Default: the column with the segment's name, or that field of a column
+    `segments`."""
     response: str = "completion"
     """For `prompt_completion`: column of the response."""
     messages: str = "messages"
@@ -98,7 +99,7 @@ class SourceConfig(Section):
     """For `prompt_completion` and `messages`: rules that cut a response into segments, tried in order. Without rules,
     the response must already follow the contract."""
     answer_check: AnswerCheck | None = None
-    """How answers to this test set are compared with their references; overrides `evaluation.answer_check`."""
+    """For test sources: how answers are compared with their references; overrides `evaluation.answer_check`."""
 
     @model_validator(mode="after")
     def path_is_given_where_rows_are_read(self) -> Self:

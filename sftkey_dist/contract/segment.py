@@ -1,6 +1,6 @@
 """A named part of a response, and the check of its text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, Self
 
@@ -72,7 +72,7 @@ class Check(_Part):
             pattern = compile_pattern(self.regex, dot_matches_newline=True)
             return None if match_whole(pattern, text) else f"{text[:40]!r} is not {self.regex}"
         if self.one_of is not None:
-            return None if text in self.one_of else f"{text[:40]!r} is none of {', '.join(self.one_of)}"
+            return None if text in self.one_of else _none_of(text, self.one_of)
         if self.number is not None:
             return _number_problem(text, self.number)
         return schema_problem(text, self.json_schema or {})
@@ -113,6 +113,12 @@ class Segment(_Part):
     def closing(self) -> str:
         """The closing tag."""
         return f"</{self.tag_name}>"
+
+
+def _none_of(text: str, allowed: Sequence[str]) -> str:
+    other_case = next((each for each in allowed if each.casefold() == text.casefold()), None)
+    hint = f"; it differs from {other_case!r} in upper and lower case" if other_case else ""
+    return f"{text[:40]!r} is none of {', '.join(allowed)}{hint}"
 
 
 def _number_problem(text: str, bounds: NumberRange) -> str | None:

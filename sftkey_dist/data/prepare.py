@@ -170,10 +170,15 @@ def _check_refusals(name: str, rows: Sequence[Refusal], num_rows: int, max_bad_r
     """Stop when more rows are malformed than allowed."""
     if len(rows) > max_bad_row_share * num_rows:
         first = rows[0]
+        remedy = (
+            "correct them or the source's keys"
+            if 2 * len(rows) > num_rows  # no share that anybody wants to lose
+            else f"correct them, or allow a larger share to be dropped with data.max_bad_row_share, now "
+            f"{max_bad_row_share:g}"
+        )
         raise DataError(
-            f"{first.id}: {first.reason}: {first.detail} (at least {len(rows)} of {num_rows} rows of "
-            f"data.{name} are malformed; correct them, or allow a larger share to be dropped with "
-            f"data.max_bad_row_share, now {max_bad_row_share:g})"
+            f"{first.id}: {first.reason}: {first.detail} (at least {len(rows)} of {num_rows} rows of data.{name} are "
+            f"malformed; {remedy})"
         )
 
 

@@ -15,6 +15,7 @@ _NAMES = {
     "num_steps": "the number of steps",
 }
 _MOST_NAMED = 3
+_SETTINGS_OF_GUARD = "guard.assessment.settings."
 
 
 def changes_in_words(run: RunDir, planned: PlannedStage) -> Iterator[str]:
@@ -48,7 +49,20 @@ def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> lis
     """The keys that differ, with their previous and current values."""
     flat_before, flat_now = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
     changed = [key for key in {**flat_before, **flat_now} if flat_before.get(key) != flat_now.get(key)]
-    return [_NAMES.get(key) or f"{key} ({flat_before.get(key)} before, {flat_now.get(key)} now)" for key in changed]
+    return [
+        _NAMES.get(key)
+        or f"{_as_configured(key)} ({_short(flat_before.get(key))} before, {_short(flat_now.get(key))} now)"
+        for key in changed
+    ]
+
+
+def _as_configured(key: str) -> str:
+    """The guard judges as the evaluation does, by the same keys."""
+    return key.replace(_SETTINGS_OF_GUARD, "evaluation.") if key.startswith(_SETTINGS_OF_GUARD) else key
+
+
+def _short(value: object) -> object:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _flat(values: object, prefix: str = "") -> Iterator[tuple[str, object]]:

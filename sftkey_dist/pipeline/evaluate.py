@@ -9,6 +9,7 @@ from sftkey_dist.errors import DataError, IncompleteEvaluationError
 from sftkey_dist.evaluation.generation.fan_out import EvaluationPool, has_generations, num_actors
 from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judging import is_scored, judge_and_score
+from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import write_configuration
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
@@ -34,8 +35,10 @@ def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
     """
     for planned in plan.strategies:
         if not planned.stages[-1].is_finished:
+            changes = [line for stage in planned.stages for line in changes_in_words(plan.run, stage)]
             raise DataError(
-                f"strategy {planned.name} is not trained yet; run `sftkey train` with the same configuration"
+                f"strategy {planned.name} is not trained yet with this configuration; run `sftkey train` with it"
+                + "".join(f" ({line})" for line in changes)
             )
     verify_stages(plan)
     todo = _unscored(plan)
@@ -69,6 +72,8 @@ def _is_generated(plan: RunPlan, planned: PlannedStrategy) -> bool:
 def _generate(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
     """Generate for each strategy, and return the strategies with missing responses. They do not stop the others."""
     still_open, config = [], plan.config
+    names = ", ".join(planned.name for planned in strategies)
+    console.print(f"evaluation: starting with {len(plan.test):,} prompts for {names}", soft_wrap=True, markup=False)
     with (
         connected(config.cluster, config.most_workers),
         EvaluationPool(config.cluster, config.evaluation, num_actors(config.evaluation, _room(config))) as pool,

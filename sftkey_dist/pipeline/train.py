@@ -20,7 +20,14 @@ from sftkey_dist.pipeline.summary import guard_in_words, write_summary
 from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.tracking import Tracker
-from sftkey_dist.training.checkpoint import CHECKPOINTS_KEPT, Needs, open_storage, remove_checkpoints, require_space
+from sftkey_dist.training.checkpoint import (
+    CHECKPOINTS_KEPT,
+    Needs,
+    newest_step,
+    open_storage,
+    remove_checkpoints,
+    require_space,
+)
 from sftkey_dist.training.launch import StageRunner, stage_runner
 
 
@@ -96,6 +103,7 @@ def _train_stage(
     left_out = len(store) - count_trained(store.segment_counts, planned.stage.weights)
     if left_out:
         console.print(f"{title}: {left_out:,} examples have no token that this stage trains and are left out")
+    console.print(f"{title}: {_beginning(planned, config.cluster.num_workers)}", soft_wrap=True, markup=False)
     started = time.perf_counter()
     with ending_run(tracker, run_id):
         with (
@@ -113,6 +121,16 @@ def _train_stage(
         tracker.log_artifact(run_id, planned.directory.summary)
     if signal_number is not None:
         raise InterruptedRunError(signal_number)
+
+
+def _beginning(planned: PlannedStage, num_workers: int) -> str:
+    """What a stage is about to do: starting the workers takes a while without a sign of it."""
+    done = newest_step(open_storage(planned.job.checkpoints))
+    return (
+        f"continuing on {num_workers} workers after step {done:,} of {planned.num_steps:,}"
+        if done
+        else f"starting {planned.num_steps:,} steps on {num_workers} workers"
+    )
 
 
 def _require_space(planned: PlannedStage) -> None:

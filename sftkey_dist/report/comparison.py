@@ -190,11 +190,15 @@ class Comparison:
         return winners_by_alpha(self.measures)
 
     def against_baseline(self, label: str) -> PairedTest | None:
-        """The paired test of a row and the baseline: sft of its run, or the first row if there is none."""
+        """The paired test of a row and its baseline."""
+        baseline = self.baseline_of(label)
+        return next((test for test in self.tests if {test.first, test.second} == {baseline, label}), None)
+
+    def baseline_of(self, label: str) -> str:
+        """The label of the row that a row is compared with: sft of its run, or the first row if there is none."""
         run = label.rpartition("/")[0]
         baseline = f"{run}/{BASELINE}" if run else BASELINE
-        baseline = baseline if baseline in self.labels else self.labels[0]
-        return next((test for test in self.tests if {test.first, test.second} == {baseline, label}), None)
+        return baseline if baseline in self.labels else self.labels[0]
 
     def to_json(self) -> dict[str, object]:
         """The content of `comparison.json`."""

@@ -21,6 +21,7 @@ def model_card(row: ComparisonRow, facts: RunFacts) -> str:
             f"Fine-tuned from {escaped(facts.model or 'a small embedded model')} by `sftkey_dist` with strategy "
             f"**{escaped(row.strategy)}** (SFTKey-Tag, arXiv:2512.21017).",
             "",
+            *_usage(row, facts),
             "## Training",
             "",
             *table(["stage", "steps", "tokens", "loss tokens", "ranks", "seconds"], list(map(_cells, row.stages))),
@@ -42,6 +43,38 @@ def model_card(row: ComparisonRow, facts: RunFacts) -> str:
             "",
         ]
     )
+
+
+def _usage(row: ComparisonRow, facts: RunFacts) -> list[str]:
+    """Lines of Python that load the model and let it answer a prompt as it was trained."""
+    settings = facts.settings
+    is_chat = (row.stage_dirs()[-1].model / "chat_template.jinja").is_file()
+    if is_chat and settings.get("prompt.template") != '"plain"':
+        system = settings.get("prompt.system", "null")
+        first = "" if system == "null" else f'{{"role": "system", "content": {system}}}, '
+        prompt = [
+            f'messages = [{first}{{"role": "user", "content": "…"}}]',
+            "inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, "
+            'return_tensors="pt")',
+        ]
+    else:
+        template = settings.get("prompt.plain", '"{prompt}"')
+        prompt = [f'inputs = tokenizer({template}.replace("{{prompt}}", "…"), return_tensors="pt")']
+    return [
+        "## Use",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'folder = "."  # this one',
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        "model = AutoModelForCausalLM.from_pretrained(folder)",
+        *prompt,
+        f"output = model.generate(**inputs, max_new_tokens={settings.get('evaluation.max_new_tokens', '256')})",
+        'print(tokenizer.decode(output[0][inputs["input_ids"].shape[1] :]))',
+        "```",
+        "",
+    ]
 
 
 def _cells(stage: StageCost) -> list[str]:

@@ -22,7 +22,7 @@ from sftkey_dist.sampler.preview import BalancePreview
 def comparison_table(comparison: Comparison) -> Table:
     """One line per strategy, with the best score marked. It fits into 80 columns for one run.
 
-    ``*`` at an accuracy: differs from sft on the same questions at the 5 % level (McNemar's exact test).
+    ``*`` at an accuracy: differs from the baseline on the same questions at the 5 % level (McNemar's exact test).
     """
     rows = comparison.rows
     several_runs = len({row.run_dir for row in rows}) > 1
@@ -66,7 +66,8 @@ def _notes(comparison: Comparison) -> list[str]:
     """Notes that are needed to interpret the numbers."""
     notes = []
     if any((test := comparison.against_baseline(label)) and test.accuracy_differs for label in comparison.labels):
-        notes.append("* accuracy differs from sft on the same questions (McNemar, 5 %)")
+        baselines = {comparison.baseline_of(label) for label in comparison.labels}
+        notes.append(f"* accuracy differs from {', '.join(sorted(baselines))} on the same questions (McNemar, 5 %)")
     for label, row in zip(comparison.labels, comparison.rows, strict=True):
         if row.scores.unjudged:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in row.scores.unjudged_reasons.items())

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -75,6 +76,8 @@ def test_run_killed_in_stage_2_finishes_without_repeating_stage_1(sftkey, tiny_c
     check_comparison(tmp_path, done.stdout)
     check_mlflow(tmp_path)
     check_exported_model(stage_2 / "model")
+    assert f"model of sftkey-tag: {(stage_2 / 'model').relative_to(tmp_path)}" in done.stdout
+    assert "sftkey-tag stage 2/2 (key): continuing on 2 workers after step" in done.stdout
 
     again = sftkey("run", tiny_config)
     assert again.returncode == 0
@@ -148,6 +151,15 @@ def check_exported_model(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     generated = pipeline("text-generation", model=model, tokenizer=tokenizer)("Approve?", max_new_tokens=3)
     assert generated[0]["generated_text"].startswith("Approve?")
+    check_card(folder)
+
+
+def check_card(folder):
+    """The lines of Python on a model's card run in its folder."""
+    _, code, _ = re.split(r"```python\n|```\n", (folder / "README.md").read_text(), maxsplit=2)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 def test_prepare_and_show_print_what_will_be_trained(sftkey, tiny_config, tokenizer):

@@ -1,4 +1,8 @@
-"""Rows of .csv files."""
+"""Rows of .csv and .tsv files: one header, and cells separated by commas, semicolons or tabs.
+
+Spreadsheets write semicolons where the comma is the decimal mark. The header decides: cells are separated by commas,
+unless that makes it one column and another separator makes it several.
+"""
 
 import csv
 from collections.abc import Iterator
@@ -14,13 +18,15 @@ from sftkey_dist.data.rows.opening import (
 from sftkey_dist.data.rows.shard import RawRows, Shard
 from sftkey_dist.errors import DataError
 
+_SEPARATORS = (",", ";", "\t")
+
 
 def csv_records(path: str) -> Iterator[tuple[int, int, int]]:
     """Line number, start and end of every record of a CSV file after the header; a record may span several lines."""
     with open_bytes(path) as file:
         lines = _CountedLines(file)
-        reader = _csv_reader(lines)
-        _header(path, reader)
+        reader = _csv_reader(lines, _read_header(path)[1])
+        next(reader, None)
         while True:
             line, begin = lines.number + 1, lines.offset
             try:
@@ -35,11 +41,11 @@ def csv_records(path: str) -> Iterator[tuple[int, int, int]]:
 
 def read_csv_shard(shard: Shard) -> RawRows:
     """The rows of a shard of a .csv file."""
+    names, separator = _read_header(shard.path)
     with open_bytes(shard.path) as file:
-        names = _header(shard.path, _csv_reader(_CountedLines(file)))
         file.seek(shard.start)
         lines = _CountedLines(file, shard.first_line - 1, shard.stop)
-        reader = _csv_reader(lines)
+        reader = _csv_reader(lines, separator)
         while True:
             place = f"{shard.path}:{lines.number + 1}"
             record = next(reader, None)
@@ -84,17 +90,34 @@ class _CountedLines:
         return line.decode("latin-1")
 
 
-def _csv_reader(lines: Iterator[str]) -> Iterator[list[str]]:
+def _csv_reader(lines: Iterator[str], separator: str) -> Iterator[list[str]]:
     csv.field_size_limit(MOST_ROW_BYTES)
-    return csv.reader(lines, strict=True)
+    return csv.reader(lines, strict=True, delimiter=separator)
 
 
-def _header(path: str, reader: Iterator[list[str]]) -> list[str]:
-    try:
-        cells: list[str] = next(reader, [])
-    except csv.Error as error:
-        raise DataError(f"{path}:1: not a CSV header: {error}; is a quotation mark left open?") from error
-    names = [name.encode("latin-1").decode("utf-8", "replace") for name in cells]
+def _read_header(path: str) -> tuple[list[str], str]:
+    """The names of the columns, and what separates cells.
+
+    Raises:
+        DataError: The first line is not a header.
+    """
+    headers: dict[str, list[str]] = {}
+    problem: csv.Error | None = None
+    for separator in _SEPARATORS:
+        try:
+            headers[separator] = _header(path, separator)
+        except csv.Error as error:  # quotation marks show that cells are separated by something else
+            problem = problem or error
+    if not headers:
+        raise DataError(f"{path}:1: not a CSV header: {problem}; is a quotation mark left open?")
+    separator = max(headers, key=lambda each: len(headers[each]) > 1)  # the first of several columns
+    names = headers[separator]
     if not names or len(set(names)) < len(names):
         raise DataError(f"{path}:1: the first line must name each column once, found {names}")
-    return names
+    return names, separator
+
+
+def _header(path: str, separator: str) -> list[str]:
+    with open_bytes(path) as file:
+        cells: list[str] = next(_csv_reader(_CountedLines(file), separator), [])
+    return [name.encode("latin-1").decode("utf-8", "replace") for name in cells]

@@ -12,10 +12,10 @@ import datasets
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.errors import DataError
 
-FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 _HOLDS_ROWS = frozenset(FORMATS) - {".json"}
 """Formats of files that certainly contain rows; a .json file in a folder may also be a description of the data."""
-_LOOKS_LIKE_A_FILE = re.compile(r"\.(jsonl|json|csv|tsv|parquet|arrow|txt)(\.gz)?$|\*")
+_LOOKS_LIKE_A_FILE = re.compile(r"\.(jsonl|json|csv|tsv|parquet|arrow|txt)(\.gz)?$|\*", re.IGNORECASE)
 
 
 def local_files(source: SourceConfig) -> list[str]:
@@ -80,8 +80,8 @@ def _data_files_below(folder: str) -> Iterator[str]:
 
 
 def file_format(path: str) -> str:
-    """The format of a file by the ending of its name, such as `.jsonl`."""
-    return Path(path.removesuffix(".gz")).suffix
+    """The format of a file by the ending of its name in lower case, such as `.jsonl`."""
+    return Path(path.lower().removesuffix(".gz")).suffix
 
 
 def require_file(path: str) -> None:
@@ -104,5 +104,5 @@ def loading_errors_as_data_errors(path: str, split: str = "") -> Iterator[None]:
             raise DataError(f"{path}: cannot find data files in this folder: {problem}") from error
         raise DataError(
             f"cannot load data set {path!r} (split {split!r}) from the hub: {problem}; for a local file give a path "
-            f"that ends in .jsonl, .json, .csv or .parquet"
+            f"that ends in .jsonl, .json, .csv, .tsv or .parquet"
         ) from error

@@ -77,7 +77,7 @@ def _shards_of(source: SourceConfig, path: str, shard_rows: int, limit: int | No
         return
     require_file(path)
     if file_format(path) not in FORMATS:
-        raise DataError(f"{path}: unknown file format; convert it to .jsonl, .json, .csv or .parquet")
+        raise DataError(f"{path}: unknown file format; convert it to .jsonl, .json, .csv, .tsv or .parquet")
     with read_errors_as_data_errors(path):
         refuse_hidden_gzip(path)
         if file_format(path) in _NUM_ROWS:
@@ -95,7 +95,7 @@ def _by_rows(path: str, rows: int, shard_rows: int, limit: int | None) -> Iterat
 
 def _by_lines(path: str, shard_rows: int, limit: int | None) -> Iterator[Shard]:
     """Split a file at the ends of records; ``limit`` may end the last shard early."""
-    records = csv_records(path) if file_format(path) == ".csv" else line_records(path)
+    records = csv_records(path) if file_format(path) in (".csv", ".tsv") else line_records(path)
     first_line, num_rows, start, stop = 0, 0, 0, 0
     total = 0
     for line, begin, end in records:
@@ -114,6 +114,7 @@ def _by_lines(path: str, shard_rows: int, limit: int | None) -> Iterator[Shard]:
 _READERS: dict[str, Callable[[Shard], RawRows]] = {
     ".jsonl": read_jsonl_shard,
     ".csv": read_csv_shard,
+    ".tsv": read_csv_shard,
     ".json": read_json_shard,
     ".parquet": read_parquet_shard,
     ".arrow": read_arrow_shard,

@@ -251,3 +251,20 @@ def test_a_hub_id_that_cannot_be_loaded_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match=r"cannot load data set 'nobody/nothing' \(split 'train'\) from the hub"):
         read(source("nobody/nothing"), 10)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "ROWS.CSV", "rows.tsv", "rows.csv.gz"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_header_shows_what_separates_cells(tmp_path, name, separator):
+    lines = [["Ticket No", "Reply"], ["1", "12,50 EUR; fine"], ["2", 'a "quoted"\nline']]
+    text = "\n".join(separator.join(f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in line) for line in lines)
+    content = b"\xef\xbb\xbf" + text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    for rows_at_a_time in (1, 10):
+        rows = [row for _, row in read(source(tmp_path / name), rows_at_a_time)]
+        assert rows == [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+
+
+def test_a_file_of_one_column_is_one_whatever_its_cells_contain(tmp_path):
+    (tmp_path / "rows.csv").write_text('text\n"a;b, c"\n')
+    assert [row for _, row in read(source(tmp_path / "rows.csv"), 10)] == [{"text": "a;b, c"}]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -356,3 +357,14 @@ def test_what_changed_is_named_when_a_stage_is_trained_again(base, prepared):
     (line,) = changes_in_words(prepared.run, now)
     assert "optimization.learning_rate (1e-05 before, 2e-05 now) changed" in line
     assert before.directory.path.name in line
+
+
+def test_what_a_guard_judges_by_is_named_by_the_keys_of_the_evaluation(base, prepared):
+    before = plan_stages(RunConfig.model_validate(base), prepared)["sftkey-tag"][1]
+    earlier = before.directory.path.with_name(before.directory.path.name.rpartition("-")[0] + "-0123")
+    inputs = json.loads(json.dumps(before.inputs))
+    inputs["guard"]["assessment"]["settings"]["alpha"] = 0.1 + 0.2
+    earlier.mkdir(parents=True)
+    (earlier / "stage.json").write_text(json.dumps({"inputs": inputs}))
+    (line,) = changes_in_words(prepared.run, before)
+    assert re.search(r"evaluation\.alpha \(0\.3 before, 0\.\d now\) changed", line), line

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from rich.console import Console
 
+from sftkey_dist.cli.results import compare as compare_command
 from sftkey_dist.console import console
-from sftkey_dist.errors import DataError
+from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.report.comparison import read_comparison
@@ -166,3 +167,23 @@ def test_what_nobody_judged_is_null_in_files_and_a_dash_in_tables(tmp_path):
     shown = [capture.get(), files[1].read_text(), files[2].read_text()]
     assert all("\u2013" in text and not re.search(r"\bnan\b", text) for text in shown)
     assert "nothing was judged" in shown[1]
+
+
+def test_the_star_names_the_row_that_it_compares_with(tmp_path):
+    without_sft = write_run(tmp_path / "study", {"sft-tag": 2, "sftkey-tag": 18})
+    caption = str(comparison_table(read_comparison([without_sft])).caption)
+    assert "* accuracy differs from sft-tag on the same questions (McNemar, 5 %)" in caption
+    with_sft = write_run(tmp_path / "other", {"sft": 2, "sftkey-tag": 18})
+    assert "differs from sft on" in str(comparison_table(read_comparison([with_sft])).caption)
+
+
+def test_a_comparison_is_written_into_a_folder_or_to_a_json_file(tmp_path, capsys):
+    run = write_run(tmp_path / "study", {"sft-tag": 10, "sftkey-tag": 18})
+    compare_command([run], out=tmp_path)
+    assert (tmp_path / "comparison.json").is_file()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "figures beside them" in said
+    assert ".svg" not in said
+    assert "model of sftkey-tag: " in said
+    with pytest.raises(ConfigError, match=r"--out .*mine: give the name of a \.json file, or a folder that exists"):
+        compare_command([run], out=tmp_path / "mine")

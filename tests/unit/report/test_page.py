@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -104,3 +105,29 @@ def test_a_model_card_holds_facts(tmp_path):
     assert "- accuracy 0.900 [0.70, 0.97]" in card
     assert "| key | 4 | 100 | 9 | 2 | 11 |" in card
     assert "torch: 2.13.0" in card
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"prompt.template": '"auto"', "prompt.system": '"Be \\"brief\\"."'},
+            '"content": "Be \\"brief\\"."}, {"role": "user"',
+        ),
+        (
+            {"prompt.template": '"plain"', "prompt.plain": '"Q: {prompt}\\nA:"'},
+            '"Q: {prompt}\\nA:".replace("{prompt}", "…")',
+        ),
+    ],
+)
+def test_a_model_card_shows_how_to_load_the_model(tmp_path, settings, expected):
+    run = write_run(tmp_path / "study", {"sft-tag": 10})
+    (facts,) = read_facts([run])
+    (row,) = read_comparison([run]).rows
+    model = row.stage_dirs()[-1].model
+    model.mkdir(exist_ok=True)
+    (model / "chat_template.jinja").write_text("")
+    card = model_card(row, replace(facts, settings=facts.settings | settings))
+    _, code, _ = re.split(r"```python\n|```\n", card, maxsplit=2)
+    assert expected in code
+    compile(code, "card", "exec")
