@@ -1,7 +1,7 @@
 """The configuration of data: where rows come from, how responses are segmented and how they are encoded."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -24,6 +24,7 @@ _OWN_KEYS: dict[str, frozenset[str]] = {
     "messages": frozenset({"messages", "rules"}),
     "decision_memos": frozenset({"seed", "lists_points"}),
 }
+_ENDINGS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow"})
 _KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules", "lists_points"})
 
 
@@ -63,7 +64,7 @@ class SourceConfig(Section):
     """How a raw row is turned into a prompt and named segments: the adapter of a known data set, or one for a layout:
     `records` (one column per segment), `prompt_completion` or `messages`. `decision_memos` generates its rows."""
     name: str = ""
-    """Name used in tables; default: adapter and split."""
+    """Name used in tables; default: the name of the file for rows of your own, otherwise adapter and split."""
     path: Location | None = None
     """A local .jsonl, .json, .csv, .tsv, .parquet or .arrow file (text files may be compressed, .gz), a pattern with *,
     a folder of such files, or a data set id on the Hugging Face hub. Not for `decision_memos`."""
@@ -122,8 +123,10 @@ class SourceConfig(Section):
 
     @property
     def data_set(self) -> str:
-        """Its name in tables."""
-        return self.name or f"{self.adapter}/{self.split}"
+        """Its name in tables: by default that of its file, or otherwise the adapter and the split."""
+        file = PurePath((self.path or "").removesuffix(".gz"))
+        is_own_file = self.adapter not in data_set_names() and file.suffix.lower() in _ENDINGS and "*" not in file.name
+        return self.name or (file.stem if is_own_file else f"{self.adapter}/{self.split}")
 
     @property
     def place(self) -> str:

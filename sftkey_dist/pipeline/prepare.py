@@ -45,6 +45,8 @@ from sftkey_dist.strategy import resolve_strategies
 
 _TOKENIZER_EXAMPLES = 20_000
 """Maximum number of examples from which the tokenizer of an embedded model is trained."""
+_LOWEST_RATE_FROM_SCRATCH = 1e-4
+"""Below this, a model with random weights learns nothing in a few hundred steps."""
 
 
 def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
@@ -188,6 +190,7 @@ def _say(reports: Sequence[DataReport], test: SourceReport) -> None:
 def _base_model(config: RunConfig, run: RunDir, needs_weights: bool) -> Path:
     """The folder of the base model, with the contract's special tokens added if it has any."""
     if config.model.embedded:
+        _warn_of_a_low_rate(config.optimization.learning_rate)
         folder = _make_embedded(config, run)
     else:
         folder = locate_model(config.model, needs_weights=needs_weights)
@@ -198,6 +201,16 @@ def _base_model(config: RunConfig, run: RunDir, needs_weights: bool) -> Path:
     if not extended.is_dir():
         add_special_tokens(folder, extended, tokens, config.model.trust_remote_code)
     return extended
+
+
+def _warn_of_a_low_rate(learning_rate: float) -> None:
+    if learning_rate < _LOWEST_RATE_FROM_SCRATCH:
+        console.print(
+            f"look at the settings: model.embedded starts from random weights, for which "
+            f"optimization.learning_rate={learning_rate:g} is too low; configs/quickstart.yaml uses 4e-3",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _template_settings(config: RunConfig, run: RunDir, folder: Path) -> TemplateSettings:

@@ -131,7 +131,7 @@ class Comparison:
         if not self.rows:
             raise DataError("there is no strategy to compare")
         if len({row.scores.alpha for row in self.rows}) > 1:
-            alphas = ", ".join(f"{row.run_dir}: {row.scores.alpha:g}" for row in self.rows)
+            alphas = ", ".join(dict.fromkeys(f"{row.run_dir}: {row.scores.alpha:g}" for row in self.rows))
             raise DataError(f"runs were scored with different alpha ({alphas}); run `sftkey evaluate` with one alpha")
 
     @property

@@ -38,7 +38,8 @@ def comparison_table(comparison: Comparison) -> Table:
     )
     for heading in (["run"] if several_runs else []) + ["strategy", "accuracy", "format", "score"]:
         table.add_column(heading, no_wrap=True)
-    for heading in ["n"] + (["unjudged"] if some_unjudged else []) + ["cut off", "train s", "loss tokens"]:
+    costs = [] if several_runs else ["train s", "loss tokens"]  # the files have them, and 80 columns no room
+    for heading in ["n"] + (["unjudged"] if some_unjudged else []) + ["cut off", *costs]:
         table.add_column(heading, justify="right")
     for label, row in zip(comparison.labels, rows, strict=True):
         scores = row.scores
@@ -56,8 +57,7 @@ def comparison_table(comparison: Comparison) -> Table:
             str(scores.n),
             *([str(scores.unjudged)] if some_unjudged else []),
             str(scores.truncated),
-            f"{row.train_seconds:.0f}",
-            f"{row.loss_tokens:,}",
+            *([f"{row.train_seconds:.0f}", f"{row.loss_tokens:,}"] if costs else []),
         )
     return table
 

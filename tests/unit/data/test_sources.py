@@ -298,3 +298,18 @@ def test_memo_decisions_are_mixed_and_reasoning_is_long_and_does_not_name_them()
 )
 def test_the_rule_of_the_memos(levels, decision):
     assert decide(levels) == decision
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [
+        ({"adapter": "records", "path": "data/tickets_test.CSV"}, "tickets_test"),
+        ({"adapter": "messages", "path": "chats.jsonl.gz", "split": "test"}, "chats"),
+        ({"adapter": "records", "path": "data/*.jsonl", "split": "test"}, "records/test"),
+        ({"adapter": "records", "path": "org/data.v1", "split": "test"}, "records/test"),
+        ({"adapter": "gsm8k", "path": "test.jsonl", "split": "test"}, "gsm8k/test"),
+        ({"adapter": "records", "path": "a.csv", "name": "mine"}, "mine"),
+    ],
+)
+def test_a_source_is_named_after_its_file(keys, name):
+    assert SourceConfig.model_validate(keys).data_set == name
