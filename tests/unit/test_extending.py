@@ -151,17 +151,17 @@ def test_the_judges_template_is_one(tmp_path):
 
 def test_the_readmes_configuration_reads_the_rows_that_it_describes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config_file, rows = tmp_path / "my.yaml", tmp_path / "memos" / "train.jsonl"
+    config_file, rows = tmp_path / "my.yaml", tmp_path / "memos" / "train.csv"
     config_file.write_text(block("yaml", "run_dir: runs/mine", ROOT / "README.md"), encoding="utf-8")
     rows.parent.mkdir()
-    row = {"application": "A van for 12000.", "analysis": "Income is steady.", "decision": "approve"}
-    rows.write_text(json.dumps(row) + "\n" + json.dumps(row | {"decision": None}) + "\n", encoding="utf-8")
+    row = "A van for 12000.,Income is steady."
+    rows.write_text(f"Application,Notes,Decision\n{row},approve\n{row}\n", encoding="utf-8")
     config = load_config([config_file])
     (source,) = config.data.train
     (shard,) = shards_of(source, 100)
     example, refusal = read_examples(source, config.contract, shard)
     assert isinstance(example, Example)
-    assert refusal.reason == "missing_field"
+    assert refusal.reason == "wrong_columns"
     plain = "".join(piece.text for piece in config.contract.render(example.values, Form.UNTAGGED))
     assert plain == "Income is steady.\nDecision: approve"
     assert len(config.strategies) == 4
