@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 else:
     Adapter = Literal[(*data_set_names(), "records", "prompt_completion", "messages", "decision_memos")]
 
+FILE_FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+"""Endings of the names of files that rows are read from."""
+
 _OWN_KEYS: dict[str, frozenset[str]] = {
     "records": frozenset({"prompt", "columns"}),
     "prompt_completion": frozenset({"prompt", "response", "rules"}),
     "messages": frozenset({"messages", "rules"}),
     "decision_memos": frozenset({"seed", "lists_points"}),
 }
-_ENDINGS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow"})
 _KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules", "lists_points"})
 
 
@@ -125,7 +127,9 @@ class SourceConfig(Section):
     def data_set(self) -> str:
         """Its name in tables: by default that of its file, or otherwise the adapter and the split."""
         file = PurePath((self.path or "").removesuffix(".gz"))
-        is_own_file = self.adapter not in data_set_names() and file.suffix.lower() in _ENDINGS and "*" not in file.name
+        is_own_file = (
+            self.adapter not in data_set_names() and file.suffix.lower() in FILE_FORMATS and "*" not in file.name
+        )
         return self.name or (file.stem if is_own_file else f"{self.adapter}/{self.split}")
 
     @property

@@ -38,8 +38,9 @@ class PromptEncoder:
             raise ModelError("prompt.template=chat, but the tokenizer has no chat template; use prompt.template=plain")
         self._tokenizer = tokenizer
         self._config = config
-        self._uses_chat = has_chat_template and config.template != "plain"
-        template = _chat_template(tokenizer) if self._uses_chat else ""
+        self.uses_chat = has_chat_template and config.template != "plain"
+        """Whether the tokenizer's chat template writes the prompts."""
+        template = _chat_template(tokenizer) if self.uses_chat else ""
         self.date = (config.date or datetime.date.today()) if reads_clock(template) else None
         """Date that the chat template prints; None if it prints none or contains a fixed date."""
         self._template = with_date(template, self.date) if self.date else template
@@ -53,7 +54,7 @@ class PromptEncoder:
         Raises:
             PromptError: The template does not accept this conversation.
         """
-        if self._uses_chat:
+        if self.uses_chat:
             return self._chat(self.messages(example), True, self._arguments_of(example))
         if example.history:
             raise PromptError("a conversation of several turns needs a tokenizer with a chat template")
@@ -63,7 +64,7 @@ class PromptEncoder:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts from `text`. A chat template contains its own special tokens; a plain prompt gets BOS."""
-        encoded = encode_texts(self._tokenizer, texts, add_special_tokens=not self._uses_chat)
+        encoded = encode_texts(self._tokenizer, texts, add_special_tokens=not self.uses_chat)
         return [self._without_eos(ids) for ids in encoded]
 
     def ids_of_quoted(self, example: Example) -> list[int]:
@@ -94,7 +95,7 @@ class PromptEncoder:
 
     def _without_eos(self, ids: list[int]) -> list[int]:
         eos = self._tokenizer.eos_token_id
-        return ids[:-1] if not self._uses_chat and ids and ids[-1] == eos else ids
+        return ids[:-1] if not self.uses_chat and ids and ids[-1] == eos else ids
 
     def messages(self, example: Example) -> list[dict[str, str]]:
         """The messages of a conversation. A system message in the row takes precedence over the configured one."""
@@ -120,11 +121,6 @@ class PromptEncoder:
             for token in self._special.values()
             if token and token in text
         ]
-
-    @property
-    def uses_chat(self) -> bool:
-        """Whether the tokenizer's chat template writes the prompts."""
-        return self._uses_chat
 
     def _arguments_of(self, example: Example) -> Mapping[str, object]:
         """The arguments of a row."""
@@ -158,7 +154,7 @@ class PromptEncoder:
 
     def _find_end_of_turn(self) -> int:
         """The special token that the chat template writes after a response, or else the tokenizer's EOS token."""
-        if self._uses_chat:
+        if self.uses_chat:
             ids = self._tokenizer(self._after_response().strip(), add_special_tokens=False)["input_ids"]
             special = [token_id for token_id in ids if token_id in self._special]
             if special:

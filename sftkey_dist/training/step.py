@@ -13,6 +13,7 @@ from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import TrainingError
 from sftkey_dist.run_dir.artifacts.training import StepMetrics
 from sftkey_dist.sampler import StepPlan
+from sftkey_dist.strategy import LossScale
 from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.loss import loss_sums, segment_metrics
 from sftkey_dist.training.objective import objective_losses
@@ -52,10 +53,11 @@ def run_step(
     engine = stage.engine
     # Dropout, where a model has any, depends on the step alone, so that a resumed stage draws the same.
     _set_seed((stage.job.seed + plan.step * engine.world_size + engine.rank) % _SEEDS)
-    sums = _accumulate(stage, plan, watch, around_last_micro_batch or nullcontext())
+    scale = stage.job.stage.scale(plan.segment_counts, plan.loss_weight)
+    sums = _accumulate(stage, plan, scale, watch, around_last_micro_batch or nullcontext())
     with watch.phase("metrics"):
         weighted, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
-    mean_loss = float(weighted) / stage.job.stage.scale(plan.segment_counts, plan.loss_weight).denominator
+    mean_loss = float(weighted) / scale.denominator
     if not np.isfinite(mean_loss):
         raise _loss_not_finite(mean_loss, engine.gather_to_all(sums.not_finite), plan, stage.store)
     with watch.phase("optimizer"):
@@ -100,14 +102,17 @@ class _Sums:
 
 
 def _accumulate(
-    stage: RunningStage, plan: StepPlan, watch: Stopwatch, around_last: AbstractContextManager[None]
+    stage: RunningStage,
+    plan: StepPlan,
+    scale: LossScale,
+    watch: Stopwatch,
+    around_last: AbstractContextManager[None],
 ) -> _Sums:
     """Forward and backward pass of every micro-batch of this rank."""
     engine, num_segments = stage.engine, len(stage.store.segment_names)
     stops_prefix = stage.job.stage.stop_gradient_prefix
     forward = engine.forward_behind_stopped_prefix if stops_prefix else engine.forward
     found = _Sums(torch.zeros(1, dtype=torch.float64), torch.zeros(num_segments, 3, dtype=torch.float64), [])
-    scale = stage.job.stage.scale(plan.segment_counts, plan.loss_weight)
     with watch.phase("data"):
         rows = list(_rows(stage, plan, scale.weights))
     for index, row in enumerate(rows):

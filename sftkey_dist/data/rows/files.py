@@ -9,11 +9,10 @@ from pathlib import Path
 
 import datasets
 
-from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.data import FILE_FORMATS, SourceConfig
 from sftkey_dist.errors import DataError
 
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-_HOLDS_ROWS = frozenset(FORMATS) - {".json"}
+_HOLDS_ROWS = frozenset(FILE_FORMATS) - {".json"}
 """Formats of files that certainly contain rows; a .json file in a folder may also be a description of the data."""
 _LOOKS_LIKE_A_FILE = re.compile(r"\.(jsonl|json|csv|tsv|parquet|arrow|txt)(\.gz)?$|\*", re.IGNORECASE)
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.data import FILE_FORMATS, SourceConfig
 from sftkey_dist.data.rows.csv_files import csv_records, read_csv_shard
-from sftkey_dist.data.rows.files import FORMATS, file_format, local_files, require_file
+from sftkey_dist.data.rows.files import file_format, local_files, require_file
 from sftkey_dist.data.rows.json_files import line_records, load_json, read_json_shard, read_jsonl_shard
 from sftkey_dist.data.rows.opening import read_errors_as_data_errors, refuse_hidden_gzip, rows_with_data_errors
 from sftkey_dist.data.rows.shard import RawRows, Shard
@@ -76,7 +76,7 @@ def _shards_of(source: SourceConfig, path: str, shard_rows: int, limit: int | No
         yield from _by_rows("", rows, shard_rows, limit)
         return
     require_file(path)
-    if file_format(path) not in FORMATS:
+    if file_format(path) not in FILE_FORMATS:
         raise DataError(f"{path}: unknown file format; convert it to .jsonl, .json, .csv, .tsv or .parquet")
     with read_errors_as_data_errors(path):
         refuse_hidden_gzip(path)
