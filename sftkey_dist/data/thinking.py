@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sftkey_dist.contract import THINKING_TAGS, Piece
+from sftkey_dist.contract import THINKING_TAGS, ContractError, Piece
 
 _OPENED = re.compile(rf"(?:{'|'.join(map(re.escape, THINKING_TAGS))})\s*\Z")
 _CLOSED = re.compile(rf"(?:{'|'.join(map(re.escape, THINKING_TAGS.values()))})\s*\Z")
@@ -21,19 +21,11 @@ _REMEDIES = (
 )
 
 
-class ThinkingError(ValueError):
-    """Raised if a response cannot follow a prompt; ``reason`` is a short, stable name for counting."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
 def continuing(prompt: str, pieces: Sequence[Piece]) -> list[Piece]:
     """The pieces of a response without the opening tag that the prompt of a chat template already ends with.
 
     Raises:
-        ThinkingError: The prompt ends inside a thinking tag that the response does not close, or after one that the
+        ContractError: The prompt ends inside a thinking tag that the response does not close, or after one that the
             response would open again.
     """
     end = prompt[-_LONGEST_END:]
@@ -48,7 +40,7 @@ def _inside(opened: str, pieces: Sequence[Piece]) -> list[Piece]:
     opening = opened.strip()
     closing = THINKING_TAGS[opening]
     if not any(closing in piece.text for piece in pieces if piece.is_mark):
-        raise ThinkingError(
+        raise ContractError(
             "inside_thinking",
             f"the chat template ends the prompt with {opening}, and the contract has no {closing}: the response would "
             f"be inside the model's thinking; use a contract with these tags (configs/contracts/thinking.yaml) or a "
@@ -58,7 +50,7 @@ def _inside(opened: str, pieces: Sequence[Piece]) -> list[Piece]:
     if not (first.is_mark and opening in first.text):
         return list(pieces)
     if not first.text.startswith(opened):
-        raise ThinkingError(
+        raise ContractError(
             "inside_thinking",
             f"the chat template ends the prompt with {opened!r}, and the contract's response begins with "
             f"{first.text!r}; correct the delimiter of its first segment",
@@ -70,7 +62,7 @@ def _inside(opened: str, pieces: Sequence[Piece]) -> list[Piece]:
 def _require_no_other(closing: str, pieces: Sequence[Piece]) -> None:
     opening = next(tag for tag, closes in THINKING_TAGS.items() if closes == closing)
     if pieces[0].is_mark and opening in pieces[0].text:
-        raise ThinkingError(
+        raise ContractError(
             "after_thinking",
             f"the chat template ends the prompt with {closing}, and the response would begin with another {opening}; "
             f"use a prompt without them: {_REMEDIES}",
