@@ -9,7 +9,7 @@ from sftkey_dist.config.section import Section
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.patterns import compile_pattern
 
-CheckName = Literal["auto", "exact", "numeric", "math", "option", "label", "json"]
+CheckName = Literal["auto", "exact", "numeric", "math", "option", "label", "json", "tool_call"]
 
 
 class RegexCheck(Section):

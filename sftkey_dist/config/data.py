@@ -24,10 +24,11 @@ FILE_FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 _OWN_KEYS: dict[str, frozenset[str]] = {
     "records": frozenset({"prompt", "columns"}),
     "prompt_completion": frozenset({"prompt", "response", "rules"}),
-    "messages": frozenset({"messages", "rules"}),
+    "messages": frozenset({"messages", "rules", "trained_turns"}),
     "decision_memos": frozenset({"seed", "lists_points"}),
 }
-_KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules", "lists_points"})
+_KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules", "lists_points", "trained_turns"})
+_NEWER_KEYS = frozenset({"trained_turns"})
 
 
 class RegexRule(Section):
@@ -97,7 +98,12 @@ class SourceConfig(Section):
     response: str = "completion"
     """For `prompt_completion`: column of the response."""
     messages: str = "messages"
-    """For `messages`: column of the messages. The last message must be the assistant's."""
+    """For `messages`: column of the messages, in OpenAI's format (`role`, `content`, `tool_calls`) or in ShareGPT's
+    (`from`, `value`). Default: `messages` or, in rows without it, `conversations`."""
+    trained_turns: Literal["last", "all"] = "last"
+    """For `messages`: which responses of a conversation are examples. `last`: its last message, which must be the
+    assistant's. `all`: every message of the assistant after the first one of the user, except those with `weight: 0` or
+    `train: false`; each is an example whose prompt is the conversation before it."""
     rules: Rules = ()
     """For `prompt_completion` and `messages`: rules that cut a response into segments, tried in order. Without rules,
     the response must already follow the contract."""
@@ -139,8 +145,12 @@ class SourceConfig(Section):
 
     @property
     def reading(self) -> dict[str, object]:
-        """The keys that determine the examples: all except the name and the way to compare answers."""
-        return self.model_dump(mode="json", exclude={"name", "answer_check"})
+        """The keys that determine the examples: all except the name and the way to compare answers.
+
+        A newer key is left out where it is not set, so that digests equal those from before the key existed.
+        """
+        unset = {key for key in _NEWER_KEYS if getattr(self, key) == _default_of(key)}
+        return self.model_dump(mode="json", exclude={"name", "answer_check", *unset})
 
 
 def _default_of(key: str) -> object:

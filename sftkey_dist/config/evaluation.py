@@ -112,8 +112,9 @@ class EvaluationConfig(Section):
     """Maximum number of examples per test set, from the first one on."""
     answer_check: AnswerCheck = "auto"
     """Deterministic comparison of an answer with its reference: `exact` text, `numeric`, `math` (symbolic), `option`
-    (letter or text), `label`, `json`, or one of `{regex}`, `{labels}`, `{json_fields}`, `{function}`. `auto` chooses by
-    the contract's check of the segment, and otherwise by the data set."""
+    (letter or text), `label`, `json`, `tool_call` (name and arguments), or one of `{regex}`, `{labels}`,
+    `{json_fields}`, `{function}`. `auto` chooses by the contract's check of the segment, and otherwise by the data
+    set."""
     answer_checks: dict[str, AnswerCheck] = Field(default_factory=dict)
     """Comparisons for individual key segments, by segment name."""
     judge: JudgeConfig | None = None

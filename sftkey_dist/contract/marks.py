@@ -33,6 +33,7 @@ class Tags:
 
     def read(self, text: str) -> ParsedResponse:
         """See `Container`."""
+        text = _with_opening(text, self.segments[0].opening)
         found = list(self._pattern.finditer(text))
         names = {match.group() for match in found}
         present = [s for s in self.segments if s.required or {s.opening, s.closing} & names]
@@ -63,24 +64,29 @@ class Tags:
 
 @dataclass(frozen=True)
 class Plain:
-    """Delimiters only: ``reasoning`` + delimiter + ``answer``. The first segment has a delimiter only if it sets
-    one."""
+    """Delimiters only: ``reasoning`` + delimiter + ``answer``. The first segment has a delimiter only if it sets one,
+    and a segment has a terminator only if it sets one."""
 
     segments: tuple[Segment, ...]
     delimiter: str
 
     def write(self, values: Mapping[str, str]) -> list[Piece]:
-        """See `Container`; the delimiter before a segment corresponds to its opening tag."""
+        """See `Container`; the delimiter before a segment corresponds to its opening tag, the terminator to its
+        closing tag."""
         pieces = []
         for segment, delimiter in zip(self.segments, self._delimiters, strict=True):
             if segment.name in values:
-                pieces += [Piece(f"{segment.name}.open", delimiter), Piece(segment.name, values[segment.name])]
+                pieces += [
+                    Piece(f"{segment.name}.open", delimiter),
+                    Piece(segment.name, values[segment.name]),
+                    Piece(f"{segment.name}.close", segment.terminator or ""),
+                ]
         return [piece for piece in pieces if piece.text]
 
     def read(self, text: str) -> ParsedResponse:
         """See `Container`."""
         values: dict[str, str] = {}
-        text = self._with_opening(text)
+        text = _with_opening(text, self._delimiters[0])
         before, start = self._until_delimiter(text, 0)
         place = -1 if self._delimiters[0] else 0
         if place == 0:
@@ -100,7 +106,7 @@ class Plain:
         first = self.segments[0]
         if not first.required and not values.get(first.name, "").strip():
             values.pop(first.name, None)  # no text before the first delimiter: the optional segment is absent
-        return ParsedResponse(values)
+        return self._without_terminators(values)
 
     def search(self, text: str, name: str) -> str:
         """See `Container`: the text after the last delimiter of the segment that is followed by any text."""
@@ -110,7 +116,9 @@ class Plain:
             return text
         if delimiter not in text:
             return text
-        return _last_written([self._until_delimiter(after, 0)[0] for after in text.split(delimiter)[1:]])
+        found = [self._until_delimiter(after, 0)[0] for after in text.split(delimiter)[1:]]
+        terminator = (self.segments[place].terminator or "").strip()
+        return _last_written([text.partition(terminator)[0] if terminator else text for text in found])
 
     @cached_property
     def _delimiters(self) -> tuple[str, ...]:
@@ -121,12 +129,22 @@ class Plain:
     def _pattern(self) -> re.Pattern[str]:
         return _any_of([delimiter for delimiter in self._delimiters if delimiter])
 
-    def _with_opening(self, text: str) -> str:
-        """A chat template may have ended the prompt with the thinking tag before the first segment; the output then
-        lacks it."""
-        opening = self._delimiters[0]
-        opened_by_prompt = opening.strip() in THINKING_TAGS and opening.strip() not in text
-        return opening + text if opened_by_prompt else text
+    def _without_terminators(self, values: Mapping[str, str]) -> ParsedResponse:
+        """The values without the terminators that must end them."""
+        inner = dict(values)
+        for segment in self.segments:
+            if segment.terminator and segment.name in inner:
+                text, terminator, after = inner[segment.name].rpartition(segment.terminator)
+                if not terminator:
+                    return ParsedResponse(
+                        violation=Violation.MISSING, detail=f"no {segment.terminator.strip()!r} after {segment.name}"
+                    )
+                if after.strip():
+                    return ParsedResponse(
+                        violation=Violation.TRAILING_TEXT, detail=f"text after {segment.terminator.strip()!r}"
+                    )
+                inner[segment.name] = text
+        return ParsedResponse(inner)
 
     def _until_delimiter(self, text: str, start: int) -> tuple[str, int]:
         """The text up to the next delimiter, and the position at which that delimiter begins."""
@@ -151,6 +169,13 @@ class Plain:
         if delimiter == self._delimiters[place] or len(set(self._delimiters[1:])) == 1:
             return ParsedResponse(violation=Violation.DUPLICATED, detail=f"several {delimiter!r}")
         return ParsedResponse(violation=Violation.OUT_OF_ORDER, detail=f"{delimiter!r} comes too late")
+
+
+def _with_opening(text: str, opening: str) -> str:
+    """The output with the mark of its first segment. It lacks a thinking tag with which the chat template has ended the
+    prompt."""
+    opened_by_prompt = opening.strip() in THINKING_TAGS and opening.strip() not in text
+    return opening + text if opened_by_prompt else text
 
 
 def _last_written(texts: Sequence[str]) -> str:

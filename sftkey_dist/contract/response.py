@@ -67,6 +67,8 @@ class ResponseContract(BaseModel):
             raise ValueError("at least one segment must have key: true; otherwise no token is a key token")
         if self.special_token_tags and self.container != "tags":
             raise ValueError("special_token_tags needs container: tags")
+        if sum(segment.value == "tool_call" for segment in self.segments) > 1:
+            raise ValueError("at most one segment can have value: tool_call")
         return self
 
     @model_validator(mode="after")
@@ -99,7 +101,7 @@ class ResponseContract(BaseModel):
     def of_form(self, form: Form) -> dict[str, Any]:
         """The settings that determine how responses are written and parsed in a form, as plain values."""
         has_tags = form is Form.TAGGED and self.container != "plain"
-        unused = {"delimiter"} if has_tags else {"tag", "value"}
+        unused = {"delimiter", "terminator"} if has_tags else {"tag", "value"}
         of_all = {"delimiter"} if has_tags else {"special_token_tags"}
         segments = {"__all__": unused}
         return self.model_dump(mode="json", exclude={**dict.fromkeys(of_all, True), "segments": segments})
@@ -108,6 +110,11 @@ class ResponseContract(BaseModel):
     def key_segments(self) -> tuple[Segment, ...]:
         """The segments whose tokens are key tokens."""
         return tuple(segment for segment in self.segments if segment.key)
+
+    @property
+    def tool_call_segment(self) -> str | None:
+        """The segment of the calls of tools, if there is one."""
+        return next((segment.name for segment in self.segments if segment.value == "tool_call"), None)
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
@@ -136,6 +143,8 @@ class ResponseContract(BaseModel):
         pieces = self._container(form).write(present)
         if not pieces:
             raise ContractError("empty_response", "the response has no segment")
+        if not any(segment.name in present for segment in self.key_segments):
+            raise ContractError("no_key_segment", f"the response has none of {self._names_of_keys}")
         parsed = self.parse("".join(piece.text for piece in pieces), form)
         if dict(parsed.values) != {segment.name: present[segment.name] for segment in self._among(present)}:
             raise ContractError(
@@ -150,8 +159,8 @@ class ResponseContract(BaseModel):
         parsed = self._container(form).read(text)
         if not parsed.keeps_contract:
             return parsed
-        if not parsed.values:
-            return ParsedResponse(violation=Violation.MISSING, detail="no segment")
+        if not any(segment.name in parsed.values for segment in self.key_segments):
+            return ParsedResponse(violation=Violation.MISSING, detail=f"none of {self._names_of_keys}")
         for segment in self._among(parsed.values):
             value = parsed.values[segment.name]
             if not value.strip():
@@ -179,6 +188,10 @@ class ResponseContract(BaseModel):
 
     def _container(self, form: Form) -> Container:
         return self.tagged_container if form is Form.TAGGED else self.plain_container
+
+    @property
+    def _names_of_keys(self) -> str:
+        return ", ".join(segment.name for segment in self.key_segments)
 
     def _among(self, values: Mapping[str, str]) -> list[Segment]:
         return [segment for segment in self.segments if segment.name in values]

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import jsonschema
 import referencing
 import referencing.jsonschema
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from sftkey_dist.contract.json_schema import schema_problem
 from sftkey_dist.errors import ConfigError
@@ -91,13 +91,21 @@ class Segment(_Part):
     """Whether every response must contain it."""
     weight: float = Field(1.0, ge=1e-6, le=1_000_000)
     """Loss weight of its text in those preset stages that train it."""
-    value: Literal["text", "json"] = "text"
+    value: Literal["text", "json", "tool_call"] = "text"
     """Type of its value in a JSON object: `text` for a string, `json` for any other value, which the data gives as JSON
-    text (`12.5`, `["a", "b"]`)."""
+    text (`12.5`, `["a", "b"]`). `tool_call`: the calls of tools in a conversation, as the JSON text of one object with
+    `name` and `arguments`, or of a list of several."""
     delimiter: str | None = None
     """Text before it in the plain convention; default: the contract's `delimiter`."""
+    terminator: str | None = None
+    """Text after it in the plain convention, for example `\\n</tool_call>`; default: none."""
     check: Check | None = None
     """Requirement on its text; default: none."""
+
+    @model_serializer(mode="wrap")
+    def newer_keys_only_where_they_are_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a newer key that is not set, so that digests equal those from before the key existed."""
+        return {key: value for key, value in handler(self).items() if key != "terminator" or value}
 
     @property
     def tag_name(self) -> str:

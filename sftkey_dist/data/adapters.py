@@ -4,20 +4,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from sftkey_dist.config.data import RegexRule, SourceConfig
-from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data.columns import RowError, filled, find, items, optional_text, required_text, text
-from sftkey_dist.data.content import Adapt, Content, Row
+from sftkey_dist.contract import ResponseContract
+from sftkey_dist.data.columns import filled, find, optional_text, required_text, text
+from sftkey_dist.data.content import Adapt, AdaptAll, Content, Row
 from sftkey_dist.data.data_sets import find_data_set
-from sftkey_dist.data.example import Turn
-from sftkey_dist.data.segmenting.cut import Cut
-from sftkey_dist.data.segmenting.decision import cut_response
+from sftkey_dist.data.messages import Conversations
+from sftkey_dist.data.response import segmented
 from sftkey_dist.data.segmenting.rules import Rule, resolve_rules
 from sftkey_dist.data.template import TemplateError, fields_of
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.patterns import compile_pattern
 
 
-def make_adapter(source: SourceConfig, contract: ResponseContract) -> Adapt:
+def make_adapter(source: SourceConfig, contract: ResponseContract) -> AdaptAll:
     """The function that converts the rows of a source.
 
     Raises:
@@ -27,24 +26,31 @@ def make_adapter(source: SourceConfig, contract: ResponseContract) -> Adapt:
     _check_groups(source, contract)
     _check_template(source)
     if source.adapter == "records":
-        return partial(records, prompt=source.prompt or "prompt", columns=_columns(source, contract), contract=contract)
+        columns = _columns(source, contract)
+        return _one(partial(records, prompt=source.prompt or "prompt", columns=columns, contract=contract))
     if source.adapter == "prompt_completion":
-        return partial(
-            prompt_completion,
-            prompt=source.prompt or "prompt",
-            response=source.response,
-            rules=rules,
-            contract=contract,
+        return _one(
+            partial(
+                prompt_completion,
+                prompt=source.prompt or "prompt",
+                response=source.response,
+                rules=rules,
+                contract=contract,
+            )
         )
     if source.adapter == "messages":
-        return partial(messages, column=source.messages, rules=rules, contract=contract)
+        return Conversations(source.messages, source.trained_turns == "all", rules, contract)
     for segment in contract.segments:
         if segment.required and segment.name not in ("reasoning", "answer"):
             raise ConfigError(
                 f"contract segment {segment.name!r} is required, but adapter {source.adapter} provides reasoning "
                 f"and answer only; rename the segment, or use adapter records and its columns"
             )
-    return find_data_set(source.adapter).adapt
+    return _one(find_data_set(source.adapter).adapt)
+
+
+def _one(adapt: Adapt) -> AdaptAll:
+    return lambda row: [adapt(row)]
 
 
 def records(row: Row, prompt: str, columns: Mapping[str, str], contract: ResponseContract) -> Content:
@@ -72,59 +78,6 @@ def prompt_completion(
     """
     values, left_out = segmented(text(row, response), rules, contract)
     return Content(filled(row, prompt), values, left_out=left_out)
-
-
-def messages(row: Row, column: str, rules: Sequence[Rule], contract: ResponseContract) -> Content:
-    """A conversation. Its last message is the assistant's response, which is segmented; all earlier ones are context.
-
-    ``{"messages": [{"role": "system", "content": "You grade claims."}, {"role": "user", "content": "My parcel …"},
-    {"role": "assistant", "content": "The parcel was insured.\\n#### refund"}]}``
-    """
-    turns = [_turn(message, column) for message in items(row, column)]
-    if len(turns) < 2 or turns[-1].role != "assistant" or turns[-2].role != "user":
-        roles = [turn.role for turn in turns][-3:]
-        raise RowError(
-            "no_last_answer", f"field {column!r} must end with a user and an assistant message, found {roles}"
-        )
-    values, left_out = segmented(turns[-1].content, rules, contract)
-    return Content(turns[-2].content, values, tuple(turns[:-2]), left_out)
-
-
-def segmented(
-    response: str, rules: Sequence[Rule], contract: ResponseContract
-) -> tuple[Mapping[str, str], tuple[str, ...]]:
-    """Segment a whole response by the rules or, without rules, by the contract in either form.
-
-    Returns:
-        The text of each segment, and the kinds of text that belong to no segment.
-    """
-    if rules:
-        cut = cut_response(response, rules)
-        if isinstance(cut, Cut):
-            if cut.doubt is None:
-                return cut.values, tuple(cut.removed)
-            cut = cut.doubt
-        raise RowError(cut.reason, f"the response is not segmented: {cut.detail}; see `sftkey segment`")
-    parsed = contract.parse(response, Form.TAGGED)
-    if not parsed.keeps_contract:
-        plain = contract.parse(response, Form.UNTAGGED)
-        parsed = plain if plain.keeps_contract else parsed
-    if not parsed.keeps_contract:
-        raise RowError(
-            "not_segmented",
-            f"the response does not keep the contract ({parsed.violation}: {parsed.detail}); give `rules`, or run "
-            f"`sftkey segment` first",
-        )
-    return parsed.values, ()
-
-
-def _turn(message: object, column: str) -> Turn:
-    if not isinstance(message, Mapping):
-        raise RowError("missing_field", f"field {column!r} must contain messages with 'role' and 'content'")
-    role = text(message, "role")
-    if role not in ("system", "user", "assistant"):
-        raise RowError("unknown_role", f"field {column!r} has a message of role {role!r}; use system, user, assistant")
-    return Turn(role, text(message, "content"))
 
 
 def _check_groups(source: SourceConfig, contract: ResponseContract) -> None:

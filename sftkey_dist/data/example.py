@@ -11,10 +11,17 @@ ARGUMENTS_COLUMN = "chat_template_kwargs"
 
 @dataclass(frozen=True)
 class Turn:
-    """A message of a conversation; ``role`` is system, user or assistant."""
+    """A message of a conversation; ``role`` is system, user, assistant or tool."""
 
     role: str
     content: str
+    fields: Mapping[str, object] | None = field(default=None, metadata=absent_with("fields"))
+    """Further fields that chat templates read: `tool_calls`, `tool_call_id`, `name` and the text of a thought."""
+
+    @property
+    def message(self) -> dict[str, object]:
+        """The message as a chat template reads it."""
+        return {"role": self.role, "content": self.content, **(self.fields or {})}
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,17 @@ class Example:
     """Name of the source, if scores are reported per source."""
     template_arguments: Mapping[str, object] = field(default_factory=dict)
     """Values of the chat template's variables for this row, by name."""
+    tool_turns: tuple[Turn, ...] = ()
+    """Messages between the prompt and the response: the assistant's calls of tools and their results."""
+    tools: tuple[Mapping[str, object], ...] = ()
+    """The tools that the response may call, as OpenAI's API describes them."""
+    last_turn: "Example | None" = None
+    """The last example of the same conversation, if this is an earlier one; both are held out together."""
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """All messages before the response."""
+        return (*self.history, Turn("user", self.prompt), *self.tool_turns)
 
 
 @dataclass(frozen=True)

@@ -143,13 +143,16 @@ def _build(
 ) -> None:
     """Build every missing part, and stop after any part if too many rows have been refused."""
     total = sum(task.shard.num_rows for task in tasks)
+    # How many responses the rows contain is only known at the end, and so is the share of those that are malformed.
+    has_one_each = all(task.source.trained_turns == "last" for task in tasks)
     report, done, kept = progress(total), 0, 0
     malformed: list[Refusal] = []
     try:
-        for summary in run(encode_part, tasks):
-            done, kept = done + summary.num_rows, kept + summary.num_examples
+        for task, summary in zip(tasks, run(encode_part, tasks), strict=True):
+            done, kept = done + task.shard.num_rows, kept + summary.num_examples
             malformed += _malformed(summary.refusals)
-            _check_refusals(name, malformed, total, data.max_bad_row_share)
+            if has_one_each:
+                _check_refusals(name, malformed, total, data.max_bad_row_share)
             report(done)
         if kept == 0:
             raise DataError(_nothing_left(name, data, done))

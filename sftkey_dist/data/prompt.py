@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import ARGUMENTS_COLUMN, Example, Turn
+from sftkey_dist.data.shown import hidden_parts
 from sftkey_dist.data.tokens import encode_texts, encode_without_special
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.chat_template import chat_templates, reads_clock, unused_argument, variables_of, with_date
@@ -55,8 +56,8 @@ class PromptEncoder:
             PromptError: The template does not accept this conversation.
         """
         if self.uses_chat:
-            return self._chat(self.messages(example), True, self._arguments_of(example))
-        if example.history:
+            return self._conversation(example)
+        if example.history or example.tool_turns or example.tools:
             raise PromptError("a conversation of several turns needs a tokenizer with a chat template")
         if example.template_arguments:
             raise PromptError(f"{ARGUMENTS_COLUMN} needs a tokenizer with a chat template")
@@ -77,7 +78,7 @@ class PromptEncoder:
             PromptError: The template does not accept this conversation, or does not contain its messages unchanged.
         """
         (ids,) = self.ids([self.text(example)])
-        messages = self.messages(example)
+        messages = [turn.message for turn in self._turns(example)]
         probes = [message | {"content": f"@@message-{number}@@"} for number, message in enumerate(messages)]
         pieces = _MESSAGE.split(self._chat(probes, True))
         frame, places = pieces[::2], list(map(int, pieces[1::2]))
@@ -86,7 +87,7 @@ class PromptEncoder:
             return ids
         if sorted(places) != list(range(len(messages))):
             raise PromptError("the tokenizer's chat template does not show each message once, as it is")
-        quoted = encode_without_special(self._tokenizer, [messages[place]["content"] for place in places])
+        quoted = encode_without_special(self._tokenizer, [str(messages[place]["content"]) for place in places])
         parts = zip(quoted, around[1:], strict=True)
         return [*around[0], *(token_id for pair in parts for part in pair for token_id in part)]
 
@@ -97,12 +98,14 @@ class PromptEncoder:
         eos = self._tokenizer.eos_token_id
         return ids[:-1] if not self.uses_chat and ids and ids[-1] == eos else ids
 
-    def messages(self, example: Example) -> list[dict[str, str]]:
+    def messages(self, example: Example) -> list[dict[str, object]]:
         """The messages of a conversation. A system message in the row takes precedence over the configured one."""
+        return [turn.message for turn in self._turns(example)]
+
+    def _turns(self, example: Example) -> list[Turn]:
         has_own = bool(example.history) and example.history[0].role == "system"
         system = [Turn("system", self._config.system)] if self._config.system and not has_own else []
-        turns = [*system, *example.history, Turn("user", example.prompt)]
-        return [{"role": turn.role, "content": turn.content} for turn in turns]
+        return [*system, *example.turns]
 
     def special_ids(self, tokens: Collection[str] = ()) -> set[int]:
         """Ids of the special tokens in every prompt and response, and of those in ``tokens``, which occur in the
@@ -113,7 +116,7 @@ class PromptEncoder:
 
     def special_tokens_in(self, example: Example) -> list[str]:
         """Special tokens whose text occurs in a row's own prompt; the model reads them as tokens, not as text."""
-        texts = [turn.content for turn in example.history] + [example.prompt]
+        texts = [turn.content for turn in example.turns]
         return [
             token
             for text in texts
@@ -121,6 +124,16 @@ class PromptEncoder:
             for token in self._special.values()
             if token and token in text
         ]
+
+    def _conversation(self, example: Example) -> str:
+        """The prompt of a chat, in which the template must show everything that a server would send it."""
+        tools = {"tools": [dict(tool) for tool in example.tools]} if example.tools else {}
+        rendered = self._chat(self.messages(example), True, {**self._arguments_of(example), **tools})
+        if example.tools or example.history or example.tool_turns:
+            hidden = next(hidden_parts(rendered, example), None)
+            if hidden is not None:
+                raise PromptError(f"the chat template does not show {hidden}; see prompt.chat_template")
+        return rendered
 
     def _arguments_of(self, example: Example) -> Mapping[str, object]:
         """The arguments of a row."""
@@ -135,7 +148,7 @@ class PromptEncoder:
 
     def _chat(
         self,
-        messages: list[dict[str, str]],
+        messages: Sequence[Mapping[str, object]],
         add_generation_prompt: bool,
         arguments: Mapping[str, object] = MappingProxyType({}),
     ) -> str:
@@ -165,9 +178,9 @@ class PromptEncoder:
 
     def _after_response(self) -> str:
         """The text that the chat template writes after a response."""
-        messages = [*self.messages(Example("", "question", {})), {"role": "assistant", "content": _PROBE}]
+        turns = [*self._turns(Example("", "question", {})), Turn("assistant", _PROBE)]
         try:
-            rendered = self._chat(messages, False)
+            rendered = self._chat([turn.message for turn in turns], False)
         except PromptError as error:
             raise ModelError(f"{error}; see prompt.system and prompt.template") from error
         _, probe, after = rendered.rpartition(_PROBE)

@@ -1,13 +1,14 @@
 """Converts the rows of a source to examples and refusals."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.columns import RowError, template_arguments
-from sftkey_dist.data.content import Adapt, Row
+from sftkey_dist.data.content import AdaptAll, Content, Row, Unusable
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.rows.shard import Shard
@@ -26,7 +27,7 @@ def shards_of(source: SourceConfig, shard_rows: int) -> list[Shard]:
 
 
 def read_examples(source: SourceConfig, contract: ResponseContract, shard: Shard) -> Iterator[Example | Refusal]:
-    """Yield an example, or a refusal with its reason, for every row of a shard.
+    """Yield an example, or a refusal with its reason, for every row of a shard, or for every trained response in it.
 
     Raises:
         DataError: The file can no longer be read.
@@ -37,7 +38,10 @@ def read_examples(source: SourceConfig, contract: ResponseContract, shard: Shard
         yield from generate_memos(source.split, shard.num_rows, source.seed, lists_points=source.lists_points)
         return
     for place, row in read_shard(source, shard):
-        yield row if isinstance(row, Refusal) else _example(place, row, adapt)
+        if isinstance(row, Refusal):
+            yield row
+        else:
+            yield from _examples(place, row, adapt)
 
 
 def copies_of(source: SourceConfig) -> Callable[[Example], int]:
@@ -56,16 +60,35 @@ def copies_of(source: SourceConfig) -> Callable[[Example], int]:
     return copies
 
 
-def _adapter(source: SourceConfig, contract: ResponseContract) -> Adapt | None:
+def _adapter(source: SourceConfig, contract: ResponseContract) -> AdaptAll | None:
     return None if source.adapter == "decision_memos" else make_adapter(source, contract)
 
 
-def _example(place: str, row: Row, adapt: Adapt) -> Example | Refusal:
+def _examples(place: str, row: Row, adapt: AdaptAll) -> list[Example | Refusal]:
     try:
-        content = adapt(row)
+        contents = adapt(row)
         arguments = template_arguments(row)
     except RowError as error:
-        return Refusal(place, error.reason, str(error))
+        return [Refusal(place, error.reason, str(error))]
+    found = [_example(place, content, arguments) for content in contents]
+    examples = [item for item in found if isinstance(item, Example)]
+    return [
+        replace(item, last_turn=examples[-1]) if isinstance(item, Example) and item is not examples[-1] else item
+        for item in found
+    ]
+
+
+def _example(place: str, content: Content | Unusable, arguments: Mapping[str, object]) -> Example | Refusal:
+    name = place if content.message is None else f"{place}, message {content.message}"
+    if isinstance(content, Unusable):
+        return Refusal(name, content.reason, content.detail)
     return Example(
-        place, content.prompt, content.values, content.history, content.left_out, template_arguments=arguments
+        name,
+        content.prompt,
+        content.values,
+        content.history,
+        content.left_out,
+        template_arguments=arguments,
+        tool_turns=content.tool_turns,
+        tools=content.tools,
     )

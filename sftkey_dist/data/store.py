@@ -27,7 +27,7 @@ class SourceCounts:
 
     Attributes:
         place: file or hub id.
-        rows: read.
+        rows: read; each trained response of a conversation counts as one.
         not_drawn: usable rows that the mixture's weight left out.
         examples: written; a weight above 1 writes a row several times.
         refused: rows that cannot be used.

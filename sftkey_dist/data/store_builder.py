@@ -48,7 +48,7 @@ class PartSummary:
     """Counts of the rows of a part.
 
     Attributes:
-        num_rows: rows read.
+        num_rows: rows read; each trained response of a conversation counts as one.
         num_not_drawn: usable rows that a mixture's weight left out.
         num_examples: examples written; a weight above 1 writes a row several times.
         refusals: the rows that were refused.

@@ -103,18 +103,26 @@ def example_hashes(example: Example) -> tuple[int, int, int]:
 
     Returns:
         The hashes of the prompt without the system message, of the whole prompt and the response, and of the whole
-        prompt: with the system message and the arguments of the chat template.
+        prompt: with the system message, the tools and the arguments of the chat template. All examples of one
+        conversation share the first hash, that of its last prompt, because they are held out together.
     """
-    question = " ".join(example.prompt.casefold().split())
-    prompt = _conversation(question, [turn for turn in example.history if turn.role != "system"])
-    whole = _conversation(question, example.history)
-    if example.template_arguments:
-        whole = json.dumps([whole, sorted(example.template_arguments.items())])
+    prompt = _conversation(example.last_turn or example, False)
+    whole = _conversation(example, True)
+    further = [sorted(part.items()) for part in (example.template_arguments, *example.tools) if part]
+    if further:
+        whole = json.dumps([whole, *further])
     return _hash(prompt), _hash(json.dumps([whole, *sorted(example.values.items())])), _hash(whole)
 
 
-def _conversation(question: str, history: Sequence[Turn]) -> str:
-    return json.dumps([[(turn.role, turn.content) for turn in history], question]) if history else question
+def _conversation(example: Example, with_system: bool) -> str:
+    question = " ".join(example.prompt.casefold().split())
+    history = [turn for turn in example.history if with_system or turn.role != "system"]
+    parts = [_turns(history), question, *([_turns(example.tool_turns)] if example.tool_turns else [])]
+    return json.dumps(parts) if history or example.tool_turns else question
+
+
+def _turns(turns: Sequence[Turn]) -> list[object]:
+    return [(turn.role, turn.content, *([turn.fields] if turn.fields else [])) for turn in turns]
 
 
 @lru_cache(maxsize=2)

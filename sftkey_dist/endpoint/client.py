@@ -100,7 +100,7 @@ class Endpoint:
         (reply, *_) = self._replies("/chat/completions", body, chat_content, _MAY_DROP)
         return reply
 
-    def converse(self, messages: Sequence[dict[str, str]], **options: object) -> list[Reply]:
+    def converse(self, messages: Sequence[Mapping[str, object]], **options: object) -> list[Reply]:
         """Replies to a conversation, several if the option ``n`` is given. No option is left out.
 
         Raises:

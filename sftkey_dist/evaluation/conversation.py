@@ -1,12 +1,18 @@
 """The conversation before a response, as judges and human reviewers read it."""
 
 from sftkey_dist.data.example import Turn
+from sftkey_dist.files import to_json
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 
 
 def conversation_of(record: EvaluationRecord) -> str:
-    """The prompt, preceded by the earlier turns if there are any."""
-    if not record.history:
+    """The prompt, with the messages before and after it if there are any."""
+    if not record.history and not record.tool_turns:
         return record.prompt
-    turns = [*record.history, Turn("user", record.prompt)]
-    return "\n\n".join(f"[{turn.role}]\n{turn.content}" for turn in turns)
+    turns = [*record.history, Turn("user", record.prompt), *(record.tool_turns or ())]
+    return "\n\n".join(f"[{turn.role}]\n{_text_of(turn)}" for turn in turns)
+
+
+def _text_of(turn: Turn) -> str:
+    calls = (turn.fields or {}).get("tool_calls")
+    return "\n".join([*([turn.content] if turn.content else []), *([to_json(calls)] if calls else [])])

@@ -29,12 +29,20 @@ def generation_digest(job: EvaluationJob, model_digest: str, examples: Sequence[
             "prompts": [
                 (e.data_set, e.id, e.prompt, [(turn.role, turn.content) for turn in e.history]) for e in examples
             ],
-            **_arguments(examples),
+            **_further(examples),
         }
     )
 
 
-def _arguments(examples: Sequence[Example]) -> dict[str, object]:
-    """Left out without any, so that digests equal those from before rows could have arguments."""
-    found = {e.id: dict(e.template_arguments) for e in examples if e.template_arguments}
-    return {"template_arguments": found} if found else {}
+def _further(examples: Sequence[Example]) -> dict[str, object]:
+    """What few prompts have. It is left out without any, so that digests equal those from before it existed."""
+    found: dict[str, dict[str, object]] = {
+        "template_arguments": {e.id: dict(e.template_arguments) for e in examples if e.template_arguments},
+        "tools": {e.id: list(e.tools) for e in examples if e.tools},
+        "messages": {
+            e.id: [turn.message for turn in e.turns]
+            for e in examples
+            if e.tool_turns or any(turn.fields for turn in e.history)
+        },
+    }
+    return {name: of_rows for name, of_rows in found.items() if of_rows}

@@ -46,6 +46,7 @@ def make_record(
             sample=sample,
             prompt=example.prompt,
             history=example.history,
+            tool_turns=example.tool_turns or None,
             output=generation.text,
             reference={s.name: example.values.get(s.name, "") for s in settings.contract.segments},
             answer={name: found.text for name, found in answers.items()},

@@ -220,4 +220,14 @@ def _likeliest_share(segments: Mapping[str, SegmentMetrics]) -> float:
 
 def _without_texts(record: EvaluationRecord) -> EvaluationRecord:
     """What scores are computed from; the texts of a record need not be sent to other ranks."""
-    return replace(record, prompt="", history=(), output="", reference={}, answer={}, answer_source={}, segments={})
+    return replace(
+        record,
+        prompt="",
+        history=(),
+        tool_turns=None,
+        output="",
+        reference={},
+        answer={},
+        answer_source={},
+        segments={},
+    )

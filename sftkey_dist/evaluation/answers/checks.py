@@ -19,6 +19,7 @@ from sftkey_dist.evaluation.answers.numbers import Quantity, read_quantity
 from sftkey_dist.evaluation.answers.objects import MISSING, field_of, read_object, same_object
 from sftkey_dist.evaluation.answers.options import Option, options_of, read_option
 from sftkey_dist.evaluation.answers.text import is_same_but_for_case, normalized
+from sftkey_dist.evaluation.answers.tool_calls import Calls, compare_calls, read_calls
 from sftkey_dist.evaluation.verdict import Judgement
 from sftkey_dist.patterns import compile_pattern, last_match
 
@@ -179,6 +180,11 @@ def _same_label(reference: Label, answer: Label) -> Judgement:
     return Judgement.of(answer.name == reference.name, certain=reference.is_plain and answer.is_plain)
 
 
+def _same_calls(reference: Calls, answer: Calls) -> Judgement:
+    same, reason = compare_calls(reference, answer)
+    return Judgement.of(same, reason, certain=True)
+
+
 def _json_check(fields: tuple[str, ...]) -> Check[tuple[object, ...]]:
     def read(text: str, _: str) -> tuple[object, ...] | None:
         value = read_object(text)
@@ -206,4 +212,5 @@ _BY_NAME: dict[object, Check[Any]] = {
         lambda text, question: read_option(text, options_of(question)), _same_option, "names no option, or several"
     ),
     "json": _json_check(()),
+    "tool_call": Check(lambda text, _: read_calls(text), _same_calls, "is no call of a tool with name and arguments"),
 }

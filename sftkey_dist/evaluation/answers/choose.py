@@ -49,6 +49,8 @@ def _automatic(source: SourceConfig, segment: Segment) -> AnswerCheck:
         return _labels(segment)
     if check is not None and check.number:
         return "numeric"
+    if segment.value == "tool_call":
+        return "tool_call"
     if segment.value == "json" or (check is not None and check.json_schema):
         return "json"
     return find_data_set(source.adapter).check if source.adapter in data_set_names() else "exact"

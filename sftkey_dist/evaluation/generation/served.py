@@ -8,6 +8,7 @@ from sftkey_dist.config.evaluation import ServedModelConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import ARGUMENTS_COLUMN, Example
 from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.data.tools import as_sent
 from sftkey_dist.endpoint import EMPTY, Reply, failure_name
 from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, NoResponse
@@ -48,7 +49,10 @@ class ServedGenerator:
     def _chat(self, example: Example, decoding: Decoding) -> list[Reply]:
         # Servers of Hugging Face models take a template's arguments under this name; others are sent none.
         arguments = {ARGUMENTS_COLUMN: dict(example.template_arguments)} if example.template_arguments else {}
-        return self._endpoint.converse(self._prompts.messages(example), **_options(decoding), **arguments)
+        # The server must not read calls of tools itself: the contract does, so they have to come back as text.
+        tools = {"tools": list(example.tools), "tool_choice": "none"} if example.tools else {}
+        messages = [as_sent(message) for message in self._prompts.messages(example)]
+        return self._endpoint.converse(messages, **_options(decoding), **arguments, **tools)
 
     def _complete(self, example: Example, decoding: Decoding) -> list[Reply]:
         (ids,) = self._prompts.ids([self._prompts.text(example)])

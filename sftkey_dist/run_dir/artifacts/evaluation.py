@@ -80,6 +80,7 @@ class EvaluationRecord:
     sample: int
     prompt: str
     history: tuple[Turn, ...] = ()
+    tool_turns: tuple[Turn, ...] | None = field(default=None, metadata=absent_with("tool_turns"))
     output: str
     reference: Mapping[str, str]
     answer: Mapping[str, str]

@@ -331,3 +331,60 @@ def test_a_pattern_that_takes_for_ever_has_a_time_limit(check):
     started = time.monotonic()
     assert Check.model_validate(check).problem(json.dumps(text) if "json_schema" in check else text) is not None
     assert time.monotonic() - started < 10
+
+
+TOOLS = ResponseContract(
+    container="plain",
+    segments=(
+        Segment(name="reasoning", delimiter="<think>\n"),
+        Segment(
+            name="tool_call",
+            key=True,
+            required=False,
+            value="tool_call",
+            delimiter="\n</think>\n\n<tool_call>\n",
+            terminator="\n</tool_call>",
+        ),
+        Segment(name="answer", key=True, required=False, delimiter="\n</think>\n\n"),
+    ),
+)
+
+
+@pytest.mark.parametrize("form", Form)
+@pytest.mark.parametrize("values", [{"tool_call": '{"name": "f"}'}, {"answer": "yes"}])
+def test_a_terminator_ends_its_segment(form, values):
+    response = "".join(piece.text for piece in TOOLS.render({"reasoning": "r", **values}, form))
+    parsed = TOOLS.parse(response, form)
+    assert parsed.values == {"reasoning": "r", **values}
+    assert TOOLS.parse(response.removeprefix("<think>\n"), form).values == parsed.values  # the prompt has opened it
+
+
+@pytest.mark.parametrize(
+    ("text", "violation", "detail"),
+    [
+        ("<think>\nr\n</think>\n\n<tool_call>\n{}", "missing", "no '</tool_call>' after tool_call"),
+        ("<think>\nr\n</think>\n\n<tool_call>\n{}\n</tool_call> and more", "trailing_text", "after '</tool_call>'"),
+        ("<think>\nr", "missing", "none of tool_call, answer"),
+    ],
+)
+def test_a_response_without_terminator_or_key_segment_breaks_the_contract(text, violation, detail):
+    parsed = TOOLS.parse(text, Form.TAGGED)
+    assert parsed.violation == violation
+    assert detail in parsed.detail
+
+
+def test_a_terminator_ends_what_is_found_in_a_broken_response():
+    broken = "r\n</think>\n\n<tool_call>\n{}\n</tool_call> and so on\n</think>"
+    assert TOOLS.search(broken, Form.TAGGED, "tool_call") == "{}"
+
+
+def test_a_response_needs_a_key_segment():
+    with pytest.raises(ContractError, match="none of tool_call, answer"):
+        TOOLS.render({"reasoning": "r"}, Form.TAGGED)
+    with pytest.raises(ValidationError, match="at most one segment"):
+        ResponseContract(segments=[*TOOLS.segments, Segment(name="more", value="tool_call", delimiter="+")])
+
+
+def test_tags_that_the_prompt_opens_are_read():
+    contract = ResponseContract(segments=(Segment(name="reasoning", tag="think"), Segment(name="answer", key=True)))
+    assert contract.parse("r</think><Answer>a</Answer>", Form.TAGGED).values == {"reasoning": "r", "answer": "a"}

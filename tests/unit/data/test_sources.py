@@ -141,7 +141,7 @@ def test_only_the_last_assistant_turn_of_a_conversation_is_segmented(one):
     assert example.values == {"reasoning": "r", "answer": "a"}
     assert example.history == (Turn("system", "Be brief."), Turn("user", "one"), Turn("assistant", "x\n#### y"))
     assert one({"messages": turns[:-1]}, "messages").reason == "no_last_answer"
-    assert one({"messages": [{"role": "tool", "content": "x"}]}, "messages").reason == "unknown_role"
+    assert one({"messages": [{"role": "robot", "content": "x"}]}, "messages").reason == "unknown_role"
 
 
 @pytest.mark.parametrize(

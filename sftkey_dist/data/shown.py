@@ -1,0 +1,40 @@
+"""Finds what a chat template leaves out of a conversation.
+
+Templates are programs that ignore what they do not know: one without tools writes a conversation without their results,
+and the model is then trained to invent them.
+"""
+
+import json
+from collections.abc import Iterator
+
+from sftkey_dist.data.example import Example, Turn
+from sftkey_dist.data.tools import name_of
+
+
+def hidden_parts(rendered: str, example: Example) -> Iterator[str]:
+    """Name each part of a conversation that its rendered text does not contain.
+
+    Of an earlier response only the end must be there, because many templates drop its thinking.
+    """
+    for tool in example.tools:
+        if name_of(tool) not in rendered:
+            yield f"the tool {name_of(tool)!r}"
+    for turn in example.turns:
+        if not _shows(rendered, turn):
+            yield f"the message of role {turn.role!r}, {turn.content.strip()[:40]!r}"
+        for call in _calls(turn):
+            if name_of(call) not in rendered:
+                yield f"the call of {name_of(call)!r}"
+
+
+def _shows(rendered: str, turn: Turn) -> bool:
+    text = turn.content.strip()
+    if turn.role == "assistant":
+        text = text.rpartition("\n")[2].strip()
+    # Some templates write the results of tools as JSON text.
+    return text in rendered or json.dumps(text, ensure_ascii=False)[1:-1] in rendered
+
+
+def _calls(turn: Turn) -> list[dict[str, object]]:
+    calls = (turn.fields or {}).get("tool_calls")
+    return calls if isinstance(calls, list) else []
