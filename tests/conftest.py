@@ -26,11 +26,12 @@ FOLDERS_OF_CLUSTERS = {"distributed", "e2e", "faults"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `cluster` what lies in folders of such tests, before tests are chosen by their marks."""
+    """Mark as `cluster` what lies in folders of such tests, before tests are chosen, and put long ones first."""
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in FOLDERS_OF_CLUSTERS and item.get_closest_marker("single_process") is None:
             item.add_marker("cluster")
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,8 @@ from tests.distributed.harness import make_store, metrics, run_ranks, train, wei
 from tests.distributed.reference import train_reference
 from tests.stage_job import make_stage_job, with_optimization
 
+pytestmark = pytest.mark.long
+
 NUM_STEPS, BATCH, WARMUP_RATIO, RATE, MAX_GRAD_NORM = 20, 8, 0.1, 3e-3, 0.5
 PARTITIONED = {"micro_batch_tokens": 700, "checkpoint_every_steps": 7, "zero": ZeroConfig(max_gathered_gib=0)}
 STEP_PHASES = {"data", "forward", "backward", "metrics", "optimizer"}

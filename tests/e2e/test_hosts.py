@@ -15,7 +15,7 @@ from tests.e2e.conftest import ENTRY_POINT, environment
 from tests.e2e.hosts import Host, can_make_hosts, hosts, wait_until
 from tests.mlflow_server import WITHOUT_JOBS
 
-pytestmark = pytest.mark.skipif(not can_make_hosts(), reason="needs root, ip and unshare")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not can_make_hosts(), reason="needs root, ip and unshare")]
 
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block", "--num-cpus", "1"]
 RAY += ["--disable-usage-stats", "--object-store-memory", str(128 * 2**20)]

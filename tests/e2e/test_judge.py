@@ -17,6 +17,8 @@ from sftkey_dist.evaluation.judge.template import Question
 from tests.distributed.harness import free_port
 from tests.judge_server import judge_server
 
+pytestmark = pytest.mark.long
+
 CLUSTER = ClusterConfig(num_workers=2)
 
 

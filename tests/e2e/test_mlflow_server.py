@@ -19,6 +19,8 @@ from sftkey_dist.tracking.mlflow_store import MlflowTracker
 from tests.e2e.conftest import ENTRY_POINT, environment
 from tests.mlflow_server import POSTGRES, mlflow_server, postgres
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 SECRETS = {"OPENAI_API_KEY": "sk-planted-1", "MY_JUDGE_KEY": "planted-2", "MLFLOW_TRACKING_PASSWORD": "planted-3"}
 

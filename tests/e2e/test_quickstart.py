@@ -7,6 +7,8 @@ import pytest
 
 from sftkey_dist.data.memos import generate_memos
 
+pytestmark = pytest.mark.long
+
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 

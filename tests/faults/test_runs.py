@@ -24,6 +24,8 @@ from sftkey_dist.run_dir.journal import read_records
 from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import ENTRY_POINT, environment
 
+pytestmark = pytest.mark.long
+
 SETTINGS = {
     "data": {
         "train": {"adapter": "decision_memos", "limit": 64},
