@@ -72,6 +72,7 @@ EXAMPLES = {
     "sales_action": {"summary": "They asked for a price.", "next_action": "quote", "due": "2026-12-01"},
     "support_case": {"assessment": "It arrived broken.", "reply": "We are sorry.", "action": "refund"},
     "thinking": {"reasoning": "48 / 2 = 24", "answer": "72"},
+    "tools": {"reasoning": "Look it up.", "tool_call": '{"name": "price_of", "arguments": {"thing": "bike"}}'},
 }
 
 
