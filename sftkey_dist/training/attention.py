@@ -7,8 +7,9 @@ boundaries come with the call instead.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +18,15 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
+from sftkey_dist.errors import ModelError
+
 PACKED = "packed_causal"
 _LARGEST_HEAD_DIM, _HEAD_DIM_MULTIPLE = 256, 8
 """Head sizes that FlashAttention's kernels take."""
 _GROUPS_BY_REQUEST = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """torch 2.11 accepts fewer key than query heads without a flag; later releases need one."""
+_NOT_COMPUTED = ("position_bias", "indices", "block_indices", "sinks", "head_mask")
+"""Arguments with which architectures of transformers change the result of attention."""
 _FIRST_CAPABILITY = 8
 """Compute capability of the first devices that have these kernels (Ampere)."""
 
@@ -56,7 +61,9 @@ def packed_causal_attention(
     sliding_window: int | None = None,
     remember: PrefixMemory | None = None,
     recall: PrefixMemory | None = None,
-    **_: object,
+    s_aux: Tensor | None = None,
+    softcap: float | None = None,
+    **others: object,
 ) -> tuple[Tensor, None]:
     """Causal attention within each example.
 
@@ -74,13 +81,21 @@ def packed_causal_attention(
         sliding_window: tokens a query sees, itself included; None for all.
         remember: where to keep the examples' keys and values.
         recall: keys and values that stand before the examples'.
+        s_aux: attention sinks [H], logits of a key without a value, as in gpt-oss.
+        softcap: bound of the scores before the softmax, as in Gemma 2.
 
     Returns:
         [1, T, H, D] and None for the attention weights.
+
+    Raises:
+        ModelError: The model's attention takes something else that changes its result.
     """
     if attention_mask is not None:
         raise ValueError("packed attention takes boundaries from example_lengths, not from a mask")
-    if cu_seq_lens is not None and remember is recall is None and has_variable_length_kernel(query, dropout):
+    _refuse_what_is_not_computed(module, others)
+    is_plain = s_aux is None and softcap is None
+    may_launch = is_plain and remember is recall is None and has_variable_length_kernel(query, dropout)
+    if may_launch and cu_seq_lens is not None:
         return _in_one_launch(query, key, value, cu_seq_lens, max(example_lengths), scaling, sliding_window), None
     queries, keys, values = (x.split(list(example_lengths), dim=2) for x in (query, key, value))
     layer: Any = getattr(module, "layer_idx", None)
@@ -88,16 +103,9 @@ def packed_causal_attention(
         remember.layers[layer] = list(zip(keys, values, strict=True))
     if recall is not None:
         keys, values = _behind(recall.layers[layer], keys, values)
+    attend = _by_sdpa if is_plain else partial(_by_scores, sinks=s_aux, softcap=softcap)
     outputs = [
-        F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            scale=scaling,
-            dropout_p=dropout,
-            enable_gqa=query.shape[1] != key.shape[1],
-            **_causality(q.shape[2], k, sliding_window),
-        )
+        attend(q, k, v, scaling, dropout, sliding_window)
         for q, k, v in zip(queries, keys, values, strict=True)
         if q.shape[2]
     ]
@@ -155,11 +163,61 @@ def _in_one_launch(
     return in_row
 
 
-def _causality(num_queries: int, key: Tensor, sliding_window: int | None) -> dict[str, Any]:
-    """The queries are the last of the keys' positions."""
+def _refuse_what_is_not_computed(module: torch.nn.Module, arguments: Mapping[str, object]) -> None:
+    """An argument that was ignored would train another model than the one that is served."""
+    given = [name for name in _NOT_COMPUTED if arguments.get(name) is not None]
+    if given:
+        raise ModelError(
+            f"{type(module).__name__} calls its attention with {given[0]}, which packed attention does not compute; "
+            f"set model.attention=sdpa, if the architecture allows it"
+        )
+
+
+def _by_sdpa(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, sliding_window: int | None
+) -> Tensor:
+    """[1, H, T, D] of one example, by torch's fused kernels."""
+    sees_all = query.shape[2] == key.shape[2] and (sliding_window is None or key.shape[2] <= sliding_window)
+    causality = {"is_causal": True} if sees_all else {"attn_mask": _visible(query, key, sliding_window)}
+    output: Tensor = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        scale=scaling,
+        dropout_p=dropout,
+        enable_gqa=query.shape[1] != key.shape[1],
+        **causality,
+    )
+    return output
+
+
+def _by_scores(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    dropout: float,
+    sliding_window: int | None,
+    *,
+    sinks: Tensor | None,
+    softcap: float | None,
+) -> Tensor:
+    """[1, H, T, D] of one example, from its scores [1, H, T, K] in float32, which no fused kernel gives access to."""
+    num_groups = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(num_groups, dim=1) for x in (key, value))
+    scores = (query @ key.transpose(2, 3)).float() * (scaling or query.shape[-1] ** -0.5)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = scores.masked_fill(~_visible(query, key, sliding_window), float("-inf"))
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.float()[None, :, None, None].expand(*scores.shape[:3], 1)], dim=-1)
+    shares = F.dropout(scores.softmax(dim=-1)[..., : key.shape[2]], dropout)
+    return shares.to(value.dtype) @ value
+
+
+def _visible(query: Tensor, key: Tensor, sliding_window: int | None) -> Tensor:
+    """[T, K]: which keys a query sees. The queries are the last of the keys' positions."""
     length = key.shape[2]
-    if num_queries == length and (sliding_window is None or length <= sliding_window):
-        return {"is_causal": True}
     positions = torch.arange(length, device=key.device)
-    distance = positions[-num_queries:, None] - positions[None, :]
-    return {"attn_mask": (distance >= 0) & (distance < (sliding_window or length))}
+    distance = positions[-query.shape[2] :, None] - positions[None, :]
+    return (distance >= 0) & (distance < (sliding_window or length))

@@ -28,14 +28,16 @@ class ChunkedHead:
         self._logits, self._chunk_positions = projection.forward, chunk_positions
         self._with_entropy = with_entropy
         self._targets: Tensor | None = None
+        self.losses = torch.empty(0)
+        """What the projection has returned last in a block of `returning_losses`, without gradient."""
         projection.forward = self._forward
 
     @contextmanager
-    def returning_losses(self, targets: Tensor) -> Iterator[None]:
+    def returning_losses(self, targets: Tensor) -> Iterator["ChunkedHead"]:
         """While the block lasts, the projection returns `token_losses` [1, K, 2 or 3] of the targets [K]."""
         self._targets = targets
         try:
-            yield
+            yield self
         finally:
             self._targets = None
 
@@ -48,7 +50,9 @@ class ChunkedHead:
             checkpoint(self._losses, states, targets, use_reentrant=False, preserve_rng_state=False)
             for states, targets in chunks
         ]
-        return torch.cat(losses)[None]
+        found = torch.cat(losses)[None]
+        self.losses = found.detach()
+        return found
 
     def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return token_losses(self._logits(hidden), targets, with_entropy=self._with_entropy)

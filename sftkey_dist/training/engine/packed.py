@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sftkey_dist.config.model import Attention
+from sftkey_dist.errors import ModelError
 from sftkey_dist.training.attention import PrefixMemory
 from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targets
 from sftkey_dist.training.head import ChunkedHead
@@ -69,8 +70,14 @@ class PackedModel:
     def _losses(self, row: PackedRow, **boundaries: object) -> Tensor:
         if self._head is None:
             return token_losses(self._call(row, **boundaries), row.targets, with_entropy=self._with_entropy)
-        with self._head.returning_losses(row.targets):
-            return self._call(row, **boundaries)
+        with self._head.returning_losses(row.targets) as computed:
+            returned = self._call(row, **boundaries)
+        if not torch.equal(returned.detach(), computed.losses[0]):
+            raise ModelError(
+                "the architecture changes what its output projection returns, for example by a bound or a factor of "
+                "logits, so losses cannot be computed inside it; set training.logit_chunk_positions=null"
+            )
+        return returned
 
     def _call(self, row: PackedRow, **boundaries: object) -> Tensor:
         """The one place that calls the model.

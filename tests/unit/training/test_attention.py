@@ -10,6 +10,8 @@ import transformers
 from torch.nn.attention.varlen import varlen_attn
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    GptOssConfig,
     LlamaConfig,
     MistralConfig,
     Qwen2Config,
@@ -17,6 +19,7 @@ from transformers import (
     SmolLM3Config,
 )
 
+from sftkey_dist.errors import ModelError
 from sftkey_dist.training import attention
 from sftkey_dist.training.attention import (
     PACKED,
@@ -45,6 +48,13 @@ ARCHITECTURES = {
     "smollm3": SmolLM3Config(**SIZES, pad_token_id=0, bos_token_id=1, eos_token_id=2),
     "mistral-window": MistralConfig(**SIZES, sliding_window=4),
 }
+
+# The scores of these are changed before or in the softmax.
+BEYOND_SDPA = {
+    "gemma2": Gemma2Config(**SIZES, head_dim=8, query_pre_attn_scalar=8, sliding_window=4, attn_logit_softcapping=0.5),
+    "gpt-oss": GptOssConfig(**SIZES, head_dim=8, sliding_window=4, num_local_experts=4, num_experts_per_tok=2),
+}
+EVERY_ARCHITECTURE = ARCHITECTURES | BEYOND_SDPA
 
 
 def dense_reference(query, key, value, scaling, window):
@@ -149,12 +159,20 @@ def test_a_mask_is_refused():
         packed_causal_attention(torch.nn.Identity(), q, q, q, torch.ones(1), example_lengths=(2,))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_would_be_ignored_is_refused():
+    q = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(ModelError, match="with position_bias, which packed attention does not compute"):
+        packed_causal_attention(torch.nn.Identity(), q, q, q, None, example_lengths=(2,), position_bias=q, use_cache=1)
+
+
+@pytest.mark.parametrize("name", EVERY_ARCHITECTURE)
 def test_packed_row_gives_every_example_the_logits_it_has_alone(name):
     transformers.set_seed(0)
     register_packed_attention()
     alone, packed = (
-        AutoModelForCausalLM.from_config(copy.deepcopy(ARCHITECTURES[name]), attn_implementation=implementation).eval()
+        AutoModelForCausalLM.from_config(
+            copy.deepcopy(EVERY_ARCHITECTURE[name]), attn_implementation=implementation
+        ).eval()
         for implementation in ("eager", PACKED)
     )
     packed.load_state_dict(alone.state_dict())

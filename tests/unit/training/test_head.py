@@ -1,8 +1,14 @@
 """Losses from inside the output projection."""
 
+import pytest
 import torch
+import transformers
 from torch import nn
 
+from sftkey_dist.errors import ModelError
+from sftkey_dist.training.attention import PACKED, register_packed_attention
+from sftkey_dist.training.collate import dummy_row
+from sftkey_dist.training.engine.packed import PackedModel
 from sftkey_dist.training.head import ChunkedHead
 from sftkey_dist.training.loss import token_losses
 from tests.kept import storages_kept
@@ -37,3 +43,35 @@ def test_chunks_have_the_losses_and_gradients_of_all_logits_and_keep_none():
     assert kept_whole > POSITIONS * VOCABULARY
     assert kept < 0.1 * kept_whole
     assert projection(hidden).shape == (1, POSITIONS, VOCABULARY), "elsewhere it returns logits"
+
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (transformers.Gemma2Config, {"head_dim": 8, "final_logit_softcapping": 2.0}),
+        (transformers.CohereConfig, {"logit_scale": 0.25}),
+        (transformers.GraniteConfig, {"logits_scaling": 4.0}),
+        (transformers.Qwen3Config, {"head_dim": 8}),
+    ],
+)
+def test_an_architecture_that_changes_its_logits_is_refused(kind, changes):
+    register_packed_attention()
+    config = kind(**SIZES, **changes, pad_token_id=0, bos_token_id=0, eos_token_id=0)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=PACKED)
+    head = ChunkedHead(model.get_output_embeddings(), CHUNK)
+    packed = PackedModel(model, "packed", head)
+    if kind is transformers.Qwen3Config:
+        assert packed.losses_without_dropout(dummy_row()).shape[-1] == 2
+        return
+    with pytest.raises(ModelError, match=r"training\.logit_chunk_positions=null"):
+        packed.losses_without_dropout(dummy_row())
