@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sftkey_dist.config import RunConfig, load_config
+    from sftkey_dist.evaluation.reward import Reward
     from sftkey_dist.pipeline.run import run
     from sftkey_dist.release import version
     from sftkey_dist.report.comparison import Comparison, read_comparison
@@ -18,6 +19,7 @@ __all__ = [
     "Comparison",
     "CostModel",
     "RankBatchSampler",
+    "Reward",
     "RunConfig",
     "StepPlanner",
     "load_config",
@@ -30,6 +32,7 @@ _MODULES = {
     "Comparison": "report.comparison",
     "CostModel": "sampler",
     "RankBatchSampler": "sampler",
+    "Reward": "evaluation.reward",
     "RunConfig": "config",
     "StepPlanner": "sampler",
     "load_config": "config",

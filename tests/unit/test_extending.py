@@ -21,6 +21,7 @@ from sftkey_dist.data.example import Example
 from sftkey_dist.data.sources import read_examples, shards_of
 from sftkey_dist.evaluation.answers.checks import Case, make_check
 from sftkey_dist.evaluation.judge.template import Question, load_template
+from sftkey_dist.files import write_json_atomically
 from sftkey_dist.pipeline.track import ending_run, start_stage, start_strategy, track_evaluation
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking import Tracker
@@ -139,6 +140,19 @@ def test_the_answer_check_is_loaded_by_its_place_and_judges(tmp_path, monkeypatc
     check = make_check(load_config([BASE], [f"evaluation.answer_check={json.dumps(settings)}"]).evaluation.answer_check)
     verdicts = [check(Case(answer, reference)).verdict.value for answer, reference in ACCOUNTS]
     assert verdicts == ["correct", "incorrect", "unjudged"]
+
+
+def test_the_reward_of_a_run_has_the_signatures_of_verl_and_trl(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config([BASE], ["run_dir=runs/mine"])
+    write_json_atomically(RunDir(Path("runs/mine")).config, config.model_dump(mode="json"))
+    names: dict[str, Any] = {}
+    exec(block("python", "Reward.from_run", ROOT / "docs" / "evaluation.md"), names)
+    said = "<Thinking>Income is steady.</Thinking><Answer>approve</Answer>"
+    found = names["compute_score"](data_source="mine", solution_str=said, ground_truth="approve", extra_info={})
+    assert found == {"score": 1.0, "accuracy": 1.0, "format": 1.0}
+    completions = [[{"role": "assistant", "content": said}]]
+    assert names["reward_func"](prompts=["?"], completions=completions, ground_truth=["reject"]) == [pytest.approx(0.3)]
 
 
 def test_the_judges_template_is_one(tmp_path):
