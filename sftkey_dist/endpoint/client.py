@@ -116,6 +116,27 @@ class Endpoint:
         """
         return self._replies("/completions", {"prompt": list(prompt_ids), **options}, completion_content)
 
+    def call(self, url: str, body: Mapping[str, object]) -> object:
+        """The JSON that another route of the server replies with, or the `Refusal` of the request.
+
+        Raises:
+            ConfigError: No server answers, its reply is not JSON, or it refuses the key or the model.
+        """
+        self._pace.wait()
+        try:
+            return self._post(url, body)
+        except openai.APIStatusError as error:
+            refusal = Refusal.of(error.response)
+            names_model = bool(self.model) and self.model in refusal.message
+            if refusal.status in (401, 403, 407) or (refusal.status in (400, 404) and names_model):
+                raise self._wrong_settings(refusal.status, refusal.message[:_LONGEST_TOLD]) from None
+            return refusal
+        except openai.OpenAIError as error:
+            require_server(self._config, Reply(failure=_with_cause(error)))
+            raise ConfigError(f"endpoint {self._config.url}: no answer at {url} ({_with_cause(error)})") from error
+        except (ValueError, RecursionError):
+            raise ConfigError(f"endpoint {self._config.url}: the reply at {url} is not JSON; check the URL") from None
+
     def _replies(
         self,
         path: str,
@@ -181,14 +202,14 @@ class Endpoint:
                 f"{where}: the proxy needs credentials; add them to the environment variable that names it"
             )
         key = f"the key in {self._config.key_variable or 'the variable that api_key_env names'}"
-        models = self._models() if status not in (401, 403) else []
+        models = self.models() if status not in (401, 403) else []
         if self.model in models:
             return ConfigError(
                 f"{where}: the server has the model {self.model!r}; check the URL, which usually ends in /v1"
             )
         return ConfigError(f"{where}: check the model {self.model!r} and {key}{_others(self.model, models)}")
 
-    def _models(self) -> list[str]:
+    def models(self) -> list[str]:
         """The models that the server lists; empty if it lists none."""
         try:
             client = self._client.with_options(max_retries=0, timeout=_SECONDS_FOR_MODELS)

@@ -2,7 +2,7 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,8 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     run = RunDir(config.run_dir)
     with writing_named(run.path):
         base = _base_model(config, run, needs_weights)
-        settings = _template_settings(config, run, base)
+        fixed = template_settings(config, base)
+        settings = replace(fixed, date=_printed_date(config, run, base, fixed.template))
         model_dir = _with_template(config, run, base, settings) if settings.identity else base
     tokenizer = cached_tokenizer(model_dir, config.model.trust_remote_code)
     prompts = PromptEncoder(tokenizer, config.prompt.of_prepared_model)
@@ -213,19 +214,29 @@ def _warn_of_a_low_rate(learning_rate: float) -> None:
         )
 
 
-def _template_settings(config: RunConfig, run: RunDir, folder: Path) -> TemplateSettings:
-    """What the run fixes in the chat template."""
+def template_settings(config: RunConfig, folder: Path) -> TemplateSettings:
+    """What the configuration fixes in the chat template of a model's folder, apart from the date.
+
+    Raises:
+        ConfigError: the template's file cannot be read, or the template does not use an argument.
+    """
     if config.prompt.template == "plain":
         return TemplateSettings()
-    settings = TemplateSettings(_template_file(config.prompt))
-    templates = settings.applied(chat_templates(cached_tokenizer(folder, config.model.trust_remote_code)))
-    if arguments := config.prompt.template_arguments:
+    settings = TemplateSettings(_template_file(config.prompt), config.prompt.template_arguments)
+    if settings.arguments:
+        templates = _templates(config, folder, settings.template)
         if not templates:
             raise ConfigError("prompt.template_arguments: the tokenizer has no chat template; set prompt.chat_template")
-        variables = frozenset[str]().union(*map(variables_of, templates.values()))
-        if unused := unused_argument(variables, arguments):
+        variables = frozenset[str]().union(*map(variables_of, templates))
+        if unused := unused_argument(variables, settings.arguments):
             raise ConfigError(f"prompt.template_arguments: {unused}")
-    return replace(settings, arguments=arguments, date=_printed_date(config, run, templates.values()))
+    return settings
+
+
+def _templates(config: RunConfig, folder: Path, text: str | None) -> list[str]:
+    """The chat templates of a model's folder, or the one that replaces them, without arguments."""
+    tokenizer = cached_tokenizer(folder, config.model.trust_remote_code)
+    return list(TemplateSettings(text).applied(chat_templates(tokenizer)).values())
 
 
 def _template_file(prompt: PromptConfig) -> str | None:
@@ -241,9 +252,9 @@ def _template_file(prompt: PromptConfig) -> str | None:
     return text
 
 
-def _printed_date(config: RunConfig, run: RunDir, templates: Iterable[str]) -> datetime.date | None:
+def _printed_date(config: RunConfig, run: RunDir, folder: Path, text: str | None) -> datetime.date | None:
     """The date in prompts, if the chat template prints the date. It stays the same when the run is prepared again."""
-    if not any(map(reads_clock, templates)):
+    if config.prompt.template == "plain" or not any(map(reads_clock, _templates(config, folder, text))):
         return None
     date = config.prompt.date or run.first_prepared()
     console.print(f"the chat template prints the date: it is {date} throughout the run", soft_wrap=True, markup=False)

@@ -77,7 +77,7 @@ def plan_run(config: RunConfig, preparation: Preparation) -> RunPlan:
     Raises:
         ConfigError: a stage has no example with a token to train.
     """
-    stages, test = plan_stages(config, preparation), _limited(preparation.test, config.evaluation.limit)
+    stages, test = plan_stages(config, preparation), limited(preparation.test, config.evaluation.limit)
     strategies = tuple(
         PlannedStrategy(
             strategy,
@@ -110,7 +110,7 @@ def _for_strategy(settings: EvaluationConfig, strategy: Strategy) -> EvaluationC
     return settings.model_copy(update={"endpoint": settings.endpoint.model_copy(update={"model": model})})
 
 
-def _limited(test: Sequence[Example], limit: int | None) -> Sequence[Example]:
+def limited(test: Sequence[Example], limit: int | None) -> Sequence[Example]:
     """The first ``limit`` examples of each test set, or all without a limit."""
     if limit is None:
         return test

@@ -12,6 +12,8 @@ from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import ServedModelConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.endpoint.client import Endpoint
+from sftkey_dist.endpoint.tokenizing import find_tokenizer
+from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.generation import Decoding
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.generation.served import ServedGenerator
@@ -57,6 +59,12 @@ def test_a_served_model_generates_what_it_generates_here(server, tiny_model, mem
     served = ServedGenerator(config, "none", tiny_model, PromptConfig(), False).generate(memos[:4], Decoding(8))
     here = LocalGenerator(tiny_model, PromptConfig(), False).generate(memos[:4], Decoding(8))
     assert [samples[0].text.strip() for samples in served] == [samples[0].text.strip() for samples in here]
+
+
+def test_transformers_serve_has_no_tokenize_route(server, tiny_model):
+    config = EndpointConfig(url=server, model=str(tiny_model))
+    with pytest.raises(ConfigError, match=r"the server has no route /tokenize \(404 Not Found\)"):
+        find_tokenizer(config, Endpoint(config, "none"))
 
 
 NO_VERDICT = ("", "empty_reply", "cut_off_at_max_tokens")
