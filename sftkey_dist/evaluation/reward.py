@@ -90,8 +90,8 @@ class Reward:
             extra_info: ``question`` is the text of the question, which the check `option` reads the options from.
 
         Returns:
-            ``score``, which verl takes as the reward, and ``accuracy`` and ``format``, which it logs. An answer that
-            cannot be judged has accuracy 0.
+            ``score``, which verl takes as the reward, and ``acc`` and ``format``, which it logs; the names are verl's.
+            An answer that cannot be judged has accuracy 0.
 
         Raises:
             ConfigError: The checks of the run's sources differ, and ``data_source`` is none of these.
@@ -101,7 +101,7 @@ class Reward:
         record = self._record(str(solution_str), ground_truth, question, data_source)
         return {
             "score": self._score(record),
-            "accuracy": float(record.verdict == Verdict.CORRECT),
+            "acc": float(record.verdict == Verdict.CORRECT),
             "format": float(record.keeps_contract),
         }
 

@@ -150,7 +150,7 @@ def test_the_reward_of_a_run_has_the_signatures_of_verl_and_trl(tmp_path, monkey
     exec(block("python", "Reward.from_run", ROOT / "docs" / "evaluation.md"), names)
     said = "<Thinking>Income is steady.</Thinking><Answer>approve</Answer>"
     found = names["compute_score"](data_source="mine", solution_str=said, ground_truth="approve", extra_info={})
-    assert found == {"score": 1.0, "accuracy": 1.0, "format": 1.0}
+    assert found == {"score": 1.0, "acc": 1.0, "format": 1.0}
     completions = [[{"role": "assistant", "content": said}]]
     assert names["reward_func"](prompts=["?"], completions=completions, ground_truth=["reject"]) == [pytest.approx(0.3)]
 

@@ -34,7 +34,7 @@ def reward_of(*overrides, strategy="sft-tag"):
 def test_verl_gets_the_score_and_what_it_consists_of():
     reward = reward_of()
     found = [reward.compute_score("own", text, "approve", {"index": 0}) for text in (RIGHT, WRONG, BROKEN, NOTHING)]
-    assert [(each["accuracy"], each["format"]) for each in found] == [(1, 1), (0, 1), (1, 0), (0, 0)]
+    assert [(each["acc"], each["format"]) for each in found] == [(1, 1), (0, 1), (1, 0), (0, 0)]
     assert [each["score"] for each in found] == pytest.approx([1.0, 0.3, 0.7, 0.0])
     assert reward.compute_score(data_source="own", solution_str=RIGHT, ground_truth="approve")["score"] == 1.0
 
@@ -94,8 +94,8 @@ def test_the_question_gives_the_options_that_an_answer_is_read_from():
     reward = reward_of("evaluation.answer_check=option")
     question = "Which is a fruit?\nA) stone\nB) apple"
     said = "<Thinking>t</Thinking><Answer>apple</Answer>"
-    assert reward.compute_score("", said, "B", {"question": question})["accuracy"] == 1
-    assert reward.compute_score("", said, "B", {})["accuracy"] == 0
+    assert reward.compute_score("", said, "B", {"question": question})["acc"] == 1
+    assert reward.compute_score("", said, "B", {})["acc"] == 0
     prompts = [question, [{"role": "system", "content": "Choose."}, {"role": "user", "content": question}]]
     assert reward.reward_func([said, said], ["B", "B"], prompts) == [1.0, 1.0]
 
@@ -116,14 +116,14 @@ def test_the_data_source_chooses_among_checks_that_differ():
     with pytest.raises(ConfigError, match=r"data_source 'bb' is none .*: a, b; name one .*did you mean 'b'\?"):
         reward.compute_score("bb", said, "12")
     same = reward_of(differ.replace("numeric", "exact"))
-    assert same.compute_score("openai/gsm8k", said, "12.0")["accuracy"] == 1
+    assert same.compute_score("openai/gsm8k", said, "12.0")["acc"] == 1
 
 
 def test_several_key_segments_have_a_reference_each():
     reward = reward_of(TWO_KEYS)
     both, one = "<Why>w</Why><code>7</code><note>n</note>", "<Why>w</Why><code>7</code>"
     assert reward.compute_score("", both, {"code": 7, "note": "n"})["score"] == 1
-    assert reward.compute_score("", both, {"code": 7, "note": None})["accuracy"] == 0
+    assert reward.compute_score("", both, {"code": 7, "note": None})["acc"] == 0
     assert reward.compute_score("", one, {"code": 7})["score"] == 1
     for wrong, message in (
         ("7", "ground_truth must be a mapping with a text for each of code, note"),
