@@ -81,8 +81,8 @@ from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.evaluation.answers.choose import choose_checks
 source, contract = SourceConfig(adapter="aqua", path="x"), ResponseContract()
-values = make_adapter(source, contract)(json.loads(sys.argv[2])).values
-print(json.dumps([values, choose_checks([source], contract, EvaluationConfig())]))
+(content,) = make_adapter(source, contract)(json.loads(sys.argv[2]))
+print(json.dumps([content.values, choose_checks([source], contract, EvaluationConfig())]))
 """
     row = block("json", "rationale")
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path), row], capture_output=True, text=True)
