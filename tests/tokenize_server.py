@@ -60,13 +60,25 @@ class Vllm:
     def _ids(self, body: dict[str, Any]) -> list[int]:
         if "messages" not in body:
             return self._tokenizer(body["prompt"], add_special_tokens=body.get("add_special_tokens", True))["input_ids"]
-        text = self._tokenizer.apply_chat_template(
-            body["messages"],
+        return self._tokenizer(self._text(body), add_special_tokens=body.get("add_special_tokens", False))["input_ids"]
+
+    def _text(self, body: dict[str, Any]) -> str:
+        return self._tokenizer.apply_chat_template(
+            [_for_template(message) for message in body["messages"]],
+            tools=body.get("tools"),
             tokenize=False,
             add_generation_prompt=body.get("add_generation_prompt", True),
             **(body.get("chat_template_kwargs") or {}),
         )
-        return self._tokenizer(text, add_special_tokens=body.get("add_special_tokens", False))["input_ids"]
+
+
+def _for_template(message: dict[str, Any]) -> dict[str, Any]:
+    """Both servers give templates the arguments of a call as a mapping."""
+    if "tool_calls" not in message:
+        return message
+    functions = [call["function"] for call in message["tool_calls"]]
+    read = [function | {"arguments": json.loads(function["arguments"])} for function in functions]
+    return message | {"tool_calls": [{"type": "function", "function": function} for function in read]}
 
 
 class LlamaCpp(Vllm):
@@ -81,12 +93,7 @@ class LlamaCpp(Vllm):
         if path != "/apply-template":
             return 404, {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}
         try:
-            prompt = self._tokenizer.apply_chat_template(
-                body["messages"],
-                tokenize=False,
-                add_generation_prompt=body.get("add_generation_prompt", True),
-                **body.get("chat_template_kwargs", {}),
-            )
+            prompt = self._text(body)
         except TemplateError as error:
             return 500, {"error": {"code": 500, "message": str(error), "type": "server_error"}}
         return 200, {"prompt": prompt.removeprefix(self._tokenizer.bos_token or "")}

@@ -11,6 +11,7 @@ from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import ARGUMENTS_COLUMN, Example, Turn
 from sftkey_dist.data.shown import hidden_parts
 from sftkey_dist.data.tokens import encode_texts, encode_without_special
+from sftkey_dist.data.tools import as_sent
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.chat_template import chat_templates, reads_clock, unused_argument, variables_of, with_date
 from sftkey_dist.models.vocabulary import special_tokens
@@ -101,6 +102,14 @@ class PromptEncoder:
     def messages(self, example: Example) -> list[dict[str, object]]:
         """The messages of a conversation. A system message in the row takes precedence over the configured one."""
         return [turn.message for turn in self._turns(example)]
+
+    def request(self, example: Example) -> tuple[list[dict[str, object]], dict[str, object]]:
+        """The messages that make a server write this prompt, and what else the request for it contains."""
+        # The server must not read calls of tools itself: the contract does, so they have to come back as text.
+        tools = {"tools": list(example.tools), "tool_choice": "none"} if example.tools else {}
+        # Servers of Hugging Face models take a template's arguments under this name; others are sent none.
+        arguments = {ARGUMENTS_COLUMN: dict(example.template_arguments)} if example.template_arguments else {}
+        return [as_sent(message) for message in self.messages(example)], {**tools, **arguments}
 
     def _turns(self, example: Example) -> list[Turn]:
         has_own = bool(example.history) and example.history[0].role == "system"

@@ -30,12 +30,12 @@ class ServedTokenizer(Protocol):
     def server(self) -> str:
         """The make of the server."""
 
-    def ids_of_chat(self, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, object]) -> Ids:
+    def ids_of_chat(self, messages: Sequence[Mapping[str, object]], options: Mapping[str, object]) -> Ids:
         """Ids of a conversation up to the start of the response.
 
         Args:
-            messages: the conversation.
-            arguments: values of the chat template's variables for this conversation.
+            messages: the conversation, as a request for its response contains it.
+            options: what else determines the prompt of that request, such as tools.
 
         Raises:
             ConfigError: The server no longer answers, or not as one of its make does.
@@ -117,8 +117,8 @@ class _Vllm:
     def __init__(self, routes: _Routes) -> None:
         self._routes = routes
 
-    def ids_of_chat(self, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, object]) -> Ids:
-        return self._routes.ids(_conversation(messages, arguments))
+    def ids_of_chat(self, messages: Sequence[Mapping[str, object]], options: Mapping[str, object]) -> Ids:
+        return self._routes.ids(_conversation(messages, options))
 
     def ids_of_text(self, text: str, add_special_tokens: bool) -> Ids:
         return self._routes.ids({"prompt": text, "add_special_tokens": add_special_tokens})
@@ -130,8 +130,8 @@ class _LlamaCpp:
     def __init__(self, routes: _Routes) -> None:
         self._routes = routes
 
-    def ids_of_chat(self, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, object]) -> Ids:
-        reply = self._routes.call("/apply-template", _conversation(messages, arguments))
+    def ids_of_chat(self, messages: Sequence[Mapping[str, object]], options: Mapping[str, object]) -> Ids:
+        reply = self._routes.call("/apply-template", _conversation(messages, options))
         if isinstance(reply, Refusal):
             return reply
         if not isinstance(reply, Mapping) or not isinstance(reply.get("prompt"), str):
@@ -143,9 +143,8 @@ class _LlamaCpp:
         return self._routes.ids({"content": text, "add_special": add_special_tokens, "parse_special": True})
 
 
-def _conversation(messages: Sequence[Mapping[str, str]], arguments: Mapping[str, object]) -> dict[str, object]:
-    own = {"chat_template_kwargs": dict(arguments)} if arguments else {}
-    return {"messages": list(messages), "add_generation_prompt": True, **own}
+def _conversation(messages: Sequence[Mapping[str, object]], options: Mapping[str, object]) -> dict[str, object]:
+    return {"messages": list(messages), "add_generation_prompt": True, **options}
 
 
 def _words(refusal: Refusal) -> str:

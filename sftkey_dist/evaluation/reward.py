@@ -118,7 +118,7 @@ class Reward:
         Args:
             completions: the responses, as texts or as lists of messages, of which the last one is read, [B].
             ground_truth: the column of that name, [B]; see `compute_score`.
-            prompts: the prompts, as texts or as lists of messages, of which the last one is the question, [B].
+            prompts: the prompts, as texts or as lists of messages, of which the user's last one is the question, [B].
             data_source: the column of that name, if the data set has one, [B]; see `compute_score`.
             columns: other columns, which are not used.
 
@@ -130,9 +130,9 @@ class Reward:
         """
         rewards: list[float | None] = []
         for number, (completion, reference) in enumerate(zip(completions, ground_truth, strict=True)):
-            question = _last_text(prompts[number]) if prompts is not None else ""
+            question = _question_in(prompts[number]) if prompts is not None else ""
             name = data_source[number] if data_source is not None else ""
-            record = self._record(_last_text(completion), reference, question, name)
+            record = self._record(_response_in(completion), reference, question, name)
             rewards.append(None if record.verdict == Verdict.UNJUDGED else self._score(record))
         return rewards
 
@@ -200,9 +200,20 @@ def _reference(segment: str, value: object) -> str:
         raise DataError(f"ground_truth of {segment} {error}") from None
 
 
-def _last_text(said: object) -> str:
-    """A text, or the text of the last of several messages."""
-    if isinstance(said, str):
-        return said
-    last = said[-1] if isinstance(said, Sequence) and said else {}
-    return text_of_content(last.get("content")) if isinstance(last, Mapping) else ""
+def _response_in(completion: object) -> str:
+    """A text, or the text of the last of several messages; "" if that is the result of a tool and not a response."""
+    if isinstance(completion, str):
+        return completion
+    last = completion[-1] if isinstance(completion, Sequence) and completion else None
+    if not isinstance(last, Mapping) or last.get("role", "assistant") != "assistant":
+        return ""
+    return text_of_content(last.get("content"))
+
+
+def _question_in(prompt: object) -> str:
+    """A text, or the text of the user's last message."""
+    if isinstance(prompt, str):
+        return prompt
+    messages = [message for message in prompt if isinstance(message, Mapping)] if isinstance(prompt, Sequence) else []
+    asked = [message for message in messages if message.get("role") == "user"]
+    return text_of_content(asked[-1].get("content")) if asked else ""

@@ -184,7 +184,7 @@ class PromptsHere:
 
     def _served(self, served: ServedTokenizer, example: Example, text: str) -> Ids:
         if self.prompts.uses_chat:
-            return served.ids_of_chat(self.prompts.messages(example), example.template_arguments)
+            return served.ids_of_chat(*self.prompts.request(example))
         return served.ids_of_text(text, add_special_tokens=True)
 
     def _text(self, example: Example) -> str:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from sftkey_dist.config.evaluation import ServedModelConfig
 from sftkey_dist.config.prompt import PromptConfig
-from sftkey_dist.data.example import ARGUMENTS_COLUMN, Example
+from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.data.tools import as_sent
 from sftkey_dist.endpoint import EMPTY, Reply, failure_name
 from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, NoResponse
@@ -47,12 +46,8 @@ class ServedGenerator:
         return [self._generation(reply, decoding) for reply in replies]
 
     def _chat(self, example: Example, decoding: Decoding) -> list[Reply]:
-        # Servers of Hugging Face models take a template's arguments under this name; others are sent none.
-        arguments = {ARGUMENTS_COLUMN: dict(example.template_arguments)} if example.template_arguments else {}
-        # The server must not read calls of tools itself: the contract does, so they have to come back as text.
-        tools = {"tools": list(example.tools), "tool_choice": "none"} if example.tools else {}
-        messages = [as_sent(message) for message in self._prompts.messages(example)]
-        return self._endpoint.converse(messages, **_options(decoding), **arguments, **tools)
+        messages, options = self._prompts.request(example)
+        return self._endpoint.converse(messages, **_options(decoding), **options)
 
     def _complete(self, example: Example, decoding: Decoding) -> list[Reply]:
         (ids,) = self._prompts.ids([self._prompts.text(example)])

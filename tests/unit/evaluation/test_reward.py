@@ -77,6 +77,7 @@ def test_the_last_message_counts_and_its_content_may_have_parts():
         {"role": "assistant", "content": [{"type": "text", "text": RIGHT}]},
     ]
     assert reward_of().reward_func([said], ["approve"]) == [1.0]
+    assert reward_of().reward_func([[*said, {"role": "tool", "content": RIGHT}]], ["approve"]) == [0.0]
 
 
 def test_the_form_is_that_of_the_strategy():
@@ -97,6 +98,7 @@ def test_the_question_gives_the_options_that_an_answer_is_read_from():
     assert reward.compute_score("", said, "B", {"question": question})["acc"] == 1
     assert reward.compute_score("", said, "B", {})["acc"] == 0
     prompts = [question, [{"role": "system", "content": "Choose."}, {"role": "user", "content": question}]]
+    prompts[1] += [{"role": "assistant", "content": "Wait."}, {"role": "tool", "content": "A) apple"}]
     assert reward.reward_func([said, said], ["B", "B"], prompts) == [1.0, 1.0]
 
 

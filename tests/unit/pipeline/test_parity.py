@@ -14,6 +14,7 @@ from sftkey_dist.models.chat_template import TemplateSettings
 from sftkey_dist.models.embedded import train_tokenizer
 from sftkey_dist.models.folder import write_with_template
 from sftkey_dist.run_dir import RunDir
+from tests.chat_templates import QWEN3
 from tests.finished_run import write_run
 from tests.tokenize_server import LlamaCpp, Vllm, tokenize_server
 
@@ -110,19 +111,37 @@ def test_a_prompt_that_the_server_refuses_is_a_difference(make, tiny_model, conf
     assert "no chats on Sundays" in done.output
 
 
+TOOL = {"type": "function", "function": {"name": "price_of", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"type": "function", "function": {"name": "price_of", "arguments": {"thing": "a bike, größer"}}}
+CONVERSATION = [
+    {"role": "system", "content": "You grade claims."},
+    {"role": "user", "content": "Good day."},
+    {"role": "assistant", "content": "Good day to you."},
+    {"role": "user", "content": "Is 20 a fair price?"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "name": "price_of", "content": "twenty or so"},
+    {"role": "assistant", "content": "It is fair.\n#### yes"},
+]
+
+
 @MAKES
-def test_the_arguments_of_a_row_reach_the_template(make, tiny_model, run_config, config_file, tmp_path):
+def test_tools_calls_and_the_arguments_of_a_row_reach_the_template(make, tiny_model, config_file, tmp_path):
     model = tmp_path / "thinking"
-    write_with_template(tiny_model, model, TemplateSettings(THINKING))
-    row = {"prompt": "One?", "reasoning": "r", "answer": "a"}
-    rows = [row | {"chat_template_kwargs": {"thinks": thinks}} for thinks in (False, True)]
+    write_with_template(tiny_model, model, TemplateSettings(QWEN3))
+    row = {"messages": CONVERSATION, "tools": [TOOL]}
+    rows = [row | {"chat_template_kwargs": {"enable_thinking": thinks}} for thinks in (False, True)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    data = f"data.test={{adapter: records, path: {tmp_path / 'rows.jsonl'}}}"
+    data = f"data.test={{adapter: messages, path: {tmp_path / 'rows.jsonl'}}}"
     with tokenize_server(make(model)) as server:
         done = parity(model, config_file, data, "--endpoint", server.url)
     assert done.exit_code == 0, done.output
-    sent = [body["chat_template_kwargs"]["thinks"] for _, body in server.requests if "messages" in body]
-    assert sorted(sent) == [False, True]
+    assert "2 of 2" in done.output
+    sent = [body for _, body in server.requests if "messages" in body]
+    assert sorted(body["chat_template_kwargs"]["enable_thinking"] for body in sent) == [False, True]
+    assert all(body["tools"] == [TOOL] for body in sent)
+    with tokenize_server(make(model, QWEN3.replace("{% if tools %}", "{% if false %}"))) as server:
+        done = parity(model, config_file, data, "--endpoint", server.url)
+    assert "0 of 2 prompts have the same token ids; 2: the chat template writes another text" in done.output
 
 
 def test_what_a_configuration_fixes_in_the_template_counts(tiny_model, config_file, tmp_path):
