@@ -24,11 +24,13 @@ FILE_FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 _OWN_KEYS: dict[str, frozenset[str]] = {
     "records": frozenset({"prompt", "columns"}),
     "prompt_completion": frozenset({"prompt", "response", "rules"}),
-    "messages": frozenset({"messages", "rules", "trained_turns"}),
+    "messages": frozenset({"messages", "columns", "roles", "rules", "trained_turns"}),
     "decision_memos": frozenset({"seed", "lists_points"}),
 }
-_KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules", "lists_points", "trained_turns"})
-_NEWER_KEYS = frozenset({"trained_turns"})
+_NEWER_KEYS = frozenset({"trained_turns", "roles"})
+_KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules", "lists_points"}) | _NEWER_KEYS
+
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 class RegexRule(Section):
@@ -94,12 +96,14 @@ class SourceConfig(Section):
     columns: dict[str, str] = Field(default_factory=dict)
     """For `records`: column of each segment, as `{segment: column}`, for example `{reasoning: Agent notes}`; `a.b` is
     the field b inside the column a. Default: the column with the segment's name, or that field of a column
-    `segments`."""
+    `segments`. For `messages`: names of the fields of a message, as `{role: speaker, content: text}`."""
     response: str = "completion"
     """For `prompt_completion`: column of the response."""
     messages: str = "messages"
     """For `messages`: column of the messages, in OpenAI's format (`role`, `content`, `tool_calls`) or in ShareGPT's
     (`from`, `value`). Default: `messages` or, in rows without it, `conversations`."""
+    roles: dict[str, Role] = Field(default_factory=dict)
+    """For `messages`: what the data call each role, for example `{Customer: user, Agent: assistant}`."""
     trained_turns: Literal["last", "all"] = "last"
     """For `messages`: which responses of a conversation are examples. `last`: its last message, which must be the
     assistant's. `all`: every message of the assistant after the first one of the user, except those with `weight: 0` or

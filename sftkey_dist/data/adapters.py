@@ -39,7 +39,9 @@ def make_adapter(source: SourceConfig, contract: ResponseContract) -> AdaptAll:
             )
         )
     if source.adapter == "messages":
-        return Conversations(source.messages, source.trained_turns == "all", rules, contract)
+        _check_names(source.columns, ("role", "content"), "a message has no field")
+        is_all = source.trained_turns == "all"
+        return Conversations(source.messages, source.columns, source.roles, is_all, rules, contract)
     for segment in contract.segments:
         if segment.required and segment.name not in ("reasoning", "answer"):
             raise ConfigError(
@@ -100,7 +102,11 @@ def _check_template(source: SourceConfig) -> None:
 
 def _columns(source: SourceConfig, contract: ResponseContract) -> dict[str, str]:
     names = [segment.name for segment in contract.segments]
-    unknown = sorted(set(source.columns) - set(names))
-    if unknown:
-        raise ConfigError(f"columns: the contract has no segment {unknown[0]!r}; it has {', '.join(names)}")
+    _check_names(source.columns, names, "the contract has no segment")
     return {name: source.columns.get(name, name) for name in names}
+
+
+def _check_names(columns: Mapping[str, str], known: Sequence[str], problem: str) -> None:
+    unknown = sorted(set(columns) - set(known))
+    if unknown:
+        raise ConfigError(f"columns: {problem} {unknown[0]!r}; it has {', '.join(known)}")

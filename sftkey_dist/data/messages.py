@@ -39,12 +39,16 @@ class Conversations:
 
     Attributes:
         column: of the messages.
+        fields: names of the fields `role` and `content` in the data, if they differ.
+        roles: roles by their names in the data.
         all_turns: whether every response is trained that a user's message precedes, instead of the last one only.
         rules: that cut a response into segments; without rules, the contract does.
         contract: the response contract.
     """
 
     column: str
+    fields: Mapping[str, str]
+    roles: Mapping[str, str]
     all_turns: bool
     rules: Sequence[Rule]
     contract: ResponseContract
@@ -59,8 +63,8 @@ class Conversations:
         Raises:
             RowError: The messages cannot be read, or none of them is trained.
         """
-        found = items(row, self._column_of(row))
-        turns = [_turn(message, self.column) for message in found]
+        found = _messages(row, self._column_of(row))
+        turns = [_turn(self._renamed(message), self.column) for message in found]
         tools = tools_of(row)
         trained = self._trained(found, turns)
         return [self._response(turns, place, tools, len(trained) > 1 or self.all_turns) for place in trained]
@@ -68,6 +72,15 @@ class Conversations:
     def _column_of(self, row: Row) -> str:
         other = _OTHER_COLUMN.get(self.column, self.column)
         return other if find(row, self.column) is None and find(row, other) is not None else self.column
+
+    def _renamed(self, message: object) -> object:
+        """The message with the usual names of its fields and role."""
+        if not isinstance(message, Mapping) or not (self.fields or self.roles):
+            return message
+        usual = {given: name for name, given in self.fields.items()}
+        renamed = {usual.get(name, name): value for name, value in message.items()}
+        role = "from" if "from" in renamed and "role" not in renamed else "role"
+        return renamed | {role: self.roles.get(str(renamed.get(role)), renamed.get(role))}
 
     def _trained(self, messages: Sequence[object], turns: Sequence[Turn]) -> list[int]:
         """The places of the responses to train."""
@@ -150,6 +163,17 @@ def _only(names: Sequence[str], what: str, of: str) -> str:
             f"{of}; write the response as one text",
         )
     return names[0]
+
+
+def _messages(row: Row, column: str) -> list[object]:
+    """The messages of a column: a list, or what older data sets of the hub have, a mapping of lists."""
+    value = find(row, column)
+    if not isinstance(value, Mapping):
+        return items(row, column)
+    lists = [items(value, name) for name in value]
+    if len({len(each) for each in lists}) != 1:
+        raise RowError("missing_field", f"field {column!r} must be a list of messages, or equally long lists of fields")
+    return [dict(zip(value, fields, strict=True)) for fields in zip(*lists, strict=True)]
 
 
 def _turn(message: object, column: str) -> Turn:

@@ -16,6 +16,7 @@ from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.data.sources import read_examples, shards_of
 from sftkey_dist.data.task import example_hashes
+from sftkey_dist.errors import ConfigError
 from tests.chat_templates import SPECIAL_TOKENS, TEMPLATES, WITHOUT_TOOLS
 
 RESPONSE = "It is fair.\n#### yes"
@@ -187,6 +188,20 @@ ROWS_OF_OTHER_SHAPES = {
         ]
     },
 }
+
+
+def test_names_of_ones_own_and_a_mapping_of_lists_are_the_same_conversation(examples_of):
+    (expected,) = examples_of({"messages": [SYSTEM, ASKED, {"role": "assistant", "content": RESPONSE}]})
+    texts = [SYSTEM["content"], ASKED["content"], RESPONSE]
+    own = [{"speaker": who, "text": text} for who, text in zip(("Desk", "Customer", "Agent"), texts, strict=True)]
+    roles = {"Desk": "system", "Customer": "user", "Agent": "assistant"}
+    renamed = {"messages": "turns", "columns": {"role": "speaker", "content": "text"}, "roles": roles}
+    assert examples_of({"turns": own}, **renamed) == [expected]
+    assert examples_of({"messages": {"role": ["system", "user", "assistant"], "content": texts}}) == [expected]
+    (refusal,) = examples_of({"messages": {"role": ["user"], "content": []}})
+    assert refusal.reason == "missing_field"
+    with pytest.raises(ConfigError, match="a message has no field 'answer'; it has role, content"):
+        examples_of({"messages": []}, columns={"answer": "text"})
 
 
 @pytest.mark.parametrize("shape", ROWS_OF_OTHER_SHAPES)
