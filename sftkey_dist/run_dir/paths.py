@@ -84,6 +84,15 @@ class StageDir(ModelPlace):
         return self.heartbeats / f"rank_{rank:05d}.json"
 
     @property
+    def stacks(self) -> Path:
+        """Folder of the stacks of ranks that hung."""
+        return self.path / "stacks"
+
+    def stack(self, rank: int) -> Path:
+        """Stacks of a rank's threads, if it hung."""
+        return self.stacks / f"rank_{rank:05d}.txt"
+
+    @property
     def candidates(self) -> Path:
         """Models that the guard may choose; they exist while the stage runs."""
         return self.path / "candidates"

@@ -63,6 +63,8 @@ def read_failure(job: StageJob, num_workers: int, error: TrainingFailedError | R
     if _has(cause, _TIMED_OUT) or lost:
         missing = who_is_missing(StageDir(job.stage_dir), num_workers, job.training.collective_timeout_seconds)
         message += f"; {missing} (training.collective_timeout_seconds={job.training.collective_timeout_seconds})"
+        stacks = StageDir(job.stage_dir).stacks
+        message += f"; the stacks of ranks that hung are in {stacks}" if any(stacks.glob("*.txt")) else ""
     return Failure(TrainingError(message), _rank_of_cause(failure) > 0)
 
 

@@ -15,6 +15,7 @@ from sftkey_dist.files import to_json, write_text_atomically
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.artifacts.training import BEAT, Beat
+from sftkey_dist.training.stacks import StackDump
 from sftkey_dist.training.stopwatch import Stopwatch
 
 _BEATS_PER_TIMEOUT = 20
@@ -23,22 +24,23 @@ _LEAST_SECONDS = 0.25
 
 
 class Heartbeat:
-    """Writes this rank's step and phase from another thread, while the block lasts.
+    """Writes this rank's step and phase from another thread, while the block lasts, and its stacks when it hangs.
 
     Attributes:
         step: the step that is run, set by the loop.
     """
 
-    def __init__(self, file: Path, watch: Stopwatch, timeout_seconds: float) -> None:
+    def __init__(self, stage: StageDir, rank: int, watch: Stopwatch, timeout_seconds: float) -> None:
         """
         Args:
-            file: where this rank, and no other, writes.
+            stage: the stage that this rank trains.
+            rank: this rank; no other writes to its files.
             watch: says which phase this rank is in.
             timeout_seconds: how long other ranks wait for this one.
         """
         self.step = 0
-        self._file, self._watch = file, watch
-        self._seconds = seconds_between_beats(timeout_seconds)
+        self._file, self._stack_file, self._watch = stage.heartbeat(rank), stage.stack(rank), watch
+        self._timeout_seconds, self._seconds = timeout_seconds, seconds_between_beats(timeout_seconds)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -54,10 +56,15 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
+        stacks, phases = StackDump(self._stack_file, self._timeout_seconds), self._watch.num_phases
         while not self._ended.wait(self._seconds):
             beat = Beat(self.step, self._watch.current_phase, os.getpid())
             with suppress(OSError):  # a full disk must not end the heartbeat for good
                 write_text_atomically(self._file, to_json(to_plain(beat)))
+            if phases != self._watch.num_phases:
+                phases = self._watch.num_phases
+                stacks.postpone()
+        stacks.close()
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ def train_stage(job: StageJob, checkpoints: CheckpointKeeper) -> bool:
         TrainingError: the stage cannot go on; what was trained up to the last checkpoint is kept.
     """
     watch, rank = Stopwatch(), checkpoints.rank
-    heartbeats = StageDir(job.stage_dir).heartbeat(rank)
-    with Heartbeat(heartbeats, watch, job.training.collective_timeout_seconds) as heartbeat:
+    timeout = job.training.collective_timeout_seconds
+    with Heartbeat(StageDir(job.stage_dir), rank, watch, timeout) as heartbeat:
         stage = _load(job, rank)
         planner = stage.planner()
         _test_before_training(stage)

@@ -14,16 +14,18 @@ class Stopwatch:
 
     Attributes:
         current_phase: the phase that this rank is in, for a heartbeat.
+        num_phases: number of phases that have begun, which grows while the rank makes progress.
     """
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self.current_phase = "start"
+        self.current_phase, self.num_phases = "start", 0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Charge the block to a phase."""
         started, outer_phase, self.current_phase = time.perf_counter(), self.current_phase, name
+        self.num_phases += 1
         try:
             yield
         finally:

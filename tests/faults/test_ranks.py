@@ -1,6 +1,7 @@
 """A rank that hangs, falls silent or plans something else: the others' wait ends, and says for whom."""
 
 import json
+import re
 import time
 from datetime import timedelta
 
@@ -45,14 +46,19 @@ def test_a_rank_that_hangs_ends_the_wait_of_the_others_and_is_named(tmp_path, ma
     assert time.monotonic() - started < 60
     missing = who_is_missing(StageDir(job.stage_dir), 2, SECONDS)
     assert "rank 1 at step 4 (data)" in missing
+    hanging, waiting = (StageDir(job.stage_dir).stack(rank).read_text() for rank in (1, 0))
+    sleeps = re.compile(r'test_ranks\.py", line \d+ in wait\b')  # the function above
+    assert sleeps.search(hanging)
+    assert not sleeps.search(waiting)
+    assert "deepspeed" in waiting
 
 
 def test_silent_ranks_are_told_from_waiting_ones(tmp_path):
     stage, watch = StageDir(tmp_path), Stopwatch()
     assert who_is_missing(stage, 2, 5) == "no heartbeat from ranks 0, 1"
-    with Heartbeat(stage.heartbeat(0), watch, 5) as zero, watch.phase("forward"):
+    with Heartbeat(stage, 0, watch, 5) as zero, watch.phase("forward"):
         zero.step = 3
-        with Heartbeat(stage.heartbeat(1), watch, 5) as one:
+        with Heartbeat(stage, 1, watch, 5) as one:
             one.step = 3
             time.sleep(0.6)
         time.sleep(1.5)
