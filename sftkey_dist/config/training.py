@@ -94,6 +94,9 @@ class TrainingConfig(Section):
     collectives_every_steps: int = Field(50, ge=1, le=MOST_STEPS)
     """Number of steps between measurements of the time spent in collectives. In such a step, one micro-batch of rank 0
     is profiled."""
+    profile_steps: tuple[int, ...] = ()
+    """Numbers of steps of every stage, from 0 on, of which each rank writes a trace of torch's profiler to `traces` in
+    the stage's folder. Traced steps are slower; the first ones show what happens only once."""
     max_failures: int = Field(3, ge=0, le=1_000_000)
     """Maximum number of consecutive restarts without a new checkpoint, after a lost worker, node or connection, before
     the stage fails. Errors that would occur again, such as a non-finite loss, are not retried."""

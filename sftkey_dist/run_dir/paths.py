@@ -92,6 +92,10 @@ class StageDir(ModelPlace):
         """Stacks of a rank's threads, if it hung."""
         return self.stacks / f"rank_{rank:05d}.txt"
 
+    def trace(self, rank: int, step: int) -> Path:
+        """Trace of a step by torch's profiler."""
+        return self.path / "traces" / f"rank_{rank:05d}_step_{step:08d}.json.gz"
+
     @property
     def candidates(self) -> Path:
         """Models that the guard may choose; they exist while the stage runs."""

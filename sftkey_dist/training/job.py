@@ -47,6 +47,7 @@ _CHANGES_NOTHING: dict[str, Any] = {
         "checkpoint_storage": True,
         "segment_metrics_every_steps": True,
         "collectives_every_steps": True,
+        "profile_steps": True,
         "max_failures": True,
         "collective_timeout_seconds": True,
         "storage_timeout_seconds": True,

@@ -25,6 +25,7 @@ from sftkey_dist.training.self_test import assert_packing_isolates, warn_of_a_sl
 from sftkey_dist.training.step import run_step
 from sftkey_dist.training.step_timer import StepTimer
 from sftkey_dist.training.stopwatch import Stopwatch
+from sftkey_dist.training.tracer import StepTracer
 
 
 def train_stage(job: StageJob, checkpoints: CheckpointKeeper) -> bool:
@@ -86,6 +87,7 @@ def _train(
     journal = _Journal(stage.directory, first_step) if is_first_rank else None
     step_timer = StepTimer(stage, planner.lengths)
     collectives = CollectiveWatch(job.training.collectives_every_steps, stage.engine.rank)
+    tracer = StepTracer(job.training.profile_steps, stage.directory, stage.engine.rank)
     observer = Observer(stage, first_step, watch, checkpoints)
     observer.observe(first_step, is_last=first_step == planner.num_steps)
     for step in range(first_step, planner.num_steps):
@@ -94,14 +96,15 @@ def _train(
         started, heartbeat.step = time.perf_counter(), step
         with watch.phase("data"):
             plan = planner.plan(step)
-        record, stops = run_step(
-            stage,
-            plan,
-            learning_rate(step, planner.num_steps, job.stage.optimization),
-            watch,
-            is_asked_to_stop=is_first_rank and stage.directory.stop_request.exists(),
-            around_last_micro_batch=collectives.watching(step),
-        )
+        with tracer.tracing(step):
+            record, stops = run_step(
+                stage,
+                plan,
+                learning_rate(step, planner.num_steps, job.stage.optimization),
+                watch,
+                is_asked_to_stop=is_first_rank and stage.directory.stop_request.exists(),
+                around_last_micro_batch=None if tracer.traces(step) else collectives.watching(step),
+            )
         seconds = time.perf_counter() - started
         if journal is not None:
             journal.append_metrics(record)

@@ -99,6 +99,7 @@ CHANGES_NOTHING = {
     "training.checkpoint_storage": "s3://bucket/x",
     "training.segment_metrics_every_steps": 3,
     "training.collectives_every_steps": 3,
+    "training.profile_steps": [1],
     "training.max_failures": 0,
     "training.collective_timeout_seconds": 60,
     "training.storage_timeout_seconds": 60,
