@@ -20,6 +20,8 @@ else:
 
 FILE_FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 """Endings of the names of files that rows are read from."""
+COMPRESSIONS = (".gz", ".zst")
+"""Further endings of compressed text files."""
 
 _OWN_KEYS: dict[str, frozenset[str]] = {
     "records": frozenset({"prompt", "columns"}),
@@ -71,8 +73,8 @@ class SourceConfig(Section):
     name: str = ""
     """Name used in tables; default: the name of the file for rows of your own, otherwise adapter and split."""
     path: Location | None = None
-    """A local .jsonl, .json, .csv, .tsv, .parquet or .arrow file (text files may be compressed, .gz), a pattern with *,
-    a folder of such files, or a data set id on the Hugging Face hub. Not for `decision_memos`."""
+    """A local .jsonl, .json, .csv, .tsv, .parquet or .arrow file (text files may be compressed, .gz or .zst), a pattern
+    with *, a folder of such files, or a data set id on the Hugging Face hub. Not for `decision_memos`."""
     subset: str | None = None
     """Configuration name on the hub, e.g. `main`."""
     split: str = "train"
@@ -136,7 +138,7 @@ class SourceConfig(Section):
     @property
     def data_set(self) -> str:
         """Its name in tables: by default that of its file, or otherwise the adapter and the split."""
-        file = PurePath((self.path or "").removesuffix(".gz"))
+        file = uncompressed_name(self.path or "")
         is_own_file = (
             self.adapter not in data_set_names() and file.suffix.lower() in FILE_FORMATS and "*" not in file.name
         )
@@ -155,6 +157,12 @@ class SourceConfig(Section):
         """
         unset = {key for key in _NEWER_KEYS if getattr(self, key) == _default_of(key)}
         return self.model_dump(mode="json", exclude={"name", "answer_check", *unset})
+
+
+def uncompressed_name(path: str) -> PurePath:
+    """The path without the ending of a compression."""
+    file = PurePath(path)
+    return file.with_suffix("") if file.suffix.lower() in COMPRESSIONS else file
 
 
 def _default_of(key: str) -> object:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import datasets
 
-from sftkey_dist.config.data import FILE_FORMATS, SourceConfig
+from sftkey_dist.config.data import FILE_FORMATS, SourceConfig, uncompressed_name
 from sftkey_dist.errors import DataError
 
 _HOLDS_ROWS = frozenset(FILE_FORMATS) - {".json"}
 """Formats of files that certainly contain rows; a .json file in a folder may also be a description of the data."""
-_LOOKS_LIKE_A_FILE = re.compile(r"\.(jsonl|json|csv|tsv|parquet|arrow|txt)(\.gz)?$|\*", re.IGNORECASE)
+_LOOKS_LIKE_A_FILE = re.compile(r"\.(jsonl|json|csv|tsv|parquet|arrow|txt)(\.gz|\.zst)?$|\*", re.IGNORECASE)
 
 
 def local_files(source: SourceConfig) -> list[str]:
@@ -80,7 +80,7 @@ def _data_files_below(folder: str) -> Iterator[str]:
 
 def file_format(path: str) -> str:
     """The format of a file by the ending of its name in lower case, such as `.jsonl`."""
-    return Path(path.lower().removesuffix(".gz")).suffix
+    return uncompressed_name(path).suffix.lower()
 
 
 def require_file(path: str) -> None:

@@ -1,10 +1,12 @@
 """Opens files that may be compressed, and converts errors of reading to errors that name the file."""
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import pyarrow
 import pyarrow.ipc
@@ -15,23 +17,70 @@ from sftkey_dist.data.rows.shard import RawRows
 from sftkey_dist.errors import DataError
 
 MOST_ROW_BYTES = 2**24
-"""A larger row is refused. Limits are needed because a few kilobytes of gzip data can expand to any number of bytes."""
+"""A larger row is refused. A limit is needed because a few kilobytes of compressed data can expand to any size."""
+_SKIPPED_AT_ONCE_BYTES = 2**20
 BOM = b"\xef\xbb\xbf"
 
 
 def open_bytes(path: str) -> BinaryIO:
-    """Open a file that may be compressed with gzip."""
-    return cast(BinaryIO, gzip.open(path) if path.endswith(".gz") else open(path, "rb"))
+    """Open a file that may be compressed with gzip or Zstandard."""
+    match Path(path).suffix.lower():
+        case ".gz":
+            return cast(BinaryIO, gzip.open(path))
+        case ".zst":
+            return cast(BinaryIO, io.BufferedReader(_ZstandardFile(path)))
+        case _:
+            return open(path, "rb")
 
 
-def refuse_hidden_gzip(path: str) -> None:
+def refuse_hidden_compression(path: str) -> None:
     """
     Raises:
         DataError: The file is compressed, and its name does not say so.
     """
     with open(path, "rb") as file:
-        if file.read(2) == b"\x1f\x8b" and not path.endswith(".gz"):
-            raise DataError(f"{path}: contains gzip data; decompress it, or add .gz to its name")
+        begin = file.read(4)
+    for magic, name, ending in ((b"\x1f\x8b", "gzip", ".gz"), (b"\x28\xb5\x2f\xfd", "Zstandard", ".zst")):
+        if begin.startswith(magic) and Path(path).suffix.lower() != ending:
+            raise DataError(f"{path}: contains {name} data; decompress it, or add {ending} to its name")
+
+
+class _ZstandardFile(io.RawIOBase):
+    """A file that is decompressed while it is read, forwards only."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._stream = pyarrow.CompressedInputStream(pyarrow.OSFile(path), "zstd")
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            length: int = self._stream.readinto(buffer)
+        except OSError as error:
+            raise DataError(f"{self._path}: damaged Zstandard data ({error}); fetch or compress it again") from error
+        self._position += length
+        return length
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence != io.SEEK_SET or offset < self._position:
+            raise io.UnsupportedOperation("a compressed file is read forwards")
+        while self._position < offset and self.read(min(offset - self._position, _SKIPPED_AT_ONCE_BYTES)):
+            pass
+        return self._position
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from sftkey_dist.config.data import FILE_FORMATS, SourceConfig
 from sftkey_dist.data.rows.csv_files import csv_records, read_csv_shard
 from sftkey_dist.data.rows.files import file_format, local_files, require_file
 from sftkey_dist.data.rows.json_files import line_records, load_json, read_json_shard, read_jsonl_shard
-from sftkey_dist.data.rows.opening import read_errors_as_data_errors, refuse_hidden_gzip, rows_with_data_errors
+from sftkey_dist.data.rows.opening import read_errors_as_data_errors, refuse_hidden_compression, rows_with_data_errors
 from sftkey_dist.data.rows.shard import RawRows, Shard
 from sftkey_dist.data.rows.tables import (
     load_hub,
@@ -79,7 +79,7 @@ def _shards_of(source: SourceConfig, path: str, shard_rows: int, limit: int | No
     if file_format(path) not in FILE_FORMATS:
         raise DataError(f"{path}: unknown file format; convert it to .jsonl, .json, .csv, .tsv or .parquet")
     with read_errors_as_data_errors(path):
-        refuse_hidden_gzip(path)
+        refuse_hidden_compression(path)
         if file_format(path) in _NUM_ROWS:
             yield from _by_rows(path, _NUM_ROWS[file_format(path)](path), shard_rows, limit)
         else:

@@ -22,9 +22,9 @@ def source(path, **keys):
 
 
 def write(path, rows=ROWS):
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
+    if ".jsonl" in path.name.lower():
         text = "".join(json.dumps(row) + "\n" for row in rows)
-    elif path.name.endswith((".json", ".json.gz")):
+    elif ".json" in path.name:
         text = json.dumps(rows)
     elif path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=5)
@@ -35,7 +35,18 @@ def write(path, rows=ROWS):
             writer.writeheader()
             writer.writerows(rows)
         return
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    path.write_bytes(COMPRESS.get(path.suffix.lower(), bytes)(text.encode()))
+
+
+def zstandard(data: bytes) -> bytes:
+    """Two frames, as from files that were put behind each other."""
+    frames = pa.BufferOutputStream()
+    for part in (data[: len(data) // 2], data[len(data) // 2 :]):
+        frames.write(pa.compress(part, codec="zstd", asbytes=True))
+    return frames.getvalue().to_pybytes()
+
+
+COMPRESS = {".gz": gzip.compress, ".zst": zstandard}
 
 
 def read(config, shard_rows):
@@ -43,10 +54,11 @@ def read(config, shard_rows):
 
 
 NAMES = ["rows.jsonl", "rows.jsonl.gz", "rows.json", "rows.json.gz", "rows.csv", "rows.parquet"]
+NAMES += ["rows.jsonl.zst", "rows.json.zst"]
 
 
 @pytest.mark.parametrize("shard_rows", [1, 4, 7, 100])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "ROWS.JSONL.ZST", "ROWS.JSONL.GZ"])
 def test_every_format_gives_every_row_once_in_order_however_it_is_cut(tmp_path, name, shard_rows):
     write(tmp_path / name)
     config = source(tmp_path / name)
@@ -156,6 +168,9 @@ def test_a_byte_order_mark_belongs_to_no_row(tmp_path):
         ("rows.jsonl.gz", b"garbage, no gzip", r"rows\.jsonl\.gz: damaged gzip data .*compress it again"),
         ("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9999, mtime=0)[:-30], r"rows\.jsonl\.gz: damaged gzip data"),
         ("rows.jsonl", gzip.compress(b'{"a": 1}\n', mtime=0), r"rows\.jsonl: contains gzip data; .*\.gz"),
+        ("rows.jsonl.zst", b"garbage, not compressed", r"rows\.jsonl\.zst: damaged Zstandard data .*compress it again"),
+        ("rows.jsonl.zst", zstandard(b'{"a": 1}\n' * 9999)[:-9], r"rows\.jsonl\.zst: damaged Zstandard data \(Trunc"),
+        ("rows.jsonl", zstandard(b'{"a": 1}\n'), r"rows\.jsonl: contains Zstandard data; .*\.zst"),
         ("rows.parquet", b"PAR1 no", r"rows\.parquet: not a Parquet file"),
         ("rows.arrow", b"ARROW no", r"rows\.arrow: not an Arrow file"),
         ("rows.json", b'[{"a": 1, "b": 2, "a": 3}]', r"rows\.json: not JSON: key 'a' appears twice in one object"),
