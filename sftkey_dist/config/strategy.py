@@ -9,6 +9,7 @@ from sftkey_dist.config.section import MOST_STEPS, Section, zero_or_from
 from sftkey_dist.contract import Form
 
 PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
+Schedule = Literal["cosine", "linear", "constant", "wsd"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 LossWeight = Annotated[float, zero_or_from(1e-6), Field(ge=0, le=1_000_000)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -28,8 +29,13 @@ class OptimizationConfig(Section):
     """Maximum number of optimizer steps; the stage ends after it or after `num_epochs`, whichever comes first."""
     learning_rate: float = Field(1e-5, ge=1e-12, le=100)
     """Peak learning rate of AdamW."""
+    schedule: Schedule = "cosine"
+    """Learning rate after the warm-up: `cosine` and `linear` fall to the minimum at the last step, `constant` stays at
+    the peak, and `wsd` (warmup, stable, decay) stays there and then falls linearly in the last steps."""
+    decay_ratio: float = Field(0.2, gt=0, le=1)
+    """For `schedule: wsd`: fraction of the steps in which the learning rate falls."""
     min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
-    """Final learning rate of the cosine schedule, as a fraction of the peak."""
+    """Final learning rate as a fraction of the peak; `constant` has none."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     """Fraction of the steps in which the learning rate rises linearly."""
     weight_decay: float = Field(0.0, ge=0, le=100)
@@ -40,6 +46,12 @@ class OptimizationConfig(Section):
     """Epsilon of AdamW."""
     max_grad_norm: Annotated[float, zero_or_from(1e-6)] = Field(1.0, ge=0, le=1e6)
     """Maximum global L2 norm of the gradient, to which it is clipped; 0 turns clipping off."""
+
+    @model_serializer(mode="wrap")
+    def newer_keys_only_where_they_are_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out newer keys that are not used, so that digests equal those from before the keys existed."""
+        used = {"schedule": self.schedule != "cosine", "decay_ratio": self.schedule == "wsd"}
+        return {key: value for key, value in handler(self).items() if used.get(key, True)}
 
 
 class OptimizationOverrides(Section):
@@ -52,6 +64,10 @@ class OptimizationOverrides(Section):
     max_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
     """See `optimization`."""
     learning_rate: float | None = Field(None, ge=1e-12, le=100)
+    """See `optimization`."""
+    schedule: Schedule | None = None
+    """See `optimization`."""
+    decay_ratio: float | None = Field(None, gt=0, le=1)
     """See `optimization`."""
     min_learning_rate_ratio: float | None = Field(None, ge=0, le=1)
     """See `optimization`."""

@@ -1,6 +1,6 @@
 """How stages are executed: precision, sharding, checkpoints."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -94,7 +94,7 @@ class TrainingConfig(Section):
     collectives_every_steps: int = Field(50, ge=1, le=MOST_STEPS)
     """Number of steps between measurements of the time spent in collectives. In such a step, one micro-batch of rank 0
     is profiled."""
-    profile_steps: tuple[int, ...] = ()
+    profile_steps: tuple[Annotated[int, Field(ge=0, le=MOST_STEPS)], ...] = ()
     """Numbers of steps of every stage, from 0 on, of which each rank writes a trace of torch's profiler to `traces` in
     the stage's folder. Traced steps are slower; the first ones show what happens only once."""
     max_failures: int = Field(3, ge=0, le=1_000_000)

@@ -1,6 +1,10 @@
 import pytest
 import torch
-from transformers import get_cosine_with_min_lr_schedule_with_warmup
+from transformers import (
+    get_cosine_with_min_lr_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+    get_wsd_schedule,
+)
 
 from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.training.schedule import learning_rate
@@ -67,3 +71,34 @@ def test_the_cosine_is_transformers_own_whose_last_step_is_one_later(num_steps, 
 
 def test_no_warm_up_starts_at_the_peak():
     assert rates(10, warmup_ratio=0.0)[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"schedule": "linear"}, [0.5, 1.0, 1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1]),
+        ({"schedule": "constant"}, [0.5, 1.0, *[1.0] * 7]),
+        ({"schedule": "wsd", "decay_ratio": 1 / 3}, [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.7, 0.4, 0.1]),
+        ({"schedule": "wsd", "decay_ratio": 1.0, "warmup_ratio": 0.0}, [1 - 0.1 * step for step in range(1, 10)]),
+    ],
+)
+def test_other_schedules_fall_as_their_names_say(settings, expected):
+    assert rates(9, **({"warmup_ratio": 0.2} | settings)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "wsd"])
+def test_other_schedules_are_transformers_own_whose_last_step_is_one_later(schedule):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = (
+        get_linear_schedule_with_warmup(optimizer, 0, 49)
+        if schedule == "linear"
+        else get_wsd_schedule(optimizer, 0, 10, num_stable_steps=39, decay_type="linear", min_lr_ratio=0.0)
+    )
+    of_step = [theirs.lr_lambdas[0](step) for step in range(50)]
+    assert rates(50, schedule=schedule, warmup_ratio=0.0, min_learning_rate_ratio=0.0) == pytest.approx(of_step)
+
+
+def test_a_schedule_that_is_not_used_is_in_no_digest():
+    assert not {"schedule", "decay_ratio"} & OptimizationConfig(decay_ratio=0.5).model_dump().keys()
+    assert "decay_ratio" not in OptimizationConfig(schedule="linear").model_dump()
+    assert OptimizationConfig(schedule="wsd").model_dump()["decay_ratio"] == 0.2
