@@ -14,16 +14,30 @@ name here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.run import RunConfig
-from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, StageConfig, StrategyConfig
+from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, ReplayConfig, StageConfig, StrategyConfig
 from sftkey_dist.contract import END_OF_TURN, PROMPT, Form, ResponseContract
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.sampler import CostModel, StepPlanner
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Steps in which a stage trains as the stage before it; see `Stage` for the other attributes.
+
+    Attributes:
+        every: one of so many steps is replayed.
+    """
+
+    every: int
+    weights: tuple[float, ...]
+    segment_groups: tuple[int, ...] = ()
+    objectives: tuple[Objective, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class Stage:
         segment_groups: for each segment id the group whose mean it belongs to, [S]; empty if the loss is one mean over
             all tokens.
         objectives: objective of a token by its segment id, [S]; empty if all are the negative log-likelihood.
+        replay: steps that use other weights and objectives; None for none.
     """
 
     name: str
@@ -46,6 +61,25 @@ class Stage:
     stop_gradient_prefix: bool = False
     segment_groups: tuple[int, ...] = ()
     objectives: tuple[Objective, ...] = ()
+    replay: Replay | None = None
+
+    def acting(self, step: int) -> "Stage":
+        """The stage as it trains in a step: with what it replays, every so many steps."""
+        replay = self.replay
+        if replay is None or (step + 1) % replay.every:
+            return self
+        return replace(
+            self,
+            weights=replay.weights,
+            segment_groups=replay.segment_groups,
+            objectives=replay.objectives,
+            stop_gradient_prefix=False,
+        )
+
+    @property
+    def all_objectives(self) -> tuple[Objective, ...]:
+        """The objectives of all steps."""
+        return (*self.objectives, *(self.replay.objectives if self.replay else ()))
 
     def scale(self, segment_counts: Sequence[int], loss_weight: float) -> "LossScale":
         """How the losses of some tokens are weighted and added up.
@@ -146,6 +180,7 @@ def _preset(name: str, config: RunConfig) -> Strategy:
         key_weights,
         _continued(config),
         config.key_stage.stop_gradient_prefix,
+        replay=_replay(config.key_stage.replay, full),
     )
     form = Form.UNTAGGED if name == "sft" else Form.TAGGED
     stages = {
@@ -165,11 +200,16 @@ def _continued(config: RunConfig) -> OptimizationConfig:
 
 
 def _own(strategy: StrategyConfig, config: RunConfig) -> Strategy:
-    stages = tuple(_stage(f"strategies.{strategy.name}.{stage.name}", stage, config) for stage in strategy.stages)
-    return Strategy(strategy.name, strategy.form, stages)
+    stages: list[Stage] = []
+    for stage in strategy.stages:
+        before = stages[-1] if stages else None
+        stages.append(_stage(f"strategies.{strategy.name}.{stage.name}", stage, before, config))
+    return Strategy(strategy.name, strategy.form, tuple(stages))
 
 
-def _stage(where: str, stage: StageConfig, config: RunConfig) -> Stage:
+def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConfig) -> Stage:
+    if stage.replay is not None and before is None:
+        raise ConfigError(f"{where}: the first stage has nothing to replay; remove its key replay")
     weights = weights_by_id(stage.weights, config.contract, where)
     optimization = stage.optimization.applied_to(config.optimization)
     return Stage(
@@ -179,7 +219,12 @@ def _stage(where: str, stage: StageConfig, config: RunConfig) -> Stage:
         stage.stop_gradient_prefix,
         _groups(config.contract) if stage.normalize == "segments" else (),
         _objectives(stage.objective, config.contract, where),
+        _replay(stage.replay, before) if before is not None else None,
     )
+
+
+def _replay(replay: ReplayConfig | None, before: Stage) -> Replay | None:
+    return None if replay is None else Replay(replay.every, before.weights, before.segment_groups, before.objectives)
 
 
 def _groups(contract: ResponseContract) -> tuple[int, ...]:

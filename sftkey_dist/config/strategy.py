@@ -94,6 +94,13 @@ class OptimizationOverrides(Section):
         return OptimizationConfig.model_validate(base.model_dump() | self.model_dump(exclude_unset=True))
 
 
+class ReplayConfig(Section):
+    """Steps of a stage in which it trains what the stage before it trains, so that it does not unlearn that."""
+
+    every: int = Field(ge=2, le=MOST_STEPS)
+    """Every so many steps, one uses the loss weights, the normalisation and the objectives of the stage before."""
+
+
 class StageConfig(Section):
     """One stage of a custom strategy: a loss weight per segment, and how it is optimised."""
 
@@ -113,11 +120,13 @@ class StageConfig(Section):
     objective: Objectives = Field(default_factory=dict)
     """Objective per segment, with the same keys as `weights`; `all` stands for what is not named. The default is `nll`.
     A kind is enough where it has no further keys: `{reasoning: dft, answer: nll}`."""
+    replay: ReplayConfig | None = None
+    """Steps in which this stage trains as the one before it; default: none. The first stage cannot have any."""
 
     @model_serializer(mode="wrap")
     def newer_keys_only_where_they_are_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out newer keys that are not set, so that digests equal those from before the keys existed."""
-        newer = {"normalize": "tokens", "objective": {}}
+        newer: dict[str, object] = {"normalize": "tokens", "objective": {}, "replay": None}
         return {key: value for key, value in handler(self).items() if key not in newer or value != newer[key]}
 
 
@@ -151,3 +160,11 @@ class KeyStageConfig(Section):
     optimization: OptimizationOverrides = OptimizationOverrides()
     """Keys of `optimization` that a key stage overrides when it continues from an earlier stage. A learning rate given
     here takes precedence over `learning_rate_ratio`."""
+    replay: ReplayConfig | None = None
+    """Steps in which a key stage that continues from an earlier stage trains the whole response, as that one does;
+    default: none."""
+
+    @model_serializer(mode="wrap")
+    def newer_keys_only_where_they_are_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a newer key that is not set, so that files equal those from before the key existed."""
+        return {key: value for key, value in handler(self).items() if key != "replay" or value is not None}

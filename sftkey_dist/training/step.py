@@ -13,7 +13,7 @@ from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import TrainingError
 from sftkey_dist.run_dir.artifacts.training import StepMetrics
 from sftkey_dist.sampler import StepPlan
-from sftkey_dist.strategy import LossScale
+from sftkey_dist.strategy import LossScale, Stage
 from sftkey_dist.training.collate import PackedRow, pack
 from sftkey_dist.training.loss import loss_sums, segment_metrics
 from sftkey_dist.training.objective import objective_losses
@@ -53,8 +53,9 @@ def run_step(
     engine = stage.engine
     # Dropout, where a model has any, depends on the step alone, so that a resumed stage draws the same.
     _set_seed((stage.job.seed + plan.step * engine.world_size + engine.rank) % _SEEDS)
-    scale = stage.job.stage.scale(plan.segment_counts, plan.loss_weight)
-    sums = _accumulate(stage, plan, scale, watch, around_last_micro_batch or nullcontext())
+    acting = stage.job.stage.acting(plan.step)
+    scale = acting.scale(plan.segment_counts, _loss_weight(stage.job.stage, acting, plan))
+    sums = _accumulate(stage, acting, plan, scale, watch, around_last_micro_batch or nullcontext())
     with watch.phase("metrics"):
         weighted, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
     mean_loss = float(weighted) / scale.denominator
@@ -64,7 +65,6 @@ def run_step(
         grad_norm = engine.step(learning_rate)
     if not np.isfinite(grad_norm):
         raise _gradient_not_finite(grad_norm, plan, stage.store)
-    weights = stage.job.stage.weights
     record = StepMetrics(
         step=plan.step,
         epoch=plan.epoch,
@@ -72,11 +72,16 @@ def run_step(
         learning_rate=learning_rate,
         grad_norm=grad_norm,
         tokens=sum(plan.segment_counts),
-        loss_tokens=sum(n for n, weight in zip(plan.segment_counts, weights, strict=True) if weight > 0),
+        loss_tokens=sum(n for n, weight in zip(plan.segment_counts, acting.weights, strict=True) if weight > 0),
         balance=plan.balance.rounded(),
         segments=segment_metrics(stage.store.segment_names, by_segment),
     )
     return record, stops
+
+
+def _loss_weight(stage: Stage, acting: Stage, plan: StepPlan) -> float:
+    """Sum of the loss weights of a step's tokens; the plan has that of the stage's own weights."""
+    return plan.loss_weight if acting is stage else float(np.dot(plan.segment_counts, acting.weights))
 
 
 def _set_seed(seed: int) -> None:
@@ -103,6 +108,7 @@ class _Sums:
 
 def _accumulate(
     stage: RunningStage,
+    acting: Stage,
     plan: StepPlan,
     scale: LossScale,
     watch: Stopwatch,
@@ -110,18 +116,17 @@ def _accumulate(
 ) -> _Sums:
     """Forward and backward pass of every micro-batch of this rank."""
     engine, num_segments = stage.engine, len(stage.store.segment_names)
-    stops_prefix = stage.job.stage.stop_gradient_prefix
-    forward = engine.forward_behind_stopped_prefix if stops_prefix else engine.forward
+    forward = engine.forward_behind_stopped_prefix if acting.stop_gradient_prefix else engine.forward
     found = _Sums(torch.zeros(1, dtype=torch.float64), torch.zeros(num_segments, 3, dtype=torch.float64), [])
     with watch.phase("data"):
-        rows = list(_rows(stage, plan, scale.weights))
+        rows = list(_rows(stage, acting, plan, scale.weights))
     for index, row in enumerate(rows):
         is_last = index == len(rows) - 1
         with around_last if is_last else nullcontext():
             with watch.phase("forward"):
                 row = row.to(engine.device)
                 losses = forward(row)
-                minimised = objective_losses(losses, row.target_segments, stage.job.stage.objectives)
+                minimised = objective_losses(losses, row.target_segments, acting.objectives)
                 sums = loss_sums(losses, row, num_segments, minimised)
             with watch.phase("backward"):
                 engine.backward(sums.weighted, scale.denominator, ends_step=is_last)
@@ -134,11 +139,10 @@ def _accumulate(
     return found
 
 
-def _rows(stage: RunningStage, plan: StepPlan, weights: Sequence[float]) -> Iterator[PackedRow]:
+def _rows(stage: RunningStage, acting: Stage, plan: StepPlan, weights: Sequence[float]) -> Iterator[PackedRow]:
     """The micro-batches of this rank; segment metrics of untrained tokens are measured every few steps."""
-    job = stage.job
-    # What a stopped prefix holds has no logits to measure.
-    observe_all = plan.step % job.training.segment_metrics_every_steps == 0 and not job.stage.stop_gradient_prefix
+    is_due = plan.step % stage.job.training.segment_metrics_every_steps == 0
+    observe_all = is_due and not acting.stop_gradient_prefix  # a stopped prefix has no logits to measure
     for content in plan.micro_batches(stage.engine.data_rank):
         yield pack([stage.store.example(index) for index in content], weights, observe_all)
 

@@ -31,11 +31,13 @@ def train_reference(
     stop_prefix: bool = False,
     token_loss: TokenLoss | None = None,
     groups: Sequence[Sequence[int]] = (),
+    replay: tuple[int, Sequence[float]] | None = None,
 ) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
     """Loss and gradient norm of every step, and the final weights; ``adapt`` adds adapters, merged in the end.
 
     ``stop_prefix`` takes no gradient through what comes before the first target's predecessor. ``token_loss`` takes
     logits [T, V], targets [T] and segment ids [T]. ``groups`` of segment ids have a mean each, and the means are added.
+    ``replay`` is a number of steps, and the weights of the last of so many.
     """
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
@@ -45,7 +47,9 @@ def train_reference(
     second = {name: torch.zeros_like(p) for name, p in parameters.items()}
     losses, norms = [], []
     for step, examples in enumerate(steps):
-        loss = _step_loss(model, examples, weights, stop_prefix, token_loss or _nll, groups)
+        is_replayed = replay is not None and step % replay[0] == replay[0] - 1
+        of_step = replay[1] if replay is not None and is_replayed else weights
+        loss = _step_loss(model, examples, of_step, stop_prefix and not is_replayed, token_loss or _nll, groups)
         gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
         norm = math.sqrt(sum(float(g.double().pow(2).sum()) for g in gradients.values()))
         clip = min(1.0, max_grad_norm / (norm + 1e-6))

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from sftkey_dist.config.objective import Objective
+from sftkey_dist.strategy import Replay
 from tests.distributed.harness import metrics, weights_of
-from tests.distributed.test_exactness import FULL, assert_same_training, make_job, reference, run, store
+from tests.distributed.test_exactness import FULL, KEY, assert_same_training, make_job, reference, run, store
 
 __all__ = ["make_job", "store"]  # fixtures
 WEIGHTS = (0.0, 1.0, 0.5, 0.5, 0.5, 1.0, 2.0, 1.0)
@@ -77,6 +78,16 @@ def test_means_of_segments_equal_the_reference_on_any_ranks(store, make_job, tin
     other = make_job("tokens", weights=WEIGHTS)
     run(2, other)
     assert metrics(other)[0]["loss"] != pytest.approx(expected[0][0], rel=0.05)
+
+
+def test_steps_that_replay_the_stage_before_equal_the_reference(store, make_job, tiny_model):
+    expected = reference(store, tiny_model, KEY, replay=(3, FULL))
+    jobs = {ranks: with_stage(make_job(f"replay-{ranks}", weights=KEY), replay=Replay(3, FULL)) for ranks in (1, 2)}
+    for ranks, job in jobs.items():
+        run(ranks, job)
+        assert_same_training(job, *expected)
+    counts = [record["loss_tokens"] for record in metrics(jobs[2])]
+    assert min(counts[2::3]) > 10 * max(counts[0::3])
 
 
 def test_in_bfloat16_objectives_are_those_of_float32_to_its_accuracy(make_job):

@@ -1,7 +1,13 @@
 import pytest
 
 from sftkey_dist.config.objective import Objective
-from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, OptimizationOverrides, StrategyConfig
+from sftkey_dist.config.strategy import (
+    KeyStageConfig,
+    OptimizationConfig,
+    OptimizationOverrides,
+    ReplayConfig,
+    StrategyConfig,
+)
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.strategy import LossScale, resolve_strategies, weights_by_id
@@ -134,3 +140,19 @@ def test_a_key_that_an_objective_would_ignore_is_refused(objective, message):
 def test_an_objective_is_written_as_it_is_read():
     for objective in (Objective(), Objective(kind="dft"), Objective(kind="entropy", exponent=2.0)):
         assert Objective.model_validate(objective.model_dump()) == objective
+
+
+def test_a_stage_replays_the_one_before_it_every_so_many_steps(run_config):
+    every = ReplayConfig(every=4)
+    config = run_config.model_copy(update={"key_stage": KeyStageConfig(replay=every, stop_gradient_prefix=True)})
+    full, key = resolve_strategies(config)[3].stages
+    acting = [key.acting(step) for step in range(8)]
+    assert [trained(stage.weights) for stage in acting[2:4]] == [{"answer"}, trained(full.weights)]
+    assert [stage is key for stage in acting] == [True, True, True, False] * 2
+    assert not acting[3].stop_gradient_prefix
+    assert resolve_strategies(config)[2].stages[0].replay is None, "key-tag continues from nothing"
+    first = {"name": "all", "weights": {"answer": 1.0}, "replay": {"every": 2}}
+    own = StrategyConfig.model_validate({"name": "own", "stages": [first]})
+    with pytest.raises(ConfigError, match=r"strategies\.own\.all: the first stage has nothing to replay"):
+        resolve_strategies(run_config.model_copy(update={"strategies": (own,)}))
+    assert "replay" not in KeyStageConfig().model_dump()

@@ -63,7 +63,7 @@ class ZeroEngine(Ranks):
         self._partitioned_loading = HfDeepSpeedConfig(deepspeed_config(job, expected))
         model = load_partitioned(job)
         chunk = job.training.logit_chunk_positions
-        entropy = needs_entropy(job.stage.objectives)
+        entropy = needs_entropy(job.stage.all_objectives)
         head = ChunkedHead(base_of(model).get_output_embeddings(), chunk, with_entropy=entropy) if chunk else None
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._engine = _initialize(model, job)

@@ -276,6 +276,8 @@ def test_what_a_stage_of_ones_own_minimises_counts(base, prepared):
 
     kinds = ({"answer": "dft"}, {"answer": "entropy"}, {"answer": {"kind": "entropy", "exponent": 2}})
     found = [digest(), digest(normalize="segments"), *(digest(objective=kind) for kind in kinds)]
+    found += [digest(replay={"every": number}) for number in (2, 3)]
+    found += [digest(optimization={"schedule": name}) for name in ("linear", "wsd")]
     assert len(set(found)) == len(found)
     assert digest(objective={"answer": "nll"}, normalize="tokens") == found[0]
 
