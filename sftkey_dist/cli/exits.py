@@ -26,11 +26,11 @@ def user_errors_printed() -> Iterator[None]:
     try:
         yield
     except InterruptedRunError as interrupt:
-        errors.print("interrupted; run the same command again to continue from the last checkpoint", markup=False)
+        errors.print("interrupted; run the same command again to continue", markup=False)
         sys.exit(SIGNALLED + interrupt.signal_number)
     except TrainingError as error:
         errors.print(f"error: {error}", soft_wrap=True, markup=False)
-        errors.print("run the same command again to continue from the last checkpoint", markup=False)
+        errors.print("run the same command again to continue from the last checkpoint, if there is one", markup=False)
         sys.exit(_TRAINING_STOPPED)
     except IncompleteEvaluationError as error:
         errors.print(f"incomplete: {error}", soft_wrap=True, markup=False)

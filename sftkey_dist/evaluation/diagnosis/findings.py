@@ -1,7 +1,7 @@
 """Findings: what is wrong in how many outputs, in plain words, and what to do about it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from sftkey_dist.evaluation.diagnosis.learning import StageCurves
 from sftkey_dist.evaluation.diagnosis.signs import conclusion_reader, contradicts, copied_share, is_looping
@@ -44,7 +44,36 @@ def diagnose(records: Sequence[EvaluationRecord], curves: StageCurves | None) ->
     """Findings about a strategy's outputs, the most frequent first, then findings from its last stage's metrics."""
     found = [finding for make in _OF_RECORDS if (finding := make(records)).count >= _WORTH_SAYING * len(records)]
     found.sort(key=lambda finding: -finding.count)
-    return found + (_of_metrics(records, curves) if curves else [])
+    if curves is None:
+        return found
+    of_metrics = _of_metrics(records, curves)
+    remedies = _remedies(curves, {finding.kind for finding in of_metrics})
+    return [replace(finding, remedy=remedies.get(finding.kind, finding.remedy)) for finding in found] + of_metrics
+
+
+def _remedies(curves: StageCurves, of_metrics: Collection[str]) -> dict[str, str]:
+    """Remedies for a strategy whose training is known: what it has done already does not help."""
+    remedies = {}
+    if curves.continues:
+        remedies = {
+            "right_answer_broken_structure": "lower the last stage's learning rate, keep the guard's best model, or "
+            "train the tags too (key_stage.tags=true)",
+            "right_structure_wrong_answer": "train the answer for more epochs "
+            "(key_stage.optimization.num_epochs), or add examples of the cases that fail",
+            "no_answer_found": "look at the strategy that ends before the last stage: if its outputs have answers, "
+            "lower the last stage's learning rate or use validation.guard; otherwise raise "
+            "optimization.learning_rate or optimization.num_epochs",
+        }
+    elif curves.trains_structure:
+        remedies = {
+            "right_answer_broken_structure": "raise optimization.num_epochs: the structure is not learned yet",
+            "no_answer_found": "the whole response was trained and its structure not learned: raise "
+            "optimization.learning_rate (a model with random weights needs about 1e-3) or optimization.num_epochs",
+            "repeats_itself": "raise optimization.num_epochs, or lower the learning rate if the loss was not stable",
+        }
+    if "reasoning_is_the_limit" in of_metrics:
+        remedies["right_structure_wrong_answer"] = "begin with the reasoning; see below"
+    return remedies
 
 
 def _broken_but_right(records: Sequence[EvaluationRecord]) -> Finding:

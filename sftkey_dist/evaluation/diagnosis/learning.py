@@ -26,6 +26,11 @@ class StageCurves:
     metrics: Sequence[StepMetrics]
     guard: Sequence[GuardScores]
 
+    @property
+    def trains_structure(self) -> bool:
+        """Whether the stage trains what marks the segments."""
+        return any(name.endswith(".open") for name in self.trained)
+
     def nll(self, segment: str, *, at_end: bool) -> float | None:
         """Mean nll of a segment in nats per token, over the first or last tenth of the steps that measured it."""
         seen = [m.segments[segment] for m in self.metrics if segment in m.segments]

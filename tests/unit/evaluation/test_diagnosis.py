@@ -143,3 +143,17 @@ def test_metrics_show_drift_broken_format_and_reasoning_that_is_the_limit():
     wrong = [record(i, verdict="incorrect") for i in range(10)]
     assert "reasoning_is_the_limit" in kinds(wrong, curves(answer=0.01))
     assert "reasoning_is_the_limit" not in kinds(records, curves(answer=0.01))
+
+
+def test_a_remedy_is_not_what_the_strategy_has_done_already():
+    lost = [record(i, "incorrect", keeps=False, answer_source={"answer": "whole"}) for i in range(4)]
+    wrong = [record(i, "incorrect") for i in range(4)]
+    tagged = replace(curves(continues=False), trained=frozenset({"answer.open", "answer"}))
+    assert "sft-tag" in kinds(lost)["no_answer_found"].remedy
+    assert "optimization.learning_rate" in kinds(lost, tagged)["no_answer_found"].remedy
+    assert "the strategy that ends before" in kinds(lost, curves())["no_answer_found"].remedy
+    for found in (kinds(lost, tagged), kinds(lost, curves()), kinds(wrong, curves())):
+        assert not any("sft-tag" in finding.remedy or "sftkey-tag" in finding.remedy for finding in found.values())
+    limited = kinds(wrong, curves(answer=0.01))
+    assert "more training of the answer will not help" in limited["reasoning_is_the_limit"].remedy
+    assert "num_epochs" not in limited["right_structure_wrong_answer"].remedy
