@@ -24,9 +24,9 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
     table.add_row("a step", f"{found.seconds.total:.3g} s", style="bold")
     table.add_row("received by a rank", f"{found.received_gib:.1f} GiB a step")
     table.add_row("tokens", f"{found.tokens_per_second:,.0f} a second")
-    table.add_row("the stage", f"{found.stage_hours:.2f} h, {stage.num_steps:,} steps", style="bold")
+    table.add_row("the stage", f"{_duration(found.stage_hours)}, {stage.num_steps:,} steps", style="bold")
     if found.cost is not None:
-        table.add_row("cost", f"{found.cost:,.0f}")
+        table.add_row("cost", f"{found.cost:,.{0 if found.cost >= 100 else 2}f}")
     table.add_row("a checkpoint", f"{found.checkpoint_gib:.1f} GiB, {found.checkpoint_seconds:.0f} s beside training")
     table.add_row("limited by", found.limit, end_section=True)
     nodes = "none of such nodes" if stage.smallest_nodes is None else f"{stage.smallest_nodes} x such a node"
@@ -36,6 +36,10 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
         then = f"{helped.seconds.total:.3g} s, {helped.memory.total_gib:.1f} GiB"
         table.add_row("what would help most", Text(f"{setting}: {then}"))
     return table
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.2f} h" if hours >= 0.1 else f"{60 * hours:.2f} min"
 
 
 def _add_memory(table: Table, name: str, memory: Memory, device_gib: float) -> None:
