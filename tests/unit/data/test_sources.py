@@ -305,6 +305,7 @@ def test_the_rule_of_the_memos(levels, decision):
     [
         ({"adapter": "records", "path": "data/tickets_test.CSV"}, "tickets_test"),
         ({"adapter": "messages", "path": "chats.jsonl.gz", "split": "test"}, "chats"),
+        ({"adapter": "records", "path": "CASES.CSV.ZST"}, "CASES"),
         ({"adapter": "records", "path": "data/*.jsonl", "split": "test"}, "records/test"),
         ({"adapter": "records", "path": "org/data.v1", "split": "test"}, "records/test"),
         ({"adapter": "gsm8k", "path": "test.jsonl", "split": "test"}, "gsm8k/test"),
