@@ -24,12 +24,13 @@ COMPRESSIONS = (".gz", ".zst")
 """Further endings of compressed text files."""
 
 _OWN_KEYS: dict[str, frozenset[str]] = {
-    "records": frozenset({"prompt", "columns"}),
-    "prompt_completion": frozenset({"prompt", "response", "rules"}),
-    "messages": frozenset({"messages", "columns", "roles", "rules", "trained_turns"}),
+    "records": frozenset({"prompt", "columns", "labels"}),
+    "prompt_completion": frozenset({"prompt", "response", "rules", "labels"}),
+    "messages": frozenset({"messages", "columns", "roles", "rules", "trained_turns", "labels"}),
     "decision_memos": frozenset({"seed", "lists_points"}),
 }
-_NEWER_KEYS = frozenset({"trained_turns", "roles"})
+_OWN_KEYS_OF_DATA_SETS = frozenset({"labels"})
+_NEWER_KEYS = frozenset({"trained_turns", "roles", "labels"})
 _KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules", "lists_points"}) | _NEWER_KEYS
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -113,6 +114,10 @@ class SourceConfig(Section):
     rules: Rules = ()
     """For `prompt_completion` and `messages`: rules that cut a response into segments, tried in order. Without rules,
     the response must already follow the contract."""
+    labels: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Spellings of the values of a segment, as `{segment: {spelling: label}}`, for example
+    `{decision: {approved: approve, Denied: reject}}`. A segment whose whole text, without white space around it, is the
+    spelling becomes the label; any other text stays as it is. Not for `decision_memos`."""
     answer_check: AnswerCheck | None = None
     """For test sources: how answers are compared with their references; overrides `evaluation.answer_check`."""
 
@@ -130,7 +135,7 @@ class SourceConfig(Section):
     def keys_belong_to_the_adapter(self) -> Self:
         """A key that the adapter would ignore is an error."""
         given = {key for key in self.model_fields_set & _KEYS_OF_SOME if getattr(self, key) != _default_of(key)}
-        foreign = given - _OWN_KEYS.get(self.adapter, frozenset())
+        foreign = given - _OWN_KEYS.get(self.adapter, _OWN_KEYS_OF_DATA_SETS)
         if foreign:
             raise ValueError(f"adapter {self.adapter} does not use {', '.join(sorted(foreign))}")
         return self

@@ -1,12 +1,13 @@
 """Adapters turn a raw row into a prompt and named segments; here are those of layouts that many data sets share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from sftkey_dist.config.data import RegexRule, SourceConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.columns import filled, find, optional_text, required_text, text
-from sftkey_dist.data.content import Adapt, AdaptAll, Content, Row
+from sftkey_dist.data.content import Adapt, AdaptAll, Content, Row, Unusable
 from sftkey_dist.data.data_sets import find_data_set
 from sftkey_dist.data.messages import Conversations
 from sftkey_dist.data.response import segmented
@@ -15,13 +16,21 @@ from sftkey_dist.data.template import TemplateError, fields_of
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.patterns import compile_pattern
 
+_NO_SEGMENT = "the contract has no segment"
+
 
 def make_adapter(source: SourceConfig, contract: ResponseContract) -> AdaptAll:
     """The function that converts the rows of a source.
 
     Raises:
-        ConfigError: The adapter cannot provide a segment that the contract requires.
+        ConfigError: The adapter cannot provide a segment that the contract requires, or a label is not allowed there.
     """
+    adapt = _adapter_of_layout(source, contract)
+    _check_labels(source.labels, contract)
+    return partial(_with_labels, adapt=adapt, labels=source.labels) if source.labels else adapt
+
+
+def _adapter_of_layout(source: SourceConfig, contract: ResponseContract) -> AdaptAll:
     rules = resolve_rules(source.rules)
     _check_groups(source, contract)
     _check_template(source)
@@ -39,7 +48,7 @@ def make_adapter(source: SourceConfig, contract: ResponseContract) -> AdaptAll:
             )
         )
     if source.adapter == "messages":
-        _check_names(source.columns, ("role", "content"), "a message has no field")
+        _check_names("columns", source.columns, ("role", "content"), "a message has no field")
         is_all = source.trained_turns == "all"
         return Conversations(source.messages, source.columns, source.roles, is_all, rules, contract)
     for segment in contract.segments:
@@ -49,6 +58,17 @@ def make_adapter(source: SourceConfig, contract: ResponseContract) -> AdaptAll:
                 f"and answer only; rename the segment, or use adapter records and its columns"
             )
     return _one(find_data_set(source.adapter).adapt)
+
+
+def _with_labels(row: Row, adapt: AdaptAll, labels: Mapping[str, Mapping[str, str]]) -> Sequence[Content | Unusable]:
+    return [
+        item if isinstance(item, Unusable) else replace(item, values=_labelled(item.values, labels))
+        for item in adapt(row)
+    ]
+
+
+def _labelled(values: Mapping[str, str], labels: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    return {name: labels.get(name, {}).get(value.strip(), value) for name, value in values.items()}
 
 
 def _one(adapt: Adapt) -> AdaptAll:
@@ -102,11 +122,22 @@ def _check_template(source: SourceConfig) -> None:
 
 def _columns(source: SourceConfig, contract: ResponseContract) -> dict[str, str]:
     names = [segment.name for segment in contract.segments]
-    _check_names(source.columns, names, "the contract has no segment")
+    _check_names("columns", source.columns, names, _NO_SEGMENT)
     return {name: source.columns.get(name, name) for name in names}
 
 
-def _check_names(columns: Mapping[str, str], known: Sequence[str], problem: str) -> None:
-    unknown = sorted(set(columns) - set(known))
+def _check_labels(labels: Mapping[str, Mapping[str, str]], contract: ResponseContract) -> None:
+    """A label that the contract does not allow would make every row with it malformed."""
+    segments = {segment.name: segment for segment in contract.segments}
+    _check_names("labels", labels, list(segments), _NO_SEGMENT)
+    for name, spellings in labels.items():
+        check = segments[name].check
+        for spelling, label in spellings.items():
+            if check and (problem := check.problem(label)):
+                raise ConfigError(f"labels.{name}: the label of {spelling!r} is not allowed in this segment: {problem}")
+
+
+def _check_names(key: str, given: Iterable[str], known: Sequence[str], problem: str) -> None:
+    unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ConfigError(f"columns: {problem} {unknown[0]!r}; it has {', '.join(known)}")
+        raise ConfigError(f"{key}: {problem} {unknown[0]!r}; it has {', '.join(known)}")

@@ -314,3 +314,55 @@ def test_the_rule_of_the_memos(levels, decision):
 )
 def test_a_source_is_named_after_its_file(keys, name):
     assert SourceConfig.model_validate(keys).data_set == name
+
+
+DECISIONS = ResponseContract(
+    segments=[
+        Segment(name="reasoning"),
+        Segment(name="decision", key=True, check={"one_of": ["approve", "reject"]}),
+    ]
+)
+LABELS = {"decision": {"approved": "approve", "Ja": "approve", "denied": "reject"}}
+
+
+def test_labels_give_the_values_of_a_segment_one_spelling(tmp_path):
+    rows = [
+        {"prompt": "a", "reasoning": "denied", "decision": spelling}
+        for spelling in ("approved", " Ja\n", "approve", "denied", "ja")
+    ]
+    source = write_rows(tmp_path / "rows.jsonl", rows, "records", labels=LABELS)
+    values = [example.values for example in read(source, DECISIONS)]
+    assert [each["decision"] for each in values] == ["approve", "approve", "approve", "reject", "ja"]
+    assert {each["reasoning"] for each in values} == {"denied"}
+    examples, refused = read_all("test", [source], DECISIONS, 0.2)
+    assert len(examples) == 4
+    assert [(refusal.id, refusal.reason) for refusal in refused] == [(f"{tmp_path}/rows.jsonl:5", "invalid_decision")]
+
+
+def test_labels_apply_to_what_a_rule_finds_and_to_a_known_data_set(tmp_path):
+    rule = {"regex": r"(?P<reasoning>.+)\nVerdict: (?P<decision>.+)"}
+    row = {"prompt": "a", "completion": "He earns well.\nVerdict: approved"}
+    source = write_rows(tmp_path / "a.jsonl", [row], "prompt_completion", rules=(rule,), labels=LABELS)
+    assert [example.values["decision"] for example in read(source, DECISIONS)] == ["approve"]
+    known = write_rows(tmp_path / "b.jsonl", [GSM8K_ROW], labels={"answer": {"72": "seventy-two"}})
+    assert [example.values["answer"] for example in read(known)] == ["seventy-two"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"decison": {"a": "approve"}}, r"labels: the contract has no segment 'decison'; it has reasoning, decision"),
+        ({"decision": {"ok": "aprove"}}, r"labels\.decision: the label of 'ok' is not allowed .*'aprove'"),
+    ],
+)
+def test_labels_that_the_contract_does_not_have_are_named(labels, message):
+    with pytest.raises(ConfigError, match=message):
+        make_adapter(SourceConfig(adapter="records", path="rows.jsonl", labels=labels), DECISIONS)
+
+
+def test_labels_enter_what_identifies_a_source_only_where_they_are_given():
+    plain, mapped = (SourceConfig(adapter="records", path="a.csv", labels=labels) for labels in ({}, LABELS))
+    assert "labels" not in plain.reading
+    assert mapped.reading == plain.reading | {"labels": LABELS}
+    with pytest.raises(ValueError, match="adapter decision_memos does not use labels"):
+        SourceConfig(adapter="decision_memos", limit=1, labels=LABELS)

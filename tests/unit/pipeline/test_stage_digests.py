@@ -157,7 +157,7 @@ NOT_VARIED = {
         for name in ("train", "test")
         for key in (
             *("adapter", "path", "subset", "revision", "lists_points", "prompt", "columns"),
-            *("response", "messages", "roles", "trained_turns", "rules", "answer_check"),
+            *("response", "messages", "roles", "trained_turns", "rules", "labels", "answer_check"),
         )
     },
 }
