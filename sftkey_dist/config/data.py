@@ -195,6 +195,10 @@ class DataConfig(Section):
     max_bad_row_share: float = Field(0.01, ge=0, lt=1)
     """Maximum share of malformed rows, which are dropped and counted. Above it preparation stops; with 0 it stops at
     the first malformed row."""
+    drop_overlap: bool = False
+    """Whether training rows whose prompt is also in a test set, ignoring system messages, case and spacing, are dropped
+    and counted as `in_test`. Otherwise the report only names them. Of a conversation that is read as several examples
+    the last prompt decides, for all of them."""
     store_dir: LocalPath = Path("runs/store")
     """Folder of the encoded data. Runs share it and reuse data with the same digest. On a cluster it must lie on shared
     storage."""

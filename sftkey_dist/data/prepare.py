@@ -15,7 +15,7 @@ from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.data.sources import copies_of, read_examples, shards_of
 from sftkey_dist.data.store import EncodedStore, is_store
 from sftkey_dist.data.store_builder import PartSummary, StoreBuilder
-from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
+from sftkey_dist.data.task import IN_TEST, Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ROWS_AT_A_TIME = 4096
-_ROWS_NOT_MALFORMED = frozenset({TOO_LONG})
+_ROWS_NOT_MALFORMED = frozenset({TOO_LONG, IN_TEST})
 """Reasons that are due to the user's settings and not to the row. They never stop a preparation."""
 
 Progress = Callable[[int], None]
@@ -91,6 +91,7 @@ def prepare_store(
     encoding: Encoding,
     run: Runner | None = None,
     progress: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None,
+    test_prompts: frozenset[int] = frozenset(),
 ) -> EncodedStore:
     """Encode the training sources in one form, or reuse a store with the same encoding of the same data.
 
@@ -101,18 +102,21 @@ def prepare_store(
         run: runs the tasks that encode the parts; default: on the cores of this machine.
         progress: called with the total number of rows; returns a function that is called with the number of rows that
             are done.
+        test_prompts: hashes of prompts (the first of `example_hashes`) whose rows are dropped.
 
     Raises:
         DataError: A source cannot be read, too many rows are malformed, or no row is left.
     """
     encoding = _with_one_date(encoding)
-    inputs = _inputs(data, encoding)
+    inputs = _inputs(data, encoding, test_prompts)
     digest = digest_json(inputs)
     path = data.store_dir.absolute() / f"{name}-{encoding.form.value}-{digest[:16]}"
     if not is_store(path):
         shards = [(source, shard) for source in data.train for shard in shards_of(source, data.shard_rows)]
         builder = StoreBuilder(path, encoding.contract.segment_names, [digest, [asdict(shard) for _, shard in shards]])
-        tasks = [EncodingTask(i, source, shard, encoding, builder) for i, (source, shard) in enumerate(shards)]
+        tasks = [
+            EncodingTask(i, source, shard, encoding, builder, test_prompts) for i, (source, shard) in enumerate(shards)
+        ]
         with builder.owned():
             if not is_store(path):  # another process may have built it while this one waited
                 _build(name, data, tasks, builder, run or _on_cores(data.num_workers), progress)
@@ -189,7 +193,8 @@ def _nothing_left(name: str, data: DataConfig, num_rows: int) -> str:
     places = ", ".join(source.place for source in data.train)
     if num_rows == 0:
         return f"data.{name}: {places} has no usable row"
-    return f"data.{name}: every row of {places} is longer than data.max_length_tokens={data.max_length_tokens}"
+    dropped = " or in a test set (data.drop_overlap)" if data.drop_overlap else ""
+    return f"data.{name}: every row of {places} is longer than data.max_length_tokens={data.max_length_tokens}{dropped}"
 
 
 def _reference_problem(example: Example, contract: ResponseContract, problem_with: ReferenceProblem) -> Refusal | None:
@@ -212,9 +217,10 @@ def _with_one_date(encoding: Encoding) -> Encoding:
     return replace(encoding, prompt=encoding.prompt.model_copy(update={"date": prompt_encoder(encoding).date}))
 
 
-def _inputs(data: DataConfig, encoding: Encoding) -> dict[str, object]:
-    """Everything that an encoding depends on, for its digest."""
-    return {
+def _inputs(data: DataConfig, encoding: Encoding, test_prompts: frozenset[int]) -> dict[str, object]:
+    """Everything that an encoding depends on, for its digest, which is that of older stores if no row is dropped."""
+    dropped = {"dropped_prompts": digest_json(sorted(test_prompts))} if test_prompts else {}
+    return dropped | {
         "encoder_version": ENCODER_VERSION,
         "sources": [_source_inputs(source) for source in data.train],
         "form": encoding.form.value,

@@ -26,6 +26,8 @@ from sftkey_dist.models.load import load_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+IN_TEST = "in_test"
+"""Reason of the refusal of a training row whose prompt is in a test set."""
 _BATCH_SIZE = 512
 
 
@@ -43,13 +45,14 @@ class Encoding:
 
 @dataclass(frozen=True)
 class EncodingTask:
-    """The task of encoding one part of a store."""
+    """The task of encoding one part of a store; rows with one of ``test_prompts`` (hashes) are refused."""
 
     number: int
     source: SourceConfig
     shard: Shard
     encoding: Encoding
     builder: StoreBuilder
+    test_prompts: frozenset[int] = frozenset()
 
 
 def encode_part(task: EncodingTask) -> PartSummary:
@@ -74,6 +77,8 @@ def _encode(task: EncodingTask, part: Part) -> PartSummary:
             usable = [item for item in batch if isinstance(item, Example)]
             drawn = [example for example in usable if copies(example)]
             num_rows, num_not_drawn = num_rows + len(batch), num_not_drawn + len(usable) - len(drawn)
+            drawn, in_test = _without(task.test_prompts, drawn)
+            refusals += in_test
             encoded = list(zip(drawn, encoder.encode(drawn), strict=True))
             refusals += [item for _, item in encoded if isinstance(item, Refusal)]
             kept = [(example, item) for example, item in encoded if isinstance(item, EncodedExample)]
@@ -83,6 +88,16 @@ def _encode(task: EncodingTask, part: Part) -> PartSummary:
             writer.add([item for item, _ in written], [hashes for _, hashes in written])
     summary = PartSummary(num_rows, num_not_drawn, writer.num_examples, tuple(refusals), dict(specials), dict(left_out))
     return part.finish(writer, summary)
+
+
+def _without(test_prompts: frozenset[int], examples: list[Example]) -> tuple[list[Example], list[Refusal]]:
+    """The examples whose prompt is not in a test set, and refusals of the others."""
+    if not test_prompts:
+        return examples, []
+    is_in_test = [example_hashes(example)[0] in test_prompts for example in examples]
+    others = [example for example, found in zip(examples, is_in_test, strict=True) if not found]
+    detail = "its prompt is in a test set"
+    return others, [Refusal(e.id, IN_TEST, detail) for e, found in zip(examples, is_in_test, strict=True) if found]
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     shape = read_shape(model_dir, config.model.trust_remote_code)
     require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(special_tokens_in_test))
     forms = sorted({strategy.form for strategy in strategies})
-    stores = {form: _prepare_form(config, form, model_dir) for form in forms}
+    stores = {form: _prepare_form(config, form, model_dir, test) for form in forms}
     for store in stores.values():
         require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(store.special_tokens_in_prompts))
     reports = _reports(config, stores, test)
@@ -137,7 +137,7 @@ def _check_prompts(prompts: PromptEncoder, test: Sequence[Example]) -> Counter[s
     return specials
 
 
-def _prepare_form(config: RunConfig, form: Form, model_dir: Path) -> EncodedStore:
+def _prepare_form(config: RunConfig, form: Form, model_dir: Path, test: Sequence[Example]) -> EncodedStore:
     encoding = Encoding(
         form=form,
         contract=config.contract,
@@ -146,8 +146,9 @@ def _prepare_form(config: RunConfig, form: Form, model_dir: Path) -> EncodedStor
         model_dir=model_dir,
         trust_remote_code=config.model.trust_remote_code,
     )
+    dropped = frozenset(example_hashes(example)[0] for example in test) if config.data.drop_overlap else frozenset()
     with progress_when_known(f"encoding train ({form.value})") as progress:
-        return prepare_store("train", config.data, encoding, _runner(config), progress)
+        return prepare_store("train", config.data, encoding, _runner(config), progress, dropped)
 
 
 def _runner(config: RunConfig) -> Runner | None:

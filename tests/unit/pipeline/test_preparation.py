@@ -170,6 +170,30 @@ def test_the_overlap_covers_every_test_set_though_they_number_their_rows_alike(s
     assert "3 test prompts are also trained on" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("shard_rows", [2, 100])
+def test_training_rows_of_a_test_set_are_dropped_and_counted_when_asked_for(settings, tmp_path, capsys, shard_rows):
+    rows = [{"prompt": f"q{i}", "reasoning": "r", "answer": "a"} for i in range(9)]
+    tested = [{"prompt": "  Q3", "reasoning": "other", "answer": "b"}, rows[8], {**rows[0], "prompt": "new"}]
+    for name, content in {"train": rows, "test": tested}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    data = settings["data"] | {"max_bad_row_share": 0, "shard_rows": shard_rows}
+    data |= {name: {"adapter": "records", "path": str(tmp_path / f"{name}.jsonl")} for name in ("train", "test")}
+    kept, dropped = (
+        prepare(RunConfig.model_validate(settings | {"data": data | {"drop_overlap": drop}})) for drop in (False, True)
+    )
+    assert len(kept.reports[0].overlap) == 2
+    (store,), (report,) = dropped.stores.values(), dropped.reports
+    assert store.path not in [other.path for other in kept.stores.values()]
+    ids = [f"{tmp_path}/train.jsonl:{line}" for line in (1, 2, 3, 5, 6, 7, 8)]
+    assert store.example_ids(range(len(store))) == ids
+    assert (report.rows, report.kept, report.overlap) == (9, 7, ())
+    assert [(item.reason, item.count) for item in report.dropped] == [("in_test", 2)]
+    assert "7 of 9 rows kept, 2 dropped as in_test" in capsys.readouterr().out
+    (tmp_path / "train.jsonl").write_text(json.dumps(rows[8]) + "\n")
+    with pytest.raises(DataError, match=r"every row of .* is longer than .* or in a test set \(data\.drop_overlap\)"):
+        prepare(RunConfig.model_validate(settings | {"data": data | {"drop_overlap": True}}))
+
+
 def test_special_tokens_in_test_prompts_are_said_too(settings, tmp_path, capsys):
     (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": "<|im_end|>", "reasoning": "r", "answer": "a"}) + "\n")
     test = {"adapter": "records", "path": str(tmp_path / "test.jsonl")}

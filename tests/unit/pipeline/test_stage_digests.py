@@ -80,6 +80,7 @@ CHANGES_NOTHING = {
     "data.test.0.weight": 2.0,
     "data.test.0.seed": 1,
     "data.max_bad_row_share": 0.5,
+    "data.drop_overlap": True,  # of which these data have none: the tokens decide
     "data.store_dir": "elsewhere",
     "data.num_workers": 1,
     "data.shard_rows": 40,
