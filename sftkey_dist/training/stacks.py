@@ -2,7 +2,9 @@
 
 import faulthandler
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 _SHARE_OF_TIMEOUT = 0.9
 """The stacks must be on disk before NCCL or a failed collective ends the process."""
@@ -18,20 +20,25 @@ class StackDump:
     def __init__(self, file: Path, timeout_seconds: float) -> None:
         """
         Args:
-            file: text file to append to; it is removed at the end if nothing was written.
+            file: text file to append to; it is removed at the end if nothing was written. On a full disk there is none.
             timeout_seconds: how long other ranks wait for this one.
         """
         self._path, self._seconds = file, _SHARE_OF_TIMEOUT * timeout_seconds
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._file = file.open("a")
+        self._file: TextIO | None = None
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._file = file.open("a")
         self.postpone()
 
     def postpone(self) -> None:
         """Begin to wait anew, because the rank has made progress."""
-        faulthandler.dump_traceback_later(self._seconds, file=self._file)
+        if self._file is not None:
+            faulthandler.dump_traceback_later(self._seconds, file=self._file)
 
     def close(self) -> None:
         """Stop waiting."""
+        if self._file is None:
+            return
         faulthandler.cancel_dump_traceback_later()
         is_empty = os.fstat(self._file.fileno()).st_size == 0
         self._file.close()
