@@ -115,7 +115,7 @@ def _train_stage(
         plan.verified.add(planned.digest)
         _clean_up(planned)
         if summary.guard:
-            console.print(f"{title}: {guard_in_words(summary, summary.guard)}")
+            console.print(f"{title}: {guard_in_words(summary, summary.guard)}", soft_wrap=True)
         for line in rounding_in_words(summary):
             console.print(f"{title}: {line}", soft_wrap=True)
         tracker.log_artifact(run_id, planned.directory.summary)
