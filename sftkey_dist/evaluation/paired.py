@@ -50,6 +50,41 @@ class PairedTest:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """How far a strategy is ahead of another one on the same questions; intervals are of 95 %, see `PairedTest`."""
+
+    label: str
+    over: str
+    accuracy: float
+    accuracy_interval: Interval
+    score: float
+    score_interval: Interval
+
+    @classmethod
+    def of(cls, test: PairedTest, label: str) -> "Lead":
+        """The lead of one of the two strategies of a test."""
+        sign = 1 if label == test.first else -1
+        return cls(
+            label,
+            test.second if label == test.first else test.first,
+            sign * test.accuracy_difference,
+            _signed(test.accuracy_difference_interval, sign),
+            sign * test.score_difference,
+            _signed(test.score_difference_interval, sign),
+        )
+
+    @property
+    def is_beyond_interval(self) -> bool:
+        """Whether the interval of the lead in score contains positive numbers only."""
+        return self.score_interval[0] > 0
+
+
+def _signed(interval: Interval, sign: int) -> Interval:
+    low, high = sorted(sign * bound for bound in interval)
+    return low, high
+
+
+@dataclass(frozen=True)
 class AlphaRange:
     """The strategy with the highest score for alpha from ``start`` to ``end``."""
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.evaluation.paired import AlphaRange, PairedTest, compare_all, winners_by_alpha
+from sftkey_dist.evaluation.paired import AlphaRange, Lead, PairedTest, compare_all, winners_by_alpha
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import (
     RECORDS,
@@ -169,15 +169,27 @@ class Comparison:
             for label, of in zip(self.labels, (row.scores for row in self.rows), strict=True)
         }
 
-    @property
-    def best_score(self) -> float:
-        """The highest `lowest_score`; nan if nothing was judged."""
-        judged = (row.scores for row in self.rows if not math.isnan(row.scores.score))
-        return max((scores.lowest_score for scores in judged), default=math.nan)
+    @cached_property
+    def best(self) -> list[str]:
+        """The label with the highest `lowest_score`, or several that share it; none if nothing was judged."""
+        judged = {
+            label: row.scores.lowest_score
+            for label, row in zip(self.labels, self.rows, strict=True)
+            if not math.isnan(row.scores.score)
+        }
+        return [label for label, score in judged.items() if score == max(judged.values())]
 
-    def is_best(self, row: ComparisonRow) -> bool:
-        """Whether a row has the highest score."""
-        return not math.isnan(row.scores.score) and row.scores.lowest_score == self.best_score
+    @cached_property
+    def leader(self) -> str | None:
+        """The label whose score is above all others' by more than chance; None if there is none."""
+        (label, *ties) = self.best or [""]
+        leads = self.leads_of(label) if not ties else []
+        return label if leads and all(lead.is_beyond_interval for lead in leads) else None
+
+    def leads_of(self, label: str) -> list[Lead]:
+        """How far a row is ahead of every other one on the questions that both share, the next best first."""
+        found = [Lead.of(test, label) for test in self.tests if label in (test.first, test.second)]
+        return sorted(found, key=lambda lead: lead.score)
 
     @property
     def some_unjudged(self) -> bool:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import (
     RANKED_BY,
     UNKNOWN,
@@ -24,8 +25,11 @@ class Markdown(str):
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Table of all strategies, table by test set if there are several, significance, and winners by alpha."""
-    parts = [_scores(comparison), _by_data_set(comparison), _tests(comparison), _winners(comparison)]
+    """The result in words, the table of all strategies, one by test set if there are several, significance, and winners
+    by alpha."""
+    result = headline(comparison)
+    in_words = [escaped(result)] if result else []
+    parts = [in_words, _scores(comparison), _by_data_set(comparison), _tests(comparison), _winners(comparison)]
     return "\n".join(line for part in parts if part for line in [*part, ""])
 
 

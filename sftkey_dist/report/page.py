@@ -17,6 +17,7 @@ from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.files import to_json
 from sftkey_dist.report.charts import Chart
 from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, unjudgeable_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
@@ -56,6 +57,7 @@ def render_page(
     rows = list(zip(comparison.labels, comparison.rows, strict=True))
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
+        headline=headline(comparison),
         rows=rows,
         ranked_by=RANKED_BY,
         data_sets=list(dict.fromkeys(name for _, row in rows for name in row.by_data_set)),

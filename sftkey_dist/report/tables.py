@@ -20,7 +20,7 @@ from sftkey_dist.sampler.preview import BalancePreview
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One line per strategy, with the best score marked. It fits into 80 columns for one run.
+    """One line per strategy, with the score of a leader marked. It fits into 80 columns for one run.
 
     ``*`` at an accuracy: differs from the baseline on the same questions at the 5 % level (McNemar's exact test).
     """
@@ -44,7 +44,7 @@ def comparison_table(comparison: Comparison) -> Table:
     for label, row in zip(comparison.labels, rows, strict=True):
         scores = row.scores
         score = _over_interval(scores.score, scores.score_interval)
-        if comparison.is_best(row):
+        if label == comparison.leader:
             score.stylize("bold green")
         test = comparison.against_baseline(label)
         mark = "*" if test is not None and test.accuracy_differs else ""

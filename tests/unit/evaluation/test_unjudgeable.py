@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import math
 
 import pytest
 
@@ -201,7 +200,7 @@ def test_winners_by_alpha_and_the_best_score_count_unjudged_answers_as_wrong(tmp
     found = read_comparison([run])
     assert found.rows[0].scores.accuracy == 1.0, "of those that were judged"
     assert {best.strategy for best in found.alpha_ranges if best.end > 0.01} == {"sftkey-tag"}
-    assert [found.is_best(row) for row in found.rows] == [False, True]
+    assert found.best == found.labels[1:]
     _, files = compare([run])
     markdown, page = files[1].read_text(), files[2].read_text()
     for text in (markdown, page):
@@ -244,5 +243,5 @@ def test_the_guard_keeps_the_model_with_more_right_answers_not_the_one_with_fewe
 def test_a_row_of_which_nothing_was_judged_does_not_compete(tmp_path):
     run = write_run(tmp_path / "study", {"sft-tag": 10}, verdict="unjudged")
     found = read_comparison([run])
-    assert math.isnan(found.best_score)
-    assert not found.is_best(found.rows[0])
+    assert not found.best
+    assert found.leader is None

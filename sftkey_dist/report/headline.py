@@ -1,0 +1,47 @@
+"""The result of a comparison in a sentence or two, which names a winner only beyond the interval of its lead."""
+
+from sftkey_dist.evaluation.paired import Lead
+from sftkey_dist.evaluation.statistics import Interval
+from sftkey_dist.report.comparison import Comparison
+
+
+def headline(comparison: Comparison) -> str:
+    """Which strategy is ahead, by how much, and of which others it cannot be told apart.
+
+    Returns:
+        Plain text with the names of strategies as they are; "" if there is nothing to compare.
+    """
+    best = comparison.best
+    if len(comparison.rows) < 2 or not best:
+        return ""
+    if len(best) > 1:
+        return f"{_listed(best)} have the same score."
+    (label,) = best
+    leads = comparison.leads_of(label)
+    close = [lead.over for lead in leads if not lead.is_beyond_interval]
+    if close or not leads:
+        whom = _listed(close) if close else "the others, which answered other questions"
+        return f"{label} has the highest score, but it cannot be told apart from {whom}: a lead may be chance."
+    return f"{label} scores higher than {_listed([lead.over for lead in leads])}, {_by(comparison, leads[0])}"
+
+
+def _by(comparison: Comparison, lead: Lead) -> str:
+    """How far ahead of the next best a strategy is, and whether it keeps the format."""
+    kept = next(row for label, row in zip(comparison.labels, comparison.rows, strict=True) if label == lead.label)
+    accuracy = ""
+    if lead.accuracy_interval[0] > 0:
+        accuracy = f" It is right more often by {_points(lead.accuracy, lead.accuracy_interval)}."
+    return (
+        f"by {_points(lead.score, lead.score_interval)} over {lead.over}.{accuracy} It keeps the format in "
+        f"{100 * kept.scores.format:.0f} % of its outputs."
+    )
+
+
+def _points(difference: float, interval: Interval) -> str:
+    low, high = interval
+    return f"{100 * difference:.1f} points ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _listed(names: list[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
