@@ -63,18 +63,18 @@ class Stage:
     objectives: tuple[Objective, ...] = ()
     replay: Replay | None = None
 
-    def acting(self, step: int) -> "Stage":
-        """The stage as it trains in a step: with what it replays, every so many steps."""
+    def acting(self, step: int, segment_counts: Sequence[int]) -> "Stage":
+        """The stage as it trains in a step: with what it replays, every so many steps.
+
+        Args:
+            step: number of the step, from 0 on.
+            segment_counts: number of tokens of each segment in the step, on all ranks, [S]. A step without a token that
+                the stage before trains is not replayed.
+        """
         replay = self.replay
-        if replay is None or (step + 1) % replay.every:
+        if replay is None or (step + 1) % replay.every or not np.dot(segment_counts, replay.weights):
             return self
-        return replace(
-            self,
-            weights=replay.weights,
-            segment_groups=replay.segment_groups,
-            objectives=replay.objectives,
-            stop_gradient_prefix=False,
-        )
+        return replace(self, weights=replay.weights, segment_groups=replay.segment_groups, objectives=replay.objectives)
 
     @property
     def all_objectives(self) -> tuple[Objective, ...]:
@@ -180,7 +180,7 @@ def _preset(name: str, config: RunConfig) -> Strategy:
         key_weights,
         _continued(config),
         config.key_stage.stop_gradient_prefix,
-        replay=_replay(config.key_stage.replay, full),
+        replay=_replay(config.key_stage.replay, full, "key_stage"),
     )
     form = Form.UNTAGGED if name == "sft" else Form.TAGGED
     stages = {
@@ -219,12 +219,16 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
         stage.stop_gradient_prefix,
         _groups(config.contract) if stage.normalize == "segments" else (),
         _objectives(stage.objective, config.contract, where),
-        _replay(stage.replay, before) if before is not None else None,
+        _replay(stage.replay, before, where) if before is not None else None,
     )
 
 
-def _replay(replay: ReplayConfig | None, before: Stage) -> Replay | None:
-    return None if replay is None else Replay(replay.every, before.weights, before.segment_groups, before.objectives)
+def _replay(replay: ReplayConfig | None, before: Stage, where: str) -> Replay | None:
+    if replay is None:
+        return None
+    if before.stop_gradient_prefix:
+        raise ConfigError(f"{where}: a stage with stop_gradient_prefix cannot be replayed; remove the key replay")
+    return Replay(replay.every, before.weights, before.segment_groups, before.objectives)
 
 
 def _groups(contract: ResponseContract) -> tuple[int, ...]:

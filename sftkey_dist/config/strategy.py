@@ -101,6 +101,11 @@ class ReplayConfig(Section):
     """Every so many steps, one uses the loss weights, the normalisation and the objectives of the stage before."""
 
 
+def _refuse_stopped_replay(replay: ReplayConfig | None, stops_prefix: bool) -> None:
+    if replay is not None and stops_prefix:
+        raise ValueError("replay and stop_gradient_prefix exclude each other; remove one of them")
+
+
 class StageConfig(Section):
     """One stage of a custom strategy: a loss weight per segment, and how it is optimised."""
 
@@ -122,6 +127,12 @@ class StageConfig(Section):
     A kind is enough where it has no further keys: `{reasoning: dft, answer: nll}`."""
     replay: ReplayConfig | None = None
     """Steps in which this stage trains as the one before it; default: none. The first stage cannot have any."""
+
+    @model_validator(mode="after")
+    def replayed_steps_have_all_gradients(self) -> Self:
+        """A replayed step trains what lies before the answer."""
+        _refuse_stopped_replay(self.replay, self.stop_gradient_prefix)
+        return self
 
     @model_serializer(mode="wrap")
     def newer_keys_only_where_they_are_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -163,6 +174,12 @@ class KeyStageConfig(Section):
     replay: ReplayConfig | None = None
     """Steps in which a key stage that continues from an earlier stage trains the whole response, as that one does;
     default: none."""
+
+    @model_validator(mode="after")
+    def replayed_steps_have_all_gradients(self) -> Self:
+        """A replayed step trains what lies before the answer."""
+        _refuse_stopped_replay(self.replay, self.stop_gradient_prefix)
+        return self
 
     @model_serializer(mode="wrap")
     def newer_keys_only_where_they_are_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

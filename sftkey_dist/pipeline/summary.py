@@ -87,7 +87,8 @@ def guard_in_words(summary: StageSummary, guard: GuardSummary) -> str:
     )
     return (
         f"guard kept the model {kept}: held-out score {guard.first_score:.3f} at the start, "
-        f"{guard.kept_score:.3f} kept, {guard.last_score:.3f} at the end; {guard.evaluations} evaluations took {share:.0%} of the stage"
+        f"{guard.kept_score:.3f} kept, {guard.last_score:.3f} at the end; {guard.evaluations} evaluations took "
+        f"{share:.0%} of the stage"
     )
 
 

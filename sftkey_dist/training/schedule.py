@@ -31,4 +31,5 @@ def _height(step: int, warmup_steps: int, last: int, optimization: OptimizationC
         case "constant":
             return 1.0
         case "wsd":
-            return min(1.0, (last - step) / math.ceil(optimization.decay_ratio * (last + 1)))
+            longest = max(1, last - warmup_steps)  # the decay begins after the warm-up, where it is at the peak
+            return min(1.0, (last - step) / min(longest, math.ceil(optimization.decay_ratio * (last + 1))))

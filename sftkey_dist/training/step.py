@@ -53,7 +53,7 @@ def run_step(
     engine = stage.engine
     # Dropout, where a model has any, depends on the step alone, so that a resumed stage draws the same.
     _set_seed((stage.job.seed + plan.step * engine.world_size + engine.rank) % _SEEDS)
-    acting = stage.job.stage.acting(plan.step)
+    acting = stage.job.stage.acting(plan.step, plan.segment_counts)
     scale = acting.scale(plan.segment_counts, _loss_weight(stage.job.stage, acting, plan))
     sums = _accumulate(stage, acting, plan, scale, watch, around_last_micro_batch or nullcontext())
     with watch.phase("metrics"):

@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.strategy import (
@@ -144,15 +145,23 @@ def test_an_objective_is_written_as_it_is_read():
 
 def test_a_stage_replays_the_one_before_it_every_so_many_steps(run_config):
     every = ReplayConfig(every=4)
-    config = run_config.model_copy(update={"key_stage": KeyStageConfig(replay=every, stop_gradient_prefix=True)})
+    config = run_config.model_copy(update={"key_stage": KeyStageConfig(replay=every)})
     full, key = resolve_strategies(config)[3].stages
-    acting = [key.acting(step) for step in range(8)]
+    counts = [9] * len(NAMES)
+    acting = [key.acting(step, counts) for step in range(8)]
     assert [trained(stage.weights) for stage in acting[2:4]] == [{"answer"}, trained(full.weights)]
     assert [stage is key for stage in acting] == [True, True, True, False] * 2
-    assert not acting[3].stop_gradient_prefix
+    nothing_replayed = [0 if name in trained(full.weights) else 9 for name in NAMES]
+    assert key.acting(3, nothing_replayed) is key, "its loss would be divided by nothing"
     assert resolve_strategies(config)[2].stages[0].replay is None, "key-tag continues from nothing"
     first = {"name": "all", "weights": {"answer": 1.0}, "replay": {"every": 2}}
     own = StrategyConfig.model_validate({"name": "own", "stages": [first]})
     with pytest.raises(ConfigError, match=r"strategies\.own\.all: the first stage has nothing to replay"):
         resolve_strategies(run_config.model_copy(update={"strategies": (own,)}))
     assert "replay" not in KeyStageConfig().model_dump()
+    with pytest.raises(ValidationError, match="replay and stop_gradient_prefix exclude each other"):
+        KeyStageConfig(replay=every, stop_gradient_prefix=True)
+    stopped = first | {"replay": None, "stop_gradient_prefix": True}
+    own = StrategyConfig.model_validate({"name": "own", "stages": [stopped, first | {"name": "b"}]})
+    with pytest.raises(ConfigError, match=r"own\.b: a stage with stop_gradient_prefix cannot be replayed"):
+        resolve_strategies(run_config.model_copy(update={"strategies": (own,)}))

@@ -79,7 +79,7 @@ def test_no_warm_up_starts_at_the_peak():
         ({"schedule": "linear"}, [0.5, 1.0, 1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1]),
         ({"schedule": "constant"}, [0.5, 1.0, *[1.0] * 7]),
         ({"schedule": "wsd", "decay_ratio": 1 / 3}, [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.7, 0.4, 0.1]),
-        ({"schedule": "wsd", "decay_ratio": 1.0, "warmup_ratio": 0.0}, [1 - 0.1 * step for step in range(1, 10)]),
+        ({"schedule": "wsd", "decay_ratio": 1.0}, [0.5, 1.0, *[1 - 0.15 * step for step in range(7)]]),
     ],
 )
 def test_other_schedules_fall_as_their_names_say(settings, expected):
