@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sftkey_dist.run_dir.artifacts.kinds import absent_with
 
@@ -17,6 +18,12 @@ class Turn:
     content: str
     fields: Mapping[str, object] | None = field(default=None, metadata=absent_with("fields"))
     """Further fields that chat templates read: `tool_calls`, `tool_call_id`, `name` and the text of a thought."""
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The calls of tools in the message, as `calls_of` returns them."""
+        calls = (self.fields or {}).get("tool_calls")
+        return calls if isinstance(calls, list) else []
 
     @property
     def message(self) -> dict[str, object]:

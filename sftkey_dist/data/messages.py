@@ -124,10 +124,10 @@ class Conversations:
         """The segments of a response, whose calls and thoughts may be in fields of their own."""
         fields = turn.fields or {}
         thought = next((str(fields[name]) for name in _THOUGHTS if fields.get(name)), "")
-        if calls := fields.get("tool_calls"):
+        if calls := turn.tool_calls:
             if thought and turn.content.strip():
                 raise RowError("text_beside_call", "a message with a thought and tool calls has further text")
-            return {self._segment_of_calls(): text_of_calls(calls), **self._thought(thought or turn.content)}, ()  # type: ignore[arg-type]
+            return {self._segment_of_calls(): text_of_calls(calls), **self._thought(thought or turn.content)}, ()
         if not turn.content.strip():
             raise RowError("empty_field", f"field {self.column!r} has an assistant's message without text")
         if thought:

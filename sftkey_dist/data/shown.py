@@ -22,7 +22,7 @@ def hidden_parts(rendered: str, example: Example) -> Iterator[str]:
     for turn in example.turns:
         if not _shows(rendered, turn):
             yield f"the message of role {turn.role!r}, {turn.content.strip()[:40]!r}"
-        for call in _calls(turn):
+        for call in turn.tool_calls:
             if name_of(call) not in rendered:
                 yield f"the call of {name_of(call)!r}"
 
@@ -33,8 +33,3 @@ def _shows(rendered: str, turn: Turn) -> bool:
         text = text.rpartition("\n")[2].strip()
     # Some templates write the results of tools as JSON text.
     return text in rendered or json.dumps(text, ensure_ascii=False)[1:-1] in rendered
-
-
-def _calls(turn: Turn) -> list[dict[str, object]]:
-    calls = (turn.fields or {}).get("tool_calls")
-    return calls if isinstance(calls, list) else []

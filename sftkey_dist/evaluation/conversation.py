@@ -14,5 +14,4 @@ def conversation_of(record: EvaluationRecord) -> str:
 
 
 def _text_of(turn: Turn) -> str:
-    calls = (turn.fields or {}).get("tool_calls")
-    return "\n".join([*([turn.content] if turn.content else []), *([to_json(calls)] if calls else [])])
+    return "\n".join(part for part in (turn.content, to_json(turn.tool_calls) if turn.tool_calls else "") if part)
