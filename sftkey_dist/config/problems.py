@@ -1,6 +1,5 @@
 """Describes what is wrong with a configuration in one line, by the keys that the user wrote, with the remedy."""
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from sftkey_dist.config.keys import names_at
+from sftkey_dist.suggestion import closest_name
 
 _UNPARSED = ("int_parsing", "float_parsing", "bool_parsing")
 _INVALID_NUMBER = (
@@ -88,8 +88,8 @@ def _holds(content: Any, path: Sequence[int | str]) -> bool:
 def _message(item: ErrorDetails, section: type[BaseModel], path: Sequence[int | str]) -> str:
     if item["type"] == "extra_forbidden":
         around = [part for part in path[:-1] if isinstance(part, str)]
-        close = difflib.get_close_matches(str(path[-1]), names_at(section, around), n=1)
-        return f"unknown key; did you mean {close[0]}?" if close else "unknown key; remove it or check its spelling"
+        close = closest_name(str(path[-1]), names_at(section, around))
+        return f"unknown key; did you mean {close}?" if close else "unknown key; remove it or check its spelling"
     if item["type"] == "missing":
         return "required key is missing"
     if item["type"] == "string_type":

@@ -1,6 +1,5 @@
 """Reads columns of a raw row, with errors that name the column and the problem."""
 
-import difflib
 import json
 from collections.abc import Mapping
 from typing import cast
@@ -11,6 +10,7 @@ from sftkey_dist.config.prompt import is_template_argument
 from sftkey_dist.data.example import ARGUMENTS_COLUMN
 from sftkey_dist.data.template import fields_of, fill
 from sftkey_dist.data.values import NoTextError, text_of
+from sftkey_dist.suggestion import closest_name
 
 _JSON_MAPPING = TypeAdapter(dict[str, JsonValue])
 
@@ -142,6 +142,6 @@ def _kind(value: object) -> str:
 def _known(row: Mapping[str, object], column: str) -> str:
     if column in row:
         return ""
-    close = difflib.get_close_matches(column, list(row), n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ";"
+    close = closest_name(column, row)
+    meant = f"; did you mean {close!r}?" if close else ";"
     return f"{meant} the row has {', '.join(map(repr, list(row)[:12])) or 'no fields'}"

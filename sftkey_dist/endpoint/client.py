@@ -1,6 +1,5 @@
 """The client: concurrent requests in threads, with a rate limit and with retries of transient errors."""
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +20,7 @@ from sftkey_dist.endpoint.replies import (
     read_completion,
 )
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.suggestion import closest_name
 
 _UNREACHABLE = openai.APIConnectionError.__name__
 _SETTINGS_ARE_WRONG = (401, 403, 404, 405, 407)
@@ -262,8 +262,8 @@ def _with_cause(error: openai.OpenAIError) -> str:
 def _others(model: str, models: Sequence[str]) -> str:
     if not models:
         return ""
-    close = difflib.get_close_matches(model, models, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
+    close = closest_name(model, models)
+    meant = f"; did you mean {close!r}?" if close else ""
     more = f" and {len(models) - _MODELS_NAMED} more" if len(models) > _MODELS_NAMED else ""
     return f"; the server has {', '.join(models[:_MODELS_NAMED])}{more}{meant}"
 

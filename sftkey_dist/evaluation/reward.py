@@ -4,7 +4,6 @@
 so that a model is rewarded by the reader that has evaluated it.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord, composite
 from sftkey_dist.strategy import resolve_strategies
+from sftkey_dist.suggestion import closest_name
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,8 @@ def _form(config: RunConfig, strategy: str | None) -> Form:
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = closest_name(name, known)
+    return f"; did you mean {close!r}?" if close else ""
 
 
 def _reference(segment: str, value: object) -> str:

@@ -6,7 +6,6 @@ written as the defaults of its variables.
 """
 
 import datetime
-import difflib
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -20,6 +19,7 @@ import jinja2.sandbox
 
 from sftkey_dist.config.prompt import is_template_argument
 from sftkey_dist.errors import ModelError
+from sftkey_dist.suggestion import closest_name
 
 _CLOCK = "strftime_now"
 _MACRO = re.compile(rf"{{%-? macro {_CLOCK}\(")
@@ -78,8 +78,8 @@ def unused_argument(variables: Collection[str], arguments: Collection[str]) -> s
     if name is None:
         return ""
     own = sorted(name for name in variables if is_template_argument(name))
-    close = difflib.get_close_matches(name, own, n=1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
+    close = closest_name(name, own)
+    meant = f"did you mean {close!r}? " if close else ""
     return f"the chat template has no variable {name!r}; {meant}it has {', '.join(own) or 'none'}"
 
 
