@@ -20,7 +20,7 @@ import numpy as np
 
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.run import RunConfig
-from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, ReplayConfig, StageConfig, StrategyConfig
+from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, StageConfig, StrategyConfig
 from sftkey_dist.contract import END_OF_TURN, PROMPT, Form, ResponseContract
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.sampler import CostModel, StepPlanner
@@ -180,7 +180,7 @@ def _preset(name: str, config: RunConfig) -> Strategy:
         key_weights,
         _continued(config),
         config.key_stage.stop_gradient_prefix,
-        replay=_replay(config.key_stage.replay, full, "key_stage"),
+        replay=_replay(config.key_stage, full, "key_stage"),
     )
     form = Form.UNTAGGED if name == "sft" else Form.TAGGED
     stages = {
@@ -219,16 +219,18 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
         stage.stop_gradient_prefix,
         _groups(config.contract) if stage.normalize == "segments" else (),
         _objectives(stage.objective, config.contract, where),
-        _replay(stage.replay, before, where) if before is not None else None,
+        _replay(stage, before, where) if before is not None else None,
     )
 
 
-def _replay(replay: ReplayConfig | None, before: Stage, where: str) -> Replay | None:
-    if replay is None:
+def _replay(stage: StageConfig | KeyStageConfig, before: Stage, where: str) -> Replay | None:
+    if stage.replay is None:
         return None
+    if stage.stop_gradient_prefix:  # a replayed step trains what lies before the answer
+        raise ConfigError(f"{where}: replay and stop_gradient_prefix exclude each other; remove one of them")
     if before.stop_gradient_prefix:
         raise ConfigError(f"{where}: a stage with stop_gradient_prefix cannot be replayed; remove the key replay")
-    return Replay(replay.every, before.weights, before.segment_groups, before.objectives)
+    return Replay(stage.replay.every, before.weights, before.segment_groups, before.objectives)
 
 
 def _groups(contract: ResponseContract) -> tuple[int, ...]:

@@ -134,7 +134,7 @@ class SourceConfig(Section):
     @model_validator(mode="after")
     def keys_belong_to_the_adapter(self) -> Self:
         """A key that the adapter would ignore is an error."""
-        given = {key for key in self.model_fields_set & _KEYS_OF_SOME if getattr(self, key) != _default_of(key)}
+        given = {key for key in self.model_fields_set & _KEYS_OF_SOME if not self.has_default(key)}
         foreign = given - _OWN_KEYS.get(self.adapter, _OWN_KEYS_OF_DATA_SETS)
         if foreign:
             raise ValueError(f"adapter {self.adapter} does not use {', '.join(sorted(foreign))}")
@@ -160,7 +160,7 @@ class SourceConfig(Section):
 
         A newer key is left out where it is not set, so that digests equal those from before the key existed.
         """
-        unset = {key for key in _NEWER_KEYS if getattr(self, key) == _default_of(key)}
+        unset = {key for key in _NEWER_KEYS if self.has_default(key)}
         return self.model_dump(mode="json", exclude={"name", "answer_check", *unset})
 
 
@@ -168,10 +168,6 @@ def uncompressed_name(path: str) -> PurePath:
     """The path without the ending of a compression."""
     file = PurePath(path)
     return file.with_suffix("") if file.suffix.lower() in COMPRESSIONS else file
-
-
-def _default_of(key: str) -> object:
-    return SourceConfig.model_fields[key].get_default(call_default_factory=True)
 
 
 def _one_or_more(value: object) -> object:

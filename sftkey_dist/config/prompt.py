@@ -2,12 +2,12 @@
 
 import datetime
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from sftkey_dist.config.paths import LocalPath
-from sftkey_dist.config.section import Section
+from sftkey_dist.config.section import SectionWithNewerKeys
 
 _SET_BY_CALLERS = re.compile(
     r"messages|tools|documents|add_generation_prompt|continue_final_message|raise_exception|strftime_now|\w+_token"
@@ -33,8 +33,10 @@ TemplateArguments = Annotated[dict[str, JsonValue], AfterValidator(_are_template
 """Values of a chat template's own variables, by name."""
 
 
-class PromptConfig(Section):
+class PromptConfig(SectionWithNewerKeys):
     """How prompts are written, in training and in generation alike."""
+
+    newer_keys = frozenset({"date", "chat_template", "template_arguments"})
 
     template: Literal["auto", "chat", "plain"] = "auto"
     """`chat`: the tokenizer's chat template; `plain`: the template in `plain`; `auto`: the chat template if the
@@ -58,12 +60,6 @@ class PromptConfig(Section):
         """The same configuration for the model folder of a prepared run, whose chat template contains what the
         configuration says about it: the date, the arguments and the template itself."""
         return self.model_copy(update={"date": None, "chat_template": None, "template_arguments": {}})
-
-    @model_serializer(mode="wrap")
-    def newer_keys_only_where_they_are_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out newer keys that are not set, so that digests equal those from before the keys existed."""
-        newer = ("date", "chat_template", "template_arguments")
-        return {key: value for key, value in handler(self).items() if key not in newer or value}
 
     @model_validator(mode="after")
     def plain_prompts_use_no_chat_template(self) -> Self:

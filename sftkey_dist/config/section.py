@@ -1,9 +1,9 @@
 """The base class of all parts of the configuration, and shared limits."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 MOST_STEPS = 1_000_000_000
 MOST_ROWS = 1_000_000_000_000
@@ -29,6 +29,23 @@ class Section(BaseModel):
     """A frozen group of keys; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    def has_default(self, key: str) -> bool:
+        """Whether a key has its default value."""
+        return bool(getattr(self, key) == type(self).model_fields[key].get_default(call_default_factory=True))
+
+
+class SectionWithNewerKeys(Section):
+    """A section that has got keys later. They are not written where they have their defaults, so that files and digests
+    equal those from before the keys existed."""
+
+    newer_keys: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def newer_keys_only_where_they_are_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out newer keys that are not set."""
+        left_out = {key for key in self.newer_keys if self.has_default(key)}
+        return {key: value for key, value in handler(self).items() if key not in left_out}
 
 
 @dataclass(frozen=True)

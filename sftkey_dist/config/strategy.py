@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
 from sftkey_dist.config.objective import Objectives
-from sftkey_dist.config.section import MOST_STEPS, Section, zero_or_from
+from sftkey_dist.config.section import MOST_STEPS, Section, SectionWithNewerKeys, zero_or_from
 from sftkey_dist.contract import Form
 
 PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
@@ -101,13 +101,10 @@ class ReplayConfig(Section):
     """Every so many steps, one uses the loss weights, the normalisation and the objectives of the stage before."""
 
 
-def _refuse_stopped_replay(replay: ReplayConfig | None, stops_prefix: bool) -> None:
-    if replay is not None and stops_prefix:
-        raise ValueError("replay and stop_gradient_prefix exclude each other; remove one of them")
-
-
-class StageConfig(Section):
+class StageConfig(SectionWithNewerKeys):
     """One stage of a custom strategy: a loss weight per segment, and how it is optimised."""
+
+    newer_keys = frozenset({"normalize", "objective", "replay"})
 
     name: Name
     """Short name used in folders and tables, e.g. `full`."""
@@ -128,18 +125,6 @@ class StageConfig(Section):
     replay: ReplayConfig | None = None
     """Steps in which this stage trains as the one before it; default: none. The first stage cannot have any."""
 
-    @model_validator(mode="after")
-    def replayed_steps_have_all_gradients(self) -> Self:
-        """A replayed step trains what lies before the answer."""
-        _refuse_stopped_replay(self.replay, self.stop_gradient_prefix)
-        return self
-
-    @model_serializer(mode="wrap")
-    def newer_keys_only_where_they_are_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out newer keys that are not set, so that digests equal those from before the keys existed."""
-        newer: dict[str, object] = {"normalize": "tokens", "objective": {}, "replay": None}
-        return {key: value for key, value in handler(self).items() if key not in newer or value != newer[key]}
-
 
 class StrategyConfig(Section):
     """A custom strategy: a list of stages that train one form of the response."""
@@ -153,9 +138,11 @@ class StrategyConfig(Section):
     """Stages in order. Each one continues from the weights of the previous one."""
 
 
-class KeyStageConfig(Section):
+class KeyStageConfig(SectionWithNewerKeys):
     """The preset key stage. It trains the text inside the tags of key segments and, as in the paper, nothing else by
     default."""
+
+    newer_keys = frozenset({"replay"})
 
     tags: bool = False
     """Also train the opening and closing tags of key segments."""
@@ -174,14 +161,3 @@ class KeyStageConfig(Section):
     replay: ReplayConfig | None = None
     """Steps in which a key stage that continues from an earlier stage trains the whole response, as that one does;
     default: none."""
-
-    @model_validator(mode="after")
-    def replayed_steps_have_all_gradients(self) -> Self:
-        """A replayed step trains what lies before the answer."""
-        _refuse_stopped_replay(self.replay, self.stop_gradient_prefix)
-        return self
-
-    @model_serializer(mode="wrap")
-    def newer_keys_only_where_they_are_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a newer key that is not set, so that files equal those from before the key existed."""
-        return {key: value for key, value in handler(self).items() if key != "replay" or value is not None}

@@ -1,5 +1,4 @@
 import pytest
-from pydantic import ValidationError
 
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.strategy import (
@@ -159,8 +158,9 @@ def test_a_stage_replays_the_one_before_it_every_so_many_steps(run_config):
     with pytest.raises(ConfigError, match=r"strategies\.own\.all: the first stage has nothing to replay"):
         resolve_strategies(run_config.model_copy(update={"strategies": (own,)}))
     assert "replay" not in KeyStageConfig().model_dump()
-    with pytest.raises(ValidationError, match="replay and stop_gradient_prefix exclude each other"):
-        KeyStageConfig(replay=every, stop_gradient_prefix=True)
+    both = KeyStageConfig(replay=every, stop_gradient_prefix=True)
+    with pytest.raises(ConfigError, match="key_stage: replay and stop_gradient_prefix exclude each other"):
+        resolve_strategies(run_config.model_copy(update={"key_stage": both}))
     stopped = first | {"replay": None, "stop_gradient_prefix": True}
     own = StrategyConfig.model_validate({"name": "own", "stages": [stopped, first | {"name": "b"}]})
     with pytest.raises(ConfigError, match=r"own\.b: a stage with stop_gradient_prefix cannot be replayed"):
