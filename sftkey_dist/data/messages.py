@@ -29,8 +29,8 @@ _ROLES = {
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Fields in which servers return what a model thought before its response, and from which chat templates write it."""
 _READ_BY_TEMPLATES = ("name", "tool_call_id", *_THOUGHTS)
-_OTHER_COLUMN = {"messages": "conversations"}
-"""ShareGPT's name of the column, if the row has it and the usual one is not there."""
+_OF_SHAREGPT = "conversations"
+"""ShareGPT's name of the column of messages."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Conversations:
         turns = [_turn(self._renamed(message), self.column) for message in found]
         tools = tools_of(row)
         trained = self._trained(found, turns)
-        return [self._response(turns, place, tools, len(trained) > 1 or self.all_turns) for place in trained]
+        return [self._response(turns, place, tools) for place in trained]
 
     def _column_of(self, row: Row) -> str:
-        other = _OTHER_COLUMN.get(self.column, self.column)
-        return other if find(row, self.column) is None and find(row, other) is not None else self.column
+        is_absent = self.column == "messages" and find(row, self.column) is None
+        return _OF_SHAREGPT if is_absent and find(row, _OF_SHAREGPT) is not None else self.column
 
     def _renamed(self, message: object) -> object:
         """The message with the usual names of its fields and role."""
@@ -100,10 +100,10 @@ class Conversations:
         return trained
 
     def _response(
-        self, turns: Sequence[Turn], place: int, tools: tuple[Mapping[str, object], ...], is_one_of_several: bool
+        self, turns: Sequence[Turn], place: int, tools: tuple[Mapping[str, object], ...]
     ) -> Content | Unusable:
         asked = max(i for i in range(place) if turns[i].role == "user")
-        number = place + 1 if is_one_of_several else None
+        number = place + 1 if self.all_turns else None
         try:
             values, left_out = self._values(turns[place])
         except RowError as error:

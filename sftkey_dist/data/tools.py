@@ -85,8 +85,8 @@ def _tool(tool: object) -> Mapping[str, object]:
 
 
 def _call(call: object) -> dict[str, object]:
-    outer = _without_nothing(call)
-    inner = _without_nothing(outer.get("function", outer))
+    outer = _fields_with_values(call)
+    inner = _fields_with_values(outer.get("function", outer))
     name, arguments = inner.get("name"), _decoded(inner.get("arguments", {}))
     if not isinstance(name, str) or not name:
         raise RowError("invalid_tool_call", f"a tool call has no name: {str(call)[:60]}")
@@ -101,7 +101,7 @@ def _call(call: object) -> dict[str, object]:
     return {**further, "type": "function", "function": {"name": name, "arguments": plain}}
 
 
-def _without_nothing(value: object) -> dict[str, object]:
+def _fields_with_values(value: object) -> dict[str, object]:
     """The fields of a mapping that have a value; columns of structures give every item all fields."""
     if not isinstance(value, Mapping):
         raise RowError("invalid_tool_call", f"a tool call must be an object, found {str(value)[:40]!r}")

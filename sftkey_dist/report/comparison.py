@@ -177,7 +177,8 @@ class Comparison:
             for label, row in zip(self.labels, self.rows, strict=True)
             if not math.isnan(row.scores.score)
         }
-        return [label for label, score in judged.items() if score == max(judged.values())]
+        highest = max(judged.values(), default=math.nan)
+        return [label for label, score in judged.items() if score == highest]
 
     @cached_property
     def leader(self) -> str | None:
