@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, set_seed
 
 from sftkey_dist.config import load_config
@@ -140,6 +141,20 @@ def test_both_stages_equal_the_reference_and_the_export_generates(name, trained,
         assert set(final) <= set(exported)
         assert max(float((exported[key] - final[key]).abs().max()) for key in final) < 1e-3
     assert_generates(trained[name][-1].stage_dir / "model")
+
+
+def test_what_other_kernels_compute_trains_in_bfloat16_as_in_float32_to_its_accuracy(models, store, tmp_path, trained):
+    rounded = {
+        name: job(models[name], store, tmp_path / name, FULL).model_copy(update={"precision": "bfloat16"})
+        for name in ("gemma2", "gpt-oss")
+    }
+    run_ranks(2, train, list(rounded.values()), None)
+    for name, stage in rounded.items():
+        exact = [record["loss"] for record in metrics(trained[name][0])]
+        assert [record["loss"] for record in metrics(stage)] == pytest.approx(exact, rel=0.02)
+        exported = load_file(stage.stage_dir / "model" / "model.safetensors")
+        assert {value.dtype for value in exported.values()} == {torch.bfloat16}
+        assert_generates(stage.stage_dir / "model")
 
 
 def assert_generates(folder):

@@ -90,6 +90,19 @@ def test_steps_that_replay_the_stage_before_equal_the_reference(store, make_job,
     assert min(counts[2::3]) > 10 * max(counts[0::3])
 
 
+def test_in_bfloat16_replayed_steps_are_those_of_float32_to_its_accuracy(make_job):
+    jobs = [
+        with_stage(make_job(f"replay-{precision}", weights=KEY), replay=Replay(3, FULL)).model_copy(
+            update={"precision": precision}
+        )
+        for precision in ("float32", "bfloat16")
+    ]
+    run(2, *jobs)
+    exact, rounded = ([record["loss"] for record in metrics(job)] for job in jobs)
+    assert rounded == pytest.approx(exact, rel=0.02)
+    assert {value.dtype for value in weights_of(jobs[1].stage_dir / "model").values()} == {torch.bfloat16}
+
+
 def test_in_bfloat16_objectives_are_those_of_float32_to_its_accuracy(make_job):
     objectives = tuple(OBJECTIVES["entropy"] if segment in REASONING else OBJECTIVES["dft"] for segment in range(8))
     jobs = [
