@@ -21,7 +21,7 @@ import numpy as np
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, StageConfig, StrategyConfig
-from sftkey_dist.contract import END_OF_TURN, PROMPT, Form, ResponseContract
+from sftkey_dist.contract import END_OF_TURN, PROMPT, PROMPT_ID, Form, ResponseContract
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.sampler import CostModel, StepPlanner
 
@@ -63,16 +63,16 @@ class Stage:
     objectives: tuple[Objective, ...] = ()
     replay: Replay | None = None
 
-    def acting(self, step: int, segment_counts: Sequence[int]) -> "Stage":
+    def acting(self, step: int, targets: Sequence[float]) -> "Stage":
         """The stage as it trains in a step: with what it replays, every so many steps.
 
         Args:
             step: number of the step, from 0 on.
-            segment_counts: number of tokens of each segment in the step, on all ranks, [S]. A step without a token that
-                the stage before trains is not replayed.
+            targets: `weighted_targets` of the step, on all ranks, [S]. A step without a token that the stage before
+                trains is not replayed.
         """
         replay = self.replay
-        if replay is None or (step + 1) % replay.every or not np.dot(segment_counts, replay.weights):
+        if replay is None or (step + 1) % replay.every or not np.dot(targets, replay.weights):
             return self
         return replace(self, weights=replay.weights, segment_groups=replay.segment_groups, objectives=replay.objectives)
 
@@ -81,11 +81,11 @@ class Stage:
         """The objectives of all steps."""
         return (*self.objectives, *(self.replay.objectives if self.replay else ()))
 
-    def scale(self, segment_counts: Sequence[int], loss_weight: float) -> "LossScale":
+    def scale(self, targets: Sequence[float], loss_weight: float) -> "LossScale":
         """How the losses of some tokens are weighted and added up.
 
         Args:
-            segment_counts: number of tokens of each segment, on all ranks, [S].
+            targets: their `weighted_targets`, on all ranks, [S].
             loss_weight: sum of the tokens' loss weights.
         """
         if not self.segment_groups:
@@ -93,7 +93,7 @@ class Stage:
         groups = np.array(self.segment_groups)
         weights = np.array(self.weights)
         size = groups.max() + 1
-        sums = np.bincount(groups, weights=weights * np.array(segment_counts), minlength=size)
+        sums = np.bincount(groups, weights=weights * np.array(targets), minlength=size)
         of_groups = np.zeros(size)
         np.maximum.at(of_groups, groups, weights)
         means = np.divide(of_groups, sums, out=np.zeros(size), where=sums > 0)
@@ -108,6 +108,7 @@ class Stage:
         data_ranks: int,
         cost: CostModel,
         held_out: np.ndarray | None = None,
+        example_weights: np.ndarray | None = None,
     ) -> StepPlanner:
         """The step planner of this stage, the same on every rank and in previews.
 
@@ -118,6 +119,7 @@ class Stage:
             data_ranks: number of ranks that get different rows.
             cost: compute cost of an example by its length.
             held_out: indices of examples that are not trained on.
+            example_weights: factor of the loss weights of each example's tokens, [N]; None if all are 1.
 
         Raises:
             ValueError: no example has a trained token, or a number is out of range.
@@ -134,6 +136,7 @@ class Stage:
             micro_batch_tokens=micro_batch_tokens,
             cost=cost,
             held_out=held_out,
+            example_weights=example_weights,
         )
 
 
@@ -211,13 +214,15 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
     if stage.replay is not None and before is None:
         raise ConfigError(f"{where}: the first stage has nothing to replay; remove its key replay")
     weights = weights_by_id(stage.weights, config.contract, where)
+    if stage.stop_gradient_prefix and weights[PROMPT_ID]:
+        raise ConfigError(f"{where}: stop_gradient_prefix and a weight for the prompt exclude each other; remove one")
     optimization = stage.optimization.applied_to(config.optimization)
     return Stage(
         stage.name,
         weights,
         optimization,
         stage.stop_gradient_prefix,
-        _groups(config.contract) if stage.normalize == "segments" else (),
+        _groups(config.contract, has_prompt=weights[PROMPT_ID] > 0) if stage.normalize == "segments" else (),
         _objectives(stage.objective, config.contract, where),
         _replay(stage, before, where) if before is not None else None,
     )
@@ -233,17 +238,19 @@ def _replay(stage: StageConfig | KeyStageConfig, before: Stage, where: str) -> R
     return Replay(stage.replay.every, before.weights, before.segment_groups, before.objectives)
 
 
-def _groups(contract: ResponseContract) -> tuple[int, ...]:
-    """Group of each segment id: a segment with its tags, and the end-of-turn token with the last segment."""
+def _groups(contract: ResponseContract, *, has_prompt: bool) -> tuple[int, ...]:
+    """Group of each segment id: a segment with its tags, the end-of-turn token with the last segment, and a trained
+    prompt alone."""
     owners = [segment.name for segment in contract.segments]
     last = len(owners) - 1
+    owners += [PROMPT] if has_prompt else []
     named = {name: name.partition(".")[0] for name in contract.segment_names}
     return tuple(owners.index(owner) if (owner := named[name]) in owners else last for name in contract.segment_names)
 
 
 def _objectives(objectives: Mapping[str, Objective], contract: ResponseContract, where: str) -> tuple[Objective, ...]:
     """Objectives by segment id; ``all`` stands for what is not named."""
-    allowed = {*contract.segment_names, "tags", "all"} - {PROMPT}
+    allowed = {*contract.segment_names, "tags", "all"}
     if unknown := sorted(set(objectives) - allowed):
         raise ConfigError(f"{where}: unknown segment {unknown[0]!r} in objective; known: {', '.join(sorted(allowed))}")
     rest = objectives.get("all", Objective())
@@ -275,10 +282,13 @@ def weights_by_id(weights: Mapping[str, float], contract: ResponseContract, wher
     Raises:
         ConfigError: a name is unknown, a weight is negative, or no weight is positive.
     """
-    allowed = {*contract.segment_names, "tags"} - {PROMPT}
+    allowed = {*contract.segment_names, "tags"}
     unknown = sorted(set(weights) - allowed)
     if unknown:
         raise ConfigError(f"{where}: unknown segment {unknown[0]!r} in weights; known: {', '.join(sorted(allowed))}")
-    if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
-        raise ConfigError(f"{where}: weights must not be negative and at least one must be positive, got {weights}")
+    of_response = [weight for name, weight in weights.items() if name != PROMPT]
+    if any(weight < 0 for weight in weights.values()) or not any(of_response):
+        raise ConfigError(
+            f"{where}: weights must not be negative, and at least one of the response must be positive, got {weights}"
+        )
     return tuple(weights.get(name, weights.get("tags", 0.0) if "." in name else 0.0) for name in contract.segment_names)

@@ -40,12 +40,15 @@ def stage_load(
         guard: the copy of the model with which a guard generates; None without a guard.
     """
     lengths = counts.sum(axis=1).astype(np.int64)
+    is_trained = np.array(weights) > 0
+    first = int(is_trained[_PROMPT])  # nothing predicts an example's first token
+    observed = lengths - (first or counts[:, _PROMPT])
     prefixes = prefix_tokens(counts, weights) if stops_prefix else np.zeros_like(lengths)
     of_examples = (
         lengths,
         lengths**2,
-        counts[:, np.array(weights) > 0].sum(axis=1),
-        lengths - counts[:, _PROMPT],
+        counts[:, is_trained].sum(axis=1) - first,
+        observed,
         prefixes,
         prefixes**2,
     )
@@ -59,7 +62,7 @@ def stage_load(
 
     @cache
     def contents() -> _StepContents:
-        measured = np.stack([lengths - counts[:, _PROMPT], lengths - prefixes, prefixes], axis=1)
+        measured = np.stack([observed, lengths - prefixes, prefixes], axis=1)
         return _StepContents.of(of_all, lengths, measured)
 
     @cache

@@ -21,7 +21,7 @@ def show(
     configuration: Configuration,
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of examples.")] = 2,
 ) -> None:
-    """Print encoded examples with their segments in colour, and the tokens that each stage trains.
+    """Print encoded examples with their segments in colour, and the tokens that each stage trains with their weights.
 
     For trained stages, also print how many stored weights they have changed, and how much of the update is left after
     rounding.
@@ -31,7 +31,7 @@ def show(
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.pipeline.rounding import stages_in_words
     from sftkey_dist.pipeline.run_plan import plan_run
-    from sftkey_dist.report.segments import colour_segments, mark_trained
+    from sftkey_dist.report.segments import colour_segments, mark_trained, stage_weights
 
     with locked_run(RunDir(config.run_dir)):
         preparation = prepare_run(config)
@@ -43,8 +43,9 @@ def show(
             ids, segments = store.example(index)
             console.rule(visible(Text(f"{strategy.name}: {store.example_ids([index])[0]}")))
             console.print(visible(colour_segments(tokenizer, ids, segments, store.segment_names)))
-            for stage in strategy.stages:
-                console.print(visible(mark_trained(tokenizer, ids, segments, stage.weights, f"stage {stage.name}")))
+            weight = 1.0 if store.loss_weights is None else float(store.loss_weights[index])
+            for name, weights in stage_weights(strategy):
+                console.print(visible(mark_trained(tokenizer, ids, segments, weights, name, weight)))
         for line in stages_in_words(planned.stages):
             console.print(line, soft_wrap=True, markup=False)
 

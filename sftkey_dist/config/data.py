@@ -24,13 +24,14 @@ COMPRESSIONS = (".gz", ".zst")
 """Further endings of compressed text files."""
 
 _OWN_KEYS: dict[str, frozenset[str]] = {
-    "records": frozenset({"prompt", "columns", "labels"}),
-    "prompt_completion": frozenset({"prompt", "response", "rules", "labels"}),
-    "messages": frozenset({"messages", "columns", "roles", "rules", "trained_turns", "labels"}),
+    "records": frozenset({"prompt", "columns"}),
+    "prompt_completion": frozenset({"prompt", "response", "rules"}),
+    "messages": frozenset({"messages", "columns", "roles", "rules", "trained_turns"}),
     "decision_memos": frozenset({"seed", "lists_points"}),
 }
-_OWN_KEYS_OF_DATA_SETS = frozenset({"labels"})
-_NEWER_KEYS = frozenset({"trained_turns", "roles", "labels"})
+_KEYS_OF_ROWS = frozenset({"labels", "loss_weight_column"})
+"""Of every adapter that reads rows, in any layout."""
+_NEWER_KEYS = frozenset({"trained_turns", "roles"}) | _KEYS_OF_ROWS
 _KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules", "lists_points"}) | _NEWER_KEYS
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -118,6 +119,10 @@ class SourceConfig(Section):
     """Spellings of the values of a segment, as `{segment: {spelling: label}}`, for example
     `{decision: {approved: approve, Denied: reject}}`. A segment whose whole text, without white space around it, is the
     spelling becomes the label; any other text stays as it is. Not for `decision_memos`."""
+    loss_weight_column: str = ""
+    """For training sources: column of a number from 0 to 1,000,000 by which the loss of all tokens of a row is
+    multiplied, for example a rating of its quality; default: none. Rows with 0 are not trained. The loss stays a mean:
+    it is divided by the sum of all weights. Not for `decision_memos`."""
     answer_check: AnswerCheck | None = None
     """For test sources: how answers are compared with their references; overrides `evaluation.answer_check`."""
 
@@ -135,7 +140,8 @@ class SourceConfig(Section):
     def keys_belong_to_the_adapter(self) -> Self:
         """A key that the adapter would ignore is an error."""
         given = {key for key in self.model_fields_set & _KEYS_OF_SOME if not self.has_default(key)}
-        foreign = given - _OWN_KEYS.get(self.adapter, _OWN_KEYS_OF_DATA_SETS)
+        of_rows = frozenset() if self.adapter == "decision_memos" else _KEYS_OF_ROWS
+        foreign = given - _OWN_KEYS.get(self.adapter, frozenset()) - of_rows
         if foreign:
             raise ValueError(f"adapter {self.adapter} does not use {', '.join(sorted(foreign))}")
         return self
@@ -210,6 +216,13 @@ class DataConfig(Section):
         names = [source.data_set for source in self.test]
         if len(set(names)) < len(names):
             raise ValueError(f"data.test: give each source its own `name`; now they are named {names}")
+        return self
+
+    @model_validator(mode="after")
+    def test_rows_have_no_loss(self) -> Self:
+        """Scores count every question once."""
+        if any(source.loss_weight_column for source in self.test):
+            raise ValueError("data.test: loss_weight_column is for training sources; remove it")
         return self
 
     @model_validator(mode="after")

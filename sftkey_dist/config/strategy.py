@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
 from sftkey_dist.config.objective import Objectives
-from sftkey_dist.config.section import MOST_STEPS, Section, SectionWithNewerKeys, zero_or_from
+from sftkey_dist.config.section import MOST_LOSS_WEIGHT, MOST_STEPS, Section, SectionWithNewerKeys, zero_or_from
 from sftkey_dist.contract import Form
 
 PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 Share = Annotated[float, Field(ge=0, lt=1)]
-LossWeight = Annotated[float, zero_or_from(1e-6), Field(ge=0, le=1_000_000)]
+LossWeight = Annotated[float, zero_or_from(1e-6), Field(ge=0, le=MOST_LOSS_WEIGHT)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
@@ -110,7 +110,9 @@ class StageConfig(SectionWithNewerKeys):
     """Short name used in folders and tables, e.g. `full`."""
     weights: dict[str, LossWeight]
     """Loss weight per segment. Keys are the names of the contract's segments, `tags`, `<segment>.open`,
-    `<segment>.close` and `end_of_turn`. Anything that is not named has weight 0."""
+    `<segment>.close`, `end_of_turn` and `prompt`. Anything that is not named has weight 0. `prompt` stands for
+    everything before the response, with earlier turns and the chat template's tokens, but without the first token, as
+    nothing predicts it (arXiv:2507.07817)."""
     optimization: OptimizationOverrides = OptimizationOverrides()
     """Keys of `optimization` that this stage overrides."""
     stop_gradient_prefix: bool = False

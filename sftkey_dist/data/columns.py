@@ -1,12 +1,14 @@
 """Reads columns of a raw row, with errors that name the column and the problem."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import cast
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from sftkey_dist.config.prompt import is_template_argument
+from sftkey_dist.config.section import MOST_LOSS_WEIGHT
 from sftkey_dist.data.example import ARGUMENTS_COLUMN
 from sftkey_dist.data.template import fields_of, fill
 from sftkey_dist.data.values import NoTextError, text_of
@@ -77,6 +79,23 @@ def texts(row: Mapping[str, object], column: str) -> list[str]:
     if None in found:
         raise RowError("missing_field", f"field {column!r} has an item without a value")
     return cast(list[str], found)
+
+
+def loss_weight(row: Mapping[str, object], column: str) -> float:
+    """The number of a column, or the number that its text is, from 0 to 1,000,000."""
+    value = find(row, column)
+    if value is None:
+        raise RowError("missing_field", f"field {column!r} is missing{_known(row, column)}")
+    try:
+        number = math.nan if isinstance(value, bool) else float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= MOST_LOSS_WEIGHT:
+        raise RowError(
+            "invalid_loss_weight",
+            f"field {column!r} must be a number from 0 to {MOST_LOSS_WEIGHT:,}, found {str(value)[:40]!r}",
+        )
+    return number
 
 
 def template_arguments(row: Mapping[str, object]) -> dict[str, object]:

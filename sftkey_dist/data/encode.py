@@ -31,6 +31,8 @@ class EncodedExample:
     id: str
     input_ids: list[int]
     runs: list[tuple[int, int]]
+    loss_weight: float = 1.0
+    """See `Example`."""
 
     @property
     def segment_ids(self) -> list[int]:
@@ -152,7 +154,7 @@ class ExampleEncoder:
         if len(input_ids) > self._max_length_tokens:
             detail = f"{len(input_ids)} tokens, data.max_length_tokens is {self._max_length_tokens}"
             return Refusal(example.id, TOO_LONG, detail, len(input_ids))
-        return EncodedExample(example.id, input_ids, runs)
+        return EncodedExample(example.id, input_ids, runs, example.loss_weight)
 
     def _check(self, example: Example, piece: Piece, tokens: _Tokens) -> Refusal | None:
         """Refuse a piece whose tokens do not represent its text exactly."""

@@ -53,6 +53,8 @@ class Example:
     """Messages between the prompt and the response: the assistant's calls of tools and their results."""
     tools: tuple[Mapping[str, object], ...] = ()
     """The tools that the response may call, as OpenAI's API describes them."""
+    loss_weight: float = 1.0
+    """Factor of the loss of all its tokens."""
     last_turn: "Example | None" = None
     """The last example of the same conversation, if this is an earlier one; both are held out together."""
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Self
 
 import numpy as np
 
@@ -53,6 +54,34 @@ class Truncation:
 
 
 @dataclass(frozen=True)
+class LossWeights:
+    """Weights that rows have in the loss.
+
+    Attributes:
+        least: the smallest one.
+        mean: over all examples.
+        most: the largest one.
+        untrained: examples with weight 0.
+    """
+
+    least: float
+    mean: float
+    most: float
+    untrained: int
+
+    def __str__(self) -> str:
+        untrained = f", {self.untrained:,} with 0 are not trained" if self.untrained else ""
+        return f"; rows weigh {self.least:g} to {self.most:g}, {self.mean:.3g} on average{untrained}"
+
+    @classmethod
+    def of(cls, weights: np.ndarray | None) -> Self | None:
+        """Describe the weights of a store, float32 [N]."""
+        if weights is None:
+            return None
+        return cls(float(weights.min()), float(weights.mean()), float(weights.max()), int((weights == 0).sum()))
+
+
+@dataclass(frozen=True)
 class SourceReport:
     """Rows kept and dropped of a data set."""
 
@@ -100,6 +129,7 @@ class DataReport(SourceReport):
         conflicts: prompts that occur with several different responses.
         overlap: data set and id of test examples whose prompt, ignoring system messages, is also trained on.
         truncation: effects of the length limits.
+        loss_weights: of rows with weights of their own.
     """
 
     digest: str
@@ -113,13 +143,14 @@ class DataReport(SourceReport):
     conflicts: int
     overlap: tuple[str, ...]
     truncation: Truncation
+    loss_weights: LossWeights | None = None
 
     def one_line(self) -> str:
         """The report in a line."""
         left_out = f", {self.not_drawn:,} left out by weight" if self.not_drawn else ""
         return (
             f"{super().one_line()}{left_out}; {self.total_tokens:,} tokens, "
-            f"key tokens {self.key_share_of_response:.1%} of the response"
+            f"key tokens {self.key_share_of_response:.1%} of the response{self.loss_weights or ''}"
         )
 
     def warnings(self) -> list[str]:
@@ -206,6 +237,7 @@ def summarize(
         conflicts=_conflicts(store.hashes),
         overlap=_overlap(store.hashes[:, 0], test_prompts),
         truncation=_truncation(store, columns["all"], response, max_length_tokens, max_new_tokens),
+        loss_weights=LossWeights.of(store.loss_weights),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.adapters import make_adapter
-from sftkey_dist.data.columns import RowError, template_arguments
+from sftkey_dist.data.columns import RowError, loss_weight, template_arguments
 from sftkey_dist.data.content import AdaptAll, Content, Row, Unusable
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.memos import generate_memos
@@ -41,7 +41,7 @@ def read_examples(source: SourceConfig, contract: ResponseContract, shard: Shard
         if isinstance(row, Refusal):
             yield row
         else:
-            yield from _examples(place, row, adapt)
+            yield from _examples(place, row, adapt, source.loss_weight_column)
 
 
 def copies_of(source: SourceConfig) -> Callable[[Example], int]:
@@ -64,13 +64,14 @@ def _adapter(source: SourceConfig, contract: ResponseContract) -> AdaptAll | Non
     return None if source.adapter == "decision_memos" else make_adapter(source, contract)
 
 
-def _examples(place: str, row: Row, adapt: AdaptAll) -> list[Example | Refusal]:
+def _examples(place: str, row: Row, adapt: AdaptAll, weight_column: str) -> list[Example | Refusal]:
     try:
         contents = adapt(row)
         arguments = template_arguments(row)
+        weight = loss_weight(row, weight_column) if weight_column else 1.0
     except RowError as error:
         return [Refusal(place, error.reason, str(error))]
-    found = [_example(place, content, arguments) for content in contents]
+    found = [_example(place, content, arguments, weight) for content in contents]
     examples = [item for item in found if isinstance(item, Example)]
     return [
         replace(item, last_turn=examples[-1]) if isinstance(item, Example) and item is not examples[-1] else item
@@ -78,7 +79,9 @@ def _examples(place: str, row: Row, adapt: AdaptAll) -> list[Example | Refusal]:
     ]
 
 
-def _example(place: str, content: Content | Unusable, arguments: Mapping[str, object]) -> Example | Refusal:
+def _example(
+    place: str, content: Content | Unusable, arguments: Mapping[str, object], weight: float
+) -> Example | Refusal:
     name = place if content.message is None else f"{place}, message {content.message}"
     if isinstance(content, Unusable):
         return Refusal(name, content.reason, content.detail)
@@ -91,4 +94,5 @@ def _example(place: str, content: Content | Unusable, arguments: Mapping[str, ob
         template_arguments=arguments,
         tool_turns=content.tool_turns,
         tools=content.tools,
+        loss_weight=weight,
     )

@@ -3,9 +3,9 @@
 There is one folder per (data, contract, form, template, tokenizer). It contains ``parts/`` (Arrow: id, input_ids[T]
 int32, segment_ids[T] uint8), ``segment_counts.npy`` (int32 [N, S], tokens of each segment in each example),
 ``hashes.npy`` (uint64 [N, 3]: hashes of the prompt without its system message, of the whole example, and of the
-prompt), ``refusals.jsonl`` and ``manifest.json``, which is written last. Its content digest covers the tokens only, so
-settings that do not change the tokens do not change the stages that are trained on them. Every stage and every strategy
-of one form reads the same store.
+prompt), ``loss_weights.npy`` (float32 [N]) if not all weights are 1, ``refusals.jsonl`` and ``manifest.json``, which is
+written last. Its content digest covers the tokens and the weights only, so settings that do not change them do not
+change the stages that are trained on them. Every stage and every strategy of one form reads the same store.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,6 +19,8 @@ import numpy as np
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.errors import DataError
 from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile
+
+LOSS_WEIGHTS = "loss_weights.npy"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Manifest:
 
     Attributes:
         digest: of everything that the store was made from.
-        content_digest: of its tokens alone.
+        content_digest: of its tokens and loss weights alone.
         segment_names: the contract's.
         sources: what became of their rows.
         special_tokens_in_prompts: by special token, rows whose own prompt contains its text.
@@ -85,6 +87,9 @@ class EncodedStore:
                 raise DataError(f"{path / file}: missing or damaged; {remedy_of(path)}")
         self.segment_counts: np.ndarray = np.load(path / "segment_counts.npy", mmap_mode="r")
         self.hashes: np.ndarray = np.load(path / "hashes.npy", mmap_mode="r")
+        self.loss_weights: np.ndarray | None = (
+            np.load(path / LOSS_WEIGHTS, mmap_mode="r") if LOSS_WEIGHTS in manifest.files else None
+        )
         tables = [datasets.Dataset.from_file(str(path / file)) for file in manifest.files if file.endswith(".arrow")]
         self._examples = datasets.concatenate_datasets(tables).with_format("numpy")
 
@@ -100,6 +105,10 @@ class EncodedStore:
         """``input_ids[T]`` and ``segment_ids[T]`` of one example, int64."""
         row = self._examples[int(index)]
         return row["input_ids"].astype(np.int64), row["segment_ids"].astype(np.int64)
+
+    def loss_weights_of(self, indices: Sequence[int] | np.ndarray) -> np.ndarray | None:
+        """Factors of the examples' loss weights, float32 [len(indices)]; None if those of all examples are 1."""
+        return None if self.loss_weights is None else self.loss_weights[np.asarray(indices, dtype=np.int64)]
 
     def example_ids(self, indices: Sequence[int]) -> list[str]:
         """Origins of examples, for messages."""

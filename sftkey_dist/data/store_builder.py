@@ -21,7 +21,7 @@ import pyarrow
 
 from sftkey_dist.data.encode import EncodedExample
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.store import Manifest, SourceCounts, is_store, remedy_of
+from sftkey_dist.data.store import LOSS_WEIGHTS, Manifest, SourceCounts, is_store, remedy_of
 from sftkey_dist.digests import digest_file, digest_json
 from sftkey_dist.files import (
     file_written_whole,
@@ -41,6 +41,8 @@ _SCHEMA = pyarrow.schema(
         "segment_ids": pyarrow.list_(pyarrow.uint8()),
     }
 )
+_TRAINED = ("hashes.npy", LOSS_WEIGHTS)
+"""Arrays on which training depends, beside the tokens: hashes decide what is held out."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +111,18 @@ class StoreBuilder:
             inputs: everything that the digest covers.
         """
         parts = [self.part(number) for number in range(len(places))]
-        arrays = [part.arrays() for part in parts]
-        for name in ("segment_counts", "hashes"):
-            np.save(self._scratch / f"{name}.npy", np.concatenate([part[name] for part in arrays]))
+        arrays = self._save_arrays([part.arrays() for part in parts])
         summaries = [part.summary() for part in parts]
         with text_written_whole(self._scratch / "refusals.jsonl") as file:
             for refusal in chain.from_iterable(summary.refusals for summary in summaries):
                 file.write(json.dumps(to_plain(refusal), ensure_ascii=False) + "\n")
         filled = [part.arrow for part, summary in zip(parts, summaries, strict=True) if summary.num_examples]
-        files = [*filled, *(self._scratch / name for name in ("segment_counts.npy", "hashes.npy", "refusals.jsonl"))]
+        files = [*filled, *arrays, self._scratch / "refusals.jsonl"]
         manifest = Manifest(
             digest=digest,
-            content_digest=_content_digest(filled, self._scratch / "hashes.npy", self._segment_names),
+            content_digest=_content_digest(
+                filled, [file for file in arrays if file.name in _TRAINED], self._segment_names
+            ),
             segment_names=self._segment_names,
             sources=_by_source(places, summaries),
             special_tokens_in_prompts=_summed(summary.special_tokens_in_prompts for summary in summaries),
@@ -133,6 +135,16 @@ class StoreBuilder:
         os.replace(self._scratch, self.path)
         flush(self.path.parent)
         shutil.rmtree(self.path / Part.FOLDER_WHILE_BUILDING, ignore_errors=True)
+
+    def _save_arrays(self, parts: Sequence[Mapping[str, np.ndarray]]) -> list[Path]:
+        """Join the arrays of all parts; loss weights are left out if all are 1."""
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in ("segment_counts", "hashes")}
+        weights = [part.get("loss_weights", np.ones(len(part["hashes"]), np.float32)) for part in parts]
+        if any((weight != 1).any() for weight in weights):
+            joined["loss_weights"] = np.concatenate(weights)
+        for name, array in joined.items():
+            np.save(self._scratch / f"{name}.npy", array)
+        return [self._scratch / f"{name}.npy" for name in joined]
 
     def discard(self) -> None:
         """Delete everything that has been built."""
@@ -166,7 +178,7 @@ class Part:
         return JsonFile(PartSummary, remedy_of(self._summary.parents[1])).read(self._summary)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """``segment_counts`` int32 [N, S] and ``hashes`` uint64 [N, 3]."""
+        """``segment_counts`` int32 [N, S], ``hashes`` uint64 [N, 3] and ``loss_weights`` float32 [N]."""
         with np.load(self._arrays) as arrays:
             return dict(arrays)
 
@@ -185,20 +197,21 @@ class Part:
     def finish(self, writer: "PartWriter", summary: PartSummary) -> PartSummary:
         """Write the counts and hashes, and then the summary."""
         with file_written_whole(self._arrays) as scratch, scratch.open("wb") as file:
-            np.savez(file, segment_counts=writer.segment_counts(), hashes=writer.hashes())
+            np.savez(file, allow_pickle=False, **writer.arrays())
         JsonFile(PartSummary).write(self._summary, summary)
         return summary
 
 
 class PartWriter:
-    """Writes batches of examples to an Arrow stream. It keeps counts and hashes (50 bytes per example), but no
-    tokens."""
+    """Writes batches of examples to an Arrow stream. It keeps counts, hashes and loss weights (60 bytes per example),
+    but no tokens."""
 
     def __init__(self, stream: pyarrow.ipc.RecordBatchStreamWriter, num_segments: int) -> None:
         self._stream = stream
         self._num_segments = num_segments
         self._counts = [np.zeros((0, num_segments), dtype=np.int32)]
         self._hashes: list[tuple[int, ...]] = []
+        self._loss_weights: list[float] = []
 
     @property
     def num_examples(self) -> int:
@@ -210,14 +223,16 @@ class PartWriter:
         self._stream.write_table(_table(examples))
         self._counts.append(count_segments(examples, self._num_segments))
         self._hashes += hashes
+        self._loss_weights += [example.loss_weight for example in examples]
 
-    def segment_counts(self) -> np.ndarray:
+    def arrays(self) -> dict[str, np.ndarray]:
         """See `Part.arrays`."""
-        return np.concatenate(self._counts)
-
-    def hashes(self) -> np.ndarray:
-        """See `Part.arrays`."""
-        return np.array(self._hashes or np.empty((0, 3)), dtype=np.uint64)
+        found: dict[str, np.ndarray] = {
+            "segment_counts": np.concatenate(self._counts),
+            "hashes": np.array(self._hashes or np.empty((0, 3)), dtype=np.uint64),
+        }
+        weights = np.array(self._loss_weights, dtype=np.float32)
+        return found | ({"loss_weights": weights} if (weights != 1).any() else {})
 
 
 def count_segments(examples: Sequence[EncodedExample], num_segments: int) -> np.ndarray:
@@ -245,8 +260,8 @@ def _table(examples: Sequence[EncodedExample]) -> pyarrow.Table:
     return pyarrow.Table.from_arrays(columns, schema=_SCHEMA)
 
 
-def _content_digest(parts: Sequence[Path], hashes: Path, segment_names: Sequence[str]) -> str:
-    """Digest of what training reads: tokens and segments in order, regardless of parts and origins."""
+def _content_digest(parts: Sequence[Path], arrays: Sequence[Path], segment_names: Sequence[str]) -> str:
+    """Digest of what training reads: tokens, segments and arrays in order, regardless of parts and origins."""
     streams = {name: hashlib.sha256() for name in ("lengths", "input_ids", "segment_ids")}
     for part in parts:
         with pyarrow.memory_map(str(part)) as file, pyarrow.ipc.open_stream(file) as batches:
@@ -254,7 +269,9 @@ def _content_digest(parts: Sequence[Path], hashes: Path, segment_names: Sequence
                 streams["lengths"].update(batch["input_ids"].value_lengths().to_numpy().tobytes())
                 for name in ("input_ids", "segment_ids"):
                     streams[name].update(batch[name].flatten().to_numpy().tobytes())
-    return digest_json([*(stream.hexdigest() for stream in streams.values()), digest_file(hashes), *segment_names])
+    return digest_json(
+        [*(stream.hexdigest() for stream in streams.values()), *map(digest_file, arrays), *segment_names]
+    )
 
 
 def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -124,6 +124,7 @@ class PlannedStage:
             data_ranks=data_ranks,
             cost=cost,
             held_out=self.data.held_out,
+            example_weights=self.data.store.loss_weights,
         )
 
 
@@ -224,7 +225,8 @@ def _guard(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | No
 
 def _num_steps(strategy: Strategy, stage: Stage, data: TrainingData) -> int:
     """Optimizer steps of a stage: a row without an optional key segment has nothing for a key stage."""
-    trained = count_trained(data.store.segment_counts, stage.weights, data.held_out)
+    store = data.store
+    trained = count_trained(store.segment_counts, stage.weights, data.held_out, store.loss_weights)
     if not trained:
         raise ConfigError(
             f"strategies.{strategy.name}.{stage.name}: no training example has a token that this stage trains; see the "

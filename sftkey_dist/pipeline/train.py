@@ -100,8 +100,8 @@ def _train_stage(
         config, plan.run, planned.strategy, planned.stage.name, planned.digest, planned.inputs, parent, tracker
     )
     store = planned.data.store
-    left_out = len(store) - count_trained(store.segment_counts, planned.stage.weights)
-    if left_out:
+    trained = count_trained(store.segment_counts, planned.stage.weights, example_weights=store.loss_weights)
+    if left_out := len(store) - trained:
         console.print(f"{title}: {left_out:,} examples have no token that this stage trains and are left out")
     console.print(f"{title}: {_beginning(planned, config.cluster.num_workers)}", soft_wrap=True, markup=False)
     started = time.perf_counter()

@@ -1,11 +1,13 @@
 """Examples in colour: the segment of each token, and the tokens that each stage trains."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.text import Text
+
+from sftkey_dist.strategy import Strategy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,14 +36,31 @@ def mark_trained(
     segment_ids: np.ndarray,
     weights: Sequence[float],
     stage: str,
+    example_weight: float = 1.0,
 ) -> Text:
-    """The same text with the tokens that carry loss in a stage underlined, and their number."""
-    carries_loss = np.asarray(weights)[segment_ids] > 0
-    text = Text(f"{stage}: {int(carries_loss.sum())} of {len(input_ids)} tokens carry loss\n", style="bold")
-    for start, end in _runs(carries_loss):
+    """The same text with the tokens that carry loss in a stage underlined, and their number.
+
+    Where they do not all weigh 1, the weight of its tokens stands before every part of the text.
+    """
+    of_tokens = np.asarray(weights)[segment_ids] * example_weight
+    of_tokens[0] = 0  # nothing predicts it
+    trained = of_tokens > 0
+    shows_weights = bool((of_tokens[trained] != 1).any())
+    text = Text(f"{stage}: {int(trained.sum())} of {len(input_ids)} tokens carry loss\n", style="bold")
+    for start, end in _runs(of_tokens):
+        if shows_weights and trained[start]:
+            text.append(f"{of_tokens[start]:g}*", style="reverse")
         piece = tokenizer.decode(input_ids[start:end].tolist(), clean_up_tokenization_spaces=False)
-        text.append(piece, style="underline bold" if carries_loss[start] else "dim")
+        text.append(piece, style="underline bold" if trained[start] else "dim")
     return text
+
+
+def stage_weights(strategy: Strategy) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """The loss weights of each stage by segment id with its name, and those of its replayed steps."""
+    for stage in strategy.stages:
+        yield f"stage {stage.name}", stage.weights
+        if stage.replay is not None:
+            yield f"stage {stage.name}, one step of {stage.replay.every}", stage.replay.weights
 
 
 def _style(segment: int) -> str:

@@ -3,7 +3,16 @@ only."""
 
 from sftkey_dist.sampler.batches import RankBatchSampler
 from sftkey_dist.sampler.cost import CostModel
-from sftkey_dist.sampler.plan import StepPlan, StepPlanner, count_steps, count_trained
+from sftkey_dist.sampler.plan import StepPlan, StepPlanner, count_steps, count_trained, weighted_targets
 from sftkey_dist.sampler.stats import BalanceStats
 
-__all__ = ["BalanceStats", "CostModel", "RankBatchSampler", "StepPlan", "StepPlanner", "count_steps", "count_trained"]
+__all__ = [
+    "BalanceStats",
+    "CostModel",
+    "RankBatchSampler",
+    "StepPlan",
+    "StepPlanner",
+    "count_steps",
+    "count_trained",
+    "weighted_targets",
+]

@@ -24,6 +24,8 @@ _LARGEST_WEIGHT = 1_000_000
 _UNITS_PER_WEIGHT = 1000
 """Resolution of fractional loss weights in balancing. Integers are used because their sums are the same on every
 machine."""
+_LARGEST_UNITS = 2**31
+"""Of an example, where examples have weights: sums over all examples stay far below the limit of 64 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,7 @@ class StepPlan:
         layout: int [ranks, micro-batches, k], example indices, -1 for an empty slot.
         loss_weight: sum of loss weights over all target tokens of the step, on all ranks.
         segment_counts: tokens of each segment in the step, int [S].
+        weighted_targets: see `weighted_targets`, of the step's examples, [S].
         balance: how evenly the ranks are loaded.
     """
 
@@ -44,6 +47,7 @@ class StepPlan:
     layout: np.ndarray
     loss_weight: float
     segment_counts: tuple[int, ...]
+    weighted_targets: tuple[float, ...]
     balance: BalanceStats
 
     def micro_batches(self, rank: int) -> list[list[int]]:
@@ -55,6 +59,12 @@ class StepPlan:
         """All examples of the step, sorted."""
         indices: list[int] = np.sort(self.layout[self.layout >= 0]).tolist()
         return indices
+
+    @cached_property
+    def target_counts(self) -> tuple[int, ...]:
+        """Targets of each segment in the step, int [S]: all tokens but the first one of each example."""
+        prompt, *others = self.segment_counts
+        return (prompt - len(self.example_indices), *others)
 
     @cached_property
     def layout_digest(self) -> int:
@@ -86,11 +96,13 @@ class StepPlanner:
         micro_batch_tokens: int,
         cost: CostModel,
         held_out: np.ndarray | None = None,
+        example_weights: np.ndarray | None = None,
     ) -> None:
         """
         Args:
             segment_counts: tokens of each segment in each example, int [N, S]; segment 0 is the prompt.
-            segment_weights: loss weight of each segment, [S]; the prompt's must be 0.
+            segment_weights: loss weight of each segment, [S]. Nothing predicts the first token of an example, so that
+                it has no loss whatever the prompt's weight is.
             seed: seed of the shuffled order.
             global_batch_size: examples per optimizer step; the last step of an epoch may have fewer.
             num_epochs: passes over the data.
@@ -100,16 +112,18 @@ class StepPlanner:
             micro_batch_tokens: maximum number of tokens in a micro-batch.
             cost: compute cost of an example by its length.
             held_out: indices of examples that are not trained on.
+            example_weights: factor of the loss weights of each example's tokens, [N]; None if all are 1.
 
         Raises:
-            ValueError: There are no examples; an example exceeds the token budget or has no prompt; the prompt has a
-                loss weight; or no example has a token of positive loss weight.
+            ValueError: There are no examples; an example exceeds the token budget or has no prompt; or no example has a
+                token of positive loss weight.
         """
         self._counts = segment_counts
         self.lengths = segment_counts.sum(axis=1).astype(np.int64)
         self._costs = cost(self.lengths)
         self._segment_weights = segment_weights
-        self._loss_units = _loss_units(segment_counts, segment_weights)
+        self._example_weights = example_weights
+        self._loss_units = _loss_units(segment_counts, segment_weights, example_weights)
         self._seed = seed
         self._global_batch_size = global_batch_size
         self._look_ahead_steps = look_ahead_steps
@@ -131,13 +145,15 @@ class StepPlanner:
             self.micro_batch_tokens,
         )
         layout = np.where(positions >= 0, members[positions], positions)
-        counts = tuple(int(count) for count in self._counts[members].sum(axis=0, dtype=np.int64))
+        of_members = None if self._example_weights is None else self._example_weights[members]
+        targets = weighted_targets(self._counts[members], of_members)
         return StepPlan(
             step=step,
             epoch=step // self.steps_per_epoch,
             layout=layout,
-            loss_weight=math.fsum(n * weight for n, weight in zip(counts, self._segment_weights, strict=True)),
-            segment_counts=counts,
+            loss_weight=math.fsum(n * weight for n, weight in zip(targets, self._segment_weights, strict=True)),
+            segment_counts=tuple(self._counts[members].sum(axis=0, dtype=np.int64).tolist()),
+            weighted_targets=targets,
             balance=self.balance(layout),
         )
 
@@ -181,8 +197,6 @@ class StepPlanner:
                 raise ValueError(f"{name.strip('_')} must be at least 1, got {getattr(self, name)}")
         if not len(self.lengths):
             raise ValueError("there are no examples to plan")
-        if segment_weights[0] != 0:
-            raise ValueError("the prompt must have loss weight 0: no token precedes its first token to predict it from")
         if (self._counts[:, 0] < 1).any():
             raise ValueError(
                 "every example needs at least one prompt token, from which the first response token is predicted"
@@ -210,10 +224,30 @@ def count_steps(num_examples: int, global_batch_size: int, num_epochs: int, max_
 
 
 def count_trained(
-    segment_counts: np.ndarray, segment_weights: tuple[float, ...], held_out: np.ndarray | None = None
+    segment_counts: np.ndarray,
+    segment_weights: tuple[float, ...],
+    held_out: np.ndarray | None = None,
+    example_weights: np.ndarray | None = None,
 ) -> int:
     """Number of examples with a token of positive loss weight that are not held out; a stage trains on these only."""
-    return len(_trained_indices(_loss_units(np.asarray(segment_counts), segment_weights), held_out))
+    return len(_trained_indices(_loss_units(np.asarray(segment_counts), segment_weights, example_weights), held_out))
+
+
+def weighted_targets(segment_counts: np.ndarray, example_weights: np.ndarray | None = None) -> tuple[float, ...]:
+    """Number of targets of each segment, [S], where each counts with the weight of its example.
+
+    Args:
+        segment_counts: tokens of each segment in each example, int [N, S]. The first token of an example belongs to
+            segment 0, the prompt, and is no target.
+        example_weights: [N]; None if all are 1.
+    """
+    if example_weights is None:
+        prompt, *others = segment_counts.sum(axis=0, dtype=np.int64).tolist()
+        return (prompt - len(segment_counts), *others)
+    targets = segment_counts.astype(np.float64)
+    targets[:, 0] -= 1
+    weighted = targets * np.asarray(example_weights, dtype=np.float64)[:, None]
+    return tuple(math.fsum(column) for column in weighted.T.tolist())  # fsum: the same on every machine
 
 
 def _trained_indices(loss_units: np.ndarray, held_out: np.ndarray | None) -> np.ndarray:
@@ -223,11 +257,23 @@ def _trained_indices(loss_units: np.ndarray, held_out: np.ndarray | None) -> np.
     return np.flatnonzero(has_loss)
 
 
-def _loss_units(segment_counts: np.ndarray, segment_weights: tuple[float, ...]) -> np.ndarray:
+def _loss_units(
+    segment_counts: np.ndarray, segment_weights: tuple[float, ...], example_weights: np.ndarray | None
+) -> np.ndarray:
     """Loss weight of each example in integer units, int64 [N]; at least 1 if any of its tokens has a weight."""
     whole = all(float(weight).is_integer() for weight in segment_weights)
     units = [
         int(weight) if whole else max(1, round(weight * _UNITS_PER_WEIGHT)) if weight > 0 else 0
         for weight in segment_weights
     ]
-    return segment_counts.astype(np.int64) @ np.array(units, dtype=np.int64)
+    loss: np.ndarray = segment_counts.astype(np.int64) @ np.array(units, dtype=np.int64) - units[0]
+    return loss if example_weights is None else _scaled(loss, example_weights)
+
+
+def _scaled(loss_units: np.ndarray, example_weights: np.ndarray) -> np.ndarray:
+    """Integer units, int64 [N], proportional to the product with each example's weight."""
+    loss = loss_units * np.asarray(example_weights, dtype=np.float64)
+    largest = float(loss.max(initial=0.0))
+    if largest == 0:
+        return np.zeros_like(loss_units)
+    return np.where(loss > 0, np.maximum(1, np.rint(loss * (_LARGEST_UNITS / largest))), 0).astype(np.int64)

@@ -38,6 +38,11 @@ class PackedRow:
     target_segments: Tensor
     target_weights: Tensor
 
+    @property
+    def is_dummy(self) -> bool:
+        """Whether it carries no example: each has a token of a prompt at least, and one that ends the response."""
+        return self.input_ids.shape[1] == 1
+
     def to(self, device: torch.device) -> "PackedRow":
         """The row on a device."""
         tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -45,7 +50,10 @@ class PackedRow:
 
 
 def pack(
-    examples: Sequence[tuple[np.ndarray, np.ndarray]], segment_weights: Sequence[float], observe_all: bool
+    examples: Sequence[tuple[np.ndarray, np.ndarray]],
+    segment_weights: Sequence[float],
+    observe_all: bool,
+    example_weights: np.ndarray | None = None,
 ) -> PackedRow:
     """Concatenate ``(input_ids[L], segment_ids[L])`` pairs into a row.
 
@@ -54,6 +62,7 @@ def pack(
             examples takes part in every collective.
         segment_weights: loss weight of each segment id.
         observe_all: keep every response position, to measure segments that carry no loss; gradients are the same.
+        example_weights: factor of each example's loss weights, float32 [N]; None if all are 1.
     """
     if not examples:
         return dummy_row()
@@ -61,10 +70,15 @@ def pack(
     input_ids = np.concatenate([ids for ids, _ in examples])
     segments = np.concatenate([segment_ids for _, segment_ids in examples])
     lengths = tuple(len(ids) for ids, _ in examples)
-    is_target = segments != PROMPT_ID if observe_all else weights[segments] > 0
-    # The first token of an example would be predicted from the example before it. It belongs to the prompt, which
-    # is never a target; encoding and planning both see to that.
+    is_target = weights[segments] > 0
+    if observe_all:
+        is_target |= segments != PROMPT_ID
+    # The first token of an example would be predicted from the example before it.
+    is_target[np.cumsum((0, *lengths[:-1]))] = False
     targets = np.flatnonzero(is_target)
+    of_tokens = weights[segments]
+    if example_weights is not None:
+        of_tokens = of_tokens * np.repeat(example_weights, lengths)
     return PackedRow(
         input_ids=torch.from_numpy(input_ids)[None],
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
@@ -73,7 +87,7 @@ def pack(
         kept_positions=torch.from_numpy(targets - 1),
         targets=torch.from_numpy(input_ids[targets]),
         target_segments=torch.from_numpy(segments[targets]),
-        target_weights=torch.from_numpy(weights[segments[targets]]),
+        target_weights=torch.from_numpy(of_tokens[targets]),
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from sftkey_dist.run_dir.artifacts.training import HeldOutMetrics
+from sftkey_dist.sampler import weighted_targets
 from sftkey_dist.sampler.alternatives import longest_first, rows_in_order
 from sftkey_dist.sampler.level import EMPTY
 from sftkey_dist.training.collate import PackedRow, pack
@@ -26,11 +27,11 @@ class HeldOutSet:
         layout = rows_in_order(longest_first(lengths, engine.data_ranks), lengths, most_tokens)
         self._rows = [indices[row[row != EMPTY]] for row in layout[engine.data_rank]]
         self._stage = stage
-        counts = stage.store.segment_counts[indices].sum(axis=0)
-        scale = stage.job.stage.scale(counts.tolist(), float(np.dot(counts, stage.job.stage.weights)))
+        targets = weighted_targets(stage.store.segment_counts[indices], stage.store.loss_weights_of(indices))
+        scale = stage.job.stage.scale(targets, float(np.dot(targets, stage.job.stage.weights)))
         self._weights = scale.weights
         # 1 if the loss is one mean over all tokens.
-        self._loss_of_mean = float(np.dot(counts, scale.weights)) / scale.denominator if scale.denominator else 1.0
+        self._loss_of_mean = float(np.dot(targets, scale.weights)) / scale.denominator if scale.denominator else 1.0
 
     def measure(self) -> HeldOutMetrics:
         """Measure the stage's ``loss`` and every segment's metrics; all ranks call it together, and get the same."""
@@ -51,4 +52,5 @@ class HeldOutSet:
 
     def _row(self, content: np.ndarray) -> PackedRow:
         examples = [self._stage.store.example(index) for index in content]
-        return pack(examples, self._weights, observe_all=True)
+        weights = self._stage.store.loss_weights_of(content)
+        return pack(examples, self._weights, observe_all=True, example_weights=weights)

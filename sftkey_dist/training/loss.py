@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sftkey_dist.contract import PROMPT_ID
 from sftkey_dist.run_dir.artifacts.training import SegmentMetrics
 from sftkey_dist.training.collate import PackedRow
 
@@ -41,7 +40,7 @@ def segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, Segment
     """nll in nats per token, token accuracy and token count of every segment that was observed.
 
     Args:
-        names: of the segments, the prompt first.
+        names: of the segments.
         totals: sums of `LossSums.by_segment` over micro-batches and ranks, [S, 3].
     """
     return {
@@ -51,7 +50,7 @@ def segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, Segment
             tokens=int(totals[i, COUNT]),
         )
         for i, name in enumerate(names)
-        if i != PROMPT_ID and totals[i, COUNT] > 0
+        if totals[i, COUNT] > 0
     }
 
 
@@ -91,8 +90,8 @@ def loss_sums(losses: Tensor, row: PackedRow, num_segments: int, minimised: Tens
     """
     minimised = losses[:, NLL] if minimised is None else minimised
     with torch.no_grad():
-        # A dummy's target lies in the prompt segment, which no metric reads.
         per_token = F.pad(losses[:, : CORRECT + 1].double(), (0, 1), value=1.0)
         by_segment = torch.zeros(num_segments, 3, dtype=torch.float64, device=losses.device)
-        by_segment.index_add_(0, row.target_segments, per_token)
+        if not row.is_dummy:
+            by_segment.index_add_(0, row.target_segments, per_token)
     return LossSums((minimised * row.target_weights).sum(), by_segment)

@@ -41,4 +41,5 @@ class RunningStage:
             data_ranks=self.engine.data_ranks,
             cost=self.engine.cost,
             held_out=self.held_out,
+            example_weights=self.store.loss_weights,
         )

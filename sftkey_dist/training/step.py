@@ -53,8 +53,8 @@ def run_step(
     engine = stage.engine
     # Dropout, where a model has any, depends on the step alone, so that a resumed stage draws the same.
     _set_seed((stage.job.seed + plan.step * engine.world_size + engine.rank) % _SEEDS)
-    acting = stage.job.stage.acting(plan.step, plan.segment_counts)
-    scale = acting.scale(plan.segment_counts, _loss_weight(stage.job.stage, acting, plan))
+    acting = stage.job.stage.acting(plan.step, plan.weighted_targets)
+    scale = acting.scale(plan.weighted_targets, _loss_weight(stage.job.stage, acting, plan))
     sums = _accumulate(stage, acting, plan, scale, watch, around_last_micro_batch or nullcontext())
     with watch.phase("metrics"):
         weighted, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
@@ -72,7 +72,7 @@ def run_step(
         learning_rate=learning_rate,
         grad_norm=grad_norm,
         tokens=sum(plan.segment_counts),
-        loss_tokens=sum(n for n, weight in zip(plan.segment_counts, acting.weights, strict=True) if weight > 0),
+        loss_tokens=sum(n for n, weight in zip(plan.target_counts, acting.weights, strict=True) if weight > 0),
         balance=plan.balance.rounded(),
         segments=segment_metrics(stage.store.segment_names, by_segment),
     )
@@ -81,7 +81,7 @@ def run_step(
 
 def _loss_weight(stage: Stage, acting: Stage, plan: StepPlan) -> float:
     """Sum of the loss weights of a step's tokens; the plan has that of the stage's own weights."""
-    return plan.loss_weight if acting is stage else float(np.dot(plan.segment_counts, acting.weights))
+    return plan.loss_weight if acting is stage else float(np.dot(plan.weighted_targets, acting.weights))
 
 
 def _set_seed(seed: int) -> None:
@@ -144,7 +144,8 @@ def _rows(stage: RunningStage, acting: Stage, plan: StepPlan, weights: Sequence[
     is_due = plan.step % stage.job.training.segment_metrics_every_steps == 0
     observe_all = is_due and not acting.stop_gradient_prefix  # a stopped prefix has no logits to measure
     for content in plan.micro_batches(stage.engine.data_rank):
-        yield pack([stage.store.example(index) for index in content], weights, observe_all)
+        examples = [stage.store.example(index) for index in content]
+        yield pack(examples, weights, observe_all, stage.store.loss_weights_of(content))
 
 
 def _reduce(stage: RunningStage, plan: StepPlan, sums: _Sums, is_asked_to_stop: bool) -> tuple[Tensor, Tensor, bool]:

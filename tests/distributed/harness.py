@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import Encoding
@@ -72,6 +73,19 @@ def checkpoints_of(job: StageJob, stop_after_steps: int | None = None, attempt: 
 def make_store(store_dir: Path, contract: ResponseContract, model_dir: Path) -> EncodedStore:
     train_source, test_source = (SourceConfig(adapter="decision_memos", split=s, limit=60) for s in ("train", "test"))
     data = DataConfig(train=train_source, test=test_source, store_dir=store_dir, max_length_tokens=512)
+    return prepare_store("train", data, Encoding(Form.TAGGED, contract, PromptConfig(), 512, model_dir, False))
+
+
+def make_weighted_store(folder: Path, contract: ResponseContract, model_dir: Path) -> EncodedStore:
+    """A store whose rows weigh a half, one and two."""
+    rows = [
+        {"prompt": memo.prompt, **memo.values, "rating": (0.5, 1, "2.0")[number % 3]}
+        for number, memo in enumerate(generate_memos("train", 60, 0))
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = SourceConfig(adapter="records", path=str(folder / "rows.jsonl"), loss_weight_column="rating")
+    test = SourceConfig(adapter="decision_memos", split="test", limit=60)
+    data = DataConfig(train=source, test=test, store_dir=folder, max_length_tokens=512)
     return prepare_store("train", data, Encoding(Form.TAGGED, contract, PromptConfig(), 512, model_dir, False))
 
 

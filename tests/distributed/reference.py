@@ -13,7 +13,8 @@ import numpy as np
 import torch
 import transformers
 
-Encoded = tuple[np.ndarray, np.ndarray]
+Encoded = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, float]
+"""Token ids and segment ids, and the weight of the example if it is not 1."""
 TokenLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -76,8 +77,8 @@ def _step_loss(
     token_loss: TokenLoss,
     groups: Sequence[Sequence[int]],
 ) -> torch.Tensor:
-    losses, segments = [], []
-    for input_ids, segment_ids in examples:
+    losses, segments, of_examples = [], [], []
+    for input_ids, segment_ids, *weight in examples:
         row = torch.tensor(input_ids)[None]
         logits = (
             _logits_behind_prefix(model, row, segment_ids, weights) if stop_prefix else model(input_ids=row).logits[0]
@@ -85,7 +86,9 @@ def _step_loss(
         # What position t - 1 gives to the token at t, which weighs as its segment does.
         losses.append(token_loss(logits[:-1], row[0, 1:], torch.tensor(segment_ids[1:])))
         segments += list(segment_ids[1:])
-    all_losses, of_tokens = torch.cat(losses), torch.tensor([weights[segment] for segment in segments])
+        of_examples += (weight or [1.0]) * (len(segment_ids) - 1)
+    all_losses = torch.cat(losses)
+    of_tokens = torch.tensor([weights[segment] * w for segment, w in zip(segments, of_examples, strict=True)])
     if not groups:
         return (of_tokens * all_losses).sum() / of_tokens.sum()
     total = torch.zeros(())

@@ -79,7 +79,11 @@ def reference(store: EncodedStore, model_dir: Path, weights, batch: int = BATCH,
     for epoch in range(9):
         order = shuffled_indices(len(store), 5, epoch).tolist()
         members += [order[i : i + batch] for i in range(0, len(order), batch)]
-    steps = [[store.example(index) for index in step] for step in members[:NUM_STEPS]]
+    of_rows = store.loss_weights
+    steps = [
+        [(*store.example(index), 1.0 if of_rows is None else float(of_rows[index])) for index in step]
+        for step in members[:NUM_STEPS]
+    ]
     return train_reference(model_dir, steps, weights, RATE, warmup_steps=2, max_grad_norm=MAX_GRAD_NORM, **options)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.strategy import Replay
-from tests.distributed.harness import metrics, weights_of
+from tests.distributed.harness import make_weighted_store, metrics, weights_of
 from tests.distributed.test_exactness import FULL, KEY, assert_same_training, make_job, reference, run, store
 
 __all__ = ["make_job", "store"]  # fixtures
@@ -78,6 +78,33 @@ def test_means_of_segments_equal_the_reference_on_any_ranks(store, make_job, tin
     other = make_job("tokens", weights=WEIGHTS)
     run(2, other)
     assert metrics(other)[0]["loss"] != pytest.approx(expected[0][0], rel=0.05)
+
+
+def test_weights_of_prompts_and_rows_equal_the_reference_on_any_ranks(make_job, contract, tiny_model, tmp_path):
+    weighted = make_weighted_store(tmp_path, contract, tiny_model)
+    weights = (0.3, *WEIGHTS[1:])
+    expected = reference(weighted, tiny_model, weights)
+    of_segments = reference(weighted, tiny_model, weights, groups=((0,), REASONING, ANSWER))
+    groups = tuple(2 if segment == 0 else 0 if segment in REASONING else 1 for segment in range(8))
+
+    def job(name, **training):
+        return make_job(name, weights=weights, **training).model_copy(update={"store_dir": weighted.path})
+
+    chunked = job("chunked", logit_chunk_positions=5, segment_metrics_every_steps=1)
+    by_segment = with_stage(job("segments"), segment_groups=groups)
+    rounded = job("bfloat16").model_copy(update={"precision": "bfloat16"})
+    run(1, one := job("one"))
+    run(2, two := job("two"), chunked, by_segment, rounded)
+    run(3, three := job("three"))
+    for trained in (one, two, chunked, three):
+        assert_same_training(trained, *expected)
+    assert_same_training(by_segment, *of_segments)
+    losses = [[record["loss"] for record in metrics(trained)] for trained in (two, rounded)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    first = metrics(chunked)[0]
+    assert first["segments"]["prompt"]["tokens"] == first["loss_tokens"] - sum(
+        segment["tokens"] for name, segment in first["segments"].items() if name != "prompt"
+    )
 
 
 def test_steps_that_replay_the_stage_before_equal_the_reference(store, make_job, tiny_model):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.contract import ResponseContract, Segment
 from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.example import Example, Refusal, Turn
@@ -366,3 +366,24 @@ def test_labels_enter_what_identifies_a_source_only_where_they_are_given():
     assert mapped.reading == plain.reading | {"labels": LABELS}
     with pytest.raises(ValueError, match="adapter decision_memos does not use labels"):
         SourceConfig(adapter="decision_memos", limit=1, labels=LABELS)
+
+
+def test_a_row_has_the_loss_weight_of_its_column_or_is_refused(tmp_path):
+    row = {"prompt": "p", "reasoning": "r", "answer": "a"}
+    weights = [2, "0.5", 0, None, "high", True, -1, "nan"]
+    rows = [row | {"quality": {"score": weight}} for weight in weights]
+    source = write_rows(tmp_path / "rows.jsonl", rows, "records", loss_weight_column="quality.score")
+    found = read(source)
+    assert [item.loss_weight for item in found[:3]] == [2.0, 0.5, 0.0]
+    assert [item.reason for item in found[3:]] == ["missing_field", *["invalid_loss_weight"] * 4]
+    assert "field 'quality.score' must be a number from 0 to 1,000,000, found 'high'" in found[4].detail
+
+
+def test_loss_weights_are_for_training_rows_that_are_read():
+    memos = {"adapter": "decision_memos", "limit": 1}
+    weighted = {"adapter": "records", "path": "rows.jsonl", "loss_weight_column": "w"}
+    with pytest.raises(ValueError, match="loss_weight_column is for training sources"):
+        DataConfig(train=memos, test=weighted)
+    with pytest.raises(ValueError, match="decision_memos does not use loss_weight_column"):
+        SourceConfig(**memos, loss_weight_column="w")
+    assert "loss_weight_column" not in SourceConfig(adapter="records", path="rows.jsonl").reading

@@ -20,6 +20,7 @@ from sftkey_dist.data.report import summarize
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import Encoding, encode_part, example_hashes
 from sftkey_dist.errors import DataError
+from sftkey_dist.sampler import count_trained
 
 OTHER_TAGS = ResponseContract(segments=(Segment(name="reasoning"), Segment(name="answer", key=True)))
 TEST = SourceConfig(adapter="decision_memos", split="test", limit=1)
@@ -317,3 +318,20 @@ def test_what_rules_leave_out_is_counted_and_said(prepare, tmp_path):
     report = report_of(prepare(sources=(source,)))
     assert report.left_out == {"thinking": 1, "sign_off": 1}
     assert "1 without their thinking" in report.one_line()
+
+
+def test_loss_weights_of_rows_are_stored_reported_and_part_of_the_digest(tmp_path, prepare, memos):
+    def weighted(*weights, name="rating"):
+        rows = [{**row, name: weight} for row, weight in zip(rows_of(memos[:3]), weights, strict=True)]
+        write_rows(tmp_path / "rows.jsonl", rows)
+        path = str(tmp_path / "rows.jsonl")
+        return prepare(sources=(SourceConfig(adapter="records", path=path, loss_weight_column=name),), shard_rows=2)
+
+    plain, even, rated = prepare(rows_of(memos[:3])), weighted(1, 1, 1), weighted(1, 0.5, 0)
+    assert plain.loss_weights is even.loss_weights is None
+    assert plain.digest == even.digest != rated.digest
+    assert rated.loss_weights.tolist() == [1, 0.5, 0]
+    assert rated.loss_weights_of([2, 0]).tolist() == [0, 1]
+    assert count_trained(rated.segment_counts, (0, *[1] * 7), example_weights=rated.loss_weights) == 2
+    assert "; rows weigh 0 to 1, 0.5 on average, 1 with 0 are not trained" in report_of(rated).one_line()
+    assert "weigh" not in report_of(plain).one_line()

@@ -158,7 +158,16 @@ NOT_VARIED = {
         for name in ("train", "test")
         for key in (
             *("adapter", "path", "subset", "revision", "lists_points", "prompt", "columns"),
-            *("response", "messages", "roles", "trained_turns", "rules", "labels", "answer_check"),
+            *(
+                "response",
+                "messages",
+                "roles",
+                "trained_turns",
+                "rules",
+                "labels",
+                "loss_weight_column",
+                "answer_check",
+            ),
         )
     },
 }

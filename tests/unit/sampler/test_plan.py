@@ -41,7 +41,7 @@ def planner(counts, **changes):
         "micro_batch_tokens": 200,
         "cost": COST,
     } | changes
-    return StepPlanner(counts, WEIGHTS, **settings)
+    return StepPlanner(counts, settings.pop("weights", WEIGHTS), **settings)
 
 
 @given(
@@ -281,3 +281,16 @@ def test_max_steps_cuts_the_stage():
 def test_hostile_inputs_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         planner(change(random_counts(30)))
+
+
+def test_denominators_count_what_is_predicted_with_the_weight_of_its_row():
+    counts, rows = random_counts(40), np.random.default_rng(3).choice([0.0, 0.25, 1.0, 30.0], 40)
+    weights = (0.5, *WEIGHTS[1:])
+    plan = planner(counts, weights=weights, num_epochs=1, example_weights=rows)
+    planned = sorted(chain.from_iterable(step.example_indices for step in plan.plans()))
+    assert planned == np.flatnonzero(rows).tolist()
+    for step in plan.plans():
+        members = step.example_indices
+        of_rows = (counts[members] - np.eye(1, counts.shape[1], dtype=int)) @ np.array(weights)
+        assert step.loss_weight == pytest.approx(of_rows @ rows[members])
+        assert step.target_counts == tuple(counts[members].sum(axis=0) - [len(members), *[0] * (counts.shape[1] - 1)])
