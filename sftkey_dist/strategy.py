@@ -53,6 +53,7 @@ class Stage:
             all tokens.
         objectives: objective of a token by its segment id, [S]; empty if all are the negative log-likelihood.
         replay: steps that use other weights and objectives; None for none.
+        interpolate: fractions of the stage's update; the guard also scores the models that have them.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Stage:
     segment_groups: tuple[int, ...] = ()
     objectives: tuple[Objective, ...] = ()
     replay: Replay | None = None
+    interpolate: tuple[float, ...] = ()
 
     def acting(self, step: int, targets: Sequence[float]) -> "Stage":
         """The stage as it trains in a step: with what it replays, every so many steps.
@@ -184,6 +186,7 @@ def _preset(name: str, config: RunConfig) -> Strategy:
         _continued(config),
         config.key_stage.stop_gradient_prefix,
         replay=_replay(config.key_stage, full, "key_stage"),
+        interpolate=_interpolate(config.key_stage, config, "key_stage"),
     )
     form = Form.UNTAGGED if name == "sft" else Form.TAGGED
     stages = {
@@ -211,8 +214,9 @@ def _own(strategy: StrategyConfig, config: RunConfig) -> Strategy:
 
 
 def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConfig) -> Stage:
-    if stage.replay is not None and before is None:
-        raise ConfigError(f"{where}: the first stage has nothing to replay; remove its key replay")
+    for key in ("replay", "interpolate"):
+        if getattr(stage, key) and before is None:
+            raise ConfigError(f"{where}: no stage comes before the first one; remove its key {key}")
     weights = weights_by_id(stage.weights, config.contract, where)
     if stage.stop_gradient_prefix and weights[PROMPT_ID]:
         raise ConfigError(f"{where}: stop_gradient_prefix and a weight for the prompt exclude each other; remove one")
@@ -225,6 +229,7 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
         _groups(config.contract, has_prompt=weights[PROMPT_ID] > 0) if stage.normalize == "segments" else (),
         _objectives(stage.objective, config.contract, where),
         _replay(stage, before, where) if before is not None else None,
+        _interpolate(stage, config, where),
     )
 
 
@@ -236,6 +241,16 @@ def _replay(stage: StageConfig | KeyStageConfig, before: Stage, where: str) -> R
     if before.stop_gradient_prefix:
         raise ConfigError(f"{where}: a stage with stop_gradient_prefix cannot be replayed; remove the key replay")
     return Replay(stage.replay.every, before.weights, before.segment_groups, before.objectives)
+
+
+def _interpolate(stage: StageConfig | KeyStageConfig, config: RunConfig, where: str) -> tuple[float, ...]:
+    guard = config.validation.guard
+    if stage.interpolate and (guard is None or guard.keep != "best"):
+        raise ConfigError(
+            f"{where}: interpolate needs a guard that keeps the best model; set validation.guard={{}} and "
+            f"validation.num_examples, or remove interpolate"
+        )
+    return stage.interpolate
 
 
 def _groups(contract: ResponseContract, *, has_prompt: bool) -> tuple[int, ...]:

@@ -101,10 +101,14 @@ class ReplayConfig(Section):
     """Every so many steps, one uses the loss weights, the normalisation and the objectives of the stage before."""
 
 
+PartsOfUpdate = Annotated[tuple[Annotated[float, Field(ge=0.001, lt=1)], ...], Field(max_length=20)]
+"""Fractions of what a stage changes in the weights."""
+
+
 class StageConfig(SectionWithNewerKeys):
     """One stage of a custom strategy: a loss weight per segment, and how it is optimised."""
 
-    newer_keys = frozenset({"normalize", "objective", "replay"})
+    newer_keys = frozenset({"normalize", "objective", "replay", "interpolate"})
 
     name: Name
     """Short name used in folders and tables, e.g. `full`."""
@@ -126,6 +130,10 @@ class StageConfig(SectionWithNewerKeys):
     A kind is enough where it has no further keys: `{reasoning: dft, answer: nll}`."""
     replay: ReplayConfig | None = None
     """Steps in which this stage trains as the one before it; default: none. The first stage cannot have any."""
+    interpolate: PartsOfUpdate = ()
+    """Models between the start of the stage and its end that the guard also scores, by the fraction of the stage's
+    update that they have, for example `[0.25, 0.5, 0.75]` (arXiv:2109.01903). The guard keeps the best model of all, so
+    that `validation.guard` must be set; default: none. The first stage cannot have any."""
 
 
 class StrategyConfig(Section):
@@ -144,7 +152,7 @@ class KeyStageConfig(SectionWithNewerKeys):
     """The preset key stage. It trains the text inside the tags of key segments and, as in the paper, nothing else by
     default."""
 
-    newer_keys = frozenset({"replay"})
+    newer_keys = frozenset({"replay", "interpolate"})
 
     tags: bool = False
     """Also train the opening and closing tags of key segments."""
@@ -163,3 +171,6 @@ class KeyStageConfig(SectionWithNewerKeys):
     replay: ReplayConfig | None = None
     """Steps in which a key stage that continues from an earlier stage trains the whole response, as that one does;
     default: none."""
+    interpolate: PartsOfUpdate = ()
+    """Models between the start and the end of a key stage that continues from an earlier stage, which the guard scores
+    too; see `strategies.stages.interpolate`."""

@@ -13,7 +13,14 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.files import flush, flush_those_there
 from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_dir.artifacts.training import EVENTS, METRICS, OBSERVATIONS, TIMINGS, read_summary
+from sftkey_dist.run_dir.artifacts.training import (
+    EVENTS,
+    INTERPOLATIONS,
+    METRICS,
+    OBSERVATIONS,
+    TIMINGS,
+    read_summary,
+)
 
 _MODEL_CARD = "README.md"
 """Rewritten with every comparison."""
@@ -58,6 +65,7 @@ def _read_journals(stage: StageDir) -> None:
     TIMINGS.read(stage.timings)
     OBSERVATIONS.read(stage.validation)
     EVENTS.read(stage.events)
+    INTERPOLATIONS.read(stage.interpolations)
 
 
 def _verify_models(stages: Iterable[StageDir]) -> None:

@@ -216,9 +216,11 @@ def _guard(config: RunConfig, strategy: Strategy, stage: Stage) -> GuardJob | No
     """The guard of a stage, if it has one.
 
     A stage that trains the whole response cannot forget how to respond, and a first stage has nothing to forget.
+    Whatever a stage trains, only a guard can choose between interpolated models.
     """
     trains_everything = all(weight > 0 for weight in stage.weights[PROMPT_ID + 1 :])
-    if config.validation.guard is None or trains_everything or stage is strategy.stages[0]:
+    needs_none = (trains_everything and not stage.interpolate) or stage is strategy.stages[0]
+    if config.validation.guard is None or needs_none:
         return None
     return GuardJob(settings=config.validation.guard, assessment=settings_for_held_out(config, strategy))
 

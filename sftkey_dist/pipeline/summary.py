@@ -10,12 +10,14 @@ from sftkey_dist.pipeline.finished import make_durable, note_model
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.run_dir.artifacts.training import (
     EVENTS,
+    INTERPOLATIONS,
     METRICS,
     OBSERVATIONS,
     ROUNDING,
     SUMMARY,
     TIMINGS,
     GuardSummary,
+    Interpolation,
     Observation,
     StageSummary,
     StepTiming,
@@ -28,7 +30,8 @@ def write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_
     write_json_atomically(planned.directory.model / PROVENANCE, planned.inputs)
     metrics, timings = METRICS.read(planned.directory.metrics), TIMINGS.read(planned.directory.timings)
     observations = OBSERVATIONS.read(planned.directory.validation)
-    guard = _guard_summary(job, observations)
+    interpolations = INTERPOLATIONS.read(planned.directory.interpolations)
+    guard = _guard_summary(job, observations, interpolations)
     summary = StageSummary(
         digest=planned.digest,
         inputs=planned.inputs,
@@ -44,7 +47,7 @@ def write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_
         events=[event.message for event in EVENTS.read(planned.directory.events)],
         final_segments=metrics[-1].segments if metrics else {},
         rounding=ROUNDING.read(planned.directory.rounding),
-        gain=_gain(guard, observations),
+        gain=_gain(guard, observations, interpolations),
         guard=guard,
         model_files=note_model(planned.directory),
     )
@@ -53,27 +56,38 @@ def write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_
     return summary
 
 
-def _gain(guard: GuardSummary | None, observations: Sequence[Observation]) -> float | None:
+def _gain(
+    guard: GuardSummary | None, observations: Sequence[Observation], interpolations: Sequence[Interpolation]
+) -> float | None:
     """Decrease of the loss on held-out examples, from the start of the stage to the model that it hands on."""
     losses = {found.step: found.validation.loss for found in observations if found.validation is not None}
     measured = {step: loss for step, loss in losses.items() if not math.isnan(loss)}
     last = guard.kept_step if guard else max(measured, default=0)
-    return measured[0] - measured[last] if 0 in measured and last in measured else None
+    end = measured.get(last, math.nan)
+    if guard and guard.kept_part is not None:
+        end = next(found.validation.loss for found in interpolations if found.part == guard.kept_part)
+    return measured[0] - end if 0 in measured and not math.isnan(end) else None
 
 
-def _guard_summary(job: StageJob, observations: Sequence[Observation]) -> GuardSummary | None:
+def _guard_summary(
+    job: StageJob, observations: Sequence[Observation], interpolations: Sequence[Interpolation]
+) -> GuardSummary | None:
     """Which model the guard chose, and the scores of this model, at the start and at the end of the stage."""
     if job.guard is None:
         return None
     scored = [(found.step, found.guard.score) for found in observations if found.guard is not None]
     best = max(scored, key=lambda point: point[1])  # the first of equal scores
-    kept = best if job.guard.settings.keep == "best" else scored[-1]
+    kept, kept_part = (best if job.guard.settings.keep == "best" else scored[-1]), None
+    between = max(interpolations, key=lambda found: found.guard.score, default=None)
+    if between is not None and between.guard.score > kept[1]:
+        kept, kept_part = (scored[-1][0], between.guard.score), between.part
     return GuardSummary(
         kept_step=kept[0],
         kept_score=kept[1],
         first_score=scored[0][1],
         last_score=scored[-1][1],
-        evaluations=len(scored),
+        evaluations=len(scored) + len(interpolations),
+        kept_part=kept_part,
     )
 
 
@@ -81,7 +95,9 @@ def guard_in_words(summary: StageSummary, guard: GuardSummary) -> str:
     """A sentence about the model that the guard kept, and the cost of its evaluations."""
     share = summary.phase_seconds.get("guard", 0.0) / max(sum(summary.phase_seconds.values()), 1e-9)
     kept = (
-        f"after step {guard.kept_step} of {summary.steps}"
+        f"with {guard.kept_part:g} of the stage's update"
+        if guard.kept_part is not None
+        else f"after step {guard.kept_step} of {summary.steps}"
         if guard.kept_step
         else "that the stage began with, because training did not raise its score"
     )

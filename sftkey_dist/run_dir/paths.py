@@ -60,6 +60,11 @@ class StageDir(ModelPlace):
         return self.path / "validation.jsonl"
 
     @property
+    def interpolations(self) -> Path:
+        """Measurements of models between the start and the end of the stage, one JSON object each."""
+        return self.path / "interpolations.jsonl"
+
+    @property
     def events(self) -> Path:
         """Events that users should know about, such as restarts, one JSON object each."""
         return self.path / "events.jsonl"
@@ -101,9 +106,10 @@ class StageDir(ModelPlace):
         """Models that the guard may choose; they exist while the stage runs."""
         return self.path / "candidates"
 
-    def candidate(self, steps_done: int) -> ModelPlace:
-        """The candidate model after this number of steps."""
-        return ModelPlace(self.candidates / f"step_{steps_done:08d}")
+    def candidate(self, steps_done: int, part: float = 1.0) -> ModelPlace:
+        """The candidate model after this number of steps, with a part of the stage's update."""
+        name = f"step_{steps_done:08d}"
+        return ModelPlace(self.candidates / (name if part == 1 else f"{name}_part_{part:g}"))
 
     @property
     def journals(self) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ when neither the stage nor a checkpoint that it may resume from still counts it 
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,15 @@ from sftkey_dist.training.export import export_model, note_hand_off
 from sftkey_dist.training.held_out import HeldOutSet
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.running import RunningStage
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best model so far: the optimizer steps done, the part of the stage's update that it has, and its score."""
+
+    steps_done: int
+    part: float
+    score: float
 
 
 class Guard:
@@ -54,7 +63,7 @@ class Guard:
             self._examples = _restored_examples(stage.store, chosen, job)
         else:
             self._rows = HeldOutSet(stage, chosen)
-        self._best: tuple[int, float] | None = None
+        self._best: _Best | None = None
         self._num_without_gain = 0
 
     @property
@@ -65,7 +74,7 @@ class Guard:
     @property
     def kept_step(self) -> int | None:
         """Steps done when the model to hand on was taken; None for the last model."""
-        return self._best[0] if self._best and self._settings.keep == "best" else None
+        return self._best.steps_done if self._best and self._settings.keep == "best" else None
 
     def is_due(self, steps_done: int, *, is_last: bool) -> bool:
         """Whether to score after so many steps."""
@@ -80,29 +89,32 @@ class Guard:
         Raises:
             TrainingError: the best model from before an interruption is gone.
         """
-        is_there = self._best is None or self._directory.candidate(self._best_step).model.is_dir()
+        is_there = self._best is None or self._best_place.model.is_dir()
         if self.kept_step is not None and not self._engine.gather_to_all(is_there)[0]:
             raise TrainingError(
-                f"{self._directory.candidate(self._best_step).path}: the guard's best model is gone; remove "
+                f"{self._best_place.path}: the guard's best model is gone; remove "
                 f"{self._directory.path} to train the stage from its start"
             )
 
-    def evaluate(self, steps_done: int) -> GuardScores:
+    def evaluate(self, steps_done: int, part: float = 1.0) -> GuardScores:
         """Score the model as it is, and keep it if it is the best so far.
 
         The score counts unjudged answers as wrong: a model must not win by answers that nobody can judge.
 
+        Args:
+            steps_done: number of optimizer steps.
+            part: of the stage's update that the model has.
+
         Raises:
             DataError: no answer can be judged, so that no model is better than another.
         """
-        place = self._directory.candidate(steps_done)
+        place = self._directory.candidate(steps_done, part)
         if self._settings.signal == "generation":
             export_model(self._engine, self._job, place.model)
             scores = self._score_responses(place)
         else:
             scores = self._score_teacher_forced()
-        self._count(steps_done, scores.score)
-        if self.kept_step == steps_done:
+        if self._count(steps_done, scores.score, part) and self._settings.keep == "best":
             if self._settings.signal != "generation":
                 export_model(self._engine, self._job, place.model)
             note_hand_off(self._engine, self._job, place)
@@ -145,7 +157,7 @@ class Guard:
 
         It is not moved: a stage that is interrupted before its end is recorded looks for the candidate again.
         """
-        best, result = self._directory.candidate(self._best_step), self._directory
+        best, result = self._best_place, self._directory
         if self._engine.rank == 0:
             remove_tree(result.model)  # of an end that was interrupted before it was recorded
             with folder_written_whole(result.model) as scratch:
@@ -159,24 +171,26 @@ class Guard:
         self._engine.wait_for_first_rank()
 
     @property
-    def _best_step(self) -> int:
+    def _best_place(self) -> ModelPlace:
         if self._best is None:
             raise ValueError("nothing was scored yet")
-        return self._best[0]
+        return self._directory.candidate(self._best.steps_done, self._best.part)
 
-    def _count(self, steps_done: int, score: float) -> None:
-        is_better = self._best is None or score > self._best[1]
+    def _count(self, steps_done: int, score: float, part: float = 1.0) -> bool:
+        """Returns whether the model is the best so far."""
+        is_better = self._best is None or score > self._best.score
         self._num_without_gain = 0 if is_better else self._num_without_gain + 1
         if is_better:
-            self._best = (steps_done, score)
+            self._best = _Best(steps_done, part, score)
+        return is_better
 
     def _delete_candidates(self) -> None:
         """Delete all but the best, and those that a stage would need that resumes from a checkpoint."""
         if self._engine.rank == 0 and self._directory.candidates.is_dir():
-            best = () if self.kept_step is None else (self.kept_step,)
+            best = [] if self.kept_step is None else [self._best_place.path]
             referred = self._references() if best else frozenset()
             if referred is not None:
-                kept = [self._directory.candidate(step).path for step in (*referred, *best)]
+                kept = [*best, *(self._directory.candidate(step).path for step in referred)]
                 for folder in (folder for folder in self._directory.candidates.iterdir() if folder not in kept):
                     remove_tree(folder)
         self._engine.wait_for_first_rank()

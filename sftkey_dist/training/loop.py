@@ -64,6 +64,8 @@ def _test_before_training(stage: RunningStage) -> None:
     warn_of_a_slow_network(stage.engine, stage.directory)
     assert_packing_isolates(stage.engine)
     try_export(stage.engine, stage.job)
+    if stage.job.stage.interpolate:
+        stage.engine.weights.require_known_start()
 
 
 def _restore_or_start(stage: RunningStage, planner: StepPlanner, checkpoints: CheckpointKeeper) -> int:
@@ -90,6 +92,7 @@ def _train(
     tracer = StepTracer(job.training.profile_steps, stage.directory, stage.engine.rank)
     observer = Observer(stage, first_step, watch, checkpoints)
     observer.observe(first_step, is_last=first_step == planner.num_steps)
+    steps_done = first_step
     for step in range(first_step, planner.num_steps):
         if observer.wants_to_stop:
             break
@@ -124,8 +127,10 @@ def _train(
         if stops:
             checkpoints.wait()
             return False
+        steps_done = step + 1
     checkpoints.wait()
     stage.engine.wait_for_first_rank()  # it commits: a rank that fails below must not cut that off
+    observer.interpolate(steps_done)
     observer.hand_on()
     return True
 

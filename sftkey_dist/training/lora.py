@@ -91,6 +91,11 @@ def exported_weights(base: "PreTrainedModel") -> Iterator[ExportedWeight]:
             yield ExportedWeight(name, parameter)
 
 
+def is_second_matrix(name: str) -> bool:
+    """Whether a parameter is an adapter's B, by which its whole product is scaled."""
+    return "lora_B" in name.split(".")
+
+
 def _require_mergeable(base: "PreTrainedModel") -> None:
     """An adapter is merged into a linear layer's weight, which no other layer may share."""
     shared = base.get_input_embeddings().weight if base.config.get_text_config().tie_word_embeddings else None

@@ -1,6 +1,7 @@
 """Measures held-out examples between steps, runs the guard, and writes the model that the stage ends in."""
 
-from sftkey_dist.run_dir.artifacts.training import OBSERVATIONS, Observation
+from sftkey_dist.run_dir.artifacts.training import INTERPOLATIONS, OBSERVATIONS, Interpolation, Observation
+from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.training.checkpoint import CheckpointKeeper
 from sftkey_dist.training.export import export_model, note_hand_off
 from sftkey_dist.training.held_out import HeldOutSet
@@ -58,6 +59,26 @@ class Observer:
                 guard = self._guard.evaluate(steps_done)
         if (validation or guard) and self._engine.rank == 0:
             OBSERVATIONS.append(self._directory.validation, [Observation(steps_done, validation, guard)])
+
+    def interpolate(self, steps_done: int) -> None:
+        """Have the guard score models between the start of the stage and now, which may become the stage's result.
+
+        Nothing can be trained afterwards. It is done after the last checkpoint, so that an interruption repeats it.
+        """
+        parts = self._job.stage.interpolate
+        if not parts or self._guard is None or self._held_out is None:
+            return
+        if self._engine.rank == 0:
+            self._directory.interpolations.unlink(missing_ok=True)  # of an end that was interrupted
+            listed = ", ".join(f"{part:g}" for part in parts)
+            message = f"scoring the models with {listed} of the stage's update"
+            append_event(self._directory.events, "interpolating", message)
+        set_to = self._engine.weights.between_start_and_now()
+        for part in parts:
+            set_to(part)
+            found = Interpolation(part, self._held_out.measure(), self._guard.evaluate(steps_done, part))
+            if self._engine.rank == 0:
+                INTERPOLATIONS.append(self._directory.interpolations, [found])
 
     def hand_on(self) -> None:
         """Write the stage's result: the guard's best model, or the last."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.config.strategy import OptimizationConfig
-from sftkey_dist.config.training import TrainingConfig, ZeroConfig
+from sftkey_dist.config.training import LoraConfig, TrainingConfig, ZeroConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.data.held_out import held_out_indices
@@ -229,3 +230,65 @@ def copy_model(source: Path, out: Path, token: int) -> None:
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((out / "config.json").read_text()) | {"tie_word_embeddings": False}
     (out / "config.json").write_text(json.dumps(config))
+
+
+PARTS = (0.25, 0.5)
+
+
+def interpolating(job: StageJob, **changes) -> StageJob:
+    stage = replace(job.stage, interpolate=PARTS)
+    return job.model_copy(update={"stage": stage} | changes)
+
+
+def test_a_model_between_start_and_end_is_scored_kept_and_exported(store, make_job, tiny_model, tmp_path):
+    """The learning rate is so high that the end is worse than what lies before it."""
+    guard = GuardConfig(every_steps=NUM_STEPS, num_examples=NUM_HELD_OUT, signal="teacher_forced")
+    end, broken = (make_job(name, guard=guard, learning_rate=0.03) for name in ("end", "broken"))
+    end = end.model_copy(update={"guard": end.guard.model_copy(update={"settings": last_of(guard)})})
+    whole = interpolating(make_job("whole", guard=guard, learning_rate=0.03))
+    rounded = interpolating(make_job("rounded", guard=guard, learning_rate=0.03), precision="bfloat16")
+    broken = interpolating(broken)
+    adapted = interpolating(make_job("adapted", guard=guard, learning_rate=0.03))
+    adapted = adapted.model_copy(update={"training": adapted.training.model_copy(update={"lora": LoraConfig(rank=2)})})
+    adapted_end = end.model_copy(update={"training": adapted.training, "stage_dir": tmp_path / "adapted-end"})
+    adapted_end = adapted_end.model_copy(update={"checkpoints": str(adapted_end.stage_dir / "checkpoints")})
+    run_ranks(2, train, [end, whole, rounded, adapted, adapted_end])
+    run_ranks(2, train, [broken], 8)
+    run_ranks(1, train, [broken])
+
+    held_out = held_out_indices(store.hashes, NUM_HELD_OUT, seed=5)
+    answer = [store.segment_names.index("answer")]
+    start = load_file(tiny_model / "model.safetensors")
+    for job, job_end in ((whole, end), (adapted, adapted_end)):
+        last = weights_of(job_end.stage_dir / "model")
+        scores = [record["guard"]["score"] for record in validation(job) if "guard" in record]
+        found = {record["part"]: record["guard"] for record in interpolations(job)}
+        assert list(found) == list(PARTS)
+        for part in PARTS:
+            between = {name: torch.lerp(start[name], last[name], part) for name in start}
+            folder = tmp_path / f"{job.stage_dir.name}-{part}"
+            shutil.copytree(job_end.stage_dir / "model", folder)
+            save_file(between, folder / "model.safetensors", metadata={"format": "pt"})
+            share = likeliest_share(folder, store, held_out, answer)
+            assert found[part]["accuracy"] == pytest.approx(share, abs=1e-6)
+        best = max(found, key=lambda part: found[part]["score"])
+        assert found[best]["score"] > max(scores), "otherwise it would not be kept"
+        kept, expected = (
+            weights_of(job.stage_dir / "model"),
+            load_file(tmp_path / f"{job.stage_dir.name}-{best}" / "model.safetensors"),
+        )
+        assert all(torch.allclose(kept[name], expected[name], atol=1e-6) for name in expected)
+    assert {value.dtype for value in weights_of(rounded.stage_dir / "model").values()} == {torch.bfloat16}
+    assert [r["guard"]["score"] for r in interpolations(rounded)] == pytest.approx(
+        [r["guard"]["score"] for r in interpolations(whole)], abs=0.1
+    )
+    same = weights_of(broken.stage_dir / "model"), weights_of(whole.stage_dir / "model")
+    assert all(torch.allclose(same[0][name], same[1][name], atol=1e-3) for name in same[0])
+
+
+def interpolations(job: StageJob) -> list[dict]:
+    return [json.loads(line) for line in (job.stage_dir / "interpolations.jsonl").read_text().splitlines()]
+
+
+def last_of(guard: GuardConfig) -> GuardConfig:
+    return guard.model_copy(update={"keep": "last"})

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 
 from sftkey_dist.config.objective import Objective
@@ -8,6 +10,7 @@ from sftkey_dist.config.strategy import (
     ReplayConfig,
     StrategyConfig,
 )
+from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.strategy import LossScale, resolve_strategies, weights_by_id
@@ -155,7 +158,9 @@ def test_a_stage_replays_the_one_before_it_every_so_many_steps(run_config):
     assert resolve_strategies(config)[2].stages[0].replay is None, "key-tag continues from nothing"
     first = {"name": "all", "weights": {"answer": 1.0}, "replay": {"every": 2}}
     own = StrategyConfig.model_validate({"name": "own", "stages": [first]})
-    with pytest.raises(ConfigError, match=r"strategies\.own\.all: the first stage has nothing to replay"):
+    with pytest.raises(
+        ConfigError, match=r"strategies\.own\.all: no stage comes before the first one; remove its key replay"
+    ):
         resolve_strategies(run_config.model_copy(update={"strategies": (own,)}))
     assert "replay" not in KeyStageConfig().model_dump()
     both = KeyStageConfig(replay=every, stop_gradient_prefix=True)
@@ -165,3 +170,28 @@ def test_a_stage_replays_the_one_before_it_every_so_many_steps(run_config):
     own = StrategyConfig.model_validate({"name": "own", "stages": [stopped, first | {"name": "b"}]})
     with pytest.raises(ConfigError, match=r"own\.b: a stage with stop_gradient_prefix cannot be replayed"):
         resolve_strategies(run_config.model_copy(update={"strategies": (own,)}))
+
+
+def test_models_between_start_and_end_are_for_a_guard_to_choose(run_config):
+    asked = run_config.model_copy(update={"key_stage": KeyStageConfig(interpolate=(0.5,))})
+    with pytest.raises(ConfigError, match="key_stage: interpolate needs a guard that keeps the best model"):
+        resolve_strategies(asked)
+    for keep, is_refused in (("last", True), ("best", False)):
+        validation = ValidationConfig(num_examples=60, guard=GuardConfig(keep=keep))
+        guarded = asked.model_copy(update={"validation": validation})
+        with pytest.raises(ConfigError, match="keeps the best") if is_refused else nullcontext():
+            assert [stage.interpolate for stage in resolve_strategies(guarded)[3].stages] == [(), (0.5,)]
+    with pytest.raises(ConfigError, match=r"own\.all: no stage comes before the first one; remove its key interpolate"):
+        own(run_config, interpolate=[0.5])
+
+
+def test_a_weight_of_the_prompt_makes_it_a_segment_of_its_own(run_config):
+    weights = {"prompt": 0.2, "reasoning": 1.0, "answer": 1.0}
+    stage = own(run_config, weights=weights, normalize="segments")
+    groups = dict(zip(NAMES, stage.segment_groups, strict=True))
+    assert groups["prompt"] not in {group for name, group in groups.items() if name != "prompt"}
+    assert own(run_config, normalize="segments").segment_groups == tuple(
+        0 if "reasoning" in name else 1 for name in NAMES
+    ), "as before prompts could be trained"
+    with pytest.raises(ConfigError, match="stop_gradient_prefix and a weight for the prompt exclude each other"):
+        own(run_config, weights=weights, stop_gradient_prefix=True)

@@ -146,6 +146,15 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Interpolation:
+    """A line of interpolations.jsonl: what was measured of the model with a ``part`` of the stage's update."""
+
+    part: float
+    validation: HeldOutMetrics
+    guard: GuardScores
+
+
+@dataclass(frozen=True)
 class Event:
     """A line of events.jsonl: a name for programs and a message for users."""
 
@@ -200,6 +209,7 @@ class GuardSummary:
         first_score: score at the start of the stage.
         last_score: score at the end of the stage.
         evaluations: number of the guard's evaluations.
+        kept_part: part of the stage's update that it has; None for all of it.
     """
 
     kept_step: int
@@ -207,6 +217,7 @@ class GuardSummary:
     first_score: Measured
     last_score: Measured
     evaluations: int
+    kept_part: float | None = field(default=None, metadata=absent_with("kept_part"))
 
 
 def _weights_of(inputs: Mapping[str, object]) -> list[float]:
@@ -277,6 +288,7 @@ class StageSummary:
 
 
 METRICS, TIMINGS, OBSERVATIONS, EVENTS = Journal(StepMetrics), Journal(StepTiming), Journal(Observation), Journal(Event)
+INTERPOLATIONS = Journal(Interpolation)
 ROUNDING = JsonFile(Rounding, _TRAINED_AGAIN)
 BEAT = JsonFile(Beat)
 SUMMARY, ORIGIN = JsonFile(StageSummary, _TRAINED_AGAIN), JsonFile(StageOrigin, _TRAINED_AGAIN)

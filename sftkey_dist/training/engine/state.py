@@ -68,6 +68,11 @@ class PartitionedState:
             for name in names:
                 self._set_master(self._trained[name], range_of(name, *self._slice_of(self._trained[name])))
 
+    def local(self, name: str) -> Tensor:
+        """See Masters."""
+        values: Tensor = deepspeed.utils.safe_get_local_fp32_param(self._trained[name])
+        return values
+
     def whole(self, parameter: Any) -> Tensor:
         """See Masters."""
         if parameter.requires_grad:

@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
+from sftkey_dist.errors import ModelError
 from sftkey_dist.files import remove_tree
 from sftkey_dist.models.generation_config import mend_generation_config
 from sftkey_dist.models.shape import shape_of
 from sftkey_dist.run_dir.artifacts.training import Rounding
 from sftkey_dist.training.engine.ranks import Ranks
-from sftkey_dist.training.lora import ExportedWeight, base_of, exported_weights
+from sftkey_dist.training.lora import ExportedWeight, base_of, exported_weights, is_second_matrix
 from sftkey_dist.training.masters import StoredWeights, commit_masters, owners_of, update_sums, write_masters
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ class Masters(Protocol):
             range_of: called with (parameter name, offset, number of elements); elements past the end of the parameter
                 are padding.
         """
+        ...
+
+    def local(self, name: str) -> Tensor:
+        """This rank's slice of a master, flat."""
         ...
 
     def whole(self, parameter: torch.nn.Parameter) -> Tensor:
@@ -72,6 +78,34 @@ class StageWeights:
         rounded = [name for name in self._masters.names if name in self._rounded_by_loading]
         self._masters.set_masters(rounded, self._start.range)
         return 0 if self._has_adapters else sum(name not in self._start for name in self._masters.names)
+
+    def require_known_start(self) -> None:
+        """
+        Raises:
+            ModelError: the folder that the stage started from does not name the trained weights as the model does.
+        """
+        unknown = [name for name in self._masters.names if name not in self._start]
+        if unknown and not self._has_adapters:
+            raise ModelError(
+                f"interpolate: {len(unknown)} weights, such as {unknown[0]}, have another name in the folder that the "
+                f"stage starts from than in the model, so that their start is not known; remove interpolate"
+            )
+
+    def between_start_and_now(self) -> Callable[[float], None]:
+        """Prepare to move the model back towards where the stage started; memory of the host holds how it is now.
+
+        Returns:
+            A function that sets the masters to start + part · (now - start). Of an adapter, whose product is added to
+            the weights, one matrix is scaled.
+        """
+        now = {name: self._masters.local(name).cpu().clone() for name in self._masters.names}
+
+        def interpolated(name: str, offset: int, size: int, part: float) -> Tensor:
+            if self._has_adapters:
+                return now[name] * part if is_second_matrix(name) else now[name]
+            return torch.lerp(self._start.range(name, offset, size), now[name], part)
+
+        return lambda part: self._masters.set_masters(now, partial(interpolated, part=part))
 
     def end_responses_with(self, end_of_turn_id: int) -> str:
         """Have generation from the exported model stop where responses were taught to end.

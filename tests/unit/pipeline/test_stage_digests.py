@@ -280,13 +280,15 @@ def test_a_new_key_of_a_stage_counts_until_it_is_named(prepared, base):
 
 def test_what_a_stage_of_ones_own_minimises_counts(base, prepared):
     def digest(**keys):
-        weights = {"weights": {"reasoning": 1.0, "answer": 1.0}}
+        weights = {"weights": {"reasoning": 1.0, "answer": 1.0, "prompt": keys.pop("prompt", 0.0)}}
         own = {"name": "sftkey-tag", "stages": [{"name": "a", **weights}, {"name": "b", **weights, **keys}]}
         return digests(RunConfig.model_validate(base | {"strategies": [own]}), prepared)[-1]
 
     kinds = ({"answer": "dft"}, {"answer": "entropy"}, {"answer": {"kind": "entropy", "exponent": 2}})
     found = [digest(), digest(normalize="segments"), *(digest(objective=kind) for kind in kinds)]
     found += [digest(replay={"every": number}) for number in (2, 3)]
+    found += [digest(interpolate=parts) for parts in ([0.5], [0.5, 0.7])]
+    found += [digest(prompt=0.1)]
     found += [digest(optimization={"schedule": name}) for name in ("linear", "wsd")]
     assert len(set(found)) == len(found)
     assert digest(objective={"answer": "nll"}, normalize="tokens") == found[0]

@@ -171,6 +171,17 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
         ],
         {"validation", "guard"},
     ),
+    "interpolations.jsonl": (
+        of_training.INTERPOLATIONS,
+        [
+            {
+                "part": 0.5,
+                "validation": {"loss": 1.5, "segments": {"answer": NLL}},
+                "guard": {"n": 9, "accuracy": 0.5, "format": 1.0, "score": 0.65, "signal": "teacher_forced"},
+            }
+        ],
+        set(),
+    ),
     "events.jsonl": (of_training.EVENTS, [{"event": "restarted", "message": "a node was lost"}], set()),
     "rank_00000.json": (of_training.BEAT, [{"step": 1, "phase": "forward", "pid": 7}], set()),
     "rounding.json": (of_training.ROUNDING, [ROUNDING], set()),
