@@ -41,6 +41,31 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Anchor:
+    """A penalty on how far predictions move from those at the start of a stage.
+
+    Attributes:
+        weight: factor of the mean divergence.
+        segments: whether a token is anchored, by its segment id, [S].
+        top_k: number of most likely tokens that are kept of the start's predictions.
+    """
+
+    weight: float
+    segments: tuple[bool, ...]
+    top_k: int
+
+    def token_weights(self, targets: Sequence[float], denominator: float) -> tuple[float, ...]:
+        """Weight of a token's divergence by its segment id, [S], in a sum that is divided by the denominator.
+
+        Args:
+            targets: `weighted_targets` of the step, on all ranks, [S].
+            denominator: divisor of the loss of the step.
+        """
+        total = float(np.dot(targets, self.segments))
+        return tuple(self.weight * denominator / total if anchored and total else 0.0 for anchored in self.segments)
+
+
+@dataclass(frozen=True)
 class Stage:
     """One training stage.
 
@@ -54,6 +79,7 @@ class Stage:
         objectives: objective of a token by its segment id, [S]; empty if all are the negative log-likelihood.
         replay: steps that use other weights and objectives; None for none.
         interpolate: fractions of the stage's update; the guard also scores the models that have them.
+        anchor: penalty on how far predictions move; None for none.
     """
 
     name: str
@@ -64,6 +90,7 @@ class Stage:
     objectives: tuple[Objective, ...] = ()
     replay: Replay | None = None
     interpolate: tuple[float, ...] = ()
+    anchor: Anchor | None = None
 
     def acting(self, step: int, targets: Sequence[float]) -> "Stage":
         """The stage as it trains in a step: with what it replays, every so many steps.
@@ -76,7 +103,13 @@ class Stage:
         replay = self.replay
         if replay is None or (step + 1) % replay.every or not np.dot(targets, replay.weights):
             return self
-        return replace(self, weights=replay.weights, segment_groups=replay.segment_groups, objectives=replay.objectives)
+        return replace(
+            self,
+            weights=replay.weights,
+            segment_groups=replay.segment_groups,
+            objectives=replay.objectives,
+            anchor=None,
+        )
 
     @property
     def all_objectives(self) -> tuple[Objective, ...]:
@@ -187,6 +220,7 @@ def _preset(name: str, config: RunConfig) -> Strategy:
         config.key_stage.stop_gradient_prefix,
         replay=_replay(config.key_stage, full, "key_stage"),
         interpolate=_interpolate(config.key_stage, config, "key_stage"),
+        anchor=_anchor(config.key_stage, key_weights, config.contract, "key_stage"),
     )
     form = Form.UNTAGGED if name == "sft" else Form.TAGGED
     stages = {
@@ -230,6 +264,7 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
         _objectives(stage.objective, config.contract, where),
         _replay(stage, before, where) if before is not None else None,
         _interpolate(stage, config, where),
+        _anchor(stage, weights, config.contract, where),
     )
 
 
@@ -251,6 +286,26 @@ def _interpolate(stage: StageConfig | KeyStageConfig, config: RunConfig, where: 
             f"validation.num_examples, or remove interpolate"
         )
     return stage.interpolate
+
+
+def _anchor(
+    stage: StageConfig | KeyStageConfig, weights: Sequence[float], contract: ResponseContract, where: str
+) -> Anchor | None:
+    if stage.anchor is None:
+        return None
+    if stage.stop_gradient_prefix:  # what lies before the answer has no gradient
+        raise ConfigError(f"{where}: anchor and stop_gradient_prefix exclude each other; remove one of them")
+    names, named = contract.segment_names, stage.anchor.segments
+    known = {*names, "tags"} - {PROMPT}
+    if unknown := sorted(set(named) - known):
+        raise ConfigError(f"{where}: unknown segment {unknown[0]!r} in anchor; known: {', '.join(sorted(known))}")
+    segments = tuple(
+        name != PROMPT and (name in named or ("." in name and "tags" in named) if named else not weight)
+        for name, weight in zip(names, weights, strict=True)
+    )
+    if not any(segments):
+        raise ConfigError(f"{where}: the stage trains the whole response; name the segments of its anchor")
+    return Anchor(stage.anchor.weight, segments, stage.anchor.top_k)
 
 
 def _groups(contract: ResponseContract, *, has_prompt: bool) -> tuple[int, ...]:

@@ -101,6 +101,20 @@ class ReplayConfig(Section):
     """Every so many steps, one uses the loss weights, the normalisation and the objectives of the stage before."""
 
 
+class AnchorConfig(Section):
+    """A penalty on how far predictions move from those of the model that the stage starts from."""
+
+    weight: float = Field(ge=1e-6, le=MOST_LOSS_WEIGHT)
+    """Factor of the penalty, which is added to the loss: the mean over the anchored tokens of KL(start || now), in
+    nats."""
+    segments: tuple[str, ...] = ()
+    """Segments whose tokens are anchored: names as in `weights`, without `prompt`. Default: everything in the response
+    that the stage does not train."""
+    top_k: int = Field(32, ge=1, le=1024)
+    """Number of most likely tokens of the starting model that are kept at every position, at 8 bytes each; all other
+    tokens together count as one."""
+
+
 PartsOfUpdate = Annotated[tuple[Annotated[float, Field(ge=0.001, lt=1)], ...], Field(max_length=20)]
 """Fractions of what a stage changes in the weights."""
 
@@ -108,7 +122,7 @@ PartsOfUpdate = Annotated[tuple[Annotated[float, Field(ge=0.001, lt=1)], ...], F
 class StageConfig(SectionWithNewerKeys):
     """One stage of a custom strategy: a loss weight per segment, and how it is optimised."""
 
-    newer_keys = frozenset({"normalize", "objective", "replay", "interpolate"})
+    newer_keys = frozenset({"normalize", "objective", "replay", "interpolate", "anchor"})
 
     name: Name
     """Short name used in folders and tables, e.g. `full`."""
@@ -134,6 +148,9 @@ class StageConfig(SectionWithNewerKeys):
     """Models between the start of the stage and its end that the guard also scores, by the fraction of the stage's
     update that they have, for example `[0.25, 0.5, 0.75]` (arXiv:2109.01903). The guard keeps the best model of all, so
     that `validation.guard` must be set; default: none. The first stage cannot have any."""
+    anchor: AnchorConfig | None = None
+    """Penalty on unlearning what the stage does not train; default: none. The predictions of the model that the stage
+    starts from are computed once for every example before the first step."""
 
 
 class StrategyConfig(Section):
@@ -152,7 +169,7 @@ class KeyStageConfig(SectionWithNewerKeys):
     """The preset key stage. It trains the text inside the tags of key segments and, as in the paper, nothing else by
     default."""
 
-    newer_keys = frozenset({"replay", "interpolate"})
+    newer_keys = frozenset({"replay", "interpolate", "anchor"})
 
     tags: bool = False
     """Also train the opening and closing tags of key segments."""
@@ -174,3 +191,6 @@ class KeyStageConfig(SectionWithNewerKeys):
     interpolate: PartsOfUpdate = ()
     """Models between the start and the end of a key stage that continues from an earlier stage, which the guard scores
     too; see `strategies.stages.interpolate`."""
+    anchor: AnchorConfig | None = None
+    """Penalty on unlearning how to respond, in a key stage that continues from an earlier stage; see
+    `strategies.stages.anchor`."""

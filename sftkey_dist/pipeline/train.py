@@ -156,7 +156,10 @@ def _clean_up(planned: PlannedStage) -> None:
     except StorageError as error:
         console.print(f"checkpoints that are no longer needed were not removed: {error}", soft_wrap=True, markup=False)
     stage = planned.directory
-    for leftover in (stage.checkpoints, stage.candidates, stage.heartbeats, stage.stacks, stage.trial_export):
+    for leftover in (
+        *(stage.checkpoints, stage.candidates, stage.anchor),
+        *(stage.heartbeats, stage.stacks, stage.trial_export),
+    ):
         shutil.rmtree(leftover, ignore_errors=True)
 
 

@@ -117,6 +117,11 @@ class StageDir(ModelPlace):
         return self.metrics, self.timings, self.validation, self.events
 
     @property
+    def anchor(self) -> Path:
+        """Predictions of the model that the stage starts from; they exist while an anchored stage runs."""
+        return self.path / "anchor"
+
+    @property
     def trial_export(self) -> Path:
         """A trial export of the model without its weights, which exists only briefly before the first step."""
         return self.path / "trial_export"

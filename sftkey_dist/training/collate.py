@@ -12,6 +12,9 @@ from torch import Tensor
 
 from sftkey_dist.contract import PROMPT_ID
 
+_IMPOSSIBLE = -1e4
+"""Logarithm of a probability that is 0 in float32."""
+
 
 @dataclass(frozen=True)
 class PackedRow:
@@ -27,6 +30,7 @@ class PackedRow:
         targets: int64 [K], the token after each kept position.
         target_segments: int64 [K], segment ids of the targets.
         target_weights: float32 [K], loss weights of the targets.
+        anchor: what targets are anchored to; None if none is.
     """
 
     input_ids: Tensor
@@ -37,6 +41,7 @@ class PackedRow:
     targets: Tensor
     target_segments: Tensor
     target_weights: Tensor
+    anchor: "RowAnchor | None" = None
 
     @property
     def is_dummy(self) -> bool:
@@ -46,7 +51,40 @@ class PackedRow:
     def to(self, device: torch.device) -> "PackedRow":
         """The row on a device."""
         tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return PackedRow(example_lengths=self.example_lengths, **tensors)
+        anchor = None if self.anchor is None else self.anchor.to(device)
+        return PackedRow(example_lengths=self.example_lengths, anchor=anchor, **tensors)
+
+
+@dataclass(frozen=True)
+class RowAnchor:
+    """Predictions that targets of a row are held close to.
+
+    Attributes:
+        weights: float32 [K], weight of each target's divergence; 0 where a target is not anchored.
+        ids: int64 [K, k], the most likely tokens of the other model.
+        log_probabilities: float32 [K, k], their logarithms in nats.
+    """
+
+    weights: Tensor
+    ids: Tensor
+    log_probabilities: Tensor
+
+    def to(self, device: torch.device) -> "RowAnchor":
+        """The anchor on a device."""
+        return RowAnchor(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class AnchoredExamples:
+    """Predictions that the examples of a row are held close to.
+
+    Attributes:
+        segment_weights: weight of a token's divergence by its segment id, [S].
+        predictions: for each example, ids and log-probabilities [n, k] of its n anchored tokens in order.
+    """
+
+    segment_weights: Sequence[float]
+    predictions: Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 def pack(
@@ -54,6 +92,7 @@ def pack(
     segment_weights: Sequence[float],
     observe_all: bool,
     example_weights: np.ndarray | None = None,
+    anchored: AnchoredExamples | None = None,
 ) -> PackedRow:
     """Concatenate ``(input_ids[L], segment_ids[L])`` pairs into a row.
 
@@ -63,6 +102,7 @@ def pack(
         segment_weights: loss weight of each segment id.
         observe_all: keep every response position, to measure segments that carry no loss; gradients are the same.
         example_weights: factor of each example's loss weights, float32 [N]; None if all are 1.
+        anchored: predictions that the examples are held close to.
     """
     if not examples:
         return dummy_row()
@@ -73,12 +113,12 @@ def pack(
     is_target = weights[segments] > 0
     if observe_all:
         is_target |= segments != PROMPT_ID
+    if anchored is not None:
+        is_target |= np.asarray(anchored.segment_weights)[segments] > 0
     # The first token of an example would be predicted from the example before it.
     is_target[np.cumsum((0, *lengths[:-1]))] = False
     targets = np.flatnonzero(is_target)
-    of_tokens = weights[segments]
-    if example_weights is not None:
-        of_tokens = of_tokens * np.repeat(example_weights, lengths)
+    of_examples = np.ones(1, np.float32) if example_weights is None else np.repeat(example_weights, lengths)[targets]
     return PackedRow(
         input_ids=torch.from_numpy(input_ids)[None],
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
@@ -87,8 +127,20 @@ def pack(
         kept_positions=torch.from_numpy(targets - 1),
         targets=torch.from_numpy(input_ids[targets]),
         target_segments=torch.from_numpy(segments[targets]),
-        target_weights=torch.from_numpy(of_tokens[targets]),
+        target_weights=torch.from_numpy(weights[segments[targets]] * of_examples),
+        anchor=None if anchored is None else _row_anchor(anchored, segments[targets], of_examples),
     )
+
+
+def _row_anchor(anchored: AnchoredExamples, target_segments: np.ndarray, of_examples: np.ndarray) -> RowAnchor:
+    weights = np.asarray(anchored.segment_weights, dtype=np.float32)[target_segments]
+    ids, log_probabilities = (np.concatenate(part) for part in zip(*anchored.predictions, strict=True))
+    # Where nothing is anchored stands a certain prediction: its divergence is finite, and its weight 0.
+    all_ids = np.zeros((len(weights), ids.shape[1]), dtype=np.int64)
+    everywhere = np.full(all_ids.shape, _IMPOSSIBLE, dtype=np.float32)
+    everywhere[:, 0] = 0
+    all_ids[weights > 0], everywhere[weights > 0] = ids, log_probabilities
+    return RowAnchor(*map(torch.from_numpy, (weights * of_examples, all_ids, everywhere)))
 
 
 def split_before_targets(row: PackedRow) -> tuple[PackedRow | None, PackedRow]:

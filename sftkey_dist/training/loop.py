@@ -10,6 +10,7 @@ from sftkey_dist.files import flush_those_there
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS, StepMetrics, StepTiming
 from sftkey_dist.sampler import StepPlanner
+from sftkey_dist.training.anchoring import with_start_predictions
 from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot
 from sftkey_dist.training.collectives import CollectiveWatch
 from sftkey_dist.training.engine.factory import make_engine
@@ -45,9 +46,10 @@ def train_stage(job: StageJob, checkpoints: CheckpointKeeper) -> bool:
         planner = stage.planner()
         _test_before_training(stage)
         first_step = _restore_or_start(stage, planner, checkpoints)
+        stage = with_start_predictions(stage, planner, first_step)
         is_finished = _train(stage, planner, first_step, checkpoints, watch, heartbeat)
         if is_finished:
-            stage.engine.close()
+            stage.close()
         return is_finished
 
 

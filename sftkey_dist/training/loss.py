@@ -19,6 +19,10 @@ NLL, CORRECT, COUNT = range(3)
 """Columns of sums; losses of tokens have the first two."""
 ENTROPY = 2
 """Column of losses of tokens, where an objective needs it."""
+DIVERGENCE = -1
+"""Column of losses of tokens, the last one, in rows that are anchored."""
+_LEAST_REST = 1e-7
+"""Least probability of all tokens beside the most likely ones, near the resolution of float32."""
 _ENTROPY_TOKENS = 20
 """Most likely tokens over which the entropy is taken, as in EAFT (arXiv:2601.02151)."""
 
@@ -28,11 +32,14 @@ class LossSums:
     """Sums over one micro-batch.
 
     Attributes:
-        weighted: scalar with gradient, Σ weight · loss in nats; the loss of a token is its nll, or its objective's.
+        weighted: scalar with gradient, Σ weight · loss in nats; the loss of a token is its nll, or its objective's. The
+            anchor's part is in it.
+        anchored: scalar without gradient, the anchor's part.
         by_segment: float64 [S, 3] without gradient: Σ nll in nats, correctly predicted tokens, tokens.
     """
 
     weighted: Tensor
+    anchored: Tensor
     by_segment: Tensor
 
 
@@ -54,22 +61,56 @@ def segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, Segment
     }
 
 
-def token_losses(logits: Tensor, targets: Tensor, *, with_entropy: bool = False) -> Tensor:
+def token_losses(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    with_entropy: bool = False,
+    start: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Negative log-likelihood of every target in nats, with gradient, and whether it is the likeliest token (0 or 1).
 
     Args:
         logits: [K, V].
         targets: int64 [K].
         with_entropy: also return the entropy of the 20 most likely tokens as a share of its maximum, without gradient.
+        start: ids and log-probabilities, [K, k] each, of the most likely tokens of another model; also return the KL
+            divergence of its prediction from this one in nats, with gradient.
 
     Returns:
-        float32 [K, 2], or with entropies [K, 3].
+        float32 [K, 2], [K, 3] or [K, 4]: the entropy comes third, and the divergence last.
     """
     logits = logits.float()
     nll = F.cross_entropy(logits, targets, reduction="none")
     is_most_likely = (logits.detach().argmax(dim=-1) == targets).to(nll.dtype)
     columns = [nll, is_most_likely, *([_entropy(logits.detach())] if with_entropy else [])]
+    if start is not None:
+        columns.append(_divergence(logits, *start))
     return torch.stack(columns, dim=1)
+
+
+def _divergence(logits: Tensor, ids: Tensor, log_probabilities: Tensor) -> Tensor:
+    """Σ p log (p / q) over the other model's most likely tokens, and over all others as if they were one token."""
+    own = logits.gather(1, ids) - logits.logsumexp(dim=1, keepdim=True)
+    probabilities = log_probabilities.exp()
+    divergence = (probabilities * (log_probabilities - own)).sum(dim=1)
+    if ids.shape[1] == logits.shape[1]:
+        return divergence
+    rest = (1 - probabilities.sum(dim=1)).clamp(min=0)
+    own_rest = (-torch.expm1(own.logsumexp(dim=1))).clamp(min=_LEAST_REST)
+    return divergence + rest * (rest.clamp(min=_LEAST_REST).log() - own_rest.log())
+
+
+def most_likely(logits: Tensor, number: int) -> Tensor:
+    """Ids and log-probabilities of the most likely tokens, float32 [K, 2 · number]; ids below 2^24 are exact.
+
+    Args:
+        logits: [K, V].
+        number: of tokens; all V if there are fewer.
+    """
+    log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+    found = log_probabilities.topk(min(number, logits.shape[-1]), dim=-1)
+    return torch.cat([found.indices.float(), found.values], dim=1)
 
 
 def _entropy(logits: Tensor) -> Tensor:
@@ -83,7 +124,7 @@ def loss_sums(losses: Tensor, row: PackedRow, num_segments: int, minimised: Tens
     """Sums over the kept positions of a row.
 
     Args:
-        losses: `token_losses` of ``row.targets``, [K, 2] or [K, 3].
+        losses: `token_losses` of ``row.targets``, [K, 2] to [K, 4].
         row: the micro-batch.
         num_segments: S.
         minimised: loss of every target that is trained on, [K]; by default its negative log-likelihood.
@@ -94,4 +135,6 @@ def loss_sums(losses: Tensor, row: PackedRow, num_segments: int, minimised: Tens
         by_segment = torch.zeros(num_segments, 3, dtype=torch.float64, device=losses.device)
         if not row.is_dummy:
             by_segment.index_add_(0, row.target_segments, per_token)
-    return LossSums((minimised * row.target_weights).sum(), by_segment)
+    weighted = (minimised * row.target_weights).sum()
+    anchored = weighted.new_zeros(()) if row.anchor is None else (losses[:, DIVERGENCE] * row.anchor.weights).sum()
+    return LossSums(weighted + anchored, anchored.detach(), by_segment)

@@ -9,6 +9,7 @@ from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlanner
 from sftkey_dist.training.engine import Engine
 from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.start_predictions import StartPredictions
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,25 @@ class RunningStage:
         store: its encoded examples.
         held_out: indices of the examples that are not trained on.
         engine: its model and optimizer.
+        start: predictions of the model that an anchored stage starts from; None otherwise.
     """
 
     job: StageJob
     store: EncodedStore
     held_out: np.ndarray
     engine: Engine
+    start: StartPredictions | None = None
 
     @property
     def directory(self) -> StageDir:
         """Where the stage writes."""
         return StageDir(self.job.stage_dir)
+
+    def close(self) -> None:
+        """Free the model and close the files; the process group stays."""
+        self.engine.close()
+        if self.start is not None:
+            self.start.close()
 
     def planner(self) -> StepPlanner:
         """The steps of the stage, as every rank plans them."""

@@ -14,7 +14,7 @@ from sftkey_dist.errors import TrainingError
 from sftkey_dist.run_dir.artifacts.training import StepMetrics
 from sftkey_dist.sampler import StepPlan
 from sftkey_dist.strategy import LossScale, Stage
-from sftkey_dist.training.collate import PackedRow, pack
+from sftkey_dist.training.collate import AnchoredExamples, PackedRow, pack
 from sftkey_dist.training.loss import loss_sums, segment_metrics
 from sftkey_dist.training.objective import objective_losses
 from sftkey_dist.training.running import RunningStage
@@ -57,7 +57,7 @@ def run_step(
     scale = acting.scale(plan.weighted_targets, _loss_weight(stage.job.stage, acting, plan))
     sums = _accumulate(stage, acting, plan, scale, watch, around_last_micro_batch or nullcontext())
     with watch.phase("metrics"):
-        weighted, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
+        weighted, anchored, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
     mean_loss = float(weighted) / scale.denominator
     if not np.isfinite(mean_loss):
         raise _loss_not_finite(mean_loss, engine.gather_to_all(sums.not_finite), plan, stage.store)
@@ -75,6 +75,7 @@ def run_step(
         loss_tokens=sum(n for n, weight in zip(plan.target_counts, acting.weights, strict=True) if weight > 0),
         balance=plan.balance.rounded(),
         segments=segment_metrics(stage.store.segment_names, by_segment),
+        divergence=float(anchored) / (acting.anchor.weight * scale.denominator) if acting.anchor else None,
     )
     return record, stops
 
@@ -97,11 +98,13 @@ class _Sums:
 
     Attributes:
         weighted: sum of the loss, float64 [1].
+        anchored: the anchor's part of it, float64 [1].
         by_segment: sums of `segment_metrics` by segment id, float64 [S, 3].
         not_finite: indices of the examples in rows with a non-finite loss.
     """
 
     weighted: Tensor
+    anchored: Tensor
     by_segment: Tensor
     not_finite: list[int]
 
@@ -117,9 +120,10 @@ def _accumulate(
     """Forward and backward pass of every micro-batch of this rank."""
     engine, num_segments = stage.engine, len(stage.store.segment_names)
     forward = engine.forward_behind_stopped_prefix if acting.stop_gradient_prefix else engine.forward
-    found = _Sums(torch.zeros(1, dtype=torch.float64), torch.zeros(num_segments, 3, dtype=torch.float64), [])
+    weighted, anchored = torch.zeros(2, 1, dtype=torch.float64)
+    found = _Sums(weighted, anchored, torch.zeros(num_segments, 3, dtype=torch.float64), [])
     with watch.phase("data"):
-        rows = list(_rows(stage, acting, plan, scale.weights))
+        rows = list(_rows(stage, acting, plan, scale))
     for index, row in enumerate(rows):
         is_last = index == len(rows) - 1
         with around_last if is_last else nullcontext():
@@ -134,31 +138,46 @@ def _accumulate(
             found.by_segment += sums.by_segment.cpu()
             row_loss = sums.weighted.detach().double().cpu()
             found.weighted += row_loss
+            found.anchored += sums.anchored.double().cpu()
             if not torch.isfinite(row_loss):
                 found.not_finite += plan.micro_batches(engine.data_rank)[index]
     return found
 
 
-def _rows(stage: RunningStage, acting: Stage, plan: StepPlan, weights: Sequence[float]) -> Iterator[PackedRow]:
+def _rows(stage: RunningStage, acting: Stage, plan: StepPlan, scale: LossScale) -> Iterator[PackedRow]:
     """The micro-batches of this rank; segment metrics of untrained tokens are measured every few steps."""
     is_due = plan.step % stage.job.training.segment_metrics_every_steps == 0
     observe_all = is_due and not acting.stop_gradient_prefix  # a stopped prefix has no logits to measure
     for content in plan.micro_batches(stage.engine.data_rank):
         examples = [stage.store.example(index) for index in content]
-        yield pack(examples, weights, observe_all, stage.store.loss_weights_of(content))
+        anchored = _anchored(stage, acting, plan, scale, content)
+        yield pack(examples, scale.weights, observe_all, stage.store.loss_weights_of(content), anchored)
 
 
-def _reduce(stage: RunningStage, plan: StepPlan, sums: _Sums, is_asked_to_stop: bool) -> tuple[Tensor, Tensor, bool]:
+def _anchored(
+    stage: RunningStage, acting: Stage, plan: StepPlan, scale: LossScale, content: Sequence[int]
+) -> AnchoredExamples | None:
+    """What the examples of a micro-batch are anchored to."""
+    if acting.anchor is None or stage.start is None:
+        return None
+    weights = acting.anchor.token_weights(plan.weighted_targets, scale.denominator)
+    return AnchoredExamples(weights, [stage.start.of(index) for index in content])
+
+
+def _reduce(
+    stage: RunningStage, plan: StepPlan, sums: _Sums, is_asked_to_stop: bool
+) -> tuple[Tensor, Tensor, Tensor, bool]:
     """Sum metrics over ranks in one collective.
 
     The sum also carries the plan's digest, to catch ranks that disagree, and whether to stop, so that all stop at one
     step.
     """
     flags = torch.tensor([plan.layout_digest, is_asked_to_stop], dtype=torch.float64)
-    reduced = stage.engine.all_reduce_sum(torch.cat([sums.weighted, flags, sums.by_segment.flatten()]))
-    if float(reduced[1]) != plan.layout_digest * stage.engine.world_size:
+    values = [flags, sums.weighted, sums.anchored, sums.by_segment.flatten()]
+    reduced = stage.engine.all_reduce_sum(torch.cat(values))
+    if float(reduced[0]) != plan.layout_digest * stage.engine.world_size:
         raise TrainingError(f"ranks planned step {plan.step} differently; are code and data the same on all nodes?")
-    return reduced[:1], reduced[3:].view_as(sums.by_segment), bool(reduced[2])
+    return reduced[2:3], reduced[3:4], reduced[4:].view_as(sums.by_segment), bool(reduced[1])
 
 
 def _loss_not_finite(

@@ -4,6 +4,7 @@ Written from the method alone (METHOD of arXiv:2512.21017 and the definition of 
 trainer but the plan's list of examples per step.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,16 +34,19 @@ def train_reference(
     token_loss: TokenLoss | None = None,
     groups: Sequence[Sequence[int]] = (),
     replay: tuple[int, Sequence[float]] | None = None,
+    anchor: tuple[float, Sequence[int], int] | None = None,
 ) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
     """Loss and gradient norm of every step, and the final weights; ``adapt`` adds adapters, merged in the end.
 
     ``stop_prefix`` takes no gradient through what comes before the first target's predecessor. ``token_loss`` takes
     logits [T, V], targets [T] and segment ids [T]. ``groups`` of segment ids have a mean each, and the means are added.
-    ``replay`` is a number of steps, and the weights of the last of so many.
+    ``replay`` is a number of steps, and the weights of the last of so many. ``anchor`` is the factor of the divergence
+    from the start, the segments whose tokens have it, and the number of likeliest tokens that are told apart.
     """
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     model = adapt(model) if adapt else model
+    start = copy.deepcopy(model)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     first = {name: torch.zeros_like(p) for name, p in parameters.items()}
     second = {name: torch.zeros_like(p) for name, p in parameters.items()}
@@ -51,6 +55,8 @@ def train_reference(
         is_replayed = replay is not None and step % replay[0] == replay[0] - 1
         of_step = replay[1] if replay is not None and is_replayed else weights
         loss = _step_loss(model, examples, of_step, stop_prefix and not is_replayed, token_loss or _nll, groups)
+        if anchor is not None:
+            loss = loss + anchor[0] * _divergence(model, start, examples, *anchor[1:])
         gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
         norm = math.sqrt(sum(float(g.double().pow(2).sum()) for g in gradients.values()))
         clip = min(1.0, max_grad_norm / (norm + 1e-6))
@@ -98,6 +104,24 @@ def _step_loss(
             mean = (of_tokens[is_in] * all_losses[is_in]).sum() / of_tokens[is_in].sum()
             total = total + max(weights[segment] for segment in group) * mean
     return total
+
+
+def _divergence(model, start, examples: Sequence[Encoded], segments: Sequence[int], number: int) -> torch.Tensor:
+    """Mean over all anchored tokens of the divergence from the start; all but the likeliest tokens count as one."""
+    total, tokens = torch.zeros((), dtype=torch.float64), 0.0
+    for input_ids, segment_ids, *weight in examples:
+        row, (of_row,) = torch.tensor(input_ids)[None], weight or [1.0]
+        is_anchored = torch.isin(torch.tensor(segment_ids[1:]), torch.tensor(segments))
+        with torch.no_grad():
+            before = torch.softmax(start(input_ids=row).logits[0, :-1][is_anchored].double(), dim=-1)
+        now = torch.softmax(model(input_ids=row).logits[0, :-1][is_anchored].double(), dim=-1)
+        likeliest = before.argsort(dim=-1, descending=True)[:, :number]
+        p, q = before.gather(1, likeliest), now.gather(1, likeliest)
+        if number < before.shape[1]:
+            p, q = (torch.cat([part, 1 - part.sum(dim=1, keepdim=True)], dim=1) for part in (p, q))
+        total = total + of_row * (p * (p / q).log()).sum()
+        tokens += of_row * int(is_anchored.sum())
+    return (total / tokens).float()
 
 
 def _nll(logits: torch.Tensor, targets: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:

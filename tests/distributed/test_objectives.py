@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sftkey_dist.config.objective import Objective
-from sftkey_dist.strategy import Replay
+from sftkey_dist.strategy import Anchor, Replay
 from tests.distributed.harness import make_weighted_store, metrics, weights_of
 from tests.distributed.test_exactness import FULL, KEY, assert_same_training, make_job, reference, run, store
 
@@ -105,6 +105,39 @@ def test_weights_of_prompts_and_rows_equal_the_reference_on_any_ranks(make_job, 
     assert first["segments"]["prompt"]["tokens"] == first["loss_tokens"] - sum(
         segment["tokens"] for name, segment in first["segments"].items() if name != "prompt"
     )
+
+
+ANCHORED = (1, *range(2, 6), 7)
+
+
+def anchored(job, number):
+    return with_stage(job, anchor=Anchor(2.0, tuple(segment in ANCHORED for segment in range(8)), number))
+
+
+def test_an_anchor_to_the_start_equals_the_reference_on_any_ranks(store, make_job, contract, tiny_model, tmp_path):
+    expected = reference(store, tiny_model, KEY, anchor=(2.0, ANCHORED, 3))
+    one, two, three, broken = (anchored(make_job(f"anchor-{n}", weights=KEY), 3) for n in ("1", "2", "3", "broken"))
+    in_chunks = make_job("chunked", weights=KEY, logit_chunk_positions=5, segment_metrics_every_steps=1)
+    rounded = anchored(make_job("bfloat16", weights=KEY), 3).model_copy(update={"precision": "bfloat16"})
+    weighted = make_weighted_store(tmp_path, contract, tiny_model)
+    of_rows = anchored(make_job("rows", weights=KEY), 3).model_copy(update={"store_dir": weighted.path})
+    run(1, one)
+    run(2, two, chunked := anchored(in_chunks, 3), rounded, of_rows)
+    run(2, broken, stop_after_steps=7)
+    run(3, three, broken)
+    for trained in (one, two, three, chunked, broken):
+        assert_same_training(trained, *expected)
+    assert_same_training(of_rows, *reference(weighted, tiny_model, KEY, anchor=(2.0, ANCHORED, 3)))
+    records = metrics(two)
+    assert [record["loss"] for record in metrics(rounded)] == pytest.approx([r["loss"] for r in records], rel=0.02)
+    divergences = [record["divergence"] for record in records]
+    assert abs(divergences[0]) < 1e-5 < 1e-4 < max(divergences)
+
+
+def test_an_anchor_that_keeps_the_whole_vocabulary_is_the_exact_divergence(store, make_job, tiny_model):
+    exact = anchored(make_job("exact", weights=KEY), 1000)
+    run(2, exact)
+    assert_same_training(exact, *reference(store, tiny_model, KEY, anchor=(2.0, ANCHORED, 1000)))
 
 
 def test_steps_that_replay_the_stage_before_equal_the_reference(store, make_job, tiny_model):

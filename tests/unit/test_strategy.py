@@ -4,6 +4,7 @@ import pytest
 
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.strategy import (
+    AnchorConfig,
     KeyStageConfig,
     OptimizationConfig,
     OptimizationOverrides,
@@ -195,3 +196,38 @@ def test_a_weight_of_the_prompt_makes_it_a_segment_of_its_own(run_config):
     ), "as before prompts could be trained"
     with pytest.raises(ConfigError, match="stop_gradient_prefix and a weight for the prompt exclude each other"):
         own(run_config, weights=weights, stop_gradient_prefix=True)
+
+
+def test_an_anchor_holds_what_the_stage_does_not_train_or_what_is_named(run_config):
+    config = run_config.model_copy(update={"key_stage": KeyStageConfig(anchor=AnchorConfig(weight=0.1))})
+    full, key = resolve_strategies(config)[3].stages
+    held = {name for name, is_held in zip(NAMES, key.anchor.segments, strict=True) if is_held}
+    assert full.anchor is None
+    assert held == set(NAMES) - {"prompt", "answer"}
+    named = own(run_config, anchor={"weight": 2.0, "segments": ["tags", "reasoning"], "top_k": 4}).anchor
+    assert {name for name, is_held in zip(NAMES, named.segments, strict=True) if is_held} == {
+        name for name in NAMES if "." in name or name == "reasoning"
+    }
+    targets = [10 if name == "reasoning" else 0 for name in NAMES]
+    weights = dict(zip(NAMES, named.token_weights(targets, 30.0), strict=True))
+    assert weights["reasoning"] == pytest.approx(2.0 * 30.0 / 10), "divided by 30, 2 times a mean over 10 tokens"
+    assert set(named.token_weights([0] * len(NAMES), 30.0)) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"anchor": {"weight": 1, "segments": ["prompt"]}},
+            r"own\.all: unknown segment 'prompt' in anchor; known: answer",
+        ),
+        ({"anchor": {"weight": 1}, "stop_gradient_prefix": True}, "anchor and stop_gradient_prefix exclude each other"),
+        (
+            {"anchor": {"weight": 1}, "weights": dict.fromkeys(("tags", "reasoning", "answer", "end_of_turn"), 1.0)},
+            "name",
+        ),
+    ],
+)
+def test_anchors_that_hold_nothing_are_refused(run_config, keys, message):
+    with pytest.raises(ConfigError, match=message):
+        own(run_config, **keys)

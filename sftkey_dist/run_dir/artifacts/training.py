@@ -44,6 +44,7 @@ class StepMetrics:
         loss_tokens: number of tokens with a loss, on all ranks.
         balance: load balance of the step.
         segments: metrics by segment name; empty in steps that do not measure them.
+        divergence: mean KL divergence of the anchored tokens from the start of the stage, in nats; None without anchor.
     """
 
     step: int
@@ -55,6 +56,7 @@ class StepMetrics:
     loss_tokens: int
     balance: BalanceStats
     segments: dict[str, SegmentMetrics]
+    divergence: Measured | None = field(default=None, metadata=absent_with("divergence"))
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Engine(Protocol):
         ...
 
     def forward(self, row: PackedRow) -> Tensor:
-        """`token_losses` [K, 2], or [K, 3] with entropies, at the kept positions of a packed row, with gradients."""
+        """`token_losses` [K, 2 to 4] at the kept positions of a packed row, with gradients."""
         ...
 
     def forward_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
@@ -88,6 +88,10 @@ class Engine(Protocol):
 
     def forward_without_dropout(self, row: PackedRow) -> Tensor:
         """`forward` in evaluation mode, without gradients."""
+        ...
+
+    def predictions_without_dropout(self, row: PackedRow, number: int) -> Tensor:
+        """`most_likely` at the kept positions of a packed row, in evaluation mode, without gradients."""
         ...
 
     def logits_without_dropout(self, row: PackedRow) -> Tensor:

@@ -1,6 +1,7 @@
 """Calling a causal language model on packed rows."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,8 +11,8 @@ from sftkey_dist.config.model import Attention
 from sftkey_dist.errors import ModelError
 from sftkey_dist.training.attention import PrefixMemory
 from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targets
-from sftkey_dist.training.head import ChunkedHead
-from sftkey_dist.training.loss import token_losses
+from sftkey_dist.training.head import ChunkedHead, OfLogits
+from sftkey_dist.training.loss import most_likely, token_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,13 +32,13 @@ class PackedModel:
             model: in training mode; called as transformers' models are.
             attention: says how the model is told where examples end.
             head: its output projection, where losses are computed inside it.
-            with_entropy: see `token_losses`; a head has been told so too.
+            with_entropy: see `token_losses`.
         """
         self._model, self._attention, self._head, self._with_entropy = model, attention, head, with_entropy
         self._head_comes_last = False
 
     def losses(self, row: PackedRow) -> Tensor:
-        """`token_losses` [K, 2 or 3] at the kept positions."""
+        """`token_losses` [K, 2 to 4] at the kept positions."""
         return self._losses(row, **self._boundaries(row))
 
     def losses_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
@@ -57,6 +58,14 @@ class PackedModel:
         """`losses` in evaluation mode, without gradients."""
         return self._evaluated(self._losses, row)
 
+    def predictions_without_dropout(self, row: PackedRow, number: int) -> Tensor:
+        """`most_likely` at the kept positions, in evaluation mode, without gradients."""
+
+        def compute(logits: Tensor, kept: slice) -> Tensor:
+            return most_likely(logits, number)
+
+        return self._evaluated(partial(self._of_logits, compute), row)
+
     def logits_without_dropout(self, row: PackedRow) -> Tensor:
         """Logits [K, V] at the kept positions, all at once, in evaluation mode, without gradients."""
         return self._evaluated(self._call, row)
@@ -69,12 +78,20 @@ class PackedModel:
         return result
 
     def _losses(self, row: PackedRow, **boundaries: object) -> Tensor:
+        def compute(logits: Tensor, kept: slice) -> Tensor:
+            start = (row.anchor.ids[kept], row.anchor.log_probabilities[kept]) if row.anchor else None
+            return token_losses(logits, row.targets[kept], with_entropy=self._with_entropy, start=start)
+
+        return self._of_logits(compute, row, **boundaries)
+
+    def _of_logits(self, compute: OfLogits, row: PackedRow, **boundaries: object) -> Tensor:
+        """What is computed from the logits at the kept positions, [K, C]."""
         if self._head is None:
-            return token_losses(self._call(row, **boundaries), row.targets, with_entropy=self._with_entropy)
-        with self._head.returning_losses(row.targets) as computed:
+            return compute(self._call(row, **boundaries), slice(None))
+        with self._head.computing(compute) as head:
             returned = self._call(row, **boundaries)
         if not self._head_comes_last:  # once, because the comparison waits for the device
-            _assert_same(returned.detach(), computed.losses[0])
+            _assert_same(returned.detach(), head.computed[0])
             self._head_comes_last = True
         return returned
 

@@ -64,7 +64,7 @@ class ZeroEngine(Ranks):
         model = load_partitioned(job)
         chunk = job.training.logit_chunk_positions
         entropy = needs_entropy(job.stage.all_objectives)
-        head = ChunkedHead(base_of(model).get_output_embeddings(), chunk, with_entropy=entropy) if chunk else None
+        head = ChunkedHead(base_of(model).get_output_embeddings(), chunk) if chunk else None
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._engine = _initialize(model, job)
         super().__init__(torch.device(self._engine.device), job.training.storage_timeout_seconds)
@@ -106,6 +106,10 @@ class ZeroEngine(Ranks):
     def forward_without_dropout(self, row: PackedRow) -> Tensor:
         """See Engine."""
         return self._packed.losses_without_dropout(row)
+
+    def predictions_without_dropout(self, row: PackedRow, number: int) -> Tensor:
+        """See Engine."""
+        return self._packed.predictions_without_dropout(row, number)
 
     def logits_without_dropout(self, row: PackedRow) -> Tensor:
         """See Engine."""

@@ -288,6 +288,7 @@ def test_what_a_stage_of_ones_own_minimises_counts(base, prepared):
     found = [digest(), digest(normalize="segments"), *(digest(objective=kind) for kind in kinds)]
     found += [digest(replay={"every": number}) for number in (2, 3)]
     found += [digest(interpolate=parts) for parts in ([0.5], [0.5, 0.7])]
+    found += [digest(anchor={"weight": weight, "top_k": number}) for weight, number in ((1, 4), (1, 8), (2, 8))]
     found += [digest(prompt=0.1)]
     found += [digest(optimization={"schedule": name}) for name in ("linear", "wsd")]
     assert len(set(found)) == len(found)

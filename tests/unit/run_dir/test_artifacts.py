@@ -146,9 +146,21 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
                 "loss_tokens": 3,
                 "balance": {"tokens": 1.0, "cost": 1.0, "loss_weight": 1.5, "density": 0.5, "straggler_loss": 0.0},
                 "segments": {"answer": NLL},
-            }
+            },
+            {
+                "step": 1,
+                "epoch": 0,
+                "loss": 1e-07,
+                "learning_rate": 0.001,
+                "grad_norm": None,
+                "tokens": 9,
+                "loss_tokens": 3,
+                "balance": {"tokens": 1.0, "cost": 1.0, "loss_weight": 1.5, "density": 0.5, "straggler_loss": 0.0},
+                "segments": {},
+                "divergence": 0.25,
+            },
         ],
-        set(),
+        {"divergence"},
     ),
     "timings.jsonl": (
         of_training.TIMINGS,

@@ -35,7 +35,7 @@ def test_chunks_have_the_losses_and_gradients_of_all_logits_and_keep_none():
     assert 0.3 < float(whole[:, 1].detach().mean()) < 0.5
 
     head = ChunkedHead(projection, CHUNK)
-    with head.returning_losses(targets):
+    with head.computing(lambda logits, kept: token_losses(logits, targets[kept])):
         losses, kept = kept_elements(lambda: projection(hidden)[0])
     torch.testing.assert_close(losses, whole)
     for gradient, other in zip(torch.autograd.grad(losses[:, 0].sum(), wanted), expected, strict=True):
