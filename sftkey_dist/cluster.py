@@ -4,11 +4,9 @@ import logging
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -29,6 +27,7 @@ from sftkey_dist.private_cluster import private_cluster
 _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_SECONDS_TO_CONNECT = 5.0
 _MOST_SECONDS_TO_ANSWER = 20.0
+_MOST_SECONDS_TO_LIST = 90.0  # nvidia-smi may take 60
 
 
 @contextmanager
@@ -66,38 +65,8 @@ def lies_on_loopback() -> bool:
     return all(is_loopback(node["NodeManagerAddress"]) for node in ray.nodes())
 
 
-def require_shared_storage(folder: Path, read: Sequence[Path]) -> None:
-    """Check that every node of the connected cluster sees the folders that it writes to and reads from.
-
-    Args:
-        folder: folder that all nodes write to.
-        read: folders that all nodes read. Their names identify their content.
-
-    Raises:
-        ConfigError: a node does not see one of the folders.
-    """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) < 2:
-        return
-    look = ray.remote(_lacking)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".sftkey-shared-") as probe:
-        wanted = {probe.name: folder} | {str(path.absolute()): path for path in read}
-        lacks = {
-            node["NodeManagerAddress"]: look.options(
-                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(list(wanted))
-            for node in nodes
-        }
-        for address, lacking in lacks.items():
-            for name in ray.get(lacking):
-                raise ConfigError(
-                    f"{wanted[name]}: not on storage that all nodes share, {address} cannot see it; set run_dir, "
-                    f"data.store_dir and model.path to folders on a shared file system"
-                )
-
-
 def devices_of_nodes() -> list[Device]:
-    """The accelerators of all nodes of the connected cluster, as their drivers describe them."""
+    """The accelerators of the nodes that answer in time, as their drivers describe them."""
     look = ray.remote(node_devices)
     asked = [
         look.options(
@@ -106,11 +75,8 @@ def devices_of_nodes() -> list[Device]:
         for node in ray.nodes()
         if node["Alive"] and node["Resources"].get("GPU")
     ]
-    return [device for devices in ray.get(asked) for device in devices]
-
-
-def _lacking(paths: list[str]) -> list[str]:
-    return [path for path in paths if not Path(path).exists()]
+    answered, _ = ray.wait(asked, num_returns=len(asked), timeout=_MOST_SECONDS_TO_LIST) if asked else ([], [])
+    return [device for devices in ray.get(answered) for device in devices]
 
 
 def wait_for_room(cluster: ClusterConfig, wanted: int, num_gpus: int | None = None) -> int:
@@ -136,7 +102,7 @@ def wait_for_room(cluster: ClusterConfig, wanted: int, num_gpus: int | None = No
         needs = " and ".join(f"{amount} {name}s" for name, amount in needs_of_each.items())
         raise ConfigError(
             f"{least} workers with {needs} each are needed, the cluster has room for {room} on "
-            f"{len(_usable_nodes())} nodes: add nodes, lower cluster.num_workers, evaluation.num_workers, "
+            f"{len(usable_nodes())} nodes: add nodes, lower cluster.num_workers, evaluation.num_workers, "
             f"cluster.cpus_per_worker, cluster.gpus_per_worker or evaluation.gpus_per_model, wait for nodes with "
             f"cluster.wait_for_nodes_seconds, or allow stages to continue with fewer ranks with cluster.min_workers"
         )
@@ -150,7 +116,7 @@ def room_for(cluster: ClusterConfig) -> int:
 
 def _room_for(needs: dict[str, int]) -> int:
     return sum(
-        min(int(node["Resources"].get(name, 0) // amount) for name, amount in needs.items()) for node in _usable_nodes()
+        min(int(node["Resources"].get(name, 0) // amount) for name, amount in needs.items()) for node in usable_nodes()
     )
 
 
@@ -165,7 +131,8 @@ def _needs_of_a_worker(cluster: ClusterConfig, num_gpus: int | None = None) -> d
     return {name: amount for name, amount in needs.items() if amount}
 
 
-def _usable_nodes() -> list[dict[str, Any]]:
+def usable_nodes() -> list[dict[str, Any]]:
+    """The nodes that are alive and will not be removed soon, as `ray.nodes` describes them."""
     draining = draining_nodes()
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
 

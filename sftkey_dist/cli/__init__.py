@@ -12,7 +12,7 @@ import typer
 from sftkey_dist.cli.configuration_keys import keys_help
 from sftkey_dist.cli.execution import evaluate, prepare, run, train
 from sftkey_dist.cli.exits import user_errors_printed
-from sftkey_dist.cli.inspection import plan, show
+from sftkey_dist.cli.inspection import plan, preflight, show
 from sftkey_dist.cli.jobs import job, submit
 from sftkey_dist.cli.parity import parity
 from sftkey_dist.cli.results import compare, diagnose, results
@@ -39,7 +39,7 @@ app.command(epilog=keys_help(RunConfig))(run)
 app.command()(prepare)
 app.command()(show)
 app.command(epilog=keys_help(SegmentConfig))(segment)
-for command in (plan, train, evaluate, compare, diagnose, results, parity, submit):
+for command in (plan, preflight, train, evaluate, compare, diagnose, results, parity, submit):
     app.command()(command)
 app.add_typer(track, name="track")
 app.add_typer(job, name="job")

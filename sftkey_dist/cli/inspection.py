@@ -1,4 +1,4 @@
-"""Commands that show what a run will do before it trains: show and plan."""
+"""Commands that show what a run will do before it trains, and where: show, plan and preflight."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +9,7 @@ from rich.text import Text
 from sftkey_dist.cli.arguments import Configuration, load_run_config, parse_numbers
 from sftkey_dist.cli.output import as_relative
 from sftkey_dist.console import console, visible
+from sftkey_dist.files import folder_kept_if_used
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.lock import locked_run
 
@@ -107,6 +108,22 @@ def plan(
         )
     for file in files:
         console.print(f"written: {as_relative(file)}", soft_wrap=True, markup=False)
+
+
+def preflight(configuration: Configuration) -> None:
+    """Check every node of the cluster that the configuration names, and print what was measured.
+
+    Versions, clock, memory, the run directory (shared, writable, how fast), the network from the driver, and a matrix
+    product on a core and on each accelerator. It takes less than 20 seconds and trains nothing. `train` and `run` do
+    the same before the first stage if the cluster has several nodes.
+    """
+    config = load_run_config(configuration)
+    from sftkey_dist.cluster import connected
+    from sftkey_dist.pipeline.preflight import check
+
+    read = [path for path in (config.data.store_dir, config.model.path) if path is not None and Path(path).is_dir()]
+    with folder_kept_if_used(config.run_dir), connected(config.cluster, config.most_workers):
+        check(config.run_dir, [Path(path) for path in read], with_table=True)
 
 
 def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:

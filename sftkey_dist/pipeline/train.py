@@ -4,13 +4,14 @@ import shutil
 import time
 from contextlib import ExitStack
 
-from sftkey_dist.cluster import connected, require_shared_storage
+from sftkey_dist.cluster import connected
 from sftkey_dist.console import console
 from sftkey_dist.errors import InterruptedRunError, StorageError
 from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.finished import verify_stages
+from sftkey_dist.pipeline.preflight import require_sound_nodes
 from sftkey_dist.pipeline.prepare import write_configuration, write_provenance
 from sftkey_dist.pipeline.records import forget_all_but, record_training
 from sftkey_dist.pipeline.rounding import rounding_in_words
@@ -46,7 +47,7 @@ def train(plan: RunPlan, tracker: Tracker) -> None:
             write_provenance(preparation)
             stack.enter_context(connected(config.cluster, config.most_workers))
             stores = [store.path for store in preparation.stores.values()]
-            require_shared_storage(plan.run.path, [*stores, preparation.model_dir])
+            require_sound_nodes(plan.run.path, [*stores, preparation.model_dir])
             _require_fit(plan)
         runner = stack.enter_context(stage_runner(config.cluster, plan.run.ray_storage))
         for planned in plan.strategies:

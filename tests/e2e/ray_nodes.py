@@ -63,6 +63,15 @@ class RayNodes:
         )
         _wait_for_nodes(self.address, alive + 1)
 
+    @contextmanager
+    def last_one_frozen(self) -> Iterator[None]:
+        """The node that was added last does not answer while the block lasts, and its connections stay open."""
+        _signal(self._nodes[-1], signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _signal(self._nodes[-1], signal.SIGCONT)
+
     def end(self) -> None:
         """End all, process by process."""
         for node in reversed(self._nodes):

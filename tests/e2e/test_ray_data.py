@@ -1,7 +1,9 @@
-"""Preparation on the nodes of a Ray cluster makes the store that one machine makes."""
+"""Preparation on the nodes of a Ray cluster makes the store that one machine makes; and the check of these nodes."""
 
 import datetime
 import json
+import re
+import time
 from decimal import Decimal
 
 import pyarrow as pa
@@ -12,13 +14,18 @@ from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.models.load import load_tokenizer
 from tests.e2e.conftest import error_line
-from tests.e2e.ray_nodes import ray_cluster
+from tests.e2e.ray_nodes import ray_nodes
 
 
 @pytest.fixture(scope="module")
-def address():
-    with ray_cluster(num_nodes=2) as address:
-        yield address
+def nodes():
+    with ray_nodes(num_nodes=2) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def address(nodes):
+    return nodes.address
 
 
 def write_memos(path, broken=""):
@@ -82,3 +89,23 @@ def test_a_bad_row_met_on_a_node_is_one_line(sftkey, tiny_config, tmp_path, addr
     assert done.returncode == 2
     assert "rows.jsonl:61: missing_field" in error_line(done)
     assert not (tmp_path / "runs").exists()
+
+
+def test_nodes_are_measured_and_nothing_is_left(sftkey, tiny_config, tmp_path, address):
+    done = sftkey("preflight", tiny_config, f"cluster.address={address}")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"127\.0\.0\.1 +[+-]0\.\d", done.stdout)) == 2, done.stdout
+    assert re.search(r"^2 nodes checked in \d+\.\d s: same versions, clocks within 0\.", done.stdout, re.MULTILINE) or (
+        "warning: 127.0.0.1: " in done.stdout
+    ), done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_node_that_hangs_is_named_in_time(sftkey, tiny_config, nodes):
+    with nodes.last_one_frozen():
+        started = time.monotonic()
+        done = sftkey("preflight", tiny_config, f"cluster.address={nodes.address}")
+        seconds = time.monotonic() - started
+    assert done.returncode == 0, done.stderr
+    assert "warning: 127.0.0.1: had not finished starting a process after 18 s" in done.stdout
+    assert seconds < 60

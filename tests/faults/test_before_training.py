@@ -6,9 +6,7 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
-import ray
 
-from sftkey_dist import cluster
 from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import plan_run
@@ -47,17 +45,6 @@ def test_a_disk_that_is_full_of_bytes_or_files_while_preparing_is_named(run_conf
     finally:
         subprocess.run(["umount", disk], check=True)
     assert str(disk) in str(error.value)
-
-
-def test_storage_that_another_node_does_not_see_is_named(tmp_path, monkeypatch):
-    nodes = [{"Alive": True, "NodeID": "0" * 56, "NodeManagerAddress": f"10.0.0.{number}"} for number in (1, 2)]
-    lacks = iter([[], [str(tmp_path / "store")]])
-    look = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda paths: next(lacks)))
-    monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(ray, "remote", lambda function: look)
-    monkeypatch.setattr(ray, "get", lambda value: value)
-    with pytest.raises(ConfigError, match=r"store: not on storage that all nodes share, 10\.0\.0\.2"):
-        cluster.require_shared_storage(tmp_path, [tmp_path / "store"])
 
 
 def needs(num_parameters: int, num_checkpoints: int = 10, num_models: int = 1) -> Needs:

@@ -96,7 +96,7 @@ def test_a_long_tmpdir_is_passed_over(monkeypatch, tmp_path):
 
 def nodes_with_cpus(monkeypatch, *cpus):
     nodes = [{"Alive": True, "NodeID": str(number), "Resources": {"CPU": float(n)}} for number, n in enumerate(cpus)]
-    monkeypatch.setattr("sftkey_dist.cluster._usable_nodes", lambda: nodes)
+    monkeypatch.setattr("sftkey_dist.cluster.usable_nodes", lambda: nodes)
     monkeypatch.setattr(launch, "draining_nodes", frozenset)
 
 

@@ -28,6 +28,7 @@ ALLOWED = {
         "evaluation.judge.local",
         "evaluation.judge.served",
         "data.on_ray",
+        "preflight.nodes",
     },
     "matplotlib": {"report.plots"},
 }

@@ -1,0 +1,142 @@
+"""Asks the nodes of the connected cluster, all at the same time and each for a limited time."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sftkey_dist.cluster import usable_nodes
+from sftkey_dist.files import make_folder, remove_tree
+from sftkey_dist.preflight.probe import Probe
+from sftkey_dist.preflight.records import Clock, NodeCheck
+
+MOST_SECONDS = 18.0
+"""Time in which a node must have answered everything."""
+
+_EXCHANGES = 8
+_PAYLOAD_BYTES, _PAYLOADS = 16 * 2**20, 2
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a node is asked about.
+
+    Attributes:
+        scratch: folder that all nodes write to.
+        read: folders that all nodes read.
+        payloads: references to the bytes that the driver sends, one after another.
+        most_seconds: time in which a node must have answered everything.
+        deadline: when this time is over, on the monotonic clock.
+    """
+
+    scratch: Path
+    read: list[str]
+    payloads: "list[ray.ObjectRef[bytes]]"
+    most_seconds: float
+    deadline: float
+
+
+def check_nodes(folder: Path, read: Sequence[Path], most_seconds: float = MOST_SECONDS) -> list[NodeCheck]:
+    """Measure every node. It takes a few seconds, and not much longer than the limit if a node does not answer.
+
+    Args:
+        folder: folder that all nodes write to.
+        read: folders that all nodes read. Their names identify their content.
+        most_seconds: time in which a node must have answered everything.
+    """
+    nodes = usable_nodes()
+    with _scratch_folder(folder) as scratch, ThreadPoolExecutor(len(nodes)) as threads:
+        probes = [_start_probe(node) for node in nodes]
+        try:
+            payloads = [ray.put(bytes(_PAYLOAD_BYTES)) for _ in range(_PAYLOADS)]
+            folders = [str(path.absolute()) for path in read]
+            asked = _Asked(scratch, folders, payloads, most_seconds, time.monotonic() + most_seconds)
+            return list(threads.map(lambda node, probe: _check(node, probe, asked), nodes, probes))
+        finally:
+            for probe in probes:  # which also ends the threads that wait for them
+                ray.kill(probe)
+
+
+@contextmanager
+def _scratch_folder(folder: Path) -> Iterator[Path]:
+    """A folder with the modes that the umask gives, since nodes may run as another user of the same group."""
+    scratch = folder.absolute() / f".sftkey-preflight-{secrets.token_hex(4)}"
+    make_folder(scratch)
+    try:
+        yield scratch
+    finally:
+        remove_tree(scratch)
+
+
+def _start_probe(node: dict[str, Any]) -> Any:
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return ray.remote(Probe).options(num_cpus=0, scheduling_strategy=there).remote()
+
+
+def _check(node: dict[str, Any], probe: Any, asked: _Asked) -> NodeCheck:
+    """Ask a node step by step, until it has answered everything or the time is over."""
+    name, num_gpus = node["NodeID"], int(node["Resources"].get("GPU", 0))
+    is_here = name == ray.get_runtime_context().get_node_id()
+    check = NodeCheck(node["NodeManagerAddress"], num_gpus)
+
+    def answer(method: str, *arguments: object) -> Any:
+        left = max(0.0, asked.deadline - time.monotonic())
+        return ray.get(getattr(probe, method).remote(*arguments), timeout=left)
+
+    steps: dict[str, Callable[[], dict[str, Any]]] = {
+        "starting a process": lambda: {"clock": _clock(answer)},
+        "receiving from the driver": lambda: {
+            "received_bytes_per_second": None if is_here else _receiving(answer, asked)
+        },
+        "listing what is installed": lambda: {"software": answer("software")},
+        "writing to the run directory": lambda: {
+            "storage": answer("storage", str(asked.scratch), asked.read, name),
+            "is_seen": (asked.scratch / name).exists(),
+        },
+        "multiplying matrices": lambda: {"speeds": answer("speeds", num_gpus)},
+    }
+    for doing, step in steps.items():
+        try:
+            check = replace(check, **step())
+        except GetTimeoutError:
+            return replace(check, problem=f"had not finished {doing} after {asked.most_seconds:g} s")
+        except RayError as error:
+            is_there = any(other["NodeID"] == name for other in usable_nodes())
+            return replace(check, problem=f"failed while {doing} ({_last_line(error)})", is_broken=is_there)
+    return check
+
+
+def _clock(answer: Callable[..., Any]) -> Clock:
+    """Compare the clocks as NTP does: in the shortest of several exchanges, the answer was read in the middle of it."""
+    answer("clock")  # waits for the process
+    exchanges = []
+    for _ in range(_EXCHANGES):
+        sent = time.time()
+        there = answer("clock")
+        received = time.time()
+        exchanges.append(Clock(there - (sent + received) / 2, (received - sent) / 2))
+    return min(exchanges, key=lambda exchange: exchange.uncertainty_seconds)
+
+
+def _receiving(answer: Callable[..., Any], asked: _Asked) -> float:
+    """Bytes a second that a node receives from the driver, while other nodes receive too."""
+    rates = []
+    for payload in asked.payloads:  # the first one opens connections
+        started = time.perf_counter()
+        num_bytes: int = answer("receive", payload)
+        rates.append(num_bytes / (time.perf_counter() - started))
+    return max(rates)
+
+
+def _last_line(error: RayError) -> str:
+    """The cause: Ray's errors end with it, after a traceback."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip()[:200] if lines else type(error).__name__
