@@ -67,13 +67,14 @@ def _of_software(node: NodeCheck, versions: Mapping[str, str]) -> Iterable[Findi
 
 
 def _of_storage(node: NodeCheck, folder: Path) -> Iterable[Finding]:
-    remedy = "set run_dir, data.store_dir and model.path to folders on a shared file system"
     if node.storage is None:
         return
     hidden = () if node.storage.is_visible else (str(folder),)
     for unseen in (*hidden, *node.storage.unseen):
         yield Finding(
-            f"{unseen}: not on storage that all nodes share, {node.address} cannot see it; {remedy}", is_error=True
+            f"{unseen}: not on storage that all nodes share, {node.address} cannot see it; set run_dir, "
+            f"data.store_dir and model.path to folders on a shared file system",
+            is_error=True,
         )
     if node.storage.problem:
         yield Finding(
@@ -84,7 +85,7 @@ def _of_storage(node: NodeCheck, folder: Path) -> Iterable[Finding]:
     elif node.storage.is_visible and not node.is_seen:
         yield Finding(
             f"{folder}: not on storage that all nodes share, the driver cannot see what {node.address} writes there; "
-            f"{remedy}",
+            f"set run_dir to a folder on a shared file system",
             is_error=True,
         )
 

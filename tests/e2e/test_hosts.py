@@ -1,6 +1,7 @@
 """A run on hosts of its own: submitted from one, trained on two, tracked on another; hosts are lost, join and go."""
 
 import json
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -90,6 +91,10 @@ def test_a_submitted_run_outlives_a_lost_host_uses_a_new_one_and_leaves_one_that
         take_away(there["spare"], head, env, tmp_path / "drain.log")
         says("a node is being taken away: the stage goes on")
         assert submitted.wait(timeout=300) == 0, job.read_text()
+    log = job.read_text()
+    checked = re.search(r"^(2 nodes checked in|warning: 10\.77\.0\.\d: )", log, re.MULTILINE)
+    assert checked, log
+    assert checked.start() < log.index("starting ")
     for number, stage in enumerate(expected):
         trained = tmp_path / "run" / "stages" / stage.path.name
         sizes = [record["world_size"] for record in read_records(trained / "timings.jsonl")]

@@ -3,7 +3,8 @@
 import datetime
 import json
 import re
-import time
+import subprocess
+import sys
 from decimal import Decimal
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pytest
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.models.load import load_tokenizer
-from tests.e2e.conftest import error_line
+from tests.e2e.conftest import environment, error_line
 from tests.e2e.ray_nodes import ray_nodes
 
 
@@ -94,18 +95,27 @@ def test_a_bad_row_met_on_a_node_is_one_line(sftkey, tiny_config, tmp_path, addr
 def test_nodes_are_measured_and_nothing_is_left(sftkey, tiny_config, tmp_path, address):
     done = sftkey("preflight", tiny_config, f"cluster.address={address}")
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"127\.0\.0\.1 +[+-]0\.\d", done.stdout)) == 2, done.stdout
-    assert re.search(r"^2 nodes checked in \d+\.\d s: same versions, clocks within 0\.", done.stdout, re.MULTILINE) or (
-        "warning: 127.0.0.1: " in done.stdout
-    ), done.stdout
+    assert len(re.findall(r"\d+\.\d+\.\d+\.\d+ +[+-]0\.\d", done.stdout)) == 2, done.stdout
+    is_well = re.search(r"^2 nodes checked in \d+\.\d s: same versions, clocks within 0\.", done.stdout, re.MULTILINE)
+    assert is_well or "the median of the nodes is" in done.stdout, done.stdout  # tests beside this one make nodes slow
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_node_that_hangs_is_named_in_time(sftkey, tiny_config, nodes):
+def test_a_node_that_hangs_is_named_and_the_others_are_measured(tmp_path, nodes):
+    script = f"""
+from pathlib import Path
+from sftkey_dist.cluster import connected
+from sftkey_dist.config.cluster import ClusterConfig
+from sftkey_dist.pipeline.preflight import check
+
+with connected(ClusterConfig(address="{nodes.address}"), num_workers=1):
+    check(Path("run"), [], most_seconds=4)
+"""
     with nodes.last_one_frozen():
-        started = time.monotonic()
-        done = sftkey("preflight", tiny_config, f"cluster.address={nodes.address}")
-        seconds = time.monotonic() - started
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
-    assert "warning: 127.0.0.1: had not finished starting a process after 18 s" in done.stdout
-    assert seconds < 60
+    assert re.search(r"^warning: \S+: had not finished starting a process after 4 s", done.stdout, re.MULTILINE), (
+        done.stdout
+    )
+    assert not list((tmp_path / "run").iterdir())

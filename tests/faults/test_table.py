@@ -20,6 +20,12 @@ TABLE = {
     "the terminal is closed while the cluster starts": ["test_a_signal_to_the_whole_group_ends_a_start_at_once"],
     "a node is taken away": [HOSTS],
     "a worker freezes": [CHAIN],
+    "a node hangs before the first stage": ["test_a_node_that_hangs_is_named_and_the_others_are_measured"],
+    "a node is slow, has another clock or fewer accelerators": [
+        "test_what_is_slow_is_a_warning_that_names_the_node_and_the_figure"
+    ],
+    "a node has other versions or code": ["test_what_training_could_not_work_with_is_an_error_that_names_the_node"],
+    "a device computes wrongly": ["test_a_product_is_timed_and_a_wrong_one_is_found"],
     "a collective hangs": ["test_a_rank_that_hangs_ends_the_wait_of_the_others_and_is_named"],
     "ranks disagree": ["test_ranks_that_plan_differently_stop_before_the_update"],
     "an error of the code": ["test_what_would_fail_again_is_not_tried_again"],
@@ -30,7 +36,8 @@ TABLE = {
     ],
     "storage is read-only or not shared": [
         "test_a_run_directory_that_cannot_be_written_is_named",
-        "test_storage_that_another_node_does_not_see_is_named",
+        "test_a_node_does_not_create_the_folder_that_it_cannot_see",
+        "test_every_error_is_in_the_one_line_that_ends_the_run",
     ],
     "a bit flips in the newest shard": [DAMAGE],
     "a shard is cut, empty or gone": [DAMAGE],
@@ -328,6 +335,6 @@ def all_tests() -> set[str]:
 
 
 def test_every_fault_has_its_tests(all_tests):
-    assert len(TABLE) == 121
+    assert len(TABLE) == 125
     named = {name for names in TABLE.values() for name in names}
     assert named <= all_tests, f"there is no {', '.join(sorted(named - all_tests))}"

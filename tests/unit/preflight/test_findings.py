@@ -13,12 +13,13 @@ from sftkey_dist.preflight.table import in_one_line, nodes_table
 from sftkey_dist.report.numbers import UNKNOWN
 
 VERSIONS = {"python": "3.12", "torch": "2.13.0", "code": "5c0ffee"}
+FAST = Storage(free_bytes=2**40, written_bytes_per_second=4e8, read_bytes_per_second=9e8)
 WELL = NodeCheck(
     address="10.0.0.1",
     clock=Clock(0.001, 0.0005),
     received_bytes_per_second=1e9,
     software=Software(VERSIONS, 2**34),
-    storage=Storage(free_bytes=2**40, written_bytes_per_second=4e8, read_bytes_per_second=9e8),
+    storage=FAST,
     speeds=Speeds(Speed(5e10)),
 )
 
@@ -82,11 +83,11 @@ def test_what_training_could_not_work_with_is_an_error_that_names_the_node(chang
             "sick: one core multiplies matrices at 20 GFLOP/s, and the median of the nodes is 50 GFLOP/s",
         ),
         (
-            {"storage": replace(WELL.storage, written_bytes_per_second=3e6)},
+            {"storage": replace(FAST, written_bytes_per_second=3e6)},
             "sick: it writes to the run directory at 3 MB/s, and the median of the nodes is 400 MB/s",
         ),
         (
-            {"storage": replace(WELL.storage, read_bytes_per_second=3.2e6)},
+            {"storage": replace(FAST, read_bytes_per_second=3.2e6)},
             "sick: it reads from the run directory at 3.2 MB/s",
         ),
         ({"received_bytes_per_second": 1e8}, "sick: it receives from the driver at 100 MB/s"),
