@@ -41,6 +41,7 @@ def check(folder: Path, read: Sequence[Path], *, with_table: bool = False, most_
     """
     started = time.perf_counter()
     nodes = check_nodes(folder, read, most_seconds)
+    seconds = time.perf_counter() - started
     if with_table:
         console.print(nodes_table(nodes))
     findings = findings_of(nodes, installed_versions(), folder)
@@ -50,4 +51,4 @@ def check(folder: Path, read: Sequence[Path], *, with_table: bool = False, most_
     if errors := [finding.message for finding in findings if finding.is_error]:
         raise ConfigError("; ".join(errors))
     if not findings:
-        console.print(in_one_line(nodes, time.perf_counter() - started), soft_wrap=True, markup=False)
+        console.print(in_one_line(nodes, seconds), soft_wrap=True, markup=False)

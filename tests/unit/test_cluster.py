@@ -7,8 +7,9 @@ import tempfile
 from types import SimpleNamespace
 
 import pytest
+import ray
 
-from sftkey_dist import private_cluster
+from sftkey_dist import cluster, private_cluster
 from sftkey_dist.cluster import connected
 from sftkey_dist.cluster_gate import NamedCluster, named_cluster
 from sftkey_dist.config.cluster import ClusterConfig
@@ -136,3 +137,14 @@ def test_more_files_are_opened_where_they_may_and_named_where_not(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (40, 40))
     with pytest.raises(ConfigError, match="more files than the 40"), private_cluster.private_cluster(2):
         pass
+
+
+def test_accelerators_of_a_node_that_does_not_answer_are_left_out(monkeypatch):
+    nodes = [{"Alive": True, "NodeID": 56 * str(number), "Resources": {"GPU": 1.0}} for number in (1, 2)]
+    looks = iter(["answers", "hangs"])
+    look = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: next(looks)))
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "remote", lambda function: look)
+    monkeypatch.setattr(ray, "wait", lambda asked, num_returns, timeout: ([asked[0]], asked[1:]))
+    monkeypatch.setattr(ray, "get", lambda answered: [[f"device that {name}"] for name in answered])
+    assert cluster.devices_of_nodes() == ["device that answers"]

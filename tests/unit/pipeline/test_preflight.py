@@ -30,7 +30,8 @@ def test_nodes_that_are_well_are_one_line(nodes, capsys):
     nodes += [WELL, WELL]
     preflight.require_sound_nodes(Path("run"), [])
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("2 nodes checked in 0.0 s: same versions")
+    assert line.startswith("2 nodes checked in 0.")
+    assert "same versions" in line
 
 
 def test_a_warning_names_the_node_and_lets_the_run_go_on(nodes, capsys):
