@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from sftkey_dist.config.paths import LocalPath, Location
-from sftkey_dist.config.section import MOST_SECONDS, MOST_STEPS, MOST_WORKERS, Section
+from sftkey_dist.config.section import MOST_SECONDS, MOST_STEPS, MOST_WORKERS, Section, SectionWithNewerKeys
 
 
 class ZeroConfig(Section):
@@ -44,13 +44,18 @@ class ZeroConfig(Section):
         return self
 
 
-class LoraConfig(Section):
-    """Low-rank adapters (LoRA): train small matrices beside frozen weights, and merge them at the end of a stage."""
+class LoraConfig(SectionWithNewerKeys):
+    """Low-rank adapters (LoRA): train small matrices beside frozen weights, and merge them at the end of a stage. The
+    adapter itself is kept beside the merged model."""
+
+    newer_keys = frozenset({"rank_stabilized"})
 
     rank: int = Field(16, ge=1, le=65_536)
     """Rank of an adapter's matrices."""
     alpha: float = Field(32.0, ge=1e-6, le=1e6)
     """Scale of the adapters: their output is multiplied by alpha / rank."""
+    rank_stabilized: bool = False
+    """Multiply by alpha / √rank instead, so that large ranks learn as fast as small ones (rsLoRA, arXiv:2312.03732)."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout probability at an adapter's input."""
     target_modules: tuple[str, ...] = ()

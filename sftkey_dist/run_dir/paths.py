@@ -36,6 +36,11 @@ class ModelPlace:
         return (self.masters / MASTERS_MANIFEST).is_file()
 
     @property
+    def adapter(self) -> Path:
+        """The adapter that the stage trained, which is merged into the model, as a folder of peft."""
+        return self.path / "adapter"
+
+    @property
     def rounding(self) -> Path:
         """What the stage changed in the master weights and in the stored weights."""
         return self.path / "rounding.json"

@@ -60,12 +60,13 @@ def export_model(engine: Engine, job: StageJob, folder: Path, *, with_weights: b
 
 
 def note_hand_off(engine: Engine, job: StageJob, place: ModelPlace) -> None:
-    """Write what lies beside a model that the next stage may start from: its rounding, and the masters if needed.
+    """Write what lies beside a model: its rounding, its adapter if it has one, and the masters if a stage needs them.
 
     Called on all ranks together.
     """
     if job.hands_on_masters:
         engine.weights.save_masters(place.masters)
+    engine.weights.save_adapter(place.adapter)
     rounding = engine.weights.compare_with_start(getattr(torch, job.export_precision))
     if engine.rank == 0:
         write_text_atomically(place.rounding, rounding.model_dump_json() + "\n")

@@ -16,14 +16,13 @@ import torch
 
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.shape import active_share, decoder_layers, head_dim_of, is_of_experts, shape_of
+from sftkey_dist.training.lora import is_second_matrix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 Numbers = float | np.ndarray
 _MATRIX = 2
-_SECOND_MATRIX = "lora_B"
-"""Name of an adapter's second matrix, which is applied to the output of the first."""
 PEAK_TFLOPS = {
     "GB200": 2500.0,
     "B200": 2250.0,
@@ -198,7 +197,7 @@ def _without_gradient_to_pass_on(model: "PreTrainedModel") -> set[int]:
     with suppress(ModelError):  # an architecture without one list of layers
         for modules in _in_order_of_use(decoder_layers(model)[0]):
             weights = [item for module in modules for item in module.named_parameters()]
-            found |= {id(weight) for name, weight in weights if _SECOND_MATRIX not in name.split(".")}
+            found |= {id(weight) for name, weight in weights if not is_second_matrix(name)}
             if any(weight.requires_grad for _, weight in weights):
                 break
     return found

@@ -159,10 +159,10 @@ class Guard:
         """
         best, result = self._best_place, self._directory
         if self._engine.rank == 0:
-            remove_tree(result.model)  # of an end that was interrupted before it was recorded
-            with folder_written_whole(result.model) as scratch:
-                shutil.copytree(best.model, scratch, dirs_exist_ok=True)
+            _copy(best.model, result.model)
             copy_atomically(best.rounding, result.rounding)
+            if best.adapter.is_dir():
+                _copy(best.adapter, result.adapter)
             # Moved, since only the next stage reads them; an end that was interrupted has done so already.
             if best.masters.is_dir():
                 remove_tree(result.masters)
@@ -224,6 +224,13 @@ def _restored_examples(store: EncodedStore, indices: np.ndarray, job: StageJob) 
         (name,) = store.example_ids([int(index)])
         restored.append((Example(name, "", values), ids[segments == PROMPT_ID].tolist()))
     return restored
+
+
+def _copy(folder: Path, copy: Path) -> None:
+    """Copy a folder, whole or not at all."""
+    remove_tree(copy)  # of an end that was interrupted before it was recorded
+    with folder_written_whole(copy) as scratch:
+        shutil.copytree(folder, scratch, dirs_exist_ok=True)
 
 
 def _likeliest_share(segments: Mapping[str, SegmentMetrics]) -> float:

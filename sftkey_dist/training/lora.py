@@ -4,8 +4,9 @@ A stage ends in an ordinary model folder either way, so a second stage continues
 of its own. Stages without adapters do not load peft.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +38,7 @@ def add_adapters(model: "PreTrainedModel", config: LoraConfig) -> "PeftModel":
                 r=config.rank,
                 lora_alpha=config.alpha,
                 lora_dropout=config.dropout,
+                use_rslora=config.rank_stabilized,
                 target_modules=list(config.target_modules) or "all-linear",
             ),
             adapter_name=_ADAPTER,
@@ -89,6 +91,17 @@ def exported_weights(base: "PreTrainedModel") -> Iterator[ExportedWeight]:
             yield ExportedWeight(name.replace(".base_layer.", "."), parameter, adapter)
         elif not _belongs_to_adapter(place):
             yield ExportedWeight(name, parameter)
+
+
+def save_adapter(model: "PeftModel", matrices: Mapping[str, Tensor], folder: Path) -> None:
+    """Write an adapter as peft does.
+
+    Args:
+        model: with the adapter.
+        matrices: its whole matrices by the names of the model's parameters.
+        folder: where to write; it names the folder of the model that the adapter belongs to.
+    """
+    model.save_pretrained(str(folder), state_dict=dict(matrices), save_embedding_layers=False)
 
 
 def is_second_matrix(name: str) -> bool:

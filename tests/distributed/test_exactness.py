@@ -170,10 +170,11 @@ def test_adapters_train_like_peft_alone_and_are_merged_into_the_exported_model(s
     def adapt(model):
         set_seed(5)
         return peft.get_peft_model(
-            model, peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8.0, target_modules="all-linear")
+            model,
+            peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=4.0, target_modules="all-linear", use_rslora=True),
         )
 
-    lora = LoraConfig(rank=4, alpha=8.0)
+    lora = LoraConfig(rank=4, alpha=4.0, rank_stabilized=True)
     expected = reference(store, tiny_model, FULL, adapt=adapt)
     assert expected[0][-1] < expected[0][0] - 0.05, "nothing was learned, so equality would show little"
     whole = {world_size: make_job(f"lora-{world_size}", lora=lora) for world_size in (1, 2)}
@@ -191,6 +192,12 @@ def test_adapters_train_like_peft_alone_and_are_merged_into_the_exported_model(s
     second = make_job("lora-key", whole[2].stage_dir / "model", KEY, lora=lora)
     run(2, second)
     assert_same_training(second, *reference(store, whole[2].stage_dir / "model", KEY, adapt=adapt))
+    for job in (whole[2], second):
+        base = AutoModelForCausalLM.from_pretrained(job.model_dir, dtype=torch.float32)
+        merged = peft.PeftModel.from_pretrained(base, job.stage_dir / "adapter").merge_and_unload()
+        exported = weights_of(job.stage_dir / "model")
+        for name, weight in merged.named_parameters():
+            torch.testing.assert_close(weight.detach(), exported[name], atol=1e-6, rtol=0)
 
 
 def untie(model_dir: Path, out: Path) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -278,6 +279,10 @@ def test_a_model_between_start_and_end_is_scored_kept_and_exported(store, make_j
             load_file(tmp_path / f"{job.stage_dir.name}-{best}" / "model.safetensors"),
         )
         assert all(torch.allclose(kept[name], expected[name], atol=1e-6) for name in expected)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    merged = peft.PeftModel.from_pretrained(base, adapted.stage_dir / "adapter").merge_and_unload()
+    for name, weight in merged.named_parameters():
+        torch.testing.assert_close(weight.detach(), kept[name], atol=1e-6, rtol=0)
     assert {value.dtype for value in weights_of(rounded.stage_dir / "model").values()} == {torch.bfloat16}
     assert [r["guard"]["score"] for r in interpolations(rounded)] == pytest.approx(
         [r["guard"]["score"] for r in interpolations(whole)], abs=0.1

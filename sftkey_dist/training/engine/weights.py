@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from sftkey_dist.errors import ModelError
-from sftkey_dist.files import remove_tree
+from sftkey_dist.files import folder_written_whole, remove_tree
 from sftkey_dist.models.generation_config import mend_generation_config
 from sftkey_dist.models.shape import shape_of
 from sftkey_dist.run_dir.artifacts.training import Rounding
 from sftkey_dist.training.engine.ranks import Ranks
-from sftkey_dist.training.lora import ExportedWeight, base_of, exported_weights, is_second_matrix
+from sftkey_dist.training.lora import ExportedWeight, base_of, exported_weights, is_second_matrix, save_adapter
 from sftkey_dist.training.masters import StoredWeights, commit_masters, owners_of, update_sums, write_masters
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class StageWeights:
             precision: that the model computes in.
         """
         self._ranks, self._model, self._masters, self._start = ranks, base_of(model), masters, start
-        self._has_adapters = self._model is not model
+        self._adapted = model if self._model is not model else None
         self._rounded_by_loading = start.finer_than(precision)
 
     def start_from_masters(self) -> int:
@@ -77,7 +77,7 @@ class StageWeights:
             return 0
         rounded = [name for name in self._masters.names if name in self._rounded_by_loading]
         self._masters.set_masters(rounded, self._start.range)
-        return 0 if self._has_adapters else sum(name not in self._start for name in self._masters.names)
+        return 0 if self._adapted is not None else sum(name not in self._start for name in self._masters.names)
 
     def require_known_start(self) -> None:
         """
@@ -85,7 +85,7 @@ class StageWeights:
             ModelError: the folder that the stage started from does not name the trained weights as the model does.
         """
         unknown = [name for name in self._masters.names if name not in self._start]
-        if unknown and not self._has_adapters:
+        if unknown and self._adapted is None:
             raise ModelError(
                 f"interpolate: {len(unknown)} weights, such as {unknown[0]}, have another name in the folder that the "
                 f"stage starts from than in the model, so that their start is not known; remove interpolate"
@@ -101,7 +101,7 @@ class StageWeights:
         now = {name: self._masters.local(name).cpu().clone() for name in self._masters.names}
 
         def interpolated(name: str, offset: int, size: int, part: float) -> Tensor:
-            if self._has_adapters:
+            if self._adapted is not None:
                 return now[name] * part if is_second_matrix(name) else now[name]
             return torch.lerp(self._start.range(name, offset, size), now[name], part)
 
@@ -156,6 +156,18 @@ class StageWeights:
         notes = self._ranks.meeting.gather(write_masters(folder, self._ranks.rank, mine))
         if self._ranks.rank == 0:
             commit_masters(folder, notes)
+        self._ranks.wait_for_first_rank()
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter that was trained in float32, from rank 0, as a folder of peft; nothing without one."""
+        if self._adapted is None:
+            return
+        trained = [(name, weight) for name, weight in self._adapted.named_parameters() if weight.requires_grad]
+        matrices = {name: self._masters.whole(weight).cpu() for name, weight in trained}
+        if self._ranks.rank == 0:
+            remove_tree(folder)  # of an end that was interrupted before it was recorded
+            with folder_written_whole(folder) as scratch:
+                save_adapter(self._adapted, matrices, scratch)
         self._ranks.wait_for_first_rank()
 
     def compare_with_start(self, stored_dtype: torch.dtype) -> Rounding:
