@@ -85,6 +85,7 @@ def test_other_settings_or_data_are_another_stage_and_find_no_checkpoint(run_con
     assert not folders[0] & folders[1]
 
 
+@pytest.mark.slow
 def test_code_that_a_model_ships_is_not_run(sftkey, run_config, tmp_path, tiny_model):  # noqa: F811
     model, planted = tmp_path / "model", tmp_path / "executed"
     shutil.copytree(tiny_model, model)

@@ -1,5 +1,7 @@
 import time
 
+import pytest
+
 from sftkey_dist.monitor import follow_stage
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS
@@ -28,6 +30,7 @@ def write(stage, steps):
     TIMINGS.write(stage.timings, map(step_timing, steps))
 
 
+@pytest.mark.slow
 def test_every_step_is_logged_once_also_when_workers_restart_and_runs_resume(tmp_path):
     stage, tracker = StageDir(tmp_path), Recorder(steps_there=2)
     write(stage, range(5))

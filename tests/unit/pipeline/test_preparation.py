@@ -176,7 +176,7 @@ def test_training_rows_of_a_test_set_are_dropped_and_counted_when_asked_for(sett
     tested = [{"prompt": "  Q3", "reasoning": "other", "answer": "b"}, rows[8], {**rows[0], "prompt": "new"}]
     for name, content in {"train": rows, "test": tested}.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
-    data = settings["data"] | {"max_bad_row_share": 0, "shard_rows": shard_rows}
+    data = settings["data"] | {"max_bad_row_share": 0, "shard_rows": shard_rows, "num_workers": 1}
     data |= {name: {"adapter": "records", "path": str(tmp_path / f"{name}.jsonl")} for name in ("train", "test")}
     kept, dropped = (
         prepare(RunConfig.model_validate(settings | {"data": data | {"drop_overlap": drop}})) for drop in (False, True)

@@ -233,6 +233,7 @@ def test_the_paper_is_contradicted_only_beyond_noise(file, formats, verdict):
     assert f"**{verdict}**" in line
 
 
+@pytest.mark.slow
 def test_a_signal_reaches_the_runs_and_waits_for_them(file, tmp_path):
     script = f"""
 import sys

@@ -135,6 +135,7 @@ class Elements(HTMLParser):
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
 
 
+@pytest.mark.slow
 def test_the_page_holds_names_and_outputs_as_text(tmp_path):
     hostile = " ".join([*NAMES, *STEERING])
     strategies = {name.replace("/", "\u2215"): 4 for name in NAMES[:20] if "\\" not in name}

@@ -196,6 +196,7 @@ def test_look_ahead_levels_steps_within_its_window_and_knows_no_ranks():
         assert after == elsewhere
 
 
+@pytest.mark.slow
 def test_look_ahead_keeps_every_example_equally_likely_anywhere():
     """Mean step of each example over many epochs stays within 5 standard errors of the middle."""
     counts, epochs = heavy_tailed_counts(64), 300
