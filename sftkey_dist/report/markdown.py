@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from sftkey_dist.report.commonest import CommonestAnswer
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import (
@@ -29,6 +30,8 @@ def to_markdown(comparison: Comparison) -> str:
     by alpha."""
     result = headline(comparison)
     in_words = [escaped(result)] if result else []
+    if commonest := CommonestAnswer.of(comparison):
+        in_words += [*([""] if in_words else []), escaped(commonest.in_words())]
     parts = [in_words, _scores(comparison), _by_data_set(comparison), _tests(comparison), _winners(comparison)]
     return "\n".join(line for part in parts if part for line in [*part, ""])
 

@@ -16,6 +16,7 @@ from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.files import to_json
 from sftkey_dist.report.charts import Chart
+from sftkey_dist.report.commonest import CommonestAnswer
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, unjudgeable_note
@@ -58,6 +59,7 @@ def render_page(
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
         headline=headline(comparison),
+        commonest=CommonestAnswer.of(comparison),
         rows=rows,
         ranked_by=RANKED_BY,
         data_sets=list(dict.fromkeys(name for _, row in rows for name in row.by_data_set)),
