@@ -1,4 +1,4 @@
-"""Commands that show what a run will do before it trains, and where: show, plan and preflight."""
+"""Commands that show what a run will do before it trains, where, and how large it must be: show, plan, preflight."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.text import Text
 
-from sftkey_dist.cli.arguments import Configuration, load_run_config, parse_numbers
+from sftkey_dist.cli.arguments import Configuration, load_run_config, parse_numbers, separate_overrides
 from sftkey_dist.cli.output import as_relative
+from sftkey_dist.config import is_study, load_study
 from sftkey_dist.console import console, visible
+from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import folder_kept_if_used
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.lock import locked_run
@@ -16,6 +18,8 @@ from sftkey_dist.run_dir.lock import locked_run
 if TYPE_CHECKING:
     from sftkey_dist.capacity.hardware import Cluster
     from sftkey_dist.pipeline.run_plan import RunPlan
+
+_ONE_POINT = 0.01
 
 
 def show(
@@ -70,6 +74,13 @@ def plan(
     price_per_gpu_hour: Annotated[
         float | None, typer.Option(min=0, help="Price per accelerator and hour, to estimate the cost.")
     ] = None,
+    power: Annotated[
+        bool, typer.Option("--power", help="Only show how many seeds and test questions a comparison needs.")
+    ] = False,
+    difference: Annotated[
+        float | None,
+        typer.Option(min=1e-4, max=1, help="With --power: the difference in accuracy to see; default: 0.01."),
+    ] = None,
 ) -> None:
     """Show how evenly each stage loads any number of ranks and, with --nodes, what it needs on a cluster.
 
@@ -77,7 +88,17 @@ def plan(
     token budget that is used; waiting: share of a step in which ranks wait for the slowest one. With --nodes, memory,
     time and cost are estimated from the model's configuration. Prepares the data if necessary, but loads no weights and
     trains nothing.
+
+    With --power, show how many seeds and test questions it takes to see a difference in accuracy with 80 % power,
+    estimated from the finished run or study that the configuration names.
     """
+    if power:
+        if ranks is not None or nodes is not None:
+            raise ConfigError("--power plans seeds and questions only; leave out --ranks and --nodes")
+        _show_power(configuration, _ONE_POINT if difference is None else difference)
+        return
+    if difference is not None:
+        raise ConfigError("--difference belongs to --power; add --power, or leave it out")
     config = load_run_config(configuration)
     usual_ranks = nodes * gpus_per_node if nodes else config.cluster.num_workers
     data_ranks = parse_numbers("--ranks", ranks) if ranks else [usual_ranks]
@@ -124,6 +145,19 @@ def preflight(configuration: Configuration) -> None:
     read = [path for path in (config.data.store_dir, config.model.path) if path is not None and Path(path).is_dir()]
     with folder_kept_if_used(config.run_dir), connected(config.cluster, config.most_workers):
         check(config.run_dir, [Path(path) for path in read], with_table=True)
+
+
+def _show_power(configuration: list[str], difference: float) -> None:
+    files, overrides = separate_overrides(configuration)
+    study = load_study(files, overrides) if is_study(files) else None
+    run_dir = load_run_config(configuration).run_dir if study is None else study.folder
+    from sftkey_dist.pipeline.power import plan_run_power, plan_study_power
+    from sftkey_dist.report.power import conclusion, power_notes, power_table
+
+    found = plan_run_power(run_dir, difference) if study is None else plan_study_power(study, difference)
+    console.print(power_table(found))
+    for line in (*power_notes(found), conclusion(found)):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:

@@ -47,12 +47,14 @@ class PairedMean:
         p_value: p-value of the paired t-test, two-sided; None with a single seed and if all differences are equal.
         seeds_higher: number of seeds for which the first is higher.
         seeds_lower: number of seeds for which the first is lower.
+        standard_error: of the mean; nan where there is no p-value.
     """
 
     mean: Mean
     p_value: float | None
     seeds_higher: int
     seeds_lower: int
+    standard_error: float
 
     @property
     def sign(self) -> int:
@@ -97,14 +99,14 @@ def paired_over_seeds(first: Mapping[int, float], second: Mapping[int, float]) -
         return None
     differences = [first[seed] - second[seed] for seed in seeds]
     middle, number, p_value = float(np.mean(differences)), len(seeds), None
-    interval = (math.nan, math.nan)
+    interval, error = (math.nan, math.nan), math.nan
     if number > 1 and np.ptp(differences) >= _SAME:  # the test divides by their spread
         quantile, error = _student(differences)
         low, high = middle - quantile * error, middle + quantile * error
         interval = (max(-1.0, low), min(1.0, high))
-        p_value = float(stats.ttest_1samp(differences, 0.0).pvalue)
+        p_value = float(2 * stats.t.sf(abs(middle) / error, number - 1))
     mean = Mean(middle, interval, number)
-    return PairedMean(mean, p_value, sum(d > 0 for d in differences), sum(d < 0 for d in differences))
+    return PairedMean(mean, p_value, sum(d > 0 for d in differences), sum(d < 0 for d in differences), error)
 
 
 def _student(values: Sequence[float]) -> tuple[float, float]:
