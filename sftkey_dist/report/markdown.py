@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from sftkey_dist.evaluation.power import seen_over_questions
 from sftkey_dist.report.commonest import CommonestAnswer
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.headline import headline
@@ -15,6 +16,7 @@ from sftkey_dist.report.numbers import (
     unjudgeable_note,
     with_interval,
 )
+from sftkey_dist.report.underpowered import SMALLEST_SEEN, too_few_questions
 from sftkey_dist.visible import on_one_line
 
 _MARKUP = re.compile(r"[\\`*|$~<]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|!(?=\[)|\[(?=\^)|^[#>]|^[+-](?=\s)")
@@ -102,12 +104,14 @@ def _tests(comparison: Comparison) -> list[str]:
             with_interval(test.accuracy_difference, test.accuracy_difference_interval),
             f"{test.only_first_correct} / {test.only_second_correct}",
             "no question differs" if test.is_degenerate else p_value(test.accuracy_p_value),
+            number(seen_over_questions(test)),
             with_interval(test.score_difference, test.score_difference_interval),
         ]
         for test in comparison.tests
     ]
-    heads = ["difference", "questions", "accuracy", "right alone", "McNemar p", "score"]
-    return table(heads, rows)
+    heads = ["difference", "questions", "accuracy", "right alone", "McNemar p", "smallest seen", "score"]
+    warning = too_few_questions(comparison.tests)
+    return [*table(heads, rows), "", f"smallest seen: {SMALLEST_SEEN}.", *(["", escaped(warning)] if warning else [])]
 
 
 def _winners(comparison: Comparison) -> list[str]:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.diagnosis import Finding
+from sftkey_dist.evaluation.power import seen_over_questions
 from sftkey_dist.files import to_json
 from sftkey_dist.report.charts import Chart
 from sftkey_dist.report.commonest import CommonestAnswer
@@ -22,6 +23,7 @@ from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, unjudgeable_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
+from sftkey_dist.report.underpowered import SMALLEST_SEEN, too_few_questions
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.visible import INVISIBLE, encodable, without_control
@@ -29,6 +31,7 @@ from sftkey_dist.visible import INVISIBLE, encodable, without_control
 _ESCAPED = re.compile(f"[<>&]|{INVISIBLE}")
 _MOST_QUESTIONS = 400
 _LONGEST_TEXT = 6000
+_FILTERS = (number, p_value, bounds_note, unjudgeable_note, seen_over_questions)
 
 
 def render_page(
@@ -53,7 +56,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {make.__name__: make for make in (number, p_value, bounds_note, unjudgeable_note)}
+    environment.filters |= {make.__name__: make for make in _FILTERS}
     questions = side_by_side(comparison)
     rows = list(zip(comparison.labels, comparison.rows, strict=True))
     return environment.get_template("comparison.html.j2").render(
@@ -62,6 +65,8 @@ def render_page(
         commonest=CommonestAnswer.of(comparison),
         rows=rows,
         ranked_by=RANKED_BY,
+        smallest_seen=SMALLEST_SEEN,
+        too_few_questions=too_few_questions(comparison.tests),
         data_sets=list(dict.fromkeys(name for _, row in rows for name in row.by_data_set)),
         charts=[(chart, Markup(_inline(chart.file))) for chart in charts],  # noqa: S704 (our own figures)
         findings=findings,

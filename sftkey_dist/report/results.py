@@ -1,7 +1,7 @@
 """The results page of studies: tables over seeds, contrasts, costs, and agreement with the paper's statements."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from sftkey_dist.report.evidence import Evidence, Result, measure
 from sftkey_dist.report.markdown import Markdown, escaped, table
 from sftkey_dist.report.numbers import UNKNOWN, number
 from sftkey_dist.report.published import ALL_ROWS
+from sftkey_dist.report.underpowered import SMALLEST_SEEN, seen_by_seeds, too_few_seeds
 
 _AGREES, _DIFFERS, _NOISY = "agrees", "disagrees", "too noisy to tell"
 _VERDICTS = {1: _AGREES, -1: _DIFFERS, 0: _NOISY}
@@ -45,7 +46,8 @@ def results_page(studies: Sequence[Evidence], figures: Sequence[Path], command: 
         f"trials, which stays in [0, 1]; where all seeds are alike, over questions), elsewhere of the paired "
         f"differences (Student's t; none where all seeds differ alike). A "
         f"difference is called when its interval leaves out 0, a share when its interval lies on one side of what the "
-        f"paper reports, without correction for the number of comparisons.",
+        f"paper reports, without correction for the number of comparisons. The smallest seen is {SMALLEST_SEEN}, over "
+        f"other seeds and the same questions.",
         "",
     ]
     for study, figure in zip(studies, figures, strict=True):
@@ -72,35 +74,44 @@ def _study(study: Evidence, figure: Path) -> list[str]:
 
 def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
     baseline = BASELINE if BASELINE in results else next(iter(results))
-    rows = []
+    rows, tests = [], {}
     for strategy, by_seed in results.items():
         against = None if strategy == baseline else _paired(by_seed, results[baseline], "accuracy")
+        tests[strategy] = against
         rows.append(
             [
                 strategy,
                 *(_mean(_over_seeds(by_seed, name)) for name in ("accuracy", "format", "score")),
                 _difference(against),
+                seen_by_seeds(against),
                 f"{mean_over_seeds([_loss_tokens(result) for result in by_seed.values()]).value:,.0f}",
                 f"{mean_over_seeds([_seconds(result) for result in by_seed.values()]).value:.0f}",
                 f"{len(by_seed)} x {next(iter(by_seed.values())).n}",
             ]
         )
-    heads = ["strategy", "accuracy", "format", "score", f"accuracy - {baseline}"]
-    return table([*heads, "loss tokens", "train s", "seeds x n"], rows)
+    heads = ["strategy", "accuracy", "format", "score", f"accuracy - {baseline}", "smallest seen"]
+    return [*table([*heads, "loss tokens", "train s", "seeds x n"], rows), *_warned(tests)]
 
 
 def _contrasts(study: Evidence) -> list[str]:
-    rows = []
+    rows, tests = [], {}
     for contrast in study.facts.contrasts:
         if not (study.may_know(contrast.first) and study.may_know(contrast.second)):
             continue
         first, second = study.of(contrast.first), study.of(contrast.second)
         found = [_paired(first, second, name) for name in ("accuracy", "format", "score")]
-        rows.append([contrast.question, contrast.first, contrast.second, *map(_difference, found)])
+        tests[f"{contrast.first} - {contrast.second}"] = found[0]
+        accuracy, *others = map(_difference, found)
+        rows.append([contrast.question, contrast.first, contrast.second, accuracy, seen_by_seeds(found[0]), *others])
     if not rows:
         return []
-    heads = ["question", "first", "second", "accuracy, first - second", "format", "score"]
-    return ["### Contrasts, paired by seed", "", *table(heads, rows), ""]
+    heads = ["question", "first", "second", "accuracy, first - second", "smallest seen", "format", "score"]
+    return ["### Contrasts, paired by seed", "", *table(heads, rows), *_warned(tests), ""]
+
+
+def _warned(tests: Mapping[str, PairedMean | None]) -> list[str]:
+    warning = too_few_seeds(tests)
+    return ["", escaped(warning)] if warning else []
 
 
 def _judges(study: Evidence) -> list[str]:

@@ -233,6 +233,23 @@ def test_the_paper_is_contradicted_only_beyond_noise(file, formats, verdict):
     assert f"**{verdict}**" in line
 
 
+def test_a_contrast_that_could_not_have_been_seen_is_called_underpowered(file):
+    study = load_study([file], ["study.seeds=[1,2,3]"])
+    run_study(study, ["study.yaml"])
+    for seed, accuracy in zip((1, 2, 3), (0.5, 0.7, 0.6), strict=True):
+        comparison = study.folder / f"fast/seed-{seed}/comparison.json"
+        rows = [row | {"accuracy": accuracy} for row in json.loads(comparison.read_text())["rows"]]
+        comparison.write_text(json.dumps({"rows": rows}))
+        other = study.folder / f"slow/seed-{seed}/comparison.json"
+        rows = [row | {"accuracy": 0.55} for row in json.loads(other.read_text())["rows"]]
+        other.write_text(json.dumps({"rows": rows}))
+    page, _ = make_results([study.folder], file.with_name("RESULTS.md"), None)
+    smallest = 5.6527 * 0.1 / math.sqrt(3)
+    assert f"+0.050 [-0.198, +0.298], p 0.478, 2 up, 1 down | {smallest:.3f} |" in page.read_text()
+    (warning,) = [line for line in page.read_text().splitlines() if line.startswith("Underpowered")]
+    assert "was found for fast/sftkey-tag - slow/sftkey-tag, and a true one of 0.05" in warning
+
+
 @pytest.mark.slow
 def test_a_signal_reaches_the_runs_and_waits_for_them(file, tmp_path):
     script = f"""

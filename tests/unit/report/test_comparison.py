@@ -187,3 +187,18 @@ def test_a_comparison_is_written_into_a_folder_or_to_a_json_file(tmp_path, capsy
     assert "model of sftkey-tag: " in said
     with pytest.raises(ConfigError, match=r"--out .*mine: give the name of a \.json file, or a folder that exists"):
         compare_command([run], out=tmp_path / "mine")
+
+
+def test_a_pair_that_could_not_have_been_told_apart_is_called_underpowered(tmp_path):
+    _, files = compare([write_run(tmp_path / "few", {"sft": 10, "sft-tag": 12, "sftkey-tag": 20})])
+    warning = (
+        "Underpowered: no difference in accuracy was found for sft - sft-tag, and a true one of 0.05 would be found"
+    )
+    for file in files[1:3]:
+        said = file.read_text()
+        assert warning in said
+        assert "smallest difference in accuracy that the test would see with 80 % power" in said
+    # two of 20 questions differ
+    assert "| sft - sft-tag | 20 | -0.100 [-0.30, 0.10] | 0 / 2 | 0.5000 | 0.238 |" in files[1].read_text()
+    _, files = compare([write_run(tmp_path / "clear", {"sft": 2, "sftkey-tag": 20})])
+    assert "Underpowered" not in files[1].read_text() + files[2].read_text()

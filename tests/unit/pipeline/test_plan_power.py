@@ -134,9 +134,7 @@ def test_the_command_prints_the_plan_of_a_study_and_of_a_run(finished_study, tmp
     assert "models of one seed" in shown(ROOT / "configs/quickstart.yaml", run)
 
 
-@pytest.mark.parametrize(
-    "options", [["--power", "--nodes", "2"], ["--power", "--ranks", "2"], ["--difference", "0.02"]]
-)
+@pytest.mark.parametrize("options", ["--power --nodes 2", "--power --ranks 2", "--difference 0.02"])
 def test_options_that_do_not_go_together_are_refused(finished_study, options):
     done = CliRunner().invoke(app, ["plan", str(finished_study), *options.split()])
     assert isinstance(done.exception, ConfigError)
