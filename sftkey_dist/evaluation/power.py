@@ -12,7 +12,8 @@ distribution (Owen 1968, Technometrics 10:445; Cohen 1988, Statistical Power Ana
 quantiles of t approximates it, and promises too much for few seeds. The t-test does not count var(b), because its
 questions are given; here it counts, so that the difference holds for other questions too, and the t-test sees it with
 at least the stated power. With one seed the test is McNemar's; its power is that of the normal distribution with the
-continuity correction of one question (Edwards 1948, Psychometrika 13:185; Connor 1987, Biometrics 43:207).
+continuity correction of one question (Edwards 1948, Psychometrika 13:185; Connor 1987, Biometrics 43:207). Models that
+differ in accuracy by d differ in a share d of the questions at least, even if a pilot's models differ in fewer.
 """
 
 import math
@@ -114,8 +115,10 @@ def standard_error(spread: Spread, num_seeds: int, num_questions: int) -> float:
 
 def smallest_difference(spread: Spread, num_seeds: int, num_questions: int) -> float:
     """The smallest difference in accuracy that is seen; see `standard_error`."""
-    correction = 1 / num_questions if num_seeds == 1 else 0.0
-    return errors_apart(num_seeds) * standard_error(spread, num_seeds, num_questions) + correction
+    smallest = errors_apart(num_seeds) * standard_error(spread, num_seeds, num_questions)
+    if num_seeds > 1:
+        return smallest
+    return max(smallest + 1 / num_questions, _smallest_of_agreeing(num_questions))
 
 
 def questions_needed(spread: Spread, num_seeds: int, difference: float) -> int | None:
@@ -125,10 +128,22 @@ def questions_needed(spread: Spread, num_seeds: int, difference: float) -> int |
         ValueError: see `standard_error`.
     """
     if num_seeds == 1:  # difference = errors * sqrt(variance / Q) + 1 / Q
-        scaled = errors_apart(1) * math.sqrt(spread.questions + spread.both)
+        variance = max(spread.questions + spread.both, difference * (1 - difference))
+        scaled = errors_apart(1) * math.sqrt(variance)
         return math.ceil(((scaled + math.sqrt(scaled**2 + 4 * difference)) / (2 * difference)) ** 2)
     room = (difference / errors_apart(num_seeds)) ** 2 - _between_seeds(spread, num_seeds)
     return math.ceil((spread.questions + spread.both / num_seeds) / room) if room > 0 else None
+
+
+def _smallest_of_agreeing(num_questions: int) -> float:
+    """The smallest difference that is seen between two models of which only one is ever right alone.
+
+    The models then differ in a share of the questions that is the difference d, whose variance is d (1 - d), and no
+    models that differ by d can have a smaller one: d = errors * sqrt(d (1 - d) / Q) + 1 / Q.
+    """
+    squared, shrunk = errors_apart(1) ** 2, 1 + errors_apart(1) ** 2 / num_questions
+    middle = (2 + squared) / num_questions
+    return (middle + math.sqrt(max(0.0, middle**2 - 4 * shrunk / num_questions**2))) / (2 * shrunk)
 
 
 def least_seeds(spread: Spread, difference: float) -> int | None:

@@ -141,6 +141,8 @@ def check_sftkey(arguments: list[str]) -> None:
     files = [ROOT / item for item in configuration if item not in overrides and (ROOT / item).is_file()]
     if path[1] == "segment":
         load_section(SegmentConfig, files, overrides)
+    elif is_study(files):
+        load_study(files, overrides)
     elif configuration:
         load_config(files if any("contracts" not in str(file) for file in files) else [BASE, *files], overrides)
         assert len(files) == len(configuration) - len(overrides) - configuration.count("CONFIG") - configuration.count(

@@ -82,6 +82,19 @@ def test_one_seed_of_the_planned_size_passes_mcnemars_test_four_times_in_five(di
     assert found == pytest.approx(POWER, abs=TOLERANCE)
 
 
+def test_models_that_hardly_differ_in_a_pilot_are_not_promised_that_so_few_questions_are_enough():
+    """Two that differ by 0.05 differ in 1 of 20 questions, which is more than the pilot's 1 of 100."""
+    pilot, mean = Spread(None, 0.01, 0.0), 0.05
+    num_questions = questions_needed(pilot, 1, mean)
+    assert smallest_difference(pilot, 1, num_questions) == pytest.approx(mean, rel=0.01)
+    assert smallest_difference(pilot, 1, num_questions - 1) > mean
+    only_first = np.random.default_rng(0).binomial(num_questions, mean, NUM_STUDIES)
+    assert np.mean([mcnemar_exact(int(count), 0) < 0.05 for count in only_first]) > POWER
+    too_few = math.ceil((errors_apart(1) / mean) ** 2 * pilot.questions + 2 / mean)
+    only_first = np.random.default_rng(0).binomial(too_few, mean, NUM_STUDIES)
+    assert np.mean([mcnemar_exact(int(count), 0) < 0.05 for count in only_first]) < POWER - 2 * TOLERANCE
+
+
 def test_variances_are_those_of_which_the_differences_are_made():
     rng, spread = np.random.default_rng(0), Spread(seeds=0.04, questions=0.3, both=0.2)
     studies = [simulated(spread, 0.1, 4, 60, rng) for _ in range(400)]
