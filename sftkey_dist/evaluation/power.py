@@ -12,8 +12,7 @@ distribution (Owen 1968, Technometrics 10:445; Cohen 1988, Statistical Power Ana
 quantiles of t approximates it, and promises too much for few seeds. The t-test does not count var(b), because its
 questions are given; here it counts, so that the difference holds for other questions too, and the t-test sees it with
 at least the stated power. With one seed the test is McNemar's; its power is that of the normal distribution with the
-continuity correction of one question (Edwards 1948, Psychometrika 13:185; Connor 1987, Biometrics 43:207). Models that
-differ in accuracy by d differ in a share d of the questions at least, even if a pilot's models differ in fewer.
+continuity correction of one question (Edwards 1948, Psychometrika 13:185; Connor 1987, Biometrics 43:207).
 """
 
 import math
@@ -114,11 +113,14 @@ def standard_error(spread: Spread, num_seeds: int, num_questions: int) -> float:
 
 
 def smallest_difference(spread: Spread, num_seeds: int, num_questions: int) -> float:
-    """The smallest difference in accuracy that is seen; see `standard_error`."""
-    smallest = errors_apart(num_seeds) * standard_error(spread, num_seeds, num_questions)
-    if num_seeds > 1:
-        return smallest
-    return max(smallest + 1 / num_questions, _smallest_of_agreeing(num_questions))
+    """The smallest difference in accuracy that is seen; above 1 if none is. See `standard_error`."""
+    correction = 1 / num_questions if num_seeds == 1 else 0.0
+
+    def beyond(difference: float) -> float:
+        error = standard_error(_at(spread, difference), num_seeds, num_questions)
+        return errors_apart(num_seeds) * error + correction - difference
+
+    return 1 + beyond(1.0) if beyond(1.0) >= 0 else float(optimize.brentq(beyond, 0.0, 1.0))
 
 
 def questions_needed(spread: Spread, num_seeds: int, difference: float) -> int | None:
@@ -127,23 +129,25 @@ def questions_needed(spread: Spread, num_seeds: int, difference: float) -> int |
     Raises:
         ValueError: see `standard_error`.
     """
+    spread = _at(spread, difference)
     if num_seeds == 1:  # difference = errors * sqrt(variance / Q) + 1 / Q
-        variance = max(spread.questions + spread.both, difference * (1 - difference))
-        scaled = errors_apart(1) * math.sqrt(variance)
+        scaled = errors_apart(1) * math.sqrt(spread.questions + spread.both)
         return math.ceil(((scaled + math.sqrt(scaled**2 + 4 * difference)) / (2 * difference)) ** 2)
     room = (difference / errors_apart(num_seeds)) ** 2 - _between_seeds(spread, num_seeds)
     return math.ceil((spread.questions + spread.both / num_seeds) / room) if room > 0 else None
 
 
-def _smallest_of_agreeing(num_questions: int) -> float:
-    """The smallest difference that is seen between two models of which only one is ever right alone.
+def _at(spread: Spread, difference: float) -> Spread:
+    """The variances of strategies that differ by ``difference`` d.
 
-    The models then differ in a share of the questions that is the difference d, whose variance is d (1 - d), and no
-    models that differ by d can have a smaller one: d = errors * sqrt(d (1 - d) / Q) + 1 / Q.
+    Two models that differ in accuracy by d differ in a share d of the questions at least, so that the variance over
+    questions is at least d (1 - d), even if a pilot's models differ in fewer questions.
     """
-    squared, shrunk = errors_apart(1) ** 2, 1 + errors_apart(1) ** 2 / num_questions
-    middle = (2 + squared) / num_questions
-    return (middle + math.sqrt(max(0.0, middle**2 - 4 * shrunk / num_questions**2))) / (2 * shrunk)
+    known, least = spread.questions + spread.both, difference * (1 - difference)
+    if known >= least:
+        return spread
+    share = spread.questions / known if known > 0 else 1.0
+    return Spread(spread.seeds, share * least, (1 - share) * least)
 
 
 def least_seeds(spread: Spread, difference: float) -> int | None:

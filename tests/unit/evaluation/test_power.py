@@ -90,6 +90,9 @@ def test_models_that_hardly_differ_in_a_pilot_are_not_promised_that_so_few_quest
     assert smallest_difference(pilot, 1, num_questions - 1) > mean
     only_first = np.random.default_rng(0).binomial(num_questions, mean, NUM_STUDIES)
     assert np.mean([mcnemar_exact(int(count), 0) < 0.05 for count in only_first]) > POWER
+    over_seeds = questions_needed(Spread(0.0, 0.005, 0.005), 12, mean)
+    assert over_seeds == questions_needed(Spread(0.0, 0.02375, 0.02375), 12, mean)
+    assert smallest_difference(Spread(0.0, 0.005, 0.005), 12, over_seeds) == pytest.approx(mean, rel=0.01)
     too_few = math.ceil((errors_apart(1) / mean) ** 2 * pilot.questions + 2 / mean)
     only_first = np.random.default_rng(0).binomial(too_few, mean, NUM_STUDIES)
     assert np.mean([mcnemar_exact(int(count), 0) < 0.05 for count in only_first]) < POWER - 2 * TOLERANCE
@@ -116,6 +119,7 @@ def test_one_seed_tells_nothing_about_others():
 def test_seeds_that_vary_too_much_make_a_difference_unreachable():
     spread = Spread(0.05**2, 0.1, 0.1)
     assert [questions_needed(spread, number, 0.05) is None for number in (5, 8, 12)] == [True, True, False]
+    assert smallest_difference(spread, 2, 10) > 1
     assert least_seeds(spread, 0.05) == 8
     assert least_seeds(Spread(None, 0.1, 0.1), 0.05) is None
     assert Spread(0.0, 0.0, 0.0).is_zero
