@@ -54,6 +54,10 @@ class Anchor:
     segments: tuple[bool, ...]
     top_k: int
 
+    def most_bytes(self, segment_counts: np.ndarray) -> int:
+        """Most bytes of the start's predictions for some examples, from their int [N, S] tokens by segment."""
+        return 8 * self.top_k * int(np.asarray(segment_counts, dtype=np.int64).sum(axis=0) @ np.array(self.segments))
+
     def token_weights(self, targets: Sequence[float], denominator: float) -> tuple[float, ...]:
         """Weight of a token's divergence by its segment id, [S], in a sum that is divided by the denominator.
 
@@ -115,6 +119,12 @@ class Stage:
     def all_objectives(self) -> tuple[Objective, ...]:
         """The objectives of all steps."""
         return (*self.objectives, *(self.replay.objectives if self.replay else ()))
+
+    @property
+    def has_logits(self) -> tuple[bool, ...]:
+        """Whether the logits of a segment's tokens are needed for the loss, by segment id, [S]."""
+        anchored = self.anchor.segments if self.anchor else (False,) * len(self.weights)
+        return tuple(weight > 0 or held for weight, held in zip(self.weights, anchored, strict=True))
 
     def scale(self, targets: Sequence[float], loss_weight: float) -> "LossScale":
         """How the losses of some tokens are weighted and added up.
@@ -211,25 +221,30 @@ def resolve_strategies(config: RunConfig) -> tuple[Strategy, ...]:
 
 def _preset(name: str, config: RunConfig) -> Strategy:
     full = Stage("full", _full_weights(config.contract), config.optimization)
-    key_weights = _key_weights(config.contract, config.key_stage)
-    key = Stage("key", key_weights, config.optimization)
-    continued_key = Stage(
-        "key",
-        key_weights,
-        _continued(config),
-        config.key_stage.stop_gradient_prefix,
-        replay=_replay(config.key_stage, full, "key_stage"),
-        interpolate=_interpolate(config.key_stage, config, "key_stage"),
-        anchor=_anchor(config.key_stage, key_weights, config.contract, "key_stage"),
-    )
     form = Form.UNTAGGED if name == "sft" else Form.TAGGED
-    stages = {
-        "sft": (full,),
-        "sft-tag": (full,),
-        "key-tag": (key,),
-        "sftkey-tag": (full, continued_key),
-    }[name]
-    return Strategy(name, form, stages)
+    match name:
+        case "key-tag":
+            return Strategy(
+                name, form, (Stage("key", _key_weights(config.contract, config.key_stage), config.optimization),)
+            )
+        case "sftkey-tag":
+            return Strategy(name, form, (full, _key_stage_after(full, config)))
+        case _:
+            return Strategy(name, form, (full,))
+
+
+def _key_stage_after(full: Stage, config: RunConfig) -> Stage:
+    """The preset key stage that continues from a stage on the whole response."""
+    settings, weights = config.key_stage, _key_weights(config.contract, config.key_stage)
+    return Stage(
+        "key",
+        weights,
+        _continued(config),
+        settings.stop_gradient_prefix,
+        replay=_replay(settings, full, "key_stage"),
+        interpolate=_interpolate(settings, config, "key_stage"),
+        anchor=_anchor(settings, weights, config.contract, "key_stage"),
+    )
 
 
 def _continued(config: RunConfig) -> OptimizationConfig:
@@ -280,6 +295,10 @@ def _replay(stage: StageConfig | KeyStageConfig, before: Stage, where: str) -> R
 
 def _interpolate(stage: StageConfig | KeyStageConfig, config: RunConfig, where: str) -> tuple[float, ...]:
     guard = config.validation.guard
+    if stage.interpolate and config.training.zero.offload == "nvme":
+        raise ConfigError(
+            f"{where}: weights on NVMe cannot be set; remove interpolate, or set training.zero.offload=cpu"
+        )
     if stage.interpolate and (guard is None or guard.keep != "best"):
         raise ConfigError(
             f"{where}: interpolate needs a guard that keeps the best model; set validation.guard={{}} and "

@@ -135,7 +135,8 @@ def preflight(configuration: Configuration) -> None:
     """Check every node of the cluster that the configuration names, and print what was measured.
 
     Versions, clock, memory, the run directory (shared, writable, how fast), the network from the driver, and a matrix
-    product on a core and on each accelerator. It takes less than 20 seconds and trains nothing. `train` and `run` do
+    product on a core and on each accelerator. It takes less than 20 seconds once the nodes are there, and trains
+    nothing. `train` and `run` do
     the same before the first stage if the cluster has several nodes.
     """
     config = load_run_config(configuration)

@@ -120,7 +120,7 @@ class SourceConfig(Section):
     `{decision: {approved: approve, Denied: reject}}`. A segment whose whole text, without white space around it, is the
     spelling becomes the label; any other text stays as it is. Not for `decision_memos`."""
     loss_weight_column: str = ""
-    """For training sources: column of a number from 0 to 1,000,000 by which the loss of all tokens of a row is
+    """For training sources: column of a number up to 1,000,000 by which the loss of all tokens of a row is
     multiplied, for example a rating of its quality; default: none. Rows with 0 are not trained. The loss stays a mean:
     it is divided by the sum of all weights. Not for `decision_memos`."""
     answer_check: AnswerCheck | None = None

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 MOST_STEPS = 1_000_000_000
+LEAST_LOSS_WEIGHT = 1e-6
 MOST_LOSS_WEIGHT = 1_000_000
 MOST_ROWS = 1_000_000_000_000
 MOST_WORKERS = 65_536

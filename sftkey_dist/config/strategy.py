@@ -2,16 +2,30 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 from sftkey_dist.config.objective import Objectives
-from sftkey_dist.config.section import MOST_LOSS_WEIGHT, MOST_STEPS, Section, SectionWithNewerKeys, zero_or_from
+from sftkey_dist.config.section import (
+    LEAST_LOSS_WEIGHT,
+    MOST_LOSS_WEIGHT,
+    MOST_STEPS,
+    Section,
+    SectionWithNewerKeys,
+    zero_or_from,
+)
 from sftkey_dist.contract import Form
 
 PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 Share = Annotated[float, Field(ge=0, lt=1)]
-LossWeight = Annotated[float, zero_or_from(1e-6), Field(ge=0, le=MOST_LOSS_WEIGHT)]
+LossWeight = Annotated[float, zero_or_from(LEAST_LOSS_WEIGHT), Field(ge=0, le=MOST_LOSS_WEIGHT)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
@@ -104,7 +118,7 @@ class ReplayConfig(Section):
 class AnchorConfig(Section):
     """A penalty on how far predictions move from those of the model that the stage starts from."""
 
-    weight: float = Field(ge=1e-6, le=MOST_LOSS_WEIGHT)
+    weight: float = Field(ge=LEAST_LOSS_WEIGHT, le=MOST_LOSS_WEIGHT)
     """Factor of the penalty, which is added to the loss: the mean over the anchored tokens of KL(start || now), in
     nats."""
     segments: tuple[str, ...] = ()
@@ -115,7 +129,15 @@ class AnchorConfig(Section):
     tokens together count as one."""
 
 
-PartsOfUpdate = Annotated[tuple[Annotated[float, Field(ge=0.001, lt=1)], ...], Field(max_length=20)]
+def _different(parts: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"each part must be there once, got {list(parts)}")
+    return parts
+
+
+PartsOfUpdate = Annotated[
+    tuple[Annotated[float, Field(ge=0.001, lt=1)], ...], Field(max_length=20), AfterValidator(_different)
+]
 """Fractions of what a stage changes in the weights."""
 
 

@@ -9,7 +9,7 @@ from sftkey_dist.config.section import MOST_STEPS, Section
 
 class GuardConfig(Section):
     """Evaluation on held-out examples in every stage that continues from another one and leaves part of the response
-    untrained. Such a stage can unlearn how to respond."""
+    untrained, and in every stage with `interpolate`. Such a stage can unlearn how to respond."""
 
     every_steps: int = Field(25, ge=1, le=MOST_STEPS)
     """Number of optimizer steps between evaluations. The first and the last model of the stage are evaluated too."""

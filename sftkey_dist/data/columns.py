@@ -8,7 +8,7 @@ from typing import cast
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from sftkey_dist.config.prompt import is_template_argument
-from sftkey_dist.config.section import MOST_LOSS_WEIGHT
+from sftkey_dist.config.section import LEAST_LOSS_WEIGHT, MOST_LOSS_WEIGHT
 from sftkey_dist.data.example import ARGUMENTS_COLUMN
 from sftkey_dist.data.template import fields_of, fill
 from sftkey_dist.data.values import NoTextError, text_of
@@ -82,7 +82,7 @@ def texts(row: Mapping[str, object], column: str) -> list[str]:
 
 
 def loss_weight(row: Mapping[str, object], column: str) -> float:
-    """The number of a column, or the number that its text is, from 0 to 1,000,000."""
+    """The number of a column, or the number that its text is: 0, or from 1e-6 to 1,000,000."""
     value = find(row, column)
     if value is None:
         raise RowError("missing_field", f"field {column!r} is missing{_known(row, column)}")
@@ -90,10 +90,11 @@ def loss_weight(row: Mapping[str, object], column: str) -> float:
         number = math.nan if isinstance(value, bool) else float(str(value))
     except ValueError:
         number = math.nan
-    if not 0 <= number <= MOST_LOSS_WEIGHT:
+    if number and not LEAST_LOSS_WEIGHT <= number <= MOST_LOSS_WEIGHT:
         raise RowError(
             "invalid_loss_weight",
-            f"field {column!r} must be a number from 0 to {MOST_LOSS_WEIGHT:,}, found {str(value)[:40]!r}",
+            f"field {column!r} must be 0 or a number from {LEAST_LOSS_WEIGHT:g} to {MOST_LOSS_WEIGHT:,}, found "
+            f"{str(value)[:40]!r}",
         )
     return number
 

@@ -81,7 +81,7 @@ def _load(config: RunConfig, planned: PlannedStage, cost: CostModel, most_steps:
     return stage_load(
         planned.name,
         np.asarray(planned.data.store.segment_counts),
-        planned.stage.weights,
+        planned.stage.has_logits,
         lambda ranks, micro_batch_tokens: planned.planner(cost, ranks, micro_batch_tokens),
         most_steps,
         stops_prefix=planned.stage.stop_gradient_prefix,

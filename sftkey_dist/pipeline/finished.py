@@ -15,7 +15,6 @@ from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import (
     EVENTS,
-    INTERPOLATIONS,
     METRICS,
     OBSERVATIONS,
     TIMINGS,
@@ -65,7 +64,6 @@ def _read_journals(stage: StageDir) -> None:
     TIMINGS.read(stage.timings)
     OBSERVATIONS.read(stage.validation)
     EVENTS.read(stage.events)
-    INTERPOLATIONS.read(stage.interpolations)
 
 
 def _verify_models(stages: Iterable[StageDir]) -> None:

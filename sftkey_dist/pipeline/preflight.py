@@ -8,7 +8,7 @@ from sftkey_dist.cluster import usable_nodes
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.preflight.findings import findings_of
-from sftkey_dist.preflight.nodes import MOST_SECONDS, check_nodes
+from sftkey_dist.preflight.nodes import MOST_SECONDS, MOST_SECONDS_TO_START, check_nodes
 from sftkey_dist.preflight.probe import installed_versions
 from sftkey_dist.preflight.table import in_one_line, nodes_table
 
@@ -27,20 +27,28 @@ def require_sound_nodes(folder: Path, read: Sequence[Path]) -> None:
         check(folder, read)
 
 
-def check(folder: Path, read: Sequence[Path], *, with_table: bool = False, most_seconds: float = MOST_SECONDS) -> None:
+def check(
+    folder: Path,
+    read: Sequence[Path],
+    *,
+    with_table: bool = False,
+    most_seconds: float = MOST_SECONDS,
+    most_seconds_to_start: float = MOST_SECONDS_TO_START,
+) -> None:
     """Measure all nodes, print what is slow or wrong, and one line if nothing is.
 
     Args:
         folder: folder that all nodes write to.
         read: folders that all nodes read. Their names identify their content.
         with_table: whether to print every measurement too.
-        most_seconds: time in which a node must have answered.
+        most_seconds: time in which a node must have answered, once it has started a process.
+        most_seconds_to_start: time to start it.
 
     Raises:
         ConfigError: see `require_sound_nodes`.
     """
     started = time.perf_counter()
-    nodes = check_nodes(folder, read, most_seconds)
+    nodes = check_nodes(folder, read, most_seconds, most_seconds_to_start)
     seconds = time.perf_counter() - started
     if with_table:
         console.print(nodes_table(nodes))

@@ -232,7 +232,7 @@ def _num_steps(strategy: Strategy, stage: Stage, data: TrainingData) -> int:
     if not trained:
         raise ConfigError(
             f"strategies.{strategy.name}.{stage.name}: no training example has a token that this stage trains; see the "
-            f"contract's key segments, the stage's weights, and validation.num_examples"
+            f"contract's key segments, the stage's weights, data.train.loss_weight_column, and validation.num_examples"
         )
     optimization = stage.optimization
     return count_steps(trained, optimization.global_batch_size, optimization.num_epochs, optimization.max_steps)

@@ -86,7 +86,7 @@ def _guard_summary(
         kept_score=kept[1],
         first_score=scored[0][1],
         last_score=scored[-1][1],
-        evaluations=len(scored) + len(interpolations),
+        evaluations=len(scored),
         kept_part=kept_part,
     )
 

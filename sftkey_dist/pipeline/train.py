@@ -146,6 +146,7 @@ def _require_space(planned: PlannedStage) -> None:
         num_models=1 + candidates,
         export_precision=job.export_precision,
         hands_on_masters=job.hands_on_masters,
+        anchor_bytes=job.stage.anchor.most_bytes(planned.data.store.segment_counts) if job.stage.anchor else 0,
     )
     require_space(open_storage(job.checkpoints), job.stage_dir, needs)
 

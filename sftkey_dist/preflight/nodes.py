@@ -19,8 +19,11 @@ from sftkey_dist.preflight.probe import Probe
 from sftkey_dist.preflight.records import Clock, NodeCheck
 
 MOST_SECONDS = 18.0
-"""Time in which a node must have answered everything."""
+"""Time in which a node must have answered everything, once it has started a process."""
+MOST_SECONDS_TO_START = 60.0
+"""Time to start a process, which loads Ray's worker and may have to read it from slow storage."""
 
+_STARTING = "starting a process"
 _EXCHANGES = 8
 _PAYLOAD_BYTES, _PAYLOADS = 16 * 2**20, 2
 
@@ -33,24 +36,27 @@ class _Asked:
         scratch: folder that all nodes write to.
         read: folders that all nodes read.
         payloads: references to the bytes that the driver sends, one after another.
-        most_seconds: time in which a node must have answered everything.
-        deadline: when this time is over, on the monotonic clock.
+        most_seconds: time in which a node must have answered everything, once it has started a process.
+        most_seconds_to_start: time to start it.
     """
 
     scratch: Path
     read: list[str]
     payloads: "list[ray.ObjectRef[bytes]]"
     most_seconds: float
-    deadline: float
+    most_seconds_to_start: float
 
 
-def check_nodes(folder: Path, read: Sequence[Path], most_seconds: float = MOST_SECONDS) -> list[NodeCheck]:
-    """Measure every node. It takes a few seconds, and not much longer than the limit if a node does not answer.
+def check_nodes(
+    folder: Path, read: Sequence[Path], most_seconds: float, most_seconds_to_start: float
+) -> list[NodeCheck]:
+    """Measure every node. It takes a few seconds, and not much longer than the limits if a node does not answer.
 
     Args:
         folder: folder that all nodes write to.
         read: folders that all nodes read. Their names identify their content.
-        most_seconds: time in which a node must have answered everything.
+        most_seconds: time in which a node must have answered everything, once it has started a process.
+        most_seconds_to_start: time to start it.
     """
     nodes = usable_nodes()
     with _scratch_folder(folder) as scratch, ThreadPoolExecutor(len(nodes)) as threads:
@@ -58,7 +64,7 @@ def check_nodes(folder: Path, read: Sequence[Path], most_seconds: float = MOST_S
         try:
             payloads = [ray.put(bytes(_PAYLOAD_BYTES)) for _ in range(_PAYLOADS)]
             folders = [str(path.absolute()) for path in read]
-            asked = _Asked(scratch, folders, payloads, most_seconds, time.monotonic() + most_seconds)
+            asked = _Asked(scratch, folders, payloads, most_seconds, most_seconds_to_start)
             return list(threads.map(lambda node, probe: _check(node, probe, asked), nodes, probes))
         finally:
             for probe in probes:  # which also ends the threads that wait for them
@@ -82,24 +88,26 @@ def _start_probe(node: dict[str, Any]) -> Any:
 
 
 def _check(node: dict[str, Any], probe: Any, asked: _Asked) -> NodeCheck:
-    """Ask a node step by step, until it has answered everything or the time is over."""
+    """Ask a node step by step, what training cannot do without first, until the time is over."""
     name, num_gpus = node["NodeID"], int(node["Resources"].get("GPU", 0))
     is_here = name == ray.get_runtime_context().get_node_id()
     check = NodeCheck(node["NodeManagerAddress"], num_gpus)
+    seconds = asked.most_seconds_to_start
+    deadline = time.monotonic() + seconds
 
     def answer(method: str, *arguments: object) -> Any:
-        left = max(0.0, asked.deadline - time.monotonic())
+        left = max(0.0, deadline - time.monotonic())
         return ray.get(getattr(probe, method).remote(*arguments), timeout=left)
 
     steps: dict[str, Callable[[], dict[str, Any]]] = {
-        "starting a process": lambda: {"clock": _clock(answer)},
-        "receiving from the driver": lambda: {
-            "received_bytes_per_second": None if is_here else _receiving(answer, asked)
-        },
+        _STARTING: lambda: {"clock": _clock(answer)},
         "listing what is installed": lambda: {"software": answer("software")},
         "writing to the run directory": lambda: {
             "storage": answer("storage", str(asked.scratch), asked.read, name),
             "is_seen": (asked.scratch / name).exists(),
+        },
+        "receiving from the driver": lambda: {
+            "received_bytes_per_second": None if is_here else _receiving(answer, asked)
         },
         "multiplying matrices": lambda: {"speeds": answer("speeds", num_gpus)},
     }
@@ -107,10 +115,13 @@ def _check(node: dict[str, Any], probe: Any, asked: _Asked) -> NodeCheck:
         try:
             check = replace(check, **step())
         except GetTimeoutError:
-            return replace(check, problem=f"had not finished {doing} after {asked.most_seconds:g} s")
+            return replace(check, problem=f"had not finished {doing} after {seconds:g} s")
         except RayError as error:
             is_there = any(other["NodeID"] == name for other in usable_nodes())
             return replace(check, problem=f"failed while {doing} ({_last_line(error)})", is_broken=is_there)
+        if doing == _STARTING:
+            seconds = asked.most_seconds
+            deadline = time.monotonic() + seconds
     return check
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftkey_dist.contract import END_OF_TURN, PROMPT
 from sftkey_dist.report.comparison import Comparison, ComparisonRow
 from sftkey_dist.report.numbers import number
 from sftkey_dist.report.plots import (
@@ -86,7 +87,9 @@ def _segment_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]
         for name in record.segments
     )
     keys = {name for row in comparison.rows for name in row.key_segments}
-    for name in [name for name in names if name not in keys and "." not in name and name != "end_of_turn"]:
+    others = [name for name in names if name not in keys and "." not in name]
+    # A prompt is measured only where it is trained.
+    for name in [name for name in others if name not in (PROMPT, END_OF_TURN)]:
         curves = _by_label(comparison, lambda row, name=name: segment_nll_curve(row.stage_dirs(), (name,)))  # type: ignore[misc]
         charts.append(
             Chart(

@@ -114,12 +114,12 @@ class StageDir(ModelPlace):
     def candidate(self, steps_done: int, part: float = 1.0) -> ModelPlace:
         """The candidate model after this number of steps, with a part of the stage's update."""
         name = f"step_{steps_done:08d}"
-        return ModelPlace(self.candidates / (name if part == 1 else f"{name}_part_{part:g}"))
+        return ModelPlace(self.candidates / (name if part == 1 else f"{name}_part_{part!r}"))
 
     @property
     def journals(self) -> tuple[Path, ...]:
         """All files to which the stage appends while it runs."""
-        return self.metrics, self.timings, self.validation, self.events
+        return self.metrics, self.timings, self.validation, self.events, self.interpolations
 
     @property
     def anchor(self) -> Path:

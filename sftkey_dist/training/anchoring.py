@@ -1,14 +1,17 @@
 """Computes what the tokens of an anchored stage are held close to: the predictions of the model that it starts from.
 
 Every example that the stage trains is computed once, before the first step. So no second model has to be held while the
-stage trains, as it would for the divergence from all predictions.
+stage trains, as it would for the divergence from all predictions. Files are written as the computation goes on, and an
+interrupted one continues with the examples that are in none.
 """
 
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from sftkey_dist.errors import TrainingError
+from sftkey_dist.errors import StorageError, TrainingError
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.sampler import StepPlanner
 from sftkey_dist.sampler.alternatives import longest_first, rows_in_order
@@ -16,54 +19,90 @@ from sftkey_dist.sampler.level import EMPTY
 from sftkey_dist.strategy import Anchor
 from sftkey_dist.training.collate import pack
 from sftkey_dist.training.running import RunningStage
-from sftkey_dist.training.start_predictions import (
-    Predictions,
-    StartPredictions,
-    are_complete,
-    commit_parts,
-    write_part,
-)
+from sftkey_dist.training.start_predictions import Predictions, StartPredictions, write_part
+from sftkey_dist.training.stopwatch import Stopwatch
+
+_MOST_PART_BYTES = 256 * 2**20
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def with_start_predictions(stage: RunningStage, planner: StepPlanner, first_step: int) -> RunningStage:
+def with_start_predictions(
+    stage: RunningStage, planner: StepPlanner, first_step: int, watch: Stopwatch
+) -> RunningStage | None:
     """The stage with the predictions of its start, which are computed if it begins; called on all ranks together.
 
+    Returns:
+        None if the stage was asked to stop before all of them were computed.
+
     Raises:
-        TrainingError: the stage goes on, and they are gone.
+        TrainingError: the stage goes on, and some are gone.
     """
     anchor = stage.job.stage.anchor
     if anchor is None:
         return stage
-    folder = stage.directory.anchor
-    if not stage.engine.gather_to_all(are_complete(folder))[0]:
-        if first_step:
-            raise TrainingError(
-                f"{folder}: the predictions of the model that the stage started from are gone; remove "
-                f"{stage.directory.path} to train the stage from its start"
-            )
-        _write(stage, anchor, planner)
-    return replace(stage, start=StartPredictions(folder))
-
-
-def _write(stage: RunningStage, anchor: Anchor, planner: StepPlanner) -> None:
-    engine, folder = stage.engine, stage.directory.anchor
-    num_anchored = np.asarray(stage.store.segment_counts, dtype=np.int64) @ np.array(anchor.segments, dtype=np.int64)
+    found, engine = _predictions_there(stage, anchor), stage.engine
+    num_anchored: np.ndarray = np.asarray(stage.store.segment_counts, dtype=np.int64) @ np.array(
+        anchor.segments, dtype=np.int64
+    )
     planned = np.unique(np.concatenate([planner.members(step) for step in range(planner.num_steps)]))
     examples = planned[num_anchored[planned] > 0]
-    if engine.rank == 0:
-        message = f"computing the predictions of the model that the stage starts from, for {len(examples):,} examples"
+    # Rank 0's view counts: on shared storage another node may still see the folder as it was.
+    missing, num_files = engine.gather_to_all((found.missing(examples), found.num_files))[0]
+    found.close()
+    if len(missing) and first_step:
+        raise TrainingError(
+            f"{stage.directory.anchor}: predictions of the model that the stage started from are gone; remove "
+            f"{stage.directory.path} to train the stage from its start"
+        )
+    if len(missing) and engine.rank == 0:
+        message = f"computing the predictions of the model that the stage starts from, for {len(missing):,} examples"
         append_event(stage.directory.events, "anchoring", message)
+    for part, rows in enumerate(_parts(stage, anchor, planner, missing)):
+        asked = engine.rank == 0 and stage.directory.stop_request.exists()
+        if any(engine.gather_to_all(asked)):
+            return None
+        with watch.phase("anchor"):
+            computed = {
+                index: predictions
+                for content in rows
+                for index, predictions in _predictions(stage, anchor, content, num_anchored[content]).items()
+            }
+            name = f"part_{num_files + part:05d}_rank_{engine.rank:05d}.safetensors"
+            write_part(stage.directory.anchor / name, computed)
+    engine.gather_to_all(None)  # until all have written
+    return replace(stage, start=_once_all_are_seen(stage, anchor, examples))
+
+
+def _once_all_are_seen(stage: RunningStage, anchor: Anchor, examples: np.ndarray) -> StartPredictions:
+    """The predictions, as soon as shared storage shows what other nodes have written."""
+    deadline = time.monotonic() + stage.job.training.storage_timeout_seconds
+    while len((found := _predictions_there(stage, anchor)).missing(examples)):
+        found.close()
+        if time.monotonic() > deadline:
+            raise StorageError(
+                f"{stage.directory.anchor}: rank {stage.engine.rank} does not see what others wrote there"
+            )
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return found
+
+
+def _predictions_there(stage: RunningStage, anchor: Anchor) -> StartPredictions:
+    return StartPredictions(stage.directory.anchor, min(anchor.top_k, stage.engine.vocab_size))
+
+
+def _parts(
+    stage: RunningStage, anchor: Anchor, planner: StepPlanner, examples: np.ndarray
+) -> Iterator[list[list[int]]]:
+    """Rows of examples of this rank, as many at a time as fit in a file; every rank has as many parts and rows."""
+    if not len(examples):
+        return
     lengths = planner.lengths[examples]
-    dealt = longest_first(lengths, engine.data_ranks)
-    found: dict[int, Predictions] = {}
-    for row in rows_in_order(dealt, lengths, planner.micro_batch_tokens)[engine.data_rank]:
-        content = examples[row[row != EMPTY]].tolist()
-        found |= _predictions(stage, anchor, content, num_anchored[content])
-    name = write_part(folder, engine.rank, found, min(anchor.top_k, engine.vocab_size))
-    files = engine.gather_to_all(name)
-    if engine.rank == 0:
-        commit_parts(folder, files)
-    engine.wait_for_first_rank()
+    dealt = longest_first(lengths, stage.engine.data_ranks)
+    layout = rows_in_order(dealt, lengths, planner.micro_batch_tokens)[stage.engine.data_rank]
+    rows = [examples[row[row != EMPTY]].tolist() for row in layout]
+    at_a_time = max(1, _MOST_PART_BYTES // (8 * anchor.top_k * planner.micro_batch_tokens))
+    for start in range(0, len(rows), at_a_time):
+        yield rows[start : start + at_a_time]
 
 
 def _predictions(
@@ -77,4 +116,5 @@ def _predictions(
         return {}
     of_examples = np.split(computed, np.cumsum(num_anchored)[:-1])
     halves = [np.split(part, 2, axis=1) for part in of_examples]
-    return {index: (ids.astype(np.int64), logs) for index, (ids, logs) in zip(content, halves, strict=True)}
+    # Copies: a view would keep the whole row's array in memory.
+    return {index: (ids.astype(np.int32), logs.copy()) for index, (ids, logs) in zip(content, halves, strict=True)}

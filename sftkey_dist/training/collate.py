@@ -12,9 +12,6 @@ from torch import Tensor
 
 from sftkey_dist.contract import PROMPT_ID
 
-_IMPOSSIBLE = -1e4
-"""Logarithm of a probability that is 0 in float32."""
-
 
 @dataclass(frozen=True)
 class PackedRow:
@@ -128,16 +125,18 @@ def pack(
         targets=torch.from_numpy(input_ids[targets]),
         target_segments=torch.from_numpy(segments[targets]),
         target_weights=torch.from_numpy(weights[segments[targets]] * of_examples),
-        anchor=None if anchored is None else _row_anchor(anchored, segments[targets], of_examples),
+        anchor=None if anchored is None else _row_anchor(anchored, input_ids[targets], segments[targets], of_examples),
     )
 
 
-def _row_anchor(anchored: AnchoredExamples, target_segments: np.ndarray, of_examples: np.ndarray) -> RowAnchor:
+def _row_anchor(
+    anchored: AnchoredExamples, targets: np.ndarray, target_segments: np.ndarray, of_examples: np.ndarray
+) -> RowAnchor:
     weights = np.asarray(anchored.segment_weights, dtype=np.float32)[target_segments]
     ids, log_probabilities = (np.concatenate(part) for part in zip(*anchored.predictions, strict=True))
-    # Where nothing is anchored stands a certain prediction: its divergence is finite, and its weight 0.
-    all_ids = np.zeros((len(weights), ids.shape[1]), dtype=np.int64)
-    everywhere = np.full(all_ids.shape, _IMPOSSIBLE, dtype=np.float32)
+    # Where nothing is anchored stands a certain prediction of the target: its divergence is finite, and its weight 0.
+    all_ids = np.repeat(targets[:, None], ids.shape[1], axis=1)
+    everywhere = np.full(all_ids.shape, -np.inf, dtype=np.float32)
     everywhere[:, 0] = 0
     all_ids[weights > 0], everywhere[weights > 0] = ids, log_probabilities
     return RowAnchor(*map(torch.from_numpy, (weights * of_examples, all_ids, everywhere)))

@@ -46,7 +46,10 @@ def train_stage(job: StageJob, checkpoints: CheckpointKeeper) -> bool:
         planner = stage.planner()
         _test_before_training(stage)
         first_step = _restore_or_start(stage, planner, checkpoints)
-        stage = with_start_predictions(stage, planner, first_step)
+        anchored = with_start_predictions(stage, planner, first_step, watch)
+        if anchored is None:
+            return False
+        stage = anchored
         is_finished = _train(stage, planner, first_step, checkpoints, watch, heartbeat)
         if is_finished:
             stage.close()

@@ -81,20 +81,31 @@ def token_losses(
         float32 [K, 2], [K, 3] or [K, 4]: the entropy comes third, and the divergence last.
     """
     logits = logits.float()
-    nll = F.cross_entropy(logits, targets, reduction="none")
+    if start is None:
+        nll, divergence = F.cross_entropy(logits, targets, reduction="none"), None
+    else:
+        ids, of_start = start
+        # One gather for both, whose backward pass makes one gradient of all logits instead of two.
+        chosen = torch.log_softmax(logits, dim=-1).gather(1, torch.cat([targets[:, None], ids], dim=1))
+        nll = -chosen[:, 0]
+        divergence = _divergence(chosen[:, 1:], of_start, is_whole=ids.shape[1] == logits.shape[1])
     is_most_likely = (logits.detach().argmax(dim=-1) == targets).to(nll.dtype)
     columns = [nll, is_most_likely, *([_entropy(logits.detach())] if with_entropy else [])]
-    if start is not None:
-        columns.append(_divergence(logits, *start))
-    return torch.stack(columns, dim=1)
+    return torch.stack([*columns, *([] if divergence is None else [divergence])], dim=1)
 
 
-def _divergence(logits: Tensor, ids: Tensor, log_probabilities: Tensor) -> Tensor:
-    """Σ p log (p / q) over the other model's most likely tokens, and over all others as if they were one token."""
-    own = logits.gather(1, ids) - logits.logsumexp(dim=1, keepdim=True)
+def _divergence(own: Tensor, log_probabilities: Tensor, *, is_whole: bool) -> Tensor:
+    """Σ p log (p / q) over the other model's most likely tokens, and over all others as if they were one token.
+
+    Args:
+        own: log q of these tokens, [K, k], with gradient.
+        log_probabilities: log p, [K, k].
+        is_whole: whether there are no other tokens.
+    """
     probabilities = log_probabilities.exp()
-    divergence = (probabilities * (log_probabilities - own)).sum(dim=1)
-    if ids.shape[1] == logits.shape[1]:
+    terms = torch.where(probabilities > 0, probabilities * (log_probabilities - own), 0.0)
+    divergence = terms.sum(dim=1)
+    if is_whole:
         return divergence
     rest = (1 - probabilities.sum(dim=1)).clamp(min=0)
     own_rest = (-torch.expm1(own.logsumexp(dim=1))).clamp(min=_LEAST_REST)

@@ -1,5 +1,7 @@
 """Measures held-out examples between steps, runs the guard, and writes the model that the stage ends in."""
 
+from itertools import pairwise
+
 from sftkey_dist.run_dir.artifacts.training import INTERPOLATIONS, OBSERVATIONS, Interpolation, Observation
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.training.checkpoint import CheckpointKeeper
@@ -66,17 +68,19 @@ class Observer:
         Nothing can be trained afterwards. It is done after the last checkpoint, so that an interruption repeats it.
         """
         parts = self._job.stage.interpolate
-        if not parts or self._guard is None or self._held_out is None:
+        if not parts:
             return
+        if self._guard is None or self._held_out is None:
+            raise AssertionError("interpolation needs a guard and held-out examples")
         if self._engine.rank == 0:
             self._directory.interpolations.unlink(missing_ok=True)  # of an end that was interrupted
             listed = ", ".join(f"{part:g}" for part in parts)
             message = f"scoring the models with {listed} of the stage's update"
             append_event(self._directory.events, "interpolating", message)
-        set_to = self._engine.weights.between_start_and_now()
-        for part in parts:
-            set_to(part)
-            found = Interpolation(part, self._held_out.measure(), self._guard.evaluate(steps_done, part))
+        for before, part in pairwise((1.0, *parts)):
+            with self._watch.phase("guard"):
+                self._engine.weights.scale_update(part / before)
+                found = Interpolation(part, self._held_out.measure(), self._guard.evaluate(steps_done, part))
             if self._engine.rank == 0:
                 INTERPOLATIONS.append(self._directory.interpolations, [found])
 

@@ -158,8 +158,10 @@ def _anchored(
     stage: RunningStage, acting: Stage, plan: StepPlan, scale: LossScale, content: Sequence[int]
 ) -> AnchoredExamples | None:
     """What the examples of a micro-batch are anchored to."""
-    if acting.anchor is None or stage.start is None:
+    if acting.anchor is None:
         return None
+    if stage.start is None:
+        raise AssertionError("an anchored stage needs the predictions of its start")
     weights = acting.anchor.token_weights(plan.weighted_targets, scale.denominator)
     return AnchoredExamples(weights, [stage.start.of(index) for index in content])
 

@@ -19,6 +19,7 @@ class StepTimer:
             lengths: tokens of each example, [N].
         """
         trained, counts = stage.job.stage, stage.store.segment_counts
+        self._stage = trained
         self._engine, self._lengths = stage.engine, lengths
         self._flops = stage.engine.flops
         self._prefixes = prefix_tokens(counts, trained.weights) if trained.stop_gradient_prefix else None
@@ -44,7 +45,8 @@ class StepTimer:
         """
         members = plan.example_indices
         prefixes = None if self._prefixes is None else self._prefixes[members]
-        flops = self._flops.of_step(self._lengths[members], record.loss_tokens, prefixes)
+        has_logits = self._stage.acting(plan.step, plan.weighted_targets).has_logits
+        flops = self._flops.of_step(self._lengths[members], int(np.dot(plan.target_counts, has_logits)), prefixes)
         return StepTiming(
             step=record.step,
             seconds=seconds,

@@ -8,7 +8,10 @@ import torch
 
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.strategy import Anchor, Replay
-from tests.distributed.harness import make_weighted_store, metrics, weights_of
+from sftkey_dist.training import anchoring
+from sftkey_dist.training.loop import train_stage
+from sftkey_dist.training.start_predictions import write_part
+from tests.distributed.harness import checkpoints_of, make_weighted_store, metrics, run_ranks, weights_of
 from tests.distributed.test_exactness import FULL, KEY, assert_same_training, make_job, reference, run, store
 
 __all__ = ["make_job", "store"]  # fixtures
@@ -114,6 +117,18 @@ def anchored(job, number):
     return with_stage(job, anchor=Anchor(2.0, tuple(segment in ANCHORED for segment in range(8)), number))
 
 
+def stop_while_anchoring(job):
+    """Ask the stage to stop when a rank has written its first part, which is one row."""
+
+    def write_and_ask(file, predictions):
+        write_part(file, predictions)
+        (job.stage_dir / "stop_request").touch()
+
+    vars(anchoring).update(_MOST_PART_BYTES=1, write_part=write_and_ask)
+    assert not train_stage(job, checkpoints_of(job))
+    (job.stage_dir / "stop_request").unlink(missing_ok=True)
+
+
 def test_an_anchor_to_the_start_equals_the_reference_on_any_ranks(store, make_job, contract, tiny_model, tmp_path):
     expected = reference(store, tiny_model, KEY, anchor=(2.0, ANCHORED, 3))
     one, two, three, broken = (anchored(make_job(f"anchor-{n}", weights=KEY), 3) for n in ("1", "2", "3", "broken"))
@@ -123,8 +138,13 @@ def test_an_anchor_to_the_start_equals_the_reference_on_any_ranks(store, make_jo
     of_rows = anchored(make_job("rows", weights=KEY), 3).model_copy(update={"store_dir": weighted.path})
     run(1, one)
     run(2, two, chunked := anchored(in_chunks, 3), rounded, of_rows)
+    run_ranks(2, stop_while_anchoring, broken)
+    written = {file.name: file.stat().st_mtime_ns for file in (broken.stage_dir / "anchor").iterdir()}
+    assert len(written) == 2, "a part of each rank"
     run(2, broken, stop_after_steps=7)
     run(3, three, broken)
+    kept = {file.name: file.stat().st_mtime_ns for file in (broken.stage_dir / "anchor").iterdir()}
+    assert kept.items() > written.items(), "what was written before the stop is used"
     for trained in (one, two, three, chunked, broken):
         assert_same_training(trained, *expected)
     assert_same_training(of_rows, *reference(weighted, tiny_model, KEY, anchor=(2.0, ANCHORED, 3)))

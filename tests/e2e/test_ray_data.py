@@ -109,7 +109,7 @@ from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.pipeline.preflight import check
 
 with connected(ClusterConfig(address="{nodes.address}"), num_workers=1):
-    check(Path("run"), [], most_seconds=4)
+    check(Path("run"), [], most_seconds=4, most_seconds_to_start=4)
 """
     with nodes.last_one_frozen():
         command = [sys.executable, "-c", script]

@@ -231,3 +231,10 @@ def test_an_anchor_holds_what_the_stage_does_not_train_or_what_is_named(run_conf
 def test_anchors_that_hold_nothing_are_refused(run_config, keys, message):
     with pytest.raises(ConfigError, match=message):
         own(run_config, **keys)
+
+
+def test_keys_of_a_stage_that_no_strategy_has_are_not_looked_at(run_config):
+    asked = {"key_stage": KeyStageConfig(interpolate=(0.5,)), "strategies": ("sft", "sft-tag", "key-tag")}
+    assert len(resolve_strategies(run_config.model_copy(update=asked))) == 3
+    with pytest.raises(ValueError, match="each part must be there once"):
+        KeyStageConfig(interpolate=(0.5, 0.5))

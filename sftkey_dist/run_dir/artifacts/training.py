@@ -210,7 +210,7 @@ class GuardSummary:
         kept_score: its score.
         first_score: score at the start of the stage.
         last_score: score at the end of the stage.
-        evaluations: number of the guard's evaluations.
+        evaluations: number of the guard's evaluations between steps.
         kept_part: part of the stage's update that it has; None for all of it.
     """
 

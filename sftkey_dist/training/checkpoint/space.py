@@ -26,6 +26,7 @@ class Needs:
         num_checkpoints: that are due in the whole stage.
         num_models: copies of the model that lie there at a time: the result, and the guard's candidates.
         hands_on_masters: whether float32 masters lie beside each.
+        anchor_bytes: predictions of the model that an anchored stage starts from.
     """
 
     num_parameters: int
@@ -34,6 +35,7 @@ class Needs:
     num_checkpoints: int
     num_models: int
     hands_on_masters: bool = False
+    anchor_bytes: int = 0
 
 
 def require_space(storage: Storage, stage_dir: Path, needs: Needs) -> None:
@@ -48,7 +50,7 @@ def require_space(storage: Storage, stage_dir: Path, needs: Needs) -> None:
             an object store cannot be written to.
     """
     of_parameter = _MODEL_BYTES[needs.export_precision] + (_MASTER_BYTES if needs.hands_on_masters else 0)
-    needed = needs.num_models * needs.num_parameters * of_parameter
+    needed = needs.num_models * needs.num_parameters * of_parameter + needs.anchor_bytes
     if storage.free_bytes() is None:
         _require_writable(storage)
     else:

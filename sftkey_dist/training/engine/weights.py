@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -91,21 +90,20 @@ class StageWeights:
                 f"stage starts from than in the model, so that their start is not known; remove interpolate"
             )
 
-    def between_start_and_now(self) -> Callable[[float], None]:
-        """Prepare to move the model back towards where the stage started; memory of the host holds how it is now.
+    def scale_update(self, factor: float) -> None:
+        """Set the masters to start + factor · (now - start), where the stage started and where it is now.
 
-        Returns:
-            A function that sets the masters to start + part · (now - start). Of an adapter, whose product is added to
-            the weights, one matrix is scaled.
+        Of an adapter, whose product is added to the weights, one matrix is scaled.
         """
-        now = {name: self._masters.local(name).cpu().clone() for name in self._masters.names}
 
-        def interpolated(name: str, offset: int, size: int, part: float) -> Tensor:
+        def scaled(name: str, offset: int, size: int) -> Tensor:
+            now = self._masters.local(name)
             if self._adapted is not None:
-                return now[name] * part if is_second_matrix(name) else now[name]
-            return torch.lerp(self._start.range(name, offset, size), now[name], part)
+                return now * factor
+            return torch.lerp(self._start.range(name, offset, size).to(now.device), now, factor)
 
-        return lambda part: self._masters.set_masters(now, partial(interpolated, part=part))
+        names = [name for name in self._masters.names if self._adapted is None or is_second_matrix(name)]
+        self._masters.set_masters(names, scaled)
 
     def end_responses_with(self, end_of_turn_id: int) -> str:
         """Have generation from the exported model stop where responses were taught to end.

@@ -370,13 +370,13 @@ def test_labels_enter_what_identifies_a_source_only_where_they_are_given():
 
 def test_a_row_has_the_loss_weight_of_its_column_or_is_refused(tmp_path):
     row = {"prompt": "p", "reasoning": "r", "answer": "a"}
-    weights = [2, "0.5", 0, None, "high", True, -1, "nan"]
+    weights = [2, "0.5", 0, None, "high", True, -1, "nan", 1e-50]
     rows = [row | {"quality": {"score": weight}} for weight in weights]
     source = write_rows(tmp_path / "rows.jsonl", rows, "records", loss_weight_column="quality.score")
     found = read(source)
     assert [item.loss_weight for item in found[:3]] == [2.0, 0.5, 0.0]
-    assert [item.reason for item in found[3:]] == ["missing_field", *["invalid_loss_weight"] * 4]
-    assert "field 'quality.score' must be a number from 0 to 1,000,000, found 'high'" in found[4].detail
+    assert [item.reason for item in found[3:]] == ["missing_field", *["invalid_loss_weight"] * 5]
+    assert "field 'quality.score' must be 0 or a number from 1e-06 to 1,000,000, found 'high'" in found[4].detail
 
 
 def test_loss_weights_are_for_training_rows_that_are_read():

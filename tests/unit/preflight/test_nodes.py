@@ -38,7 +38,7 @@ def checked(monkeypatch, tmp_path: Path, fails: str = "", error: Exception | Non
     monkeypatch.setattr(ray, "get", get)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "b2"))
     monkeypatch.setattr(nodes, "usable_nodes", lambda: [NODE] if is_there else [])
-    asked = nodes._Asked(tmp_path, [], ["first", "second"], 9, time.monotonic() + 9)
+    asked = nodes._Asked(tmp_path, [], ["first", "second"], 9, 9)
     return nodes._check(NODE, FakeProbe(), asked)
 
 
