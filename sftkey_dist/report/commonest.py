@@ -51,7 +51,7 @@ class CommonestAnswer:
         """One sentence, in plain text."""
         text = on_one_line(self.text)
         shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-        first = f'"{shown}" is the right answer to {100 * self.share:.1f} % of the questions, more than any other'
+        first = f'"{shown}" alone would be the right answer to {100 * self.share:.1f} % of the questions'
         if not self.not_above:
             return f"{first}."
         return f"{first}; not right more often than that beyond chance: {', '.join(self.not_above)}."
