@@ -17,6 +17,7 @@ from sftkey_dist.run_dir.lock import locked_run
 
 if TYPE_CHECKING:
     from sftkey_dist.capacity.hardware import Cluster
+    from sftkey_dist.config import RunConfig
     from sftkey_dist.pipeline.run_plan import RunPlan
 
 _ONE_POINT = 0.01
@@ -103,6 +104,16 @@ def plan(
     usual_ranks = nodes * gpus_per_node if nodes else config.cluster.num_workers
     data_ranks = parse_numbers("--ranks", ranks) if ranks else [usual_ranks]
     from sftkey_dist.capacity.hardware import Cluster, find_accelerator
+
+    if nodes is None:
+        _show_plan(config, data_ranks, steps, None)
+    else:
+        device = find_accelerator(gpu)
+        cluster = Cluster(nodes, gpus_per_node, device, network_gbps, price_per_gpu_hour, transport=transport)
+        _show_plan(config, data_ranks, steps, cluster)
+
+
+def _show_plan(config: "RunConfig", data_ranks: list[int], steps: int, cluster: "Cluster | None") -> None:
     from sftkey_dist.console import progress_when_known
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.pipeline.preview import preview_run
@@ -117,16 +128,8 @@ def plan(
         console.print(balance_table(f"{stage.name}: {looked_at:,} of {stage.num_steps:,} steps", stage.rows))
         for warning in stage.warnings():
             console.print(f"check the plan: {warning}", soft_wrap=True, markup=False)
-    if nodes is not None:
-        files.append(
-            _show_capacity(
-                run_plan,
-                Cluster(
-                    nodes, gpus_per_node, find_accelerator(gpu), network_gbps, price_per_gpu_hour, transport=transport
-                ),
-                steps,
-            )
-        )
+    if cluster is not None:
+        files.append(_show_capacity(run_plan, cluster, steps))
     for file in files:
         console.print(f"written: {as_relative(file)}", soft_wrap=True, markup=False)
 
@@ -136,8 +139,7 @@ def preflight(configuration: Configuration) -> None:
 
     Versions, clock, memory, the run directory (shared, writable, how fast), the network from the driver, and a matrix
     product on a core and on each accelerator. It takes less than 20 seconds once the nodes are there, and trains
-    nothing. `train` and `run` do
-    the same before the first stage if the cluster has several nodes.
+    nothing. `train` and `run` do the same before the first stage if the cluster has several nodes.
     """
     config = load_run_config(configuration)
     from sftkey_dist.cluster import connected

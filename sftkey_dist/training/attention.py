@@ -90,9 +90,7 @@ def packed_causal_attention(
     Raises:
         ModelError: The model's attention takes something else that changes its result.
     """
-    if attention_mask is not None:
-        raise ValueError("packed attention takes boundaries from example_lengths, not from a mask")
-    _refuse_what_is_not_computed(module, others)
+    _refuse_what_is_not_computed(module, attention_mask, others)
     is_plain = s_aux is None and softcap is None
     may_launch = is_plain and remember is recall is None and has_variable_length_kernel(query, dropout)
     if may_launch and cu_seq_lens is not None:
@@ -104,11 +102,8 @@ def packed_causal_attention(
     if recall is not None:
         keys, values = _behind(recall.layers[layer], keys, values)
     attend = _by_sdpa if is_plain else partial(_by_scores, sinks=s_aux, softcap=softcap)
-    outputs = [
-        attend(q, k, v, scaling, dropout, sliding_window)
-        for q, k, v in zip(queries, keys, values, strict=True)
-        if q.shape[2]
-    ]
+    examples = zip(queries, keys, values, strict=True)
+    outputs = [attend(q, k, v, scaling, dropout, sliding_window) for q, k, v in examples if q.shape[2]]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -163,8 +158,12 @@ def _in_one_launch(
     return in_row
 
 
-def _refuse_what_is_not_computed(module: torch.nn.Module, arguments: Mapping[str, object]) -> None:
+def _refuse_what_is_not_computed(
+    module: torch.nn.Module, attention_mask: Tensor | None, arguments: Mapping[str, object]
+) -> None:
     """An argument that was ignored would train another model than the one that is served."""
+    if attention_mask is not None:
+        raise ValueError("packed attention takes boundaries from example_lengths, not from a mask")
     given = [name for name in _NOT_COMPUTED if arguments.get(name) is not None]
     if given:
         raise ModelError(
