@@ -12,7 +12,7 @@ from sftkey_dist.evaluation.power import (
     smallest_difference,
     spread_of,
 )
-from sftkey_dist.report.comparison import BASELINE, ComparisonRow, read_comparison
+from sftkey_dist.report.comparison import ComparisonRow, baseline_among, read_comparison
 from sftkey_dist.report.power import PairPower, PowerPlan
 from sftkey_dist.run_dir import RunDir
 
@@ -56,7 +56,7 @@ def _within_variants(names: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _against_baseline(strategies: list[str]) -> list[tuple[str, str]]:
-    baseline = BASELINE if BASELINE in strategies else strategies[0]
+    baseline = baseline_among(strategies)
     return [(strategy, baseline) for strategy in strategies if strategy != baseline]
 
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -220,6 +220,12 @@ class Comparison:
             "paired_tests": [asdict(test) for test in self.tests],
             "winners_by_alpha": [asdict(alpha_range) for alpha_range in self.alpha_ranges],
         }
+
+
+def baseline_among(strategies: Iterable[str]) -> str:
+    """The strategy of a run that its others are compared with: sft, or the first one if there is none."""
+    names = list(strategies)
+    return BASELINE if BASELINE in names else names[0]
 
 
 def read_comparison(run_dirs: Sequence[Path]) -> Comparison:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
-from sftkey_dist.report.comparison import BASELINE
+from sftkey_dist.report.comparison import baseline_among
 from sftkey_dist.report.evidence import Evidence, Result, measure
 from sftkey_dist.report.markdown import Markdown, escaped, table
 from sftkey_dist.report.numbers import UNKNOWN, number
@@ -73,7 +73,7 @@ def _study(study: Evidence, figure: Path) -> list[str]:
 
 
 def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
-    baseline = BASELINE if BASELINE in results else next(iter(results))
+    baseline = baseline_among(results)
     rows, tests = [], {}
     for strategy, by_seed in results.items():
         against = None if strategy == baseline else _paired(by_seed, results[baseline], "accuracy")

@@ -40,37 +40,59 @@ def with_start_predictions(
     anchor = stage.job.stage.anchor
     if anchor is None:
         return stage
-    found, engine = _predictions_there(stage, anchor), stage.engine
-    num_anchored: np.ndarray = np.asarray(stage.store.segment_counts, dtype=np.int64) @ np.array(
-        anchor.segments, dtype=np.int64
-    )
+    counts = np.asarray(stage.store.segment_counts, dtype=np.int64)
+    num_anchored: np.ndarray = counts @ np.array(anchor.segments, dtype=np.int64)
     planned = np.unique(np.concatenate([planner.members(step) for step in range(planner.num_steps)]))
     examples = planned[num_anchored[planned] > 0]
+    there = _predictions_there(stage, anchor)
     # Rank 0's view counts: on shared storage another node may still see the folder as it was.
-    missing, num_files = engine.gather_to_all((found.missing(examples), found.num_files))[0]
-    found.close()
+    missing, num_files = stage.engine.gather_to_all((there.missing(examples), there.num_files))[0]
+    there.close()
     if len(missing) and first_step:
         raise TrainingError(
             f"{stage.directory.anchor}: predictions of the model that the stage started from are gone; remove "
             f"{stage.directory.path} to train the stage from its start"
         )
-    if len(missing) and engine.rank == 0:
-        message = f"computing the predictions of the model that the stage starts from, for {len(missing):,} examples"
+    if len(missing) and not _compute(stage, anchor, planner, missing, num_anchored, num_files, watch):
+        return None
+    return replace(stage, start=_once_all_are_seen(stage, anchor, examples))
+
+
+def _compute(
+    stage: RunningStage,
+    anchor: Anchor,
+    planner: StepPlanner,
+    examples: np.ndarray,
+    num_anchored: np.ndarray,
+    num_files: int,
+    watch: Stopwatch,
+) -> bool:
+    """Compute and write the predictions for some examples, file by file; returns whether it came to the end.
+
+    Args:
+        stage: the stage, whose model is that of its start.
+        anchor: of the stage.
+        planner: of the stage.
+        examples: their indices, int64; at least one.
+        num_anchored: number of anchored tokens of every example of the store, int64 [N].
+        num_files: number of files that are there, so that new ones get other names.
+        watch: charges a phase with the time.
+    """
+    engine, folder = stage.engine, stage.directory.anchor
+    if engine.rank == 0:
+        message = f"computing the predictions of the model that the stage starts from, for {len(examples):,} examples"
         append_event(stage.directory.events, "anchoring", message)
-    for part, rows in enumerate(_parts(stage, anchor, planner, missing)):
+    for number, rows in enumerate(_parts(stage, anchor, planner, examples), start=num_files):
         asked = engine.rank == 0 and stage.directory.stop_request.exists()
         if any(engine.gather_to_all(asked)):
-            return None
+            return False
         with watch.phase("anchor"):
-            computed = {
-                index: predictions
-                for content in rows
-                for index, predictions in _predictions(stage, anchor, content, num_anchored[content]).items()
-            }
-            name = f"part_{num_files + part:05d}_rank_{engine.rank:05d}.safetensors"
-            write_part(stage.directory.anchor / name, computed)
+            found: dict[int, Predictions] = {}
+            for content in rows:
+                found |= _predictions(stage, anchor, content, num_anchored[content])
+            write_part(folder / f"part_{number:05d}_rank_{engine.rank:05d}.safetensors", found)
     engine.gather_to_all(None)  # until all have written
-    return replace(stage, start=_once_all_are_seen(stage, anchor, examples))
+    return True
 
 
 def _once_all_are_seen(stage: RunningStage, anchor: Anchor, examples: np.ndarray) -> StartPredictions:
@@ -94,8 +116,6 @@ def _parts(
     stage: RunningStage, anchor: Anchor, planner: StepPlanner, examples: np.ndarray
 ) -> Iterator[list[list[int]]]:
     """Rows of examples of this rank, as many at a time as fit in a file; every rank has as many parts and rows."""
-    if not len(examples):
-        return
     lengths = planner.lengths[examples]
     dealt = longest_first(lengths, stage.engine.data_ranks)
     layout = rows_in_order(dealt, lengths, planner.micro_batch_tokens)[stage.engine.data_rank]

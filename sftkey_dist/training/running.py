@@ -1,5 +1,6 @@
 """A stage while it trains: what the loop and everything beside it work on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlanner
 from sftkey_dist.training.engine import Engine
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.start_predictions import StartPredictions
+from sftkey_dist.training.start_predictions import Predictions, StartPredictions
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class RunningStage:
     def directory(self) -> StageDir:
         """Where the stage writes."""
         return StageDir(self.job.stage_dir)
+
+    def start_predictions(self, indices: Sequence[int]) -> list[Predictions]:
+        """The predictions of the model that the stage starts from, for each of these examples."""
+        if self.start is None:
+            raise AssertionError("only an anchored stage has the predictions of its start")
+        return [self.start.of(index) for index in indices]
 
     def close(self) -> None:
         """Free the model and close the files; the process group stays."""

@@ -148,22 +148,11 @@ def _rows(stage: RunningStage, acting: Stage, plan: StepPlan, scale: LossScale) 
     """The micro-batches of this rank; segment metrics of untrained tokens are measured every few steps."""
     is_due = plan.step % stage.job.training.segment_metrics_every_steps == 0
     observe_all = is_due and not acting.stop_gradient_prefix  # a stopped prefix has no logits to measure
+    held = acting.anchor.token_weights(plan.weighted_targets, scale.denominator) if acting.anchor else ()
     for content in plan.micro_batches(stage.engine.data_rank):
         examples = [stage.store.example(index) for index in content]
-        anchored = _anchored(stage, acting, plan, scale, content)
+        anchored = AnchoredExamples(held, stage.start_predictions(content)) if held else None
         yield pack(examples, scale.weights, observe_all, stage.store.loss_weights_of(content), anchored)
-
-
-def _anchored(
-    stage: RunningStage, acting: Stage, plan: StepPlan, scale: LossScale, content: Sequence[int]
-) -> AnchoredExamples | None:
-    """What the examples of a micro-batch are anchored to."""
-    if acting.anchor is None:
-        return None
-    if stage.start is None:
-        raise AssertionError("an anchored stage needs the predictions of its start")
-    weights = acting.anchor.token_weights(plan.weighted_targets, scale.denominator)
-    return AnchoredExamples(weights, [stage.start.of(index) for index in content])
 
 
 def _reduce(

@@ -160,8 +160,12 @@ class StageWeights:
         """Write the adapter that was trained in float32, from rank 0, as a folder of peft; nothing without one."""
         if self._adapted is None:
             return
-        trained = [(name, weight) for name, weight in self._adapted.named_parameters() if weight.requires_grad]
-        matrices = {name: self._masters.whole(weight).cpu() for name, weight in trained}
+        matrices = dict[str, Tensor]()
+        for name, weight in self._adapted.named_parameters():
+            if weight.requires_grad:
+                whole = self._masters.whole(weight)
+                if self._ranks.rank == 0:
+                    matrices[name] = whole.cpu()
         if self._ranks.rank == 0:
             remove_tree(folder)  # of an end that was interrupted before it was recorded
             with folder_written_whole(folder) as scratch:

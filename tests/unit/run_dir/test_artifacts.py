@@ -35,6 +35,17 @@ DAMAGES = {"empty": b"", "NULs": b"\0" * 512, "cut off": b'{"steps": 4, "tok'}
 
 
 NLL = {"nll": 0.5, "token_accuracy": None, "tokens": 3}
+STEP = {
+    "step": 0,
+    "epoch": 0,
+    "loss": 1e-07,
+    "learning_rate": 0.001,
+    "grad_norm": None,
+    "tokens": 9,
+    "loss_tokens": 3,
+    "balance": {"tokens": 1.0, "cost": 1.0, "loss_weight": 1.5, "density": 0.5, "straggler_loss": 0.0},
+    "segments": {"answer": NLL},
+}
 TIMING = {
     "step": 0,
     "seconds": 1.0,
@@ -135,31 +146,7 @@ ROW = {
 KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[str]]] = {
     "metrics.jsonl": (
         of_training.METRICS,
-        [
-            {
-                "step": 0,
-                "epoch": 0,
-                "loss": 1e-07,
-                "learning_rate": 0.001,
-                "grad_norm": None,
-                "tokens": 9,
-                "loss_tokens": 3,
-                "balance": {"tokens": 1.0, "cost": 1.0, "loss_weight": 1.5, "density": 0.5, "straggler_loss": 0.0},
-                "segments": {"answer": NLL},
-            },
-            {
-                "step": 1,
-                "epoch": 0,
-                "loss": 1e-07,
-                "learning_rate": 0.001,
-                "grad_norm": None,
-                "tokens": 9,
-                "loss_tokens": 3,
-                "balance": {"tokens": 1.0, "cost": 1.0, "loss_weight": 1.5, "density": 0.5, "straggler_loss": 0.0},
-                "segments": {},
-                "divergence": 0.25,
-            },
-        ],
+        [STEP, STEP | {"step": 1, "segments": {}, "divergence": 0.25}],
         {"divergence"},
     ),
     "timings.jsonl": (
