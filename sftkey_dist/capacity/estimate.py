@@ -204,8 +204,8 @@ def _changes(training: TrainingConfig, longest_example: int) -> Iterator[tuple[s
 
 
 def _may_fit(size: ModelSize, training: TrainingConfig, cluster: Cluster) -> bool:
-    """Whether hpZ's groups divide the ranks, and an empty row would fit: known before any step is planned."""
-    if cluster.ranks % training.zero.secondary_partition_ranks:
+    """Whether groups of ranks divide all of them, and an empty row would fit: known before any step is planned."""
+    if cluster.ranks % training.ranks_multiple:
         return False
     return _memory(size, training, cluster, Fullest(0, 0)).total_gib <= cluster.accelerator.memory_gib
 

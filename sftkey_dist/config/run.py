@@ -107,6 +107,10 @@ class RunConfig(Section):
                 raise ValueError(
                     "stop_gradient_prefix and training.gradient_checkpointing cannot be combined; turn one of them off"
                 )
+            if self.training.sequence_parallel_ranks > 1:
+                raise ValueError(
+                    "stop_gradient_prefix and training.sequence_parallel_ranks cannot be combined; turn one of them off"
+                )
         return self
 
     @model_validator(mode="after")
@@ -121,13 +125,18 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def secondary_partitions_divide_the_ranks(self) -> Self:
-        """DeepSpeed divides the ranks into groups of this size."""
-        ranks, neighbours = self.cluster.num_workers, self.training.zero.secondary_partition_ranks
-        if ranks % neighbours:
-            raise ValueError(
-                f"training.zero.secondary_partition_ranks={neighbours} must divide cluster.num_workers={ranks}"
-            )
+    def groups_divide_the_ranks(self) -> Self:
+        """The ranks are divided into groups of one size."""
+        for key, size in self.training.group_sizes.items():
+            if self.cluster.num_workers % size:
+                raise ValueError(f"{key}={size} must divide cluster.num_workers={self.cluster.num_workers}")
+        return self
+
+    @model_validator(mode="after")
+    def parts_of_rows_need_packed_attention(self) -> Self:
+        """Only packed attention exchanges tokens for heads."""
+        if self.training.sequence_parallel_ranks > 1 and self.model.attention not in ("packed", "packed_sdpa"):
+            raise ValueError("training.sequence_parallel_ranks needs model.attention=packed or packed_sdpa")
         return self
 
     @model_validator(mode="after")

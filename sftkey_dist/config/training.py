@@ -1,5 +1,6 @@
 """How stages are executed: precision, sharding, checkpoints."""
 
+import math
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -77,7 +78,12 @@ class TrainingConfig(Section):
     a stage that is added to the configuration later can continue from them. Otherwise they are deleted when no stage of
     the run needs them any more. In float32 the model folder itself contains them."""
     micro_batch_tokens: int = Field(4096, ge=8, le=10_000_000)
-    """Maximum number of tokens in one packed row, which is the micro-batch of a rank."""
+    """Maximum number of tokens in one packed row, which is the micro-batch of a rank, or of the
+    `sequence_parallel_ranks` that compute it together."""
+    sequence_parallel_ranks: int = Field(1, ge=1, le=MOST_WORKERS)
+    """Number of consecutive ranks that compute a packed row together, each a part of its tokens (Ulysses sequence
+    parallelism). A row may then be so many times longer than what a rank has memory for. It must divide
+    `cluster.num_workers` and the model's number of attention heads. Results do not depend on it."""
     zero: ZeroConfig = ZeroConfig()
     """How the model is sharded."""
     lora: LoraConfig | None = None
@@ -110,6 +116,19 @@ class TrainingConfig(Section):
     storage_timeout_seconds: int = Field(3600, ge=5, le=MOST_SECONDS)
     """Maximum time for ranks to read or write: a whole model by the first rank (700 s for 70B parameters at 200 MB/s),
     and each rank's part of a checkpoint. After it the storage counts as not responding, and the stage is restarted."""
+
+    @property
+    def group_sizes(self) -> dict[str, int]:
+        """The numbers that must divide the number of ranks, by their keys."""
+        return {
+            "training.zero.secondary_partition_ranks": self.zero.secondary_partition_ranks,
+            "training.sequence_parallel_ranks": self.sequence_parallel_ranks,
+        }
+
+    @property
+    def ranks_multiple(self) -> int:
+        """The least number of ranks that all of `group_sizes` divide; every possible number is a multiple of it."""
+        return math.lcm(*self.group_sizes.values())
 
     @field_validator("checkpoint_storage")
     @classmethod

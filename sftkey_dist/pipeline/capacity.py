@@ -49,7 +49,7 @@ def stage_capacities(plan: RunPlan, cluster: Cluster, most_steps: int) -> tuple[
             all.
 
     Raises:
-        ConfigError: the number of ranks is not a multiple of the size of hpZ's groups.
+        ConfigError: the number of ranks is not a multiple of the size of groups of ranks.
     """
     size, _, stages = _estimate(plan, cluster, most_steps)
     return size.parameters, stages
@@ -104,9 +104,9 @@ def weight_bytes(config: RunConfig) -> int:
 
 
 def _require_whole_groups(config: RunConfig, cluster: Cluster) -> None:
-    neighbours = config.training.zero.secondary_partition_ranks
-    if cluster.ranks % neighbours:
-        raise ConfigError(
-            f"training.zero.secondary_partition_ranks={neighbours} must divide the {cluster.ranks} ranks of "
-            f"{cluster.nodes} x {cluster.gpus_per_node} accelerators"
-        )
+    for key, size in config.training.group_sizes.items():
+        if cluster.ranks % size:
+            raise ConfigError(
+                f"{key}={size} must divide the {cluster.ranks} ranks of {cluster.nodes} x {cluster.gpus_per_node} "
+                f"accelerators"
+            )

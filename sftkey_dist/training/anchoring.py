@@ -90,7 +90,8 @@ def _compute(
             found: dict[int, Predictions] = {}
             for content in rows:
                 found |= _predictions(stage, anchor, content, num_anchored[content])
-            write_part(folder / f"part_{number:05d}_rank_{engine.rank:05d}.safetensors", found)
+            if engine.sequence_group.rank == 0:  # the others found the same
+                write_part(folder / f"part_{number:05d}_rank_{engine.data_rank:05d}.safetensors", found)
     engine.gather_to_all(None)  # until all have written
     return True
 
@@ -131,7 +132,8 @@ def _predictions(
     """Predictions at the anchored targets of the examples of a row, which on some ranks is a dummy."""
     engine, weights = stage.engine, [float(is_anchored) for is_anchored in anchor.segments]
     row = pack([stage.store.example(index) for index in content], weights, observe_all=False)
-    computed = engine.predictions_without_dropout(row.to(engine.device), anchor.top_k).cpu().numpy()
+    row = engine.place(row)
+    computed = engine.gather_parts(row, engine.predictions_without_dropout(row, anchor.top_k)).cpu().numpy()
     if not content:
         return {}
     of_examples = np.split(computed, np.cumsum(num_anchored)[:-1])

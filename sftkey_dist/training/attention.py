@@ -7,10 +7,10 @@ boundaries come with the call instead.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from sftkey_dist.errors import ModelError
+
+if TYPE_CHECKING:
+    from sftkey_dist.training.sequence_group import SequenceGroup
 
 PACKED = "packed_causal"
 _LARGEST_HEAD_DIM, _HEAD_DIM_MULTIPLE = 256, 8
@@ -63,6 +66,7 @@ def packed_causal_attention(
     recall: PrefixMemory | None = None,
     s_aux: Tensor | None = None,
     softcap: float | None = None,
+    sequence_group: "SequenceGroup | None" = None,
     **others: object,
 ) -> tuple[Tensor, None]:
     """Causal attention within each example.
@@ -83,6 +87,8 @@ def packed_causal_attention(
         recall: keys and values that stand before the examples'.
         s_aux: attention sinks [H], logits of a key without a value, as in gpt-oss.
         softcap: bound of the scores before the softmax, as in Gemma 2.
+        sequence_group: ranks that hold the other parts of the row, if queries, keys and values are those of a part; T
+            is then the number of its tokens, and ``example_lengths`` are those of the whole row.
 
     Returns:
         [1, T, H, D] and None for the attention weights.
@@ -91,20 +97,19 @@ def packed_causal_attention(
         ModelError: The model's attention takes something else that changes its result.
     """
     _refuse_what_is_not_computed(module, attention_mask, others)
+    if sequence_group is not None:
+        query, key, value = sequence_group.heads_of_the_row(query, key, value)
+        s_aux = None if s_aux is None else s_aux.chunk(sequence_group.size)[sequence_group.rank]
     is_plain = s_aux is None and softcap is None
     may_launch = is_plain and remember is recall is None and has_variable_length_kernel(query, dropout)
     if may_launch and cu_seq_lens is not None:
-        return _in_one_launch(query, key, value, cu_seq_lens, max(example_lengths), scaling, sliding_window), None
-    queries, keys, values = (x.split(list(example_lengths), dim=2) for x in (query, key, value))
-    layer: Any = getattr(module, "layer_idx", None)
-    if remember is not None:
-        remember.layers[layer] = list(zip(keys, values, strict=True))
-    if recall is not None:
-        keys, values = _behind(recall.layers[layer], keys, values)
-    attend = _by_sdpa if is_plain else partial(_by_scores, sinks=s_aux, softcap=softcap)
-    examples = zip(queries, keys, values, strict=True)
-    outputs = [attend(q, k, v, scaling, dropout, sliding_window) for q, k, v in examples if q.shape[2]]
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+        attended = _in_one_launch(query, key, value, cu_seq_lens, max(example_lengths), scaling, sliding_window)
+    else:
+        attend = _by_sdpa if is_plain else partial(_by_scores, sinks=s_aux, softcap=softcap)
+        attend = partial(attend, scaling=scaling, dropout=dropout, sliding_window=sliding_window)
+        layer: Any = getattr(module, "layer_idx", None)
+        attended = _one_by_one(attend, query, key, value, example_lengths, layer, remember, recall)
+    return (attended if sequence_group is None else sequence_group.tokens_of_all_heads(attended)), None
 
 
 def has_variable_length_kernel(query: Tensor, dropout: float = 0.0) -> bool:
@@ -118,6 +123,26 @@ def has_variable_length_kernel(query: Tensor, dropout: float = 0.0) -> bool:
         and head_dim % _HEAD_DIM_MULTIPLE == 0
         and torch.cuda.get_device_capability(query.device)[0] >= _FIRST_CAPABILITY
     )
+
+
+def _one_by_one(
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    example_lengths: Sequence[int],
+    layer: int,
+    remember: PrefixMemory | None,
+    recall: PrefixMemory | None,
+) -> Tensor:
+    """[1, T, H, D]: what ``attend`` computes of each example's queries, keys and values."""
+    queries, keys, values = (x.split(list(example_lengths), dim=2) for x in (query, key, value))
+    if remember is not None:
+        remember.layers[layer] = list(zip(keys, values, strict=True))
+    if recall is not None:
+        keys, values = _behind(recall.layers[layer], keys, values)
+    outputs = [attend(q, k, v) for q, k, v in zip(queries, keys, values, strict=True) if q.shape[2]]
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
 def _behind(

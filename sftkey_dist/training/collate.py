@@ -5,9 +5,11 @@ Shapes: T tokens in the row, K kept positions (those whose next token is a targe
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sftkey_dist.contract import PROMPT_ID
@@ -28,6 +30,9 @@ class PackedRow:
         target_segments: int64 [K], segment ids of the targets.
         target_weights: float32 [K], loss weights of the targets.
         anchor: what targets are anchored to; None if none is.
+        has_targets: False where the one kept position stands for none, so that K >= 1.
+        is_part: whether it is the part of a longer row that one of several ranks computes. Then tokens and positions
+            are those of the part, and ``example_lengths`` and ``cu_seq_lens`` those of the whole row.
     """
 
     input_ids: Tensor
@@ -39,17 +44,16 @@ class PackedRow:
     target_segments: Tensor
     target_weights: Tensor
     anchor: "RowAnchor | None" = None
-
-    @property
-    def is_dummy(self) -> bool:
-        """Whether it carries no example: each has a token of a prompt at least, and one that ends the response."""
-        return self.input_ids.shape[1] == 1
+    has_targets: bool = True
+    is_part: bool = False
 
     def to(self, device: torch.device) -> "PackedRow":
         """The row on a device."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         anchor = None if self.anchor is None else self.anchor.to(device)
-        return PackedRow(example_lengths=self.example_lengths, anchor=anchor, **tensors)
+        return replace(self, anchor=anchor, **tensors)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ class RowAnchor:
     def to(self, device: torch.device) -> "RowAnchor":
         """The anchor on a device."""
         return RowAnchor(**{name: value.to(device) for name, value in vars(self).items()})
+
+    def at(self, is_chosen: Tensor) -> "RowAnchor":
+        """The anchor at some of the targets, bool [K]."""
+        return RowAnchor(**{name: value[is_chosen] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,45 @@ def _row_anchor(
     return RowAnchor(*map(torch.from_numpy, (weights * of_examples, all_ids, everywhere)))
 
 
+def part_of(row: PackedRow, index: int, parts: int) -> PackedRow:
+    """The consecutive tokens of a row that one of several ranks computes, and the targets of their positions.
+
+    Attention sees the whole row; see `training/sequence_group.py`. Parts are equally long: where the row's tokens
+    cannot be divided so, an example without targets is added to its end.
+
+    Args:
+        row: a whole row.
+        index: of the part, from 0.
+        parts: number of parts.
+    """
+    if parts == 1:
+        return row
+    padding = -row.input_ids.shape[1] % parts
+    lengths = (*row.example_lengths, padding) if padding else row.example_lengths
+    size = (row.input_ids.shape[1] + padding) // parts
+    mine = slice(index * size, (index + 1) * size)
+    positions = torch.cat([row.position_ids, torch.arange(padding)[None]], dim=1)
+    part = replace(
+        row,
+        input_ids=F.pad(row.input_ids, (0, padding))[:, mine],
+        position_ids=positions[:, mine],
+        example_lengths=lengths,
+        cu_seq_lens=_boundaries(lengths),
+        is_part=True,
+    )
+    is_mine = (row.kept_positions >= mine.start) & (row.kept_positions < mine.stop)
+    if not (row.has_targets and is_mine.any()):
+        return _without_targets(part)
+    return replace(
+        part,
+        kept_positions=row.kept_positions[is_mine] - mine.start,
+        targets=row.targets[is_mine],
+        target_segments=row.target_segments[is_mine],
+        target_weights=row.target_weights[is_mine],
+        anchor=None if row.anchor is None else row.anchor.at(is_mine),
+    )
+
+
 def split_before_targets(row: PackedRow) -> tuple[PackedRow | None, PackedRow]:
     """Cut every example where its first kept position is.
 
@@ -168,7 +215,7 @@ def split_before_targets(row: PackedRow) -> tuple[PackedRow | None, PackedRow]:
     if not any(prefix_lengths):
         return None, rest
     prefix = replace(
-        dummy_row().to(row.input_ids.device),
+        _without_targets(row),
         input_ids=row.input_ids[:, ~is_rest],
         position_ids=row.position_ids[:, ~is_rest],
         example_lengths=tuple(prefix_lengths),
@@ -189,7 +236,15 @@ def dummy_row() -> PackedRow:
         targets=zero,
         target_segments=torch.full((1,), PROMPT_ID, dtype=torch.int64),
         target_weights=torch.zeros(1),
+        has_targets=False,
     )
+
+
+def _without_targets(row: PackedRow) -> PackedRow:
+    """The same tokens, of which the first position is kept and carries no loss."""
+    nothing = dummy_row().to(row.input_ids.device)
+    of_targets = ("kept_positions", "targets", "target_segments", "target_weights")
+    return replace(row, anchor=None, has_targets=False, **{name: getattr(nothing, name) for name in of_targets})
 
 
 def _boundaries(lengths: Sequence[int]) -> Tensor:

@@ -40,7 +40,7 @@ class HeldOutSet:
         weighted, weight = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
         totals = torch.zeros(len(names), 3, dtype=torch.float64)
         for content in self._rows:
-            row = self._row(content).to(engine.device)
+            row = engine.place(self._row(content))
             losses = engine.forward_without_dropout(row)
             sums = loss_sums(losses, row, len(names), objective_losses(losses, row.target_segments, objectives))
             totals += sums.by_segment.cpu()

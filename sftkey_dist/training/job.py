@@ -32,6 +32,7 @@ _CHANGES_NOTHING: dict[str, Any] = {
         "export_precision": True,
         "keep_masters": True,
         "micro_batch_tokens": True,
+        "sequence_parallel_ranks": True,
         "zero": {
             "max_gathered_gib": True,
             "reduce_bucket_elements": True,

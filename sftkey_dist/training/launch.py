@@ -109,8 +109,8 @@ class StageRunner:
 
     def _group_for(self, job: StageJob, *, has_begun: bool) -> WorkerGroup:
         """The workers of the stage before, if they run and are as many as there is room for; else new ones."""
-        neighbours = job.training.zero.secondary_partition_ranks
-        num_workers = _num_workers(self._cluster, neighbours, has_begun=has_begun)
+        multiple = job.training.ranks_multiple
+        num_workers = _num_workers(self._cluster, multiple, has_begun=has_begun)
         if self._group is not None and (not self._group.is_there or self._group.num_workers != num_workers):
             self.dismiss_workers()
         if self._group is None:
@@ -148,7 +148,7 @@ def _attempt(job: StageJob, cluster: ClusterConfig, group: WorkerGroup) -> _End:
                     break  # before the workers have started, there is nothing to save
                 if time.monotonic() - looked_at_nodes > _SECONDS_BETWEEN_LOOKS_AT_NODES and not end.reason:
                     looked_at_nodes = time.monotonic()
-                    end.reason = _reason_to_pause(cluster, group, job.training.zero.secondary_partition_ranks)
+                    end.reason = _reason_to_pause(cluster, group, job.training.ranks_multiple)
                     if end.reason:
                         ask.write()
             end.is_finished = bool(is_finished)
@@ -189,37 +189,37 @@ def _stop_request(stage: StageDir) -> Iterator[_StopRequest]:
         stage.stop_request.unlink(missing_ok=True)
 
 
-def _reason_to_pause(cluster: ClusterConfig, group: WorkerGroup, neighbours: int) -> str:
+def _reason_to_pause(cluster: ClusterConfig, group: WorkerGroup, multiple: int) -> str:
     """Why the stage should be restarted on other nodes; empty when there is no reason."""
     if draining_nodes() & group.nodes:
         return "a node is being taken away"
-    if group.num_workers < cluster.num_workers and _in_whole_groups(room_for(cluster), neighbours) > group.num_workers:
+    if group.num_workers < cluster.num_workers and _in_whole_groups(room_for(cluster), multiple) > group.num_workers:
         return "there are nodes for more ranks"
     return ""
 
 
-def _num_workers(cluster: ClusterConfig, neighbours: int, *, has_begun: bool) -> int:
+def _num_workers(cluster: ClusterConfig, multiple: int, *, has_begun: bool) -> int:
     """Number of ranks that there is room for; waits for nodes where there is too little.
 
     Args:
         cluster: how many there should be, and at least.
-        neighbours: ranks of a group of hpZ, which must divide the number.
+        multiple: what must divide the number, because ranks form groups.
         has_begun: whether the stage has run before.
     """
     if cluster.min_workers is not None:
-        least = -_in_whole_groups(-cluster.min_workers, neighbours)
+        least = -_in_whole_groups(-cluster.min_workers, multiple)
         cluster = cluster.model_copy(update={"min_workers": least})
     try:
-        return _in_whole_groups(wait_for_room(cluster, cluster.num_workers), neighbours)
+        return _in_whole_groups(wait_for_room(cluster, cluster.num_workers), multiple)
     except ConfigError as error:
         if has_begun:
             raise TrainingError(f"too few nodes are left: {error}") from error
         raise
 
 
-def _in_whole_groups(ranks: int, neighbours: int) -> int:
-    """The largest multiple of ``neighbours`` that is not above ``ranks``."""
-    return ranks - ranks % neighbours
+def _in_whole_groups(ranks: int, multiple: int) -> int:
+    """The largest multiple of ``multiple`` that is not above ``ranks``."""
+    return ranks - ranks % multiple
 
 
 def _note(stage: StageDir, event: str, message: str) -> None:

@@ -22,7 +22,7 @@ from sftkey_dist.training.observer import Observer
 from sftkey_dist.training.resume import restore, start_from_masters
 from sftkey_dist.training.running import RunningStage
 from sftkey_dist.training.schedule import learning_rate
-from sftkey_dist.training.self_test import assert_packing_isolates, warn_of_a_slow_network
+from sftkey_dist.training.self_test import assert_packing_isolates, assert_parts_equal_rows, warn_of_a_slow_network
 from sftkey_dist.training.step import run_step
 from sftkey_dist.training.step_timer import StepTimer
 from sftkey_dist.training.stopwatch import Stopwatch
@@ -68,6 +68,7 @@ def _test_before_training(stage: RunningStage) -> None:
     """Find what would spoil the stage before its first step."""
     warn_of_a_slow_network(stage.engine, stage.directory)
     assert_packing_isolates(stage.engine)
+    assert_parts_equal_rows(stage.engine)
     try_export(stage.engine, stage.job)
     if stage.job.stage.interpolate:
         stage.engine.weights.require_known_start()

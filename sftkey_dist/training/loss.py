@@ -144,7 +144,7 @@ def loss_sums(losses: Tensor, row: PackedRow, num_segments: int, minimised: Tens
     with torch.no_grad():
         per_token = F.pad(losses[:, : CORRECT + 1].double(), (0, 1), value=1.0)
         by_segment = torch.zeros(num_segments, 3, dtype=torch.float64, device=losses.device)
-        if not row.is_dummy:
+        if row.has_targets:
             by_segment.index_add_(0, row.target_segments, per_token)
     weighted = (minimised * row.target_weights).sum()
     anchored = weighted.new_zeros(()) if row.anchor is None else (losses[:, DIVERGENCE] * row.anchor.weights).sum()

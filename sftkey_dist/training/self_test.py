@@ -1,6 +1,7 @@
 """Tests of a stage's model and network before the first step."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sftkey_dist.errors import TrainingError
@@ -9,6 +10,10 @@ from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.training.bandwidth import SLOW_GB_PER_SECOND, all_gather_gb_per_second
 from sftkey_dist.training.collate import pack
 from sftkey_dist.training.engine import Engine
+
+_MOST_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+"""Of logits that are computed in another order, as a share of the largest one; a part that misses those before it is
+off by more in any model that has been trained."""
 
 
 def assert_packing_isolates(engine: Engine) -> None:
@@ -24,13 +29,39 @@ def assert_packing_isolates(engine: Engine) -> None:
 
     def second_logits(first_ids: np.ndarray) -> Tensor:
         row = pack([(first_ids, segments), (second, segments)], (0.0, 1.0), observe_all=False)
-        return engine.logits_without_dropout(row.to(engine.device))[len(segments) - 1 :]
+        return engine.logits_without_dropout(row.to(engine.device))[len(segments) - 1 :]  # whole, on every rank
 
     change = (second_logits(first) - second_logits(first[::-1].copy())).abs().max()
     if float(change) > 1e-5:
         raise TrainingError(
             f"examples of a packed row see each other in this model (logits moved by {float(change):.2g}); "
             f"use model.attention=sdpa, and if that leaks too, the model cannot be trained packed"
+        )
+
+
+def assert_parts_equal_rows(engine: Engine) -> None:
+    """Compute an example in parts on several ranks, and whole on each, and check that its logits are the same.
+
+    Attention is all that passes anything from one part to the next. In a model that has anything else between tokens,
+    such as a convolution or a recurrent state, tokens would miss what stands in the parts before theirs.
+
+    Raises:
+        TrainingError: they differ.
+    """
+    if engine.sequence_group.size == 1:
+        return
+    tokens = np.arange(1, 8 * engine.sequence_group.size + 1) % engine.vocab_size
+    whole = pack([(tokens, np.ones_like(tokens))], (0.0, 1.0), observe_all=False)
+    part = engine.place(whole)
+    part_logits = engine.logits_without_dropout(part)
+    in_parts = engine.gather_parts(part, part_logits).float()
+    expected = engine.logits_without_dropout(whole.to(engine.device)).float().cpu()
+    difference = float((in_parts - expected).abs().max() / expected.abs().max())
+    if difference > _MOST_DIFFERENCE[part_logits.dtype]:
+        raise TrainingError(
+            f"this model does not compute the same when several ranks share a row (logits differ by {difference:.2g} "
+            f"of the largest): something other than its attention connects tokens; set "
+            f"training.sequence_parallel_ranks=1"
         )
 
 

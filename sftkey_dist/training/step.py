@@ -128,7 +128,7 @@ def _accumulate(
         is_last = index == len(rows) - 1
         with around_last if is_last else nullcontext():
             with watch.phase("forward"):
-                row = row.to(engine.device)
+                row = engine.place(row)
                 losses = forward(row)
                 minimised = objective_losses(losses, row.target_segments, acting.objectives)
                 sums = loss_sums(losses, row, num_segments, minimised)

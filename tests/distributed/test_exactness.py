@@ -73,7 +73,7 @@ def run(world_size: int, *jobs: StageJob, stop_after_steps: int | None = None) -
     run_ranks(world_size, train, jobs, stop_after_steps)
 
 
-def reference(store: EncodedStore, model_dir: Path, weights, batch: int = BATCH, **options):
+def reference(store: EncodedStore, model_dir: Path, weights, batch: int = BATCH, num_steps: int = NUM_STEPS, **options):
     """Members of each step: consecutive runs of the epoch's shuffle, the last one of an epoch shorter."""
     members: list[list[int]] = []
     for epoch in range(9):
@@ -82,7 +82,7 @@ def reference(store: EncodedStore, model_dir: Path, weights, batch: int = BATCH,
     of_rows = store.loss_weights
     steps = [
         [(*store.example(index), 1.0 if of_rows is None else float(of_rows[index])) for index in step]
-        for step in members[:NUM_STEPS]
+        for step in members[:num_steps]
     ]
     return train_reference(model_dir, steps, weights, RATE, warmup_steps=2, max_grad_norm=MAX_GRAD_NORM, **options)
 

@@ -11,6 +11,7 @@ from sftkey_dist.training.checkpoint import ShardedState
 from sftkey_dist.training.collate import PackedRow
 from sftkey_dist.training.engine.weights import StageWeights
 from sftkey_dist.training.flops import ModelFlops
+from sftkey_dist.training.sequence_group import SequenceGroup
 
 T = TypeVar("T")
 
@@ -20,7 +21,8 @@ class Engine(Protocol):
 
     Every method is collective: all ranks call it together, in the same order. Properties are local.
 
-    Shapes: K is the number of kept positions of a packed row, V the size of the vocabulary.
+    Shapes: K is the number of kept positions of a packed row, V the size of the vocabulary. Rows that are computed are
+    those that `place` returned.
     """
 
     @property
@@ -76,6 +78,19 @@ class Engine(Protocol):
     @property
     def weights(self) -> StageWeights:
         """Float32 weights of the model: where they start from, and what is written of them."""
+        ...
+
+    @property
+    def sequence_group(self) -> SequenceGroup:
+        """The ranks that compute the same rows, each a part of them."""
+        ...
+
+    def place(self, row: PackedRow) -> PackedRow:
+        """What this process computes of a row of its `data_rank`, on its device: the whole row, or a part."""
+        ...
+
+    def gather_parts(self, row: PackedRow, values: Tensor) -> Tensor:
+        """Values at the kept positions of a whole row, from those of this rank's part of it, [k, C]; no gradient."""
         ...
 
     def forward(self, row: PackedRow) -> Tensor:

@@ -13,6 +13,7 @@ from sftkey_dist.training.attention import PrefixMemory
 from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targets
 from sftkey_dist.training.head import ChunkedHead, OfLogits
 from sftkey_dist.training.loss import most_likely, token_losses
+from sftkey_dist.training.sequence_group import SequenceGroup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,16 +26,24 @@ class PackedModel:
     """
 
     def __init__(
-        self, model: "PreTrainedModel", attention: Attention, head: ChunkedHead | None, *, with_entropy: bool = False
+        self,
+        model: "PreTrainedModel",
+        attention: Attention,
+        head: ChunkedHead | None,
+        sequence_group: SequenceGroup | None = None,
+        *,
+        with_entropy: bool = False,
     ) -> None:
         """
         Args:
             model: in training mode; called as transformers' models are.
             attention: says how the model is told where examples end.
             head: its output projection, where losses are computed inside it.
+            sequence_group: the ranks that hold the other parts of a row that is a part.
             with_entropy: see `token_losses`.
         """
         self._model, self._attention, self._head, self._with_entropy = model, attention, head, with_entropy
+        self._sequence_group = sequence_group
         self._head_comes_last = False
 
     def losses(self, row: PackedRow) -> Tensor:
@@ -112,7 +121,12 @@ class PackedModel:
         return logits
 
     def _boundaries(self, row: PackedRow) -> dict[str, object]:
-        """Where examples end, in the arguments that the attention takes."""
+        """Where examples end, in the arguments that the attention takes, and who holds the other parts of the row."""
+        if row.is_part:
+            return self._ends(row) | {"sequence_group": self._sequence_group}
+        return self._ends(row)
+
+    def _ends(self, row: PackedRow) -> dict[str, object]:
         match self._attention:
             case "packed":
                 return {"example_lengths": row.example_lengths, "cu_seq_lens": row.cu_seq_lens}

@@ -6,7 +6,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sftkey_dist.config.training import TrainingConfig
+from sftkey_dist.training.collate import PackedRow, part_of
 from sftkey_dist.training.meeting import Meeting
+from sftkey_dist.training.sequence_group import SequenceGroup
 
 T = TypeVar("T")
 
@@ -21,17 +24,28 @@ class Ranks:
         data_ranks: number of ranks that get different rows.
         device: the device that this process computes on.
         meeting: where ranks wait for what takes long.
+        sequence_group: the ranks that compute the rows of this one's `data_rank` together.
     """
 
-    def __init__(self, device: torch.device, timeout_seconds: float) -> None:
+    def __init__(self, device: torch.device, training: TrainingConfig) -> None:
         """
         Args:
             device: the device that this process computes on.
-            timeout_seconds: longest wait for a rank that reads or writes.
+            training: says how many ranks compute a row together, and how long ranks wait for each other.
         """
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        self.data_rank, self.data_ranks = self.rank, self.world_size
-        self.device, self.meeting = device, Meeting(timeout_seconds)
+        self.sequence_group = SequenceGroup(training.sequence_parallel_ranks, training.collective_timeout_seconds)
+        self.data_rank = self.rank // self.sequence_group.size
+        self.data_ranks = self.world_size // self.sequence_group.size
+        self.device, self.meeting = device, Meeting(training.storage_timeout_seconds)
+
+    def place(self, row: PackedRow) -> PackedRow:
+        """See Engine."""
+        return part_of(row, self.sequence_group.rank, self.sequence_group.size).to(self.device)
+
+    def gather_parts(self, row: PackedRow, values: Tensor) -> Tensor:
+        """See Engine."""
+        return self.sequence_group.gather(values if row.has_targets else values[:0])
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """See Engine."""

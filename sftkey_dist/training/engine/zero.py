@@ -67,8 +67,8 @@ class ZeroEngine(Ranks):
         head = ChunkedHead(base_of(model).get_output_embeddings(), chunk) if chunk else None
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._engine = _initialize(model, job)
-        super().__init__(torch.device(self._engine.device), job.training.storage_timeout_seconds)
-        self._packed = PackedModel(self._engine, job.attention, head, with_entropy=entropy)
+        super().__init__(torch.device(self._engine.device), job.training)
+        self._packed = PackedModel(self._engine, job.attention, head, self.sequence_group, with_entropy=entropy)
         self.state = PartitionedState(self._engine, names, self.rank, lies_on_nvme=job.training.zero.offload == "nvme")
         self.weights = StageWeights(self, self._engine.module, self.state, start, job.precision)
         return_freed_memory()  # of loading
@@ -141,6 +141,7 @@ class ZeroEngine(Ranks):
     def close(self) -> None:
         """See Engine."""
         self._engine.destroy()
+        self.sequence_group.close()
         self.weights.close()
         del self._engine, self._partitioned_loading, self._packed, self.state, self.weights
         forget_last_model()
