@@ -7,7 +7,7 @@ from sftkey_dist.capacity.hardware import GIB, Cluster
 from sftkey_dist.capacity.memory import GuardCopy, Memory, estimate_memory, guard_memory
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.capacity.speed import Rows, Seconds, step_seconds
-from sftkey_dist.capacity.traffic import traffic_of
+from sftkey_dist.capacity.traffic import exchanged, traffic_of
 from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 
@@ -39,6 +39,11 @@ class Fullest:
             prefix_tokens=max(int(rows.prefix_tokens.max()) for rows in steps),
         )
 
+    def part(self, parts: int) -> "Fullest":
+        """What a rank holds at most, of so many that share each row; see `Rows.part`."""
+        tokens = -(-self.rest_tokens // parts)
+        return Fullest(min(self.observed, tokens) if parts > 1 else self.observed, tokens, self.prefix_tokens)
+
 
 @dataclass(frozen=True)
 class StageLoad:
@@ -48,7 +53,7 @@ class StageLoad:
         name: names of the strategy and the stage.
         num_steps: number of optimizer steps.
         longest_example: tokens of the longest example; a row must have room for it.
-        rows_for: returns the rows of the first steps for a number of ranks and a token budget.
+        rows_for: returns the rows of the first steps for a number of data-parallel ranks and a token budget.
         fullest_for: returns the fullest rows of all steps for the same arguments; None if ``rows_for`` has all steps.
         guard: the copy of the model with which a guard generates; None without a guard.
     """
@@ -127,10 +132,15 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
         cluster: the cluster.
         load: the work of the stage.
     """
-    steps = load.rows_for(cluster.ranks, training.micro_batch_tokens)
-    memory = _memory(size, training, cluster, load.fullest(cluster.ranks, training.micro_batch_tokens))
+    sharing = training.sequence_parallel_ranks
+    data_ranks = cluster.ranks // sharing
+    steps = load.rows_for(data_ranks, training.micro_batch_tokens)
+    parts = [rows.part(sharing) for rows in steps]
+    fullest = load.fullest(data_ranks, training.micro_batch_tokens).part(sharing)
+    memory = _memory(size, training, cluster, fullest)
     guarding = _guarding(size, training, cluster, load)
-    seconds = step_seconds(size, training, cluster, steps)
+    seconds = step_seconds(size, training, cluster, parts)
+    exchange = [exchanged(size, training, cluster.accelerator, rows.tokens).received_bytes for rows in parts]
     hours = seconds.total * load.num_steps / 3600
     tokens = sum(int(rows.tokens.sum()) for rows in steps) / len(steps)
     traffic = traffic_of(size, training, cluster, stops_prefix=any(rows.prefix_tokens.any() for rows in steps))
@@ -143,7 +153,7 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
         seconds=seconds,
         tokens_per_second=tokens / seconds.total,
         stage_hours=hours,
-        received_gib=traffic.received_bytes(micro_batches) / GIB,
+        received_gib=(traffic.received_bytes(micro_batches) + sum(exchange) / len(exchange)) / GIB,
         checkpoint_gib=checkpoint / GIB,
         checkpoint_seconds=checkpoint / cluster.nodes / (cluster.storage_gb_per_second * 1e9),
         cost=None if price is None else hours * cluster.ranks * price,
@@ -170,7 +180,8 @@ def what_would_help(
     Returns:
         The setting and the estimate with it; None if no change makes a stage fit, or faster by at least 2 %.
     """
-    changed = [(text, estimate(size, other, cluster, load)) for text, other in _changes(training, load.longest_example)]
+    changes = _changes(size, training, cluster, load.longest_example)
+    changed = [(text, estimate(size, other, cluster, load)) for text, other in changes]
     fitting = [(text, other) for text, other in changed if other.fits]
     if not fitting:
         return None
@@ -178,7 +189,9 @@ def what_would_help(
     return best if not now.fits or best[1].seconds.total < 0.98 * now.seconds.total else None
 
 
-def _changes(training: TrainingConfig, longest_example: int) -> Iterator[tuple[str, TrainingConfig]]:
+def _changes(
+    size: ModelSize, training: TrainingConfig, cluster: Cluster, longest_example: int
+) -> Iterator[tuple[str, TrainingConfig]]:
     """Changes of settings that do not change the result.
 
     `zero.reduce_precision=bfloat16` halves the traffic of gradients, but it rounds their sum, so it is not proposed.
@@ -193,6 +206,11 @@ def _changes(training: TrainingConfig, longest_example: int) -> Iterator[tuple[s
         if tokens >= longest_example:
             change = training.model_copy(update={"micro_batch_tokens": tokens})
             yield f"training.micro_batch_tokens={tokens} ({factor})", change
+    sharing = 2 * training.sequence_parallel_ranks
+    while not (cluster.ranks % sharing or size.num_heads % sharing):
+        change = training.model_copy(update={"sequence_parallel_ranks": sharing})
+        yield f"training.sequence_parallel_ranks={sharing}", change
+        sharing *= 2
     if training.logit_chunk_positions is None:
         yield "training.logit_chunk_positions=1024", training.model_copy(update={"logit_chunk_positions": 1024})
     if zero.offload == "none":

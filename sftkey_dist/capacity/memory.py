@@ -61,9 +61,9 @@ def estimate_memory(
         size: sizes of the model.
         training: settings of the training.
         device: accelerator of the rank.
-        ranks: number of data-parallel ranks.
-        row_tokens: maximum number of tokens of a packed row that the backward pass covers.
-        kept_positions: maximum number of positions of a row with logits.
+        ranks: number of ranks that share the model.
+        row_tokens: maximum number of tokens that the backward pass of a rank covers: of a packed row, or of its part.
+        kept_positions: maximum number of positions with logits among them.
         prefix_tokens: maximum number of tokens of a row through which no gradient passes.
     """
     parts = _state(size, training, device, ranks) | {
@@ -86,7 +86,7 @@ def guard_memory(
         size: sizes of the model.
         training: settings of the training.
         device: accelerator of the rank.
-        ranks: number of data-parallel ranks.
+        ranks: number of ranks that share the model.
         guard: the copy of the model.
     """
     stays = ranks == 1 or stays_gathered(size, training, device)

@@ -33,6 +33,8 @@ class ModelSize:
             large as this one.
         trained_weights: elements of each weight that is trained, in the order of their use.
         num_layers: number of decoder layers.
+        num_heads: number of attention heads.
+        num_key_value_heads: number of heads of keys and values.
         hidden_size: width of the residual stream.
         vocab_size: rows of the output projection.
         activation_bytes: bytes per token that the layers keep for the backward pass.
@@ -48,6 +50,8 @@ class ModelSize:
     layer_weights: tuple[int, ...]
     trained_weights: tuple[int, ...]
     num_layers: int
+    num_heads: int
+    num_key_value_heads: int
     hidden_size: int
     vocab_size: int
     activation_bytes: float
@@ -118,6 +122,8 @@ def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, 
         layer_weights=max(layers, key=sum),
         trained_weights=trained,
         num_layers=int(text.num_hidden_layers),
+        num_heads=int(text.num_attention_heads),
+        num_key_value_heads=_key_value_heads(text),
         hidden_size=int(text.hidden_size),
         vocab_size=int(text.vocab_size),
         activation_bytes=of_token.kept,
@@ -129,5 +135,8 @@ def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, 
 
 def _key_value_width(text: "PreTrainedConfig") -> int:
     """Elements of the keys and values of a token in all layers."""
-    heads = int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
-    return 2 * int(text.num_hidden_layers) * heads * head_dim_of(text)
+    return 2 * int(text.num_hidden_layers) * _key_value_heads(text) * head_dim_of(text)
+
+
+def _key_value_heads(text: "PreTrainedConfig") -> int:
+    return int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)

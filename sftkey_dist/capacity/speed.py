@@ -8,7 +8,7 @@ import numpy as np
 from sftkey_dist.capacity.hardware import Accelerator, Cluster
 from sftkey_dist.capacity.memory import reduced_bytes
 from sftkey_dist.capacity.model import ModelSize
-from sftkey_dist.capacity.traffic import Flow, Traffic, traffic_of
+from sftkey_dist.capacity.traffic import Flow, Traffic, exchanged, traffic_of
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.training.flops import Positions
 
@@ -64,6 +64,18 @@ class Rows:
     prefix_tokens: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), dtype=np.int64))
     prefix_pairs: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), dtype=np.int64))
 
+    def part(self, parts: int) -> "Rows":
+        """What the busiest of the ranks that share a row computes of it; no prefix of such a row is stopped.
+
+        Tokens and heads are shared evenly. Positions with logits stay on the rank that holds them, and those of an
+        answer follow each other: at worst a rank has logits at all of its tokens.
+        """
+        if parts == 1:
+            return self
+        tokens = -(-self.tokens // parts)
+        logits, observed = np.minimum(self.logits, tokens), np.minimum(self.observed, tokens)
+        return Rows(tokens, -(-self.pairs // parts), logits, observed)
+
     @property
     def whole(self) -> Positions:
         """The positions that the forward pass covers."""
@@ -82,21 +94,25 @@ def step_seconds(size: ModelSize, training: TrainingConfig, cluster: Cluster, st
         size: sizes of the model.
         training: settings of the training.
         cluster: the cluster.
-        steps: rows of each step, from the sampler's plans for the cluster's ranks.
+        steps: rows of each step, from the sampler's plans for the cluster's ranks, or the parts of rows that a rank
+            computes.
     """
-    compute, balanced, hidden_under = [], [], []
+    compute, balanced, hidden_under, exchange = [], [], [], []
     for rows in steps:
         seconds = _row_seconds(size, training, cluster.accelerator, rows)
         slowest = seconds.max(axis=0)
         compute.append(slowest.sum())
         balanced.append(seconds.mean(axis=0).sum())
         hidden_under.append(slowest)
+        exchange.append(
+            _exchange_seconds(training, cluster, exchanged(size, training, cluster.accelerator, rows.tokens))
+        )
     traffic = traffic_of(size, training, cluster, stops_prefix=any(rows.prefix_tokens.any() for rows in steps))
     travelling = [_exposed(training, cluster, traffic, slowest) for slowest in hidden_under]
     return Seconds(
         compute=float(np.mean(compute)),
         balanced=float(np.mean(balanced)),
-        communication=float(np.mean(travelling)),
+        communication=float(np.mean(travelling) + np.mean(exchange)),
         optimizer=size.trained / cluster.ranks * _OPTIMIZER_BYTES / _optimizer_bandwidth(training, cluster),
     )
 
@@ -121,6 +137,16 @@ def _exposed(training: TrainingConfig, cluster: Cluster, traffic: Traffic, compu
     hidden = compute if device.overlaps_communication else np.zeros_like(compute)
     waited = np.maximum(beside - hidden, device.collective_share * beside)
     return float((waited + ends).sum()) + once
+
+
+def _exchange_seconds(training: TrainingConfig, cluster: Cluster, flow: Flow) -> float:
+    """Seconds in which ranks that share a row wait for each other's tokens, at the bandwidth of what connects them."""
+    sharing = training.sequence_parallel_ranks
+    nodes = max(1, sharing // cluster.gpus_per_node)
+    group = replace(cluster, nodes=nodes, gpus_per_node=min(sharing, cluster.gpus_per_node))
+    # Unlike a ring, where data enter a node once, an exchange gives every rank of a node data of its own.
+    received = flow.received_bytes * (group.gpus_per_node if nodes > 1 else 1)
+    return group.ring_seconds(received, flow.collectives)
 
 
 def _ring_seconds(cluster: Cluster, flow: Flow) -> float:

@@ -4,9 +4,12 @@ How DeepSpeed 0.19 gathers is taken from its source (runtime/zero/partitioned_pa
 engine's settings. No collectives were counted on a cluster.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+
+import numpy as np
 
 from sftkey_dist.capacity.hardware import Accelerator, Cluster
 from sftkey_dist.capacity.memory import (
@@ -82,6 +85,28 @@ def traffic_of(size: ModelSize, training: TrainingConfig, cluster: Cluster, *, s
     else:
         beside, within = forward, weights.backward((neighbours - 1) / neighbours)
     return Traffic(beside + reduced, within, first + last_reduced, updated)
+
+
+def exchanged(size: ModelSize, training: TrainingConfig, device: Accelerator, tokens: np.ndarray) -> Flow:
+    """What ranks that share a row send each other around the attention of every layer, in a step.
+
+    Before it queries, keys and values, the latter two once for each rank that needs them, and after it what was
+    attended; the same in the backward pass, and once more where layers are recomputed.
+
+    Args:
+        size: sizes of the model.
+        training: settings of the training.
+        device: accelerator of the ranks.
+        tokens: tokens of the parts of rows, int [ranks, micro-batches].
+    """
+    sharing = training.sequence_parallel_ranks
+    if sharing == 1:
+        return Flow()
+    repeats = sharing // math.gcd(sharing, size.num_key_value_heads)
+    of_token = 2 * size.flops.attention_width * device.compute_bytes + repeats * size.key_value_bytes
+    passes = 3 if training.gradient_checkpointing else 2
+    sent = float(tokens.max(axis=0).sum()) * of_token * (sharing - 1) / sharing
+    return Flow(passes * sent, passes * 2 * size.num_layers * tokens.shape[1])
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,10 @@ def plan(
     configuration: Configuration,
     ranks: Annotated[
         str | None,
-        typer.Option(help="Numbers of data-parallel ranks, separated by commas; default: cluster.num_workers."),
+        typer.Option(
+            help="Numbers of data-parallel ranks, separated by commas; default: cluster.num_workers, divided by "
+            "training.sequence_parallel_ranks."
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Number of steps of each stage to plan.")] = 50,
     nodes: Annotated[
@@ -102,7 +105,8 @@ def plan(
         raise ConfigError("--difference belongs to --power; add --power, or leave it out")
     config = load_run_config(configuration)
     usual_ranks = nodes * gpus_per_node if nodes else config.cluster.num_workers
-    data_ranks = parse_numbers("--ranks", ranks) if ranks else [usual_ranks]
+    usual_data_ranks = max(1, usual_ranks // config.training.sequence_parallel_ranks)
+    data_ranks = parse_numbers("--ranks", ranks) if ranks else [usual_data_ranks]
     from sftkey_dist.capacity.hardware import Cluster, find_accelerator
 
     if nodes is None:

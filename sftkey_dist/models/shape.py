@@ -9,7 +9,7 @@ import safetensors
 import torch
 import transformers
 
-from sftkey_dist.errors import ModelError
+from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.vocabulary import special_tokens
 from sftkey_dist.sampler import CostModel
@@ -61,6 +61,21 @@ def require_row_per_token(
             f"{folder}: the embeddings have {num_rows:,} rows (vocab_size in config.json), but the tokenizer has "
             f"{len(beyond):,} tokens beyond them, such as {beyond[first]!r} with id {first}; use the tokenizer that "
             f"the model was trained with, or add rows with model.resize_token_embeddings({last + 1})"
+        )
+
+
+def require_heads_for(folder: Path, config: "PreTrainedConfig", sequence_parallel_ranks: int) -> None:
+    """Check that ranks which share a row can share its attention heads.
+
+    Raises:
+        ConfigError: their number does not divide that of the heads.
+    """
+    heads = int(config.get_text_config().num_attention_heads)
+    if heads % sequence_parallel_ranks:
+        possible = [str(number) for number in range(1, heads + 1) if heads % number == 0]
+        raise ConfigError(
+            f"training.sequence_parallel_ranks={sequence_parallel_ranks} must divide the {heads} attention heads of "
+            f"{folder}; possible are {', '.join(possible)}"
         )
 
 

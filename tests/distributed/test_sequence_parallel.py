@@ -105,9 +105,12 @@ def test_windows_bounded_scores_sinks_and_experts_compute_the_same_in_parts(name
     assert_equal_training(parts, whole)
 
 
-def test_adapters_anchors_and_objectives_compute_the_same_in_parts(make_job, model, tmp_path):
+def test_adapters_anchors_and_objectives_compute_the_same_in_parts(make_job, model):
     entropy = tuple(Objective(kind="entropy", exponent=0.5) for _ in range(8))
-    changes = {"anchored": {"anchor": Anchor(0.5, tuple(segment in (2, 3, 4) for segment in range(8)), 8)}, "adapted": {"objectives": entropy}}
+    changes = {
+        "anchored": {"anchor": Anchor(0.5, tuple(segment in (2, 3, 4) for segment in range(8)), 8)},
+        "adapted": {"objectives": entropy},
+    }
     lora = {"adapted": LoraConfig(rank=4, alpha=4.0)}
     jobs = {
         name: {

@@ -529,6 +529,51 @@ def test_the_smallest_cluster_is_one_that_groups_of_neighbours_divide(sizes):
     assert smallest_cluster(sizes["8B (Qwen3)"], hpz, Cluster(1, 8, H100), full_rows()) == 2
 
 
+def test_ranks_that_share_rows_divide_activations_and_exchange_tokens(sizes):
+    size, cluster = sizes["8B (Qwen3)"], Cluster(2, 8, H100)
+    alone, shared, wide = (
+        estimate(size, LARGE.model_copy(update={"sequence_parallel_ranks": ranks}), cluster, full_rows(8192))
+        for ranks in (1, 4, 16)
+    )
+    assert shared.memory.parts["activations"] == pytest.approx(alone.memory.parts["activations"] / 4)
+    assert shared.seconds.balanced == pytest.approx(alone.seconds.balanced / 4, rel=0.2)
+    # 36 layers; 32 heads of 128 before and after attention, 8 each of keys and values; forward, again, and backward.
+    of_token = 3 * 36 * 128 * 2 * (2 * 32 + 2 * 8)
+    assert (shared.received_gib - alone.received_gib) * 2**30 == pytest.approx(8192 / 4 * 3 / 4 * of_token)
+    # Sixteen ranks need each of the eight heads of keys and values twice.
+    of_token += 3 * 36 * 128 * 2 * 2 * 8
+    assert (wide.received_gib - alone.received_gib) * 2**30 == pytest.approx(8192 / 16 * 15 / 16 * of_token)
+    assert wide.seconds.communication > shared.seconds.communication, "tokens cross the network"
+
+
+def test_a_row_of_an_answer_is_on_one_of_the_ranks_that_share_it():
+    rows = Rows(*(np.array([[value]]) for value in (4096, 4096**2, 600, 3000)))
+    part = rows.part(8)
+    assert [int(values[0, 0]) for values in (part.tokens, part.pairs, part.logits, part.observed)] == [
+        512,
+        4096**2 // 8,
+        512,
+        512,
+    ]
+    assert rows.part(2).logits.tolist() == [[600]]
+    assert Fullest(3000, 4096).part(4) == Fullest(1024, 1024)
+    assert rows.part(1) is rows
+
+
+def test_sharing_rows_is_proposed_where_a_long_row_does_not_fit(sizes):
+    size, cluster = sizes["8B (Qwen3)"], Cluster(1, 8, H100)
+    lean = {"gradient_checkpointing": True, "logit_chunk_positions": 1024, "micro_batch_tokens": 262_144}
+    training = LARGE.model_copy(update=lean)
+    row = full_rows(262_144)
+    now = estimate(size, training, cluster, row)
+    assert not now.fits
+    setting, helped = what_would_help(size, training, cluster, row, now)
+    assert setting.startswith("training.sequence_parallel_ranks=")
+    assert helped.fits
+    uneven = replace(size, num_heads=21)
+    assert "sequence_parallel" not in str(what_would_help(uneven, training, cluster, row, now))
+
+
 def test_an_unknown_gpu_is_named():
     with pytest.raises(ConfigError, match="h100-80g"):
         find_accelerator("h1000")

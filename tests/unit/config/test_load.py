@@ -110,6 +110,7 @@ def test_later_files_and_overrides_win(minimal, tmp_path):
         ("prompt.plain=hello", "must contain {prompt} exactly once"),
         ("model.attention=flash_attention_2", "cluster.gpus_per_worker=1"),
         ("training.zero.secondary_partition_ranks=3", "must divide cluster.num_workers=2"),
+        ("training.sequence_parallel_ranks=3", "training.sequence_parallel_ranks=3 must divide cluster.num_workers=2"),
         ("no_equals_sign", "section.key=value"),
         ("tracking.uri=http://me:hunter2@mlflow:5000", "must not contain credentials"),
         ("tracking.uri=https://hunter2@mlflow", "must not contain credentials"),
@@ -132,6 +133,19 @@ def test_mistakes_are_one_line_that_names_the_key(minimal, override, message):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.attention=sdpa", "training.sequence_parallel_ranks needs model.attention=packed or packed_sdpa"),
+        ("key_stage.stop_gradient_prefix=true", "stop_gradient_prefix and training.sequence_parallel_ranks cannot be"),
+    ],
+)
+def test_ranks_that_share_rows_need_attention_to_whole_rows(minimal, override, message):
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], ["training.sequence_parallel_ranks=2", override])
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(

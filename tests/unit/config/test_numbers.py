@@ -181,6 +181,7 @@ REFUSED = {
     "strategies=[{name: a, stages: [{name: b, weights: {answer: 1e-9}}]}]": "0 or at least 1e-06, got 1e-09",
     "contract={segments: [{name: a, key: true, weight: 1e7}]}": "less than or equal to 1000000, got 10000000.0",
     "training.zero.secondary_partition_ranks=3": "=3 must divide cluster.num_workers=2",
+    "training.sequence_parallel_ranks=4": "=4 must divide cluster.num_workers=2",
 }
 
 

@@ -90,6 +90,7 @@ CHANGES_NOTHING = {
     "training.export_precision": "float32",  # as it is anyway
     "training.keep_masters": True,
     "training.micro_batch_tokens": 2048,
+    "training.sequence_parallel_ranks": 2,
     "training.zero.max_gathered_gib": 0.0,
     "training.zero.reduce_bucket_elements": 1000,
     "training.zero.sub_group_elements": 1000,

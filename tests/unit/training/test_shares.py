@@ -51,6 +51,9 @@ class Engine:
         self.data_rank = self.rank // (WORLD_SIZE // DATA_RANKS)
         self.rows, self.denominators, self.ends = [], [], []
 
+    def place(self, row):
+        return row
+
     def forward(self, row):
         self.rows.append(set(row.input_ids[0].tolist()))
         return torch.ones(len(row.targets), 2, requires_grad=True)
