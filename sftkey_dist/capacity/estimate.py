@@ -213,6 +213,8 @@ def _changes(
         sharing *= 2
     if training.logit_chunk_positions is None:
         yield "training.logit_chunk_positions=1024", training.model_copy(update={"logit_chunk_positions": 1024})
+    if training.gradient_checkpointing and not training.offload_activations:
+        yield "training.offload_activations=true", training.model_copy(update={"offload_activations": True})
     if zero.offload == "none":
         offloaded = ZeroConfig.model_validate(zero.model_dump() | {"offload": "cpu"})
         yield "training.zero.offload=cpu", training.model_copy(update={"zero": offloaded})

@@ -178,8 +178,17 @@ def _travelling_gradients(size: ModelSize, training: TrainingConfig, device: Acc
 
 
 def _activations(size: ModelSize, training: TrainingConfig, device: Accelerator, row_tokens: int) -> float:
-    """Bytes that the backward pass needs of every layer. With recomputation: all inputs, and one layer in full."""
+    """Bytes that the backward pass needs of every layer, and of one feed-forward block where they are chunked.
+
+    With recomputation: all inputs, unless the host holds them, and one layer in full.
+    """
+    chunk = min(row_tokens, training.mlp_chunk_tokens or 0) * size.chunked_bytes / size.num_layers
     if training.gradient_checkpointing:
-        inputs = size.num_layers * size.hidden_size * device.compute_bytes
-        return row_tokens * (inputs + size.activation_bytes / size.num_layers)
-    return row_tokens * size.activation_bytes
+        inputs = 0 if training.offload_activations else input_bytes(size, device)
+        return row_tokens * (inputs + size.activation_bytes / size.num_layers) + chunk
+    return row_tokens * size.activation_bytes + chunk
+
+
+def input_bytes(size: ModelSize, device: Accelerator) -> int:
+    """Bytes per token of the inputs of all layers."""
+    return size.num_layers * size.hidden_size * device.compute_bytes

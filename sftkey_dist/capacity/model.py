@@ -11,6 +11,7 @@ from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import decoder_layers, head_dim_of
+from sftkey_dist.training.chunked_mlp import compute_mlps_in_chunks
 from sftkey_dist.training.flops import ModelFlops
 from sftkey_dist.training.lora import add_adapters, base_of
 
@@ -38,6 +39,9 @@ class ModelSize:
         hidden_size: width of the residual stream.
         vocab_size: rows of the output projection.
         activation_bytes: bytes per token that the layers keep for the backward pass.
+        chunked_bytes: bytes per token that the feed-forward blocks of all layers keep while a chunk is recomputed, and
+            that are not in ``activation_bytes``; 0 where they are not computed in chunks.
+        chunked_share: share of the layers' weights that is in these blocks.
         moved_bytes: bytes per token that both passes read and write outside matrix products and attention.
         key_value_bytes: bytes per token of the keys and values of all layers.
         flops: operations of a step.
@@ -55,6 +59,8 @@ class ModelSize:
     hidden_size: int
     vocab_size: int
     activation_bytes: float
+    chunked_bytes: float
+    chunked_share: float
     moved_bytes: float
     key_value_bytes: int
     flops: ModelFlops
@@ -113,7 +119,11 @@ def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, 
         with torch.device("meta"):
             model = add_adapters(model, training.lora).to(_DTYPES[compute_bytes])  # as DeepSpeed casts them
     trained = tuple(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    of_token = layer_bytes(model)
+    of_token, kept_at_once, chunked_share = layer_bytes(model), 0.0, 0.0
+    if training is not None and training.mlp_chunk_tokens is not None:
+        kept_whole, chunked_share = of_token.kept, compute_mlps_in_chunks(model, training.mlp_chunk_tokens)
+        of_token = layer_bytes(model)
+        kept_at_once = kept_whole - of_token.kept
     return ModelSize(
         parameters=parameters,
         trained=sum(trained),
@@ -127,6 +137,8 @@ def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, 
         hidden_size=int(text.hidden_size),
         vocab_size=int(text.vocab_size),
         activation_bytes=of_token.kept,
+        chunked_bytes=kept_at_once,
+        chunked_share=chunked_share,
         moved_bytes=of_token.moved,
         key_value_bytes=_key_value_width(text) * compute_bytes,
         flops=ModelFlops.of(base_of(model)),

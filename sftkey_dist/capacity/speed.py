@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sftkey_dist.capacity.hardware import Accelerator, Cluster
-from sftkey_dist.capacity.memory import reduced_bytes
+from sftkey_dist.capacity.memory import input_bytes, reduced_bytes
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.capacity.traffic import Flow, Traffic, exchanged, traffic_of
 from sftkey_dist.config.training import TrainingConfig
@@ -15,7 +15,7 @@ from sftkey_dist.training.flops import Positions
 _OPTIMIZER_BYTES = 36
 """Bytes that the update of a parameter reads and writes: float32 gradient, weight, moments, and the compute copy."""
 _HOST_GB_PER_SECOND = 25.0
-"""Bandwidth over PCIe, for offloaded state."""
+"""Bandwidth over PCIe, for offloaded state and activations."""
 _GRADIENT_COPIES = 2
 """The gradients of a micro-batch are copied to a buffer, and from there to the flat tensor that is reduced."""
 _LOGIT_BYTES = 7 * 4
@@ -158,10 +158,16 @@ def _row_seconds(size: ModelSize, training: TrainingConfig, device: Accelerator,
     again = training.gradient_checkpointing
     work = size.flops.forward(rows.whole) + size.flops.backward(rows.rest)
     work += size.flops.recomputed(rows.whole, layers=again, logits=training.logit_chunk_positions is not None)
+    work += size.flops.of_weights(size.chunked_share, rows.whole)
     flops = work.products / device.product_efficiency + work.attention / device.attention_efficiency
     layer_bytes = size.moved_bytes * ((2 if again else 1) * rows.tokens + 2 * rows.rest.tokens) / 3
     logit_bytes = float(_LOGIT_BYTES * size.vocab_size) * rows.logits
     gradient_bytes = size.trained * (device.compute_bytes + 2 * _GRADIENT_COPIES * reduced_bytes(training))
     moved = layer_bytes + logit_bytes + gradient_bytes
-    seconds: np.ndarray = flops / (device.peak_tflops * 1e12) + moved / (device.memory_gb_per_second * 1e9)
+    copied = 2 * input_bytes(size, device) * rows.tokens if training.offload_activations else 0
+    seconds: np.ndarray = (
+        flops / (device.peak_tflops * 1e12)
+        + moved / (device.memory_gb_per_second * 1e9)
+        + copied / (_HOST_GB_PER_SECOND * 1e9)
+    )
     return seconds

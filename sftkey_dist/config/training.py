@@ -90,6 +90,13 @@ class TrainingConfig(Section):
     """Train adapters instead of all weights; `training.lora={}` uses the defaults."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass. This needs less memory and about a third more time."""
+    offload_activations: bool = False
+    """Hold what `gradient_checkpointing` keeps, the inputs of all layers, in the host's memory. On an accelerator this
+    frees their memory, and takes the time of copying them there and back. On a CPU it changes nothing."""
+    mlp_chunk_tokens: int | None = Field(None, ge=1, le=10_000_000)
+    """Number of tokens that the feed-forward block of a layer computes at a time, and recomputes in the backward pass.
+    This saves memory where rows are long. In bfloat16 the gradients of the block's weights are rounded once more per
+    chunk, so prefer few large chunks. Default: all tokens of a row at once."""
     logit_chunk_positions: int | None = Field(None, ge=1, le=10_000_000)
     """Number of positions whose logits are computed at a time, and recomputed in the backward pass. This saves the
     memory of a large vocabulary's logits and takes a third more time in the output projection. In bfloat16 the
@@ -116,6 +123,15 @@ class TrainingConfig(Section):
     storage_timeout_seconds: int = Field(3600, ge=5, le=MOST_SECONDS)
     """Maximum time for ranks to read or write: a whole model by the first rank (700 s for 70B parameters at 200 MB/s),
     and each rank's part of a checkpoint. After it the storage counts as not responding, and the stage is restarted."""
+
+    @model_validator(mode="after")
+    def memory_is_saved_where_it_can_be(self) -> Self:
+        """Only recomputation keeps inputs alone, and adapters are gathered module by module."""
+        if self.offload_activations and not self.gradient_checkpointing:
+            raise ValueError("training.offload_activations needs training.gradient_checkpointing=true")
+        if self.mlp_chunk_tokens is not None and self.lora is not None:
+            raise ValueError("training.mlp_chunk_tokens and training.lora cannot be combined; set one of them to null")
+        return self
 
     @property
     def group_sizes(self) -> dict[str, int]:

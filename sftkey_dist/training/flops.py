@@ -136,6 +136,10 @@ class ModelFlops:
             again += self._layers(on)
         return again + self._logits(on) if logits else again
 
+    def of_weights(self, share: float, on: Positions) -> Work:
+        """One more application of a share of the layers' weights to every token."""
+        return Work(2 * share * self.layer_weights * on.tokens, 0.0)
+
     def of_step(self, lengths: np.ndarray, num_logits: int, prefixes: np.ndarray | None = None) -> float:
         """Model FLOPs of forward and backward.
 

@@ -43,6 +43,8 @@ _CHANGES_NOTHING: dict[str, Any] = {
             "secondary_partition_ranks": True,
         },
         "gradient_checkpointing": True,
+        "offload_activations": True,
+        "mlp_chunk_tokens": True,
         "logit_chunk_positions": True,
         "checkpoint_every_steps": True,
         "checkpoint_storage": True,

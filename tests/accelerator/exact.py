@@ -21,6 +21,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "gathered": {},
     "partitioned": {"zero": PARTITIONED},
     "recomputed": {"gradient_checkpointing": True},
+    "recomputed from the host": {"gradient_checkpointing": True, "offload_activations": True},
+    "chunked blocks": {"mlp_chunk_tokens": 100},
     "chunked logits": {"logit_chunk_positions": 16},
     "example by example": {"attention": "packed_sdpa"},
     "dense mask": {"attention": "sdpa"},
@@ -33,6 +35,7 @@ OTHER_OBJECTIVES = ("stopped prefix", "adapters")
 """Compared with themselves in float32; all others with the gathered layout."""
 SEVERAL_RANKS: dict[str, dict[str, Any]] = {
     "secondary partitions": {"zero": ZeroConfig(max_gathered_gib=0, secondary_partition_ranks=2)},
+    "parts of rows": {"sequence_parallel_ranks": 2},
 }
 MEMORY_LEFT_BYTES = 2**20
 

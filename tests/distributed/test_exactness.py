@@ -135,8 +135,9 @@ def test_token_budget_attention_recomputation_observation_gathering_and_offload_
     variants = [
         make_job("large-rows", weights=KEY, micro_batch_tokens=4096),
         make_job("observed", weights=KEY, segment_metrics_every_steps=1, profile_steps=(1,)),
-        make_job("recomputed", weights=KEY, gradient_checkpointing=True),
+        make_job("recomputed", weights=KEY, gradient_checkpointing=True, mlp_chunk_tokens=100),
         make_job("chunked", weights=KEY, logit_chunk_positions=3, segment_metrics_every_steps=1),
+        make_job("chunked-blocks", weights=KEY, mlp_chunk_tokens=100),
         make_job("gathered", weights=KEY, zero=ZeroConfig()),
         make_job("small-buckets", weights=KEY, zero=ZeroConfig(max_gathered_gib=0, reduce_bucket_elements=1000)),
         make_job("small-updates", weights=KEY, zero=ZeroConfig(max_gathered_gib=0, sub_group_elements=1000)),

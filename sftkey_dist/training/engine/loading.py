@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import torch
 import transformers
 
+from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import decoder_layers, shape_of
 from sftkey_dist.training.attention import PACKED, register_packed_attention
+from sftkey_dist.training.chunked_mlp import compute_mlps_in_chunks
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.lora import add_adapters
 
@@ -45,12 +47,21 @@ def load_partitioned(job: StageJob) -> "PreTrainedModel | PeftModel":
         )
     if not all(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         raise AssertionError("the model was loaded whole on every rank instead of partitioned")
-    if job.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    _save_memory(model, job.training)
     if job.training.lora is None:
         return model
     transformers.set_seed(job.seed)
     return add_adapters(model, job.training.lora)
+
+
+def _save_memory(model: "PreTrainedModel", training: TrainingConfig) -> None:
+    """Recompute what need not be kept for the backward pass."""
+    if training.gradient_checkpointing:
+        # On a CPU, transformers would ask for memory that only an accelerator's driver can provide.
+        offload = training.offload_activations and torch.cuda.is_available()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False}, offload=offload)
+    if training.mlp_chunk_tokens is not None:
+        compute_mlps_in_chunks(model, training.mlp_chunk_tokens)
 
 
 def layer_classes(model: "PreTrainedModel") -> list[type]:

@@ -574,6 +574,48 @@ def test_sharing_rows_is_proposed_where_a_long_row_does_not_fit(sizes):
     assert "sequence_parallel" not in str(what_would_help(uneven, training, cluster, row, now))
 
 
+def test_inputs_on_the_host_and_blocks_in_chunks_take_less_memory_and_more_time(sizes):
+    cluster, row = Cluster(2, 8, H100), full_rows(32_768)
+    recomputed = LARGE.model_copy(update={"gradient_checkpointing": True})
+    offloaded = recomputed.model_copy(update={"offload_activations": True})
+    chunked = recomputed.model_copy(update={"mlp_chunk_tokens": 1024})
+    size = sizes["8B (Qwen3)"]
+    in_chunks = size_of(SHAPES["8B (Qwen3)"], chunked)
+    now, on_host, by_chunk = (
+        estimate(of, training, cluster, row)
+        for of, training in ((size, recomputed), (size, offloaded), (in_chunks, chunked))
+    )
+    plain, offloading, chunking = (found.memory.parts["activations"] * 2**30 for found in (now, on_host, by_chunk))
+    assert plain - offloading == pytest.approx(32_768 * 36 * 4096 * 2)
+    # Of the block: gate, up, the activation and the product of both, in bfloat16; and its chunk of 1,024 tokens.
+    of_token = 4 * 12_288 * 2
+    assert plain - chunking == pytest.approx((32_768 - 1024) * of_token, rel=0.05)
+    assert now.seconds.total < min(on_host.seconds.total, by_chunk.seconds.total)
+
+
+def test_a_row_of_32k_tokens_fits_a_group_of_eight(sizes):
+    """A model of 1.5 B parameters, whose vocabulary alone would take 57 GB of logits at every position."""
+    small = size_of(
+        transformers.Qwen2Config(
+            vocab_size=151_936,
+            hidden_size=1536,
+            intermediate_size=8960,
+            num_hidden_layers=28,
+            num_attention_heads=12,
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+        )
+    )
+    plain = TrainingConfig(micro_batch_tokens=32_768)
+    shared = plain.model_copy(
+        update={"gradient_checkpointing": True, "sequence_parallel_ranks": 4, "logit_chunk_positions": 1024}
+    )
+    cluster = Cluster(1, 8, H100)
+    alone, together = (estimate(small, training, cluster, full_rows(32_768)) for training in (plain, shared))
+    assert not alone.fits
+    assert together.memory.total_gib < 20
+
+
 def test_an_unknown_gpu_is_named():
     with pytest.raises(ConfigError, match="h100-80g"):
         find_accelerator("h1000")

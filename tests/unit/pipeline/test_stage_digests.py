@@ -139,6 +139,8 @@ NOT_VARIED = {
     "model.revision": "of the hub",
     "model.embedded": "another model",
     "model.trust_remote_code": "the code of the model, which is among its files",
+    "training.offload_activations": "needs recomputation",
+    "training.mlp_chunk_tokens": "goes without adapters",
     "training.zero.offload": "goes with the next two",
     "training.zero.offload_weights": "needs an offload",
     "training.zero.nvme_path": "needs an offload",
