@@ -29,6 +29,7 @@ from sftkey_dist.capacity import (
     stage_load,
 )
 from sftkey_dist.capacity.hardware import GIB
+from sftkey_dist.capacity.speed import Rows
 from sftkey_dist.config import load_config
 from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
@@ -70,6 +71,36 @@ SHAPES = {
         hidden_size=16384, intermediate_size=53248, num_hidden_layers=126, num_attention_heads=128, **LLAMA
     ),
 }
+MIXTURES = {
+    "30B-A3B (Qwen3)": transformers.Qwen3MoeConfig(
+        hidden_size=2048,
+        intermediate_size=6144,
+        moe_intermediate_size=768,
+        num_hidden_layers=48,
+        num_attention_heads=32,
+        num_key_value_heads=4,
+        head_dim=128,
+        num_experts=128,
+        num_experts_per_tok=8,
+        vocab_size=151936,
+        tie_word_embeddings=False,
+    ),
+    "120B-A5B (gpt-oss)": transformers.GptOssConfig(
+        hidden_size=2880,
+        intermediate_size=2880,
+        num_hidden_layers=36,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+        head_dim=64,
+        num_local_experts=128,
+        num_experts_per_tok=4,
+        vocab_size=201088,
+        tie_word_embeddings=False,
+    ),
+}
+LONG_ROWS = {"8B (Qwen3)": 1, "32B (Qwen2.5)": 2, "70B (Llama 3.1)": 4, "30B-A3B (Qwen3)": 2, "120B-A5B (gpt-oss)": 8}
+"""Numbers of nodes."""
+LONG_TOKENS, SHARING = 32_768, (1, 2, 4, 8)
 NODES, ALL_NODES = (1, 4, 16, 64), (1, 2, 4, 8, 16, 32, 64, 128)
 EXAMPLES_PER_RANK = 64
 LARGE = TrainingConfig(micro_batch_tokens=8192, gradient_checkpointing=True)
@@ -89,6 +120,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if not options.table:
             figures |= against_measurements(Path(scratch), options.quick)
+        if options.table:
+            console.print(long_rows())
         if not options.quick:
             counts = gsm8k_counts(Path(scratch), options.model, options.data)
             console.print(large_shapes(counts))
@@ -230,6 +263,36 @@ def large_shapes(counts: np.ndarray) -> Table:
             smallest = next((str(nodes) for nodes in ALL_NODES if found[nodes].fits), "none")
             table.add_row(name, stage, smallest, *(in_words(found[nodes]) for nodes in NODES))
     return table
+
+
+def long_rows() -> Table:
+    """Rows of one long example, with loss on all of it, that one to eight ranks share."""
+    title = f"8 x h100-80g a node, 3,200 Gbit/s between nodes, rows of {LONG_TOKENS:,} tokens"
+    table = Table(title=title)
+    for heading in ("shape", "nodes", *(f"{sharing} ranks a row" for sharing in SHARING)):
+        table.add_column(heading)
+    for name, nodes in LONG_ROWS.items():
+        size = size_of((SHAPES | MIXTURES)[name])
+        found = [in_words(_with_long_rows(size, cluster(nodes), sharing)) for sharing in SHARING]
+        table.add_row(name, str(nodes), *found)
+    return table
+
+
+def _with_long_rows(size: ModelSize, on: Cluster, sharing: int) -> Estimate:
+    """A step of as many rows as there are ranks, whatever number of them shares each."""
+
+    def rows_for(data_ranks: int, micro_batch_tokens: int) -> list[Rows]:
+        tokens = np.full((data_ranks, on.ranks // data_ranks), LONG_TOKENS)
+        return [Rows(tokens, tokens**2, tokens, tokens)]
+
+    training = LARGE.model_copy(
+        update={
+            "micro_batch_tokens": LONG_TOKENS,
+            "sequence_parallel_ranks": sharing,
+            "logit_chunk_positions": LONG_TOKENS // 16,
+        }
+    )
+    return estimate(size, training, on, StageLoad("long rows", 1, LONG_TOKENS, rows_for))
 
 
 def in_words(found: Estimate) -> str:
