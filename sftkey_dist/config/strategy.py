@@ -61,10 +61,19 @@ class OptimizationConfig(Section):
     max_grad_norm: Annotated[float, zero_or_from(1e-6)] = Field(1.0, ge=0, le=1e6)
     """Maximum global L2 norm of the gradient, to which it is clipped; 0 turns clipping off."""
 
+    router_loss_weight: LossWeight = 0.0
+    """For mixtures of experts: factor of the loss that balances their routers over all tokens of a step, which is added
+    to the loss. Architectures suggest one as `router_aux_loss_coef`, usually 0.001 to 0.02. It takes one more forward
+    pass a step. 0, as in transformers, leaves routers to the other losses."""
+
     @model_serializer(mode="wrap")
     def newer_keys_only_where_they_are_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out newer keys that are not used, so that digests equal those from before the keys existed."""
-        used = {"schedule": self.schedule != "cosine", "decay_ratio": self.schedule == "wsd"}
+        used = {
+            "schedule": self.schedule != "cosine",
+            "decay_ratio": self.schedule == "wsd",
+            "router_loss_weight": self.router_loss_weight > 0,
+        }
         return {key: value for key, value in handler(self).items() if used.get(key, True)}
 
 
@@ -88,6 +97,8 @@ class OptimizationOverrides(Section):
     warmup_ratio: float | None = Field(None, ge=0, lt=1)
     """See `optimization`."""
     weight_decay: float | None = Field(None, ge=0, le=100)
+    """See `optimization`."""
+    router_loss_weight: LossWeight | None = None
     """See `optimization`."""
 
     @model_validator(mode="after")

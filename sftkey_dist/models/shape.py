@@ -79,6 +79,16 @@ def require_heads_for(folder: Path, config: "PreTrainedConfig", sequence_paralle
         )
 
 
+def require_routers(folder: Path, config: "PreTrainedConfig") -> None:
+    """Check that a model has routers to balance.
+
+    Raises:
+        ConfigError: it is no mixture of experts.
+    """
+    if not num_experts(config.get_text_config()):
+        raise ConfigError(f"optimization.router_loss_weight: {folder} is no mixture of experts; leave the key out")
+
+
 def count_parameters(folder: Path) -> int:
     """Number of parameters in a model folder, according to the headers of its files.
 
@@ -134,12 +144,17 @@ def shape_of(parameter: torch.Tensor) -> tuple[int, ...]:
 def active_share(text: "PreTrainedConfig") -> float:
     """Share of a layer's routed experts that process a token; 1 for a dense decoder."""
     experts = num_experts(text)
-    return min(1.0, _first_of(text, _ROUTED_TO, default=experts) / experts) if experts else 1.0
+    return min(1.0, experts_per_token(text) / experts) if experts else 1.0
 
 
 def num_experts(text: object) -> int:
     """Number of routed experts per layer; 0 for a dense decoder."""
     return _first_of(text, _EXPERTS, default=0)
+
+
+def experts_per_token(text: object) -> int:
+    """Number of routed experts that process a token in a layer."""
+    return _first_of(text, _ROUTED_TO, default=num_experts(text))
 
 
 def is_of_experts(name: str, shape: tuple[int, ...], text: object) -> bool:

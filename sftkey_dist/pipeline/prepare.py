@@ -35,7 +35,7 @@ from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.folder import write_with_template
 from sftkey_dist.models.load import locate_model, model_fingerprint
 from sftkey_dist.models.problem import writing_named
-from sftkey_dist.models.shape import read_shape, require_heads_for, require_row_per_token
+from sftkey_dist.models.shape import read_shape, require_heads_for, require_routers, require_row_per_token
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
 from sftkey_dist.pipeline.environment import describe_environment
 from sftkey_dist.pipeline.evaluation_checks import check_evaluation, reference_reader
@@ -79,6 +79,8 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     shape = read_shape(model_dir, config.model.trust_remote_code)
     require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(special_tokens_in_test))
     require_heads_for(model_dir, shape, config.training.sequence_parallel_ranks)
+    if any(stage.optimization.router_loss_weight for strategy in strategies for stage in strategy.stages):
+        require_routers(model_dir, shape)
     forms = sorted({strategy.form for strategy in strategies})
     stores = {form: _prepare_form(config, form, model_dir, test) for form in forms}
     for store in stores.values():

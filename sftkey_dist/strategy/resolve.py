@@ -39,10 +39,12 @@ def _preset(name: str, config: RunConfig) -> Strategy:
 def _key_stage_after(full: Stage, config: RunConfig) -> Stage:
     """The preset key stage that continues from a stage on the whole response."""
     settings, weights = config.key_stage, _key_weights(config.contract, config.key_stage)
+    optimization = _continued(config)
+    _require_whole_forward_pass(settings, optimization, "key_stage")
     return Stage(
         "key",
         weights,
-        _continued(config),
+        optimization,
         settings.stop_gradient_prefix,
         replay=_replay(settings, full, "key_stage"),
         interpolate=_interpolate(settings, config, "key_stage"),
@@ -73,6 +75,7 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
     if stage.stop_gradient_prefix and weights[PROMPT_ID]:
         raise ConfigError(f"{where}: stop_gradient_prefix and a weight for the prompt exclude each other; remove one")
     optimization = stage.optimization.applied_to(config.optimization)
+    _require_whole_forward_pass(stage, optimization, where)
     return Stage(
         stage.name,
         weights,
@@ -84,6 +87,16 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
         _interpolate(stage, config, where),
         _anchor(stage, weights, config.contract, where),
     )
+
+
+def _require_whole_forward_pass(
+    stage: StageConfig | KeyStageConfig, optimization: OptimizationConfig, where: str
+) -> None:
+    """Routers are balanced over all tokens, and those of a stopped prefix have no gradient."""
+    if stage.stop_gradient_prefix and optimization.router_loss_weight:
+        raise ConfigError(
+            f"{where}: stop_gradient_prefix and optimization.router_loss_weight exclude each other; remove one of them"
+        )
 
 
 def _replay(stage: StageConfig | KeyStageConfig, before: Stage, where: str) -> Replay | None:

@@ -31,6 +31,7 @@ class PackedRow:
         target_weights: float32 [K], loss weights of the targets.
         anchor: what targets are anchored to; None if none is.
         has_targets: False where the one kept position stands for none, so that K >= 1.
+        num_tokens: number of tokens that belong to an example; those after them fill the row up.
         is_part: whether it is the part of a longer row that one of several ranks computes. Then tokens and positions
             are those of the part, and ``example_lengths`` and ``cu_seq_lens`` those of the whole row.
     """
@@ -45,6 +46,7 @@ class PackedRow:
     target_weights: Tensor
     anchor: "RowAnchor | None" = None
     has_targets: bool = True
+    num_tokens: int = 0
     is_part: bool = False
 
     def to(self, device: torch.device) -> "PackedRow":
@@ -134,6 +136,7 @@ def pack(
         target_segments=torch.from_numpy(segments[targets]),
         target_weights=torch.from_numpy(weights[segments[targets]] * of_examples),
         anchor=None if anchored is None else _row_anchor(anchored, input_ids[targets], segments[targets], of_examples),
+        num_tokens=len(input_ids),
     )
 
 
@@ -174,6 +177,7 @@ def part_of(row: PackedRow, index: int, parts: int) -> PackedRow:
         position_ids=positions[:, mine],
         example_lengths=lengths,
         cu_seq_lens=_boundaries(lengths),
+        num_tokens=min(max(row.num_tokens - mine.start, 0), size),
         is_part=True,
     )
     is_mine = (row.kept_positions >= mine.start) & (row.kept_positions < mine.stop)

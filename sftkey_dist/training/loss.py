@@ -6,7 +6,7 @@ plan, so a micro-batch yields numerators only. Another objective (`objective`) t
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -35,12 +35,18 @@ class LossSums:
         weighted: scalar with gradient, Σ weight · loss in nats; the loss of a token is its nll, or its objective's. The
             anchor's part is in it.
         anchored: scalar without gradient, the anchor's part.
+        router: scalar without gradient, the loss that balances routers, before its factor.
         by_segment: float64 [S, 3] without gradient: Σ nll in nats, correctly predicted tokens, tokens.
     """
 
     weighted: Tensor
     anchored: Tensor
+    router: Tensor
     by_segment: Tensor
+
+    def with_router(self, loss: Tensor, factor: float) -> "LossSums":
+        """The same with a loss that balances routers, added with a factor."""
+        return replace(self, weighted=self.weighted + factor * loss, router=loss.detach())
 
 
 def segment_metrics(names: tuple[str, ...], totals: Tensor) -> dict[str, SegmentMetrics]:
@@ -148,4 +154,4 @@ def loss_sums(losses: Tensor, row: PackedRow, num_segments: int, minimised: Tens
             by_segment.index_add_(0, row.target_segments, per_token)
     weighted = (minimised * row.target_weights).sum()
     anchored = weighted.new_zeros(()) if row.anchor is None else (losses[:, DIVERGENCE] * row.anchor.weights).sum()
-    return LossSums(weighted + anchored, anchored.detach(), by_segment)
+    return LossSums(weighted + anchored, anchored.detach(), weighted.new_zeros(()), by_segment)

@@ -15,8 +15,10 @@ from sftkey_dist.run_dir.artifacts.training import StepMetrics
 from sftkey_dist.sampler import StepPlan
 from sftkey_dist.strategy import LossScale, Stage
 from sftkey_dist.training.collate import AnchoredExamples, PackedRow, pack
+from sftkey_dist.training.engine import Engine
 from sftkey_dist.training.loss import loss_sums, segment_metrics
 from sftkey_dist.training.objective import objective_losses
+from sftkey_dist.training.router import RouterBalance
 from sftkey_dist.training.running import RunningStage
 from sftkey_dist.training.stopwatch import Stopwatch
 
@@ -57,7 +59,7 @@ def run_step(
     scale = acting.scale(plan.weighted_targets, _loss_weight(stage.job.stage, acting, plan))
     sums = _accumulate(stage, acting, plan, scale, watch, around_last_micro_batch or nullcontext())
     with watch.phase("metrics"):
-        weighted, anchored, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
+        weighted, anchored, router, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
     mean_loss = float(weighted) / scale.denominator
     if not np.isfinite(mean_loss):
         raise _loss_not_finite(mean_loss, engine.gather_to_all(sums.not_finite), plan, stage.store)
@@ -76,6 +78,7 @@ def run_step(
         balance=plan.balance.rounded(),
         segments=segment_metrics(stage.store.segment_names, by_segment),
         divergence=float(anchored) / (acting.anchor.weight * scale.denominator) if acting.anchor else None,
+        router_loss=float(router) if acting.optimization.router_loss_weight else None,
     )
     return record, stops
 
@@ -99,12 +102,14 @@ class _Sums:
     Attributes:
         weighted: sum of the loss, float64 [1].
         anchored: the anchor's part of it, float64 [1].
+        router: sum of the loss of routers, before its factor, float64 [1].
         by_segment: sums of `segment_metrics` by segment id, float64 [S, 3].
         not_finite: indices of the examples in rows with a non-finite loss.
     """
 
     weighted: Tensor
     anchored: Tensor
+    router: Tensor
     by_segment: Tensor
     not_finite: list[int]
 
@@ -119,19 +124,25 @@ def _accumulate(
 ) -> _Sums:
     """Forward and backward pass of every micro-batch of this rank."""
     engine, num_segments = stage.engine, len(stage.store.segment_names)
-    forward = engine.forward_behind_stopped_prefix if acting.stop_gradient_prefix else engine.forward
-    weighted, anchored = torch.zeros(2, 1, dtype=torch.float64)
-    found = _Sums(weighted, anchored, torch.zeros(num_segments, 3, dtype=torch.float64), [])
+    weighted, anchored, router = torch.zeros(3, 1, dtype=torch.float64)
+    found = _Sums(weighted, anchored, router, torch.zeros(num_segments, 3, dtype=torch.float64), [])
     with watch.phase("data"):
         rows = list(_rows(stage, acting, plan, scale))
+    router_weight = acting.optimization.router_loss_weight
+    balance = None
+    if router_weight:
+        with watch.phase("forward"):
+            balance = engine.router_balance(rows)
     for index, row in enumerate(rows):
         is_last = index == len(rows) - 1
         with around_last if is_last else nullcontext():
             with watch.phase("forward"):
                 row = engine.place(row)
-                losses = forward(row)
+                losses, router_loss = _forward(engine, row, acting, balance)
                 minimised = objective_losses(losses, row.target_segments, acting.objectives)
                 sums = loss_sums(losses, row, num_segments, minimised)
+                if router_loss is not None:
+                    sums = sums.with_router(router_loss, router_weight * scale.denominator)
             with watch.phase("backward"):
                 engine.backward(sums.weighted, scale.denominator, ends_step=is_last)
         with watch.phase("backward"):
@@ -139,9 +150,22 @@ def _accumulate(
             row_loss = sums.weighted.detach().double().cpu()
             found.weighted += row_loss
             found.anchored += sums.anchored.double().cpu()
+            found.router += sums.router.double().cpu()
             if not torch.isfinite(row_loss):
                 found.not_finite += plan.micro_batches(engine.data_rank)[index]
     return found
+
+
+def _forward(
+    engine: Engine, row: PackedRow, acting: Stage, balance: RouterBalance | None
+) -> tuple[Tensor, Tensor | None]:
+    """Losses of a row's targets, and its part of the loss that balances routers, where that counts."""
+    if balance is not None:
+        losses, probabilities = engine.forward_with_router(row)
+        return losses, balance.loss(probabilities)
+    if acting.stop_gradient_prefix:
+        return engine.forward_behind_stopped_prefix(row), None
+    return engine.forward(row), None
 
 
 def _rows(stage: RunningStage, acting: Stage, plan: StepPlan, scale: LossScale) -> Iterator[PackedRow]:
@@ -157,18 +181,18 @@ def _rows(stage: RunningStage, acting: Stage, plan: StepPlan, scale: LossScale) 
 
 def _reduce(
     stage: RunningStage, plan: StepPlan, sums: _Sums, is_asked_to_stop: bool
-) -> tuple[Tensor, Tensor, Tensor, bool]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, bool]:
     """Sum metrics over ranks in one collective.
 
     The sum also carries the plan's digest, to catch ranks that disagree, and whether to stop, so that all stop at one
     step.
     """
     flags = torch.tensor([plan.layout_digest, is_asked_to_stop], dtype=torch.float64)
-    values = [flags, sums.weighted, sums.anchored, sums.by_segment.flatten()]
+    values = [flags, sums.weighted, sums.anchored, sums.router, sums.by_segment.flatten()]
     reduced = stage.engine.all_reduce_sum(torch.cat(values))
     if float(reduced[0]) != plan.layout_digest * stage.engine.world_size:
         raise TrainingError(f"ranks planned step {plan.step} differently; are code and data the same on all nodes?")
-    return reduced[2:3], reduced[3:4], reduced[4:].view_as(sums.by_segment), bool(reduced[1])
+    return *reduced[2:5].split(1), reduced[5:].view_as(sums.by_segment), bool(reduced[1])
 
 
 def _loss_not_finite(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 Encoded = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, float]
 """Token ids and segment ids, and the weight of the example if it is not 1."""
@@ -35,6 +36,7 @@ def train_reference(
     groups: Sequence[Sequence[int]] = (),
     replay: tuple[int, Sequence[float]] | None = None,
     anchor: tuple[float, Sequence[int], int] | None = None,
+    router_loss_weight: float = 0.0,
 ) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
     """Loss and gradient norm of every step, and the final weights; ``adapt`` adds adapters, merged in the end.
 
@@ -42,6 +44,7 @@ def train_reference(
     logits [T, V], targets [T] and segment ids [T]. ``groups`` of segment ids have a mean each, and the means are added.
     ``replay`` is a number of steps, and the weights of the last of so many. ``anchor`` is the factor of the divergence
     from the start, the segments whose tokens have it, and the number of likeliest tokens that are told apart.
+    ``router_loss_weight`` is the factor of what transformers computes of the routers' logits, of all tokens of a step.
     """
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
@@ -57,6 +60,8 @@ def train_reference(
         loss = _step_loss(model, examples, of_step, stop_prefix and not is_replayed, token_loss or _nll, groups)
         if anchor is not None:
             loss = loss + anchor[0] * _divergence(model, start, examples, *anchor[1:])
+        if router_loss_weight:
+            loss = loss + router_loss_weight * _router_loss(model, examples)
         gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
         norm = math.sqrt(sum(float(g.double().pow(2).sum()) for g in gradients.values()))
         clip = min(1.0, max_grad_norm / (norm + 1e-6))
@@ -122,6 +127,16 @@ def _divergence(model, start, examples: Sequence[Encoded], segments: Sequence[in
         total = total + of_row * (p * (p / q).log()).sum()
         tokens += of_row * int(is_anchored.sum())
     return (total / tokens).float()
+
+
+def _router_loss(model, examples: Sequence[Encoded]) -> torch.Tensor:
+    logits = [
+        model(input_ids=torch.tensor(input_ids)[None], output_router_logits=True).router_logits
+        for input_ids, *_ in examples
+    ]
+    of_layers = tuple(torch.cat(layer) for layer in zip(*logits, strict=True))
+    experts = of_layers[0].shape[1]
+    return load_balancing_loss_func(of_layers, experts, model.config.num_experts_per_tok)
 
 
 def _nll(logits: torch.Tensor, targets: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from sftkey_dist.sampler.order import shuffled_indices
 from sftkey_dist.training.job import StageJob
 from tests.distributed.harness import make_store, metrics, run_ranks, train
 from tests.distributed.reference import train_reference
-from tests.stage_job import make_stage_job
+from tests.stage_job import make_stage_job, with_optimization
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {
@@ -79,6 +79,7 @@ SHIPPED = {
     "llama3_1_70b": "llama3",
 }
 NUM_STEPS, BATCH, RATE = 4, 6, 3e-3
+ROUTER_LOSS_WEIGHT = 0.5
 FULL = (0.0, *[1.0] * 7)
 KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -141,6 +142,36 @@ def test_both_stages_equal_the_reference_and_the_export_generates(name, trained,
         assert set(final) <= set(exported)
         assert max(float((exported[key] - final[key]).abs().max()) for key in final) < 1e-3
     assert_generates(trained[name][-1].stage_dir / "model")
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_routers_are_balanced_over_all_tokens_of_a_step_as_transformers_balances_them(name, models, store, tmp_path):
+    """Of one example after another in the reference; here in two rows a rank, and in rows that two ranks share."""
+    order = shuffled_indices(len(store), 5, 0)[: NUM_STEPS * BATCH].reshape(NUM_STEPS, BATCH)
+    steps = [[store.example(index) for index in step] for step in order]
+    losses, norms, final = train_reference(
+        models[name], steps, FULL, RATE, warmup_steps=1, router_loss_weight=ROUTER_LOSS_WEIGHT
+    )
+    jobs = [
+        with_optimization(job(models[name], store, tmp_path / f"{label}", FULL), router_loss_weight=ROUTER_LOSS_WEIGHT)
+        for label in ("rows", "parts")
+    ]
+    jobs = [
+        stage.model_copy(update={"training": stage.training.model_copy(update=settings)})
+        for stage, settings in zip(
+            jobs,
+            ({"micro_batch_tokens": 400}, {"sequence_parallel_ranks": 2, "gradient_checkpointing": True}),
+            strict=True,
+        )
+    ]
+    run_ranks(2, train, jobs, None)
+    for stage in jobs:
+        records = metrics(stage)
+        assert [record["loss"] for record in records] == pytest.approx(losses, rel=1e-4)
+        assert [record["grad_norm"] for record in records] == pytest.approx(norms, rel=1e-3)
+        assert all(record["router_loss"] > 1.5 for record in records), "1 for each of the two experts of a token"
+        exported = transformers.AutoModelForCausalLM.from_pretrained(stage.stage_dir / "model").state_dict()
+        assert max(float((exported[key] - final[key]).abs().max()) for key in final) < 1e-3
 
 
 def test_what_other_kernels_compute_trains_in_bfloat16_as_in_float32_to_its_accuracy(models, store, tmp_path, trained):

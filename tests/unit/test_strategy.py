@@ -233,6 +233,16 @@ def test_anchors_that_hold_nothing_are_refused(run_config, keys, message):
         own(run_config, **keys)
 
 
+def test_a_stopped_prefix_leaves_routers_without_a_gradient(run_config):
+    message = "stop_gradient_prefix and optimization.router_loss_weight exclude each other"
+    with pytest.raises(ConfigError, match=r"own\.all: " + message):
+        own(run_config, stop_gradient_prefix=True, optimization={"router_loss_weight": 0.01})
+    stopped = KeyStageConfig(stop_gradient_prefix=True)
+    balanced = run_config.optimization.model_copy(update={"router_loss_weight": 0.01})
+    with pytest.raises(ConfigError, match="key_stage: " + message):
+        resolve_strategies(run_config.model_copy(update={"key_stage": stopped, "optimization": balanced}))
+
+
 def test_keys_of_a_stage_that_no_strategy_has_are_not_looked_at(run_config):
     asked = {"key_stage": KeyStageConfig(interpolate=(0.5,)), "strategies": ("sft", "sft-tag", "key-tag")}
     assert len(resolve_strategies(run_config.model_copy(update=asked))) == 3

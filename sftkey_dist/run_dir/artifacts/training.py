@@ -45,6 +45,8 @@ class StepMetrics:
         balance: load balance of the step.
         segments: metrics by segment name; empty in steps that do not measure them.
         divergence: mean KL divergence of the anchored tokens from the start of the stage, in nats; None without anchor.
+        router_loss: loss that balances routers, before its factor: 1 per chosen expert if they are perfectly balanced;
+            None where it is not part of the loss.
     """
 
     step: int
@@ -57,6 +59,7 @@ class StepMetrics:
     balance: BalanceStats
     segments: dict[str, SegmentMetrics]
     divergence: Measured | None = field(default=None, metadata=absent_with("divergence"))
+    router_loss: Measured | None = field(default=None, metadata=absent_with("router_loss"))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a stage asks of its engine, whatever shards the model."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
@@ -11,6 +12,7 @@ from sftkey_dist.training.checkpoint import ShardedState
 from sftkey_dist.training.collate import PackedRow
 from sftkey_dist.training.engine.weights import StageWeights
 from sftkey_dist.training.flops import ModelFlops
+from sftkey_dist.training.router import RouterBalance
 from sftkey_dist.training.sequence_group import SequenceGroup
 
 T = TypeVar("T")
@@ -95,6 +97,14 @@ class Engine(Protocol):
 
     def forward(self, row: PackedRow) -> Tensor:
         """`token_losses` [K, 2 to 4] at the kept positions of a packed row, with gradients."""
+        ...
+
+    def router_balance(self, rows: Sequence[PackedRow]) -> RouterBalance:
+        """How the tokens of a step are routed to experts, from all its rows on all ranks, without gradients."""
+        ...
+
+    def forward_with_router(self, row: PackedRow) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, and the routers' `probabilities` [E] with gradients."""
         ...
 
     def forward_behind_stopped_prefix(self, row: PackedRow) -> Tensor:

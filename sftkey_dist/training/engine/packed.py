@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from sftkey_dist.training.attention import PrefixMemory
 from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targets
 from sftkey_dist.training.head import ChunkedHead, OfLogits
 from sftkey_dist.training.loss import most_likely, token_losses
+from sftkey_dist.training.router import choice_counts, probabilities
 from sftkey_dist.training.sequence_group import SequenceGroup
 
 if TYPE_CHECKING:
@@ -50,6 +51,22 @@ class PackedModel:
         """`token_losses` [K, 2 to 4] at the kept positions."""
         return self._losses(row, **self._boundaries(row))
 
+    def losses_with_router(self, row: PackedRow) -> tuple[Tensor, Tensor]:
+        """`losses`, and the routers' `probabilities` [E] for the row's tokens, with gradients."""
+        router_logits: list[Tensor] = []
+        losses = self._losses(row, **self._boundaries(row), router_logits=router_logits)
+        return losses, probabilities(router_logits, row.num_tokens)
+
+    def router_choices(self, row: PackedRow, chosen: int) -> Tensor:
+        """`choice_counts` [E] of the row's tokens, in evaluation mode, without gradients."""
+
+        def count(row: PackedRow, **boundaries: Any) -> Tensor:
+            router_logits: list[Tensor] = []
+            self._call(row, **boundaries, router_logits=router_logits)
+            return choice_counts(router_logits, row.num_tokens, chosen)
+
+        return self._evaluated(count, row)
+
     def losses_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
         """`losses`, with no gradient through what comes before each example's first kept position.
 
@@ -86,14 +103,14 @@ class PackedModel:
         self._model.train()
         return result
 
-    def _losses(self, row: PackedRow, **boundaries: object) -> Tensor:
+    def _losses(self, row: PackedRow, **boundaries: Any) -> Tensor:
         def compute(logits: Tensor, kept: slice) -> Tensor:
             start = (row.anchor.ids[kept], row.anchor.log_probabilities[kept]) if row.anchor else None
             return token_losses(logits, row.targets[kept], with_entropy=self._with_entropy, start=start)
 
         return self._of_logits(compute, row, **boundaries)
 
-    def _of_logits(self, compute: OfLogits, row: PackedRow, **boundaries: object) -> Tensor:
+    def _of_logits(self, compute: OfLogits, row: PackedRow, **boundaries: Any) -> Tensor:
         """What is computed from the logits at the kept positions, [K, C]."""
         if self._head is None:
             return compute(self._call(row, **boundaries), slice(None))
@@ -104,11 +121,13 @@ class PackedModel:
             self._head_comes_last = True
         return returned
 
-    def _call(self, row: PackedRow, **boundaries: object) -> Tensor:
-        """The one place that calls the model.
+    def _call(self, row: PackedRow, router_logits: list[Tensor] | None = None, **boundaries: Any) -> Tensor:
+        """The one place that calls the model; the logits of its routers are added to the list, if there is one.
 
         Without ``use_cache=False`` and with any mask, examples of a row would see each other.
         """
+        if router_logits is not None:
+            boundaries["output_router_logits"] = True
         output = self._model(
             input_ids=row.input_ids,
             position_ids=row.position_ids,
@@ -117,16 +136,18 @@ class PackedModel:
             logits_to_keep=row.kept_positions,
             **boundaries,
         )
+        if router_logits is not None:
+            router_logits += getattr(output, "router_logits", None) or _without_routers()
         logits: Tensor = output.logits[0]
         return logits
 
-    def _boundaries(self, row: PackedRow) -> dict[str, object]:
+    def _boundaries(self, row: PackedRow) -> dict[str, Any]:
         """Where examples end, in the arguments that the attention takes, and who holds the other parts of the row."""
         if row.is_part:
             return self._ends(row) | {"sequence_group": self._sequence_group}
         return self._ends(row)
 
-    def _ends(self, row: PackedRow) -> dict[str, object]:
+    def _ends(self, row: PackedRow) -> dict[str, Any]:
         match self._attention:
             case "packed":
                 return {"example_lengths": row.example_lengths, "cu_seq_lens": row.cu_seq_lens}
@@ -143,6 +164,10 @@ class PackedModel:
                 }
             case "sdpa":
                 return {}
+
+
+def _without_routers() -> NoReturn:
+    raise ModelError("this model does not return the logits of routers; set optimization.router_loss_weight=0")
 
 
 def _assert_same(returned: Tensor, computed: Tensor) -> None:

@@ -9,7 +9,7 @@ step vary.
 
 import gc
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from sftkey_dist.models.shape import decoder_cost
+from sftkey_dist.models.shape import decoder_cost, experts_per_token
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.allocator import return_freed_memory
 from sftkey_dist.training.collate import PackedRow
@@ -36,6 +36,7 @@ from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.lora import base_of
 from sftkey_dist.training.masters import StoredWeights
 from sftkey_dist.training.objective import needs_entropy
+from sftkey_dist.training.router import RouterBalance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -84,6 +85,10 @@ class ZeroEngine(Ranks):
         return ModelFlops.of(base_of(self._engine.module))
 
     @property
+    def _experts_chosen(self) -> int:
+        return experts_per_token(self._engine.module.config.get_text_config())
+
+    @property
     def vocab_size(self) -> int:
         """See Engine."""
         return int(self._engine.module.config.vocab_size)
@@ -98,6 +103,15 @@ class ZeroEngine(Ranks):
     def forward(self, row: PackedRow) -> Tensor:
         """See Engine."""
         return self._packed.losses(row)
+
+    def router_balance(self, rows: Sequence[PackedRow]) -> RouterBalance:
+        """See Engine."""
+        counts = [self._packed.router_choices(row, self._experts_chosen) for row in map(self.place, rows)]
+        return RouterBalance.of(self.all_reduce_sum(torch.stack(counts).sum(dim=0)), self._experts_chosen)
+
+    def forward_with_router(self, row: PackedRow) -> tuple[Tensor, Tensor]:
+        """See Engine."""
+        return self._packed.losses_with_router(row)
 
     def forward_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
         """See Engine."""

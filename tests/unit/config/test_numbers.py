@@ -41,6 +41,8 @@ MEANINGFUL: dict[tuple[str, str], str] = {
     ("OptimizationConfig.weight_decay", "tiny"): "a decay that rounds to none",
     ("OptimizationOverrides.weight_decay", "0"): TURNS_OFF,
     ("OptimizationOverrides.weight_decay", "tiny"): "a decay that rounds to none",
+    ("OptimizationConfig.router_loss_weight", "0"): TURNS_OFF,
+    ("OptimizationOverrides.router_loss_weight", "0"): TURNS_OFF,
     ("OptimizationConfig.betas", "0"): "AdamW without that moment's memory",
     ("OptimizationConfig.betas", "tiny"): "the same",
     ("OptimizationConfig.max_grad_norm", "0"): TURNS_OFF,

@@ -294,6 +294,7 @@ def test_what_a_stage_of_ones_own_minimises_counts(base, prepared):
     found += [digest(anchor={"weight": weight, "top_k": number}) for weight, number in ((1, 4), (1, 8), (2, 8))]
     found += [digest(prompt=0.1)]
     found += [digest(optimization={"schedule": name}) for name in ("linear", "wsd")]
+    found += [digest(optimization={"router_loss_weight": 0.01})]
     assert len(set(found)) == len(found)
     assert digest(objective={"answer": "nll"}, normalize="tokens") == found[0]
 

@@ -93,7 +93,7 @@ def test_the_inputs_of_all_layers_and_nothing_else_are_held_by_the_host(monkeypa
     settings = TrainingConfig(gradient_checkpointing=True, offload_activations=True)
     expected, model = make_model(), make_model()
     monkeypatch.setattr(modeling_utils, "save_on_cpu", Watched)
-    monkeypatch.setattr(loading.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     loading._save_memory(model, settings)
     monkeypatch.undo()
     monkeypatch.setattr(modeling_utils, "save_on_cpu", Watched)
