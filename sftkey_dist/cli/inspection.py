@@ -141,9 +141,10 @@ def _show_plan(config: "RunConfig", data_ranks: list[int], steps: int, cluster: 
 def preflight(configuration: Configuration) -> None:
     """Check every node of the cluster that the configuration names, and print what was measured.
 
-    Versions, clock, memory, the run directory (shared, writable, how fast), the network from the driver, and a matrix
-    product on a core and on each accelerator. It takes less than 20 seconds once the nodes are there, and trains
-    nothing. `train` and `run` do the same before the first stage if the cluster has several nodes.
+    Versions, clock, memory, the run directory (shared, writable, how fast), the network from the driver, a matrix
+    product on a core and on each accelerator, and an all-reduce between the nodes. It takes less than 20 seconds once
+    the nodes are there, and trains nothing. `train` and `run` do the same before the first stage if the cluster has
+    several nodes.
     """
     config = load_run_config(configuration)
     from sftkey_dist.cluster import connected
@@ -151,7 +152,7 @@ def preflight(configuration: Configuration) -> None:
 
     read = [path for path in (config.data.store_dir, config.model.path) if path is not None and Path(path).is_dir()]
     with folder_kept_if_used(config.run_dir), connected(config.cluster, config.most_workers):
-        check(config.run_dir, [Path(path) for path in read], with_table=True)
+        check(config.run_dir, [Path(path) for path in read], config.cluster, with_table=True)
 
 
 def _show_power(configuration: list[str], difference: float) -> None:

@@ -51,6 +51,11 @@ class ClusterConfig(Section):
                 )
         return value
 
+    def network_environment(self, otherwise: str | None = None) -> dict[str, str]:
+        """Environment variables that tell gloo and NCCL the network interface, or another one if none is set."""
+        interface = self.network_interface or otherwise
+        return dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface) if interface else {}
+
     @model_validator(mode="after")
     def min_is_not_more(self) -> Self:
         """The minimum may not exceed the number of workers."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sftkey_dist.cluster import usable_nodes
+from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.preflight.findings import findings_of
@@ -13,23 +14,25 @@ from sftkey_dist.preflight.probe import installed_versions
 from sftkey_dist.preflight.table import in_one_line, nodes_table
 
 
-def require_sound_nodes(folder: Path, read: Sequence[Path]) -> None:
+def require_sound_nodes(folder: Path, read: Sequence[Path], cluster: ClusterConfig) -> None:
     """Check the nodes of the connected cluster if there are several.
 
     Args:
         folder: folder that all nodes write to.
         read: folders that all nodes read. Their names identify their content.
+        cluster: says how ranks communicate.
 
     Raises:
         ConfigError: a node lacks the storage or the versions that training needs, or computes wrongly.
     """
     if len(usable_nodes()) > 1:
-        check(folder, read)
+        check(folder, read, cluster)
 
 
 def check(
     folder: Path,
     read: Sequence[Path],
+    cluster: ClusterConfig,
     *,
     with_table: bool = False,
     most_seconds: float = MOST_SECONDS,
@@ -40,6 +43,7 @@ def check(
     Args:
         folder: folder that all nodes write to.
         read: folders that all nodes read. Their names identify their content.
+        cluster: says how ranks communicate.
         with_table: whether to print every measurement too.
         most_seconds: time in which a node must have answered, once it has started a process.
         most_seconds_to_start: time to start it.
@@ -48,15 +52,16 @@ def check(
         ConfigError: see `require_sound_nodes`.
     """
     started = time.perf_counter()
-    nodes = check_nodes(folder, read, most_seconds, most_seconds_to_start)
+    environment = cluster.network_environment() | cluster.environment
+    nodes, exchange = check_nodes(folder, read, environment, most_seconds, most_seconds_to_start)
     seconds = time.perf_counter() - started
     if with_table:
         console.print(nodes_table(nodes))
-    findings = findings_of(nodes, installed_versions(), folder)
+    findings = findings_of(nodes, exchange, installed_versions(), folder)
     for finding in findings:
         if not finding.is_error:
             console.print(f"warning: {finding.message}", soft_wrap=True, markup=False)
     if errors := [finding.message for finding in findings if finding.is_error]:
         raise ConfigError("; ".join(errors))
     if not findings:
-        console.print(in_one_line(nodes, seconds), soft_wrap=True, markup=False)
+        console.print(in_one_line(nodes, exchange, seconds), soft_wrap=True, markup=False)

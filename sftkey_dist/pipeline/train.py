@@ -47,7 +47,7 @@ def train(plan: RunPlan, tracker: Tracker) -> None:
             write_provenance(preparation)
             stack.enter_context(connected(config.cluster, config.most_workers))
             stores = [store.path for store in preparation.stores.values()]
-            require_sound_nodes(plan.run.path, [*stores, preparation.model_dir])
+            require_sound_nodes(plan.run.path, [*stores, preparation.model_dir], config.cluster)
             _require_fit(plan)
         runner = stack.enter_context(stage_runner(config.cluster, plan.run.ray_storage))
         for planned in plan.strategies:

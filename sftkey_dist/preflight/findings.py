@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.preflight.rates import RATES, Rate
-from sftkey_dist.preflight.records import NodeCheck
+from sftkey_dist.preflight.records import Exchange, NodeCheck
 
 _LEAST_SHARE_OF_MEDIAN = 0.5
 _MOST_SECONDS_APART = 1.0
@@ -24,16 +24,26 @@ class Finding:
     is_error: bool = False
 
 
-def findings_of(nodes: Sequence[NodeCheck], versions: Mapping[str, str], folder: Path) -> list[Finding]:
+def findings_of(
+    nodes: Sequence[NodeCheck], exchange: Exchange | None, versions: Mapping[str, str], folder: Path
+) -> list[Finding]:
     """Everything that is wrong or slow, errors first.
 
     Args:
-        nodes: what was measured.
+        nodes: what was measured of each.
+        exchange: what was measured between them.
         versions: what is installed on the driver.
         folder: the run directory.
     """
     found = [finding for node in nodes for finding in _of_node(node, versions, folder)]
     found += [finding for rate in RATES for finding in _of_rate(nodes, rate)]
+    if exchange is not None and exchange.problem:
+        found.append(
+            Finding(
+                f"an all-reduce between the nodes failed ({exchange.problem}); ranks need one in every step: open all "
+                f"ports between the nodes, and set cluster.network_interface to the interface that connects them"
+            )
+        )
     return sorted(found, key=lambda finding: not finding.is_error)
 
 

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,13 +16,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sftkey_dist.cluster import usable_nodes
 from sftkey_dist.files import make_folder, remove_tree
 from sftkey_dist.preflight.probe import Probe
-from sftkey_dist.preflight.records import Clock, NodeCheck
+from sftkey_dist.preflight.records import Clock, Exchange, NodeCheck
 
 MOST_SECONDS = 18.0
 """Time in which a node must have answered everything, once it has started a process."""
 MOST_SECONDS_TO_START = 60.0
 """Time to start a process, which loads Ray's worker and may have to read it from slow storage."""
+MOST_SECONDS_TO_EXCHANGE = 8.0
+"""Longest wait of a node for another one in an all-reduce."""
 
+_LEAST_NODES = 2
 _STARTING = "starting a process"
 _EXCHANGES = 8
 _PAYLOAD_BYTES, _PAYLOADS = 16 * 2**20, 2
@@ -48,13 +51,20 @@ class _Asked:
 
 
 def check_nodes(
-    folder: Path, read: Sequence[Path], most_seconds: float, most_seconds_to_start: float
-) -> list[NodeCheck]:
-    """Measure every node. It takes a few seconds, and not much longer than the limits if a node does not answer.
+    folder: Path,
+    read: Sequence[Path],
+    environment: Mapping[str, str],
+    most_seconds: float,
+    most_seconds_to_start: float,
+) -> tuple[list[NodeCheck], Exchange | None]:
+    """Measure every node, and then what nodes exchange with each other; None if there are fewer than two.
+
+    It takes a few seconds, and not much longer than the limits if a node does not answer.
 
     Args:
         folder: folder that all nodes write to.
         read: folders that all nodes read. Their names identify their content.
+        environment: environment variables of ranks that say how they communicate.
         most_seconds: time in which a node must have answered everything, once it has started a process.
         most_seconds_to_start: time to start it.
     """
@@ -65,7 +75,8 @@ def check_nodes(
             payloads = [ray.put(bytes(_PAYLOAD_BYTES)) for _ in range(_PAYLOADS)]
             folders = [str(path.absolute()) for path in read]
             asked = _Asked(scratch, folders, payloads, most_seconds, most_seconds_to_start)
-            return list(threads.map(lambda node, probe: _check(node, probe, asked), nodes, probes))
+            checks = list(threads.map(lambda node, probe: _check(node, probe, asked), nodes, probes))
+            return checks, _exchange(checks, probes, environment)
         finally:
             for probe in probes:  # which also ends the threads that wait for them
                 ray.kill(probe)
@@ -123,6 +134,26 @@ def _check(node: dict[str, Any], probe: Any, asked: _Asked) -> NodeCheck:
             seconds = asked.most_seconds
             deadline = time.monotonic() + seconds
     return check
+
+
+def _exchange(checks: Sequence[NodeCheck], probes: Sequence[Any], environment: Mapping[str, str]) -> Exchange | None:
+    """An all-reduce of the nodes that have answered."""
+    there = [(check.address, probe) for check, probe in zip(checks, probes, strict=True) if not check.problem]
+    if len(there) < _LEAST_NODES:
+        return None
+    address, first = there[0]
+    try:
+        port = ray.get(first.listen.remote(address), timeout=MOST_SECONDS_TO_EXCHANGE)
+        arguments = (environment, MOST_SECONDS_TO_EXCHANGE)
+        rates = [
+            probe.all_reduce.remote(address, port, rank, len(there), *arguments)
+            for rank, (_, probe) in enumerate(there)
+        ]
+        return Exchange(min(ray.get(rates, timeout=2 * MOST_SECONDS_TO_EXCHANGE)))
+    except GetTimeoutError:
+        return Exchange(problem=f"had not finished after {2 * MOST_SECONDS_TO_EXCHANGE:g} s")
+    except RayError as error:
+        return Exchange(problem=_last_line(error))
 
 
 def _clock(answer: Callable[..., Any]) -> Clock:

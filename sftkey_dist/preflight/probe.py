@@ -4,12 +4,17 @@ import importlib.metadata
 import os
 import platform
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sftkey_dist.preflight.records import Software, Speeds, Storage
 from sftkey_dist.release import code_digest, version
+
+if TYPE_CHECKING:
+    from sftkey_dist.preflight.exchange import Meeting
 
 _PACKAGES = ("torch", "ray", "deepspeed", "transformers")
 _FILE_BYTES = 32 * 2**20
@@ -19,6 +24,9 @@ _MOST_SECONDS_OF_A_FILE = 2.5
 
 class Probe:
     """Measures the node that it runs on; an actor on every node."""
+
+    def __init__(self) -> None:
+        self._meeting: Meeting | None = None
 
     def clock(self) -> float:
         """The time of this node, in seconds since the epoch."""
@@ -53,6 +61,22 @@ class Probe:
         from sftkey_dist.preflight.products import measure_speeds  # loads torch
 
         return measure_speeds(with_accelerators=num_gpus > 0)
+
+    def listen(self, address: str) -> int:
+        """Wait for other nodes at an address of this one; returns the port."""
+        return self._meet().listen(address)
+
+    def all_reduce(
+        self, address: str, port: int, rank: int, size: int, environment: Mapping[str, str], most_seconds: float
+    ) -> float:
+        """See `Meeting.all_reduce`."""
+        return self._meet().all_reduce(address, port, rank, size, environment, most_seconds)
+
+    def _meet(self) -> "Meeting":
+        from sftkey_dist.preflight.exchange import Meeting  # loads torch
+
+        self._meeting = self._meeting or Meeting()
+        return self._meeting
 
 
 def installed_versions() -> dict[str, str]:

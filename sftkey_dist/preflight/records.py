@@ -79,6 +79,19 @@ class Speeds:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """An all-reduce of all nodes that have answered everything, as ranks do it in every step.
+
+    Attributes:
+        bytes_per_second: bytes of a tensor that is summed over the nodes in a second; 0 if there is a problem.
+        problem: why there is no rate; empty if there is one.
+    """
+
+    bytes_per_second: float = 0.0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class NodeCheck:
     """What a node answered; None is what it did not answer in time.
 

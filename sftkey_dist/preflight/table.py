@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkey_dist.preflight.rates import RATES
-from sftkey_dist.preflight.records import NodeCheck
+from sftkey_dist.preflight.records import Exchange, NodeCheck
 from sftkey_dist.report.numbers import UNKNOWN
 
-_GIB = 2**30
+_GIB, _MB = 2**30, 10**6
 
 
 def nodes_table(nodes: Sequence[NodeCheck]) -> Table:
@@ -31,10 +31,12 @@ def nodes_table(nodes: Sequence[NodeCheck]) -> Table:
     return table
 
 
-def in_one_line(nodes: Sequence[NodeCheck], seconds: float) -> str:
+def in_one_line(nodes: Sequence[NodeCheck], exchange: Exchange | None, seconds: float) -> str:
     """What was measured, for nodes that are all well."""
     apart = max((abs(node.clock.ahead_seconds) for node in nodes if node.clock), default=0.0)
     rates = [f"{rate.heading} {span} {rate.unit}" for rate in RATES if (span := rate.range_of(nodes))]
+    if exchange is not None:
+        rates.append(f"all-reduce {exchange.bytes_per_second / _MB:,.0f} MB/s")
     return (
         f"{_number_of(nodes)} checked in {seconds:.1f} s: same versions, clocks within {apart:.3f} s, shared storage; "
         + ", ".join(rates)

@@ -277,8 +277,5 @@ def _worker_environment(cluster: ClusterConfig, *, on_loopback: bool) -> dict[st
     }
     if not cluster.gpus_per_worker:
         environment |= CPU_ALLOCATOR | {"CUDA_VISIBLE_DEVICES": ""}  # Ray leaves a node's accelerators visible
-    interface = cluster.network_interface or (_LOOPBACK_INTERFACE if on_loopback else None)
-    if interface:
-        environment["GLOO_SOCKET_IFNAME"] = interface
-        environment["NCCL_SOCKET_IFNAME"] = interface
-    return environment | cluster.environment
+    network = cluster.network_environment(_LOOPBACK_INTERFACE if on_loopback else None)
+    return environment | network | cluster.environment

@@ -30,15 +30,15 @@ def among_others(number=3, **changes) -> list[NodeCheck]:
 
 
 def messages(nodes, is_error):
-    found = findings_of(nodes, VERSIONS, Path("/shared/run"))
+    found = findings_of(nodes, None, VERSIONS, Path("/shared/run"))
     assert all(finding.is_error is is_error for finding in found), found
     return [finding.message for finding in found]
 
 
 def test_nodes_that_are_well_have_no_finding_and_one_line():
     nodes = among_others(number=4)
-    assert findings_of(nodes, VERSIONS, Path("run")) == []
-    assert in_one_line(nodes, 3.14) == (
+    assert findings_of(nodes, None, VERSIONS, Path("run")) == []
+    assert in_one_line(nodes, None, 3.14) == (
         "4 nodes checked in 3.1 s: same versions, clocks within 0.001 s, shared storage; writes 400 MB/s, "
         "reads 900 MB/s, receives 1,000 MB/s, a core 50 GFLOP/s"
     )
@@ -126,7 +126,7 @@ def test_what_is_not_measured_and_what_is_usual_is_no_finding(changes):
 
 def test_errors_come_before_warnings():
     nodes = [replace(WELL, clock=Clock(9.0, 0.0)), *among_others(is_seen=False)]
-    assert [finding.is_error for finding in findings_of(nodes, VERSIONS, Path("run"))] == [True, False]
+    assert [finding.is_error for finding in findings_of(nodes, None, VERSIONS, Path("run"))] == [True, False]
 
 
 def test_the_table_has_a_line_per_node_and_a_dash_for_what_a_node_did_not_answer():

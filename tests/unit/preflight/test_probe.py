@@ -1,14 +1,20 @@
 """What a node measures of itself, and how its clock is compared."""
 
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
+import psutil
 import pytest
 import torch
 
 from sftkey_dist.preflight import products
+from sftkey_dist.preflight.exchange import Meeting
 from sftkey_dist.preflight.nodes import _clock
 from sftkey_dist.preflight.probe import Probe, installed_versions
 from sftkey_dist.preflight.products import multiply
+
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 def test_a_node_sees_writes_and_leaves_a_small_file_for_the_driver(tmp_path):
@@ -80,3 +86,26 @@ def test_clocks_are_compared_by_the_shortest_exchange(ahead_seconds):
     clock = _clock(answer)
     assert clock.uncertainty_seconds < 0.01
     assert abs(clock.ahead_seconds - ahead_seconds) <= clock.uncertainty_seconds + 1e-4
+
+
+def test_nodes_sum_a_tensor_and_the_first_one_listens_on_its_address_alone():
+    with ThreadPoolExecutor(1) as threads:
+        first = Meeting()
+        port = first.listen("127.0.0.1")
+        listening = {c.laddr.ip for c in psutil.Process().net_connections() if c.laddr.port == port}
+        assert listening == {"127.0.0.1"}
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+            second = other.submit(_all_reduce, port)
+            rate = threads.submit(first.all_reduce, "127.0.0.1", port, 0, 2, LOOPBACK, 60.0).result()
+            assert rate > 0
+            assert second.result() > 0
+
+
+def test_a_node_that_nobody_meets_says_so():
+    lonely = Meeting()
+    with pytest.raises(Exception, match=r"(?i)time"):
+        lonely.all_reduce("127.0.0.1", lonely.listen("127.0.0.1"), 0, 2, LOOPBACK, 0.5)
+
+
+def _all_reduce(port: int) -> float:
+    return Meeting().all_reduce("127.0.0.1", port, 1, 2, LOOPBACK, 60.0)
