@@ -109,6 +109,10 @@ class TrainingConfig(Section):
     environment. Default: the run directory. All other files of a run are always on a file system."""
     segment_metrics_every_steps: int = Field(10, ge=1, le=MOST_STEPS)
     """In a key stage, number of steps between measurements of the segments that it does not train."""
+    gradient_cosines_every_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
+    """Number of steps between comparisons of the segments' gradients: the cosine between those of the reasoning and of
+    the answer is below 0 where learning one unlearns the other. Each takes a forward and a backward pass per segment,
+    and a copy of the rank's part of every gradient in the host's memory. Default: never."""
     collectives_every_steps: int = Field(50, ge=1, le=MOST_STEPS)
     """Number of steps between measurements of the time spent in collectives. In such a step, one micro-batch of rank 0
     is profiled."""

@@ -126,7 +126,7 @@ def pack(
     is_target[np.cumsum((0, *lengths[:-1]))] = False
     targets = np.flatnonzero(is_target)
     of_examples = np.ones(1, np.float32) if example_weights is None else np.repeat(example_weights, lengths)[targets]
-    return PackedRow(
+    row = PackedRow(
         input_ids=torch.from_numpy(input_ids)[None],
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
         example_lengths=lengths,
@@ -138,6 +138,7 @@ def pack(
         anchor=None if anchored is None else _row_anchor(anchored, input_ids[targets], segments[targets], of_examples),
         num_tokens=len(input_ids),
     )
+    return row if len(targets) else _without_targets(row)
 
 
 def _row_anchor(

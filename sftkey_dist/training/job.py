@@ -49,6 +49,7 @@ _CHANGES_NOTHING: dict[str, Any] = {
         "checkpoint_every_steps": True,
         "checkpoint_storage": True,
         "segment_metrics_every_steps": True,
+        "gradient_cosines_every_steps": True,
         "collectives_every_steps": True,
         "profile_steps": True,
         "max_failures": True,

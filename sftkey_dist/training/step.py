@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import TrainingError
-from sftkey_dist.run_dir.artifacts.training import StepMetrics
+from sftkey_dist.run_dir.artifacts.training import SegmentGradients, StepMetrics
 from sftkey_dist.sampler import StepPlan
 from sftkey_dist.strategy import LossScale, Stage
 from sftkey_dist.training.collate import AnchoredExamples, PackedRow, pack
@@ -20,6 +20,7 @@ from sftkey_dist.training.loss import loss_sums, segment_metrics
 from sftkey_dist.training.objective import objective_losses
 from sftkey_dist.training.router import RouterBalance
 from sftkey_dist.training.running import RunningStage
+from sftkey_dist.training.segment_gradients import compare_gradients
 from sftkey_dist.training.stopwatch import Stopwatch
 
 _EXAMPLES_NAMED = 8
@@ -53,6 +54,7 @@ def run_step(
         TrainingError: loss or gradients are not finite (no rank has updated then), or ranks disagree on the plan.
     """
     engine = stage.engine
+    gradients = _compare_gradients(stage, plan, watch)
     # Dropout, where a model has any, depends on the step alone, so that a resumed stage draws the same.
     _set_seed((stage.job.seed + plan.step * engine.world_size + engine.rank) % _SEEDS)
     acting = stage.job.stage.acting(plan.step, plan.weighted_targets)
@@ -79,8 +81,18 @@ def run_step(
         segments=segment_metrics(stage.store.segment_names, by_segment),
         divergence=float(anchored) / (acting.anchor.weight * scale.denominator) if acting.anchor else None,
         router_loss=float(router) if acting.optimization.router_loss_weight else None,
+        gradients=gradients,
     )
     return record, stops
+
+
+def _compare_gradients(stage: RunningStage, plan: StepPlan, watch: Stopwatch) -> SegmentGradients | None:
+    """The gradients of segments, in steps that compare them; before the step, which draws its own dropout."""
+    every = stage.job.training.gradient_cosines_every_steps
+    if every is None or plan.step % every:
+        return None
+    with watch.phase("gradients"):
+        return compare_gradients(stage, plan)
 
 
 def _loss_weight(stage: Stage, acting: Stage, plan: StepPlan) -> float:

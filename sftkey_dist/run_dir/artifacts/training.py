@@ -31,6 +31,19 @@ class SegmentMetrics:
 
 
 @dataclass(frozen=True)
+class SegmentGradients:
+    """The gradients of the segments' mean nll in a step.
+
+    Attributes:
+        norms: norm of each segment's gradient, by its name.
+        cosines: cosine of the gradients of two segments, as in ``reasoning and answer``.
+    """
+
+    norms: dict[str, Measured]
+    cosines: dict[str, Measured]
+
+
+@dataclass(frozen=True)
 class StepMetrics:
     """A line of metrics.jsonl. Running the same stage again gives the same bytes.
 
@@ -47,6 +60,7 @@ class StepMetrics:
         divergence: mean KL divergence of the anchored tokens from the start of the stage, in nats; None without anchor.
         router_loss: loss that balances routers, before its factor: 1 per chosen expert if they are perfectly balanced;
             None where it is not part of the loss.
+        gradients: gradients of segments, compared before the step; None in steps that do not measure them.
     """
 
     step: int
@@ -60,6 +74,7 @@ class StepMetrics:
     segments: dict[str, SegmentMetrics]
     divergence: Measured | None = field(default=None, metadata=absent_with("divergence"))
     router_loss: Measured | None = field(default=None, metadata=absent_with("router_loss"))
+    gradients: SegmentGradients | None = field(default=None, metadata=absent_with("gradients"))
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,13 @@ class Engine(Protocol):
         """
         ...
 
+    def take_gradient(self) -> Tensor:
+        """This rank's slices of the gradient that `backward` has accumulated, flat, float32, on the CPU.
+
+        Afterwards nothing is accumulated. Slices of all ranks together are the gradient.
+        """
+        ...
+
     def step(self, learning_rate: float) -> float:
         """Clip gradients and update; returns their global norm before clipping.
 

@@ -82,6 +82,12 @@ class PartitionedState:
             frozen: Tensor = parameter.detach().float().clone()
         return frozen
 
+    def take_gradient(self) -> Tensor:
+        """See Engine."""
+        slices = [deepspeed.utils.safe_get_local_grad(parameter).cpu() for parameter in self._trained.values()]
+        self._optimizer.zero_grad()
+        return torch.cat(slices)
+
     @contextmanager
     def _being_set(self) -> Iterator[None]:
         """DeepSpeed brings its own copies up to date when the block ends."""

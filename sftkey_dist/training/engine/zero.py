@@ -134,6 +134,10 @@ class ZeroEngine(Ranks):
         self._engine.set_gradient_accumulation_boundary(ends_step)
         self._engine.backward(loss_sum * (self.world_size / denominator), scale_wrt_gas=False)
 
+    def take_gradient(self) -> Tensor:
+        """See Engine."""
+        return self.state.take_gradient()
+
     def step(self, learning_rate: float) -> float:
         """See Engine; DeepSpeed skips the update on all ranks when a gradient is not finite."""
         for group in self._engine.optimizer.param_groups:

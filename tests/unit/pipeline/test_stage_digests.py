@@ -100,6 +100,7 @@ CHANGES_NOTHING = {
     "training.checkpoint_every_steps": 7,
     "training.checkpoint_storage": "s3://bucket/x",
     "training.segment_metrics_every_steps": 3,
+    "training.gradient_cosines_every_steps": 3,
     "training.collectives_every_steps": 3,
     "training.profile_steps": [1],
     "training.max_failures": 0,

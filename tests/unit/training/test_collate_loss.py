@@ -62,3 +62,13 @@ def test_loss_sums_equal_a_loop_over_tokens():
     assert sums.by_segment[:, COUNT].tolist() == [0, 2, 1, 2]
     assert sums.by_segment[ANSWER, CORRECT] >= 1
     assert sums.by_segment[REASONING, NLL] > 0
+
+
+def test_a_row_without_any_target_keeps_its_tokens_and_adds_nothing():
+    row = pack([A, B], (0.0, 0.0, 0.0, 0.0), observe_all=False)
+    assert row.input_ids.tolist() == [[5, 6, 7, 8, 9, 1, 2, 3]]
+    assert not row.has_targets
+    assert row.kept_positions.tolist() == [0]
+    sums = loss_sums(token_losses(torch.zeros(1, 10), row.targets), row, 4)
+    assert float(sums.weighted) == 0
+    assert float(sums.by_segment.abs().sum()) == 0

@@ -1,0 +1,72 @@
+"""Compares the gradients of a response's segments: whether training one of them helps or hurts another.
+
+The cosine between two gradients is above 0 where a small step along one lowers the other's loss too, and below 0 where
+it raises it (Yu et al. 2020, arXiv:2001.06782, call that a conflict). A gradient here is that of the mean negative
+log-likelihood of a segment's tokens in a step, whatever the stage trains, on all ranks together.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from sftkey_dist.contract import END_OF_TURN, PROMPT
+from sftkey_dist.run_dir.artifacts.training import SegmentGradients
+from sftkey_dist.sampler import StepPlan
+from sftkey_dist.training.collate import pack
+from sftkey_dist.training.loss import NLL
+from sftkey_dist.training.running import RunningStage
+
+
+def compare_gradients(stage: RunningStage, plan: StepPlan) -> SegmentGradients:
+    """Compute the gradient of every segment for the examples of a step, and compare them; called on all ranks together.
+
+    It takes a forward and a backward pass for each segment. Nothing is updated.
+    """
+    names = stage.store.segment_names
+    gradients = {
+        segment: gradient
+        for segment, ids in segments_of(names).items()
+        if (gradient := _gradient(stage, plan, [float(number in ids) for number in range(len(names))])) is not None
+    }
+    # Slices of different ranks are of different weights, so inner products add up.
+    flat = list(gradients.values())
+    products = torch.tensor([[float(one @ other) for other in flat] for one in flat], dtype=torch.float64)
+    summed = stage.engine.all_reduce_sum(products.flatten()).view_as(products)
+    norms = summed.diagonal().sqrt()
+    cosines = summed / (norms[:, None] * norms[None, :])
+    pairs = combinations(enumerate(gradients), 2)
+    return SegmentGradients(
+        norms=dict(zip(gradients, norms.tolist(), strict=True)),
+        cosines={f"{one} and {other}": float(cosines[i, j]) for (i, one), (j, other) in pairs},
+    )
+
+
+def segments_of(names: Sequence[str]) -> dict[str, set[int]]:
+    """Segment ids by segment: each with its tags, and the end-of-turn token with the last one.
+
+    Args:
+        names: of all segment ids.
+    """
+    found: dict[str, set[int]] = {}
+    for number, name in enumerate(names):
+        if name not in (PROMPT, END_OF_TURN):
+            found.setdefault(name.partition(".")[0], set()).add(number)
+    last = list(found)[-1]
+    found[last].add(names.index(END_OF_TURN))
+    return found
+
+
+def _gradient(stage: RunningStage, plan: StepPlan, weights: list[float]) -> Tensor | None:
+    """This rank's slices of the gradient of a mean over tokens with a weight of 1; None if no token has one."""
+    engine = stage.engine
+    num_targets = sum(n * weight for n, weight in zip(plan.target_counts, weights, strict=True))
+    if not num_targets:
+        return None
+    contents = plan.micro_batches(engine.data_rank)
+    for index, content in enumerate(contents):
+        row = engine.place(pack([stage.store.example(example) for example in content], weights, observe_all=False))
+        nll_sum = (engine.forward(row)[:, NLL] * row.target_weights).sum()
+        engine.backward(nll_sum, num_targets, ends_step=index == len(contents) - 1)
+    return engine.take_gradient()
