@@ -162,6 +162,8 @@ def _kinds(schema: Schema, definitions: Mapping[str, Schema]) -> Iterator[str]:
             yield from _kinds(option, definitions)
     elif "enum" in schema:
         yield from (f"`{value}`" for value in schema["enum"])
+    elif "const" in schema:
+        yield f"`{schema['const']}`"
     elif schema.get("type") == "array":
         yield f"list of {_inner(schema, definitions)}"
     elif values := _values_of_a_mapping(schema):

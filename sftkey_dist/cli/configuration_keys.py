@@ -8,6 +8,8 @@ from typing import get_args, get_origin
 from pydantic import BaseModel
 from rich.markup import escape
 
+from sftkey_dist.config.keys import keys_of
+
 
 def keys_help(section: type[BaseModel]) -> str:
     """The end of a command's help, with every key of its configuration."""
@@ -16,7 +18,7 @@ def keys_help(section: type[BaseModel]) -> str:
 
 def describe_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield one line per configuration key with its name, default and meaning, from the schema."""
-    for name, field in section.model_fields.items():
+    for name, field in keys_of(section).items():
         inner = _section_type(field.annotation)
         if inner is not None:
             yield from describe_keys(inner, f"{prefix}{name}.")

@@ -132,6 +132,14 @@ def _show_plan(config: "RunConfig", data_ranks: list[int], steps: int, cluster: 
         console.print(balance_table(f"{stage.name}: {looked_at:,} of {stage.num_steps:,} steps", stage.rows))
         for warning in stage.warnings():
             console.print(f"check the plan: {warning}", soft_wrap=True, markup=False)
+    for planned in run_plan.stages:
+        if planned.stage.data is not None:
+            console.print(
+                f"{planned.name}: planned with the lengths of the references; its responses are sampled after the "
+                f"stage before it, which takes time that is not planned; the number of steps stays",
+                soft_wrap=True,
+                markup=False,
+            )
     if cluster is not None:
         files.append(_show_capacity(run_plan, cluster, steps))
     for file in files:

@@ -210,6 +210,11 @@ class DataConfig(Section):
     """Number of rows that are encoded and saved at a time. An interrupted preparation does not repeat finished
     shards."""
 
+    @property
+    def names_of_training_sources(self) -> list[str]:
+        """A name for each source in `train`, all different, also where two sources read the same rows."""
+        return [f"{number} {source.data_set}" for number, source in enumerate(self.train, start=1)]
+
     @model_validator(mode="after")
     def test_sets_are_told_apart(self) -> Self:
         """Scores are reported per test set, so each one needs its own name."""

@@ -10,6 +10,11 @@ from pydantic.fields import FieldInfo
 from sftkey_dist.config.section import KeysOf
 
 
+def keys_of(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a section by the keys that are written in a configuration."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
 def types_at(section: type[BaseModel], keys: Sequence[str]) -> Iterator[object]:
     """The types of the value at a path of keys below a section; none if the path does not exist."""
     yield from _types_below([section], keys)
@@ -19,7 +24,7 @@ def names_at(section: type[BaseModel], keys: Sequence[str]) -> list[str]:
     """The names of the keys that are valid at a path of keys below a section."""
     leaves = [item for leaf in types_at(section, keys) for item in (leaf, *_items(leaf))]
     sections = [leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
-    return sorted({name for each in sections for name in each.model_fields})
+    return sorted({name for each in sections for name in keys_of(each)})
 
 
 def _types_below(annotations: Sequence[object], keys: Sequence[str]) -> Iterator[object]:
@@ -35,8 +40,8 @@ def _inner(leaf: object, key: str) -> Iterator[object]:
     """The types of the value at a key of a section or mapping; a list of sections may be written as a single
     section."""
     if isinstance(leaf, type) and issubclass(leaf, BaseModel):
-        if key in leaf.model_fields:
-            yield _annotation(leaf.model_fields[key])
+        if field := keys_of(leaf).get(key):
+            yield _annotation(field)
     elif get_origin(leaf) is dict:
         yield get_args(leaf)[1]
     for item in _items(leaf):

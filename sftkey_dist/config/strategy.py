@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from sftkey_dist.config.objective import Objectives
+from sftkey_dist.config.own_data import OwnDataConfig
 from sftkey_dist.config.section import (
     LEAST_LOSS_WEIGHT,
     MOST_LOSS_WEIGHT,
@@ -155,7 +156,7 @@ PartsOfUpdate = Annotated[
 class StageConfig(SectionWithNewerKeys):
     """One stage of a custom strategy: a loss weight per segment, and how it is optimised."""
 
-    newer_keys = frozenset({"normalize", "objective", "replay", "interpolate", "anchor"})
+    newer_keys = frozenset({"normalize", "objective", "replay", "interpolate", "anchor", "data"})
 
     name: Name
     """Short name used in folders and tables, e.g. `full`."""
@@ -184,6 +185,9 @@ class StageConfig(SectionWithNewerKeys):
     anchor: AnchorConfig | None = None
     """Penalty on unlearning what the stage does not train; default: none. The predictions of the model that the stage
     starts from are computed once for every example before the first step."""
+    data: OwnDataConfig | None = None
+    """Responses of the model itself to train, for example `{from: previous, samples: 4}`; default: those of the
+    references. The first stage cannot have any."""
 
 
 class StrategyConfig(Section):
@@ -202,7 +206,7 @@ class KeyStageConfig(SectionWithNewerKeys):
     """The preset key stage. It trains the text inside the tags of key segments and, as in the paper, nothing else by
     default."""
 
-    newer_keys = frozenset({"replay", "interpolate", "anchor"})
+    newer_keys = frozenset({"replay", "interpolate", "anchor", "data"})
 
     tags: bool = False
     """Also train the opening and closing tags of key segments."""
@@ -227,3 +231,6 @@ class KeyStageConfig(SectionWithNewerKeys):
     anchor: AnchorConfig | None = None
     """Penalty on unlearning how to respond, in a key stage that continues from an earlier stage; see
     `strategies.stages.anchor`."""
+    data: OwnDataConfig | None = None
+    """Responses of the model itself to train, in a key stage that continues from an earlier stage; see
+    `strategies.stages.data`."""

@@ -101,6 +101,11 @@ class EncodedStore:
         """Every row that was refused."""
         return Journal(Refusal, remedy_of(self.path)).read(self.path / "refusals.jsonl")
 
+    @property
+    def ids(self) -> list[str]:
+        """Origins of all examples, in order."""
+        return [str(name) for name in self._examples["id"]]
+
     def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """``input_ids[T]`` and ``segment_ids[T]`` of one example, int64."""
         row = self._examples[int(index)]

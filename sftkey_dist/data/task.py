@@ -66,7 +66,7 @@ def encode_part(task: EncodingTask) -> PartSummary:
 
 def _encode(task: EncodingTask, part: Part) -> PartSummary:
     prompts = prompt_encoder(task.encoding)
-    encoder, copies = _encoder(task.encoding, prompts), copies_of(task.source)
+    encoder, copies = example_encoder(task.encoding, prompts), copies_of(task.source)
     specials, left_out = Counter[str](), Counter[str]()
     refusals: list[Refusal] = []
     rows = read_examples(task.source, task.encoding.contract, task.shard)
@@ -155,7 +155,8 @@ def prompt_encoder(encoding: Encoding) -> PromptEncoder:
     return PromptEncoder(cached_tokenizer(encoding.model_dir, encoding.trust_remote_code), encoding.prompt)
 
 
-def _encoder(encoding: Encoding, prompts: PromptEncoder) -> ExampleEncoder:
+def example_encoder(encoding: Encoding, prompts: PromptEncoder) -> ExampleEncoder:
+    """The example encoder of an encoding."""
     tokenizer = cached_tokenizer(encoding.model_dir, encoding.trust_remote_code)
     return ExampleEncoder(tokenizer, prompts, encoding.contract, encoding.form, encoding.max_length_tokens)
 

@@ -1,6 +1,7 @@
 """Evaluates the final model of every strategy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from sftkey_dist.cluster import connected, wait_for_room
 from sftkey_dist.config.run import RunConfig
@@ -74,10 +75,7 @@ def _generate(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]
     still_open, config = [], plan.config
     names = ", ".join(planned.name for planned in strategies)
     console.print(f"evaluation: starting with {len(plan.test):,} prompts for {names}", soft_wrap=True, markup=False)
-    with (
-        connected(config.cluster, config.most_workers),
-        EvaluationPool(config.cluster, config.evaluation, num_actors(config.evaluation, _room(config))) as pool,
-    ):
+    with generation_pool(config) as pool:
         for planned in strategies:
             with progress_line(f"{planned.name} evaluation", len(plan.test)) as line:
                 try:
@@ -85,6 +83,16 @@ def _generate(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]
                 except IncompleteEvaluationError as error:
                     still_open.append(f"{planned.name}: {error}")
     return still_open
+
+
+@contextmanager
+def generation_pool(config: RunConfig) -> Iterator[EvaluationPool]:
+    """Actors on the run's cluster that generate as the evaluation does."""
+    with (
+        connected(config.cluster, config.most_workers),
+        EvaluationPool(config.cluster, config.evaluation, num_actors(config.evaluation, _room(config))) as pool,
+    ):
+        yield pool
 
 
 def _room(config: RunConfig) -> int:

@@ -20,7 +20,7 @@ from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.report import DataReport, SourceReport, summarize, summarize_source
 from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.data.task import Encoding, cached_tokenizer, example_hashes
+from sftkey_dist.data.task import cached_tokenizer, example_hashes
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.files import write_json_atomically
@@ -37,6 +37,7 @@ from sftkey_dist.models.load import locate_model, model_fingerprint
 from sftkey_dist.models.problem import writing_named
 from sftkey_dist.models.shape import read_shape, require_heads_for, require_routers, require_row_per_token
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
+from sftkey_dist.pipeline.encoding import encoding_of
 from sftkey_dist.pipeline.environment import describe_environment
 from sftkey_dist.pipeline.evaluation_checks import check_evaluation, reference_reader
 from sftkey_dist.pipeline.preparation import Preparation
@@ -141,17 +142,11 @@ def _check_prompts(prompts: PromptEncoder, test: Sequence[Example]) -> Counter[s
 
 
 def _prepare_form(config: RunConfig, form: Form, model_dir: Path, test: Sequence[Example]) -> EncodedStore:
-    encoding = Encoding(
-        form=form,
-        contract=config.contract,
-        prompt=config.prompt.of_prepared_model,
-        max_length_tokens=config.data.max_length_tokens,
-        model_dir=model_dir,
-        trust_remote_code=config.model.trust_remote_code,
-    )
     dropped = frozenset(example_hashes(example)[0] for example in test) if config.data.drop_overlap else frozenset()
     with progress_when_known(f"encoding train ({form.value})") as progress:
-        return prepare_store("train", config.data, encoding, _runner(config), progress, dropped)
+        return prepare_store(
+            "train", config.data, encoding_of(config, form, model_dir), _runner(config), progress, dropped
+        )
 
 
 def _runner(config: RunConfig) -> Runner | None:

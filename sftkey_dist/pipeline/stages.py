@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import numpy as np
@@ -16,8 +16,10 @@ from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.pipeline.evaluation_settings import settings_for_held_out
+from sftkey_dist.pipeline.own_data import own_data_inputs
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_dir.artifacts.training import SampleYield
 from sftkey_dist.sampler import CostModel, StepPlanner, count_steps, count_trained
 from sftkey_dist.strategy import Stage, Strategy
 from sftkey_dist.training.job import GuardJob, StageJob, StageSettings
@@ -68,6 +70,7 @@ class PlannedStage:
         num_steps: number of optimizer steps.
         shared_with: the strategy that trains it, if that is another one.
         continued_by: folders of the stages that start from its result.
+        own_responses: yield of the responses that its data consist of, once they are sampled; None for references.
     """
 
     strategy: str
@@ -75,10 +78,11 @@ class PlannedStage:
     job: StageJob
     data: TrainingData
     digest: str
-    inputs: dict[str, object]
+    inputs: dict[str, Any]
     num_steps: int
     shared_with: str | None
     continued_by: tuple[StageDir, ...] = ()
+    own_responses: SampleYield | None = None
 
     @property
     def stage(self) -> Stage:
@@ -178,6 +182,7 @@ def _plan_strategy(
             "starts_from_masters": start.masters_dir is not None,
             **settings.inputs(num_steps),
             **data.inputs,
+            **own_data_inputs(config, strategy, stage),
         }
         digest, label = digest_json(inputs), f"{label}-{stage.name}"
         owner = owners.setdefault(digest, _Owner(strategy.name, preparation.run.stage(label, digest)))

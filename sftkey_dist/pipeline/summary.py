@@ -50,6 +50,7 @@ def write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_
         gain=_gain(guard, observations, interpolations),
         guard=guard,
         model_files=note_model(planned.directory),
+        own_responses=planned.own_responses,
     )
     make_durable(planned.directory)
     SUMMARY.write(planned.directory.summary, summary)

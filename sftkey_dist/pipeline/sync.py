@@ -14,6 +14,7 @@ from sftkey_dist.pipeline.track import (
     track_comparison,
     track_evaluation,
     track_model,
+    track_yield,
 )
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.kinds import JsonFile
@@ -77,6 +78,7 @@ def _sync_stage(
     run_id = start_stage(config, run, strategy, stage, summary.digest, summary.inputs, parent, tracker)
     with ending_run(tracker, run_id):
         missing = 0
+        track_yield(summary.own_responses, run_id, tracker)
         for records in metrics_of(directory):
             uploaded = tracker.log_missing(run_id, records)
             if run_id is None or uploaded is None:

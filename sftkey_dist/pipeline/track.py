@@ -17,7 +17,7 @@ from sftkey_dist.release import version
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES, EvaluationRecord, EvaluationScores
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
-from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, TIMINGS
+from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, TIMINGS, SampleYield
 from sftkey_dist.run_dir.journal import Record
 from sftkey_dist.tracking import RUN_DIR_TAG, DataSetNote, Tracker, make_tracker
 
@@ -76,6 +76,13 @@ def start_stage(
     tracker.log_params(run_id, inputs)
     _note_training_data(config, tags["sftkey.data"], run_id, tracker)
     return run_id
+
+
+def track_yield(found: SampleYield | None, run_id: str | None, tracker: Tracker) -> None:
+    """Log the yield of the responses that a stage trains on, if they are the model's own."""
+    if found is not None:
+        numbers = {"rows": found.rows, "accepted_rows": found.accepted_rows, "accepted_share": found.share}
+        tracker.log_summary(run_id, {f"own_responses/{name}": float(value) for name, value in numbers.items()})
 
 
 def track_model(config: RunConfig, model: Path, parent: str | None, tracker: Tracker) -> None:

@@ -18,7 +18,8 @@ from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.pipeline.summary import guard_in_words, write_summary
-from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy
+from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy, track_yield
+from sftkey_dist.report.numbers import yield_note
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.tracking import Tracker
 from sftkey_dist.training.checkpoint import (
@@ -96,10 +97,12 @@ def _train_stage(
     config, title = plan.config, planned.title
     for line in changes_in_words(plan.run, planned):
         console.print(f"{title}: {line}", soft_wrap=True)
+    planned = _with_its_data(plan, planned, runner)
     _require_space(planned)
     run_id = start_stage(
         config, plan.run, planned.strategy, planned.stage.name, planned.digest, planned.inputs, parent, tracker
     )
+    track_yield(planned.own_responses, run_id, tracker)
     store = planned.data.store
     trained = count_trained(store.segment_counts, planned.stage.weights, example_weights=store.loss_weights)
     if left_out := len(store) - trained:
@@ -122,6 +125,19 @@ def _train_stage(
         tracker.log_artifact(run_id, planned.directory.summary)
     if signal_number is not None:
         raise InterruptedRunError(signal_number)
+
+
+def _with_its_data(plan: RunPlan, planned: PlannedStage, runner: StageRunner) -> PlannedStage:
+    """The stage with its own responses, if it trains on them. The import is late because few stages do."""
+    if planned.stage.data is None:
+        return planned
+    from sftkey_dist.pipeline.own_responses import with_own_responses
+
+    runner.dismiss_workers()  # those of the stage before hold what generation needs
+    sampled = with_own_responses(plan, planned, planned.stage.data)
+    if sampled.own_responses is not None:
+        console.print(f"{planned.title}: {yield_note(sampled.own_responses)}", soft_wrap=True, markup=False)
+    return sampled
 
 
 def _beginning(planned: PlannedStage, num_workers: int) -> str:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from sftkey_dist.run_dir.artifacts.evaluation import (
     MacroAverage,
     Scores,
 )
-from sftkey_dist.run_dir.artifacts.kinds import to_plain
+from sftkey_dist.run_dir.artifacts.kinds import absent_with, to_plain
 from sftkey_dist.run_dir.artifacts.run import StageEntry, StrategyEntry, read_strategies
-from sftkey_dist.run_dir.artifacts.training import read_summary
+from sftkey_dist.run_dir.artifacts.training import SampleYield, read_summary
 
 BASELINE = "sft"
 
@@ -40,6 +40,7 @@ class StageCost:
         shared_with: the strategy in whose row its cost is counted, when that is another one.
         changed_share: of the stored weights, those that the stage changed; None where it was not recorded.
         surviving_share: of its update, what is left after rounding to the stored precision; None likewise.
+        own_responses: yield of the responses that it is trained on; None where these are the references'.
     """
 
     name: str
@@ -52,6 +53,7 @@ class StageCost:
     shared_with: str | None
     changed_share: float | None = None
     surviving_share: float | None = None
+    own_responses: SampleYield | None = field(default=None, metadata=absent_with("own_responses"))
 
 
 @dataclass(frozen=True)
@@ -282,4 +284,5 @@ def _stage_cost(run: RunDir, stage: StageEntry) -> StageCost:
         world_size=summary.world_size,
         changed_share=rounding.num_changed / rounding.num_weights if rounding and rounding.num_weights else None,
         surviving_share=rounding.surviving_share if rounding else None,
+        own_responses=summary.own_responses,
     )

@@ -6,7 +6,7 @@ import yaml
 
 from sftkey_dist.report.comparison import ComparisonRow, StageCost
 from sftkey_dist.report.markdown import escaped, table
-from sftkey_dist.report.numbers import bounds_note, unjudgeable_note, with_interval
+from sftkey_dist.report.numbers import bounds_note, unjudgeable_note, with_interval, yield_note
 from sftkey_dist.report.provenance import RunFacts
 
 
@@ -26,6 +26,7 @@ def model_card(row: ComparisonRow, facts: RunFacts) -> str:
             "",
             *table(["stage", "steps", "tokens", "loss tokens", "ranks", "seconds"], list(map(_cells, row.stages))),
             "",
+            *(line for stage in row.stages for line in _own_responses(stage)),
             *_lines("Data", facts.data),
             *_lines("Environment", [f"{name}: {value}" for name, value in facts.environment.items()]),
             f"## Evaluation on {escaped(row.dataset)}",
@@ -80,6 +81,11 @@ def _usage(row: ComparisonRow, facts: RunFacts) -> list[str]:
 def _cells(stage: StageCost) -> list[str]:
     counts = (stage.steps, stage.tokens, stage.loss_tokens, stage.world_size)
     return [stage.name, *(f"{count:,}" for count in counts), f"{stage.train_seconds:,.0f}"]
+
+
+def _own_responses(stage: StageCost) -> list[str]:
+    """What the stage was trained on, if that is the model's own responses."""
+    return [f"Stage {escaped(stage.name)}: {yield_note(stage.own_responses)}.", ""] if stage.own_responses else []
 
 
 def _front_matter(row: ComparisonRow, facts: RunFacts) -> list[str]:

@@ -1,9 +1,11 @@
 """Formatting of numbers in tables. Unknown values are shown as a dash."""
 
 import math
+from collections.abc import Mapping
 
 from sftkey_dist.evaluation.statistics import Interval
 from sftkey_dist.run_dir.artifacts.evaluation import Scores
+from sftkey_dist.run_dir.artifacts.training import SampleYield
 
 UNKNOWN = "\N{EN DASH}"
 RANKED_BY = "strategies are ranked by the lower bound of accuracy, all unjudged outputs counted as wrong"
@@ -29,6 +31,20 @@ def unjudgeable_note(scores: Scores) -> str:
     """The number of outputs whose text made the judge or the check fail, by the name of the failure, in words."""
     counts = ", ".join(f"{name}: {count}" for name, count in scores.unjudgeable.items())
     return f"incorrect, as their text made the judge or the check fail: {counts}"
+
+
+def yield_note(found: SampleYield) -> str:
+    """How many rows have an accepted response of the model's own, and what became of all samples, in words."""
+    others = "keep their references" if found.otherwise == "reference" else "are left out"
+    return (
+        f"{found.accepted_rows:,} of {found.rows:,} rows ({found.share:.1%}) have an accepted response of the model's "
+        f"own, the others {others}; {found.samples:,} samples: {counted(found.outcomes)}"
+    )
+
+
+def counted(numbers: Mapping[str, int]) -> str:
+    """``accepted: 17, wrong_answer: 18``."""
+    return ", ".join(f"{name}: {count:,}" for name, count in numbers.items())
 
 
 def p_value(value: float | None) -> str:

@@ -20,7 +20,7 @@ from sftkey_dist.report.charts import Chart
 from sftkey_dist.report.commonest import CommonestAnswer
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.headline import headline
-from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, unjudgeable_note
+from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, unjudgeable_note, yield_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, too_few_questions
@@ -31,7 +31,7 @@ from sftkey_dist.visible import INVISIBLE, encodable, without_control
 _ESCAPED = re.compile(f"[<>&]|{INVISIBLE}")
 _MOST_QUESTIONS = 400
 _LONGEST_TEXT = 6000
-_FILTERS = (number, p_value, bounds_note, unjudgeable_note, seen_over_questions)
+_FILTERS = (number, p_value, bounds_note, unjudgeable_note, yield_note, seen_over_questions)
 
 
 def render_page(

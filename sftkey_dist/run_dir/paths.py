@@ -137,6 +137,39 @@ class StageDir(ModelPlace):
         return self.path / "stage.json"
 
 
+class SamplesDir:
+    """The folder of the responses that a model generated for a later stage to train on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def judged(self, digest: str) -> "JudgedSamplesDir":
+        """What was made of them, named by the digest of how they were judged and encoded."""
+        return JudgedSamplesDir(self.path / digest[:12])
+
+
+class JudgedSamplesDir:
+    """The folder of what a stage trains on in place of the references."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def rows(self) -> Path:
+        """What became of the samples of each row, one JSON object each."""
+        return self.path / "rows.jsonl"
+
+    @property
+    def yielded(self) -> Path:
+        """How many samples were accepted."""
+        return self.path / "yield.json"
+
+    @property
+    def store(self) -> Path:
+        """Encoded store of the stage."""
+        return self.path / "store"
+
+
 class RunDir:
     """The folder of a whole run."""
 
@@ -227,6 +260,10 @@ class RunDir:
     def stages(self) -> list[StageDir]:
         """The folders of all stages in the run directory."""
         return [StageDir(path) for path in sorted((self.path / "stages").glob("*")) if path.is_dir()]
+
+    def samples(self, digest: str) -> SamplesDir:
+        """The responses of a model to the training rows, named by the digest of what they depend on."""
+        return SamplesDir(self.path / "samples" / digest[:12])
 
     def evaluation(self, strategy: str, digest: str) -> Path:
         """Folder of an evaluation of a strategy, named by the strategy and by the digest of the generations' inputs."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from sftkey_dist.config.objective import Objective
+from sftkey_dist.config.own_data import OwnDataConfig
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, StageConfig, StrategyConfig
 from sftkey_dist.contract import END_OF_TURN, PROMPT, PROMPT_ID, Form, ResponseContract
@@ -49,6 +50,7 @@ def _key_stage_after(full: Stage, config: RunConfig) -> Stage:
         replay=_replay(settings, full, "key_stage"),
         interpolate=_interpolate(settings, config, "key_stage"),
         anchor=_anchor(settings, weights, config.contract, "key_stage"),
+        data=_own_data(settings, config, "key_stage"),
     )
 
 
@@ -68,7 +70,7 @@ def _own(strategy: StrategyConfig, config: RunConfig) -> Strategy:
 
 
 def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConfig) -> Stage:
-    for key in ("replay", "interpolate"):
+    for key in ("replay", "interpolate", "data"):
         if getattr(stage, key) and before is None:
             raise ConfigError(f"{where}: no stage comes before the first one; remove its key {key}")
     weights = weights_by_id(stage.weights, config.contract, where)
@@ -86,6 +88,7 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
         _replay(stage, before, where) if before is not None else None,
         _interpolate(stage, config, where),
         _anchor(stage, weights, config.contract, where),
+        _own_data(stage, config, where),
     )
 
 
@@ -141,6 +144,15 @@ def _anchor(
     if not any(segments):
         raise ConfigError(f"{where}: the stage trains the whole response; name the segments of its anchor")
     return Anchor(stage.anchor.weight, segments, stage.anchor.top_k)
+
+
+def _own_data(stage: StageConfig | KeyStageConfig, config: RunConfig, where: str) -> OwnDataConfig | None:
+    if stage.data is not None and config.evaluation.backend == "endpoint":
+        raise ConfigError(
+            f"{where}: data.from=previous needs a backend that loads the model of the stage before, and a server has a "
+            f"model loaded already; set evaluation.backend=transformers or vllm, or remove the key data"
+        )
+    return stage.data
 
 
 def _groups(contract: ResponseContract, *, has_prompt: bool) -> tuple[int, ...]:

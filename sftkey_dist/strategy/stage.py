@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sftkey_dist.config.objective import Objective
+from sftkey_dist.config.own_data import OwnDataConfig
 from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.sampler import CostModel, StepPlanner
@@ -69,6 +70,7 @@ class Stage:
         replay: steps that use other weights and objectives; None for none.
         interpolate: fractions of the stage's update; the guard also scores the models that have them.
         anchor: penalty on how far predictions move; None for none.
+        data: responses of the model itself that the stage trains; None for those of the references.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Stage:
     replay: Replay | None = None
     interpolate: tuple[float, ...] = ()
     anchor: Anchor | None = None
+    data: OwnDataConfig | None = None
 
     def acting(self, step: int, targets: Sequence[float]) -> "Stage":
         """The stage as it trains in a step: with what it replays, every so many steps.

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 import sftkey_dist
 from sftkey_dist.cli import app
 from sftkey_dist.config import RunConfig, is_study, load_config, load_section, load_study
+from sftkey_dist.config.keys import keys_of
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.config.study import StudyConfig
 from sftkey_dist.config.yaml_text import read_yaml
@@ -297,7 +298,7 @@ def module_of_docs(name: str) -> Any:
 
 def keys_below(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every key with its description, found by the types and not by the JSON schema that the page is made from."""
-    for name, field in section.model_fields.items():
+    for name, field in keys_of(section).items():
         yield f"{prefix}{name}", field.description or ""
         for inner, between in _inner_sections(field.annotation):
             yield from keys_below(inner, f"{prefix}{name}.{between}")

@@ -2,7 +2,9 @@ from contextlib import nullcontext
 
 import pytest
 
+from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.objective import Objective
+from sftkey_dist.config.own_data import OwnDataConfig
 from sftkey_dist.config.strategy import (
     AnchorConfig,
     KeyStageConfig,
@@ -248,3 +250,32 @@ def test_keys_of_a_stage_that_no_strategy_has_are_not_looked_at(run_config):
     assert len(resolve_strategies(run_config.model_copy(update=asked))) == 3
     with pytest.raises(ValueError, match="each part must be there once"):
         KeyStageConfig(interpolate=(0.5, 0.5))
+
+
+def test_a_stage_trains_on_responses_of_the_model_before_it(run_config):
+    own_data = OwnDataConfig.model_validate({"from": "previous", "samples": 2})
+    config = run_config.model_copy(update={"key_stage": KeyStageConfig(data=own_data)})
+    assert [stage.data for stage in resolve_strategies(config)[3].stages] == [None, own_data]
+    assert resolve_strategies(config)[2].stages[0].data is None, "key-tag continues from nothing"
+    assert own_data.model_dump()["from"] == "previous", "as it is written in a configuration"
+    assert "data" not in KeyStageConfig().model_dump()
+    with pytest.raises(ConfigError, match=r"own\.all: no stage comes before the first one; remove its key data"):
+        own(run_config, data={"from": "previous"})
+    endpoint = {"backend": "endpoint", "endpoint": {"url": "http://127.0.0.1:1/v1", "model": "m"}}
+    served = config.model_copy(update={"evaluation": EvaluationConfig.model_validate(endpoint)})
+    with pytest.raises(ConfigError, match=r"key_stage: data.from=previous needs a backend that loads the model"):
+        resolve_strategies(served)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"from": "first"}, "Input should be 'previous'"),
+        ({"samples": 4}, "Field required"),
+        ({"from": "previous", "temperature": 0}, "temperature: 0 makes all samples identical; set samples: 1"),
+        ({"from": "previous", "otherwise": "drop"}, "Input should be 'reference' or 'skip'"),
+    ],
+)
+def test_own_data_that_mean_nothing_are_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        KeyStageConfig.model_validate({"data": data})

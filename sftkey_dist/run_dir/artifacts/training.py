@@ -220,6 +220,51 @@ class Rounding(BaseModel):
 
 
 @dataclass(frozen=True)
+class SampledRow:
+    """A line of rows.jsonl: what became of the sampled responses to a training row.
+
+    Attributes:
+        data_set: number and name of its source.
+        id: its origin.
+        outcomes: of each sample, `accepted` or why it was not.
+        trained: what the stage trains: number of the sample, from 0; None for the reference, or for no response.
+        tokens: number of tokens of all samples.
+    """
+
+    data_set: str
+    id: str
+    outcomes: tuple[str, ...]
+    trained: int | None
+    tokens: int
+
+
+@dataclass(frozen=True)
+class SampleYield:
+    """yield.json: how many of the sampled responses to the training rows are accepted.
+
+    Attributes:
+        rows: number of rows that responses were sampled for.
+        accepted_rows: number of these rows with an accepted response.
+        otherwise: what became of the others: `reference` or `skip`.
+        samples: number of samples.
+        outcomes: number of samples by outcome: `accepted`, or why they were not.
+        tokens: number of tokens that were generated.
+    """
+
+    rows: int
+    accepted_rows: int
+    otherwise: str
+    samples: int
+    outcomes: dict[str, int]
+    tokens: int
+
+    @property
+    def share(self) -> float:
+        """Share of the rows with an accepted response."""
+        return self.accepted_rows / max(self.rows, 1)
+
+
+@dataclass(frozen=True)
 class GuardSummary:
     """Which model the guard chose.
 
@@ -281,6 +326,7 @@ class StageSummary:
         gain: decrease of the loss on held-out examples, in nats.
         guard: which model was handed on; None without a guard.
         model_files: size and digest of each file of the model.
+        own_responses: yield of the responses that were sampled for the stage; None if it trains on the references.
     """
 
     digest: str = ""
@@ -300,6 +346,7 @@ class StageSummary:
     gain: float | None = None
     guard: GuardSummary | None = None
     model_files: dict[PathInRun, FileNote] = field(default_factory=dict)
+    own_responses: SampleYield | None = field(default=None, metadata=absent_with("own_responses"))
 
     @property
     def weights(self) -> list[float]:
@@ -311,6 +358,7 @@ METRICS, TIMINGS, OBSERVATIONS, EVENTS = Journal(StepMetrics), Journal(StepTimin
 INTERPOLATIONS = Journal(Interpolation)
 ROUNDING = JsonFile(Rounding, _TRAINED_AGAIN)
 BEAT = JsonFile(Beat)
+SAMPLED_ROWS, YIELD = Journal(SampledRow), JsonFile(SampleYield)
 SUMMARY, ORIGIN = JsonFile(StageSummary, _TRAINED_AGAIN), JsonFile(StageOrigin, _TRAINED_AGAIN)
 
 

@@ -190,6 +190,16 @@ def test_labels_that_yaml_1_1_would_not_take_for_text(minimal, tmp_path):
     assert segment.check.one_of == ("yes", "no", "010", "2026-01-31", "1:30")
 
 
+def test_a_key_that_python_reserves_is_written_and_suggested_as_it_is(minimal):
+    config = load_config([minimal], ["key_stage.data.from=previous", "key_stage.data.samples=2"])
+    assert config.key_stage.model_dump()["data"]["from"] == "previous"
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+    with pytest.raises(
+        ConfigError, match=r"data\.from: required key is missing; .*data\.form: .*; did you mean from\?"
+    ):
+        load_config([minimal], ["key_stage.data.form=previous"])
+
+
 def test_every_key_has_a_meaning():
     undocumented = []
 

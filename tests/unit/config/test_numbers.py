@@ -59,6 +59,8 @@ MEANINGFUL: dict[tuple[str, str], str] = {
     ("ClusterConfig.wait_for_nodes_seconds", "tiny"): "no wait",
     ("EvaluationConfig.alpha", "0"): "the score is the format",
     ("EvaluationConfig.alpha", "tiny"): A_SHARE,
+    ("OwnDataConfig.temperature", "0"): "greedy",
+    ("OwnDataConfig.top_p", "tiny"): "the likeliest token alone",
     ("SamplingConfig.temperature", "0"): "greedy",
     ("SamplingConfig.top_p", "tiny"): "the likeliest token alone",
     ("EndpointConfig.max_retries", "0"): COUNTS_NONE,

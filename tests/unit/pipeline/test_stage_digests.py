@@ -300,6 +300,37 @@ def test_what_a_stage_of_ones_own_minimises_counts(base, prepared):
     assert digest(objective={"answer": "nll"}, normalize="tokens") == found[0]
 
 
+OWN_DATA = ({"samples": 2}, {"otherwise": "skip"}, {"temperature": 0.5}, {"top_p": 0.5})
+CHANGES_OF_OWN_RESPONSES = {
+    "evaluation.max_new_tokens": 32,
+    "evaluation.stop_at": "closing_tag",
+    "evaluation.batch_size": 3,
+    "evaluation.answer_check": "numeric",
+    "data.max_length_tokens": 1000,  # the references are shorter, and responses need not be
+}
+NO_CHANGES_OF_OWN_RESPONSES = {"evaluation.num_workers": 1, "evaluation.alpha": 0.5, "data.train.0.name": "other"}
+
+
+def test_what_the_responses_depend_on_that_a_stage_samples_counts(base, prepared):
+    def digest(key="seed", value=0, data=None):
+        weights = {"weights": {"reasoning": 1.0, "answer": 1.0}}
+        own = {"name": "sftkey-tag", "stages": [{"name": "a", **weights}, {"name": "b", **weights}]}
+        if data is not None:
+            own["stages"][1]["data"] = {"from": "previous", **data}
+        unguarded = base | {"strategies": [own], "validation": {"num_examples": 8}}
+        return digests(changed(RunConfig.model_validate(unguarded).model_dump(mode="json"), key, value), prepared)
+
+    references, own = digest(), digest(data={})
+    found = [references[1], own[1], *(digest(data=data)[1] for data in OWN_DATA)]
+    found += [digest(*change, data={})[1] for change in CHANGES_OF_OWN_RESPONSES.items()]
+    assert len(set(found)) == len(found)
+    assert references[0] == own[0], "the stage before is the same"
+    assert all(digest(*change, data={}) == own for change in NO_CHANGES_OF_OWN_RESPONSES.items())
+    assert all(digest(*change)[1] == references[1] for change in CHANGES_OF_OWN_RESPONSES.items())
+    greedy = {"samples": 1, "temperature": 0}
+    assert digest("evaluation.batch_size", 3, data=greedy) == digest(data=greedy), "no random numbers are drawn"
+
+
 def test_files_list_the_inputs_of_a_stage_in_an_order_that_stays(prepared, base):
     (planned, _) = plan_stages(RunConfig.model_validate(base), prepared)["sftkey-tag"]
     assert list(StageSettings(**settings_of(planned)).inputs(2)) == [

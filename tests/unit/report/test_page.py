@@ -13,7 +13,9 @@ from sftkey_dist.report.comparison import read_comparison
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.published import published_rows
+from sftkey_dist.run_dir.artifacts.training import SUMMARY, SampleYield
 from tests.finished_run import write_run
+from tests.records import stage_summary
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)> & \u2028 {{ 7 * 7 }}'
 VOID = {"meta", "input", "br", "img", "link", "hr"}
@@ -105,6 +107,18 @@ def test_a_model_card_holds_facts(tmp_path):
     assert "- accuracy 0.900 [0.70, 0.97]" in card
     assert "| key | 4 | 100 | 9 | 2 | 11 |" in card
     assert "torch: 2.13.0" in card
+
+
+def test_the_page_and_the_card_say_that_a_model_was_trained_on_its_own_responses(tmp_path):
+    run = write_run(tmp_path / "study", {"sft-tag": 10, "sftkey-tag": 18})
+    found = SampleYield(40, 30, "skip", 80, {"accepted": 50, "truncated": 30}, 800)
+    SUMMARY.write(run / "stages/key-2/stage.json", stage_summary(own_responses=found))
+    words = "30 of 40 rows (75.0%) have an accepted response of the model's own, the others are left out; 80 samples: "
+    text, _ = page_of(run)
+    assert text.count(f"<small>({words.replace(chr(39), '&#39;')}accepted: 50, truncated: 30)</small>") == 1
+    (facts,) = read_facts([run])
+    cards = [model_card(row, facts) for row in read_comparison([run]).rows]
+    assert [f"Stage key: {words}" in card for card in cards] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,14 @@ TIMING_WITH_ALL = {
     "peak_memory_gib": 0.5,
 }
 GUARD = {"n": 9, "accuracy": None, "format": 1.0, "unjudged": 9, "truncated": 1, "score": 0.3}
+YIELD = {
+    "rows": 3,
+    "accepted_rows": 2,
+    "otherwise": "reference",
+    "samples": 6,
+    "outcomes": {"accepted": 4, "wrong_answer": 2},
+    "tokens": 60,
+}
 ROUNDING = {"precision": "bfloat16", "num_weights": 9, "num_changed": 1, "surviving_share": None}
 SCORES = {
     "n": 2,
@@ -181,6 +189,15 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
         ],
         set(),
     ),
+    "yield.json": (of_training.YIELD, [YIELD], set()),
+    "rows.jsonl": (
+        of_training.SAMPLED_ROWS,
+        [
+            {"data_set": "1 d", "id": "q1", "outcomes": ["truncated", "accepted"], "trained": 1, "tokens": 20},
+            {"data_set": "1 d", "id": "q2", "outcomes": ["unjudged", "too_long"], "trained": None, "tokens": 40},
+        ],
+        set(),
+    ),
     "events.jsonl": (of_training.EVENTS, [{"event": "restarted", "message": "a node was lost"}], set()),
     "rank_00000.json": (of_training.BEAT, [{"step": 1, "phase": "forward", "pid": 7}], set()),
     "rounding.json": (of_training.ROUNDING, [ROUNDING], set()),
@@ -211,6 +228,7 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
                     "evaluations": 3,
                 },
                 "model_files": {"model.safetensors": {"bytes": 9, "sha256": "0" * 64}},
+                "own_responses": YIELD,
             }
         ],
         {
@@ -225,6 +243,7 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
             "gain",
             "guard",
             "model_files",
+            "own_responses",
         },
     ),
     "origin of stage.json": (of_training.ORIGIN, [{"inputs": {"store": "4567"}}], set()),
