@@ -1,7 +1,11 @@
-"""Generation as a fan-out of actors: killed and gone on with, nothing is lost and nothing is there twice."""
+"""Generation as a fan-out of actors: killed and gone on with, nothing is lost and nothing is there twice.
+
+Also what is made of it: a stage on responses that the model of the stage before has sampled.
+"""
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -13,10 +17,17 @@ from sftkey_dist.cluster import connected
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.prompt import PromptConfig
+from sftkey_dist.config.run import RunConfig
 from sftkey_dist.contract import Form
 from sftkey_dist.evaluation.generation.fan_out import EvaluationPool
 from sftkey_dist.evaluation.generation.spread import spread
 from sftkey_dist.evaluation.job import EvaluationJob
+from sftkey_dist.pipeline.own_responses import with_own_responses
+from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.run_plan import plan_run
+from sftkey_dist.pipeline.track import open_tracker
+from sftkey_dist.pipeline.train import train
+from sftkey_dist.run_dir.artifacts.training import OBSERVATIONS, YIELD, read_summary
 
 CLUSTER = ClusterConfig(num_workers=2)
 
@@ -86,3 +97,72 @@ def test_what_hangs_on_one_actor_is_done_by_another(cluster):
     results = spread(actors, lambda actor, chunk: actor.double.remote(chunk), list(range(9)), least_seconds=1.0)
     assert sorted(results) == [2 * chunk for chunk in range(9)]
     assert time.monotonic() - started < 60
+
+
+@pytest.fixture
+def two_stages(tmp_path):
+    """A model that learns how to respond to a dozen cases, and the answers to some of them."""
+    rows = [
+        {"prompt": f"Case {letter}: approve?", "reasoning": f"It is {letter}, so {answer}", "answer": answer}
+        for letter, answer in zip("abcdefghijklmn", ("no", "yes") * 7, strict=True)
+    ]
+    for name, some in (("train", rows), ("test", [rows[0] | {"prompt": "Case z?"}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    weights = {"reasoning": 1.0, "tags": 1.0, "answer": 1.0, "end_of_turn": 1.0}
+    key = {"name": "key", "weights": {"answer": 1.0}, "data": {"from": "previous", "samples": 3}}
+    shape = {"vocab_size": 400, "hidden_size": 48, "intermediate_size": 96, "num_layers": 2}
+    return RunConfig.model_validate(
+        {
+            "run_dir": tmp_path / "run",
+            "model": {"embedded": shape | {"num_heads": 2, "num_kv_heads": 1}},
+            "data": {
+                "train": {"adapter": "records", "path": str(tmp_path / "train.jsonl")},
+                "test": {"adapter": "records", "path": str(tmp_path / "test.jsonl")},
+                "max_length_tokens": 128,
+                "store_dir": tmp_path / "store",
+                "num_workers": 1,
+            },
+            "strategies": [
+                {
+                    "name": "own",
+                    "stages": [
+                        {"name": "full", "weights": weights},
+                        key | {"optimization": {"num_epochs": 2, "learning_rate": 1e-4}},
+                    ],
+                }
+            ],
+            "optimization": {"global_batch_size": 4, "num_epochs": 30, "learning_rate": 1e-2},
+            "validation": {"num_examples": 2},
+            "training": {"micro_batch_tokens": 512, "precision": "float32"},
+            "evaluation": {"max_new_tokens": 40, "batch_size": 4, "num_workers": 2},
+            "cluster": {"num_workers": 1},
+            "tracking": {"enabled": False},
+        }
+    )
+
+
+@pytest.mark.slow
+def test_a_stage_on_responses_of_its_own_is_sampled_once_and_goes_on_when_interrupted(cluster, two_stages, capsys):
+    plan = plan_run(two_stages, prepare(two_stages))
+    train(plan, open_tracker(two_stages))
+    full, key = plan.strategies[0].stages
+    (found,) = (two_stages.run_dir / "samples").glob("*/*/yield.json")
+    whole, summary = YIELD.read(found), read_summary(key.directory)
+    assert (whole.rows, whole.samples) == (12, 36)
+    assert 0 < whole.outcomes["accepted"] < 36, "a model that is always or never right would show little"
+    assert f"{whole.accepted_rows} of 12 rows" in capsys.readouterr().out
+    assert summary.own_responses == whole
+    assert summary.steps == key.num_steps == 6
+    ends, begins = (OBSERVATIONS.read(stage.directory.validation) for stage in (full, key))
+    assert begins[0].validation.segments["answer"].nll == pytest.approx(ends[-1].validation.segments["answer"].nll), (
+        "one model on the same held-out references"
+    )
+
+    store, journal = found.parent / "store", found.parents[1] / "generations.jsonl"
+    lines, digest = journal.read_text().splitlines(keepends=True), json.loads((store / "manifest.json").read_text())
+    journal.write_text("".join(lines[:5]) + lines[5][:20])  # by a driver that died within a batch, and within a line
+    shutil.rmtree(found.parent)
+    again = with_own_responses(plan, key, key.stage.data)
+    assert sorted(journal.read_text().splitlines(keepends=True)) == sorted(lines)
+    assert again.own_responses == whole
+    assert again.data.store.digest == digest["content_digest"]
