@@ -5,8 +5,8 @@ and encoded again whenever a check, the contract or what is left out changes.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 from sftkey_dist.config.own_data import OwnDataConfig
 from sftkey_dist.console import console, progress_line
@@ -29,7 +29,7 @@ from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.report.numbers import counted
 from sftkey_dist.run_dir.artifacts.training import SAMPLED_ROWS, YIELD, SampleYield
-from sftkey_dist.run_dir.paths import JudgedSamplesDir
+from sftkey_dist.run_dir.paths import JudgedSamplesDir, SamplesDir
 from sftkey_dist.sampler import count_trained
 
 
@@ -44,88 +44,91 @@ def with_own_responses(plan: RunPlan, planned: PlannedStage, data: OwnDataConfig
     Raises:
         DataError: no row has an accepted response, and those without are left out.
     """
-    job = _job(plan, planned, data)
-    samples = plan.run.samples(_generation_digest(planned, job))
-    folder = samples.judged(_judging_digest(planned, data))
+    sampling = _Sampling(plan, planned, data)
+    folder = sampling.folder
     if not is_store(folder.store):
         rows = list(stored_rows(plan.config.data, plan.config.contract, planned.data.store))
-        _generate(plan, planned, job, rows, samples.path)
-        _judge_and_encode(plan, planned, data, job, rows, samples.path, folder)
+        sampling.generate(rows)
+        sampling.judge_and_encode(rows)
     return _trained_on(planned, EncodedStore(folder.store), YIELD.read(folder.yielded))
 
 
-def _job(plan: RunPlan, planned: PlannedStage, data: OwnDataConfig) -> EvaluationJob:
-    strategy = next(each.strategy for each in plan.strategies if each.name == planned.strategy)
-    settings = settings_for_own_data(plan.config, strategy, data)
-    return EvaluationJob(**vars(settings), model_dir=str(planned.job.model_dir), strategy=planned.name)
+@dataclass(frozen=True)
+class _Sampling:
+    """The samples of a stage, and what is made of them."""
 
+    plan: RunPlan
+    planned: PlannedStage
+    data: OwnDataConfig
 
-def _generation_digest(planned: PlannedStage, job: EvaluationJob) -> str:
-    """Digest of everything that the samples depend on; the prompts are tokens of the store."""
-    return digest_json(
-        {
-            "model": planned.inputs["model"],
-            "store": planned.inputs["store"],
-            "held_out": planned.data.held_out.tolist(),
-            "decoding": asdict(job.decoding),
-            "evaluation": planned.inputs["own_responses"]["evaluation"],
-        }
-    )
+    @cached_property
+    def job(self) -> EvaluationJob:
+        """The model of the stage before, and how it generates."""
+        planned = self.planned
+        strategy = next(each.strategy for each in self.plan.strategies if each.name == planned.strategy)
+        settings = settings_for_own_data(self.plan.config, strategy, self.data)
+        return EvaluationJob(**vars(settings), model_dir=str(planned.job.model_dir), strategy=planned.name)
 
+    @cached_property
+    def samples(self) -> SamplesDir:
+        """Folder of the samples, named by everything that they depend on; the prompts are tokens of the store."""
+        inputs = self.planned.inputs
+        digest = digest_json(
+            {
+                "model": inputs["model"],
+                "store": inputs["store"],
+                "held_out": self.planned.data.held_out.tolist(),
+                "decoding": asdict(self.job.decoding),
+                "evaluation": inputs["own_responses"]["evaluation"],
+            }
+        )
+        return self.plan.run.samples(digest)
 
-def _judging_digest(planned: PlannedStage, data: OwnDataConfig) -> str:
-    """Digest of everything that turns samples into training data."""
-    return digest_json(
-        {
-            "versions": [SCORING_VERSION, ENCODER_VERSION],
-            "own_responses": planned.inputs["own_responses"],
-            "data": data.model_dump(mode="json"),
-        }
-    )
+    @cached_property
+    def folder(self) -> JudgedSamplesDir:
+        """Folder of what is made of the samples, named by everything that decides it."""
+        digest = digest_json(
+            {
+                "versions": [SCORING_VERSION, ENCODER_VERSION],
+                "own_responses": self.planned.inputs["own_responses"],
+                "data": self.data.model_dump(mode="json"),
+            }
+        )
+        return self.samples.judged(digest)
 
+    def generate(self, rows: Sequence[StoredRow]) -> None:
+        """Generate responses to the rows that are not held out, as far as there are none yet."""
+        held_out, planned = set(self.planned.data.held_out.tolist()), self.planned
+        asked = [row.example for row in rows if row.indices.start not in held_out]
+        if has_generations(asked, self.samples.path):
+            return
+        console.print(
+            f"{planned.title}: sampling {self.data.samples} responses to each of {len(asked):,} rows", soft_wrap=True
+        )
+        with generation_pool(self.plan.config) as pool, progress_line(f"{planned.name} sampling", len(asked)) as line:
+            pool.generate(self.job, asked, self.samples.path, line.update)
 
-def _generate(
-    plan: RunPlan, planned: PlannedStage, job: EvaluationJob, rows: Sequence[StoredRow], folder: Path
-) -> None:
-    """Generate responses to the rows that are not held out, as far as there are none yet."""
-    held_out = set(planned.data.held_out.tolist())
-    asked = [row.example for row in rows if row.indices.start not in held_out]
-    if has_generations(asked, folder):
-        return
-    number = job.decoding.num_samples
-    console.print(f"{planned.title}: sampling {number} responses to each of {len(asked):,} rows", soft_wrap=True)
-    with generation_pool(plan.config) as pool, progress_line(f"{planned.name} sampling", len(asked)) as line:
-        pool.generate(job, asked, folder, line.update)
-
-
-def _judge_and_encode(
-    plan: RunPlan,
-    planned: PlannedStage,
-    data: OwnDataConfig,
-    job: EvaluationJob,
-    rows: Sequence[StoredRow],
-    samples: Path,
-    folder: JudgedSamplesDir,
-) -> None:
-    """Write what became of every row, the yield, and the store, which marks the others as complete."""
-    config, digest = plan.config, folder.path.name
-    generations = read_generations(samples)
-    encoding = encoding_of(config, job.form, plan.preparation.model_dir)
-    judging = Judging(job, example_encoder(encoding, prompt_encoder(encoding)), planned.data.store, data.otherwise)
-    builder = StoreBuilder(folder.store, config.contract.segment_names, digest)
-    with builder.owned():
-        sampled = [
-            row
-            for number in range(len(config.data.train))
-            for row in judging.write(builder.part(number), [r for r in rows if r.source == number], generations)
-        ]
-        found = yield_of(sampled, data.otherwise)
-        SAMPLED_ROWS.write(folder.rows, sampled)
-        YIELD.write(folder.yielded, found)
-        if data.otherwise == "skip" and not found.accepted_rows:
-            builder.discard()
-            raise _nothing_left(planned, found)
-        builder.finish([source.place for source in config.data.train], digest, planned.inputs)
+    def judge_and_encode(self, rows: Sequence[StoredRow]) -> None:
+        """Write what became of every row, the yield, and the store, which marks the others as complete."""
+        config, digest, otherwise = self.plan.config, self.folder.path.name, self.data.otherwise
+        generations = read_generations(self.samples.path)
+        encoding = encoding_of(config, self.job.form, self.plan.preparation.model_dir)
+        encoder = example_encoder(encoding, prompt_encoder(encoding))
+        judging = Judging(self.job, encoder, self.planned.data.store, otherwise)
+        builder = StoreBuilder(self.folder.store, config.contract.segment_names, digest)
+        with builder.owned():
+            sampled = [
+                row
+                for number in range(len(config.data.train))
+                for row in judging.write(builder.part(number), [r for r in rows if r.source == number], generations)
+            ]
+            found = yield_of(sampled, otherwise)
+            SAMPLED_ROWS.write(self.folder.rows, sampled)
+            YIELD.write(self.folder.yielded, found)
+            if otherwise == "skip" and not found.accepted_rows:
+                builder.discard()
+                raise _nothing_left(self.planned, found)
+            builder.finish([source.place for source in config.data.train], digest, self.planned.inputs)
 
 
 def _trained_on(planned: PlannedStage, store: EncodedStore, found: SampleYield) -> PlannedStage:

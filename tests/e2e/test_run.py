@@ -178,8 +178,9 @@ def test_prepare_and_show_print_what_will_be_trained(sftkey, tiny_config, tokeni
 def test_plan_shows_every_stage_on_any_number_of_ranks_and_needs_no_weights(sftkey, tiny_config, tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "shape", ignore=shutil.ignore_patterns("*.safetensors"))
     arguments = ("--ranks", "1,2,4", "--steps", "3", "--nodes", "2", "--price-per-gpu-hour", "2")
-    done = sftkey("plan", tiny_config, "model.path=shape", *arguments)
+    done = sftkey("plan", tiny_config, "model.path=shape", "key_stage.data.from=previous", *arguments)
     assert done.returncode == 0, done.stderr
+    assert "sftkey-tag key: planned with the lengths of the references" in done.stdout
     expected_words = ("sftkey-tag key: 3 of 24 steps", "segment-aware", "as drawn", "longest first")
     for expected in (*expected_words, "2 x 8 h100-80g", "memory of a rank", "smallest cluster", "limited by"):
         assert expected in done.stdout

@@ -8,6 +8,8 @@ from mlflow import MlflowClient
 
 from sftkey_dist.config.tracking import TrackingConfig
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.pipeline.track import track_yield
+from sftkey_dist.run_dir.artifacts.training import SampleYield
 from sftkey_dist.tracking import NullTracker, how_to_open, make_tracker, tracking_uri
 from sftkey_dist.tracking.mlflow_store import MlflowTracker
 
@@ -76,6 +78,17 @@ def test_a_store_that_dies_costs_one_warning_not_the_run(make, tmp_path, capsys)
     assert tracker.start_run("stage/def", "stage key", run, {}) is None
     tracker.log_params(None, {"a": 1})
     assert capsys.readouterr().out.count("MLflow stopped answering") == 1
+
+
+def test_the_yield_of_sampled_responses_is_logged_with_their_stage(make, tmp_path):
+    tracker = make()
+    runs = [tracker.start_run(f"stage/{number}", "stage key", None, {}) for number in range(2)]
+    track_yield(SampleYield(40, 30, "skip", 80, {"accepted": 50, "truncated": 30}, 800), runs[0], tracker)
+    track_yield(None, runs[1], tracker)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    own = {f"own_responses/{name}": value for name, value in zip(("rows", "accepted_rows"), (40, 30), strict=True)}
+    assert client.get_run(runs[0]).data.metrics == own | {"own_responses/accepted_share": 0.75}
+    assert client.get_run(runs[1]).data.metrics == {}
 
 
 def test_of_two_summaries_the_later_shows(make, tmp_path):
