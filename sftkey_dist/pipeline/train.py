@@ -97,6 +97,7 @@ def _train_stage(
     config, title = plan.config, planned.title
     for line in changes_in_words(plan.run, planned):
         console.print(f"{title}: {line}", soft_wrap=True)
+    started = time.perf_counter()
     planned = _with_its_data(plan, planned, runner)
     _require_space(planned)
     run_id = start_stage(
@@ -108,7 +109,6 @@ def _train_stage(
     if left_out := len(store) - trained:
         console.print(f"{title}: {left_out:,} examples have no token that this stage trains and are left out")
     console.print(f"{title}: {_beginning(planned, config.cluster.num_workers)}", soft_wrap=True, markup=False)
-    started = time.perf_counter()
     with ending_run(tracker, run_id):
         with (
             follow_stage(planned.directory, title, planned.num_steps, tracker, run_id),

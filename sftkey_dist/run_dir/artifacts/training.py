@@ -318,7 +318,7 @@ class StageSummary:
         phase_seconds: seconds by phase, longest first.
         collective_share: share of time in which a collective ran, over the micro-batches that were profiled.
         peak_memory_gib: peak memory of rank 0.
-        wall_seconds: duration including loading, validation and writing.
+        wall_seconds: duration including sampling its data, loading, validation and writing.
         world_size: number of ranks.
         events: messages of the events.
         final_segments: segment metrics of the last step.
