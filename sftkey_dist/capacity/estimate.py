@@ -56,6 +56,7 @@ class StageLoad:
         rows_for: returns the rows of the first steps for a number of data-parallel ranks and a token budget.
         fullest_for: returns the fullest rows of all steps for the same arguments; None if ``rows_for`` has all steps.
         guard: the copy of the model with which a guard generates; None without a guard.
+        may_share_rows: whether the run's settings allow several ranks to compute a row together.
     """
 
     name: str
@@ -64,6 +65,7 @@ class StageLoad:
     rows_for: Callable[[int, int], Sequence[Rows]]
     fullest_for: Callable[[int, int], Fullest] | None = None
     guard: GuardCopy | None = None
+    may_share_rows: bool = True
 
     def fullest(self, ranks: int, micro_batch_tokens: int) -> Fullest:
         """The fullest rows of all steps, for a number of ranks and a token budget."""
@@ -180,7 +182,7 @@ def what_would_help(
     Returns:
         The setting and the estimate with it; None if no change makes a stage fit, or faster by at least 2 %.
     """
-    changes = _changes(size, training, cluster, load.longest_example)
+    changes = _changes(size, training, cluster, load)
     changed = [(text, estimate(size, other, cluster, load)) for text, other in changes]
     fitting = [(text, other) for text, other in changed if other.fits]
     if not fitting:
@@ -190,7 +192,7 @@ def what_would_help(
 
 
 def _changes(
-    size: ModelSize, training: TrainingConfig, cluster: Cluster, longest_example: int
+    size: ModelSize, training: TrainingConfig, cluster: Cluster, load: StageLoad
 ) -> Iterator[tuple[str, TrainingConfig]]:
     """Changes of settings that do not change the result.
 
@@ -203,11 +205,11 @@ def _changes(
         training.model_copy(update={"gradient_checkpointing": flipped}),
     )
     for factor, tokens in (("double", 2 * training.micro_batch_tokens), ("half", training.micro_batch_tokens // 2)):
-        if tokens >= longest_example:
+        if tokens >= load.longest_example:
             change = training.model_copy(update={"micro_batch_tokens": tokens})
             yield f"training.micro_batch_tokens={tokens} ({factor})", change
     sharing = 2 * training.sequence_parallel_ranks
-    while not (cluster.ranks % sharing or size.num_heads % sharing):
+    while load.may_share_rows and not (cluster.ranks % sharing or size.num_heads % sharing):
         change = training.model_copy(update={"sequence_parallel_ranks": sharing})
         yield f"training.sequence_parallel_ranks={sharing}", change
         sharing *= 2

@@ -27,6 +27,7 @@ def stage_load(
     *,
     stops_prefix: bool = False,
     guard: GuardCopy | None = None,
+    may_share_rows: bool = True,
 ) -> StageLoad:
     """The work of a stage.
 
@@ -38,6 +39,7 @@ def stage_load(
         most_steps: maximum number of steps to plan for the average step; the fullest rows are found among all steps.
         stops_prefix: whether no gradient passes through the tokens before an example's first target.
         guard: the copy of the model with which a guard generates; None without a guard.
+        may_share_rows: whether the run's settings allow several ranks to compute a row together.
     """
     lengths = counts.sum(axis=1).astype(np.int64)
     is_trained = np.array(weights) > 0
@@ -70,7 +72,7 @@ def stage_load(
         planner = planner_for(ranks, micro_batch_tokens)
         return _fullest(contents(), ranks, micro_batch_tokens, lambda step: _rows(planner.plan(step), of_examples))
 
-    return StageLoad(name, of_all.num_steps, longest, rows_for, fullest_for, guard)
+    return StageLoad(name, of_all.num_steps, longest, rows_for, fullest_for, guard, may_share_rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,8 +142,10 @@ def _exposed(training: TrainingConfig, cluster: Cluster, traffic: Traffic, compu
 def _exchange_seconds(training: TrainingConfig, cluster: Cluster, flow: Flow) -> float:
     """Seconds in which ranks that share a row wait for each other's tokens, at the bandwidth of what connects them."""
     sharing = training.sequence_parallel_ranks
-    nodes = max(1, sharing // cluster.gpus_per_node)
-    group = replace(cluster, nodes=nodes, gpus_per_node=min(sharing, cluster.gpus_per_node))
+    # Consecutive groups stay within nodes only if their size divides that of a node.
+    is_within = cluster.gpus_per_node % sharing == 0
+    nodes = 1 if is_within else max(2, -(-sharing // cluster.gpus_per_node))
+    group = replace(cluster, nodes=nodes, gpus_per_node=sharing if is_within else -(-sharing // nodes))
     # Unlike a ring, where data enter a node once, an exchange gives every rank of a node data of its own.
     received = flow.received_bytes * (group.gpus_per_node if nodes > 1 else 1)
     return group.ring_seconds(received, flow.collectives)

@@ -83,7 +83,7 @@ class TrainingConfig(Section):
     sequence_parallel_ranks: int = Field(1, ge=1, le=MOST_WORKERS)
     """Number of consecutive ranks that compute a packed row together, each a part of its tokens (Ulysses sequence
     parallelism). A row may then be so many times longer than what a rank has memory for. It must divide
-    `cluster.num_workers` and the model's number of attention heads. Results do not depend on it."""
+    `cluster.num_workers` and the model's number of attention heads. Without dropout, results do not depend on it."""
     zero: ZeroConfig = ZeroConfig()
     """How the model is sharded."""
     lora: LoraConfig | None = None

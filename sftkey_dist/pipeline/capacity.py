@@ -62,7 +62,12 @@ def _estimate(plan: RunPlan, cluster: Cluster, most_steps: int) -> tuple[ModelSi
     device = cluster.accelerator.training_in(StageJob.resolve_precision(config.training, gpus_per_worker=1))
     cluster = replace(cluster, accelerator=device)
     size, cost = size_of(shape, config.training, device.compute_bytes), decoder_cost(shape)
-    stages = [_capacity(config, size, cluster, _load(config, planned, cost, most_steps)) for planned in plan.stages]
+    # Settings are the run's: what one stage excludes cannot be proposed for another.
+    may_share_rows = config.model.attention in ("packed", "packed_sdpa") and not any(
+        planned.stage.stop_gradient_prefix for planned in plan.stages
+    )
+    loads = [_load(config, planned, cost, most_steps, may_share_rows=may_share_rows) for planned in plan.stages]
+    stages = [_capacity(config, size, cluster, load) for load in loads]
     return size, cluster, stages
 
 
@@ -77,7 +82,9 @@ def _capacity(config: RunConfig, size: ModelSize, cluster: Cluster, load: StageL
     )
 
 
-def _load(config: RunConfig, planned: PlannedStage, cost: CostModel, most_steps: int) -> StageLoad:
+def _load(
+    config: RunConfig, planned: PlannedStage, cost: CostModel, most_steps: int, *, may_share_rows: bool
+) -> StageLoad:
     return stage_load(
         planned.name,
         np.asarray(planned.data.store.segment_counts),
@@ -86,6 +93,7 @@ def _load(config: RunConfig, planned: PlannedStage, cost: CostModel, most_steps:
         most_steps,
         stops_prefix=planned.stage.stop_gradient_prefix,
         guard=_guard_copy(config, planned),
+        may_share_rows=may_share_rows,
     )
 
 

@@ -53,7 +53,9 @@ def check(
     """
     started = time.perf_counter()
     environment = cluster.network_environment() | cluster.environment
-    nodes, exchange = check_nodes(folder, read, environment, most_seconds, most_seconds_to_start)
+    on_accelerators = cluster.gpus_per_worker > 0
+    limits = (most_seconds, most_seconds_to_start)
+    nodes, exchange = check_nodes(folder, read, environment, *limits, on_accelerators=on_accelerators)
     seconds = time.perf_counter() - started
     if with_table:
         console.print(nodes_table(nodes))

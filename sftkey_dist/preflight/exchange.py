@@ -27,7 +27,15 @@ class Meeting:
         return int(self._listening.getsockname()[1])
 
     def all_reduce(
-        self, address: str, port: int, rank: int, size: int, environment: Mapping[str, str], most_seconds: float
+        self,
+        address: str,
+        port: int,
+        rank: int,
+        size: int,
+        environment: Mapping[str, str],
+        most_seconds: float,
+        *,
+        on_accelerators: bool,
     ) -> float:
         """Sum a tensor over all nodes; called on all of them at the same time.
 
@@ -38,6 +46,7 @@ class Meeting:
             size: number of nodes.
             environment: environment variables that say how ranks communicate.
             most_seconds: longest wait for another node.
+            on_accelerators: whether to sum on the first accelerator of each node, and not on its processor.
 
         Returns:
             Bytes of a tensor that is summed over all nodes in a second.
@@ -48,12 +57,10 @@ class Meeting:
         os.environ.update(environment)
         limit = timedelta(seconds=most_seconds)
         store = TCPStore(address, port, size, self._listening is not None, timeout=limit, **self._socket())
-        with_accelerator = torch.cuda.is_available()
-        dist.init_process_group(
-            "nccl" if with_accelerator else "gloo", store=store, rank=rank, world_size=size, timeout=limit
-        )
+        backend, device = ("nccl", torch.device("cuda", 0)) if on_accelerators else ("gloo", torch.device("cpu"))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
         try:
-            return _rate(torch.device("cuda", 0) if with_accelerator else torch.device("cpu"), size)
+            return _rate(device, size)
         finally:
             dist.destroy_process_group()
 

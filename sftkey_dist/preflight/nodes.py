@@ -22,8 +22,8 @@ MOST_SECONDS = 18.0
 """Time in which a node must have answered everything, once it has started a process."""
 MOST_SECONDS_TO_START = 60.0
 """Time to start a process, which loads Ray's worker and may have to read it from slow storage."""
-MOST_SECONDS_TO_EXCHANGE = 8.0
-"""Longest wait of a node for another one in an all-reduce."""
+MOST_SECONDS_TO_EXCHANGE = 30.0
+"""Longest wait of a node for another one in an all-reduce, which has to connect all of them first."""
 
 _LEAST_NODES = 2
 _STARTING = "starting a process"
@@ -56,6 +56,8 @@ def check_nodes(
     environment: Mapping[str, str],
     most_seconds: float,
     most_seconds_to_start: float,
+    *,
+    on_accelerators: bool,
 ) -> tuple[list[NodeCheck], Exchange | None]:
     """Measure every node, and then what nodes exchange with each other; None if there are fewer than two.
 
@@ -65,6 +67,7 @@ def check_nodes(
         folder: folder that all nodes write to.
         read: folders that all nodes read. Their names identify their content.
         environment: environment variables of ranks that say how they communicate.
+        on_accelerators: whether ranks compute on accelerators.
         most_seconds: time in which a node must have answered everything, once it has started a process.
         most_seconds_to_start: time to start it.
     """
@@ -76,7 +79,7 @@ def check_nodes(
             folders = [str(path.absolute()) for path in read]
             asked = _Asked(scratch, folders, payloads, most_seconds, most_seconds_to_start)
             checks = list(threads.map(lambda node, probe: _check(node, probe, asked), nodes, probes))
-            return checks, _exchange(checks, probes, environment)
+            return checks, _exchange(checks, probes, environment, on_accelerators=on_accelerators)
         finally:
             for probe in probes:  # which also ends the threads that wait for them
                 ray.kill(probe)
@@ -136,9 +139,15 @@ def _check(node: dict[str, Any], probe: Any, asked: _Asked) -> NodeCheck:
     return check
 
 
-def _exchange(checks: Sequence[NodeCheck], probes: Sequence[Any], environment: Mapping[str, str]) -> Exchange | None:
-    """An all-reduce of the nodes that have answered."""
-    there = [(check.address, probe) for check, probe in zip(checks, probes, strict=True) if not check.problem]
+def _exchange(
+    checks: Sequence[NodeCheck], probes: Sequence[Any], environment: Mapping[str, str], *, on_accelerators: bool
+) -> Exchange | None:
+    """An all-reduce of the nodes that have answered, and that ranks may run on."""
+    there = [
+        (check.address, probe)
+        for check, probe in zip(checks, probes, strict=True)
+        if not check.problem and (check.num_gpus or not on_accelerators)
+    ]
     if len(there) < _LEAST_NODES:
         return None
     address, first = there[0]
@@ -146,7 +155,7 @@ def _exchange(checks: Sequence[NodeCheck], probes: Sequence[Any], environment: M
         port = ray.get(first.listen.remote(address), timeout=MOST_SECONDS_TO_EXCHANGE)
         arguments = (environment, MOST_SECONDS_TO_EXCHANGE)
         rates = [
-            probe.all_reduce.remote(address, port, rank, len(there), *arguments)
+            probe.all_reduce.remote(address, port, rank, len(there), *arguments, on_accelerators=on_accelerators)
             for rank, (_, probe) in enumerate(there)
         ]
         return Exchange(min(ray.get(rates, timeout=2 * MOST_SECONDS_TO_EXCHANGE)))

@@ -67,10 +67,19 @@ class Probe:
         return self._meet().listen(address)
 
     def all_reduce(
-        self, address: str, port: int, rank: int, size: int, environment: Mapping[str, str], most_seconds: float
+        self,
+        address: str,
+        port: int,
+        rank: int,
+        size: int,
+        environment: Mapping[str, str],
+        most_seconds: float,
+        *,
+        on_accelerators: bool,
     ) -> float:
         """See `Meeting.all_reduce`."""
-        return self._meet().all_reduce(address, port, rank, size, environment, most_seconds)
+        settings = (environment, most_seconds)
+        return self._meet().all_reduce(address, port, rank, size, *settings, on_accelerators=on_accelerators)
 
     def _meet(self) -> "Meeting":
         from sftkey_dist.preflight.exchange import Meeting  # loads torch

@@ -41,7 +41,7 @@ def _key_stage_after(full: Stage, config: RunConfig) -> Stage:
     """The preset key stage that continues from a stage on the whole response."""
     settings, weights = config.key_stage, _key_weights(config.contract, config.key_stage)
     optimization = _continued(config)
-    _require_whole_forward_pass(settings, optimization, "key_stage")
+    _require_balanced_routers(settings, optimization, config, "key_stage")
     return Stage(
         "key",
         weights,
@@ -77,7 +77,7 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
     if stage.stop_gradient_prefix and weights[PROMPT_ID]:
         raise ConfigError(f"{where}: stop_gradient_prefix and a weight for the prompt exclude each other; remove one")
     optimization = stage.optimization.applied_to(config.optimization)
-    _require_whole_forward_pass(stage, optimization, where)
+    _require_balanced_routers(stage, optimization, config, where)
     return Stage(
         stage.name,
         weights,
@@ -92,14 +92,19 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
     )
 
 
-def _require_whole_forward_pass(
-    stage: StageConfig | KeyStageConfig, optimization: OptimizationConfig, where: str
+def _require_balanced_routers(
+    stage: StageConfig | KeyStageConfig, optimization: OptimizationConfig, config: RunConfig, where: str
 ) -> None:
-    """Routers are balanced over all tokens, and those of a stopped prefix have no gradient."""
-    if stage.stop_gradient_prefix and optimization.router_loss_weight:
-        raise ConfigError(
-            f"{where}: stop_gradient_prefix and optimization.router_loss_weight exclude each other; remove one of them"
-        )
+    """Routers are balanced over all tokens: those of a stopped prefix have no gradient, and chunks hide routers."""
+    excluding = {
+        "stop_gradient_prefix": stage.stop_gradient_prefix,
+        "training.mlp_chunk_tokens": config.training.mlp_chunk_tokens is not None,
+    }
+    for key, is_set in excluding.items():
+        if optimization.router_loss_weight and is_set:
+            raise ConfigError(
+                f"{where}: {key} and optimization.router_loss_weight exclude each other; remove one of them"
+            )
 
 
 def _replay(stage: StageConfig | KeyStageConfig, before: Stage, where: str) -> Replay | None:

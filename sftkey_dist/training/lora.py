@@ -113,6 +113,11 @@ def _require_mergeable(base: "PreTrainedModel") -> None:
     """An adapter is merged into a linear layer's weight, which no other layer may share."""
     shared = base.get_input_embeddings().weight if base.config.get_text_config().tie_word_embeddings else None
     for name, layer in base.named_modules():
+        if _has_adapter(layer) and not hasattr(layer, "weight"):  # peft wraps the stacked matrices of experts
+            raise ModelError(
+                f"training.lora.target_modules: {name} holds the matrices of several experts, to which no adapter can "
+                f"be merged; name other layers, for example training.lora.target_modules=[q_proj,k_proj,v_proj,o_proj]"
+            )
         if _has_adapter(layer) and (_ADAPTER not in layer.lora_A or layer.weight is shared):
             raise ModelError(
                 f"training.lora.target_modules: {name} cannot have an adapter; name linear layers whose weights are "

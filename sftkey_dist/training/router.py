@@ -17,6 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sftkey_dist.errors import ModelError
+
+_CORRECTION = "e_score_correction_bias"
+"""Name that transformers gives what is added before experts are chosen (DeepSeek-V3, GLM-4, Ernie 4.5)."""
+
 
 @dataclass(frozen=True)
 class RouterBalance:
@@ -40,6 +45,21 @@ class RouterBalance:
         """The part of the loss that some tokens add, from the `probabilities` of theirs; scalar with gradient."""
         shares = self.shares.to(probabilities.device)
         return len(shares) * (shares * probabilities).sum() / self.num_routed
+
+
+def require_known_routers(model: torch.nn.Module) -> None:
+    """Check that routers choose by the probabilities that the loss is made of.
+
+    Raises:
+        ModelError: they choose by something else, such as probabilities with a correction.
+    """
+    names = (name for name, _ in (*model.named_parameters(), *model.named_buffers()))
+    corrections = [name for name in names if name.rpartition(".")[2] == _CORRECTION]
+    if corrections:
+        raise ModelError(
+            f"the routers of this model choose with a correction ({corrections[0]}), which balances them already; set "
+            f"optimization.router_loss_weight=0"
+        )
 
 
 def choice_counts(router_logits: Sequence[Tensor], num_tokens: int, chosen: int) -> Tensor:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, set_seed
 from sftkey_dist.config import load_config
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.config.strategy import OptimizationConfig
-from sftkey_dist.config.training import TrainingConfig
+from sftkey_dist.config.training import LoraConfig, TrainingConfig
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation import Decoding
@@ -154,18 +154,24 @@ def test_routers_are_balanced_over_all_tokens_of_a_step_as_transformers_balances
     )
     jobs = [
         with_optimization(job(models[name], store, tmp_path / f"{label}", FULL), router_loss_weight=ROUTER_LOSS_WEIGHT)
-        for label in ("rows", "parts")
+        for label in ("rows", "parts", "adapters")
     ]
     jobs = [
         stage.model_copy(update={"training": stage.training.model_copy(update=settings)})
         for stage, settings in zip(
             jobs,
-            ({"micro_batch_tokens": 400}, {"sequence_parallel_ranks": 2, "gradient_checkpointing": True}),
+            (
+                {"micro_batch_tokens": 400, "logit_chunk_positions": 50},
+                {"sequence_parallel_ranks": 2, "gradient_checkpointing": True},
+                {"lora": LoraConfig(rank=4, target_modules=("q_proj", "o_proj"))},
+            ),
             strict=True,
         )
     ]
     run_ranks(2, train, jobs, None)
-    for stage in jobs:
+    *whole, adapted = jobs
+    assert metrics(adapted)[0]["loss"] == pytest.approx(losses[0], rel=1e-4), "adapters begin with no effect"
+    for stage in whole:
         records = metrics(stage)
         assert [record["loss"] for record in records] == pytest.approx(losses, rel=1e-4)
         assert [record["grad_norm"] for record in records] == pytest.approx(norms, rel=1e-3)

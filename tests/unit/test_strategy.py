@@ -13,6 +13,7 @@ from sftkey_dist.config.strategy import (
     ReplayConfig,
     StrategyConfig,
 )
+from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.errors import ConfigError
@@ -239,6 +240,9 @@ def test_a_stopped_prefix_leaves_routers_without_a_gradient(run_config):
     message = "stop_gradient_prefix and optimization.router_loss_weight exclude each other"
     with pytest.raises(ConfigError, match=r"own\.all: " + message):
         own(run_config, stop_gradient_prefix=True, optimization={"router_loss_weight": 0.01})
+    chunked = run_config.model_copy(update={"training": TrainingConfig(mlp_chunk_tokens=8)})
+    with pytest.raises(ConfigError, match=r"own\.all: training\.mlp_chunk_tokens and optimization\.router_loss_weight"):
+        own(chunked, optimization={"router_loss_weight": 0.01})
     stopped = KeyStageConfig(stop_gradient_prefix=True)
     balanced = run_config.optimization.model_copy(update={"router_loss_weight": 0.01})
     with pytest.raises(ConfigError, match="key_stage: " + message):

@@ -50,7 +50,8 @@ class StepMetrics:
     Attributes:
         step: number of the step, from 0.
         epoch: number of the epoch, from 0.
-        loss: weighted mean over the step's tokens, in nats.
+        loss: what is minimised: the weighted mean over the step's tokens in nats, and what an anchor and the loss of
+            routers add.
         learning_rate: learning rate of the step.
         grad_norm: norm of the gradient before clipping.
         tokens: number of tokens in the step, on all ranks.

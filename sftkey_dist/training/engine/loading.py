@@ -58,8 +58,10 @@ def _save_memory(model: "PreTrainedModel", training: TrainingConfig) -> None:
     """Recompute what need not be kept for the backward pass."""
     if training.gradient_checkpointing:
         # On a CPU, transformers would ask for memory that only an accelerator's driver can provide.
-        offload = training.offload_activations and torch.cuda.is_available()
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False}, offload=offload)
+        offload = {"offload": True} if training.offload_activations and torch.cuda.is_available() else {}
+        # transformers 5.23 has renamed it, and warns of the name before.
+        newer = getattr(model, "activation_checkpointing_enable", None)
+        (newer or model.gradient_checkpointing_enable)({"use_reentrant": False}, **offload)
     if training.mlp_chunk_tokens is not None:
         compute_mlps_in_chunks(model, training.mlp_chunk_tokens)
 

@@ -1,8 +1,9 @@
 """Calling a causal language model on packed rows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -62,7 +63,8 @@ class PackedModel:
 
         def count(row: PackedRow, **boundaries: Any) -> Tensor:
             router_logits: list[Tensor] = []
-            self._call(row, **boundaries, router_logits=router_logits)
+            one_position = replace(row, kept_positions=row.kept_positions[:1])  # no logits of a whole row
+            self._call(one_position, **boundaries, router_logits=router_logits)
             return choice_counts(router_logits, row.num_tokens, chosen)
 
         return self._evaluated(count, row)
@@ -137,7 +139,10 @@ class PackedModel:
             **boundaries,
         )
         if router_logits is not None:
-            router_logits += getattr(output, "router_logits", None) or _without_routers()
+            # A model that computes no such loss has no routers, or balances them otherwise.
+            if getattr(output, "aux_loss", None) is None:
+                raise ModelError("this model has no loss that balances routers; set optimization.router_loss_weight=0")
+            router_logits += output.router_logits
         logits: Tensor = output.logits[0]
         return logits
 
@@ -164,10 +169,6 @@ class PackedModel:
                 }
             case "sdpa":
                 return {}
-
-
-def _without_routers() -> NoReturn:
-    raise ModelError("this model does not return the logits of routers; set optimization.router_loss_weight=0")
 
 
 def _assert_same(returned: Tensor, computed: Tensor) -> None:

@@ -36,7 +36,7 @@ from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.lora import base_of
 from sftkey_dist.training.masters import StoredWeights
 from sftkey_dist.training.objective import needs_entropy
-from sftkey_dist.training.router import RouterBalance
+from sftkey_dist.training.router import RouterBalance, require_known_routers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,6 +66,8 @@ class ZeroEngine(Ranks):
         chunk = job.training.logit_chunk_positions
         entropy = needs_entropy(job.stage.all_objectives)
         head = ChunkedHead(base_of(model).get_output_embeddings(), chunk) if chunk else None
+        if job.stage.optimization.router_loss_weight:
+            require_known_routers(model)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._engine = _initialize(model, job)
         super().__init__(torch.device(self._engine.device), job.training)

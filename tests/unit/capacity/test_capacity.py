@@ -544,6 +544,11 @@ def test_ranks_that_share_rows_divide_activations_and_exchange_tokens(sizes):
     of_token += 3 * 36 * 128 * 2 * 2 * 8
     assert (wide.received_gib - alone.received_gib) * 2**30 == pytest.approx(8192 / 16 * 15 / 16 * of_token)
     assert wide.seconds.communication > shared.seconds.communication, "tokens cross the network"
+    within, across = (
+        estimate(size, LARGE.model_copy(update={"sequence_parallel_ranks": 4}), Cluster(nodes, each, H100), full_rows())
+        for nodes, each in ((2, 8), (4, 6))
+    )
+    assert across.seconds.communication > within.seconds.communication, "every third group has ranks of two nodes"
 
 
 def test_a_row_of_an_answer_is_on_one_of_the_ranks_that_share_it():
@@ -570,6 +575,8 @@ def test_sharing_rows_is_proposed_where_a_long_row_does_not_fit(sizes):
     setting, helped = what_would_help(size, training, cluster, row, now)
     assert setting.startswith("training.sequence_parallel_ranks=")
     assert helped.fits
+    refused = replace(row, may_share_rows=False)
+    assert "sequence_parallel" not in str(what_would_help(size, training, cluster, refused, now))
     uneven = replace(size, num_heads=21)
     assert "sequence_parallel" not in str(what_would_help(uneven, training, cluster, row, now))
 

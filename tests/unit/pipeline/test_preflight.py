@@ -18,7 +18,7 @@ def nodes(monkeypatch) -> list[NodeCheck]:
     """The nodes of a cluster that is only imagined."""
     nodes: list[NodeCheck] = []
     monkeypatch.setattr(preflight, "usable_nodes", lambda: nodes)
-    monkeypatch.setattr(preflight, "check_nodes", lambda *_: (nodes, EXCHANGE if len(nodes) > 1 else None))
+    monkeypatch.setattr(preflight, "check_nodes", lambda *_, **__: (nodes, EXCHANGE if len(nodes) > 1 else None))
     return nodes
 
 
@@ -66,7 +66,7 @@ def test_the_table_is_printed_before_an_error(nodes, capsys):
 def test_nodes_that_do_not_reach_each_other_are_warned_of(nodes, monkeypatch, capsys):
     """The driver reaches them all, so that nothing else shows it."""
     failed = Exchange(problem="Connection refused")
-    monkeypatch.setattr(preflight, "check_nodes", lambda *_: ([WELL, WELL], failed))
+    monkeypatch.setattr(preflight, "check_nodes", lambda *_, **__: ([WELL, WELL], failed))
     nodes += [WELL, WELL]
     preflight.require_sound_nodes(Path("run"), [], CLUSTER)
     (line,) = capsys.readouterr().out.splitlines()

@@ -96,7 +96,9 @@ def test_nodes_sum_a_tensor_and_the_first_one_listens_on_its_address_alone():
         assert listening == {"127.0.0.1"}
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
             second = other.submit(_all_reduce, port)
-            rate = threads.submit(first.all_reduce, "127.0.0.1", port, 0, 2, LOOPBACK, 60.0).result()
+            rate = threads.submit(
+                first.all_reduce, "127.0.0.1", port, 0, 2, LOOPBACK, 60.0, on_accelerators=False
+            ).result()
             assert rate > 0
             assert second.result() > 0
 
@@ -104,8 +106,8 @@ def test_nodes_sum_a_tensor_and_the_first_one_listens_on_its_address_alone():
 def test_a_node_that_nobody_meets_says_so():
     lonely = Meeting()
     with pytest.raises(Exception, match=r"(?i)time"):
-        lonely.all_reduce("127.0.0.1", lonely.listen("127.0.0.1"), 0, 2, LOOPBACK, 0.5)
+        lonely.all_reduce("127.0.0.1", lonely.listen("127.0.0.1"), 0, 2, LOOPBACK, 0.5, on_accelerators=False)
 
 
 def _all_reduce(port: int) -> float:
-    return Meeting().all_reduce("127.0.0.1", port, 1, 2, LOOPBACK, 60.0)
+    return Meeting().all_reduce("127.0.0.1", port, 1, 2, LOOPBACK, 60.0, on_accelerators=False)

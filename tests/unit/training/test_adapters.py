@@ -1,5 +1,5 @@
 import pytest
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from sftkey_dist.config.training import LoraConfig
 from sftkey_dist.errors import ModelError
@@ -19,3 +19,15 @@ def test_layers_that_cannot_be_merged_are_refused_before_training(tiny_model, ta
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     with pytest.raises(ModelError, match=message):
         add_adapters(model, LoraConfig(target_modules=(target,)))
+
+
+def test_stacked_experts_are_named_and_layers_that_can_have_adapters_with_them():
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = Qwen3MoeConfig(**sizes, num_attention_heads=2, num_key_value_heads=2, head_dim=8, num_experts=4)
+    with pytest.raises(ModelError, match=r"mlp.experts.* matrices of several experts.*target_modules=\[q_proj,"):
+        add_adapters(AutoModelForCausalLM.from_config(config), LoraConfig())
+    adapted = add_adapters(AutoModelForCausalLM.from_config(config), LoraConfig(target_modules=("q_proj", "v_proj")))
+    assert {name.split(".")[-4] for name, weight in adapted.named_parameters() if weight.requires_grad} == {
+        "q_proj",
+        "v_proj",
+    }

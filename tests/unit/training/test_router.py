@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import transformers
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from sftkey_dist.training.router import RouterBalance, choice_counts, probabilities
+from sftkey_dist.errors import ModelError
+from sftkey_dist.training.router import RouterBalance, choice_counts, probabilities, require_known_routers
 
 EXPERTS, CHOSEN, TOKENS, LAYERS = 6, 2, 50, 3
 
@@ -48,3 +50,14 @@ def test_a_row_without_examples_adds_nothing():
     sums = probabilities(logits, 0)
     assert sums.tolist() == [0.0] * EXPERTS
     assert sums.requires_grad, "its gradient takes part in every collective"
+
+
+def test_routers_that_choose_with_a_correction_are_refused():
+    """Their loss would be of choices that they do not make."""
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with torch.device("meta"):
+        corrected = transformers.DeepseekV3ForCausalLM(transformers.DeepseekV3Config(**sizes, first_k_dense_replace=0))
+        plain = transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**sizes, num_experts=4))
+    require_known_routers(plain)
+    with pytest.raises(ModelError, match=r"choose with a correction .*router_loss_weight=0"):
+        require_known_routers(corrected)
