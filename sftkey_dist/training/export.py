@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 
-from sftkey_dist.errors import ModelError, UserError
+from sftkey_dist.errors import ModelError, TrainingError, UserError
 from sftkey_dist.files import folder_written_whole, remove_tree, write_text_atomically
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.run_dir import ModelPlace, StageDir
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.training.engine import Engine
 from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.layout import MAX_FILE_BYTES
 
 
 def try_export(engine: Engine, job: StageJob) -> None:
@@ -44,18 +45,34 @@ def try_export(engine: Engine, job: StageJob) -> None:
             )
 
 
-def export_model(engine: Engine, job: StageJob, folder: Path, *, with_weights: bool = True) -> None:
+def export_model(
+    engine: Engine,
+    job: StageJob,
+    folder: Path,
+    *,
+    with_weights: bool = True,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> None:
     """Write the model with its tokenizer as a Hugging Face folder, whole or not at all.
 
     Called on all ranks together.
+
+    Raises:
+        TrainingError: a rank could not write its part of the weights; all ranks raise it.
     """
     writes = engine.rank == 0
     if writes:
         remove_tree(folder)  # of an end that was interrupted before it was recorded
-    with folder_written_whole(folder) if writes else nullcontext(folder) as scratch:
-        engine.weights.save_pretrained(scratch, getattr(torch, job.export_precision), with_weights=with_weights)
-        if writes:
-            load_tokenizer(job.model_dir, job.trust_remote_code).save_pretrained(scratch)
+    try:
+        with folder_written_whole(folder) if writes else nullcontext(folder) as scratch:
+            shared = engine.gather_to_all(scratch)[0]
+            dtype = getattr(torch, job.export_precision)
+            engine.weights.save_pretrained(shared, dtype, with_weights=with_weights, max_file_bytes=max_file_bytes)
+            if writes:
+                load_tokenizer(job.model_dir, job.trust_remote_code).save_pretrained(shared)
+    except TrainingError:
+        engine.wait_for_first_rank()  # a rank that ends has all end: first, what was written is removed
+        raise
     engine.wait_for_first_rank()
 
 

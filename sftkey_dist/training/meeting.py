@@ -1,13 +1,16 @@
 """Ranks wait for each other's long reads and writes here, outside of collectives, which NCCL's watchdog would end."""
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-from sftkey_dist.errors import StorageError
+from sftkey_dist.errors import StorageError, TrainingError
 
+_MOST_CHARACTERS = 300
 _NUMBERS = itertools.count()
 """Numbers the meetings of a process: the next stage uses the same store, where old notes must not count again."""
 
@@ -38,6 +41,27 @@ class Meeting:
             StorageError: a rank did not come in time.
         """
         return self._notes(note, range(self._world_size))
+
+    @contextmanager
+    def together(self, what: str) -> Iterator[None]:
+        """Have all ranks fail where the block fails on one of them; in the block, no rank may wait for another.
+
+        Args:
+            what: the block writes, for the message.
+
+        Raises:
+            TrainingError: the block failed on a rank.
+            StorageError: a rank did not come in time.
+        """
+        cause = None
+        try:
+            yield
+        except Exception as error:  # of the file system, or whatever a library makes of it
+            cause = error
+        problem = "" if cause is None else " ".join(f"{cause or type(cause).__name__}".split())[:_MOST_CHARACTERS]
+        for rank, found in enumerate(self.gather(problem)):
+            if found:
+                raise TrainingError(f"rank {rank} could not write {what}: {found}") from cause
 
     def _notes(self, note: str, ranks: range | list[int]) -> list[str]:
         self._number = next(_NUMBERS)

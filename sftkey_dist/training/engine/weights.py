@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from sftkey_dist.errors import ModelError
 from sftkey_dist.files import folder_written_whole, remove_tree
@@ -14,6 +15,7 @@ from sftkey_dist.models.generation_config import mend_generation_config
 from sftkey_dist.models.shape import shape_of
 from sftkey_dist.run_dir.artifacts.training import Rounding
 from sftkey_dist.training.engine.ranks import Ranks
+from sftkey_dist.training.layout import MAX_FILE_BYTES, Layout, Part, lay_out
 from sftkey_dist.training.lora import ExportedWeight, base_of, exported_weights, is_second_matrix, save_adapter
 from sftkey_dist.training.masters import StoredWeights, commit_masters, owners_of, update_sums, write_masters
 
@@ -122,24 +124,28 @@ class StageWeights:
         config.eos_token_id = [end_of_turn_id, *sorted(others - {end_of_turn_id})]
         return mend_generation_config(config)
 
-    def save_pretrained(self, folder: Path, dtype: torch.dtype, *, with_weights: bool = True) -> None:
-        """Write the model as a Hugging Face folder, from rank 0; parameters are gathered one at a time.
+    def save_pretrained(
+        self, folder: Path, dtype: torch.dtype, *, with_weights: bool = True, max_file_bytes: int = MAX_FILE_BYTES
+    ) -> None:
+        """Write the model as a Hugging Face folder, whose files of weights all ranks write side by side.
+
+        No rank holds more than one file's weights in memory, beside the weight that is being gathered.
 
         Args:
-            folder: where to write.
+            folder: where to write; rank 0 has made it.
             dtype: precision that the masters are rounded to.
             with_weights: whether to write the parameters, and not only what else there is.
+            max_file_bytes: most bytes of weights in a file, unless a single weight has more.
+
+        Raises:
+            TrainingError: a rank could not write; all ranks raise it.
         """
-        weights: dict[str, Tensor] = {}
-        for weight in exported_weights(self._model) if with_weights else ():
-            master = self._master(weight, is_wanted=self._ranks.rank == 0)
-            if master is not None:
-                weights[weight.name] = master.to(dtype).cpu().clone()
+        layout = self._layout(dtype, max_file_bytes)
         if self._ranks.rank == 0:
-            persistent = set(self._model.state_dict().keys())
-            weights |= {name: value.cpu() for name, value in self._model.named_buffers() if name in persistent}
-            self._model.save_pretrained(folder, state_dict=weights)
+            self._model.save_pretrained(folder, state_dict={})  # its configuration and code
         self._ranks.wait_for_first_rank()
+        if with_weights:
+            self._write_parts(layout, folder, dtype)
 
     def save_masters(self, folder: Path) -> None:
         """Write the float32 masters of every weight that is exported, each from one rank; see `training/masters.py`."""
@@ -186,6 +192,51 @@ class StageWeights:
     def close(self) -> None:
         """Close the files that the stage started from."""
         self._start.close()
+
+    def _layout(self, dtype: torch.dtype, max_file_bytes: int) -> Layout:
+        """The files of the exported model, the same on all ranks."""
+        shapes = {weight.name: shape_of(weight.parameter) for weight in exported_weights(self._model)}
+        parameters = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
+        layout = lay_out(self._model, parameters, self._buffers(), max_file_bytes)
+        if len(set(self._ranks.gather_to_all(layout.digest))) > 1:
+            raise AssertionError("ranks spread the weights over files differently")
+        return layout
+
+    def _write_parts(self, layout: Layout, folder: Path, dtype: torch.dtype) -> None:
+        """Fill as many parts as there are ranks and write them at the same time, until all are written."""
+        rank, world_size = self._ranks.rank, self._ranks.world_size
+        for first in range(0, len(layout.parts), world_size):
+            parts = layout.parts[first : first + world_size]
+            mine = parts[rank] if rank < len(parts) else None
+            kept = self._filled(mine, {name for part in parts for name in part.weights}, dtype)
+            with self._ranks.meeting.together("the model's weights"):
+                if mine is not None:
+                    mine.write(folder, self._model, kept)
+            del kept  # before the next parts are filled
+        if rank == 0:
+            layout.write_index(folder)
+
+    def _filled(self, mine: Part | None, gathered: set[str], dtype: torch.dtype) -> dict[str, Tensor]:
+        """What this rank's part keeps of the weights that all ranks gather together."""
+        kept: dict[str, Tensor] = {}
+        wanted = frozenset(mine.weights if mine is not None else ())
+        for weight in exported_weights(self._model):
+            if weight.name in gathered:
+                master = self._master(weight, is_wanted=weight.name in wanted)
+                if mine is not None and master is not None:
+                    kept |= mine.tensors_of(self._model, weight.name, master.to(dtype).cpu())
+        if mine is not None:
+            for name, value in self._buffers().items():
+                if name in wanted:
+                    kept |= mine.tensors_of(self._model, name, value.cpu())
+        return kept
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Buffers that are stored with the model."""
+        persistent = set(self._model.state_dict().keys())
+        buffers = {name: value for name, value in self._model.named_buffers() if name in persistent}
+        untied: dict[str, Tensor] = remove_tied_weights_from_state_dict(buffers, self._model)
+        return untied
 
     def _owners(self) -> dict[str, int]:
         """The rank that writes each weight."""
