@@ -5,8 +5,9 @@ a weight of 0.02 that lies on the bfloat16 grid moves only after its master has 
 6e-5, which a key stage at a learning rate of 5e-7 does not reach.
 
 The masters of a model lie beside its folder: ``rank_R.safetensors`` holds whole float32 weights under the names of the
-model's parameters, and ``manifest.json``, written last, the size and the SHA-256 of every file. A base model's own
-folder is read in the same way where it is stored in a higher precision than it is trained in.
+model's parameters, ``rank_R_N.safetensors`` those that do not fit one file, and ``manifest.json``, written last, the
+size and the SHA-256 of every file. A base model's own folder is read in the same way where it is stored in a higher
+precision than it is trained in.
 """
 
 import heapq
@@ -109,7 +110,7 @@ class StoredWeights:
 
 
 class MastersManifest(BaseModel):
-    """The files of the masters; rank 0 writes it last."""
+    """The files of the masters, or of a rank's part of them; rank 0 writes the whole one last."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -128,18 +129,42 @@ def owners_of(sizes: Mapping[str, int], world_size: int) -> dict[str, int]:
     return owners
 
 
-def write_masters(folder: Path, rank: int, weights: Mapping[str, Tensor]) -> str:
-    """Write a rank's part; returns the note of it that `commit_masters` takes."""
-    file = _file_of(folder, rank)
+def turns_of(owners: Mapping[str, int], sizes: Mapping[str, int], max_size: int) -> list[set[str]]:
+    """Weights that are gathered and written in turns: in each, every rank writes one file at the most.
+
+    Args:
+        owners: the rank that writes each weight.
+        sizes: of the weights.
+        max_size: of a file, unless a single weight is larger.
+    """
+    turns: list[set[str]] = [set()]
+    filled: dict[int, tuple[int, int]] = {}
+    for name, rank in owners.items():
+        turn, load = filled.get(rank, (0, 0))
+        if load and load + sizes[name] > max_size:
+            turn, load = turn + 1, 0
+        filled[rank] = turn, load + sizes[name]
+        if turn == len(turns):
+            turns.append(set())
+        turns[turn].add(name)
+    return turns
+
+
+def write_masters(folder: Path, rank: int, turn: int, weights: Mapping[str, Tensor]) -> dict[str, FileNote]:
+    """Write what a rank has in a turn, which may be nothing after the first; returns the file's note by its name."""
+    if turn > 0 and not weights:
+        return {}
+    file = folder / f"rank_{rank:05d}{f'_{turn}' if turn else ''}.safetensors"
     with file_written_whole(file) as scratch:
         save_file(dict(weights), scratch)
-    return FileNote.of(file).model_dump_json()
+    return {file.name: FileNote.of(file)}
 
 
 def commit_masters(folder: Path, notes: Sequence[str]) -> None:
-    """Write the manifest, which makes the parts of all ranks valid, from their notes in rank order."""
-    files = {_file_of(folder, rank).name: FileNote.model_validate_json(note) for rank, note in enumerate(notes)}
-    write_text_atomically(folder / MASTERS_MANIFEST, MastersManifest(files=files).model_dump_json(indent=2) + "\n")
+    """Write the manifest, which makes the files of all ranks valid, from their own manifests."""
+    parts = [MastersManifest.model_validate_json(note) for note in notes]
+    whole = MastersManifest(files={name: note for part in parts for name, note in part.files.items()})
+    write_text_atomically(folder / MASTERS_MANIFEST, whole.model_dump_json(indent=2) + "\n")
 
 
 def verify_masters(folder: Path, rank: int, world_size: int) -> None:
@@ -159,7 +184,3 @@ def verify_masters(folder: Path, rank: int, world_size: int) -> None:
         raise ModelError(f"{folder}: {' '.join(str(error).split())[:200]}; {_REMEDY}") from error
     if damaged:
         raise ModelError(f"{folder / damaged[0]}: the file differs from what was written; {_REMEDY}")
-
-
-def _file_of(folder: Path, rank: int) -> Path:
-    return folder / f"rank_{rank:05d}.safetensors"

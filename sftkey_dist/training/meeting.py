@@ -61,7 +61,10 @@ class Meeting:
         problem = "" if cause is None else " ".join(f"{cause or type(cause).__name__}".split())[:_MOST_CHARACTERS]
         for rank, found in enumerate(self.gather(problem)):
             if found:
-                raise TrainingError(f"rank {rank} could not write {what}: {found}") from cause
+                raise TrainingError(
+                    f"rank {rank} could not write {what} ({found}); when that is put right, the same command goes on "
+                    f"from the last checkpoint"
+                ) from cause
 
     def _notes(self, note: str, ranks: range | list[int]) -> list[str]:
         self._number = next(_NUMBERS)

@@ -105,10 +105,10 @@ def fail_to_export(job: StageJob) -> None:
     CheckpointKeeper._commit = commit_late  # type: ignore[method-assign]
     save_pretrained = StageWeights.save_pretrained
 
-    def save(*arguments, with_weights=True):
+    def save(*arguments, with_weights=True, **others):
         if with_weights:
             raise OSError("No space left on device")
-        save_pretrained(*arguments, with_weights=False)
+        save_pretrained(*arguments, with_weights=False, **others)
 
     StageWeights.save_pretrained = save  # type: ignore[method-assign]
     train([job])

@@ -1,14 +1,16 @@
 """The weights of a stage's model in float32: what they start from, and the folders that are written of them."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
+from transformers.utils.logging import disable_progress_bar
 
+from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import ModelError
 from sftkey_dist.files import folder_written_whole, remove_tree
 from sftkey_dist.models.generation_config import mend_generation_config
@@ -17,10 +19,20 @@ from sftkey_dist.run_dir.artifacts.training import Rounding
 from sftkey_dist.training.engine.ranks import Ranks
 from sftkey_dist.training.layout import MAX_FILE_BYTES, Layout, Part, lay_out
 from sftkey_dist.training.lora import ExportedWeight, base_of, exported_weights, is_second_matrix, save_adapter
-from sftkey_dist.training.masters import StoredWeights, commit_masters, owners_of, update_sums, write_masters
+from sftkey_dist.training.masters import (
+    MastersManifest,
+    StoredWeights,
+    commit_masters,
+    owners_of,
+    turns_of,
+    update_sums,
+    write_masters,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_MASTER_BYTES = 4
 
 
 class Masters(Protocol):
@@ -142,24 +154,30 @@ class StageWeights:
         """
         layout = self._layout(dtype, max_file_bytes)
         if self._ranks.rank == 0:
+            disable_progress_bar()  # it would say that no weights are written
             self._model.save_pretrained(folder, state_dict={})  # its configuration and code
         self._ranks.wait_for_first_rank()
         if with_weights:
             self._write_parts(layout, folder, dtype)
 
-    def save_masters(self, folder: Path) -> None:
-        """Write the float32 masters of every weight that is exported, each from one rank; see `training/masters.py`."""
+    def save_masters(self, folder: Path, max_file_bytes: int = MAX_FILE_BYTES) -> None:
+        """Write the float32 masters of every weight that is exported, each from one rank; see `training/masters.py`.
+
+        Raises:
+            TrainingError: a rank could not write; all ranks raise it.
+        """
         if self._ranks.rank == 0:
             remove_tree(folder)  # of an end that was interrupted before it was recorded
         self._ranks.wait_for_first_rank()
-        owners, mine = self._owners(), dict[str, Tensor]()
-        for weight in exported_weights(self._model):
-            master = self._master(weight, is_wanted=owners[weight.name] == self._ranks.rank)
-            if master is not None:
-                mine[weight.name] = master.cpu().clone()
-        notes = self._ranks.meeting.gather(write_masters(folder, self._ranks.rank, mine))
+        owners, notes = self._owners(), dict[str, FileNote]()
+        for turn, names in enumerate(turns_of(owners, self._sizes(), max_file_bytes // _MASTER_BYTES)):
+            mine = self._owned(names, owners)
+            with self._ranks.meeting.together("the master weights"):
+                notes |= write_masters(folder, self._ranks.rank, turn, mine)
+            del mine  # before the next weights are gathered
+        parts = self._ranks.meeting.gather(MastersManifest(files=notes).model_dump_json())
         if self._ranks.rank == 0:
-            commit_masters(folder, notes)
+            commit_masters(folder, parts)
         self._ranks.wait_for_first_rank()
 
     def save_adapter(self, folder: Path) -> None:
@@ -207,7 +225,8 @@ class StageWeights:
         rank, world_size = self._ranks.rank, self._ranks.world_size
         for first in range(0, len(layout.parts), world_size):
             parts = layout.parts[first : first + world_size]
-            mine = parts[rank] if rank < len(parts) else None
+            # Fewer parts than ranks are spread over all ranks, and so over the nodes.
+            mine = {number * world_size // len(parts): part for number, part in enumerate(parts)}.get(rank)
             kept = self._filled(mine, {name for part in parts for name in part.weights}, dtype)
             with self._ranks.meeting.together("the model's weights"):
                 if mine is not None:
@@ -240,8 +259,21 @@ class StageWeights:
 
     def _owners(self) -> dict[str, int]:
         """The rank that writes each weight."""
-        sizes = {weight.name: math.prod(shape_of(weight.parameter)) for weight in exported_weights(self._model)}
-        return owners_of(sizes, self._ranks.world_size)
+        return owners_of(self._sizes(), self._ranks.world_size)
+
+    def _sizes(self) -> dict[str, int]:
+        """Elements of each weight."""
+        return {weight.name: math.prod(shape_of(weight.parameter)) for weight in exported_weights(self._model)}
+
+    def _owned(self, gathered: set[str], owners: Mapping[str, int]) -> dict[str, Tensor]:
+        """The masters that this rank writes of the weights that all ranks gather together."""
+        owned = {}
+        for weight in exported_weights(self._model):
+            if weight.name in gathered:
+                master = self._master(weight, is_wanted=owners[weight.name] == self._ranks.rank)
+                if master is not None:
+                    owned[weight.name] = master.cpu().clone()
+        return owned
 
     def _master(self, weight: ExportedWeight, *, is_wanted: bool) -> Tensor | None:
         """A whole weight in float32, with its adapter merged; called on all ranks, returned where it is wanted.

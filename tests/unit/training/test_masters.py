@@ -9,9 +9,11 @@ from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import Rounding
 from sftkey_dist.training.masters import (
+    MastersManifest,
     StoredWeights,
     commit_masters,
     owners_of,
+    turns_of,
     update_sums,
     verify_masters,
     write_masters,
@@ -49,15 +51,38 @@ def test_every_weight_has_one_owner_and_loads_are_level():
     assert owners_of(sizes, 4) == owners_of(dict(reversed(sizes.items())), 4), "all ranks decide the same"
 
 
+def test_every_weight_is_written_in_one_turn_and_no_file_is_too_large():
+    sizes = {f"w{number}": 100 + number for number in range(40)} | {"embedding": 1500}
+    owners = owners_of(sizes, 4)
+    turns = turns_of(owners, sizes, max_size=500)
+    assert sorted(name for turn in turns for name in turn) == sorted(sizes)
+    for turn in turns:
+        for rank in range(4):
+            mine = [name for name in turn if owners[name] == rank]
+            assert sum(sizes[name] for name in mine) <= 500 or mine == ["embedding"]
+    assert len(turns) < 6
+    assert turns_of(owners, sizes, max_size=10**6) == [set(sizes)]
+    assert turns_of({}, {}, max_size=1) == [set()]
+
+
+def notes_of(folder, rank: int) -> str:
+    """What a rank notes of its two files."""
+    first = write_masters(folder, rank, 0, {f"w{rank}": torch.randn(3)})
+    second = write_masters(folder, rank, 1, {f"v{rank}": torch.randn(3)} if rank else {})
+    assert list(second) == ([f"rank_{rank:05d}_1.safetensors"] if rank else [])
+    return MastersManifest(files=first | second).model_dump_json()
+
+
 def test_masters_count_when_all_are_written_and_each_file_is_checked_by_one_rank(tmp_path):
     stage = StageDir(tmp_path)
-    notes = [write_masters(stage.masters, rank, {f"w{rank}": torch.randn(3)}) for rank in range(3)]
+    notes = [notes_of(stage.masters, rank) for rank in range(3)]
     assert not stage.has_masters
     commit_masters(stage.masters, notes)
     assert stage.has_masters
     for world_size in (1, 2, 5):
         for rank in range(world_size):
             verify_masters(stage.masters, rank, world_size)
+    assert len(StoredWeights(stage.masters)._files) == 5
     (stage.masters / "rank_00002.safetensors").unlink()
     with pytest.raises(
         ModelError, match=r"rank_00002\.safetensors: the file differs from what was written; remove the folder"
