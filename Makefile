@@ -59,6 +59,7 @@ bench: install models/smollm2-135m
 	$(BIN)/python -m tests.benchmarks.tracking --json runs/benchmarks/tracking.json $(BENCH_ARGS)
 	$(BIN)/python -m tests.benchmarks.capacity --json runs/benchmarks/capacity.json $(BENCH_ARGS)
 	$(BIN)/python -m tests.benchmarks.long --json runs/benchmarks/long.json $(BENCH_ARGS)
+	$(BIN)/python -m tests.benchmarks.export --json runs/benchmarks/export.json $(BENCH_ARGS)
 
 # Throughput beside TRL and a bare loop, start and checkpoints of a stage; about an hour on 2 cores that do nothing else.
 bench-training: install models/smollm2-135m

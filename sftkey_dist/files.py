@@ -36,7 +36,7 @@ def file_written_whole(path: Path) -> Iterator[Path]:
     scratch = Path(name)
     try:
         yield scratch
-        _apply_umask(scratch)
+        apply_umask(scratch)
         flush(scratch)
         os.replace(scratch, path)
         flush(path.parent)
@@ -174,7 +174,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         os.chmod(scratch, 0o777 & ~_umask())
         yield scratch
         for file in filter(Path.is_file, scratch.rglob("*")):
-            _apply_umask(file)
+            apply_umask(file)
         flush_tree(scratch)
         try:
             os.replace(scratch, path)
@@ -200,6 +200,12 @@ def remove_tree(path: Path) -> None:
         if path.is_symlink():
             path.unlink()
     shutil.rmtree(path, ignore_errors=True)
+
+
+def apply_umask(file: Path) -> None:
+    """Give a file the mode that the umask gives, unless it shares its content with another file by a hard link."""
+    if file.lstat().st_nlink == 1 and not file.is_symlink():
+        os.chmod(file, 0o666 & ~_umask())
 
 
 def flush(path: Path) -> None:
@@ -250,12 +256,6 @@ def problem_of(error: ValueError) -> str:
 
 def _not_regular(path: Path) -> DataError:
     return DataError(f"{path}: a link or not a regular file, to which nothing is written; remove it")
-
-
-def _apply_umask(file: Path) -> None:
-    """Give a file the mode that the umask gives, unless it shares its content with another file by a hard link."""
-    if file.lstat().st_nlink == 1 and not file.is_symlink():
-        os.chmod(file, 0o666 & ~_umask())
 
 
 def _umask() -> int:

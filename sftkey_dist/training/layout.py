@@ -19,7 +19,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import TrainingError
-from sftkey_dist.files import file_written_whole, write_text_atomically
+from sftkey_dist.files import apply_umask, write_text_atomically
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +51,7 @@ class Part:
         return {key: _copy(value) for key, value in _stored(model, {name: weight}).items() if key in mine}
 
     def write(self, folder: Path, model: "PreTrainedModel", kept: Mapping[str, Tensor]) -> None:
-        """Write the files.
+        """Write the files, which are on disk only once they are flushed.
 
         Args:
             folder: exists already.
@@ -65,8 +65,9 @@ class Part:
             raise TrainingError(f"{folder} is not there; run_dir must lie on storage that all nodes share")
         tensors = _stored(model, kept) if self.is_joint else kept
         for file, names in self.files.items():
-            with file_written_whole(folder / file) as scratch:
-                save_file({name: tensors[name].contiguous() for name in names}, scratch, metadata={"format": "pt"})
+            values = {name: tensors[name].contiguous() for name in names}
+            save_file(values, folder / file, metadata={"format": "pt"})
+            apply_umask(folder / file)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import ModelError
-from sftkey_dist.files import folder_written_whole, remove_tree
+from sftkey_dist.files import flush, folder_written_whole, remove_tree
 from sftkey_dist.models.generation_config import mend_generation_config
 from sftkey_dist.models.shape import shape_of
 from sftkey_dist.run_dir.artifacts.training import Rounding
@@ -223,6 +223,7 @@ class StageWeights:
     def _write_parts(self, layout: Layout, folder: Path, dtype: torch.dtype) -> None:
         """Fill as many parts as there are ranks and write them at the same time, until all are written."""
         rank, world_size = self._ranks.rank, self._ranks.world_size
+        written: list[Path] = []
         for first in range(0, len(layout.parts), world_size):
             parts = layout.parts[first : first + world_size]
             # Fewer parts than ranks are spread over all ranks, and so over the nodes.
@@ -231,7 +232,11 @@ class StageWeights:
             with self._ranks.meeting.together("the model's weights"):
                 if mine is not None:
                     mine.write(folder, self._model, kept)
+                    written += [folder / file for file in mine.files]
             del kept  # before the next parts are filled
+        with self._ranks.meeting.together("the model's weights"):
+            for file in written:  # only now: until then the kernel writes beside what is gathered
+                flush(file)
         if rank == 0:
             layout.write_index(folder)
 

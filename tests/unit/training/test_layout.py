@@ -72,6 +72,9 @@ def test_files_and_index_are_byte_for_byte_those_of_transformers(tmp_path, name,
     files = write(model, layout_of(model, max_file_bytes), tmp_path / "ours")
     model.save_pretrained(tmp_path / "theirs", max_shard_size=max_file_bytes)
     assert files == files_in(tmp_path / "theirs")
+    (tmp_path / "plain").touch()
+    modes = {file.stat().st_mode for file in [tmp_path / "plain", *(tmp_path / "ours").iterdir()]}
+    assert len(modes) == 1, "as the umask gives, though safetensors writes for its owner alone"
     assert ("model.safetensors" in files) == (max_file_bytes == 10**9)
 
 
