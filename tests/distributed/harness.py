@@ -27,6 +27,7 @@ from sftkey_dist.training.loop import train_stage
 from sftkey_dist.training.threads import limit_threads
 
 PRELOADED = ["tests.distributed.harness", "sftkey_dist.training.loop", "tests.distributed.preloaded"]
+"""What the server that processes are forked from imports: see tests/distributed/preloaded.py."""
 
 
 class StoppingCheckpoints(CheckpointKeeper):

@@ -33,7 +33,7 @@ from tests.stage_job import make_stage_job, with_optimization
 
 pytestmark = pytest.mark.long
 
-NUM_STEPS, BATCH, WARMUP_RATIO, RATE, MAX_GRAD_NORM = 20, 8, 0.1, 3e-3, 0.5
+NUM_STEPS, BATCH, WARMUP_RATIO, RATE, MAX_GRAD_NORM = 12, 8, 0.1, 3e-3, 0.5
 PARTITIONED = {"micro_batch_tokens": 700, "checkpoint_every_steps": 7, "zero": ZeroConfig(max_gathered_gib=0)}
 STEP_PHASES = {"data", "forward", "backward", "metrics", "optimizer"}
 FULL = (0.0, *[1.0] * 7)
@@ -136,7 +136,7 @@ def test_token_budget_attention_recomputation_observation_gathering_and_offload_
         make_job("large-rows", weights=KEY, micro_batch_tokens=4096),
         make_job("observed", weights=KEY, segment_metrics_every_steps=1, profile_steps=(1,)),
         make_job("recomputed", weights=KEY, gradient_checkpointing=True, mlp_chunk_tokens=100),
-        make_job("chunked", weights=KEY, logit_chunk_positions=3, segment_metrics_every_steps=1),
+        make_job("chunked", weights=KEY, logit_chunk_positions=37, segment_metrics_every_steps=1),
         make_job("chunked-blocks", weights=KEY, mlp_chunk_tokens=100),
         make_job("gathered", weights=KEY, zero=ZeroConfig()),
         make_job("small-buckets", weights=KEY, zero=ZeroConfig(max_gathered_gib=0, reduce_bucket_elements=1000)),
@@ -172,10 +172,10 @@ def test_adapters_train_like_peft_alone_and_are_merged_into_the_exported_model(s
         set_seed(5)
         return peft.get_peft_model(
             model,
-            peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=4.0, target_modules="all-linear", use_rslora=True),
+            peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=16.0, target_modules="all-linear", use_rslora=True),
         )
 
-    lora = LoraConfig(rank=4, alpha=4.0, rank_stabilized=True)
+    lora = LoraConfig(rank=4, alpha=16.0, rank_stabilized=True)
     expected = reference(store, tiny_model, FULL, adapt=adapt)
     assert expected[0][-1] < expected[0][0] - 0.05, "nothing was learned, so equality would show little"
     whole = {world_size: make_job(f"lora-{world_size}", lora=lora) for world_size in (1, 2)}
@@ -215,9 +215,11 @@ def test_tags_as_special_tokens_train_like_the_reference_and_reach_generation(tm
     model_dir = tmp_path / "extended"
     add_special_tokens(tiny_model, model_dir, contract.special_tokens)
     store = make_store(tmp_path / "store", contract, model_dir)
+    num_steps = 20  # until it has learned to begin with the tag
     job = make_job("special", model_dir).model_copy(update={"store_dir": store.path})
+    job = with_optimization(job, max_steps=num_steps)
     run(2, job)
-    assert_same_training(job, *reference(store, model_dir, FULL))
+    assert_same_training(job, *reference(store, model_dir, FULL, num_steps=num_steps))
     exported = job.stage_dir / "model"
     opening = load_tokenizer(exported).convert_tokens_to_ids("<Thinking>")
     embeddings = [weights_of(folder)["model.embed_tokens.weight"][opening] for folder in (model_dir, exported)]
@@ -231,7 +233,7 @@ def test_segments_a_key_stage_does_not_train_are_measured_now_and_then(make_job)
     job = make_job("watched", weights=KEY, segment_metrics_every_steps=5)
     run(2, job)
     observed = [record["step"] for record in metrics(job) if "reasoning" in record["segments"]]
-    assert observed == [0, 5, 10, 15]
+    assert observed == [0, 5, 10]
     assert all(record["segments"]["answer"]["tokens"] == record["loss_tokens"] for record in metrics(job))
 
 
@@ -245,10 +247,10 @@ def test_the_time_of_every_step_is_split_by_phase(make_job):
         within_step = sum(seconds for phase, seconds in phases.items() if phase in STEP_PHASES)
         assert 0.5 * timing["seconds"] < within_step <= timing["seconds"]
         assert set(phases) >= STEP_PHASES
-        assert ("checkpoint" in phases) == (timing["step"] in (6, 13, NUM_STEPS - 1))
+        assert ("checkpoint" in phases) == (timing["step"] in (6, NUM_STEPS - 1))
         assert timing["peak_memory_gib"] > 0
     collectives = {timing["step"]: timing["collective_seconds"] for timing in timings if "collective_seconds" in timing}
-    assert list(collectives) == [4, 9, 14, 19]
+    assert list(collectives) == [4, 9]
     for step, seconds in collectives.items():
         assert 0 < seconds < timings[step]["watched_seconds"] < timings[step]["seconds"]
         assert 0 < timings[step]["watch_cost_seconds"] < timings[step]["seconds"]

@@ -61,7 +61,7 @@ def test_an_objective_of_one_segment_equals_the_reference(name, store, make_job,
         with_stage(make_job(f"{name}-{place}", **training), objectives=objectives)
         for place, training in (
             ("whole", {}),
-            ("chunked", {"logit_chunk_positions": 5, "segment_metrics_every_steps": 1}),
+            ("chunked", {"logit_chunk_positions": 37, "segment_metrics_every_steps": 1}),
         )
     ]
     run(2, *jobs)
@@ -93,7 +93,7 @@ def test_weights_of_prompts_and_rows_equal_the_reference_on_any_ranks(make_job, 
     def job(name, **training):
         return make_job(name, weights=weights, **training).model_copy(update={"store_dir": weighted.path})
 
-    chunked = job("chunked", logit_chunk_positions=5, segment_metrics_every_steps=1)
+    chunked = job("chunked", logit_chunk_positions=37, segment_metrics_every_steps=1)
     by_segment = with_stage(job("segments"), segment_groups=groups)
     rounded = job("bfloat16").model_copy(update={"precision": "bfloat16"})
     run(1, one := job("one"))
@@ -132,7 +132,7 @@ def stop_while_anchoring(job):
 def test_an_anchor_to_the_start_equals_the_reference_on_any_ranks(store, make_job, contract, tiny_model, tmp_path):
     expected = reference(store, tiny_model, KEY, anchor=(2.0, ANCHORED, 3))
     one, two, three, broken = (anchored(make_job(f"anchor-{n}", weights=KEY), 3) for n in ("1", "2", "3", "broken"))
-    in_chunks = make_job("chunked", weights=KEY, logit_chunk_positions=5, segment_metrics_every_steps=1)
+    in_chunks = make_job("chunked", weights=KEY, logit_chunk_positions=37, segment_metrics_every_steps=1)
     rounded = anchored(make_job("bfloat16", weights=KEY), 3).model_copy(update={"precision": "bfloat16"})
     weighted = make_weighted_store(tmp_path, contract, tiny_model)
     of_rows = anchored(make_job("rows", weights=KEY), 3).model_copy(update={"store_dir": weighted.path})

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from sftkey_dist.run_dir.journal import read_records
+from tests.e2e.forked import run_forked
 
+TOKEN = "RAY_AUTH_TOKEN"
 ENTRY_POINT = [sys.executable, "-c", "from sftkey_dist.cli import main; main()"]
 
 
@@ -21,17 +23,17 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def sftkey(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def sftkey(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `sftkey` with arguments in the test's folder."""
 
     def run(*arguments: object, timeout_seconds: float = 400) -> subprocess.CompletedProcess[str]:
+        texts, variables = list(map(str, arguments)), environment()
+        if TOKEN not in variables:
+            return run_forked(texts, tmp_path, variables, tmp_path_factory.mktemp("outputs"), timeout_seconds)
+        # Ray reads it when it is imported, which the server of forked processes has done.
+        command = [*ENTRY_POINT, *texts]
         return subprocess.run(
-            [*ENTRY_POINT, *map(str, arguments)],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=timeout_seconds,
+            command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=timeout_seconds
         )
 
     return run
