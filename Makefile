@@ -9,9 +9,9 @@ TORCH_AND_ITS_OWN := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvi
 	nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
 	nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 # pyproject.toml says what the markers mean.
-# Most time goes to starting processes that wait for each other, so that three files at a time take less of it than two,
-# also on 2 cores. They start in the order of tests/conftest.py, which puts the longest first.
-PYTEST_PARALLEL := $(BIN)/pytest --durations=10 -n 3 --dist loadfile --no-loadscope-reorder
+# Most time goes to starting processes that wait for each other, so two files at a time take half of it. They start in
+# the order of tests/conftest.py, which puts the longest first.
+PYTEST_PARALLEL := $(BIN)/pytest --durations=10 -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install quickstart test test-fast lint measure docs bench bench-training soak audit lock sbom
 
