@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import mean
 
 from sftkey_dist.capacity.hardware import GIB, Cluster
 from sftkey_dist.capacity.memory import GuardCopy, Memory, estimate_memory, guard_memory
@@ -41,8 +42,10 @@ class Fullest:
 
     def part(self, parts: int) -> "Fullest":
         """What a rank holds at most, of so many that share each row; see `Rows.part`."""
+        if parts == 1:
+            return self
         tokens = -(-self.rest_tokens // parts)
-        return Fullest(min(self.observed, tokens) if parts > 1 else self.observed, tokens, self.prefix_tokens)
+        return Fullest(min(self.observed, tokens), tokens)
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,8 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
     fullest = load.fullest(data_ranks, training.micro_batch_tokens).part(sharing)
     memory = _memory(size, training, cluster, fullest)
     guarding = _guarding(size, training, cluster, load)
-    seconds = step_seconds(size, training, cluster, parts)
-    exchange = [exchanged(size, training, cluster.accelerator, rows.tokens).received_bytes for rows in parts]
+    exchanges = [exchanged(size, training, cluster.accelerator, rows.tokens) for rows in parts]
+    seconds = step_seconds(size, training, cluster, parts, exchanges)
     hours = seconds.total * load.num_steps / 3600
     tokens = sum(int(rows.tokens.sum()) for rows in steps) / len(steps)
     traffic = traffic_of(size, training, cluster, stops_prefix=any(rows.prefix_tokens.any() for rows in steps))
@@ -155,7 +158,7 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
         seconds=seconds,
         tokens_per_second=tokens / seconds.total,
         stage_hours=hours,
-        received_gib=(traffic.received_bytes(micro_batches) + sum(exchange) / len(exchange)) / GIB,
+        received_gib=(traffic.received_bytes(micro_batches) + mean(flow.received_bytes for flow in exchanges)) / GIB,
         checkpoint_gib=checkpoint / GIB,
         checkpoint_seconds=checkpoint / cluster.nodes / (cluster.storage_gb_per_second * 1e9),
         cost=None if price is None else hours * cluster.ranks * price,

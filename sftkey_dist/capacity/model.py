@@ -10,7 +10,7 @@ from sftkey_dist.capacity.counted import ATTENTION, layer_bytes, register_counte
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
-from sftkey_dist.models.shape import decoder_layers, head_dim_of
+from sftkey_dist.models.shape import decoder_layers, head_dim_of, key_value_heads_of
 from sftkey_dist.training.chunked_mlp import compute_mlps_in_chunks
 from sftkey_dist.training.flops import ModelFlops
 from sftkey_dist.training.lora import add_adapters, base_of
@@ -133,7 +133,7 @@ def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, 
         trained_weights=trained,
         num_layers=int(text.num_hidden_layers),
         num_heads=int(text.num_attention_heads),
-        num_key_value_heads=_key_value_heads(text),
+        num_key_value_heads=key_value_heads_of(text),
         hidden_size=int(text.hidden_size),
         vocab_size=int(text.vocab_size),
         activation_bytes=of_token.kept,
@@ -147,8 +147,4 @@ def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, 
 
 def _key_value_width(text: "PreTrainedConfig") -> int:
     """Elements of the keys and values of a token in all layers."""
-    return 2 * int(text.num_hidden_layers) * _key_value_heads(text) * head_dim_of(text)
-
-
-def _key_value_heads(text: "PreTrainedConfig") -> int:
-    return int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
+    return 2 * int(text.num_hidden_layers) * key_value_heads_of(text) * head_dim_of(text)

@@ -8,7 +8,7 @@ import numpy as np
 from sftkey_dist.capacity.hardware import Accelerator, Cluster
 from sftkey_dist.capacity.memory import input_bytes, reduced_bytes
 from sftkey_dist.capacity.model import ModelSize
-from sftkey_dist.capacity.traffic import Flow, Traffic, exchanged, traffic_of
+from sftkey_dist.capacity.traffic import Flow, Traffic, traffic_of
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.training.flops import Positions
 
@@ -87,7 +87,9 @@ class Rows:
         return self.whole.behind(Positions(self.prefix_tokens, self.prefix_pairs, 0))
 
 
-def step_seconds(size: ModelSize, training: TrainingConfig, cluster: Cluster, steps: Sequence[Rows]) -> Seconds:
+def step_seconds(
+    size: ModelSize, training: TrainingConfig, cluster: Cluster, steps: Sequence[Rows], exchanges: Sequence[Flow]
+) -> Seconds:
     """The mean seconds over steps.
 
     Args:
@@ -96,23 +98,22 @@ def step_seconds(size: ModelSize, training: TrainingConfig, cluster: Cluster, st
         cluster: the cluster.
         steps: rows of each step, from the sampler's plans for the cluster's ranks, or the parts of rows that a rank
             computes.
+        exchanges: what ranks that share rows send each other in each step.
     """
-    compute, balanced, hidden_under, exchange = [], [], [], []
+    compute, balanced, hidden_under = [], [], []
     for rows in steps:
         seconds = _row_seconds(size, training, cluster.accelerator, rows)
         slowest = seconds.max(axis=0)
         compute.append(slowest.sum())
         balanced.append(seconds.mean(axis=0).sum())
         hidden_under.append(slowest)
-        exchange.append(
-            _exchange_seconds(training, cluster, exchanged(size, training, cluster.accelerator, rows.tokens))
-        )
     traffic = traffic_of(size, training, cluster, stops_prefix=any(rows.prefix_tokens.any() for rows in steps))
     travelling = [_exposed(training, cluster, traffic, slowest) for slowest in hidden_under]
+    exchanging = [_exchange_seconds(training, cluster, flow) for flow in exchanges]
     return Seconds(
         compute=float(np.mean(compute)),
         balanced=float(np.mean(balanced)),
-        communication=float(np.mean(travelling) + np.mean(exchange)),
+        communication=float(np.mean(travelling) + np.mean(exchanging)),
         optimizer=size.trained / cluster.ranks * _OPTIMIZER_BYTES / _optimizer_bandwidth(training, cluster),
     )
 

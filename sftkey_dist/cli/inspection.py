@@ -150,9 +150,9 @@ def preflight(configuration: Configuration) -> None:
     """Check every node of the cluster that the configuration names, and print what was measured.
 
     Versions, clock, memory, the run directory (shared, writable, how fast), the network from the driver, a matrix
-    product on a core and on each accelerator, and an all-reduce between the nodes. It takes some seconds once the nodes
-    are there, at the most 18 of each node, and trains nothing. `train` and `run` do the same before the first stage if
-    the cluster has several nodes.
+    product on a core and on each accelerator, and an all-reduce between the nodes. Once the nodes are there, this takes
+    some seconds; a node that does not answer is waited for 18 seconds. Nothing is trained. `train` and `run` do the
+    same before the first stage if the cluster has several nodes.
     """
     config = load_run_config(configuration)
     from sftkey_dist.cluster import connected

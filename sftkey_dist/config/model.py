@@ -8,6 +8,8 @@ from sftkey_dist.config.paths import Location
 from sftkey_dist.config.section import Section
 
 Attention = Literal["packed", "packed_sdpa", "sdpa", "flash_attention_2"]
+PACKED_ATTENTION: frozenset[Attention] = frozenset({"packed", "packed_sdpa"})
+"""Those that are our own: they keep the keys of a prefix, and exchange tokens for heads."""
 
 
 class EmbeddedModelConfig(Section):

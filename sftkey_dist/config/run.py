@@ -8,7 +8,7 @@ from pydantic import model_validator
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.data import DataConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
-from sftkey_dist.config.model import ModelConfig
+from sftkey_dist.config.model import PACKED_ATTENTION, ModelConfig
 from sftkey_dist.config.paths import LocalPath
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.config.section import Section, Seed
@@ -101,7 +101,7 @@ class RunConfig(Section):
         """The prefix passes its keys and values to the answers, which only packed attention supports."""
         own = [strategy.stages for strategy in self.strategies if isinstance(strategy, StrategyConfig)]
         if self.key_stage.stop_gradient_prefix or any(stage.stop_gradient_prefix for stage in chain(*own)):
-            if self.model.attention not in ("packed", "packed_sdpa"):
+            if self.model.attention not in PACKED_ATTENTION:
                 raise ValueError("stop_gradient_prefix needs model.attention=packed or packed_sdpa")
             if self.training.gradient_checkpointing:
                 raise ValueError(
@@ -135,7 +135,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def parts_of_rows_need_packed_attention(self) -> Self:
         """Only packed attention exchanges tokens for heads."""
-        if self.training.sequence_parallel_ranks > 1 and self.model.attention not in ("packed", "packed_sdpa"):
+        if self.training.sequence_parallel_ranks > 1 and self.model.attention not in PACKED_ATTENTION:
             raise ValueError("training.sequence_parallel_ranks needs model.attention=packed or packed_sdpa")
         return self
 

@@ -10,6 +10,7 @@ from sftkey_dist.contract.parts import (
     ParsedResponse,
     Piece,
     Violation,
+    segments_of,
 )
 from sftkey_dist.contract.response import ResponseContract
 from sftkey_dist.contract.segment import Check, NumberRange, Segment
@@ -28,4 +29,5 @@ __all__ = [
     "ResponseContract",
     "Segment",
     "Violation",
+    "segments_of",
 ]

@@ -1,6 +1,6 @@
 """Types that containers and their users share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -19,6 +19,21 @@ THINKING_TAGS = {
     "<|START_THINKING|>": "<|END_THINKING|>",
 }
 """Opening and closing tags that published models write around their thinking, as their chat templates spell them."""
+
+
+def segments_of(names: Sequence[str]) -> dict[str, set[int]]:
+    """Ids by segment: each segment with its tags, and the end-of-turn token with the last one; the prompt is in none.
+
+    Args:
+        names: the names of all segment ids.
+    """
+    found: dict[str, set[int]] = {}
+    for number, name in enumerate(names):
+        if name not in (PROMPT, END_OF_TURN):
+            found.setdefault(name.partition(".")[0], set()).add(number)
+    last = list(found)[-1]
+    found[last].add(names.index(END_OF_TURN))
+    return found
 
 
 class ContractError(ValueError):

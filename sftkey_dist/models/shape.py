@@ -113,7 +113,7 @@ def decoder_cost(config: "PreTrainedConfig") -> CostModel:
         hidden_size=int(text.hidden_size),
         intermediate_size=_active_width(text),
         num_heads=num_heads,
-        num_kv_heads=int(getattr(text, "num_key_value_heads", None) or num_heads),
+        num_kv_heads=key_value_heads_of(text),
         head_dim=head_dim_of(text),
     )
 
@@ -129,6 +129,11 @@ def decoder_layers(model: "PreTrainedModel") -> torch.nn.ModuleList:
         if isinstance(module, torch.nn.ModuleList) and len(module) == number:
             return module
     raise ModelError(f"{type(model).__name__} has no list of {number} layers")
+
+
+def key_value_heads_of(text: "PreTrainedConfig") -> int:
+    """Number of heads of keys and values, according to a decoder's configuration."""
+    return int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
 
 
 def head_dim_of(text: "PreTrainedConfig") -> int:

@@ -18,6 +18,7 @@ from sftkey_dist.capacity import (
     stage_load,
     what_would_help,
 )
+from sftkey_dist.config.model import PACKED_ATTENTION
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.contract import PROMPT_ID
 from sftkey_dist.errors import ConfigError
@@ -63,7 +64,7 @@ def _estimate(plan: RunPlan, cluster: Cluster, most_steps: int) -> tuple[ModelSi
     cluster = replace(cluster, accelerator=device)
     size, cost = size_of(shape, config.training, device.compute_bytes), decoder_cost(shape)
     # Settings are the run's: what one stage excludes cannot be proposed for another.
-    may_share_rows = config.model.attention in ("packed", "packed_sdpa") and not any(
+    may_share_rows = config.model.attention in PACKED_ATTENTION and not any(
         planned.stage.stop_gradient_prefix for planned in plan.stages
     )
     loads = [_load(config, planned, cost, most_steps, may_share_rows=may_share_rows) for planned in plan.stages]

@@ -18,6 +18,7 @@ from sftkey_dist.data.stored_rows import StoredRow, stored_rows
 from sftkey_dist.data.task import example_encoder, prompt_encoder
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError
+from sftkey_dist.evaluation.acceptance import ACCEPTANCE_VERSION
 from sftkey_dist.evaluation.generation.fan_out import has_generations, read_generations
 from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.judging import SCORING_VERSION
@@ -89,7 +90,7 @@ class _Sampling:
         """Folder of what is made of the samples, named by everything that decides it."""
         digest = digest_json(
             {
-                "versions": [SCORING_VERSION, ENCODER_VERSION],
+                "versions": [SCORING_VERSION, ENCODER_VERSION, ACCEPTANCE_VERSION],
                 "own_responses": self.planned.inputs["own_responses"],
                 "data": self.data.model_dump(mode="json"),
             }

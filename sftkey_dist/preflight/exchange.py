@@ -3,7 +3,6 @@
 import os
 import socket
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -11,62 +10,36 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from sftkey_dist.preflight.records import NodeGroup
+
 _ELEMENTS = 4 * 2**20
 _REPETITIONS = 3
 
 
-class Meeting:
-    """One node's part in a process group of all nodes."""
+def all_reduce(group: NodeGroup, rank: int, listening: socket.socket | None) -> float:
+    """Sum a tensor over all nodes of a group; called on all of them at the same time.
 
-    def __init__(self) -> None:
-        self._listening: socket.socket | None = None
+    Args:
+        group: the nodes.
+        rank: number of this node.
+        listening: on the first node, the socket where the others find it.
 
-    def listen(self, address: str) -> int:
-        """Listen for the other nodes, on this address only; returns the port."""
-        self._listening = socket.create_server((address, 0))
-        return int(self._listening.getsockname()[1])
+    Returns:
+        Bytes of a tensor that is summed over all nodes in a second.
 
-    def all_reduce(
-        self,
-        address: str,
-        port: int,
-        rank: int,
-        size: int,
-        environment: Mapping[str, str],
-        most_seconds: float,
-        *,
-        on_accelerators: bool,
-    ) -> float:
-        """Sum a tensor over all nodes; called on all of them at the same time.
-
-        Args:
-            address: where the first node listens.
-            port: where the first node listens.
-            rank: number of this node.
-            size: number of nodes.
-            environment: environment variables that say how ranks communicate.
-            most_seconds: longest wait for another node.
-            on_accelerators: whether to sum on the first accelerator of each node, and not on its processor.
-
-        Returns:
-            Bytes of a tensor that is summed over all nodes in a second.
-
-        Raises:
-            RuntimeError: the nodes do not reach each other, or their sum is wrong.
-        """
-        os.environ.update(environment)
-        limit = timedelta(seconds=most_seconds)
-        store = TCPStore(address, port, size, self._listening is not None, timeout=limit, **self._socket())
-        backend, device = ("nccl", torch.device("cuda", 0)) if on_accelerators else ("gloo", torch.device("cpu"))
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
-        try:
-            return _rate(device, size)
-        finally:
-            dist.destroy_process_group()
-
-    def _socket(self) -> dict[str, Any]:
-        """What the first node's store takes over."""
-        return {} if self._listening is None else {"master_listen_fd": self._listening.detach()}
+    Raises:
+        RuntimeError: the nodes do not reach each other, or their sum is wrong.
+    """
+    os.environ.update(group.environment)
+    limit = timedelta(seconds=group.most_seconds)
+    taken_over: dict[str, Any] = {} if listening is None else {"master_listen_fd": listening.detach()}
+    store = TCPStore(group.address, group.port, group.size, listening is not None, timeout=limit, **taken_over)
+    backend, device = ("nccl", torch.device("cuda", 0)) if group.on_accelerators else ("gloo", torch.device("cpu"))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=group.size, timeout=limit)
+    try:
+        return _rate(device, group.size)
+    finally:
+        dist.destroy_process_group()
 
 
 def _rate(device: torch.device, size: int) -> float:

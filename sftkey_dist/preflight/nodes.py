@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sftkey_dist.cluster import usable_nodes
 from sftkey_dist.files import make_folder, remove_tree
 from sftkey_dist.preflight.probe import Probe
-from sftkey_dist.preflight.records import Clock, Exchange, NodeCheck
+from sftkey_dist.preflight.records import Clock, Exchange, NodeCheck, NodeGroup
 
 MOST_SECONDS = 18.0
 """Time in which a node must have answered everything, once it has started a process."""
@@ -153,11 +153,8 @@ def _exchange(
     address, first = there[0]
     try:
         port = ray.get(first.listen.remote(address), timeout=MOST_SECONDS_TO_EXCHANGE)
-        arguments = (environment, MOST_SECONDS_TO_EXCHANGE)
-        rates = [
-            probe.all_reduce.remote(address, port, rank, len(there), *arguments, on_accelerators=on_accelerators)
-            for rank, (_, probe) in enumerate(there)
-        ]
+        group = NodeGroup(address, port, len(there), environment, on_accelerators, MOST_SECONDS_TO_EXCHANGE)
+        rates = [probe.all_reduce.remote(group, rank) for rank, (_, probe) in enumerate(there)]
         return Exchange(min(ray.get(rates, timeout=2 * MOST_SECONDS_TO_EXCHANGE)))
     except GetTimeoutError:
         return Exchange(problem=f"had not finished after {2 * MOST_SECONDS_TO_EXCHANGE:g} s")

@@ -3,18 +3,14 @@
 import importlib.metadata
 import os
 import platform
+import socket
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sftkey_dist.preflight.records import Software, Speeds, Storage
+from sftkey_dist.preflight.records import NodeGroup, Software, Speeds, Storage
 from sftkey_dist.release import code_digest, version
-
-if TYPE_CHECKING:
-    from sftkey_dist.preflight.exchange import Meeting
 
 _PACKAGES = ("torch", "ray", "deepspeed", "transformers")
 _FILE_BYTES = 32 * 2**20
@@ -26,7 +22,7 @@ class Probe:
     """Measures the node that it runs on; an actor on every node."""
 
     def __init__(self) -> None:
-        self._meeting: Meeting | None = None
+        self._listening: socket.socket | None = None
 
     def clock(self) -> float:
         """The time of this node, in seconds since the epoch."""
@@ -63,29 +59,15 @@ class Probe:
         return measure_speeds(with_accelerators=num_gpus > 0)
 
     def listen(self, address: str) -> int:
-        """Wait for other nodes at an address of this one; returns the port."""
-        return self._meet().listen(address)
+        """Wait for other nodes at an address of this one, and at no other; returns the port."""
+        self._listening = socket.create_server((address, 0))
+        return int(self._listening.getsockname()[1])
 
-    def all_reduce(
-        self,
-        address: str,
-        port: int,
-        rank: int,
-        size: int,
-        environment: Mapping[str, str],
-        most_seconds: float,
-        *,
-        on_accelerators: bool,
-    ) -> float:
-        """See `Meeting.all_reduce`."""
-        settings = (environment, most_seconds)
-        return self._meet().all_reduce(address, port, rank, size, *settings, on_accelerators=on_accelerators)
+    def all_reduce(self, group: NodeGroup, rank: int) -> float:
+        """See `preflight.exchange.all_reduce`."""
+        from sftkey_dist.preflight.exchange import all_reduce  # loads torch
 
-    def _meet(self) -> "Meeting":
-        from sftkey_dist.preflight.exchange import Meeting  # loads torch
-
-        self._meeting = self._meeting or Meeting()
-        return self._meeting
+        return all_reduce(group, rank, self._listening)
 
 
 def installed_versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What is measured of a node."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -76,6 +77,27 @@ class Speeds:
 
     core: Speed
     accelerators: tuple[Speed, ...] = ()
+
+
+@dataclass(frozen=True)
+class NodeGroup:
+    """Nodes that sum a tensor together.
+
+    Attributes:
+        address: where the first node listens.
+        port: where the first node listens.
+        size: number of nodes.
+        environment: environment variables that say how ranks communicate.
+        on_accelerators: whether to sum on the first accelerator of each node, and not on its processor.
+        most_seconds: longest wait for another node.
+    """
+
+    address: str
+    port: int
+    size: int
+    environment: Mapping[str, str]
+    on_accelerators: bool
+    most_seconds: float
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.own_data import OwnDataConfig
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.strategy import KeyStageConfig, OptimizationConfig, StageConfig, StrategyConfig
-from sftkey_dist.contract import END_OF_TURN, PROMPT, PROMPT_ID, Form, ResponseContract
+from sftkey_dist.contract import END_OF_TURN, PROMPT, PROMPT_ID, Form, ResponseContract, segments_of
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.strategy.stage import Anchor, Replay, Stage, Strategy
 
@@ -163,11 +163,10 @@ def _own_data(stage: StageConfig | KeyStageConfig, config: RunConfig, where: str
 def _groups(contract: ResponseContract, *, has_prompt: bool) -> tuple[int, ...]:
     """Group of each segment id: a segment with its tags, the end-of-turn token with the last segment, and a trained
     prompt alone."""
-    owners = [segment.name for segment in contract.segments]
-    last = len(owners) - 1
-    owners += [PROMPT] if has_prompt else []
-    named = {name: name.partition(".")[0] for name in contract.segment_names}
-    return tuple(owners.index(owner) if (owner := named[name]) in owners else last for name in contract.segment_names)
+    segments = segments_of(contract.segment_names).values()
+    groups = {segment_id: number for number, ids in enumerate(segments) for segment_id in ids}
+    groups[PROMPT_ID] = len(segments) if has_prompt else len(segments) - 1  # of a prompt without weight any will do
+    return tuple(groups[segment_id] for segment_id in range(len(groups)))
 
 
 def _objectives(objectives: Mapping[str, Objective], contract: ResponseContract, where: str) -> tuple[Objective, ...]:

@@ -5,13 +5,12 @@ it raises it (Yu et al. 2020, arXiv:2001.06782, call that a conflict). A gradien
 log-likelihood of a segment's tokens in a step, whatever the stage trains, on all ranks together.
 """
 
-from collections.abc import Sequence
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from sftkey_dist.contract import END_OF_TURN, PROMPT
+from sftkey_dist.contract import segments_of
 from sftkey_dist.run_dir.artifacts.training import SegmentGradients
 from sftkey_dist.sampler import StepPlan
 from sftkey_dist.training.collate import pack
@@ -41,21 +40,6 @@ def compare_gradients(stage: RunningStage, plan: StepPlan) -> SegmentGradients:
         norms=dict(zip(gradients, norms.tolist(), strict=True)),
         cosines={f"{one} and {other}": float(cosines[i, j]) for (i, one), (j, other) in pairs},
     )
-
-
-def segments_of(names: Sequence[str]) -> dict[str, set[int]]:
-    """Segment ids by segment: each with its tags, and the end-of-turn token with the last one.
-
-    Args:
-        names: of all segment ids.
-    """
-    found: dict[str, set[int]] = {}
-    for number, name in enumerate(names):
-        if name not in (PROMPT, END_OF_TURN):
-            found.setdefault(name.partition(".")[0], set()).add(number)
-    last = list(found)[-1]
-    found[last].add(names.index(END_OF_TURN))
-    return found
 
 
 def _gradient(stage: RunningStage, plan: StepPlan, weights: list[float]) -> Tensor | None:

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, set_seed
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.prompt import PromptConfig
@@ -88,6 +89,17 @@ def make_weighted_store(folder: Path, contract: ResponseContract, model_dir: Pat
     test = SourceConfig(adapter="decision_memos", split="test", limit=60)
     data = DataConfig(train=source, test=test, store_dir=folder, max_length_tokens=512)
     return prepare_store("train", data, Encoding(Form.TAGGED, contract, PromptConfig(), 512, model_dir, False))
+
+
+def make_model(folder: Path, config: PreTrainedConfig, tokenizer_dir: Path, seed: int = 0) -> Path:
+    """A model with random weights and the tokenizer of another one."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    config.vocab_size = len(tokenizer)
+    config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
+    set_seed(seed)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def metrics(job: StageJob) -> list[dict]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, set_seed
+from transformers import AutoTokenizer
 
 from sftkey_dist.config import load_config
 from sftkey_dist.config.prompt import PromptConfig
@@ -18,7 +18,7 @@ from sftkey_dist.evaluation.generation import Decoding
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.sampler.order import shuffled_indices
 from sftkey_dist.training.job import StageJob
-from tests.distributed.harness import make_store, metrics, run_ranks, train
+from tests.distributed.harness import make_model, make_store, metrics, run_ranks, train
 from tests.distributed.reference import train_reference
 from tests.stage_job import make_stage_job, with_optimization
 
@@ -88,14 +88,7 @@ KEY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 def models(tmp_path_factory, tiny_model):
     """A folder with random weights for every architecture."""
     root = tmp_path_factory.mktemp("architectures")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    for name, config in ARCHITECTURES.items():
-        config.vocab_size = len(tokenizer)
-        config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
-        set_seed(0)
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(root / name)
-        tokenizer.save_pretrained(root / name)
-    return {name: root / name for name in ARCHITECTURES}
+    return {name: make_model(root / name, config, tiny_model) for name, config in ARCHITECTURES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +178,18 @@ def test_what_other_kernels_compute_trains_in_bfloat16_as_in_float32_to_its_accu
         name: job(models[name], store, tmp_path / name, FULL).model_copy(update={"precision": "bfloat16"})
         for name in ("gemma2", "gpt-oss")
     }
-    run_ranks(2, train, list(rounded.values()), None)
+    in_both = [
+        with_optimization(
+            job(models["gpt-oss"], store, tmp_path / f"balanced-{precision}", FULL),
+            router_loss_weight=ROUTER_LOSS_WEIGHT,
+        ).model_copy(update={"precision": precision})
+        for precision in ("float32", "bfloat16")
+    ]
+    run_ranks(2, train, [*rounded.values(), *in_both], None)
+    for key in ("loss", "router_loss"):
+        exact, found = ([record[key] for record in metrics(stage)] for stage in in_both)
+        assert found == pytest.approx(exact, rel=0.02)
+    assert_generates(in_both[1].stage_dir / "model")
     for name, stage in rounded.items():
         exact = [record["loss"] for record in metrics(trained[name][0])]
         assert [record["loss"] for record in metrics(stage)] == pytest.approx(exact, rel=0.02)

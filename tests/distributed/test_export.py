@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 import transformers
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, set_seed
 
 from sftkey_dist.config.training import LoraConfig, TrainingConfig
 from sftkey_dist.errors import TrainingError
@@ -23,7 +22,7 @@ from sftkey_dist.training.export import export_model
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.layout import Part
 from sftkey_dist.training.masters import StoredWeights, verify_masters
-from tests.distributed.harness import run_ranks
+from tests.distributed.harness import make_model, run_ranks
 from tests.stage_job import make_stage_job
 
 FILE_BYTES = 12_000
@@ -53,14 +52,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, tiny_model) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    for name, config in CONFIGS.items():
-        config.vocab_size = len(tokenizer)
-        config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
-        set_seed(0)
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(root / name)
-        tokenizer.save_pretrained(root / name)
-    return {name: root / name for name in CONFIGS}
+    return {name: make_model(root / name, config, tiny_model) for name, config in CONFIGS.items()}
 
 
 @pytest.fixture(scope="module", params=[2, 3])

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from torch.multiprocessing import ProcessRaisedException
-from transformers import AutoTokenizer, set_seed
 
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.strategy import Anchor
 from sftkey_dist.training.loop import train_stage
 from sftkey_dist.training.sequence_group import SequenceGroup
-from tests.distributed.harness import checkpoints_of, metrics, run_ranks, weights_of
+from tests.distributed.harness import checkpoints_of, make_model, metrics, run_ranks, weights_of
 from tests.distributed.test_architectures import ARCHITECTURES, SMALL
 from tests.distributed.test_exactness import FULL, KEY, assert_same_training, make_job, reference, run, store
 from tests.distributed.test_objectives import with_stage
@@ -21,28 +21,13 @@ from tests.stage_job import with_optimization
 __all__ = ["make_job", "store"]  # fixtures
 pytestmark = pytest.mark.long
 STEPS = 6
+# Four heads of attention and two of keys, fewer than there are ranks.
 TIED = transformers.Qwen2Config(**SMALL, num_hidden_layers=2, tie_word_embeddings=True)
 
 
 @pytest.fixture(scope="module")
-def make_model(tiny_model, tmp_path_factory):
-    """Folders of models with four heads of attention and two of keys, fewer than there are ranks."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-
-    def make(config: transformers.PreTrainedConfig) -> Path:
-        folder = tmp_path_factory.mktemp("model")
-        set_seed(1)
-        config.vocab_size = len(tokenizer)
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return folder
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def model(make_model) -> Path:
-    return make_model(TIED)
+def model(tiny_model, tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"), TIED, tiny_model, seed=1)
 
 
 def assert_equal_training(job, other, loss_tolerance=1e-5, weight_tolerance=1e-4) -> None:
@@ -97,8 +82,8 @@ def with_ranks_of_a_row(job, ranks: int):
 
 
 @pytest.mark.parametrize("name", ["qwen3-untied", "qwen2-sliding", "gemma2", "gpt-oss"])
-def test_windows_bounded_scores_sinks_and_experts_compute_the_same_in_parts(name, make_job, make_model):
-    model = make_model(ARCHITECTURES[name])
+def test_windows_bounded_scores_sinks_and_experts_compute_the_same_in_parts(name, make_job, tiny_model, tmp_path):
+    model = make_model(tmp_path / "model", ARCHITECTURES[name], tiny_model, seed=1)
     whole = short(make_job("whole", model), max_steps=2)
     parts = short(make_job("parts", model, sequence_parallel_ranks=2), max_steps=2)
     run(2, whole, parts)
@@ -127,17 +112,28 @@ def test_adapters_anchors_and_objectives_compute_the_same_in_parts(make_job, mod
     )
 
 
-def test_in_bfloat16_parts_compute_the_same_but_for_rounding(make_job, model):
-    jobs = [
-        short(make_job(f"half-{ranks}", model, sequence_parallel_ranks=ranks)).model_copy(
-            update={"precision": "bfloat16"}
-        )
-        for ranks in (1, 2)
-    ]
-    run(2, *jobs)
-    one, two = (metrics(job) for job in jobs)
-    assert [record["loss"] for record in two] == pytest.approx([record["loss"] for record in one], rel=2e-3)
-    assert [record["grad_norm"] for record in two] == pytest.approx([record["grad_norm"] for record in one], rel=2e-2)
+def test_in_bfloat16_parts_and_chunked_blocks_compute_the_same_but_for_rounding(make_job, model):
+    settings = {
+        "whole": {},
+        "parts": {"sequence_parallel_ranks": 2, "gradient_checkpointing": True},
+        "chunked": {"mlp_chunk_tokens": 100},
+    }
+    jobs = {
+        name: short(make_job(name, model, **training)).model_copy(update={"precision": "bfloat16"})
+        for name, training in settings.items()
+    }
+    run(2, *jobs.values())
+    whole, start = metrics(jobs["whole"]), weights_of(model)
+    exported = weights_of(jobs["whole"].stage_dir / "model")
+    update = torch.cat([(exported[name].float() - start[name]).flatten() for name in exported])
+    for name in ("parts", "chunked"):
+        records = metrics(jobs[name])
+        assert [record["loss"] for record in records] == pytest.approx([r["loss"] for r in whole], rel=2e-3)
+        assert [record["grad_norm"] for record in records] == pytest.approx([r["grad_norm"] for r in whole], rel=2e-2)
+        other = weights_of(jobs[name].stage_dir / "model")
+        assert {weight.dtype for weight in other.values()} == {torch.bfloat16}
+        apart = torch.cat([(other[key].float() - exported[key].float()).flatten() for key in exported])
+        assert apart.norm() < 0.15 * update.norm(), "of the exported folders"
 
 
 def test_parts_that_do_not_exchange_what_they_should_are_found_before_the_first_step(make_job, model):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 import transformers
 
+from sftkey_dist.config.model import PACKED_ATTENTION
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
@@ -33,7 +34,7 @@ def load_partitioned(job: StageJob) -> "PreTrainedModel | PeftModel":
         model, loading = transformers.AutoModelForCausalLM.from_pretrained(
             job.model_dir,
             dtype=getattr(torch, job.precision),
-            attn_implementation=PACKED if job.attention.startswith("packed") else job.attention,
+            attn_implementation=PACKED if job.attention in PACKED_ATTENTION else job.attention,
             trust_remote_code=job.trust_remote_code,
             output_loading_info=True,
         )

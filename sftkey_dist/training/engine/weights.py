@@ -1,7 +1,8 @@
 """The weights of a stage's model in float32: what they start from, and the folders that are written of them."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -170,8 +171,9 @@ class StageWeights:
             remove_tree(folder)  # of an end that was interrupted before it was recorded
         self._ranks.wait_for_first_rank()
         owners, notes = self._owners(), dict[str, FileNote]()
+        owned = {name for name, rank in owners.items() if rank == self._ranks.rank}
         for turn, names in enumerate(turns_of(owners, self._sizes(), max_file_bytes // _MASTER_BYTES)):
-            mine = self._owned(names, owners)
+            mine = {name: master.cpu().clone() for name, master in self._masters_of(names, owned)}
             with self._ranks.meeting.together("the master weights"):
                 notes |= write_masters(folder, self._ranks.rank, turn, mine)
             del mine  # before the next weights are gathered
@@ -199,12 +201,9 @@ class StageWeights:
     def compare_with_start(self, stored_dtype: torch.dtype) -> Rounding:
         """What the stage has changed so far, in its masters and in their rounding to the stored precision."""
         owners, sums = self._owners(), torch.zeros(4, dtype=torch.float64)
-        for weight in exported_weights(self._model):
-            is_mine = owners[weight.name] == self._ranks.rank and weight.name in self._start
-            master = self._master(weight, is_wanted=is_mine)
-            if master is not None:
-                start = self._start.whole(weight.name).to(master.device)
-                sums += update_sums(start, master, stored_dtype)
+        mine = {name for name, rank in owners.items() if rank == self._ranks.rank and name in self._start}
+        for name, master in self._masters_of(owners.keys(), mine):
+            sums += update_sums(self._start.whole(name).to(master.device), master, stored_dtype)
         return Rounding.of_sums(str(stored_dtype).removeprefix("torch."), self._ranks.all_reduce_sum(sums).tolist())
 
     def close(self) -> None:
@@ -244,15 +243,11 @@ class StageWeights:
         """What this rank's part keeps of the weights that all ranks gather together."""
         kept: dict[str, Tensor] = {}
         wanted = frozenset(mine.weights if mine is not None else ())
-        for weight in exported_weights(self._model):
-            if weight.name in gathered:
-                master = self._master(weight, is_wanted=weight.name in wanted)
-                if mine is not None and master is not None:
-                    kept |= mine.tensors_of(self._model, weight.name, master.to(dtype).cpu())
-        if mine is not None:
-            for name, value in self._buffers().items():
-                if name in wanted:
-                    kept |= mine.tensors_of(self._model, name, value.cpu())
+        buffers = ((name, value) for name, value in self._buffers().items() if name in wanted)
+        masters = ((name, master.to(dtype)) for name, master in self._masters_of(gathered, wanted))
+        for name, value in chain(masters, buffers):
+            if mine is not None:
+                kept |= mine.tensors_of(self._model, name, value.cpu())
         return kept
 
     def _buffers(self) -> dict[str, Tensor]:
@@ -270,15 +265,13 @@ class StageWeights:
         """Elements of each weight."""
         return {weight.name: math.prod(shape_of(weight.parameter)) for weight in exported_weights(self._model)}
 
-    def _owned(self, gathered: set[str], owners: Mapping[str, int]) -> dict[str, Tensor]:
-        """The masters that this rank writes of the weights that all ranks gather together."""
-        owned = {}
+    def _masters_of(self, gathered: Collection[str], wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+        """Whole masters by name, one at a time: of the weights that all ranks gather together, those wanted here."""
         for weight in exported_weights(self._model):
             if weight.name in gathered:
-                master = self._master(weight, is_wanted=owners[weight.name] == self._ranks.rank)
+                master = self._master(weight, is_wanted=weight.name in wanted)
                 if master is not None:
-                    owned[weight.name] = master.cpu().clone()
-        return owned
+                    yield weight.name, master
 
     def _master(self, weight: ExportedWeight, *, is_wanted: bool) -> Tensor | None:
         """A whole weight in float32, with its adapter merged; called on all ranks, returned where it is wanted.

@@ -32,7 +32,7 @@ from sftkey_dist.models.shape import decoder_cost, head_dim_of
 from sftkey_dist.strategy import Stage
 from sftkey_dist.training.attention import PACKED, register_packed_attention
 from sftkey_dist.training.engine.deepspeed_config import WeightSizes, deepspeed_config
-from tests.benchmarks.capacity import LARGE, SHAPES, load_of
+from tests.benchmarks.capacity import LARGE, MIXTURES, SHAPES, load_of
 from tests.kept import storages_kept
 from tests.stage_job import make_stage_job
 
@@ -344,21 +344,7 @@ def test_cost_is_hours_of_all_gpus(sizes):
     assert found.stage_hours == pytest.approx(found.seconds.total * 2 / 3600)
 
 
-QWEN3_30B_A3B = transformers.Qwen3MoeConfig(
-    vocab_size=151936,
-    hidden_size=2048,
-    intermediate_size=6144,
-    moe_intermediate_size=768,
-    num_hidden_layers=48,
-    num_attention_heads=32,
-    num_key_value_heads=4,
-    head_dim=128,
-    num_experts=128,
-    num_experts_per_tok=8,
-    decoder_sparse_step=1,
-    mlp_only_layers=[],
-    tie_word_embeddings=False,
-)
+QWEN3_30B_A3B = MIXTURES["30B-A3B (Qwen3)"]
 MIXTRAL_8X7B = transformers.MixtralConfig(
     vocab_size=32000,
     hidden_size=4096,

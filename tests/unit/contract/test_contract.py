@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sftkey_dist.contract import Check, ContractError, Form, NumberRange, ResponseContract, Segment, Violation
+from sftkey_dist.contract import (
+    Check,
+    ContractError,
+    Form,
+    NumberRange,
+    ResponseContract,
+    Segment,
+    Violation,
+    segments_of,
+)
 
 CONTRACT = ResponseContract()
 THREE = ResponseContract(
@@ -388,3 +397,20 @@ def test_a_response_needs_a_key_segment():
 def test_tags_that_the_prompt_opens_are_read():
     contract = ResponseContract(segments=(Segment(name="reasoning", tag="think"), Segment(name="answer", key=True)))
     assert contract.parse("r</think><Answer>a</Answer>", Form.TAGGED).values == {"reasoning": "r", "answer": "a"}
+
+
+def test_tags_belong_to_their_segment_and_the_end_of_turn_to_the_last(contract):
+    names = contract.segment_names
+    found = {segment: {names[number] for number in ids} for segment, ids in segments_of(names).items()}
+    assert found == {
+        "reasoning": {"reasoning.open", "reasoning", "reasoning.close"},
+        "answer": {"answer.open", "answer", "answer.close", "end_of_turn"},
+    }
+
+
+def test_every_segment_of_a_contract_of_ones_own_is_compared():
+    segments = [
+        {"name": name, "tag": name.capitalize(), "key": name == "verdict"} for name in ("plan", "work", "verdict")
+    ]
+    names = ResponseContract.model_validate({"segments": segments}).segment_names
+    assert list(segments_of(names)) == ["plan", "work", "verdict"]

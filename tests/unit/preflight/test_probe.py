@@ -9,12 +9,10 @@ import pytest
 import torch
 
 from sftkey_dist.preflight import products
-from sftkey_dist.preflight.exchange import Meeting
 from sftkey_dist.preflight.nodes import _clock
 from sftkey_dist.preflight.probe import Probe, installed_versions
 from sftkey_dist.preflight.products import multiply
-
-LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
+from sftkey_dist.preflight.records import NodeGroup
 
 
 def test_a_node_sees_writes_and_leaves_a_small_file_for_the_driver(tmp_path):
@@ -88,26 +86,30 @@ def test_clocks_are_compared_by_the_shortest_exchange(ahead_seconds):
     assert abs(clock.ahead_seconds - ahead_seconds) <= clock.uncertainty_seconds + 1e-4
 
 
+def group_of(port: int, most_seconds: float) -> NodeGroup:
+    return NodeGroup(
+        "127.0.0.1", port, 2, {"GLOO_SOCKET_IFNAME": "lo"}, on_accelerators=False, most_seconds=most_seconds
+    )
+
+
 def test_nodes_sum_a_tensor_and_the_first_one_listens_on_its_address_alone():
     with ThreadPoolExecutor(1) as threads:
-        first = Meeting()
+        first = Probe()
         port = first.listen("127.0.0.1")
         listening = {c.laddr.ip for c in psutil.Process().net_connections() if c.laddr.port == port}
         assert listening == {"127.0.0.1"}
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
             second = other.submit(_all_reduce, port)
-            rate = threads.submit(
-                first.all_reduce, "127.0.0.1", port, 0, 2, LOOPBACK, 60.0, on_accelerators=False
-            ).result()
+            rate = threads.submit(first.all_reduce, group_of(port, 60.0), 0).result()
             assert rate > 0
             assert second.result() > 0
 
 
 def test_a_node_that_nobody_meets_says_so():
-    lonely = Meeting()
+    lonely = Probe()
     with pytest.raises(Exception, match=r"(?i)time"):
-        lonely.all_reduce("127.0.0.1", lonely.listen("127.0.0.1"), 0, 2, LOOPBACK, 0.5, on_accelerators=False)
+        lonely.all_reduce(group_of(lonely.listen("127.0.0.1"), 0.5), 0)
 
 
 def _all_reduce(port: int) -> float:
-    return Meeting().all_reduce("127.0.0.1", port, 1, 2, LOOPBACK, 60.0, on_accelerators=False)
+    return Probe().all_reduce(group_of(port, 60.0), 1)
