@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 
 from sftkey_dist.capacity.hardware import GIB, Cluster
+from sftkey_dist.capacity.host import Export, estimate_export, host_memory
 from sftkey_dist.capacity.memory import GuardCopy, Memory, estimate_memory, guard_memory
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.capacity.speed import Rows, Seconds, step_seconds
@@ -60,6 +61,7 @@ class StageLoad:
         fullest_for: returns the fullest rows of all steps for the same arguments; None if ``rows_for`` has all steps.
         guard: the copy of the model with which a guard generates; None without a guard.
         may_share_rows: whether the run's settings allow several ranks to compute a row together.
+        counts_routers: whether one more forward pass of each row counts what its routers choose, for their loss.
     """
 
     name: str
@@ -69,6 +71,7 @@ class StageLoad:
     fullest_for: Callable[[int, int], Fullest] | None = None
     guard: GuardCopy | None = None
     may_share_rows: bool = True
+    counts_routers: bool = False
 
     def fullest(self, ranks: int, micro_batch_tokens: int) -> Fullest:
         """The fullest rows of all steps, for a number of ranks and a token budget."""
@@ -92,6 +95,8 @@ class Estimate:
         cost: cost of the stage; None without a price.
         fits: whether each rank has enough memory.
         limit: the largest part of a step, or "memory" if the stage does not fit.
+        host: host memory of a node.
+        export: what writing the model folder takes.
         guarding: memory of a rank while the guard generates; None without a guard.
     """
 
@@ -105,6 +110,8 @@ class Estimate:
     cost: float | None
     fits: bool
     limit: str
+    host: Memory
+    export: Export
     guarding: Memory | None = None
 
 
@@ -144,11 +151,15 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
     fullest = load.fullest(data_ranks, training.micro_batch_tokens).part(sharing)
     memory = _memory(size, training, cluster, fullest)
     guarding = _guarding(size, training, cluster, load)
-    exchanges = [exchanged(size, training, cluster.accelerator, rows.tokens) for rows in parts]
-    seconds = step_seconds(size, training, cluster, parts, exchanges)
+    extra = int(load.counts_routers)
+    exchanges = [
+        exchanged(size, training, cluster.accelerator, rows.tokens, extra_forward_passes=extra) for rows in parts
+    ]
+    seconds = step_seconds(size, training, cluster, parts, exchanges, extra_forward_passes=extra)
     hours = seconds.total * load.num_steps / 3600
     tokens = sum(int(rows.tokens.sum()) for rows in steps) / len(steps)
-    traffic = traffic_of(size, training, cluster, stops_prefix=any(rows.prefix_tokens.any() for rows in steps))
+    stops_prefix = any(rows.prefix_tokens.any() for rows in steps)
+    traffic = traffic_of(size, training, cluster, forward_passes=1 + stops_prefix + extra)
     micro_batches = sum(rows.tokens.shape[1] for rows in steps) / len(steps)
     checkpoint = size.trained * CHECKPOINT_BYTES
     price = cluster.price_per_gpu_hour
@@ -164,6 +175,8 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
         cost=None if price is None else hours * cluster.ranks * price,
         fits=fits,
         limit=_limit(seconds) if fits else "memory",
+        host=host_memory(size, training, cluster, fullest.rest_tokens),
+        export=estimate_export(size, training, cluster),
         guarding=guarding,
     )
 

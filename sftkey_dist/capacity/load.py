@@ -28,6 +28,7 @@ def stage_load(
     stops_prefix: bool = False,
     guard: GuardCopy | None = None,
     may_share_rows: bool = True,
+    counts_routers: bool = False,
 ) -> StageLoad:
     """The work of a stage.
 
@@ -40,6 +41,7 @@ def stage_load(
         stops_prefix: whether no gradient passes through the tokens before an example's first target.
         guard: the copy of the model with which a guard generates; None without a guard.
         may_share_rows: whether the run's settings allow several ranks to compute a row together.
+        counts_routers: whether one more forward pass of each row counts what its routers choose.
     """
     lengths = counts.sum(axis=1).astype(np.int64)
     is_trained = np.array(weights) > 0
@@ -72,7 +74,7 @@ def stage_load(
         planner = planner_for(ranks, micro_batch_tokens)
         return _fullest(contents(), ranks, micro_batch_tokens, lambda step: _rows(planner.plan(step), of_examples))
 
-    return StageLoad(name, of_all.num_steps, longest, rows_for, fullest_for, guard, may_share_rows)
+    return StageLoad(name, of_all.num_steps, longest, rows_for, fullest_for, guard, may_share_rows, counts_routers)
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,13 +82,24 @@ class Rows:
         return Positions(self.tokens, self.pairs, self.logits)
 
     @property
+    def without_logits(self) -> Positions:
+        """The same, but for the output projection."""
+        return Positions(self.tokens, self.pairs, 0)
+
+    @property
     def rest(self) -> Positions:
         """The positions that the backward pass covers."""
         return self.whole.behind(Positions(self.prefix_tokens, self.prefix_pairs, 0))
 
 
 def step_seconds(
-    size: ModelSize, training: TrainingConfig, cluster: Cluster, steps: Sequence[Rows], exchanges: Sequence[Flow]
+    size: ModelSize,
+    training: TrainingConfig,
+    cluster: Cluster,
+    steps: Sequence[Rows],
+    exchanges: Sequence[Flow],
+    *,
+    extra_forward_passes: int = 0,
 ) -> Seconds:
     """The mean seconds over steps.
 
@@ -99,15 +110,17 @@ def step_seconds(
         steps: rows of each step, from the sampler's plans for the cluster's ranks, or the parts of rows that a rank
             computes.
         exchanges: what ranks that share rows send each other in each step.
+        extra_forward_passes: number of forward passes of a row, without logits, beside that of the loss.
     """
     compute, balanced, hidden_under = [], [], []
     for rows in steps:
-        seconds = _row_seconds(size, training, cluster.accelerator, rows)
+        seconds = _row_seconds(size, training, cluster.accelerator, rows, extra_forward_passes)
         slowest = seconds.max(axis=0)
         compute.append(slowest.sum())
         balanced.append(seconds.mean(axis=0).sum())
         hidden_under.append(slowest)
-    traffic = traffic_of(size, training, cluster, stops_prefix=any(rows.prefix_tokens.any() for rows in steps))
+    passes = 1 + any(rows.prefix_tokens.any() for rows in steps) + extra_forward_passes
+    traffic = traffic_of(size, training, cluster, forward_passes=passes)
     travelling = [_exposed(training, cluster, traffic, slowest) for slowest in hidden_under]
     exchanging = [_exchange_seconds(training, cluster, flow) for flow in exchanges]
     return Seconds(
@@ -156,14 +169,18 @@ def _ring_seconds(cluster: Cluster, flow: Flow) -> float:
     return cluster.ring_seconds(flow.received_bytes, flow.collectives)
 
 
-def _row_seconds(size: ModelSize, training: TrainingConfig, device: Accelerator, rows: Rows) -> np.ndarray:
+def _row_seconds(
+    size: ModelSize, training: TrainingConfig, device: Accelerator, rows: Rows, extra_forward_passes: int
+) -> np.ndarray:
     """Seconds of the forward and backward pass, [ranks, micro-batches]: the sum of operations and memory traffic."""
     again = training.gradient_checkpointing
     work = size.flops.forward(rows.whole) + size.flops.backward(rows.rest)
+    work = sum([size.flops.forward(rows.without_logits)] * extra_forward_passes, work)
     work += size.flops.recomputed(rows.whole, layers=again, logits=training.logit_chunk_positions is not None)
     work += size.flops.of_weights(size.chunked_share, rows.whole)
     flops = work.products / device.product_efficiency + work.attention / device.attention_efficiency
-    layer_bytes = size.moved_bytes * ((2 if again else 1) * rows.tokens + 2 * rows.rest.tokens) / 3
+    forward_passes = (2 if again else 1) + extra_forward_passes
+    layer_bytes = size.moved_bytes * (forward_passes * rows.tokens + 2 * rows.rest.tokens) / 3
     logit_bytes = float(_LOGIT_BYTES * size.vocab_size) * rows.logits
     gradient_bytes = size.trained * (device.compute_bytes + 2 * _GRADIENT_COPIES * reduced_bytes(training))
     moved = layer_bytes + logit_bytes + gradient_bytes

@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkey_dist.capacity.estimate import StageCapacity
+from sftkey_dist.capacity.host import Export
 from sftkey_dist.capacity.memory import Memory
 
 
@@ -28,6 +29,8 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
     if found.cost is not None:
         table.add_row("cost", f"{found.cost:,.{0 if found.cost >= 100 else 2}f}")
     table.add_row("a checkpoint", f"{found.checkpoint_gib:.1f} GiB, {found.checkpoint_seconds:.0f} s beside training")
+    table.add_row("the exported model", _export(found.export))
+    table.add_row("host memory of a node", _host(found.host))
     table.add_row("limited by", found.limit, end_section=True)
     nodes = "none of such nodes" if stage.smallest_nodes is None else f"{stage.smallest_nodes} x such a node"
     table.add_row("smallest cluster that it fits on", nodes)
@@ -36,6 +39,17 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
         then = f"{helped.seconds.total:.3g} s, {helped.memory.total_gib:.1f} GiB"
         table.add_row("what would help most", Text(f"{setting}: {then}"))
     return table
+
+
+def _export(export: Export) -> str:
+    files = f"{export.files:,} file{'s' if export.files > 1 else ''}"
+    return f"{export.gib:.1f} GiB in {files}, {export.seconds:.0f} s"
+
+
+def _host(host: Memory) -> str:
+    """The sum, and its largest part."""
+    part = max(host.parts, key=lambda name: host.parts[name])
+    return f"{host.total_gib:.1f} GiB, most of it {part}"
 
 
 def _duration(hours: float) -> str:

@@ -61,14 +61,15 @@ class Traffic:
         return each * micro_batches + self.once.received_bytes
 
 
-def traffic_of(size: ModelSize, training: TrainingConfig, cluster: Cluster, *, stops_prefix: bool = False) -> Traffic:
+def traffic_of(size: ModelSize, training: TrainingConfig, cluster: Cluster, *, forward_passes: int = 1) -> Traffic:
     """The traffic of gathering weights for both passes, and of reducing the gradients of trained weights.
 
     Args:
         size: sizes of the model.
         training: settings of the training.
         cluster: the cluster.
-        stops_prefix: whether there are two forward passes, the first one over tokens through which no gradient passes.
+        forward_passes: number of forward passes of a row: one more over tokens through which no gradient passes, and
+            one more to count what routers choose.
     """
     others = (cluster.ranks - 1) / cluster.ranks
     reduced, last_reduced = _reduced(size, training, others)
@@ -76,9 +77,7 @@ def traffic_of(size: ModelSize, training: TrainingConfig, cluster: Cluster, *, s
     if stays_gathered(size, training, cluster.accelerator):
         return Traffic(beside=reduced, within=Flow(), ends=last_reduced, once=updated)
     weights = _Gathers(size, training, cluster.accelerator)
-    forward, first = weights.forward(others), weights.first(others)
-    if stops_prefix:
-        forward, first = forward + forward, first + first
+    forward, first = (sum([flow] * forward_passes, Flow()) for flow in (weights.forward(others), weights.first(others)))
     neighbours = training.zero.secondary_partition_ranks
     if neighbours == 1:
         beside, within = forward + weights.backward(others), Flow()
@@ -87,7 +86,14 @@ def traffic_of(size: ModelSize, training: TrainingConfig, cluster: Cluster, *, s
     return Traffic(beside + reduced, within, first + last_reduced, updated)
 
 
-def exchanged(size: ModelSize, training: TrainingConfig, device: Accelerator, tokens: np.ndarray) -> Flow:
+def exchanged(
+    size: ModelSize,
+    training: TrainingConfig,
+    device: Accelerator,
+    tokens: np.ndarray,
+    *,
+    extra_forward_passes: int = 0,
+) -> Flow:
     """What ranks that share a row send each other around the attention of every layer, in a step.
 
     Before it queries, keys and values, the latter two once for each rank that needs them, and after it what was
@@ -98,13 +104,14 @@ def exchanged(size: ModelSize, training: TrainingConfig, device: Accelerator, to
         training: settings of the training.
         device: accelerator of the ranks.
         tokens: tokens of the parts of rows, int [ranks, micro-batches].
+        extra_forward_passes: number of forward passes beside that of the loss.
     """
     sharing = training.sequence_parallel_ranks
     if sharing == 1:
         return Flow()
     repeats = sharing // math.gcd(sharing, size.num_key_value_heads)
     of_token = 2 * size.flops.attention_width * device.compute_bytes + repeats * size.key_value_bytes
-    passes = 3 if training.gradient_checkpointing else 2
+    passes = extra_forward_passes + (3 if training.gradient_checkpointing else 2)
     sent = float(tokens.max(axis=0).sum()) * of_token * (sharing - 1) / sharing
     return Flow(passes * sent, passes * 2 * size.num_layers * tokens.shape[1])
 

@@ -95,6 +95,7 @@ def _load(
         stops_prefix=planned.stage.stop_gradient_prefix,
         guard=_guard_copy(config, planned),
         may_share_rows=may_share_rows,
+        counts_routers=bool(planned.stage.optimization.router_loss_weight),
     )
 
 

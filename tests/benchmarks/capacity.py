@@ -29,6 +29,7 @@ from sftkey_dist.capacity import (
     stage_load,
 )
 from sftkey_dist.capacity.hardware import GIB
+from sftkey_dist.capacity.host import estimate_export
 from sftkey_dist.capacity.speed import Rows
 from sftkey_dist.config import load_config
 from sftkey_dist.config.strategy import OptimizationConfig
@@ -100,6 +101,8 @@ MIXTURES = {
 }
 LONG_ROWS = {"8B (Qwen3)": 1, "32B (Qwen2.5)": 2, "70B (Llama 3.1)": 4, "30B-A3B (Qwen3)": 2, "120B-A5B (gpt-oss)": 8}
 """Numbers of nodes."""
+EXPORTING = {"8B (Qwen3)": 1, "70B (Llama 3.1)": 4, "120B-A5B (gpt-oss)": 8, "405B (Llama 3.1)": 128}
+"""Numbers of nodes."""
 LONG_TOKENS, SHARING = 32_768, (1, 2, 4, 8)
 NODES, ALL_NODES = (1, 4, 16, 64), (1, 2, 4, 8, 16, 32, 64, 128)
 EXAMPLES_PER_RANK = 64
@@ -122,6 +125,7 @@ def main() -> None:
             figures |= against_measurements(Path(scratch), options.quick)
         if options.table:
             console.print(long_rows())
+            console.print(exports())
         if not options.quick:
             counts = gsm8k_counts(Path(scratch), options.model, options.data)
             console.print(large_shapes(counts))
@@ -293,6 +297,18 @@ def _with_long_rows(size: ModelSize, on: Cluster, sharing: int) -> Estimate:
         }
     )
     return estimate(size, training, on, StageLoad("long rows", 1, LONG_TOKENS, rows_for))
+
+
+def exports() -> Table:
+    """The model folder of a stage, which all ranks write side by side."""
+    table = Table(title="8 x h100-80g a node, 3,200 Gbit/s between nodes, a node writes 2 GB/s")
+    for heading in ("shape", "nodes", "weights", "files", "memory of a rank", "time"):
+        table.add_column(heading)
+    for name, nodes in EXPORTING.items():
+        found = estimate_export(size_of((SHAPES | MIXTURES)[name]), LARGE, cluster(nodes))
+        cells = f"{found.gib:,.0f} GiB", str(found.files), f"{found.rank_gib:.1f} GiB", f"{found.seconds:.0f} s"
+        table.add_row(name, str(nodes), *cells)
+    return table
 
 
 def in_words(found: Estimate) -> str:

@@ -21,6 +21,7 @@ from sftkey_dist.capacity import (
 )
 from sftkey_dist.capacity import load as load_module
 from sftkey_dist.capacity.estimate import Fullest
+from sftkey_dist.capacity.host import estimate_export
 from sftkey_dist.capacity.memory import live_elements
 from sftkey_dist.capacity.speed import Rows
 from sftkey_dist.capacity.traffic import traffic_of
@@ -584,6 +585,45 @@ def test_inputs_on_the_host_and_blocks_in_chunks_take_less_memory_and_more_time(
     of_token = 4 * 12_288 * 2
     assert plain - chunking == pytest.approx((32_768 - 1024) * of_token, rel=0.05)
     assert now.seconds.total < min(on_host.seconds.total, by_chunk.seconds.total)
+
+
+def test_what_lies_on_the_host_is_counted_by_node(sizes):
+    size, cluster, row = sizes["70B (Llama 3.1)"], Cluster(4, 8, H100), full_rows(8192)
+    plain = LARGE.model_copy(update={"gradient_checkpointing": True})
+    offloaded = plain.model_copy(
+        update={"offload_activations": True, "zero": ZeroConfig(offload="cpu", offload_weights=True)}
+    )
+    on_device, on_host = (estimate(size, training, cluster, row).host for training in (plain, offloaded))
+    assert list(on_device.parts) == ["files of the exported model"], "the rest lies on the devices"
+    of_node = {name: gib * 2**30 for name, gib in on_host.parts.items()}
+    assert of_node["master weights and moments"] + of_node["gradients"] == pytest.approx(size.parameters / 4 * 16)
+    assert of_node["weights, partitioned"] == pytest.approx(size.parameters / 4 * 2)
+    assert of_node["inputs of layers"] == 8 * 8192 * 80 * 8192 * 2
+    assert of_node["files of the exported model"] == pytest.approx(8 * 5e9)
+
+
+def test_every_rank_of_any_cluster_fills_one_file_of_the_exported_model(sizes):
+    size = sizes["405B (Llama 3.1)"]
+    few, many, precise = (
+        estimate_export(size, LARGE.model_copy(update=changes), Cluster(nodes, 8, H100))
+        for nodes, changes in ((16, {}), (64, {}), (64, {"export_precision": "float32"}))
+    )
+    assert many.files == -(-2 * size.parameters // (5 * 10**9)) == 163
+    assert {few.rank_gib, many.rank_gib, precise.rank_gib} == {5e9 / 2**30}
+    assert few.seconds > many.seconds, "more nodes write"
+    assert precise.gib == 2 * many.gib
+    small = estimate_export(sizes["8B (Qwen3)"], LARGE, Cluster(64, 8, H100))
+    assert small.seconds > sizes["8B (Qwen3)"].parameters * 2 / 4 / 2e9, "only as many nodes write as there are files"
+
+
+def test_counting_what_routers_choose_takes_a_forward_pass(mixtures):
+    size, cluster = mixtures["qwen"], Cluster(4, 8, H100)
+    row = full_rows(8192)
+    plain, counted = (estimate(size, LARGE, cluster, each) for each in (row, replace(row, counts_routers=True)))
+    assert counted.memory == plain.memory
+    assert plain.seconds.balanced < counted.seconds.balanced < 4 / 3 * plain.seconds.balanced
+    gathered = size.parameters * 2 * 31 / 32 / 2**30
+    assert counted.received_gib - plain.received_gib == pytest.approx(gathered, rel=0.05)
 
 
 def test_a_row_of_32k_tokens_fits_a_group_of_eight(sizes):
