@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.model import EmbeddedModelConfig
@@ -55,6 +56,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, memos: list[Example], c
 @pytest.fixture(scope="session")
 def tokenizer(tiny_model: Path):
     return load_tokenizer(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new database of MLflow's. Making one takes seconds, so tests that are not about that copy this one."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ or by several. The peer is `UlyssesSPAttentionHF` in a plain loop: through trans
 
 import json
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,16 +44,17 @@ SHAPE = {
 }
 LENGTHS, QUICK_LENGTHS = (1024, 4096, 16_384, 32_768), (512, 1024)
 RANKS = (1, 2, 4)
+REPEATS = 3
 WARM_UP_TOKENS = 256
 """Length of the row of the step that is not measured."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one step.
+    """Of steps with one length.
 
     Attributes:
-        seconds: that it took.
+        seconds: that one took.
         gib: most memory of a rank, beyond what it held before the step.
         loss: mean over the row's tokens, in nats.
     """
@@ -160,6 +162,13 @@ def train_theirs(folder: Path, lengths: tuple[int, ...], file: Path) -> None:
 
 
 def _measure(step: Callable[[], float]) -> Measured:
+    """Several steps of one length: the median of their seconds, the most memory, and the loss of the first."""
+    measured = [_measure_once(step) for _ in range(REPEATS)]
+    seconds = statistics.median(each.seconds for each in measured)
+    return Measured(seconds, max(each.gib for each in measured), measured[0].loss)
+
+
+def _measure_once(step: Callable[[], float]) -> Measured:
     held, started = _reset_peak(), time.perf_counter()
     loss = step()
     return Measured(time.perf_counter() - started, (_peak_bytes() - held) / 2**30, loss)

@@ -1,7 +1,6 @@
 """Tracking on real servers: everything arrives, an outage loses nothing, secrets stay where they are."""
 
 import json
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.pipeline.sync import sync
 from sftkey_dist.tracking import DataSetNote, run_dirs_of
 from sftkey_dist.tracking.mlflow_store import MlflowTracker
-from tests.e2e.conftest import ENTRY_POINT, environment
+from tests.e2e.conftest import environment
+from tests.e2e.forked import ForkedCommand
 from tests.mlflow_server import POSTGRES, mlflow_server, postgres
 
 pytestmark = pytest.mark.long
@@ -76,26 +76,20 @@ def test_all_that_is_logged_arrives_at_a_server_over_any_store(server, tmp_path,
 def test_a_server_that_dies_and_comes_back_has_everything_after_sync_and_no_secret(tiny_config, sftkey, tmp_path):
     run = tmp_path / "runs" / "tiny"
     with mlflow_server(tmp_path / "server") as server:
-        settings = [f"tracking.uri={server.url}", "strategies=[sft]", "optimization.num_epochs=25"]
+        settings = [f"tracking.uri={server.url}", "strategies=[sft]", "optimization.num_epochs=15"]
         settings += ["cluster.num_workers=1", "tracking.max_model_gib=1"]
-        command = [*ENTRY_POINT, "run", str(tiny_config), *settings]
-        driver = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=environment() | SECRETS,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        log = tmp_path / "log"
+        driver = ForkedCommand(["run", tiny_config, *settings], tmp_path, environment() | SECRETS, log)
         try:
-            wait_for_steps(run, 15, driver)
+            wait_for_steps(run, 15, driver, log)
             server.kill()
-            wait_for_steps(run, 60, driver)
+            wait_for_steps(run, 60, driver, log)
             server.start()
-            output, _ = driver.communicate(timeout=200)
+            driver.wait(timeout=200)
         finally:
             driver.kill()
-        assert driver.returncode == 0, output
+        output = log.read_text()
+        assert driver.wait() == 0, output
         assert "MLflow stopped answering" in output
         assert "sftkey track sync RUN" in output
 
@@ -158,10 +152,10 @@ def test_the_server_that_launch_starts_asks_for_its_account(tmp_path, monkeypatc
         assert [each.path for each in client.list_artifacts(run)] == ["mlflow_auth.ini"]
 
 
-def wait_for_steps(run, number, driver):
+def wait_for_steps(run, number, driver, log):
     deadline = time.monotonic() + 150
     while steps_of(run) < number:
-        assert driver.poll() is None, driver.stdout.read()
+        assert driver.poll() is None, log.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

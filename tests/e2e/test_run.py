@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from sftkey_dist.data.memos import generate_memos
-from tests.e2e.conftest import ENTRY_POINT, environment, error_line
+from tests.e2e.conftest import environment, error_line
+from tests.e2e.forked import ForkedCommand
 
 
 def descendants(pid: int) -> set[int]:
@@ -40,9 +41,7 @@ def kill_all(pids: set[int]) -> None:
 @pytest.fixture
 def killed_in_stage_2(tiny_config, tmp_path):
     """A run whose driver is killed after a checkpoint of stage 2; its cluster dies with it."""
-    driver = subprocess.Popen(
-        [*ENTRY_POINT, "run", str(tiny_config)], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
-    )
+    driver = ForkedCommand(["run", tiny_config], tmp_path, environment(), tmp_path / "killed.log")
     stages, deadline = tmp_path / "runs" / "tiny" / "stages", time.monotonic() + 300
     try:
         while not list(stages.glob("tagged-full-key-*/checkpoints/step_*/manifest.json")):

@@ -22,7 +22,8 @@ from sftkey_dist.config import load_config
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.journal import read_records
 from tests.distributed.runs import train_without_ray
-from tests.e2e.conftest import ENTRY_POINT, environment
+from tests.e2e.conftest import environment
+from tests.e2e.forked import ForkedCommand
 
 pytestmark = pytest.mark.long
 
@@ -33,11 +34,11 @@ SETTINGS = {
         "max_length_tokens": 400,
     },
     "strategies": ["sft-tag"],
-    "optimization": {"global_batch_size": 8, "num_epochs": 29, "learning_rate": 1.0e-3},
+    "optimization": {"global_batch_size": 8, "num_epochs": 17, "learning_rate": 1.0e-3},
     "training": {"micro_batch_tokens": 1600, "checkpoint_every_steps": 10, "collective_timeout_seconds": 8},
     "validation": {"num_examples": 8, "every_steps": 100},
 }
-NUM_STEPS = 203
+NUM_STEPS = 119
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def clean(config, tmp_path_factory) -> StageDir:
 
 
 def command(config: Path, run: Path) -> list[str]:
-    return [*ENTRY_POINT, "train", str(config), f"run_dir={run}"]
+    return ["train", str(config), f"run_dir={run}"]
 
 
 def stage_of(run: Path) -> StageDir:
@@ -70,19 +71,17 @@ def stage_of(run: Path) -> StageDir:
 
 
 @contextmanager
-def running(arguments: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            arguments, env=environment(), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+def running(arguments: list[str], log: Path) -> Iterator[ForkedCommand]:
+    log.touch()
+    process = ForkedCommand(arguments, log.parent, environment(), log)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen, log: Path, seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], object], process: ForkedCommand, log: Path, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, log.read_text()
@@ -116,15 +115,15 @@ def test_killed_and_frozen_workers_and_a_signal_cost_steps_but_change_nothing(co
         os.kill(pid_of_rank(run, 1), signal.SIGKILL)
         wait_for(lambda: "restart 1 of 3" in log.read_text(), driver, log)
         assert "rank 1: its process was lost" in log.read_text()
-        wait_for(lambda: steps_done(run) > 45, driver, log)
+        wait_for(lambda: steps_done(run) > 35, driver, log)
         os.kill(pid_of_rank(run, 1), signal.SIGSTOP)
         # Now, because steps are over quickly, and the start of a command is not.
-        second = subprocess.run(arguments, env=environment(), capture_output=True, text=True)
-        assert second.returncode == 2
-        assert f"another command is using this run directory: process {driver.pid}" in second.stderr
+        with running(arguments, tmp_path / "second") as second:
+            assert second.wait(timeout=60) == 2
+        assert f"another command is using this run directory: process {driver.pid}" in (tmp_path / "second").read_text()
         wait_for(lambda: log.read_text().count("restart 1 of 3") == 2, driver, log, seconds=60)
         assert "no sign of life from rank 1" in log.read_text()
-        wait_for(lambda: steps_done(run) > 75, driver, log)
+        wait_for(lambda: steps_done(run) > 55, driver, log)
         for number in (
             signal.SIGTERM,
             signal.SIGINT,

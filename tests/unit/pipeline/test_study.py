@@ -63,7 +63,8 @@ for number, strategy in enumerate(config["strategies"]):
 
 
 @pytest.fixture
-def file(tmp_path, monkeypatch) -> Path:
+def file(tmp_path, monkeypatch, empty_database) -> Path:
+    shutil.copy(empty_database, tmp_path)
     script, file = tmp_path / "stand_in.py", tmp_path / "study.yaml"
     script.write_text(STAND_IN)
     file.write_text(yaml.safe_dump(BASE | {"run_dir": str(tmp_path / "study")}, sort_keys=False))

@@ -1,5 +1,6 @@
 import json
 import shlex
+import shutil
 import time
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from sftkey_dist.tracking.mlflow_store import MlflowTracker
 
 
 @pytest.fixture
-def make(tmp_path):
+def make(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path)
+
     def tracker() -> MlflowTracker:
         return MlflowTracker(
             f"sqlite:///{tmp_path / 'mlflow.db'}", "study", tmp_path / "artifacts", tmp_path / "tracking.json"
