@@ -15,6 +15,7 @@ from sftkey_dist.cli.exits import user_errors_printed
 from sftkey_dist.cli.inspection import plan, preflight, show
 from sftkey_dist.cli.jobs import job, submit
 from sftkey_dist.cli.parity import parity
+from sftkey_dist.cli.publishing import push
 from sftkey_dist.cli.results import compare, diagnose, results
 from sftkey_dist.cli.segmentation import segment
 from sftkey_dist.cli.tracking import track
@@ -39,7 +40,7 @@ app.command(epilog=keys_help(RunConfig))(run)
 app.command()(prepare)
 app.command()(show)
 app.command(epilog=keys_help(SegmentConfig))(segment)
-for command in (plan, preflight, train, evaluate, compare, diagnose, results, parity, submit):
+for command in (plan, preflight, train, evaluate, compare, diagnose, results, push, parity, submit):
     app.command()(command)
 app.add_typer(track, name="track")
 app.add_typer(job, name="job")

@@ -55,7 +55,7 @@ def verify_stages(plan: RunPlan) -> None:
         if not planned.is_trained:
             _read_journals(planned.directory)
     finished = [planned for planned in new if planned.is_finished]
-    _verify_models([planned.directory for planned in finished])
+    verify_models([planned.directory for planned in finished])
     plan.verified.update(planned.digest for planned in finished)
 
 
@@ -66,8 +66,12 @@ def _read_journals(stage: StageDir) -> None:
     EVENTS.read(stage.events)
 
 
-def _verify_models(stages: Iterable[StageDir]) -> None:
-    """Check all sizes before the first digest, because checking sizes is fast."""
+def verify_models(stages: Iterable[StageDir]) -> None:
+    """Verify the files of finished models; all sizes before the first digest, because checking sizes is fast.
+
+    Raises:
+        DataError: a file was changed since its stage ended.
+    """
     expected = [
         (stage, stage.model / name, note) for stage in stages for name, note in read_summary(stage).model_files.items()
     ]

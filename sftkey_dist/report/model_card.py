@@ -10,18 +10,25 @@ from sftkey_dist.report.numbers import bounds_note, unjudgeable_note, with_inter
 from sftkey_dist.report.provenance import RunFacts
 
 
-def model_card(row: ComparisonRow, facts: RunFacts) -> str:
-    """The README.md of a strategy's model folder."""
+def model_card(row: ComparisonRow, facts: RunFacts, *, place: str = ".", library: str = "transformers") -> str:
+    """The README.md of a strategy's model folder.
+
+    Args:
+        row: the strategy and its scores.
+        facts: of the run.
+        place: the folder, or its name on the hub, from which the card's example loads the model.
+        library: the library that loads it, as the hub calls it.
+    """
     scores = row.scores
     return "\n".join(
         [
-            *_front_matter(row, facts),
+            *_front_matter(row, facts, library),
             f"# {escaped(row.strategy)} of run {escaped(facts.name)}",
             "",
             f"Fine-tuned from {escaped(facts.model or 'a small embedded model')} by `sftkey_dist` with strategy "
             f"**{escaped(row.strategy)}** (SFTKey-Tag, arXiv:2512.21017).",
             "",
-            *_usage(row, facts),
+            *_usage(row, facts, place),
             "## Training",
             "",
             *table(["stage", "steps", "tokens", "loss tokens", "ranks", "seconds"], list(map(_cells, row.stages))),
@@ -46,7 +53,7 @@ def model_card(row: ComparisonRow, facts: RunFacts) -> str:
     )
 
 
-def _usage(row: ComparisonRow, facts: RunFacts) -> list[str]:
+def _usage(row: ComparisonRow, facts: RunFacts, place: str) -> list[str]:
     """Lines of Python that load the model and let it answer a prompt as it was trained."""
     settings = facts.settings
     is_chat = (row.stage_dirs()[-1].model / "chat_template.jinja").is_file()
@@ -67,7 +74,7 @@ def _usage(row: ComparisonRow, facts: RunFacts) -> list[str]:
         "```python",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
-        'folder = "."  # this one',
+        f'folder = "{place}"' + ("  # this one" if place == "." else ""),
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         "model = AutoModelForCausalLM.from_pretrained(folder)",
         *prompt,
@@ -88,9 +95,9 @@ def _own_responses(stage: StageCost) -> list[str]:
     return [f"Stage {escaped(stage.name)}: {yield_note(stage.own_responses)}.", ""] if stage.own_responses else []
 
 
-def _front_matter(row: ComparisonRow, facts: RunFacts) -> list[str]:
+def _front_matter(row: ComparisonRow, facts: RunFacts, library: str) -> list[str]:
     base = {"base_model": facts.model} if facts.model and not facts.model.startswith((".", "/", "~")) else {}
-    content = {"library_name": "transformers", **base, "tags": ["sftkey", row.strategy]}
+    content = {"library_name": library, **base, "tags": ["sftkey", row.strategy]}
     return ["---", *yaml.safe_dump(content, sort_keys=False, allow_unicode=True).splitlines(), "---", ""]
 
 
