@@ -52,7 +52,9 @@ def estimate_export(size: ModelSize, training: TrainingConfig, cluster: Cluster)
 
 
 def host_memory(size: ModelSize, training: TrainingConfig, cluster: Cluster, row_tokens: int) -> Memory:
-    """Memory of the host of a node, for all of its ranks together, without processes and the page cache.
+    """Memory of the host of a node, for all of its ranks together.
+
+    Processes, the page cache and the buffers of state that lies on NVMe are not counted.
 
     Args:
         size: sizes of the model.
