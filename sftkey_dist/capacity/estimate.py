@@ -62,6 +62,7 @@ class StageLoad:
         guard: the copy of the model with which a guard generates; None without a guard.
         may_share_rows: whether the run's settings allow several ranks to compute a row together.
         counts_routers: whether one more forward pass of each row counts what its routers choose, for their loss.
+        passes: number of forward and backward passes over the rows of a step.
     """
 
     name: str
@@ -72,6 +73,7 @@ class StageLoad:
     guard: GuardCopy | None = None
     may_share_rows: bool = True
     counts_routers: bool = False
+    passes: int = 1
 
     def fullest(self, ranks: int, micro_batch_tokens: int) -> Fullest:
         """The fullest rows of all steps, for a number of ranks and a token budget."""
@@ -147,7 +149,7 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
     sharing = training.sequence_parallel_ranks
     data_ranks = cluster.ranks // sharing
     steps = load.rows_for(data_ranks, training.micro_batch_tokens)
-    parts = [rows.part(sharing) for rows in steps]
+    parts = [rows.part(sharing).repeated(load.passes) for rows in steps]
     fullest = load.fullest(data_ranks, training.micro_batch_tokens).part(sharing)
     memory = _memory(size, training, cluster, fullest)
     guarding = _guarding(size, training, cluster, load)
@@ -160,7 +162,7 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
     tokens = sum(int(rows.tokens.sum()) for rows in steps) / len(steps)
     stops_prefix = any(rows.prefix_tokens.any() for rows in steps)
     traffic = traffic_of(size, training, cluster, forward_passes=1 + stops_prefix + extra)
-    micro_batches = sum(rows.tokens.shape[1] for rows in steps) / len(steps)
+    micro_batches = sum(rows.tokens.shape[1] for rows in parts) / len(parts)
     checkpoint = size.trained * CHECKPOINT_BYTES
     price = cluster.price_per_gpu_hour
     fits = max(each.total_gib for each in (memory, guarding or memory)) <= cluster.accelerator.memory_gib
@@ -175,7 +177,7 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
         cost=None if price is None else hours * cluster.ranks * price,
         fits=fits,
         limit=_limit(seconds) if fits else "memory",
-        host=host_memory(size, training, cluster, fullest.rest_tokens),
+        host=host_memory(size, training, cluster, fullest.rest_tokens, load.passes),
         export=estimate_export(size, training, cluster),
         guarding=guarding,
     )

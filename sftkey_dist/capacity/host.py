@@ -51,7 +51,9 @@ def estimate_export(size: ModelSize, training: TrainingConfig, cluster: Cluster)
     return Export(total_bytes / GIB, files, file_bytes / GIB, gathering + writing)
 
 
-def host_memory(size: ModelSize, training: TrainingConfig, cluster: Cluster, row_tokens: int) -> Memory:
+def host_memory(
+    size: ModelSize, training: TrainingConfig, cluster: Cluster, row_tokens: int, passes: int = 1
+) -> Memory:
     """Memory of the host of a node, for all of its ranks together.
 
     Processes, the page cache and the buffers of state that lies on NVMe are not counted.
@@ -61,6 +63,7 @@ def host_memory(size: ModelSize, training: TrainingConfig, cluster: Cluster, row
         training: settings of the training.
         cluster: the cluster.
         row_tokens: maximum number of tokens of a rank whose layer inputs are offloaded.
+        passes: number of passes over the rows of a step; if there are several, the gradient of each is held.
     """
     zero, device = training.zero, cluster.accelerator
     trained, held = size.trained / cluster.ranks, size.held / cluster.ranks
@@ -69,6 +72,7 @@ def host_memory(size: ModelSize, training: TrainingConfig, cluster: Cluster, row
         "master weights and moments": trained * CHECKPOINT_BYTES if is_on_host else 0.0,
         "gradients": trained * 4 if is_on_host else 0.0,
         "weights, partitioned": held * device.compute_bytes if is_on_host and zero.offload_weights else 0.0,
+        "gradients of segments": passes * trained * 4 if passes > 1 else 0.0,
         "inputs of layers": row_tokens * input_bytes(size, device) if training.offload_activations else 0.0,
     }
     parts = {name: cluster.gpus_per_node * value for name, value in of_rank.items()}

@@ -29,6 +29,7 @@ def stage_load(
     guard: GuardCopy | None = None,
     may_share_rows: bool = True,
     counts_routers: bool = False,
+    passes: int = 1,
 ) -> StageLoad:
     """The work of a stage.
 
@@ -42,6 +43,7 @@ def stage_load(
         guard: the copy of the model with which a guard generates; None without a guard.
         may_share_rows: whether the run's settings allow several ranks to compute a row together.
         counts_routers: whether one more forward pass of each row counts what its routers choose.
+        passes: number of forward and backward passes over the rows of a step.
     """
     lengths = counts.sum(axis=1).astype(np.int64)
     is_trained = np.array(weights) > 0
@@ -74,7 +76,9 @@ def stage_load(
         planner = planner_for(ranks, micro_batch_tokens)
         return _fullest(contents(), ranks, micro_batch_tokens, lambda step: _rows(planner.plan(step), of_examples))
 
-    return StageLoad(name, of_all.num_steps, longest, rows_for, fullest_for, guard, may_share_rows, counts_routers)
+    return StageLoad(
+        name, of_all.num_steps, longest, rows_for, fullest_for, guard, may_share_rows, counts_routers, passes
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,6 +76,13 @@ class Rows:
         logits, observed = np.minimum(self.logits, tokens), np.minimum(self.observed, tokens)
         return Rows(tokens, -(-self.pairs // parts), logits, observed)
 
+    def repeated(self, passes: int) -> "Rows":
+        """The same rows in so many passes, each with its share of the logits; no prefix of such a row is stopped."""
+        if passes == 1:
+            return self
+        logits = -(-self.logits // passes)
+        return Rows(*(np.tile(each, (1, passes)) for each in (self.tokens, self.pairs, logits, self.observed)))
+
     @property
     def whole(self) -> Positions:
         """The positions that the forward pass covers."""

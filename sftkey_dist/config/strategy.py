@@ -156,7 +156,7 @@ PartsOfUpdate = Annotated[
 class StageConfig(SectionWithNewerKeys):
     """One stage of a custom strategy: a loss weight per segment, and how it is optimised."""
 
-    newer_keys = frozenset({"normalize", "objective", "replay", "interpolate", "anchor", "data"})
+    newer_keys = frozenset({"normalize", "objective", "replay", "interpolate", "anchor", "data", "project_conflicts"})
 
     name: Name
     """Short name used in folders and tables, e.g. `full`."""
@@ -188,6 +188,11 @@ class StageConfig(SectionWithNewerKeys):
     data: OwnDataConfig | None = None
     """Responses of the model itself to train, for example `{from: previous, samples: 4}`; default: those of the
     references. The first stage cannot have any."""
+    project_conflicts: bool = False
+    """Take the gradient of every segment's part of the loss by itself. Where two of them conflict (their inner product
+    is below 0), each loses its projection on the other before they are added (PCGrad, arXiv:2001.06782). A step takes a
+    forward and a backward pass per segment, and every rank holds its share of all these gradients in the host's memory:
+    4 bytes for a segment and a weight. At least two segments must be trained."""
 
 
 class StrategyConfig(Section):
@@ -206,7 +211,7 @@ class KeyStageConfig(SectionWithNewerKeys):
     """The preset key stage. It trains the text inside the tags of key segments and, as in the paper, nothing else by
     default."""
 
-    newer_keys = frozenset({"replay", "interpolate", "anchor", "data"})
+    newer_keys = frozenset({"replay", "interpolate", "anchor", "data", "project_conflicts"})
 
     tags: bool = False
     """Also train the opening and closing tags of key segments."""
@@ -234,3 +239,6 @@ class KeyStageConfig(SectionWithNewerKeys):
     data: OwnDataConfig | None = None
     """Responses of the model itself to train, in a key stage that continues from an earlier stage; see
     `strategies.stages.data`."""
+    project_conflicts: bool = False
+    """Project the conflicting gradients of several key segments on each other, in a key stage that continues from an
+    earlier stage; see `strategies.stages.project_conflicts`."""

@@ -86,9 +86,10 @@ def _capacity(config: RunConfig, size: ModelSize, cluster: Cluster, load: StageL
 def _load(
     config: RunConfig, planned: PlannedStage, cost: CostModel, most_steps: int, *, may_share_rows: bool
 ) -> StageLoad:
+    counts, names = np.asarray(planned.data.store.segment_counts), planned.data.store.segment_names
     return stage_load(
         planned.name,
-        np.asarray(planned.data.store.segment_counts),
+        counts,
         planned.stage.has_logits,
         lambda ranks, micro_batch_tokens: planned.planner(cost, ranks, micro_batch_tokens),
         most_steps,
@@ -96,6 +97,7 @@ def _load(
         guard=_guard_copy(config, planned),
         may_share_rows=may_share_rows,
         counts_routers=bool(planned.stage.optimization.router_loss_weight),
+        passes=len(planned.stage.loss_parts(names, counts.sum(axis=0))),
     )
 
 

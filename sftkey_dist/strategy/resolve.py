@@ -42,7 +42,7 @@ def _key_stage_after(full: Stage, config: RunConfig) -> Stage:
     settings, weights = config.key_stage, _key_weights(config.contract, config.key_stage)
     optimization = _continued(config)
     _require_balanced_routers(settings, optimization, config, "key_stage")
-    return Stage(
+    stage = Stage(
         "key",
         weights,
         optimization,
@@ -51,7 +51,10 @@ def _key_stage_after(full: Stage, config: RunConfig) -> Stage:
         interpolate=_interpolate(settings, config, "key_stage"),
         anchor=_anchor(settings, weights, config.contract, "key_stage"),
         data=_own_data(settings, config, "key_stage"),
+        project_conflicts=settings.project_conflicts,
     )
+    _require_gradients_to_project(stage, config, "key_stage")
+    return stage
 
 
 def _continued(config: RunConfig) -> OptimizationConfig:
@@ -78,7 +81,7 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
         raise ConfigError(f"{where}: stop_gradient_prefix and a weight for the prompt exclude each other; remove one")
     optimization = stage.optimization.applied_to(config.optimization)
     _require_balanced_routers(stage, optimization, config, where)
-    return Stage(
+    resolved = Stage(
         stage.name,
         weights,
         optimization,
@@ -89,7 +92,10 @@ def _stage(where: str, stage: StageConfig, before: Stage | None, config: RunConf
         _interpolate(stage, config, where),
         _anchor(stage, weights, config.contract, where),
         _own_data(stage, config, where),
+        stage.project_conflicts,
     )
+    _require_gradients_to_project(resolved, config, where)
+    return resolved
 
 
 def _require_balanced_routers(
@@ -105,6 +111,35 @@ def _require_balanced_routers(
             raise ConfigError(
                 f"{where}: {key} and optimization.router_loss_weight exclude each other; remove one of them"
             )
+
+
+def _require_gradients_to_project(stage: Stage, config: RunConfig, where: str) -> None:
+    """Several segments must add to the loss, and nothing else must.
+
+    The loss of routers is of no segment. An anchor's gradient is 0 at the start of the stage: others would be projected
+    on its rounding errors. Which gradient a stopped prefix stops depends on the segments that a pass computes.
+    """
+    if not stage.project_conflicts:
+        return
+    excluding = {
+        "stop_gradient_prefix": stage.stop_gradient_prefix,
+        "anchor": stage.anchor is not None,
+        "optimization.router_loss_weight": stage.optimization.router_loss_weight > 0,
+    }
+    for key, is_set in excluding.items():
+        if is_set:
+            raise ConfigError(f"{where}: project_conflicts and {key} exclude each other; remove one of them")
+    if config.training.zero.offload == "nvme":
+        raise ConfigError(
+            f"{where}: gradients on NVMe cannot be set; remove project_conflicts, or set training.zero.offload=cpu"
+        )
+    names = config.contract.segment_names
+    parts = stage.loss_parts(names, [1.0] * len(names))
+    if len(parts) < 2:
+        raise ConfigError(
+            f"{where}: project_conflicts needs two trained segments or more, and this stage trains only "
+            f"{next(iter(parts))}; give another segment a weight, or remove project_conflicts"
+        )
 
 
 def _replay(stage: StageConfig | KeyStageConfig, before: Stage, where: str) -> Replay | None:

@@ -8,7 +8,7 @@ import numpy as np
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.own_data import OwnDataConfig
 from sftkey_dist.config.strategy import OptimizationConfig
-from sftkey_dist.contract import Form
+from sftkey_dist.contract import PROMPT, PROMPT_ID, Form, segments_of
 from sftkey_dist.sampler import CostModel, StepPlanner
 
 
@@ -71,6 +71,7 @@ class Stage:
         interpolate: fractions of the stage's update; the guard also scores the models that have them.
         anchor: penalty on how far predictions move; None for none.
         data: responses of the model itself that the stage trains; None for those of the references.
+        project_conflicts: whether the gradients of `loss_parts` are projected on each other where they conflict.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Stage:
     interpolate: tuple[float, ...] = ()
     anchor: Anchor | None = None
     data: OwnDataConfig | None = None
+    project_conflicts: bool = False
 
     def acting(self, step: int, targets: Sequence[float]) -> "Stage":
         """The stage as it trains in a step: with what it replays, every so many steps.
@@ -113,6 +115,26 @@ class Stage:
         """Whether the logits of a segment's tokens are needed for the loss, by segment id, [S]."""
         anchored = self.anchor.segments if self.anchor else (False,) * len(self.weights)
         return tuple(weight > 0 or held for weight, held in zip(self.weights, anchored, strict=True))
+
+    def loss_parts(self, names: Sequence[str], targets: Sequence[float]) -> dict[str, set[int]]:
+        """The parts of a loss whose gradients are taken one by one: segment ids by the name of the segment.
+
+        A segment's part is what its text, its tags and, for the last one, the end-of-turn token add to the loss. A
+        prompt with a weight has a part of its own. Every segment id is in one part: what adds nothing is in the first.
+        All are in one part where no gradient is projected.
+
+        Args:
+            names: the names of all segment ids.
+            targets: `weighted_targets`, on all ranks, [S].
+        """
+        everything = set(range(len(names)))
+        if not self.project_conflicts:
+            return {"": everything}
+        adds = {number for number, added in enumerate(np.multiply(self.weights, targets)) if added > 0}
+        by_name = {PROMPT: {PROMPT_ID}} | segments_of(names)
+        parts = {name: ids for name, ids in by_name.items() if ids & adds}
+        first = next(iter(parts))
+        return parts | {first: parts[first] | everything.difference(*parts.values())}
 
     def scale(self, targets: Sequence[float], loss_weight: float) -> "LossScale":
         """How the losses of some tokens are weighted and added up.

@@ -3,7 +3,7 @@
 Shapes: T tokens in the row, K kept positions (those whose next token is a target), S segments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -154,6 +154,17 @@ def _row_anchor(
     return RowAnchor(*map(torch.from_numpy, (weights * of_examples, all_ids, everywhere)))
 
 
+def with_targets_of(row: PackedRow, segments: Collection[int]) -> PackedRow:
+    """The same tokens, of which only those of some segments are targets.
+
+    Args:
+        row: a whole row.
+        segments: segment ids.
+    """
+    is_chosen = torch.isin(row.target_segments, torch.tensor(sorted(segments)))
+    return _with_targets_at(row, is_chosen)
+
+
 def part_of(row: PackedRow, index: int, parts: int) -> PackedRow:
     """The consecutive tokens of a row that one of several ranks computes, and the targets of their positions.
 
@@ -182,16 +193,7 @@ def part_of(row: PackedRow, index: int, parts: int) -> PackedRow:
         is_part=True,
     )
     is_mine = (row.kept_positions >= mine.start) & (row.kept_positions < mine.stop)
-    if not (row.has_targets and is_mine.any()):
-        return _without_targets(part)
-    return replace(
-        part,
-        kept_positions=row.kept_positions[is_mine] - mine.start,
-        targets=row.targets[is_mine],
-        target_segments=row.target_segments[is_mine],
-        target_weights=row.target_weights[is_mine],
-        anchor=None if row.anchor is None else row.anchor.at(is_mine),
-    )
+    return _with_targets_at(replace(part, kept_positions=row.kept_positions - mine.start), is_mine)
 
 
 def split_before_targets(row: PackedRow) -> tuple[PackedRow | None, PackedRow]:
@@ -242,6 +244,20 @@ def dummy_row() -> PackedRow:
         target_segments=torch.full((1,), PROMPT_ID, dtype=torch.int64),
         target_weights=torch.zeros(1),
         has_targets=False,
+    )
+
+
+def _with_targets_at(row: PackedRow, is_chosen: Tensor) -> PackedRow:
+    """The same tokens with some of the targets, bool [K]."""
+    if not (row.has_targets and is_chosen.any()):
+        return _without_targets(row)
+    return replace(
+        row,
+        kept_positions=row.kept_positions[is_chosen],
+        targets=row.targets[is_chosen],
+        target_segments=row.target_segments[is_chosen],
+        target_weights=row.target_weights[is_chosen],
+        anchor=None if row.anchor is None else row.anchor.at(is_chosen),
     )
 
 

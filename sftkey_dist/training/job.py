@@ -82,7 +82,7 @@ _CHANGES_NOTHING: dict[str, Any] = {
 _ORDER = dict.fromkeys(("weights", "seed", "optimization", "training", "validation", "guard", "stop_gradient_prefix"))
 """Order in which the files of a run list the inputs, those of the stage among all others; a new key comes last."""
 
-_NEWER = frozenset({"segment_groups", "objectives", "replay", "interpolate", "anchor", "data"})
+_NEWER = frozenset({"segment_groups", "objectives", "replay", "interpolate", "anchor", "data", "project_conflicts"})
 """Keys of a stage that are left out where they are empty, so that digests equal those from before they existed."""
 
 

@@ -1,9 +1,7 @@
 """One optimizer step of a stage, the same on every rank."""
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,19 +11,14 @@ from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import TrainingError
 from sftkey_dist.run_dir.artifacts.training import SegmentGradients, StepMetrics
 from sftkey_dist.sampler import StepPlan
-from sftkey_dist.strategy import LossScale, Stage
-from sftkey_dist.training.collate import AnchoredExamples, PackedRow, pack
-from sftkey_dist.training.engine import Engine
-from sftkey_dist.training.loss import loss_sums, segment_metrics
-from sftkey_dist.training.objective import objective_losses
-from sftkey_dist.training.router import RouterBalance
+from sftkey_dist.strategy import Stage
+from sftkey_dist.training.loss import segment_metrics
+from sftkey_dist.training.passes import StepPasses, StepSums
 from sftkey_dist.training.running import RunningStage
 from sftkey_dist.training.segment_gradients import compare_gradients
 from sftkey_dist.training.stopwatch import Stopwatch
 
 _EXAMPLES_NAMED = 8
-_SEEDS = 2**32
-"""Number of seeds that numpy's generator distinguishes."""
 
 
 def run_step(
@@ -55,11 +48,9 @@ def run_step(
     """
     engine = stage.engine
     gradients = _compare_gradients(stage, plan, watch)
-    # Dropout, where a model has any, depends on the step alone, so that a resumed stage draws the same.
-    _set_seed((stage.job.seed + plan.step * engine.world_size + engine.rank) % _SEEDS)
     acting = stage.job.stage.acting(plan.step, plan.weighted_targets)
     scale = acting.scale(plan.weighted_targets, _loss_weight(stage.job.stage, acting, plan))
-    sums = _accumulate(stage, acting, plan, scale, watch, around_last_micro_batch or nullcontext())
+    sums, projection = StepPasses(stage, acting, plan, scale, watch).take(around_last_micro_batch or nullcontext())
     with watch.phase("metrics"):
         weighted, anchored, router, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
     mean_loss = float(weighted) / scale.denominator
@@ -82,6 +73,7 @@ def run_step(
         divergence=float(anchored) / (acting.anchor.weight * scale.denominator) if acting.anchor else None,
         router_loss=float(router) if acting.optimization.router_loss_weight else None,
         gradients=gradients,
+        projection=projection,
     )
     return record, stops
 
@@ -100,99 +92,8 @@ def _loss_weight(stage: Stage, acting: Stage, plan: StepPlan) -> float:
     return plan.loss_weight if acting is stage else float(np.dot(plan.weighted_targets, acting.weights))
 
 
-def _set_seed(seed: int) -> None:
-    """Seed all generators that a model may draw from. (transformers' own function loads peft for it.)"""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-@dataclass
-class _Sums:
-    """What the micro-batches of a rank add up to.
-
-    Attributes:
-        weighted: sum of the loss, float64 [1].
-        anchored: the anchor's part of it, float64 [1].
-        router: sum of the loss of routers, before its factor, float64 [1].
-        by_segment: sums of `segment_metrics` by segment id, float64 [S, 3].
-        not_finite: indices of the examples in rows with a non-finite loss.
-    """
-
-    weighted: Tensor
-    anchored: Tensor
-    router: Tensor
-    by_segment: Tensor
-    not_finite: list[int]
-
-
-def _accumulate(
-    stage: RunningStage,
-    acting: Stage,
-    plan: StepPlan,
-    scale: LossScale,
-    watch: Stopwatch,
-    around_last: AbstractContextManager[None],
-) -> _Sums:
-    """Forward and backward pass of every micro-batch of this rank."""
-    engine, num_segments = stage.engine, len(stage.store.segment_names)
-    weighted, anchored, router = torch.zeros(3, 1, dtype=torch.float64)
-    found = _Sums(weighted, anchored, router, torch.zeros(num_segments, 3, dtype=torch.float64), [])
-    with watch.phase("data"):
-        rows = list(_rows(stage, acting, plan, scale))
-    router_weight = acting.optimization.router_loss_weight
-    balance = None
-    if router_weight:
-        with watch.phase("forward"):
-            balance = engine.router_balance(rows)
-    for index, row in enumerate(rows):
-        is_last = index == len(rows) - 1
-        with around_last if is_last else nullcontext():
-            with watch.phase("forward"):
-                row = engine.place(row)
-                losses, router_loss = _forward(engine, row, acting, balance)
-                minimised = objective_losses(losses, row.target_segments, acting.objectives)
-                sums = loss_sums(losses, row, num_segments, minimised)
-                if router_loss is not None:
-                    sums = sums.with_router(router_loss, router_weight * scale.denominator)
-            with watch.phase("backward"):
-                engine.backward(sums.weighted, scale.denominator, ends_step=is_last)
-        with watch.phase("backward"):
-            found.by_segment += sums.by_segment.cpu()
-            row_loss = sums.weighted.detach().double().cpu()
-            found.weighted += row_loss
-            found.anchored += sums.anchored.double().cpu()
-            found.router += sums.router.double().cpu()
-            if not torch.isfinite(row_loss):
-                found.not_finite += plan.micro_batches(engine.data_rank)[index]
-    return found
-
-
-def _forward(
-    engine: Engine, row: PackedRow, acting: Stage, balance: RouterBalance | None
-) -> tuple[Tensor, Tensor | None]:
-    """Losses of a row's targets, and its part of the loss that balances routers, where that counts."""
-    if balance is not None:
-        losses, probabilities = engine.forward_with_router(row)
-        return losses, balance.loss(probabilities)
-    if acting.stop_gradient_prefix:
-        return engine.forward_behind_stopped_prefix(row), None
-    return engine.forward(row), None
-
-
-def _rows(stage: RunningStage, acting: Stage, plan: StepPlan, scale: LossScale) -> Iterator[PackedRow]:
-    """The micro-batches of this rank; segment metrics of untrained tokens are measured every few steps."""
-    is_due = plan.step % stage.job.training.segment_metrics_every_steps == 0
-    observe_all = is_due and not acting.stop_gradient_prefix  # a stopped prefix has no logits to measure
-    held = acting.anchor.token_weights(plan.weighted_targets, scale.denominator) if acting.anchor else ()
-    for content in plan.micro_batches(stage.engine.data_rank):
-        examples = [stage.store.example(index) for index in content]
-        anchored = AnchoredExamples(held, stage.start_predictions(content)) if held else None
-        yield pack(examples, scale.weights, observe_all, stage.store.loss_weights_of(content), anchored)
-
-
 def _reduce(
-    stage: RunningStage, plan: StepPlan, sums: _Sums, is_asked_to_stop: bool
+    stage: RunningStage, plan: StepPlan, sums: StepSums, is_asked_to_stop: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, bool]:
     """Sum metrics over ranks in one collective.
 

@@ -37,6 +37,7 @@ def train_reference(
     replay: tuple[int, Sequence[float]] | None = None,
     anchor: tuple[float, Sequence[int], int] | None = None,
     router_loss_weight: float = 0.0,
+    project: tuple[Sequence[Sequence[int]], Callable[[int], Sequence[Sequence[int]]]] | None = None,
 ) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
     """Loss and gradient norm of every step, and the final weights; ``adapt`` adds adapters, merged in the end.
 
@@ -45,6 +46,8 @@ def train_reference(
     ``replay`` is a number of steps, and the weights of the last of so many. ``anchor`` is the factor of the divergence
     from the start, the segments whose tokens have it, and the number of likeliest tokens that are told apart.
     ``router_loss_weight`` is the factor of what transformers computes of the routers' logits, of all tokens of a step.
+    ``project`` has the segment ids of each part of the loss whose gradients are projected on each other, and returns
+    for a step the orders of `projected_sum`.
     """
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
@@ -57,12 +60,18 @@ def train_reference(
     for step, examples in enumerate(steps):
         is_replayed = replay is not None and step % replay[0] == replay[0] - 1
         of_step = replay[1] if replay is not None and is_replayed else weights
-        loss = _step_loss(model, examples, of_step, stop_prefix and not is_replayed, token_loss or _nll, groups)
+        stops_prefix = stop_prefix and not is_replayed
+        terms, segments = _step_terms(model, examples, of_step, stops_prefix, token_loss or _nll, groups)
+        loss = terms.sum()
         if anchor is not None:
             loss = loss + anchor[0] * _divergence(model, start, examples, *anchor[1:])
         if router_loss_weight:
             loss = loss + router_loss_weight * _router_loss(model, examples)
-        gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+        if project is not None:
+            parts = [terms[torch.isin(segments, torch.tensor(part))].sum() for part in project[0]]
+            gradients = _projected(parts, parameters, project[1](step))
+        else:
+            gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
         norm = math.sqrt(sum(float(g.double().pow(2).sum()) for g in gradients.values()))
         clip = min(1.0, max_grad_norm / (norm + 1e-6))
         rate = _rate(step, len(steps), learning_rate, warmup_steps, min_ratio)
@@ -80,14 +89,35 @@ def train_reference(
     return losses, norms, {name: p.detach().clone() for name, p in merged.named_parameters()}
 
 
-def _step_loss(
+def projected_sum(gradients: Sequence[torch.Tensor], orders: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Algorithm 1 of arXiv:2001.06782; ``orders`` has for each gradient the order in which it meets the others."""
+    projected = [gradient.clone() for gradient in gradients]
+    for number, order in enumerate(orders):
+        for other in order:
+            product = projected[number] @ gradients[other]
+            if product < 0:
+                projected[number] -= product / (gradients[other] @ gradients[other]) * gradients[other]
+    return torch.stack(projected).sum(dim=0)
+
+
+def _projected(
+    losses: Sequence[torch.Tensor], parameters: dict[str, torch.Tensor], orders: Sequence[Sequence[int]]
+) -> dict[str, torch.Tensor]:
+    of_losses = [torch.autograd.grad(loss, list(parameters.values()), retain_graph=True) for loss in losses]
+    flat = projected_sum([torch.cat([g.flatten().double() for g in gradients]) for gradients in of_losses], orders)
+    parts = flat.float().split([parameter.numel() for parameter in parameters.values()])
+    return {name: part.view_as(parameters[name]) for name, part in zip(parameters, parts, strict=True)}
+
+
+def _step_terms(
     model,
     examples: Sequence[Encoded],
     weights: Sequence[float],
     stop_prefix: bool,
     token_loss: TokenLoss,
     groups: Sequence[Sequence[int]],
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What every token adds to the loss, and the token's segment."""
     losses, segments, of_examples = [], [], []
     for input_ids, segment_ids, *weight in examples:
         row = torch.tensor(input_ids)[None]
@@ -101,14 +131,14 @@ def _step_loss(
     all_losses = torch.cat(losses)
     of_tokens = torch.tensor([weights[segment] * w for segment, w in zip(segments, of_examples, strict=True)])
     if not groups:
-        return (of_tokens * all_losses).sum() / of_tokens.sum()
-    total = torch.zeros(())
+        return of_tokens * all_losses / of_tokens.sum(), torch.tensor(segments)
+    terms = torch.zeros(len(segments))
     for group in groups:
         is_in = torch.tensor([segment in group for segment in segments]) & (of_tokens > 0)
         if is_in.any():
-            mean = (of_tokens[is_in] * all_losses[is_in]).sum() / of_tokens[is_in].sum()
-            total = total + max(weights[segment] for segment in group) * mean
-    return total
+            of_group = of_tokens * is_in
+            terms = terms + max(weights[segment] for segment in group) * of_group * all_losses / of_group.sum()
+    return terms, torch.tensor(segments)
 
 
 def _divergence(model, start, examples: Sequence[Encoded], segments: Sequence[int], number: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from sftkey_dist.config.strategy import (
     ReplayConfig,
     StrategyConfig,
 )
-from sftkey_dist.config.training import TrainingConfig
+from sftkey_dist.config.training import TrainingConfig, ZeroConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.errors import ConfigError
@@ -247,6 +247,59 @@ def test_a_stopped_prefix_leaves_routers_without_a_gradient(run_config):
     balanced = run_config.optimization.model_copy(update={"router_loss_weight": 0.01})
     with pytest.raises(ConfigError, match="key_stage: " + message):
         resolve_strategies(run_config.model_copy(update={"key_stage": stopped, "optimization": balanced}))
+
+
+def test_the_parts_of_a_projected_loss_are_segments_with_their_tags(run_config):
+    weights = {"prompt": 0.2, "reasoning": 1.0, "answer": 1.0}
+    stage = own(run_config, weights=weights, project_conflicts=True)
+
+    def parts(stage, **counts):
+        found = stage.loss_parts(NAMES, [counts.get(name, 0) for name in NAMES])
+        return {name: {NAMES[number] for number in ids} for name, ids in found.items()}
+
+    of_answer = {"answer.open", "answer", "answer.close", "end_of_turn"}
+    of_reasoning = {"reasoning.open", "reasoning", "reasoning.close"}
+    found = parts(stage, prompt=3, reasoning=9, answer=1)
+    assert found == {"prompt": {"prompt"}, "reasoning": of_reasoning, "answer": of_answer}
+    assert parts(stage, prompt=3, answer=1) == {"prompt": {"prompt"} | of_reasoning, "answer": of_answer}
+    assert parts(stage, answer=1) == {"answer": set(NAMES)}
+    assert parts(own(run_config, weights=weights), reasoning=9, answer=1) == {"": set(NAMES)}
+    assert own(run_config, project_conflicts=False) == own(run_config)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"weights": {"answer": 1.0, "answer.open": 1.0, "end_of_turn": 1.0}},
+            r"own\.all: project_conflicts needs two trained segments or more, and this stage trains only answer; give",
+        ),
+        ({"stop_gradient_prefix": True}, r"own\.all: project_conflicts and stop_gradient_prefix exclude each other"),
+        ({"anchor": {"weight": 1}}, r"own\.all: project_conflicts and anchor exclude each other"),
+        (
+            {"optimization": {"router_loss_weight": 0.01}},
+            r"own\.all: project_conflicts and optimization\.router_loss_weight exclude each other",
+        ),
+    ],
+)
+def test_gradients_that_cannot_be_projected_are_refused(run_config, keys, message):
+    with pytest.raises(ConfigError, match=message):
+        own(run_config, project_conflicts=True, **keys)
+
+
+def test_a_key_stage_projects_the_gradients_of_several_key_segments(run_config):
+    config = run_config.model_copy(update={"key_stage": KeyStageConfig(project_conflicts=True)})
+    with pytest.raises(ConfigError, match=r"key_stage: project_conflicts needs two trained segments or more"):
+        resolve_strategies(config)
+    segments = [{"name": name, "key": name != "reasoning"} for name in ("reasoning", "action", "answer")]
+    several = config.model_copy(update={"contract": ResponseContract.model_validate({"segments": segments})})
+    full, key = resolve_strategies(several)[3].stages
+    assert (full.project_conflicts, key.project_conflicts) == (False, True)
+    assert not resolve_strategies(several)[2].stages[0].project_conflicts, "key-tag continues from nothing"
+    assert "project_conflicts" not in KeyStageConfig().model_dump()
+    on_nvme = several.training.model_copy(update={"zero": ZeroConfig(offload="nvme", nvme_path="/nvme")})
+    with pytest.raises(ConfigError, match=r"key_stage: gradients on NVMe cannot be set; remove project_conflicts, or"):
+        resolve_strategies(several.model_copy(update={"training": on_nvme}))
 
 
 def test_keys_of_a_stage_that_no_strategy_has_are_not_looked_at(run_config):

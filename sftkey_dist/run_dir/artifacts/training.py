@@ -32,7 +32,7 @@ class SegmentMetrics:
 
 @dataclass(frozen=True)
 class SegmentGradients:
-    """The gradients of the segments' mean nll in a step.
+    """The gradients of segments in a step.
 
     Attributes:
         norms: norm of each segment's gradient, by its name.
@@ -41,6 +41,19 @@ class SegmentGradients:
 
     norms: dict[str, Measured]
     cosines: dict[str, Measured]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What became of the gradients of the segments' parts of the loss, which a step projects on each other.
+
+    Attributes:
+        conflicts: number of pairs of segments whose gradients have an inner product below 0.
+        gradients: the gradients before they are projected.
+    """
+
+    conflicts: int
+    gradients: SegmentGradients
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,9 @@ class StepMetrics:
         divergence: mean KL divergence of the anchored tokens from the start of the stage, in nats; None without anchor.
         router_loss: loss that balances routers, before its factor: 1 per chosen expert if they are perfectly balanced;
             None where it is not part of the loss.
-        gradients: gradients of segments, compared before the step; None in steps that do not measure them.
+        gradients: gradients of the segments' mean nll, compared before the step; None in steps that do not measure
+            them.
+        projection: how the gradients of segments were projected on each other; None where none were.
     """
 
     step: int
@@ -76,6 +91,7 @@ class StepMetrics:
     divergence: Measured | None = field(default=None, metadata=absent_with("divergence"))
     router_loss: Measured | None = field(default=None, metadata=absent_with("router_loss"))
     gradients: SegmentGradients | None = field(default=None, metadata=absent_with("gradients"))
+    projection: Projection | None = field(default=None, metadata=absent_with("projection"))
 
 
 @dataclass(frozen=True)

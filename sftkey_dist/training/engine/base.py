@@ -140,6 +140,14 @@ class Engine(Protocol):
         """
         ...
 
+    def put_gradient(self, gradient: Tensor) -> None:
+        """Have the next `step` use this gradient, after `take_gradient`.
+
+        Args:
+            gradient: this rank's slices, flat, float32, on the CPU, in the order of `take_gradient`.
+        """
+        ...
+
     def step(self, learning_rate: float) -> float:
         """Clip gradients and update; returns their global norm before clipping.
 

@@ -84,9 +84,16 @@ class PartitionedState:
 
     def take_gradient(self) -> Tensor:
         """See Engine."""
-        slices = [deepspeed.utils.safe_get_local_grad(parameter).cpu() for parameter in self._trained.values()]
+        gradient = torch.empty(sum(self._sizes), dtype=torch.float32)
+        for parameter, values in zip(self._trained.values(), gradient.split(self._sizes), strict=True):
+            values.copy_(deepspeed.utils.safe_get_local_grad(parameter))
         self._optimizer.zero_grad()
-        return torch.cat(slices)
+        return gradient
+
+    def put_gradient(self, gradient: Tensor) -> None:
+        """See Engine; DeepSpeed's optimizer still refers to the slices that are overwritten here."""
+        for parameter, values in zip(self._trained.values(), gradient.split(self._sizes), strict=True):
+            deepspeed.utils.safe_set_local_grad(parameter, values)
 
     @contextmanager
     def _being_set(self) -> Iterator[None]:
@@ -95,9 +102,14 @@ class PartitionedState:
         yield
         self._optimizer.checkpoint_event_epilogue()
 
+    @property
+    def _sizes(self) -> list[int]:
+        """Number of elements of this rank's slice of every parameter."""
+        return [self._slice_of(parameter)[1] for parameter in self._trained.values()]
+
     def _slice_of(self, parameter: Any) -> tuple[int, int]:
         """Offset and number of elements of this rank's part of the flat parameter."""
-        size = parameter.ds_tensor.numel()
+        size = int(parameter.ds_tensor.numel())
         return size * self._rank, size
 
     def _set_master(self, parameter: Any, values: Tensor) -> None:

@@ -140,6 +140,10 @@ class ZeroEngine(Ranks):
         """See Engine."""
         return self.state.take_gradient()
 
+    def put_gradient(self, gradient: Tensor) -> None:
+        """See Engine."""
+        self.state.put_gradient(gradient)
+
     def step(self, learning_rate: float) -> float:
         """See Engine; DeepSpeed skips the update on all ranks when a gradient is not finite."""
         for group in self._engine.optimizer.param_groups:

@@ -511,6 +511,20 @@ def test_a_stopped_prefix_is_forward_alone_in_time_memory_and_traffic(sizes):
     assert (found.received_gib - whole.received_gib) * 2**30 == pytest.approx(31 / 32 * 2 * weights)
 
 
+def test_a_step_that_takes_a_pass_for_each_segment_takes_so_many_times_as_long(sizes):
+    size, cluster, shared = sizes["8B (Qwen3)"], Cluster(4, 8, H100), {"sequence_parallel_ranks": 2}
+    for training in (LARGE, LARGE.model_copy(update=shared)):
+        once, thrice = (
+            estimate(size, training, cluster, replace(full_rows(with_loss=1024), passes=passes)) for passes in (1, 3)
+        )
+        assert 2.9 < thrice.seconds.compute / once.seconds.compute < 3
+        assert 2 < thrice.received_gib / once.received_gib <= 3
+        assert thrice.seconds.optimizer == once.seconds.optimizer
+        assert thrice.memory == once.memory
+        ratio = once.seconds.total / thrice.seconds.total
+        assert thrice.tokens_per_second == pytest.approx(ratio * once.tokens_per_second)
+
+
 def test_the_smallest_cluster_is_one_that_groups_of_neighbours_divide(sizes):
     hpz = LARGE.model_copy(update={"zero": ZeroConfig(secondary_partition_ranks=16)})
     assert smallest_cluster(sizes["8B (Qwen3)"], hpz, Cluster(1, 8, H100), full_rows()) == 2

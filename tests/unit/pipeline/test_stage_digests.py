@@ -291,13 +291,14 @@ def test_what_a_stage_of_ones_own_minimises_counts(base, prepared):
     kinds = ({"answer": "dft"}, {"answer": "entropy"}, {"answer": {"kind": "entropy", "exponent": 2}})
     found = [digest(), digest(normalize="segments"), *(digest(objective=kind) for kind in kinds)]
     found += [digest(replay={"every": number}) for number in (2, 3)]
+    found += [digest(project_conflicts=True)]
     found += [digest(interpolate=parts) for parts in ([0.5], [0.5, 0.7])]
     found += [digest(anchor={"weight": weight, "top_k": number}) for weight, number in ((1, 4), (1, 8), (2, 8))]
     found += [digest(prompt=0.1)]
     found += [digest(optimization={"schedule": name}) for name in ("linear", "wsd")]
     found += [digest(optimization={"router_loss_weight": 0.01})]
     assert len(set(found)) == len(found)
-    assert digest(objective={"answer": "nll"}, normalize="tokens") == found[0]
+    assert digest(objective={"answer": "nll"}, normalize="tokens", project_conflicts=False) == found[0]
 
 
 OWN_DATA = ({"samples": 2}, {"otherwise": "skip"}, {"temperature": 0.5}, {"top_p": 0.5})

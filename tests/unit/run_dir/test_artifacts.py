@@ -154,8 +154,13 @@ ROW = {
 KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[str]]] = {
     "metrics.jsonl": (
         of_training.METRICS,
-        [STEP, STEP | {"step": 1, "segments": {}, "divergence": 0.25}],
-        {"divergence"},
+        [
+            STEP,
+            STEP
+            | {"step": 1, "segments": {}, "divergence": 0.25}
+            | {"projection": {"conflicts": 1, "gradients": {"norms": {"a": 1.0}, "cosines": {"a and b": None}}}},
+        ],
+        {"divergence", "projection"},
     ),
     "timings.jsonl": (
         of_training.TIMINGS,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sftkey_dist.training.collate import pack
+from sftkey_dist.training.collate import pack, with_targets_of
 from sftkey_dist.training.loss import CORRECT, COUNT, NLL, loss_sums, token_losses
 
 PROMPT, END, REASONING, ANSWER = 0, 1, 2, 3
@@ -28,6 +28,20 @@ def test_only_weighted_positions_are_kept_unless_all_are_observed():
     observed = pack([A, B], key, observe_all=True)
     assert observed.targets.tolist() == [7, 8, 9, 2, 3]
     assert observed.target_weights.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_a_row_can_be_had_with_the_targets_of_some_segments_alone():
+    row = pack([A, B], WEIGHTS, observe_all=True)
+    answers, rest = with_targets_of(row, {ANSWER}), with_targets_of(row, {PROMPT, END, REASONING})
+    assert answers.input_ids is row.input_ids
+    assert answers.kept_positions.tolist() == [2, 5]
+    assert (answers.targets.tolist(), answers.target_segments.tolist()) == ([8, 2], [ANSWER, ANSWER])
+    assert answers.target_weights.tolist() == [2.0, 2.0]
+    assert sorted(answers.targets.tolist() + rest.targets.tolist()) == sorted(row.targets.tolist())
+    none = with_targets_of(row, {PROMPT})
+    assert not none.has_targets
+    assert none.target_weights.tolist() == [0]
+    assert with_targets_of(none, {PROMPT}).has_targets is False, "what stands for no target is none"
 
 
 def test_first_token_of_an_example_is_never_predicted_from_the_one_before():
