@@ -54,7 +54,8 @@ def test_projected_gradients_equal_the_reference_on_any_ranks(make_job, contract
     one, three, broken = job("one", start), job("three", start), job("broken", start, **LAYOUTS["offloaded"])
     of_layouts = [job(name, start, **layout) for name, layout in LAYOUTS.items()]
     rounded = job("bfloat16", start).model_copy(update={"precision": "bfloat16"})
-    adapted = job("adapted", start, lora=LoraConfig(rank=4, alpha=16.0))
+    lora = job("adapted", start, lora=LoraConfig(rank=4, alpha=16.0))
+    adapted = with_optimization(lora, max_steps=8, warmup_ratio=2 / 8)
     run(1, of_answers, one)
     run(2, broken, stop_after_steps=7)
     run(2, *of_layouts, rounded, adapted, broken)
@@ -63,11 +64,12 @@ def test_projected_gradients_equal_the_reference_on_any_ranks(make_job, contract
     expected = reference(weighted, start, WEIGHTS, project=(PARTS, orders))
     for trained in (one, *of_layouts, three):
         assert_same_training(trained, *expected)
-    assert_same_training(adapted, *reference(weighted, start, WEIGHTS, project=(PARTS, orders), adapt=adapt))
+    of_adapters = {"num_steps": 8, "project": (PARTS, orders), "adapt": adapt}
+    assert_same_training(adapted, *reference(weighted, start, WEIGHTS, **of_adapters))
     _, norms, _ = reference(weighted, start, WEIGHTS, num_steps=4)
     assert expected[1][:4] != pytest.approx(norms, rel=0.02), "nothing was projected, so equality would show little"
     for trained in (one, adapted):
-        assert max(projection["conflicts"] for projection in projections(trained)) == 2
+        assert max(projection["conflicts"] for projection in projections(trained)) > 1, "their order was not compared"
     losses = [[record["loss"] for record in metrics(trained)] for trained in (one, rounded)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
     whole = of_layouts[0]
