@@ -521,6 +521,8 @@ def test_a_step_that_takes_a_pass_for_each_segment_takes_so_many_times_as_long(s
         assert 2 < thrice.received_gib / once.received_gib <= 3
         assert thrice.seconds.optimizer == once.seconds.optimizer
         assert thrice.memory == once.memory
+        held = thrice.host.total_gib - once.host.total_gib
+        assert held * 2**30 == pytest.approx(3 * 4 * size.parameters / 4), "of a node, a quarter of every gradient"
         ratio = once.seconds.total / thrice.seconds.total
         assert thrice.tokens_per_second == pytest.approx(ratio * once.tokens_per_second)
 
