@@ -12,6 +12,7 @@ from tests.distributed.test_objectives import ANSWER, REASONING, with_stage
 from tests.stage_job import with_optimization
 
 __all__ = ["make_job", "store"]  # fixtures
+pytestmark = pytest.mark.long
 WEIGHTS = (0.3, 1.0, 0.5, 0.5, 0.5, 1.0, 2.0, 1.0)
 PARTS = ((0,), REASONING, ANSWER)
 LAYOUTS = {
