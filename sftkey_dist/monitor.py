@@ -22,6 +22,7 @@ from sftkey_dist.run_dir.artifacts.training import (
 )
 from sftkey_dist.run_dir.journal import Tail
 from sftkey_dist.tracking import Tracker
+from sftkey_dist.watch.words import speed_in_words
 
 Measurement = TypeVar("Measurement", StepMetrics, StepTiming, Observation)
 
@@ -81,8 +82,7 @@ class _Follower:
         if timings:
             self._tokens_per_second = timings[-1].tokens_per_second
         if metrics:
-            note = f"loss {metrics[-1].loss:.3f}  {self._tokens_per_second:,.0f} tok/s"
-            self._line.update(metrics[-1].step + 1, note)
+            self._line.update(metrics[-1].step + 1, speed_in_words(metrics[-1].loss, self._tokens_per_second))
 
 
 class _Logged(Generic[Measurement]):

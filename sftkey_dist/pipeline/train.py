@@ -20,6 +20,7 @@ from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.pipeline.summary import guard_in_words, write_summary
 from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy, track_yield
 from sftkey_dist.report.numbers import yield_note
+from sftkey_dist.run_dir.artifacts.underway import BEGINNING, Beginning
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.tracking import Tracker
 from sftkey_dist.training.checkpoint import (
@@ -30,6 +31,7 @@ from sftkey_dist.training.checkpoint import (
     remove_checkpoints,
     require_space,
 )
+from sftkey_dist.training.heartbeat import seconds_between_beats
 from sftkey_dist.training.launch import StageRunner, stage_runner
 
 
@@ -108,6 +110,8 @@ def _train_stage(
     trained = count_trained(store.segment_counts, planned.stage.weights, example_weights=store.loss_weights)
     if left_out := len(store) - trained:
         console.print(f"{title}: {left_out:,} examples have no token that this stage trains and are left out")
+    beats = seconds_between_beats(config.training.collective_timeout_seconds)
+    BEGINNING.write(planned.directory.beginning, Beginning(title, planned.num_steps, beats))
     console.print(f"{title}: {_beginning(planned, config.cluster.num_workers)}", soft_wrap=True, markup=False)
     with ending_run(tracker, run_id):
         with (

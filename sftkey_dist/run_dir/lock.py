@@ -6,6 +6,7 @@ import socket
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -76,6 +77,30 @@ def locked(lock: Path) -> Iterator[None]:
         beats.join()
         if _holds(lock, content):
             lock.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The live command that holds a lock.
+
+    Attributes:
+        host: host name.
+        pid: process id.
+        beat: when it last updated the lock, by the clock of the file system, in seconds since the epoch.
+    """
+
+    host: str
+    pid: int | str
+    beat: float
+
+
+def find_writer(lock: Path) -> Writer | None:
+    """The live command that holds a lock, found without touching it; None if there is none."""
+    with suppress(OSError):
+        if stat.S_ISREG(lock.lstat().st_mode):
+            holder, beat = _parse(lock.read_bytes()), lock.stat().st_mtime
+            return None if _is_stale(holder, time.time() - beat) else Writer(holder.host, holder.pid, beat)
+    return None
 
 
 def _take(lock: Path) -> bytes:

@@ -80,6 +80,11 @@ class StageDir(ModelPlace):
         return self.path / "checkpoints"
 
     @property
+    def beginning(self) -> Path:
+        """What the stage is about to do, such as its number of steps; written before its workers start."""
+        return self.path / "begun.json"
+
+    @property
     def stop_request(self) -> Path:
         """If this file exists, the workers save a checkpoint after the current step and stop."""
         return self.path / "stop_request"

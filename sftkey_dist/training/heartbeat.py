@@ -5,21 +5,18 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sftkey_dist.errors import DataError
 from sftkey_dist.files import to_json, write_text_atomically
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
-from sftkey_dist.run_dir.artifacts.training import BEAT, Beat
+from sftkey_dist.run_dir.artifacts.underway import Beat
+from sftkey_dist.run_dir.beats import RankBeat, read_beats, silent_beats
 from sftkey_dist.training.stacks import StackDump
 from sftkey_dist.training.stopwatch import Stopwatch
 
 _BEATS_PER_TIMEOUT = 20
-_SILENT_AFTER_BEATS = 4
 _LEAST_SECONDS = 0.25
 
 
@@ -28,6 +25,7 @@ class Heartbeat:
 
     Attributes:
         step: the step that is run, set by the loop.
+        peak_memory_gib: peak memory of this rank, set by the loop.
     """
 
     def __init__(self, stage: StageDir, rank: int, watch: Stopwatch, timeout_seconds: float) -> None:
@@ -39,6 +37,7 @@ class Heartbeat:
             timeout_seconds: how long other ranks wait for this one.
         """
         self.step = 0
+        self.peak_memory_gib: float | None = None
         self._file, self._stack_file, self._watch = stage.heartbeat(rank), stage.stack(rank), watch
         self._timeout_seconds, self._seconds = timeout_seconds, seconds_between_beats(timeout_seconds)
         self._ended = threading.Event()
@@ -58,24 +57,13 @@ class Heartbeat:
     def _beat(self) -> None:
         stacks, phases = StackDump(self._stack_file, self._timeout_seconds), self._watch.num_phases
         while not self._ended.wait(self._seconds):
-            beat = Beat(self.step, self._watch.current_phase, os.getpid())
+            beat = Beat(self.step, self._watch.current_phase, os.getpid(), self.peak_memory_gib)
             with suppress(OSError):  # a full disk must not end the heartbeat for good
                 write_text_atomically(self._file, to_json(to_plain(beat)))
             if phases != self._watch.num_phases:
                 phases = self._watch.num_phases
                 stacks.postpone()
         stacks.close()
-
-
-@dataclass(frozen=True)
-class _Beat:
-    rank: int
-    when: float
-    step: int
-    phase: str
-
-    def __str__(self) -> str:
-        return f"rank {self.rank} at step {self.step} ({self.phase})"
 
 
 def who_is_missing(stage: StageDir, world_size: int, timeout_seconds: float) -> str:
@@ -86,16 +74,14 @@ def who_is_missing(stage: StageDir, world_size: int, timeout_seconds: float) -> 
         world_size: number of ranks.
         timeout_seconds: how long ranks wait for each other.
     """
-    beats = [beat for rank in range(world_size) if (beat := _read(stage.heartbeat(rank), rank))]
+    beats = [beat for beat in read_beats(stage) if beat.rank < world_size]
     absent = sorted(set(range(world_size)) - {beat.rank for beat in beats})
     if not beats or absent:
         return "no heartbeat from ranks " + ", ".join(map(str, absent))
-    newest = max(beat.when for beat in beats)
-    silent = [b for b in beats if newest - b.when > _SILENT_AFTER_BEATS * seconds_between_beats(timeout_seconds)]
-    if silent:
+    if silent := silent_beats(beats, seconds_between_beats(timeout_seconds)):
         return f"no sign of life from {_listed(silent)}"
-    usual = Counter((beat.step, beat.phase) for beat in beats).most_common(1)[0][0]
-    elsewhere = [beat for beat in beats if (beat.step, beat.phase) != usual]
+    usual = Counter((of.beat.step, of.beat.phase) for of in beats).most_common(1)[0][0]
+    elsewhere = [of for of in beats if (of.beat.step, of.beat.phase) != usual]
     if 2 * len(elsewhere) >= world_size:  # no majority to compare with
         elsewhere = beats
     return f"found {_listed(elsewhere)}" if elsewhere else f"all ranks were at step {usual[0]} ({usual[1]})"
@@ -106,13 +92,5 @@ def seconds_between_beats(timeout_seconds: float) -> float:
     return max(_LEAST_SECONDS, timeout_seconds / _BEATS_PER_TIMEOUT)
 
 
-def _listed(beats: Sequence[_Beat]) -> str:
+def _listed(beats: Sequence[RankBeat]) -> str:
     return ", ".join(map(str, beats))
-
-
-def _read(file: Path, rank: int) -> _Beat | None:
-    try:
-        beat = BEAT.read(file)
-        return _Beat(rank, file.stat().st_mtime, beat.step, beat.phase)
-    except (OSError, DataError):
-        return None

@@ -115,6 +115,7 @@ def _train(
                 around_last_micro_batch=None if tracer.traces(step) else collectives.watching(step),
             )
         seconds = time.perf_counter() - started
+        heartbeat.peak_memory_gib = stage.engine.peak_memory_bytes / 2**30
         if journal is not None:
             journal.append_metrics(record)
         is_last = step + 1 == planner.num_steps

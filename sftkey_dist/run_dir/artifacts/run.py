@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.artifacts.kinds import JsonFile
+from sftkey_dist.run_dir.artifacts.kinds import JsonFile, absent_with
 
 _RENEWED = "restore it from a copy, or remove it: `sftkey run` with the run's configuration writes it again"
 _PREPARED = "run `sftkey prepare` with the run's configuration, which writes it again"
@@ -79,9 +79,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class SetReport:
-    """A set in data_report.json. ``summary`` is the report in one line."""
+    """A set in data_report.json.
+
+    Attributes:
+        summary: the report in one line.
+        kept: number of rows that were kept.
+    """
 
     summary: str
+    kept: int | None = field(default=None, metadata=absent_with("kept"))
 
 
 @dataclass(frozen=True)

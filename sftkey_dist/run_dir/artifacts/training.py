@@ -1,4 +1,4 @@
-"""The files of a stage: journals of its steps and events, rounding.json, heartbeats and stage.json."""
+"""The files of a stage: journals of its steps and events, rounding.json and stage.json."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -199,15 +199,6 @@ class Event:
     message: str
 
 
-@dataclass(frozen=True)
-class Beat:
-    """A heartbeat: the step, phase and process id of a rank."""
-
-    step: int
-    phase: str
-    pid: int
-
-
 class Rounding(BaseModel):
     """What a stage changed in its master weights and in the stored weights.
 
@@ -374,7 +365,6 @@ class StageSummary:
 METRICS, TIMINGS, OBSERVATIONS, EVENTS = Journal(StepMetrics), Journal(StepTiming), Journal(Observation), Journal(Event)
 INTERPOLATIONS = Journal(Interpolation)
 ROUNDING = JsonFile(Rounding, _TRAINED_AGAIN)
-BEAT = JsonFile(Beat)
 SAMPLED_ROWS, YIELD = Journal(SampledRow), JsonFile(SampleYield)
 SUMMARY, ORIGIN = JsonFile(StageSummary, _TRAINED_AGAIN), JsonFile(StageOrigin, _TRAINED_AGAIN)
 

@@ -27,6 +27,7 @@ from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts import evaluation as of_evaluation
 from sftkey_dist.run_dir.artifacts import run as of_run
 from sftkey_dist.run_dir.artifacts import training as of_training
+from sftkey_dist.run_dir.artifacts import underway as of_underway
 from sftkey_dist.run_dir.artifacts.kinds import FORMAT_VERSION, FileKind, Journal, JsonFile
 from sftkey_dist.tracking.mlflow_store import _read_run_ids
 from tests.finished_run import write_run
@@ -204,7 +205,16 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
         set(),
     ),
     "events.jsonl": (of_training.EVENTS, [{"event": "restarted", "message": "a node was lost"}], set()),
-    "rank_00000.json": (of_training.BEAT, [{"step": 1, "phase": "forward", "pid": 7}], set()),
+    "rank_00000.json": (
+        of_underway.BEAT,
+        [{"step": 1, "phase": "forward", "pid": 7, "peak_memory_gib": 0.5}, {"step": 0, "phase": "start", "pid": 7}],
+        set(),
+    ),
+    "begun.json": (
+        of_underway.BEGINNING,
+        [{"title": "sft stage 1/1 (full)", "num_steps": 9, "seconds_between_beats": 1.5}],
+        set(),
+    ),
     "rounding.json": (of_training.ROUNDING, [ROUNDING], set()),
     "stage.json": (
         of_training.SUMMARY,
@@ -300,7 +310,7 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
     "tracking.json": (of_run.RUN_IDS, [{"strategy/sft/0123": "cdef"}], {"strategy/sft/0123"}),
     "data_report.json": (
         of_run.DATA_REPORT,
-        [{"sets": [{"summary": "train"}], "test": {"summary": "test"}}],
+        [{"sets": [{"summary": "train"}], "test": {"summary": "test", "kept": 20}}],
         {"sets", "test"},
     ),
     "study.json": (
@@ -323,7 +333,7 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
 
 
 def test_no_kind_of_file_is_forgotten():
-    rooms: tuple[ModuleType, ...] = (of_training, of_evaluation, of_run, of_studies, of_segmenting)
+    rooms: tuple[ModuleType, ...] = (of_training, of_underway, of_evaluation, of_run, of_studies, of_segmenting)
     forms = {id(value) for room in rooms for value in vars(room).values() if isinstance(value, FileKind)}
     # neither is ever written from what a report reads of it
     settings = {id(of_run.SETTINGS), id(of_run.EVERY_SETTING)}
