@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from sftkey_dist.evaluation.power import seen_over_questions
 from sftkey_dist.report.commonest import CommonestAnswer
 from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.confusion import CONFUSION, confusions
 from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import (
     RANKED_BY,
@@ -28,13 +29,14 @@ class Markdown(str):
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The result in words, the table of all strategies, one by test set if there are several, significance, and winners
-    by alpha."""
+    """The result in words, the table of all strategies, one by test set if there are several, significance, winners by
+    alpha, and which answers were given if they are a few labels."""
     result = headline(comparison)
     in_words = [escaped(result)] if result else []
     if commonest := CommonestAnswer.of(comparison):
         in_words += [*([""] if in_words else []), escaped(commonest.in_words())]
     parts = [in_words, _scores(comparison), _by_data_set(comparison), _tests(comparison), _winners(comparison)]
+    parts.append(_confusions(comparison))
     return "\n".join(line for part in parts if part for line in [*part, ""])
 
 
@@ -123,6 +125,14 @@ def _winners(comparison: Comparison) -> list[str]:
         + ", ".join(f"{escaped(each.strategy)} for {each.start:.3f} to {each.end:.3f}" for each in ranges)
         + "."
     ]
+
+
+def _confusions(comparison: Comparison) -> list[str]:
+    lines = []
+    for found in confusions(comparison):
+        rows = [[name, *map(str, counts), str(sum(counts))] for name, counts in found.rows]
+        lines += [*table([f"{found.strategy}: {found.segment}", *found.heads, "n"], rows), ""]
+    return [*lines, f"Given answers: {CONFUSION}."] if lines else []
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

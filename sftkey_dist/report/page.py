@@ -19,6 +19,7 @@ from sftkey_dist.files import to_json
 from sftkey_dist.report.charts import Chart
 from sftkey_dist.report.commonest import CommonestAnswer
 from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.confusion import CONFUSION, confusions
 from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, unjudgeable_note, yield_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
@@ -72,6 +73,8 @@ def render_page(
         findings=findings,
         facts=facts,
         differing=settings_that_differ(facts),
+        confusions=confusions(comparison),
+        confusion_note=CONFUSION,
         published=[row for fact in facts for row in published_rows(fact.model, fact.adapters)],
         questions=Markup(_as_script_data(to_plain(questions))),  # noqa: S704 (escaped for a script element)
         num_questions=len(questions),
