@@ -24,8 +24,14 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(parser=path, help="JSON file to write, or a folder for it; default: the first run.")
     ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=path, help="Also write the result as one picture for slides, a .png file."),
+    ] = None,
 ) -> None:
     """Compare the strategies of finished runs: table, comparison.json, Markdown, and one page with figures."""
+    if png is not None and (png.suffix != ".png" or png.is_dir()):
+        raise ConfigError(f"--png {png}: give the name of a .png file")
     runs = list(run_dirs or [])
     if experiment is not None:
         from sftkey_dist.tracking import run_dirs_of
@@ -37,6 +43,10 @@ def compare(
     from sftkey_dist.pipeline.compare import compare as compare_runs
 
     comparison, files = compare_runs(runs, None if out is None else _json_file(out))
+    if png is not None:
+        from sftkey_dist.report.slide import draw_slide
+
+        files.append(draw_slide(comparison, png))
     show_comparison(comparison, files)
 
 

@@ -16,7 +16,7 @@ from sftkey_dist.sampler.preview import BalancePreview
 from sftkey_dist.visible import on_one_line
 
 matplotlib.rcParams["svg.hashsalt"] = "sftkey"  # makes the bytes of a plot reproducible
-_GREY = "#808080"
+GREY = "#808080"
 _ZERO_WIDTH = "\u200b"
 _FEW_POINTS, _BINS = 40, 30
 _DASHES = ((1, 0), (6, 2), (3, 2), (8, 2, 2, 2))
@@ -76,7 +76,7 @@ def plot_key_nll(curves: Mapping[str, Curve], file: Path, y_label: str = "nll of
         axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
         # Strategies that share a stage share its curve, so dashes keep the curve below visible.
         axes.plot(
-            steps, _smoothed(values), label=_plain(strategy), color=colour, linewidth=1.8, dashes=_DASHES[number % 4]
+            steps, _smoothed(values), label=literal(strategy), color=colour, linewidth=1.8, dashes=_DASHES[number % 4]
         )
     axes.set_yscale("log")
     return _save(figure, axes, file)
@@ -86,8 +86,8 @@ def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: floa
     """Plot score against alpha from (accuracy, format) of each strategy. The winner changes where lines cross."""
     figure, axes = _figure("alpha, the weight of accuracy", "score")
     for strategy, (accuracy, format_share) in measures.items():
-        axes.plot([0, 1], [format_share, accuracy], label=_plain(strategy), linewidth=1.5)
-    axes.axvline(alpha, color=_GREY, linestyle=":", linewidth=1)
+        axes.plot([0, 1], [format_share, accuracy], label=literal(strategy), linewidth=1.5)
+    axes.axvline(alpha, color=GREY, linestyle=":", linewidth=1)
     return _save(figure, axes, file)
 
 
@@ -98,14 +98,24 @@ def plot_plane(
 ) -> Path:
     """Plot format against accuracy of each strategy, with the intervals of both."""
     figure, axes = _figure("accuracy", "format")
+    draw_plane(axes, measures, intervals)
+    return _save(figure, axes, file)
+
+
+def draw_plane(
+    axes: Axes,
+    measures: Mapping[str, tuple[float, float]],
+    intervals: Mapping[str, tuple[tuple[float, float], tuple[float, float]]],
+    scale: float = 1.0,
+) -> None:
+    """Draw `plot_plane` on axes, with lines and markers that are larger by a factor."""
     for number, (strategy, (accuracy, format_share)) in enumerate(measures.items()):
         (low, high), (lowest, highest) = intervals[strategy]
-        axes.plot([low, high], [format_share, format_share], color=f"C{number}", linewidth=1, alpha=0.6)
-        axes.plot([accuracy, accuracy], [lowest, highest], color=f"C{number}", linewidth=1, alpha=0.6)
-        axes.plot(accuracy, format_share, "o", color=f"C{number}", label=_plain(strategy), markersize=7)
+        axes.plot([low, high], [format_share, format_share], color=f"C{number}", linewidth=scale, alpha=0.6)
+        axes.plot([accuracy, accuracy], [lowest, highest], color=f"C{number}", linewidth=scale, alpha=0.6)
+        axes.plot(accuracy, format_share, "o", color=f"C{number}", label=literal(strategy), markersize=7 * scale)
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)
-    return _save(figure, axes, file)
 
 
 def plot_curves(curves: Mapping[str, Curve], x_label: str, y_label: str, file: Path) -> Path:
@@ -115,7 +125,7 @@ def plot_curves(curves: Mapping[str, Curve], x_label: str, y_label: str, file: P
         is_short = len(steps) < _FEW_POINTS
         shown = values if is_short else _smoothed(values)
         axes.plot(
-            steps, shown, label=_plain(name), marker="o" if is_short else "", markersize=4, dashes=_DASHES[number % 4]
+            steps, shown, label=literal(name), marker="o" if is_short else "", markersize=4, dashes=_DASHES[number % 4]
         )
     return _save(figure, axes, file)
 
@@ -127,7 +137,7 @@ def plot_histograms(values: Mapping[str, Sequence[float]], x_label: str, file: P
     edges = np.histogram_bin_edges(everything, bins=_BINS)
     for number, (name, of) in enumerate(values.items()):
         shares, _ = np.histogram(of, bins=edges)
-        axes.stairs(shares / len(of), edges, label=_plain(name), color=f"C{number}", linewidth=1.5)
+        axes.stairs(shares / len(of), edges, label=literal(name), color=f"C{number}", linewidth=1.5)
     return _save(figure, axes, file)
 
 
@@ -141,7 +151,7 @@ def plot_lengths(segment_counts: np.ndarray, segment_names: Sequence[str], file:
         if column.any():
             shares, _ = np.histogram(column[column > 0], bins=edges)
             axes.stairs(
-                shares / len(counts), edges, label=_plain(name), color=_GREY if name == "all" else f"C{number - 1}"
+                shares / len(counts), edges, label=literal(name), color=GREY if name == "all" else f"C{number - 1}"
             )
     axes.set_xscale("log")
     return _save(figure, axes, file)
@@ -158,11 +168,11 @@ def plot_balance(stages: Mapping[str, Sequence[BalancePreview]], file: Path) -> 
     grid = figure.subplots(len(stages), len(panels), squeeze=False)
     for (stage, rows), line in zip(stages.items(), grid, strict=True):
         for (title, value), axes in zip(panels.items(), line, strict=True):
-            _style(axes, "data-parallel ranks", title)
-            axes.set_title(_plain(stage), color=_GREY, fontsize=10)
+            style(axes, "data-parallel ranks", title)
+            axes.set_title(literal(stage), color=GREY, fontsize=10)
             for side in dict.fromkeys(row.side for row in rows):
                 points = [(row.data_ranks, value(row.balance)) for row in rows if row.side == side]
-                axes.plot(*zip(*points, strict=True), label=_plain(side), marker="o", markersize=4, linewidth=1.5)
+                axes.plot(*zip(*points, strict=True), label=literal(side), marker="o", markersize=4, linewidth=1.5)
             axes.set_xscale("log", base=2)
     return _save(figure, grid[0][0], file)
 
@@ -180,11 +190,11 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
 def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    _style(axes, x_label, y_label)
+    style(axes, x_label, y_label)
     return figure, axes
 
 
-def _plain(text: str) -> str:
+def literal(text: str) -> str:
     """Escape a text for a figure, so that it is shown literally.
 
     A dollar sign does not start a formula, and a leading underscore or an empty name does not hide a line from the
@@ -194,17 +204,18 @@ def _plain(text: str) -> str:
     return (_ZERO_WIDTH if shown.startswith("_") or not shown else "") + shown.replace("$", r"\$")
 
 
-def _style(axes: Axes, x_label: str, y_label: str) -> None:
-    axes.set_xlabel(_plain(x_label), color=_GREY)
-    axes.set_ylabel(_plain(y_label), color=_GREY)
-    axes.tick_params(colors=_GREY)
+def style(axes: Axes, x_label: str, y_label: str, colour: str = GREY, size: float | None = None) -> None:
+    """Label axes, and give their lines and texts a colour and a size in points."""
+    axes.set_xlabel(literal(x_label), color=colour, fontsize=size)
+    axes.set_ylabel(literal(y_label), color=colour, fontsize=size)
+    axes.tick_params(colors=colour, labelsize=size)
     for spine in axes.spines.values():
-        spine.set_color(_GREY)
+        spine.set_color(colour)
     axes.grid(alpha=0.25)
 
 
 def _save(figure: Figure, axes: Axes, file: Path) -> Path:
-    axes.legend(frameon=False, labelcolor=_GREY)
+    axes.legend(frameon=False, labelcolor=GREY)
     return _write(figure, file)
 
 
@@ -220,10 +231,10 @@ def plot_seeds(values: Mapping[str, Mapping[str, Sequence[float]]], y_label: str
     figure = Figure(figsize=(1.5 + 0.75 * sum(widths), 4.2), layout="constrained")
     panels = figure.subplots(1, len(values), squeeze=False, width_ratios=widths, sharey=True)[0]
     for (group, of), axes in zip(values.items(), panels, strict=True):
-        _style(axes, "", y_label if axes is panels[0] else "")
-        axes.set_title(_plain(group), color=_GREY, fontsize=10)
+        style(axes, "", y_label if axes is panels[0] else "")
+        axes.set_title(literal(group), color=GREY, fontsize=10)
         for place, seeds in enumerate(of.values()):
             axes.plot([place] * len(seeds), seeds, "o", color=f"C{place % 10}", markersize=4, alpha=0.6)
             axes.plot([place - 0.3, place + 0.3], [np.mean(seeds)] * 2, color=f"C{place % 10}", linewidth=2)
-        axes.set_xticks(range(len(of)), list(map(_plain, of)), rotation=60, ha="right")
+        axes.set_xticks(range(len(of)), list(map(literal, of)), rotation=60, ha="right")
     return _write(figure, file)

@@ -30,7 +30,7 @@ ALLOWED = {
         "data.on_ray",
         "preflight.nodes",
     },
-    "matplotlib": {"report.plots"},
+    "matplotlib": {"report.plots", "report.slide"},
 }
 FORBIDDEN = {
     "contract": {"torch", "ray", "transformers", "datasets"},
