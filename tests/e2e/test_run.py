@@ -146,6 +146,8 @@ def check_exported_model(folder):
     assert (folder / "provenance.json").is_file()
     for leftover in ("ray", "checkpoints", "heartbeats"):
         assert not (folder.parent / leftover).exists(), "a finished stage keeps no checkpoints"
+    begun, done = (json.loads((folder.parent / name).read_text()) for name in ("begun.json", "stage.json"))
+    assert begun["num_steps"] >= done["steps"] > 0, "what a live view counts to is said before the first step"
     assert model.config.architectures == ["Qwen3ForCausalLM"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     generated = pipeline("text-generation", model=model, tokenizer=tokenizer)("Approve?", max_new_tokens=3)
