@@ -23,13 +23,12 @@ def run(configuration: Configuration) -> None:
         return
     config = load_run_config(configuration)
     from sftkey_dist.pipeline.run import run as run_all
-    from sftkey_dist.tracking import how_to_open, tracking_uri
+    from sftkey_dist.tracking import ways_to_open
 
     comparison, files, still_open = run_all(config)
     show_comparison(comparison, files)
-    if config.tracking.enabled:
-        uri = tracking_uri(config.tracking, config.run_dir.absolute())
-        console.print(how_to_open(uri), soft_wrap=True, markup=False)
+    for line in ways_to_open(config.tracking, config.run_dir.absolute()):
+        console.print(line, soft_wrap=True, markup=False)
     require_complete(still_open)
 
 

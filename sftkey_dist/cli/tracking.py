@@ -1,4 +1,4 @@
-"""Commands that keep MLflow up to date: the group `track`."""
+"""Commands that keep trackers up to date: the group `track`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,12 @@ from sftkey_dist.console import console
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.lock import locked_run
 
-track = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Keep MLflow up to date.")
+track = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Keep trackers up to date.")
 
 
 @track.command()
 def sync(run_dir: Annotated[Path, typer.Argument(metavar="RUN", parser=path, help="Run directory.")]) -> None:
-    """Upload the metrics of a run that MLflow lacks, each once, after an outage or to a new server."""
+    """Upload the metrics of a run that its trackers lack, each once, after an outage or to a new server."""
     from sftkey_dist.pipeline.sync import sync as sync_run
 
     with locked_run(RunDir(run_dir)):

@@ -49,7 +49,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     """How models are evaluated."""
     tracking: TrackingConfig = TrackingConfig()
-    """How the run is tracked with MLflow."""
+    """How the run is tracked with MLflow and others."""
 
     @property
     def most_workers(self) -> int:

@@ -126,7 +126,7 @@ def _record(plan: RunPlan, planned: PlannedStrategy, tracker: Tracker) -> None:
     folder, form, last = planned.evaluation.folder, planned.strategy.form.value, planned.stages[-1]
     parent = start_strategy(plan.config, plan.run, planned.name, form, last.digest, tracker)
     with ending_run(tracker, parent):
-        record_training(plan, planned, parent)
+        record_training(plan, planned, tracker.mlflow_run_id(parent))
         if not _is_generated(plan, planned):
             return
         record_evaluation(plan.run, planned.name, folder)

@@ -43,6 +43,7 @@ from sftkey_dist.pipeline.evaluation_checks import check_evaluation, reference_r
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.strategy import resolve_strategies
+from sftkey_dist.tracking import require_packages
 
 _TOKENIZER_EXAMPLES = 20_000
 """Maximum number of examples from which the tokenizer of an embedded model is trained."""
@@ -65,6 +66,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
         if source.adapter != "decision_memos":
             make_adapter(source, config.contract)
     check_evaluation(config)
+    require_packages(config.tracking)
     test, refused = read_all(
         "test", config.data.test, config.contract, config.data.max_bad_row_share, reference_reader(config)
     )

@@ -1,4 +1,4 @@
-"""Uploads the metrics that a tracking store lacks from the files of a run directory, each point once."""
+"""Uploads the metrics that trackers lack from the files of a run directory, each point once."""
 
 from pathlib import Path
 
@@ -26,10 +26,10 @@ _CONFIG = JsonFile(RunConfig, "run `sftkey run` with the run's configuration, wh
 
 
 def sync(run_dir: Path) -> int:
-    """Bring MLflow up to date with a run.
+    """Bring the trackers up to date with a run.
 
     Returns:
-        The number of metric points that were missing.
+        The number of metric points that were missing, in all trackers together.
 
     Raises:
         DataError: the folder has no trained strategies.
@@ -39,7 +39,7 @@ def sync(run_dir: Path) -> int:
     if not (run.config.is_file() and run.strategies.is_file()):
         raise DataError(f"{run_dir}: no trained strategies there; run `sftkey run` with this run_dir first")
     config = _CONFIG.read(run.config)
-    if not config.tracking.enabled:
+    if not config.tracking.tracks:
         raise ConfigError(f"{run.config}: tracking is disabled for this run (tracking.enabled=false)")
     strategies = read_strategies(run)
     tracker = open_tracker(config.model_copy(update={"run_dir": run.path}))

@@ -19,7 +19,7 @@ from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES, Evaluation
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, TIMINGS, SampleYield
 from sftkey_dist.run_dir.journal import Record
-from sftkey_dist.tracking import RUN_DIR_TAG, DataSetNote, Tracker, make_tracker
+from sftkey_dist.tracking import RUN_DIR_TAG, STRATEGY_TAG, DataSetNote, Tracker, make_tracker
 
 _TABLE_ROWS = 1000
 _GIB = 2**30
@@ -43,7 +43,7 @@ def start_strategy(
         f"strategy/{name}/{last_digest}",
         name,
         None,
-        _common_tags(config, run) | {"sftkey.strategy": name, "sftkey.form": form},
+        _common_tags(config, run) | {STRATEGY_TAG: name, "sftkey.form": form},
     )
     tracker.log_params(run_id, {"strategy": name, "form": form} | config.model_dump(mode="json", exclude={"tracking"}))
     _note_training_data(config, "", run_id, tracker)
@@ -67,7 +67,7 @@ def start_stage(
     if parent is None:
         return None
     tags = {
-        "sftkey.strategy": strategy,
+        STRATEGY_TAG: strategy,
         "sftkey.stage": stage,
         "sftkey.data": str(inputs["store"])[:12],
         "sftkey.world_size": str(config.cluster.num_workers),
@@ -112,7 +112,7 @@ def track_evaluation(
     key = f"evaluation/{folder.name}/{scores.scoring_digest}"
     if parent is None or tracker.has_finished(key) or not scores.is_complete:
         return
-    tags = _common_tags(config, run) | {"sftkey.strategy": strategy, "sftkey.evaluation": folder.name}
+    tags = _common_tags(config, run) | {STRATEGY_TAG: strategy, "sftkey.evaluation": folder.name}
     run_id = tracker.start_run(key, "evaluation", parent, tags)
     with ending_run(tracker, run_id):
         numbers = _numbers(scores)

@@ -59,7 +59,7 @@ def train(plan: RunPlan, tracker: Tracker) -> None:
             with ending_run(tracker, parent):
                 for stage in planned.stages:
                     _ensure_trained(plan, stage, runner, tracker, parent)
-            record_training(plan, planned, parent)
+            record_training(plan, planned, tracker.mlflow_run_id(parent))
             _remove_masters(plan)
     forget_all_but(plan.run, [planned.name for planned in plan.strategies])
 

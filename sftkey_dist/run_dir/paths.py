@@ -252,6 +252,11 @@ class RunDir:
         return self.path / "tracking.json"
 
     @property
+    def wandb_runs(self) -> Path:
+        """Ids of W&B runs and what was sent to them, so that a resumed run continues them."""
+        return self.path / "wandb.json"
+
+    @property
     def strategies(self) -> Path:
         """The stages and the evaluation of each strategy."""
         return self.path / "strategies.json"

@@ -9,9 +9,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 
-from sftkey_dist.config.secrets import without_credentials
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import folder_kept_if_used
+from sftkey_dist.tracking.messages import in_a_line
 from sftkey_dist.tracking.tracker import RUN_DIR_TAG
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -69,8 +69,3 @@ def remedy_of(error: Exception) -> str:
     if isinstance(error, MlflowException) and ("error code 401" in str(error) or "error code 403" in str(error)):
         return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account that the server lets in"
     return "start the server, or correct the URI"
-
-
-def in_a_line(error: Exception) -> str:
-    """The message of an error on one line, shortened and without credentials."""
-    return without_credentials(" ".join(str(error).split()))[:200]

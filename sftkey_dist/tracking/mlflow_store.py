@@ -23,7 +23,9 @@ from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.run_dir.artifacts.run import RUN_IDS
-from sftkey_dist.tracking.mlflow_client import folder_by_its_uri, in_a_line, remedy_of, require_listener
+from sftkey_dist.tracking.messages import in_a_line
+from sftkey_dist.tracking.mlflow_client import folder_by_its_uri, remedy_of, require_listener
+from sftkey_dist.tracking.numbers import flattened, numbers_of
 from sftkey_dist.tracking.tracker import DataSetNote, RunStatus
 
 P = ParamSpec("P")
@@ -110,6 +112,10 @@ class MlflowTracker:
         write_json_atomically(self._run_ids_file, self._run_ids)
         return run_id
 
+    def mlflow_run_id(self, run_id: str | None) -> str | None:
+        """See Tracker."""
+        return run_id
+
     @_outlives_outages
     def log_params(self, run_id: str | None, params: Mapping[str, object]) -> None:
         """See Tracker. MLflow refuses to change a param, so those that the run has are not logged again."""
@@ -118,7 +124,7 @@ class MlflowTracker:
         known = self._client.get_run(run_id).data.params
         new = [
             Param(key, str(value)[:_MAX_PARAM_CHARACTERS])
-            for key, value in _flattened(params, ".").items()
+            for key, value in flattened(params, ".").items()
             if key not in known
         ]
         for start in range(0, len(new), 100):
@@ -267,18 +273,7 @@ def _read_run_ids(file: Path) -> dict[str, str]:
 def _metrics_of(records: Sequence[Mapping[str, Any]]) -> list[Metric]:
     now_ms = int(time.time() * 1000)  # of two values at one step, MLflow shows the later one
     return [
-        Metric(key, float(value), now_ms, int(record["step"]))
+        Metric(key, value, now_ms, int(record["step"]))
         for record in records
-        for key, value in _flattened(record, "/").items()
-        if key != "step" and value is not None
+        for key, value in numbers_of(record).items()
     ]
-
-
-def _flattened(values: Mapping[str, Any], separator: str) -> dict[str, Any]:
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}{separator}{inner}": item for inner, item in _flattened(value, separator).items()}
-        else:
-            flat[key] = value
-    return flat

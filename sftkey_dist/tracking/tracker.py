@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 RUN_DIR_TAG = "sftkey.run_dir"
 """Tag of every run: the run directory that it tracks."""
+STRATEGY_TAG = "sftkey.strategy"
+"""Tag of the run of a strategy, and of the runs of its stages and its evaluation."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Tracker(Protocol):
 
     def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> str | None:
         """Start the run with this key, or continue it, and return its id."""
+        ...
+
+    def mlflow_run_id(self, run_id: str | None) -> str | None:
+        """The id under which MLflow has a run; None if it does not have the run."""
         ...
 
     def log_params(self, run_id: str | None, params: Mapping[str, object]) -> None:
@@ -94,6 +100,9 @@ class NullTracker:
     """Records nothing. The run directory still contains all metrics."""
 
     def start_run(self, key: str, name: str, parent: str | None, tags: Mapping[str, str]) -> str | None:
+        """See Tracker."""
+
+    def mlflow_run_id(self, run_id: str | None) -> str | None:
         """See Tracker."""
 
     def log_params(self, run_id: str | None, params: Mapping[str, object]) -> None:

@@ -31,6 +31,8 @@ ALLOWED = {
         "preflight.nodes",
     },
     "matplotlib": {"report.plots", "report.slide"},
+    "tensorboardX": {"tracking.tensorboard_sink"},
+    "wandb": {"tracking.wandb_sink"},
 }
 FORBIDDEN = {
     "contract": {"torch", "ray", "transformers", "datasets"},

@@ -12,7 +12,7 @@ from sftkey_dist.run_dir.artifacts.kinds import JsonFile, absent_with
 
 _RENEWED = "restore it from a copy, or remove it: `sftkey run` with the run's configuration writes it again"
 _PREPARED = "run `sftkey prepare` with the run's configuration, which writes it again"
-_TRACKED_ANEW = "restore it from a copy, or remove it: further results are then tracked as new MLflow runs"
+_TRACKED_ANEW = "restore it from a copy, or remove it: further results are then tracked as new runs"
 
 
 def _stays_below(path: str) -> str:
@@ -45,6 +45,23 @@ class StrategyEntry:
     mlflow_run_id: str | None
     stages: Annotated[list[StageEntry], Field(min_length=1)]
     evaluation: PathInRun | None
+
+
+@dataclass(frozen=True)
+class WandbRun:
+    """A run in W&B.
+
+    Attributes:
+        id: its id in the project.
+        next_steps: the step after the last one that was sent, by metric.
+        summary: the metrics without a step that were sent.
+        is_finished: whether everything was sent.
+    """
+
+    id: str
+    next_steps: dict[str, int] = field(default_factory=dict)
+    summary: dict[str, float] = field(default_factory=dict)
+    is_finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +122,7 @@ EVERY_SETTING = JsonFile(dict[str, object], _PREPARED)
 DATA_REPORT = JsonFile(PreparedData, _PREPARED)
 ENVIRONMENT = JsonFile(dict[str, str], _PREPARED)
 RUN_IDS = JsonFile(dict[str, str], _TRACKED_ANEW)
+WANDB_RUNS = JsonFile(dict[str, WandbRun], _TRACKED_ANEW)
 
 
 def read_strategies(run: RunDir) -> dict[str, StrategyEntry]:

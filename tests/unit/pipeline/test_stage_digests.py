@@ -127,6 +127,11 @@ CHANGES_NOTHING = {
     "tracking.experiment": "other",
     "tracking.system_metrics": False,
     "tracking.max_model_gib": 0.0,
+    "tracking.also": ["tensorboard"],
+    "tracking.tensorboard.folder": "events",
+    "tracking.wandb.project": "other",
+    "tracking.wandb.entity": "me",
+    "tracking.wandb.mode": "offline",
 }
 NOT_VARIED = {
     "data.train.0.split": "there are two, and both are in use",
