@@ -32,7 +32,7 @@ class TensorBoardSink:
     def known(self, key: str) -> Known:
         """See Sink. A run that has anything is finished, because scores are written at once."""
         known = Known()
-        for file in sorted(path for folder in self._folders(key) for path in folder.iterdir()):
+        for file in sorted(path for folder in self._folders(key) for path in folder.glob("events*")):
             for event in _events(file):
                 for value in event.summary.value:
                     known.next_steps[value.tag] = max(event.step + 1, known.next_steps.get(value.tag, 0))

@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 from sftkey_dist.config.tracking import TrackingConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.pipeline.track import track_yield
-from sftkey_dist.run_dir.artifacts.training import SampleYield
+from sftkey_dist.run_dir.artifacts.kinds import to_plain
+from sftkey_dist.run_dir.artifacts.training import GuardScores, Observation, SampleYield
 from sftkey_dist.tracking import NullTracker, how_to_open, make_tracker, tracking_uri
 from sftkey_dist.tracking.mlflow_store import MlflowTracker
 
@@ -53,6 +54,16 @@ def test_a_rerun_continues_its_runs_and_knows_what_they_have(make, tmp_path):
     assert [m.value for m in client.get_metric_history(child, "loss")] == pytest.approx(losses)
     assert len(client.get_metric_history(child, "segments/answer/nll")) == 3
     assert len(client.search_runs(["1"])) == 2
+
+
+def test_the_text_of_a_record_is_no_outage(make, tmp_path, capsys):
+    tracker = make()
+    run = tracker.start_run("stage/abc", "stage full", None, {})
+    guard = GuardScores(n=4, accuracy=0.5, format=1.0, score=0.75, signal="teacher_forced")
+    tracker.log_steps(run, [to_plain(Observation(3, guard=guard))])
+    assert capsys.readouterr().out == ""
+    metrics = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(run).data.metrics
+    assert metrics == {"guard/n": 4, "guard/accuracy": 0.5, "guard/format": 1.0, "guard/score": 0.75}
 
 
 def test_more_metrics_than_one_call_takes(make, tmp_path):
