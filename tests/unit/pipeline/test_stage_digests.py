@@ -127,11 +127,6 @@ CHANGES_NOTHING = {
     "tracking.experiment": "other",
     "tracking.system_metrics": False,
     "tracking.max_model_gib": 0.0,
-    "tracking.also": ["tensorboard"],
-    "tracking.tensorboard.folder": "events",
-    "tracking.wandb.project": "other",
-    "tracking.wandb.entity": "me",
-    "tracking.wandb.mode": "offline",
 }
 NOT_VARIED = {
     "data.train.0.split": "there are two, and both are in use",
@@ -256,6 +251,15 @@ def test_a_limit_that_binds_nothing_changes_nothing(base, prepared):
     before = digests(RunConfig.model_validate(base), prepared)
     assert digests(changed(base, "optimization.max_steps", 10_000), prepared) == before
     assert digests(changed(base, "data.max_length_tokens", 4000)) == before
+
+
+def test_other_trackers_change_nothing_and_are_written_only_where_one_asks_for_them(base, prepared):
+    assert not base["tracking"].keys() & {"also", "tensorboard", "wandb"}
+    others = {"also": ["tensorboard"], "tensorboard": {"folder": "events"}}
+    others["wandb"] = {"project": "other", "entity": "me", "mode": "offline"}
+    config = RunConfig.model_validate(base | {"tracking": base["tracking"] | others})
+    assert config.model_dump(mode="json")["tracking"] == base["tracking"] | others
+    assert digests(config, prepared) == digests(RunConfig.model_validate(base), prepared)
 
 
 def settings_of(planned: PlannedStage) -> dict[str, Any]:

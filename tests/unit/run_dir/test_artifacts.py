@@ -308,6 +308,11 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
     "strategies.json": (of_run.STRATEGIES, [{"sft": STRATEGY}], {"sft"}),
     "environment.json": (of_run.ENVIRONMENT, [{"torch": "2.13.0"}], {"torch"}),
     "tracking.json": (of_run.RUN_IDS, [{"strategy/sft/0123": "cdef"}], {"strategy/sft/0123"}),
+    "wandb.json": (
+        of_run.WANDB_RUNS,
+        [{"stage/01": {"id": "cdef", "next_steps": {"loss": 3}, "summary": {"score": 0.5}, "is_finished": True}}],
+        {"stage/01"},
+    ),
     "data_report.json": (
         of_run.DATA_REPORT,
         [{"sets": [{"summary": "train"}], "test": {"summary": "test", "kept": 20}}],
