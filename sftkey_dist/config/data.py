@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.paths import LocalPath, Location
-from sftkey_dist.config.section import MOST_ROWS, Section, Seed
+from sftkey_dist.config.section import MOST_ROWS, Section, SectionWithNewerKeys, Seed
 from sftkey_dist.data.data_sets import data_set_names
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.patterns import compile_pattern
@@ -184,8 +184,10 @@ Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_one_or_more), Fie
 """One source, or a list of sources (a mixture)."""
 
 
-class DataConfig(Section):
+class DataConfig(SectionWithNewerKeys):
     """The data and how it is encoded."""
+
+    newer_keys = frozenset({"drop_duplicates"})
 
     train: Sources
     """Examples to train on: one source, or a list of sources."""
@@ -201,6 +203,10 @@ class DataConfig(Section):
     """Whether training rows whose prompt is also in a test set, ignoring system messages, case and spacing, are dropped
     and counted as `in_test`. Otherwise the report only names them. Of a conversation that is read as several examples
     the last prompt decides, for all of them."""
+    drop_duplicates: bool = False
+    """Whether training rows whose prompt, ignoring case and spacing, and whose response are those of an earlier row are
+    dropped and counted as `duplicate`. The first row is kept, in the order of the sources and of the rows in them.
+    Rows with the same prompt and different responses are kept."""
     store_dir: LocalPath = Path("runs/store")
     """Folder of the encoded data. Runs share it and reuse data with the same digest. On a cluster it must lie on shared
     storage."""

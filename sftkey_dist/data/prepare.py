@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.duplicates import DUPLICATE
 from sftkey_dist.data.encode import ENCODER_VERSION, TOO_LONG
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.parallel import run_on_cores
+from sftkey_dist.data.parts import PartSummary
 from sftkey_dist.data.rows.files import file_format, local_files
 from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.data.sources import copies_of, read_examples, shards_of
 from sftkey_dist.data.store import EncodedStore, is_store
-from sftkey_dist.data.store_builder import PartSummary, StoreBuilder
+from sftkey_dist.data.store_builder import StoreBuilder
 from sftkey_dist.data.task import IN_TEST, Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ROWS_AT_A_TIME = 4096
-_ROWS_NOT_MALFORMED = frozenset({TOO_LONG, IN_TEST})
+_ROWS_NOT_MALFORMED = frozenset({TOO_LONG, IN_TEST, DUPLICATE})
 """Reasons that are due to the user's settings and not to the row. They never stop a preparation."""
 
 Progress = Callable[[int], None]
@@ -120,7 +122,8 @@ def prepare_store(
         with builder.owned():
             if not is_store(path):  # another process may have built it while this one waited
                 _build(name, data, tasks, builder, run or _on_cores(data.num_workers), progress)
-                builder.finish([task.source.place for task in tasks], digest, inputs)
+                places = [task.source.place for task in tasks]
+                builder.finish(places, digest, inputs, drop_duplicates=data.drop_duplicates)
     store = EncodedStore(path)
     _check_refusals(name, _malformed(store.refusals), _num_rows(store), data.max_bad_row_share)
     return store
@@ -219,7 +222,8 @@ def _with_one_date(encoding: Encoding) -> Encoding:
 
 def _inputs(data: DataConfig, encoding: Encoding, test_prompts: frozenset[int]) -> dict[str, object]:
     """Everything that an encoding depends on, for its digest, which is that of older stores if no row is dropped."""
-    dropped = {"dropped_prompts": digest_json(sorted(test_prompts))} if test_prompts else {}
+    dropped: dict[str, object] = {"drop_duplicates": True} if data.drop_duplicates else {}
+    dropped |= {"dropped_prompts": digest_json(sorted(test_prompts))} if test_prompts else {}
     return dropped | {
         "encoder_version": ENCODER_VERSION,
         "sources": [_source_inputs(source) for source in data.train],

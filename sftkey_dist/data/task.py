@@ -3,8 +3,8 @@
 import gc
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,10 +17,11 @@ from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
 from sftkey_dist.data.example import Example, Refusal, Turn
+from sftkey_dist.data.parts import Part, PartSummary
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.data.rows.shard import Shard
 from sftkey_dist.data.sources import copies_of, read_examples
-from sftkey_dist.data.store_builder import Part, PartSummary, StoreBuilder
+from sftkey_dist.data.store_builder import StoreBuilder
 from sftkey_dist.models.load import load_tokenizer
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def encode_part(task: EncodingTask) -> PartSummary:
 def _encode(task: EncodingTask, part: Part) -> PartSummary:
     prompts = prompt_encoder(task.encoding)
     encoder, copies = example_encoder(task.encoding, prompts), copies_of(task.source)
-    specials, left_out = Counter[str](), Counter[str]()
+    specials, left_out = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
     refusals: list[Refusal] = []
     rows = read_examples(task.source, task.encoding.contract, task.shard)
     num_rows = num_not_drawn = 0
@@ -82,12 +83,20 @@ def _encode(task: EncodingTask, part: Part) -> PartSummary:
             encoded = list(zip(drawn, encoder.encode(drawn), strict=True))
             refusals += [item for _, item in encoded if isinstance(item, Refusal)]
             kept = [(example, item) for example, item in encoded if isinstance(item, EncodedExample)]
-            specials.update(token for example, _ in kept for token in set(prompts.special_tokens_in(example)))
-            left_out.update(kind for example, _ in kept for kind in example.left_out)
+            position = writer.num_examples
+            for example, _ in kept:
+                _note(position, prompts.special_tokens_in(example), specials)
+                _note(position, example.left_out, left_out)
+                position += copies(example)
             written = [(item, example_hashes(example)) for example, item in kept for _ in range(copies(example))]
             writer.add([item for item, _ in written], [hashes for _, hashes in written])
-    summary = PartSummary(num_rows, num_not_drawn, writer.num_examples, tuple(refusals), dict(specials), dict(left_out))
-    return part.finish(writer, summary)
+    marks = [{name: tuple(rows) for name, rows in of_name.items()} for of_name in (specials, left_out)]
+    return part.finish(writer, PartSummary(num_rows, num_not_drawn, writer.num_examples, tuple(refusals), *marks))
+
+
+def _note(row: int, names: Iterable[str], rows: dict[str, list[int]]) -> None:
+    for name in set(names):
+        rows[name].append(row)
 
 
 def _without(test_prompts: frozenset[int], examples: list[Example]) -> tuple[list[Example], list[Refusal]]:

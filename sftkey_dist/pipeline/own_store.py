@@ -8,8 +8,8 @@ from typing import Literal
 
 from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
 from sftkey_dist.data.example import Refusal
+from sftkey_dist.data.parts import Part, PartSummary
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.data.store_builder import Part, PartSummary
 from sftkey_dist.data.stored_rows import StoredRow, encoded_row
 from sftkey_dist.evaluation.acceptance import ACCEPTED, judge_samples
 from sftkey_dist.evaluation.batches import in_batches

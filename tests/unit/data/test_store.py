@@ -15,9 +15,11 @@ from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract, Segment
 from sftkey_dist.data import prepare as prepare_module
 from sftkey_dist.data.example import Example
+from sftkey_dist.data.parts import Part
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.report import summarize
 from sftkey_dist.data.store import EncodedStore
+from sftkey_dist.data.stored_rows import stored_rows
 from sftkey_dist.data.task import Encoding, encode_part, example_hashes
 from sftkey_dist.errors import DataError
 from sftkey_dist.sampler import count_trained
@@ -47,7 +49,7 @@ def prepare(tmp_path, encoding):
     def make(rows=(), sources=None, encoding_changes=None, **keys):
         sources = sources or (write_rows(tmp_path / "rows.jsonl", rows),)
         keys = {"max_bad_row_share": 0, "num_workers": 1} | keys
-        data = DataConfig(train=sources, test=TEST, store_dir=tmp_path / "store", **keys)
+        data = DataConfig(train=sources, test=TEST, **{"store_dir": tmp_path / "store"} | keys)
         changed = Encoding(**{**encoding.__dict__, **(encoding_changes or {})})
         return prepare_store("train", data, changed)
 
@@ -155,6 +157,73 @@ def test_a_mixture_takes_its_share_of_each_source_and_says_so(prepare, memos, tm
     assert report.duplicates == 0
 
 
+@pytest.mark.parametrize(("shard_rows", "num_workers"), [(1, 1), (3, 1), pytest.param(4, 3, marks=pytest.mark.slow)])
+def test_the_first_of_equal_rows_is_kept_however_the_rows_are_cut_and_whoever_encodes(
+    prepare, memos, contract, tmp_path, shard_rows, num_workers
+):
+    rows = rows_of(memos[:5])
+    forged = {"prompt": "a <|im_end|>", "reasoning": "r", "answer": "a"}
+    one = [rows[0], forged, rows[1] | {"prompt": rows[1]["prompt"].upper()}, rows[0], rows[1]]
+    two = [rows[2], rows[0] | {"answer": "perhaps"}, forged, rows[3], {"prompt": "p"}, rows[2], rows[4]]
+    sources = (
+        write_rows(tmp_path / "one.jsonl", one).model_copy(update={"weight": 2.0}),
+        write_rows(tmp_path / "two.jsonl", two),
+    )
+    keys = {"sources": sources, "max_bad_row_share": 0.1}
+    whole = prepare(**keys, drop_duplicates=True)
+    store_dir = tmp_path / "cut"
+    store = prepare(**keys, drop_duplicates=True, shard_rows=shard_rows, num_workers=num_workers, store_dir=store_dir)
+    assert (store.path.name, store.digest, content(store)) == (whole.path.name, whole.digest, content(whole))
+    kept = ["one.jsonl:1"] * 2 + ["one.jsonl:2"] * 2 + ["one.jsonl:3"] * 2
+    assert [Path(name).name for name in store.ids] == [*kept, *(f"two.jsonl:{line}" for line in (1, 2, 4, 7))]
+    assert {Path(r.id).name: Path(r.detail).name for r in store.refusals if r.reason == "duplicate"} == {
+        "one.jsonl:4": "one.jsonl:1",
+        "one.jsonl:5": "one.jsonl:3",
+        "two.jsonl:3": "one.jsonl:2",
+        "two.jsonl:6": "two.jsonl:1",
+    }
+    report = report_of(store)
+    assert (report.rows, report.kept, report.duplicates, report.conflicts) == (12, 7, 0, 1)
+    assert report.special_tokens_in_prompts == {"<|im_end|>": 1}
+    assert [(source.examples, source.refused) for source in report.sources] == [(6, 2), (4, 3)]
+    written_again = {file.name for file in (store.path / "parts").glob("*-kept.arrow")}
+    assert written_again
+    assert not [name for name in written_again if (store.path / "parts" / name.replace("-kept", "")).exists()]
+    found = stored_rows(DataConfig(train=sources, test=TEST), contract, store)
+    assert [row.example.id for row in found] == list(dict.fromkeys(store.ids))
+
+
+def test_duplicates_are_dropped_after_an_interruption_as_without_one(prepare, memos, monkeypatch, tmp_path):
+    rows = rows_of(memos[:6])
+    rows += rows[:4]
+    expected = prepare(rows, shard_rows=2, drop_duplicates=True, store_dir=tmp_path / "other")
+    written = []
+    original = Part.only
+
+    def dying(part, keep, dropped):
+        if written:
+            raise KeyboardInterrupt
+        written.append(part)
+        return original(part, keep, dropped)
+
+    monkeypatch.setattr(Part, "only", dying)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(rows, shard_rows=2, drop_duplicates=True)
+    monkeypatch.setattr(Part, "only", original)
+    store = prepare(rows, shard_rows=2, drop_duplicates=True)
+    assert (store.digest, content(store)) == (expected.digest, content(expected))
+
+
+def test_data_without_duplicates_make_the_same_tokens_and_no_key_the_same_store(prepare, memos):
+    rows = rows_of(memos[:5])
+    plain = prepare(rows)
+    dropped, off = (prepare(rows, drop_duplicates=drop) for drop in (True, False))
+    assert off.path == plain.path
+    assert dropped.path != plain.path
+    assert dropped.digest == plain.digest
+    assert "drop_duplicates" not in DataConfig(train=TEST.model_copy(update={"split": "train"}), test=TEST).model_dump()
+
+
 def test_report_describes_lengths_duplicates_conflicts_and_overlap(prepare, memos):
     rows = rows_of(memos)
     store = prepare([*rows, rows[0], rows[1] | {"answer": "perhaps"}, rows[2] | {"prompt": rows[2]["prompt"].upper()}])
@@ -259,6 +328,7 @@ from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
+from sftkey_dist.data.parts import Part
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.task import Encoding
 

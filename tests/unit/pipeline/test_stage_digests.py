@@ -251,6 +251,7 @@ def test_a_limit_that_binds_nothing_changes_nothing(base, prepared):
     before = digests(RunConfig.model_validate(base), prepared)
     assert digests(changed(base, "optimization.max_steps", 10_000), prepared) == before
     assert digests(changed(base, "data.max_length_tokens", 4000)) == before
+    assert digests(changed(base, "data.drop_duplicates", True)) == before  # these data have none: the tokens decide
 
 
 def test_other_trackers_change_nothing_and_are_written_only_where_one_asks_for_them(base, prepared):
