@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.paths import LocalPath, Location
+from sftkey_dist.config.rules import Rules
 from sftkey_dist.config.section import MOST_ROWS, Section, SectionWithNewerKeys, Seed
 from sftkey_dist.data.data_sets import data_set_names
-from sftkey_dist.errors import ConfigError
-from sftkey_dist.patterns import compile_pattern
 
 if TYPE_CHECKING:
     Adapter = str
@@ -35,35 +34,6 @@ _NEWER_KEYS = frozenset({"trained_turns", "roles"}) | _KEYS_OF_ROWS
 _KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules", "lists_points"}) | _NEWER_KEYS
 
 Role = Literal["system", "user", "assistant", "tool"]
-
-
-class RegexRule(Section):
-    """A custom segmentation rule: the named groups of a regular expression are the segments of a response."""
-
-    name: str = "regex"
-    """Name used in reports."""
-    regex: str
-    """Regular expression that must match the whole response. Each named group is a segment, for example
-    `(?P<reasoning>.+)\\nVerdict: (?P<answer>.+)`."""
-    separators: str = r"\s*\S{0,20}\s*"
-    """Regular expression for the text between segments, which is dropped. Any other text there is an error, so that
-    nothing else is lost."""
-
-    @model_validator(mode="after")
-    def compiles_and_names_segments(self) -> Self:
-        """A rule without named groups would find no segments."""
-        for pattern in (self.regex, self.separators):
-            try:
-                compile_pattern(pattern)
-            except ConfigError as error:
-                raise ValueError(str(error)) from None
-        if not compile_pattern(self.regex).groupindex:
-            raise ValueError(f"regex {self.regex!r} needs a named group for each segment, such as (?P<answer>.+)")
-        return self
-
-
-RuleName = Literal["default", "hash_marks", "think", "boxed", "answer_is", "option_letter", "last_line"]
-Rules = tuple[RuleName | RegexRule, ...]
 
 
 class SourceConfig(Section):
@@ -182,17 +152,48 @@ def _one_or_more(value: object) -> object:
 
 Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
 """One source, or a list of sources (a mixture)."""
+SourcesOrNone = Annotated[tuple[SourceConfig, ...], BeforeValidator(_one_or_more)]
+"""Sources, or an empty list."""
+
+
+class SplitConfig(Section):
+    """A test set that is held out from the training sources."""
+
+    test: float = Field(gt=0, le=0.5)
+    """Share of the prompts of each training source that are tested and never trained on. All rows with the same prompt
+    are on the same side."""
+    seed: Seed = 0
+    """Seed of the choice. The side of a prompt depends on the seed and on the prompt's text alone, ignoring system
+    messages, case and spacing: other rows, their order, shards and workers change nothing."""
+
+
+class SplitSource(SourceConfig):
+    """One side of a training source that is split. Users do not write it."""
+
+    is_test: bool
+    """Whether it has the rows that are tested, or the others."""
+    test_share: float
+    """Share of the prompts that are tested."""
+    split_seed: Seed
+    """Seed of the choice."""
+
+    @property
+    def data_set(self) -> str:
+        """Its name in tables, which says that it is a part of its file."""
+        return f"test of {super().data_set}" if self.is_test else super().data_set
 
 
 class DataConfig(SectionWithNewerKeys):
     """The data and how it is encoded."""
 
-    newer_keys = frozenset({"drop_duplicates"})
+    newer_keys = frozenset({"drop_duplicates", "split"})
 
     train: Sources
     """Examples to train on: one source, or a list of sources."""
-    test: Sources
-    """Examples to generate for and to score. They are never trained on."""
+    test: SourcesOrNone = ()
+    """Examples to generate for and to score. They are never trained on. Required unless `data.split` is given."""
+    split: SplitConfig | None = None
+    """Holds a test set out of `data.train`, in place of `data.test`; each training source becomes a test set too."""
     max_length_tokens: int = Field(1024, ge=8, le=10_000_000)
     """Maximum length of an example, prompt and response together. Longer examples are dropped and counted, never
     truncated."""
@@ -221,12 +222,41 @@ class DataConfig(SectionWithNewerKeys):
         """A name for each source in `train`, all different, also where two sources read the same rows."""
         return [f"{number} {source.data_set}" for number, source in enumerate(self.train, start=1)]
 
+    @property
+    def train_sources(self) -> tuple[SourceConfig, ...]:
+        """What is trained on: the training sources, without what is held out from them as a test set."""
+        return self._side(self.split, is_test=False) if self.split else self.train
+
+    @property
+    def test_sources(self) -> tuple[SourceConfig, ...]:
+        """What is tested: the test sources, or what is held out from the training sources."""
+        return self._side(self.split, is_test=True) if self.split else self.test
+
+    def _side(self, split: SplitConfig, *, is_test: bool) -> tuple[SourceConfig, ...]:
+        side: dict[str, Any] = {"is_test": is_test, "test_share": split.test, "split_seed": split.seed}
+        return tuple(
+            SplitSource.model_construct(source.model_fields_set | set(side), **(vars(source) | side))
+            for source in self.train
+        )
+
+    @model_validator(mode="after")
+    def there_is_one_kind_of_test_set(self) -> Self:
+        """Test rows come from sources of their own, or from the training sources."""
+        if self.split is None and not self.test:
+            raise ValueError(
+                "data.test is missing: give a test set, or hold one out of data.train with data.split={test: 0.1}"
+            )
+        if self.split is not None and self.test:
+            raise ValueError("data.split holds a test set out of data.train, and data.test gives another; remove one")
+        return self
+
     @model_validator(mode="after")
     def test_sets_are_told_apart(self) -> Self:
         """Scores are reported per test set, so each one needs its own name."""
-        names = [source.data_set for source in self.test]
+        names = [source.data_set for source in self.test_sources]
         if len(set(names)) < len(names):
-            raise ValueError(f"data.test: give each source its own `name`; now they are named {names}")
+            key = "data.train (with data.split)" if self.split else "data.test"
+            raise ValueError(f"{key}: give each source its own `name`; now they are named {names}")
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """The configuration of `sftkey segment`."""
 
-from sftkey_dist.config.data import Rules
 from sftkey_dist.config.endpoint import EndpointConfig
+from sftkey_dist.config.rules import Rules
 from sftkey_dist.config.section import Section
 from sftkey_dist.contract import ResponseContract
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from sftkey_dist.config.data import RegexRule, SourceConfig
+from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.rules import RegexRule
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.columns import filled, find, optional_text, required_text, text
 from sftkey_dist.data.content import Adapt, AdaptAll, Content, Row, Unusable

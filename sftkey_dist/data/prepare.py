@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from sftkey_dist.config.data import DataConfig, SourceConfig
+from sftkey_dist.config.data import DataConfig, SourceConfig, SplitSource
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.duplicates import DUPLICATE
 from sftkey_dist.data.encode import ENCODER_VERSION, TOO_LONG
@@ -72,7 +72,7 @@ def read_all(
                     examples.append(item)
         _check_refusals(name, refusals, len(examples) + len(refusals), max_bad_row_share)
         if len(examples) == before:
-            raise DataError(f"data.{name}: {source.place} has no usable row")
+            raise DataError(f"data.{name}: {source.place} has no usable row{_of_split(source)}")
     return examples, refusals
 
 
@@ -114,7 +114,7 @@ def prepare_store(
     digest = digest_json(inputs)
     path = data.store_dir.absolute() / f"{name}-{encoding.form.value}-{digest[:16]}"
     if not is_store(path):
-        shards = [(source, shard) for source in data.train for shard in shards_of(source, data.shard_rows)]
+        shards = [(source, shard) for source in data.train_sources for shard in shards_of(source, data.shard_rows)]
         builder = StoreBuilder(path, encoding.contract.segment_names, [digest, [asdict(shard) for _, shard in shards]])
         tasks = [
             EncodingTask(i, source, shard, encoding, builder, test_prompts) for i, (source, shard) in enumerate(shards)
@@ -152,17 +152,17 @@ def _build(
     total = sum(task.shard.num_rows for task in tasks)
     # How many responses the rows contain is only known at the end, and so is the share of those that are malformed.
     has_one_each = all(task.source.trained_turns == "last" for task in tasks)
-    report, done, kept = progress(total), 0, 0
+    report, done, rows, kept = progress(total), 0, 0, 0
     malformed: list[Refusal] = []
     try:
         for task, summary in zip(tasks, run(encode_part, tasks), strict=True):
-            done, kept = done + task.shard.num_rows, kept + summary.num_examples
+            done, rows, kept = done + task.shard.num_rows, rows + summary.num_rows, kept + summary.num_examples
             malformed += _malformed(summary.refusals)
             if has_one_each:
                 _check_refusals(name, malformed, total, data.max_bad_row_share)
             report(done)
         if kept == 0:
-            raise DataError(_nothing_left(name, data, done))
+            raise DataError(_nothing_left(name, data, rows))
     except DataError:
         builder.discard()  # once the rows are corrected, the parts will be different
         raise
@@ -195,9 +195,17 @@ def _check_refusals(name: str, rows: Sequence[Refusal], num_rows: int, max_bad_r
 def _nothing_left(name: str, data: DataConfig, num_rows: int) -> str:
     places = ", ".join(source.place for source in data.train)
     if num_rows == 0:
-        return f"data.{name}: {places} has no usable row"
+        return f"data.{name}: {places} has no usable row{_of_split(data.train_sources[0])}"
     dropped = " or in a test set (data.drop_overlap)" if data.drop_overlap else ""
     return f"data.{name}: every row of {places} is longer than data.max_length_tokens={data.max_length_tokens}{dropped}"
+
+
+def _of_split(source: SourceConfig) -> str:
+    """What may be the reason if a side of a source has no row, for messages."""
+    if not isinstance(source, SplitSource):
+        return ""
+    side = "that falls to the test set" if source.is_test else "that does not fall to the test set"
+    return f" {side} (data.split.test={source.test_share:g}); add rows, or change data.split.test or data.split.seed"
 
 
 def _reference_problem(example: Example, contract: ResponseContract, problem_with: ReferenceProblem) -> Refusal | None:
@@ -226,7 +234,7 @@ def _inputs(data: DataConfig, encoding: Encoding, test_prompts: frozenset[int]) 
     dropped |= {"dropped_prompts": digest_json(sorted(test_prompts))} if test_prompts else {}
     return dropped | {
         "encoder_version": ENCODER_VERSION,
-        "sources": [_source_inputs(source) for source in data.train],
+        "sources": [_source_inputs(source) for source in data.train_sources],
         "form": encoding.form.value,
         "contract": _contract_inputs(encoding, data.train),
         "prompt": encoding.prompt.model_dump(mode="json"),

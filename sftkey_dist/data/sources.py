@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.data import SourceConfig, SplitSource
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.columns import RowError, loss_weight, template_arguments
 from sftkey_dist.data.content import AdaptAll, Content, Row, Unusable
 from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.hashes import prompt_hash
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.rows.shard import Shard
 from sftkey_dist.data.rows.shards import find_shards, read_shard
@@ -29,10 +30,26 @@ def shards_of(source: SourceConfig, shard_rows: int) -> list[Shard]:
 def read_examples(source: SourceConfig, contract: ResponseContract, shard: Shard) -> Iterator[Example | Refusal]:
     """Yield an example, or a refusal with its reason, for every row of a shard, or for every trained response in it.
 
+    Of a source that is split, only the rows of its side are read. Rows that are refused here count on the training
+    side, because they may have no prompt.
+
     Raises:
         DataError: The file can no longer be read.
         ConfigError: The adapter cannot provide a segment that the contract requires.
     """
+    items = _read(source, contract, shard)
+    if not isinstance(source, SplitSource):
+        return items
+    return (item for item in items if (isinstance(item, Example) and _is_tested(item, source)) == source.is_test)
+
+
+def _is_tested(example: Example, source: SplitSource) -> bool:
+    text = f"{source.split_seed}/{prompt_hash(example)}"
+    number = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(number, "big") < source.test_share * 2**64
+
+
+def _read(source: SourceConfig, contract: ResponseContract, shard: Shard) -> Iterator[Example | Refusal]:
     adapt = _adapter(source, contract)
     if adapt is None:
         yield from generate_memos(source.split, shard.num_rows, source.seed, lists_points=source.lists_points)

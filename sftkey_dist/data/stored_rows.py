@@ -10,9 +10,9 @@ from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.encode import EncodedExample
 from sftkey_dist.data.example import Example
+from sftkey_dist.data.hashes import example_hashes
 from sftkey_dist.data.sources import copies_of, read_examples, shards_of
 from sftkey_dist.data.store import EncodedStore, remedy_of
-from sftkey_dist.data.task import example_hashes
 from sftkey_dist.errors import DataError
 
 _PROMPT_AND_RESPONSE = 1
@@ -41,7 +41,7 @@ def stored_rows(data: DataConfig, contract: ResponseContract, store: EncodedStor
         DataError: a source cannot be read any more, or has other rows than when it was encoded.
     """
     ids, position = store.ids, 0
-    for number, (source, name) in enumerate(zip(data.train, data.names_of_training_sources, strict=True)):
+    for number, (source, name) in enumerate(zip(data.train_sources, data.names_of_training_sources, strict=True)):
         for example, copies in _drawn(source, data, contract):
             if position < len(ids) and ids[position] == example.id and _is_same(example, store.hashes[position]):
                 yield StoredRow(number, replace(example, data_set=name), range(position, position + copies))

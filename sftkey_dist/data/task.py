@@ -1,10 +1,8 @@
 """The unit of work of a preparation: encodes one shard of rows as one part of a store, in any process."""
 
 import gc
-import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +14,8 @@ from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
-from sftkey_dist.data.example import Example, Refusal, Turn
+from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.hashes import example_hashes
 from sftkey_dist.data.parts import Part, PartSummary
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.data.rows.shard import Shard
@@ -122,33 +121,6 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def example_hashes(example: Example) -> tuple[int, int, int]:
-    """Three 64-bit hashes of an example, all of them ignoring case and spacing of the prompt.
-
-    Returns:
-        The hashes of the prompt without the system message, of the whole prompt and the response, and of the whole
-        prompt: with the system message, the tools and the arguments of the chat template. All examples of one
-        conversation share the first hash, that of its last prompt, because they are held out together.
-    """
-    prompt = _conversation(example.last_turn or example, False)
-    whole = _conversation(example, True)
-    further = [sorted(part.items()) for part in (example.template_arguments, *example.tools) if part]
-    if further:
-        whole = json.dumps([whole, *further])
-    return _hash(prompt), _hash(json.dumps([whole, *sorted(example.values.items())])), _hash(whole)
-
-
-def _conversation(example: Example, with_system: bool) -> str:
-    question = " ".join(example.prompt.casefold().split())
-    history = [turn for turn in example.history if with_system or turn.role != "system"]
-    parts = [_turns(history), question, *([_turns(example.tool_turns)] if example.tool_turns else [])]
-    return json.dumps(parts) if history or example.tool_turns else question
-
-
-def _turns(turns: Sequence[Turn]) -> list[object]:
-    return [(turn.role, turn.content, *([turn.fields] if turn.fields else [])) for turn in turns]
-
-
 @lru_cache(maxsize=2)
 def cached_tokenizer(model_dir: Path, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
     """The tokenizer, which is loaded once per process, however many shards the process encodes."""
@@ -168,7 +140,3 @@ def example_encoder(encoding: Encoding, prompts: PromptEncoder) -> ExampleEncode
     """The example encoder of an encoding."""
     tokenizer = cached_tokenizer(encoding.model_dir, encoding.trust_remote_code)
     return ExampleEncoder(tokenizer, prompts, encoding.contract, encoding.form, encoding.max_length_tokens)
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -62,13 +62,14 @@ class Reward:
                 "contract.special_token_tags=true: verl and TRL remove special tokens from a response before they ask "
                 "for its reward, so that it would have no tags; train with contract.special_token_tags=false"
             )
+        sources = (*config.data.train, *config.data.test_sources)
         return cls(
             EvaluationSettings(
                 form=_form(config, strategy),
                 contract=config.contract,
                 prompt=config.prompt.of_prepared_model,
                 settings=config.evaluation,
-                checks=choose_checks((*config.data.train, *config.data.test), config.contract, config.evaluation),
+                checks=choose_checks(sources, config.contract, config.evaluation),
                 seed=config.seed,
                 trust_remote_code=config.model.trust_remote_code,
             )

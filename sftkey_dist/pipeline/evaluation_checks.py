@@ -17,7 +17,7 @@ from sftkey_dist.models.load import locate_model
 
 def reference_reader(config: RunConfig) -> Callable[[Example, str], str | None]:
     """A function that explains why answers cannot be compared with the reference of a test example's segment."""
-    chosen = choose_checks(config.data.test, config.contract, config.evaluation)
+    chosen = choose_checks(config.data.test_sources, config.contract, config.evaluation)
     checks = {
         data_set: {name: make_check(check) for name, check in of_segments.items()}
         for data_set, of_segments in chosen.items()

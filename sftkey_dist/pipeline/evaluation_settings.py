@@ -13,7 +13,7 @@ HELD_OUT = ""
 
 def settings_for_tests(config: RunConfig, strategy: Strategy) -> EvaluationSettings:
     """Settings for the test sets, with a check per test set and key segment."""
-    return _settings(config, strategy, choose_checks(config.data.test, config.contract, config.evaluation))
+    return _settings(config, strategy, choose_checks(config.data.test_sources, config.contract, config.evaluation))
 
 
 def settings_for_held_out(config: RunConfig, strategy: Strategy) -> EvaluationSettings:

@@ -148,7 +148,7 @@ class PromptsHere:
             ModelError: the tokenizer cannot be loaded.
         """
         config = compared.config
-        test, _ = read_all("test", config.data.test, config.contract, config.data.max_bad_row_share)
+        test, _ = read_all("test", config.data.test_sources, config.contract, config.data.max_bad_row_share)
         self.examples = limited(limited(test, config.evaluation.limit), limit)
         self.tokenizer, self.prompts = _encoder(compared)
         self.texts = [self._text(example) for example in self.examples]

@@ -15,12 +15,13 @@ from sftkey_dist.console import console, progress_when_known
 from sftkey_dist.contract import ContractError, Form, ResponseContract
 from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.example import Example
+from sftkey_dist.data.hashes import example_hashes
 from sftkey_dist.data.prepare import Runner, first_examples, prepare_store, read_all
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.report import DataReport, SourceReport, summarize, summarize_source
 from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.data.task import cached_tokenizer, example_hashes
+from sftkey_dist.data.task import cached_tokenizer
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.files import write_json_atomically
@@ -68,7 +69,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     check_evaluation(config)
     require_packages(config.tracking)
     test, refused = read_all(
-        "test", config.data.test, config.contract, config.data.max_bad_row_share, reference_reader(config)
+        "test", config.data.test_sources, config.contract, config.data.max_bad_row_share, reference_reader(config)
     )
     run = RunDir(config.run_dir)
     with writing_named(run.path):
@@ -273,12 +274,12 @@ def _with_template(config: RunConfig, run: RunDir, folder: Path, settings: Templ
 def _make_embedded(config: RunConfig, run: RunDir) -> Path:
     """The embedded model, which is created once per shape, data and seed."""
     assert config.model.embedded is not None  # noqa: S101 (for the type checker)
-    sources = [[source.reading, content_digest(source)] for source in config.data.train]
+    sources = [[source.reading, content_digest(source)] for source in config.data.train_sources]
     folder = run.base_model(
         digest_json([config.model.embedded.model_dump(), config.seed, sources, config.contract.model_dump(mode="json")])
     )
     if not folder.is_dir():
-        examples = first_examples(config.data.train, config.contract, _TOKENIZER_EXAMPLES)
+        examples = first_examples(config.data.train_sources, config.contract, _TOKENIZER_EXAMPLES)
         texts = [text for example in examples for text in _texts(example, config.contract)]
         make_embedded_model(folder, config.model.embedded, texts, config.seed)
     return folder

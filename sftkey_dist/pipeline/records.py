@@ -13,7 +13,7 @@ def record_training(plan: RunPlan, planned: PlannedStrategy, mlflow_run_id: str 
     """Record the stages of a strategy. The entry of an evaluation of other stages is removed."""
     entry = StrategyEntry(
         form=planned.strategy.form.value,
-        dataset=" + ".join(source.data_set for source in plan.config.data.test),
+        dataset=" + ".join(source.data_set for source in plan.config.data.test_sources),
         key_segments=[segment.name for segment in plan.config.contract.key_segments],
         mlflow_run_id=mlflow_run_id,
         stages=[

@@ -119,7 +119,7 @@ def track_evaluation(
         for of in (run_id, parent):
             tracker.log_summary(of, numbers)
         records = RECORDS.read(folder / "records.jsonl")
-        for source in config.data.test:
+        for source in config.data.test_sources:
             mine = [record for record in records if record.data_set == source.data_set]
             digest = digest_json([record.id for record in mine])[:12]
             tracker.log_data_set(run_id, DataSetNote(source.data_set, digest, "testing", source.place, len(mine)))

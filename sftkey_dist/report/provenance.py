@@ -49,7 +49,7 @@ def _read(run: RunDir) -> RunFacts:
     return RunFacts(
         name=run.path.name,
         model=settings.model.path,
-        adapters={source.adapter for source in settings.data.test},
+        adapters={source.adapter for source in settings.data.test or settings.data.train},
         settings=flattened(config),
         environment=ENVIRONMENT.read(run.environment) if run.environment.is_file() else {},
         data=tuple(one.summary for one in (*report.sets, *([report.test] if report.test else []))),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sftkey_dist.config.data import RegexRule, RuleName, Rules
+from sftkey_dist.config.rules import RegexRule, RuleName, Rules
 from sftkey_dist.data.segmenting.answer import (
     MOST_CHARACTERS,
     Span,

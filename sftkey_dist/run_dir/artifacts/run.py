@@ -82,6 +82,7 @@ class SourceSetting:
 class DataSettings:
     """`data` of a configuration."""
 
+    train: tuple[SourceSetting, ...] = ()
     test: tuple[SourceSetting, ...] = ()
 
 

@@ -13,9 +13,9 @@ from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
 from sftkey_dist.data.example import Refusal
+from sftkey_dist.data.hashes import example_hashes
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.data.sources import read_examples, shards_of
-from sftkey_dist.data.task import example_hashes
 from sftkey_dist.errors import ConfigError
 from tests.chat_templates import SPECIAL_TOKENS, TEMPLATES, WITHOUT_TOOLS
 

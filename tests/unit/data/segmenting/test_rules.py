@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkey_dist.config.data import RegexRule
+from sftkey_dist.config.rules import RegexRule
 from sftkey_dist.data.segmenting.answer import same_answer, why_no_answer
 from sftkey_dist.data.segmenting.cut import Candidate, Cut, NotCut
 from sftkey_dist.data.segmenting.decision import cut_response
