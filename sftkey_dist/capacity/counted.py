@@ -43,15 +43,25 @@ class LayerBytes:
     moved: float
 
 
-def layer_bytes(model: "PreTrainedModel") -> LayerBytes:
+def layer_bytes(model: "PreTrainedModel", *, without_once_a_row: bool = False) -> LayerBytes:
     """Run a model on the meta device and count.
 
     Args:
         model: a model on the meta device, with the attention of `register_counted_attention`.
+        without_once_a_row: count what a longer row has more, and not what its layers do with their weights alone.
 
     Raises:
         ModelError: The model does not run on the meta device.
     """
+    of_row = _row_bytes(model, _TOKENS)
+    if not without_once_a_row:
+        return LayerBytes(of_row.kept / _TOKENS, of_row.moved / _TOKENS)
+    of_longer = _row_bytes(model, 2 * _TOKENS)
+    return LayerBytes((of_longer.kept - of_row.kept) / _TOKENS, (of_longer.moved - of_row.moved) / _TOKENS)
+
+
+def _row_bytes(model: "PreTrainedModel", tokens: int) -> LayerBytes:
+    """The same for all tokens of a row together."""
     weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -60,8 +70,8 @@ def layer_bytes(model: "PreTrainedModel") -> LayerBytes:
         kept[storage._cdata] = storage
         return tensor
 
-    ids = torch.zeros(1, _TOKENS, dtype=torch.int64, device="meta")
-    positions = torch.arange(_TOKENS, device="meta")[None]
+    ids = torch.zeros(1, tokens, dtype=torch.int64, device="meta")
+    positions = torch.arange(tokens, device="meta")[None]
     with MovedBytes() as moved, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         try:
             output = base_of(model)(
@@ -72,7 +82,7 @@ def layer_bytes(model: "PreTrainedModel") -> LayerBytes:
             output.logits.sum().backward()
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             raise ModelError(f"the model does not run on shapes alone: {loading_problem(error)}") from error
-    return LayerBytes(kept_bytes / _TOKENS, moved.total / _TOKENS)
+    return LayerBytes(kept_bytes, moved.total)
 
 
 class MovedBytes(TorchDispatchMode):

@@ -115,11 +115,13 @@ def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, 
     parameters = sum(weight.numel() for weight in model.parameters())
     embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     layers = [tuple(weight.numel() for weight in layer.parameters()) for layer in decoder_layers(model)]
-    if training is not None and training.lora is not None:
+    lora = training.lora if training is not None else None
+    if lora is not None:
         with torch.device("meta"):
-            model = add_adapters(model, training.lora).to(_DTYPES[compute_bytes])  # as DeepSpeed casts them
+            model = add_adapters(model, lora).to(_DTYPES[compute_bytes])  # as DeepSpeed casts them
     trained = tuple(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    of_token, kept_at_once, chunked_share = layer_bytes(model), 0.0, 0.0
+    of_token = layer_bytes(model, without_once_a_row=lora is not None and lora.weight_decomposed)
+    kept_at_once, chunked_share = 0.0, 0.0
     if training is not None and training.mlp_chunk_tokens is not None:
         kept_whole, chunked_share = of_token.kept, compute_mlps_in_chunks(model, training.mlp_chunk_tokens)
         of_token = layer_bytes(model)

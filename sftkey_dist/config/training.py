@@ -49,7 +49,7 @@ class LoraConfig(SectionWithNewerKeys):
     """Low-rank adapters (LoRA): train small matrices beside frozen weights, and merge them at the end of a stage. The
     adapter itself is kept beside the merged model."""
 
-    newer_keys = frozenset({"rank_stabilized"})
+    newer_keys = frozenset({"rank_stabilized", "weight_decomposed"})
 
     rank: int = Field(16, ge=1, le=65_536)
     """Rank of an adapter's matrices."""
@@ -57,6 +57,9 @@ class LoraConfig(SectionWithNewerKeys):
     """Scale of the adapters: their output is multiplied by alpha / rank."""
     rank_stabilized: bool = False
     """Multiply by alpha / √rank instead, so that large ranks learn as fast as small ones (rsLoRA, arXiv:2312.03732)."""
+    weight_decomposed: bool = False
+    """Train the length of every row of an adapted weight as well; an adapter then only turns the row (DoRA,
+    arXiv:2402.09353). Every forward pass computes these lengths from the whole weight."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout probability at an adapter's input."""
     target_modules: tuple[str, ...] = ()
@@ -135,6 +138,16 @@ class TrainingConfig(Section):
             raise ValueError("training.offload_activations needs training.gradient_checkpointing=true")
         if self.mlp_chunk_tokens is not None and self.lora is not None:
             raise ValueError("training.mlp_chunk_tokens and training.lora cannot be combined; set one of them to null")
+        return self
+
+    @model_validator(mode="after")
+    def lengths_can_be_set(self) -> Self:
+        """Lengths of rows start from those of the float32 weights, which DeepSpeed cannot set on NVMe."""
+        if self.zero.offload == "nvme" and self.lora is not None and self.lora.weight_decomposed:
+            raise ValueError(
+                "training.lora.weight_decomposed and training.zero.offload=nvme cannot be combined; set "
+                "training.zero.offload=cpu"
+            )
         return self
 
     @property

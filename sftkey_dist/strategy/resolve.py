@@ -158,6 +158,11 @@ def _interpolate(stage: StageConfig | KeyStageConfig, config: RunConfig, where: 
         raise ConfigError(
             f"{where}: weights on NVMe cannot be set; remove interpolate, or set training.zero.offload=cpu"
         )
+    if stage.interpolate and config.training.lora is not None and config.training.lora.weight_decomposed:
+        raise ConfigError(
+            f"{where}: between a model and one with decomposed adapters, none is the merge of an adapter; remove "
+            f"interpolate, or set training.lora.weight_decomposed=false"
+        )
     if stage.interpolate and (guard is None or guard.keep != "best"):
         raise ConfigError(
             f"{where}: interpolate needs a guard that keeps the best model; set validation.guard={{}} and "

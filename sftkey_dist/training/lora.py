@@ -1,5 +1,8 @@
 """Low-rank adapters (LoRA, arXiv:2106.09685) through peft: added before a stage, merged into the weights after it.
 
+An adapter of weight W [out, in] has matrices A [rank, in] and B [out, rank]; merged they give W + s·BA. A decomposed
+one (DoRA, arXiv:2402.09353) also has the lengths [out] that the rows of W + s·BA are scaled to.
+
 A stage ends in an ordinary model folder either way, so a second stage continues from the merged weights with adapters
 of its own. Stages without adapters do not load peft.
 """
@@ -39,6 +42,7 @@ def add_adapters(model: "PreTrainedModel", config: LoraConfig) -> "PeftModel":
                 lora_alpha=config.alpha,
                 lora_dropout=config.dropout,
                 use_rslora=config.rank_stabilized,
+                use_dora=config.weight_decomposed,
                 target_modules=list(config.target_modules) or "all-linear",
             ),
             adapter_name=_ADAPTER,
@@ -69,15 +73,45 @@ class ExportedWeight:
     parameter: torch.nn.Parameter
     adapter: Any = None
 
-    def update(self, a: Tensor, b: Tensor) -> Tensor:
-        """What the adapter adds, from its whole matrices A [rank, in] and B [out, rank]; in their precision."""
-        product: Tensor = (b @ a) * self.adapter.scaling[_ADAPTER]
-        return product.T if getattr(self.adapter, "fan_in_fan_out", False) else product
+    @property
+    def parts(self) -> tuple[torch.nn.Parameter, ...]:
+        """What the adapter consists of: its A and B, and the lengths of rows if it has them; nothing without one."""
+        if self.adapter is None:
+            return ()
+        matrices = self.adapter.lora_A[_ADAPTER].weight, self.adapter.lora_B[_ADAPTER].weight
+        return matrices if self.lengths is None else (*matrices, self.lengths)
 
     @property
-    def matrices(self) -> tuple[torch.nn.Parameter, torch.nn.Parameter]:
-        """The adapter's A and B."""
-        return self.adapter.lora_A[_ADAPTER].weight, self.adapter.lora_B[_ADAPTER].weight
+    def lengths(self) -> torch.nn.Parameter | None:
+        """The adapter's trained lengths of rows, [out]; None where it has none."""
+        magnitudes = getattr(self.adapter, "lora_magnitude_vector", {})
+        return magnitudes[_ADAPTER].weight if _ADAPTER in magnitudes else None
+
+    def merged(self, whole: Tensor, *parts: Tensor) -> Tensor:
+        """The weight with its adapter, in their precision.
+
+        Args:
+            whole: the weight without it.
+            parts: the adapter's, whole.
+        """
+        if not parts:
+            return whole
+        a, b, *lengths = parts
+        product: Tensor = (b @ a) * self.adapter.scaling[_ADAPTER]
+        merged = whole + (product.T if self._is_transposed else product)
+        for length in lengths:
+            scale = length / self.row_lengths(merged)
+            merged = merged * (scale[None, :] if self._is_transposed else scale[:, None])
+        return merged
+
+    def row_lengths(self, whole: Tensor) -> Tensor:
+        """Lengths [out] of a whole weight's rows, one for each output."""
+        lengths: Tensor = torch.linalg.vector_norm(whole, dim=0 if self._is_transposed else 1)
+        return lengths
+
+    @property
+    def _is_transposed(self) -> bool:
+        return getattr(self.adapter, "fan_in_fan_out", False)
 
 
 def exported_weights(base: "PreTrainedModel") -> Iterator[ExportedWeight]:
@@ -91,6 +125,13 @@ def exported_weights(base: "PreTrainedModel") -> Iterator[ExportedWeight]:
             yield ExportedWeight(name.replace(".base_layer.", "."), parameter, adapter)
         elif not _belongs_to_adapter(place):
             yield ExportedWeight(name, parameter)
+
+
+def read_beyond_their_layer(base: "PreTrainedModel") -> Iterator[tuple[torch.nn.Module, torch.nn.Parameter]]:
+    """Weights that an adapter reads outside the layer which they belong to, after a module that contains both."""
+    for weight in exported_weights(base):
+        if weight.lengths is not None:
+            yield from ((weight.adapter, parameter) for parameter in weight.adapter.get_base_layer().parameters())
 
 
 def save_adapter(model: "PeftModel", matrices: Mapping[str, Tensor], folder: Path) -> None:

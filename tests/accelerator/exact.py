@@ -30,8 +30,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "offloaded with weights": {"zero": ZeroConfig(offload="cpu", offload_weights=True, max_gathered_gib=0)},
     "stopped prefix": {"stop_gradient_prefix": True},
     "adapters": {"lora": LoraConfig(rank=4, alpha=8.0)},
+    "decomposed adapters": {"lora": LoraConfig(rank=4, alpha=8.0, weight_decomposed=True)},
 }
-OTHER_OBJECTIVES = ("stopped prefix", "adapters")
+OTHER_OBJECTIVES = ("stopped prefix", "adapters", "decomposed adapters")
 """Compared with themselves in float32; all others with the gathered layout."""
 SEVERAL_RANKS: dict[str, dict[str, Any]] = {
     "secondary partitions": {"zero": ZeroConfig(max_gathered_gib=0, secondary_partition_ranks=2)},

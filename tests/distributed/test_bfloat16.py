@@ -105,14 +105,17 @@ def assert_starts_from(job: StageJob, folder: Path) -> None:
 
 def test_a_float32_base_model_keeps_its_precision_and_what_is_published_may_be_float32(make_job, model):
     """One step at a rate that moves nothing: what comes out is what went in."""
-    job = make_job("still", steps=1, rate=1e-12, export_precision="float32")
-    run_ranks(2, train, [job])
-    start, end = weights_of(model), weights_of(job.stage_dir / "model")
-    for name, value in end.items():
-        assert value.dtype == torch.float32
-        torch.testing.assert_close(value, start[name], rtol=0, atol=1e-7)
-    rounding = json.loads((job.stage_dir / "rounding.json").read_text())
-    assert rounding["precision"] == "float32"
+    still = {"steps": 1, "rate": 1e-12, "export_precision": "float32"}
+    decomposed = LoraConfig(rank=4, alpha=8.0, weight_decomposed=True)
+    jobs = [make_job("still", **still), make_job("still-decomposed", lora=decomposed, **still)]
+    run_ranks(2, train, jobs)
+    start = weights_of(model)
+    for job in jobs:
+        for name, value in weights_of(job.stage_dir / "model").items():
+            assert value.dtype == torch.float32
+            torch.testing.assert_close(value, start[name], rtol=0, atol=1e-7)
+        rounding = json.loads((job.stage_dir / "rounding.json").read_text())
+        assert rounding["precision"] == "float32"
 
 
 def test_adapters_are_merged_in_float32_and_the_masters_hold_more_than_what_is_published(make_job, model):

@@ -169,38 +169,82 @@ def test_a_rank_without_examples_takes_part_with_untied_embeddings(store, make_j
         assert_same_training(job, *reference(store, untied, KEY, batch=1))
 
 
-def test_adapters_train_like_peft_alone_and_are_merged_into_the_exported_model(store, make_job, tiny_model):
+ADAPTERS = {
+    "low-rank": LoraConfig(rank=4, alpha=16.0, rank_stabilized=True),
+    "decomposed": LoraConfig(rank=4, alpha=32.0, weight_decomposed=True),
+}
+
+
+def adapter_of_peft(lora: LoraConfig):
+    keys = {"r": lora.rank, "lora_alpha": lora.alpha, "use_rslora": lora.rank_stabilized}
+
     def adapt(model):
         set_seed(5)
-        return peft.get_peft_model(
-            model,
-            peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=16.0, target_modules="all-linear", use_rslora=True),
+        config = peft.LoraConfig(
+            task_type="CAUSAL_LM", target_modules="all-linear", use_dora=lora.weight_decomposed, **keys
         )
+        return peft.get_peft_model(model, config)
 
-    lora = LoraConfig(rank=4, alpha=16.0, rank_stabilized=True)
-    expected = reference(store, tiny_model, FULL, adapt=adapt)
-    assert expected[0][-1] < expected[0][0] - 0.05, "nothing was learned, so equality would show little"
-    whole = {world_size: make_job(f"lora-{world_size}", lora=lora) for world_size in (1, 2)}
-    broken = make_job("lora-broken", lora=lora)
-    run(1, whole[1])
-    run(2, whole[2])
-    run(2, broken, stop_after_steps=7)
-    run(2, broken)
-    for job in (*whole.values(), broken):
-        assert_same_training(job, *expected)
+    return adapt
+
+
+def test_adapters_train_like_peft_alone_and_are_merged_into_the_exported_model(store, make_job, tiny_model):
+    whole = {
+        world_size: {kind: make_job(f"{kind}-{world_size}", lora=lora) for kind, lora in ADAPTERS.items()}
+        for world_size in (1, 2)
+    }
+    broken = {kind: make_job(f"{kind}-broken", lora=lora) for kind, lora in ADAPTERS.items()}
+    with_dropout = ADAPTERS["decomposed"].model_copy(
+        update={"dropout": 1e-9}
+    )  # the base layer is applied to its output
+    others = [
+        make_job("dropped", lora=with_dropout),
+        make_job("recomputed", lora=ADAPTERS["decomposed"], gradient_checkpointing=True),
+        make_job("shared", lora=ADAPTERS["decomposed"], sequence_parallel_ranks=2, zero=ZeroConfig()),
+    ]
+    run(1, *whole[1].values())
+    run(2, *whole[2].values(), *others)
+    run(2, *broken.values(), stop_after_steps=7)
+    run(2, *broken.values())
+    models = {kind: job.stage_dir / "model" for kind, job in whole[2].items()}
+    second = {kind: make_job(f"{kind}-key", models[kind], KEY, lora=lora) for kind, lora in ADAPTERS.items()}
+    run(2, *second.values())
     start = weights_of(tiny_model)
-    trained = weights_of(whole[2].stage_dir / "model")
-    changed = {name for name in trained if not torch.equal(trained[name], start[name])}
-    assert changed == {name for name in start if "_proj." in name}
-    second = make_job("lora-key", whole[2].stage_dir / "model", KEY, lora=lora)
-    run(2, second)
-    assert_same_training(second, *reference(store, whole[2].stage_dir / "model", KEY, adapt=adapt))
-    for job in (whole[2], second):
-        base = AutoModelForCausalLM.from_pretrained(job.model_dir, dtype=torch.float32)
-        merged = peft.PeftModel.from_pretrained(base, job.stage_dir / "adapter").merge_and_unload()
-        exported = weights_of(job.stage_dir / "model")
-        for name, weight in merged.named_parameters():
-            torch.testing.assert_close(weight.detach(), exported[name], atol=1e-6, rtol=0)
+    for kind, lora in ADAPTERS.items():
+        expected = reference(store, tiny_model, FULL, adapt=adapter_of_peft(lora))
+        assert expected[0][-1] < expected[0][0] - 0.05, "nothing was learned, so equality would show little"
+        for job in (whole[1][kind], whole[2][kind], *(others if kind == "decomposed" else ())):
+            assert_same_training(job, *expected)
+        assert_same_files(broken[kind], whole[2][kind], "metrics.jsonl", "model/model.safetensors", ADAPTER)
+        trained = weights_of(models[kind])
+        changed = {name for name in trained if not torch.equal(trained[name], start[name])}
+        assert changed == {name for name in start if "_proj." in name}
+        expected = reference(store, models[kind], KEY, adapt=adapter_of_peft(lora))
+        assert_same_training(second[kind], *expected)
+        for job in (whole[2][kind], second[kind]):
+            assert_adapter_is_of_the_model(job)
+
+
+ADAPTER = "adapter/adapter_model.safetensors"
+
+
+def assert_same_files(job: StageJob, other: StageJob, *files: str) -> None:
+    for file in files:
+        assert (job.stage_dir / file).read_bytes() == (other.stage_dir / file).read_bytes(), file
+
+
+@torch.inference_mode()
+def assert_adapter_is_of_the_model(job: StageJob) -> None:
+    """What peft reads beside a model computes as it does, and merges to it."""
+    base, model = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        for folder in (job.model_dir, job.stage_dir / "model")
+    )
+    adapted, ids = peft.PeftModel.from_pretrained(base, job.stage_dir / "adapter"), torch.arange(40)[None]
+    torch.testing.assert_close(adapted(input_ids=ids).logits, model(input_ids=ids).logits, atol=1e-4, rtol=0)
+    exported = weights_of(job.stage_dir / "model")
+    for name, weight in adapted.merge_and_unload().named_parameters():
+        torch.testing.assert_close(weight.detach(), exported[name], atol=1e-6, rtol=0)
 
 
 def untie(model_dir: Path, out: Path) -> Path:

@@ -13,7 +13,7 @@ from sftkey_dist.config.strategy import (
     ReplayConfig,
     StrategyConfig,
 )
-from sftkey_dist.config.training import TrainingConfig, ZeroConfig
+from sftkey_dist.config.training import LoraConfig, TrainingConfig, ZeroConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.errors import ConfigError
@@ -185,6 +185,11 @@ def test_models_between_start_and_end_are_for_a_guard_to_choose(run_config):
         guarded = asked.model_copy(update={"validation": validation})
         with pytest.raises(ConfigError, match="keeps the best") if is_refused else nullcontext():
             assert [stage.interpolate for stage in resolve_strategies(guarded)[3].stages] == [(), (0.5,)]
+    decomposed = TrainingConfig(lora=LoraConfig(weight_decomposed=True))
+    with pytest.raises(
+        ConfigError, match=r"key_stage: between .* remove interpolate, or set .*weight_decomposed=false"
+    ):
+        resolve_strategies(guarded.model_copy(update={"training": decomposed}))
     with pytest.raises(ConfigError, match=r"own\.all: no stage comes before the first one; remove its key interpolate"):
         own(run_config, interpolate=[0.5])
 

@@ -1,10 +1,8 @@
 """The weights of a stage's model in float32: what they start from, and the folders that are written of them."""
 
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,13 +16,13 @@ from sftkey_dist.models.generation_config import mend_generation_config
 from sftkey_dist.models.shape import shape_of
 from sftkey_dist.run_dir.artifacts.training import Rounding
 from sftkey_dist.training.engine.ranks import Ranks
+from sftkey_dist.training.engine.whole_weights import Masters, WholeWeights
 from sftkey_dist.training.layout import MAX_FILE_BYTES, Layout, Part, lay_out
-from sftkey_dist.training.lora import ExportedWeight, base_of, exported_weights, is_second_matrix, save_adapter
+from sftkey_dist.training.lora import base_of, exported_weights, is_second_matrix, save_adapter
 from sftkey_dist.training.masters import (
     MastersManifest,
     StoredWeights,
     commit_masters,
-    owners_of,
     turns_of,
     update_sums,
     write_masters,
@@ -34,33 +32,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MASTER_BYTES = 4
-
-
-class Masters(Protocol):
-    """The float32 masters of a sharded model; every method is called on all ranks together."""
-
-    @property
-    def names(self) -> Iterable[str]:
-        """Names of the trained parameters, which alone have a master."""
-        ...
-
-    def set_masters(self, names: Iterable[str], range_of: Callable[[str, int, int], Tensor]) -> None:
-        """Set masters, and the weights that are computed with to their rounding.
-
-        Args:
-            names: of the parameters.
-            range_of: called with (parameter name, offset, number of elements); elements past the end of the parameter
-                are padding.
-        """
-        ...
-
-    def local(self, name: str) -> Tensor:
-        """This rank's slice of a master, flat."""
-        ...
-
-    def whole(self, parameter: torch.nn.Parameter) -> Tensor:
-        """A parameter in float32 on all ranks; a frozen one, which has no master, as it is computed with."""
-        ...
 
 
 class StageWeights:
@@ -80,13 +51,19 @@ class StageWeights:
         self._ranks, self._model, self._masters, self._start = ranks, base_of(model), masters, start
         self._adapted = model if self._model is not model else None
         self._rounded_by_loading = start.finer_than(precision)
+        self._whole = WholeWeights(ranks, model, masters, start, self._rounded_by_loading)
 
     def start_from_masters(self) -> int:
         """Set the masters to what the stage starts from, which loading has rounded to the compute precision.
 
         Returns:
             Number of trained weights that the folder does not name as the model does, and that keep their rounding.
+
+        Raises:
+            ModelError: a row has no length that an adapter could train.
         """
+        if lengths := self._whole.lengths_of_rows():
+            self._masters.set_masters(lengths, lambda name, offset, size: _padded(lengths[name], offset, size))
         if not self._rounded_by_loading:
             return 0
         rounded = [name for name in self._masters.names if name in self._rounded_by_loading]
@@ -170,10 +147,10 @@ class StageWeights:
         if self._ranks.rank == 0:
             remove_tree(folder)  # of an end that was interrupted before it was recorded
         self._ranks.wait_for_first_rank()
-        owners, notes = self._owners(), dict[str, FileNote]()
+        owners, notes = self._whole.owners(), dict[str, FileNote]()
         owned = {name for name, rank in owners.items() if rank == self._ranks.rank}
-        for turn, names in enumerate(turns_of(owners, self._sizes(), max_file_bytes // _MASTER_BYTES)):
-            mine = {name: master.cpu().clone() for name, master in self._masters_of(names, owned)}
+        for turn, names in enumerate(turns_of(owners, self._whole.sizes(), max_file_bytes // _MASTER_BYTES)):
+            mine = {name: master.cpu().clone() for name, master in self._whole.masters_of(names, owned)}
             with self._ranks.meeting.together("the master weights"):
                 notes |= write_masters(folder, self._ranks.rank, turn, mine)
             del mine  # before the next weights are gathered
@@ -200,9 +177,9 @@ class StageWeights:
 
     def compare_with_start(self, stored_dtype: torch.dtype) -> Rounding:
         """What the stage has changed so far, in its masters and in their rounding to the stored precision."""
-        owners, sums = self._owners(), torch.zeros(4, dtype=torch.float64)
+        owners, sums = self._whole.owners(), torch.zeros(4, dtype=torch.float64)
         mine = {name for name, rank in owners.items() if rank == self._ranks.rank and name in self._start}
-        for name, master in self._masters_of(owners.keys(), mine):
+        for name, master in self._whole.masters_of(owners.keys(), mine):
             sums += update_sums(self._start.whole(name).to(master.device), master, stored_dtype)
         return Rounding.of_sums(str(stored_dtype).removeprefix("torch."), self._ranks.all_reduce_sum(sums).tolist())
 
@@ -244,7 +221,7 @@ class StageWeights:
         kept: dict[str, Tensor] = {}
         wanted = frozenset(mine.weights if mine is not None else ())
         buffers = ((name, value) for name, value in self._buffers().items() if name in wanted)
-        masters = ((name, master.to(dtype)) for name, master in self._masters_of(gathered, wanted))
+        masters = ((name, master.to(dtype)) for name, master in self._whole.masters_of(gathered, wanted))
         for name, value in chain(masters, buffers):
             if mine is not None:
                 kept |= mine.tensors_of(self._model, name, value.cpu())
@@ -257,32 +234,8 @@ class StageWeights:
         untied: dict[str, Tensor] = remove_tied_weights_from_state_dict(buffers, self._model)
         return untied
 
-    def _owners(self) -> dict[str, int]:
-        """The rank that writes each weight."""
-        return owners_of(self._sizes(), self._ranks.world_size)
 
-    def _sizes(self) -> dict[str, int]:
-        """Elements of each weight."""
-        return {weight.name: math.prod(shape_of(weight.parameter)) for weight in exported_weights(self._model)}
-
-    def _masters_of(self, gathered: Collection[str], wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-        """Whole masters by name, one at a time: of the weights that all ranks gather together, those wanted here."""
-        for weight in exported_weights(self._model):
-            if weight.name in gathered:
-                master = self._master(weight, is_wanted=weight.name in wanted)
-                if master is not None:
-                    yield weight.name, master
-
-    def _master(self, weight: ExportedWeight, *, is_wanted: bool) -> Tensor | None:
-        """A whole weight in float32, with its adapter merged; called on all ranks, returned where it is wanted.
-
-        A frozen weight has no master; where the folder that the stage started from holds it in a higher precision, it
-        is taken from there.
-        """
-        whole = self._masters.whole(weight.parameter)
-        matrices = [self._masters.whole(matrix) for matrix in weight.matrices] if weight.adapter is not None else []
-        if not is_wanted:
-            return None
-        if not weight.parameter.requires_grad and weight.name in self._rounded_by_loading:
-            whole = self._start.whole(weight.name).to(whole.device)
-        return whole + weight.update(*matrices) if matrices else whole
+def _padded(values: Tensor, offset: int, size: int) -> Tensor:
+    """[size]: elements offset..offset+size, zeros past their end."""
+    part = values[offset : offset + size]
+    return torch.nn.functional.pad(part, (0, size - len(part)))

@@ -33,7 +33,7 @@ from sftkey_dist.training.engine.weights import StageWeights
 from sftkey_dist.training.flops import ModelFlops
 from sftkey_dist.training.head import ChunkedHead
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.lora import base_of
+from sftkey_dist.training.lora import base_of, read_beyond_their_layer
 from sftkey_dist.training.masters import StoredWeights
 from sftkey_dist.training.objective import needs_entropy
 from sftkey_dist.training.router import RouterBalance, require_known_routers
@@ -192,6 +192,8 @@ def _initialize(model: "PreTrainedModel", job: StageJob) -> Any:
     # frozen layers, deepspeed 0.19 then gathers too little for the backward pass.)
     if job.training.lora is None and (layers := layer_classes(model)):
         deepspeed.utils.set_z3_leaf_modules(model, layers)
+    for module, parameter in read_beyond_their_layer(base_of(model)):
+        deepspeed.zero.register_external_parameter(module, parameter)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     engine.train()
     return engine

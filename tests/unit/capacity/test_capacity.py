@@ -162,6 +162,18 @@ def test_adapters_take_the_state_of_what_is_trained_alone(sizes, adapted):
     assert 0.8 < small.seconds.balanced / full.seconds.balanced < 0.9, "weights that are frozen have no gradient"
 
 
+def test_lengths_of_rows_are_trained_and_what_they_scale_is_kept_for_every_token():
+    config = transformers.LlamaConfig(
+        vocab_size=512, hidden_size=512, intermediate_size=1024, num_hidden_layers=2, num_attention_heads=4
+    )
+    kinds = (LoraConfig(), LoraConfig(weight_decomposed=True))
+    plain, decomposed = (size_of(config, LARGE.model_copy(update={"lora": lora})) for lora in kinds)
+    rows = 2 * (4 * 512 + 2 * 1024 + 512)
+    assert decomposed.trained == plain.trained + rows
+    # In bfloat16: the outputs of the layer and of its adapter, but no whole weights.
+    assert decomposed.activation_bytes == plain.activation_bytes + 2 * rows * 2
+
+
 def test_adapters_are_all_that_is_reduced_and_gathered_after_the_update(adapted):
     size = adapted["8B (Qwen3)"]
     traffic = traffic_of(size, LORA, Cluster(4, 8, H100))

@@ -13,7 +13,7 @@ import yaml
 
 from sftkey_dist.config import load_config
 from sftkey_dist.config.run import RunConfig
-from sftkey_dist.config.training import TrainingConfig
+from sftkey_dist.config.training import LoraConfig, TrainingConfig
 from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.preparation import Preparation
@@ -245,6 +245,13 @@ def test_the_export_counts_where_it_is_rounded(base, prepared):
     training = TrainingConfig(precision="bfloat16", export_precision="float32", lora=in_bfloat16.training.lora)
     whole = in_bfloat16.model_copy(update={"training": training})
     assert digests(in_bfloat16, prepared) != digests(whole, prepared)
+
+
+@pytest.mark.parametrize("key", sorted(LoraConfig.newer_keys))
+def test_a_kind_of_adapter_counts_where_it_is_used(base, prepared, key):
+    before = digests(RunConfig.model_validate(base), prepared)
+    assert digests(changed(base, f"training.lora.{key}", True), prepared) != before
+    assert digests(changed(base, f"training.lora.{key}", False), prepared) == before
 
 
 def test_a_limit_that_binds_nothing_changes_nothing(base, prepared):

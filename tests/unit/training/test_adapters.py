@@ -1,9 +1,10 @@
 import pytest
-from transformers import AutoModelForCausalLM, Qwen3MoeConfig
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3MoeConfig
 
 from sftkey_dist.config.training import LoraConfig
 from sftkey_dist.errors import ModelError
-from sftkey_dist.training.lora import add_adapters
+from sftkey_dist.training.lora import add_adapters, base_of, exported_weights
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,30 @@ def test_stacked_experts_are_named_and_layers_that_can_have_adapters_with_them()
         "q_proj",
         "v_proj",
     }
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(vocab_size=32, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2),
+        GPT2Config(vocab_size=32, n_embd=8, n_inner=12, n_layer=1, n_head=2),  # its weights are [in, out]
+    ],
+    ids=["llama", "gpt2"],
+)
+def test_weights_are_merged_as_peft_merges_them(config, decomposed):
+    torch.manual_seed(0)
+    adapted = add_adapters(
+        AutoModelForCausalLM.from_config(config), LoraConfig(rank=2, alpha=8.0, weight_decomposed=decomposed)
+    )
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data += torch.rand_like(parameter)
+    exported = list(exported_weights(base_of(adapted)))
+    assert {len(weight.parts) for weight in exported} == {0, 3 if decomposed else 2}
+    with torch.no_grad():
+        merged = {weight.name: weight.merged(weight.parameter.clone(), *weight.parts) for weight in exported}
+    expected = dict(adapted.merge_and_unload().named_parameters())
+    assert merged.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(merged[name], weight.detach(), rtol=1e-5, atol=1e-6)

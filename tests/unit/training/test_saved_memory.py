@@ -117,6 +117,10 @@ def test_on_a_cpu_nothing_is_copied():
     [
         ({"offload_activations": True}, "needs training.gradient_checkpointing=true"),
         ({"mlp_chunk_tokens": 8, "lora": {}}, "cannot be combined"),
+        (
+            {"zero": {"offload": "nvme", "nvme_path": "/nvme"}, "lora": {"weight_decomposed": True}},
+            "weight_decomposed and training.zero.offload=nvme cannot be combined",
+        ),
     ],
 )
 def test_settings_that_would_not_work_are_refused(settings, message):
