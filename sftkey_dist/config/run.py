@@ -125,6 +125,18 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def muon_has_what_it_updates(self) -> Self:
+        """DeepSpeed's Muon gathers the gradient and the momentum of a whole matrix, and keeps them as it exchanges."""
+        excluded = {
+            "training.lora": self.training.lora is not None,
+            "training.zero.offload=nvme": self.training.zero.offload == "nvme",
+            "training.zero.reduce_precision=bfloat16": self.training.zero.reduce_precision == "bfloat16",
+        }
+        for setting in (key for key, is_set in excluded.items() if is_set and self.optimization.muon is not None):
+            raise ValueError(f"optimization.muon and {setting} cannot be combined; remove one of them")
+        return self
+
+    @model_validator(mode="after")
     def groups_divide_the_ranks(self) -> Self:
         """The ranks are divided into groups of one size."""
         for key, size in self.training.group_sizes.items():

@@ -30,6 +30,17 @@ LossWeight = Annotated[float, zero_or_from(LEAST_LOSS_WEIGHT), Field(ge=0, le=MO
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
+class MuonConfig(Section):
+    """Muon, which makes every update of a matrix orthogonal (https://kellerjordan.github.io/posts/muon/), for the
+    matrices of the decoder's layers; embeddings, output projection, norms, biases and stacked experts keep AdamW."""
+
+    learning_rate_ratio: float = Field(ge=1e-6, le=1e6)
+    """Learning rate of Muon, as a multiple of `optimization.learning_rate` in every step. An element changes by about
+    the learning rate with AdamW, and by the learning rate / √(inputs of the layer) with Muon."""
+    momentum: Share = 0.95
+    """Decay rate of the momentum, in Nesterov's form."""
+
+
 class OptimizationConfig(Section):
     """Optimisation of one stage."""
 
@@ -66,6 +77,9 @@ class OptimizationConfig(Section):
     """For mixtures of experts: factor of the loss that balances their routers over all tokens of a step, which is added
     to the loss. Architectures suggest one as `router_aux_loss_coef`, usually 0.001 to 0.02. It takes one more forward
     pass a step. 0, as in transformers, leaves routers to the other losses."""
+    muon: MuonConfig | None = None
+    """Update the matrices of the decoder's layers by Muon, for example `{learning_rate_ratio: 20}`; default: AdamW for
+    all weights."""
 
     @model_serializer(mode="wrap")
     def newer_keys_only_where_they_are_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -74,6 +88,7 @@ class OptimizationConfig(Section):
             "schedule": self.schedule != "cosine",
             "decay_ratio": self.schedule == "wsd",
             "router_loss_weight": self.router_loss_weight > 0,
+            "muon": self.muon is not None,
         }
         return {key: value for key, value in handler(self).items() if used.get(key, True)}
 

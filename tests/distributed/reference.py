@@ -38,6 +38,7 @@ def train_reference(
     anchor: tuple[float, Sequence[int], int] | None = None,
     router_loss_weight: float = 0.0,
     project: tuple[Sequence[Sequence[int]], Callable[[int], Sequence[Sequence[int]]]] | None = None,
+    muon: tuple[float, float] | None = None,
 ) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
     """Loss and gradient norm of every step, and the final weights; ``adapt`` adds adapters, merged in the end.
 
@@ -48,6 +49,7 @@ def train_reference(
     ``router_loss_weight`` is the factor of what transformers computes of the routers' logits, of all tokens of a step.
     ``project`` has the segment ids of each part of the loss whose gradients are projected on each other, and returns
     for a step the orders of `projected_sum`.
+    ``muon`` is the learning rate as a multiple of AdamW's, and the momentum, for the projections of the layers.
     """
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
@@ -78,6 +80,13 @@ def train_reference(
         with torch.no_grad():
             for name, parameter in parameters.items():
                 gradient = gradients[name] * clip
+                if muon is not None and name.endswith("_proj.weight"):
+                    first[name].mul_(muon[1]).add_(gradient, alpha=1 - muon[1])
+                    ahead = gradient * (1 - muon[1]) + first[name] * muon[1]
+                    parameter -= (
+                        rate * muon[0] * _orthogonal(ahead) * math.sqrt(max(1, ahead.shape[0] / ahead.shape[1]))
+                    )
+                    continue
                 first[name].mul_(betas[0]).add_(gradient, alpha=1 - betas[0])
                 second[name].mul_(betas[1]).add_(gradient * gradient, alpha=1 - betas[1])
                 m = first[name] / (1 - betas[0] ** (step + 1))
@@ -107,6 +116,15 @@ def _projected(
     flat = projected_sum([torch.cat([g.flatten().double() for g in gradients]) for gradients in of_losses], orders)
     parts = flat.float().split([parameter.numel() for parameter in parameters.values()])
     return {name: part.view_as(parameters[name]) for name, part in zip(parameters, parts, strict=True)}
+
+
+def _orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """Five steps of the iteration that brings singular values near 1; the polynomial is that of the method's author."""
+    u, values, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    values = values / (values.square().sum().sqrt() + 1e-7)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return (u @ values.diag() @ v).float()
 
 
 def _step_terms(

@@ -11,6 +11,7 @@ from deepspeed.utils import safe_get_local_fp32_param
 from safetensors.torch import load_file, save_file
 from torch.multiprocessing import ProcessRaisedException
 
+from sftkey_dist.config.strategy import MuonConfig
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.run_dir import StageDir
@@ -20,6 +21,7 @@ from sftkey_dist.training.masters import StoredWeights
 from tests.accelerator import exact, hand_off
 from tests.accelerator.material import FULL, KEY, stage, tiny_model
 from tests.distributed.harness import make_store, metrics, run_ranks, train, weights_of
+from tests.stage_job import with_optimization
 
 RATE = 3e-3
 
@@ -128,6 +130,20 @@ def test_adapters_are_merged_in_float32_and_the_masters_hold_more_than_what_is_p
     assert torch.equal(masters[frozen], start[frozen]), "what is frozen keeps the base model's float32"
     adapted = {name: masters[name] - start[name] for name in masters if "q_proj.weight" in name}
     assert all(torch.linalg.matrix_rank(update, rtol=1e-3) == 4 for update in adapted.values())
+
+
+def test_muon_in_bfloat16_trains_as_in_float32(make_job):
+    muon = MuonConfig(learning_rate_ratio=5)
+    jobs = [
+        with_optimization(make_job(f"muon-{precision}", precision=precision), muon=muon)
+        for precision in ("float32", "bfloat16")
+    ]
+    run_ranks(2, train, jobs)
+    in_float32, in_bfloat16 = map(metrics, jobs)
+    assert in_float32[-1]["loss"] < in_float32[0]["loss"] - 0.05, "nothing was learned, so equality would show little"
+    for one, other in zip(in_float32, in_bfloat16, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=exact.LOSS_TOLERANCE["bfloat16"])
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=exact.NORM_TOLERANCE["bfloat16"])
 
 
 def test_damaged_masters_are_named_before_a_step(make_job):

@@ -15,7 +15,7 @@ from torch.multiprocessing import ProcessRaisedException
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, set_seed
 
 from sftkey_dist.config.prompt import PromptConfig
-from sftkey_dist.config.strategy import OptimizationConfig
+from sftkey_dist.config.strategy import MuonConfig, OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, TrainingConfig, ZeroConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.memos import generate_memos
@@ -98,6 +98,11 @@ def assert_same_training(job: StageJob, losses, norms, final, loss_tolerance=1e-
     assert largest < weight_tolerance, f"weights differ by {largest}"
 
 
+def records_of(job: StageJob):
+    losses, norms = ([record[key] for record in metrics(job)] for key in ("loss", "grad_norm"))
+    return losses, norms, weights_of(job.stage_dir / "model")
+
+
 def test_both_stages_equal_the_reference_on_one_and_two_ranks(store, make_job, tiny_model):
     stage_1 = reference(store, tiny_model, FULL)
     jobs = {world_size: make_job(f"full-{world_size}") for world_size in (1, 2)}
@@ -147,10 +152,8 @@ def test_token_budget_attention_recomputation_observation_gathering_and_offload_
         make_job("dense-mask", weights=KEY).model_copy(update={"attention": "sdpa"}),
     ]
     run(2, plain, *variants)
-    losses, norms = ([record[key] for record in metrics(plain)] for key in ("loss", "grad_norm"))
-    final = weights_of(plain.stage_dir / "model")
     for job in variants:
-        assert_same_training(job, losses, norms, final, loss_tolerance=1e-5, weight_tolerance=1e-4)
+        assert_same_training(job, *records_of(plain), loss_tolerance=1e-5, weight_tolerance=1e-4)
     traces = sorted((variants[1].stage_dir / "traces").iterdir())
     assert traces == [StageDir(variants[1].stage_dir).trace(rank, 1) for rank in (0, 1)]
     events = json.loads(gzip.decompress(traces[0].read_bytes()))["traceEvents"]
@@ -247,6 +250,31 @@ def assert_adapter_is_of_the_model(job: StageJob) -> None:
         torch.testing.assert_close(weight.detach(), exported[name], atol=1e-6, rtol=0)
 
 
+def test_muon_updates_matrices_as_the_reference_on_any_ranks_and_goes_on_after_an_interruption(
+    store, make_job, tiny_model
+):
+    muon = MuonConfig(learning_rate_ratio=5, momentum=0.9)
+
+    def job(name: str, **zero) -> StageJob:
+        updates = ZeroConfig(max_gathered_gib=0, sub_group_elements=20_000, **zero)
+        return with_optimization(make_job(name, zero=updates), muon=muon)
+
+    whole, alone, *broken = map(job, ("whole", "alone", "broken-2", "broken-1"))
+    others = [job("offloaded", offload="cpu", offload_weights=True), job("hpz", secondary_partition_ranks=2)]
+    run(2, whole, *others)
+    run(1, alone)
+    run(2, *broken, stop_after_steps=7)
+    run(2, broken[0])
+    run(1, broken[1])
+    expected = reference(store, tiny_model, FULL, muon=(muon.learning_rate_ratio, muon.momentum))
+    assert any(norm > MAX_GRAD_NORM for norm in expected[1]), "clipping was never needed, so it was not compared"
+    for done in (whole, alone, *others, *broken):
+        assert_same_training(done, *expected)
+    for done in (alone, broken[1]):  # which they would not be, were updates made orthogonal in half precision
+        assert_same_training(done, *records_of(whole), loss_tolerance=1e-5, weight_tolerance=1e-4)
+    assert_same_files(broken[0], whole, "metrics.jsonl", "model/model.safetensors")
+
+
 def untie(model_dir: Path, out: Path) -> Path:
     """The same model with an output projection of its own."""
     config = AutoConfig.from_pretrained(model_dir, tie_word_embeddings=False)
@@ -334,15 +362,7 @@ def test_resumed_stage_is_the_uninterrupted_one_byte_for_byte_and_on_other_ranks
             weights_file = Path("model", "model.safetensors")
             assert (broken.stage_dir / weights_file).read_bytes() == (whole.stage_dir / weights_file).read_bytes()
         else:
-            expected = metrics(whole)
-            assert_same_training(
-                broken,
-                [record["loss"] for record in expected],
-                [record["grad_norm"] for record in expected],
-                weights_of(whole.stage_dir / "model"),
-                loss_tolerance=1e-5,
-                weight_tolerance=1e-4,
-            )
+            assert_same_training(broken, *records_of(whole), loss_tolerance=1e-5, weight_tolerance=1e-4)
 
 
 def test_exported_model_stops_where_training_taught_it_to(make_job):

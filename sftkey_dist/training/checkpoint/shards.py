@@ -2,7 +2,7 @@
 
 ``rank_R.safetensors`` holds rank R's slice of every parameter's master weights and moments. Joined in rank order
 they are the flat parameter plus padding, so a reader with another number of ranks takes the ranges it needs. No
-pickle is read or written. 12 bytes a parameter.
+pickle is read or written. 12 bytes a parameter; 8 of one that Muon updates, which has one moment.
 """
 
 from collections import deque

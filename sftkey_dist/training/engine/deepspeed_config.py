@@ -56,7 +56,9 @@ def deepspeed_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, o
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": settings.stage.optimization.max_grad_norm,
+        # DeepSpeed would clip the updates that Muon makes of the gradient; see muon.py.
+        "gradient_clipping": 0.0 if settings.stage.optimization.muon else settings.stage.optimization.max_grad_norm,
+        "zero_allow_untested_optimizer": True,
         "zero_optimization": _zero_config(settings, sizes),
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": settings.precision == "bfloat16"},
@@ -73,6 +75,7 @@ def _zero_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, objec
         "stage": 3,
         "reduce_bucket_size": zero.reduce_bucket_elements,
         "sub_group_size": zero.sub_group_elements,
+        "reduce_scatter": settings.stage.optimization.muon is None,  # with Muon, deepspeed 0.19 reduces to all ranks
         **_gathering_config(settings, sizes),
     }
     if zero.secondary_partition_ranks > 1:

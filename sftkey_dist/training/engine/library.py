@@ -9,17 +9,19 @@ import torch.distributed as dist
 from sftkey_dist.models.accelerator import without_cudnn_attention
 from sftkey_dist.startup import leaving_functions_uncompiled, loading_libraries
 
-# DeepSpeed loads two modules that are not used here: its autotuner, which imports MLflow, and its Muon optimizer, which
-# has torch compile a function. Muon is imported here because every engine would import it otherwise.
+# DeepSpeed loads its autotuner, which is not used here and imports MLflow, and its Muon optimizer, which has torch
+# compile functions. Muon is imported here because every engine would import it otherwise, and compile them.
 with loading_libraries(without=("mlflow",)), leaving_functions_uncompiled():
     import deepspeed
     import deepspeed.ops
-    import deepspeed.runtime.zero.muon.muon_optimizer
     from deepspeed.runtime.zero import parameter_offload
+    from deepspeed.runtime.zero.muon import original_muon
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
     from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
     from deepspeed.utils import groups
 
-__all__ = ["deepspeed", "forget_last_model", "join_process_group"]
+__all__ = ["MuonWithAuxAdam", "deepspeed", "forget_last_model", "join_process_group", "orthogonalize_in"]
+_half_precision = original_muon.ns_compute_dtype
 
 
 def join_process_group() -> None:
@@ -33,6 +35,16 @@ def join_process_group() -> None:
     without_cudnn_attention()
     deepspeed.utils.nvtx.enable_nvtx = False  # a call before and after each of tens of thousands of functions a step
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
+
+
+def orthogonalize_in(precision: str) -> None:
+    """Have Muon make updates orthogonal in float32 for a model in float32, and otherwise as DeepSpeed does.
+
+    It takes float16 wherever there is an instruction for it, so that a model in float32 would get other weights on
+    other processors, and with other numbers of ranks.
+    """
+    in_float32 = precision == "float32"
+    original_muon.ns_compute_dtype = (lambda _: torch.float32) if in_float32 else _half_precision
 
 
 def forget_last_model() -> None:

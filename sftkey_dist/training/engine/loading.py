@@ -1,4 +1,4 @@
-"""Loading a model folder for training: into partitions, with adapters, and sorted for the optimizer."""
+"""Loading a model folder for training: into partitions, with adapters."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from sftkey_dist.config.model import PACKED_ATTENTION
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
-from sftkey_dist.models.shape import decoder_layers, shape_of
+from sftkey_dist.models.shape import decoder_layers
 from sftkey_dist.training.attention import PACKED, register_packed_attention
 from sftkey_dist.training.chunked_mlp import compute_mlps_in_chunks
 from sftkey_dist.training.job import StageJob
@@ -72,13 +72,3 @@ def layer_classes(model: "PreTrainedModel") -> list[type]:
     with suppress(ModelError):
         return list({type(layer) for layer in decoder_layers(model)})
     return []
-
-
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Trainable parameters for AdamW: matrices decay, norms and biases do not."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if len(shape_of(p)) >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if len(shape_of(p)) < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]

@@ -13,6 +13,7 @@ from sftkey_dist.training.engine.library import deepspeed
 
 _MASTER = "master"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_MOMENTS_OF_MUON = ("momentum_buffer",)
 
 
 class PartitionedState:
@@ -38,7 +39,7 @@ class PartitionedState:
         """See ShardedState."""
         for name, parameter in self._trained.items():
             slices = {_MASTER: deepspeed.utils.safe_get_local_fp32_param(parameter)}
-            for key in _MOMENTS:
+            for key in _moments(is_muon=parameter.use_muon):
                 slices[key] = deepspeed.utils.safe_get_local_optimizer_state(parameter, key)
             yield name, int(parameter.ds_numel), slices
 
@@ -58,7 +59,7 @@ class PartitionedState:
             for name, parameter in self._trained.items():
                 offset, size = self._slice_of(parameter)
                 self._set_master(parameter, slices_of(name, _MASTER, offset, size))
-                for key in _MOMENTS:
+                for key in _moments(is_muon=parameter.use_muon):
                     values = slices_of(name, key, offset, size)
                     deepspeed.utils.safe_set_local_optimizer_state(parameter, values, key)
 
@@ -95,6 +96,17 @@ class PartitionedState:
         for parameter, values in zip(self._trained.values(), gradient.split(self._sizes), strict=True):
             deepspeed.utils.safe_set_local_grad(parameter, values)
 
+    def squared_norm_of_gradient(self) -> Tensor:
+        """Squared norm of this rank's slices of the gradient, float64 []."""
+        slices = map(deepspeed.utils.safe_get_local_grad, self._trained.values())
+        return torch.stack([torch.linalg.vector_norm(part).double().square().cpu() for part in slices]).sum()
+
+    def scale_gradient(self, factor: float) -> None:
+        """Multiply this rank's slices of the gradient."""
+        for parameter in self._trained.values():
+            scaled = deepspeed.utils.safe_get_local_grad(parameter) * factor
+            deepspeed.utils.safe_set_local_grad(parameter, scaled)
+
     @contextmanager
     def _being_set(self) -> Iterator[None]:
         """DeepSpeed brings its own copies up to date when the block ends."""
@@ -117,9 +129,15 @@ class PartitionedState:
         parameter.ds_tensor.data.copy_(values)
 
     def _create_moments(self, optimizer_steps: int) -> None:
-        """AdamW makes its state at the first update; a resumed stage needs it before."""
-        state = self._optimizer.optimizer.state
-        for flat in self._optimizer.fp32_partitioned_groups_flat:
+        """Optimizers make their state at the first update; a resumed stage needs it before."""
+        state, optimizer = self._optimizer.optimizer.state, self._optimizer
+        for flat, group in zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True):
             # Where the fused kernel wants it: beside its parameter (torch/optim/adam.py).
-            state[flat] = {"step": torch.tensor(float(optimizer_steps), dtype=torch.float32, device=flat.device)}
-            state[flat] |= {key: torch.zeros_like(flat) for key in _MOMENTS}
+            steps = torch.tensor(float(optimizer_steps), dtype=torch.float32, device=flat.device)
+            is_muon = group[0].use_muon
+            state[flat] = {} if is_muon else {"step": steps}
+            state[flat] |= {key: torch.zeros_like(flat) for key in _moments(is_muon=is_muon)}
+
+
+def _moments(*, is_muon: bool) -> tuple[str, ...]:
+    return _MOMENTS_OF_MUON if is_muon else _MOMENTS

@@ -8,6 +8,7 @@ step vary.
 """
 
 import gc
+import math
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,8 +25,9 @@ from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.allocator import return_freed_memory
 from sftkey_dist.training.collate import PackedRow
 from sftkey_dist.training.engine.deepspeed_config import WeightSizes, deepspeed_config
-from sftkey_dist.training.engine.library import deepspeed, forget_last_model
-from sftkey_dist.training.engine.loading import layer_classes, load_partitioned, parameter_groups
+from sftkey_dist.training.engine.library import deepspeed, forget_last_model, orthogonalize_in
+from sftkey_dist.training.engine.loading import layer_classes, load_partitioned
+from sftkey_dist.training.engine.optimizer import make_optimizer, set_learning_rate
 from sftkey_dist.training.engine.packed import PackedModel
 from sftkey_dist.training.engine.ranks import Ranks
 from sftkey_dist.training.engine.state import PartitionedState
@@ -73,6 +75,8 @@ class ZeroEngine(Ranks):
         super().__init__(torch.device(self._engine.device), job.training)
         self._packed = PackedModel(self._engine, job.attention, head, self.sequence_group, with_entropy=entropy)
         self.state = PartitionedState(self._engine, names, self.rank, lies_on_nvme=job.training.zero.offload == "nvme")
+        optimization = job.stage.optimization
+        self._clip_to = optimization.max_grad_norm if optimization.muon is not None else None
         self.weights = StageWeights(self, self._engine.module, self.state, start, job.precision)
         return_freed_memory()  # of loading
 
@@ -146,12 +150,19 @@ class ZeroEngine(Ranks):
 
     def step(self, learning_rate: float) -> float:
         """See Engine; DeepSpeed skips the update on all ranks when a gradient is not finite."""
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self._engine.optimizer.param_groups, learning_rate)
+        own_norm = self._clipped_for_muon(self._clip_to) if self._clip_to is not None else None
         self._engine.step()
         if not self._engine.was_step_applied():
             return float("nan")
-        return float(self._engine.get_global_grad_norm())
+        return own_norm if own_norm is not None else float(self._engine.get_global_grad_norm())
+
+    def _clipped_for_muon(self, max_norm: float) -> float:
+        """Clip the gradient before DeepSpeed makes updates of it; returns its norm before."""
+        norm = math.sqrt(float(self.all_reduce_sum(self.state.squared_norm_of_gradient())))
+        if 0 < max_norm < norm < math.inf:
+            self.state.scale_gradient(max_norm / (norm + 1e-6))
+        return norm
 
     @contextmanager
     def without_partitioning(self) -> Iterator[None]:
@@ -177,14 +188,8 @@ class ZeroEngine(Ranks):
 
 def _initialize(model: "PreTrainedModel", job: StageJob) -> Any:
     """DeepSpeed's engine around a model that was loaded into partitions, in training mode."""
-    optimization = job.stage.optimization
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, optimization.weight_decay),
-        lr=optimization.learning_rate,
-        betas=optimization.betas,
-        eps=optimization.epsilon,
-        fused=True,
-    )
+    optimizer = make_optimizer(model, job.stage.optimization)
+    orthogonalize_in(job.precision)
     config = deepspeed_config(job, WeightSizes.of(model))
     # A decoder layer is gathered at once, instead of each of its dozen modules: the hooks of ZeRO-3 run on the host
     # before and after every module in both passes; on an H100 those of 28 layers took longer than the computation of
@@ -192,6 +197,7 @@ def _initialize(model: "PreTrainedModel", job: StageJob) -> Any:
     # frozen layers, deepspeed 0.19 then gathers too little for the backward pass.)
     if job.training.lora is None and (layers := layer_classes(model)):
         deepspeed.utils.set_z3_leaf_modules(model, layers)
+    # DeepSpeed would find them when they are read, and gather them once more for that in every pass.
     for module, parameter in read_beyond_their_layer(base_of(model)):
         deepspeed.zero.register_external_parameter(module, parameter)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)

@@ -264,3 +264,14 @@ def test_every_problem_is_named_with_the_place_that_its_key_comes_from(minimal, 
     with pytest.raises(ConfigError) as error:
         load_config([minimal])
     assert str(error.value) == f"{minimal}: qwertyuiop: unknown key; remove it or check its spelling"
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["lora={}", "zero.reduce_precision=bfloat16", "zero={offload: nvme, nvme_path: /nvme}"],
+)
+def test_muon_is_refused_beside_what_it_was_not_made_for(minimal, other):
+    muon = "optimization.muon={learning_rate_ratio: 20}"
+    load_config([minimal], [muon])
+    with pytest.raises(ConfigError, match=r"optimization\.muon and training\.[a-z_.=0-9]+ cannot be combined; remove"):
+        load_config([minimal], [muon, f"training.{other}"])

@@ -46,6 +46,8 @@ MEANINGFUL: dict[tuple[str, str], str] = {
     ("OptimizationConfig.betas", "0"): "AdamW without that moment's memory",
     ("OptimizationConfig.betas", "tiny"): "the same",
     ("OptimizationConfig.max_grad_norm", "0"): TURNS_OFF,
+    ("MuonConfig.momentum", "0"): "Muon without the memory of earlier gradients",
+    ("MuonConfig.momentum", "tiny"): "the same",
     ("StageConfig.weights", "0"): "a segment that is not trained",
     ("Objective.min_probability", "0"): TURNS_OFF,
     ("ZeroConfig.max_gathered_gib", "0"): "one layer at a time",

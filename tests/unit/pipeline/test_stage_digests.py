@@ -254,6 +254,16 @@ def test_a_kind_of_adapter_counts_where_it_is_used(base, prepared, key):
     assert digests(changed(base, f"training.lora.{key}", False), prepared) == before
 
 
+def test_muon_counts_where_it_is_used(base, prepared):
+    def digest(**keys):
+        whole = {"training": {"precision": "float32"}, "optimization": base["optimization"] | keys}
+        return digests(RunConfig.model_validate(base | whole), prepared)[0]
+
+    kinds = ({"learning_rate_ratio": 5}, {"learning_rate_ratio": 9}, {"learning_rate_ratio": 9, "momentum": 0.9})
+    assert len({digest(), *(digest(muon=muon) for muon in kinds)}) == 4
+    assert digest(muon=None) == digest()
+
+
 def test_a_limit_that_binds_nothing_changes_nothing(base, prepared):
     before = digests(RunConfig.model_validate(base), prepared)
     assert digests(changed(base, "optimization.max_steps", 10_000), prepared) == before
