@@ -50,14 +50,8 @@ def stage_load(
     first = int(is_trained[_PROMPT])  # nothing predicts an example's first token
     observed = lengths - (first or counts[:, _PROMPT])
     prefixes = prefix_tokens(counts, weights) if stops_prefix else np.zeros_like(lengths)
-    of_examples = (
-        lengths,
-        lengths**2,
-        counts[:, is_trained].sum(axis=1) - first,
-        observed,
-        prefixes,
-        prefixes**2,
-    )
+    of_targets = counts[:, is_trained].sum(axis=1) - first
+    of_examples = (lengths, lengths**2, of_targets, observed, prefixes, prefixes**2)
     longest = int(lengths.max())
     of_all = planner_for(1, longest)
 

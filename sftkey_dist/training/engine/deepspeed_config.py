@@ -56,7 +56,7 @@ def deepspeed_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, o
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        # DeepSpeed would clip the updates that Muon makes of the gradient; see muon.py.
+        # DeepSpeed would clip the updates that Muon makes of the gradient; see engine/optimizer.py.
         "gradient_clipping": 0.0 if settings.stage.optimization.muon else settings.stage.optimization.max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "zero_optimization": _zero_config(settings, sizes),
