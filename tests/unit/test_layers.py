@@ -78,7 +78,7 @@ def test_only_the_factory_leads_to_the_engine_that_uses_deepspeed():
     """Everything else is written against the protocol, and never loads DeepSpeed by it."""
     heavy = {name for name, imports in MODULES.items() if "training.engine.library" in internal(imports)}
     heavy |= {"training.engine.library"}
-    assert heavy == {f"training.engine.{name}" for name in ("factory", "library", "state", "zero")}
+    assert heavy == {f"training.engine.{name}" for name in ("factory", "library", "optimizer", "state", "zero")}
     users = {name for name, imports in MODULES.items() if internal(imports) & heavy and name not in heavy}
     assert users == {"training.loop", "training.worker"}
     for name in users:
