@@ -159,7 +159,7 @@ SourcesOrNone = Annotated[tuple[SourceConfig, ...], BeforeValidator(_one_or_more
 class SplitConfig(Section):
     """A test set that is held out from the training sources."""
 
-    test: float = Field(gt=0, le=0.5)
+    test: float = Field(ge=1e-6, le=0.5)
     """Share of the prompts of each training source that are tested and never trained on. All rows with the same prompt
     are on the same side."""
     seed: Seed = 0
@@ -234,6 +234,7 @@ class DataConfig(SectionWithNewerKeys):
 
     def _side(self, split: SplitConfig, *, is_test: bool) -> tuple[SourceConfig, ...]:
         side: dict[str, Any] = {"is_test": is_test, "test_share": split.test, "split_seed": split.seed}
+        side |= {"weight": 1.0} if is_test else {}  # a weight of the mixture would leave tested rows out
         return tuple(
             SplitSource.model_construct(source.model_fields_set | set(side), **(vars(source) | side))
             for source in self.train

@@ -10,6 +10,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
+from sftkey_dist.config.secrets import without_credentials
 from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.pipeline.finished import verify_models
 from sftkey_dist.report.comparison import ComparisonRow, read_comparison
@@ -63,8 +64,9 @@ def _upload(folder: Path, repository: str, message: str, *, is_private: bool) ->
     except HFValidationError as error:
         raise ConfigError(f"REPO {repository}: {_in_a_line(error)}") from error
     except Exception as error:  # the hub client raises many unrelated classes
-        raise ModelError(f"{repository} cannot be uploaded to {hub.endpoint}: {_reason(error)}") from error
-    return str(address)
+        place = without_credentials(hub.endpoint)
+        raise ModelError(f"{repository} cannot be uploaded to {place}: {_reason(error)}") from error
+    return without_credentials(str(address))
 
 
 def _find(run_dir: Path, strategy: str) -> ComparisonRow:
@@ -125,4 +127,4 @@ def _reason(error: Exception) -> str:
 
 
 def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return without_credentials(" ".join(str(error).split()))[:300]

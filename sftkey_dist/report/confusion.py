@@ -12,7 +12,7 @@ from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 from sftkey_dist.run_dir.artifacts.run import SETTINGS
 
-OTHER = "other / none"
+OTHER, UNLABELLED = "other / none", "no label"
 CONFUSION = (
     "rows are the answers of the references, columns those that were given; an answer counts in the column of its "
     "reference exactly if its verdict is correct"
@@ -30,8 +30,8 @@ class Confusion:
         strategy: label of the strategy in the comparison.
         segment: name of the key segment.
         heads: the labels, and `OTHER` for answers that are none of them.
-        rows: name of each row and the number of outputs in each column; the names are labels, and `OTHER` for
-            references that are none of them.
+        rows: name of each row and the number of outputs in each column; the names are labels, and `UNLABELLED` for
+            references that are none of them, where no column says that an answer is right.
     """
 
     strategy: str
@@ -73,8 +73,10 @@ def _of_references(records: Sequence[EvaluationRecord], segment: str) -> tuple[s
 def _confusion(strategy: str, segment: str, labels: tuple[str, ...], records: Sequence[EvaluationRecord]) -> Confusion:
     heads = (*labels, OTHER)
     counts = Counter(_cell(record, segment, labels) for record in records)
-    rows = [(name, tuple(counts[name, head] for head in heads)) for name in heads]
-    return Confusion(strategy, segment, heads, tuple(row for row in rows if row[0] != OTHER or any(row[1])))
+    rows = [(name, tuple(counts[name, head] for head in heads)) for name in labels]
+    unlabelled = tuple(counts[OTHER, head] for head in heads)
+    rows += [(UNLABELLED, unlabelled)] if any(unlabelled) else []
+    return Confusion(strategy, segment, heads, tuple(rows))
 
 
 def _cell(record: EvaluationRecord, segment: str, labels: tuple[str, ...]) -> tuple[str, str]:

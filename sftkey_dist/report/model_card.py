@@ -25,7 +25,7 @@ def model_card(row: ComparisonRow, facts: RunFacts, *, place: str = ".", library
             *_front_matter(row, facts, library),
             f"# {escaped(row.strategy)} of run {escaped(facts.name)}",
             "",
-            f"Fine-tuned from {escaped(facts.model or 'a small embedded model')} by `sftkey_dist` with strategy "
+            f"Fine-tuned from {escaped(_base(facts) or _without_name(facts))} by `sftkey_dist` with strategy "
             f"**{escaped(row.strategy)}** (SFTKey-Tag, arXiv:2512.21017).",
             "",
             *_usage(row, facts, place),
@@ -96,9 +96,18 @@ def _own_responses(stage: StageCost) -> list[str]:
 
 
 def _front_matter(row: ComparisonRow, facts: RunFacts, library: str) -> list[str]:
-    base = {"base_model": facts.model} if facts.model and not facts.model.startswith((".", "/", "~")) else {}
+    base = {"base_model": _base(facts)} if _base(facts) else {}
     content = {"library_name": library, **base, "tags": ["sftkey", row.strategy]}
     return ["---", *yaml.safe_dump(content, sort_keys=False, allow_unicode=True).splitlines(), "---", ""]
+
+
+def _base(facts: RunFacts) -> str | None:
+    """The base model's name on the hub; None if it has none. The path of a folder is nobody else's business."""
+    return facts.model if facts.model and not facts.model.startswith((".", "/", "~")) else None
+
+
+def _without_name(facts: RunFacts) -> str:
+    return "a model of a local folder" if facts.model else "a small embedded model"
 
 
 def _lines(title: str, lines: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, SCORES, EvaluationScores
@@ -13,9 +13,7 @@ from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, EVERY_SETTING, STRATE
 from sftkey_dist.run_dir.artifacts.training import SUMMARY, StageSummary
 from sftkey_dist.run_dir.lock import Writer, find_writer
 from sftkey_dist.watch.place import require_run
-from sftkey_dist.watch.stage import StageState, StageWatch, beginning_of, last_sign
-
-Content = TypeVar("Content")
+from sftkey_dist.watch.stage import Content, StageState, StageWatch, beginning_of, last_sign, read_if_there
 
 
 @dataclass(frozen=True)
@@ -181,8 +179,8 @@ class _Files:
         status = path.stat()
         version = status.st_ino, status.st_mtime_ns
         if self._found.get(path, (None,))[0] != version:
-            self._found[path] = version, kind.read(path)
-        content: Content = self._found[path][1]
+            self._found[path] = version, read_if_there(kind, path)
+        content: Content | None = self._found[path][1]
         return content
 
 

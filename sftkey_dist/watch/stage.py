@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from sftkey_dist.errors import DataError
 from sftkey_dist.run_dir import StageDir
-from sftkey_dist.run_dir.artifacts.kinds import Journal
+from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile
 from sftkey_dist.run_dir.artifacts.training import (
     EVENTS,
     METRICS,
@@ -23,6 +24,7 @@ from sftkey_dist.run_dir.beats import RankBeat, read_beats, silent_beats
 from sftkey_dist.run_dir.journal import Tail
 
 Measurement = TypeVar("Measurement", StepMetrics, StepTiming, Observation)
+Content = TypeVar("Content")
 
 _SECONDS_BETWEEN_BEATS = 1.0
 """Of a stage that does not say it."""
@@ -128,9 +130,24 @@ def beginning_of(stage: StageDir) -> Beginning:
     Raises:
         DataError: the file is damaged.
     """
-    if stage.beginning.is_file():
-        return BEGINNING.read(stage.beginning)
-    return Beginning(stage.path.name.rpartition("-")[0], 0, _SECONDS_BETWEEN_BEATS)
+    unknown = Beginning(stage.path.name.rpartition("-")[0], 0, _SECONDS_BETWEEN_BEATS)
+    return read_if_there(BEGINNING, stage.beginning) or unknown
+
+
+def read_if_there(kind: JsonFile[Content], file: Path) -> Content | None:
+    """The content of a file; None if there is none, or if the run removes it at this moment.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not file.is_file():
+        return None
+    try:
+        return kind.read(file)
+    except DataError:
+        if file.is_file():
+            raise
+        return None
 
 
 def last_sign(stage: StageDir) -> float:

@@ -192,35 +192,41 @@ def adapter_of_peft(lora: LoraConfig):
 
 
 def test_adapters_train_like_peft_alone_and_are_merged_into_the_exported_model(store, make_job, tiny_model):
+    num_steps = 6
+
+    def job(name, *start, **training):
+        return with_optimization(make_job(name, *start, checkpoint_every_steps=4, **training), max_steps=num_steps)
+
     whole = {
-        world_size: {kind: make_job(f"{kind}-{world_size}", lora=lora) for kind, lora in ADAPTERS.items()}
+        world_size: {kind: job(f"{kind}-{world_size}", lora=lora) for kind, lora in ADAPTERS.items()}
         for world_size in (1, 2)
     }
-    broken = {kind: make_job(f"{kind}-broken", lora=lora) for kind, lora in ADAPTERS.items()}
+    broken = {kind: job(f"{kind}-broken", lora=lora) for kind, lora in ADAPTERS.items()}
     decomposed = ADAPTERS["decomposed"]
     others = [
         # With dropout, the base layer is applied to what it leaves, outside of its own forward pass.
-        make_job("dropped", lora=decomposed.model_copy(update={"dropout": 1e-9})),
-        make_job("shared", lora=decomposed, sequence_parallel_ranks=2, zero=ZeroConfig()),
+        job("dropped", lora=decomposed.model_copy(update={"dropout": 1e-9})),
+        job("shared", lora=decomposed, sequence_parallel_ranks=2, zero=ZeroConfig()),
     ]
     run(1, *whole[1].values())
     run(2, *whole[2].values(), *others)
-    run(2, *broken.values(), stop_after_steps=7)
+    run(2, *broken.values(), stop_after_steps=4)
     run(2, *broken.values())
-    start, models = weights_of(tiny_model), {kind: job.stage_dir / "model" for kind, job in whole[2].items()}
+    start, models = weights_of(tiny_model), {kind: each.stage_dir / "model" for kind, each in whole[2].items()}
     for kind, lora in ADAPTERS.items():
-        expected = reference(store, tiny_model, FULL, adapt=adapter_of_peft(lora))
+        expected = reference(store, tiny_model, FULL, num_steps=num_steps, adapt=adapter_of_peft(lora))
         assert expected[0][-1] < expected[0][0] - 0.05, "nothing was learned, so equality would show little"
-        for job in (whole[1][kind], whole[2][kind], *(others if kind == "decomposed" else ())):
-            assert_same_training(job, *expected)
+        for each in (whole[1][kind], whole[2][kind], *(others if kind == "decomposed" else ())):
+            assert_same_training(each, *expected)
         assert_same_files(broken[kind], whole[2][kind], "metrics.jsonl", "model/model.safetensors", ADAPTER)
         assert_adapter_is_of_the_model(whole[2][kind])
         trained = weights_of(models[kind])
         changed = {name for name in trained if not torch.equal(trained[name], start[name])}
         assert changed == {name for name in start if "_proj." in name}
-    second = make_job("key", models["decomposed"], KEY, lora=decomposed)
+    second = job("key", models["decomposed"], KEY, lora=decomposed)
     run(2, second)
-    assert_same_training(second, *reference(store, second.model_dir, KEY, adapt=adapter_of_peft(decomposed)))
+    of_second = {"num_steps": num_steps, "adapt": adapter_of_peft(decomposed)}
+    assert_same_training(second, *reference(store, second.model_dir, KEY, **of_second))
     assert_adapter_is_of_the_model(second)
 
 

@@ -1,7 +1,6 @@
 """Runs of the real command line in processes of their own, each with its own Ray cluster and folders."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -41,10 +40,8 @@ def sftkey(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
 
 
 @pytest.fixture
-def tiny_config(tmp_path: Path, tiny_model: Path, empty_database: Path) -> Path:
+def tiny_config(tmp_path: Path, tiny_model: Path) -> Path:
     """A configuration whose whole run takes seconds of training."""
-    (tmp_path / "runs").mkdir()
-    shutil.copy(empty_database, tmp_path / "runs")
     file = tmp_path / "tiny.yaml"
     file.write_text(
         yaml.safe_dump(

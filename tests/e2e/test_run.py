@@ -39,8 +39,10 @@ def kill_all(pids: set[int]) -> None:
 
 
 @pytest.fixture
-def killed_in_stage_2(tiny_config, tmp_path):
+def killed_in_stage_2(tiny_config, tmp_path, empty_database):
     """A run whose driver is killed after a checkpoint of stage 2; its cluster dies with it."""
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_database, tmp_path / "runs")
     driver = ForkedCommand(["run", tiny_config], tmp_path, environment(), tmp_path / "killed.log")
     stages, deadline = tmp_path / "runs" / "tiny" / "stages", time.monotonic() + 300
     try:

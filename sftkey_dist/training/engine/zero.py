@@ -149,9 +149,11 @@ class ZeroEngine(Ranks):
         self.state.put_gradient(gradient)
 
     def step(self, learning_rate: float) -> float:
-        """See Engine; DeepSpeed skips the update on all ranks when a gradient is not finite."""
+        """See Engine; no rank updates when a gradient is not finite."""
         set_learning_rate(self._engine.optimizer.param_groups, learning_rate)
         own_norm = self._clipped_for_muon(self._clip_to) if self._clip_to is not None else None
+        if own_norm is not None and not math.isfinite(own_norm):
+            return own_norm
         self._engine.step()
         if not self._engine.was_step_applied():
             return float("nan")

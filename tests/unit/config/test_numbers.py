@@ -24,6 +24,7 @@ MEANINGFUL: dict[tuple[str, str], str] = {
     ("RunConfig.seed", "0"): "a seed as good as any",
     ("SourceConfig.seed", "0"): "a seed as good as any",
     ("StudyConfig.seeds", "0"): "a seed as good as any",
+    ("SplitConfig.seed", "0"): "a seed as good as any",
     ("DataConfig.max_bad_row_share", "0"): "preparation stops at the first malformed row",
     ("DataConfig.max_bad_row_share", "tiny"): "the same",
     ("OptimizationConfig.min_learning_rate_ratio", "0"): "the cosine ends at 0",

@@ -57,8 +57,18 @@ def test_a_model_is_uploaded_with_its_card_and_is_the_same_from_the_hub(hub, run
     assert 'folder = "lab/memos"' in card
     assert "accuracy 0.750" in card
     loaded = locate_model(ModelConfig(path="lab/memos"))
-    for file in tiny_model.iterdir():
+    for file in set(tiny_model.iterdir()) - {tiny_model / "README.md"}:
         assert (loaded / file.name).read_bytes() == file.read_bytes()
+
+
+def test_no_file_names_a_folder_of_this_machine(hub, run, tiny_model, tmp_path):
+    config = run / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model": {"path": str(tiny_model)}}))
+    push(run, "sft-tag", "lab/memos")
+    files = hub.files("lab/memos")
+    for folder in (tmp_path, tiny_model.parent):
+        assert not [name for name, content in files.items() if str(folder).encode() in content]
+    assert b"Fine-tuned from a model of a local folder" in files["README.md"]
 
 
 def test_what_the_hub_has_is_not_sent_again(hub, run):
@@ -120,6 +130,7 @@ def test_a_hub_that_refuses_or_is_away_is_one_line_and_what_was_sent_stays(hub, 
     with pytest.raises(ModelError, match="set HF_TOKEN") as told:
         push(run, "sft-tag", "lab/others")
     assert "hf_a_wrong_one" not in str(told.value)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(ModelError, match=r"cannot be uploaded to http://127\.0\.0\.1:1"):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://me:hunter2@127.0.0.1:1")
+    with pytest.raises(ModelError, match=r"cannot be uploaded to http://\*\*\*@127\.0\.0\.1:1") as told:
         push(run, "sft-tag", "lab/memos")
+    assert "hunter2" not in str(told.value)

@@ -62,6 +62,19 @@ def test_prompts_are_tested_or_trained_whatever_the_order_of_rows_and_the_shards
     assert prompts_of(reseeded) != prompts
 
 
+def test_a_weight_of_the_mixture_leaves_no_tested_row_out(split):
+    source = {"adapter": "records", "path": "", "name": "mine"}
+
+    def tested(weight):
+        config, whole = split(ROWS, {"test": 0.3})
+        path = config.data.train[0].path
+        _, done = split(ROWS, {"test": 0.3}, train=source | {"path": path, "weight": weight})
+        return prompts_of(whole), prompts_of(done)
+
+    whole, few = tested(0.1)
+    assert few == whole
+
+
 def test_a_larger_share_adds_prompts_and_a_row_without_a_prompt_counts_once(split):
     rows = [*ROWS, {"reasoning": "r"}]
     _, few = split(rows, {"test": 0.2}, max_bad_row_share=0.5)
@@ -89,7 +102,7 @@ def test_a_side_without_rows_is_an_error_that_says_what_to_change(split):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.split.test=0"], "data.split.test: Input should be greater than 0, got 0"),
+        (["data.split.test=0"], "data.split.test: Input should be greater than or equal to 0.000001, got 0"),
         (["data.split.test=0.51"], "data.split.test: Input should be less than or equal to 0.5, got 0.51"),
         (["data.split={}"], "data.split.test: required key is missing"),
         (

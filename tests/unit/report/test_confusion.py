@@ -8,7 +8,7 @@ import pytest
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.report.comparison import read_comparison
-from sftkey_dist.report.confusion import OTHER, confusions
+from sftkey_dist.report.confusion import OTHER, UNLABELLED, confusions
 from sftkey_dist.run_dir.artifacts.evaluation import RECORDS
 from tests.finished_run import write_run
 
@@ -75,7 +75,7 @@ def test_the_diagonal_has_the_right_answers_alone(run):
 
 def test_a_reference_that_is_no_label_has_a_row(run):
     allow(run, ["approve", "review"])
-    assert confusions(read_comparison([run]))[0].rows[-1] == (OTHER, (2, 0, 7))
+    assert confusions(read_comparison([run]))[0].rows[-1] == (UNLABELLED, (2, 0, 7))
 
 
 @pytest.mark.parametrize(

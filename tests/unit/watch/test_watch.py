@@ -13,11 +13,13 @@ from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError, DataError, InterruptedRunError
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
+from sftkey_dist.run_dir.artifacts.kinds import JsonFile
 from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, TIMINGS, GuardScores, Observation
 from sftkey_dist.run_dir.artifacts.underway import BEAT, BEGINNING, Beat, Beginning
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.run_dir.lock import locked
 from sftkey_dist.watch.run import RunWatch
+from sftkey_dist.watch.stage import read_if_there
 from sftkey_dist.watch.view import render
 from tests.finished_run import write_run
 from tests.records import nll, step_metrics, step_timing
@@ -129,7 +131,7 @@ def test_a_stage_that_has_done_no_step_and_one_of_an_earlier_version_are_shown(r
 
 def test_a_run_that_nobody_works_on_is_not_called_running(run):
     shown = frame(run)
-    assert "not finished, and no command is working on it" in shown
+    assert "not finished, and no command is working on it" in " ".join(shown.split())
     assert "stopped  sftkey-tag stage 2/2 (key): step 3 of 8" in shown
 
 
@@ -195,6 +197,18 @@ def test_a_folder_that_is_no_run_is_refused_with_the_run_that_may_be_meant(run, 
         watch(tmp_path)
     with pytest.raises(ConfigError, match="no run there; give the run_dir of a run that has begun"):
         watch(tmp_path / "other" / "place")
+
+
+def test_a_file_that_the_run_removes_while_it_is_read_is_none(tmp_path, monkeypatch):
+    file = tmp_path / "begun.json"
+
+    def removed(path):
+        path.unlink()
+        raise DataError("it is missing")
+
+    monkeypatch.setattr(JsonFile, "read", lambda self, path: removed(path))
+    file.write_text("{}")
+    assert read_if_there(BEGINNING, file) is None
 
 
 def test_a_damaged_journal_is_named(run):
