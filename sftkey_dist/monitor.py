@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic
 
 from sftkey_dist.console import ProgressLine, console, progress_line
 from sftkey_dist.errors import DataError
@@ -16,15 +16,11 @@ from sftkey_dist.run_dir.artifacts.training import (
     METRICS,
     OBSERVATIONS,
     TIMINGS,
-    Observation,
-    StepMetrics,
-    StepTiming,
+    Measurement,
 )
 from sftkey_dist.run_dir.journal import Tail
 from sftkey_dist.tracking import Tracker
 from sftkey_dist.watch.words import speed_in_words
-
-Measurement = TypeVar("Measurement", StepMetrics, StepTiming, Observation)
 
 _POLL_SECONDS = 0.5
 _SECONDS_BETWEEN_LOGS = 5.0

@@ -9,6 +9,7 @@ from sftkey_dist.capacity.estimate import (
     what_would_help,
 )
 from sftkey_dist.capacity.hardware import ACCELERATORS, Accelerator, Cluster, find_accelerator
+from sftkey_dist.capacity.host import exported_bytes
 from sftkey_dist.capacity.load import stage_load
 from sftkey_dist.capacity.memory import GuardCopy
 from sftkey_dist.capacity.model import ModelSize, size_of
@@ -25,6 +26,7 @@ __all__ = [
     "StageLoad",
     "capacity_table",
     "estimate",
+    "exported_bytes",
     "find_accelerator",
     "size_of",
     "smallest_cluster",

@@ -154,14 +154,15 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
     memory = _memory(size, training, cluster, fullest)
     guarding = _guarding(size, training, cluster, load)
     extra = int(load.counts_routers)
+    stops_prefix = any(rows.prefix_tokens.any() for rows in steps)
+    traffic = traffic_of(size, training, cluster, forward_passes=1 + stops_prefix + extra)
     exchanges = [
         exchanged(size, training, cluster.accelerator, rows.tokens, extra_forward_passes=extra) for rows in parts
     ]
-    seconds = step_seconds(size, training, cluster, parts, exchanges, extra_forward_passes=extra)
+    seconds = step_seconds(size, training, cluster, parts, traffic, exchanges, extra_forward_passes=extra)
     hours = seconds.total * load.num_steps / 3600
     tokens = sum(int(rows.tokens.sum()) for rows in steps) / len(steps)
-    stops_prefix = any(rows.prefix_tokens.any() for rows in steps)
-    traffic = traffic_of(size, training, cluster, forward_passes=1 + stops_prefix + extra)
+    export = estimate_export(size, training, cluster)
     micro_batches = sum(rows.tokens.shape[1] for rows in parts) / len(parts)
     checkpoint = size.trained * CHECKPOINT_BYTES
     price = cluster.price_per_gpu_hour
@@ -177,8 +178,8 @@ def estimate(size: ModelSize, training: TrainingConfig, cluster: Cluster, load: 
         cost=None if price is None else hours * cluster.ranks * price,
         fits=fits,
         limit=_limit(seconds) if fits else "memory",
-        host=host_memory(size, training, cluster, fullest.rest_tokens, load.passes),
-        export=estimate_export(size, training, cluster),
+        host=host_memory(size, training, cluster, export, fullest.rest_tokens, load.passes),
+        export=export,
         guarding=guarding,
     )
 

@@ -40,7 +40,7 @@ def estimate_export(size: ModelSize, training: TrainingConfig, cluster: Cluster)
         training: settings of the training.
         cluster: the cluster.
     """
-    total_bytes = size.parameters * _exported_bytes(training, cluster)
+    total_bytes = size.parameters * exported_bytes(training, cluster.accelerator.compute_bytes)
     files = math.ceil(total_bytes / MAX_FILE_BYTES)
     frozen = size.held - size.trained
     gathered_bytes = size.trained * _MASTER_BYTES + frozen * cluster.accelerator.compute_bytes
@@ -52,7 +52,7 @@ def estimate_export(size: ModelSize, training: TrainingConfig, cluster: Cluster)
 
 
 def host_memory(
-    size: ModelSize, training: TrainingConfig, cluster: Cluster, row_tokens: int, passes: int = 1
+    size: ModelSize, training: TrainingConfig, cluster: Cluster, export: Export, row_tokens: int, passes: int
 ) -> Memory:
     """Memory of the host of a node, for all of its ranks together.
 
@@ -62,6 +62,7 @@ def host_memory(
         size: sizes of the model.
         training: settings of the training.
         cluster: the cluster.
+        export: what writing the model takes.
         row_tokens: maximum number of tokens of a rank whose layer inputs are offloaded.
         passes: number of passes over the rows of a step; if there are several, the gradient of each is held.
     """
@@ -76,11 +77,10 @@ def host_memory(
         "inputs of layers": row_tokens * input_bytes(size, device) if training.offload_activations else 0.0,
     }
     parts = {name: cluster.gpus_per_node * value for name, value in of_rank.items()}
-    export = estimate_export(size, training, cluster)
     parts["files of the exported model"] = min(cluster.gpus_per_node, export.files) * export.rank_gib * GIB
     return Memory({name: value / GIB for name, value in parts.items() if value})
 
 
-def _exported_bytes(training: TrainingConfig, cluster: Cluster) -> int:
-    """Bytes of a weight in the model folder."""
-    return 4 if training.export_precision == "float32" else cluster.accelerator.compute_bytes
+def exported_bytes(training: TrainingConfig, compute_bytes: int) -> int:
+    """Bytes of a weight in a stage's model folder, if it is computed with weights of so many bytes."""
+    return _MASTER_BYTES if training.export_precision == "float32" else compute_bytes

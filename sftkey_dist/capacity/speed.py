@@ -8,7 +8,7 @@ import numpy as np
 from sftkey_dist.capacity.hardware import Accelerator, Cluster
 from sftkey_dist.capacity.memory import input_bytes, reduced_bytes
 from sftkey_dist.capacity.model import ModelSize
-from sftkey_dist.capacity.traffic import Flow, Traffic, traffic_of
+from sftkey_dist.capacity.traffic import Flow, Traffic
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.training.flops import Positions
 
@@ -104,6 +104,7 @@ def step_seconds(
     training: TrainingConfig,
     cluster: Cluster,
     steps: Sequence[Rows],
+    traffic: Traffic,
     exchanges: Sequence[Flow],
     *,
     extra_forward_passes: int = 0,
@@ -116,6 +117,7 @@ def step_seconds(
         cluster: the cluster.
         steps: rows of each step, from the sampler's plans for the cluster's ranks, or the parts of rows that a rank
             computes.
+        traffic: collectives of a micro-batch and of a step.
         exchanges: what ranks that share rows send each other in each step.
         extra_forward_passes: number of forward passes of a row, without logits, beside that of the loss.
     """
@@ -126,8 +128,6 @@ def step_seconds(
         compute.append(slowest.sum())
         balanced.append(seconds.mean(axis=0).sum())
         hidden_under.append(slowest)
-    passes = 1 + any(rows.prefix_tokens.any() for rows in steps) + extra_forward_passes
-    traffic = traffic_of(size, training, cluster, forward_passes=passes)
     travelling = [_exposed(training, cluster, traffic, slowest) for slowest in hidden_under]
     exchanging = [_exchange_seconds(training, cluster, flow) for flow in exchanges]
     return Seconds(

@@ -53,6 +53,11 @@ def without_credentials(text: str) -> str:
     return _KEY_ITSELF.sub("***", _PARAMETER.sub(_hidden, text))
 
 
+def in_a_line(error: object, most_characters: int = 200) -> str:
+    """The message of an error on one line, shortened and without credentials, to be quoted in another."""
+    return without_credentials(" ".join(str(error).split()))[:most_characters]
+
+
 def is_named_like_a_secret(name: str) -> bool:
     """Whether a parameter or a variable of that name probably contains a secret."""
     words = [word.lower() for word in _WORD.findall(name)]

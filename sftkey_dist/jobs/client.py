@@ -9,11 +9,13 @@ from pathlib import Path
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from sftkey_dist.cluster_gate import NamedCluster
-from sftkey_dist.config.secrets import without_credentials
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.errors import ConfigError, TrainingError
 from sftkey_dist.jobs.upload import JOB_CONFIG, Upload
 from sftkey_dist.release import version
 
+_MOST_QUOTED = 300
+"""Characters of Ray's messages, which name paths and addresses."""
 _JOB_ENVIRONMENT = {
     "COLUMNS": "120",
     "RAY_JOB_STOP_WAIT_TIME_S": "600",  # time for a stopped job to save a checkpoint before Ray kills it
@@ -40,7 +42,8 @@ class RayJobs:
         try:
             self._client = JobSubmissionClient(address)
         except Exception as error:  # exceptions of aiohttp, requests or Ray
-            raise ConfigError(f"--address {address}: {_in_a_line(error)}; is it the dashboard's address?") from error
+            said = in_a_line(error, _MOST_QUOTED)
+            raise ConfigError(f"--address {address}: {said}; is it the dashboard's address?") from error
         logging.getLogger("ray").setLevel(logging.WARNING)  # the client's constructor lowers it
 
     def submit(self, upload: Upload, arguments: Sequence[str], *, with_package: bool) -> str:
@@ -62,7 +65,8 @@ class RayJobs:
                 metadata={"sftkey_version": version()},
             )
         except Exception as error:
-            raise ConfigError(f"--address {self._address}: the cluster refused the job: {_in_a_line(error)}") from error
+            said = in_a_line(error, _MOST_QUOTED)
+            raise ConfigError(f"--address {self._address}: the cluster refused the job: {said}") from error
         return str(job)
 
     def follow(self, job: str, show: Callable[[str], None]) -> None:
@@ -79,7 +83,8 @@ class RayJobs:
         hint = ""
         if "No module named 'sftkey_dist'" in message:
             hint = "; the cluster's nodes lack the package: install it in their image, or give --with-package"
-        reason = _in_a_line(message.partition(", last available logs")[0])  # the log has been shown already
+        own = message.partition(", last available logs")[0]  # the log has been shown already
+        reason = in_a_line(own, _MOST_QUOTED)
         raise TrainingError(f"job {job} {status.lower()}: {reason}{hint}")
 
     def status(self, job: str) -> str:
@@ -118,14 +123,10 @@ class RayJobs:
         try:
             yield
         except RuntimeError as error:
-            raise ConfigError(f"job {job}: {_in_a_line(error)}") from error
+            raise ConfigError(f"job {job}: {in_a_line(error, _MOST_QUOTED)}") from error
 
 
 def job_arguments(verb: str, *, allow_unauthenticated: bool) -> list[str]:
     """Arguments of the command that a job runs, on the cluster in which it runs."""
     allowance = ["cluster.allow_unauthenticated=true"] if allow_unauthenticated else []
     return [verb, JOB_CONFIG, "cluster.address=auto", *allowance]
-
-
-def _in_a_line(error: object) -> str:
-    return without_credentials(" ".join(str(error).split()))[:300]

@@ -13,6 +13,7 @@ from sftkey_dist.capacity import (
     StageCapacity,
     StageLoad,
     estimate,
+    exported_bytes,
     size_of,
     smallest_cluster,
     stage_load,
@@ -112,7 +113,7 @@ def _guard_copy(config: RunConfig, planned: PlannedStage) -> GuardCopy | None:
 def weight_bytes(config: RunConfig) -> int:
     """Bytes of a weight in a stage's model folder, if it is trained on accelerators."""
     precision = StageJob.resolve_precision(config.training, gpus_per_worker=1)
-    return int(getattr(torch, "float32" if config.training.export_precision == "float32" else precision).itemsize)
+    return exported_bytes(config.training, getattr(torch, precision).itemsize)
 
 
 def _require_whole_groups(config: RunConfig, cluster: Cluster) -> None:

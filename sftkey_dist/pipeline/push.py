@@ -10,7 +10,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
-from sftkey_dist.config.secrets import without_credentials
+from sftkey_dist.config.secrets import in_a_line, without_credentials
 from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.pipeline.finished import verify_models
 from sftkey_dist.report.comparison import ComparisonRow, read_comparison
@@ -62,7 +62,7 @@ def _upload(folder: Path, repository: str, message: str, *, is_private: bool) ->
         address = hub.create_repo(repository, private=is_private, exist_ok=True)
         hub.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message=message)
     except HFValidationError as error:
-        raise ConfigError(f"REPO {repository}: {_in_a_line(error)}") from error
+        raise ConfigError(f"REPO {repository}: {in_a_line(error)}") from error
     except Exception as error:  # the hub client raises many unrelated classes
         place = without_credentials(hub.endpoint)
         raise ModelError(f"{repository} cannot be uploaded to {place}: {_reason(error)}") from error
@@ -122,9 +122,5 @@ def _reason(error: Exception) -> str:
     """What went wrong, and what to do about it; a token is never part of it."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status in _DENIED or isinstance(error, LocalTokenNotFoundError):
-        return "it wants a token that may write there; set HF_TOKEN, or run `hf auth login`"
-    return f"{_in_a_line(error)}; run the same command again to continue"
-
-
-def _in_a_line(error: Exception) -> str:
-    return without_credentials(" ".join(str(error).split()))[:300]
+        return "the hub asks for a token that may write there; set HF_TOKEN, or run `hf auth login`"
+    return f"{in_a_line(error)}; run the same command again to continue"

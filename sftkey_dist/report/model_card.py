@@ -102,7 +102,7 @@ def _front_matter(row: ComparisonRow, facts: RunFacts, library: str) -> list[str
 
 
 def _base(facts: RunFacts) -> str | None:
-    """The base model's name on the hub; None if it has none. The path of a folder is nobody else's business."""
+    """The base model's name on the hub; None for a folder, whose path says nothing to others."""
     return facts.model if facts.model and not facts.model.startswith((".", "/", "~")) else None
 
 

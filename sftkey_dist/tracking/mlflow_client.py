@@ -9,9 +9,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import folder_kept_if_used
-from sftkey_dist.tracking.messages import in_a_line
 from sftkey_dist.tracking.tracker import RUN_DIR_TAG
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}

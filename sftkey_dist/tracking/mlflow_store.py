@@ -19,11 +19,11 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.transformers import save_model
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.run_dir.artifacts.run import RUN_IDS
-from sftkey_dist.tracking.messages import in_a_line
 from sftkey_dist.tracking.mlflow_client import folder_by_its_uri, remedy_of, require_listener
 from sftkey_dist.tracking.numbers import flattened, numbers_of
 from sftkey_dist.tracking.tracker import DataSetNote, RunStatus

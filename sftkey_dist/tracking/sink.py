@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.console import console
-from sftkey_dist.tracking.messages import in_a_line
 from sftkey_dist.tracking.numbers import numbers_of
 from sftkey_dist.tracking.tracker import STRATEGY_TAG, NullTracker, RunStatus
 

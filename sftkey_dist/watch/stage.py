@@ -15,6 +15,7 @@ from sftkey_dist.run_dir.artifacts.training import (
     METRICS,
     OBSERVATIONS,
     TIMINGS,
+    Measurement,
     Observation,
     StepMetrics,
     StepTiming,
@@ -23,7 +24,6 @@ from sftkey_dist.run_dir.artifacts.underway import BEGINNING, Beginning
 from sftkey_dist.run_dir.beats import RankBeat, read_beats, silent_beats
 from sftkey_dist.run_dir.journal import Tail
 
-Measurement = TypeVar("Measurement", StepMetrics, StepTiming, Observation)
 Content = TypeVar("Content")
 
 _SECONDS_BETWEEN_BEATS = 1.0

@@ -110,6 +110,13 @@ def weights_of(model_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(model_dir / "model.safetensors")
 
 
+def share_of_update_apart(one: Path, other: Path, start: Path) -> float:
+    """How far two model folders lie apart, as a share of how far the first lies from a third."""
+    models = [weights_of(folder) for folder in (one, other, start)]
+    first, second, before = (torch.cat([model[name].float().flatten() for name in models[0]]) for model in models)
+    return float((second - first).norm() / (first - before).norm())
+
+
 def join_as_rank(rank: int, world_size: int, port: int, accelerator: str = "cpu") -> None:
     """The environment that a launcher gives a rank; accelerators are shared by all ranks of this machine."""
     os.environ |= {

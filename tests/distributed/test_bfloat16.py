@@ -20,7 +20,7 @@ from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.masters import StoredWeights
 from tests.accelerator import exact, hand_off
 from tests.accelerator.material import FULL, KEY, stage, tiny_model
-from tests.distributed.harness import make_store, metrics, run_ranks, train, weights_of
+from tests.distributed.harness import make_store, metrics, run_ranks, share_of_update_apart, train, weights_of
 from tests.stage_job import with_optimization
 
 RATE = 3e-3
@@ -132,7 +132,7 @@ def test_adapters_are_merged_in_float32_and_the_masters_hold_more_than_what_is_p
     assert all(torch.linalg.matrix_rank(update, rtol=1e-3) == 4 for update in adapted.values())
 
 
-def test_muon_in_bfloat16_trains_as_in_float32(make_job):
+def test_muon_in_bfloat16_trains_as_in_float32(make_job, model):
     muon = MuonConfig(learning_rate_ratio=5)
     jobs = [
         with_optimization(make_job(f"muon-{precision}", precision=precision), muon=muon)
@@ -144,6 +144,9 @@ def test_muon_in_bfloat16_trains_as_in_float32(make_job):
     for one, other in zip(in_float32, in_bfloat16, strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=exact.LOSS_TOLERANCE["bfloat16"])
         assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=exact.NORM_TOLERANCE["bfloat16"])
+    exact_model, rounded_model = (job.stage_dir / "model" for job in jobs)
+    assert {weight.dtype for weight in weights_of(rounded_model).values()} == {torch.bfloat16}
+    assert share_of_update_apart(exact_model, rounded_model, model) < 0.15
 
 
 def test_damaged_masters_are_named_before_a_step(make_job):

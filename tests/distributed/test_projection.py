@@ -2,11 +2,12 @@
 
 import peft
 import pytest
+import torch
 from transformers import set_seed
 
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.training.projection import projection_orders
-from tests.distributed.harness import make_weighted_store, metrics
+from tests.distributed.harness import make_weighted_store, metrics, share_of_update_apart, weights_of
 from tests.distributed.test_exactness import KEY, assert_same_training, make_job, reference, run, store
 from tests.distributed.test_objectives import ANSWER, REASONING, with_stage
 from tests.stage_job import with_optimization
@@ -74,6 +75,9 @@ def test_projected_gradients_equal_the_reference_on_any_ranks(make_job, contract
         assert max(projection["conflicts"] for projection in projections(trained)) > 1, "their order was not compared"
     losses = [[record["loss"] for record in metrics(trained)] for trained in (one, rounded)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    exported = rounded.stage_dir / "model"
+    assert {weight.dtype for weight in weights_of(exported).values()} == {torch.bfloat16}
+    assert share_of_update_apart(one.stage_dir / "model", exported, start) < 0.15
     whole = of_layouts[0]
     for file in ("metrics.jsonl", "model/model.safetensors"):
         assert (broken.stage_dir / file).read_bytes() == (whole.stage_dir / file).read_bytes()

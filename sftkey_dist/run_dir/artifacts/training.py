@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -362,6 +362,8 @@ class StageSummary:
         return _weights_of(self.inputs)
 
 
+Measurement = TypeVar("Measurement", StepMetrics, StepTiming, Observation)
+"""A record of a journal that has one for each step or some of them."""
 METRICS, TIMINGS, OBSERVATIONS, EVENTS = Journal(StepMetrics), Journal(StepTiming), Journal(Observation), Journal(Event)
 INTERPOLATIONS = Journal(Interpolation)
 ROUNDING = JsonFile(Rounding, _TRAINED_AGAIN)
