@@ -154,6 +154,18 @@ class ResponseContract(BaseModel):
             )
         return pieces
 
+    def outlines(self, form: Form) -> list[list[Piece]]:
+        """The pieces of a response with each choice of optional segments, all of them first; "0" stands for a value.
+
+        There are two to the power of the number of optional segments.
+        """
+        present: list[tuple[str, ...]] = [()]
+        for segment in self.segments:
+            with_it = [(*names, segment.name) for names in present]
+            present = with_it if segment.required else [*with_it, *present]
+        keys = {segment.name for segment in self.key_segments}
+        return [self._container(form).write(dict.fromkeys(names, "0")) for names in present if keys & set(names)]
+
     def parse(self, text: str, form: Form) -> ParsedResponse:
         """Parse a whole output strictly; only white space may occur outside the segments."""
         parsed = self._container(form).read(text)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from sftkey_dist.contract import END_OF_TURN, PROMPT, ContractError, Form, Piece, ResponseContract
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
-from sftkey_dist.data.thinking import continuing
 from sftkey_dist.data.tokens import decode_ids, encode_texts
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.vocabulary import special_tokens
@@ -121,7 +120,7 @@ class ExampleEncoder:
         try:
             prompt = self._prompts.text(example)
             pieces = self._contract.render(example.values, self._form)
-            return _Written(prompt, continuing(prompt, pieces) if self._prompts.uses_chat else pieces)
+            return _Written(prompt, self._prompts.continued(prompt, pieces))
         except ContractError as error:
             return Refusal(example.id, error.reason, str(error))
         except PromptError as error:

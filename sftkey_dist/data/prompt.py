@@ -8,8 +8,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sftkey_dist.config.prompt import PromptConfig
+from sftkey_dist.contract import Piece
 from sftkey_dist.data.example import ARGUMENTS_COLUMN, Example, Turn
 from sftkey_dist.data.shown import hidden_parts
+from sftkey_dist.data.thinking import continuing
 from sftkey_dist.data.tokens import encode_texts, encode_without_special
 from sftkey_dist.data.tools import as_sent
 from sftkey_dist.errors import ModelError
@@ -46,8 +48,9 @@ class PromptEncoder:
         self.date = (config.date or datetime.date.today()) if reads_clock(template) else None
         """Date that the chat template prints; None if it prints none or contains a fixed date."""
         self._template = with_date(template, self.date) if self.date else template
-        self._special = special_tokens(tokenizer)
-        self._first_characters = {text[0] for text in self._special.values() if text}
+        self.special_tokens: Mapping[int, str] = special_tokens(tokenizer)
+        """Id and text of every special token."""
+        self._first_characters = {text[0] for text in self.special_tokens.values() if text}
         self.end_of_turn_id = self._find_end_of_turn()
 
     def text(self, example: Example) -> str:
@@ -63,6 +66,14 @@ class PromptEncoder:
         if example.template_arguments:
             raise PromptError(f"{ARGUMENTS_COLUMN} needs a tokenizer with a chat template")
         return self._config.plain.replace("{prompt}", example.prompt)
+
+    def continued(self, prompt: str, pieces: Sequence[Piece]) -> list[Piece]:
+        """The pieces of a response as they continue a prompt from `text`.
+
+        Raises:
+            ContractError: See `continuing`.
+        """
+        return continuing(prompt, pieces) if self.uses_chat else list(pieces)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts from `text`. A chat template contains its own special tokens; a plain prompt gets BOS."""
@@ -93,7 +104,7 @@ class PromptEncoder:
         return [*around[0], *(token_id for pair in parts for part in pair for token_id in part)]
 
     def _special_among(self, ids: Sequence[int]) -> list[int]:
-        return [token_id for token_id in ids if token_id in self._special]
+        return [token_id for token_id in ids if token_id in self.special_tokens]
 
     def _without_eos(self, ids: list[int]) -> list[int]:
         eos = self._tokenizer.eos_token_id
@@ -120,8 +131,8 @@ class PromptEncoder:
         """Ids of the special tokens in every prompt and response, and of those in ``tokens``, which occur in the
         data."""
         (ids,) = self.ids([self.text(Example("", "question", {}))])
-        of_rows = {token_id for token_id, text in self._special.items() if text in tokens}
-        return {self.end_of_turn_id, *(self._special.keys() & set(ids)), *of_rows}
+        of_rows = {token_id for token_id, text in self.special_tokens.items() if text in tokens}
+        return {self.end_of_turn_id, *(self.special_tokens.keys() & set(ids)), *of_rows}
 
     def special_tokens_in(self, example: Example) -> list[str]:
         """Special tokens whose text occurs in a row's own prompt; the model reads them as tokens, not as text."""
@@ -130,7 +141,7 @@ class PromptEncoder:
             token
             for text in texts
             if any(character in text for character in self._first_characters)
-            for token in self._special.values()
+            for token in self.special_tokens.values()
             if token and token in text
         ]
 
@@ -178,7 +189,7 @@ class PromptEncoder:
         """The special token that the chat template writes after a response, or else the tokenizer's EOS token."""
         if self.uses_chat:
             ids = self._tokenizer(self._after_response().strip(), add_special_tokens=False)["input_ids"]
-            special = [token_id for token_id in ids if token_id in self._special]
+            special = [token_id for token_id in ids if token_id in self.special_tokens]
             if special:
                 return int(special[0])
         if self._tokenizer.eos_token_id is None:
