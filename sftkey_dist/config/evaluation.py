@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.paths import LocalPath, Location
-from sftkey_dist.config.section import MOST_ROWS, MOST_WORKERS, Section, zero_or_from
+from sftkey_dist.config.section import MOST_ROWS, MOST_WORKERS, Section, SectionWithNewerKeys, zero_or_from
 
 
 class ServedModelConfig(EndpointConfig):
@@ -88,8 +88,10 @@ class JudgeConfig(Section):
         return self
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(SectionWithNewerKeys):
     """How models are evaluated."""
+
+    newer_keys = frozenset({"guided"})
 
     backend: Literal["transformers", "vllm", "endpoint"] = "transformers"
     """What generates the responses: actors with transformers or vLLM (extra `vllm`), or the server in `endpoint`."""
@@ -102,6 +104,10 @@ class EvaluationConfig(Section):
     the model would have written after it."""
     sampling: SamplingConfig = SamplingConfig()
     """Greedy decoding or several samples."""
+    guided: bool = False
+    """Only generate what the contract's format and the checks of its segments allow (extra `guided` for the backend
+    `transformers`). It shows which answers are wrong though the format cannot be. The guard and stages on own responses
+    generate freely. See [guided decoding](evaluation.md#guided-decoding)."""
     batch_size: int = Field(16, ge=1, le=65_536)
     """Number of prompts that are generated together. vLLM is given 512 at a time and does its own batching."""
     gpus_per_model: int | None = Field(None, ge=1, le=1024)

@@ -38,9 +38,10 @@ _UNESCAPED = r'/[^"\\\x00-\x1f]*/'
 
 @dataclass(frozen=True)
 class _Terminal:
-    """Text that matches a regular expression, in Lark's syntax."""
+    """Text that matches a regular expression, in Lark's syntax; ``text`` is that of a mark, which it is literally."""
 
     expression: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ def response_grammar(
     parts = _Parts(contract, form, marks, {text: token_id for token_id, text in special_tokens.items() if text})
     names: dict[_Symbol, str] = {}
     responses = [
-        " ".join(names.setdefault(symbol, _name(symbol, len(names))) for symbol in _joined(parts.of(joining(outline))))
+        " ".join(
+            names.setdefault(symbol, _name(symbol, len(names))) for symbol in _joined(parts.of(joining(outline)), marks)
+        )
         for outline in outlines
     ]
     return "\n".join(
@@ -145,7 +148,7 @@ class _Parts:
             if part in self.special_tokens:
                 yield _Token(self.special_tokens[part])
             elif part:
-                yield _Terminal(_quoted(part))
+                yield _Terminal(_quoted(part), part)
 
     def _value(self, segment: Segment) -> _Symbol:
         check, is_json = segment.check, self.form is Form.TAGGED and self.contract.container == "json"
@@ -169,23 +172,32 @@ class _Parts:
         return _Terminal(_STRING) if in_string else _Text(_NOT_BLANK)
 
 
-def _joined(symbols: Iterator[_Symbol]) -> list[_Symbol]:
+def _joined(symbols: Iterator[_Symbol], marks: Sequence[str]) -> list[_Symbol]:
     """The symbols with adjacent terminals as one, and with texts that end at the first mark."""
     ended: list[_Symbol] = []
     for symbol in symbols:
         if ended and isinstance(ended[-1], _Text) and isinstance(symbol, _Terminal):
-            until = f"({ended[-1].expression} {symbol.expression})"
-            ended[-1] = _Terminal(f"({until} & ~({_ANY} MARK {_SOME}))")
+            # Neither may its end, with the beginning of the mark, spell a mark; prefixes of the mark are no others.
+            others = [mark for mark in marks if mark == symbol.text or not symbol.text.startswith(mark)]
+            both = f"{_without_marks(ended[-1])} {symbol.expression}"
+            ended[-1] = _Terminal(f"(({both}) & ~({_ANY} {_one_of(others)} {_SOME}))")
         else:
             ended.append(symbol)
-    whole = [_Terminal(f"({s.expression} & ~({_ANY} MARK {_ANY}))") if isinstance(s, _Text) else s for s in ended]
     joined: list[_Symbol] = []
-    for symbol in whole:
-        if joined and isinstance(joined[-1], _Terminal) and isinstance(symbol, _Terminal):
-            joined[-1] = _Terminal(f"{joined[-1].expression} {symbol.expression}")
-        else:
+    for symbol in ended:
+        if not isinstance(symbol, _Terminal):
             joined.append(symbol)
+            continue
+        expression = _without_marks(symbol) if isinstance(symbol, _Text) else symbol.expression
+        if joined and isinstance(last := joined[-1], _Terminal):
+            joined[-1] = _Terminal(f"{last.expression} {expression}")
+        else:
+            joined.append(_Terminal(expression))
     return joined
+
+
+def _without_marks(text: _Text) -> str:
+    return f"({text.expression} & ~({_ANY} MARK {_ANY}))"
 
 
 def _name(symbol: _Symbol, number: int) -> str:

@@ -1,7 +1,7 @@
 """The job of an evaluation: a model folder, and how its outputs are generated and judged."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sftkey_dist.data.example import Example
 from sftkey_dist.digests import digest_json
@@ -23,7 +23,7 @@ def generation_digest(job: EvaluationJob, model_digest: str, examples: Sequence[
         {
             "model": model_digest,
             "prompt": job.prompt.model_dump(mode="json"),
-            "decoding": asdict(job.decoding),
+            "decoding": job.decoding.inputs,
             "backend": job.settings.backend,
             "server": [server.url, server.model, server.api] if server else None,
             "prompts": [

@@ -89,6 +89,7 @@ def judge_and_score(
         judges={name: JudgeUse(**use.to_json()) for name, use in uses.items()},
         is_complete=not is_open,
         scoring_digest=scoring_digest(job, examples, folder),
+        guided=job.settings.guided or None,
     )
     SCORES.write(folder / _SCORES, found)
     if is_open:

@@ -7,6 +7,7 @@ import huggingface_hub
 import transformers
 
 from sftkey_dist.config.model import ModelConfig
+from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.digests import known_digest
@@ -82,7 +83,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> "PreTrained
 def model_fingerprint(folder: Path) -> str:
     """Digest of the files of a model that are read, regardless of its path and of other files in the folder."""
     read = [*_HUB_FILES, _WEIGHTS, "*.py"]
-    files = {file for pattern in read for file in folder.glob(pattern) if file.is_file()} - {folder / PROVENANCE}
+    found = {file for pattern in read for file in folder.glob(pattern) if file.is_file()}
+    files = found - {folder / PROVENANCE, folder / RESPONSE_SCHEMA}
     return digest_json([[file.name, known_digest(file)] for file in sorted(files)])
 
 

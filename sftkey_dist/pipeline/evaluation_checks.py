@@ -10,9 +10,11 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.evaluation.answers import make_check
 from sftkey_dist.evaluation.answers.choose import choose_checks
-from sftkey_dist.evaluation.generation.load import require_backend
+from sftkey_dist.evaluation.generation.guide import Guide
+from sftkey_dist.evaluation.generation.load import require_backend, require_grammar
 from sftkey_dist.evaluation.judge.template import load_template
 from sftkey_dist.models.load import locate_model
+from sftkey_dist.strategy import resolve_strategies
 
 
 def reference_reader(config: RunConfig) -> Callable[[Example, str], str | None]:
@@ -39,7 +41,8 @@ def check_evaluation(config: RunConfig) -> None:
     """Find problems that would stop the evaluation, before hours of training.
 
     Raises:
-        ConfigError: a check, a template, a key, a proxy or the backend cannot be used.
+        ConfigError: a check, a template, a key, a proxy or the backend cannot be used, or guided decoding with this
+            contract.
         ModelError: the model of a local judge cannot be used.
     """
     sources: Sequence[SourceConfig] = (*config.data.test, *config.data.train)
@@ -48,6 +51,9 @@ def check_evaluation(config: RunConfig) -> None:
         for check in checks.values():
             make_check(check)
     require_backend(config.evaluation)
+    if config.evaluation.guided:
+        for form in dict.fromkeys(strategy.form for strategy in resolve_strategies(config)):
+            require_grammar(Guide(config.contract, form))
     if config.evaluation.endpoint is not None:
         _check_endpoint(config.evaluation.endpoint)
     judge = config.evaluation.judge

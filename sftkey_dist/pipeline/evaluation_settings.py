@@ -29,7 +29,7 @@ def settings_for_own_data(config: RunConfig, strategy: Strategy, data: OwnDataCo
         for check in choose_checks([source], config.contract, config.evaluation).values()
     }
     sampling = SamplingConfig(num_samples=data.samples, temperature=data.temperature, top_p=data.top_p)
-    settings = config.evaluation.model_copy(update={"sampling": sampling})
+    settings = config.evaluation.model_copy(update={"sampling": sampling, "guided": False})
     return _settings(config.model_copy(update={"evaluation": settings}), strategy, checks)
 
 

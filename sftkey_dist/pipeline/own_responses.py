@@ -5,7 +5,7 @@ and encoded again whenever a check, the contract or what is left out changes.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sftkey_dist.config.own_data import OwnDataConfig
@@ -79,7 +79,7 @@ class _Sampling:
                 "model": inputs["model"],
                 "store": inputs["store"],
                 "held_out": self.planned.data.held_out.tolist(),
-                "decoding": asdict(self.job.decoding),
+                "decoding": self.job.decoding.inputs,
                 "evaluation": inputs["own_responses"]["evaluation"],
             }
         )

@@ -11,6 +11,7 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from sftkey_dist.config.secrets import in_a_line, without_credentials
+from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
 from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.pipeline.finished import verify_models
 from sftkey_dist.report.comparison import ComparisonRow, read_comparison
@@ -23,7 +24,7 @@ _CARD, _ADAPTER = "README.md", "adapter_config.json"
 _DENIED = (401, 403)
 _SNAPSHOT = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]{40})/?$")
 """Where the hub's cache keeps a revision of a model."""
-_BESIDE_ADAPTER = ("tokenizer*", "special_tokens_map.json", "chat_template*", "generation_config.json")
+_BESIDE_ADAPTER = ("tokenizer*", "special_tokens_map.json", "chat_template*", "generation_config.json", RESPONSE_SCHEMA)
 """What else of a model's folder generation with an adapter needs."""
 
 

@@ -33,12 +33,14 @@ class TrainingData:
     """The training data of one form of the response.
 
     Attributes:
+        form: the form.
         store: encoded examples.
         other_stores: the stores of the other forms of the same data.
         held_out: indices of the examples that no stage trains on, the same prompts in every form, int64 [H].
         inputs: inputs of a stage that tell which examples are held out, as far as its settings do not.
     """
 
+    form: Form
     store: "EncodedStore"
     other_stores: "Sequence[EncodedStore]"
     held_out: np.ndarray
@@ -53,7 +55,7 @@ class TrainingData:
         inputs = {}
         if not np.array_equal(held_out, held_out_indices(store.hashes, number, seed)):  # other forms decided too
             inputs["held_out_prompts"] = digest_json(np.unique(store.hashes[held_out, 0]).tolist())
-        return cls(store, others, held_out, inputs)
+        return cls(form, store, others, held_out, inputs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from sftkey_dist.config.run import RunConfig
+from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA, response_schema
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.models.load import PROVENANCE
 from sftkey_dist.pipeline.finished import make_durable, note_model
@@ -26,8 +27,11 @@ from sftkey_dist.training.job import StageJob
 
 
 def write_summary(config: RunConfig, job: StageJob, planned: PlannedStage, wall_seconds: float) -> StageSummary:
-    """Write the model's provenance and, once everything is on disk, the summary, which marks the stage as finished."""
+    """Write what explains the model and, once everything is on disk, the summary, which marks the stage as finished."""
     write_json_atomically(planned.directory.model / PROVENANCE, planned.inputs)
+    schema = response_schema(config.contract, planned.data.form)
+    if schema is not None:
+        write_json_atomically(planned.directory.model / RESPONSE_SCHEMA, schema)
     metrics, timings = METRICS.read(planned.directory.metrics), TIMINGS.read(planned.directory.timings)
     observations = OBSERVATIONS.read(planned.directory.validation)
     interpolations = INTERPOLATIONS.read(planned.directory.interpolations)

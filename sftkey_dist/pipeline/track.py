@@ -112,7 +112,8 @@ def track_evaluation(
     key = f"evaluation/{folder.name}/{scores.scoring_digest}"
     if parent is None or tracker.has_finished(key) or not scores.is_complete:
         return
-    tags = _common_tags(config, run) | {STRATEGY_TAG: strategy, "sftkey.evaluation": folder.name}
+    guided = {"sftkey.guided": "true"} if scores.guided else {}
+    tags = _common_tags(config, run) | {STRATEGY_TAG: strategy, "sftkey.evaluation": folder.name, **guided}
     run_id = tracker.start_run(key, "evaluation", parent, tags)
     with ending_run(tracker, run_id):
         numbers = _numbers(scores)
@@ -182,7 +183,10 @@ def _common_tags(config: RunConfig, run: RunDir) -> dict[str, str]:
 
 
 def _numbers(scores: EvaluationScores) -> dict[str, float]:
-    """All scores that are numbers, including those of key segments and means over test sets, without nan."""
+    """All scores that are numbers, including those of key segments and means over test sets, without nan.
+
+    Those of guided decoding have names of their own, because a strategy has one run for all its evaluations.
+    """
     values = {
         **vars(scores),
         **{f"field/{name}": value for name, value in scores.fields.items()},
@@ -190,7 +194,8 @@ def _numbers(scores: EvaluationScores) -> dict[str, float]:
         **{f"pass_at_{k}": value for k, value in scores.pass_at_k.items()},
     }
     numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
-    return {name: value for name, value in numbers.items() if not math.isnan(value)}
+    prefix = "guided/" if scores.guided else ""
+    return {f"{prefix}{name}": value for name, value in numbers.items() if name != "guided" and not math.isnan(value)}
 
 
 def _table(records: Sequence[EvaluationRecord]) -> dict[str, list[object]]:

@@ -74,6 +74,7 @@ class ComparisonRow:
         key_segments: names of the key segments.
         stages: cost of its stages, in order.
         mlflow_run_id: MLflow run of the strategy.
+        guided: whether decoding was guided.
     """
 
     run_dir: str
@@ -89,6 +90,7 @@ class ComparisonRow:
     key_segments: tuple[str, ...]
     stages: tuple[StageCost, ...]
     mlflow_run_id: str | None
+    guided: bool = False
 
     @property
     def train_seconds(self) -> float:
@@ -111,12 +113,12 @@ class ComparisonRow:
     def to_json(self) -> dict[str, object]:
         """Flat values, as in `comparison.json`."""
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NESTED}
-        nested = {"data_sets": self.by_data_set}
+        nested = {"data_sets": self.by_data_set} | ({"guided": True} if self.guided else {})
         flat: dict[str, object] = to_plain(own | {"stages": self.stages} | vars(self.scores) | nested)
         return flat
 
 
-_NESTED = frozenset({"scores", "by_data_set", "stages"})
+_NESTED = frozenset({"scores", "by_data_set", "stages", "guided"})
 
 
 @dataclass(frozen=True)
@@ -128,18 +130,30 @@ class Comparison:
     def __post_init__(self) -> None:
         """
         Raises:
-            DataError: there is nothing to compare, or the rows were scored with different alpha.
+            DataError: there is nothing to compare, or the rows were scored with different alpha, or only some of them
+            with guided decoding.
         """
         if not self.rows:
             raise DataError("there is no strategy to compare")
         if len({row.scores.alpha for row in self.rows}) > 1:
             alphas = ", ".join(dict.fromkeys(f"{row.run_dir}: {row.scores.alpha:g}" for row in self.rows))
             raise DataError(f"runs were scored with different alpha ({alphas}); run `sftkey evaluate` with one alpha")
+        if len({row.guided for row in self.rows}) > 1:
+            guided = ", ".join(f"{row.run_dir} {row.strategy}" for row in self.rows if row.guided)
+            raise DataError(
+                f"only some strategies were scored with evaluation.guided=true ({guided}), and such scores cannot be "
+                f"compared with others; run `sftkey evaluate` with one value for all"
+            )
 
     @property
     def alpha(self) -> float:
         """Weight of accuracy in the score."""
         return self.rows[0].scores.alpha
+
+    @property
+    def guided(self) -> bool:
+        """Whether decoding was guided."""
+        return self.rows[0].guided
 
     @cached_property
     def labels(self) -> list[str]:
@@ -267,6 +281,7 @@ def _read_row(run: RunDir, name: str, entry: StrategyEntry) -> ComparisonRow:
         key_segments=tuple(entry.key_segments),
         stages=tuple(_stage_cost(run, stage) for stage in entry.stages),
         mlflow_run_id=entry.mlflow_run_id,
+        guided=bool(found.guided),
     )
 
 

@@ -80,6 +80,7 @@ class Result:
     dataset: str
     agreement: dict[str, Agreement]
     stages: tuple[StageResult, ...]
+    guided: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

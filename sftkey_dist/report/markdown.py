@@ -9,6 +9,7 @@ from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.confusion import CONFUSION, confusions
 from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import (
+    GUIDED,
     RANKED_BY,
     UNKNOWN,
     bounds_note,
@@ -35,7 +36,8 @@ def to_markdown(comparison: Comparison) -> str:
     in_words = [escaped(result)] if result else []
     if commonest := CommonestAnswer.of(comparison):
         in_words += [*([""] if in_words else []), escaped(commonest.in_words())]
-    parts = [in_words, _scores(comparison), _by_data_set(comparison), _tests(comparison), _winners(comparison)]
+    guided = [f"{GUIDED[0].upper()}{GUIDED[1:]}."] if comparison.guided else []
+    parts = [in_words, guided, _scores(comparison), _by_data_set(comparison), _tests(comparison), _winners(comparison)]
     parts.append(_confusions(comparison))
     return "\n".join(line for part in parts if part for line in [*part, ""])
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import yaml
 
+from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
 from sftkey_dist.report.comparison import ComparisonRow, StageCost
 from sftkey_dist.report.markdown import escaped, table
-from sftkey_dist.report.numbers import bounds_note, unjudgeable_note, with_interval, yield_note
+from sftkey_dist.report.numbers import GUIDED, bounds_note, unjudgeable_note, with_interval, yield_note
 from sftkey_dist.report.provenance import RunFacts
 
 
@@ -38,6 +39,7 @@ def model_card(row: ComparisonRow, facts: RunFacts, *, place: str = ".", library
             *_lines("Environment", [f"{name}: {value}" for name, value in facts.environment.items()]),
             f"## Evaluation on {escaped(row.dataset)}",
             "",
+            *([f"- {GUIDED}"] if row.guided else []),
             f"- accuracy {with_interval(scores.accuracy, scores.accuracy_interval)}",
             f"- format {with_interval(scores.format, scores.format_interval)}",
             f"- score {with_interval(scores.score, scores.score_interval)} "
@@ -80,6 +82,24 @@ def _usage(row: ComparisonRow, facts: RunFacts, place: str) -> list[str]:
         *prompt,
         f"output = model.generate(**inputs, max_new_tokens={settings.get('evaluation.max_new_tokens', '256')})",
         'print(tokenizer.decode(output[0][inputs["input_ids"].shape[1] :]))',
+        "```",
+        "",
+        *_format(row),
+    ]
+
+
+def _format(row: ComparisonRow) -> list[str]:
+    """How to have a server constrain responses, if they are JSON objects."""
+    if not (row.stage_dirs()[-1].model / RESPONSE_SCHEMA).is_file():
+        return []
+    return [
+        f"A response is a JSON object with the schema in `{RESPONSE_SCHEMA}`. A server that constrains responses, such as "
+        "vLLM, keeps to it:",
+        "",
+        "```python",
+        f'schema = {{"name": "response", "schema": json.load(open("{RESPONSE_SCHEMA}"))}}',
+        'response_format = {"type": "json_schema", "json_schema": schema}',
+        "client.chat.completions.create(model=…, messages=messages, response_format=response_format)",
         "```",
         "",
     ]

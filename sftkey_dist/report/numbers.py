@@ -8,6 +8,7 @@ from sftkey_dist.run_dir.artifacts.evaluation import Scores
 from sftkey_dist.run_dir.artifacts.training import SampleYield
 
 UNKNOWN = "\N{EN DASH}"
+GUIDED = "guided decoding: an output that ends keeps the format by construction, so that only accuracy compares models"
 RANKED_BY = "strategies are ranked by the lower bound of accuracy, all unjudged outputs counted as wrong"
 
 

@@ -21,7 +21,7 @@ from sftkey_dist.report.commonest import CommonestAnswer
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.confusion import CONFUSION, confusions
 from sftkey_dist.report.headline import headline
-from sftkey_dist.report.numbers import RANKED_BY, bounds_note, number, p_value, unjudgeable_note, yield_note
+from sftkey_dist.report.numbers import GUIDED, RANKED_BY, bounds_note, number, p_value, unjudgeable_note, yield_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, too_few_questions
@@ -65,6 +65,7 @@ def render_page(
         headline=headline(comparison),
         commonest=CommonestAnswer.of(comparison),
         rows=rows,
+        guided_note=GUIDED,
         ranked_by=RANKED_BY,
         smallest_seen=SMALLEST_SEEN,
         too_few_questions=too_few_questions(comparison.tests),

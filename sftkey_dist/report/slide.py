@@ -54,7 +54,10 @@ def _title(comparison: Comparison) -> str:
 def _note(comparison: Comparison) -> str:
     alpha = f"score = {comparison.alpha:g} accuracy + {1 - comparison.alpha:g} format"
     unjudged = "; unjudged outputs count as wrong in the figure" if comparison.some_unjudged else ""
-    return literal(f"{comparison.rows[0].dataset}; {alpha}; lines and small figures are 95 % intervals{unjudged}")
+    guided = ", guided decoding" if comparison.guided else ""
+    return literal(
+        f"{comparison.rows[0].dataset}{guided}; {alpha}; lines and small figures are 95 % intervals{unjudged}"
+    )
 
 
 def _draw_table(axes: Axes, comparison: Comparison) -> None:

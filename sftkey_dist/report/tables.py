@@ -14,7 +14,7 @@ from sftkey_dist.data.store import SourceCounts
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.report.comparison import Comparison
-from sftkey_dist.report.numbers import RANKED_BY, UNKNOWN, bounds_note, unjudgeable_note
+from sftkey_dist.report.numbers import GUIDED, RANKED_BY, UNKNOWN, bounds_note, unjudgeable_note
 from sftkey_dist.run_dir.artifacts.evaluation import Scores
 from sftkey_dist.sampler.preview import BalancePreview
 
@@ -27,9 +27,9 @@ def comparison_table(comparison: Comparison) -> Table:
     rows = comparison.rows
     several_runs = len({row.run_dir for row in rows}) > 1
     some_unjudged = comparison.some_unjudged
-    alpha = comparison.alpha
+    alpha, guided = comparison.alpha, ", guided" if comparison.guided else ""
     table = Table(
-        title=Text(f"{rows[0].dataset}: score = {alpha:g} accuracy + {1 - alpha:g} format, 95 % intervals"),
+        title=Text(f"{rows[0].dataset}{guided}: score = {alpha:g} accuracy + {1 - alpha:g} format, 95 % intervals"),
         caption=Text("\n".join(_notes(comparison))),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -64,7 +64,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def _notes(comparison: Comparison) -> list[str]:
     """Notes that are needed to interpret the numbers."""
-    notes = []
+    notes = [GUIDED] if comparison.guided else []
     if any((test := comparison.against_baseline(label)) and test.accuracy_differs for label in comparison.labels):
         baselines = {comparison.baseline_of(label) for label in comparison.labels}
         notes.append(f"* accuracy differs from {', '.join(sorted(baselines))} on the same questions (McNemar, 5 %)")

@@ -197,7 +197,7 @@ class Guard:
 
     def _records_of_this_rank(self, model: Path) -> list[EvaluationRecord]:
         generator = LocalGenerator(model, self._assessment.prompt, self._job.trust_remote_code)
-        greedy = replace(self._assessment.decoding, num_samples=1, temperature=0.0)
+        greedy = replace(self._assessment.decoding, num_samples=1, temperature=0.0, guide=None)
         records = []
         mine = self._examples[self._engine.rank :: self._engine.world_size]
         for chunk in in_batches(mine, self._assessment.settings.batch_size):

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
+from sftkey_dist.evaluation.generation.guide import Guide
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Decoding:
         top_p: probability mass of nucleus sampling.
         seed: seed of sampling.
         closing_tag: text that ends a response in addition to the end-of-turn token; "" for none.
+        guide: what constrains a response to the format of its contract; None if nothing does.
     """
 
     max_new_tokens: int
@@ -28,6 +30,7 @@ class Decoding:
     top_p: float = 1.0
     seed: int = 0
     closing_tag: str = ""
+    guide: Guide | None = None
 
     @classmethod
     def of(cls, settings: EvaluationConfig, contract: ResponseContract, form: Form, seed: int = 0) -> "Decoding":
@@ -41,7 +44,14 @@ class Decoding:
             top_p=settings.sampling.top_p,
             seed=seed,
             closing_tag=contract.segments[-1].closing if closes else "",
+            guide=Guide(contract, form) if settings.guided else None,
         )
+
+    @property
+    def inputs(self) -> dict[str, object]:
+        """What a generation depends on, as plain values. Without a guide they equal those from before it existed."""
+        own = {key: value for key, value in vars(self).items() if key != "guide"}
+        return own | ({"guide": self.guide.inputs} if self.guide else {})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Generation with transformers from a Hugging Face folder, in this process."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from sftkey_dist.models.load import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from sftkey_dist.evaluation.generation.masks import MaskMaker
 
 CPU = torch.device("cpu")
 
@@ -57,7 +60,9 @@ class LocalGenerator:
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation]]:
         """See Generator."""
-        return self.answer(self._prompts.ids([self._prompts.text(example) for example in examples]), decoding)
+        texts, guide = [self._prompts.text(example) for example in examples], decoding.guide
+        grammars = [guide.grammar(text, self._prompts) for text in texts] if guide else None
+        return self.answer(self._prompts.ids(texts), decoding, grammars)
 
     def ids_of_quoted(self, example: Example) -> list[int]:
         """See `PromptEncoder`."""
@@ -71,8 +76,17 @@ class LocalGenerator:
         return None if is_rotary else getattr(config, "max_position_embeddings", None)
 
     @torch.inference_mode()
-    def answer(self, prompt_ids: Sequence[Sequence[int]], decoding: Decoding) -> list[list[Generation]]:
-        """Responses to each encoded prompt, in order. Samples depend on the seed and on the batch."""
+    def answer(
+        self, prompt_ids: Sequence[Sequence[int]], decoding: Decoding, grammars: Sequence[str] | None = None
+    ) -> list[list[Generation]]:
+        """Responses to each encoded prompt, in order. Samples depend on the seed and on the batch.
+
+        Args:
+            prompt_ids: the prompts.
+            decoding: how to decode; its guide is not used.
+            grammars: of the responses to each prompt; None if nothing constrains them.
+        """
+        masks = None if grammars is None else self._mask_maker.masks(grammars, decoding.num_samples)
         input_ids, attention_mask = self._left_padded([list(ids) for ids in prompt_ids])
         with torch.random.fork_rng(devices=None if self._device.type == "cpu" else [self._device]):
             torch.manual_seed(decoding.seed + sum(prompt_ids[0]))  # chunks of one evaluation draw different samples
@@ -81,6 +95,7 @@ class LocalGenerator:
                 attention_mask=attention_mask,
                 generation_config=self._generation_config(decoding),
                 tokenizer=self._tokenizer,
+                logits_processor=masks,
             )
         rows = outputs[:, input_ids.shape[1] :].tolist()
         found = [read_generation(self._tokenizer, row, self._prompts.end_of_turn_id, decoding) for row in rows]
@@ -104,6 +119,14 @@ class LocalGenerator:
         logits = torch.cat([read.logits.expand(len(responses), -1, -1), after[:, :-1]], dim=1)
         of_tokens = logits.float().log_softmax(dim=-1).gather(2, ids[:, :, None]).squeeze(2)
         return torch.stack([row[: len(r)].sum() for row, r in zip(of_tokens, responses, strict=True)])
+
+    @cached_property
+    def _mask_maker(self) -> "MaskMaker":
+        """Made for the first grammar, because its library is optional."""
+        from sftkey_dist.evaluation.generation.masks import MaskMaker
+
+        num_logits = self._model.config.get_text_config().vocab_size
+        return MaskMaker(self._tokenizer, self._prompts.end_of_turn_id, num_logits)
 
     def _generation_config(self, decoding: Decoding) -> transformers.GenerationConfig:
         sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from sftkey_dist.config.evaluation import ServedModelConfig
 from sftkey_dist.config.prompt import PromptConfig
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.endpoint import EMPTY, Reply, failure_name
 from sftkey_dist.endpoint.client import Endpoint
+from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, NoResponse
+from sftkey_dist.evaluation.generation.guide import Guide
 from sftkey_dist.models.load import load_tokenizer
 
 
@@ -40,14 +43,16 @@ class ServedGenerator:
 
     def _generate_one(self, example: Example, decoding: Decoding) -> list[Generation] | NoResponse:
         replies = self._chat(example, decoding) if self._server.api == "chat" else self._complete(example, decoding)
+        if decoding.guide is not None:
+            self._require_guided(replies, decoding.guide)
         failures = [reply.failure for reply in replies if reply.failure and failure_name(reply.failure) not in EMPTY]
         if failures or len(replies) != decoding.num_samples:
             return NoResponse(failures[0] if failures else f"{len(replies)} samples, not {decoding.num_samples}")
-        return [self._generation(reply, decoding) for reply in replies]
+        return [self._generation(reply) for reply in replies]
 
     def _chat(self, example: Example, decoding: Decoding) -> list[Reply]:
         messages, options = self._prompts.request(example)
-        return self._endpoint.converse(messages, **_options(decoding), **options)
+        return self._endpoint.converse(messages, **_options(decoding), **self._guided(example, decoding), **options)
 
     def _complete(self, example: Example, decoding: Decoding) -> list[Reply]:
         (ids,) = self._prompts.ids([self._prompts.text(example)])
@@ -58,11 +63,40 @@ class ServedGenerator:
             "include_stop_str_in_output": bool(decoding.closing_tag),
         }
         stop = {"stop": [decoding.closing_tag]} if decoding.closing_tag else {}
-        return self._endpoint.complete(ids, **_options(decoding), **stop, **of_vllm)
+        guided = self._guided(example, decoding)
+        return self._endpoint.complete(ids, **_options(decoding), **guided, **stop, **of_vllm)
 
-    def _generation(self, reply: Reply, decoding: Decoding) -> Generation:
-        end = self._tokenizer.convert_ids_to_tokens(self._prompts.end_of_turn_id)
-        text = reply.text.removesuffix(end)
+    def _guided(self, example: Example, decoding: Decoding) -> dict[str, object]:
+        """What asks the server to constrain its response: OpenAI's field for a JSON object, or else vLLM's."""
+        guide = decoding.guide
+        if guide is None:
+            return {}
+        if guide.schema is None:
+            return {"structured_outputs": {"grammar": guide.grammar(self._prompts.text(example), self._prompts)}}
+        schema = {"name": "response", "schema": guide.schema, "strict": True}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+    def _require_guided(self, replies: Sequence[Reply], guide: Guide) -> None:
+        """Check that a server has not ignored the constraint, as many ignore fields that they do not know.
+
+        Raises:
+            ConfigError: a reply that has ended breaks the constraint.
+        """
+        for reply in replies:
+            breach = "" if reply.failure or reply.cut_off else guide.breach(self._without_end(reply.text))
+            if breach:
+                field = "structured_outputs" if guide.schema is None else "response_format"
+                raise ConfigError(
+                    f"endpoint {self._server.url}: evaluation.guided=true, but the server ignores {field}: a response "
+                    f"that has ended breaks the format ({in_a_line(breach)}); use a server that constrains responses, "
+                    f"such as vLLM, or set evaluation.guided=false"
+                )
+
+    def _without_end(self, text: str) -> str:
+        return text.removesuffix(self._tokenizer.convert_ids_to_tokens(self._prompts.end_of_turn_id))
+
+    def _generation(self, reply: Reply) -> Generation:
+        text = self._without_end(reply.text)
         num_tokens = reply.completion_tokens or len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         return Generation(text, num_tokens, reply.cut_off)
 

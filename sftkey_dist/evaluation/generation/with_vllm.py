@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 from vllm import LLM, SamplingParams, TokensPrompt
+from vllm.sampling_params import StructuredOutputsParams
 
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import Example
@@ -43,6 +44,7 @@ class VllmGenerator:
                 trust_remote_code=trust_remote_code,
                 dtype=str(config.dtype or "auto").removeprefix("torch."),  # vLLM would round float32 to half precision
                 generation_config="vllm",  # do not merge in the folder's own generation config
+                structured_outputs_config={"backend": "guidance"},  # reads the grammars of `evaluation.guided`
             )
         except (RuntimeError, ValueError) as error:
             raise ModelError(
@@ -52,16 +54,18 @@ class VllmGenerator:
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation]]:
         """See Generator."""
-        ids = self._prompts.ids([self._prompts.text(example) for example in examples])
-        prompts: list[Any] = [TokensPrompt(prompt_token_ids=row) for row in ids]
-        outputs = self._engine.generate(prompts, self._sampling_params(decoding), use_tqdm=False)
+        texts = [self._prompts.text(example) for example in examples]
+        prompts: list[Any] = [TokensPrompt(prompt_token_ids=row) for row in self._prompts.ids(texts)]
+        params = [self._sampling_params(decoding, text) for text in texts]
+        outputs = self._engine.generate(prompts, params, use_tqdm=False)
         end = self._prompts.end_of_turn_id
         return [
             [read_generation(self._tokenizer, sample.token_ids, end, decoding) for sample in output.outputs]
             for output in outputs
         ]
 
-    def _sampling_params(self, decoding: Decoding) -> SamplingParams:
+    def _sampling_params(self, decoding: Decoding, prompt: str) -> SamplingParams:
+        guide = decoding.guide
         return SamplingParams(
             n=decoding.num_samples,
             temperature=decoding.temperature,
@@ -72,4 +76,5 @@ class VllmGenerator:
             stop_token_ids=[self._prompts.end_of_turn_id],
             ignore_eos=True,  # the end of a turn is what ends a response, in every backend
             skip_special_tokens=False,
+            structured_outputs=StructuredOutputsParams(grammar=guide.grammar(prompt, self._prompts)) if guide else None,
         )

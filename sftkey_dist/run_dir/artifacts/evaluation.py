@@ -226,6 +226,7 @@ class EvaluationScores(Scores):
         judges: use of the judges, for answers and for explanations.
         is_complete: whether no verdict is missing for a transient reason.
         scoring_digest: digest of everything that turns generations into scores.
+        guided: true if decoding was guided, else None.
     """
 
     data_sets: dict[str, Scores]
@@ -235,6 +236,7 @@ class EvaluationScores(Scores):
     judges: dict[str, JudgeUse] = field(default_factory=dict)
     is_complete: bool
     scoring_digest: str = ""
+    guided: bool | None = field(default=None, metadata=absent_with("guided"))
 
     @property
     def of_all(self) -> Scores:
