@@ -130,8 +130,7 @@ class Comparison:
     def __post_init__(self) -> None:
         """
         Raises:
-            DataError: there is nothing to compare, or the rows were scored with different alpha, or only some of them
-            with guided decoding.
+            DataError: there is nothing to compare, or the rows differ in alpha, or only some were guided.
         """
         if not self.rows:
             raise DataError("there is no strategy to compare")
@@ -141,8 +140,7 @@ class Comparison:
         if len({row.guided for row in self.rows}) > 1:
             guided = ", ".join(f"{row.run_dir} {row.strategy}" for row in self.rows if row.guided)
             raise DataError(
-                f"only some strategies were scored with evaluation.guided=true ({guided}), and such scores cannot be "
-                f"compared with others; run `sftkey evaluate` with one value for all"
+                f"only some were scored with evaluation.guided ({guided}); run `sftkey evaluate` for all alike"
             )
 
     @property

@@ -129,6 +129,11 @@ class Evidence:
     environment: dict[str, str]
     missing: tuple[str, ...]
 
+    def note_on(self, variant: str) -> str:
+        """What must stand beside the scores of a variant; "" if it is nothing."""
+        results = [result for by_seed in self.results[variant].values() for result in by_seed.values()]
+        return ", guided decoding" if any(result.guided for result in results) else ""
+
     @classmethod
     def read(cls, folder: Path) -> "Evidence":
         """Read a study's folder, or a copy that `keep_evidence` made.

@@ -93,8 +93,8 @@ def _format(row: ComparisonRow) -> list[str]:
     if not (row.stage_dirs()[-1].model / RESPONSE_SCHEMA).is_file():
         return []
     return [
-        f"A response is a JSON object with the schema in `{RESPONSE_SCHEMA}`. A server that constrains responses, such as "
-        "vLLM, keeps to it:",
+        f"A response is a JSON object with the schema in `{RESPONSE_SCHEMA}`. Servers that constrain responses, such "
+        "as vLLM, keep to it:",
         "",
         "```python",
         f'schema = {{"name": "response", "schema": json.load(open("{RESPONSE_SCHEMA}"))}}',

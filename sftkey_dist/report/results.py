@@ -68,17 +68,12 @@ def _study(study: Evidence, figure: Path) -> list[str]:
     for variant, of_variant in facts.variants.items():
         if study.results[variant]:
             lines += [
-                f"### {escaped(variant)}{_guided(study.results[variant])}",
+                f"### {escaped(variant)}{study.note_on(variant)}",
                 "",
                 *([of_variant.about, ""] if of_variant.about else []),
             ]
             lines += [*_scores(study.results[variant]), ""]
     return [*lines, *_contrasts(study), *_judges(study), *_costs(study)]
-
-
-def _guided(results: Mapping[str, Mapping[int, Result]]) -> str:
-    is_guided = any(result.guided for by_seed in results.values() for result in by_seed.values())
-    return ", guided decoding" if is_guided else ""
 
 
 def _scores(results: dict[str, dict[int, Result]]) -> list[str]:

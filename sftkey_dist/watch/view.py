@@ -152,7 +152,10 @@ def _silence(stage: StageState) -> Text:
 def _evaluation(evaluation: EvaluationState) -> Text:
     scores = evaluation.scores
     if scores is not None:
-        words = f"accuracy {number(scores.accuracy)}, format {number(scores.format)}, score {number(scores.score)}"
+        guided = "guided: " if scores.guided else ""
+        words = (
+            f"{guided}accuracy {number(scores.accuracy)}, format {number(scores.format)}, score {number(scores.score)}"
+        )
         return Text.assemble(("done     ", "green"), f"{evaluation.strategy} evaluation: {words}, n = {scores.n:,}")
     of = f" of {evaluation.prompts:,}" if evaluation.prompts else ""
     words = "have responses" + (", which are not all judged" if evaluation.generated == evaluation.prompts else "")
