@@ -271,6 +271,13 @@ def test_a_limit_that_binds_nothing_changes_nothing(base, prepared):
     assert digests(changed(base, "data.drop_duplicates", True)) == before  # these data have none: the tokens decide
 
 
+def test_guided_decoding_changes_no_stage_and_is_written_only_where_one_asks_for_it(base, prepared):
+    assert "guided" not in base["evaluation"]
+    config = changed(base, "evaluation.guided", True)
+    assert config.model_dump(mode="json")["evaluation"] == base["evaluation"] | {"guided": True}
+    assert digests(config, prepared) == digests(RunConfig.model_validate(base), prepared)
+
+
 def test_other_trackers_change_nothing_and_are_written_only_where_one_asks_for_them(base, prepared):
     assert not base["tracking"].keys() & {"also", "tensorboard", "wandb"}
     others = {"also": ["tensorboard"], "tensorboard": {"folder": "events"}}
@@ -336,7 +343,12 @@ CHANGES_OF_OWN_RESPONSES = {
     "evaluation.answer_check": "numeric",
     "data.max_length_tokens": 1000,  # the references are shorter, and responses need not be
 }
-NO_CHANGES_OF_OWN_RESPONSES = {"evaluation.num_workers": 1, "evaluation.alpha": 0.5, "data.train.0.name": "other"}
+NO_CHANGES_OF_OWN_RESPONSES = {
+    "evaluation.num_workers": 1,
+    "evaluation.alpha": 0.5,
+    "evaluation.guided": True,
+    "data.train.0.name": "other",
+}
 
 
 def test_what_the_responses_depend_on_that_a_stage_samples_counts(base, prepared):
@@ -372,6 +384,7 @@ def test_a_model_is_what_is_read_of_it_wherever_it_lies(tiny_model, tmp_path):
     shutil.copytree(tiny_model, copy)
     (copy / "README.md").write_text("a model")
     (copy / "provenance.json").write_text("{}")
+    (copy / "response_schema.json").write_text("{}")
     weights = copy / "model.safetensors"
     os.utime(weights, (1, 1))
     assert model_fingerprint(copy) == model_fingerprint(tiny_model)

@@ -201,3 +201,17 @@ def test_a_pair_that_could_not_have_been_told_apart_is_called_underpowered(tmp_p
     assert "| 0 / 2 | 0.5000 | 0.349 |" in files[1].read_text(), "seven of 20, though only two differ"
     _, files = compare([write_run(tmp_path / "clear", {"sft": 2, "sftkey-tag": 20})])
     assert "Underpowered" not in files[1].read_text() + files[2].read_text()
+
+
+def test_guided_scores_are_named_and_never_beside_others(tmp_path):
+    free = write_run(tmp_path / "free", {"sft": 10})
+    guided = write_run(tmp_path / "guided", {"sft": 10, "sft-tag": 12}, guided=("sft", "sft-tag"))
+    mixed = write_run(tmp_path / "mixed", {"sft": 10, "sft-tag": 12}, guided=("sft",))
+    assert read_comparison([guided]).guided
+    assert not read_comparison([free]).guided
+    for runs in ([free, guided], [mixed]):
+        with pytest.raises(DataError, match=r"only some were scored with evaluation\.guided \(.*sft"):
+            read_comparison(runs)
+    (facts,) = read_facts([guided])
+    assert "guided decoding: an output that ends keeps" in model_card(read_comparison([guided]).rows[0], facts)
+    assert "guided" not in json.dumps(read_comparison([free]).to_json())
