@@ -139,9 +139,7 @@ class Comparison:
             raise DataError(f"runs were scored with different alpha ({alphas}); run `sftkey evaluate` with one alpha")
         if len({row.guided for row in self.rows}) > 1:
             guided = ", ".join(f"{row.run_dir} {row.strategy}" for row in self.rows if row.guided)
-            raise DataError(
-                f"only some were scored with evaluation.guided ({guided}); run `sftkey evaluate` for all alike"
-            )
+            raise DataError(f"only some scores are guided ({guided}); run `sftkey evaluate` with one evaluation.guided")
 
     @property
     def alpha(self) -> float:

@@ -67,11 +67,8 @@ def _study(study: Evidence, figure: Path) -> list[str]:
     lines += [f"![scores by strategy and seed]({figure.as_posix()})", ""]
     for variant, of_variant in facts.variants.items():
         if study.results[variant]:
-            lines += [
-                f"### {escaped(variant)}{study.note_on(variant)}",
-                "",
-                *([of_variant.about, ""] if of_variant.about else []),
-            ]
+            heading = escaped(variant) + study.note_on(variant)
+            lines += [f"### {heading}", "", *([of_variant.about, ""] if of_variant.about else [])]
             lines += [*_scores(study.results[variant]), ""]
     return [*lines, *_contrasts(study), *_judges(study), *_costs(study)]
 

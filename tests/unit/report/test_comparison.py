@@ -210,8 +210,8 @@ def test_guided_scores_are_named_and_never_beside_others(tmp_path):
     assert read_comparison([guided]).guided
     assert not read_comparison([free]).guided
     for runs in ([free, guided], [mixed]):
-        with pytest.raises(DataError, match=r"only some were scored with evaluation\.guided \(.*sft"):
+        with pytest.raises(DataError, match=r"only some scores are guided \(.*sft"):
             read_comparison(runs)
     (facts,) = read_facts([guided])
     assert "guided decoding: an output that ends keeps" in model_card(read_comparison([guided]).rows[0], facts)
-    assert "guided" not in json.dumps(read_comparison([free]).to_json())
+    assert '"guided"' not in json.dumps(read_comparison([free]).to_json())

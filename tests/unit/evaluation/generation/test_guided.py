@@ -1,5 +1,6 @@
 """Guided decoding: by construction the format is kept, and only what is allowed competes for the next token."""
 
+import importlib.util
 import shutil
 from dataclasses import replace
 from itertools import product
@@ -204,7 +205,7 @@ def test_grammars_are_checked_before_anything_is_trained(monkeypatch):
     looks_around = Guide(contract_of("tags", Check(regex="(?=a)b")), Form.TAGGED)
     with pytest.raises(ConfigError, match=r"a check of the contract cannot be part of a grammar .*look-around"):
         load.require_grammar(looks_around)
-    monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     load.require_grammar(looks_around)
     load.require_backend(EvaluationConfig())
     with pytest.raises(
