@@ -152,11 +152,9 @@ def _silence(stage: StageState) -> Text:
 def _evaluation(evaluation: EvaluationState) -> Text:
     scores = evaluation.scores
     if scores is not None:
-        guided = "guided: " if scores.guided else ""
-        words = (
-            f"{guided}accuracy {number(scores.accuracy)}, format {number(scores.format)}, score {number(scores.score)}"
-        )
-        return Text.assemble(("done     ", "green"), f"{evaluation.strategy} evaluation: {words}, n = {scores.n:,}")
+        words = f"accuracy {number(scores.accuracy)}, format {number(scores.format)}, score {number(scores.score)}"
+        kind = "guided evaluation" if scores.guided else "evaluation"
+        return Text.assemble(("done     ", "green"), f"{evaluation.strategy} {kind}: {words}, n = {scores.n:,}")
     of = f" of {evaluation.prompts:,}" if evaluation.prompts else ""
     words = "have responses" + (", which are not all judged" if evaluation.generated == evaluation.prompts else "")
     return Text.assemble(

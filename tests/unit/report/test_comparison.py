@@ -17,6 +17,7 @@ from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.report.comparison import read_comparison
+from sftkey_dist.report.evidence import COMPARISON, Evidence
 from sftkey_dist.report.markdown import table
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.plots import plot_lengths, plot_seeds
@@ -214,4 +215,7 @@ def test_guided_scores_are_named_and_never_beside_others(tmp_path):
             read_comparison(runs)
     (facts,) = read_facts([guided])
     assert "guided decoding: an output that ends keeps" in model_card(read_comparison([guided]).rows[0], facts)
+    rows = [COMPARISON.of("", read_comparison([run]).to_json()).rows[0].result for run in (guided, free)]
+    evidence = Evidence("study", None, {name: {"sft": {0: row}} for name, row in zip("gf", rows, strict=True)}, {}, ())
+    assert (evidence.note_on("g"), evidence.note_on("f")) == (", guided decoding", "")
     assert '"guided"' not in json.dumps(read_comparison([free]).to_json())
