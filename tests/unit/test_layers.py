@@ -20,6 +20,7 @@ ALLOWED = {
         "jobs.client",
         "training.worker",
         "training.launch",
+        "training.ray_trainer",
         "training.worker_group",
         "training.failures",
         "evaluation.generation.fan_out",
