@@ -144,8 +144,9 @@ LOADS: dict[str, dict[str, set[str]]] = {
     },
     "tasks of Ray": {
         "training.worker": {"ray"},
+        "training.ray_trainer": {"ray"},
         "evaluation.generation.fan_out": {"torch", "ray"},
-        "pipeline.evaluate": {"torch", "ray", "transformers", "datasets", "scipy.stats"},
+        "pipeline.evaluate": {"torch", "ray", "transformers", "datasets"},
     },
 }
 """What the modules that every process of a run begins with may load, of what takes a tenth of a second or more.
