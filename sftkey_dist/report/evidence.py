@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sftkey_dist.config.study import ContrastConfig, run_name
 from sftkey_dist.errors import DataError
+from sftkey_dist.evaluation.crossed import Outcomes
 from sftkey_dist.files import copy_atomically, make_folder
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement, Interval, composite
@@ -80,11 +81,12 @@ class Result:
     dataset: str
     agreement: dict[str, Agreement]
     stages: tuple[StageResult, ...]
+    outcomes: Outcomes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRow(Result):
-    """A row of comparison.json, as far as it is read back. Runs of older versions have no bounds."""
+    """A row of comparison.json, as far as it is read back. Runs of older versions have no bounds and no outcomes."""
 
     strategy: str
     unjudged: int = 0

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
+from sftkey_dist.report.all_pairs import all_pairs
 from sftkey_dist.report.comparison import baseline_among
 from sftkey_dist.report.evidence import Evidence, Result, measure
-from sftkey_dist.report.markdown import Markdown, escaped, table
+from sftkey_dist.report.markdown import Markdown, bold, escaped, table
 from sftkey_dist.report.numbers import UNKNOWN, number
 from sftkey_dist.report.published import ALL_ROWS
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, seen_by_seeds, too_few_seeds
@@ -68,7 +69,7 @@ def _study(study: Evidence, figure: Path) -> list[str]:
     for variant, of_variant in facts.variants.items():
         if study.results[variant]:
             lines += [f"### {escaped(variant)}", "", *([of_variant.about, ""] if of_variant.about else [])]
-            lines += [*_scores(study.results[variant]), ""]
+            lines += [*_scores(study.results[variant]), "", *all_pairs(study.results[variant])]
     return [*lines, *_contrasts(study), *_judges(study), *_costs(study)]
 
 
@@ -183,8 +184,8 @@ def _claims(studies: Sequence[Evidence]) -> list[str]:
             for variant, results in study.results.items():
                 if set(claim.needs) <= results.keys():
                     verdict, figures = claim.judge(results)
-                    rows.append([claim.text, f"{study.name} {variant}", _bold(verdict), figures])
-    agree, differ, noisy = (sum(row[2] == _bold(verdict) for row in rows) for verdict in (_AGREES, _DIFFERS, _NOISY))
+                    rows.append([claim.text, f"{study.name} {variant}", bold(verdict), figures])
+    agree, differ, noisy = (sum(row[2] == bold(verdict) for row in rows) for verdict in (_AGREES, _DIFFERS, _NOISY))
     return [
         f"Statements that the paper's table supports, for other models and data than here: {agree} hold here too, "
         f"{differ} do not, {noisy} cannot be told from noise.",
@@ -290,8 +291,4 @@ def _difference(found: PairedMean | None) -> str:
     low, high = mean.interval
     value = f"{mean.value:+.3f} [{low:+.3f}, {high:+.3f}]"
     seeds = f"{found.seeds_higher} up, {found.seeds_lower} down"
-    return Markdown(f"{_bold(value) if found.sign else value}, p {found.p_value:.3f}, {seeds}")
-
-
-def _bold(text: str) -> Markdown:
-    return Markdown(f"**{escaped(text)}**")
+    return Markdown(f"{bold(value) if found.sign else value}, p {found.p_value:.3f}, {seeds}")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
 from sftkey_dist.config import is_study, load_study
 from sftkey_dist.config.yaml_text import read_yaml
@@ -249,6 +250,25 @@ def test_a_contrast_that_could_not_have_been_seen_is_called_underpowered(file):
     assert f"+0.050 [-0.198, +0.298], p 0.478, 2 up, 1 down | {smallest:.3f} |" in page.read_text()
     (warning,) = [line for line in page.read_text().splitlines() if line.startswith("Underpowered")]
     assert "was found for fast/sftkey-tag - slow/sftkey-tag, and a true one of 0.05" in warning
+
+
+def test_pairs_with_recorded_outcomes_are_tested_over_seeds_and_questions(file):
+    study = load_study([file], ["study.seeds=[1,2,3]"])
+    run_study(study, ["study.yaml"])
+    correct = {"sft": "0" * 20 + "1" * 20, "sftkey-tag": "0" + "1" * 39}
+    for comparison in study.folder.rglob("fast/*/comparison.json"):
+        rows = [
+            row | {"outcomes": {"questions": "q", "correct": correct[row["strategy"]]}}
+            for row in json.loads(comparison.read_text())["rows"]
+            if row["strategy"] in correct
+        ]
+        comparison.write_text(json.dumps({"rows": rows}))
+    page, _ = make_results([study.folder], file.with_name("RESULTS.md"), None)
+    assert page.read_text().count("All pairs in accuracy") == 1, "only the runs of one variant have outcomes"
+    (line,) = [line for line in page.read_text().splitlines() if line.startswith("| sftkey-tag | sft |")]
+    expected = stats.ttest_1samp([1.0] * 19 + [0.0] * 21, 0)
+    low, high = expected.confidence_interval(0.95)
+    assert line.startswith(f"| sftkey-tag | sft | **+0.475 [{low:+.3f}, {high:+.3f}]** | 0.0000 |")
 
 
 @pytest.mark.slow
