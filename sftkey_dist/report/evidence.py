@@ -40,6 +40,7 @@ class StudyFacts:
         seeds: of its runs; a variant may have fewer.
         variants: by name.
         contrasts: to be drawn.
+        limits: what the study does not show.
     """
 
     title: str
@@ -48,6 +49,7 @@ class StudyFacts:
     seeds: tuple[int, ...]
     variants: dict[str, VariantFacts]
     contrasts: tuple[ContrastConfig, ...]
+    limits: str = ""
 
     @property
     def runs(self) -> list[tuple[str, int]]:

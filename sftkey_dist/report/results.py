@@ -28,11 +28,12 @@ class _Claim:
     judge: Callable[[dict[str, dict[int, Result]]], tuple[str, str]]
 
 
-def results_page(studies: Sequence[Evidence], figures: Sequence[Path], command: str) -> str:
+def results_page(studies: Sequence[Evidence], opening: Sequence[str], figures: Sequence[Path], command: str) -> str:
     """The page as Markdown.
 
     Args:
         studies: the studies, in order.
+        opening: lines of what a reader should know first.
         figures: one figure per study, relative to the page.
         command: the command that generates the page.
 
@@ -42,6 +43,7 @@ def results_page(studies: Sequence[Evidence], figures: Sequence[Path], command: 
     lines = [
         "# Results",
         "",
+        *opening,
         f"Made by `{command}` from the `comparison.json` of every run; nothing here is typed. Brackets are 95 % "
         f"intervals over seeds, in the first tables of the mean (of a share Wilson's, with the effective number of "
         f"trials, which stays in [0, 1]; where all seeds are alike, over questions), elsewhere of the paired "
