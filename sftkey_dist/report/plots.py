@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sftkey_dist.evaluation.statistics import Interval
 from sftkey_dist.files import file_written_whole
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS
@@ -223,6 +224,21 @@ def _write(figure: Figure, file: Path) -> Path:
     with file_written_whole(file) as scratch:
         figure.savefig(scratch, format="svg", transparent=True, metadata={"Date": None})
     return file
+
+
+def plot_differences(differences: Mapping[str, tuple[float, Interval]], x_label: str, file: Path) -> Path:
+    """Plot differences with their intervals, one below the other, beside a line at zero."""
+    figure = Figure(figsize=(7.0, 0.9 + 0.4 * len(differences)), layout="constrained")
+    axes = figure.subplots()
+    style(axes, x_label, "")
+    for place, (value, (low, high)) in enumerate(differences.values()):
+        colour = GREY if low <= 0 <= high else "C0"
+        axes.plot([low, high], [place, place], color=colour, linewidth=2)
+        axes.plot(value, place, "o", color=colour, markersize=6)
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_yticks(range(len(differences)), list(map(literal, differences)))
+    axes.invert_yaxis()
+    return _write(figure, file)
 
 
 def plot_seeds(values: Mapping[str, Mapping[str, Sequence[float]]], y_label: str, file: Path) -> Path:

@@ -20,6 +20,7 @@ ALLOWED = {
         "jobs.client",
         "training.worker",
         "training.launch",
+        "training.ray_trainer",
         "training.worker_group",
         "training.failures",
         "evaluation.generation.fan_out",
@@ -143,8 +144,9 @@ LOADS: dict[str, dict[str, set[str]]] = {
     },
     "tasks of Ray": {
         "training.worker": {"ray"},
+        "training.ray_trainer": {"ray"},
         "evaluation.generation.fan_out": {"torch", "ray"},
-        "pipeline.evaluate": {"torch", "ray", "transformers", "datasets", "scipy.stats"},
+        "pipeline.evaluate": {"torch", "ray", "transformers", "datasets"},
     },
 }
 """What the modules that every process of a run begins with may load, of what takes a tenth of a second or more.
