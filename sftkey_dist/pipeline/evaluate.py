@@ -125,7 +125,7 @@ def _judge(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
 def _record(plan: RunPlan, planned: PlannedStrategy, tracker: Tracker) -> None:
     """Record which stages were evaluated, and the evaluation's folder, and track the evaluation."""
     folder, form, last = planned.evaluation.folder, planned.strategy.form.value, planned.stages[-1]
-    store = str(planned.stages[0].inputs["store"])
+    store = str(last.inputs["store"])
     parent = start_strategy(plan.config, plan.run, planned.name, form, last.digest, store, tracker)
     with ending_run(tracker, parent):
         record_training(plan, planned, tracker.mlflow_run_id(parent))

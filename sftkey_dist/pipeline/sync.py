@@ -48,7 +48,7 @@ def sync(run_dir: Path) -> int:
 def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: StrategyEntry, tracker: Tracker) -> int:
     directories = [StageDir(run.path / stage.path) for stage in entry.stages]
     summaries = [read_summary(directory) for directory in directories]
-    store = str(summaries[0].inputs["store"])
+    store = str(summaries[-1].inputs["store"])
     parent = start_strategy(config, run, name, entry.form, summaries[-1].digest, store, tracker)
     missing = 0
     with ending_run(tracker, parent):

@@ -51,7 +51,7 @@ def start_strategy(
         name: name of the strategy.
         form: form of the responses.
         last_digest: digest of its last stage.
-        store: digest of the data of its first stage.
+        store: digest of the data of its last stage.
         tracker: where it is tracked.
     """
     run_id = tracker.start_run(

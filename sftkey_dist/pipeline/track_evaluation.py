@@ -98,19 +98,17 @@ def _measured(scores: EvaluationScores, test_sets: Sequence[DataSetNote]) -> lis
     if len(test_sets) == 1:
         return [MeasuredScores(_numbers(scores), test_sets[0])]
     macro = {f"macro/{name}": value for name, value in vars(scores.macro_average).items() if not math.isnan(value)}
-    return [
-        MeasuredScores(_numbers(scores) | macro, None),
-        *(
-            MeasuredScores(
-                {
-                    f"{_NOT_IN_A_NAME.sub('_', of.name)}/{name}": value
-                    for name, value in _numbers(scores.data_sets[of.name]).items()
-                },
-                of,
-            )
-            for of in test_sets
-        ),
+    of_each = [
+        MeasuredScores(_under(of.name, _numbers(scores.data_sets[of.name])), of)
+        for of in test_sets
+        if of.name in scores.data_sets
     ]
+    return [MeasuredScores(_numbers(scores) | macro, None), *of_each]
+
+
+def _under(data_set: str, numbers: Mapping[str, float]) -> dict[str, float]:
+    """The numbers under the name of a test set, as far as MLflow allows it in a name."""
+    return {f"{_NOT_IN_A_NAME.sub('_', data_set)}/{name}": value for name, value in numbers.items()}
 
 
 def _numbers(scores: Scores) -> dict[str, float]:

@@ -55,7 +55,7 @@ def train(plan: RunPlan, tracker: Tracker) -> None:
         runner = stack.enter_context(stage_runner(config.cluster, plan.run.ray_storage))
         for planned in plan.strategies:
             form, last = planned.strategy.form.value, planned.stages[-1]
-            store = str(planned.stages[0].inputs["store"])
+            store = str(last.inputs["store"])
             parent = start_strategy(config, plan.run, planned.name, form, last.digest, store, tracker)
             with ending_run(tracker, parent):
                 for stage in planned.stages:

@@ -1,8 +1,8 @@
 """Tracking with MLflow and others behind a small interface, which only the driver calls.
 
 Each strategy has a parent run with the model that it made, and a child run for each stage and each evaluation. Metrics
-come from the journals of the run directory, which remain the source of truth. A resumed run logs only the steps that its
-MLflow run lacks.
+come from the journals of the run directory, which remain the source of truth. A resumed run logs only the steps that
+its MLflow run lacks.
 """
 
 from sftkey_dist.tracking.tracker import (
