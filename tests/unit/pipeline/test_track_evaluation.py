@@ -47,8 +47,8 @@ def test_the_model_has_its_scores_on_the_test_set_and_the_strategy_the_few_that_
     assert strategy.info.run_name == "sft-tag plain/seed-2"
     (model,) = client.search_logged_models([strategy.info.experiment_id])
     assert (model.name, model.source_run_id) == ("sft-tag-plain-seed-2", parent)
-    assert model.params["seed"] == "2"
-    assert model.params["stages"] == "full"
+    assert (model.params["seed"], model.params["stages"]) == ("2", "full")
+    assert model.tags["mlflow.source.name"] == "sftkey"
     measured = {metric.key: metric for metric in model.metrics}
     assert measured["accuracy"].value == 7 / NUM_QUESTIONS
     assert {metric.dataset_name for metric in model.metrics} == {"memos (1)"}
