@@ -71,6 +71,8 @@ def render_page(
         too_few_questions=too_few_questions(comparison.tests),
         data_sets=list(dict.fromkeys(name for _, row in rows for name in row.by_data_set)),
         charts=[(chart, Markup(_inline(chart.file))) for chart in charts],  # noqa: S704 (our own figures)
+        shown_ids={question.id for question in questions},
+        some_cut_off=any(row.scores.truncated for row in comparison.rows),
         findings=findings,
         facts=facts,
         differing=settings_that_differ(facts),
