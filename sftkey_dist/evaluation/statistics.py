@@ -130,6 +130,18 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values that are adjusted for their number (Holm 1979, Scandinavian Journal of Statistics 6:65).
+
+    The probability that any true null hypothesis is rejected stays below the level at which they are compared.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
 def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
     """Agreement of two raters beyond chance; None if both always give the same verdict, as chance would."""
     number = len(first)

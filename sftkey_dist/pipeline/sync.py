@@ -11,6 +11,7 @@ from sftkey_dist.pipeline.track import (
     open_tracker,
     start_stage,
     start_strategy,
+    track_capabilities,
     track_comparison,
     track_evaluation,
     track_model,
@@ -59,6 +60,7 @@ def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: StrategyEnt
                 missing += _sync_stage(config, run, name, stage.name, directory, summary, parent, tracker)
         if entry.evaluation:
             track_evaluation(config, run, name, run.path / entry.evaluation, parent, tracker)
+        track_capabilities(config, run, name, parent, tracker)
         track_model(config, directories[-1].model, parent, tracker)
         track_comparison([parent], run.comparison_files, tracker)
     return missing

@@ -15,6 +15,7 @@ from sftkey_dist.errors import InterruptedRunError
 from sftkey_dist.pipeline.environment import git_commit
 from sftkey_dist.release import version
 from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_dir.artifacts.capabilities import read_capabilities
 from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES, EvaluationRecord, EvaluationScores
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, TIMINGS, SampleYield
@@ -126,6 +127,19 @@ def track_evaluation(
         tracker.log_table(run_id, _table(records[:_TABLE_ROWS]), "outputs.json")
         for name in ("records.jsonl", "scores.json", "review.jsonl"):
             tracker.log_artifact(run_id, folder / name)
+
+
+def track_capabilities(config: RunConfig, run: RunDir, strategy: str, parent: str | None, tracker: Tracker) -> None:
+    """Log the results of a strategy's model in the tasks of the capability check, unless they were already logged."""
+    results = read_capabilities(run).strategies.get(strategy, ())
+    key = f"capabilities/{strategy}/{digest_json([result.digest for result in results])}"
+    if parent is None or not results or tracker.has_finished(key):
+        return
+    run_id = tracker.start_run(key, "capabilities", parent, _common_tags(config, run) | {STRATEGY_TAG: strategy})
+    with ending_run(tracker, run_id):
+        numbers = {f"capability/{of.task}/{metric.name}": metric.mean for of in results for metric in of.metrics}
+        for of_run in (run_id, parent):
+            tracker.log_summary(of_run, {name: value for name, value in numbers.items() if not math.isnan(value)})
 
 
 def track_comparison(parents: Sequence[str | None], files: Sequence[Path], tracker: Tracker) -> None:

@@ -74,6 +74,7 @@ _CHANGES_NOTHING: dict[str, Any] = {
                 "answer_checks": True,
                 "judge": True,
                 "num_workers": True,
+                "capabilities": True,
             },
         }
     },
