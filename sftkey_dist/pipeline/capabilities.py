@@ -1,6 +1,6 @@
 """Plans the capability check of a run: the base model once, and the last model of every strategy."""
 
-from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from sftkey_dist.config.evaluation import CapabilitiesConfig
@@ -16,9 +16,9 @@ _BASE = "the base model"
 
 def open_jobs(plan: RunPlan) -> list[CapabilityJob]:
     """The jobs without a result. A model that several strategies end in is measured once."""
-    jobs = {
-        job.file: job for of_model in (_jobs_of_base(plan), *_jobs_of_strategies(plan).values()) for job in of_model
-    }
+    jobs: dict[Path, CapabilityJob] = {}
+    for job in chain(_jobs_of_base(plan), *_jobs_of_strategies(plan).values()):
+        jobs.setdefault(job.file, job)
     return [job for file, job in jobs.items() if not file.is_file()]
 
 
@@ -28,11 +28,11 @@ def record_capabilities(plan: RunPlan) -> None:
         plan.run.capabilities.unlink(missing_ok=True)
         return
 
-    def results(jobs: list[CapabilityJob]) -> Mapping[str, str]:
+    def results(jobs: list[CapabilityJob]) -> dict[str, str]:
         return {job.task: str(job.file.relative_to(plan.run.path)) for job in jobs if job.file.is_file()}
 
-    strategies = {name: dict(results(jobs)) for name, jobs in _jobs_of_strategies(plan).items()}
-    CAPABILITY_FILES.write(plan.run.capabilities, CapabilityFiles(dict(results(_jobs_of_base(plan))), strategies))
+    strategies = {name: results(jobs) for name, jobs in _jobs_of_strategies(plan).items()}
+    CAPABILITY_FILES.write(plan.run.capabilities, CapabilityFiles(results(_jobs_of_base(plan)), strategies))
 
 
 def _jobs_of_base(plan: RunPlan) -> list[CapabilityJob]:
@@ -50,7 +50,8 @@ def _jobs(plan: RunPlan, model: str, model_dir: Path, model_digest: str) -> list
     config, settings = plan.config, plan.config.evaluation.capabilities
     if settings is None:
         return []
-    digests = {task: digest_json([model_digest, task, *_inputs(settings)]) for task in settings.tasks}
+    inputs = _inputs(settings)
+    digests = {task: digest_json([model_digest, task, *inputs]) for task in settings.tasks}
     return [
         CapabilityJob(
             model=model,

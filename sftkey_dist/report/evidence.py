@@ -1,7 +1,7 @@
 """The results of a study, read from the `comparison.json` of its runs and small enough to keep in a repository."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from sftkey_dist.config.study import ContrastConfig, run_name
@@ -9,7 +9,7 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.files import copy_atomically, make_folder
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement, Interval, composite
-from sftkey_dist.run_dir.artifacts.kinds import JsonFile, Measured
+from sftkey_dist.run_dir.artifacts.kinds import JsonFile, Measured, absent_with
 from sftkey_dist.run_dir.artifacts.run import ENVIRONMENT
 
 _FACTS, _ENVIRONMENT = "study.json", "environment.json"
@@ -89,7 +89,7 @@ class Result:
     dataset: str
     agreement: dict[str, Agreement]
     stages: tuple[StageResult, ...]
-    capabilities: tuple[CapabilityDifference, ...] = ()
+    capabilities: tuple[CapabilityDifference, ...] | None = field(default=None, metadata=absent_with("capabilities"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +189,7 @@ def capability_differences(results: Mapping[int, Result]) -> dict[str, dict[int,
     """The difference from the base model by task with its metric, and by seed."""
     found: dict[str, dict[int, float]] = {}
     for seed, result in results.items():
-        for of in result.capabilities:
+        for of in result.capabilities or ():
             found.setdefault(f"{of.task} {of.metric}", {})[seed] = of.difference
     return found
 
