@@ -35,21 +35,20 @@ def require_tasks(settings: CapabilitiesConfig) -> None:
     Raises:
         ConfigError: the harness is not installed, there is no such folder, or a task is unknown.
     """
-    where = "evaluation.capabilities"
     if importlib.util.find_spec("lm_eval") is None:
         raise ConfigError(
-            f"{where}: lm-evaluation-harness is not installed; install it with pip install "
-            f"'sftkey_dist[capabilities]', or leave the section out"
+            "evaluation.capabilities: lm-evaluation-harness is not installed; install it with pip install "
+            "'sftkey_dist[capabilities]', or leave the section out"
         )
     if settings.task_dir is not None and not settings.task_dir.is_dir():
-        raise ConfigError(f"{where}.task_dir: {settings.task_dir} is not a folder")
+        raise ConfigError(f"evaluation.capabilities.task_dir: {settings.task_dir} is not a folder")
     known = _task_manager(settings).all_tasks
     for name in settings.tasks:
         if name not in known:
             meant = closest_name(name, known)
             hint = f"did you mean {meant}?" if meant else "`lm-eval ls tasks` lists those of the harness"
             own = f", and no valid file of {settings.task_dir} defines it" if settings.task_dir else ""
-            raise ConfigError(f"{where}.tasks: lm-evaluation-harness has no task {name}{own}; {hint}")
+            raise ConfigError(f"evaluation.capabilities.tasks: lm-evaluation-harness has no task {name}{own}; {hint}")
 
 
 def harness_version() -> str:
