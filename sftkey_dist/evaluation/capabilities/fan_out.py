@@ -15,7 +15,11 @@ from sftkey_dist.evaluation.capabilities.harness import Harness
 from sftkey_dist.evaluation.generation.fan_out import options_of_actor
 from sftkey_dist.evaluation.generation.spread import spread
 from sftkey_dist.models.accelerator import hide_unless_reserved, release_cached_memory
+from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.run_dir.artifacts.capabilities import CAPABILITY, CapabilityResult
+
+_SECONDS_BEFORE_A_SECOND_ACTOR = 3600.0
+"""Some tasks take a hundred times as long as others, so a task that is late is not a sign of an actor that hangs."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ def measure_all(
     problems = dict.fromkeys(jobs, "")
     open_jobs = set(jobs)
     try:
-        for number, outcome in enumerate(spread(actors, lambda actor, job: actor.measure.remote(job), jobs), start=1):
+        outcomes = spread(actors, lambda actor, job: actor.measure.remote(job), jobs, _SECONDS_BEFORE_A_SECOND_ACTOR)
+        for number, outcome in enumerate(outcomes, start=1):
             open_jobs.remove(outcome.job)
             if outcome.result is None:
                 problems[outcome.job] = outcome.problem
@@ -117,10 +122,13 @@ class _CapabilityActor:
         self._harness: Harness | None = None
 
     def measure(self, job: CapabilityJob) -> _Outcome:
+        """The result, or why there is none: whatever fails for one model must not stop the others."""
         try:
             return _Outcome(job, self._loaded(job).measure(job.task, job.digest))
         except UserError as error:
             return _Outcome(job, None, str(error))
+        except Exception as error:  # libraries that load models raise unrelated classes
+            return _Outcome(job, None, f"the model cannot be loaded ({loading_problem(error)})")
 
     def _loaded(self, job: CapabilityJob) -> Harness:
         if self._harness is None or self._model_dir != job.model_dir:
