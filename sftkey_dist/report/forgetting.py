@@ -14,7 +14,7 @@ from sftkey_dist.run_dir.artifacts.training import INTERPOLATIONS, OBSERVATIONS,
 
 FORGETTING_HEADS = ("strategy", "measure", "n", "before", "after", "difference", "p (Holm)")
 FORGETTING = (
-    "before: the base model, or the start of the last stage for measures on held-out examples; p: McNemar's exact test "
+    "Before: the base model, or the start of the last stage for measures on held-out examples; p: McNemar's exact test "
     "or the paired t-test, with Holm's correction for all tests of the run; brackets are 95 % intervals without it"
 )
 """What the columns mean."""
