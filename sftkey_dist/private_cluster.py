@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ray
 from ray._private import ray_constants, services
+from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from sftkey_dist.errors import ConfigError
@@ -42,7 +43,7 @@ def private_cluster(num_cpus: int) -> Iterator[None]:
     scratch.symlink_to(tempfile.gettempdir())
     try:
         with _on_loopback(), _behind(token), _environment({"TMPDIR": str(scratch)}):
-            with _out_of_reach_of_signals():
+            with _out_of_reach_of_signals(), _without_unused_processes():
                 _start(num_cpus, folder / "r")
             try:
                 yield
@@ -70,7 +71,7 @@ def _start(num_cpus: int, folder: Path) -> None:
             address="local",
             num_cpus=max(os.cpu_count() or 1, num_cpus),
             object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,  # a dozen processes that are of no use to a single command
+            include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
             _temp_dir=str(folder),
@@ -106,6 +107,24 @@ def _out_of_reach_of_signals() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = before
+
+
+@contextmanager
+def _without_unused_processes() -> Iterator[None]:
+    """Start Ray without processes that are of no use to a single command, and take seconds to start.
+
+    They are the dashboard's server, which runs even without a dashboard, the autoscaler, and the one that sends logs to
+    a driver that does not print them. Ray has no setting for this.
+    """
+    unused = ("start_api_server", "start_monitor", "start_log_monitor")
+    before = {name: getattr(Node, name) for name in unused}
+    for name in unused:
+        setattr(Node, name, lambda self, **settings: None)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
 
 
 @contextmanager

@@ -44,6 +44,8 @@ class StudyConfig(Section):
     """Heading of the results page."""
     about: str = ""
     """Paragraph under the heading."""
+    limits: str = ""
+    """What the study does not show, for the opening of the results page."""
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
     """Seeds of the runs, for the data order and for the initial weights of embedded models."""
     runs_at_a_time: int = Field(1, ge=1, le=10_000)

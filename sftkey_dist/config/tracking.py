@@ -59,8 +59,8 @@ class TrackingConfig(SectionWithNewerKeys):
     system_metrics: bool = True
     """Also log the load and memory of the machine on which the command runs."""
     max_model_gib: float = Field(1.0, ge=0, le=1_000_000)
-    """Models up to this size are logged as MLflow models. Of larger ones only the location is logged; 0 logs no
-    model."""
+    """The files of models up to this size are uploaded to MLflow. Of larger ones it has the location and the scores; 0
+    uploads none."""
     also: Annotated[tuple[Literal["tensorboard", "wandb"], ...], AfterValidator(_without_repetition)] = ()
     """Trackers that get the same numbers as MLflow, or get them in its place if `enabled` is false. `wandb` needs the
     extra `wandb`."""

@@ -17,7 +17,8 @@ from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import write_configuration
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
-from sftkey_dist.pipeline.track import ending_run, start_strategy, track_capabilities, track_evaluation
+from sftkey_dist.pipeline.track import ending_run, start_strategy
+from sftkey_dist.pipeline.track_evaluation import track_capabilities, track_evaluation
 from sftkey_dist.tracking import Tracker
 
 
@@ -138,7 +139,8 @@ def _measure_capabilities(plan: RunPlan) -> list[str]:
 def _record(plan: RunPlan, planned: PlannedStrategy, tracker: Tracker) -> None:
     """Record which stages were evaluated, and the evaluation's folder, and track the evaluation."""
     folder, form, last = planned.evaluation.folder, planned.strategy.form.value, planned.stages[-1]
-    parent = start_strategy(plan.config, plan.run, planned.name, form, last.digest, tracker)
+    store = str(last.inputs["store"])
+    parent = start_strategy(plan.config, plan.run, planned.name, form, last.digest, store, tracker)
     with ending_run(tracker, parent):
         record_training(plan, planned, tracker.mlflow_run_id(parent))
         track_capabilities(plan.config, plan.run, planned.name, parent, tracker)

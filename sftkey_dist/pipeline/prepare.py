@@ -119,12 +119,15 @@ def write_configuration(config: RunConfig, preparation: Preparation) -> None:
 
 def write_provenance(preparation: Preparation) -> None:
     """Write the data report, plots of the lengths, and the environment of the run."""
-    from sftkey_dist.report.plots import plot_lengths  # loads matplotlib
-
     run, sets = preparation.run, [report.to_json() for report in preparation.reports]
+    before = run.data_report.read_bytes() if run.data_report.is_file() else None
     write_json_atomically(run.data_report, {"sets": sets, "test": preparation.test_report.to_json()})
-    for form, store in preparation.stores.items():
-        plot_lengths(store.segment_counts, store.segment_names, run.length_plot(form.value))
+    plots = {run.length_plot(form.value): store for form, store in preparation.stores.items()}
+    if before != run.data_report.read_bytes() or not all(plot.is_file() for plot in plots):
+        from sftkey_dist.report.plots import plot_lengths  # loads matplotlib
+
+        for plot, store in plots.items():
+            plot_lengths(store.segment_counts, store.segment_names, plot)
     write_json_atomically(run.environment, describe_environment())
 
 

@@ -27,7 +27,8 @@ from sftkey_dist.files import (
     write_text_atomically,
 )
 from sftkey_dist.report.evidence import DONE, Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
-from sftkey_dist.report.plots import plot_seeds
+from sftkey_dist.report.opening import opening, tested_contrasts
+from sftkey_dist.report.plots import plot_differences, plot_seeds
 from sftkey_dist.report.results import results_page
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking import make_tracker, tracking_uri
@@ -68,6 +69,7 @@ def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
                     for name, variant in study.settings.variants.items()
                 },
                 contrasts=study.settings.contrasts,
+                limits=study.settings.limits,
             ),
         )
         waiting = [run for run in study.runs if not _is_done(study, run)]
@@ -95,14 +97,25 @@ def make_results(studies: Sequence[Path], out: Path, keep: Path | None) -> list[
     if keep is not None:
         studies = [keep_evidence(study, keep / study.absolute().name) for study in studies]
     found = [Evidence.read(study) for study in studies]
-    figures = [
+    scores = [
         plot_seeds(_scores_by_seed(study), "score", folder / "scores.svg")
         for study, folder in zip(found, studies, strict=True)
     ]
     command = shlex.join(["sftkey", "results", *(_seen_from(out, study) for study in studies)])
-    page = results_page(found, [Path(_seen_from(out, figure)) for figure in figures], command)
+    opened, differences = _opening(found[0], studies[0], out)
+    page = results_page(found, opened, [Path(_seen_from(out, figure)) for figure in scores], command)
     write_text_atomically(out, page)
-    return [out, *figures]
+    return [out, *differences, *scores]
+
+
+def _opening(study: Evidence, folder: Path, out: Path) -> tuple[list[str], list[Path]]:
+    """The opening of a page, and its figure; nothing for a study without tested contrasts."""
+    contrasts = tested_contrasts(study)
+    if not contrasts:
+        return [], []
+    differences = {of.name: (of.difference.value, of.difference.interval) for of in contrasts}
+    figure = plot_differences(differences, "difference in accuracy", folder / "differences.svg")
+    return opening(study, contrasts, Path(_seen_from(out, figure))), [figure]
 
 
 def _seen_from(page: Path, path: Path) -> str:

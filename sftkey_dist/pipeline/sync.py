@@ -11,12 +11,10 @@ from sftkey_dist.pipeline.track import (
     open_tracker,
     start_stage,
     start_strategy,
-    track_capabilities,
     track_comparison,
-    track_evaluation,
-    track_model,
     track_yield,
 )
+from sftkey_dist.pipeline.track_evaluation import track_capabilities, track_evaluation, track_model
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.kinds import JsonFile
 from sftkey_dist.run_dir.artifacts.run import StrategyEntry, read_strategies
@@ -50,12 +48,13 @@ def sync(run_dir: Path) -> int:
 def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: StrategyEntry, tracker: Tracker) -> int:
     directories = [StageDir(run.path / stage.path) for stage in entry.stages]
     summaries = [read_summary(directory) for directory in directories]
-    parent = start_strategy(config, run, name, entry.form, summaries[-1].digest, tracker)
+    store = str(summaries[-1].inputs["store"])
+    parent = start_strategy(config, run, name, entry.form, summaries[-1].digest, store, tracker)
     missing = 0
     with ending_run(tracker, parent):
         for stage, directory, summary in zip(entry.stages, directories, summaries, strict=True):
             if stage.shared_with:
-                note_shared_stage(stage.name, summary.digest, stage.shared_with, parent, tracker)
+                note_shared_stage(config, run, name, stage.name, summary.digest, stage.shared_with, parent, tracker)
             else:
                 missing += _sync_stage(config, run, name, stage.name, directory, summary, parent, tracker)
         if entry.evaluation:

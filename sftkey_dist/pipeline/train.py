@@ -55,7 +55,8 @@ def train(plan: RunPlan, tracker: Tracker) -> None:
         runner = stack.enter_context(stage_runner(config.cluster, plan.run.ray_storage))
         for planned in plan.strategies:
             form, last = planned.strategy.form.value, planned.stages[-1]
-            parent = start_strategy(config, plan.run, planned.name, form, last.digest, tracker)
+            store = str(last.inputs["store"])
+            parent = start_strategy(config, plan.run, planned.name, form, last.digest, store, tracker)
             with ending_run(tracker, parent):
                 for stage in planned.stages:
                     _ensure_trained(plan, stage, runner, tracker, parent)
@@ -81,7 +82,16 @@ def _ensure_trained(
         console.print(f"{title}: {reason}, not trained again")
         _clean_up(planned)
         if planned.shared_with:
-            note_shared_stage(planned.stage.name, planned.digest, planned.shared_with, parent, tracker)
+            note_shared_stage(
+                plan.config,
+                plan.run,
+                planned.strategy,
+                planned.stage.name,
+                planned.digest,
+                planned.shared_with,
+                parent,
+                tracker,
+            )
         return
     if planned.is_trained:
         console.print(

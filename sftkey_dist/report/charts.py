@@ -39,6 +39,7 @@ class Chart:
         caption: what to look for.
         heads: column headings of the table.
         rows: rows of the table, for readers who cannot see the figure.
+        is_about_cost: whether it shows how fast the training was, which comes last.
     """
 
     file: Path
@@ -46,18 +47,20 @@ class Chart:
     caption: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    is_about_cost: bool = False
 
 
 def draw_charts(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
-    """Draw all figures for which there is data."""
+    """Draw all figures for which there is data, the most important first."""
     draw: Sequence[Callable[[Comparison, Path, str], list[Chart]]] = (
-        _key_nll,
-        _segment_nll,
         _plane,
         _score_by_alpha,
-        _output_lengths,
+        _key_nll,
+        _segment_nll,
         _guard,
+        _output_lengths,
         _throughput,
+        _waiting,
     )
     return [chart for make in draw for chart in make(comparison, folder, stem)]
 
@@ -179,7 +182,6 @@ def _guard(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
 
 def _throughput(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
     speed = _by_label(comparison, lambda row: throughput_curve(row.stage_dirs()))
-    waiting = _by_label(comparison, lambda row: waiting_curve(row.stage_dirs()))
     return [
         Chart(
             plot_curves(speed, "optimizer step, stages joined", "tokens/s", folder / f"{stem}_throughput.svg"),
@@ -187,14 +189,24 @@ def _throughput(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
             "Tokens per second of all ranks together, without padding.",
             ("strategy", "first steps", "last steps"),
             _ends(speed, digits=0),
-        ),
+            is_about_cost=True,
+        )
+    ]
+
+
+def _waiting(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
+    waiting = _by_label(comparison, lambda row: waiting_curve(row.stage_dirs()))
+    if not any(curve.values.any() for curve in waiting.values()):
+        return []  # a single rank waits for none
+    return [
         Chart(
             plot_curves(waiting, "optimizer step, stages joined", "share of a step", folder / f"{stem}_waiting.svg"),
             "Waiting for the slowest rank",
             "Share of each step in which ranks wait for the slowest one, by the planned cost; 0 is perfect balance.",
             ("strategy", "first steps", "last steps"),
             _ends(waiting),
-        ),
+            is_about_cost=True,
+        )
     ]
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sftkey_dist.errors import DataError
+from sftkey_dist.evaluation.crossed import Outcomes
 from sftkey_dist.evaluation.paired import AlphaRange, Lead, PairedTest, compare_all, winners_by_alpha
 from sftkey_dist.report.forgetting import Forgetting, read_forgetting
 from sftkey_dist.run_dir import RunDir, StageDir
@@ -227,7 +228,10 @@ class Comparison:
     def to_json(self) -> dict[str, object]:
         """The content of `comparison.json`."""
         return {
-            "rows": [row.to_json() for row in self.rows],
+            "rows": [
+                row.to_json() | {"outcomes": asdict(Outcomes.of(self.records[label]))}
+                for label, row in zip(self.labels, self.rows, strict=True)
+            ],
             "paired_tests": [asdict(test) for test in self.tests],
             "winners_by_alpha": [asdict(alpha_range) for alpha_range in self.alpha_ranges],
         }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sftkey_dist.config.study import ContrastConfig, run_name
 from sftkey_dist.errors import DataError
+from sftkey_dist.evaluation.crossed import Outcomes
 from sftkey_dist.files import copy_atomically, make_folder
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement, Interval, composite
@@ -39,6 +40,7 @@ class StudyFacts:
         seeds: of its runs; a variant may have fewer.
         variants: by name.
         contrasts: to be drawn.
+        limits: what the study does not show.
     """
 
     title: str
@@ -47,6 +49,7 @@ class StudyFacts:
     seeds: tuple[int, ...]
     variants: dict[str, VariantFacts]
     contrasts: tuple[ContrastConfig, ...]
+    limits: str = ""
 
     @property
     def runs(self) -> list[tuple[str, int]]:
@@ -90,11 +93,12 @@ class Result:
     agreement: dict[str, Agreement]
     stages: tuple[StageResult, ...]
     capabilities: tuple[CapabilityDifference, ...] | None = field(default=None, metadata=absent_with("capabilities"))
+    outcomes: Outcomes | None = field(default=None, metadata=absent_with("outcomes"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRow(Result):
-    """A row of comparison.json, as far as it is read back. Runs of older versions have no bounds."""
+    """A row of comparison.json, as far as it is read back. Runs of older versions have no bounds and no outcomes."""
 
     strategy: str
     unjudged: int = 0

@@ -2,7 +2,8 @@
 
 from sftkey_dist.evaluation.paired import Lead
 from sftkey_dist.evaluation.statistics import Interval
-from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.numbers import number
 
 
 def headline(comparison: Comparison) -> str:
@@ -15,19 +16,20 @@ def headline(comparison: Comparison) -> str:
     if len(comparison.rows) < 2 or not best:
         return ""
     if len(best) > 1:
-        return f"{_listed(best)} have the same score."
+        return f"{_listed(best)} have the same score, {_score(comparison, best[0])}."
     (label,) = best
     leads = comparison.leads_of(label)
     close = [lead.over for lead in leads if not lead.is_beyond_interval]
     if close or not leads:
         whom = _listed(close) if close else "the others, which answered other questions"
-        return f"{label} has the highest score, but it cannot be told apart from {whom}: a lead may be chance."
+        highest = f"{label} has the highest score, {_score(comparison, label)}"
+        return f"{highest}, but it cannot be told apart from {whom}: a lead may be chance."
     return f"{label} scores higher than {_listed([lead.over for lead in leads])}, {_by(comparison, leads[0])}"
 
 
 def _by(comparison: Comparison, lead: Lead) -> str:
     """How far ahead of the next best a strategy is, and whether it keeps the format."""
-    kept = next(row for label, row in zip(comparison.labels, comparison.rows, strict=True) if label == lead.label)
+    kept = _row(comparison, lead.label)
     accuracy = ""
     if lead.accuracy_interval[0] > 0:
         accuracy = f" It is right more often by {_points(lead.accuracy, lead.accuracy_interval)}."
@@ -35,6 +37,15 @@ def _by(comparison: Comparison, lead: Lead) -> str:
         f"by {_points(lead.score, lead.score_interval)} over {lead.over}.{accuracy} It keeps the format in "
         f"{100 * kept.scores.format:.0f} % of its outputs."
     )
+
+
+def _score(comparison: Comparison, label: str) -> str:
+    """The score that strategies are ranked by, in which unjudged outputs count as wrong."""
+    return number(_row(comparison, label).scores.lowest_score)
+
+
+def _row(comparison: Comparison, label: str) -> ComparisonRow:
+    return comparison.rows[comparison.labels.index(label)]
 
 
 def _points(difference: float, interval: Interval) -> str:

@@ -145,6 +145,11 @@ def _confusions(comparison: Comparison) -> list[str]:
     return [*lines, f"Given answers: {CONFUSION}."] if lines else []
 
 
+def bold(text: str) -> Markdown:
+    """Bold Markdown of a plain text."""
+    return Markdown(f"**{escaped(text)}**")
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table whose first column is text and whose other columns are numbers.
 

@@ -75,6 +75,8 @@ def render_page(
         forgetting_heads=FORGETTING_HEADS,
         forgetting_note=FORGETTING,
         forgotten=forgotten_in_words(comparison.forgetting),
+        shown_ids={question.id for question in questions},
+        some_cut_off=any(row.scores.truncated for row in comparison.rows),
         findings=findings,
         facts=facts,
         differing=settings_that_differ(facts),

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sftkey_dist.evaluation.statistics import Interval
 from sftkey_dist.files import file_written_whole
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS
@@ -16,10 +18,14 @@ from sftkey_dist.sampler.preview import BalancePreview
 from sftkey_dist.visible import on_one_line
 
 matplotlib.rcParams["svg.hashsalt"] = "sftkey"  # makes the bytes of a plot reproducible
+# Okabe and Ito's colours, which colour-blind readers can tell apart, without those that vanish on white or on black.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#A6761D")
+matplotlib.rcParams["axes.prop_cycle"] = cycler(color=_COLOURS)
 GREY = "#808080"
 _ZERO_WIDTH = "\u200b"
 _FEW_POINTS, _BINS = 40, 30
 _DASHES = ((1, 0), (6, 2), (3, 2), (8, 2, 2, 2))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 
 
 class Curve(NamedTuple):
@@ -85,8 +91,8 @@ def plot_key_nll(curves: Mapping[str, Curve], file: Path, y_label: str = "nll of
 def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: float, file: Path) -> Path:
     """Plot score against alpha from (accuracy, format) of each strategy. The winner changes where lines cross."""
     figure, axes = _figure("alpha, the weight of accuracy", "score")
-    for strategy, (accuracy, format_share) in measures.items():
-        axes.plot([0, 1], [format_share, accuracy], label=literal(strategy), linewidth=1.5)
+    for number, (strategy, (accuracy, format_share)) in enumerate(measures.items()):
+        axes.plot([0, 1], [format_share, accuracy], label=literal(strategy), linewidth=1.5, dashes=_DASHES[number % 4])
     axes.axvline(alpha, color=GREY, linestyle=":", linewidth=1)
     return _save(figure, axes, file)
 
@@ -113,9 +119,17 @@ def draw_plane(
         (low, high), (lowest, highest) = intervals[strategy]
         axes.plot([low, high], [format_share, format_share], color=f"C{number}", linewidth=scale, alpha=0.6)
         axes.plot([accuracy, accuracy], [lowest, highest], color=f"C{number}", linewidth=scale, alpha=0.6)
-        axes.plot(accuracy, format_share, "o", color=f"C{number}", label=literal(strategy), markersize=7 * scale)
+        draw_marker(axes, number, accuracy, format_share, 7 * scale, literal(strategy))
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)
+
+
+def draw_marker(axes: Axes, number: int, x: float, y: float, size: float, label: str | None = None) -> None:
+    """Draw the marker of a strategy by its number: hollow, so that one below another can be seen, of its own shape."""
+    marker = _MARKERS[number % len(_MARKERS)]
+    axes.plot(
+        x, y, marker, color=f"C{number}", label=label, markersize=size, fillstyle="none", markeredgewidth=size / 4
+    )
 
 
 def plot_curves(curves: Mapping[str, Curve], x_label: str, y_label: str, file: Path) -> Path:
@@ -137,7 +151,8 @@ def plot_histograms(values: Mapping[str, Sequence[float]], x_label: str, file: P
     edges = np.histogram_bin_edges(everything, bins=_BINS)
     for number, (name, of) in enumerate(values.items()):
         shares, _ = np.histogram(of, bins=edges)
-        axes.stairs(shares / len(of), edges, label=literal(name), color=f"C{number}", linewidth=1.5)
+        dashes = (0, _DASHES[number % 4])
+        axes.stairs(shares / len(of), edges, label=literal(name), color=f"C{number}", linewidth=1.5, linestyle=dashes)
     return _save(figure, axes, file)
 
 
@@ -188,7 +203,7 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(5.6, 3.5), layout="constrained")  # small, so that its texts can be read on a phone
     axes = figure.add_subplot()
     style(axes, x_label, y_label)
     return figure, axes
@@ -208,7 +223,7 @@ def style(axes: Axes, x_label: str, y_label: str, colour: str = GREY, size: floa
     """Label axes, and give their lines and texts a colour and a size in points."""
     axes.set_xlabel(literal(x_label), color=colour, fontsize=size)
     axes.set_ylabel(literal(y_label), color=colour, fontsize=size)
-    axes.tick_params(colors=colour, labelsize=size)
+    axes.tick_params(which="both", colors=colour, labelsize=size)
     for spine in axes.spines.values():
         spine.set_color(colour)
     axes.grid(alpha=0.25)
@@ -223,6 +238,21 @@ def _write(figure: Figure, file: Path) -> Path:
     with file_written_whole(file) as scratch:
         figure.savefig(scratch, format="svg", transparent=True, metadata={"Date": None})
     return file
+
+
+def plot_differences(differences: Mapping[str, tuple[float, Interval]], x_label: str, file: Path) -> Path:
+    """Plot differences with their intervals, one below the other, beside a line at zero."""
+    figure = Figure(figsize=(7.0, 0.9 + 0.4 * len(differences)), layout="constrained")
+    axes = figure.subplots()
+    style(axes, x_label, "")
+    for place, (value, (low, high)) in enumerate(differences.values()):
+        colour = GREY if low <= 0 <= high else "C0"
+        axes.plot([low, high], [place, place], color=colour, linewidth=2)
+        axes.plot(value, place, "o", color=colour, markersize=6)
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_yticks(range(len(differences)), list(map(literal, differences)))
+    axes.invert_yaxis()
+    return _write(figure, file)
 
 
 def plot_seeds(values: Mapping[str, Mapping[str, Sequence[float]]], y_label: str, file: Path) -> Path:

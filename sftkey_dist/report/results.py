@@ -7,9 +7,10 @@ from pathlib import Path
 
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
+from sftkey_dist.report.all_pairs import all_pairs
 from sftkey_dist.report.comparison import baseline_among
 from sftkey_dist.report.evidence import Evidence, Result, capability_differences, measure
-from sftkey_dist.report.markdown import Markdown, escaped, table
+from sftkey_dist.report.markdown import Markdown, bold, escaped, table
 from sftkey_dist.report.numbers import UNKNOWN, number
 from sftkey_dist.report.published import published_averages
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, seen_by_seeds, too_few_seeds
@@ -27,11 +28,12 @@ class _Claim:
     judge: Callable[[dict[str, dict[int, Result]]], tuple[str, str]]
 
 
-def results_page(studies: Sequence[Evidence], figures: Sequence[Path], command: str) -> str:
+def results_page(studies: Sequence[Evidence], opening: Sequence[str], figures: Sequence[Path], command: str) -> str:
     """The page as Markdown.
 
     Args:
         studies: the studies, in order.
+        opening: lines of what a reader should know first.
         figures: one figure per study, relative to the page.
         command: the command that generates the page.
 
@@ -41,6 +43,7 @@ def results_page(studies: Sequence[Evidence], figures: Sequence[Path], command: 
     lines = [
         "# Results",
         "",
+        *opening,
         f"Made by `{command}` from the `comparison.json` of every run; nothing here is typed. Brackets are 95 % "
         f"intervals over seeds, in the first tables of the mean (of a share Wilson's, with the effective number of "
         f"trials, which stays in [0, 1]; where all seeds are alike, over questions), elsewhere of the paired "
@@ -68,7 +71,8 @@ def _study(study: Evidence, figure: Path) -> list[str]:
     for variant, of_variant in facts.variants.items():
         if study.results[variant]:
             lines += [f"### {escaped(variant)}", "", *([of_variant.about, ""] if of_variant.about else [])]
-            lines += [*_scores(study.results[variant]), "", *_capabilities(study.results[variant])]
+            lines += [*_scores(study.results[variant]), "", *all_pairs(study.results[variant])]
+            lines += _capabilities(study.results[variant])
     return [*lines, *_contrasts(study), *_judges(study), *_costs(study)]
 
 
@@ -193,8 +197,8 @@ def _claims(studies: Sequence[Evidence]) -> list[str]:
             for variant, results in study.results.items():
                 if set(claim.needs) <= results.keys():
                     verdict, figures = claim.judge(results)
-                    rows.append([claim.text, f"{study.name} {variant}", _bold(verdict), figures])
-    agree, differ, noisy = (sum(row[2] == _bold(verdict) for row in rows) for verdict in (_AGREES, _DIFFERS, _NOISY))
+                    rows.append([claim.text, f"{study.name} {variant}", bold(verdict), figures])
+    agree, differ, noisy = (sum(row[2] == bold(verdict) for row in rows) for verdict in (_AGREES, _DIFFERS, _NOISY))
     return [
         f"Statements that the paper's table supports, for other models and data than here: {agree} hold here too, "
         f"{differ} do not, {noisy} cannot be told from noise.",
@@ -287,8 +291,4 @@ def _difference(found: PairedMean | None) -> str:
     low, high = mean.interval
     value = f"{mean.value:+.3f} [{low:+.3f}, {high:+.3f}]"
     seeds = f"{found.seeds_higher} up, {found.seeds_lower} down"
-    return Markdown(f"{_bold(value) if found.sign else value}, p {found.p_value:.3f}, {seeds}")
-
-
-def _bold(text: str) -> Markdown:
-    return Markdown(f"**{escaped(text)}**")
+    return Markdown(f"{bold(value) if found.sign else value}, p {found.p_value:.3f}, {seeds}")

@@ -10,7 +10,7 @@ from sftkey_dist.files import file_written_whole
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import UNKNOWN, number
-from sftkey_dist.report.plots import GREY, draw_plane, literal, style
+from sftkey_dist.report.plots import GREY, draw_marker, draw_plane, literal, style
 from sftkey_dist.run_dir.artifacts.evaluation import Scores
 from sftkey_dist.visible import on_one_line
 
@@ -58,7 +58,7 @@ def _note(comparison: Comparison) -> str:
 
 
 def _draw_table(axes: Axes, comparison: Comparison) -> None:
-    """A row per strategy with the colour of its point in the figure, and each value over its interval."""
+    """A row per strategy with the marker of its point in the figure, and each value over its interval."""
     height = min(_TALLEST_ROW, 1 / (len(comparison.rows) + 1))
     size = _LARGEST_TEXT * (height / _TALLEST_ROW) ** 0.6  # texts fill less of a tall row
     for head, end in {"strategy": None, **_COLUMNS}.items():
@@ -68,7 +68,7 @@ def _draw_table(axes: Axes, comparison: Comparison) -> None:
         middle = 1 - height * (place + 1.5)
         weight = "bold" if label == comparison.leader else "normal"
         axes.axhline(middle + height / 2, color=GREY, linewidth=0.6, alpha=0.5)
-        axes.plot(0.015, middle, "o", color=f"C{place}", markersize=0.7 * size)
+        draw_marker(axes, place, 0.015, middle, 0.6 * size)
         name = _shortened(label)
         name_size = min(size, _NAME_POINTS / max(1, len(name)))
         axes.text(_NAMES, middle, literal(name), fontsize=name_size, color=_INK, va="center", fontweight=weight)

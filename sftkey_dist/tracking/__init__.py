@@ -1,10 +1,21 @@
 """Tracking with MLflow and others behind a small interface, which only the driver calls.
 
-Each strategy has a parent run, with a child run for each stage and each evaluation. Metrics come from the journals of
-the run directory, which remain the source of truth. A resumed run logs only the steps that its MLflow run lacks.
+Each strategy has a parent run with the model that it made, and a child run for each stage and each evaluation. Metrics
+come from the journals of the run directory, which remain the source of truth. A resumed run logs only the steps that
+its MLflow run lacks.
 """
 
-from sftkey_dist.tracking.tracker import RUN_DIR_TAG, STRATEGY_TAG, DataSetNote, NullTracker, Tracker
+from sftkey_dist.tracking.tracker import (
+    RUN_DIR_TAG,
+    RUN_TAG,
+    SEED_TAG,
+    STRATEGY_TAG,
+    DataSetNote,
+    MeasuredScores,
+    ModelNote,
+    NullTracker,
+    Tracker,
+)
 from sftkey_dist.tracking.where import (
     how_to_open,
     make_tracker,
@@ -16,8 +27,12 @@ from sftkey_dist.tracking.where import (
 
 __all__ = [
     "RUN_DIR_TAG",
+    "RUN_TAG",
+    "SEED_TAG",
     "STRATEGY_TAG",
     "DataSetNote",
+    "MeasuredScores",
+    "ModelNote",
     "NullTracker",
     "Tracker",
     "how_to_open",

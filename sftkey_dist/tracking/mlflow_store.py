@@ -1,22 +1,17 @@
 """Logs runs to an MLflow server or store."""
 
 import functools
-import json
 import logging
 import os
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import transformers
-from huggingface_hub import ModelCard
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.entities import Metric, Param, Run
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.transformers import save_model
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from sftkey_dist.config.secrets import in_a_line
@@ -25,13 +20,14 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.run_dir.artifacts.run import RUN_IDS
 from sftkey_dist.tracking.mlflow_client import folder_by_its_uri, remedy_of, require_listener
-from sftkey_dist.tracking.numbers import flattened, numbers_of
-from sftkey_dist.tracking.tracker import DataSetNote, RunStatus
+from sftkey_dist.tracking.mlflow_entities import input_of, metrics_of, title_of
+from sftkey_dist.tracking.mlflow_models import model_made_by, note_evaluated, note_model, upload_model
+from sftkey_dist.tracking.numbers import flattened
+from sftkey_dist.tracking.tracker import DataSetNote, MeasuredScores, ModelNote, RunStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_MODEL_TAG = "sftkey.model_is_logged"
 _MAX_PARAM_CHARACTERS = 500
 _MAX_BATCH = 900  # MLflow takes 1,000 metrics and 100 params a call
 
@@ -68,7 +64,7 @@ class MlflowTracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        self._uri = uri
+        self._uri, self._experiment = uri, experiment
         self._warned = False
         self._incomplete: set[object] = set()
         self._run_ids_file = run_ids
@@ -107,7 +103,8 @@ class MlflowTracker:
             self._client.update_run(known, status="RUNNING")
             return known
         all_tags = dict(tags) | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
-        run_id = str(self._client.create_run(self._experiment_id, run_name=name, tags=all_tags).info.run_id)
+        title = title_of(name, tags, self._experiment)
+        run_id = str(self._client.create_run(self._experiment_id, run_name=title, tags=all_tags).info.run_id)
         self._run_ids[key] = run_id
         write_json_atomically(self._run_ids_file, self._run_ids)
         return run_id
@@ -133,14 +130,14 @@ class MlflowTracker:
     @_outlives_outages
     def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> None:
         """See Tracker."""
-        self._log_metrics(run_id, _metrics_of(records))
+        self._log_metrics(run_id, metrics_of(records))
 
     @_outlives_outages
     def log_missing(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> int:
         """See Tracker."""
         if run_id is None:
             return 0
-        metrics = _metrics_of(records)
+        metrics = metrics_of(records)
         known = {
             (key, point.step)
             for key in dict.fromkeys(metric.key for metric in metrics)
@@ -158,44 +155,45 @@ class MlflowTracker:
     @_outlives_outages
     def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[object]], file: str) -> None:
         """See Tracker."""
-        if run_id is None or file in {artifact.path for artifact in self._client.list_artifacts(run_id)}:
-            return  # MLflow would append the same rows again
-        self._client.log_table(run_id, {name: list(values) for name, values in columns.items()}, file)
+        if run_id is None:
+            return
+        if file not in {artifact.path for artifact in self._client.list_artifacts(run_id)}:
+            self._client.log_table(run_id, {name: list(values) for name, values in columns.items()}, file)
+            return
+        rows = list(zip(*columns.values(), strict=True))  # MLflow would append them to those that it has
+        self._client.log_dict(run_id, {"columns": list(columns), "data": rows}, file)
 
     @_outlives_outages
     def log_data_set(self, run_id: str | None, data_set: DataSetNote) -> None:
         """See Tracker."""
-        if run_id is None:
-            return
-        entity = Dataset(
-            name=data_set.name,
-            digest=data_set.digest,
-            source_type="local",
-            source=json.dumps({"uri": data_set.place}),
-            profile=json.dumps({"num_rows": data_set.num_rows}),
-        )
-        tags = [InputTag("mlflow.data.context", data_set.context)]
-        self._client.log_inputs(run_id, [DatasetInput(entity, tags)])
+        if run_id is not None:
+            self._client.log_inputs(run_id, [input_of(data_set)])
+
+    @_outlives_outages
+    def note_model(self, run_id: str | None, model: ModelNote) -> None:
+        """See Tracker."""
+        if run_id is not None:
+            note_model(self._client, run_id, model)
 
     @_outlives_outages
     def log_model(self, run_id: str | None, folder: Path) -> None:
         """See Tracker."""
-        if run_id is None or _MODEL_TAG in self._client.get_run(run_id).data.tags:
+        if run_id is not None:
+            upload_model(self._client, run_id, folder)
+
+    @_outlives_outages
+    def log_scores(self, run_id: str | None, scores: Sequence[MeasuredScores], model_of: str | None) -> None:
+        """See Tracker."""
+        if run_id is None:
             return
-        with tempfile.TemporaryDirectory() as scratch:
-            parts = {
-                "model": transformers.AutoModelForCausalLM.from_pretrained(folder),
-                "tokenizer": transformers.AutoTokenizer.from_pretrained(folder),
-            }
-            save_model(  # its documentation also allows a path, which fails with transformers 5
-                parts,
-                f"{scratch}/model",
-                task="text-generation",
-                model_card=ModelCard((folder / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=True),
-                pip_requirements=["torch", "transformers", "accelerate"],
-            )
-            self._client.log_artifacts(run_id, f"{scratch}/model", "model")
-        self._client.set_tag(run_id, _MODEL_TAG, "true")  # last, so that an incomplete upload does not count
+        model = None if model_of is None else model_made_by(self._client, model_of)
+        if model is not None:
+            note_evaluated(self._client, run_id, model)
+        for measured in scores:
+            if measured.data_set is not None:
+                self._client.log_inputs(run_id, [input_of(measured.data_set)])
+            of_model = None if model is None else model.model_id
+            self._log_metrics(run_id, metrics_of([{"step": 0, **measured.values}], of_model, measured.data_set))
 
     @contextmanager
     def watching_system(self, run_id: str | None) -> Iterator[None]:
@@ -268,12 +266,3 @@ def _read_run_ids(file: Path) -> dict[str, str]:
     if not file.exists():
         return {}
     return RUN_IDS.read(file)
-
-
-def _metrics_of(records: Sequence[Mapping[str, Any]]) -> list[Metric]:
-    now_ms = int(time.time() * 1000)  # of two values at one step, MLflow shows the later one
-    return [
-        Metric(key, value, now_ms, int(record["step"]))
-        for record in records
-        for key, value in numbers_of(record).items()
-    ]

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sftkey_dist.tracking.numbers import numbers_of
-from sftkey_dist.tracking.tracker import DataSetNote, RunStatus, Tracker
+from sftkey_dist.tracking.tracker import DataSetNote, MeasuredScores, ModelNote, RunStatus, Tracker
 
 
 class SeveralTrackers:
@@ -72,10 +72,20 @@ class SeveralTrackers:
         for tracker, own in self._each(run_id):
             tracker.log_data_set(own, data_set)
 
+    def note_model(self, run_id: str | None, model: ModelNote) -> None:
+        """See Tracker."""
+        for tracker, own in self._each(run_id):
+            tracker.note_model(own, model)
+
     def log_model(self, run_id: str | None, folder: Path) -> None:
         """See Tracker."""
         for tracker, own in self._each(run_id):
             tracker.log_model(own, folder)
+
+    def log_scores(self, run_id: str | None, scores: Sequence[MeasuredScores], model_of: str | None) -> None:
+        """See Tracker."""
+        for (tracker, own), (_, others) in zip(self._each(run_id), self._each(model_of), strict=True):
+            tracker.log_scores(own, scores, others)
 
     @contextmanager
     def watching_system(self, run_id: str | None) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.console import console
 from sftkey_dist.tracking.numbers import numbers_of
-from sftkey_dist.tracking.tracker import STRATEGY_TAG, NullTracker, RunStatus
+from sftkey_dist.tracking.tracker import STRATEGY_TAG, MeasuredScores, NullTracker, RunStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -149,6 +149,10 @@ class SinkTracker(NullTracker):
         if new:
             run.known.summary |= new
             self._sink.write_summary(run, new)
+
+    def log_scores(self, run_id: str | None, scores: Sequence[MeasuredScores], model_of: str | None) -> None:
+        """See Tracker."""
+        self.log_summary(run_id, {name: value for measured in scores for name, value in measured.values.items()})
 
     def steps_logged(self, run_id: str | None, metrics: Sequence[str]) -> int:
         """See Tracker."""

@@ -11,6 +11,10 @@ RUN_DIR_TAG = "sftkey.run_dir"
 """Tag of every run: the run directory that it tracks."""
 STRATEGY_TAG = "sftkey.strategy"
 """Tag of the run of a strategy, and of the runs of its stages and its evaluation."""
+RUN_TAG = "sftkey.run"
+"""Tag of every run: the name of the run directory, within a study with its variant."""
+SEED_TAG = "sftkey.seed"
+"""Tag of every run: the seed of its configuration."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,32 @@ class DataSetNote:
     context: str
     place: str
     num_rows: int | None
+
+
+@dataclass(frozen=True)
+class ModelNote:
+    """Reference to a model.
+
+    Attributes:
+        folder: folder of the model.
+        params: what distinguishes it from other models.
+    """
+
+    folder: Path
+    params: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class MeasuredScores:
+    """Scores of a model.
+
+    Attributes:
+        values: scores by name.
+        data_set: the data set on which they were measured; None for scores over several of them.
+    """
+
+    values: Mapping[str, float]
+    data_set: DataSetNote | None
 
 
 class Tracker(Protocol):
@@ -68,15 +98,23 @@ class Tracker(Protocol):
         ...
 
     def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[object]], file: str) -> None:
-        """Log a table that MLflow displays, with a file name that ends in .json."""
+        """Log a table that MLflow displays, with a file name that ends in .json. It replaces one of the same name."""
         ...
 
     def log_data_set(self, run_id: str | None, data_set: DataSetNote) -> None:
         """Log a data set that a run was trained or tested on."""
         ...
 
+    def note_model(self, run_id: str | None, model: ModelNote) -> None:
+        """Note the model that a run made, once per run. Its files stay where they are."""
+        ...
+
     def log_model(self, run_id: str | None, folder: Path) -> None:
-        """Log a model folder, once per run, as an MLflow model that `mlflow.transformers.load_model` can load."""
+        """Upload the files of a run's model, once per run, so that `mlflow.transformers.load_model` can load it."""
+        ...
+
+    def log_scores(self, run_id: str | None, scores: Sequence[MeasuredScores], model_of: str | None) -> None:
+        """Log the scores of the model that another run made, and the data sets that they were measured on."""
         ...
 
     def watching_system(self, run_id: str | None) -> AbstractContextManager[None]:
@@ -127,7 +165,13 @@ class NullTracker:
     def log_data_set(self, run_id: str | None, data_set: DataSetNote) -> None:
         """See Tracker."""
 
+    def note_model(self, run_id: str | None, model: ModelNote) -> None:
+        """See Tracker."""
+
     def log_model(self, run_id: str | None, folder: Path) -> None:
+        """See Tracker."""
+
+    def log_scores(self, run_id: str | None, scores: Sequence[MeasuredScores], model_of: str | None) -> None:
         """See Tracker."""
 
     def watching_system(self, run_id: str | None) -> AbstractContextManager[None]:

@@ -3,41 +3,28 @@
 Starting workers takes longer than many stages: processes, imports, rendezvous. So a group that is well is kept.
 """
 
-import os
-import signal
-import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
-from ray.train.torch.config import _TorchBackend as RayTorchBackend
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from sftkey_dist.cluster import lies_on_loopback
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from sftkey_dist.training.checkpoint import new_attempt
 from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.ray_trainer import ProcessGroupConfig, StartLimit, Trainer, TrainerOfOwnCluster
 from sftkey_dist.training.task_queue import TaskQueue
 from sftkey_dist.training.worker import Queue, train_worker
 
 _SECONDS_TO_LEAVE = 60.0
-_LOOPBACK, _LOOPBACK_INTERFACE = "127.0.0.1", "lo"
-_STORES: list[TCPStore] = []
+_LOOPBACK_INTERFACE = "lo"
 
 
 class WorkerGroup:
@@ -127,121 +114,9 @@ class WorkerGroup:
             self._error = error
 
 
-class _TorchBackend(RayTorchBackend):
-    def on_start(self, worker_group: Any, backend_config: "_TorchConfig") -> None:
-        """On a cluster of this machine alone, have rank 0's key-value store listen on loopback only."""
-        if not backend_config.on_loopback:
-            super().on_start(worker_group, backend_config)
-            return
-        port = worker_group.execute_single(0, _serve_store)
-        worker_group.execute(_say_where_the_store_is, port)
-        worker_group.execute(_set_torch_distributed_env_vars)
-        joining = [
-            worker_group.execute_single_async(
-                rank,
-                _setup_torch_process_group,
-                backend=backend_config.backend,
-                world_rank=rank,
-                world_size=len(worker_group),
-                init_method="env://",
-                timeout_s=backend_config.timeout_s,
-            )
-            for rank in range(len(worker_group))
-        ]
-        ray.get(joining)
-
-    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
-        """Workers end with their process group; asking each to leave it first waits 30 s for one that is frozen."""
-
-
-def _serve_store() -> int:
-    """Start the store in rank 0's process, which later finds it by the port that is returned."""
-    listening = socket.create_server((_LOOPBACK, 0))
-    port = int(listening.getsockname()[1])
-    # The process group takes it over: torch keeps one store for each port of a process.
-    _STORES.append(
-        TCPStore(
-            _LOOPBACK,
-            port,
-            is_master=True,
-            wait_for_workers=False,
-            multi_tenant=True,
-            master_listen_fd=listening.detach(),
-        )
-    )
-    return port
-
-
-def _say_where_the_store_is(port: int) -> None:
-    os.environ.update({"MASTER_ADDR": _LOOPBACK, "MASTER_PORT": str(port)})
-
-
-@dataclass
-class _TorchConfig(TorchConfig):
-    on_loopback: bool = False
-
-    @property
-    def backend_cls(self) -> type[RayTorchBackend]:
-        """See TorchConfig."""
-        return _TorchBackend
-
-
-class _Trainer(TorchTrainer):
-    """Without the actor that would hand out Ray data sets, of which there are none."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        made = super()._create_default_callbacks()
-        return [callback for callback in made if not isinstance(callback, DatasetsCallback)]
-
-
-class _StartLimit(WorkerGroupCallback):
-    """Ends the controller, and the workers with it, when they do not start: Ray waits for a frozen one for good."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    @contextmanager
-    def on_worker_group_start(self) -> Iterator[None]:
-        """Entered in the controller while the processes start and join the process group."""
-        timer = threading.Timer(self._seconds, os.kill, (os.getpid(), signal.SIGKILL))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-
-class _TrainerOfOwnCluster(_Trainer):
-    """Without two actors more, of which each takes as long to start as a rank.
-
-    One frees the places of a driver that has died: here the cluster ends with the driver, and has no dashboard that
-    could be asked whether it is alive. The other asks for nodes: here there is one.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        made = super()._create_default_callbacks()
-        return [callback for callback in made if not isinstance(callback, PlacementGroupCleanerCallback)]
-
-    def _initialize_and_run_controller(self, **settings: Any) -> Any:
-        return super()._initialize_and_run_controller(
-            **settings | {"scaling_policy": _OneNode(scaling_config=self.scaling_config)}
-        )
-
-
-class _OneNode(FixedScalingPolicy):
-    def after_controller_start(self, train_run_context: Any) -> None:
-        """Do not register the run with an autoscaler."""
-
-    def _maybe_send_resource_request(self) -> None:
-        """Do not renew a registration that was not made."""
-
-
-def _trainer(
-    cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scratch: Path, queue: Queue
-) -> TorchTrainer:
+def _trainer(cluster: ClusterConfig, num_workers: int, timeout_seconds: int, scratch: Path, queue: Queue) -> Trainer:
     on_gpu, on_loopback = cluster.gpus_per_worker > 0, lies_on_loopback()
-    trainer = _TrainerOfOwnCluster if on_loopback else _Trainer
+    trainer = TrainerOfOwnCluster if on_loopback else Trainer
     return trainer(
         train_worker,
         train_loop_config={"queue": queue, "num_threads": cluster.cpus_per_worker},
@@ -250,15 +125,15 @@ def _trainer(
             use_gpu=on_gpu,
             resources_per_worker={"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if on_gpu else {}),
         ),
-        torch_config=_TorchConfig(
-            backend="nccl" if on_gpu else "gloo", timeout_s=timeout_seconds, on_loopback=on_loopback
-        ),
+        backend_config=ProcessGroupConfig("nccl" if on_gpu else "gloo", timeout_seconds, on_loopback),
         run_config=RunConfig(
             name=new_attempt(),
             storage_path=str(scratch),
-            callbacks=[_StartLimit(cluster.start_timeout_seconds)],
+            callbacks=[StartLimit(cluster.start_timeout_seconds)],
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=3, max_preemption_failures=0),
-            worker_runtime_env={"env_vars": _worker_environment(cluster, on_loopback=on_loopback)},
+            worker_runtime_env={
+                "env_vars": get_env_vars_to_propagate() | _worker_environment(cluster, on_loopback=on_loopback)
+            },
         ),
     )
 

@@ -1,8 +1,8 @@
-"""Rows of growing length on one to four ranks that share them, beside DeepSpeed's own sequence parallelism.
+"""Rows of growing length on one to four ranks that share them, beside transformers' Trainer with DeepSpeed's Ulysses.
 
 ``python -m tests.benchmarks.long`` with a small decoder in float32 over gloo; no data and no model are needed. Both
 sides recompute their layers, attend with torch's SDPA, and have loss on all tokens. All cores are used, by one process
-or by several. The peer is `UlyssesSPAttentionHF` in a plain loop: through transformers' Trainer it needs accelerators.
+or by several. The two sides train rows of one length right after each other, since the speed of a machine drifts.
 """
 
 import json
@@ -10,21 +10,23 @@ import os
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import deepspeed
+import deepspeed.ops
 import numpy as np
 import psutil
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 import transformers
-from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
-from transformers.integrations import HfDeepSpeedConfig
+from accelerate.parallelism_config import ParallelismConfig
+from accelerate.utils import DeepSpeedSequenceParallelConfig
 
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.training.collate import pack
@@ -44,17 +46,19 @@ SHAPE = {
 }
 LENGTHS, QUICK_LENGTHS = (1024, 4096, 16_384, 32_768), (512, 1024)
 RANKS = (1, 2, 4)
-REPEATS = 3
+LEARNING_RATE = 1e-4
+REPEATS = 4
+"""Measured steps: a multiple of the ranks, which the peer gives a row each at a time, and of one length over gloo."""
 WARM_UP_TOKENS = 256
-"""Length of the row of the step that is not measured."""
+"""Length of the first rows, one for each rank. Their steps are not measured."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of steps with one length.
+    """A step.
 
     Attributes:
-        seconds: that one took.
+        seconds: that it took.
         gib: most memory of a rank, beyond what it held before the step.
         loss: mean over the row's tokens, in nats.
     """
@@ -73,10 +77,9 @@ def main() -> None:
         config = transformers.Qwen2Config(**SHAPE, tie_word_embeddings=True)
         transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
         for ranks in RANKS:
-            ours = _on_ranks(ranks, train_ours, folder, lengths, Path(scratch))
-            theirs = _on_ranks(ranks, train_theirs, folder, lengths, Path(scratch))
-            for length, mine, other in zip(lengths, ours, theirs, strict=True):
-                figures |= _figures(ranks, length, mine, other)
+            for length in lengths:
+                ours, theirs = (_on_ranks(ranks, train, folder, length) for train in (train_ours, train_theirs))
+                figures |= _figures(ranks, length, ours, theirs)
     publish("A row that ranks share", figures, options.json)
 
 
@@ -84,17 +87,85 @@ def _figures(ranks: int, length: int, ours: Measured, theirs: Measured) -> dict[
     name = f"{length:,} tokens on {ranks} rank{'s' if ranks > 1 else ''}"
     return {
         f"{name}, tokens a second": Figure(length / ours.seconds, ""),
-        f"{name}, DeepSpeed's time / ours": Figure(theirs.seconds / ours.seconds, ""),
-        f"{name}, memory of a rank": Figure(ours.gib, "GiB", against=f"DeepSpeed's {theirs.gib:.3f} GiB"),
-        f"{name}, DeepSpeed's loss - ours": Figure(theirs.loss - ours.loss, "nats", against=f"{ours.loss:.4f}"),
+        f"{name}, the Trainer's time / ours": Figure(theirs.seconds / ours.seconds, ""),
+        f"{name}, memory of a rank": Figure(ours.gib, "GiB", against=f"the Trainer's {theirs.gib:.3f} GiB"),
+        f"{name}, the Trainer's loss - ours": Figure(theirs.loss - ours.loss, "nats", against=f"{ours.loss:.4f}"),
     }
 
 
-def _on_ranks(ranks: int, work: Callable[..., None], *arguments: Any) -> list[Measured]:
-    """What rank 0 writes of a piece of work."""
-    file = arguments[-1] / "measured.json"
-    run_ranks(ranks, work, *arguments[:-1], file)
-    return [Measured(*each) for each in json.loads(file.read_text())]
+def _on_ranks(ranks: int, train: Callable[..., None], folder: Path, length: int) -> Measured:
+    """Of the steps that ranks train: the median of their seconds, the most memory, and the loss of the first."""
+    file = folder.parent / "measured.json"
+    run_ranks(ranks, train, folder, length, file)
+    steps = [Measured(**each) for each in json.loads(file.read_text())]
+    seconds = statistics.median(step.seconds for step in steps)
+    return Measured(seconds, max(step.gib for step in steps), steps[0].loss)
+
+
+def train_ours(folder: Path, length: int, file: Path) -> None:
+    """The work of a rank: a step for every row."""
+    ranks = dist.get_world_size()
+    _use_all_cores(ranks)
+    training = TrainingConfig(gradient_checkpointing=True, sequence_parallel_ranks=ranks, micro_batch_tokens=length)
+    engine = make_engine(make_stage_job(file.parent / "stage", folder, folder, (0.0, 1.0), training=training))
+    steps = []
+    for tokens in _rows(length):
+        stopwatch = _Stopwatch()
+        row = engine.place(pack([(tokens, np.r_[0, np.ones(len(tokens) - 1, dtype=np.int64)])], (0.0, 1.0), False))
+        loss_sum = (engine.forward(row)[:, 0] * row.target_weights).sum()
+        engine.backward(loss_sum, len(tokens) - 1, ends_step=True)
+        engine.step(LEARNING_RATE)
+        mean = _sum_of_ranks(loss_sum.detach()) / (len(tokens) - 1)
+        steps.append(Measured(*stopwatch.read(), mean))
+    _write(file, steps)
+    engine.close()
+
+
+def train_theirs(folder: Path, length: int, file: Path) -> None:
+    """The work of a rank of transformers' Trainer with DeepSpeed, and its sequence parallelism on several ranks."""
+    warnings.simplefilter("ignore", FutureWarning)  # of transformers about torch
+    transformers.utils.logging.set_verbosity_error()
+    _use_all_cores(dist.get_world_size())
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled; ours does without it too
+    deepspeed.init_distributed(dist_backend="gloo")  # accelerate refuses ranks without accelerators otherwise
+    rows = [{"input_ids": row, "labels": row, "position_ids": np.arange(len(row))} for row in _rows(length)]
+    measuring = _MeasuringCallback()
+    trainer = transformers.Trainer(
+        model=transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa"),
+        args=_their_settings(file.parent / "trainer", len(rows)),
+        train_dataset=datasets.Dataset.from_list(rows).with_format("torch"),
+        callbacks=[measuring],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
+    _write(file, [Measured(*of, loss) for of, loss in zip(measuring.steps, measuring.losses, strict=True)])
+
+
+def _their_settings(folder: Path, num_steps: int) -> transformers.TrainingArguments:
+    ranks = dist.get_world_size()
+    variable = DeepSpeedSequenceParallelConfig(sp_seq_length_is_variable=True, sp_attn_implementation="sdpa")
+    parallelism = ParallelismConfig(sp_size=ranks, sp_backend="deepspeed", sp_handler=variable)
+    return transformers.TrainingArguments(
+        output_dir=str(folder),
+        deepspeed=ZERO3,
+        parallelism_config=parallelism if ranks > 1 else None,
+        use_cpu=True,
+        bf16=False,
+        per_device_train_batch_size=1,
+        train_sampling_strategy="sequential",
+        max_steps=num_steps,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant",
+        adam_beta2=0.95,
+        optim="adamw_torch_fused",
+        gradient_checkpointing=True,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
 
 
 ZERO3 = {
@@ -107,101 +178,64 @@ ZERO3 = {
 }
 
 
-def train_ours(folder: Path, lengths: tuple[int, ...], file: Path) -> None:
-    """The work of a rank: a step for every length."""
-    ranks = dist.get_world_size()
-    _use_all_cores(ranks)
-    training = TrainingConfig(
-        gradient_checkpointing=True, sequence_parallel_ranks=ranks, micro_batch_tokens=max(lengths)
-    )
-    engine = make_engine(make_stage_job(file.parent / "stage", folder, folder, (0.0, 1.0), training=training))
+class _MeasuringCallback(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    """The seconds and GiB of the Trainer's steps, and their losses."""
 
-    def step(length: int) -> float:
-        tokens = _tokens(length)
-        row = engine.place(pack([(tokens, np.r_[0, np.ones(length - 1, dtype=np.int64)])], (0.0, 1.0), False))
-        loss_sum = (engine.forward(row)[:, 0] * row.target_weights).sum()
-        engine.backward(loss_sum, length - 1, ends_step=True)
-        engine.step(1e-4)
-        return float(loss_sum.detach()) / (length - 1)
+    def __init__(self) -> None:
+        self.steps: list[tuple[float, float]] = []
+        self.losses: list[float] = []
 
-    step(WARM_UP_TOKENS)
-    _write(file, [_measure(lambda length=length: step(length)) for length in lengths])
-    engine.close()
+    def on_step_begin(self, *_: object, **__: object) -> None:
+        self._stopwatch = _Stopwatch()
+
+    def on_step_end(self, *_: object, **__: object) -> None:
+        self.steps.append(self._stopwatch.read())
+
+    def on_log(self, *_: object, logs: dict[str, float], **__: object) -> None:
+        if "loss" in logs:
+            self.losses.append(logs["loss"])
 
 
-def train_theirs(folder: Path, lengths: tuple[int, ...], file: Path) -> None:
-    """The work of a rank with DeepSpeed's own sequence parallelism, in a loop as its documentation has it."""
-    rank, ranks = dist.get_rank(), dist.get_world_size()
-    _use_all_cores(ranks)
-    partitioning = HfDeepSpeedConfig(ZERO3)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    groups = UlyssesSPAttentionHF.register_with_transformers(
-        model, "sdpa", sequence_parallel_size=ranks, micro_batch_size=1, seq_length_is_variable=True
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=ZERO3, mpu=groups)
-    engine.train()
+class _Stopwatch:
+    """Time and memory from now on."""
 
-    def step(length: int) -> float:
-        tokens = torch.from_numpy(_tokens(length))
-        part = slice(rank * length // ranks, (rank + 1) * length // ranks)
-        logits = engine(
-            input_ids=tokens[None, part], position_ids=torch.arange(length)[None, part], use_cache=False
-        ).logits[0]
-        targets = F.pad(tokens[1:], (0, 1), value=-100)[part]
-        loss = F.cross_entropy(logits.float(), targets, reduction="sum") / (length - 1)
-        engine.backward(loss * ranks)
-        engine.step()
-        return float(loss.detach())
+    def __init__(self) -> None:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to what the process holds
+        self._held_bytes = int(psutil.Process().memory_info().rss)
+        self._started = time.perf_counter()
 
-    step(WARM_UP_TOKENS)
-    _write(file, [_measure(lambda length=length: step(length)) for length in lengths])
-    engine.destroy()
-    del partitioning
+    def read(self) -> tuple[float, float]:
+        """The seconds since then, and the most GiB beyond what the process held."""
+        seconds = time.perf_counter() - self._started
+        status = Path("/proc/self/status").read_text()
+        peak_bytes = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        return seconds, (peak_bytes - self._held_bytes) / 2**30
 
 
-def _measure(step: Callable[[], float]) -> Measured:
-    """Several steps of one length: the median of their seconds, the most memory, and the loss of the first."""
-    measured = [_measure_once(step) for _ in range(REPEATS)]
-    seconds = statistics.median(each.seconds for each in measured)
-    return Measured(seconds, max(each.gib for each in measured), measured[0].loss)
-
-
-def _measure_once(step: Callable[[], float]) -> Measured:
-    held, started = _reset_peak(), time.perf_counter()
-    loss = step()
-    return Measured(time.perf_counter() - started, (_peak_bytes() - held) / 2**30, loss)
-
-
-def _write(file: Path, measured: list[Measured]) -> None:
-    """The seconds of rank 0, the memory of the rank that needed most, and the sum of the ranks' losses."""
-    all_ranks: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(all_ranks, measured)
+def _write(file: Path, steps: list[Measured]) -> None:
+    """Write what rank 0 measured but for the first steps, with the memory of the rank that needed most."""
+    of_ranks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(of_ranks, [step.gib for step in steps])
+    most = [max(gib) for gib in zip(*of_ranks, strict=True)]
+    measured = [asdict(step) | {"gib": gib} for step, gib in zip(steps, most, strict=True)]
     if dist.get_rank() == 0:
-        by_length = list(zip(*all_ranks, strict=True))
-        content = [(own[0].seconds, max(of.gib for of in own), sum(of.loss for of in own)) for own in by_length]
-        file.write_text(json.dumps(content))
+        file.write_text(json.dumps(measured[-REPEATS:]))
+
+
+def _sum_of_ranks(value: torch.Tensor) -> float:
+    dist.all_reduce(value)
+    return float(value)
+
+
+def _rows(length: int) -> list[np.ndarray]:
+    """The tokens of every row: short ones, and then those of a length."""
+    lengths = [WARM_UP_TOKENS] * dist.get_world_size() + [length] * REPEATS
+    return [np.random.default_rng(each).integers(1, SHAPE["vocab_size"], each) for each in lengths]
 
 
 def _use_all_cores(ranks: int) -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
-
-
-def _tokens(length: int) -> np.ndarray:
-    return np.random.default_rng(length).integers(1, SHAPE["vocab_size"], length)
-
-
-def _reset_peak() -> int:
-    """Bytes that the process holds; its high-water mark is set to that."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return int(psutil.Process().memory_info().rss)
-
-
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 if __name__ == "__main__":

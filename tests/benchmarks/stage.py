@@ -1,6 +1,7 @@
-"""What a stage costs beside its steps, through the real command line: its start, and its checkpoints.
+"""What a stage costs beside its arithmetic, through the real command line: its start, its steps, and its checkpoints.
 
-``python -m tests.benchmarks.stage``
+``python -m tests.benchmarks.stage``. Starts and steps of the quickstart's model are compared with `bare_stage`, started
+by torchrun: two ranks with DeepSpeed, without data, validation, records, or a cluster.
 """
 
 import argparse
@@ -8,48 +9,128 @@ import json
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from tests.benchmarks.figures import Figure, arguments, median_of, publish
 from tests.e2e.conftest import ENTRY_POINT, environment
 
 STEPS_BETWEEN_CHECKPOINTS = 50
+STEPS = 30
 
 
 def main() -> None:
     options = arguments(__doc__ or "", _options)
     with tempfile.TemporaryDirectory() as scratch:
-        figures = {
-            "first optimizer step after `sftkey train`": median_of(
-                time_to_first_step(Path(scratch) / "start", 1 if options.quick else 3), "s", "<= 25", "quickstart"
-            )
-        }
+        figures = start_and_steps(Path(scratch) / "start", 1 if options.quick else 5)
         if not options.quick:
             figures["checkpoint stall"] = checkpoint_stall(Path(scratch) / "checkpoints", options.model, options.data)
     publish("A stage beside its steps", figures, options.json)
 
 
-def time_to_first_step(folder: Path, times: int) -> list[float]:
-    """Seconds from the command to the first record, the store being prepared."""
+def start_and_steps(folder: Path, times: int) -> dict[str, Figure]:
+    """The first step and the steps of both sides, in turn, the store being prepared."""
     run = folder / "run"
-    base = ["configs/quickstart.yaml", f"run_dir={run}", "tracking.enabled=false"]
-    base += ["strategies=[sft-tag]", "optimization.max_steps=2"]
+    base = ["configs/quickstart.yaml", f"run_dir={run}", "tracking.enabled=false", "strategies=[sft-tag]"]
+    base += [f"optimization.max_steps={STEPS}", "validation.guard=null", "validation.every_steps=1000"]
     sftkey("prepare", *base)
-    seconds = []
-    for _ in range(times):
-        started = time.perf_counter()
-        process = subprocess.Popen([*ENTRY_POINT, "train", *base], env=environment(), stdout=subprocess.DEVNULL)
-        while not any(file.stat().st_size for file in run.glob("stages/*/metrics.jsonl")):
-            if process.poll() is not None:
-                raise SystemExit("the stage ended without a step")
-            time.sleep(0.05)
-        seconds.append(time.perf_counter() - started)
-        if process.wait():
-            raise SystemExit("the stage failed")
-        shutil.rmtree(run / "stages")
-    return seconds
+    (model,) = run.glob("base_model*")
+    pairs = [(start_ours(run, base), start_bare(model, folder / "bare.txt")) for _ in range(times)]
+    ours, bare = zip(*pairs, strict=True)
+    return {
+        "first optimizer step after `sftkey train`": median_of([start.seconds for start in ours], "s", "<= 8"),
+        "the same after torchrun": median_of([start.seconds for start in bare], "s"),
+        "first step, ours / torchrun's": median_of(
+            [one.seconds / other.seconds for one, other in pairs], "", "<= 1.5", "quickstart, the store being prepared"
+        ),
+        "processor time of that, ours / torchrun's": median_of(
+            [one.processor_seconds / other.processor_seconds for one, other in pairs],
+            "",
+            against=f"{statistics.median(start.processor_seconds for start in bare):.1f} s",
+        ),
+        "a step, ours / bare": median_of(
+            [one.step_seconds / other.step_seconds for one, other in pairs],
+            "",
+            against=f"{statistics.median(start.step_seconds for start in bare):.3f} s, 16 rows of 156 tokens",
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Start:
+    """How one side started.
+
+    Attributes:
+        seconds: from the command to the end of the first step.
+        processor_seconds: of all its processes until then.
+        step_seconds: median of the later steps.
+    """
+
+    seconds: float
+    processor_seconds: float
+    step_seconds: float
+
+
+def start_ours(run: Path, base: list[str]) -> Start:
+    """Train through the command line, up to the first record and on to the end."""
+    shutil.rmtree(run / "stages", ignore_errors=True)
+    seconds, processor_seconds = _until_first_step(
+        [*ENTRY_POINT, "train", *base], lambda: any(file.stat().st_size for file in run.glob("stages/*/metrics.jsonl"))
+    )
+    (file,) = run.glob("stages/*/timings.jsonl")
+    timings = [json.loads(line)["seconds"] for line in file.read_text().splitlines()]
+    return Start(seconds, processor_seconds, statistics.median(timings[1:]))
+
+
+def start_bare(model: Path, file: Path) -> Start:
+    """Train with torchrun on the same model."""
+    file.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "tests.benchmarks.bare_stage"]
+    seconds, processor_seconds = _until_first_step([*command, model, STEPS, file], file.is_file)
+    return Start(seconds, processor_seconds, statistics.median(map(float, file.read_text().split()[1:])))
+
+
+def _until_first_step(command: Sequence[object], has_stepped: Callable[[], bool]) -> tuple[float, float]:
+    """Seconds of a command, and of processors, until it has stepped; it is run to its end."""
+    started, spent = time.perf_counter(), _ProcessorSeconds()
+    process = subprocess.Popen(
+        list(map(str, command)), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not has_stepped():
+        if process.poll() is not None:
+            raise SystemExit("the stage ended without a step")
+        spent.look(process.pid)
+        time.sleep(0.1)
+    seconds = time.perf_counter() - started
+    if process.wait():
+        raise SystemExit("the stage failed")
+    return seconds, spent.total
+
+
+class _ProcessorSeconds:
+    """What a process and its descendants have spent, including those that have ended since they were last seen."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, float] = {}
+
+    def look(self, pid: int) -> None:
+        with suppress(psutil.Error):
+            parent = psutil.Process(pid)
+            for process in (parent, *parent.children(recursive=True)):
+                with suppress(psutil.Error):
+                    times = process.cpu_times()
+                    self._of[process.pid] = times.user + times.system
+
+    @property
+    def total(self) -> float:
+        return sum(self._of.values())
 
 
 def checkpoint_stall(folder: Path, model: Path, data: Path) -> Figure:

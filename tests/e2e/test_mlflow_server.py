@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.pipeline.sync import sync
-from sftkey_dist.tracking import DataSetNote, run_dirs_of
+from sftkey_dist.tracking import DataSetNote, MeasuredScores, ModelNote, run_dirs_of
 from sftkey_dist.tracking.mlflow_store import MlflowTracker
 from tests.e2e.conftest import environment
 from tests.e2e.forked import ForkedCommand
@@ -22,6 +22,7 @@ from tests.mlflow_server import POSTGRES, mlflow_server, postgres
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
+TAGS = {"sftkey.strategy": "sft", "sftkey.run": "study", "sftkey.seed": "3"}
 SECRETS = {"OPENAI_API_KEY": "sk-planted-1", "MY_JUDGE_KEY": "planted-2", "MLFLOW_TRACKING_PASSWORD": "planted-3"}
 
 
@@ -40,15 +41,20 @@ def server(request, tmp_path, tmp_path_factory):
 
 def test_all_that_is_logged_arrives_at_a_server_over_any_store(server, tmp_path, tiny_model):
     tracker = MlflowTracker(server.url, "study", tmp_path / "unused", tmp_path / "tracking.json")
-    run = tracker.start_run("stage/abc", "stage full", None, {"sftkey.stage": "full"})
+    run = tracker.start_run("strategy/sft", "sft", None, TAGS)
+    evaluation = tracker.start_run("evaluation/sft", "evaluation", run, TAGS)
     tracker.log_params(run, {"optimization": {"learning_rate": 1e-3}})
     tracker.log_steps(run, [{"step": step, "loss": 1 / (step + 1)} for step in range(5)])
     tracker.log_data_set(run, DataSetNote("gsm8k/train", "abc123", "training", "gsm8k/train.jsonl", 7473))
-    tracker.log_table(run, {"id": ["a", "b"], "output": ["x", "<y>"]}, "outputs.json")
+    for outputs in (["an earlier one"], ["x", "<y>"]):
+        tracker.log_table(run, {"id": [f"q{n}" for n, _ in enumerate(outputs)], "output": outputs}, "outputs.json")
     tracker.log_artifact(run, tiny_model / "config.json")
     with tracker.watching_system(run):
         pass
     (tiny_model / "README.md").write_text("---\nlibrary_name: transformers\n---\n# tiny\n")
+    tracker.note_model(run, ModelNote(tiny_model, {"strategy": "sft"}))
+    tested = DataSetNote("gsm8k/test", "def456", "testing", "gsm8k/test.jsonl", 2)
+    tracker.log_scores(evaluation, [MeasuredScores({"accuracy": 0.5, "format": 1.0}, tested)], run)
     tracker.log_model(run, tiny_model)
     tracker.end_run(run)
 
@@ -60,11 +66,18 @@ def test_all_that_is_logged_arrives_at_a_server_over_any_store(server, tmp_path,
     assert tracker.log_missing(run, [{"step": step, "loss": 0.5, "extra": 1} for step in range(7)]) == 2 + 7
     assert len(MlflowClient(server.url).get_metric_history(run, "loss")) == 7
     assert tracker.log_missing(run, [{"step": 0, "loss": 9.0}]) == 0, "what is there stays"
+    (model,) = MlflowClient(server.url).search_logged_models([logged.info.experiment_id])
+    assert (logged.info.run_name, model.name, model.source_run_id) == ("sft seed-3", "sft-seed-3", run)
+    assert model.params == {"strategy": "sft", "folder": str(tiny_model)}
+    assert {(m.key, m.value, m.dataset_name, m.dataset_digest) for m in model.metrics} == {
+        ("accuracy", 0.5, "gsm8k/test", "def456"),
+        ("format", 1.0, "gsm8k/test", "def456"),
+    }
     mlflow.set_tracking_uri(server.url)
     try:
         table = MlflowClient(server.url).load_table(logged.info.experiment_id, "outputs.json", run_ids=[run])
         assert list(table["output"]) == ["x", "<y>"]
-        pipeline = mlflow.transformers.load_model(f"runs:/{run}/model")
+        pipeline = mlflow.transformers.load_model(f"models:/{model.model_id}")
         tracker.log_model(run, tiny_model)
     finally:
         mlflow.set_tracking_uri(None)
@@ -108,13 +121,16 @@ def test_a_server_that_dies_and_comes_back_has_everything_after_sync_and_no_secr
         client = MlflowClient(server.url)
         runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
         assert {r.info.status for r in runs} == {"FINISHED"}
-        (parent,) = [r for r in runs if r.info.run_name == "sft"]
+        (parent,) = [r for r in runs if r.info.run_name == "sft seed-0"]
         assert parent.data.tags["sftkey.strategy"] == "sft"
-        assert {f.path for f in client.list_artifacts(parent.info.run_id)} >= {
-            "config.json",
-            "comparison.html",
-            "model",
+        files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+        assert files >= {"config.json", "comparison.html", "outputs.json"}
+        (model,) = client.search_logged_models([parent.info.experiment_id])
+        assert model.source_run_id == parent.info.run_id
+        assert "config.json" in {
+            Path(file.path).name for file in client.list_logged_model_artifacts(model.model_id, "model")
         }
+        assert {(m.key, m.dataset_name) for m in model.metrics} >= {("accuracy", "decision_memos/test")}
 
     everything = [f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()]
     assert not [secret for secret in SECRETS.values() if any(secret.encode() in content for content in everything)]
@@ -169,8 +185,6 @@ def differences(server, run):
     (file,) = run.glob("stages/*/metrics.jsonl")
     expected = sorted((r["step"], r["loss"]) for r in map(json.loads, file.read_text().splitlines()))
     client = MlflowClient(server.url)
-    (stage,) = client.search_runs(
-        [client.get_experiment_by_name("tiny").experiment_id], "attributes.run_name = 'stage full'"
-    )
+    (stage,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], "tags.`sftkey.stage` = 'full'")
     found = sorted((m.step, m.value) for m in client.get_metric_history(stage.info.run_id, "loss"))
     return len(set(expected) ^ set(found)) + len(found) - len(set(found))

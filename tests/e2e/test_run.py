@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -159,23 +160,37 @@ def check_mlflow(tmp_path):
     client, runs = runs_of_mlflow(tmp_path)
     assert {run.info.status for run in runs} == {"FINISHED"}
     parents = {run.info.run_id: run.info.run_name for run in runs if "mlflow.parentRunId" not in run.data.tags}
-    assert sorted(parents.values()) == ["sft-tag", "sftkey-tag"]
-    children = {
-        (parents[run.data.tags["mlflow.parentRunId"]], run.info.run_name): run
-        for run in runs
-        if "mlflow.parentRunId" in run.data.tags
-    }
+    assert sorted(parents.values()) == ["sft-tag seed-0", "sftkey-tag seed-0"]
+    children = {run.info.run_name: run for run in runs if "mlflow.parentRunId" in run.data.tags}
     assert sorted(children) == [
-        ("sft-tag", "evaluation"),
-        ("sft-tag", "stage full"),
-        ("sftkey-tag", "evaluation"),
-        ("sftkey-tag", "stage full (shared with sft-tag)"),
-        ("sftkey-tag", "stage key"),
+        "sft-tag seed-0: evaluation",
+        "sft-tag seed-0: stage full",
+        "sftkey-tag seed-0: evaluation",
+        "sftkey-tag seed-0: stage full of sft-tag",
+        "sftkey-tag seed-0: stage key",
     ]
-    key = children["sftkey-tag", "stage key"].info.run_id
+    for name, run in children.items():
+        assert name.startswith(f"{parents[run.data.tags['mlflow.parentRunId']]}: ")
+    key = children["sftkey-tag seed-0: stage key"].info.run_id
     history = client.get_metric_history(key, "segments/answer/nll")
     assert sorted(metric.step for metric in history) == list(range(24)), "a resumed run logs every step once"
-    assert "score" in children["sftkey-tag", "evaluation"].data.metrics
+    check_models(client, runs[0].info.experiment_id, parents)
+
+
+def check_models(client, experiment, parents):
+    """Every strategy's run has its model with its scores on the test set, what it cost, and its outputs."""
+    models = {model.source_run_id: model for model in client.search_logged_models([experiment])}
+    assert models.keys() == parents.keys()
+    for run_id, model in models.items():
+        metrics = client.get_run(run_id).data.metrics
+        assert {"accuracy", "format", "score", "train_seconds", "loss_tokens"} <= metrics.keys()
+        scores = {metric.key: metric.value for metric in model.metrics if metric.dataset_name == "decision_memos/test"}
+        assert scores["n"] == 8
+        assert {name: scores[name] for name in ("accuracy", "format", "score")}.items() <= metrics.items()
+        assert model.tags["mlflow.model.isExternal"] == "true", "its files are larger than what is uploaded"
+        table = json.loads(Path(client.download_artifacts(run_id, "outputs.json")).read_text())
+        assert table["columns"][:6] == ["question", "reference", "answer", "verdict", "format", "output"]
+        assert len(table["data"]) == 8
 
 
 def check_exported_model(folder):

@@ -173,8 +173,8 @@ def test_a_signal_ends_a_start_whose_worker_is_frozen(config, tmp_path):
 def test_workers_that_do_not_start_end_with_their_controller_and_those_that_do_go_on():
     script = """
 import sys, time
-from sftkey_dist.training.worker_group import _StartLimit
-limit = _StartLimit(float(sys.argv[1]))
+from sftkey_dist.training.ray_trainer import StartLimit
+limit = StartLimit(float(sys.argv[1]))
 with limit.on_worker_group_start():
     time.sleep(float(sys.argv[2]))
 time.sleep(1.0)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sftkey_dist"
 ALLOWED = {
     "deepspeed": {"training.engine.library"},
-    "mlflow": {"tracking.mlflow_client", "tracking.mlflow_store"},
+    "mlflow": {"tracking.mlflow_client", "tracking.mlflow_entities", "tracking.mlflow_models", "tracking.mlflow_store"},
     "ray": {
         "cluster",
         "cluster_probe",
@@ -20,6 +20,7 @@ ALLOWED = {
         "jobs.client",
         "training.worker",
         "training.launch",
+        "training.ray_trainer",
         "training.worker_group",
         "training.failures",
         "evaluation.capabilities.fan_out",
@@ -145,8 +146,9 @@ LOADS: dict[str, dict[str, set[str]]] = {
     },
     "tasks of Ray": {
         "training.worker": {"ray"},
+        "training.ray_trainer": {"ray"},
         "evaluation.generation.fan_out": {"torch", "ray"},
-        "pipeline.evaluate": {"torch", "ray", "transformers", "datasets", "scipy.stats"},
+        "pipeline.evaluate": {"torch", "ray", "transformers", "datasets"},
     },
 }
 """What the modules that every process of a run begins with may load, of what takes a tenth of a second or more.

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import ttest_rel
 
+from sftkey_dist.evaluation.crossed import holm_adjusted
 from sftkey_dist.evaluation.statistics import (
     Interval,
     difference_interval,
-    holm,
     mcnemar_exact,
     share_of_clusters,
 )
@@ -71,7 +71,7 @@ def capability_changes(
         for name, results in strategies.items()
     }
     tested = [change.p_value for changes in found.values() for change in changes if change.p_value is not None]
-    adjusted = iter(holm(tested))
+    adjusted = iter(holm_adjusted(tested))
     return {
         name: tuple(
             change if change.p_value is None else replace(change, adjusted_p_value=next(adjusted)) for change in changes

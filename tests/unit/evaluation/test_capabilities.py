@@ -15,7 +15,6 @@ from sftkey_dist.config.evaluation import CapabilitiesConfig
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.evaluation.capabilities.changes import capability_changes
 from sftkey_dist.evaluation.capabilities.harness import Harness, require_tasks
-from sftkey_dist.evaluation.statistics import holm
 from sftkey_dist.run_dir.artifacts.capabilities import CapabilityMetric, CapabilityResult
 from tests.capability_tasks import NUM_DOCUMENTS, documents, write_tasks
 
@@ -104,8 +103,9 @@ def test_models_are_paired_by_document(results):
         rarer = sum(math.comb(gained + lost, k) for k in range(min(gained, lost) + 1)) / 2 ** (gained + lost)
         assert change.p_value == pytest.approx(min(1.0, 2 * rarer))
         assert change.difference_interval[0] < change.difference < change.difference_interval[1]
-    p_values = [change.p_value for change in changes["own"]]
-    assert [change.adjusted_p_value for change in changes["own"]] == holm(p_values)
+    low, high = sorted(change.p_value or 0.0 for change in changes["own"])
+    adjusted = sorted(change.adjusted_p_value or 0.0 for change in changes["own"])
+    assert adjusted == [min(1.0, 2 * low), max(min(1.0, 2 * low), high)], "Holm"
 
 
 @needs_harness
@@ -187,22 +187,3 @@ def test_what_a_loss_is_depends_on_the_metric(better, is_loss):
     (change,) = capability_changes([before], {"own": [after]})["own"]
     assert change.is_significant
     assert change.is_loss == is_loss
-
-
-def test_holm_is_the_level_at_which_its_steps_first_reject():
-    p_values = [0.011, 0.04, 0.012, 0.3, 0.011]
-    levels = np.arange(0.0005, 1.0, 0.001)
-
-    def rejected(level: float) -> set[int]:
-        found = set[int]()
-        for rank, place in enumerate(np.argsort(p_values, kind="stable")):
-            if p_values[place] > level / (len(p_values) - rank):
-                break
-            found.add(int(place))
-        return found
-
-    for place, adjusted in enumerate(holm(p_values)):
-        first = next(level for level in levels if place in rejected(level))
-        assert adjusted <= first < adjusted + 0.001
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []

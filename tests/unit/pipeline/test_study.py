@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
 from sftkey_dist.config import is_study, load_study
 from sftkey_dist.config.yaml_text import read_yaml
@@ -251,6 +252,42 @@ def test_a_contrast_that_could_not_have_been_seen_is_called_underpowered(file):
     assert f"+0.050 [-0.198, +0.298], p 0.478, 2 up, 1 down | {smallest:.3f} |" in page.read_text()
     (warning,) = [line for line in page.read_text().splitlines() if line.startswith("Underpowered")]
     assert "was found for fast/sftkey-tag - slow/sftkey-tag, and a true one of 0.05" in warning
+
+
+def test_pairs_with_recorded_outcomes_are_tested_over_seeds_and_questions(file):
+    study = load_study([file], ["study.seeds=[1,2,3]", "study.limits=Other models."])
+    run_study(study, ["study.yaml"])
+    correct = {
+        "fast": {"sft": "0" * 20 + "1" * 20, "sftkey-tag": "0" + "1" * 39},
+        "slow": {"sftkey-tag": "0" * 30 + "1" * 10},
+    }
+    for comparison in study.folder.rglob("comparison.json"):
+        of_variant = correct[comparison.parts[-3]]
+        rows = [
+            row | {"outcomes": {"questions": "q", "correct": of_variant[row["strategy"]]}}
+            for row in json.loads(comparison.read_text())["rows"]
+            if row["strategy"] in of_variant
+        ]
+        comparison.write_text(json.dumps({"rows": rows}))
+    page, figure, _ = make_results([study.folder], file.with_name("RESULTS.md"), None)
+    said = page.read_text()
+    assert said.count("All pairs in accuracy") == 1, "a single strategy has no pairs"
+    (line,) = [line for line in said.splitlines() if line.startswith("| sftkey-tag | sft |")]
+    low, high = interval_of_share(19, 40)
+    assert line.startswith(f"| sftkey-tag | sft | **+0.475 [{low:+.3f}, {high:+.3f}]** | 0.0000 |")
+    opening = said.partition("## In short")[2].partition("Made by")[0]
+    low, high = interval_of_share(29, 40)
+    found = f"sftkey-tag - sftkey-tag: +72.5 points ({100 * low:+.1f} to {100 * high:+.1f}), corrected p below 0.001."
+    assert f"- Faster? **Yes.** {found}" in opening
+    assert "What this does not show: Other models." in opening
+    assert "differences.svg)" in opening
+    assert figure.is_file()
+
+
+def interval_of_share(differing, questions):
+    """Of a share of questions that one of two strategies alone answers correctly, the same in each seed."""
+    observed = [1.0] * differing + [0.0] * (questions - differing)
+    return stats.ttest_1samp(observed, 0).confidence_interval(0.95)
 
 
 @pytest.mark.slow

@@ -180,7 +180,9 @@ def test_the_star_names_the_row_that_it_compares_with(tmp_path):
 def test_a_comparison_is_written_into_a_folder_or_to_a_json_file(tmp_path, capsys):
     run = write_run(tmp_path / "study", {"sft-tag": 10, "sftkey-tag": 18})
     compare_command([run], out=tmp_path)
-    assert (tmp_path / "comparison.json").is_file()
+    outcomes = [row["outcomes"] for row in json.loads((tmp_path / "comparison.json").read_text())["rows"]]
+    assert [of["correct"].count("1") for of in outcomes] == [10, 18]
+    assert outcomes[0]["questions"] == outcomes[1]["questions"]
     said = " ".join(capsys.readouterr().out.split())
     assert "figures beside them" in said
     assert ".svg" not in said

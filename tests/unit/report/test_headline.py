@@ -30,7 +30,7 @@ def test_a_lead_that_may_be_chance_is_no_winner(result_of):
     comparison = result_of({"sft-tag": 17, "sftkey-tag": 18})
     assert comparison.leader is None
     assert headline(comparison) == (
-        "sftkey-tag has the highest score, but it cannot be told apart from sft-tag: a lead may be chance."
+        "sftkey-tag has the highest score, 0.930, but it cannot be told apart from sft-tag: a lead may be chance."
     )
 
 
@@ -43,7 +43,7 @@ def test_only_some_may_be_too_close(result_of):
 def test_a_tie_is_called_a_tie(result_of):
     comparison = result_of({"sft": 3, "sft-tag": 17, "sftkey-tag": 17})
     assert comparison.best == ["sft-tag", "sftkey-tag"]
-    assert headline(comparison) == "sft-tag and sftkey-tag have the same score."
+    assert headline(comparison) == "sft-tag and sftkey-tag have the same score, 0.895."
 
 
 def test_a_strategy_alone_has_no_result(result_of):

@@ -13,9 +13,10 @@ from sftkey_dist.report.comparison import read_comparison
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.published import published_rows
-from sftkey_dist.run_dir.artifacts.training import SUMMARY, SampleYield
+from sftkey_dist.run_dir.artifacts.training import METRICS, SUMMARY, SampleYield
+from sftkey_dist.sampler.stats import BalanceStats
 from tests.finished_run import write_run
-from tests.records import stage_summary
+from tests.records import nll, stage_summary, step_metrics
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)> & \u2028 {{ 7 * 7 }}'
 VOID = {"meta", "input", "br", "img", "link", "hr"}
@@ -72,6 +73,29 @@ def test_the_page_is_whole_for_any_number_of_strategies_and_needs_no_network(tmp
     assert all(len(figure["aria-label"]) > 30 for figure in figures), "figures have words for whoever cannot see them"
     for target in (link[1:] for link in page.links if not link.startswith("#m") and len(link) < 12):
         assert target in page.ids
+
+
+def test_the_result_comes_first_cost_last_and_findings_lead_to_outputs(tmp_path):
+    text, _ = page_of(write_run(tmp_path / "study", {"sft": 3, "sftkey-tag": 12}))
+    titles = re.findall(r'<figure role="group" aria-label="([^"]+)"', text)
+    assert (titles[0], titles[-1]) == ("Accuracy and format", "Waiting for the slowest rank")
+    assert text.index('id="outputs"') < text.index('id="cost"') < text.index('aria-label="Throughput"')
+    failures = Page(text[text.index('id="failures"') : text.index('id="outputs"')])
+    assert "#question=q12" in failures.links
+    assert "<th>unjudged</th>" not in text, "a column of zeros says nothing"
+    assert "<th>cut off</th>" in text
+
+
+def test_ranks_that_wait_for_none_are_not_drawn(tmp_path):
+    run = write_run(tmp_path / "study", {"sft": 3})
+    alone = [
+        step_metrics(step, segments={"answer": nll(1.0)}, balance=BalanceStats(1.0, 1.0, 1.0, 1.0, 0.0))
+        for step in range(4)
+    ]
+    METRICS.write(run / "stages/full-1/metrics.jsonl", alone)
+    text, _ = page_of(run)
+    assert "Waiting for the slowest rank" not in text
+    assert 'aria-label="Throughput"' in text
 
 
 def test_what_models_write_is_text(tmp_path):

@@ -357,9 +357,10 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
                 "seeds": [1],
                 "variants": {"a": {"about": "", "seeds": [1]}},
                 "contrasts": [{"question": "Does it help?", "first": "a/sftkey-tag", "second": "a/sft"}],
+                "limits": "One model.",
             }
         ],
-        set(),
+        {"limits"},
     ),
     "comparison.json": (of_studies.COMPARISON, [{"rows": [ROW]}], set()),
 }

@@ -1,6 +1,6 @@
 import pytest
 
-from sftkey_dist.tracking import NullTracker
+from sftkey_dist.tracking import MeasuredScores, NullTracker
 from sftkey_dist.tracking.several import SeveralTrackers
 from sftkey_dist.tracking.sink import Known, SinkTracker
 
@@ -21,6 +21,9 @@ class Recorder(NullTracker):
 
     def log_steps(self, run_id, records):
         self.heard.append(("steps", run_id, [record["step"] for record in records]))
+
+    def log_scores(self, run_id, scores, model_of):
+        self.heard.append(("scores", run_id, model_of))
 
     def log_missing(self, run_id, records):
         self.heard.append(("missing", run_id))
@@ -105,6 +108,17 @@ def test_missing_points_are_counted_in_all_trackers_and_finished_is_what_all_hav
     run = both.start_run("stage/abc", "stage full", None, {})
     assert both.log_missing(run, []) == 5
     assert both.has_finished("stage/abc")
+
+
+def test_scores_reach_each_tracker_under_its_own_ids_and_a_sink_by_their_names(sink):
+    first, second, third = Recorder("a"), Recorder("b"), SinkTracker(sink)
+    several = SeveralTrackers([first, second, third])
+    parent = several.start_run("strategy/sft", "sft", None, {})
+    run = several.start_run("evaluation/sft", "evaluation", parent, {})
+    several.log_scores(run, [MeasuredScores({"score": 0.5}, None), MeasuredScores({"memos/score": 0.5}, None)], parent)
+    assert first.heard[-1] == ("scores", "a/evaluation/sft", "a/strategy/sft")
+    assert second.heard[-1] == ("scores", "b/evaluation/sft", "b/strategy/sft")
+    assert sink.summaries == [("evaluation/sft", {"score": 0.5, "memos/score": 0.5})]
 
 
 @pytest.fixture

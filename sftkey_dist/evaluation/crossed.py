@@ -1,0 +1,125 @@
+"""Differences in accuracy over seeds and questions at once, and the correction for many comparisons.
+
+A test over seeds treats the questions as given, and a test over questions the trained model. Here both are samples: the
+same questions are answered after every seed, so a difference has a random effect of its seed, one of its question, and
+a rest (a two-way layout with crossed random effects; Searle, Casella and McCulloch 1992, Variance Components, ch. 4).
+Unlike a bootstrap of seeds and questions (Owen 2007, Annals of Applied Statistics 1:386), the model gives the same
+result each time, and p-values that can be corrected.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from sftkey_dist.evaluation.score import Records, outcome_sums
+from sftkey_dist.evaluation.statistics import Interval
+
+_SMALLEST_SPREAD = 1e-12
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Which questions a strategy answered correctly in one run.
+
+    Attributes:
+        questions: digest of the questions and their order.
+        correct: a character per question: `1` if most of its samples are correct, else `0`. Unjudged samples are not.
+    """
+
+    questions: str
+    correct: str
+
+    @classmethod
+    def of(cls, records: Records) -> "Outcomes":
+        """The outcomes of the records of an evaluation."""
+        keys, sums, _ = outcome_sums(records)
+        samples = len(records) / len(keys)
+        digest = hashlib.sha256(repr(keys).encode()).hexdigest()[:16]
+        return cls(digest, "".join("1" if correct * 2 > samples else "0" for correct, _ in sums))
+
+    @property
+    def values(self) -> np.ndarray:
+        """1 for a correct answer, 0 for another one; [Q]."""
+        return np.frombuffer(self.correct.encode(), dtype=np.uint8) - float(ord("0"))
+
+
+@dataclass(frozen=True)
+class CrossedMean:
+    """A mean difference, first minus second, over S seeds and Q questions.
+
+    Attributes:
+        value: the mean.
+        interval: of 95 %, for other seeds and other questions; nan if nothing differs.
+        p_value: two-sided; None if nothing differs.
+    """
+
+    value: float
+    interval: Interval
+    p_value: float | None
+
+
+def crossed_difference(first: Mapping[int, Outcomes], second: Mapping[int, Outcomes]) -> CrossedMean | None:
+    """The difference in accuracy between two strategies with outcomes by seed.
+
+    Returns:
+        None with fewer than two shared seeds, with one question, or if questions differ between runs.
+    """
+    seeds = sorted(first.keys() & second.keys())
+    if len(seeds) < 2 or len({of[seed].questions for of in (first, second) for seed in seeds}) > 1:
+        return None
+    differences = np.stack([first[seed].values - second[seed].values for seed in seeds])
+    return crossed_mean(differences) if differences.shape[1] > 1 else None
+
+
+def crossed_mean(values: np.ndarray) -> CrossedMean:
+    """The mean of values [S, Q] with crossed random effects of their rows and columns, S and Q at least 2."""
+    num_rows, num_columns = values.shape
+    mean, of_rows, of_columns = values.mean(), values.mean(axis=1), values.mean(axis=0)
+    rest = values - of_rows[:, None] - of_columns[None, :] + mean
+    # Mean squares, each divided by the number of values, so that they add up to the variance of the mean.
+    squares = np.array(
+        [
+            (num_columns * (of_rows - mean) ** 2).sum() / (num_rows - 1),
+            (num_rows * (of_columns - mean) ** 2).sum() / (num_columns - 1),
+            (rest**2).sum() / ((num_rows - 1) * (num_columns - 1)),
+        ]
+    ) / (num_rows * num_columns)
+    rows, columns, residual = squares
+    # An effect whose mean square is below the rest's has no variance: then the rest stands for it.
+    variance = max(rows, residual) + max(columns, residual) - residual
+    if variance < _SMALLEST_SPREAD**2:
+        return CrossedMean(float(mean), (math.nan, math.nan), None)
+    freedom = _degrees_of_freedom(squares, variance, num_rows, num_columns)
+    error, quantile = math.sqrt(variance), float(stats.t.ppf(0.975, freedom))
+    low, high = mean - quantile * error, mean + quantile * error
+    return CrossedMean(
+        float(mean),
+        (max(-1.0, float(low)), min(1.0, float(high))),
+        float(2 * stats.t.sf(abs(mean) / error, freedom)),
+    )
+
+
+def _degrees_of_freedom(squares: np.ndarray, variance: float, num_rows: int, num_columns: int) -> float:
+    """Satterthwaite's, of a variance that is a sum of mean squares."""
+    rows, columns, residual = squares
+    of_rest = (num_rows - 1) * (num_columns - 1)
+    parts = [
+        (rows, num_rows - 1) if rows > residual else (residual, of_rest),
+        (columns, num_columns - 1) if columns > residual else (residual, of_rest),
+        (residual, of_rest),
+    ]
+    return float(variance**2 / sum(square**2 / freedom for square, freedom in parts))
+
+
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number with Holm's method (1979, Scandinavian Journal of Statistics 6:65)."""
+    order = np.argsort(p_values)
+    adjusted, highest = [0.0] * len(order), 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted

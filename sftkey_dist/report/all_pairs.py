@@ -1,0 +1,57 @@
+"""The table of all pairs of a variant's strategies, over seeds and questions."""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference, holm_adjusted
+from sftkey_dist.report.evidence import Result
+from sftkey_dist.report.markdown import bold, table
+
+
+def all_pairs(results: Mapping[str, Mapping[int, Result]]) -> list[str]:
+    """Lines with the differences in accuracy, the largest first.
+
+    Args:
+        results: by strategy and seed. Without the outcomes of at least two runs with the same questions, there is no
+            table.
+    """
+    found = _differences(results)
+    tested = {pair: of.p_value for pair, of in found.items() if of.p_value is not None}
+    adjusted = dict(zip(tested, holm_adjusted(list(tested.values())), strict=True))
+    rows = [
+        [*pair, *_cells(of, adjusted.get(pair))] for pair, of in sorted(found.items(), key=lambda item: -item[1].value)
+    ]
+    if not rows:
+        return []
+    return [
+        "All pairs in accuracy, over seeds and questions, which both have random effects. The last p-value is corrected"
+        " for their number (Holm), and decides what is bold:",
+        "",
+        *table(["first", "second", "accuracy, first - second", "p", "p, corrected"], rows),
+        "",
+    ]
+
+
+def _differences(results: Mapping[str, Mapping[int, Result]]) -> dict[tuple[str, str], CrossedMean]:
+    """By pair of strategies, of which the first is right more often."""
+    outcomes = {
+        strategy: {seed: result.outcomes for seed, result in by_seed.items() if result.outcomes is not None}
+        for strategy, by_seed in results.items()
+    }
+    found = {}
+    for first, second in combinations(outcomes, 2):
+        difference = crossed_difference(outcomes[first], outcomes[second])
+        if difference is not None and difference.value < 0:
+            first, second = second, first
+            difference = crossed_difference(outcomes[first], outcomes[second])
+        if difference is not None:
+            found[first, second] = difference
+    return found
+
+
+def _cells(of: CrossedMean, adjusted: float | None) -> list[str]:
+    if of.p_value is None or adjusted is None:
+        return [f"{of.value:+.3f}", "", ""]
+    low, high = of.interval
+    value = f"{of.value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return [bold(value) if adjusted < 0.05 else value, f"{of.p_value:.4f}", f"{adjusted:.4f}"]
