@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 def show_comparison(comparison: "Comparison", files: list[Path]) -> None:
     """Print a comparison, where its models are, and the files that hold it."""
     from sftkey_dist.report.commonest import CommonestAnswer
+    from sftkey_dist.report.forgetting import forgotten_in_words
     from sftkey_dist.report.headline import headline
-    from sftkey_dist.report.tables import comparison_table
+    from sftkey_dist.report.tables import comparison_table, forgetting_table
 
     console.print(comparison_table(comparison))
     if result := headline(comparison):
         console.print(result, soft_wrap=True, markup=False)
     if commonest := CommonestAnswer.of(comparison):
         console.print(commonest.in_words(), soft_wrap=True, markup=False)
+    if comparison.forgetting:
+        console.print(forgetting_table(comparison))
+        console.print(forgotten_in_words(comparison.forgetting), soft_wrap=True, markup=False)
     for label, row in zip(comparison.labels, comparison.rows, strict=True):
         model = as_relative(row.stage_dirs()[-1].model)
         console.print(f"model of {label}: {model} (its README.md shows how to load it)", soft_wrap=True, markup=False)

@@ -88,10 +88,35 @@ class JudgeConfig(Section):
         return self
 
 
+class CapabilitiesConfig(Section):
+    """What models can do before and after the training, measured with EleutherAI's lm-evaluation-harness (extra
+    `capabilities`)."""
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    """Names of tasks of the harness, or of groups of tasks, such as `arc_easy` or `mmlu`. A group counts as one task
+    with the documents of all its tasks."""
+    task_dir: LocalPath | None = None
+    """Folder with tasks of one's own, as YAML files of the harness. Paths in these files are relative to the folder.
+    Python code that they name is executed."""
+    limit: int | None = Field(None, ge=1, le=MOST_ROWS)
+    """Maximum number of documents per task, from the first one on."""
+    num_fewshot: int | None = Field(None, ge=0, le=1000)
+    """Number of solved examples in front of each document. Default: what each task defines."""
+    batch_size: int = Field(16, ge=1, le=65_536)
+    """Number of requests that a model answers together."""
+
+    @model_validator(mode="after")
+    def tasks_differ(self) -> Self:
+        """A task that is named twice would be tested twice."""
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"tasks must be different, got {list(self.tasks)}")
+        return self
+
+
 class EvaluationConfig(SectionWithNewerKeys):
     """How models are evaluated."""
 
-    newer_keys = frozenset({"guided"})
+    newer_keys = frozenset({"capabilities", "guided"})
 
     backend: Literal["transformers", "vllm", "endpoint"] = "transformers"
     """What generates the responses: actors with transformers or vLLM (extra `vllm`), or the server in `endpoint`."""
@@ -130,6 +155,9 @@ class EvaluationConfig(SectionWithNewerKeys):
     num_workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
     """Number of generation actors. Default: as many as fit on the accelerators of the training ranks, or one per
     rank."""
+    capabilities: CapabilitiesConfig | None = None
+    """Tasks that the base model and the model of every strategy solve, to see what the training made them forget.
+    Default: none."""
 
     @model_validator(mode="after")
     def endpoint_goes_with_its_backend(self) -> Self:

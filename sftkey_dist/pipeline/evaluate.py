@@ -7,29 +7,32 @@ from sftkey_dist.cluster import connected, wait_for_room
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
+from sftkey_dist.evaluation.capabilities.fan_out import measure_all
 from sftkey_dist.evaluation.generation.fan_out import EvaluationPool, has_generations, num_actors
 from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judging import is_scored, judge_and_score
+from sftkey_dist.pipeline.capabilities import open_jobs, record_capabilities
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import write_configuration
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
 from sftkey_dist.pipeline.track import ending_run, start_strategy
-from sftkey_dist.pipeline.track_evaluation import track_evaluation
+from sftkey_dist.pipeline.track_evaluation import track_capabilities, track_evaluation
 from sftkey_dist.tracking import Tracker
 
 
 def evaluation_is_finished(plan: RunPlan) -> bool:
-    """Whether every strategy has complete scores for this configuration."""
-    return not _unscored(plan)
+    """Whether every strategy has complete scores for this configuration, and every capability is measured."""
+    return not _unscored(plan) and not open_jobs(plan)
 
 
 def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
     """Evaluate the final model of every strategy on the test sets. Existing generations and scores are not repeated.
 
     Returns:
-        What could not be judged yet, one line per strategy. Their scores report it too.
+        What could not be judged yet, one line per strategy, and which capabilities could not be measured. Scores report
+        the former too.
 
     Raises:
         DataError: a strategy is not trained yet, its model was changed, or no answer can be judged.
@@ -51,6 +54,8 @@ def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
     still_open = _generate(plan, ungenerated) if ungenerated else []
     generated = [planned for planned in todo if _is_generated(plan, planned)]
     still_open += _judge(plan, generated) if generated else []
+    still_open += _measure_capabilities(plan)
+    record_capabilities(plan)
     for planned in plan.strategies:
         _record(plan, planned, tracker)
     forget_all_but(plan.run, [planned.name for planned in plan.strategies])
@@ -122,6 +127,15 @@ def _judge(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
     return still_open
 
 
+def _measure_capabilities(plan: RunPlan) -> list[str]:
+    """Measure what is not measured yet, and return a line for every task that failed."""
+    config, jobs = plan.config, open_jobs(plan)
+    if not jobs:
+        return []
+    with connected(config.cluster, config.most_workers), progress_line("capabilities", len(jobs)) as line:
+        return measure_all(jobs, config.cluster, config.evaluation, _room(config), line.update)
+
+
 def _record(plan: RunPlan, planned: PlannedStrategy, tracker: Tracker) -> None:
     """Record which stages were evaluated, and the evaluation's folder, and track the evaluation."""
     folder, form, last = planned.evaluation.folder, planned.strategy.form.value, planned.stages[-1]
@@ -129,6 +143,7 @@ def _record(plan: RunPlan, planned: PlannedStrategy, tracker: Tracker) -> None:
     parent = start_strategy(plan.config, plan.run, planned.name, form, last.digest, store, tracker)
     with ending_run(tracker, parent):
         record_training(plan, planned, tracker.mlflow_run_id(parent))
+        track_capabilities(plan.config, plan.run, planned.name, parent, tracker)
         if not _is_generated(plan, planned):
             return
         record_evaluation(plan.run, planned.name, folder)

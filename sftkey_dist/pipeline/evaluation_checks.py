@@ -10,6 +10,7 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.evaluation.answers import make_check
 from sftkey_dist.evaluation.answers.choose import choose_checks
+from sftkey_dist.evaluation.capabilities.harness import require_tasks
 from sftkey_dist.evaluation.generation.guide import Guide
 from sftkey_dist.evaluation.generation.load import require_backend, require_grammar
 from sftkey_dist.evaluation.judge.template import load_template
@@ -41,8 +42,8 @@ def check_evaluation(config: RunConfig) -> None:
     """Find problems that would stop the evaluation, before hours of training.
 
     Raises:
-        ConfigError: a check, a template, a key, a proxy or the backend cannot be used, or guided decoding with this
-            contract.
+        ConfigError: a check, a template, a key, a proxy, the backend or a task cannot be used, or guided decoding with
+            this contract.
         ModelError: the model of a local judge cannot be used.
     """
     sources: Sequence[SourceConfig] = (*config.data.test, *config.data.train)
@@ -56,6 +57,8 @@ def check_evaluation(config: RunConfig) -> None:
             require_grammar(Guide(config.contract, form))
     if config.evaluation.endpoint is not None:
         _check_endpoint(config.evaluation.endpoint)
+    if config.evaluation.capabilities is not None:
+        require_tasks(config.evaluation.capabilities)
     judge = config.evaluation.judge
     if judge is None:
         return

@@ -11,6 +11,7 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.digests import digest_json
 from sftkey_dist.pipeline.track import common_tags, ending_run, short
 from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_dir.artifacts.capabilities import read_capabilities
 from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES, EvaluationRecord, EvaluationScores, Scores
 from sftkey_dist.run_dir.artifacts.run import StrategyEntry, read_strategies
 from sftkey_dist.run_dir.artifacts.training import read_summary
@@ -50,6 +51,19 @@ def track_evaluation(
         tracker.log_scores(run_id, [replace(of, values=_prefixed(kind, of.values)) for of in measured], parent)
         for name in ("records.jsonl", "scores.json", "review.jsonl"):
             tracker.log_artifact(run_id, folder / name)
+
+
+def track_capabilities(config: RunConfig, run: RunDir, strategy: str, parent: str | None, tracker: Tracker) -> None:
+    """Log the results of a strategy's model in the tasks of the capability check, unless they were already logged."""
+    results = read_capabilities(run).strategies.get(strategy, ())
+    key = f"capabilities/{strategy}/{digest_json([result.digest for result in results])}"
+    if parent is None or not results or tracker.has_finished(key):
+        return
+    run_id = tracker.start_run(key, "capabilities", parent, common_tags(config, run, strategy))
+    with ending_run(tracker, run_id):
+        numbers = {f"capability/{of.task}/{metric.name}": metric.mean for of in results for metric in of.metrics}
+        for of_run in (run_id, parent):
+            tracker.log_summary(of_run, {name: value for name, value in numbers.items() if not math.isnan(value)})
 
 
 def track_model(config: RunConfig, model: Path, parent: str | None, tracker: Tracker) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.crossed import Outcomes
 from sftkey_dist.evaluation.paired import AlphaRange, Lead, PairedTest, compare_all, winners_by_alpha
+from sftkey_dist.report.forgetting import Forgetting, read_forgetting
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import (
     RECORDS,
@@ -75,6 +76,7 @@ class ComparisonRow:
         key_segments: names of the key segments.
         stages: cost of its stages, in order.
         mlflow_run_id: MLflow run of the strategy.
+        forgetting: what its model can do beside the base model.
         guided: whether decoding was guided.
     """
 
@@ -91,6 +93,7 @@ class ComparisonRow:
     key_segments: tuple[str, ...]
     stages: tuple[StageCost, ...]
     mlflow_run_id: str | None
+    forgetting: Forgetting
     guided: bool = False
 
     @property
@@ -114,12 +117,12 @@ class ComparisonRow:
     def to_json(self) -> dict[str, object]:
         """Flat values, as in `comparison.json`."""
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NESTED}
-        nested = {"data_sets": self.by_data_set} | ({"guided": True} if self.guided else {})
+        nested = {"data_sets": self.by_data_set, **self.forgetting.by_key()} | ({"guided": True} if self.guided else {})
         flat: dict[str, object] = to_plain(own | {"stages": self.stages} | vars(self.scores) | nested)
         return flat
 
 
-_NESTED = frozenset({"scores", "by_data_set", "stages", "guided"})
+_NESTED = frozenset({"scores", "by_data_set", "stages", "forgetting", "guided"})
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,12 @@ class Comparison:
         found = [Lead.of(test, label) for test in self.tests if label in (test.first, test.second)]
         return sorted(found, key=lambda lead: lead.score)
 
+    @cached_property
+    def forgetting(self) -> dict[str, Forgetting]:
+        """What the model of each row has forgotten, for the rows whose runs measure capabilities."""
+        found = zip(self.labels, (row.forgetting for row in self.rows), strict=True)
+        return {label: of for label, of in found if of.changes}
+
     @property
     def some_unjudged(self) -> bool:
         """Whether some outputs have no verdict, so that accuracies have bounds."""
@@ -258,10 +267,11 @@ def _read_rows(run_dir: Path) -> list[ComparisonRow]:
     run = RunDir(run_dir)
     if not run.strategies.is_file():
         raise DataError(f"{run_dir}: no trained strategies there; run `sftkey run` with this run_dir first")
-    return [_read_row(run, name, entry) for name, entry in read_strategies(run).items()]
+    entries = read_strategies(run)
+    return [_read_row(run, name, entries[name], found) for name, found in read_forgetting(run, entries).items()]
 
 
-def _read_row(run: RunDir, name: str, entry: StrategyEntry) -> ComparisonRow:
+def _read_row(run: RunDir, name: str, entry: StrategyEntry, forgetting: Forgetting) -> ComparisonRow:
     evaluation = entry.evaluation or "-"
     scores_file = run.path / evaluation / "scores.json"
     if not scores_file.is_file():
@@ -281,6 +291,7 @@ def _read_row(run: RunDir, name: str, entry: StrategyEntry) -> ComparisonRow:
         key_segments=tuple(entry.key_segments),
         stages=tuple(_stage_cost(run, stage) for stage in entry.stages),
         mlflow_run_id=entry.mlflow_run_id,
+        forgetting=forgetting,
         guided=bool(found.guided),
     )
 

@@ -69,8 +69,17 @@ class StageResult:
 
 
 @dataclass(frozen=True)
+class CapabilityDifference:
+    """What the model of a strategy scores in a task, minus what the base model does."""
+
+    task: str
+    metric: str
+    difference: Measured
+
+
+@dataclass(frozen=True)
 class Result:
-    """A strategy of a run: measures in [0, 1] over ``n`` questions, agreements of raters, and costs.
+    """A strategy of a run: measures in [0, 1] over ``n`` questions, agreements of raters, costs, and capabilities.
 
     Unjudged outputs count as wrong here, so that missing verdicts cannot improve a result.
     """
@@ -84,7 +93,8 @@ class Result:
     agreement: dict[str, Agreement]
     stages: tuple[StageResult, ...]
     guided: bool | None = field(default=None, metadata=absent_with("guided"))
-    outcomes: Outcomes | None = None
+    capabilities: tuple[CapabilityDifference, ...] | None = field(default=None, metadata=absent_with("capabilities"))
+    outcomes: Outcomes | None = field(default=None, metadata=absent_with("outcomes"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +193,15 @@ class Evidence:
 def measure(results: Mapping[int, Result], name: str) -> dict[int, float]:
     """One measure by seed."""
     return {seed: float(getattr(result, name)) for seed, result in results.items()}
+
+
+def capability_differences(results: Mapping[int, Result]) -> dict[str, dict[int, float]]:
+    """The difference from the base model by task with its metric, and by seed."""
+    found: dict[str, dict[int, float]] = {}
+    for seed, result in results.items():
+        for of in result.capabilities or ():
+            found.setdefault(f"{of.task} {of.metric}", {})[seed] = of.difference
+    return found
 
 
 def write_facts(folder: Path, facts: StudyFacts) -> None:

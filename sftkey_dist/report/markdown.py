@@ -1,12 +1,13 @@
 """A comparison as Markdown, for a pull request or a notebook."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sftkey_dist.evaluation.power import seen_over_questions
 from sftkey_dist.report.commonest import CommonestAnswer
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.confusion import CONFUSION, confusions
+from sftkey_dist.report.forgetting import FORGETTING, FORGETTING_HEADS, Forgetting, forgotten_in_words
 from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import (
     GUIDED,
@@ -31,14 +32,14 @@ class Markdown(str):
 
 def to_markdown(comparison: Comparison) -> str:
     """The result in words, the table of all strategies, one by test set if there are several, significance, winners by
-    alpha, and which answers were given if they are a few labels."""
+    alpha, what was forgotten if that was measured, and which answers were given if they are a few labels."""
     result = headline(comparison)
     in_words = [escaped(result)] if result else []
     if commonest := CommonestAnswer.of(comparison):
         in_words += [*([""] if in_words else []), escaped(commonest.in_words())]
     guided = [f"{GUIDED[0].upper()}{GUIDED[1:]}."] if comparison.guided else []
     parts = [in_words, guided, _scores(comparison), _by_data_set(comparison), _tests(comparison), _winners(comparison)]
-    parts.append(_confusions(comparison))
+    parts += [forgetting_lines(comparison.forgetting), _confusions(comparison)]
     return "\n".join(line for part in parts if part for line in [*part, ""])
 
 
@@ -127,6 +128,15 @@ def _winners(comparison: Comparison) -> list[str]:
         + ", ".join(f"{escaped(each.strategy)} for {each.start:.3f} to {each.end:.3f}" for each in ranges)
         + "."
     ]
+
+
+def forgetting_lines(found: Mapping[str, Forgetting]) -> list[str]:
+    """The table of what was forgotten, by label, with its result in words; empty if nothing was measured."""
+    rows = [cells for label, of in found.items() for cells in of.cells(label)]
+    if not rows:
+        return []
+    result = forgotten_in_words(found)
+    return [*table(FORGETTING_HEADS, rows), "", f"{FORGETTING}.", *(["", escaped(result)] if result else [])]
 
 
 def _confusions(comparison: Comparison) -> list[str]:

@@ -6,7 +6,7 @@ import yaml
 
 from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
 from sftkey_dist.report.comparison import ComparisonRow, StageCost
-from sftkey_dist.report.markdown import escaped, table
+from sftkey_dist.report.markdown import escaped, forgetting_lines, table
 from sftkey_dist.report.numbers import GUIDED, bounds_note, unjudgeable_note, with_interval, yield_note
 from sftkey_dist.report.provenance import RunFacts
 
@@ -49,10 +49,16 @@ def model_card(row: ComparisonRow, facts: RunFacts, *, place: str = ".", library
             *([f"- {escaped(unjudgeable_note(scores))}"] if scores.unjudgeable else []),
             *(f"- {count} outputs broke the contract: {reason}" for reason, count in scores.violations.items()),
             "",
+            *_forgetting(row),
             "Brackets are 95 % intervals. What the model was not tested on is not known.",
             "",
         ]
     )
+
+
+def _forgetting(row: ComparisonRow) -> list[str]:
+    lines = forgetting_lines({row.strategy: row.forgetting})
+    return ["## Beside the base model", "", *lines, ""] if lines else []
 
 
 def _usage(row: ComparisonRow, facts: RunFacts, place: str) -> list[str]:

@@ -20,6 +20,7 @@ from sftkey_dist.report.charts import Chart
 from sftkey_dist.report.commonest import CommonestAnswer
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.confusion import CONFUSION, confusions
+from sftkey_dist.report.forgetting import FORGETTING, FORGETTING_HEADS, forgotten_in_words
 from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import GUIDED, RANKED_BY, bounds_note, number, p_value, unjudgeable_note, yield_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
@@ -71,6 +72,10 @@ def render_page(
         too_few_questions=too_few_questions(comparison.tests),
         data_sets=list(dict.fromkeys(name for _, row in rows for name in row.by_data_set)),
         charts=[(chart, Markup(_inline(chart.file))) for chart in charts],  # noqa: S704 (our own figures)
+        forgetting=comparison.forgetting,
+        forgetting_heads=FORGETTING_HEADS,
+        forgetting_note=FORGETTING,
+        forgotten=forgotten_in_words(comparison.forgetting),
         shown_ids={question.id for question in questions},
         some_cut_off=any(row.scores.truncated for row in comparison.rows),
         findings=findings,

@@ -6,6 +6,7 @@ Averages over GSM8K, OpenR1-Math-220K, OpenBookQA and CoT-Collection, alpha = 0.
 from dataclasses import dataclass
 
 from sftkey_dist.data.data_sets import data_set_names, find_data_set
+from sftkey_dist.report.markdown import table
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class PublishedRow:
     format: float | None = None
 
 
-ALL_ROWS = (
+_ALL_ROWS = (
     PublishedRow("Qwen3-8B-Base", "sft", score=0.7670, accuracy=0.7069),
     PublishedRow("Qwen3-8B-Base", "sft-tag", accuracy=0.7296),
     PublishedRow("Qwen3-8B-Base", "key-tag", format=0.7512),
@@ -42,4 +43,18 @@ def published_rows(model: str | None, adapters: set[str]) -> list[PublishedRow]:
     """The paper's rows for a model, if the test data is among the paper's."""
     name = (model or "").rstrip("/").rpartition("/")[2].lower()
     is_in_paper = any(find_data_set(adapter).is_in_paper for adapter in adapters & set(data_set_names()))
-    return [row for row in ALL_ROWS if row.model.lower() == name] if is_in_paper else []
+    return [row for row in _ALL_ROWS if row.model.lower() == name] if is_in_paper else []
+
+
+def published_averages() -> list[str]:
+    """The averages of all models as lines of Markdown, with what they are worth here."""
+    rows = [
+        [row.model, row.strategy, *("" if v is None else f"{v:.4f}" for v in (row.accuracy, row.format, row.score))]
+        for row in _ALL_ROWS
+    ]
+    return [
+        "The paper's averages (arXiv:2512.21017; GSM8K, OpenR1-Math-220K, OpenBookQA and CoT-Collection, a 70B judge), "
+        "for orientation: other models, other data, no direct comparison.",
+        "",
+        *table(["model", "strategy", "accuracy", "format", "score"], rows),
+    ]

@@ -9,10 +9,10 @@ from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
 from sftkey_dist.report.all_pairs import all_pairs
 from sftkey_dist.report.comparison import baseline_among
-from sftkey_dist.report.evidence import Evidence, Result, measure
+from sftkey_dist.report.evidence import Evidence, Result, capability_differences, measure
 from sftkey_dist.report.markdown import Markdown, bold, escaped, table
 from sftkey_dist.report.numbers import UNKNOWN, number
-from sftkey_dist.report.published import ALL_ROWS
+from sftkey_dist.report.published import published_averages
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, seen_by_seeds, too_few_seeds
 
 _AGREES, _DIFFERS, _NOISY = "agrees", "disagrees", "too noisy to tell"
@@ -55,7 +55,7 @@ def results_page(studies: Sequence[Evidence], opening: Sequence[str], figures: S
     ]
     for study, figure in zip(studies, figures, strict=True):
         lines += _study(study, figure)
-    lines += ["## Beside the paper", "", *_claims(studies), *_published()]
+    lines += ["## Beside the paper", "", *_claims(studies), *published_averages()]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -73,6 +73,7 @@ def _study(study: Evidence, figure: Path) -> list[str]:
             heading = escaped(variant) + study.note_on(variant)
             lines += [f"### {heading}", "", *([of_variant.about, ""] if of_variant.about else [])]
             lines += [*_scores(study.results[variant]), "", *all_pairs(study.results[variant])]
+            lines += _capabilities(study.results[variant])
     return [*lines, *_contrasts(study), *_judges(study), *_costs(study)]
 
 
@@ -95,6 +96,16 @@ def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
         )
     heads = ["strategy", "accuracy", "format", "score", f"accuracy - {baseline}", "smallest seen"]
     return [*table([*heads, "loss tokens", "train s", "seeds x n"], rows), *_warned(tests)]
+
+
+def _capabilities(results: dict[str, dict[int, Result]]) -> list[str]:
+    """What the strategies score in other tasks beside their base models; empty if no run measures capabilities."""
+    rows = [
+        [strategy, task, _mean(mean_over_seeds(list(by_seed.values()), is_share=False)), str(len(by_seed))]
+        for strategy, of_seeds in results.items()
+        for task, by_seed in capability_differences(of_seeds).items()
+    ]
+    return [*table(["strategy", "task", "trained - base model", "seeds"], rows), ""] if rows else []
 
 
 def _contrasts(study: Evidence) -> list[str]:
@@ -195,19 +206,6 @@ def _claims(studies: Sequence[Evidence]) -> list[str]:
         "",
         *table(heads, rows),
         "",
-    ]
-
-
-def _published() -> list[str]:
-    rows = [
-        [row.model, row.strategy, *("" if v is None else f"{v:.4f}" for v in (row.accuracy, row.format, row.score))]
-        for row in ALL_ROWS
-    ]
-    return [
-        "The paper's averages (arXiv:2512.21017; GSM8K, OpenR1-Math-220K, OpenBookQA and CoT-Collection, a 70B judge), "
-        "for orientation: other models, other data, no direct comparison.",
-        "",
-        *table(["model", "strategy", "accuracy", "format", "score"], rows),
     ]
 
 

@@ -14,6 +14,7 @@ from sftkey_dist.data.store import SourceCounts
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.forgetting import FORGETTING, FORGETTING_HEADS
 from sftkey_dist.report.numbers import GUIDED, RANKED_BY, UNKNOWN, bounds_note, unjudgeable_note
 from sftkey_dist.run_dir.artifacts.evaluation import Scores
 from sftkey_dist.sampler.preview import BalancePreview
@@ -59,6 +60,25 @@ def comparison_table(comparison: Comparison) -> Table:
             str(scores.truncated),
             *([f"{row.train_seconds:.0f}", f"{row.loss_tokens:,}"] if costs else []),
         )
+    return table
+
+
+def forgetting_table(comparison: Comparison) -> Table:
+    """One row per strategy and measure, with intervals below their differences."""
+    table = Table(
+        title=Text("what the training changed beside the task"),
+        caption=Text(FORGETTING),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for heading in FORGETTING_HEADS:
+        is_text = heading in ("strategy", "measure")
+        table.add_column(heading, justify="left" if is_text else "right", overflow="fold")
+    for label, found in comparison.forgetting.items():
+        for cells in found.cells(label):
+            table.add_row(*(Text(cell.replace(" [", "\n[")) for cell in cells))
     return table
 
 

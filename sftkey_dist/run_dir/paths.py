@@ -280,6 +280,11 @@ class RunDir:
         return self.path / "evaluation" / f"{strategy}-{digest[:12]}"
 
     @property
+    def capabilities(self) -> Path:
+        """Which results of the capability check belong to the run. The results are in a folder beside it."""
+        return self.path / "capabilities.json"
+
+    @property
     def diagnosis(self) -> Path:
         """Findings about each strategy's outputs."""
         return self.path / "diagnosis.json"

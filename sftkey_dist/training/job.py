@@ -75,6 +75,7 @@ _CHANGES_NOTHING: dict[str, Any] = {
                 "judge": True,
                 "num_workers": True,
                 "guided": True,  # a guard has to see that the format is lost
+                "capabilities": True,
             },
         }
     },

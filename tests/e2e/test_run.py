@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from sftkey_dist.data.memos import generate_memos
+from tests.capability_tasks import NUM_DOCUMENTS, write_tasks
 from tests.e2e.conftest import environment, error_line
 from tests.e2e.forked import ForkedCommand
 
@@ -88,19 +89,49 @@ def test_run_killed_in_stage_2_finishes_without_repeating_stage_1(sftkey, tiny_c
 
     generations = all_generations(tmp_path)
     assert len(generations) == 2
-    rescored = sftkey("run", tiny_config, "evaluation.alpha=0.5", "strategies=[sftkey-tag]")
-    assert rescored.returncode == 0, rescored.stderr
+    write_tasks(tmp_path / "tasks")
+    capabilities = "evaluation.capabilities={tasks: [memo_broken, memo_choice], task_dir: tasks}"
+    rescored = sftkey("run", tiny_config, "evaluation.alpha=0.5", "strategies=[sftkey-tag]", capabilities)
+    assert rescored.returncode == 1, "one task is broken"
+    assert "task memo_broken of the base model, sftkey-tag: the task failed (UndefinedError" in rescored.stderr
+    measured = capability_results(tmp_path)
+    assert len(measured) == 2, "of the base model and of the strategy's"
     (row,) = json.loads((tmp_path / "runs" / "tiny" / "comparison.json").read_text())["rows"]
     assert row["score"] == pytest.approx(0.5 * row["accuracy"] + 0.5 * row["format"])
     assert all_generations(tmp_path) == generations, "scored anew, not generated anew"
 
-    both = sftkey("evaluate", tiny_config)
+    both = sftkey("evaluate", tiny_config, capabilities.replace("memo_broken, ", ""))
     assert both.returncode == 0, both.stderr
     check_comparison(tmp_path, both.stdout)
+    assert "capabilities: 1/1" in both.stdout, "what is measured is not measured again"
+    now = capability_results(tmp_path)
+    assert len(now) == 3
+    assert now.items() > measured.items()
+    check_capabilities(tmp_path, both.stdout)
 
 
 def all_generations(tmp_path):
     return {file: file.read_bytes() for file in (tmp_path / "runs").rglob("generations.jsonl")}
+
+
+def capability_results(tmp_path):
+    return {file: file.read_bytes() for file in (tmp_path / "runs/tiny/capabilities").iterdir()}
+
+
+def check_capabilities(tmp_path, output):
+    """The numbers of the harness are in the comparison, on the terminal and in MLflow."""
+    run, (client, runs) = tmp_path / "runs/tiny", runs_of_mlflow(tmp_path)
+    files = json.loads((run / "capabilities.json").read_text())
+    before = json.loads((run / files["base"]["memo_choice"]).read_text())["metrics"]
+    for row in json.loads((run / "comparison.json").read_text())["rows"]:
+        after = json.loads((run / files["strategies"][row["strategy"]]["memo_choice"]).read_text())["metrics"]
+        (parent,) = (r for r in runs if r.info.run_id == row["mlflow_run_id"])
+        for found, old, new in zip(row["capabilities"], before, after, strict=True):
+            assert (found["before"], found["after"]) == (old["mean"], new["mean"])
+            assert found["n"] == len(new["values"]) == NUM_DOCUMENTS
+            name = f"capability/memo_choice/{new['name']}"
+            assert [point.value for point in client.get_metric_history(parent.info.run_id, name)] == [new["mean"]]
+    assert "memo_choice acc" in output
 
 
 def check_comparison(tmp_path, output):
@@ -119,10 +150,14 @@ def check_comparison(tmp_path, output):
     assert [stage["shared_with"] for stage in rows[1]["stages"]] == ["sft-tag", None]
 
 
-def check_mlflow(tmp_path):
+def runs_of_mlflow(tmp_path):
     client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tiny")
-    runs = client.search_runs([experiment.experiment_id])
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def check_mlflow(tmp_path):
+    client, runs = runs_of_mlflow(tmp_path)
     assert {run.info.status for run in runs} == {"FINISHED"}
     parents = {run.info.run_id: run.info.run_name for run in runs if "mlflow.parentRunId" not in run.data.tags}
     assert sorted(parents.values()) == ["sft-tag seed-0", "sftkey-tag seed-0"]
@@ -139,7 +174,7 @@ def check_mlflow(tmp_path):
     key = children["sftkey-tag seed-0: stage key"].info.run_id
     history = client.get_metric_history(key, "segments/answer/nll")
     assert sorted(metric.step for metric in history) == list(range(24)), "a resumed run logs every step once"
-    check_models(client, experiment.experiment_id, parents)
+    check_models(client, runs[0].info.experiment_id, parents)
 
 
 def check_models(client, experiment, parents):

@@ -28,6 +28,7 @@ from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationReco
 
 _GENERATIONS = "generations.jsonl"
 _VLLM_PROMPTS = 512
+_RESTARTS: dict[str, object] = {"max_restarts": 2, "max_task_retries": 2}
 
 Key = tuple[str, str]
 """Test set and id of an example."""
@@ -41,16 +42,9 @@ class EvaluationPool:
 
     def __init__(self, cluster: ClusterConfig, settings: EvaluationConfig, num_actors: int) -> None:
         key = endpoint_key(settings.endpoint) if settings.endpoint else ""
-        resources = {
-            "num_cpus": cluster.cpus_per_worker,
-            "num_gpus": settings.gpus_per_model or cluster.gpus_per_worker,
-            "runtime_env": {"env_vars": cluster.environment},
-        }
-        options: dict[str, object] = {"num_cpus": 0} if settings.endpoint else resources
+        options = {"num_cpus": 0, **_RESTARTS} if settings.endpoint else options_of_actor(cluster, settings)
         self._actors = [
-            _EvaluationActor.options(max_restarts=2, max_task_retries=2, **options).remote(  # type: ignore[attr-defined]
-                cluster, key
-            )
+            _EvaluationActor.options(**options).remote(cluster, key)  # type: ignore[attr-defined]
             for _ in range(num_actors)
         ]
 
@@ -99,6 +93,16 @@ class EvaluationPool:
                 f"{len(failures)} of {len(examples)} prompts got no response ({_counted(failures)}); the others are "
                 f"kept: run the same command again"
             )
+
+
+def options_of_actor(cluster: ClusterConfig, settings: EvaluationConfig) -> dict[str, object]:
+    """Ray options of an actor that loads a model: its resources, and how often it is restarted."""
+    return {
+        "num_cpus": cluster.cpus_per_worker,
+        "num_gpus": settings.gpus_per_model or cluster.gpus_per_worker,
+        "runtime_env": {"env_vars": cluster.environment},
+        **_RESTARTS,
+    }
 
 
 def _counted(failures: Sequence[str]) -> str:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from sftkey_dist.evaluation.generation.masks import MaskMaker
 
-CPU = torch.device("cpu")
-
 
 class LocalGenerator:
     """A loaded model that generates responses."""
@@ -43,20 +41,8 @@ class LocalGenerator:
         """
         self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
         self._prompts = PromptEncoder(self._tokenizer, prompt)
-        devices = _devices(num_gpus)
-        self._device = devices[0] if devices else CPU
-        require_room(model_dir, devices)
-        without_cudnn_attention()
-        self._model: PreTrainedModel = transformers.AutoModelForCausalLM.from_pretrained(
-            model_dir,
-            dtype="auto",
-            trust_remote_code=trust_remote_code,
-            # With a device given, the weights do not pass through host memory.
-            device_map={0: None, 1: {"": self._device}}.get(len(devices), "auto"),
-        )
-        # The folder's own generation config, such as a repetition penalty or suppressed tokens, must not be merged in.
-        self._model.generation_config = transformers.GenerationConfig()
-        self._model.eval()
+        self._model = load_for_inference(model_dir, trust_remote_code, num_gpus)
+        self._device = self._model.device
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation]]:
         """See Generator."""
@@ -155,6 +141,26 @@ class LocalGenerator:
         input_ids = torch.tensor([[self._pad_id] * (longest - len(row)) + row for row in ids], device=self._device)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=self._device)
         return input_ids, mask
+
+
+def load_for_inference(model_dir: Path, trust_remote_code: bool, num_gpus: int | None = None) -> "PreTrainedModel":
+    """Load a model in the precision of its folder; see `LocalGenerator`.
+
+    Raises:
+        ModelError: the model does not fit into the memory of the accelerators.
+    """
+    devices = _devices(num_gpus)
+    require_room(model_dir, devices)
+    without_cudnn_attention()
+    # With a device given, the weights do not pass through host memory.
+    placement = {"": devices[0]} if len(devices) == 1 else "auto" if devices else None
+    model: PreTrainedModel = transformers.AutoModelForCausalLM.from_pretrained(
+        model_dir, dtype="auto", trust_remote_code=trust_remote_code, device_map=placement
+    )
+    # The folder's own generation config, such as a repetition penalty or suppressed tokens, must not be merged in.
+    model.generation_config = transformers.GenerationConfig()
+    model.eval()
+    return model
 
 
 def _devices(num_gpus: int | None) -> list[torch.device]:

@@ -60,6 +60,7 @@ MEANINGFUL: dict[tuple[str, str], str] = {
     ("ClusterConfig.gpus_per_worker", "0"): "workers on CPUs",
     ("ClusterConfig.wait_for_nodes_seconds", "0"): "no wait",
     ("ClusterConfig.wait_for_nodes_seconds", "tiny"): "no wait",
+    ("CapabilitiesConfig.num_fewshot", "0"): COUNTS_NONE,
     ("EvaluationConfig.alpha", "0"): "the score is the format",
     ("EvaluationConfig.alpha", "tiny"): A_SHARE,
     ("OwnDataConfig.temperature", "0"): "greedy",

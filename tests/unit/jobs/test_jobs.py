@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from sftkey_dist.config import load_config
+from sftkey_dist.config.evaluation import CapabilitiesConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.jobs import RayJobs, packed
 
@@ -81,6 +82,9 @@ def test_of_another_folder_travel_python_files_and_what_the_configuration_names(
     assert names == {"train.py", "src/runs/mod.py", "data/rows.jsonl"}
     assert {".env", "id_ecdsa", ".kube/", "data/other.jsonl", "terraform.tfstate"} <= left_out
     assert sent(with_train(config, path="data"), folder)[0] >= {"data/rows.jsonl", "data/other.jsonl"}
+    capabilities = CapabilitiesConfig(tasks=("mine",), task_dir="data")
+    evaluation = config.evaluation.model_copy(update={"capabilities": capabilities})
+    assert "data/rows.jsonl" in sent(config.model_copy(update={"evaluation": evaluation}), folder)[0]
 
 
 def test_an_allow_list_is_taken_by_its_word(config, folder):

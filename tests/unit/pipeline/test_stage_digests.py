@@ -287,6 +287,14 @@ def test_other_trackers_change_nothing_and_are_written_only_where_one_asks_for_t
     assert digests(config, prepared) == digests(RunConfig.model_validate(base), prepared)
 
 
+def test_capabilities_change_nothing_and_are_written_only_where_one_asks_for_them(base, prepared):
+    assert "capabilities" not in base["evaluation"]
+    wanted = {"tasks": ["arc_easy"], "task_dir": None, "limit": 3, "num_fewshot": None, "batch_size": 16}
+    config = changed(base, "evaluation.capabilities", wanted)
+    assert config.model_dump(mode="json")["evaluation"] == base["evaluation"] | {"capabilities": wanted}
+    assert digests(config, prepared) == digests(RunConfig.model_validate(base), prepared)
+
+
 def settings_of(planned: PlannedStage) -> dict[str, Any]:
     return {name: getattr(planned.job, name) for name in StageSettings.model_fields}
 

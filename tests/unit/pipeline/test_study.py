@@ -54,9 +54,10 @@ stage = {"name": "full", "steps": 2, "train_seconds": 1.5, "tokens": 100, "loss_
 rows = []
 for number, strategy in enumerate(config["strategies"]):
     accuracy = 0.1 * number + 0.01 * seed * (1 + number / 10) + (0.2 if fast else 0)
+    lost = [{"task": "arc_easy", "metric": "acc", "difference": -0.01 * seed}] if fast else None
     kappa = None if strategy == "sft-tag" else 0.01 * seed
     rows.append({"strategy": strategy, "n": 40, "accuracy": accuracy, "format": 1.0, "alpha": 0.7, "dataset": "memos",
-                 "score": 0.7 * accuracy + 0.3, "stages": [stage],
+                 "score": 0.7 * accuracy + 0.3, "stages": [stage], "capabilities": lost,
                  "agreement": {"judge_and_check": {"n": 3, "share": 0.5, "kappa": kappa}} if fast else {}})
 (run / "comparison.json").write_text(json.dumps({"rows": rows}))
 (run / "environment.json").write_text(json.dumps({"torch": "2.13.0"}))
@@ -180,6 +181,7 @@ def test_the_page_gives_means_over_seeds_and_is_the_same_from_a_copy(file, tmp_p
     low, high = wilson_interval(0.04 * 384, 384, 12.706205)
     assert f"| sft | 0.040 [{low:.3f}, {high:.3f}] | 1.000 [0.912, 1.000] |" in said
     assert "| Faster? | fast/sftkey-tag | slow/sftkey-tag | +0.200 in each of 2: no spread to test by |" in said
+    assert said.count("| sft | arc_easy acc | -0.040 [-0.167, 0.087] | 2 |") == 1, "of fast alone"
     assert "SFTKey-Tag has a higher score than SFT" in said
     assert "**agrees**" in said
     assert "**disagrees**" in said, "key-tag keeps the format here"

@@ -24,6 +24,7 @@ from sftkey_dist.report.comparison import read_comparison
 from sftkey_dist.report.evidence import Evidence
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir.artifacts import capabilities as of_capabilities
 from sftkey_dist.run_dir.artifacts import evaluation as of_evaluation
 from sftkey_dist.run_dir.artifacts import run as of_run
 from sftkey_dist.run_dir.artifacts import training as of_training
@@ -147,6 +148,7 @@ ROW = {
     "dataset": "memos/test",
     "agreement": {"judge_and_check": {"n": 2, "share": 0.5, "kappa": None}},
     "stages": [{"name": "full", "steps": 4, "train_seconds": 1.5, "tokens": 9, "loss_tokens": 3}],
+    "capabilities": [{"task": "memo_choice", "metric": "acc", "difference": None}],
     "strategy": "sft",
     "unjudged": 0,
     "accuracy_bounds": [0.5, 0.5],
@@ -305,6 +307,33 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
     ),
     "rulings.jsonl": (of_evaluation.RULINGS, [{"key": "k", "value": "correct", "reason": "same"}], set()),
     "replies.jsonl": (of_segmenting.REPLIES, [{"key": "k", "reply": "{}"}], set()),
+    "memo_choice-0123.json": (
+        of_capabilities.CAPABILITY,
+        [
+            {
+                "task": "memo_choice",
+                "digest": "0123",
+                "harness_version": "0.4.13",
+                "task_versions": {"memo_choice": "1.0"},
+                "num_documents": 1,
+                "metrics": [
+                    {
+                        "name": "acc",
+                        "mean": 1.0,
+                        "standard_error": None,
+                        "higher_is_better": True,
+                        "values": {"memo_choice 0 4567": 1.0},
+                    }
+                ],
+            }
+        ],
+        set(),
+    ),
+    "capabilities.json": (
+        of_capabilities.CAPABILITY_FILES,
+        [{"base": {"memo": "capabilities/memo-01.json"}, "strategies": {"sft": {"memo": "capabilities/memo-02.json"}}}],
+        {"base", "strategies"},
+    ),
     "strategies.json": (of_run.STRATEGIES, [{"sft": STRATEGY}], {"sft"}),
     "environment.json": (of_run.ENVIRONMENT, [{"torch": "2.13.0"}], {"torch"}),
     "tracking.json": (of_run.RUN_IDS, [{"strategy/sft/0123": "cdef"}], {"strategy/sft/0123"}),
@@ -328,9 +357,10 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
                 "seeds": [1],
                 "variants": {"a": {"about": "", "seeds": [1]}},
                 "contrasts": [{"question": "Does it help?", "first": "a/sftkey-tag", "second": "a/sft"}],
+                "limits": "One model.",
             }
         ],
-        set(),
+        {"limits"},
     ),
     "comparison.json": (of_studies.COMPARISON, [{"rows": [ROW]}], set()),
 }
@@ -338,7 +368,10 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
 
 
 def test_no_kind_of_file_is_forgotten():
-    rooms: tuple[ModuleType, ...] = (of_training, of_underway, of_evaluation, of_run, of_studies, of_segmenting)
+    rooms: tuple[ModuleType, ...] = (
+        *(of_training, of_underway, of_evaluation, of_capabilities),
+        *(of_run, of_studies, of_segmenting),
+    )
     forms = {id(value) for room in rooms for value in vars(room).values() if isinstance(value, FileKind)}
     # neither is ever written from what a report reads of it
     settings = {id(of_run.SETTINGS), id(of_run.EVERY_SETTING)}
