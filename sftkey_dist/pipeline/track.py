@@ -19,7 +19,15 @@ from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES, Evaluation
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, TIMINGS, SampleYield
 from sftkey_dist.run_dir.journal import Record
-from sftkey_dist.tracking import RUN_DIR_TAG, STRATEGY_TAG, DataSetNote, Tracker, make_tracker
+from sftkey_dist.tracking import (
+    RUN_DIR_TAG,
+    RUN_TAG,
+    STAGE_TAG,
+    STRATEGY_TAG,
+    DataSetNote,
+    Tracker,
+    make_tracker,
+)
 
 _TABLE_ROWS = 1000
 _GIB = 2**30
@@ -68,7 +76,7 @@ def start_stage(
         return None
     tags = {
         STRATEGY_TAG: strategy,
-        "sftkey.stage": stage,
+        STAGE_TAG: stage,
         "sftkey.data": str(inputs["store"])[:12],
         "sftkey.world_size": str(config.cluster.num_workers),
     }
@@ -99,7 +107,7 @@ def note_shared_stage(stage: str, digest: str, shared_with: str, parent: str | N
         f"shared/{parent}/{digest}",
         f"stage {stage} (shared with {shared_with})",
         parent,
-        {"sftkey.stage": stage, "sftkey.shared_with": shared_with},
+        {STAGE_TAG: stage, "sftkey.shared_with": shared_with},
     )
     tracker.end_run(run_id)
 
@@ -170,7 +178,7 @@ def _note_training_data(config: RunConfig, digest: str, run_id: str | None, trac
 def _common_tags(config: RunConfig, run: RunDir) -> dict[str, str]:
     """Tags by which runs can be filtered and grouped."""
     tags = {
-        "sftkey.run": run.path.name,
+        RUN_TAG: run.path.name,
         RUN_DIR_TAG: str(run.path),
         "sftkey.version": version(),
         "sftkey.model": config.model.path or "embedded",

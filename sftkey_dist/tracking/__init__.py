@@ -4,7 +4,15 @@ Each strategy has a parent run, with a child run for each stage and each evaluat
 the run directory, which remain the source of truth. A resumed run logs only the steps that its MLflow run lacks.
 """
 
-from sftkey_dist.tracking.tracker import RUN_DIR_TAG, STRATEGY_TAG, DataSetNote, NullTracker, Tracker
+from sftkey_dist.tracking.tracker import (
+    RUN_DIR_TAG,
+    RUN_TAG,
+    STAGE_TAG,
+    STRATEGY_TAG,
+    DataSetNote,
+    NullTracker,
+    Tracker,
+)
 from sftkey_dist.tracking.where import (
     how_to_open,
     make_tracker,
@@ -16,6 +24,8 @@ from sftkey_dist.tracking.where import (
 
 __all__ = [
     "RUN_DIR_TAG",
+    "RUN_TAG",
+    "STAGE_TAG",
     "STRATEGY_TAG",
     "DataSetNote",
     "NullTracker",

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+RUN_TAG = "sftkey.run"
+"""Tag of every run: the name of the run directory that it tracks."""
 RUN_DIR_TAG = "sftkey.run_dir"
 """Tag of every run: the run directory that it tracks."""
 STRATEGY_TAG = "sftkey.strategy"
 """Tag of the run of a strategy, and of the runs of its stages and its evaluation."""
+STAGE_TAG = "sftkey.stage"
+"""Tag of the run of a stage: the name of the stage."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ ALLOWED = {
         "evaluation.judge.served",
         "data.on_ray",
         "preflight.nodes",
+        "tracking.ray_sink",
     },
     "matplotlib": {"report.plots", "report.slide"},
     "tensorboardX": {"tracking.tensorboard_sink"},
