@@ -7,6 +7,7 @@ import pytest
 
 from sftkey_dist.config.tracking import TrackingConfig
 from sftkey_dist.tracking import make_tracker, ray_sink, ways_to_open
+from tests.markdown import ROOT, block
 
 TAGS = {"sftkey.run": "mine", "sftkey.strategy": "sft-tag", "sftkey.stage": "full"}
 ONLY_RAY = TrackingConfig(enabled=False, also=("ray",))
@@ -102,10 +103,12 @@ def test_without_a_cluster_nothing_happens(stage, capsys):
     assert "failed" not in capsys.readouterr().out
 
 
-def test_names_are_those_of_prometheus_with_a_unit():
+def test_names_are_those_of_the_page_and_of_prometheus_with_a_unit():
     tables = (ray_sink._GAUGES, ray_sink._SEGMENT_GAUGES, ray_sink._COUNTERS)
     names = [measure.name for table in tables for measure in table.values()]
-    assert len(set(names)) == len(names) > 10
+    counters = {measure.name for measure in ray_sink._COUNTERS.values()}
+    listed = block(ROOT / "docs" / "tracking.md", "text", "ray_sftkey_step").split()
+    assert sorted(listed) == sorted(f"ray_{name}_total" if name in counters else f"ray_{name}" for name in names)
     for name in names:
         assert re.fullmatch(r"sftkey_[a-z_]+", name)
         assert name.endswith(UNITS), name
