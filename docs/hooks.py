@@ -18,6 +18,7 @@ PAGES_OF_THE_REPOSITORY = (
     "launch/README.md",
     "tests/accelerator/results/h100/README.md",
     "tests/evidence/study_embedded/scores.svg",
+    "tests/evidence/study_methods/scores.svg",
     "tests/evidence/study_smollm2/scores.svg",
 )
 
