@@ -2,6 +2,7 @@
 
 import math
 import re
+import threading
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_a_stage_is_exported_until_it_ends(exported, stage, monkeypatch):
     monkeypatch.setattr(ray_sink, "_SECONDS_BETWEEN_EXPORTS", 0.01)
     tracker, run = stage
     tracker.log_steps(run, [step(0)])
-    (thread,) = [thread for thread in ray_sink.threading.enumerate() if thread.name == "ray-metrics"]
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "ray-metrics"]
     exported.clear()
     thread.join(0.5)
     assert exported["sftkey_step", None] == 0
