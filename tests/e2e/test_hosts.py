@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from sftkey_dist.config import load_config
+from sftkey_dist.config.yaml_text import read_yaml
 from sftkey_dist.run_dir.journal import read_records
 from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import environment
@@ -24,6 +25,7 @@ pytestmark = [pytest.mark.long, pytest.mark.skipif(not can_make_hosts(), reason=
 PAGE = ROOT / "docs" / "lost-node.md"
 SHARED = "/shared"
 """The folder that the hosts share, on the page."""
+SHORT_TIMES = {"checkpoint_every_steps": 10, "collective_timeout_seconds": 10}
 NOTICE_LOST_NODES_SOON = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
@@ -65,9 +67,11 @@ class Reader:
 
 @pytest.fixture
 def settings(tmp_path, tiny_model) -> list[Path]:
-    """The page's file, and one with a small model and short times."""
-    page, mine = tmp_path / "cluster.yaml", tmp_path / "my.yaml"
-    page.write_text(block(PAGE, "yaml", "min_workers").replace(SHARED, str(tmp_path)))
+    """A small model, and the page's file with short times."""
+    mine, page = tmp_path / "my.yaml", tmp_path / "cluster.yaml"
+    content = read_yaml(block(PAGE, "yaml", "min_workers").replace(SHARED, str(tmp_path)))
+    assert content["training"].keys() == SHORT_TIMES.keys()
+    page.write_text(yaml.safe_dump(content | {"training": SHORT_TIMES}))
     mine.write_text(
         yaml.safe_dump(
             {
@@ -80,17 +84,13 @@ def settings(tmp_path, tiny_model) -> list[Path]:
                 "strategies": ["sftkey-tag"],
                 "optimization": {"global_batch_size": 8, "num_epochs": 35, "learning_rate": 1.0e-3},
                 "key_stage": {"optimization": {"num_epochs": 2}},
-                "training": {
-                    "micro_batch_tokens": 1600,
-                    "checkpoint_every_steps": 10,
-                    "collective_timeout_seconds": 10,
-                },
+                "training": {"micro_batch_tokens": 1600},
                 "evaluation": {"max_new_tokens": 8, "batch_size": 8},
                 "tracking": {"uri": "http://tracking:5000"},
             }
         )
     )
-    return [page, mine]
+    return [mine, page]
 
 
 def test_a_submitted_run_outlives_a_lost_host_that_returns_is_resumed_and_leaves_one_that_is_taken_away(
