@@ -16,7 +16,10 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import psutil
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.model import EmbeddedModelConfig
@@ -65,7 +68,7 @@ def prepare_on_ray(folder: Path, model: Path, workers: int | None) -> None:
 
     settings = {"include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1"}
     ray.init(address="local", num_cpus=workers, object_store_memory=256 * 2**20, **settings)
-    note(folder, timed(lambda: prepare_ours(folder, model, runner=run_on_ray)))
+    note(folder, measured(lambda: prepare_ours(folder, model, runner=run_on_ray)))
 
 
 def prepare_peer(folder: Path, model: Path) -> None:
@@ -73,7 +76,7 @@ def prepare_peer(folder: Path, model: Path) -> None:
 
     tokenizer = load_tokenizer(model)
     rows = datasets.load_dataset("json", data_files=str(folder / "text.jsonl"), cache_dir=str(folder / "hf"))["train"]
-    seconds = timed(
+    taken = measured(
         lambda: rows.map(
             lambda batch: {"input_ids": tokenizer(batch["text"], return_attention_mask=False)["input_ids"]},
             batched=True,
@@ -81,36 +84,55 @@ def prepare_peer(folder: Path, model: Path) -> None:
             remove_columns=["text"],
         )
     )
-    note(folder, seconds)
+    note(folder, taken)
 
 
 SIDES: Mapping[str, Callable[[Path, Path, int | None], None]] = {
-    "ours": lambda folder, model, workers: note(folder, timed(lambda: prepare_ours(folder, model, workers))),
+    "ours": lambda folder, model, workers: note(folder, measured(lambda: prepare_ours(folder, model, workers))),
     "peer": lambda folder, model, workers: prepare_peer(folder, model),
     "ray": prepare_on_ray,
 }
 
 
-def note(folder: Path, seconds: float) -> None:
-    """What a side measured itself, without its start."""
-    (folder / "seconds").write_text(str(seconds))
+@dataclass(frozen=True)
+class Taken:
+    """What a side has taken, without its start: seconds, and processor seconds of all its processes."""
+
+    seconds: float
+    processor_seconds: float
 
 
-def run(side: str, folder: Path, model: Path, workers: int | None = None) -> float:
-    """Run a side in a process of its own, and return the seconds that it noted."""
+def measured(work: Callable[[], object]) -> Taken:
+    before = processor_seconds()
+    seconds = timed(work)
+    return Taken(seconds, processor_seconds() - before)
+
+
+def processor_seconds() -> float:
+    """Of this process, of those below it, and of those below it that have ended."""
+    this = psutil.Process()
+    return sum(sum(process.cpu_times()[:4]) for process in (this, *this.children(recursive=True)))
+
+
+def note(folder: Path, taken: Taken) -> None:
+    (folder / "taken.json").write_text(json.dumps(asdict(taken)))
+
+
+def run(side: str, folder: Path, model: Path, workers: int | None = None) -> Taken:
+    """Run a side in a process of its own."""
     for leftover in ("store", "hf"):
         shutil.rmtree(folder / leftover, ignore_errors=True)
     command = [sys.executable, "-m", "tests.benchmarks.prepare", "--side", side, "--folder", str(folder)]
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     command += ["--model", str(model), *(["--workers", str(workers)] if workers else [])]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-    return float((folder / "seconds").read_text())
+    return Taken(**json.loads((folder / "taken.json").read_text()))
 
 
 def measure(folder: Path, model: Path, pairs: int, pair_rows: int, rows: int) -> dict[str, Figure]:
     write_rows(folder, model, pair_rows)
     ours, theirs = alternate(
-        lambda: timed(lambda: run("ours", folder, model)), lambda: run("peer", folder, model), pairs
+        lambda: timed(lambda: run("ours", folder, model)), lambda: run("peer", folder, model).seconds, pairs
     )
     ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
     write_rows(folder, model, rows)
@@ -129,14 +151,19 @@ def measure(folder: Path, model: Path, pairs: int, pair_rows: int, rows: int) ->
 
 
 def scaling(folder: Path, model: Path, rounds: int, rows: int) -> dict[str, Figure]:
-    """Rows per second by place and number of workers, all of them in each round."""
+    """Rows by second and by processor second, place and number of workers, all of them in each round."""
     write_rows(folder, model, rows)
     places = {"this machine": "ours", "Ray Data": "ray"}
-    seconds = defaultdict[str, list[float]](list)
+    measurements = defaultdict[str, list[Taken]](list)
     for _, workers, place in itertools.product(range(rounds), (1, 2, 4), places):
-        seconds[f"{place}, {workers} workers"].append(run(places[place], folder, model, workers))
+        measurements[f"{place}, {workers} workers"].append(run(places[place], folder, model, workers))
     against = f"{rows:,} rows, {rounds} rounds, without start-up of the command and of Ray"
-    return {name: median_of([rows / s for s in taken], "rows/s", against=against) for name, taken in seconds.items()}
+    figures = {}
+    for name, all_taken in measurements.items():
+        figures[name] = median_of([rows / taken.seconds for taken in all_taken], "rows/s", against=against)
+        a_core = [rows / taken.processor_seconds for taken in all_taken]
+        figures[f"{name}, a processor"] = median_of(a_core, "rows/s", against="by the processor time of all processes")
+    return figures
 
 
 def main() -> None:
@@ -145,6 +172,7 @@ def main() -> None:
         parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "sftkey-benchmark-prepare")
         parser.add_argument("--side", choices=list(SIDES), help="run one side once, in this process")
         parser.add_argument("--workers", type=int, help="of the side; default: the number of cores")
+        parser.add_argument("--rounds", type=int, default=3, help="of --scaling")
         parser.add_argument("--scaling", action="store_true", help="compare numbers of workers, here and on Ray")
 
     args = arguments(__doc__, options)
@@ -160,8 +188,8 @@ def main() -> None:
         make_embedded_model(model, EmbeddedModelConfig(vocab_size=8192), texts, seed=0)
     console.print(f"tokenizer: {len(load_tokenizer(model)):,} tokens")
     if args.scaling:
-        rounds, shards = (1, 4) if args.quick else (3, 8)  # as many for each of the workers
-        figures = scaling(args.folder, model, rounds, shards * DataConfig.model_fields["shard_rows"].default)
+        shard_rows = DataConfig.model_fields["shard_rows"].default
+        figures = scaling(args.folder, model, args.rounds, 4 * shard_rows)  # as many shards for each worker
     else:
         sizes = (1, 20_000, 40_000) if args.quick else (5, 200_000, 1_000_000)
         figures = measure(args.folder, model, *sizes)
