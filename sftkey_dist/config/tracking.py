@@ -61,9 +61,10 @@ class TrackingConfig(SectionWithNewerKeys):
     max_model_gib: float = Field(1.0, ge=0, le=1_000_000)
     """The files of models up to this size are uploaded to MLflow. Of larger ones it has the location and the scores; 0
     uploads none."""
-    also: Annotated[tuple[Literal["tensorboard", "wandb"], ...], AfterValidator(_without_repetition)] = ()
+    also: Annotated[tuple[Literal["tensorboard", "wandb", "ray"], ...], AfterValidator(_without_repetition)] = ()
     """Trackers that get the same numbers as MLflow, or get them in its place if `enabled` is false. `wandb` needs the
-    extra `wandb`."""
+    extra `wandb`. `ray` exports the newest numbers to the Prometheus endpoint of the Ray node on which the command
+    runs."""
     tensorboard: TensorBoardConfig = TensorBoardConfig()
     """Event files, if `also` contains `tensorboard`."""
     wandb: WandbConfig = WandbConfig()

@@ -60,7 +60,9 @@ class RayJobs:
         modules = {"py_modules": [str(Path(__file__).parents[1])]} if with_package else {}
         try:
             job = self._client.submit_job(
-                entrypoint=" ".join(["python -m sftkey_dist.cli", *arguments]),
+                # With exec the command is Ray's own child. As the child of a shell that has ended, a stopped job would
+                # seem to run for another ten minutes in a container whose first process does not reap others.
+                entrypoint=" ".join(["exec python -m sftkey_dist", *arguments]),
                 runtime_env={"working_dir": str(upload.folder), "env_vars": _JOB_ENVIRONMENT, **modules},
                 metadata={"sftkey_version": version()},
             )

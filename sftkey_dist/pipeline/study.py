@@ -36,7 +36,7 @@ from sftkey_dist.tracking import make_tracker, tracking_uri
 _SECONDS_BETWEEN_LOOKS = 0.5
 _RUN_FILE = "run.yaml"
 _REMEDY = "restore it from a copy, or set prompt.date to the day on which the study was started and remove it"
-_COMMAND = [sys.executable, "-m", "sftkey_dist.cli", "run"]
+_COMMAND = [sys.executable, "-m", "sftkey_dist", "run"]
 
 
 @dataclass

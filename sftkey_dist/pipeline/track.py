@@ -21,6 +21,7 @@ from sftkey_dist.tracking import (
     RUN_DIR_TAG,
     RUN_TAG,
     SEED_TAG,
+    STAGE_TAG,
     STRATEGY_TAG,
     DataSetNote,
     Tracker,
@@ -83,7 +84,7 @@ def start_stage(
         return None
     store = str(inputs["store"])
     tags = common_tags(config, run, strategy) | {
-        "sftkey.stage": stage,
+        STAGE_TAG: stage,
         "sftkey.data": short(store),
         "sftkey.world_size": str(config.cluster.num_workers),
     }
@@ -113,7 +114,7 @@ def note_shared_stage(
     """Log a child run that tells which strategy has the metrics of a shared stage."""
     if parent is None:
         return
-    tags = common_tags(config, run, strategy) | {"sftkey.stage": stage, "sftkey.shared_with": shared_with}
+    tags = common_tags(config, run, strategy) | {STAGE_TAG: stage, "sftkey.shared_with": shared_with}
     run_id = tracker.start_run(f"shared/{parent}/{digest}", f"stage {stage} of {shared_with}", parent, tags)
     tracker.end_run(run_id)
 

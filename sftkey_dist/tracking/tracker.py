@@ -15,6 +15,8 @@ RUN_TAG = "sftkey.run"
 """Tag of every run: the name of the run directory, within a study with its variant."""
 SEED_TAG = "sftkey.seed"
 """Tag of every run: the seed of its configuration."""
+STAGE_TAG = "sftkey.stage"
+"""Tag of the run of a stage: the name of the stage."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,17 @@ def _wandb(config: TrackingConfig, run_dir: Path) -> Tracker:
     return SinkTracker(WandbSink(config.wandb, project, run_dir, runs))
 
 
-_SINKS: Mapping[str, Callable[[TrackingConfig, Path], Tracker]] = {"tensorboard": _tensorboard, "wandb": _wandb}
+def _ray(config: TrackingConfig, run_dir: Path) -> Tracker:
+    from sftkey_dist.tracking.ray_sink import LiveTracker, RaySink
+
+    return LiveTracker(RaySink())
+
+
+_SINKS: Mapping[str, Callable[[TrackingConfig, Path], Tracker]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "ray": _ray,
+}
 
 
 def _event_folder(config: TrackingConfig, run_dir: Path) -> Path:

@@ -1,7 +1,7 @@
 """Several hosts on one machine: network namespaces on a bridge of their own, each with its own processes and files.
 
-Every host has an address on ``eth0``, a host name, private /tmp/ray and /dev/shm, and processes that end with it.
-Folders elsewhere are shared, as on a cluster file system.
+Every host has an address on ``eth0``, a host name that the others know, private /tmp/ray and /dev/shm, and processes
+that end with it. Folders elsewhere are shared, as on a cluster file system.
 """
 
 import os
@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 THIS_MACHINE = "10.77.0.254"
 _INSIDE = """
@@ -19,8 +20,9 @@ set -e
 mkdir -p /tmp/ray
 mount -t tmpfs tmpfs /tmp/ray
 mount -t tmpfs tmpfs /dev/shm
+mount --bind "$2" /etc/hosts
 hostname "$1"
-shift
+shift 2
 exec "$@"
 """
 
@@ -45,8 +47,8 @@ class Host:
         address: on ``eth0``.
     """
 
-    def __init__(self, name: str, number: int, switch: str) -> None:
-        self._name, self._switch = name, switch
+    def __init__(self, name: str, number: int, switch: str, names: Path) -> None:
+        self._name, self._switch, self._names = name, switch, names
         self.address = f"10.77.0.{number}"
         self._namespace, self._port = f"{switch}-{name}", f"port{number}"
         _ip("netns", "add", self._namespace)
@@ -61,6 +63,7 @@ class Host:
         """Start a command that ends with the host, or when it is killed, with all that it started."""
         isolation = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         inside = ["ip", "netns", "exec", self._namespace, *isolation, "bash", "-c", _INSIDE, "bash", self._name]
+        inside.append(str(self._names))
         with log.open("a") as file:
             process = subprocess.Popen(
                 [*inside, *map(str, command)],
@@ -105,18 +108,22 @@ def hosts(*names: str, and_this_machine: bool = False) -> Iterator[dict[str, Hos
     switch = f"sftkey{os.getpid()}"
     made: dict[str, Host] = {}
     _ip("netns", "add", switch)
-    try:
-        _ip("-n", switch, "link", "add", "bridge", "type", "bridge")
-        _ip("-n", switch, "link", "set", "bridge", "up")
-        for number, name in enumerate(names, start=1):
-            made[name] = Host(name, number, switch)
-        if and_this_machine:
-            _plug_in(switch)
-        yield made
-    finally:
-        for host in made.values():
-            host.end()
-        _ip("netns", "del", switch)
+    with NamedTemporaryFile("w", prefix="sftkey-hosts-") as addresses:
+        try:
+            _ip("-n", switch, "link", "add", "bridge", "type", "bridge")
+            _ip("-n", switch, "link", "set", "bridge", "up")
+            for number, name in enumerate(names, start=1):
+                made[name] = Host(name, number, switch, Path(addresses.name))
+            lines = [f"{host.address} {name}\n" for name, host in made.items()]
+            addresses.writelines(["127.0.0.1 localhost\n", *lines])
+            addresses.flush()
+            if and_this_machine:
+                _plug_in(switch)
+            yield made
+        finally:
+            for host in made.values():
+                host.end()
+            _ip("netns", "del", switch)
 
 
 def _plug_in(switch: str) -> None:

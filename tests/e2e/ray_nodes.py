@@ -31,7 +31,12 @@ def ray_cluster(num_nodes: int, num_cpus: int = 1, dashboard_port: int | None = 
 
 
 class RayNodes:
-    """The nodes of a cluster, the first of which is the head; more can be added."""
+    """The nodes of a cluster, the first of which is the head; more can be added.
+
+    Attributes:
+        address: of the head.
+        metrics_ports: port of the endpoint for Prometheus, of each node.
+    """
 
     def __init__(self, num_cpus: int, dashboard_port: int | None) -> None:
         (head,) = _free_ports(1)
@@ -43,6 +48,7 @@ class RayNodes:
             dashboard = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard_port)]
         self._head = ["--head", "--port", str(head), *dashboard, "--temp-dir", self._folder]
         self._nodes: list[subprocess.Popen] = []
+        self.metrics_ports: list[int] = []
 
     def add(self) -> None:
         """Start one more node and wait until it is there."""
@@ -50,7 +56,9 @@ class RayNodes:
         role = ["--address", self.address] if self._nodes else self._head
         names = ["dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"]
         names.append("runtime-env-agent-port")
-        ports = [f"--{name}={port}" for name, port in zip(names, _free_ports(len(names)), strict=True)]
+        free = dict(zip(names, _free_ports(len(names)), strict=True))
+        self.metrics_ports.append(free["metrics-export-port"])
+        ports = [f"--{name}={port}" for name, port in free.items()]
         command = [*_START, "--node-ip-address", "127.0.0.1", *role, *ports, *_QUIET, "--num-cpus", str(self._num_cpus)]
         self._nodes.append(
             subprocess.Popen(

@@ -1,19 +1,39 @@
-"""A configuration sent to a token-authenticated Ray cluster as a job, followed, refused and stopped."""
+"""A configuration sent to a token-authenticated Ray cluster as a job, followed, refused, measured and stopped."""
 
+import os
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+import yaml
 
+from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir.journal import read_records
+from sftkey_dist.training.checkpoint import newest_step, open_storage
 from tests.distributed.harness import free_port
-from tests.e2e.conftest import error_line
-from tests.e2e.ray_nodes import ray_cluster
+from tests.e2e.conftest import environment, error_line
+from tests.e2e.hosts import wait_until
+from tests.e2e.ray_nodes import RayNodes, ray_nodes
+from tests.markdown import ROOT, block
+
+PORT = free_port()
 
 
 @pytest.fixture(scope="module")
-def dashboard():
-    port = free_port()
-    with ray_cluster(num_nodes=1, num_cpus=2, dashboard_port=port):
-        yield f"http://127.0.0.1:{port}"
+def nodes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")
+        with ray_nodes(num_nodes=1, num_cpus=2, dashboard_port=PORT) as nodes:
+            yield nodes
+
+
+@pytest.fixture
+def dashboard(nodes):
+    return f"http://127.0.0.1:{PORT}"
 
 
 @pytest.fixture
@@ -57,3 +77,81 @@ def test_a_job_is_stopped_and_a_wrong_token_refused(sftkey, tiny_config, dashboa
     refused = sftkey("submit", tiny_config, *paths, "--address", dashboard)
     assert refused.returncode == 2
     assert "token" in error_line(refused).lower()
+
+
+def test_a_plain_ray_job_trains_exports_metrics_leaves_a_checkpoint_when_stopped_and_fails_in_a_line(
+    tiny_config, tmp_path, dashboard, nodes
+):
+    """The commands of docs/clusters.md."""
+    folder, log = tmp_path / "sent", tmp_path / "job.log"
+    folder.mkdir()
+    settings = yaml.safe_load(tiny_config.read_text()) | {"strategies": ["sft-tag"]}
+    settings["optimization"]["num_epochs"] = 500
+    settings["tracking"] = {"enabled": False, "also": ["ray"]}
+    (folder / "my.yaml").write_text(yaml.safe_dump(settings))
+    submit, stop = (commands(f"ray job {verb}", dashboard, tmp_path) for verb in ("submit", "stop"))
+
+    with log.open("w") as written:
+        job = subprocess.Popen(["bash", "-ec", submit], cwd=folder, env=with_ray(), stdout=written, stderr=written)
+    metrics = tmp_path / "shared" / "runs" / "mine" / "stages"
+    wait_until(lambda: job.poll() is not None or exports_what_is_recorded(nodes, metrics), log, 120)
+    assert job.poll() is None, log.read_text()
+    wait_until(lambda: re.search(r"sft-tag stage 1/1 \(full\): \d+/4000 loss \d", log.read_text()), log, 60)
+    done = subprocess.run(["bash", "-ec", stop], env=with_ray(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    job.wait(30)
+    assert "saving a checkpoint after this step" in log.read_text()
+    (stage,) = metrics.iterdir()
+    assert newest_step(open_storage(StageDir(stage).checkpoints)) == len(read_records(stage / "metrics.jsonl"))
+
+    refused = submit.replace("mine --working-dir", "refused --working-dir") + " cluster.num_workers=64"
+    done = subprocess.run(
+        ["bash", "-ec", refused], cwd=folder, env=with_ray(), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1, done.stdout
+    assert "Job 'refused' failed" in done.stdout + done.stderr
+    assert "\nerror: 64 workers with 1 CPUs each are needed" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def commands(holding: str, dashboard: str, folder: Path) -> str:
+    text = block(ROOT / "docs" / "clusters.md", "bash", holding).strip()
+    return text.replace("http://head:8265", dashboard).replace("/shared", f"{folder}/shared")
+
+
+def with_ray() -> dict[str, str]:
+    return environment() | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def exports_what_is_recorded(nodes: RayNodes, stages: Path) -> bool:
+    """Whether the endpoint has the newest step's values as the journals have them; a step may end in between."""
+    exported = scrape(nodes.metrics_ports[0])
+    if "sftkey_step" not in exported or "sftkey_ranks" not in exported:
+        return False
+    (stage,) = stages.iterdir()
+    steps, timings = read_records(stage / "metrics.jsonl"), read_records(stage / "timings.jsonl")
+    (newest,) = exported["sftkey_step"].values()
+    until = steps[: int(newest) + 1]
+    expected = {
+        "sftkey_step": {"": until[-1]["step"]},
+        "sftkey_loss_nats": {"": until[-1]["loss"]},
+        "sftkey_learning_rate": {"": until[-1]["learning_rate"]},
+        "sftkey_tokens_total": {"": sum(step["tokens"] for step in until)},
+        "sftkey_tokens_per_second": {"": timings[int(newest)]["tokens_per_second"]},
+        "sftkey_peak_memory_bytes": {"": timings[int(newest)]["peak_memory_gib"] * 2**30},
+        "sftkey_ranks": {"": 2},
+        "sftkey_segment_nll_nats": {name: found["nll"] for step in until for name, found in step["segments"].items()},
+    }
+    return {name: exported[name] for name in expected} == expected
+
+
+def scrape(port: int) -> dict[str, dict[str, float]]:
+    """The values of our metrics by segment, of a node's endpoint."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    found: dict[str, dict[str, float]] = {}
+    for name, labels, value in re.findall(r"^ray_(sftkey_\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
+        tags = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        assert (tags["run"], tags["strategy"], tags["stage"]) == ("mine", "sft-tag", "full")
+        found.setdefault(name, {})[tags.get("segment", "")] = float(value)
+    return found

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.single_process
 TESTS = Path(__file__).parents[1]
 CHAIN = "test_killed_and_frozen_workers_and_a_signal_cost_steps_but_change_nothing"
 DAMAGE = "test_a_damaged_checkpoint_is_set_aside_and_training_ends_in_the_same_bytes"
-HOSTS = "test_a_submitted_run_outlives_a_lost_host_uses_a_new_one_and_leaves_one_that_is_taken_away"
+HOSTS = "test_a_submitted_run_outlives_a_lost_host_that_returns_is_resumed_and_leaves_one_that_is_taken_away"
 TABLE = {
     "a worker is killed in a step": [CHAIN],
     "a rank is killed while it writes its shard": ["test_a_rank_that_dies_while_it_writes_leaves_no_checkpoint"],

@@ -5,6 +5,7 @@ import random
 import secrets
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,13 @@ from pathlib import Path
 from tests.distributed.harness import free_port
 from tests.e2e.conftest import environment
 from tests.e2e.hosts import THIS_MACHINE, Host, hosts, wait_until
-from tests.e2e.test_hosts import NOTICE_LOST_NODES_SOON, RAY, start_node
+from tests.e2e.test_hosts import NOTICE_LOST_NODES_SOON
 from tests.e2e.test_run import descendants, kill_all
 
 _SECONDS_UNNOTICED, _SECONDS_UNTIL_LOST = 2.0, 20.0
 _WORKER = b"ray::RayTrainWorker"
+_RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block", "--num-cpus", "1"]
+_RAY += ["--disable-usage-stats", "--object-store-memory", str(128 * 2**20)]
 
 
 class PrivateCluster:
@@ -60,7 +63,7 @@ class SeveralHosts:
         )
         self._head = self._start_head(port)
         for host in self._hosts:
-            start_node(host, self._join, self.environment, folder)
+            _start_node(host, self._join, self.environment, folder)
 
     def faults(self) -> dict[str, Callable[[], bool]]:
         """What happens to networks and hosts."""
@@ -78,7 +81,7 @@ class SeveralHosts:
         kill_all(children)
 
     def _start_head(self, port: int) -> subprocess.Popen:
-        command = [*RAY, "--head", "--port", str(port), "--node-ip-address", self.address, "--num-cpus", "0"]
+        command = [*_RAY, "--head", "--port", str(port), "--node-ip-address", self.address, "--num-cpus", "0"]
         command += ["--include-dashboard", "false", "--temp-dir", str(self._folder / "ray")]
         log = self._folder / "head.log"
         with log.open("w") as file:
@@ -102,7 +105,7 @@ class SeveralHosts:
         host.crash()
         host.mend()
         (self._folder / f"node-{host.address}.log").unlink()  # tells when the node has started
-        start_node(host, self._join, self.environment, self._folder)
+        _start_node(host, self._join, self.environment, self._folder)
         return True
 
 
@@ -135,3 +138,9 @@ def _command_of(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def _start_node(host: Host, role: list[str], env: dict[str, str], folder: Path) -> None:
+    log = folder / f"node-{host.address}.log"
+    host.start([*_RAY, *role, "--node-ip-address", host.address], env, log)
+    wait_until(lambda: "Ray runtime started" in log.read_text(), log, 120)

@@ -121,7 +121,8 @@ def check_command(words: list[str]) -> None:
     elif "/" in name and not name.startswith(".venv"):
         assert (ROOT / name).is_file(), name
     else:
-        assert name in ("export", "git", "pip", "kubectl", "sbatch", "docker", ".venv/bin/mlflow"), name
+        known = ("export", "git", "pip", "kubectl", "sbatch", "docker", "ray", "umask", "openssl", ".venv/bin/mlflow")
+        assert name in known, name
 
 
 def makefile_targets() -> set[str]:

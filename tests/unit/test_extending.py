@@ -27,16 +27,11 @@ from sftkey_dist.pipeline.track_evaluation import track_evaluation
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking import Tracker
 from tests.finished_run import write_run
-from tests.markdown import ROOT, snippets_of
+from tests.markdown import ROOT, block, snippets_of
 
 PAGE = ROOT / "docs" / "extending.md"
 BASE = ROOT / "configs" / "quickstart.yaml"
 ACCOUNTS = [("1234-05", "1234-01"), ("1235-01", "1234-01"), ("1234-01", "1234")]
-
-
-def block(language: str, holding: str, page: Path = PAGE) -> str:
-    (found,) = [s.text for s in snippets_of(page) if s.language == language and holding in s.text]
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +45,7 @@ def page() -> dict[str, Any]:
 
 
 def test_the_adapter_reads_its_row_as_a_script(page, tmp_path):
-    row = json.loads(block("json", "rationale"))
+    row = json.loads(block(PAGE, "json", "rationale"))
     content = page["aqua"](row)
     assert content.values == {"reasoning": row["rationale"], "answer": "B"}
     with pytest.raises(RowError, match="'correct' is 'Z'"):
@@ -58,7 +53,7 @@ def test_the_adapter_reads_its_row_as_a_script(page, tmp_path):
 
     (tmp_path / "raw.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     page["convert"](tmp_path / "raw.jsonl", tmp_path / "aqua_train.jsonl")
-    settings = read_yaml(block("yaml", "aqua_train.jsonl"))["data"]["train"]
+    settings = read_yaml(block(PAGE, "yaml", "aqua_train.jsonl"))["data"]["train"]
     config = load_config([BASE], [f"data.train={json.dumps(settings | {'path': str(tmp_path / 'aqua_train.jsonl')})}"])
     (source,), contract = config.data.train, ResponseContract()
     (shard,) = shards_of(source, 100)
@@ -71,7 +66,8 @@ def test_the_adapter_reads_its_row_as_a_script(page, tmp_path):
 
 def test_a_file_is_a_data_set_with_an_adapter_and_a_check(page, tmp_path):
     """In a process of its own: which data sets there are is read when the configuration's schema is loaded."""
-    (tmp_path / "aqua.py").write_text(block("python", "def aqua") + block("python", "DATA_SET ="), encoding="utf-8")
+    module = block(PAGE, "python", "def aqua") + block(PAGE, "python", "DATA_SET =")
+    (tmp_path / "aqua.py").write_text(module, encoding="utf-8")
     script = """
 import json, sys
 import sftkey_dist.data.data_sets as data_sets
@@ -85,7 +81,7 @@ source, contract = SourceConfig(adapter="aqua", path="x"), ResponseContract()
 (content,) = make_adapter(source, contract)(json.loads(sys.argv[2]))
 print(json.dumps([content.values, choose_checks([source], contract, EvaluationConfig())]))
 """
-    row = block("json", "rationale")
+    row = block(PAGE, "json", "rationale")
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path), row], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     values, checks = json.loads(done.stdout)
@@ -136,8 +132,8 @@ def test_the_public_interface_is_there_and_is_loaded_when_it_is_used():
 
 def test_the_answer_check_is_loaded_by_its_place_and_judges(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "checks.py").write_text(block("python", "same_account"), encoding="utf-8")
-    settings = read_yaml(block("yaml", "same_account"))["evaluation"]["answer_check"]
+    (tmp_path / "checks.py").write_text(block(PAGE, "python", "same_account"), encoding="utf-8")
+    settings = read_yaml(block(PAGE, "yaml", "same_account"))["evaluation"]["answer_check"]
     check = make_check(load_config([BASE], [f"evaluation.answer_check={json.dumps(settings)}"]).evaluation.answer_check)
     verdicts = [check(Case(answer, reference)).verdict.value for answer, reference in ACCOUNTS]
     assert verdicts == ["correct", "incorrect", "unjudged"]
@@ -148,7 +144,7 @@ def test_the_reward_of_a_run_has_the_signatures_of_verl_and_trl(tmp_path, monkey
     config = load_config([BASE], ["run_dir=runs/mine"])
     write_json_atomically(RunDir(Path("runs/mine")).config, config.model_dump(mode="json"))
     names: dict[str, Any] = {}
-    exec(block("python", "Reward.from_run", ROOT / "docs" / "evaluation.md"), names)
+    exec(block(ROOT / "docs" / "evaluation.md", "python", "Reward.from_run"), names)
     said = "<Thinking>Income is steady.</Thinking><Answer>approve</Answer>"
     found = names["compute_score"](data_source="mine", solution_str=said, ground_truth="approve", extra_info={})
     assert found == {"score": 1.0, "acc": 1.0, "format": 1.0}
@@ -158,7 +154,7 @@ def test_the_reward_of_a_run_has_the_signatures_of_verl_and_trl(tmp_path, monkey
 
 def test_the_judges_template_is_one(tmp_path):
     template = tmp_path / "account_code.txt"
-    template.write_text(block("text", "{reference}"), encoding="utf-8")
+    template.write_text(block(PAGE, "text", "{reference}"), encoding="utf-8")
     chat = load_template(str(template)).chat(Question("Which code?", "1234-01", "1235-01"))
     assert "JSON strings" in chat.system
     assert '"1234-01"' in chat.user
@@ -167,7 +163,7 @@ def test_the_judges_template_is_one(tmp_path):
 def test_the_readmes_configuration_reads_the_rows_that_it_describes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config_file, rows = tmp_path / "my.yaml", tmp_path / "memos" / "train.csv"
-    config_file.write_text(block("yaml", "run_dir: runs/mine", ROOT / "README.md"), encoding="utf-8")
+    config_file.write_text(block(ROOT / "README.md", "yaml", "run_dir: runs/mine"), encoding="utf-8")
     rows.parent.mkdir()
     row = "A van for 12000.,Income is steady."
     rows.write_text(f"Application,Notes,Decision\n{row},approve\n{row}\n", encoding="utf-8")
@@ -216,5 +212,5 @@ def test_the_plans_loop_in_another_trainer_divides_by_the_weight_of_the_whole_st
         "all_reduce_sum": lambda _: None,
         "optimizer": SimpleNamespace(step=lambda: (steps.append(sum(of_the_step)), of_the_step.clear())),
     }
-    exec(block("python", "RankBatchSampler", ROOT / "docs" / "training.md"), names)
+    exec(block(ROOT / "docs" / "training.md", "python", "RankBatchSampler"), names)
     assert steps == pytest.approx([1.0] * 6)  # 3 epochs of 2 steps, one nat a token

@@ -31,6 +31,7 @@ ALLOWED = {
         "evaluation.judge.served",
         "data.on_ray",
         "preflight.nodes",
+        "tracking.ray_sink",
     },
     "lm_eval": {"evaluation.capabilities.harness"},
     "matplotlib": {"report.plots", "report.slide"},
