@@ -243,8 +243,18 @@ class RunDir:
 
     @property
     def ray_storage(self) -> Path:
-        """Files that Ray Train always writes; nothing reads them."""
+        """Files that Ray Train and Ray Tune always write; nothing reads them."""
         return self.path / "ray"
+
+    @property
+    def tuning(self) -> Path:
+        """The trials of a tuning, of which this is the folder."""
+        return self.path / "tune.json"
+
+    @property
+    def stop_request(self) -> Path:
+        """If this file exists, all trials of a tuning save checkpoints and end."""
+        return self.path / "stop_request"
 
     @property
     def tracking(self) -> Path:
