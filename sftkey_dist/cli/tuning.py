@@ -14,9 +14,9 @@ from sftkey_dist.files import write_text_atomically
 def tune(configuration: Configuration) -> None:
     """Try values of keys in one strategy, and write the best ones to best.yaml.
 
-    The section `tune` of a file names keys with their values. Every trial is trained in a folder of its own and measured
-    on held-out rows, and bad ones are stopped early (ASHA). Stages that are the same in all trials are trained once. Run
-    the same command again after an interruption: trials that are done are kept.
+    The section `tune` of a file names keys with their values. Every trial is trained in a folder of its own and
+    measured on held-out rows, and bad ones are stopped early (ASHA). Stages that are the same in all trials are trained
+    once. Run the same command again after an interruption: trials that are done are kept.
     """
     files, overrides = separate_overrides(configuration)
     tuning = load_tuning(files, overrides)

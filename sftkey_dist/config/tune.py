@@ -13,13 +13,14 @@ from sftkey_dist.config.strategy import Name
 
 TUNED_SECTIONS = ("optimization", "key_stage", "training")
 """Other keys change the data or the held-out rows, so that scores of trials could not be compared."""
+Positive = Annotated[float, Field(gt=0)]
 METRIC = r"^(guard/(score|accuracy|format)|validation/(loss|segments/[^/]+/(nll|token_accuracy)))$"
 
 
 class SearchSpace(Section):
     """The values of a key, in one of these ways."""
 
-    loguniform: tuple[Annotated[float, Field(gt=0)], float] | None = None
+    loguniform: tuple[Positive, Positive] | None = None
     """Lowest and highest value of a number whose logarithm is sampled uniformly."""
     uniform: tuple[float, float] | None = None
     """Lowest and highest value of a number that is sampled uniformly."""
@@ -54,7 +55,7 @@ class TuneConfig(Section):
     strategy: Name = "sftkey-tag"
     """The strategy that is tuned: one of `strategies`. Scores are those of its last stage."""
     num_trials: int | None = Field(None, ge=1, le=100_000)
-    """Number of trials. Each combination of the grids is tried equally often. Default, if there are grids alone: once."""
+    """Number of trials. Each combination of the grids is tried equally often. Default, for grids alone: once."""
     max_concurrent: int | None = Field(None, ge=1, le=10_000)
     """Number of trials that run at the same time. Default: as many as the cluster has room for, with
     `cluster.num_workers` workers each."""

@@ -55,7 +55,7 @@ def train(plan: RunPlan, tracker: Tracker, *, nodes_are_checked: bool = False) -
             write_provenance(preparation)
             stack.enter_context(connected(config.cluster, config.most_workers))
             if not nodes_are_checked:
-                check_nodes(plan)
+                require_sound_cluster(plan)
             _require_fit(plan)
         runner = stack.enter_context(stage_runner(config.cluster, plan.run.ray_storage))
         for planned in plan.strategies:
@@ -70,7 +70,7 @@ def train(plan: RunPlan, tracker: Tracker, *, nodes_are_checked: bool = False) -
     forget_all_but(plan.run, [planned.name for planned in plan.strategies])
 
 
-def check_nodes(plan: RunPlan) -> None:
+def require_sound_cluster(plan: RunPlan) -> None:
     """See `require_sound_nodes`."""
     stores = [store.path for store in plan.preparation.stores.values()]
     require_sound_nodes(plan.run.path, [*stores, plan.preparation.model_dir], plan.config.cluster)

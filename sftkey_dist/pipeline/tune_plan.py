@@ -20,7 +20,7 @@ from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
 from sftkey_dist.pipeline.study import with_what_is_shared
 from sftkey_dist.pipeline.track import open_tracker
-from sftkey_dist.pipeline.train import check_nodes, train
+from sftkey_dist.pipeline.train import require_sound_cluster, train
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.strategy import resolve_strategies
 
@@ -100,7 +100,7 @@ def require_scores(tuning: Tuning, config: RunConfig, tuned: Sequence[PlannedSta
 
 def train_shared(plan: RunPlan, trials: Sequence[Sequence[PlannedStage]]) -> list[Path]:
     """Check the nodes, train the first stages as far as they are the same in all trials, and return their folders."""
-    check_nodes(plan)
+    require_sound_cluster(plan)
     (planned,) = plan.strategies
     digests = ({stages[place].digest for stages in trials} for place in range(len(planned.stages) - 1))
     shared = planned.stages[: len(list(itertools.takewhile(lambda different: len(different) == 1, digests)))]

@@ -2,9 +2,9 @@
 
 The actor is the driver of the run. It lies on the node of the command, takes no CPU, and starts Ray Train workers on
 the cluster of the tuning, as Ray recommends. A subprocess of `sftkey train` would need a cluster of its own, and all
-trials would use the same accelerators. The trial is a class, because Tune ends the process of a function without waiting
-for it: a class is told to end, and waits until its workers have left and its runs in MLflow have ended. If the actor is
-killed, Ray ends everything that it has started.
+trials would use the same accelerators. The trial is a class, because Tune ends the process of a function without
+waiting for it: a class is told to end, and waits until its workers have left and its runs in MLflow have ended. If the
+actor is killed, Ray ends everything that it has started.
 """
 
 import math

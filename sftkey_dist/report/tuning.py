@@ -18,9 +18,9 @@ def caution(record: TuningRecord) -> str:
     """What the best score is worth."""
     finished = sum(trial.status == "finished" for trial in record.trials)
     return (
-        f"{record.metric} is measured on {record.held_out:,} held-out rows. The best of {finished} finished trials of one "
-        f"seed is chosen by it, so that its value is too optimistic: a final comparison needs fresh seeds (a study) and "
-        f"test sets."
+        f"{record.metric} is measured on {record.held_out:,} held-out rows. The best of {finished} finished trials "
+        f"of one seed is chosen by it, so that its value is too optimistic: a final comparison needs fresh seeds (a "
+        f"study) and test sets."
     )
 
 

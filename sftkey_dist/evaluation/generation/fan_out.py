@@ -45,6 +45,7 @@ class EvaluationPool:
             "num_cpus": cluster.cpus_per_worker,
             "num_gpus": settings.gpus_per_model or cluster.gpus_per_worker,
             "runtime_env": {"env_vars": cluster.environment},
+            "scheduling_strategy": "DEFAULT",  # not within the place that Ray Tune holds for the driver of a trial
         }
         options: dict[str, object] = {"num_cpus": 0} if settings.endpoint else resources
         self._actors = [
