@@ -357,7 +357,15 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
 
 
 def test_no_kind_of_file_is_forgotten():
-    rooms: tuple[ModuleType, ...] = (of_training, of_underway, of_evaluation, of_run, of_studies, of_segmenting)
+    rooms: tuple[ModuleType, ...] = (
+        of_training,
+        of_tuning,
+        of_underway,
+        of_evaluation,
+        of_run,
+        of_studies,
+        of_segmenting,
+    )
     forms = {id(value) for room in rooms for value in vars(room).values() if isinstance(value, FileKind)}
     # neither is ever written from what a report reads of it
     settings = {id(of_run.SETTINGS), id(of_run.EVERY_SETTING)}
