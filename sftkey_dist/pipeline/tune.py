@@ -102,14 +102,15 @@ def _run_trials(
 ) -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    run.stop_request.unlink(missing_ok=True)
+    shutil.rmtree(run.ray_storage, ignore_errors=True)  # of a command that was killed
+    stop_request = run.ray_storage / "stop_request"
     recorder = _Recorder(run, [stage.directory.events for stage in tuned])
     jobs = [
         TrialJob(
             config.model_dump(mode="json"),
             Path.cwd(),
             tuning.settings.metric,
-            run.stop_request,
+            stop_request,
             trial.scores if trial.is_done else None,
         )
         for config, trial in zip(configs, TUNING.read(run.tuning).trials, strict=True)
@@ -135,9 +136,8 @@ def _run_trials(
         ),
     )
     try:
-        _fit(tuner, run)
+        _fit(tuner, run, stop_request)
     finally:
-        run.stop_request.unlink(missing_ok=True)
         shutil.rmtree(run.ray_storage, ignore_errors=True)
 
 
@@ -156,7 +156,7 @@ def _scheduler(tuning: Tuning, tuned: Sequence[PlannedStage]) -> Any:
     )
 
 
-def _fit(tuner: tune.Tuner, run: RunDir) -> None:
+def _fit(tuner: tune.Tuner, run: RunDir, stop_request: Path) -> None:
     """Run all trials in a thread, because in the main thread Tune replaces the signal handlers.
 
     Raises:
@@ -172,7 +172,7 @@ def _fit(tuner: tune.Tuner, run: RunDir) -> None:
 
     thread = threading.Thread(target=fit, name="tune", daemon=True)
     num_trials = len(TUNING.read(run.tuning).trials)
-    with stopping_gently(lambda: write_text_atomically(run.stop_request, "")) as stop:
+    with stopping_gently(lambda: write_text_atomically(stop_request, "")) as stop:
         thread.start()
         with progress_line("trials", num_trials) as line:
             while thread.is_alive():

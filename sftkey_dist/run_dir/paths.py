@@ -252,11 +252,6 @@ class RunDir:
         return self.path / "tune.json"
 
     @property
-    def stop_request(self) -> Path:
-        """If this file exists, all trials of a tuning save checkpoints and end."""
-        return self.path / "stop_request"
-
-    @property
     def tracking(self) -> Path:
         """MLflow run ids, so that a resumed run continues them."""
         return self.path / "tracking.json"
