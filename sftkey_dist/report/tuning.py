@@ -69,7 +69,7 @@ def _cells(record: TuningRecord) -> tuple[list[str], Sequence[Sequence[str]]]:
             *(str(trial.parameters[key]) for key in keys),
             number(trial.score, digits=4),
             str(trial.scores[-1].step) if trial.scores else "0",
-            trial.problem or trial.status,
+            trial.status,
         ]
         for trial in record.by_score
     ]
