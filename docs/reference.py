@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from sftkey_dist.config import RunConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.config.study import StudyConfig
+from sftkey_dist.config.tune import TuneConfig
 
 PAGE = Path(__file__).with_name("configuration.md")
 Schema = Mapping[str, Any]
@@ -37,6 +38,7 @@ _CHAPTERS: tuple[tuple[str, str, str, type[BaseModel]], ...] = (
         RunConfig,
     ),
     ("Keys of a study", "A file that also has the section `study` describes many runs.", "study.", StudyConfig),
+    ("Keys of a tuning", "A file for `sftkey tune` also has the section `tune`.", "tune.", TuneConfig),
     ("Keys of `sftkey segment`", "`sftkey segment` takes these keys only.", "", SegmentConfig),
 )
 
@@ -175,7 +177,7 @@ def _kinds(schema: Schema, definitions: Mapping[str, Schema]) -> Iterator[str]:
 
 def _inner(schema: Schema, definitions: Mapping[str, Schema]) -> str:
     items = schema["items"] if "items" in schema else schema.get("prefixItems", [{}])[0]
-    kinds = list(dict.fromkeys(_kinds(items, definitions)))
+    kinds = list(dict.fromkeys(_kinds(items, definitions))) if items else ["values of any kind"]
     return " or ".join("sections" if kind == "section" else kind for kind in kinds)
 
 

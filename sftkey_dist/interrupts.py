@@ -19,6 +19,9 @@ _DEBOUNCE_SECONDS = 1.0
 _problems: list[str] = []
 """Messages given to `end_at_once`; a signal cannot carry a text."""
 
+_stops: "list[GentleStop]" = []
+"""Those of the blocks of `stopping_gently` that run."""
+
 Handler = Callable[[int, FrameType | None], object]
 
 
@@ -84,7 +87,18 @@ def stopping_gently(ask: Callable[[], None]) -> Iterator[GentleStop]:
     with handlers_kept():
         if threading.current_thread() is threading.main_thread():
             _handle(_debounced(stop.on_signal))
-        yield stop
+        _stops.append(stop)
+        try:
+            yield stop
+        finally:
+            _stops.remove(stop)
+
+
+def stop_gently() -> None:
+    """From another thread, do what the first signal does in every block of `stopping_gently`; repeated, it does
+    nothing more."""
+    for stop in [stop for stop in _stops if stop.signal_number is None]:
+        stop.on_signal(signal.SIGTERM, None)
 
 
 def _handle(handler: Handler) -> None:

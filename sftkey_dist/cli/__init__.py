@@ -19,6 +19,7 @@ from sftkey_dist.cli.publishing import push
 from sftkey_dist.cli.results import compare, diagnose, results
 from sftkey_dist.cli.segmentation import segment
 from sftkey_dist.cli.tracking import track
+from sftkey_dist.cli.tuning import tune
 from sftkey_dist.cli.watching import watch
 from sftkey_dist.config import RunConfig
 from sftkey_dist.config.segment import SegmentConfig
@@ -41,7 +42,7 @@ app.command(epilog=keys_help(RunConfig))(run)
 app.command()(prepare)
 app.command()(show)
 app.command(epilog=keys_help(SegmentConfig))(segment)
-for command in (plan, preflight, train, watch, evaluate, compare, diagnose, results, push, parity, submit):
+for command in (plan, preflight, train, tune, watch, evaluate, compare, diagnose, results, push, parity, submit):
     app.command()(command)
 app.add_typer(track, name="track")
 app.add_typer(job, name="job")

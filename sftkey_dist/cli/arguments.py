@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sftkey_dist.config import RunConfig, load_config
+from sftkey_dist.config import RunConfig, is_tuning, load_config
 from sftkey_dist.config.paths import local_path
 from sftkey_dist.errors import ConfigError
 
@@ -35,6 +35,11 @@ def load_run_config(configuration: list[str]) -> RunConfig:
     files, overrides = separate_overrides(configuration)
     if not files:
         raise ConfigError("give at least one configuration file, for example configs/quickstart.yaml")
+    if is_tuning(files):
+        raise ConfigError(
+            f"{', '.join(map(str, files))}: the section tune describes many trials, which `sftkey tune` trains; "
+            f"give other commands the best.yaml that it writes"
+        )
     return load_config(files, overrides)
 
 

@@ -1,29 +1,32 @@
 """Builds a RunConfig from YAML files and `a.b=value` overrides. Every mistake is one line that names its place."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError, field_validator
 
-from sftkey_dist.config.overrides import parse_override
+from sftkey_dist.config.overrides import nested, parse_override
 from sftkey_dist.config.paths import LocalPath
 from sftkey_dist.config.problems import Source, describe
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.section import Section
-from sftkey_dist.config.study import Study, StudyConfig, StudyRun, own_keys
+from sftkey_dist.config.strategy import StrategyConfig
+from sftkey_dist.config.study import Study, StudyConfig, StudyRun, own_keys, run_name
+from sftkey_dist.config.tune import TuneConfig, Tuning
 from sftkey_dist.config.yaml_text import YamlError, read_yaml
 from sftkey_dist.errors import ConfigError
 
 AnySection = TypeVar("AnySection", bound=Section)
 
 _MAX_FILE_BYTES = 1_000_000
-_STUDY = "study"
+_STUDY, _TUNE = "study", "tune"
 _COMMAND_LINE = "the command line"
 
 
-class _StudyFolder(Section):
-    """The key of a study's file that belongs to the study and not to its runs."""
+class _Folder(Section):
+    """The key of a file of many runs that belongs to all of them together."""
 
     run_dir: LocalPath
     """Folder that contains the folders of the runs."""
@@ -42,6 +45,32 @@ class _StudyFile(RunConfig):
 
     study: StudyConfig
     """The study."""
+
+
+class _TuningFile(RunConfig):
+    """All keys of a tuning's file; see `_StudyFile`."""
+
+    tune: TuneConfig
+    """The tuning."""
+
+
+@dataclass(frozen=True)
+class _ManyRuns(Generic[AnySection]):
+    """A file that describes many runs.
+
+    Attributes:
+        settings: the section about the runs.
+        folder: folder of all runs.
+        content: the other keys of the files.
+        changes: the other keys of the command line.
+        sources: where these keys come from.
+    """
+
+    settings: AnySection
+    folder: Path
+    content: dict[str, object]
+    changes: dict[str, object]
+    sources: tuple[Source, ...]
 
 
 def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> RunConfig:
@@ -73,19 +102,13 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
     Raises:
         ConfigError: The message names the file, the variant, the key and the remedy.
     """
-    content, changes = _read_all(files), _read_overrides(_StudyFile, overrides)
-    settings = _merge({_STUDY: content.pop(_STUDY)}, {_STUDY: changes.pop(_STUDY, {})})
-    sources = [Source(", ".join(map(str, files)), content), Source(_COMMAND_LINE, dict(changes))]
-    study = _validated(StudyConfig, settings[_STUDY], sources[:1], "study.")
-    named = {key: value for key, value in _merge(content, changes).items() if key == "run_dir"}
-    folder = _validated(_StudyFolder, named, sources).run_dir
-    changes.pop("run_dir", None)
-    runs = []
+    many = _many_runs(_STUDY, StudyConfig, files, _read_overrides(_StudyFile, overrides))
+    study, runs = many.settings, []
     for seed in study.seeds:
         for name in (name for name in study.variants if seed in study.seeds_of(name)):
-            keys = _merge(_merge(content, study.variants[name].config), changes)
-            keys = _merge(keys, own_keys(keys, folder, name, seed))
-            runs.append(StudyRun(name, seed, _validated(RunConfig, keys, sources, f"study.variants.{name}: ")))
+            keys = _merge(_merge(many.content, study.variants[name].config), many.changes)
+            keys = _merge(keys, own_keys(keys, many.folder, run_name(name, seed)) | {"seed": seed})
+            runs.append(StudyRun(name, seed, _validated(RunConfig, keys, many.sources, f"study.variants.{name}: ")))
     private = [run for run in runs if run.config.cluster.gpus_per_worker and run.config.cluster.address is None]
     if private and study.runs_at_a_time > 1:
         raise ConfigError(
@@ -93,7 +116,70 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
             f"its own cluster, and all of them would use the first accelerators of this machine; start a Ray cluster "
             f"and set cluster.address to its address, or set study.runs_at_a_time=1"
         )
-    return Study(folder, study, tuple(runs))
+    return Study(many.folder, study, tuple(runs))
+
+
+def is_tuning(files: Sequence[Path]) -> bool:
+    """Whether the files describe a tuning, which has many trials."""
+    return _TUNE in _read_all(files)
+
+
+def load_tuning(files: Sequence[Path], overrides: Sequence[str] = ()) -> Tuning:
+    """Load a tuning, and validate the configuration with every value that is written for a key.
+
+    Overrides that begin with ``tune.`` change the tuning itself.
+
+    Raises:
+        ConfigError: The message names the file, the key and the remedy.
+    """
+    if not is_tuning(files):
+        raise ConfigError(f"{', '.join(map(str, files))}: no section tune, which names the keys and their values")
+    many = _many_runs(_TUNE, TuneConfig, files, _read_overrides(_TuningFile, overrides))
+    tuning = Tuning(many.folder, many.settings, _merge(many.content, many.changes), many.sources)
+    for key, space in tuning.settings.keys.items():
+        for value in space.listed:
+            load_trial(tuning, "trial", {key: value})
+    return tuning
+
+
+def load_trial(tuning: Tuning, name: str, parameters: Mapping[str, object]) -> RunConfig:
+    """The configuration of a trial, which trains the tuned strategy alone.
+
+    Args:
+        tuning: the tuning that it belongs to.
+        name: folder of the trial, relative to the tuning's folder.
+        parameters: values of the tuned keys.
+
+    Raises:
+        ConfigError: The configuration does not have a key or does not take its value, or there is no such strategy.
+    """
+    keys = dict(tuning.content)
+    for key, value in parameters.items():
+        keys = _merge(keys, nested(key.split("."), value))
+    keys = _merge(keys, own_keys(keys, tuning.folder, name))
+    values = ", ".join(f"{key}={value}" for key, value in parameters.items())
+    config = _validated(RunConfig, keys, tuning.sources, f"tune.keys: {values}: ")
+    named = {item.name if isinstance(item, StrategyConfig) else item: item for item in config.strategies}
+    if tuning.settings.strategy not in named:
+        raise ConfigError(
+            f"{tuning.sources[0].name}: tune.strategy={tuning.settings.strategy}: there is no such strategy; the "
+            f"strategies are {', '.join(named)}"
+        )
+    return config.model_copy(update={"strategies": (named[tuning.settings.strategy],)})
+
+
+def _many_runs(
+    key: str, section: type[AnySection], files: Sequence[Path], changes: dict[str, object]
+) -> _ManyRuns[AnySection]:
+    """Separate the section ``key``, which describes the runs, and the folder of all runs from the other keys."""
+    content = _read_all(files)
+    settings = _merge({key: content.pop(key)}, {key: changes.pop(key, {})})
+    sources = (Source(", ".join(map(str, files)), content), Source(_COMMAND_LINE, dict(changes)))
+    validated = _validated(section, settings[key], sources[:1], f"{key}.")
+    named = {name: value for name, value in _merge(content, changes).items() if name == "run_dir"}
+    folder = _validated(_Folder, named, sources).run_dir
+    changes.pop("run_dir", None)
+    return _ManyRuns(validated, folder, content, changes, sources)
 
 
 def _validated(

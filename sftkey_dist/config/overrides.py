@@ -33,10 +33,13 @@ def parse_override(section: type[BaseModel], override: str) -> dict[str, Any]:
         raise ConfigError(f"override {override[:80]!r}: write it as section.key=value")
     if not _is_unicode(override):
         raise ConfigError(f"override {override[:80]!r}: is not UTF-8 text")
-    value = _value(list(types_at(section, keys)), text, path)
-    for key in reversed(keys):
-        value = {key: value}
-    return value  # type: ignore[no-any-return]
+    return nested(keys, _value(list(types_at(section, keys)), text, path))
+
+
+def nested(keys: Sequence[str], value: object) -> dict[str, Any]:
+    """``{"a": {"b": value}}`` for the keys ``a`` and ``b``."""
+    first, *rest = keys
+    return {first: nested(rest, value) if rest else value}
 
 
 def _value(targets: Sequence[Any], text: str, path: str) -> Any:

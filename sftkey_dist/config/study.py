@@ -113,7 +113,7 @@ def run_name(variant: str, seed: int) -> str:
     return f"{variant}/seed-{seed}"
 
 
-def own_keys(content: Mapping[str, Any], run_dir: Path, variant: str, seed: int) -> dict[str, Any]:
-    """Keys that every run of a study sets: its folder, its seed, and the same experiment for the whole study."""
-    tracking = {"experiment": run_dir.name} | dict(content.get("tracking") or {})
-    return {"run_dir": str(run_dir / run_name(variant, seed)), "seed": seed, "tracking": tracking}
+def own_keys(content: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    """Keys that every run of a study or tuning sets: its folder, and the same experiment for all runs."""
+    tracking = {"experiment": folder.name} | dict(content.get("tracking") or {})
+    return {"run_dir": str(folder / name), "tracking": tracking}

@@ -191,12 +191,15 @@ def _start(study: Study, run: StudyRun) -> "subprocess.Popen[bytes]":
 
 def _config(study: Study, run: StudyRun) -> RunConfig:
     """The run's configuration, with the tracking store and the prompt date that all runs of the study share."""
-    tracking, prompt = run.config.tracking, run.config.prompt
+    return with_what_is_shared(run.config, study.folder, run.config.prompt.date or _date(study))
+
+
+def with_what_is_shared(config: RunConfig, folder: Path, date: datetime.date) -> RunConfig:
+    """The configuration of one of many runs in a folder, with their tracking store and the date of their prompts."""
+    tracking = config.tracking
     if tracking.uri is None and "MLFLOW_TRACKING_URI" not in os.environ:
-        tracking = tracking.model_copy(update={"uri": tracking_uri(tracking, study.folder.absolute())})
-    if prompt.date is None:
-        prompt = prompt.model_copy(update={"date": _date(study)})
-    return run.config.model_copy(update={"tracking": tracking, "prompt": prompt})
+        tracking = tracking.model_copy(update={"uri": tracking_uri(tracking, folder.absolute())})
+    return config.model_copy(update={"tracking": tracking, "prompt": config.prompt.model_copy(update={"date": date})})
 
 
 def _date(study: Study) -> datetime.date:
@@ -227,23 +230,22 @@ def _done_file(study: Study, run: StudyRun) -> Path:
 
 
 def _mark_done(study: Study, run: StudyRun) -> None:
-    write_json_atomically(_done_file(study, run), {"digest": _made_of(run)})
+    write_json_atomically(_done_file(study, run), {"digest": made_of(run.config)})
 
 
 def _is_done(study: Study, run: StudyRun) -> bool:
     file = _done_file(study, run)
-    return file.is_file() and _made_of(run) in file.read_text(encoding="utf-8", errors="replace")
+    return file.is_file() and made_of(run.config) in file.read_text(encoding="utf-8", errors="replace")
 
 
-def _made_of(run: StudyRun) -> str:
+def made_of(config: RunConfig) -> str:
     """Digest of everything that a run's results depend on, including its data, but not its cluster or tracking.
 
     Raises:
         DataError: a file of the data is missing.
     """
-    data = run.config.data
-    content = run.config.model_dump(mode="json", exclude={"run_dir": True, "tracking": True, "cluster": True})
-    return digest_json([content, [content_digest(source) for source in (*data.train, *data.test)]])
+    content = config.model_dump(mode="json", exclude={"run_dir": True, "tracking": True, "cluster": True})
+    return digest_json([content, [content_digest(source) for source in (*config.data.train, *config.data.test)]])
 
 
 def _last_words(study: Study, run: StudyRun) -> str:

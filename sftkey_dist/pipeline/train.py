@@ -35,8 +35,13 @@ from sftkey_dist.training.heartbeat import seconds_between_beats
 from sftkey_dist.training.launch import StageRunner, stage_runner
 
 
-def train(plan: RunPlan, tracker: Tracker) -> None:
+def train(plan: RunPlan, tracker: Tracker, *, nodes_are_checked: bool = False) -> None:
     """Train every stage that is not finished, and record the stages of each strategy.
+
+    Args:
+        plan: the stages.
+        tracker: where they are tracked.
+        nodes_are_checked: whether the nodes need not be measured, because others compute on them already.
 
     Raises:
         TrainingError: a stage stopped. Its checkpoints are kept, and the same command resumes from them.
@@ -49,8 +54,8 @@ def train(plan: RunPlan, tracker: Tracker) -> None:
         if not plan.is_trained:
             write_provenance(preparation)
             stack.enter_context(connected(config.cluster, config.most_workers))
-            stores = [store.path for store in preparation.stores.values()]
-            require_sound_nodes(plan.run.path, [*stores, preparation.model_dir], config.cluster)
+            if not nodes_are_checked:
+                require_sound_cluster(plan)
             _require_fit(plan)
         runner = stack.enter_context(stage_runner(config.cluster, plan.run.ray_storage))
         for planned in plan.strategies:
@@ -63,6 +68,12 @@ def train(plan: RunPlan, tracker: Tracker) -> None:
             record_training(plan, planned, tracker.mlflow_run_id(parent))
             _remove_masters(plan)
     forget_all_but(plan.run, [planned.name for planned in plan.strategies])
+
+
+def require_sound_cluster(plan: RunPlan) -> None:
+    """See `require_sound_nodes`."""
+    stores = [store.path for store in plan.preparation.stores.values()]
+    require_sound_nodes(plan.run.path, [*stores, plan.preparation.model_dir], plan.config.cluster)
 
 
 def _require_fit(plan: RunPlan) -> None:
@@ -80,7 +91,7 @@ def _ensure_trained(
     if planned.is_finished:
         reason = f"shared with {planned.shared_with}" if planned.shared_with else "finished earlier"
         console.print(f"{title}: {reason}, not trained again")
-        _clean_up(planned)
+        remove_working_files(planned)
         if planned.shared_with:
             note_shared_stage(
                 plan.config,
@@ -131,7 +142,7 @@ def _train_stage(
             signal_number = runner.run_stage(planned.job)
         summary = write_summary(config, planned.job, planned, time.perf_counter() - started)
         plan.verified.add(planned.digest)
-        _clean_up(planned)
+        remove_working_files(planned)
         if summary.guard:
             console.print(f"{title}: {guard_in_words(summary, summary.guard)}", soft_wrap=True)
         for line in rounding_in_words(summary):
@@ -181,8 +192,8 @@ def _require_space(planned: PlannedStage) -> None:
     require_space(open_storage(job.checkpoints), job.stage_dir, needs)
 
 
-def _clean_up(planned: PlannedStage) -> None:
-    """Remove the working files of a finished stage. Its checkpoints take 12 bytes per parameter each."""
+def remove_working_files(planned: PlannedStage) -> None:
+    """Remove the working files of a stage that has ended. Its checkpoints take 12 bytes per parameter each."""
     try:
         remove_checkpoints(open_storage(planned.job.checkpoints))
     except StorageError as error:

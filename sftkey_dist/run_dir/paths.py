@@ -243,8 +243,13 @@ class RunDir:
 
     @property
     def ray_storage(self) -> Path:
-        """Files that Ray Train always writes; nothing reads them."""
+        """Files that Ray Train and Ray Tune always write; nothing reads them."""
         return self.path / "ray"
+
+    @property
+    def tuning(self) -> Path:
+        """The trials of a tuning, of which this is the folder."""
+        return self.path / "tune.json"
 
     @property
     def tracking(self) -> Path:

@@ -22,10 +22,11 @@ from pydantic import BaseModel
 
 import sftkey_dist
 from sftkey_dist.cli import app
-from sftkey_dist.config import RunConfig, is_study, load_config, load_section, load_study
+from sftkey_dist.config import RunConfig, is_study, is_tuning, load_config, load_section, load_study, load_tuning
 from sftkey_dist.config.keys import keys_of
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.config.study import StudyConfig
+from sftkey_dist.config.tune import TuneConfig
 from sftkey_dist.config.yaml_text import read_yaml
 from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.strategy import resolve_strategies
@@ -39,7 +40,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 SECTIONS = ("model", "data", "contract", "prompt", "optimization", "key_stage", "training", "validation", "cluster")
-KEY = re.compile(rf"(?:{'|'.join((*SECTIONS, 'evaluation', 'tracking', 'study'))})(?:\.(?:[a-z_]+|<[a-z]+>))+")
+KEY = re.compile(rf"(?:{'|'.join((*SECTIONS, 'evaluation', 'tracking', 'study', 'tune'))})(?:\.(?:[a-z_]+|<[a-z]+>))+")
 WIDTH = 125
 
 
@@ -83,6 +84,9 @@ def keys_are_merged_onto_the_quickstart(content: dict[str, Any], folder: Path) -
     (folder / "base.yaml").write_text(yaml.safe_dump(base), encoding="utf-8")
     part.write_text(yaml.safe_dump(content or {"seed": 0}), encoding="utf-8")
     files = [folder / "base.yaml", part]
+    if is_tuning(files):
+        load_tuning(files)
+        return
     for config in [run.config for run in load_study(files).runs] if is_study(files) else [load_config(files)]:
         if "strategies" in content or "contract" not in content:
             resolve_strategies(config)
@@ -145,6 +149,8 @@ def check_sftkey(arguments: list[str]) -> None:
         load_section(SegmentConfig, files, overrides)
     elif is_study(files):
         load_study(files, overrides)
+    elif path[1] == "tune" and files:
+        load_tuning(files, overrides)
     elif configuration:
         load_config(files if any("contracts" not in str(file) for file in files) else [BASE, *files], overrides)
         assert len(files) == len(configuration) - len(overrides) - configuration.count("CONFIG") - configuration.count(
@@ -307,7 +313,7 @@ def keys_below(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str
 
 @cache
 def every_key() -> frozenset[str]:
-    keys = [*keys_below(RunConfig), *keys_below(StudyConfig, "study.")]
+    keys = [*keys_below(RunConfig), *keys_below(StudyConfig, "study."), *keys_below(TuneConfig, "tune.")]
     leaves = {key for key, _ in keys}
     values_of_mappings = {f"{key}.<name>" for key in ("evaluation.answer_checks", "study.variants")}
     return frozenset(leaves | values_of_mappings)
@@ -322,7 +328,10 @@ def _inner_sections(annotation: Any, between: str = "") -> Iterator[tuple[type[B
             yield from _inner_sections(inner, "<name>." if is_mapping else between)
 
 
-@pytest.mark.parametrize(("section", "prefix"), [(RunConfig, ""), (StudyConfig, "study."), (SegmentConfig, "")])
+@pytest.mark.parametrize(
+    ("section", "prefix"),
+    [(RunConfig, ""), (StudyConfig, "study."), (TuneConfig, "tune."), (SegmentConfig, "")],
+)
 def test_the_reference_has_every_key_with_its_description(section, prefix):
     page = " ".join(REFERENCE.read_text(encoding="utf-8").split())
     keys = list(keys_below(section, prefix))

@@ -1,12 +1,13 @@
 import os
 import signal
+import threading
 import time
 
 import pytest
 
 from sftkey_dist import interrupts
 from sftkey_dist.errors import InterruptedRunError
-from sftkey_dist.interrupts import SIGNALS, handlers_kept, raise_on_signals, stopping_gently
+from sftkey_dist.interrupts import SIGNALS, handlers_kept, raise_on_signals, stop_gently, stopping_gently
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +41,22 @@ def test_signals_of_one_moment_are_one():
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             send(number)
         assert (asked, stop.signal_number) == ([True], signal.SIGTERM)
+
+
+def test_another_thread_can_ask_every_running_block_to_stop_once():
+    asked = []
+    stop_gently()
+    with (
+        stopping_gently(lambda: asked.append("outer")) as outer,
+        stopping_gently(lambda: asked.append("inner")) as stop,
+    ):
+        for _ in range(2):
+            thread = threading.Thread(target=stop_gently)
+            thread.start()
+            thread.join()
+        assert outer.signal_number == stop.signal_number == signal.SIGTERM
+    stop_gently()
+    assert sorted(asked) == ["inner", "outer"]
 
 
 def test_what_outlives_errors_does_not_outlive_a_signal():

@@ -101,6 +101,7 @@ def options_of_actor(cluster: ClusterConfig, settings: EvaluationConfig) -> dict
         "num_cpus": cluster.cpus_per_worker,
         "num_gpus": settings.gpus_per_model or cluster.gpus_per_worker,
         "runtime_env": {"env_vars": cluster.environment},
+        "scheduling_strategy": "DEFAULT",  # not within the place that Ray Tune holds for the driver of a trial
         **_RESTARTS,
     }
 

@@ -26,7 +26,12 @@ def open_local_judge(config: LocalJudgeConfig, folder: Path, cluster: ClusterCon
     Raises:
         ModelError: the model cannot be used.
     """
-    options = {"num_cpus": cluster.cpus_per_worker, "num_gpus": cluster.gpus_per_worker, **RESTARTS}
+    options = {
+        "num_cpus": cluster.cpus_per_worker,
+        "num_gpus": cluster.gpus_per_worker,
+        "scheduling_strategy": "DEFAULT",  # see EvaluationPool
+        **RESTARTS,
+    }
     arguments = (config, folder, cluster)
     actors = [_LocalActor.options(**options).remote(*arguments) for _ in range(num_workers)]  # type: ignore[attr-defined]
     return Judge(actors, num_workers, config.batch_size, Pace(None))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sftkey_dist.config import is_study, load_config
+from sftkey_dist.config import is_study, is_tuning, load_config
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.strategy import KeyStageConfig
 from sftkey_dist.contract import Form
@@ -14,7 +14,8 @@ from sftkey_dist.strategy import resolve_strategies
 FOLDER = Path(__file__).parents[3] / "configs"
 GSM8K = FOLDER / "gsm8k.yaml"
 MODELS = sorted((FOLDER / "models").glob("*.yaml"))
-ALONE = sorted(file for file in FOLDER.glob("*.yaml") if not is_study([file]) and file != GSM8K)
+OF_MANY_RUNS = [file for file in FOLDER.glob("*.yaml") if is_study([file]) or is_tuning([file])]
+ALONE = sorted({*FOLDER.glob("*.yaml")} - {*OF_MANY_RUNS, GSM8K})
 CONFIGS = [*([file] for file in ALONE), *([GSM8K, model] for model in MODELS)]
 MINIMAL = """
 run_dir: runs/x

@@ -13,6 +13,7 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.config.strategy import OptimizationOverrides
 from sftkey_dist.config.study import StudyConfig
+from sftkey_dist.config.tune import TuneConfig
 from sftkey_dist.errors import ConfigError
 
 HUGE = 10**30
@@ -24,6 +25,7 @@ MEANINGFUL: dict[tuple[str, str], str] = {
     ("RunConfig.seed", "0"): "a seed as good as any",
     ("SourceConfig.seed", "0"): "a seed as good as any",
     ("StudyConfig.seeds", "0"): "a seed as good as any",
+    ("TuneConfig.seed", "0"): "a seed as good as any",
     ("SplitConfig.seed", "0"): "a seed as good as any",
     ("DataConfig.max_bad_row_share", "0"): "preparation stops at the first malformed row",
     ("DataConfig.max_bad_row_share", "tiny"): "the same",
@@ -72,6 +74,11 @@ MEANINGFUL: dict[tuple[str, str], str] = {
     ("TrackingConfig.max_model_gib", "0"): "logs none",
     ("TrackingConfig.max_model_gib", "tiny"): "logs none",
     **{
+        ("SearchSpace.uniform", value): "a bound, which the tuned key takes or refuses"
+        for value in ("0", "-1", "huge", "tiny")
+    },
+    **{("SearchSpace.loguniform", value): "the same" for value in ("huge", "tiny")},
+    **{
         (f"NumberRange.{end}", value): "a bound of an answer, which is any number"
         for end in ("min", "max")
         for value in ("0", "-1", "huge", "tiny")
@@ -101,7 +108,9 @@ def all_sections(root: type[BaseModel], found: dict[str, type[BaseModel]]) -> di
     return found
 
 
-SECTIONS = {n: s for root in (RunConfig, StudyConfig, SegmentConfig) for n, s in all_sections(root, {}).items()}
+SECTIONS = {
+    n: s for root in (RunConfig, StudyConfig, TuneConfig, SegmentConfig) for n, s in all_sections(root, {}).items()
+}
 KEYS = [
     f"{name}.{key}"
     for name, section in SECTIONS.items()

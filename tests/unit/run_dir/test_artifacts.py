@@ -28,6 +28,7 @@ from sftkey_dist.run_dir.artifacts import capabilities as of_capabilities
 from sftkey_dist.run_dir.artifacts import evaluation as of_evaluation
 from sftkey_dist.run_dir.artifacts import run as of_run
 from sftkey_dist.run_dir.artifacts import training as of_training
+from sftkey_dist.run_dir.artifacts import tuning as of_tuning
 from sftkey_dist.run_dir.artifacts import underway as of_underway
 from sftkey_dist.run_dir.artifacts.kinds import FORMAT_VERSION, FileKind, Journal, JsonFile
 from sftkey_dist.tracking.mlflow_store import _read_run_ids
@@ -131,6 +132,23 @@ RECORD = {
     "reason": "labelled by a person",
     "unjudgeable": "",
 }
+TUNING = {
+    "strategy": "sftkey-tag",
+    "metric": "guard/score",
+    "mode": "max",
+    "held_out": 50,
+    "trials": [
+        {
+            "run_dir": "trial-001",
+            "digest": "0123",
+            "parameters": {"training.lora": {"rank": 8}, "key_stage.optimization.learning_rate": 1e-05},
+            "status": "stopped",
+            "scores": [{"step": 0, "value": 0.5}, {"step": 25, "value": None}],
+            "final": None,
+            "problem": "",
+        }
+    ],
+}
 STRATEGY = {
     "form": "tagged",
     "dataset": "memos/test",
@@ -217,6 +235,7 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
         [{"title": "sft stage 1/1 (full)", "num_steps": 9, "seconds_between_beats": 1.5}],
         set(),
     ),
+    "tune.json": (of_tuning.TUNING, [TUNING], set()),
     "rounding.json": (of_training.ROUNDING, [ROUNDING], set()),
     "stage.json": (
         of_training.SUMMARY,
@@ -369,7 +388,7 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
 
 def test_no_kind_of_file_is_forgotten():
     rooms: tuple[ModuleType, ...] = (
-        *(of_training, of_underway, of_evaluation, of_capabilities),
+        *(of_training, of_tuning, of_underway, of_evaluation, of_capabilities),
         *(of_run, of_studies, of_segmenting),
     )
     forms = {id(value) for room in rooms for value in vars(room).values() if isinstance(value, FileKind)}
