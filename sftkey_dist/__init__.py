@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from sftkey_dist.evaluation.reward import Reward
     from sftkey_dist.pipeline.run import run
     from sftkey_dist.release import version
-    from sftkey_dist.report.comparison import Comparison, read_comparison
+    from sftkey_dist.report.comparison import Comparison
+    from sftkey_dist.report.finished_runs import read_comparison
     from sftkey_dist.sampler import CostModel, RankBatchSampler, StepPlanner
 
 __all__ = [
@@ -36,7 +37,7 @@ _MODULES = {
     "RunConfig": "config",
     "StepPlanner": "sampler",
     "load_config": "config",
-    "read_comparison": "report.comparison",
+    "read_comparison": "report.finished_runs",
     "run": "pipeline.run",
     "version": "release",
 }

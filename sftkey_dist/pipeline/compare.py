@@ -5,7 +5,8 @@ from pathlib import Path
 
 from sftkey_dist.evaluation.diagnosis import Finding, StageCurves, diagnose
 from sftkey_dist.files import write_json_atomically
-from sftkey_dist.report.comparison import Comparison, ComparisonRow, read_comparison
+from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.writing import write_comparison
 from sftkey_dist.run_dir import RunDir

@@ -12,7 +12,8 @@ from sftkey_dist.evaluation.power import (
     smallest_difference,
     spread_of,
 )
-from sftkey_dist.report.comparison import ComparisonRow, baseline_among, read_comparison
+from sftkey_dist.report.comparison import ComparisonRow, baseline_among
+from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.power import PairPower, PowerPlan
 from sftkey_dist.run_dir import RunDir
 

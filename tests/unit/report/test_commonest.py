@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sftkey_dist.report.commonest import CommonestAnswer
-from sftkey_dist.report.comparison import read_comparison
+from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.headline import headline
 from sftkey_dist.report.markdown import to_markdown
 from sftkey_dist.run_dir.artifacts.evaluation import RECORDS

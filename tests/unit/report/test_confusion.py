@@ -7,8 +7,8 @@ import pytest
 
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.pipeline.compare import compare
-from sftkey_dist.report.comparison import read_comparison
 from sftkey_dist.report.confusion import OTHER, UNLABELLED, confusions
+from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.run_dir.artifacts.evaluation import RECORDS
 from tests.finished_run import write_run
 

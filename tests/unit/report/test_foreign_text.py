@@ -14,7 +14,7 @@ from rich.text import Text
 from sftkey_dist.console import PlainConsole
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.pipeline.compare import compare
-from sftkey_dist.report.comparison import read_comparison
+from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.markdown import Markdown, escaped, table
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.plots import Curve, plot_curves, plot_key_nll, plot_plane, plot_seeds

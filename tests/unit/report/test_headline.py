@@ -2,7 +2,7 @@
 
 import pytest
 
-from sftkey_dist.report.comparison import read_comparison
+from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.headline import headline
 from tests.finished_run import write_run
 

@@ -9,7 +9,7 @@ import pytest
 
 from sftkey_dist.errors import DataError
 from sftkey_dist.pipeline.compare import compare
-from sftkey_dist.report.comparison import read_comparison
+from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.published import published_rows

@@ -8,7 +8,7 @@ import pytest
 
 from sftkey_dist.cli.results import compare
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.report.comparison import read_comparison
+from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.headline import headline
 from sftkey_dist.report.slide import draw_slide
 from tests.finished_run import write_run

@@ -20,8 +20,8 @@ from sftkey_dist.pipeline.records import forget_all_but
 from sftkey_dist.pipeline.study import _written_date
 from sftkey_dist.pipeline.sync import sync
 from sftkey_dist.report import evidence as of_studies
-from sftkey_dist.report.comparison import read_comparison
 from sftkey_dist.report.evidence import Evidence
+from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts import capabilities as of_capabilities
