@@ -27,19 +27,20 @@ class Outcomes:
 
     Attributes:
         questions: digest of the questions and their order.
-        correct: a character per question: `1` if most of its samples are correct, else `0`. Unjudged samples are not.
+        correct: a character per question: `1` for a correct answer, else `0`. An unjudged answer is not correct.
     """
 
     questions: str
     correct: str
 
     @classmethod
-    def of(cls, records: Records) -> "Outcomes":
-        """The outcomes of the records of an evaluation."""
-        keys, sums, _ = outcome_sums(records)
-        samples = len(records) / len(keys)
+    def of(cls, records: Records) -> "Outcomes | None":
+        """The outcomes of the records of an evaluation; None with several samples per question."""
+        keys, sums, counts = outcome_sums(records)
+        if counts[:, 1].max() > 1:
+            return None
         digest = hashlib.sha256(repr(keys).encode()).hexdigest()[:16]
-        return cls(digest, "".join("1" if correct * 2 > samples else "0" for correct, _ in sums))
+        return cls(digest, "".join("1" if correct else "0" for correct in sums[:, 0]))
 
     @property
     def values(self) -> np.ndarray:

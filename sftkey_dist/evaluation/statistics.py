@@ -126,7 +126,8 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
     Under the null hypothesis each strategy has half of the questions that only one of them answered correctly.
     """
-    # Half of the binomial distribution is its other half's mirror image; scipy.stats takes a second to import.
+    # Half of the binomial distribution is its other half's mirror image. scipy.stats, which `sftkey train` needs for
+    # nothing else, takes a second to import.
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 

@@ -1,6 +1,7 @@
 """Prepares a run: checks, base model, encoded stores, data report."""
 
 import datetime
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -120,15 +121,22 @@ def write_configuration(config: RunConfig, preparation: Preparation) -> None:
 def write_provenance(preparation: Preparation) -> None:
     """Write the data report, plots of the lengths, and the environment of the run."""
     run, sets = preparation.run, [report.to_json() for report in preparation.reports]
-    before = run.data_report.read_bytes() if run.data_report.is_file() else None
-    write_json_atomically(run.data_report, {"sets": sets, "test": preparation.test_report.to_json()})
+    content = {"sets": sets, "test": preparation.test_report.to_json()}
     plots = {run.length_plot(form.value): store for form, store in preparation.stores.items()}
-    if before != run.data_report.read_bytes() or not all(plot.is_file() for plot in plots):
+    if not (_is_written(run.data_report, content) and all(plot.is_file() for plot in plots)):
         from sftkey_dist.report.plots import plot_lengths  # loads matplotlib
 
         for plot, store in plots.items():
             plot_lengths(store.segment_counts, store.segment_names, plot)
+    write_json_atomically(run.data_report, content)  # after the plots, whose data it tells
     write_json_atomically(run.environment, describe_environment())
+
+
+def _is_written(file: Path, content: object) -> bool:
+    try:
+        return digest_json(json.loads(file.read_bytes())) == digest_json(content)
+    except (OSError, ValueError):
+        return False
 
 
 def _check_prompts(prompts: PromptEncoder, test: Sequence[Example]) -> Counter[str]:

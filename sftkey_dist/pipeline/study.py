@@ -28,7 +28,7 @@ from sftkey_dist.files import (
 )
 from sftkey_dist.report.evidence import DONE, Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
 from sftkey_dist.report.opening import opening, tested_contrasts
-from sftkey_dist.report.plots import plot_differences, plot_seeds
+from sftkey_dist.report.plots import Difference, plot_differences, plot_seeds
 from sftkey_dist.report.results import results_page
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking import make_tracker, tracking_uri
@@ -113,7 +113,7 @@ def _opening(study: Evidence, folder: Path, out: Path) -> tuple[list[str], list[
     contrasts = tested_contrasts(study)
     if not contrasts:
         return [], []
-    differences = {of.name: (of.difference.value, of.difference.interval) for of in contrasts}
+    differences = [Difference(of.name, of.difference.value, of.difference.interval, of.is_found) for of in contrasts]
     figure = plot_differences(differences, "difference in accuracy", folder / "differences.svg")
     return opening(study, contrasts, Path(_seen_from(out, figure))), [figure]
 

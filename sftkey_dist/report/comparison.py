@@ -236,12 +236,17 @@ class Comparison:
         """The content of `comparison.json`."""
         return {
             "rows": [
-                row.to_json() | {"outcomes": asdict(Outcomes.of(self.records[label]))}
+                row.to_json() | _outcomes_to_json(self.records[label])
                 for label, row in zip(self.labels, self.rows, strict=True)
             ],
             "paired_tests": [asdict(test) for test in self.tests],
             "winners_by_alpha": [asdict(alpha_range) for alpha_range in self.alpha_ranges],
         }
+
+
+def _outcomes_to_json(records: list[EvaluationRecord]) -> dict[str, object]:
+    outcomes = Outcomes.of(records)
+    return {} if outcomes is None else {"outcomes": asdict(outcomes)}
 
 
 def baseline_among(strategies: Iterable[str]) -> str:

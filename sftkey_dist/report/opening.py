@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftkey_dist.config.study import ContrastConfig
 from sftkey_dist.evaluation.crossed import CrossedMean, Outcomes, crossed_difference, holm_adjusted
 from sftkey_dist.evaluation.over_seeds import mean_over_seeds
 from sftkey_dist.report.evidence import Evidence, Result, measure
@@ -17,33 +18,33 @@ class TestedContrast:
     """A contrast of a study, tested over seeds and questions.
 
     Attributes:
-        question: that it answers.
-        first: strategy of the first side.
-        second: strategy of the second side.
+        contrast: the question, and the sides as `variant/strategy`.
         difference: in accuracy, first minus second.
-        p_value: corrected for the number of the study's contrasts (Holm); 1 if nothing differs.
+        p_value: corrected for the number of the study's contrasts (Holm); 1 if no question differs.
+        name: of the difference; without the variant if all contrasts are within one.
     """
 
-    question: str
-    first: str
-    second: str
+    contrast: ContrastConfig
     difference: CrossedMean
     p_value: float
+    name: str
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the difference is beyond chance, after the correction."""
+        return self.p_value < _SIGNIFICANT
 
     @property
     def answer(self) -> str:
         """A sentence as Markdown: yes, no, or cannot be told, with the difference in percentage points."""
+        if self.difference.p_value is None:
+            return f"{bold('No.')} {escaped(self.name)}: not one answer differs."
         low, high = (100 * bound for bound in self.difference.interval)
-        found = f"{self.name}: {100 * self.difference.value:+.1f} points ({low:+.1f} to {high:+.1f})"
-        if self.p_value >= _SIGNIFICANT:
-            return f"{bold('Cannot be told.')} {escaped(found)}, corrected p {self.p_value:.2f}."
-        verdict = "Yes." if self.difference.value > 0 else "No, it is worse."
-        return f"{bold(verdict)} {escaped(found)}, corrected p {_rounded(self.p_value)}."
-
-    @property
-    def name(self) -> str:
-        """The difference that was tested."""
-        return f"{self.first} - {self.second}"
+        points = f"{100 * self.difference.value:+.1f} points ({low:+.1f} to {high:+.1f})"
+        verdict = (
+            "Cannot be told." if not self.is_found else "Yes." if self.difference.value > 0 else "No, it is worse."
+        )
+        return f"{bold(verdict)} {escaped(f'{self.name}: {points}')}, corrected p {_rounded(self.p_value)}."
 
 
 def opening(study: Evidence, contrasts: Sequence[TestedContrast], figure: Path) -> list[str]:
@@ -54,20 +55,26 @@ def opening(study: Evidence, contrasts: Sequence[TestedContrast], figure: Path) 
         contrasts: its tested contrasts, at least one.
         figure: of their differences, relative to the page.
     """
-    variant = study.facts.contrasts[0].first.partition("/")[0]
+    sides = [side for of in contrasts for side in (of.contrast.first, of.contrast.second)]
+    variants = dict.fromkeys(map(_variant, sides))
+    shown = {
+        strategy if len(variants) == 1 else f"{variant}/{strategy}": by_seed
+        for variant in variants
+        for strategy, by_seed in study.results[variant].items()
+    }
     return [
         "## In short",
         "",
         escaped(study.facts.title),
         "",
-        *(f"- {escaped(of.question)} {of.answer}" for of in contrasts),
+        *(f"- {escaped(of.contrast.question)} {of.answer}" for of in contrasts),
         "",
         f"![differences in accuracy]({figure.as_posix()})",
         "",
-        *_measures(study.results[variant]),
+        *_measures(shown),
         "",
-        f"{_extent(study.results[variant])} Points are percentage points of accuracy; their 95 % intervals speak of "
-        "other seeds and other questions.",
+        f"{_extent(study.of(sides[0]))} Points are percentage points of accuracy; their 95 % intervals speak of other "
+        "seeds and other questions.",
         "",
         *([f"What this does not show: {escaped(study.facts.limits.strip())}", ""] if study.facts.limits else []),
     ]
@@ -82,9 +89,10 @@ def tested_contrasts(study: Evidence) -> list[TestedContrast]:
             if (difference := crossed_difference(*sides)) is not None:
                 found.append((contrast, difference))
     adjusted = holm_adjusted([1.0 if of.p_value is None else of.p_value for _, of in found])
+    is_one = len({_variant(side) for contrast, _ in found for side in (contrast.first, contrast.second)}) == 1
     return [
-        TestedContrast(of.question, _strategy(of.first), _strategy(of.second), difference, p_value)
-        for (of, difference), p_value in zip(found, adjusted, strict=True)
+        TestedContrast(contrast, difference, p_value, _name(contrast, without_variant=is_one))
+        for (contrast, difference), p_value in zip(found, adjusted, strict=True)
     ]
 
 
@@ -92,14 +100,18 @@ def _outcomes(results: Mapping[int, Result]) -> dict[int, Outcomes]:
     return {seed: result.outcomes for seed, result in results.items() if result.outcomes is not None}
 
 
-def _strategy(side: str) -> str:
-    return side.partition("/")[2]
+def _variant(side: str) -> str:
+    return side.partition("/")[0]
+
+
+def _name(contrast: ContrastConfig, *, without_variant: bool) -> str:
+    return " - ".join(side.partition("/")[2] if without_variant else side for side in (contrast.first, contrast.second))
 
 
 def _measures(results: Mapping[str, Mapping[int, Result]]) -> list[str]:
     rows = [
-        [strategy, *(_share(list(measure(by_seed, name).values())) for name in ("accuracy", "format", "score"))]
-        for strategy, by_seed in results.items()
+        [name, *(_share(list(measure(by_seed, of).values())) for of in ("accuracy", "format", "score"))]
+        for name, by_seed in results.items()
     ]
     return table(["strategy", "accuracy", "format", "score"], rows)
 
@@ -108,8 +120,7 @@ def _share(values: Sequence[float]) -> str:
     return f"{mean_over_seeds(values).value:.3f}"
 
 
-def _extent(results: Mapping[str, Mapping[int, Result]]) -> str:
-    by_seed = next(iter(results.values()))
+def _extent(by_seed: Mapping[int, Result]) -> str:
     return f"{len(by_seed)} seeds, {next(iter(by_seed.values())).n:,} questions each."
 
 

@@ -240,17 +240,26 @@ def _write(figure: Figure, file: Path) -> Path:
     return file
 
 
-def plot_differences(differences: Mapping[str, tuple[float, Interval]], x_label: str, file: Path) -> Path:
-    """Plot differences with their intervals, one below the other, beside a line at zero."""
+class Difference(NamedTuple):
+    """A difference with its interval, whose bounds may be nan, and whether it is beyond chance."""
+
+    name: str
+    value: float
+    interval: Interval
+    is_found: bool
+
+
+def plot_differences(differences: Sequence[Difference], x_label: str, file: Path) -> Path:
+    """Plot differences, one below the other, beside a line at zero; those beyond chance in colour."""
     figure = Figure(figsize=(7.0, 0.9 + 0.4 * len(differences)), layout="constrained")
     axes = figure.subplots()
     style(axes, x_label, "")
-    for place, (value, (low, high)) in enumerate(differences.values()):
-        colour = GREY if low <= 0 <= high else "C0"
-        axes.plot([low, high], [place, place], color=colour, linewidth=2)
-        axes.plot(value, place, "o", color=colour, markersize=6)
+    for place, of in enumerate(differences):
+        colour = "C0" if of.is_found else GREY
+        axes.plot(of.interval, [place, place], color=colour, linewidth=2)
+        axes.plot(of.value, place, "o", color=colour, markersize=6)
     axes.axvline(0, color=GREY, linewidth=1)
-    axes.set_yticks(range(len(differences)), list(map(literal, differences)))
+    axes.set_yticks(range(len(differences)), [literal(of.name) for of in differences])
     axes.invert_yaxis()
     return _write(figure, file)
 

@@ -1,7 +1,7 @@
 """The least that a stage could be: a model under ZeRO-3, and a step on every row of tokens, for ``torchrun``.
 
-``torchrun --nproc-per-node 2 -m tests.benchmarks.bare_stage MODEL STEPS FILE`` writes the time of the first step's end
-to the file, and prints the seconds of later steps. It imports what such scripts import, and reads no data.
+``torchrun --nproc-per-node 2 -m tests.benchmarks.bare_stage MODEL STEPS FILE`` writes the file after the first step,
+and at the end with the seconds of all steps. It imports what such scripts import, and reads no data.
 """
 
 import sys

@@ -2,12 +2,15 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from sftkey_dist.evaluation.crossed import Outcomes, crossed_difference, crossed_mean, holm_adjusted
+from sftkey_dist.report.finished_runs import read_comparison
+from tests.finished_run import write_run
 
 
 def effects(generator: np.random.Generator, seeds: int, questions: int, spreads: tuple[float, float, float]):
@@ -67,6 +70,13 @@ def test_outcomes_without_a_difference_have_no_interval():
     assert found.value == 0
     assert found.p_value is None
     assert math.isnan(found.interval[0])
+
+
+def test_several_samples_of_a_question_have_no_outcomes(tmp_path):
+    run = write_run(tmp_path, {"sft": 3})
+    records = read_comparison([run]).records["sft"]
+    assert Outcomes.of(records).correct.count("1") == 3
+    assert Outcomes.of([*records, replace(records[0], sample=1)]) is None
 
 
 def test_other_questions_and_single_seeds_are_not_compared():

@@ -277,8 +277,9 @@ def test_pairs_with_recorded_outcomes_are_tested_over_seeds_and_questions(file):
     assert line.startswith(f"| sftkey-tag | sft | **+0.475 [{low:+.3f}, {high:+.3f}]** | 0.0000 |")
     opening = said.partition("## In short")[2].partition("Made by")[0]
     low, high = interval_of_share(29, 40)
-    found = f"sftkey-tag - sftkey-tag: +72.5 points ({100 * low:+.1f} to {100 * high:+.1f}), corrected p below 0.001."
-    assert f"- Faster? **Yes.** {found}" in opening
+    found = f"+72.5 points ({100 * low:+.1f} to {100 * high:+.1f}), corrected p below 0.001."
+    assert f"- Faster? **Yes.** fast/sftkey-tag - slow/sftkey-tag: {found}" in opening
+    assert "| slow/sftkey-tag |" in opening
     assert "What this does not show: Other models." in opening
     assert "differences.svg)" in opening
     assert figure.is_file()
