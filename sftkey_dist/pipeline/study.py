@@ -102,20 +102,20 @@ def make_results(studies: Sequence[Path], out: Path, keep: Path | None) -> list[
         for study, folder in zip(found, studies, strict=True)
     ]
     command = shlex.join(["sftkey", "results", *(_seen_from(out, study) for study in studies)])
-    opened, differences = _opening(found[0], studies[0], out)
+    opened, differences = _opening(found, studies, out)
     page = results_page(found, opened, [Path(_seen_from(out, figure)) for figure in scores], command)
     write_text_atomically(out, page)
     return [out, *differences, *scores]
 
 
-def _opening(study: Evidence, folder: Path, out: Path) -> tuple[list[str], list[Path]]:
-    """The opening of a page, and its figure; nothing for a study without tested contrasts."""
-    contrasts = tested_contrasts(study)
-    if not contrasts:
-        return [], []
-    differences = [Difference(of.name, of.difference.value, of.difference.interval, of.is_found) for of in contrasts]
-    figure = plot_differences(differences, "difference in accuracy", folder / "differences.svg")
-    return opening(study, contrasts, Path(_seen_from(out, figure))), [figure]
+def _opening(studies: Sequence[Evidence], folders: Sequence[Path], out: Path) -> tuple[list[str], list[Path]]:
+    """The opening of a page and its figure, about the first study whose contrasts could be tested; nothing if none."""
+    for study, folder in zip(studies, folders, strict=True):
+        if contrasts := tested_contrasts(study):
+            tested = [Difference(of.name, of.difference.value, of.difference.interval, of.is_found) for of in contrasts]
+            figure = plot_differences(tested, "difference in accuracy", folder / "differences.svg")
+            return opening(study, contrasts, Path(_seen_from(out, figure))), [figure]
+    return [], []
 
 
 def _seen_from(page: Path, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The opening of the results page: the first study's answers in a few sentences, a figure and a table."""
+"""The opening of the results page: a study's answers in a few sentences, a figure and a table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

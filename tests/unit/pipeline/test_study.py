@@ -144,7 +144,7 @@ def test_mistakes_name_the_variant_and_the_key(file, override, message):
 
 
 def test_studies_that_come_with_the_package_load():
-    for names in (["study_embedded"], ["study_smollm2"], SMOLLM2_ON_TWO_CORES):
+    for names in (["study_main"], ["study_embedded"], ["study_methods"], ["study_smollm2"], SMOLLM2_ON_TWO_CORES):
         assert load_study([ROOT / f"configs/{name}.yaml" for name in names]).runs
 
 
