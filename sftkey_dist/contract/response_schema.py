@@ -7,6 +7,7 @@ text and others search for it. The grammar of `contract/grammar.py` is stricter 
 import json
 from typing import Any
 
+from sftkey_dist.contract.json_schema import NO_STRING
 from sftkey_dist.contract.parts import Form
 from sftkey_dist.contract.response import ResponseContract
 from sftkey_dist.contract.segment import NumberRange, Segment
@@ -14,7 +15,6 @@ from sftkey_dist.contract.segment import NumberRange, Segment
 RESPONSE_SCHEMA = "response_schema.json"
 """File with the schema in the folder of a trained model. Libraries that load the model ignore it."""
 
-_NO_STRING = ["object", "array", "number", "boolean", "null"]
 _CALL = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}},
@@ -47,7 +47,7 @@ def value_schema(segment: Segment) -> dict[str, Any]:
         return number_schema(check.number)
     if check is not None and check.json_schema is not None:
         return _without_strings(check.json_schema)
-    return _CALLS if segment.value == "tool_call" else {"type": _NO_STRING}
+    return _CALLS if segment.value == "tool_call" else {"type": NO_STRING}
 
 
 def number_schema(bounds: NumberRange) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _field(segment: Segment) -> dict[str, Any]:
 
 def _without_strings(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema of a user's without strings, which the container does not accept where it expects other values."""
-    types = schema.get("type", _NO_STRING)
+    types = schema.get("type", NO_STRING)
     return {**schema, "type": types if isinstance(types, str) else [name for name in types if name != "string"]}
 
 
