@@ -38,6 +38,19 @@ def response_schema(contract: ResponseContract, form: Form) -> dict[str, Any] | 
     }
 
 
+def certain_schema(contract: ResponseContract) -> dict[str, Any]:
+    """What every server that constrains a response by its schema keeps to: the fields, their types and their labels.
+
+    Servers differ in the order of fields, in bounds and lengths, and in the keywords of a schema of the user's.
+    """
+    return {
+        "type": "object",
+        "properties": {segment.name: _certain_field(segment) for segment in contract.segments},
+        "required": [segment.name for segment in contract.segments if segment.required],
+        "additionalProperties": False,
+    }
+
+
 def value_schema(segment: Segment) -> dict[str, Any]:
     """The schema of the value of a segment that is JSON but no string."""
     check = segment.check
@@ -62,6 +75,12 @@ def _field(segment: Segment) -> dict[str, Any]:
         return moved
     labels = segment.check.one_of if segment.check else None
     return {"type": "string", "enum": list(labels)} if labels else {"type": "string", "minLength": 1}
+
+
+def _certain_field(segment: Segment) -> dict[str, Any]:
+    if segment.check is not None and segment.check.one_of is not None:
+        return _field(segment)
+    return {"type": "string" if segment.value == "text" else NO_STRING}
 
 
 def _without_strings(schema: dict[str, Any]) -> dict[str, Any]:
