@@ -40,7 +40,9 @@ GENERATED = CHOICE | {
     "filter_list": [{"name": name, "filter": [{"function": "take_first"}]} for name in ("strict", "loose")],
 }
 GROUP = {"group": "memo_group", "task": ["memo_choice", "memo_again"]}
-ALL = (CHOICE, CHOICE | {"task": "memo_again"}, BROKEN, ON_THE_HUB, PERPLEXITY, GENERATED, GROUP)
+UNJOINED = {"group": "memo_unjoined", "task": ["memo_choice", "memo_perplexity", "memo_bytes"]}
+ALL = (CHOICE, CHOICE | {"task": "memo_again"}, BROKEN, ON_THE_HUB, PERPLEXITY)
+ALL = (*ALL, PERPLEXITY | {"task": "memo_bytes"}, GENERATED, GROUP, UNJOINED)
 
 
 def write_tasks(folder: Path) -> Path:

@@ -27,7 +27,7 @@ Joining = Callable[[Sequence[Piece]], Sequence[Piece]]
 # A model has learned the tokens of each mark alone. By default, two marks would be forced into the tokens of their
 # joined text, which may cross the border between them.
 _OPTIONS = '%llguidance {"no_forcing": true}'
-_MOST_OPTIONAL = 6
+_MOST_OPTIONAL = 5
 _ANY, _SOME = "/(?s:.*)/", "/(?s:.+)/"
 _NOT_BLANK = r"/(?s:.*)[^\s\x1c-\x1f](?s:.*)/"
 _CHARACTER = r'([^"\\\x00-\x1f]|\\["\\bfnrt])'

@@ -19,6 +19,9 @@ _LONGEST_CHARACTERS = 200_000
 _MOST_STEPS = 10_000
 """Maximum number of applications of a keyword to a value; a text that needs more is refused."""
 
+NO_STRING = ["object", "array", "number", "boolean", "null"]
+"""The types of JSON values that are no strings."""
+
 Schema = Mapping[str, Any] | bool
 Errors = Iterator[jsonschema.ValidationError]
 Keyword = Callable[[object, object, object, object], Errors | None]

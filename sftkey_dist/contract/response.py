@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from sftkey_dist.contract.json_object import JsonObject
+from sftkey_dist.contract.json_schema import NO_STRING, schema_problem
 from sftkey_dist.contract.marks import Plain, Tags
 from sftkey_dist.contract.parts import (
     END_OF_TURN,
@@ -85,6 +86,20 @@ class ResponseContract(BaseModel):
                 "with optional segments, every segment needs its own delimiter; otherwise the plain convention cannot "
                 "show which segment is absent; give each segment a `delimiter`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def labels_are_values_of_a_json_object(self) -> Self:
+        """Refuse labels that no response could have, because their place in the object takes another type of value."""
+        for segment in self.segments if self.container == "json" else ():
+            labels = segment.check.one_of if segment.check and segment.value != "text" else None
+            for label in labels or ():
+                problem = schema_problem(label, {"type": NO_STRING})
+                if problem:
+                    raise ValueError(
+                        f"segment {segment.name}: one_of {label!r} is no JSON value other than a string, which "
+                        f"value: {segment.value} asks for ({problem}); correct the label, or set value: text"
+                    )
         return self
 
     @property

@@ -7,6 +7,7 @@ text and others search for it. The grammar of `contract/grammar.py` is stricter 
 import json
 from typing import Any
 
+from sftkey_dist.contract.json_schema import NO_STRING
 from sftkey_dist.contract.parts import Form
 from sftkey_dist.contract.response import ResponseContract
 from sftkey_dist.contract.segment import NumberRange, Segment
@@ -14,7 +15,6 @@ from sftkey_dist.contract.segment import NumberRange, Segment
 RESPONSE_SCHEMA = "response_schema.json"
 """File with the schema in the folder of a trained model. Libraries that load the model ignore it."""
 
-_NO_STRING = ["object", "array", "number", "boolean", "null"]
 _CALL = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}},
@@ -38,6 +38,19 @@ def response_schema(contract: ResponseContract, form: Form) -> dict[str, Any] | 
     }
 
 
+def certain_schema(contract: ResponseContract) -> dict[str, Any]:
+    """What every server that constrains a response by its schema keeps to: the fields, their types and their labels.
+
+    Servers differ in the order of fields, in bounds and lengths, and in the keywords of a schema of the user's.
+    """
+    return {
+        "type": "object",
+        "properties": {segment.name: _certain_field(segment) for segment in contract.segments},
+        "required": [segment.name for segment in contract.segments if segment.required],
+        "additionalProperties": False,
+    }
+
+
 def value_schema(segment: Segment) -> dict[str, Any]:
     """The schema of the value of a segment that is JSON but no string."""
     check = segment.check
@@ -47,7 +60,7 @@ def value_schema(segment: Segment) -> dict[str, Any]:
         return number_schema(check.number)
     if check is not None and check.json_schema is not None:
         return _without_strings(check.json_schema)
-    return _CALLS if segment.value == "tool_call" else {"type": _NO_STRING}
+    return _CALLS if segment.value == "tool_call" else {"type": NO_STRING}
 
 
 def number_schema(bounds: NumberRange) -> dict[str, Any]:
@@ -64,9 +77,15 @@ def _field(segment: Segment) -> dict[str, Any]:
     return {"type": "string", "enum": list(labels)} if labels else {"type": "string", "minLength": 1}
 
 
+def _certain_field(segment: Segment) -> dict[str, Any]:
+    if segment.check is not None and segment.check.one_of is not None:
+        return _field(segment)
+    return {"type": "string" if segment.value == "text" else NO_STRING}
+
+
 def _without_strings(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema of a user's without strings, which the container does not accept where it expects other values."""
-    types = schema.get("type", _NO_STRING)
+    types = schema.get("type", NO_STRING)
     return {**schema, "type": types if isinstance(types, str) else [name for name in types if name != "string"]}
 
 

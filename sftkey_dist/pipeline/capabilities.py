@@ -1,5 +1,6 @@
 """Plans the capability check of a run: the base model once, and the last model of every strategy."""
 
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -14,15 +15,34 @@ from sftkey_dist.run_dir.artifacts.capabilities import CAPABILITY_FILES, Capabil
 _BASE = "the base model"
 
 
-def open_jobs(plan: RunPlan) -> list[CapabilityJob]:
-    """The jobs without a result. A model that several strategies end in is measured once."""
-    jobs: dict[Path, CapabilityJob] = {}
-    for job in chain(_jobs_of_base(plan), *_jobs_of_strategies(plan).values()):
-        jobs.setdefault(job.file, job)
-    return [job for file, job in jobs.items() if not file.is_file()]
+@dataclass(frozen=True)
+class CapabilityJobs:
+    """The jobs of the base model and of each strategy's last model, whether they have a result or not."""
+
+    base: list[CapabilityJob]
+    strategies: dict[str, list[CapabilityJob]]
+
+    @property
+    def open(self) -> list[CapabilityJob]:
+        """The jobs without a result. A model that several strategies end in is measured once."""
+        jobs: dict[Path, CapabilityJob] = {}
+        for job in chain(self.base, *self.strategies.values()):
+            jobs.setdefault(job.file, job)
+        return [job for file, job in jobs.items() if not file.is_file()]
 
 
-def record_capabilities(plan: RunPlan) -> None:
+def plan_capabilities(plan: RunPlan) -> CapabilityJobs:
+    """The jobs of a run; none if it measures no capabilities."""
+    return CapabilityJobs(
+        _jobs(plan, _BASE, plan.preparation.model_dir, plan.preparation.model_digest),
+        {
+            planned.name: _jobs(plan, planned.name, planned.stages[-1].directory.model, planned.stages[-1].digest)
+            for planned in plan.strategies
+        },
+    )
+
+
+def record_capabilities(plan: RunPlan, planned: CapabilityJobs) -> None:
     """Record which results belong to the run, as far as there are any."""
     if plan.config.evaluation.capabilities is None:
         plan.run.capabilities.unlink(missing_ok=True)
@@ -31,19 +51,8 @@ def record_capabilities(plan: RunPlan) -> None:
     def results(jobs: list[CapabilityJob]) -> dict[str, str]:
         return {job.task: str(job.file.relative_to(plan.run.path)) for job in jobs if job.file.is_file()}
 
-    strategies = {name: results(jobs) for name, jobs in _jobs_of_strategies(plan).items()}
-    CAPABILITY_FILES.write(plan.run.capabilities, CapabilityFiles(results(_jobs_of_base(plan)), strategies))
-
-
-def _jobs_of_base(plan: RunPlan) -> list[CapabilityJob]:
-    return _jobs(plan, _BASE, plan.preparation.model_dir, plan.preparation.model_digest)
-
-
-def _jobs_of_strategies(plan: RunPlan) -> dict[str, list[CapabilityJob]]:
-    return {
-        planned.name: _jobs(plan, planned.name, planned.stages[-1].directory.model, planned.stages[-1].digest)
-        for planned in plan.strategies
-    }
+    strategies = {name: results(jobs) for name, jobs in planned.strategies.items()}
+    CAPABILITY_FILES.write(plan.run.capabilities, CapabilityFiles(results(planned.base), strategies))
 
 
 def _jobs(plan: RunPlan, model: str, model_dir: Path, model_digest: str) -> list[CapabilityJob]:
@@ -70,6 +79,11 @@ def _jobs(plan: RunPlan, model: str, model_dir: Path, model_digest: str) -> list
 def _inputs(settings: CapabilitiesConfig) -> list[object]:
     """What a result depends on beside the model and the task. Tasks of one's own may use all files of their folder."""
     folder = settings.task_dir
-    files = [] if folder is None else sorted(file for file in folder.rglob("*") if file.is_file())
-    own = [[file.relative_to(folder).as_posix(), known_digest(file)] for file in files if folder is not None]
+    files = {} if folder is None else {file.relative_to(folder): file for file in folder.rglob("*") if file.is_file()}
+    own = [[path.as_posix(), known_digest(files[path])] for path in sorted(files) if not _is_by_product(path)]
     return [harness_version(), settings.limit, settings.num_fewshot, own]
+
+
+def _is_by_product(path: Path) -> bool:
+    """Whether a file is hidden or Python's own, such as the bytecode that a task's functions leave when they load."""
+    return path.suffix == ".pyc" or any(part == "__pycache__" or part.startswith(".") for part in path.parts)

@@ -11,7 +11,7 @@ from sftkey_dist.evaluation.capabilities.fan_out import measure_all
 from sftkey_dist.evaluation.generation.fan_out import EvaluationPool, has_generations, num_actors
 from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judging import is_scored, judge_and_score
-from sftkey_dist.pipeline.capabilities import open_jobs, record_capabilities
+from sftkey_dist.pipeline.capabilities import CapabilityJobs, plan_capabilities, record_capabilities
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import write_configuration
@@ -24,7 +24,7 @@ from sftkey_dist.tracking import Tracker
 
 def evaluation_is_finished(plan: RunPlan) -> bool:
     """Whether every strategy has complete scores for this configuration, and every capability is measured."""
-    return not _unscored(plan) and not open_jobs(plan)
+    return not _unscored(plan) and not plan_capabilities(plan).open
 
 
 def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
@@ -54,8 +54,9 @@ def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
     still_open = _generate(plan, ungenerated) if ungenerated else []
     generated = [planned for planned in todo if _is_generated(plan, planned)]
     still_open += _judge(plan, generated) if generated else []
-    still_open += _measure_capabilities(plan)
-    record_capabilities(plan)
+    capabilities = plan_capabilities(plan)
+    still_open += _measure_capabilities(plan, capabilities)
+    record_capabilities(plan, capabilities)
     for planned in plan.strategies:
         _record(plan, planned, tracker)
     forget_all_but(plan.run, [planned.name for planned in plan.strategies])
@@ -127,9 +128,9 @@ def _judge(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
     return still_open
 
 
-def _measure_capabilities(plan: RunPlan) -> list[str]:
+def _measure_capabilities(plan: RunPlan, capabilities: CapabilityJobs) -> list[str]:
     """Measure what is not measured yet, and return a line for every task that failed."""
-    config, jobs = plan.config, open_jobs(plan)
+    config, jobs = plan.config, capabilities.open
     if not jobs:
         return []
     with connected(config.cluster, config.most_workers), progress_line("capabilities", len(jobs)) as line:

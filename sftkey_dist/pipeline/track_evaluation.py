@@ -61,7 +61,7 @@ def track_capabilities(config: RunConfig, run: RunDir, strategy: str, parent: st
         return
     run_id = tracker.start_run(key, "capabilities", parent, common_tags(config, run, strategy))
     with ending_run(tracker, run_id):
-        numbers = {f"capability/{of.task}/{metric.name}": metric.mean for of in results for metric in of.metrics}
+        numbers = {_capability(of.task, metric.name): metric.mean for of in results for metric in of.metrics}
         for of_run in (run_id, parent):
             tracker.log_summary(of_run, {name: value for name, value in numbers.items() if not math.isnan(value)})
 
@@ -126,8 +126,18 @@ def _measured(scores: EvaluationScores, test_sets: Sequence[DataSetNote]) -> lis
 
 
 def _under(data_set: str, numbers: Mapping[str, float]) -> dict[str, float]:
-    """The numbers under the name of a test set, as far as MLflow allows it in a name."""
-    return _prefixed(f"{_NOT_IN_A_NAME.sub('_', data_set)}/", numbers)
+    """The numbers under the name of a test set."""
+    return _prefixed(f"{_allowed(data_set)}/", numbers)
+
+
+def _capability(task: str, metric: str) -> str:
+    """Name of a metric of a task; the harness's own have names such as ``exact_match/maj@64``."""
+    return _allowed(f"capability/{task}/{metric}")
+
+
+def _allowed(name: str) -> str:
+    """A name as far as MLflow allows it."""
+    return _NOT_IN_A_NAME.sub("_", name)
 
 
 def _prefixed(prefix: str, numbers: Mapping[str, float]) -> dict[str, float]:

@@ -15,10 +15,12 @@ import ray
 
 from sftkey_dist.cluster import connected
 from sftkey_dist.config.cluster import ClusterConfig
-from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.config.evaluation import CapabilitiesConfig, EvaluationConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.contract import Form
+from sftkey_dist.evaluation.capabilities import fan_out
+from sftkey_dist.evaluation.capabilities.fan_out import CapabilityJob, _Outcome, measure_all
 from sftkey_dist.evaluation.generation.fan_out import EvaluationPool
 from sftkey_dist.evaluation.generation.spread import spread
 from sftkey_dist.evaluation.job import EvaluationJob
@@ -27,6 +29,7 @@ from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.pipeline.track import open_tracker
 from sftkey_dist.pipeline.train import train
+from sftkey_dist.run_dir.artifacts.capabilities import CapabilityResult
 from sftkey_dist.run_dir.artifacts.training import OBSERVATIONS, YIELD, read_summary
 
 CLUSTER = ClusterConfig(num_workers=2)
@@ -97,6 +100,34 @@ def test_what_hangs_on_one_actor_is_done_by_another(cluster):
     results = spread(actors, lambda actor, chunk: actor.double.remote(chunk), list(range(9)), least_seconds=1.0)
     assert sorted(results) == [2 * chunk for chunk in range(9)]
     assert time.monotonic() - started < 60
+
+
+@ray.remote
+class Unlucky:
+    """In place of the actor that solves tasks: one task takes more memory than there is."""
+
+    def __init__(self, cluster):
+        pass
+
+    def measure(self, job):
+        if job.task == "large":
+            os._exit(1)
+        return _Outcome(job, CapabilityResult(job.task, job.digest, "0", {}, 1, ()))
+
+
+def test_a_task_that_loses_its_process_every_time_costs_no_other_task(cluster, monkeypatch, tmp_path):
+    monkeypatch.setattr(fan_out, "_CapabilityActor", Unlucky)
+    monkeypatch.setattr(fan_out, "options_of_actor", lambda *of: {"num_cpus": 1})  # no restarts, which take seconds
+    names, done = ("first", "large", "third", "fourth"), []
+    settings = CapabilitiesConfig(tasks=names)
+    jobs = [
+        CapabilityJob("base", tmp_path, task, settings, False, None, f"digest of {task}", tmp_path / f"{task}.json")
+        for task in names
+    ]
+    (line,) = measure_all(jobs, CLUSTER, EvaluationConfig(), 1, done.append)
+    assert line.startswith("capabilities: task large of base: its process was lost (")
+    assert {file.stem for file in tmp_path.iterdir()} == {"first", "third", "fourth"}
+    assert done == [1, 2, 3, 4]
 
 
 @pytest.fixture

@@ -69,8 +69,9 @@ TABLE = {
     "MLflow does not know the account": ["test_the_server_that_launch_starts_asks_for_its_account"],
     "an evaluation's worker is killed": ["test_killed_actors_and_drivers_lose_and_repeat_nothing"],
     "a judge fails in every way": ["test_faults_lose_no_verdict_and_make_none_wrong_and_nothing_is_asked_twice"],
-    "a task of the capability check fails, or the hub is away": [
+    "a task of the capability check fails, loses its process, or the hub is away": [
         "test_a_task_that_fails_is_one_line",
+        "test_a_task_that_loses_its_process_every_time_costs_no_other_task",
         "test_run_killed_in_stage_2_finishes_without_repeating_stage_1",
     ],
     "an evaluation is killed half-way": ["test_killed_actors_and_drivers_lose_and_repeat_nothing"],

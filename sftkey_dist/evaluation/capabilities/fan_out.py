@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -10,7 +11,7 @@ import torch
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import CapabilitiesConfig, EvaluationConfig
 from sftkey_dist.config.secrets import in_a_line
-from sftkey_dist.errors import UserError
+from sftkey_dist.errors import ModelError, UserError
 from sftkey_dist.evaluation.capabilities.harness import Harness
 from sftkey_dist.evaluation.generation.fan_out import options_of_actor
 from sftkey_dist.evaluation.generation.spread import spread
@@ -76,14 +77,23 @@ def measure_all(
         A line for every task that failed, with the models for which it did.
     """
     options = options_of_actor(cluster, evaluation)
-    actors = [
-        _CapabilityActor.options(**options).remote(cluster)  # type: ignore[attr-defined]
-        for _ in range(min(num_actors, len(jobs)))
-    ]
+
+    def start() -> Any:
+        return _CapabilityActor.options(**options).remote(cluster)  # type: ignore[attr-defined]
+
+    def on_loss(actor: Any, job: CapabilityJob, error: Exception) -> tuple[Any, _Outcome]:
+        """A new actor for the other jobs, because Ray has restarted this one as often as it may."""
+        ray.kill(actor)
+        actors[actors.index(actor)] = new = start()
+        return new, _Outcome(job, None, _lost(error))
+
+    actors = [start() for _ in range(min(num_actors, len(jobs)))]
     problems = dict.fromkeys(jobs, "")
     open_jobs = set(jobs)
     try:
-        outcomes = spread(actors, lambda actor, job: actor.measure.remote(job), jobs, _SECONDS_BEFORE_A_SECOND_ACTOR)
+        outcomes = spread(
+            actors, lambda actor, job: actor.measure.remote(job), jobs, _SECONDS_BEFORE_A_SECOND_ACTOR, on_loss
+        )
         for number, outcome in enumerate(outcomes, start=1):
             open_jobs.remove(outcome.job)
             if outcome.result is None:
@@ -92,11 +102,15 @@ def measure_all(
                 CAPABILITY.write(outcome.job.file, outcome.result)
             on_done(number)
     except ray.exceptions.RayError as error:
-        problems |= {job: f"its process was lost ({in_a_line(error)})" for job in open_jobs}
+        problems |= dict.fromkeys(open_jobs, _lost(error))
     finally:
         for actor in actors:
             ray.kill(actor)
     return _in_lines(problems)
+
+
+def _lost(error: Exception) -> str:
+    return f"its process was lost ({in_a_line(error)})"
 
 
 def _in_lines(problems: dict[CapabilityJob, str]) -> list[str]:
@@ -127,13 +141,20 @@ class _CapabilityActor:
             return _Outcome(job, self._loaded(job).measure(job.task, job.digest))
         except UserError as error:
             return _Outcome(job, None, str(error))
-        except Exception as error:  # libraries that load models raise unrelated classes
-            return _Outcome(job, None, f"the model cannot be loaded ({loading_problem(error)})")
 
     def _loaded(self, job: CapabilityJob) -> Harness:
+        """
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
         if self._harness is None or self._model_dir != job.model_dir:
             self._harness = None
             release_cached_memory()  # free the old model before the new one is loaded
-            self._harness = Harness(job.model_dir, job.settings, job.trust_remote_code, job.gpus_per_model)
+            try:
+                self._harness = Harness(job.model_dir, job.settings, job.trust_remote_code, job.gpus_per_model)
+            except UserError:
+                raise
+            except Exception as error:  # libraries that load models raise unrelated classes
+                raise ModelError(f"the model cannot be loaded ({loading_problem(error)})") from error
             self._model_dir = job.model_dir
         return self._harness

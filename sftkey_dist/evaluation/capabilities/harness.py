@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import chdir
+from dataclasses import replace
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
@@ -33,7 +34,8 @@ _SAME = 1e-9
 def require_tasks(settings: CapabilitiesConfig) -> None:
     """
     Raises:
-        ConfigError: the harness is not installed, there is no such folder, or a task is unknown.
+        ConfigError: the harness is not installed, there is no such folder or a file in it cannot be read, or a task
+            is unknown.
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise ConfigError(
@@ -42,13 +44,27 @@ def require_tasks(settings: CapabilitiesConfig) -> None:
         )
     if settings.task_dir is not None and not settings.task_dir.is_dir():
         raise ConfigError(f"evaluation.capabilities.task_dir: {settings.task_dir} is not a folder")
-    known = _task_manager(settings).all_tasks
+    known = _known_tasks(settings)
     for name in settings.tasks:
         if name not in known:
             meant = closest_name(name, known)
             hint = f"did you mean {meant}?" if meant else "`lm-eval ls tasks` lists those of the harness"
             own = f", and no valid file of {settings.task_dir} defines it" if settings.task_dir else ""
             raise ConfigError(f"evaluation.capabilities.tasks: lm-evaluation-harness has no task {name}{own}; {hint}")
+
+
+def _known_tasks(settings: CapabilitiesConfig) -> Sequence[str]:
+    try:
+        known: Sequence[str] = _task_manager(settings).all_tasks
+    except Exception as error:  # the harness reads every file of the folder, and raises any class
+        if settings.task_dir is None:
+            raise
+        raise ConfigError(
+            f"evaluation.capabilities.task_dir: lm-evaluation-harness cannot read the tasks of {settings.task_dir} "
+            f"({type(error).__name__}: {in_a_line(error)}); correct the YAML files there: names of tasks and groups "
+            f"are text"
+        ) from error
+    return known
 
 
 def harness_version() -> str:
@@ -122,6 +138,9 @@ class Harness:
                     bootstrap_iters=0,
                     log_samples=True,
                 )
+            return _result(task, digest, found)
+        except DataError:
+            raise
         except ConnectionError as error:
             raise DataError(
                 f"its data set cannot be fetched from the hub ({in_a_line(error)}); fetch it where the hub is "
@@ -130,7 +149,6 @@ class Harness:
             ) from error
         except Exception as error:  # a task's templates, functions and data raise any class
             raise DataError(f"the task failed ({type(error).__name__}: {in_a_line(error)})") from error
-        return _result(task, digest, found)
 
 
 def _result(task: str, digest: str, found: Mapping[str, Any]) -> CapabilityResult:
@@ -157,14 +175,13 @@ def _metrics(found: Mapping[str, Any]) -> list[CapabilityMetric]:
             for metric in sample["metrics"]:
                 of_metric = by_metric.setdefault((metric, sample["filter"]), {})
                 of_metric.setdefault(name, {})[document] = sample[metric]
-    metrics = [_metric(key, by_task, found) for key, by_task in by_metric.items()]
-    return [metric for metric in metrics if metric is not None]
+    return [metric for key, by_task in by_metric.items() for metric in _joined(key, by_task, found)]
 
 
-def _metric(
+def _joined(
     key: tuple[str, str], by_task: Mapping[str, Mapping[str, object]], found: Mapping[str, Any]
-) -> CapabilityMetric | None:
-    """A metric over all documents; None if it is no mean and there are several tasks, whose values cannot be joined."""
+) -> list[CapabilityMetric]:
+    """A metric over all documents, or of each task by its name if it is no mean, because means alone can be joined."""
     metric, reading = key
     aggregates = {name: float(found["results"][name][f"{metric},{reading}"]) for name in by_task}
     values = {document: value for of_task in by_task.values() for document, value in of_task.items()}
@@ -174,11 +191,12 @@ def _metric(
         numbers = {document: number for document, value in values.items() if (number := _number(value)) is not None}
         each = np.array(list(numbers.values()))
         error = float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else math.nan
-        return CapabilityMetric(name, float(each.mean()), error, higher_is_better, numbers)
+        return [CapabilityMetric(name, float(each.mean()), error, higher_is_better, numbers)]
     if len(by_task) > 1:
-        return None
+        of_each = {task: _joined(key, {task: values}, found) for task, values in by_task.items()}
+        return [replace(metric, name=f"{task}/{metric.name}") for task, of in of_each.items() for metric in of]
     (aggregate,) = aggregates.values()
-    return CapabilityMetric(name, aggregate, math.nan, higher_is_better, {})
+    return [CapabilityMetric(name, aggregate, math.nan, higher_is_better, {})]
 
 
 def _is_mean(aggregate: float, values: Sequence[object]) -> bool:

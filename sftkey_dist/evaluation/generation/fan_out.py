@@ -28,7 +28,11 @@ from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationReco
 
 _GENERATIONS = "generations.jsonl"
 _VLLM_PROMPTS = 512
-_RESTARTS: dict[str, object] = {"max_restarts": 2, "max_task_retries": 2}
+_ANYWHERE: dict[str, object] = {
+    "scheduling_strategy": "DEFAULT",  # not within the place that Ray Tune holds for the driver of a trial
+    "max_restarts": 2,
+    "max_task_retries": 2,
+}
 
 Key = tuple[str, str]
 """Test set and id of an example."""
@@ -42,7 +46,7 @@ class EvaluationPool:
 
     def __init__(self, cluster: ClusterConfig, settings: EvaluationConfig, num_actors: int) -> None:
         key = endpoint_key(settings.endpoint) if settings.endpoint else ""
-        options = {"num_cpus": 0, **_RESTARTS} if settings.endpoint else options_of_actor(cluster, settings)
+        options = {**_ANYWHERE, "num_cpus": 0} if settings.endpoint else options_of_actor(cluster, settings)
         self._actors = [
             _EvaluationActor.options(**options).remote(cluster, key)  # type: ignore[attr-defined]
             for _ in range(num_actors)
@@ -101,8 +105,7 @@ def options_of_actor(cluster: ClusterConfig, settings: EvaluationConfig) -> dict
         "num_cpus": cluster.cpus_per_worker,
         "num_gpus": settings.gpus_per_model or cluster.gpus_per_worker,
         "runtime_env": {"env_vars": cluster.environment},
-        "scheduling_strategy": "DEFAULT",  # not within the place that Ray Tune holds for the driver of a trial
-        **_RESTARTS,
+        **_ANYWHERE,
     }
 
 

@@ -3,21 +3,20 @@
 This module loads no library that constrains.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sftkey_dist.contract import ContractError, Form, ResponseContract, Violation
+from sftkey_dist.contract import ContractError, Form, ResponseContract
 from sftkey_dist.contract.grammar import GRAMMAR_VERSION, response_grammar
 from sftkey_dist.contract.json_schema import schema_problem
-from sftkey_dist.contract.response_schema import response_schema
+from sftkey_dist.contract.parts import THINKING_TAGS
+from sftkey_dist.contract.response_schema import certain_schema, response_schema
 from sftkey_dist.errors import DataError
 
 if TYPE_CHECKING:
     from sftkey_dist.data.prompt import PromptEncoder
-
-_NOT_IN_SCHEMA = (Violation.EMPTY, Violation.INVALID_VALUE)
-"""What the schema lets pass: blank texts, and checks that it cannot express."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,32 @@ class Guide:
             raise DataError(f"evaluation.guided=true: {error}") from None
 
     def breach(self, text: str) -> str:
-        """How a complete response of a server breaks the constraint that it was sent; "" if it does not."""
+        """How a complete response of a server breaks the constraint that it was sent; "" if it may have kept it."""
+        if self.schema is not None:
+            return schema_problem(text, certain_schema(self.contract)) or ""
         parsed = self.contract.parse(text, self.form)
-        if self.schema is None or parsed.violation not in (None, *_NOT_IN_SCHEMA):
-            return f"{parsed.violation}: {parsed.detail}" if parsed.violation else ""
-        return schema_problem(text, self.schema) or ""
+        may_have_kept_it = self._has_schema_of_a_user and self._has_marks_in_order(text)
+        return "" if parsed.violation is None or may_have_kept_it else f"{parsed.violation}: {parsed.detail}"
+
+    @property
+    def _has_schema_of_a_user(self) -> bool:
+        """Whether a value is JSON whose strings can contain a mark, which no grammar prevents."""
+        return any(segment.check and segment.check.json_schema is not None for segment in self.contract.segments)
+
+    def _has_marks_in_order(self, text: str) -> bool:
+        """Whether all marks of a response follow each other in a text, perhaps with others between them."""
+        return any(
+            _follow_each_other(text, [piece.text for piece in outline if piece.is_mark])
+            for outline in self.contract.outlines(self.form)
+        )
+
+
+def _follow_each_other(text: str, marks: Sequence[str]) -> bool:
+    place = 0
+    for mark in marks:
+        found = text.find(mark, place)
+        if found >= 0:
+            place = found + len(mark)
+        elif mark.strip() not in THINKING_TAGS:  # with which the prompt may have ended
+            return False
+    return True

@@ -65,11 +65,12 @@ def require_grammar(guide: Guide) -> None:
     grammar = response_grammar(guide.contract, guide.form, 0, {})
     if importlib.util.find_spec(_GRAMMARS) is None:
         return  # where the server or vLLM generates, they have it
-    from llguidance import LLMatcher
+    from llguidance import LLMatcher, LLTokenizer
 
-    is_wrong, problems = LLMatcher.validate_grammar_with_warnings(grammar)
-    if is_wrong:
+    # Compiled, and not only validated: large repetitions are found while it is compiled.
+    compiled = LLMatcher(LLTokenizer("byte"), grammar, log_level=0)
+    if compiled.is_error():
         raise ConfigError(
-            f"evaluation.guided=true: a check of the contract cannot be part of a grammar ({in_a_line(problems[0])}); "
-            f"change the check, or set evaluation.guided=false"
+            f"evaluation.guided=true: a check of the contract cannot be part of a grammar "
+            f"({in_a_line(compiled.get_error())}); change the check, or set evaluation.guided=false"
         )

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLParserLimits
 from llguidance.hf import from_tokenizer
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from sftkey_dist.config.secrets import in_a_line
+from sftkey_dist.errors import DataError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+# More work than by default for a mask, up to about a second of a core: large vocabularies and repetitions need it.
+_LIMITS = LLParserLimits(initial_lexer_fuel=20_000_000, step_lexer_fuel=5_000_000, verbose_errors=False)
 
 
 class MaskMaker:
@@ -38,7 +44,7 @@ class MaskMaker:
 
     def _matcher(self, grammar: str) -> LLMatcher:
         if grammar not in self._compiled:
-            self._compiled[grammar] = _sound(LLMatcher(self._tokenizer, grammar))
+            self._compiled[grammar] = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
         return self._compiled[grammar].deep_copy()
 
 
@@ -57,19 +63,27 @@ class _Masks(LogitsProcessor):
         Args:
             input_ids: prompts and what has been generated, [rows, T].
             scores: logits of the next token, [rows, V].
+
+        Raises:
+            DataError: a grammar needs more work than its limits allow.
         """
         if self._has_begun:
             for matcher, token_id in zip(self._matchers, input_ids[:, -1].tolist(), strict=True):
                 if not matcher.is_stopped():  # a row that has ended is padded
                     matcher.consume_token(token_id)
         self._has_begun = True
-        biases = [np.frombuffer(_sound(matcher).compute_logit_bias(), dtype=np.uint8) for matcher in self._matchers]
-        is_forbidden = torch.from_numpy(np.stack(biases) == 0).to(scores.device)
-        return scores.masked_fill(is_forbidden, -torch.inf)
+        is_forbidden = torch.from_numpy(np.stack([_biases(matcher) for matcher in self._matchers]) == 0)
+        return scores.masked_fill(is_forbidden.to(scores.device), -torch.inf)
 
 
-def _sound(matcher: LLMatcher) -> LLMatcher:
-    """A matcher that has no error; the grammar was checked, and every token that it consumed was allowed."""
+def _biases(matcher: LLMatcher) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
+    """0 for each token that the grammar does not allow next, [V]."""
+    biases = np.frombuffer(matcher.compute_logit_bias(), dtype=np.uint8)
     if matcher.is_error():
-        raise AssertionError(f"guided decoding: {matcher.get_error()}")
-    return matcher
+        # The grammar was checked without the tokenizer, and every token that it consumed was allowed.
+        raise DataError(
+            f"evaluation.guided=true: the contract is too complex for a grammar with this tokenizer "
+            f"({in_a_line(matcher.get_error())}); use smaller repetitions in its checks or fewer optional segments, "
+            f"or set evaluation.guided=false"
+        )
+    return biases

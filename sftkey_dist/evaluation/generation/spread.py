@@ -16,6 +16,10 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _TIMES_THE_MEDIAN, _LEAST_SECONDS = 4.0, 60.0
 
 
+OnLoss = Callable[[Any, Any, ray.exceptions.RayError], tuple[Any, Any]]
+"""Called with an actor, its chunk and why its call failed; returns another actor, and a result for the chunk."""
+
+
 @dataclass(frozen=True)
 class _Call:
     actor: Any
@@ -28,6 +32,7 @@ def spread(
     call: Callable[[Any, Any], Any],
     chunks: Sequence[Any],
     least_seconds: float = _LEAST_SECONDS,
+    on_loss: OnLoss | None = None,
 ) -> Iterator[Any]:
     """Yield the result of each chunk once, in order of completion.
 
@@ -39,6 +44,7 @@ def spread(
         call: sends a chunk to an actor and returns the reference to its result.
         chunks: the chunks of work.
         least_seconds: a chunk is not given to a second actor before this time.
+        on_loss: what takes the place of an actor whose call failed, and of its result. Default: the error is raised.
     """
     waiting, idle, under_way = deque(range(len(chunks))), list(actors), dict[Any, _Call]()
     finished, seconds = set[int](), list[float]()
@@ -55,12 +61,24 @@ def spread(
         done, _ = ray.wait(list(under_way), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
         for reference in done:
             made = under_way.pop(reference)
-            idle.append(made.actor)
-            if made.number not in finished:
-                result = ray.get(reference)
+            if made.number in finished:
+                idle.append(made.actor)
+            else:
+                actor, result = _result(reference, made.actor, chunks[made.number], on_loss)
+                idle.append(actor)
                 finished.add(made.number)
                 seconds.append(time.monotonic() - made.started)
                 yield result
+
+
+def _result(reference: Any, actor: Any, chunk: Any, on_loss: OnLoss | None) -> tuple[Any, Any]:
+    """The actor that can work on another chunk, and the result."""
+    try:
+        return actor, ray.get(reference)
+    except ray.exceptions.RayError as error:
+        if on_loss is None:
+            raise
+        return on_loss(actor, chunk, error)
 
 
 def _late(

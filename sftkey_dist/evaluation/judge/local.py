@@ -29,7 +29,7 @@ def open_local_judge(config: LocalJudgeConfig, folder: Path, cluster: ClusterCon
     options = {
         "num_cpus": cluster.cpus_per_worker,
         "num_gpus": cluster.gpus_per_worker,
-        "scheduling_strategy": "DEFAULT",  # see EvaluationPool
+        "scheduling_strategy": "DEFAULT",  # not within the place that Ray Tune holds for the driver of a trial
         **RESTARTS,
     }
     arguments = (config, folder, cluster)

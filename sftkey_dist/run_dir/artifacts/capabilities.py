@@ -17,7 +17,7 @@ class CapabilityMetric:
 
     Attributes:
         name: name of the metric; with several readings of an output also the harness's name of the reading, as in
-            ``exact_match/strict-match``.
+            ``exact_match/strict-match``. If it is no mean, each task of a group has one, as in ``cola/mcc``.
         mean: mean over the documents, or what the harness makes of them in place of a mean, such as a perplexity.
         standard_error: of the mean; nan if it is no mean, or over a single document.
         higher_is_better: None if the task does not say it.

@@ -394,6 +394,15 @@ def test_a_response_needs_a_key_segment():
         ResponseContract(segments=[*TOOLS.segments, Segment(name="more", value="tool_call", delimiter="+")])
 
 
+@pytest.mark.parametrize("label", ["n/a", '"a"', "NaN", "1e999", "1 2", "9" * 5000])
+def test_labels_that_are_no_values_of_a_json_object_are_refused(label):
+    grade = {"name": "grade", "key": True, "check": {"one_of": ["1", label]}}
+    with pytest.raises(ValidationError, match=r"segment grade: one_of '.*' is no JSON value other than a string"):
+        ResponseContract(container="json", segments=[{**grade, "value": "json"}])
+    assert ResponseContract(container="json", segments=[grade]), "as a text"
+    assert ResponseContract(container="tags", segments=[{**grade, "value": "json"}]), "not in an object"
+
+
 def test_tags_that_the_prompt_opens_are_read():
     contract = ResponseContract(segments=(Segment(name="reasoning", tag="think"), Segment(name="answer", key=True)))
     assert contract.parse("r</think><Answer>a</Answer>", Form.TAGGED).values == {"reasoning": "r", "answer": "a"}

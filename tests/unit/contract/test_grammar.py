@@ -151,10 +151,10 @@ def test_tags_that_are_special_tokens_are_these_tokens_and_never_text(acceptor, 
 
 
 def test_formats_without_a_grammar_are_refused():
-    optional = [Segment(name=f"s{i}", key=True, required=False, delimiter=f"{i}: ") for i in range(7)]
+    optional = [Segment(name=f"s{i}", key=True, required=False, delimiter=f"{i}: ") for i in range(6)]
     nested = Segment(name="answer", key=True, check=Check(json_schema={"type": "object"}))
     for contract, problem in (
-        (ResponseContract(segments=tuple(optional)), "7 optional segments, of which a grammar can have at most 6"),
+        (ResponseContract(segments=tuple(optional)), "6 optional segments, of which a grammar can have at most 5"),
         (ResponseContract(container="json", segments=(nested,)), "JSON within a string, as the check json_schema of"),
         (ResponseContract(container="plain", segments=(Segment(name="a", key=True),)), "the contract has no mark"),
     ):

@@ -117,6 +117,9 @@ def test_groups_are_joined_and_readings_and_metrics_that_are_no_means_are_told_a
     (bits,) = harnesses["base"].measure("memo_perplexity", "d").metrics
     assert bits.mean > 0
     assert (bits.values, bits.higher_is_better, math.isnan(bits.standard_error)) == ({}, False, True)
+    acc, _, *of_each = harnesses["base"].measure("memo_unjoined", "d").metrics
+    assert [metric.name for metric in of_each] == ["memo_perplexity/bits_per_byte", "memo_bytes/bits_per_byte"]
+    assert (acc.mean, [metric.mean for metric in of_each]) == (alone.mean, [bits.mean] * 2)
     words = harnesses["base"].measure("memo_words", "d")
     assert [metric.name for metric in words.metrics] == ["exact_match/strict", "exact_match/loose"]
     assert [len(metric.values) for metric in words.metrics] == [NUM_DOCUMENTS] * 2
@@ -131,6 +134,9 @@ def test_a_task_that_fails_is_one_line(harnesses, monkeypatch):
     with pytest.raises(DataError, match=r"'someone/memos' on the Hub.*HF_DATASETS_OFFLINE=1.*task_dir") as raised:
         harnesses["base"].measure("memo_hub", "d")
     assert "\n" not in str(raised.value)
+    monkeypatch.setattr("lm_eval.simple_evaluate", lambda *args, **more: {"samples": {"t": [{"doc_id": 1}]}})
+    with pytest.raises(DataError, match=r"^the task failed \(KeyError: 'doc_hash'\)$"):
+        harnesses["base"].measure("memo_choice", "d")
 
 
 @needs_harness
@@ -147,6 +153,15 @@ def test_names_are_checked_before_anything_is_loaded(tasks, tmp_path, monkeypatc
         require_tasks(CapabilitiesConfig(tasks=("arc_easy", "memo_group", "memo_chioce"), task_dir=tasks))
     with pytest.raises(ConfigError, match=r"has no task arc_esay; did you mean arc_easy\?"):
         require_tasks(CapabilitiesConfig(tasks=("arc_esay",)))
+
+
+@needs_harness
+@pytest.mark.parametrize("wrong", ["task: 2024", "group: null\ntask: [memo_choice]"])
+def test_a_file_that_the_harness_cannot_read_is_named_with_its_folder(tasks, tmp_path, wrong):
+    shutil.copytree(tasks, tmp_path / "tasks")
+    (tmp_path / "tasks" / "wrong.yaml").write_text(wrong)
+    with pytest.raises(ConfigError, match=r"task_dir: .* cannot read the tasks of .*tasks \(TypeError: .* are text$"):
+        require_tasks(CapabilitiesConfig(tasks=("memo_choice",), task_dir=tmp_path / "tasks"))
 
 
 def test_a_missing_harness_is_named_with_its_extra(monkeypatch):

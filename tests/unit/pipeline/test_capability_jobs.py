@@ -1,12 +1,13 @@
 """Which results of the capability check a run needs, and which it has."""
 
 import importlib.util
+import py_compile
 from dataclasses import replace
 
 import pytest
 
 from sftkey_dist.evaluation.capabilities.fan_out import CapabilityJob, _in_lines
-from sftkey_dist.pipeline.capabilities import open_jobs, record_capabilities
+from sftkey_dist.pipeline.capabilities import plan_capabilities, record_capabilities
 from sftkey_dist.pipeline.evaluate import evaluation_is_finished
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import RunPlan, plan_run
@@ -33,6 +34,10 @@ def with_settings(plan: RunPlan, **changes) -> RunPlan:
     return replace(plan, config=plan.config.model_copy(update={"evaluation": evaluation}))
 
 
+def open_jobs(plan: RunPlan) -> list[CapabilityJob]:
+    return plan_capabilities(plan).open
+
+
 def do(jobs: list[CapabilityJob]) -> None:
     for job in jobs:
         CAPABILITY.write(job.file, CapabilityResult(job.task, job.digest, "0", {}, 1, ()))
@@ -45,7 +50,7 @@ def test_each_model_is_measured_once_and_not_again(plan):
     do(jobs)
     assert open_jobs(plan) == []
     assert not evaluation_is_finished(plan), "nothing is generated yet"
-    record_capabilities(plan)
+    record_capabilities(plan, plan_capabilities(plan))
     found = read_capabilities(plan.run)
     assert [result.digest for result in found.base] == [jobs[0].digest]
     assert {name: [result.digest for result in of] for name, of in found.strategies.items()} == {
@@ -54,7 +59,8 @@ def test_each_model_is_measured_once_and_not_again(plan):
         "sftkey-tag": [jobs[2].digest],
     }
     off = plan.config.evaluation.model_copy(update={"capabilities": None})
-    record_capabilities(replace(plan, config=plan.config.model_copy(update={"evaluation": off})))
+    without = replace(plan, config=plan.config.model_copy(update={"evaluation": off}))
+    record_capabilities(without, plan_capabilities(without))
     assert read_capabilities(plan.run).base == ()
 
 
@@ -71,9 +77,27 @@ def test_what_a_result_depends_on_is_measured_again(plan):
     assert len(open_jobs(plan)) == 3, "other documents"
 
 
+def test_what_loading_the_code_of_a_task_leaves_behind_changes_nothing(plan):
+    """Python, lm-evaluation-harness and editors write such files into the folder while the tasks are solved."""
+    folder = plan.config.evaluation.capabilities.task_dir
+    (folder / "utils.py").write_text("def answer(document):\n    return document['label']\n")
+    planned = plan_capabilities(plan)
+    py_compile.compile(str(folder / "utils.py"), doraise=True)
+    for left in (".ipynb_checkpoints/memos.jsonl", ".utils.py.swp", "old.pyc"):
+        (folder / left).parent.mkdir(exist_ok=True)
+        (folder / left).write_text("")
+    assert list((folder / "__pycache__").iterdir())
+    do(planned.open)
+    assert open_jobs(plan) == []
+    (folder / "utils.py").write_text("def answer(document):\n    return 0\n")
+    assert len(open_jobs(plan)) == 3
+    record_capabilities(plan, planned)
+    assert len(read_capabilities(plan.run).base) == 1, "a folder that changes meanwhile loses no result"
+
+
 def test_a_result_that_is_missing_is_left_out(plan):
     do(open_jobs(plan)[1:])
-    record_capabilities(plan)
+    record_capabilities(plan, plan_capabilities(plan))
     assert read_capabilities(plan.run).base == ()
 
 

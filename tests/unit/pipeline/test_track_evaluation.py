@@ -9,8 +9,15 @@ from mlflow import MlflowClient
 
 from sftkey_dist.config import load_config
 from sftkey_dist.pipeline.track import start_strategy
-from sftkey_dist.pipeline.track_evaluation import table_of, track_evaluation
+from sftkey_dist.pipeline.track_evaluation import table_of, track_capabilities, track_evaluation
 from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir.artifacts.capabilities import (
+    CAPABILITY,
+    CAPABILITY_FILES,
+    CapabilityFiles,
+    CapabilityMetric,
+    CapabilityResult,
+)
 from sftkey_dist.tracking import make_tracker
 from tests.finished_run import NUM_QUESTIONS, write_run
 from tests.markdown import ROOT
@@ -35,6 +42,7 @@ def track(tmp_path, empty_database):
         tracker = make_tracker(config.tracking, run.path, run.tracking)
         parent = start_strategy(config, run, "sft-tag", "tagged", "abc", "123", tracker)
         track_evaluation(config, run, "sft-tag", folder, parent, tracker)
+        track_capabilities(config, run, "sft-tag", parent, tracker)
         return MlflowClient(store), parent, folder
 
     return tracked
@@ -81,6 +89,18 @@ def test_several_test_sets_have_their_scores_under_their_names(track):
     found = {(metric.key, metric.dataset_name) for metric in model.metrics}
     assert found >= {("accuracy", None), ("memos _1_/accuracy", "memos (1)"), ("macro/score", None)}
     assert json.loads((folder / "scores.json").read_text())["data_sets"].keys() == {"memos (1)"}
+
+
+def test_metrics_of_the_harness_get_names_that_mlflow_allows(track):
+    _, _, folder = track(MEMOS)
+    run = folder.parents[1]
+    metrics = tuple(CapabilityMetric(name, 0.5, 0.1, True, {}) for name in ("acc", "exact_match/maj@64"))
+    CAPABILITY.write(run / "gsm8k.json", CapabilityResult("gsm8k", "digest", "0", {}, 1, metrics))
+    files = CapabilityFiles(strategies={"sft-tag": {"gsm8k": "gsm8k.json"}})
+    CAPABILITY_FILES.write(RunDir(run).capabilities, files)
+    client, parent, _ = track(MEMOS)
+    found = client.get_run(parent).data.metrics
+    assert {"capability/gsm8k/acc", "capability/gsm8k/exact_match/maj_64"} <= found.keys()
 
 
 def test_the_table_shows_the_key_segments_beside_their_references():

@@ -1,14 +1,17 @@
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from sftkey_dist.config.cluster import ClusterConfig
+from sftkey_dist.config.evaluation import EvaluationConfig, ServedModelConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.evaluation.generation import Decoding, Generation
+from sftkey_dist.evaluation.generation import Decoding, Generation, fan_out
 from sftkey_dist.evaluation.generation.decoding import read_generation
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 
@@ -44,6 +47,19 @@ def test_greedy_means_greedy_whatever_the_folder_says(tiny_model, generator, tmp
     GenerationConfig(repetition_penalty=5.0, do_sample=True, temperature=9.0).save_pretrained(tmp_path / "model")
     stubborn = LocalGenerator(tmp_path / "model", PromptConfig(), trust_remote_code=False)
     assert stubborn.generate(PROMPTS, Decoding(12)) == generator.generate(PROMPTS, Decoding(12))
+
+
+@pytest.mark.parametrize("endpoint", [None, ServedModelConfig(url="http://127.0.0.1:1", model="m")])
+def test_actors_never_wait_for_the_place_of_a_driver_in_ray_tune(endpoint, monkeypatch):
+    """Without a strategy of their own they would inherit that of the trial, whose one place the driver has taken."""
+    asked = []
+    fake = SimpleNamespace(options=lambda **given: asked.append(given) or SimpleNamespace(remote=lambda *of: None))
+    monkeypatch.setattr(fan_out, "_EvaluationActor", fake)
+    fan_out.EvaluationPool(
+        ClusterConfig(), EvaluationConfig(backend="endpoint" if endpoint else "transformers", endpoint=endpoint), 1
+    )
+    assert [given["scheduling_strategy"] for given in asked] == ["DEFAULT"]
+    assert asked[0]["num_cpus"] == (0 if endpoint else 1)
 
 
 def test_order_of_prompts_is_kept(generator):

@@ -7,16 +7,18 @@ from itertools import product
 
 import pytest
 import torch
+from llguidance import LLParserLimits
 from transformers import AutoModelForCausalLM
 
 from sftkey_dist.config.evaluation import EvaluationConfig, ServedModelConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Check, Form, ResponseContract, Segment
 from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA, response_schema
+from sftkey_dist.contract.segment import NumberRange
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.errors import ConfigError, DataError
-from sftkey_dist.evaluation.generation import Decoding, load
+from sftkey_dist.evaluation.generation import Decoding, load, masks
 from sftkey_dist.evaluation.generation.guide import Guide
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.generation.served import ServedGenerator
@@ -120,6 +122,15 @@ def test_generation_may_stop_at_the_closing_tag(generator):
     )
 
 
+def test_a_grammar_that_is_too_much_work_with_a_tokenizer_is_a_users_error(generator, monkeypatch):
+    """Only the model's tokenizer shows it, and not before training; that of the tests is too small."""
+    _, decoding = guided("tags", Check(regex=".{1,300}"))
+    load.require_grammar(decoding.guide)
+    monkeypatch.setattr(masks, "_LIMITS", LLParserLimits(step_lexer_fuel=1000))
+    with pytest.raises(DataError, match=r"too complex for a grammar .*too many expressions.*evaluation.guided=false"):
+        generator.generate(PROMPTS[:1], decoding)
+
+
 def test_a_prompt_that_no_response_can_continue_is_named(tokenizer):
     contract = ResponseContract(
         container="plain",
@@ -196,8 +207,34 @@ def test_a_server_is_not_blamed_for_what_a_schema_cannot_say():
     assert guide.breach('{"reasoning": "so", "answer": "approve"}') == ""
     assert guide.breach('{"reasoning": " ", "answer": "approve"}') == ""
     assert guide.breach('{"reasoning": "SO", "answer": "approve"}') == ""
-    for text in ('{"reasoning": "so", "answer": "yes"}', '{"answer": "approve", "reasoning": "so"}', "so: approve"):
+    assert guide.breach('{"answer": "approve", "reasoning": "so"}') == "", "a schema has no order"
+    assert guide.breach('{"reasoning": "\\ud800", "answer": "approve"}') == "", "half a character is a string too"
+    for text in (
+        '{"reasoning": "so", "answer": "yes"}',
+        '{"answer": "approve"}',
+        '{"reasoning": "so", "answer": "approve", "more": 1}',
+        '{"reasoning": 1, "answer": "approve"}',
+        "so: approve",
+    ):
         assert guide.breach(text)
+    unique = Check(json_schema={"type": "array", "uniqueItems": True})
+    numbers = Segment(name="numbers", key=True, value="json", check=unique)
+    amount = Segment(name="amount", value="json", check=Check(number=NumberRange(max=9)))
+    keywords = Guide(ResponseContract(container="json", segments=(numbers, amount)), Form.TAGGED)
+    assert keywords.breach('{"numbers": [1, 1], "amount": 10}') == "", "keywords that some servers leave out"
+    assert keywords.breach('{"numbers": "1", "amount": 10}')
+
+
+def test_a_server_is_not_blamed_for_marks_that_no_grammar_can_keep_out_of_json():
+    call = Segment(name="call", check=Check(json_schema={"type": "object"}))
+    contract = ResponseContract(segments=(call, Segment(name="answer", key=True)))
+    guide = Guide(contract, Form.TAGGED)
+    for inside in ("</Call><Answer>9</Answer>", "<Answer>"):
+        text = f'<Call>{{"a": "{inside}"}}</Call><Answer>9</Answer>'
+        assert not contract.parse(text, Form.TAGGED).keeps_contract
+        assert guide.breach(text) == ""
+    assert guide.breach('<Call>{"a": "</Answer>"}</Call> 9').startswith("missing: ")
+    assert Guide(contract_of("tags", None), Form.TAGGED).breach("<Reasoning>a</Reasoning>" * 2).startswith("missing: ")
 
 
 def test_grammars_are_checked_before_anything_is_trained(monkeypatch):
@@ -205,6 +242,8 @@ def test_grammars_are_checked_before_anything_is_trained(monkeypatch):
     looks_around = Guide(contract_of("tags", Check(regex="(?=a)b")), Form.TAGGED)
     with pytest.raises(ConfigError, match=r"a check of the contract cannot be part of a grammar .*look-around"):
         load.require_grammar(looks_around)
+    with pytest.raises(ConfigError, match=r"a check of the contract cannot be part of a grammar .*fuel exhausted"):
+        load.require_grammar(Guide(contract_of("tags", Check(regex=".{1,2000}")), Form.TAGGED))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     load.require_grammar(looks_around)
     load.require_backend(EvaluationConfig())
