@@ -259,7 +259,7 @@ def test_a_model_between_start_and_end_is_scored_kept_and_exported(store, make_j
 
     held_out = held_out_indices(store.hashes, NUM_HELD_OUT, seed=5)
     answer = [store.segment_names.index("answer")]
-    start = load_file(tiny_model / "model.safetensors")
+    start, kept_parts = load_file(tiny_model / "model.safetensors"), []
     for job, job_end in ((whole, end), (adapted, adapted_end)):
         last = weights_of(job_end.stage_dir / "model")
         scores = [record["guard"]["score"] for record in validation(job) if "guard" in record]
@@ -272,13 +272,13 @@ def test_a_model_between_start_and_end_is_scored_kept_and_exported(store, make_j
             save_file(between, folder / "model.safetensors", metadata={"format": "pt"})
             share = likeliest_share(folder, store, held_out, answer)
             assert found[part]["accuracy"] == pytest.approx(share, abs=1e-6)
-        best = max(found, key=lambda part: found[part]["score"])
-        assert found[best]["score"] > max(scores), "otherwise it would not be kept"
-        kept, expected = (
-            weights_of(job.stage_dir / "model"),
-            load_file(tmp_path / f"{job.stage_dir.name}-{best}" / "model.safetensors"),
-        )
+        best, expected = max(found, key=lambda part: found[part]["score"]), start if scores[0] >= scores[-1] else last
+        if found[best]["score"] > max(scores):
+            kept_parts.append(best)
+            expected = load_file(tmp_path / f"{job.stage_dir.name}-{best}" / "model.safetensors")
+        kept = weights_of(job.stage_dir / "model")
         assert all(torch.allclose(kept[name], expected[name], atol=1e-6) for name in expected)
+    assert kept_parts, "processors round differently, but no model between was the best on this one"
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     merged = peft.PeftModel.from_pretrained(base, adapted.stage_dir / "adapter").merge_and_unload()
     for name, weight in merged.named_parameters():
