@@ -30,7 +30,7 @@ from sftkey_dist.pipeline.train import remove_working_files
 from sftkey_dist.pipeline.tune_plan import link_folders, plan_trial, require_scores, sample, train_shared, trial_config
 from sftkey_dist.pipeline.tune_trial import NUMBER, PROBLEM, SCORE, STATUS, STEP, Trial, TrialJob
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.artifacts.tuning import TUNING, TrialRecord, TrialScore, TuningRecord
+from sftkey_dist.run_dir.artifacts.tuning import TUNING, AshaRule, TrialRecord, TrialScore, TuningRecord
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.run_dir.lock import locked_run
 
@@ -57,7 +57,10 @@ def run_tuning(tuning: Tuning) -> TuningRecord:
             TrialRecord(config.run_dir.name, made_of(config), values)
             for config, values in zip(configs, parameters, strict=True)
         ]
-        record = _with_earlier(_fresh_record(tuning, configs[0], trials), run.tuning)
+        record = _fresh_record(tuning, configs[0], trials)
+        if run.tuning.is_file():
+            record = record.with_done_of(TUNING.read(run.tuning))
+        TUNING.write(run.tuning, record)
         if not all(trial.is_done for trial in record.trials):
             _carry_out(tuning, run, configs, record)
     return TUNING.read(run.tuning)
@@ -67,16 +70,8 @@ def _fresh_record(tuning: Tuning, config: RunConfig, trials: Sequence[TrialRecor
     settings, guard = tuning.settings, config.validation.guard
     by_guard = guard is not None and settings.metric.startswith("guard/")
     held_out = guard.num_examples if guard and by_guard else config.validation.num_examples
-    return TuningRecord(settings.strategy, settings.metric, settings.mode, held_out, tuple(trials))
-
-
-def _with_earlier(record: TuningRecord, file: Path) -> TuningRecord:
-    """Write the record with the trials of the same configuration that an earlier command has done."""
-    earlier = TUNING.read(file).trials if file.is_file() else ()
-    done = {(trial.run_dir, trial.digest): trial for trial in earlier if trial.is_done}
-    record = replace(record, trials=tuple(done.get((trial.run_dir, trial.digest), trial) for trial in record.trials))
-    TUNING.write(file, record)
-    return record
+    asha = AshaRule(settings.grace_period_steps, settings.reduction_factor) if settings.scheduler == "asha" else None
+    return TuningRecord(settings.strategy, settings.metric, settings.mode, held_out, asha, tuple(trials))
 
 
 def _carry_out(tuning: Tuning, run: RunDir, configs: Sequence[RunConfig], record: TuningRecord) -> None:

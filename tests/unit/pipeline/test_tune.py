@@ -13,7 +13,7 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.tune_plan import plan_trial, require_scores, sample, trial_config
 from sftkey_dist.report.tuning import write_tuning_page
-from sftkey_dist.run_dir.artifacts.tuning import TUNING, TrialRecord, TrialScore, TuningRecord
+from sftkey_dist.run_dir.artifacts.tuning import TUNING, AshaRule, TrialRecord, TrialScore, TuningRecord
 
 ROOT = Path(__file__).parents[3]
 RATE, EPOCHS, TAGS = "key_stage.optimization.learning_rate", "key_stage.optimization.num_epochs", "key_stage.tags"
@@ -145,7 +145,24 @@ def record() -> TuningRecord:
         trial(3, "failed", math.nan),
         trial(4, "finished", 0.9, 0.5, 0.9),
     )
-    return TuningRecord("sftkey-tag", "guard/score", "max", 50, trials)
+    return TuningRecord("sftkey-tag", "guard/score", "max", 50, AshaRule(25, 3), trials)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, ["stopped", "finished", "unfinished", "finished"]),
+        ({"asha": AshaRule(50, 3)}, ["unfinished", "finished", "unfinished", "finished"]),
+        ({"asha": None}, ["unfinished", "finished", "unfinished", "finished"]),
+        ({"metric": "guard/accuracy"}, ["unfinished"] * 4),
+    ],
+)
+def test_scores_of_another_metric_and_stops_by_another_rule_are_not_taken_over(changes, kept):
+    earlier = record()
+    new = tuple(TrialRecord(trial.run_dir, trial.digest, trial.parameters) for trial in earlier.trials)
+    found = replace(earlier, trials=new, **changes).with_done_of(earlier)
+    assert [trial.status for trial in found.trials] == kept
+    assert all(trial in (*earlier.trials, *new) for trial in found.trials)
 
 
 def test_the_best_is_a_finished_trial_and_losses_are_minimised(tmp_path):
