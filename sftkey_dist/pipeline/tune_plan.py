@@ -23,6 +23,7 @@ from sftkey_dist.pipeline.track import open_tracker
 from sftkey_dist.pipeline.train import require_sound_cluster, train
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.strategy import Stage, resolve_strategies
+from sftkey_dist.training.job import StageJob
 
 _TRIES = 20
 """Samples per trial, before it is said that there are no more different ones."""
@@ -90,6 +91,7 @@ def require_scores(tuning: Tuning, config: RunConfig, tuned: Sequence[PlannedSta
         )
     if kind == "validation" and not config.validation.num_examples:
         raise ConfigError(f"tune.metric={metric} is measured on held-out rows; set validation.num_examples")
+    _require_score_of_result(metric, tuned[0].job)
     if names[0] == "segments" and names[1] not in config.contract.segment_names:
         raise ConfigError(f"tune.metric={metric}: the segments are {', '.join(config.contract.segment_names)}")
     if names == ["loss"] and len({_loss_of(planned.stage) for planned in tuned}) > 1:
@@ -101,6 +103,21 @@ def require_scores(tuning: Tuning, config: RunConfig, tuned: Sequence[PlannedSta
         raise ConfigError(
             f"tune.keys: some trials of {', '.join(settings.keys)} are the same training, because {settings.strategy} "
             f"does not depend on one of these keys; remove it"
+        )
+
+
+def _require_score_of_result(metric: str, job: StageJob) -> None:
+    """
+    Raises:
+        ConfigError: the guard may keep a model of a step after which the metric is not measured.
+    """
+    if job.guard is None or job.guard.settings.keep == "last" or metric.startswith("guard/"):
+        return
+    kept_every, every = job.guard.settings.every_steps, job.validation.every_steps
+    if kept_every % every:
+        raise ConfigError(
+            f"tune.metric={metric} is measured every {every} steps, and the guard may keep the model after any "
+            f"{kept_every} steps; set validation.every_steps to a divisor of validation.guard.every_steps"
         )
 
 

@@ -19,7 +19,11 @@ def test_a_tuning_shares_stage_1_stops_a_hopeless_trial_and_trains_nothing_twice
     config |= {
         "run_dir": "runs/tuning",
         "cluster": {"num_workers": 1},
-        "validation": {"num_examples": 8, "every_steps": 2, "guard": {"num_examples": 8, "signal": "teacher_forced"}},
+        "validation": {
+            "num_examples": 8,
+            "every_steps": 2,
+            "guard": {"num_examples": 8, "every_steps": 2, "signal": "teacher_forced"},
+        },
         "tune": {
             "keys": {KEY: {"grid": [{"learning_rate": rate, "num_epochs": n} for rate, n in RATES_AND_EPOCHS]}},
             "metric": "validation/segments/answer/nll",

@@ -40,7 +40,7 @@ def file(tmp_path, tiny_model) -> Path:
         "run_dir": str(tmp_path / "tuning"),
         "model": {"path": str(tiny_model)},
         "data": {"train": memos, "test": memos | {"split": "test"}, "store_dir": str(tmp_path / "store")},
-        "validation": {"num_examples": 8, "guard": {"num_examples": 4}},
+        "validation": {"num_examples": 8, "every_steps": 25, "guard": {"num_examples": 4}},
         "tune": {
             "keys": {RATE: {"loguniform": [1e-7, 1e-4]}, EPOCHS: {"choice": [1, 2, 3]}, TAGS: {"grid": [False, True]}},
             "num_trials": 6,
@@ -154,6 +154,10 @@ def test_stages_before_the_tuned_one_are_shared_and_what_cannot_be_compared_is_r
     with pytest.raises(ConfigError, match=r"cannot be compared; set tune\.metric=validation/segments/answer/nll"):
         require_scores(of_loss, configs[0], tuned)
     require_scores(of_loss, configs[0], tuned[::2])  # all without tags
+    seldom = tuned[0].job.validation.model_copy(update={"every_steps": 20})
+    odd = replace(tuned[0], job=tuned[0].job.model_copy(update={"validation": seldom}))
+    with pytest.raises(ConfigError, match=r"measured every 20 steps, and the guard may keep the model after any 25"):
+        require_scores(of_loss, configs[0], [odd])
 
     def refuse(config: RunConfig) -> Tracker:
         raise ConfigError(f"{config.tracking.experiment}: no answer")
