@@ -1,5 +1,7 @@
 """A real tuning: trials side by side on one cluster, of which the scheduler stops a hopeless one."""
 
+import shutil
+
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -14,7 +16,9 @@ KEY = "key_stage.optimization"
 RATES_AND_EPOCHS = [(1.0e-3, 1), (1.0e-4, 1), (50.0, 60)]
 
 
-def test_a_tuning_shares_stage_1_stops_a_hopeless_trial_and_trains_nothing_twice(sftkey, tiny_config, tmp_path):
+def test_a_tuning_shares_stage_1_stops_a_hopeless_trial_and_trains_nothing_twice(
+    sftkey, tiny_config, empty_database, tmp_path
+):
     config = yaml.safe_load(tiny_config.read_text())
     config |= {
         "run_dir": "runs/tuning",
@@ -32,6 +36,9 @@ def test_a_tuning_shares_stage_1_stops_a_hopeless_trial_and_trains_nothing_twice
         },
     }
     config["training"] |= {"precision": "bfloat16"}  # so that stage 1 hands on master weights
+    config["tracking"] |= {"system_metrics": False}
+    (tmp_path / "runs").mkdir()
+    shutil.copyfile(empty_database, tmp_path / "runs/mlflow.db")
     file = tmp_path / "tune.yaml"
     file.write_text(yaml.safe_dump(config))
     done = sftkey("tune", file)
