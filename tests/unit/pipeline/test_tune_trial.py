@@ -1,16 +1,18 @@
 """Trials of a tuning: when they are asked to end, how they end, and which score they have."""
 
 import queue
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from sftkey_dist.config.tune import TuneConfig, Tuning
 from sftkey_dist.errors import ConfigError, InterruptedRunError
-from sftkey_dist.pipeline import tune_trial
+from sftkey_dist.pipeline import tune, tune_trial
 from sftkey_dist.pipeline.tune import AskingAsha
 from sftkey_dist.pipeline.tune_trial import NUMBER, SCORE, STATUS, STEP, Trial, TrialJob, score_of_result
-from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.training import (
     INTERPOLATIONS,
     OBSERVATIONS,
@@ -22,6 +24,7 @@ from sftkey_dist.run_dir.artifacts.training import (
     Observation,
     StageSummary,
 )
+from sftkey_dist.run_dir.artifacts.tuning import TUNING, TrialRecord, TuningRecord
 from sftkey_dist.tracking import NullTracker
 
 
@@ -77,6 +80,59 @@ def test_a_stopped_trial_reports_its_end_only_and_one_that_does_not_end_takes_no
     assert trial.step() == {STEP: -1, STATUS: "stopped"}
     assert asked
     assert trial.reset_config({NUMBER: 0}) is False
+
+
+def test_a_trial_that_the_scheduler_has_stopped_removes_its_checkpoints_at_once(monkeypatch, job, run_config):
+    def interrupt(*_, **__):
+        raise InterruptedRunError(15)
+
+    removed, tuned = [], SimpleNamespace(digest="d")
+    monkeypatch.chdir(job.folder)  # the trial goes there
+    for name in ("prepare", "open_tracker"):
+        monkeypatch.setattr(tune_trial, name, lambda config: None)
+    monkeypatch.setattr(tune_trial, "plan_run", lambda config, preparation: SimpleNamespace(stages=[tuned]))
+    monkeypatch.setattr(tune_trial, "train", interrupt)
+    monkeypatch.setattr(tune_trial, "remove_working_files", removed.append)
+    job = replace(job, config=run_config.model_dump(mode="json"))
+    for expected in ([], [tuned]):
+        with pytest.raises(InterruptedRunError):
+            tune_trial._train(job, queue.Queue())
+        assert removed == expected
+        job.stopped.touch()
+
+
+def test_room_is_for_the_trials_that_are_left_and_stopped_ones_leave_no_checkpoints(
+    monkeypatch, tmp_path, run_config
+):
+    def interrupt(*_):
+        raise InterruptedRunError(15)
+
+    run, rooms, linked, removed = RunDir(tmp_path), [], [], []
+    trials = tuple(
+        TrialRecord(f"trial-{number}", "d", {}, status)
+        for number, status in enumerate(("stopped", "unfinished", "failed", "finished"))
+    )
+    record = TuningRecord("sftkey-tag", "guard/score", "max", 4, None, trials)
+    TUNING.write(run.tuning, record)
+    monkeypatch.setattr(tune, "prepare", lambda config: SimpleNamespace(run=RunDir(config.run_dir)))
+    monkeypatch.setattr(tune, "plan_trial", lambda config, preparation: [config.run_dir.name])
+    monkeypatch.setattr(tune, "connected", lambda cluster, num_workers: nullcontext(rooms.append(num_workers)))
+    for name, stand_in in {
+        "require_scores": lambda *_: None,
+        "plan_run": lambda *_: None,
+        "train_shared": lambda *_: [],
+        "link_folders": lambda folders, source, target: linked.append(target.path.name),
+        "_run_trials": interrupt,
+        "remove_working_files": removed.append,
+    }.items():
+        monkeypatch.setattr(tune, name, stand_in)
+    configs = [run_config.model_copy(update={"run_dir": tmp_path / trial.run_dir}) for trial in trials]
+    settings = TuneConfig.model_validate({"keys": {"training.lora": {"grid": [None]}}, "max_concurrent": 8})
+    with pytest.raises(InterruptedRunError):
+        tune._carry_out(Tuning(tmp_path, settings, {}, ()), run, configs, record)
+    assert rooms == [2 * run_config.cluster.num_workers]
+    assert linked == ["trial-1", "trial-2"]
+    assert removed == ["trial-0"]
 
 
 def test_an_outage_of_the_tracking_store_does_not_end_a_trial(monkeypatch, run_config, capsys):
