@@ -101,9 +101,7 @@ def test_a_trial_that_the_scheduler_has_stopped_removes_its_checkpoints_at_once(
         job.stopped.touch()
 
 
-def test_room_is_for_the_trials_that_are_left_and_stopped_ones_leave_no_checkpoints(
-    monkeypatch, tmp_path, run_config
-):
+def test_room_is_for_the_trials_that_are_left_and_stopped_ones_leave_no_checkpoints(monkeypatch, tmp_path, run_config):
     def interrupt(*_):
         raise InterruptedRunError(15)
 
