@@ -135,6 +135,12 @@ def load_tuning(files: Sequence[Path], overrides: Sequence[str] = ()) -> Tuning:
     if not is_tuning(files):
         raise ConfigError(f"{', '.join(map(str, files))}: no section tune, which names the keys and their values")
     many = _many_runs(_TUNE, TuneConfig, files, _read_overrides(_TuningFile, overrides))
+    for key in many.settings.keys:
+        if _has(many.changes, key.split(".")):
+            raise ConfigError(
+                f"{_COMMAND_LINE}: {key} is tuned, so that the value would have no effect; leave it out, or change "
+                f"tune.keys"
+            )
     tuning = Tuning(many.folder, many.settings, _merge(many.content, many.changes), many.sources)
     for key, space in tuning.settings.keys.items():
         for value in space.listed:
@@ -226,6 +232,13 @@ def _text_of(file: Path) -> str:
     if file.stat().st_size > _MAX_FILE_BYTES:
         raise ConfigError(f"{file}: larger than {_MAX_FILE_BYTES} bytes; is this a configuration file?")
     return file.read_text(encoding="utf-8")
+
+
+def _has(content: object, keys: Sequence[str]) -> bool:
+    """Whether nested mappings have a value for a key."""
+    if not keys:
+        return True
+    return isinstance(content, Mapping) and keys[0] in content and _has(content[keys[0]], keys[1:])
 
 
 def _merge(base: Mapping[str, object], update: Mapping[str, object]) -> dict[str, Any]:

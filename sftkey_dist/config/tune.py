@@ -62,9 +62,9 @@ class TuneConfig(Section):
     seed: Seed = 0
     """Seed of the sampled values."""
     metric: str = Field("guard/score", pattern=METRIC)
-    """What is compared, by its name in MLflow: `guard/score`, `guard/accuracy`, `guard/format`, `validation/loss`, or
-    the nll or token_accuracy of a segment, such as `validation/segments/answer/nll`. Losses and nll are minimised,
-    everything else is maximised."""
+    """What is compared, by its name in MLflow: `guard/score`, `guard/accuracy`, `guard/format`, the nll or
+    token_accuracy of a segment, such as `validation/segments/answer/nll`, or, where all trials have the same loss
+    weights and objectives, `validation/loss`. Losses and nll are minimised, everything else is maximised."""
     scheduler: Literal["asha", "none"] = "asha"
     """`asha` stops trials early that are worse than others after the same number of steps (arXiv:1810.05934). `none`
     runs every trial to its end."""
@@ -89,6 +89,14 @@ class TuneConfig(Section):
                     f"keys: {key} cannot be tuned, only keys of {', '.join(TUNED_SECTIONS)}: others change what is "
                     f"trained on or measured, and their trials could not be compared"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def no_key_is_below_another(self) -> Self:
+        """Of two values for a key, one would have no effect."""
+        for key in self.keys:
+            for inner in (other for other in self.keys if other.startswith(f"{key}.")):
+                raise ValueError(f"keys: {inner} is below {key}, which is tuned as well; remove one of them")
         return self
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ from sftkey_dist.pipeline.train import remove_working_files
 from sftkey_dist.pipeline.tune_plan import link_folders, plan_trial, require_scores, sample, train_shared, trial_config
 from sftkey_dist.pipeline.tune_trial import NUMBER, PROBLEM, SCORE, STATUS, STEP, Trial, TrialJob
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.artifacts.tuning import TUNING, TrialRecord, TrialScore, TuningRecord
+from sftkey_dist.run_dir.artifacts.tuning import TUNING, AshaRule, TrialRecord, TrialScore, TuningRecord
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.run_dir.lock import locked_run
 
@@ -57,7 +57,10 @@ def run_tuning(tuning: Tuning) -> TuningRecord:
             TrialRecord(config.run_dir.name, made_of(config), values)
             for config, values in zip(configs, parameters, strict=True)
         ]
-        record = _with_earlier(_fresh_record(tuning, configs[0], trials), run.tuning)
+        record = _fresh_record(tuning, configs[0], trials)
+        if run.tuning.is_file():
+            record = record.with_done_of(TUNING.read(run.tuning))
+        TUNING.write(run.tuning, record)
         if not all(trial.is_done for trial in record.trials):
             _carry_out(tuning, run, configs, record)
     return TUNING.read(run.tuning)
@@ -67,16 +70,8 @@ def _fresh_record(tuning: Tuning, config: RunConfig, trials: Sequence[TrialRecor
     settings, guard = tuning.settings, config.validation.guard
     by_guard = guard is not None and settings.metric.startswith("guard/")
     held_out = guard.num_examples if guard and by_guard else config.validation.num_examples
-    return TuningRecord(settings.strategy, settings.metric, settings.mode, held_out, tuple(trials))
-
-
-def _with_earlier(record: TuningRecord, file: Path) -> TuningRecord:
-    """Write the record with the trials of the same configuration that an earlier command has done."""
-    earlier = TUNING.read(file).trials if file.is_file() else ()
-    done = {(trial.run_dir, trial.digest): trial for trial in earlier if trial.is_done}
-    record = replace(record, trials=tuple(done.get((trial.run_dir, trial.digest), trial) for trial in record.trials))
-    TUNING.write(file, record)
-    return record
+    asha = AshaRule(settings.grace_period_steps, settings.reduction_factor) if settings.scheduler == "asha" else None
+    return TuningRecord(settings.strategy, settings.metric, settings.mode, held_out, asha, tuple(trials))
 
 
 def _carry_out(tuning: Tuning, run: RunDir, configs: Sequence[RunConfig], record: TuningRecord) -> None:
@@ -85,16 +80,21 @@ def _carry_out(tuning: Tuning, run: RunDir, configs: Sequence[RunConfig], record
     plans = [plan_trial(config, preparation) for config in configs]
     tuned = [stages[-1] for stages in plans]
     require_scores(tuning, first, tuned)
-    cluster, at_a_time = first.cluster, tuning.settings.max_concurrent
-    with connected(cluster, cluster.num_workers * (at_a_time or 1)):
+    left = [config for config, trial in zip(configs, record.trials, strict=True) if not trial.is_done]
+    cluster, at_a_time = first.cluster, min(tuning.settings.max_concurrent or 1, len(left))
+    with connected(cluster, cluster.num_workers * at_a_time):
         shared = train_shared(plan_run(first, preparation), plans)
-        for config in configs:
+        for config in left:
             folders = [*shared, *preparation.run.path.glob("base_model-*")]
             link_folders(folders, preparation.run, RunDir(config.run_dir))
-        _run_trials(tuning, run, configs, tuned, at_a_time or max(1, room_for(cluster) // cluster.num_workers))
-    for stage, before, after in zip(tuned, record.trials, TUNING.read(run.tuning).trials, strict=True):
-        if after.status == "stopped" and not before.is_done:
-            remove_working_files(stage)
+        if tuning.settings.max_concurrent is None:
+            at_a_time = max(1, room_for(cluster) // cluster.num_workers)
+        try:
+            _run_trials(tuning, run, configs, tuned, at_a_time)
+        finally:  # a trial removes its own, unless its process was lost
+            for stage, trial in zip(tuned, TUNING.read(run.tuning).trials, strict=True):
+                if trial.status == "stopped":
+                    remove_working_files(stage)
 
 
 def _run_trials(
@@ -111,6 +111,7 @@ def _run_trials(
             Path.cwd(),
             tuning.settings.metric,
             stop_request,
+            run.ray_storage / f"{trial.run_dir}-stopped",
             trial.scores if trial.is_done else None,
         )
         for config, trial in zip(configs, TUNING.read(run.tuning).trials, strict=True)
@@ -123,7 +124,7 @@ def _run_trials(
         tune_config=tune.TuneConfig(
             metric=SCORE,
             mode=tuning.settings.mode,
-            scheduler=_scheduler(tuning, tuned),
+            scheduler=_scheduler(tuning, jobs, tuned),
             max_concurrent_trials=at_a_time,
             reuse_actors=True,  # starting a process takes longer than many trials
         ),
@@ -141,19 +142,42 @@ def _run_trials(
         shutil.rmtree(run.ray_storage, ignore_errors=True)
 
 
-def _scheduler(tuning: Tuning, tuned: Sequence[PlannedStage]) -> Any:
+def _scheduler(tuning: Tuning, jobs: Sequence[TrialJob], tuned: Sequence[PlannedStage]) -> "AskingAsha | None":
     settings, guard, validation = tuning.settings, tuned[0].job.guard, tuned[0].job.validation
     if settings.scheduler == "none":
         return None
     measured = guard.settings if guard is not None and settings.metric.startswith("guard/") else validation
     most_steps = max(stage.num_steps for stage in tuned)
-    return tune.schedulers.ASHAScheduler(
+    return AskingAsha(
+        [(stage.num_steps, job.stopped) for stage, job in zip(tuned, jobs, strict=True)],
         time_attr=STEP,
         max_t=most_steps,
         grace_period=min(settings.grace_period_steps or measured.every_steps, most_steps),
         reduction_factor=settings.reduction_factor,
-        stop_last_trials=False,  # a trial that has made its last step still hands on its model
+        stop_last_trials=False,
     )
+
+
+class AskingAsha(tune.schedulers.ASHAScheduler):
+    """Asks trials to end, because Tune kills what takes long to end, and none that has made its last step, which only
+    has to hand on its model."""
+
+    def __init__(self, trials: Sequence[tuple[int, Path]], **settings: Any) -> None:
+        """
+        Args:
+            trials: by number, its number of steps, and the file that asks it to end.
+            settings: see ASHAScheduler.
+        """
+        super().__init__(**settings)
+        self._trials = trials
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
+        """See TrialScheduler."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        num_steps, stopped = self._trials[trial.config[NUMBER]]
+        if decision == self.STOP and result[STEP] < num_steps:
+            write_text_atomically(stopped, "")
+        return str(self.CONTINUE)
 
 
 def _fit(tuner: tune.Tuner, run: RunDir, stop_request: Path) -> None:
@@ -199,15 +223,10 @@ class _Recorder(tune.Callback):
             self._change(number, scores=(*scores, TrialScore(result[STEP], result[SCORE])))
         else:
             self._change(number, status=result[STATUS], final=result[SCORE], problem=result[PROBLEM])
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """See Callback. A trial that the scheduler stops has not sent its last result."""
-        number, record = trial.config[NUMBER], self._record
-        if STATUS not in trial.last_result and not self._done[number]:
-            last = record.trials[number].scores[-1]
-            said = f"stopped by the scheduler after step {last.step}, with {record.metric} {last.value:.4g}"
-            append_event(self._events[number], "stopped", said)
-            self._change(number, status="stopped")
+            if result[STATUS] == "stopped":
+                last = self._record.trials[number].scores[-1]
+                said = f"stopped by the scheduler after step {last.step}, with {self._record.metric} {last.value:.4g}"
+                append_event(self._events[number], "stopped", said)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See Callback. Errors of a run are results: this is the end of the trial's process."""

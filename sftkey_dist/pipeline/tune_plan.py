@@ -21,8 +21,9 @@ from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
 from sftkey_dist.pipeline.study import with_what_is_shared
 from sftkey_dist.pipeline.track import open_tracker
 from sftkey_dist.pipeline.train import require_sound_cluster, train
-from sftkey_dist.run_dir import RunDir
-from sftkey_dist.strategy import resolve_strategies
+from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.strategy import Stage, resolve_strategies
+from sftkey_dist.training.job import StageJob
 
 _TRIES = 20
 """Samples per trial, before it is said that there are no more different ones."""
@@ -82,15 +83,22 @@ def require_scores(tuning: Tuning, config: RunConfig, tuned: Sequence[PlannedSta
     """
     settings, metric = tuning.settings, tuning.settings.metric
     kind, *names = metric.split("/")
+    other = f"validation/segments/{config.contract.key_segments[-1].name}/nll"
     if kind == "guard" and tuned[0].job.guard is None:
         raise ConfigError(
             f"tune.metric={metric}: no guard watches stage {tuned[0].stage.name} of {settings.strategy}; set "
-            f"validation.guard={{}} and validation.num_examples, or tune.metric=validation/loss"
+            f"validation.guard={{}} and validation.num_examples, or tune.metric={other}"
         )
     if kind == "validation" and not config.validation.num_examples:
         raise ConfigError(f"tune.metric={metric} is measured on held-out rows; set validation.num_examples")
+    _require_score_of_result(metric, tuned[0].job)
     if names[0] == "segments" and names[1] not in config.contract.segment_names:
         raise ConfigError(f"tune.metric={metric}: the segments are {', '.join(config.contract.segment_names)}")
+    if names == ["loss"] and len({_loss_of(planned.stage) for planned in tuned}) > 1:
+        raise ConfigError(
+            f"tune.metric={metric}: trials of {', '.join(settings.keys)} weigh tokens differently or have other "
+            f"objectives, so that their losses cannot be compared; set tune.metric={other}"
+        )
     if len({stage.digest for stage in tuned}) < len(tuned):
         raise ConfigError(
             f"tune.keys: some trials of {', '.join(settings.keys)} are the same training, because {settings.strategy} "
@@ -98,29 +106,57 @@ def require_scores(tuning: Tuning, config: RunConfig, tuned: Sequence[PlannedSta
         )
 
 
+def _require_score_of_result(metric: str, job: StageJob) -> None:
+    """
+    Raises:
+        ConfigError: the guard may keep a model of a step after which the metric is not measured.
+    """
+    if job.guard is None or job.guard.settings.keep == "last" or metric.startswith("guard/"):
+        return
+    kept_every, every = job.guard.settings.every_steps, job.validation.every_steps
+    if kept_every % every:
+        raise ConfigError(
+            f"tune.metric={metric} is measured every {every} steps, and the guard may keep the model after any "
+            f"{kept_every} steps; set validation.every_steps to a divisor of validation.guard.every_steps"
+        )
+
+
+def _loss_of(stage: Stage) -> object:
+    """What the loss of a stage on given tokens depends on."""
+    return stage.weights, stage.segment_groups, stage.objectives
+
+
 def train_shared(plan: RunPlan, trials: Sequence[Sequence[PlannedStage]]) -> list[Path]:
-    """Check the nodes, train the first stages as far as they are the same in all trials, and return their folders."""
+    """Check the nodes, train the first stages as far as they are the same in all trials, and return their folders.
+
+    The tracking store is opened even if no stage is shared: trials that start together would all create its tables and
+    its experiment, and if it does not answer, nothing is trained.
+    """
+    tracker = open_tracker(plan.config)
     require_sound_cluster(plan)
     (planned,) = plan.strategies
     digests = ({stages[place].digest for stages in trials} for place in range(len(planned.stages) - 1))
     shared = planned.stages[: len(list(itertools.takewhile(lambda different: len(different) == 1, digests)))]
     if shared:
-        train(
-            replace(plan, strategies=(replace(planned, stages=shared),)),
-            open_tracker(plan.config),
-            nodes_are_checked=True,
-        )
+        train(replace(plan, strategies=(replace(planned, stages=shared),)), tracker, nodes_are_checked=True)
     return [stage.directory.path for stage in shared]
 
 
 def link_folders(folders: Sequence[Path], source: RunDir, target: RunDir) -> None:
-    """Put folders of a run into another one, with hard links where the file system has them."""
-    for folder in folders:
-        copy = target.path / folder.relative_to(source.path)
-        if not copy.is_dir():
+    """Put folders of a run into another one, with hard links where the file system has them.
+
+    Master weights come back too: a trial removes them from its folder once it needs them no more, and its next
+    configuration starts from them again.
+    """
+    for original in (part for folder in folders for part in (folder, StageDir(folder).masters)):
+        copy = target.path / original.relative_to(source.path)
+        if original.is_dir() and not copy.is_dir():
             with folder_written_whole(copy) as scratch:
-                shutil.copytree(folder, scratch, dirs_exist_ok=True, copy_function=_link)
+                shutil.copytree(original, scratch, dirs_exist_ok=True, copy_function=_link)
 
 
 def _link(source: str, target: str) -> None:
-    link_file(Path(source), Path(target))
+    if Path(source).suffix == ".jsonl":
+        shutil.copyfile(source, target)  # what a trial appends must not reach the others
+    else:
+        link_file(Path(source), Path(target))

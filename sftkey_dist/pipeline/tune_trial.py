@@ -3,8 +3,9 @@
 The actor is the driver of the run. It lies on the node of the command, takes no CPU, and starts Ray Train workers on
 the cluster of the tuning, as Ray recommends. A subprocess of `sftkey train` would need a cluster of its own, and all
 trials would use the same accelerators. The trial is a class, because Tune ends the process of a function without
-waiting for it: a class is told to end, and waits until its workers have left and its runs in MLflow have ended. If the
-actor is killed, Ray ends everything that it has started.
+waiting for it. Tune would also kill an actor that takes more than 10 s to end, so the scheduler ends no trial itself:
+it asks, and the trial ends as one does that has made its last step, when its workers have left and its runs in MLflow
+have ended. If the actor is killed, Ray ends everything that it has started.
 """
 
 import math
@@ -21,18 +22,19 @@ from ray.tune import Trainable
 
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.secrets import in_a_line
-from sftkey_dist.errors import InterruptedRunError
+from sftkey_dist.console import console
+from sftkey_dist.errors import ConfigError, InterruptedRunError
 from sftkey_dist.interrupts import stop_gently
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.pipeline.track import open_tracker
-from sftkey_dist.pipeline.train import train
-from sftkey_dist.run_dir import RunDir
+from sftkey_dist.pipeline.train import remove_working_files, train
+from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
-from sftkey_dist.run_dir.artifacts.training import OBSERVATIONS, read_summary
+from sftkey_dist.run_dir.artifacts.training import INTERPOLATIONS, OBSERVATIONS, read_summary
 from sftkey_dist.run_dir.artifacts.tuning import Status, TrialScore
 from sftkey_dist.run_dir.lock import locked_run
-from sftkey_dist.tracking import NullTracker
+from sftkey_dist.tracking import NullTracker, Tracker
 from sftkey_dist.tracking.numbers import numbers_of
 from sftkey_dist.tracking.several import SeveralTrackers
 
@@ -54,6 +56,7 @@ class TrialJob:
         folder: working directory of the command, from which paths are relative.
         metric: what it reports.
         stop_request: if this file exists, the trial saves a checkpoint and ends.
+        stopped: if this file exists, the scheduler has stopped the trial: it ends, and keeps no checkpoint.
         scores: what a trial that is done has reported; it reports it again, for the scheduler, and trains nothing.
     """
 
@@ -61,6 +64,7 @@ class TrialJob:
     folder: Path
     metric: str
     stop_request: Path
+    stopped: Path
     scores: tuple[TrialScore, ...] | None
 
 
@@ -76,19 +80,24 @@ class Trial(Trainable):
     def reset_config(self, new_config: Mapping[str, int]) -> bool:
         """See Trainable."""
         self.cleanup()
+        if self._run.is_alive():
+            return False
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Wait for the next result."""
+        """Wait for the next result, which is the last one if the scheduler has stopped the trial."""
         while True:
-            with suppress(queue.Empty):
-                return self._results.get(timeout=_SECONDS_BETWEEN_LOOKS)
-            if self._job.stop_request.exists():
+            is_stopped = self._job.stopped.exists()
+            if is_stopped or self._job.stop_request.exists():
                 stop_gently()
+            with suppress(queue.Empty):
+                result = self._results.get(timeout=_SECONDS_BETWEEN_LOOKS)
+                if STATUS in result or not is_stopped:
+                    return result
 
     def cleanup(self) -> None:
-        """End the run, wherever it is: the scheduler stops the trial, or it has ended already."""
+        """End the run, wherever it is: it has ended already, unless the command fails."""
         for _ in range(int(_MOST_SECONDS_TO_END / _SECONDS_BETWEEN_LOOKS)):
             if not self._run.is_alive():
                 break
@@ -113,7 +122,7 @@ def _carry_out(job: TrialJob, results: Results) -> None:
                 results.put({STEP: score.step, SCORE: score.value})
             results.put(_last("finished", job.scores[-1]))
     except InterruptedRunError:
-        results.put(_last("unfinished"))
+        results.put(_last("stopped" if job.stopped.exists() else "unfinished"))
     except BaseException as error:
         results.put(_last("failed", problem=in_a_line(error)))
 
@@ -136,12 +145,35 @@ def _train(job: TrialJob, results: Results) -> TrialScore:
         plan = plan_run(config, prepare(config))
         tuned = plan.stages[-1]
         scores = _Scores(f"stage/{tuned.digest}", job.metric, results)
-        train(plan, SeveralTrackers([open_tracker(config), scores]), nodes_are_checked=True)
+        try:
+            train(plan, SeveralTrackers([_tracker_or_none(config), scores]), nodes_are_checked=True)
+        except InterruptedRunError:
+            if job.stopped.exists():
+                remove_working_files(tuned)
+            raise
         # Those of a stage that an earlier command has finished.
         scores.log_steps(scores.stage, [to_plain(seen) for seen in OBSERVATIONS.read(tuned.directory.validation)])
-    guard = read_summary(tuned.directory).guard
-    is_kept = guard is not None and job.metric == "guard/score"
-    return TrialScore(scores.last.step, guard.kept_score) if guard and is_kept else scores.last
+    return TrialScore(scores.last.step, score_of_result(tuned.directory, job.metric))
+
+
+def _tracker_or_none(config: RunConfig) -> Tracker:
+    """The tracker of a run. It was opened before the trials, so that now an outage is the only reason for an error."""
+    try:
+        return open_tracker(config)
+    except ConfigError as error:
+        later = f"`sftkey track sync {config.run_dir}` tracks it later"
+        console.print(f"warning: the trial is not tracked: {error}; {later}", soft_wrap=True, markup=False)
+        return NullTracker()
+
+
+def score_of_result(stage: StageDir, metric: str) -> float:
+    """The metric of the model that a finished stage hands on: the one that its guard kept, or else the last one."""
+    guard, measured = read_summary(stage).guard, OBSERVATIONS.read(stage.validation)
+    if guard is not None and guard.kept_part is not None:
+        between = next(seen for seen in INTERPOLATIONS.read(stage.interpolations) if seen.part == guard.kept_part)
+        return numbers_of(to_plain(between))[metric]
+    scores = {seen.step: numbers_of(to_plain(seen)).get(metric, math.nan) for seen in measured}
+    return scores[guard.kept_step if guard is not None else max(scores)]
 
 
 class _Scores(NullTracker):

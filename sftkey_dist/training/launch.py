@@ -1,4 +1,4 @@
-"""Runs stages on a cluster through Ray Train's TorchTrainer, again after failures that may pass.
+"""Runs stages on a cluster through Ray Train, again after failures that may pass.
 
 Ray starts and watches the workers; when to try again, from which checkpoint and with how many ranks is decided here:
 Ray would repeat every error, and would neither say what it lost nor use nodes that come back.
@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.training.checkpoint import Storage, newest_step, open_storage
 from sftkey_dist.training.failures import Failure, read_failure
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.worker_group import WorkerGroup
+from sftkey_dist.training.worker_group import SECONDS_TO_LEAVE, WorkerGroup
 
 _DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -34,12 +34,16 @@ _DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_TO_LEAVE_AFTER_AN_ERROR = 5.0
 _SECONDS_BETWEEN_LOOKS_AT_NODES = 2.0
 
 
 @contextmanager
 def stage_runner(cluster: ClusterConfig, scratch: Path) -> Iterator["StageRunner"]:
     """Runs stages while the block lasts, on one group of workers as long as none fails.
+
+    After an error the workers are dismissed too: the connection may go on, as in a process of Ray Tune's that runs one
+    trial after another.
 
     Args:
         cluster: where, and what a worker needs.
@@ -48,7 +52,11 @@ def stage_runner(cluster: ClusterConfig, scratch: Path) -> Iterator["StageRunner
     runner = StageRunner(cluster, scratch)
     try:
         yield runner
-        runner.dismiss_workers()  # after an error the connection's end takes them along
+        runner.dismiss_workers()
+    except BaseException:
+        with suppress(RayError):  # the connection may be what failed
+            runner.dismiss_workers(_SECONDS_TO_LEAVE_AFTER_AN_ERROR)
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -101,10 +109,10 @@ class StageRunner:
                 f"{steps_done}",
             )
 
-    def dismiss_workers(self) -> None:
-        """End the workers, if there are any."""
+    def dismiss_workers(self, most_seconds: float = SECONDS_TO_LEAVE) -> None:
+        """End the workers, if there are any, and wait for them up to this time."""
         if self._group is not None:
-            self._group.dismiss()
+            self._group.dismiss(most_seconds)
         self._group = None
 
     def _group_for(self, job: StageJob, *, has_begun: bool) -> WorkerGroup:

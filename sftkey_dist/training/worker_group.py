@@ -23,7 +23,7 @@ from sftkey_dist.training.ray_trainer import ProcessGroupConfig, StartLimit, Tra
 from sftkey_dist.training.task_queue import TaskQueue
 from sftkey_dist.training.worker import Queue, train_worker
 
-_SECONDS_TO_LEAVE = 60.0
+SECONDS_TO_LEAVE = 60.0
 _LOOPBACK_INTERFACE = "lo"
 
 
@@ -99,12 +99,16 @@ class WorkerGroup:
             )
         raise self._error or TrainingFailedError("the workers ended without an error")
 
-    def dismiss(self) -> None:
-        """End the workers that are left; those that have not started end with the driver."""
+    def dismiss(self, most_seconds: float) -> None:
+        """End the workers that are left; those that have not started end with the driver.
+
+        Args:
+            most_seconds: longest wait for workers to leave; afterwards each fails when it asks for the next stage.
+        """
         if self._fit.is_alive():
             self._queue.assign.remote(None, "")
             if self.has_started:
-                self._fit.join(_SECONDS_TO_LEAVE)
+                self._fit.join(most_seconds)
         ray.kill(self._queue)
 
     def _run(self) -> None:

@@ -1,5 +1,7 @@
 """A real tuning: trials side by side on one cluster, of which the scheduler stops a hopeless one."""
 
+import shutil
+
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -14,12 +16,18 @@ KEY = "key_stage.optimization"
 RATES_AND_EPOCHS = [(1.0e-3, 1), (1.0e-4, 1), (50.0, 60)]
 
 
-def test_a_tuning_shares_stage_1_stops_a_hopeless_trial_and_trains_nothing_twice(sftkey, tiny_config, tmp_path):
+def test_a_tuning_shares_stage_1_stops_a_hopeless_trial_and_trains_nothing_twice(
+    sftkey, tiny_config, empty_database, tmp_path
+):
     config = yaml.safe_load(tiny_config.read_text())
     config |= {
         "run_dir": "runs/tuning",
         "cluster": {"num_workers": 1},
-        "validation": {"num_examples": 8, "every_steps": 2, "guard": {"num_examples": 8, "signal": "teacher_forced"}},
+        "validation": {
+            "num_examples": 8,
+            "every_steps": 2,
+            "guard": {"num_examples": 8, "every_steps": 2, "signal": "teacher_forced"},
+        },
         "tune": {
             "keys": {KEY: {"grid": [{"learning_rate": rate, "num_epochs": n} for rate, n in RATES_AND_EPOCHS]}},
             "metric": "validation/segments/answer/nll",
@@ -28,6 +36,9 @@ def test_a_tuning_shares_stage_1_stops_a_hopeless_trial_and_trains_nothing_twice
         },
     }
     config["training"] |= {"precision": "bfloat16"}  # so that stage 1 hands on master weights
+    config["tracking"] |= {"system_metrics": False}
+    (tmp_path / "runs").mkdir()
+    shutil.copyfile(empty_database, tmp_path / "runs/mlflow.db")
     file = tmp_path / "tune.yaml"
     file.write_text(yaml.safe_dump(config))
     done = sftkey("tune", file)

@@ -50,8 +50,8 @@ class Script:
     def begin(self, job: StageJob) -> None:
         pass
 
-    def dismiss(self) -> None:
-        pass
+    def dismiss(self, most_seconds: float) -> None:
+        self.most_seconds = most_seconds
 
     def wait(self, seconds: float) -> bool:
         steps, error = self.attempts[self.made]
@@ -203,3 +203,17 @@ def test_a_timeout_names_the_missing_rank(job):
         stage.heartbeat(rank).write_text(json.dumps({"step": 7, "phase": phase, "pid": 1}))
     failure = read_failure(job, 3, group_error(r0=in_worker(RuntimeError("Timed out waiting 5000ms for recv"))))
     assert "found rank 2 at step 7 (data)" in str(failure.error)
+
+
+def test_an_error_between_stages_ends_the_workers_too(monkeypatch, job, tmp_path):
+    """A process that trains one run after another would keep them."""
+    script = Script(monkeypatch, job, (3, None))
+
+    def fail_after_a_stage():
+        with launch.stage_runner(ClusterConfig(), tmp_path / "ray") as runner:
+            runner.run_stage(job)
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        fail_after_a_stage()
+    assert script.most_seconds < 10, "they may be at work, and an error should be told soon"

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from sftkey_dist.run_dir.artifacts.kinds import JsonFile, Measured
 
@@ -28,7 +28,8 @@ class TrialRecord:
         parameters: values of the tuned keys.
         status: ``stopped`` by the scheduler, or else how its training ended.
         scores: the metric during the tuned stage, by step.
-        final: the metric of the model that a finished trial hands on; nan for others.
+        final: the metric of the model that a finished trial hands on, which with a guard is the model that it kept; nan
+            for others.
         problem: why it failed, in one line.
     """
 
@@ -57,6 +58,14 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
+class AshaRule:
+    """When the scheduler stops a trial; see the keys of the same names in `tune`."""
+
+    grace_period_steps: int | None
+    reduction_factor: int
+
+
+@dataclass(frozen=True)
 class TuningRecord:
     """All trials of a tuning.
 
@@ -65,6 +74,7 @@ class TuningRecord:
         metric: what is compared.
         mode: whether its higher values are better (``max``) or its lower ones (``min``).
         held_out: number of held-out rows that the metric is measured on.
+        asha: by what rule trials are stopped; None if every trial runs to its end.
         trials: in the order in which they start.
     """
 
@@ -72,7 +82,19 @@ class TuningRecord:
     metric: str
     mode: Literal["min", "max"]
     held_out: int
+    asha: AshaRule | None
     trials: tuple[TrialRecord, ...]
+
+    def with_done_of(self, earlier: "TuningRecord") -> Self:
+        """The record with the trials of the same configuration that an earlier command has done.
+
+        Scores of another metric are not taken over, and what another rule has stopped may go on.
+        """
+        if earlier.metric != self.metric:
+            return self
+        kept = ["finished", "stopped"] if earlier.asha == self.asha else ["finished"]
+        done = {(trial.run_dir, trial.digest): trial for trial in earlier.trials if trial.status in kept}
+        return replace(self, trials=tuple(done.get((trial.run_dir, trial.digest), trial) for trial in self.trials))
 
     @property
     def by_score(self) -> list[TrialRecord]:

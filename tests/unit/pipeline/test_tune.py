@@ -1,6 +1,7 @@
 """Tunings: the trials that their keys stand for, what is refused, and what is said about the result."""
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,24 @@ import pytest
 import yaml
 
 from sftkey_dist.cli.arguments import load_run_config
-from sftkey_dist.config import load_config, load_trial, load_tuning
+from sftkey_dist.config import RunConfig, load_config, load_trial, load_tuning
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.pipeline import tune_plan
 from sftkey_dist.pipeline.prepare import prepare
-from sftkey_dist.pipeline.tune_plan import plan_trial, require_scores, sample, trial_config
+from sftkey_dist.pipeline.run_plan import plan_run
+from sftkey_dist.pipeline.tune_plan import (
+    link_folders,
+    plan_trial,
+    require_scores,
+    sample,
+    train_shared,
+    trial_config,
+)
 from sftkey_dist.report.tuning import write_tuning_page
-from sftkey_dist.run_dir.artifacts.tuning import TUNING, TrialRecord, TrialScore, TuningRecord
+from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_dir.artifacts.tuning import TUNING, AshaRule, TrialRecord, TrialScore, TuningRecord
+from sftkey_dist.run_dir.journal import append_event
+from sftkey_dist.tracking import Tracker
 
 ROOT = Path(__file__).parents[3]
 RATE, EPOCHS, TAGS = "key_stage.optimization.learning_rate", "key_stage.optimization.num_epochs", "key_stage.tags"
@@ -27,7 +40,7 @@ def file(tmp_path, tiny_model) -> Path:
         "run_dir": str(tmp_path / "tuning"),
         "model": {"path": str(tiny_model)},
         "data": {"train": memos, "test": memos | {"split": "test"}, "store_dir": str(tmp_path / "store")},
-        "validation": {"num_examples": 8, "guard": {"num_examples": 4}},
+        "validation": {"num_examples": 8, "every_steps": 25, "guard": {"num_examples": 4}},
         "tune": {
             "keys": {RATE: {"loguniform": [1e-7, 1e-4]}, EPOCHS: {"choice": [1, 2, 3]}, TAGS: {"grid": [False, True]}},
             "num_trials": 6,
@@ -84,6 +97,10 @@ def test_trials_that_cannot_all_differ_are_refused(file):
         ({RATE: {"logunifrom": [1e-5, 1e-4]}}, "logunifrom: unknown key; did you mean loguniform"),
         ({RATE: {"grid": [1e-5], "choice": [1e-4]}}, "give one of loguniform, uniform, choice and grid"),
         (
+            {RATE: {"grid": [1e-5]}, "key_stage.optimization": {"grid": [{"num_epochs": 2}]}},
+            f"{RATE} is below key_stage.optimization, which is tuned as well; remove one of them",
+        ),
+        (
             {"data.max_length_tokens": {"grid": [64]}},
             "data.max_length_tokens cannot be tuned, only keys of",
         ),
@@ -102,6 +119,7 @@ def test_mistakes_in_keys_are_one_line_before_anything_is_sampled(file, keys, me
         ("tune.strategy=mine", "tune.strategy=mine: there is no such strategy; the strategies are sft, sft-tag"),
         ("tune.num_trials=null", "num_trials is missing"),
         ("tune.metric=score", "tune.metric: String should match pattern"),
+        (f"{RATE}=1e-5", f"the command line: {RATE} is tuned, so that the value would have no effect; leave it out"),
     ],
 )
 def test_other_mistakes_are_named_too(file, override, message):
@@ -116,7 +134,7 @@ def test_commands_name_each_other_for_files_that_they_do_not_take(file):
         load_run_config([str(file)])
 
 
-def test_stages_before_the_tuned_one_are_shared_and_what_cannot_be_compared_is_refused(file):
+def test_stages_before_the_tuned_one_are_shared_and_what_cannot_be_compared_is_refused(file, monkeypatch):
     tuning = load_tuning([file])
     configs = [trial_config(tuning, f"trial-{number}", values) for number, values in enumerate(sample(tuning))]
     preparation = prepare(configs[0])
@@ -132,6 +150,39 @@ def test_stages_before_the_tuned_one_are_shared_and_what_cannot_be_compared_is_r
     other = load_tuning([file], ["tune.metric=validation/segments/anser/nll"])
     with pytest.raises(ConfigError, match=r"the segments are prompt, .*answer"):
         require_scores(other, configs[0], tuned)
+    of_loss = load_tuning([file], ["tune.metric=validation/loss"])
+    with pytest.raises(ConfigError, match=r"cannot be compared; set tune\.metric=validation/segments/answer/nll"):
+        require_scores(of_loss, configs[0], tuned)
+    require_scores(of_loss, configs[0], tuned[::2])  # all without tags
+    seldom = tuned[0].job.validation.model_copy(update={"every_steps": 20})
+    odd = replace(tuned[0], job=tuned[0].job.model_copy(update={"validation": seldom}))
+    with pytest.raises(ConfigError, match=r"measured every 20 steps, and the guard may keep the model after any 25"):
+        require_scores(of_loss, configs[0], [odd])
+
+    def refuse(config: RunConfig) -> Tracker:
+        raise ConfigError(f"{config.tracking.experiment}: no answer")
+
+    monkeypatch.setattr(tune_plan, "open_tracker", refuse)
+    unshared = replace(plan_run(configs[0], preparation), strategies=())
+    with pytest.raises(ConfigError, match=r"^tuning: no answer$"):
+        train_shared(unshared, [[key] for key in tuned])
+
+
+def test_trials_get_the_master_weights_back_and_append_to_journals_of_their_own(tmp_path):
+    first, trial = RunDir(tmp_path / "first-stages"), RunDir(tmp_path / "trial-001")
+    stage, copy = StageDir(first.path / "stages/full-0123"), StageDir(trial.path / "stages/full-0123")
+    for file in (stage.events, stage.summary, stage.masters / "manifest.json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}\n")
+    link_folders([stage.path], first, trial)
+    assert copy.summary.samefile(stage.summary)
+    append_event(copy.events, "restarted", "in the trial")
+    assert stage.events.read_text() == "{}\n"
+    shutil.rmtree(copy.masters)
+    assert not copy.has_masters
+    link_folders([stage.path], first, trial)
+    assert copy.has_masters
+    assert "in the trial" in copy.events.read_text()
 
 
 def record() -> TuningRecord:
@@ -145,7 +196,24 @@ def record() -> TuningRecord:
         trial(3, "failed", math.nan),
         trial(4, "finished", 0.9, 0.5, 0.9),
     )
-    return TuningRecord("sftkey-tag", "guard/score", "max", 50, trials)
+    return TuningRecord("sftkey-tag", "guard/score", "max", 50, AshaRule(25, 3), trials)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, ["stopped", "finished", "unfinished", "finished"]),
+        ({"asha": AshaRule(50, 3)}, ["unfinished", "finished", "unfinished", "finished"]),
+        ({"asha": None}, ["unfinished", "finished", "unfinished", "finished"]),
+        ({"metric": "guard/accuracy"}, ["unfinished"] * 4),
+    ],
+)
+def test_scores_of_another_metric_and_stops_by_another_rule_are_not_taken_over(changes, kept):
+    earlier = record()
+    new = tuple(TrialRecord(trial.run_dir, trial.digest, trial.parameters) for trial in earlier.trials)
+    found = replace(earlier, trials=new, **changes).with_done_of(earlier)
+    assert [trial.status for trial in found.trials] == kept
+    assert all(trial in (*earlier.trials, *new) for trial in found.trials)
 
 
 def test_the_best_is_a_finished_trial_and_losses_are_minimised(tmp_path):

@@ -137,6 +137,7 @@ TUNING = {
     "metric": "guard/score",
     "mode": "max",
     "held_out": 50,
+    "asha": {"grace_period_steps": None, "reduction_factor": 3},
     "trials": [
         {
             "run_dir": "trial-001",
