@@ -60,7 +60,16 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 def write_json_atomically(path: Path, content: object) -> None:
     """Replace a file by one with this content as JSON; see `write_text_atomically`."""
-    write_text_atomically(path, to_json(content, indent=2) + "\n")
+    write_text_atomically(path, _json_text(content))
+
+
+def holds_json(path: Path, content: object) -> bool:
+    """Whether `write_json_atomically` has written this content to a file."""
+    return path.is_file() and path.read_text(encoding="utf-8") == _json_text(content)
+
+
+def _json_text(content: object) -> str:
+    return to_json(content, indent=2) + "\n"
 
 
 def copy_atomically(source: Path, target: Path) -> None:

@@ -1,7 +1,6 @@
 """Prepares a run: checks, base model, encoded stores, data report."""
 
 import datetime
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import cached_tokenizer
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import ConfigError, DataError
-from sftkey_dist.files import write_json_atomically
+from sftkey_dist.files import holds_json, write_json_atomically
 from sftkey_dist.models.chat_template import (
     TemplateSettings,
     chat_templates,
@@ -123,20 +122,13 @@ def write_provenance(preparation: Preparation) -> None:
     run, sets = preparation.run, [report.to_json() for report in preparation.reports]
     content = {"sets": sets, "test": preparation.test_report.to_json()}
     plots = {run.length_plot(form.value): store for form, store in preparation.stores.items()}
-    if not (_is_written(run.data_report, content) and all(plot.is_file() for plot in plots)):
+    if not (holds_json(run.data_report, content) and all(plot.is_file() for plot in plots)):
         from sftkey_dist.report.plots import plot_lengths  # loads matplotlib
 
         for plot, store in plots.items():
             plot_lengths(store.segment_counts, store.segment_names, plot)
     write_json_atomically(run.data_report, content)  # after the plots, whose data it tells
     write_json_atomically(run.environment, describe_environment())
-
-
-def _is_written(file: Path, content: object) -> bool:
-    try:
-        return digest_json(json.loads(file.read_bytes())) == digest_json(content)
-    except (OSError, ValueError):
-        return False
 
 
 def _check_prompts(prompts: PromptEncoder, test: Sequence[Example]) -> Counter[str]:
