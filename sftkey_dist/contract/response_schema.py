@@ -5,6 +5,7 @@ text and others search for it. The grammar of `contract/grammar.py` is stricter 
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from sftkey_dist.contract.json_schema import NO_STRING
@@ -29,13 +30,7 @@ def response_schema(contract: ResponseContract, form: Form) -> dict[str, Any] | 
         return None
     keys = contract.key_segments
     one_of_the_keys = {"anyOf": [{"required": [segment.name]} for segment in keys]}
-    return {
-        "type": "object",
-        "properties": {segment.name: _field(segment) for segment in contract.segments},
-        "required": [segment.name for segment in contract.segments if segment.required],
-        "additionalProperties": False,
-        **({} if any(segment.required for segment in keys) else one_of_the_keys),
-    }
+    return _object(contract, _field) | ({} if any(segment.required for segment in keys) else one_of_the_keys)
 
 
 def certain_schema(contract: ResponseContract) -> dict[str, Any]:
@@ -43,9 +38,13 @@ def certain_schema(contract: ResponseContract) -> dict[str, Any]:
 
     Servers differ in the order of fields, in bounds and lengths, and in the keywords of a schema of the user's.
     """
+    return _object(contract, _certain_field)
+
+
+def _object(contract: ResponseContract, schema_of: Callable[[Segment], dict[str, Any]]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {segment.name: _certain_field(segment) for segment in contract.segments},
+        "properties": {segment.name: schema_of(segment) for segment in contract.segments},
         "required": [segment.name for segment in contract.segments if segment.required],
         "additionalProperties": False,
     }

@@ -9,8 +9,9 @@ result each time, and p-values that can be corrected.
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
@@ -19,6 +20,8 @@ from sftkey_dist.evaluation.score import Records, outcome_sums
 from sftkey_dist.evaluation.statistics import Interval
 
 _SMALLEST_SPREAD = 1e-12
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,12 @@ def _degrees_of_freedom(squares: np.ndarray, variance: float, num_rows: int, num
         (residual, of_rest),
     ]
     return float(variance**2 / sum(square**2 / freedom for square, freedom in parts))
+
+
+def holm_of_tested(p_values: Mapping[Key, float | None]) -> dict[Key, float]:
+    """P-values by name, corrected for the number of tests; names without a test are left out."""
+    tested = {name: p_value for name, p_value in p_values.items() if p_value is not None}
+    return dict(zip(tested, holm_adjusted(list(tested.values())), strict=True))
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from itertools import combinations
 
-from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference, holm_adjusted
-from sftkey_dist.report.evidence import Result
+from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference, holm_of_tested
+from sftkey_dist.report.evidence import Result, recorded_outcomes
 from sftkey_dist.report.markdown import bold, table
 
 
@@ -16,8 +16,7 @@ def all_pairs(results: Mapping[str, Mapping[int, Result]]) -> list[str]:
             table.
     """
     found = _differences(results)
-    tested = {pair: of.p_value for pair, of in found.items() if of.p_value is not None}
-    adjusted = dict(zip(tested, holm_adjusted(list(tested.values())), strict=True))
+    adjusted = holm_of_tested({pair: of.p_value for pair, of in found.items()})
     rows = [
         [*pair, *_cells(of, adjusted.get(pair))] for pair, of in sorted(found.items(), key=lambda item: -item[1].value)
     ]
@@ -34,10 +33,7 @@ def all_pairs(results: Mapping[str, Mapping[int, Result]]) -> list[str]:
 
 def _differences(results: Mapping[str, Mapping[int, Result]]) -> dict[tuple[str, str], CrossedMean]:
     """By pair of strategies, of which the first is right more often."""
-    outcomes = {
-        strategy: {seed: result.outcomes for seed, result in by_seed.items() if result.outcomes is not None}
-        for strategy, by_seed in results.items()
-    }
+    outcomes = {strategy: recorded_outcomes(by_seed) for strategy, by_seed in results.items()}
     found = {}
     for first, second in combinations(outcomes, 2):
         difference = crossed_difference(outcomes[first], outcomes[second])

@@ -204,6 +204,11 @@ def capability_differences(results: Mapping[int, Result]) -> dict[str, dict[int,
     return found
 
 
+def recorded_outcomes(results: Mapping[int, Result]) -> dict[int, Outcomes]:
+    """By seed, which questions were answered correctly, of the runs that recorded it."""
+    return {seed: result.outcomes for seed, result in results.items() if result.outcomes is not None}
+
+
 def write_facts(folder: Path, facts: StudyFacts) -> None:
     """Write the description of a study to its folder."""
     FACTS.write(folder / _FACTS, facts)

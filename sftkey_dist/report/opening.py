@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.config.study import ContrastConfig
-from sftkey_dist.evaluation.crossed import CrossedMean, Outcomes, crossed_difference, holm_adjusted
+from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference, holm_adjusted
 from sftkey_dist.evaluation.over_seeds import mean_over_seeds
-from sftkey_dist.report.evidence import Evidence, Result, measure
+from sftkey_dist.report.evidence import Evidence, Result, measure, recorded_outcomes
 from sftkey_dist.report.markdown import bold, escaped, table
 
 _SIGNIFICANT = 0.05
@@ -85,7 +85,7 @@ def tested_contrasts(study: Evidence) -> list[TestedContrast]:
     found = []
     for contrast in study.facts.contrasts:
         if study.may_know(contrast.first) and study.may_know(contrast.second):
-            sides = [_outcomes(study.of(side)) for side in (contrast.first, contrast.second)]
+            sides = [recorded_outcomes(study.of(side)) for side in (contrast.first, contrast.second)]
             if (difference := crossed_difference(*sides)) is not None:
                 found.append((contrast, difference))
     adjusted = holm_adjusted([1.0 if of.p_value is None else of.p_value for _, of in found])
@@ -94,10 +94,6 @@ def tested_contrasts(study: Evidence) -> list[TestedContrast]:
         TestedContrast(contrast, difference, p_value, _name(contrast, without_variant=is_one))
         for (contrast, difference), p_value in zip(found, adjusted, strict=True)
     ]
-
-
-def _outcomes(results: Mapping[int, Result]) -> dict[int, Outcomes]:
-    return {seed: result.outcomes for seed, result in results.items() if result.outcomes is not None}
 
 
 def _variant(side: str) -> str:

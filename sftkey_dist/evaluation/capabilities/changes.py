@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import ttest_rel
 
-from sftkey_dist.evaluation.crossed import holm_adjusted
+from sftkey_dist.evaluation.crossed import holm_of_tested
 from sftkey_dist.evaluation.statistics import (
     Interval,
     difference_interval,
@@ -70,12 +70,10 @@ def capability_changes(
         )
         for name, results in strategies.items()
     }
-    tested = [change.p_value for changes in found.values() for change in changes if change.p_value is not None]
-    adjusted = iter(holm_adjusted(tested))
+    p_values = {(name, i): of.p_value for name, changes in found.items() for i, of in enumerate(changes)}
+    adjusted = holm_of_tested(p_values)
     return {
-        name: tuple(
-            change if change.p_value is None else replace(change, adjusted_p_value=next(adjusted)) for change in changes
-        )
+        name: tuple(replace(of, adjusted_p_value=adjusted.get((name, i))) for i, of in enumerate(changes))
         for name, changes in found.items()
     }
 
