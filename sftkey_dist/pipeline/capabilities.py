@@ -1,6 +1,7 @@
 """Plans the capability check of a run: the base model once, and the last model of every strategy."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -33,10 +34,14 @@ class CapabilityJobs:
 
 def plan_capabilities(plan: RunPlan) -> CapabilityJobs:
     """The jobs of a run; none if it measures no capabilities."""
+    settings = plan.config.evaluation.capabilities
+    if settings is None:
+        return CapabilityJobs([], {planned.name: [] for planned in plan.strategies})
+    make = partial(_jobs, plan, settings, _inputs(settings))
     return CapabilityJobs(
-        _jobs(plan, _BASE, plan.preparation.model_dir, plan.preparation.model_digest),
+        make(_BASE, plan.preparation.model_dir, plan.preparation.model_digest),
         {
-            planned.name: _jobs(plan, planned.name, planned.stages[-1].directory.model, planned.stages[-1].digest)
+            planned.name: make(planned.name, planned.stages[-1].directory.model, planned.stages[-1].digest)
             for planned in plan.strategies
         },
     )
@@ -55,11 +60,10 @@ def record_capabilities(plan: RunPlan, planned: CapabilityJobs) -> None:
     CAPABILITY_FILES.write(plan.run.capabilities, CapabilityFiles(results(planned.base), strategies))
 
 
-def _jobs(plan: RunPlan, model: str, model_dir: Path, model_digest: str) -> list[CapabilityJob]:
-    config, settings = plan.config, plan.config.evaluation.capabilities
-    if settings is None:
-        return []
-    inputs = _inputs(settings)
+def _jobs(
+    plan: RunPlan, settings: CapabilitiesConfig, inputs: list[object], model: str, model_dir: Path, model_digest: str
+) -> list[CapabilityJob]:
+    config = plan.config
     digests = {task: digest_json([model_digest, task, *inputs]) for task in settings.tasks}
     return [
         CapabilityJob(
