@@ -116,7 +116,7 @@ class CapabilitiesConfig(Section):
 class EvaluationConfig(SectionWithNewerKeys):
     """How models are evaluated."""
 
-    newer_keys = frozenset({"capabilities", "guided"})
+    newer_keys = frozenset({"capabilities", "guided", "swapped_reasoning"})
 
     backend: Literal["transformers", "vllm", "endpoint"] = "transformers"
     """What generates the responses: actors with transformers or vLLM (extra `vllm`), or the server in `endpoint`."""
@@ -158,6 +158,10 @@ class EvaluationConfig(SectionWithNewerKeys):
     capabilities: CapabilitiesConfig | None = None
     """Tasks that the base model and the model of every strategy solve, to see what the training made them forget.
     Default: none."""
+    swapped_reasoning: int = Field(0, ge=0, le=MOST_ROWS)
+    """Number of questions per test set that each model also answers after the reasoning of another question, to see
+    whether its answers follow the reasoning or the prompt; 0 measures nothing. See
+    [swapped reasoning](evaluation.md#swapped-reasoning)."""
 
     @model_validator(mode="after")
     def endpoint_goes_with_its_backend(self) -> Self:
@@ -166,4 +170,14 @@ class EvaluationConfig(SectionWithNewerKeys):
             raise ValueError("backend: endpoint needs endpoint: {url, model}, and endpoint needs backend: endpoint")
         if self.endpoint is not None and self.endpoint.api == "chat" and self.stop_at == "closing_tag":
             raise ValueError("stop_at: closing_tag needs endpoint.api: completions")
+        return self
+
+    @model_validator(mode="after")
+    def begun_responses_need_a_loaded_model(self) -> Self:
+        """A response is continued from exact token ids, which not every server accepts."""
+        if self.swapped_reasoning and self.backend == "endpoint":
+            raise ValueError(
+                "swapped_reasoning needs backend: transformers or vllm, because servers may encode the beginning of a "
+                "response differently; set swapped_reasoning: 0, or choose one of these backends"
+            )
         return self

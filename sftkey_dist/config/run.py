@@ -97,6 +97,16 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def swapped_reasoning_needs_reasoning(self) -> Self:
+        """Only what stands before the first key segment can be swapped."""
+        if self.evaluation.swapped_reasoning and not self.contract.has_text_before_key:
+            raise ValueError(
+                "evaluation.swapped_reasoning: the contract has no segment before its first key segment, so there is "
+                "no reasoning to swap; set evaluation.swapped_reasoning=0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def a_stopped_prefix_needs_packed_attention(self) -> Self:
         """The prefix passes its keys and values to the answers, which only packed attention supports."""
         own = [strategy.stages for strategy in self.strategies if isinstance(strategy, StrategyConfig)]

@@ -10,8 +10,9 @@ segment of every token is known by construction. ``parse`` is the strict inverse
 violates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -125,6 +126,17 @@ class ResponseContract(BaseModel):
     def key_segments(self) -> tuple[Segment, ...]:
         """The segments whose tokens are key tokens."""
         return tuple(segment for segment in self.segments if segment.key)
+
+    @property
+    def has_text_before_key(self) -> bool:
+        """Whether a response can have a segment before its first key segment."""
+        first = takewhile(lambda segment: not (segment.key and segment.required), self.segments)
+        return any(not segment.key for segment in first)
+
+    def until_key(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """The pieces of a response up to where the text of its first key segment begins."""
+        keys = {segment.name for segment in self.key_segments}
+        return list(takewhile(lambda piece: piece.segment not in keys, pieces))
 
     @property
     def tool_call_segment(self) -> str | None:

@@ -34,11 +34,6 @@ def make_record(
         s.name: find_answer(generation.text, settings.contract, settings.form, s.name)
         for s in settings.contract.key_segments
     }
-    checks = settings.checks[example.data_set]
-    judgements = {
-        name: _check_segment(found, example.values.get(name, ""), example.prompt, checks[name])
-        for name, found in answers.items()
-    }
     return decided(
         EvaluationRecord(
             id=example.id,
@@ -52,7 +47,7 @@ def make_record(
             answer={name: found.text for name, found in answers.items()},
             answer_source={name: found.source for name, found in answers.items()},
             segments=dict(parsed.values),
-            checks=judgements,
+            checks=_checked(example, answers, settings),
             keeps_contract=parsed.keeps_contract,
             violation=parsed.violation.value if parsed.violation else None,
             violation_detail=parsed.detail,
@@ -60,6 +55,15 @@ def make_record(
             truncated=generation.truncated,
         )
     )
+
+
+def verdict_on_reference(example: Example, other: Example, settings: EvaluationSettings) -> Verdict:
+    """The checks' verdict on the reference answer of another example as an answer to this one."""
+    answers = {
+        segment.name: FoundAnswer(other.values.get(segment.name, "").strip(), "strict")
+        for segment in settings.contract.key_segments
+    }
+    return all_of(_checked(example, answers, settings).values()).verdict
 
 
 def questions_of(record: EvaluationRecord, skip_certain: bool) -> dict[str, Question]:
@@ -121,6 +125,17 @@ def _judged(result: JuryResult) -> JudgedAnswer:
         votes=result.votes,
         is_final=result.is_final,
     )
+
+
+def _checked(
+    example: Example, answers: Mapping[str, FoundAnswer], settings: EvaluationSettings
+) -> dict[str, Judgement]:
+    """The check's judgement on the answer of each key segment."""
+    checks = settings.checks[example.data_set]
+    return {
+        name: _check_segment(found, example.values.get(name, ""), example.prompt, checks[name])
+        for name, found in answers.items()
+    }
 
 
 def _check_segment(found: FoundAnswer, reference: str, question: str, check: AnswerCheck) -> Judgement:

@@ -17,14 +17,15 @@ from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import write_configuration
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
+from sftkey_dist.pipeline.swapped import forget_swaps, measure_swaps, without_swaps
 from sftkey_dist.pipeline.track import ending_run, start_strategy
 from sftkey_dist.pipeline.track_evaluation import track_capabilities, track_evaluation
 from sftkey_dist.tracking import Tracker
 
 
 def evaluation_is_finished(plan: RunPlan) -> bool:
-    """Whether every strategy has complete scores for this configuration, and every capability is measured."""
-    return not _unscored(plan) and not plan_capabilities(plan).open
+    """Whether every strategy has complete scores for this configuration, and all else that it asks for is measured."""
+    return not _unscored(plan) and not without_swaps(plan, plan.strategies) and not plan_capabilities(plan).open
 
 
 def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
@@ -54,6 +55,7 @@ def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
     still_open = _generate(plan, ungenerated) if ungenerated else []
     generated = [planned for planned in todo if _is_generated(plan, planned)]
     still_open += _judge(plan, generated) if generated else []
+    _measure_swaps(plan)
     capabilities = plan_capabilities(plan)
     still_open += _measure_capabilities(plan, capabilities)
     record_capabilities(plan, capabilities)
@@ -126,6 +128,17 @@ def _judge(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
                 except IncompleteEvaluationError as error:
                     still_open.append(str(error))
     return still_open
+
+
+def _measure_swaps(plan: RunPlan) -> None:
+    """Measure with swapped reasoning the strategies that are not measured yet and whose outputs are all generated."""
+    generated = [planned for planned in plan.strategies if _is_generated(plan, planned)]
+    todo = without_swaps(plan, generated)
+    if not plan.config.evaluation.swapped_reasoning:
+        forget_swaps(todo)
+    elif todo:
+        with generation_pool(plan.config) as pool:
+            measure_swaps(plan, todo, pool)
 
 
 def _measure_capabilities(plan: RunPlan, capabilities: CapabilityJobs) -> list[str]:

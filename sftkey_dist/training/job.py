@@ -76,6 +76,7 @@ _CHANGES_NOTHING: dict[str, Any] = {
                 "num_workers": True,
                 "guided": True,  # a guard has to see that the format is lost
                 "capabilities": True,
+                "swapped_reasoning": True,
             },
         }
     },

@@ -23,8 +23,11 @@ from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse
 from sftkey_dist.evaluation.generation.load import load_generator
 from sftkey_dist.evaluation.generation.spread import spread
 from sftkey_dist.evaluation.job import EvaluationJob
+from sftkey_dist.evaluation.swapped.beginning import Beginning
+from sftkey_dist.evaluation.swapped.completion import AnswersTokens, complete
 from sftkey_dist.models.accelerator import hide_unless_reserved, release_cached_memory
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
+from sftkey_dist.run_dir.artifacts.swapped import ContinuationRecord
 
 _GENERATIONS = "generations.jsonl"
 _VLLM_PROMPTS = 512
@@ -81,13 +84,12 @@ class EvaluationPool:
         known = _known_keys(folder)
         todo = [
             chunk
-            for chunk in in_batches(_by_length(examples), _chunk_size(job.settings))
+            for chunk in in_batches(_by_length(examples), chunk_size(job.settings))
             if any(_key(example) not in known for example in chunk)
         ]
         done, failures = len(examples) - sum(map(len, todo)), list[str]()
         progress(done)
-        results = spread(self._actors, lambda actor, chunk: actor.generate.remote(job, chunk), todo)
-        for records, reasons in _users_errors(results):
+        for records, reasons in self.results(lambda actor, chunk: actor.generate.remote(job, chunk), todo):
             GENERATIONS.append(journal, [record for record in records if _key_of(record) not in known])
             failures += reasons
             done += len(records) + len(reasons)
@@ -97,6 +99,10 @@ class EvaluationPool:
                 f"{len(failures)} of {len(examples)} prompts got no response ({_counted(failures)}); the others are "
                 f"kept: run the same command again"
             )
+
+    def results(self, call: Callable[[Any, Any], Any], chunks: Sequence[Any]) -> Iterator[Any]:
+        """The results of a call of an actor for each chunk, in order of completion."""
+        return _users_errors(spread(self._actors, call, chunks))
 
 
 def options_of_actor(cluster: ClusterConfig, settings: EvaluationConfig) -> dict[str, object]:
@@ -121,7 +127,7 @@ def num_actors(settings: EvaluationConfig, num_workers: int) -> int:
     return 1 if settings.endpoint else num_workers
 
 
-def _chunk_size(settings: EvaluationConfig) -> int:
+def chunk_size(settings: EvaluationConfig) -> int:
     """Number of prompts per call: enough to keep a server busy, and many for vLLM, which does its own batching."""
     if settings.endpoint:
         return max(settings.batch_size, 4 * settings.endpoint.concurrency)
@@ -187,6 +193,13 @@ class _EvaluationActor:
             else:
                 records.append(GenerationRecord(example.data_set, example.id, tuple(response)))
         return records, reasons
+
+    def complete(self, job: EvaluationJob, beginnings: Sequence[Beginning]) -> list[ContinuationRecord]:
+        """The records of the continued beginnings."""
+        generator = self._loaded(job)
+        if not isinstance(generator, AnswersTokens):
+            raise AssertionError("the configuration refuses servers, which do not take every sequence of tokens")
+        return complete(generator, beginnings, job)
 
     def _loaded(self, job: EvaluationJob) -> Generator:
         model = {"folder": job.model_dir, "strategy": job.strategy}

@@ -39,20 +39,20 @@ class LocalGenerator:
         Raises:
             ModelError: the model does not fit into their memory.
         """
-        self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
-        self._prompts = PromptEncoder(self._tokenizer, prompt)
+        self.tokenizer = load_tokenizer(model_dir, trust_remote_code)
+        self.prompts = PromptEncoder(self.tokenizer, prompt)
         self._model = load_for_inference(model_dir, trust_remote_code, num_gpus)
         self._device = self._model.device
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation]]:
         """See Generator."""
-        texts, guide = [self._prompts.text(example) for example in examples], decoding.guide
-        grammars = [guide.grammar(text, self._prompts) for text in texts] if guide else None
-        return self.answer(self._prompts.ids(texts), decoding, grammars)
+        texts, guide = [self.prompts.text(example) for example in examples], decoding.guide
+        grammars = [guide.grammar(text, self.prompts) for text in texts] if guide else None
+        return self.answer(self.prompts.ids(texts), decoding, grammars)
 
     def ids_of_quoted(self, example: Example) -> list[int]:
         """See `PromptEncoder`."""
-        return self._prompts.ids_of_quoted(example)
+        return self.prompts.ids_of_quoted(example)
 
     @property
     def most_tokens(self) -> int | None:
@@ -80,19 +80,19 @@ class LocalGenerator:
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 generation_config=self._generation_config(decoding),
-                tokenizer=self._tokenizer,
+                tokenizer=self.tokenizer,
                 logits_processor=masks,
             )
         rows = outputs[:, input_ids.shape[1] :].tolist()
-        found = [read_generation(self._tokenizer, row, self._prompts.end_of_turn_id, decoding) for row in rows]
+        found = [read_generation(self.tokenizer, row, self.prompts.end_of_turn_id, decoding) for row in rows]
         number = decoding.num_samples
         return [found[start : start + number] for start in range(0, len(found), number)]
 
     @torch.inference_mode()
     def likeliest(self, prompt_ids: Sequence[Sequence[int]], responses: Sequence[str]) -> list[str]:
         """The most likely of ``responses`` to each encoded prompt, with the end-of-turn token included."""
-        end = self._prompts.end_of_turn_id
-        written = [[*self._tokenizer.encode(text, add_special_tokens=False), end] for text in responses]
+        end = self.prompts.end_of_turn_id
+        written = [[*self.tokenizer.encode(text, add_special_tokens=False), end] for text in responses]
         return [responses[int(self._log_probabilities(prompt, written).argmax())] for prompt in prompt_ids]
 
     def _log_probabilities(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> Tensor:
@@ -112,7 +112,7 @@ class LocalGenerator:
         from sftkey_dist.evaluation.generation.masks import MaskMaker
 
         num_logits = self._model.config.get_text_config().vocab_size
-        return MaskMaker(self._tokenizer, self._prompts.end_of_turn_id, num_logits)
+        return MaskMaker(self.tokenizer, self.prompts.end_of_turn_id, num_logits)
 
     def _generation_config(self, decoding: Decoding) -> transformers.GenerationConfig:
         sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
@@ -121,7 +121,7 @@ class LocalGenerator:
             do_sample=decoding.temperature > 0,
             num_return_sequences=decoding.num_samples,
             stop_strings=[decoding.closing_tag] if decoding.closing_tag else None,
-            eos_token_id=self._prompts.end_of_turn_id,
+            eos_token_id=self.prompts.end_of_turn_id,
             pad_token_id=self._pad_id,
             **(sampling if decoding.temperature > 0 else {}),
         )
@@ -129,7 +129,7 @@ class LocalGenerator:
     @property
     def _pad_id(self) -> int:
         """Padding on the left is masked, so any id works; on the right it must not look like part of a response."""
-        return int(self._prompts.end_of_turn_id)
+        return int(self.prompts.end_of_turn_id)
 
     def close(self) -> None:
         """Release the model's memory. The generator cannot be used afterwards."""

@@ -34,8 +34,8 @@ class VllmGenerator:
         Raises:
             ModelError: vLLM cannot load the model there.
         """
-        self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
-        self._prompts = PromptEncoder(self._tokenizer, prompt)
+        self.tokenizer = load_tokenizer(model_dir, trust_remote_code)
+        self.prompts = PromptEncoder(self.tokenizer, prompt)
         config = transformers.AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
         try:
             self._engine = LLM(
@@ -54,18 +54,25 @@ class VllmGenerator:
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation]]:
         """See Generator."""
-        texts = [self._prompts.text(example) for example in examples]
-        prompts: list[Any] = [TokensPrompt(prompt_token_ids=row) for row in self._prompts.ids(texts)]
-        params = [self._sampling_params(decoding, text) for text in texts]
+        texts, guide = [self.prompts.text(example) for example in examples], decoding.guide
+        grammars = [guide.grammar(text, self.prompts) for text in texts] if guide else None
+        return self.answer(self.prompts.ids(texts), decoding, grammars)
+
+    def answer(
+        self, prompt_ids: Sequence[Sequence[int]], decoding: Decoding, grammars: Sequence[str] | None = None
+    ) -> list[list[Generation]]:
+        """See LocalGenerator."""
+        prompts: list[Any] = [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompt_ids]
+        of_each: Sequence[str | None] = grammars or [None] * len(prompts)
+        params = [self._sampling_params(decoding, grammar) for grammar in of_each]
         outputs = self._engine.generate(prompts, params, use_tqdm=False)
-        end = self._prompts.end_of_turn_id
+        end = self.prompts.end_of_turn_id
         return [
-            [read_generation(self._tokenizer, sample.token_ids, end, decoding) for sample in output.outputs]
+            [read_generation(self.tokenizer, sample.token_ids, end, decoding) for sample in output.outputs]
             for output in outputs
         ]
 
-    def _sampling_params(self, decoding: Decoding, prompt: str) -> SamplingParams:
-        guide = decoding.guide
+    def _sampling_params(self, decoding: Decoding, grammar: str | None) -> SamplingParams:
         return SamplingParams(
             n=decoding.num_samples,
             temperature=decoding.temperature,
@@ -73,8 +80,8 @@ class VllmGenerator:
             seed=decoding.seed if decoding.temperature else None,
             max_tokens=decoding.max_new_tokens,
             stop=[decoding.closing_tag] if decoding.closing_tag else None,
-            stop_token_ids=[self._prompts.end_of_turn_id],
+            stop_token_ids=[self.prompts.end_of_turn_id],
             ignore_eos=True,  # the end of a turn is what ends a response, in every backend
             skip_special_tokens=False,
-            structured_outputs=StructuredOutputsParams(grammar=guide.grammar(prompt, self._prompts)) if guide else None,
+            structured_outputs=StructuredOutputsParams(grammar=grammar) if grammar is not None else None,
         )

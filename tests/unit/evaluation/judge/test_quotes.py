@@ -168,11 +168,11 @@ def test_a_local_judge_that_cannot_take_one_text_answers_the_others(judge_folder
 
 def test_a_template_that_refuses_one_text_fails_on_it_and_one_that_refuses_all_is_an_error(judge_folder):
     judge = LocalJudge(LocalJudgeConfig(path=str(judge_folder), max_tokens=4, reply="chosen"), judge_folder)
-    tokenizer = copy.copy(judge._generator._tokenizer)
+    tokenizer = copy.copy(judge._generator.tokenizer)
     refuse = "{% if 'EVIL' in messages[0].content %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}"
     tokenizer.chat_template = refuse + "{% if messages|length > 1 %}{{ raise_exception('no system') }}{% endif %}"
-    judge._generator._prompts._tokenizer = tokenizer
-    judge._generator._prompts._template = tokenizer.chat_template
+    judge._generator.prompts._tokenizer = tokenizer
+    judge._generator.prompts._template = tokenizer.chat_template
     fine, evil = judge.replies([Chat("", "7?"), Chat("", "EVIL")], read_verdict)
     assert (fine.failure, evil.failure.partition(":")[0]) == ("", "prompt_refused")
     with pytest.raises(ModelError, match="no system"):
