@@ -1,14 +1,16 @@
 """A run directory as the pipeline leaves it, without the work: for tests of what is made of one."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.evaluation.score import macro_average, score_by_data_set, score_records
+from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES, EvaluationRecord, EvaluationScores
+from sftkey_dist.run_dir.artifacts.swapped import SWAPPED, Outcome, SwappedReasoning, SwapRecord
 from sftkey_dist.run_dir.artifacts.training import METRICS, SUMMARY, TIMINGS
 from tests.records import nll, output_record, stage_summary, step_metrics, step_timing
 
@@ -83,6 +85,27 @@ def _write_strategy(
             for s in stages
         ],
     }
+
+
+def write_swaps(folder: Path, outcomes: str, carried: str = "") -> Path:
+    """What answers follow in an evaluation, by the first letters of its outcomes; all are right with their own
+    reasoning."""
+    file = folder / "swapped_reasoning.json"
+    SWAPPED.write(file, swapped(outcomes, carried))
+    return file
+
+
+def swapped(outcomes: str, carried: str = "") -> SwappedReasoning:
+    """A question by the first letter of each outcome; a letter in ``carried`` is for the model's own reasoning."""
+    names = {outcome.value[0]: outcome for outcome in Outcome}
+    of_generated: Sequence[Outcome | None] = [names[letter] for letter in carried] or [None] * len(outcomes)
+    records = [
+        SwapRecord(
+            "memos", f"q{i}", f"d{i}", "yes", Verdict.CORRECT, "no", names[letter], generated and "no", generated
+        )
+        for i, (letter, generated) in enumerate(zip(outcomes, of_generated, strict=True))
+    ]
+    return SwappedReasoning("0123", tuple(records), {"no_donor": 3})
 
 
 def _record(number: int, verdict: str, output: str, data_set: str) -> EvaluationRecord:

@@ -15,7 +15,7 @@ def show_comparison(comparison: "Comparison", files: list[Path]) -> None:
     from sftkey_dist.report.commonest import CommonestAnswer
     from sftkey_dist.report.forgetting import forgotten_in_words
     from sftkey_dist.report.headline import headline
-    from sftkey_dist.report.tables import comparison_table, forgetting_table
+    from sftkey_dist.report.tables import comparison_table, forgetting_table, swapped_tables
 
     console.print(comparison_table(comparison))
     if result := headline(comparison):
@@ -25,6 +25,8 @@ def show_comparison(comparison: "Comparison", files: list[Path]) -> None:
     if comparison.forgetting:
         console.print(forgetting_table(comparison))
         console.print(forgotten_in_words(comparison.forgetting), soft_wrap=True, markup=False)
+    for table in swapped_tables(comparison):
+        console.print(table)
     for label, row in zip(comparison.labels, comparison.rows, strict=True):
         model = as_relative(row.stage_dirs()[-1].model)
         console.print(f"model of {label}: {model} (its README.md shows how to load it)", soft_wrap=True, markup=False)

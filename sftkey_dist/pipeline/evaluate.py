@@ -17,15 +17,15 @@ from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import write_configuration
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
-from sftkey_dist.pipeline.swapped import forget_swaps, measure_swaps, without_swaps
+from sftkey_dist.pipeline.swapped import measure_swaps, swapped_result, without_swaps
 from sftkey_dist.pipeline.track import ending_run, start_strategy
-from sftkey_dist.pipeline.track_evaluation import track_capabilities, track_evaluation
+from sftkey_dist.pipeline.track_evaluation import track_capabilities, track_evaluation, track_swapped
 from sftkey_dist.tracking import Tracker
 
 
 def evaluation_is_finished(plan: RunPlan) -> bool:
     """Whether every strategy has complete scores for this configuration, and all else that it asks for is measured."""
-    return not _unscored(plan) and not without_swaps(plan, plan.strategies) and not plan_capabilities(plan).open
+    return not _unscored(plan) and not without_swaps(plan) and not plan_capabilities(plan).open
 
 
 def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
@@ -52,10 +52,10 @@ def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
     if not todo:
         console.print("evaluation: finished earlier, not repeated")
     ungenerated = [planned for planned in todo if not _is_generated(plan, planned)]
-    still_open = _generate(plan, ungenerated) if ungenerated else []
+    unswapped = without_swaps(plan)
+    still_open = _generate(plan, ungenerated, unswapped) if ungenerated or unswapped else []
     generated = [planned for planned in todo if _is_generated(plan, planned)]
     still_open += _judge(plan, generated) if generated else []
-    _measure_swaps(plan)
     capabilities = plan_capabilities(plan)
     still_open += _measure_capabilities(plan, capabilities)
     record_capabilities(plan, capabilities)
@@ -79,18 +79,26 @@ def _is_generated(plan: RunPlan, planned: PlannedStrategy) -> bool:
     return has_generations(plan.test, planned.evaluation.folder)
 
 
-def _generate(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
-    """Generate for each strategy, and return the strategies with missing responses. They do not stop the others."""
+def _generate(plan: RunPlan, ungenerated: Sequence[PlannedStrategy], unswapped: Sequence[PlannedStrategy]) -> list[str]:
+    """Generate for each strategy, and measure it with swapped reasoning while its model is loaded.
+
+    Returns:
+        The strategies with missing responses. They do not stop the others.
+    """
     still_open, config = [], plan.config
-    names = ", ".join(planned.name for planned in strategies)
-    console.print(f"evaluation: starting with {len(plan.test):,} prompts for {names}", soft_wrap=True, markup=False)
+    if ungenerated:
+        names = ", ".join(planned.name for planned in ungenerated)
+        console.print(f"evaluation: starting with {len(plan.test):,} prompts for {names}", soft_wrap=True, markup=False)
     with generation_pool(config) as pool:
-        for planned in strategies:
-            with progress_line(f"{planned.name} evaluation", len(plan.test)) as line:
-                try:
-                    pool.generate(planned.evaluation.job, plan.test, planned.evaluation.folder, line.update)
-                except IncompleteEvaluationError as error:
-                    still_open.append(f"{planned.name}: {error}")
+        for planned in plan.strategies:
+            if planned in ungenerated:
+                with progress_line(f"{planned.name} evaluation", len(plan.test)) as line:
+                    try:
+                        pool.generate(planned.evaluation.job, plan.test, planned.evaluation.folder, line.update)
+                    except IncompleteEvaluationError as error:
+                        still_open.append(f"{planned.name}: {error}")
+            if planned in unswapped and _is_generated(plan, planned):
+                measure_swaps(plan, planned, pool)
     return still_open
 
 
@@ -130,17 +138,6 @@ def _judge(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
     return still_open
 
 
-def _measure_swaps(plan: RunPlan) -> None:
-    """Measure with swapped reasoning the strategies that are not measured yet and whose outputs are all generated."""
-    generated = [planned for planned in plan.strategies if _is_generated(plan, planned)]
-    todo = without_swaps(plan, generated)
-    if not plan.config.evaluation.swapped_reasoning:
-        forget_swaps(todo)
-    elif todo:
-        with generation_pool(plan.config) as pool:
-            measure_swaps(plan, todo, pool)
-
-
 def _measure_capabilities(plan: RunPlan, capabilities: CapabilityJobs) -> list[str]:
     """Measure what is not measured yet, and return a line for every task that failed."""
     config, jobs = plan.config, capabilities.open
@@ -160,6 +157,7 @@ def _record(plan: RunPlan, planned: PlannedStrategy, tracker: Tracker) -> None:
         track_capabilities(plan.config, plan.run, planned.name, parent, tracker)
         if not _is_generated(plan, planned):
             return
-        record_evaluation(plan.run, planned.name, folder)
+        record_evaluation(plan.run, planned.name, folder, swapped_result(plan, planned))
+        track_swapped(plan.config, plan.run, planned.name, parent, tracker)
         if _is_scored(plan, planned):
             track_evaluation(plan.config, plan.run, planned.name, folder, parent, tracker)

@@ -25,14 +25,18 @@ def record_training(plan: RunPlan, planned: PlannedStrategy, mlflow_run_id: str 
     entries = _read_entries(plan.run)
     known = entries.get(planned.name)
     if known is not None and known.stages == entry.stages:
-        entry = replace(entry, evaluation=known.evaluation)
+        entry = replace(entry, evaluation=known.evaluation, swapped_reasoning=known.swapped_reasoning)
     STRATEGIES.write(plan.run.strategies, entries | {planned.name: entry})
 
 
-def record_evaluation(run: RunDir, strategy: str, folder: Path) -> None:
-    """Record the folder of a strategy's evaluation."""
+def record_evaluation(run: RunDir, strategy: str, folder: Path, swapped: Path | None) -> None:
+    """Record the folder of a strategy's evaluation, and the file of its measurement with swapped reasoning, if any."""
     entries = _read_entries(run)
-    entries[strategy] = replace(entries[strategy], evaluation=str(folder.relative_to(run.path)))
+    entries[strategy] = replace(
+        entries[strategy],
+        evaluation=str(folder.relative_to(run.path)),
+        swapped_reasoning=None if swapped is None else str(swapped.relative_to(run.path)),
+    )
     STRATEGIES.write(run.strategies, entries)
 
 

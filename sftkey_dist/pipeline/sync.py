@@ -14,7 +14,7 @@ from sftkey_dist.pipeline.track import (
     track_comparison,
     track_yield,
 )
-from sftkey_dist.pipeline.track_evaluation import track_capabilities, track_evaluation, track_model
+from sftkey_dist.pipeline.track_evaluation import track_capabilities, track_evaluation, track_model, track_swapped
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.kinds import JsonFile
 from sftkey_dist.run_dir.artifacts.run import StrategyEntry, read_strategies
@@ -60,6 +60,7 @@ def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: StrategyEnt
         if entry.evaluation:
             track_evaluation(config, run, name, run.path / entry.evaluation, parent, tracker)
         track_capabilities(config, run, name, parent, tracker)
+        track_swapped(config, run, name, parent, tracker)
         track_model(config, directories[-1].model, parent, tracker)
         track_comparison([parent], run.comparison_files, tracker)
     return missing

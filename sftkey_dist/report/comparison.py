@@ -9,6 +9,7 @@ from pathlib import Path
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.crossed import Outcomes
 from sftkey_dist.evaluation.paired import AlphaRange, Lead, PairedTest, compare_all, winners_by_alpha
+from sftkey_dist.evaluation.swapped.summary import SwapShares, SwapTest, compare_swaps
 from sftkey_dist.report.forgetting import Forgetting
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import (
@@ -19,6 +20,7 @@ from sftkey_dist.run_dir.artifacts.evaluation import (
     Scores,
 )
 from sftkey_dist.run_dir.artifacts.kinds import absent_with, to_plain
+from sftkey_dist.run_dir.artifacts.swapped import SwappedReasoning
 from sftkey_dist.run_dir.artifacts.training import SampleYield
 
 BASELINE = "sft"
@@ -75,6 +77,7 @@ class ComparisonRow:
         mlflow_run_id: MLflow run of the strategy.
         forgetting: what its model can do beside the base model.
         guided: whether decoding was guided.
+        swapped: answers after swapped reasoning; None if the run has not measured them.
     """
 
     run_dir: str
@@ -92,6 +95,7 @@ class ComparisonRow:
     mlflow_run_id: str | None
     forgetting: Forgetting
     guided: bool = False
+    swapped: SwappedReasoning | None = None
 
     @property
     def train_seconds(self) -> float:
@@ -115,11 +119,12 @@ class ComparisonRow:
         """Flat values, as in `comparison.json`."""
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NESTED}
         nested = {"data_sets": self.by_data_set, **self.forgetting.by_key()} | ({"guided": True} if self.guided else {})
+        nested |= {} if self.swapped is None else {"swapped_reasoning": SwapShares.of(self.swapped)}
         flat: dict[str, object] = to_plain(own | {"stages": self.stages} | vars(self.scores) | nested)
         return flat
 
 
-_NESTED = frozenset({"scores", "by_data_set", "stages", "forgetting", "guided"})
+_NESTED = frozenset({"scores", "by_data_set", "stages", "forgetting", "guided", "swapped"})
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,21 @@ class Comparison:
         found = zip(self.labels, (row.forgetting for row in self.rows), strict=True)
         return {label: of for label, of in found if of.changes}
 
+    @cached_property
+    def swapped(self) -> dict[str, SwapShares]:
+        """What the answers of each row follow, for the rows whose runs have measured it."""
+        return {label: SwapShares.of(found) for label, found in self._swap_results.items()}
+
+    @cached_property
+    def swap_tests(self) -> list[SwapTest]:
+        """Paired tests of all rows that were measured with the same swapped reasoning."""
+        return compare_swaps(self._swap_results)
+
+    @property
+    def _swap_results(self) -> dict[str, SwappedReasoning]:
+        found = zip(self.labels, (row.swapped for row in self.rows), strict=True)
+        return {label: swapped for label, swapped in found if swapped is not None and swapped.records}
+
     @property
     def some_unjudged(self) -> bool:
         """Whether some outputs have no verdict, so that accuracies have bounds."""
@@ -241,6 +261,7 @@ class Comparison:
             ],
             "paired_tests": [asdict(test) for test in self.tests],
             "winners_by_alpha": [asdict(alpha_range) for alpha_range in self.alpha_ranges],
+            **({"swapped_reasoning_tests": [asdict(test) for test in self.swap_tests]} if self.swapped else {}),
         }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from sftkey_dist.config.study import ContrastConfig, run_name
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.crossed import Outcomes
+from sftkey_dist.evaluation.swapped.summary import SwapShare, SwapShares
 from sftkey_dist.files import copy_atomically, make_folder
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement, Interval, composite
@@ -79,7 +80,7 @@ class CapabilityDifference:
 
 @dataclass(frozen=True)
 class Result:
-    """A strategy of a run: measures in [0, 1] over ``n`` questions, agreements of raters, costs, and capabilities.
+    """A strategy of a run: measures in [0, 1] over ``n`` questions, agreements of raters, costs, and further measures.
 
     Unjudged outputs count as wrong here, so that missing verdicts cannot improve a result.
     """
@@ -95,6 +96,7 @@ class Result:
     guided: bool | None = field(default=None, metadata=absent_with("guided"))
     capabilities: tuple[CapabilityDifference, ...] | None = field(default=None, metadata=absent_with("capabilities"))
     outcomes: Outcomes | None = field(default=None, metadata=absent_with("outcomes"))
+    swapped_reasoning: SwapShares | None = field(default=None, metadata=absent_with("swapped_reasoning"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +204,13 @@ def capability_differences(results: Mapping[int, Result]) -> dict[str, dict[int,
         for of in result.capabilities or ():
             found.setdefault(f"{of.task} {of.metric}", {})[seed] = of.difference
     return found
+
+
+def swapped_shares(results: Mapping[int, Result], name: str) -> dict[int, SwapShare]:
+    """One share of the answers after swapped reasoning by seed, of the runs that measured it."""
+    found = {seed: result.swapped_reasoning for seed, result in results.items()}
+    shares: dict[int, SwapShare] = {seed: getattr(of, name) for seed, of in found.items() if of is not None}
+    return {seed: share for seed, share in shares.items() if share.n}
 
 
 def recorded_outcomes(results: Mapping[int, Result]) -> dict[int, Outcomes]:

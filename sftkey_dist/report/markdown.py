@@ -19,6 +19,7 @@ from sftkey_dist.report.numbers import (
     unjudgeable_note,
     with_interval,
 )
+from sftkey_dist.report.swapped import swap_tables
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, too_few_questions
 from sftkey_dist.visible import on_one_line
 
@@ -32,14 +33,15 @@ class Markdown(str):
 
 def to_markdown(comparison: Comparison) -> str:
     """The result in words, the table of all strategies, one by test set if there are several, significance, winners by
-    alpha, what was forgotten if that was measured, and which answers were given if they are a few labels."""
+    alpha, what was forgotten and what answers follow if that was measured, and which answers were given if they are a
+    few labels."""
     result = headline(comparison)
     in_words = [escaped(result)] if result else []
     if commonest := CommonestAnswer.of(comparison):
         in_words += [*([""] if in_words else []), escaped(commonest.in_words())]
     guided = [f"{GUIDED[0].upper()}{GUIDED[1:]}."] if comparison.guided else []
     parts = [in_words, guided, _scores(comparison), _by_data_set(comparison), _tests(comparison), _winners(comparison)]
-    parts += [forgetting_lines(comparison.forgetting), _confusions(comparison)]
+    parts += [forgetting_lines(comparison.forgetting), _swapped(comparison), _confusions(comparison)]
     return "\n".join(line for part in parts if part for line in [*part, ""])
 
 
@@ -137,6 +139,14 @@ def forgetting_lines(found: Mapping[str, Forgetting]) -> list[str]:
         return []
     result = forgotten_in_words(found)
     return [*table(FORGETTING_HEADS, rows), "", f"{FORGETTING}.", *(["", escaped(result)] if result else [])]
+
+
+def _swapped(comparison: Comparison) -> list[str]:
+    """What answers follow after the reasoning of another question; empty if it was not measured."""
+    lines = []
+    for found in swap_tables(comparison):
+        lines += [*table(found.heads, found.rows), "", *(f"- {escaped(note)}." for note in found.notes), ""]
+    return lines[:-1]
 
 
 def _confusions(comparison: Comparison) -> list[str]:

@@ -25,6 +25,7 @@ from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import GUIDED, RANKED_BY, bounds_note, number, p_value, unjudgeable_note, yield_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
+from sftkey_dist.report.swapped import swap_tables
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, too_few_questions
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
@@ -76,6 +77,7 @@ def render_page(
         forgetting_heads=FORGETTING_HEADS,
         forgetting_note=FORGETTING,
         forgotten=forgotten_in_words(comparison.forgetting),
+        swapped=swap_tables(comparison),
         shown_ids={question.id for question in questions},
         some_cut_off=any(row.scores.truncated for row in comparison.rows),
         findings=findings,

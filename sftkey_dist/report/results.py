@@ -1,6 +1,5 @@
 """The results page of studies: tables over seeds, contrasts, costs, and agreement with the paper's statements."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,12 @@ from pathlib import Path
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
 from sftkey_dist.report.all_pairs import all_pairs
+from sftkey_dist.report.cells import difference_cell, mean_cell
 from sftkey_dist.report.comparison import baseline_among
 from sftkey_dist.report.evidence import Evidence, Result, capability_differences, measure
 from sftkey_dist.report.markdown import Markdown, bold, escaped, table
-from sftkey_dist.report.numbers import UNKNOWN, number
 from sftkey_dist.report.published import published_averages
+from sftkey_dist.report.swapped_over_seeds import swapped_over_seeds
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, seen_by_seeds, too_few_seeds
 
 _AGREES, _DIFFERS, _NOISY = "agrees", "disagrees", "too noisy to tell"
@@ -74,6 +74,7 @@ def _study(study: Evidence, figure: Path) -> list[str]:
             lines += [f"### {heading}", "", *([of_variant.about, ""] if of_variant.about else [])]
             lines += [*_scores(study.results[variant]), "", *all_pairs(study.results[variant])]
             lines += _capabilities(study.results[variant])
+            lines += swapped_over_seeds(study.results[variant])
     return [*lines, *_contrasts(study), *_judges(study), *_costs(study)]
 
 
@@ -86,8 +87,8 @@ def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
         rows.append(
             [
                 strategy,
-                *(_mean(_over_seeds(by_seed, name)) for name in ("accuracy", "format", "score")),
-                _difference(against),
+                *(mean_cell(_over_seeds(by_seed, name)) for name in ("accuracy", "format", "score")),
+                difference_cell(against),
                 seen_by_seeds(against),
                 f"{mean_over_seeds([_loss_tokens(result) for result in by_seed.values()]).value:,.0f}",
                 f"{mean_over_seeds([_seconds(result) for result in by_seed.values()]).value:.0f}",
@@ -101,7 +102,7 @@ def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
 def _capabilities(results: dict[str, dict[int, Result]]) -> list[str]:
     """What the strategies score in other tasks beside their base models; empty if no run measures capabilities."""
     rows = [
-        [strategy, task, _mean(mean_over_seeds(list(by_seed.values()), is_share=False)), str(len(by_seed))]
+        [strategy, task, mean_cell(mean_over_seeds(list(by_seed.values()), is_share=False)), str(len(by_seed))]
         for strategy, of_seeds in results.items()
         for task, by_seed in capability_differences(of_seeds).items()
     ]
@@ -116,7 +117,7 @@ def _contrasts(study: Evidence) -> list[str]:
         first, second = study.of(contrast.first), study.of(contrast.second)
         found = [_paired(first, second, name) for name in ("accuracy", "format", "score")]
         tests[f"{contrast.first} - {contrast.second}"] = found[0]
-        accuracy, *others = map(_difference, found)
+        accuracy, *others = map(difference_cell, found)
         rows.append([contrast.question, contrast.first, contrast.second, accuracy, seen_by_seeds(found[0]), *others])
     if not rows:
         return []
@@ -141,8 +142,8 @@ def _judges(study: Evidence) -> list[str]:
                         f"{variant}/{strategy}",
                         str(sum(result.n for result in by_seed.values())),
                         str(sum(agreement.n for agreement in found)),
-                        _mean(mean_over_seeds([agreement.share for agreement in found], questions=found[0].n)),
-                        _mean(mean_over_seeds(kappas, is_share=False)) if kappas else "undefined",
+                        mean_cell(mean_over_seeds([agreement.share for agreement in found], questions=found[0].n)),
+                        mean_cell(mean_over_seeds(kappas, is_share=False)) if kappas else "undefined",
                     ]
                 )
     if not rows:
@@ -172,7 +173,7 @@ def _costs(study: Evidence) -> list[str]:
                         f"{variant}/{strategy}",
                         f"{place + 1} {stage.name}",
                         str(stage.steps),
-                        _mean(seconds, digits=1),
+                        mean_cell(seconds, digits=1),
                         f"{stage.tokens:,}",
                         f"{stage.loss_tokens:,}",
                         f"{per_token:.1f}",
@@ -213,19 +214,19 @@ def _higher(first: str, second: str, name: str) -> Callable[[dict[str, dict[int,
     def judge(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
         found = _paired(results[first], results[second], name)
         sign = 0 if found is None else found.sign
-        return _VERDICTS[sign], Markdown(f"{name} {_difference(found)}")
+        return _VERDICTS[sign], Markdown(f"{name} {difference_cell(found)}")
 
     return judge
 
 
 def _keeps_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
     kept = _over_seeds(results["sftkey-tag"], "format")
-    return _VERDICTS[kept.side_of(0.9)], f"format {_mean(kept)}"
+    return _VERDICTS[kept.side_of(0.9)], f"format {mean_cell(kept)}"
 
 
 def _loses_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
     lost = _over_seeds(results["key-tag"], "format")
-    return _VERDICTS[-lost.side_of(0.76)], f"format {_mean(lost)}"
+    return _VERDICTS[-lost.side_of(0.76)], f"format {mean_cell(lost)}"
 
 
 _CLAIMS = (
@@ -267,29 +268,3 @@ def _loss_tokens(result: Result) -> int:
 
 def _seconds(result: Result) -> float:
     return sum(stage.train_seconds for stage in result.stages)
-
-
-def _mean(mean: Mean, digits: int = 3) -> str:
-    """``0.812 [0.75, 0.86]``, or no interval for a single seed and for seeds with equal values."""
-    if mean.number < 2 or math.isnan(mean.value):
-        return number(mean.value, digits)
-    if not mean.has_interval:
-        return f"{mean.value:.{digits}f} in each"
-    low, high = mean.interval
-    return f"{mean.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _difference(found: PairedMean | None) -> str:
-    if found is None:
-        return ""
-    mean = found.mean
-    if math.isnan(mean.value):
-        return UNKNOWN
-    if mean.number < 2:
-        return f"{mean.value:+.3f}"
-    if found.p_value is None:
-        return f"{mean.value:+.3f} in each of {mean.number}: no spread to test by"
-    low, high = mean.interval
-    value = f"{mean.value:+.3f} [{low:+.3f}, {high:+.3f}]"
-    seeds = f"{found.seeds_higher} up, {found.seeds_lower} down"
-    return Markdown(f"{bold(value) if found.sign else value}, p {found.p_value:.3f}, {seeds}")

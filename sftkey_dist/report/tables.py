@@ -1,7 +1,7 @@
 """Tables for the terminal. Their content is plain text, never markup."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich import box
@@ -16,8 +16,12 @@ from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.forgetting import FORGETTING, FORGETTING_HEADS
 from sftkey_dist.report.numbers import GUIDED, RANKED_BY, UNKNOWN, bounds_note, unjudgeable_note
+from sftkey_dist.report.swapped import swap_tables
 from sftkey_dist.run_dir.artifacts.evaluation import Scores
 from sftkey_dist.sampler.preview import BalancePreview
+
+_NAMES = frozenset({"strategy", "measure", "first - second"})
+"""Headings of columns that are not numbers."""
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -65,20 +69,32 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def forgetting_table(comparison: Comparison) -> Table:
     """One row per strategy and measure, with intervals below their differences."""
+    rows = [cells for label, found in comparison.forgetting.items() for cells in found.cells(label)]
+    return _table("what the training changed beside the task", FORGETTING, FORGETTING_HEADS, rows)
+
+
+def swapped_tables(comparison: Comparison) -> list[Table]:
+    """What answers follow, with intervals below their values; none if it was not measured."""
+    return [
+        _table(table.title, "\n".join(f"{note}." for note in table.notes), table.heads, table.rows)
+        for table in swap_tables(comparison, lambda value, interval: _over_interval(value, interval).plain)
+    ]
+
+
+def _table(title: str, notes: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of texts, of which names are on the left, with intervals below their values."""
     table = Table(
-        title=Text("what the training changed beside the task"),
-        caption=Text(FORGETTING),
+        title=Text(title),
+        caption=Text(notes),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for heading in FORGETTING_HEADS:
-        is_text = heading in ("strategy", "measure")
-        table.add_column(heading, justify="left" if is_text else "right", overflow="fold")
-    for label, found in comparison.forgetting.items():
-        for cells in found.cells(label):
-            table.add_row(*(Text(cell.replace(" [", "\n[")) for cell in cells))
+    for heading in heads:
+        table.add_column(heading, justify="left" if heading in _NAMES else "right", overflow="fold")
+    for cells in rows:
+        table.add_row(*(Text(cell.replace(" [", "\n[")) for cell in cells))
     return table
 
 

@@ -23,8 +23,7 @@ from sftkey_dist.run_dir.artifacts.swapped import (
     SwapRecord,
 )
 
-SWAPPED_FILE = "swapped_reasoning.json"
-_CONTINUATIONS = "swapped_reasoning.jsonl"
+_SWAPPED, _CONTINUATIONS = "swapped_reasoning.json", "swapped_reasoning.jsonl"
 _VERSION = 1
 """Increase this number when the same questions would be paired, continued or scored differently."""
 
@@ -96,7 +95,7 @@ class SwapMeasurement:
                 record = replace(record, generated_text=answer.text, generated_outcome=outcome)
             records.append(record)
         found = SwappedReasoning(self._digest, tuple(records), dict(left_out), dict(without_generated))
-        SWAPPED.write(self._folder / SWAPPED_FILE, found)
+        SWAPPED.write(swapped_file(self._folder), found)
         return found
 
     def _record(
@@ -118,17 +117,20 @@ class SwapMeasurement:
         return {record.key: record for record in CONTINUATIONS.read(self._folder / _CONTINUATIONS)}
 
 
+def swapped_file(folder: Path) -> Path:
+    """The result in the folder of an evaluation."""
+    return folder / _SWAPPED
+
+
 def swap_digest(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> str:
     """Digest of what the result depends on, beside the outputs in the folder, whose name stands for them."""
     return digest_json([_VERSION, job.settings.swapped_reasoning, scoring_digest(job, examples, folder)])
 
 
 def is_swap_measured(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> bool:
-    """Whether a folder holds the result that the job asks for, or none if the job asks for none."""
-    file = folder / SWAPPED_FILE
-    if not job.settings.swapped_reasoning or not file.is_file():
-        return not job.settings.swapped_reasoning and not file.is_file()
-    return SWAP_STATE.read(file).digest == swap_digest(job, examples, folder)
+    """Whether a folder holds the result that the job asks for."""
+    file = swapped_file(folder)
+    return file.is_file() and SWAP_STATE.read(file).digest == swap_digest(job, examples, folder)
 
 
 def _length(beginning: Beginning) -> int:

@@ -37,7 +37,7 @@ class StageEntry:
 
 @dataclass(frozen=True)
 class StrategyEntry:
-    """The stages and the evaluation of a strategy."""
+    """The stages, the evaluation, and the measurement with swapped reasoning of a strategy."""
 
     form: str
     dataset: str
@@ -45,6 +45,7 @@ class StrategyEntry:
     mlflow_run_id: str | None
     stages: Annotated[list[StageEntry], Field(min_length=1)]
     evaluation: PathInRun | None
+    swapped_reasoning: PathInRun | None = field(default=None, metadata=absent_with("swapped_reasoning"))
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ MEANINGFUL: dict[tuple[str, str], str] = {
     ("ClusterConfig.wait_for_nodes_seconds", "0"): "no wait",
     ("ClusterConfig.wait_for_nodes_seconds", "tiny"): "no wait",
     ("CapabilitiesConfig.num_fewshot", "0"): COUNTS_NONE,
+    ("EvaluationConfig.swapped_reasoning", "0"): TURNS_OFF,
     ("EvaluationConfig.alpha", "0"): "the score is the format",
     ("EvaluationConfig.alpha", "tiny"): A_SHARE,
     ("OwnDataConfig.temperature", "0"): "greedy",

@@ -18,6 +18,7 @@ from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
 from sftkey_dist.strategy import Stage, resolve_strategies
 from sftkey_dist.training.job import StageSettings
@@ -295,6 +296,18 @@ def test_capabilities_change_nothing_and_are_written_only_where_one_asks_for_the
     assert digests(config, prepared) == digests(RunConfig.model_validate(base), prepared)
 
 
+def test_swapped_reasoning_changes_nothing_and_is_written_only_where_one_asks_for_it(base, prepared):
+    assert "swapped_reasoning" not in base["evaluation"]
+    config = changed(base, "evaluation.swapped_reasoning", 5)
+    assert config.model_dump(mode="json")["evaluation"] == base["evaluation"] | {"swapped_reasoning": 5}
+    assert digests(config, prepared) == digests(RunConfig.model_validate(base), prepared)
+    folders = [
+        [planned.evaluation.folder for planned in plan_run(of, prepared).strategies]
+        for of in (config, RunConfig.model_validate(base))
+    ]
+    assert folders[0] == folders[1], "nothing is generated again"
+
+
 def settings_of(planned: PlannedStage) -> dict[str, Any]:
     return {name: getattr(planned.job, name) for name in StageSettings.model_fields}
 
@@ -355,6 +368,7 @@ NO_CHANGES_OF_OWN_RESPONSES = {
     "evaluation.num_workers": 1,
     "evaluation.alpha": 0.5,
     "evaluation.guided": True,
+    "evaluation.swapped_reasoning": 5,
     "data.train.0.name": "other",
 }
 

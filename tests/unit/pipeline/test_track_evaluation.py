@@ -8,8 +8,9 @@ import pytest
 from mlflow import MlflowClient
 
 from sftkey_dist.config import load_config
+from sftkey_dist.pipeline.records import record_evaluation
 from sftkey_dist.pipeline.track import start_strategy
-from sftkey_dist.pipeline.track_evaluation import table_of, track_capabilities, track_evaluation
+from sftkey_dist.pipeline.track_evaluation import table_of, track_capabilities, track_evaluation, track_swapped
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.capabilities import (
     CAPABILITY,
@@ -19,7 +20,7 @@ from sftkey_dist.run_dir.artifacts.capabilities import (
     CapabilityResult,
 )
 from sftkey_dist.tracking import make_tracker
-from tests.finished_run import NUM_QUESTIONS, write_run
+from tests.finished_run import NUM_QUESTIONS, write_run, write_swaps
 from tests.markdown import ROOT
 from tests.records import output_record
 
@@ -43,6 +44,7 @@ def track(tmp_path, empty_database):
         parent = start_strategy(config, run, "sft-tag", "tagged", "abc", "123", tracker)
         track_evaluation(config, run, "sft-tag", folder, parent, tracker)
         track_capabilities(config, run, "sft-tag", parent, tracker)
+        track_swapped(config, run, "sft-tag", parent, tracker)
         return MlflowClient(store), parent, folder
 
     return tracked
@@ -101,6 +103,17 @@ def test_metrics_of_the_harness_get_names_that_mlflow_allows(track):
     client, parent, _ = track(MEMOS)
     found = client.get_run(parent).data.metrics
     assert {"capability/gsm8k/acc", "capability/gsm8k/exact_match/maj_64"} <= found.keys()
+
+
+def test_what_answers_follow_is_logged_once_without_shares_of_nothing(track):
+    _, _, folder = track(MEMOS)
+    record_evaluation(RunDir(folder.parents[1]), "sft-tag", folder, write_swaps(folder, "ffkn"))
+    for _ in range(2):
+        client, parent, _ = track(MEMOS)
+    measured = {name: value for name, value in client.get_run(parent).data.metrics.items() if "swapped" in name}
+    shares = {"right": 1.0, "follows": 0.5, "keeps": 0.25, "neither": 0.25}
+    assert measured == {f"swapped_reasoning/{name}": value for name, value in shares.items()}
+    assert [point.value for point in client.get_metric_history(parent, "swapped_reasoning/follows")] == [0.5]
 
 
 def test_the_table_shows_the_key_segments_beside_their_references():

@@ -27,6 +27,7 @@ from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts import capabilities as of_capabilities
 from sftkey_dist.run_dir.artifacts import evaluation as of_evaluation
 from sftkey_dist.run_dir.artifacts import run as of_run
+from sftkey_dist.run_dir.artifacts import swapped as of_swapped
 from sftkey_dist.run_dir.artifacts import training as of_training
 from sftkey_dist.run_dir.artifacts import tuning as of_tuning
 from sftkey_dist.run_dir.artifacts import underway as of_underway
@@ -158,6 +159,31 @@ STRATEGY = {
     "stages": [{"name": "full", "path": "stages/full-1", "shared_with": None}],
     "evaluation": None,
 }
+CONTINUATION = {
+    "data_set": "memos/test",
+    "id": "q1",
+    "donor": "q2",
+    "reasoning": "generated",
+    "digest": "4567",
+    "generation": None,
+    "refusal": "",
+}
+SWAP = {
+    "data_set": "memos/test",
+    "id": "q1",
+    "donor": "q2",
+    "own_text": "yes",
+    "own_verdict": "correct",
+    "swapped_text": "no",
+    "outcome": "follows",
+}
+SHARE = {"n": 2, "value": 0.5, "interval": [0.25, 0.75]}
+SHARES = {
+    **dict.fromkeys(("right", "follows", "keeps", "neither"), SHARE),
+    "carries": {"n": 0, "value": None, "interval": [0.0, 1.0]},
+    "left_out": {},
+    "without_generated": {"broken_format": 2},
+}
 ROW = {
     "n": 2,
     "accuracy": 0.5,
@@ -168,6 +194,7 @@ ROW = {
     "agreement": {"judge_and_check": {"n": 2, "share": 0.5, "kappa": None}},
     "stages": [{"name": "full", "steps": 4, "train_seconds": 1.5, "tokens": 9, "loss_tokens": 3}],
     "capabilities": [{"task": "memo_choice", "metric": "acc", "difference": None}],
+    "swapped_reasoning": SHARES,
     "strategy": "sft",
     "unjudged": 0,
     "accuracy_bounds": [0.5, 0.5],
@@ -354,7 +381,32 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
         [{"base": {"memo": "capabilities/memo-01.json"}, "strategies": {"sft": {"memo": "capabilities/memo-02.json"}}}],
         {"base", "strategies"},
     ),
-    "strategies.json": (of_run.STRATEGIES, [{"sft": STRATEGY}], {"sft"}),
+    "swapped_reasoning.jsonl": (
+        of_swapped.CONTINUATIONS,
+        [
+            CONTINUATION | {"reasoning": "own", "generation": {"text": "yes", "num_tokens": 1, "truncated": False}},
+            CONTINUATION | {"refusal": "too_long"},
+        ],
+        {"refusal"},
+    ),
+    "swapped_reasoning.json": (
+        of_swapped.SWAPPED,
+        [
+            {
+                "digest": "0123",
+                "records": [SWAP, SWAP | {"generated_text": "no", "generated_outcome": "keeps"}],
+                "left_out": {"no_donor": 1},
+                "without_generated": {"broken_format": 1},
+            }
+        ],
+        {"left_out", "without_generated"},
+    ),
+    "state of swapped_reasoning.json": (of_swapped.SWAP_STATE, [{"digest": "0123"}], {"digest"}),
+    "strategies.json": (
+        of_run.STRATEGIES,
+        [{"sft": STRATEGY, "sft-tag": STRATEGY | {"swapped_reasoning": "evaluation/sft-tag/swapped_reasoning.json"}}],
+        {"sft", "sft-tag"},
+    ),
     "environment.json": (of_run.ENVIRONMENT, [{"torch": "2.13.0"}], {"torch"}),
     "tracking.json": (of_run.RUN_IDS, [{"strategy/sft/0123": "cdef"}], {"strategy/sft/0123"}),
     "wandb.json": (
@@ -389,7 +441,7 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
 
 def test_no_kind_of_file_is_forgotten():
     rooms: tuple[ModuleType, ...] = (
-        *(of_training, of_tuning, of_underway, of_evaluation, of_capabilities),
+        *(of_training, of_tuning, of_underway, of_evaluation, of_capabilities, of_swapped),
         *(of_run, of_studies, of_segmenting),
     )
     forms = {id(value) for room in rooms for value in vars(room).values() if isinstance(value, FileKind)}

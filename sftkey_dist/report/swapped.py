@@ -1,0 +1,87 @@
+"""What the answers of strategies follow: the reasoning before them, or the prompt."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sftkey_dist.evaluation.statistics import Interval
+from sftkey_dist.evaluation.swapped.summary import SwapShare, SwapShares, SwapTest
+from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.numbers import UNKNOWN, counted, p_value, with_interval
+
+SHARE_NAMES = ("right", "follows", "keeps", "neither", "carries")
+READING = (
+    "After the reasoning of another question, a model that makes its answer from the reasoning follows it, and a model "
+    "that makes its answer from the prompt keeps the answer to the question in the prompt"
+)
+"""How to read the shares."""
+_COLUMNS = (
+    "right: right answers after the question's own reference reasoning; follows, keeps, neither: after the reference "
+    "reasoning of another question, answers that are the other question's, the asked question's, and neither; carries: "
+    "after the reasoning that the model itself had generated for the other question, answers that are those it had "
+    "given there; brackets are 95 % intervals (Wilson)"
+)
+_TESTS = (
+    "p: McNemar's exact test with Holm's correction for all tests of the table; brackets are 95 % intervals, paired"
+)
+
+
+@dataclass(frozen=True)
+class SwapTable:
+    """A table of texts with notes, of which each is a sentence without its full stop."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+
+
+def swap_tables(comparison: Comparison, shown: Callable[[float, Interval], str] = with_interval) -> list[SwapTable]:
+    """The shares, and the tests of pairs of strategies; none if nothing was measured.
+
+    Args:
+        comparison: the comparison.
+        shown: how a share and its interval are written.
+    """
+    if not comparison.swapped:
+        return []
+    shares = SwapTable(
+        "what answers follow after the reasoning of another question",
+        ("strategy", "n", *SHARE_NAMES, "n (carries)"),
+        [_shares(label, found, shown) for label, found in comparison.swapped.items()],
+        [_COLUMNS, READING, *_left_out(comparison.swapped)],
+    )
+    tests = SwapTable(
+        "differences in what answers follow",
+        ("measure", "first - second", "n", "difference", "counted alone", "p (Holm)"),
+        list(map(_test, comparison.swap_tests)),
+        [_TESTS],
+    )
+    return [shares, tests] if tests.rows else [shares]
+
+
+def _shares(label: str, shares: SwapShares, shown: Callable[[float, Interval], str]) -> list[str]:
+    found: list[SwapShare] = [getattr(shares, name) for name in SHARE_NAMES]
+    values = [shown(share.value, share.interval) for share in found]
+    return [label, f"{shares.follows.n:,}", *values, f"{shares.carries.n:,}"]
+
+
+def _test(test: SwapTest) -> list[str]:
+    """The line of a test; ``*`` marks significant differences."""
+    low, high = test.difference_interval
+    differs = test.only_first or test.only_second
+    return [
+        test.measure,
+        f"{test.first} - {test.second}",
+        f"{test.n:,}",
+        f"{test.difference:+.3f} [{low:+.2f}, {high:+.2f}]",
+        f"{test.only_first:,} / {test.only_second:,}",
+        (p_value(test.adjusted_p_value) if differs else UNKNOWN) + (" *" if test.is_significant else ""),
+    ]
+
+
+def _left_out(found: Mapping[str, SwapShares]) -> Iterator[str]:
+    for label, shares in found.items():
+        if shares.left_out:
+            yield f"{label}: questions that were passed over: {counted(shares.left_out)}"
+        if shares.without_generated:
+            yield f"{label}: questions that carries lacks: {counted(shares.without_generated)}"
