@@ -18,7 +18,7 @@ _COLUMNS = (
     "right: right answers after the question's own reference reasoning; follows, keeps, neither: after the reference "
     "reasoning of another question, answers that are the other question's, the asked question's, and neither; carries: "
     "after the reasoning that the model itself had generated for the other question, answers that are those it had "
-    "given there; brackets are 95 % intervals (Wilson)"
+    "given there; intervals are of 95 % (Wilson)"
 )
 _TESTS = (
     "p: McNemar's exact test with Holm's correction for all tests of the table; brackets are 95 % intervals, paired"

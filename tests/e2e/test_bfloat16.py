@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.models.load import load_tokenizer
 from tests.chat_templates import QWEN3
+from tests.e2e.continuations import check_continuations, read_lines
 
 TOOLS = Path(__file__).parents[2] / "configs/contracts/tools.yaml"
 OPENS = "{% if add_generation_prompt and enable_thinking %}{{ '<think>\n' }}{% endif %}"
@@ -54,7 +55,7 @@ def conversation(number: int) -> dict:
 def test_stage_2_starts_from_masters_that_go_when_nobody_needs_them_and_come_back_when_somebody_does(
     sftkey, arguments, tmp_path
 ):
-    done = sftkey("run", *arguments)
+    done = sftkey("run", *arguments, "evaluation.swapped_reasoning=2")
     assert done.returncode == 0, done.stdout + done.stderr
     stages = tmp_path / "runs/tiny/stages"
     (full,) = [
@@ -73,6 +74,7 @@ def test_stage_2_starts_from_masters_that_go_when_nobody_needs_them_and_come_bac
     assert "% of its update is left after rounding" in (tmp_path / "runs/tiny/comparison.html").read_text()
     check_template(key / "model")
     check_calls(tmp_path / "runs/tiny")
+    check_swapped(tmp_path / "runs/tiny", full / "model")
     shown = sftkey("show", *arguments, "--number", "1")
     assert shown.stdout.count("stored weights changed") == 3, "sft-tag's stage, and both of sftkey-tag"
     again = sftkey("train", *arguments, f"{KEY_RATE}=2e-4", "training.keep_masters=true")
@@ -97,6 +99,26 @@ def check_calls(run_dir: Path) -> None:
         assert (len(calls), len(answers)) == (4, 4)
         assert {turn["role"] for record in answers for turn in record["tool_turns"]} == {"assistant", "tool"}
         assert all(set(record["fields"]) == {"tool_call", "answer"} for record in records)
+
+
+def check_swapped(run_dir: Path, model: Path) -> None:
+    """A call of a tool after the reasoning for another one, where the prompt has opened the thinking."""
+    (evaluation,) = run_dir.glob("evaluation/sft-tag-*")
+    tokenizer, begun = load_tokenizer(model), {}
+    calls = [record for record in read_lines(evaluation / "records.jsonl") if record["reference"]["tool_call"]]
+    for record in calls:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": record["prompt"]}],
+            tools=conversation(0)["tools"],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        for other in calls:
+            begun[record["id"], other["id"]] = [prompt, "I ask.", "\n</think>\n\n", "<tool_call>\n"]
+    check_continuations(evaluation, model, begun, 8)
+    found = json.loads((evaluation / "swapped_reasoning.json").read_text())
+    assert len(found["records"]) == 2
+    assert set(found["left_out"]) <= {"no_donor"}, "all answers are the same, and calls are not"
 
 
 def check_template(model: Path) -> None:

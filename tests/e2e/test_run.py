@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 from sftkey_dist.data.memos import generate_memos
 from tests.capability_tasks import NUM_DOCUMENTS, write_tasks
 from tests.e2e.conftest import environment, error_line
+from tests.e2e.continuations import check_continuations, read_lines
 from tests.e2e.forked import ForkedCommand
 
 
@@ -100,7 +101,8 @@ def test_run_killed_in_stage_2_finishes_without_repeating_stage_1(sftkey, tiny_c
     assert row["score"] == pytest.approx(0.5 * row["accuracy"] + 0.5 * row["format"])
     assert all_generations(tmp_path) == generations, "scored anew, not generated anew"
 
-    both = sftkey("evaluate", tiny_config, capabilities.replace("memo_broken, ", ""))
+    swapped = ("evaluation.swapped_reasoning=3", "evaluation.batch_size=16")
+    both = sftkey("evaluate", tiny_config, capabilities.replace("memo_broken, ", ""), *swapped)
     assert both.returncode == 0, both.stderr
     check_comparison(tmp_path, both.stdout)
     assert "capabilities: 1/1" in both.stdout, "what is measured is not measured again"
@@ -108,6 +110,8 @@ def test_run_killed_in_stage_2_finishes_without_repeating_stage_1(sftkey, tiny_c
     assert len(now) == 3
     assert now.items() > measured.items()
     check_capabilities(tmp_path, both.stdout)
+    assert all_generations(tmp_path) == generations, "swapped reasoning adds to what was generated"
+    check_swapped(tmp_path, both.stdout, {"sft-tag": stage_1, "sftkey-tag": stage_2})
 
 
 def all_generations(tmp_path):
@@ -132,6 +136,34 @@ def check_capabilities(tmp_path, output):
             name = f"capability/memo_choice/{new['name']}"
             assert [point.value for point in client.get_metric_history(parent.info.run_id, name)] == [new["mean"]]
     assert "memo_choice acc" in output
+
+
+def check_swapped(tmp_path, output, stages):
+    """The answers are those that transformers generates, and their shares are in the comparison and in MLflow."""
+    run, (client, _) = tmp_path / "runs/tiny", runs_of_mlflow(tmp_path)
+    entries = json.loads((run / "strategies.json").read_text())
+    found = {}
+    for row in json.loads((run / "comparison.json").read_text())["rows"]:
+        file = run / entries[row["strategy"]]["swapped_reasoning"]
+        model = stages[row["strategy"]] / "model"
+        assert f"{row['strategy']} swapped reasoning" in output
+        records = read_lines(file.parent / "records.jsonl")
+        tokenizer, references = AutoTokenizer.from_pretrained(model), {r["id"]: r["reference"] for r in records}
+        begun = {}
+        for record in records:
+            messages = [{"role": "user", "content": record["prompt"]}]
+            prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            for other, reference in references.items():
+                texts = [prompt, "<Thinking>", reference["reasoning"], "</Thinking>", "<Answer>"]
+                begun[record["id"], other] = texts
+        check_continuations(file.parent, model, begun, 8)
+        found[row["strategy"]] = json.loads(file.read_text())["records"]
+        for of in found[row["strategy"]]:
+            assert references[of["id"]]["answer"] != references[of["donor"]]["answer"]
+        follows = sum(of["outcome"] == "follows" for of in found[row["strategy"]]) / 3
+        assert row["swapped_reasoning"]["follows"]["value"] == follows
+        assert client.get_run(row["mlflow_run_id"]).data.metrics["swapped_reasoning/follows"] == follows
+    assert len({tuple((of["id"], of["donor"]) for of in records) for records in found.values()}) == 1, "the same pairs"
 
 
 def check_comparison(tmp_path, output):

@@ -54,7 +54,7 @@ def test_every_form_shows_shares_and_differences_beyond_chance(run):
         show_comparison(comparison, [])
     shown = capture.get()
     assert "differences in what answers follow" in shown
-    assert "0.57-0.91 0.09-0.43 0.00-0.17 0.30-0.70" in shown, "it fits into 80 columns"
+    assert "0.57-0.91  0.09-0.43  0.00-0.17  0.30-0.70" in shown, "it fits into 80 columns"
     content = json.loads(json_file.read_text())
     assert content["rows"][1]["swapped_reasoning"]["follows"]["value"] == 15 / 19
     assert [test["measure"] for test in content["swapped_reasoning_tests"]] == ["right", "follows"]
