@@ -276,3 +276,18 @@ def test_muon_is_refused_beside_what_it_was_not_made_for(minimal, other):
     load_config([minimal], [muon])
     with pytest.raises(ConfigError, match=r"optimization\.muon and training\.[a-z_.=0-9]+ cannot be combined; remove"):
         load_config([minimal], [muon, f"training.{other}"])
+
+
+def test_swapped_reasoning_needs_a_loaded_model_and_reasoning(minimal):
+    wanted = "evaluation.swapped_reasoning=5"
+    assert load_config([minimal], [wanted]).evaluation.swapped_reasoning == 5
+    server = ["evaluation.backend=endpoint", "evaluation.endpoint={url: 'http://127.0.0.1:1/v1', model: m}"]
+    with pytest.raises(ConfigError, match="swapped_reasoning needs backend: transformers or vllm") as raised:
+        load_config([minimal], [wanted, *server])
+    assert "\n" not in str(raised.value)
+    for segments in ("[{name: answer, key: true}, {name: reasoning}]", "[{name: answer, key: true}]"):
+        with pytest.raises(ConfigError, match="no segment before its first key segment"):
+            load_config([minimal], [wanted, f"contract.segments={segments}"])
+    call = "{name: call, key: true, required: false, delimiter: 'Call: '}"
+    optional = f"[{call}, {{name: why, delimiter: 'Why: '}}, {{name: answer, key: true}}]"
+    load_config([minimal], [wanted, f"contract.segments={optional}"])

@@ -54,10 +54,14 @@ stage = {"name": "full", "steps": 2, "train_seconds": 1.5, "tokens": 100, "loss_
 rows = []
 for number, strategy in enumerate(config["strategies"]):
     accuracy = 0.1 * number + 0.01 * seed * (1 + number / 10) + (0.2 if fast else 0)
+    share = {"n": 8, "value": 0.125 * seed, "interval": [0.0, 1.0]}
+    swapped = {name: share for name in ("right", "follows", "keeps", "neither", "carries")}
+    swapped |= {"left_out": {}, "without_generated": {}}
     lost = [{"task": "arc_easy", "metric": "acc", "difference": -0.01 * seed}] if fast else None
     kappa = None if strategy == "sft-tag" else 0.01 * seed
     rows.append({"strategy": strategy, "n": 40, "accuracy": accuracy, "format": 1.0, "alpha": 0.7, "dataset": "memos",
                  "score": 0.7 * accuracy + 0.3, "stages": [stage], "capabilities": lost,
+                 "swapped_reasoning": swapped if fast else None,
                  "agreement": {"judge_and_check": {"n": 3, "share": 0.5, "kappa": kappa}} if fast else {}})
 (run / "comparison.json").write_text(json.dumps({"rows": rows}))
 (run / "environment.json").write_text(json.dumps({"torch": "2.13.0"}))
@@ -182,6 +186,10 @@ def test_the_page_gives_means_over_seeds_and_is_the_same_from_a_copy(file, tmp_p
     assert f"| sft | 0.040 [{low:.3f}, {high:.3f}] | 1.000 [0.912, 1.000] |" in said
     assert "| Faster? | fast/sftkey-tag | slow/sftkey-tag | +0.200 in each of 2: no spread to test by |" in said
     assert said.count("| sft | arc_easy acc | -0.040 [-0.167, 0.087] | 2 |") == 1, "of fast alone"
+    low, high = wilson_interval(0.5 * 16, 16, 12.706205)  # 0.5 (1 - 0.5) / 0.125^2 trials
+    share = f"0.500 [{low:.3f}, {high:.3f}]"
+    (line,) = [line for line in said.splitlines() if line.startswith(f"| sft-tag | {share} | {share}")]
+    assert line.endswith("| +0.000 in each of 2: no spread to test by | 2 x 8 |")
     assert "SFTKey-Tag has a higher score than SFT" in said
     assert "**agrees**" in said
     assert "**disagrees**" in said, "key-tag keeps the format here"
