@@ -9,7 +9,8 @@ from pathlib import Path
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.crossed import Outcomes
 from sftkey_dist.evaluation.paired import AlphaRange, Lead, PairedTest, compare_all, winners_by_alpha
-from sftkey_dist.evaluation.swapped.summary import SwapShares, SwapTest, compare_swaps
+from sftkey_dist.evaluation.swapped.paired import SwapTest, compare_swaps
+from sftkey_dist.evaluation.swapped.summary import SwapShares
 from sftkey_dist.report.forgetting import Forgetting
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import (

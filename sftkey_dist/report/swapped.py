@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sftkey_dist.evaluation.statistics import Interval
-from sftkey_dist.evaluation.swapped.summary import SwapShare, SwapShares, SwapTest
+from sftkey_dist.evaluation.swapped.paired import SwapTest
+from sftkey_dist.evaluation.swapped.summary import SwapShare, SwapShares
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.numbers import UNKNOWN, counted, p_value, with_interval
 

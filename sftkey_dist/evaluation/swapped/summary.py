@@ -1,24 +1,12 @@
-"""Shares of the answers that follow the reasoning before them, and paired tests of strategies."""
+"""Shares of the answers that follow the reasoning before them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-
-from sftkey_dist.evaluation.crossed import holm_of_tested
-from sftkey_dist.evaluation.statistics import (
-    Interval,
-    difference_interval,
-    mcnemar_exact,
-    share_of_clusters,
-    wilson_interval,
-)
+from sftkey_dist.evaluation.statistics import Interval, wilson_interval
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.run_dir.artifacts.kinds import Measured
 from sftkey_dist.run_dir.artifacts.swapped import Outcome, SwappedReasoning, SwapRecord
-
-_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -57,44 +45,10 @@ class SwapShares:
     def of(cls, found: SwappedReasoning) -> "SwapShares":
         """The shares of an evaluation's records."""
         return cls(
-            **{name: _share([counts(record) for record in found.records]) for name, counts in _MEASURES.items()},
+            **{name: _share([counts(record) for record in found.records]) for name, counts in SWAP_MEASURES.items()},
             left_out=found.left_out,
             without_generated=found.without_generated,
         )
-
-
-@dataclass(frozen=True)
-class SwapTest:
-    """A share of one strategy minus that of another one, over the questions that were judged for both.
-
-    Attributes:
-        measure: name of the share.
-        first: the strategy from whose share the other's is subtracted.
-        second: the other strategy.
-        n: number of questions.
-        only_first: number of questions that only the first one's share counts.
-        only_second: number of questions that only the second one's share counts.
-        difference: first minus second.
-        difference_interval: 95 % interval, paired by question.
-        p_value: of McNemar's exact test, two-sided.
-        adjusted_p_value: the same with Holm's correction for all tests of the comparison.
-    """
-
-    measure: str
-    first: str
-    second: str
-    n: int
-    only_first: int
-    only_second: int
-    difference: float
-    difference_interval: Interval
-    p_value: float
-    adjusted_p_value: float
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether the strategies differ at the 5 % level, all tests taken together."""
-        return self.adjusted_p_value < _LEVEL
 
 
 def _is_outcome(wanted: Outcome) -> Callable[[SwapRecord], bool | None]:
@@ -110,7 +64,7 @@ def _is_carried(record: SwapRecord) -> bool | None:
     return None if is_open else record.generated_outcome is Outcome.FOLLOWS
 
 
-_MEASURES: dict[str, Callable[[SwapRecord], bool | None]] = {
+SWAP_MEASURES: dict[str, Callable[[SwapRecord], bool | None]] = {
     "right": _is_right,
     "follows": _is_outcome(Outcome.FOLLOWS),
     "keeps": _is_outcome(Outcome.KEEPS),
@@ -118,49 +72,6 @@ _MEASURES: dict[str, Callable[[SwapRecord], bool | None]] = {
     "carries": _is_carried,
 }
 """Whether a share counts a record; None if it was not judged."""
-_TESTED = ("right", "follows", "carries")
-
-
-def compare_swaps(results: Mapping[str, SwappedReasoning]) -> list[SwapTest]:
-    """Compare every pair of strategies on the questions that they share, by measure."""
-    tests = [
-        test
-        for measure in _TESTED
-        for first, second in combinations(results, 2)
-        if (test := _compared(measure, first, second, results)) is not None
-    ]
-    adjusted = holm_of_tested({i: test.p_value for i, test in enumerate(tests)})
-    return [replace(test, adjusted_p_value=adjusted[i]) for i, test in enumerate(tests)]
-
-
-def _compared(measure: str, first: str, second: str, results: Mapping[str, SwappedReasoning]) -> SwapTest | None:
-    mine, others = (_counted(results[name], measure) for name in (first, second))
-    shared = [key for key in mine if key in others]
-    if not shared:
-        return None
-    one, other = (np.array([of[key] for key in shared], dtype=float) for of in (mine, others))
-    trials = np.ones(len(shared))
-    estimates = share_of_clusters(one, trials), share_of_clusters(other, trials)
-    only_first, only_second = int((one > other).sum()), int((one < other).sum())
-    p_value = mcnemar_exact(only_first, only_second)
-    return SwapTest(
-        measure=measure,
-        first=first,
-        second=second,
-        n=len(shared),
-        only_first=only_first,
-        only_second=only_second,
-        difference=estimates[0].value - estimates[1].value,
-        difference_interval=difference_interval(*estimates),
-        p_value=p_value,
-        adjusted_p_value=p_value,
-    )
-
-
-def _counted(found: SwappedReasoning, measure: str) -> dict[tuple[str, str, str], bool]:
-    """Whether a measure counts a question, by test set, question and donor, without those that were not judged."""
-    of_all = {(record.data_set, record.id, record.donor): _MEASURES[measure](record) for record in found.records}
-    return {key: counts for key, counts in of_all.items() if counts is not None}
 
 
 def _share(counts: Sequence[bool | None]) -> SwapShare:

@@ -17,8 +17,9 @@ from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.swapped.beginning import Beginning, with_generated, with_references
 from sftkey_dist.evaluation.swapped.completion import PrefixEncoder, complete
 from sftkey_dist.evaluation.swapped.measure import SwapMeasurement, is_swap_measured, swapped_file
+from sftkey_dist.evaluation.swapped.paired import compare_swaps
 from sftkey_dist.evaluation.swapped.pairing import Pair, choose_pairs
-from sftkey_dist.evaluation.swapped.summary import SwapShares, compare_swaps
+from sftkey_dist.evaluation.swapped.summary import SwapShares
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
 from sftkey_dist.run_dir.artifacts.swapped import (
