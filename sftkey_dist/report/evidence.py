@@ -60,13 +60,14 @@ class StudyFacts:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage cost in one run."""
+    """What a stage cost in one run, and the strategy that trained it if that is another one."""
 
     name: str
     steps: int
     train_seconds: float
     tokens: int
     loss_tokens: int
+    shared_with: str | None = field(default=None, metadata=absent_with("shared_with"))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ _COLUMNS = (
     "given there; intervals are of 95 % (Wilson)"
 )
 _TESTS = (
-    "p: McNemar's exact test with Holm's correction for all tests of the table; brackets are 95 % intervals, paired"
+    "p: McNemar's exact test with Holm's correction for the tests of all pairs; brackets are 95 % intervals, paired"
 )
 
 
@@ -36,34 +36,48 @@ class SwapTable:
     notes: Sequence[str]
 
 
-def swap_tables(comparison: Comparison, shown: Callable[[float, Interval], str] = with_interval) -> list[SwapTable]:
+def swap_tables(
+    comparison: Comparison, shown: Callable[[float, Interval], str] = with_interval, *, all_pairs: bool = True
+) -> list[SwapTable]:
     """The shares, and the tests of pairs of strategies; none if nothing was measured.
 
     Args:
         comparison: the comparison.
         shown: how a share and its interval are written.
+        all_pairs: whether to list all tests, or only those of a strategy with its baseline or with one that shares its
+            first stage.
     """
     if not comparison.swapped:
         return []
     shares = SwapTable(
         "what answers follow after the reasoning of another question",
-        ("strategy", "n", *SHARE_NAMES, "n (carries)"),
+        ("strategy", "n", *SHARE_NAMES),
         [_shares(label, found, shown) for label, found in comparison.swapped.items()],
         [_COLUMNS, READING, *_left_out(comparison.swapped)],
     )
+    listed = [test for test in comparison.swap_tests if all_pairs or _is_main(test, comparison)]
     tests = SwapTable(
         "differences in what answers follow",
         ("measure", "first - second", "n", "difference", "counted alone", "p (Holm)"),
-        list(map(_test, comparison.swap_tests)),
-        [_TESTS],
+        list(map(_test, listed)),
+        [_TESTS, *([] if all_pairs else ["The page has the tests of all pairs"])],
     )
     return [shares, tests] if tests.rows else [shares]
+
+
+def _is_main(test: SwapTest, comparison: Comparison) -> bool:
+    """Whether a test is of a strategy and its baseline, or of two strategies with the same first stage."""
+    pair = (test.first, test.second)
+    first_stages = {
+        row.stage_dirs()[0].path for label, row in zip(comparison.labels, comparison.rows, strict=True) if label in pair
+    }
+    return len(first_stages) == 1 or any(comparison.baseline_of(label) in pair for label in pair)
 
 
 def _shares(label: str, shares: SwapShares, shown: Callable[[float, Interval], str]) -> list[str]:
     found: list[SwapShare] = [getattr(shares, name) for name in SHARE_NAMES]
     values = [shown(share.value, share.interval) for share in found]
-    return [label, f"{shares.follows.n:,}", *values, f"{shares.carries.n:,}"]
+    return [label, f"{shares.follows.n:,}", *values]
 
 
 def _test(test: SwapTest) -> list[str]:

@@ -22,25 +22,38 @@ def swapped_over_seeds(results: Mapping[str, Mapping[int, Result]]) -> list[str]
     if not measured:
         return []
     baseline = baseline_among(measured)
-    heads = ["strategy", *SHARE_NAMES, f"follows - {baseline}", "seeds x n"]
+    heads = ["strategy", *SHARE_NAMES, f"follows - {baseline}", "follows - its start", "seeds x n"]
     return [
-        f"Swapped reasoning. {READING}; `carries` is the same for the reasoning that the model itself has generated.",
+        f"Swapped reasoning. {READING}; `carries` is the same for the reasoning that the model itself has generated. "
+        f"The start of a strategy is the one that its first stage is shared with.",
         "",
-        *table(heads, [_cells(strategy, of, measured[baseline]) for strategy, of in measured.items()]),
+        *table(heads, [_cells(strategy, measured, baseline) for strategy in measured]),
         "",
     ]
 
 
-def _cells(strategy: str, results: Mapping[int, Result], baseline: Mapping[int, Result]) -> list[str]:
+def _cells(strategy: str, measured: Mapping[str, Mapping[int, Result]], baseline: str) -> list[str]:
+    results = measured[strategy]
     follows = swapped_shares(results, "follows")
-    others = {} if results is baseline else swapped_shares(baseline, "follows")
-    against = paired_over_seeds(_values(follows), _values(others))
     return [
         strategy,
         *(_mean(swapped_shares(results, name)) for name in SHARE_NAMES),
-        difference_cell(against),
+        _difference(follows, measured[baseline] if strategy != baseline else None),
+        _difference(follows, measured.get(_start(results))),
         f"{len(follows)} x {_num_questions(follows)}",
     ]
+
+
+def _start(results: Mapping[int, Result]) -> str:
+    """The strategy with which a strategy of several stages shares the first one; "" if there is none."""
+    first, *further = next(iter(results.values())).stages
+    return (further and first.shared_with) or ""
+
+
+def _difference(follows: Mapping[int, SwapShare], others: Mapping[int, Result] | None) -> str:
+    if others is None:
+        return ""
+    return difference_cell(paired_over_seeds(_values(follows), _values(swapped_shares(others, "follows"))))
 
 
 def _mean(shares: Mapping[int, SwapShare]) -> str:

@@ -75,9 +75,9 @@ def forgetting_table(comparison: Comparison) -> Table:
 
 def swapped_tables(comparison: Comparison) -> list[Table]:
     """What answers follow, with intervals below their values; none if it was not measured."""
+    found = swap_tables(comparison, lambda value, interval: _over_interval(value, interval).plain, all_pairs=False)
     return [
-        _table(table.title, "\n".join(f"{note}." for note in table.notes), table.heads, table.rows)
-        for table in swap_tables(comparison, lambda value, interval: _over_interval(value, interval).plain)
+        _table(table.title, "\n".join(f"{note}." for note in table.notes), table.heads, table.rows) for table in found
     ]
 
 

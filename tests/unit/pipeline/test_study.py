@@ -189,7 +189,7 @@ def test_the_page_gives_means_over_seeds_and_is_the_same_from_a_copy(file, tmp_p
     low, high = wilson_interval(0.5 * 16, 16, 12.706205)  # 0.5 (1 - 0.5) / 0.125^2 trials
     share = f"0.500 [{low:.3f}, {high:.3f}]"
     (line,) = [line for line in said.splitlines() if line.startswith(f"| sft-tag | {share} | {share}")]
-    assert line.endswith("| +0.000 in each of 2: no spread to test by | 2 x 8 |")
+    assert line.endswith("| +0.000 in each of 2: no spread to test by |  | 2 x 8 |")
     assert "SFTKey-Tag has a higher score than SFT" in said
     assert "**agrees**" in said
     assert "**disagrees**" in said, "key-tag keeps the format here"

@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from sftkey_dist.cli.output import show_comparison
 from sftkey_dist.console import console
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.pipeline.records import record_evaluation
-from sftkey_dist.report.evidence import COMPARISON
+from sftkey_dist.report.evidence import COMPARISON, Result
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.markdown import to_markdown
 from sftkey_dist.report.swapped_over_seeds import swapped_over_seeds
@@ -38,9 +40,9 @@ def test_every_form_shows_shares_and_differences_beyond_chance(run):
     comparison, (json_file, markdown, page, *_) = compare([run])
     lines = markdown.read_text().splitlines()
     (heads,) = (line for line in lines if line.startswith("| strategy | n | right"))
-    assert heads == "| strategy | n | right | follows | keeps | neither | carries | n (carries) |"
+    assert heads == "| strategy | n | right | follows | keeps | neither | carries |"
     (tagged,) = (line for line in lines if line.startswith("| sft-tag | 19 | 1.000"))
-    assert "| 0.789 [0.57, 0.91] | 0.211 [0.09, 0.43] | 0.000 [0.00, 0.17] | 0.500 [0.30, 0.70] | 20 |" in tagged
+    assert "| 0.789 [0.57, 0.91] | 0.211 [0.09, 0.43] | 0.000 [0.00, 0.17] | 0.500 [0.30, 0.70] |" in tagged
     (test,) = (line for line in lines if line.startswith("| follows | sft - sft-tag"))
     exact = 2 * 0.5**11
     assert "| 19 | -0.579 [" in test
@@ -74,21 +76,28 @@ def test_nothing_is_shown_where_nothing_was_asked_for(run):
 
 
 def test_over_seeds_the_table_has_means_and_paired_differences(tmp_path):
-    by_strategy: dict[str, dict[int, object]] = {name: {} for name in OUTCOMES}
+    by_strategy: dict[str, dict[int, Result]] = {}
     for seed, follows in ((1, 5), (2, 9), (3, 8)):
-        folder = put(tmp_path / f"seed-{seed}")
-        evaluation = folder / "evaluation" / "sft-tag"
-        write_swaps(evaluation, "f" * follows + "k" * (20 - follows))
+        folder = write_run(tmp_path / f"seed-{seed}", dict.fromkeys(("sft", "sft-tag", "sftkey-tag"), 12))
+        counts = {"sft": 4, "sft-tag": follows, "sftkey-tag": follows + 3 + seed}
+        for strategy, count in counts.items():
+            evaluation = folder / "evaluation" / strategy
+            file = write_swaps(evaluation, "f" * count + "k" * (20 - count))
+            record_evaluation(RunDir(folder), strategy, evaluation, file)
         _, (json_file, *_) = compare([folder])
         for row in COMPARISON.read(json_file).rows:
-            by_strategy[row.strategy][seed] = row.result
-    reading, _, heads, _, sft, tagged, _ = swapped_over_seeds(by_strategy)
+            by_strategy.setdefault(row.strategy, {})[seed] = row.result
+    reading, _, heads, _, sft, tagged, key, _ = swapped_over_seeds(by_strategy)
     assert "follows" in reading
-    assert heads == "| strategy | right | follows | keeps | neither | carries | follows - sft | seeds x n |"
-    assert "| 0.211 [0.12, 0.33] |" not in sft
-    assert "| 0.211 in each |" in sft or "| 0.211 [" in sft
-    mean = (5 + 9 + 8) / 60
-    assert f"| {mean:.3f} [" in tagged
-    assert f"**{mean - 4 / 19:+.3f} [" in tagged or f"| {mean - 4 / 19:+.3f} [" in tagged
-    assert tagged.endswith("| 3 x 20 |")
+    assert heads.endswith("| follows | keeps | neither | carries | follows - sft | follows - its start | seeds x n |")
+    assert sft.startswith("| sft | 1.000 [")
+    assert sft.endswith("|  |  | 3 x 20 |"), "the baseline is compared with nothing"
+    shares = np.array([5, 9, 8]) / 20
+    test = ttest_1samp(shares - 0.2, 0)
+    low, high = test.confidence_interval()
+    mean = f"{shares.mean() - 0.2:+.3f} [{low:+.3f}, {high:+.3f}]"
+    assert f"| {mean}, p {test.pvalue:.3f}, 3 up, 0 down |  | 3 x 20 |" in tagged
+    test = ttest_1samp([0.2, 0.25, 0.3], 0)
+    low, high = test.confidence_interval()
+    assert f"| **+0.250 [{low:+.3f}, {high:+.3f}]**, p {test.pvalue:.3f}, 3 up, 0 down | 3 x 20 |" in key
     assert swapped_over_seeds({"sft": {}}) == []
