@@ -162,6 +162,7 @@ NOT_VARIED = {
         for name in ("train", "test")
         for key in (
             *("adapter", "path", "subset", "revision", "lists_points", "prompt", "columns"),
+            *("reasoning_length", "decision_rule"),
             *(
                 "response",
                 "messages",
