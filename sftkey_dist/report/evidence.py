@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from sftkey_dist.config.study import ContrastConfig, run_name
+from sftkey_dist.config.study import ContrastConfig, CurvesConfig, run_name
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.crossed import Outcomes
 from sftkey_dist.files import copy_atomically, make_folder
@@ -41,6 +41,7 @@ class StudyFacts:
         variants: by name.
         contrasts: to be drawn.
         limits: what the study does not show.
+        curves: figures of differences along an axis.
     """
 
     title: str
@@ -50,6 +51,7 @@ class StudyFacts:
     variants: dict[str, VariantFacts]
     contrasts: tuple[ContrastConfig, ...]
     limits: str = ""
+    curves: tuple[CurvesConfig, ...] = ()
 
     @property
     def runs(self) -> list[tuple[str, int]]:

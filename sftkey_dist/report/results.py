@@ -1,18 +1,18 @@
 """The results page of studies: tables over seeds, contrasts, costs, and agreement with the paper's statements."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
-from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
+from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds
 from sftkey_dist.report.all_pairs import all_pairs
 from sftkey_dist.report.comparison import baseline_among
+from sftkey_dist.report.curves import Curves, curves_section
 from sftkey_dist.report.evidence import Evidence, Result, capability_differences, measure
 from sftkey_dist.report.markdown import Markdown, bold, escaped, table
-from sftkey_dist.report.numbers import UNKNOWN, number
 from sftkey_dist.report.published import published_averages
+from sftkey_dist.report.seed_cells import difference_cell, mean_cell, paired
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, seen_by_seeds, too_few_seeds
 
 _AGREES, _DIFFERS, _NOISY = "agrees", "disagrees", "too noisy to tell"
@@ -28,13 +28,28 @@ class _Claim:
     judge: Callable[[dict[str, dict[int, Result]]], tuple[str, str]]
 
 
-def results_page(studies: Sequence[Evidence], opening: Sequence[str], figures: Sequence[Path], command: str) -> str:
+@dataclass(frozen=True)
+class StudyFigures:
+    """A study's figures, relative to the page.
+
+    Attributes:
+        scores: by strategy and seed.
+        curves: with what each of them shows.
+    """
+
+    scores: Path
+    curves: tuple[tuple[Curves, Path], ...]
+
+
+def results_page(
+    studies: Sequence[Evidence], opening: Sequence[str], figures: Sequence[StudyFigures], command: str
+) -> str:
     """The page as Markdown.
 
     Args:
         studies: the studies, in order.
         opening: lines of what a reader should know first.
-        figures: one figure per study, relative to the page.
+        figures: of each study.
         command: the command that generates the page.
 
     Raises:
@@ -53,13 +68,13 @@ def results_page(studies: Sequence[Evidence], opening: Sequence[str], figures: S
         f"other seeds and the same questions.",
         "",
     ]
-    for study, figure in zip(studies, figures, strict=True):
-        lines += _study(study, figure)
+    for study, of_study in zip(studies, figures, strict=True):
+        lines += _study(study, of_study)
     lines += ["## Beside the paper", "", *_claims(studies), *published_averages()]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _study(study: Evidence, figure: Path) -> list[str]:
+def _study(study: Evidence, figures: StudyFigures) -> list[str]:
     facts = study.facts
     seeds = ", ".join(map(str, facts.seeds))
     where = "; ".join(escaped(f"{name} {value}") for name, value in study.environment.items())
@@ -67,7 +82,8 @@ def _study(study: Evidence, figure: Path) -> list[str]:
     lines += [f"`{facts.command}`; seeds {seeds}. {where}.", ""]
     if study.missing:
         lines += [f"**Not done yet:** {', '.join(study.missing)}.", ""]
-    lines += [f"![scores by strategy and seed]({figure.as_posix()})", ""]
+    lines += [f"![scores by strategy and seed]({figures.scores.as_posix()})", ""]
+    lines += [line for curves, figure in figures.curves for line in curves_section(curves, figure)]
     for variant, of_variant in facts.variants.items():
         if study.results[variant]:
             heading = escaped(variant) + study.note_on(variant)
@@ -81,13 +97,13 @@ def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
     baseline = baseline_among(results)
     rows, tests = [], {}
     for strategy, by_seed in results.items():
-        against = None if strategy == baseline else _paired(by_seed, results[baseline], "accuracy")
+        against = None if strategy == baseline else paired(by_seed, results[baseline], "accuracy")
         tests[strategy] = against
         rows.append(
             [
                 strategy,
-                *(_mean(_over_seeds(by_seed, name)) for name in ("accuracy", "format", "score")),
-                _difference(against),
+                *(mean_cell(_over_seeds(by_seed, name)) for name in ("accuracy", "format", "score")),
+                difference_cell(against),
                 seen_by_seeds(against),
                 f"{mean_over_seeds([_loss_tokens(result) for result in by_seed.values()]).value:,.0f}",
                 f"{mean_over_seeds([_seconds(result) for result in by_seed.values()]).value:.0f}",
@@ -101,7 +117,7 @@ def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
 def _capabilities(results: dict[str, dict[int, Result]]) -> list[str]:
     """What the strategies score in other tasks beside their base models; empty if no run measures capabilities."""
     rows = [
-        [strategy, task, _mean(mean_over_seeds(list(by_seed.values()), is_share=False)), str(len(by_seed))]
+        [strategy, task, mean_cell(mean_over_seeds(list(by_seed.values()), is_share=False)), str(len(by_seed))]
         for strategy, of_seeds in results.items()
         for task, by_seed in capability_differences(of_seeds).items()
     ]
@@ -114,9 +130,9 @@ def _contrasts(study: Evidence) -> list[str]:
         if not (study.may_know(contrast.first) and study.may_know(contrast.second)):
             continue
         first, second = study.of(contrast.first), study.of(contrast.second)
-        found = [_paired(first, second, name) for name in ("accuracy", "format", "score")]
+        found = [paired(first, second, name) for name in ("accuracy", "format", "score")]
         tests[f"{contrast.first} - {contrast.second}"] = found[0]
-        accuracy, *others = map(_difference, found)
+        accuracy, *others = map(difference_cell, found)
         rows.append([contrast.question, contrast.first, contrast.second, accuracy, seen_by_seeds(found[0]), *others])
     if not rows:
         return []
@@ -141,8 +157,8 @@ def _judges(study: Evidence) -> list[str]:
                         f"{variant}/{strategy}",
                         str(sum(result.n for result in by_seed.values())),
                         str(sum(agreement.n for agreement in found)),
-                        _mean(mean_over_seeds([agreement.share for agreement in found], questions=found[0].n)),
-                        _mean(mean_over_seeds(kappas, is_share=False)) if kappas else "undefined",
+                        mean_cell(mean_over_seeds([agreement.share for agreement in found], questions=found[0].n)),
+                        mean_cell(mean_over_seeds(kappas, is_share=False)) if kappas else "undefined",
                     ]
                 )
     if not rows:
@@ -172,7 +188,7 @@ def _costs(study: Evidence) -> list[str]:
                         f"{variant}/{strategy}",
                         f"{place + 1} {stage.name}",
                         str(stage.steps),
-                        _mean(seconds, digits=1),
+                        mean_cell(seconds, digits=1),
                         f"{stage.tokens:,}",
                         f"{stage.loss_tokens:,}",
                         f"{per_token:.1f}",
@@ -211,21 +227,21 @@ def _claims(studies: Sequence[Evidence]) -> list[str]:
 
 def _higher(first: str, second: str, name: str) -> Callable[[dict[str, dict[int, Result]]], tuple[str, str]]:
     def judge(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
-        found = _paired(results[first], results[second], name)
+        found = paired(results[first], results[second], name)
         sign = 0 if found is None else found.sign
-        return _VERDICTS[sign], Markdown(f"{name} {_difference(found)}")
+        return _VERDICTS[sign], Markdown(f"{name} {difference_cell(found)}")
 
     return judge
 
 
 def _keeps_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
     kept = _over_seeds(results["sftkey-tag"], "format")
-    return _VERDICTS[kept.side_of(0.9)], f"format {_mean(kept)}"
+    return _VERDICTS[kept.side_of(0.9)], f"format {mean_cell(kept)}"
 
 
 def _loses_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
     lost = _over_seeds(results["key-tag"], "format")
-    return _VERDICTS[-lost.side_of(0.76)], f"format {_mean(lost)}"
+    return _VERDICTS[-lost.side_of(0.76)], f"format {mean_cell(lost)}"
 
 
 _CLAIMS = (
@@ -252,10 +268,6 @@ _CLAIMS = (
 )
 
 
-def _paired(first: dict[int, Result], second: dict[int, Result], name: str) -> PairedMean | None:
-    return paired_over_seeds(measure(first, name), measure(second, name))
-
-
 def _over_seeds(results: dict[int, Result], name: str) -> Mean:
     questions = min(result.n for result in results.values())
     return mean_over_seeds(list(measure(results, name).values()), questions=questions)
@@ -267,29 +279,3 @@ def _loss_tokens(result: Result) -> int:
 
 def _seconds(result: Result) -> float:
     return sum(stage.train_seconds for stage in result.stages)
-
-
-def _mean(mean: Mean, digits: int = 3) -> str:
-    """``0.812 [0.75, 0.86]``, or no interval for a single seed and for seeds with equal values."""
-    if mean.number < 2 or math.isnan(mean.value):
-        return number(mean.value, digits)
-    if not mean.has_interval:
-        return f"{mean.value:.{digits}f} in each"
-    low, high = mean.interval
-    return f"{mean.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _difference(found: PairedMean | None) -> str:
-    if found is None:
-        return ""
-    mean = found.mean
-    if math.isnan(mean.value):
-        return UNKNOWN
-    if mean.number < 2:
-        return f"{mean.value:+.3f}"
-    if found.p_value is None:
-        return f"{mean.value:+.3f} in each of {mean.number}: no spread to test by"
-    low, high = mean.interval
-    value = f"{mean.value:+.3f} [{low:+.3f}, {high:+.3f}]"
-    seeds = f"{found.seeds_higher} up, {found.seeds_lower} down"
-    return Markdown(f"{bold(value) if found.sign else value}, p {found.p_value:.3f}, {seeds}")

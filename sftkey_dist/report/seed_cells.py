@@ -1,0 +1,40 @@
+"""Cells of tables over the seeds of a study."""
+
+import math
+
+from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, paired_over_seeds
+from sftkey_dist.report.evidence import Result, measure
+from sftkey_dist.report.markdown import Markdown, bold
+from sftkey_dist.report.numbers import UNKNOWN, number
+
+
+def paired(first: dict[int, Result], second: dict[int, Result], name: str) -> PairedMean | None:
+    """The difference of two strategies in one measure, over the seeds that both have."""
+    return paired_over_seeds(measure(first, name), measure(second, name))
+
+
+def mean_cell(mean: Mean, digits: int = 3) -> str:
+    """``0.812 [0.75, 0.86]``, or no interval for a single seed and for seeds with equal values."""
+    if mean.number < 2 or math.isnan(mean.value):
+        return number(mean.value, digits)
+    if not mean.has_interval:
+        return f"{mean.value:.{digits}f} in each"
+    low, high = mean.interval
+    return f"{mean.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def difference_cell(found: PairedMean | None) -> str:
+    """``+0.041 [-0.021, +0.103], p 0.139, 3 up, 0 down``, as far as there are seeds for it."""
+    if found is None:
+        return ""
+    mean = found.mean
+    if math.isnan(mean.value):
+        return UNKNOWN
+    if mean.number < 2:
+        return f"{mean.value:+.3f}"
+    if found.p_value is None:
+        return f"{mean.value:+.3f} in each of {mean.number}: no spread to test by"
+    low, high = mean.interval
+    value = f"{mean.value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    seeds = f"{found.seeds_higher} up, {found.seeds_lower} down"
+    return Markdown(f"{bold(value) if found.sign else value}, p {found.p_value:.3f}, {seeds}")
