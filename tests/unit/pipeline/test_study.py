@@ -16,6 +16,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from sftkey_dist.cli.arguments import load_run_config
 from sftkey_dist.config import is_study, load_study
 from sftkey_dist.config.yaml_text import read_yaml
 from sftkey_dist.errors import ConfigError, DataError
@@ -128,6 +129,11 @@ def test_prompts_of_all_runs_print_one_date_also_of_those_that_are_done_on_anoth
     assert dates_after("study.seeds=[3]", day=datetime.date(2025, 1, 31)) == ["2025-01-31"] * 2
     assert dates_after(day=datetime.date(2025, 2, 1)) == ["2025-01-31"] * 4
     assert dates_after("prompt.date=2024-02-29", day=datetime.date(2025, 2, 1)) == ["2024-02-29"] * 4
+
+
+def test_commands_for_one_run_say_what_a_study_is_for(file):
+    with pytest.raises(ConfigError, match=r"study.yaml: the section study describes many runs, which `sftkey run` exe"):
+        load_run_config([str(file)])
 
 
 @pytest.mark.parametrize(
