@@ -219,7 +219,8 @@ def write_facts(folder: Path, facts: StudyFacts) -> None:
 def keep_evidence(study: Path, kept: Path) -> Path:
     """Copy the evidence of a study, and which of its runs are done, to another folder, and return that folder.
 
-    If the copy is put in the study's place, the study resumes from it.
+    If the copy is put in the study's place, the study resumes from it. Of comparisons, only what is read back is kept,
+    which is a fifth of them.
     """
     evidence = Evidence.read(study)
     make_folder(kept)
@@ -229,7 +230,8 @@ def keep_evidence(study: Path, kept: Path) -> Path:
         if run.comparison.is_file():
             target = kept / run_name(variant, seed)
             make_folder(target)
-            for file in filter(Path.is_file, (run.comparison, run.environment, run.path / DONE)):
+            COMPARISON.write(target / _COMPARISON, COMPARISON.read(run.comparison))
+            for file in filter(Path.is_file, (run.environment, run.path / DONE)):
                 copy_atomically(file, target / file.name)
     return kept
 
