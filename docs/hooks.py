@@ -17,9 +17,7 @@ PAGES_OF_THE_REPOSITORY = (
     "SECURITY.md",
     "launch/README.md",
     "tests/accelerator/results/h100/README.md",
-    "tests/evidence/study_embedded/scores.svg",
-    "tests/evidence/study_methods/scores.svg",
-    "tests/evidence/study_smollm2/scores.svg",
+    *(str(figure.relative_to(ROOT)) for figure in sorted(ROOT.glob("tests/evidence/*/*.svg"))),
 )
 
 

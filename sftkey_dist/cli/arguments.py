@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sftkey_dist.config import RunConfig, is_tuning, load_config
+from sftkey_dist.config import RunConfig, is_study, is_tuning, load_config
 from sftkey_dist.config.paths import local_path
 from sftkey_dist.errors import ConfigError
 
@@ -35,10 +35,16 @@ def load_run_config(configuration: list[str]) -> RunConfig:
     files, overrides = separate_overrides(configuration)
     if not files:
         raise ConfigError("give at least one configuration file, for example configs/quickstart.yaml")
+    named = ", ".join(map(str, files))
     if is_tuning(files):
         raise ConfigError(
-            f"{', '.join(map(str, files))}: the section tune describes many trials, which `sftkey tune` trains; "
-            f"give other commands the best.yaml that it writes"
+            f"{named}: the section tune describes many trials, which `sftkey tune` trains; give other commands the "
+            f"best.yaml that it writes"
+        )
+    if is_study(files):
+        raise ConfigError(
+            f"{named}: the section study describes many runs, which `sftkey run` executes; give other commands the "
+            f"run.yaml in the folder of one of them, or a file without the section"
         )
     return load_config(files, overrides)
 

@@ -11,6 +11,7 @@ from sftkey_dist.config.paths import LocalPath, Location
 from sftkey_dist.config.rules import Rules
 from sftkey_dist.config.section import MOST_ROWS, Section, SectionWithNewerKeys, Seed
 from sftkey_dist.data.data_sets import data_set_names
+from sftkey_dist.data.memos import DecisionRule, ReasoningLength
 
 if TYPE_CHECKING:
     Adapter = str
@@ -26,11 +27,11 @@ _OWN_KEYS: dict[str, frozenset[str]] = {
     "records": frozenset({"prompt", "columns"}),
     "prompt_completion": frozenset({"prompt", "response", "rules"}),
     "messages": frozenset({"messages", "columns", "roles", "rules", "trained_turns"}),
-    "decision_memos": frozenset({"seed", "lists_points"}),
+    "decision_memos": frozenset({"seed", "lists_points", "reasoning_length", "decision_rule"}),
 }
 _KEYS_OF_ROWS = frozenset({"labels", "loss_weight_column"})
 """Of every adapter that reads rows, in any layout."""
-_NEWER_KEYS = frozenset({"trained_turns", "roles"}) | _KEYS_OF_ROWS
+_NEWER_KEYS = frozenset({"trained_turns", "roles", "reasoning_length", "decision_rule"}) | _KEYS_OF_ROWS
 _KEYS_OF_SOME = frozenset({"prompt", "columns", "response", "messages", "rules", "lists_points"}) | _NEWER_KEYS
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -63,6 +64,12 @@ class SourceConfig(Section):
     lists_points: bool = False
     """For `decision_memos`: answers also list the points of every fact before the decision, which makes them several
     times as long."""
+    reasoning_length: ReasoningLength = "standard"
+    """For `decision_memos`: `brief` names the four facts, `standard` discusses them, and `long` adds six remarks that
+    say nothing about the case to each of them. The cases and their decisions are the same."""
+    decision_rule: DecisionRule = "points_and_veto"
+    """For `decision_memos`: what the decision follows from. `one_fact`: the payments alone. `points`: the points of all
+    four facts. `points_and_veto`: these, and an unsecured loan after a default is always rejected."""
     prompt: str | None = None
     """For `records` and `prompt_completion`: column of the prompt (default `prompt`), or a template with columns in
     braces, `{question}\\n{options}`. Braces around anything that is not a name are kept, as in `{"grade": "A"}` or

@@ -36,6 +36,29 @@ class ContrastConfig(Section):
     """The side that the first one is compared with, as `variant/strategy`."""
 
 
+class PointConfig(Section):
+    """A point of a curve: the difference of two strategies at a place of the axis."""
+
+    x: Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=VARIANT_AND_STRATEGY)]
+    """A number, or `variant/strategy`: the loss tokens of a step of its last stage as a share of those of a step of its
+    first stage, as the first seed has them."""
+    first: str = Field(pattern=VARIANT_AND_STRATEGY)
+    """The first side, as `variant/strategy`."""
+    second: str = Field(pattern=VARIANT_AND_STRATEGY)
+    """The side that is subtracted, as `variant/strategy`."""
+
+
+class CurvesConfig(Section):
+    """A figure of differences along an axis, with a curve for each series."""
+
+    question: str
+    """The question that the figure answers, its heading on the results page."""
+    x_label: str
+    """Label of the axis, which is logarithmic."""
+    series: dict[str, tuple[PointConfig, ...]] = Field(min_length=1)
+    """Points of each curve, by its name."""
+
+
 class StudyConfig(Section):
     """A study: every variant is run with every seed. The rest of the file is the configuration that the variants
     change."""
@@ -54,6 +77,8 @@ class StudyConfig(Section):
     """Variants by name."""
     contrasts: tuple[ContrastConfig, ...] = ()
     """Comparisons across strategies and variants."""
+    curves: tuple[CurvesConfig, ...] = ()
+    """Figures of differences along an axis, for the results page."""
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
         """The seeds that a variant is run with."""
@@ -67,16 +92,22 @@ class StudyConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def contrasts_name_variants(self) -> Self:
+    def contrasts_and_curves_name_variants(self) -> Self:
         """Only variants are checked here: a variant may define its own strategies, which are checked when they are
         read."""
         for contrast in self.contrasts:
-            for side in (contrast.first, contrast.second):
-                if side.partition("/")[0] not in self.variants:
-                    raise ValueError(
-                        f"contrasts: {side}: there is no such variant; the variants are {list(self.variants)}"
-                    )
+            self._check_variants("contrasts", contrast.first, contrast.second)
+        for curves in self.curves:
+            for name, points in curves.series.items():
+                for point in points:
+                    places = [point.x] if isinstance(point.x, str) else []
+                    self._check_variants(f"curves: series: {name}", point.first, point.second, *places)
         return self
+
+    def _check_variants(self, where: str, *sides: str) -> None:
+        for side in sides:
+            if side.partition("/")[0] not in self.variants:
+                raise ValueError(f"{where}: {side}: there is no such variant; the variants are {list(self.variants)}")
 
 
 @dataclass(frozen=True)

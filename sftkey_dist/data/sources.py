@@ -11,7 +11,7 @@ from sftkey_dist.data.columns import RowError, loss_weight, template_arguments
 from sftkey_dist.data.content import AdaptAll, Content, Row, Unusable
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.hashes import prompt_hash
-from sftkey_dist.data.memos import generate_memos
+from sftkey_dist.data.memos import MemoStyle, generate_memos
 from sftkey_dist.data.rows.shard import Shard
 from sftkey_dist.data.rows.shards import find_shards, read_shard
 
@@ -52,7 +52,8 @@ def _is_tested(example: Example, source: SplitSource) -> bool:
 def _read(source: SourceConfig, contract: ResponseContract, shard: Shard) -> Iterator[Example | Refusal]:
     adapt = _adapter(source, contract)
     if adapt is None:
-        yield from generate_memos(source.split, shard.num_rows, source.seed, lists_points=source.lists_points)
+        style = MemoStyle(source.lists_points, source.reasoning_length, source.decision_rule)
+        yield from generate_memos(source.split, shard.num_rows, source.seed, style)
         return
     for place, row in read_shard(source, shard):
         if isinstance(row, Refusal):

@@ -1,7 +1,7 @@
 """Explains why a stage is trained again although the run has trained a stage of this name before."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 
 from sftkey_dist.errors import DataError
@@ -18,15 +18,23 @@ _MOST_NAMED = 3
 _SETTINGS_OF_GUARD = "guard.assessment.settings."
 
 
-def changes_in_words(run: RunDir, planned: PlannedStage) -> Iterator[str]:
-    """A line with the inputs that differ from the most similar trained stage of this name; nothing without one."""
+def changes_in_words(run: RunDir, planned: PlannedStage, in_use: Collection[PlannedStage]) -> Iterator[str]:
+    """A line with the inputs that differ from the most similar trained stage of this name; nothing without one.
+
+    Args:
+        run: that has the trained stages.
+        planned: the stage that is to be trained.
+        in_use: all stages of the configuration. Strategies may have stages of one name, which are not compared.
+    """
     if planned.directory.path.is_dir():
         return
-    label = planned.directory.path.name.rpartition("-")[0]
+    label, names_in_use = planned.directory.path.name.rpartition("-")[0], {of.directory.path.name for of in in_use}
     earlier = [
         (_differences(inputs, planned.inputs), stage.path.name)
         for stage in run.stages()
-        if stage.path.name.rpartition("-")[0] == label and (inputs := _inputs_of(stage))
+        if stage.path.name not in names_in_use
+        and stage.path.name.rpartition("-")[0] == label
+        and (inputs := _inputs_of(stage))
     ]
     if not earlier:
         return

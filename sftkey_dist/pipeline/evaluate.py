@@ -41,7 +41,7 @@ def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
     """
     for planned in plan.strategies:
         if not planned.stages[-1].is_finished:
-            changes = [line for stage in planned.stages for line in changes_in_words(plan.run, stage)]
+            changes = [line for stage in planned.stages for line in changes_in_words(plan.run, stage, plan.stages)]
             raise DataError(
                 f"strategy {planned.name} is not trained yet with this configuration; run `sftkey train` with it"
                 + "".join(f" ({line})" for line in changes)

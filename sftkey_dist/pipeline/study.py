@@ -26,10 +26,11 @@ from sftkey_dist.files import (
     write_json_atomically,
     write_text_atomically,
 )
+from sftkey_dist.report.curves import measured_curves, plot_measured
 from sftkey_dist.report.evidence import DONE, Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
 from sftkey_dist.report.opening import opening, tested_contrasts
-from sftkey_dist.report.plots import Difference, plot_differences, plot_seeds
-from sftkey_dist.report.results import results_page
+from sftkey_dist.report.results import StudyFigures, results_page
+from sftkey_dist.report.study_plots import Difference, plot_differences, plot_seeds
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking import make_tracker, tracking_uri
 
@@ -70,6 +71,7 @@ def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
                 },
                 contrasts=study.settings.contrasts,
                 limits=study.settings.limits,
+                curves=study.settings.curves,
             ),
         )
         waiting = [run for run in study.runs if not _is_done(study, run)]
@@ -97,15 +99,21 @@ def make_results(studies: Sequence[Path], out: Path, keep: Path | None) -> list[
     if keep is not None:
         studies = [keep_evidence(study, keep / study.absolute().name) for study in studies]
     found = [Evidence.read(study) for study in studies]
-    scores = [
-        plot_seeds(_scores_by_seed(study), "score", folder / "scores.svg")
-        for study, folder in zip(found, studies, strict=True)
-    ]
+    figures = [_figures(study, folder, out) for study, folder in zip(found, studies, strict=True)]
     command = shlex.join(["sftkey", "results", *(_seen_from(out, study) for study in studies)])
     opened, differences = _opening(found, studies, out)
-    page = results_page(found, opened, [Path(_seen_from(out, figure)) for figure in scores], command)
-    write_text_atomically(out, page)
-    return [out, *differences, *scores]
+    write_text_atomically(out, results_page(found, opened, figures, command))
+    drawn = [out.absolute().parent / path for of in figures for path in (of.scores, *(path for _, path in of.curves))]
+    return [out, *differences, *drawn]
+
+
+def _figures(study: Evidence, folder: Path, out: Path) -> StudyFigures:
+    scores = plot_seeds(_scores_by_seed(study), "score", folder / "scores.svg")
+    curves = tuple(
+        (of, Path(_seen_from(out, plot_measured(of, folder / f"curves-{place}.svg"))))
+        for place, of in enumerate(measured_curves(study), start=1)
+    )
+    return StudyFigures(Path(_seen_from(out, scores)), curves)
 
 
 def _opening(studies: Sequence[Evidence], folders: Sequence[Path], out: Path) -> tuple[list[str], list[Path]]:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 from sftkey_dist.cluster import connected
@@ -50,6 +51,8 @@ def train(plan: RunPlan, tracker: Tracker, *, nodes_are_checked: bool = False) -
     config, preparation = plan.config, plan.preparation
     verify_stages(plan)
     write_configuration(config, preparation)
+    for line in unreached_in_words(plan):
+        console.print(line, soft_wrap=True)
     with ExitStack() as stack:
         if not plan.is_trained:
             write_provenance(preparation)
@@ -74,6 +77,17 @@ def require_sound_cluster(plan: RunPlan) -> None:
     """See `require_sound_nodes`."""
     stores = [store.path for store in plan.preparation.stores.values()]
     require_sound_nodes(plan.run.path, [*stores, plan.preparation.model_dir], plan.config.cluster)
+
+
+def unreached_in_words(plan: RunPlan) -> Iterator[str]:
+    """A line for every stage to be trained whose epochs end before its ``max_steps``."""
+    for planned in plan.stages:
+        settings = planned.stage.optimization
+        if not planned.is_finished and settings.max_steps is not None and settings.max_steps > planned.num_steps:
+            yield (
+                f"{planned.title}: has {planned.num_steps:,} steps, because num_epochs={settings.num_epochs} ends "
+                f"before max_steps={settings.max_steps:,}"
+            )
 
 
 def _require_fit(plan: RunPlan) -> None:
@@ -118,7 +132,7 @@ def _train_stage(
     plan: RunPlan, planned: PlannedStage, runner: StageRunner, tracker: Tracker, parent: str | None
 ) -> None:
     config, title = plan.config, planned.title
-    for line in changes_in_words(plan.run, planned):
+    for line in changes_in_words(plan.run, planned, plan.stages):
         console.print(f"{title}: {line}", soft_wrap=True)
     started = time.perf_counter()
     planned = _with_its_data(plan, planned, runner)

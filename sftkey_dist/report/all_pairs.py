@@ -7,15 +7,20 @@ from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference, holm
 from sftkey_dist.report.evidence import Result, recorded_outcomes
 from sftkey_dist.report.markdown import bold, table
 
+_MOST_PAIRS = 45
+"""More make a table that nobody reads, and a correction that leaves little to find."""
+
 
 def all_pairs(results: Mapping[str, Mapping[int, Result]]) -> list[str]:
     """Lines with the differences in accuracy, the largest first.
 
     Args:
         results: by strategy and seed. Without the outcomes of at least two runs with the same questions, there is no
-            table.
+            table, and a sentence stands for one that would be too long.
     """
     found = _differences(results)
+    if len(found) > _MOST_PAIRS:
+        return [f"The {len(found)} pairs of strategies are too many for a table of all.", ""]
     adjusted = holm_of_tested({pair: of.p_value for pair, of in found.items()})
     rows = [
         [*pair, *_cells(of, adjusted.get(pair))] for pair, of in sorted(found.items(), key=lambda item: -item[1].value)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from sftkey_dist.config.study import ContrastConfig, run_name
+from sftkey_dist.config.study import ContrastConfig, CurvesConfig, run_name
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.crossed import Outcomes
 from sftkey_dist.evaluation.swapped.summary import SwapShare, SwapShares
@@ -42,6 +42,7 @@ class StudyFacts:
         variants: by name.
         contrasts: to be drawn.
         limits: what the study does not show.
+        curves: figures of differences along an axis.
     """
 
     title: str
@@ -51,6 +52,7 @@ class StudyFacts:
     variants: dict[str, VariantFacts]
     contrasts: tuple[ContrastConfig, ...]
     limits: str = ""
+    curves: tuple[CurvesConfig, ...] = ()
 
     @property
     def runs(self) -> list[tuple[str, int]]:
@@ -227,7 +229,8 @@ def write_facts(folder: Path, facts: StudyFacts) -> None:
 def keep_evidence(study: Path, kept: Path) -> Path:
     """Copy the evidence of a study, and which of its runs are done, to another folder, and return that folder.
 
-    If the copy is put in the study's place, the study resumes from it.
+    If the copy is put in the study's place, the study resumes from it. Of comparisons, only what is read back is kept,
+    which is a fifth of them.
     """
     evidence = Evidence.read(study)
     make_folder(kept)
@@ -237,7 +240,8 @@ def keep_evidence(study: Path, kept: Path) -> Path:
         if run.comparison.is_file():
             target = kept / run_name(variant, seed)
             make_folder(target)
-            for file in filter(Path.is_file, (run.comparison, run.environment, run.path / DONE)):
+            COMPARISON.write(target / _COMPARISON, COMPARISON.read(run.comparison))
+            for file in filter(Path.is_file, (run.environment, run.path / DONE)):
                 copy_atomically(file, target / file.name)
     return kept
 

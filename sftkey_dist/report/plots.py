@@ -10,7 +10,6 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sftkey_dist.evaluation.statistics import Interval
 from sftkey_dist.files import file_written_whole
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS
@@ -25,7 +24,8 @@ GREY = "#808080"
 _ZERO_WIDTH = "\u200b"
 _FEW_POINTS, _BINS = 40, 30
 _DASHES = ((1, 0), (6, 2), (3, 2), (8, 2, 2, 2))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+"""Of curves and strategies, by their number."""
 
 
 class Curve(NamedTuple):
@@ -85,7 +85,7 @@ def plot_key_nll(curves: Mapping[str, Curve], file: Path, y_label: str = "nll of
             steps, _smoothed(values), label=literal(strategy), color=colour, linewidth=1.8, dashes=_DASHES[number % 4]
         )
     axes.set_yscale("log")
-    return _save(figure, axes, file)
+    return save(figure, axes, file)
 
 
 def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: float, file: Path) -> Path:
@@ -94,7 +94,7 @@ def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: floa
     for number, (strategy, (accuracy, format_share)) in enumerate(measures.items()):
         axes.plot([0, 1], [format_share, accuracy], label=literal(strategy), linewidth=1.5, dashes=_DASHES[number % 4])
     axes.axvline(alpha, color=GREY, linestyle=":", linewidth=1)
-    return _save(figure, axes, file)
+    return save(figure, axes, file)
 
 
 def plot_plane(
@@ -105,7 +105,7 @@ def plot_plane(
     """Plot format against accuracy of each strategy, with the intervals of both."""
     figure, axes = _figure("accuracy", "format")
     draw_plane(axes, measures, intervals)
-    return _save(figure, axes, file)
+    return save(figure, axes, file)
 
 
 def draw_plane(
@@ -126,7 +126,7 @@ def draw_plane(
 
 def draw_marker(axes: Axes, number: int, x: float, y: float, size: float, label: str | None = None) -> None:
     """Draw the marker of a strategy by its number: hollow, so that one below another can be seen, of its own shape."""
-    marker = _MARKERS[number % len(_MARKERS)]
+    marker = MARKERS[number % len(MARKERS)]
     axes.plot(
         x, y, marker, color=f"C{number}", label=label, markersize=size, fillstyle="none", markeredgewidth=size / 4
     )
@@ -141,7 +141,7 @@ def plot_curves(curves: Mapping[str, Curve], x_label: str, y_label: str, file: P
         axes.plot(
             steps, shown, label=literal(name), marker="o" if is_short else "", markersize=4, dashes=_DASHES[number % 4]
         )
-    return _save(figure, axes, file)
+    return save(figure, axes, file)
 
 
 def plot_histograms(values: Mapping[str, Sequence[float]], x_label: str, file: Path) -> Path:
@@ -153,7 +153,7 @@ def plot_histograms(values: Mapping[str, Sequence[float]], x_label: str, file: P
         shares, _ = np.histogram(of, bins=edges)
         dashes = (0, _DASHES[number % 4])
         axes.stairs(shares / len(of), edges, label=literal(name), color=f"C{number}", linewidth=1.5, linestyle=dashes)
-    return _save(figure, axes, file)
+    return save(figure, axes, file)
 
 
 def plot_lengths(segment_counts: np.ndarray, segment_names: Sequence[str], file: Path) -> Path:
@@ -169,7 +169,7 @@ def plot_lengths(segment_counts: np.ndarray, segment_names: Sequence[str], file:
                 shares / len(counts), edges, label=literal(name), color=GREY if name == "all" else f"C{number - 1}"
             )
     axes.set_xscale("log")
-    return _save(figure, axes, file)
+    return save(figure, axes, file)
 
 
 def plot_balance(stages: Mapping[str, Sequence[BalancePreview]], file: Path) -> Path:
@@ -189,7 +189,7 @@ def plot_balance(stages: Mapping[str, Sequence[BalancePreview]], file: Path) -> 
                 points = [(row.data_ranks, value(row.balance)) for row in rows if row.side == side]
                 axes.plot(*zip(*points, strict=True), label=literal(side), marker="o", markersize=4, linewidth=1.5)
             axes.set_xscale("log", base=2)
-    return _save(figure, grid[0][0], file)
+    return save(figure, grid[0][0], file)
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
@@ -229,51 +229,14 @@ def style(axes: Axes, x_label: str, y_label: str, colour: str = GREY, size: floa
     axes.grid(alpha=0.25)
 
 
-def _save(figure: Figure, axes: Axes, file: Path) -> Path:
+def save(figure: Figure, axes: Axes, file: Path) -> Path:
+    """Write a figure with the legend of one of its axes."""
     axes.legend(frameon=False, labelcolor=GREY)
-    return _write(figure, file)
+    return write(figure, file)
 
 
-def _write(figure: Figure, file: Path) -> Path:
+def write(figure: Figure, file: Path) -> Path:
+    """Write a figure as it is, always with the same bytes."""
     with file_written_whole(file) as scratch:
         figure.savefig(scratch, format="svg", transparent=True, metadata={"Date": None})
     return file
-
-
-class Difference(NamedTuple):
-    """A difference with its interval, whose bounds may be nan, and whether it is beyond chance."""
-
-    name: str
-    value: float
-    interval: Interval
-    is_found: bool
-
-
-def plot_differences(differences: Sequence[Difference], x_label: str, file: Path) -> Path:
-    """Plot differences, one below the other, beside a line at zero; those beyond chance in colour."""
-    figure = Figure(figsize=(7.0, 0.9 + 0.4 * len(differences)), layout="constrained")
-    axes = figure.subplots()
-    style(axes, x_label, "")
-    for place, of in enumerate(differences):
-        colour = "C0" if of.is_found else GREY
-        axes.plot(of.interval, [place, place], color=colour, linewidth=2)
-        axes.plot(of.value, place, "o", color=colour, markersize=6)
-    axes.axvline(0, color=GREY, linewidth=1)
-    axes.set_yticks(range(len(differences)), [literal(of.name) for of in differences])
-    axes.invert_yaxis()
-    return _write(figure, file)
-
-
-def plot_seeds(values: Mapping[str, Mapping[str, Sequence[float]]], y_label: str, file: Path) -> Path:
-    """Plot values by group and name: a dot per seed, a bar at their mean, and a panel per group."""
-    widths = [max(2, len(of)) for of in values.values()]
-    figure = Figure(figsize=(1.5 + 0.75 * sum(widths), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(values), squeeze=False, width_ratios=widths, sharey=True)[0]
-    for (group, of), axes in zip(values.items(), panels, strict=True):
-        style(axes, "", y_label if axes is panels[0] else "")
-        axes.set_title(literal(group), color=GREY, fontsize=10)
-        for place, seeds in enumerate(of.values()):
-            axes.plot([place] * len(seeds), seeds, "o", color=f"C{place % 10}", markersize=4, alpha=0.6)
-            axes.plot([place - 0.3, place + 0.3], [np.mean(seeds)] * 2, color=f"C{place % 10}", linewidth=2)
-        axes.set_xticks(range(len(of)), list(map(literal, of)), rotation=60, ha="right")
-    return _write(figure, file)

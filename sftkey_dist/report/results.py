@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
-from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
+from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds
 from sftkey_dist.report.all_pairs import all_pairs
-from sftkey_dist.report.cells import difference_cell, mean_cell
 from sftkey_dist.report.comparison import baseline_among
+from sftkey_dist.report.curves import Curves, curves_section
 from sftkey_dist.report.evidence import Evidence, Result, capability_differences, measure
 from sftkey_dist.report.markdown import Markdown, bold, escaped, table
 from sftkey_dist.report.published import published_averages
+from sftkey_dist.report.seed_cells import difference_cell, mean_cell, paired
 from sftkey_dist.report.swapped_over_seeds import swapped_over_seeds
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, seen_by_seeds, too_few_seeds
 
@@ -28,13 +29,28 @@ class _Claim:
     judge: Callable[[dict[str, dict[int, Result]]], tuple[str, str]]
 
 
-def results_page(studies: Sequence[Evidence], opening: Sequence[str], figures: Sequence[Path], command: str) -> str:
+@dataclass(frozen=True)
+class StudyFigures:
+    """A study's figures, relative to the page.
+
+    Attributes:
+        scores: by strategy and seed.
+        curves: with what each of them shows.
+    """
+
+    scores: Path
+    curves: tuple[tuple[Curves, Path], ...]
+
+
+def results_page(
+    studies: Sequence[Evidence], opening: Sequence[str], figures: Sequence[StudyFigures], command: str
+) -> str:
     """The page as Markdown.
 
     Args:
         studies: the studies, in order.
         opening: lines of what a reader should know first.
-        figures: one figure per study, relative to the page.
+        figures: of each study.
         command: the command that generates the page.
 
     Raises:
@@ -53,13 +69,13 @@ def results_page(studies: Sequence[Evidence], opening: Sequence[str], figures: S
         f"other seeds and the same questions.",
         "",
     ]
-    for study, figure in zip(studies, figures, strict=True):
-        lines += _study(study, figure)
+    for study, of_study in zip(studies, figures, strict=True):
+        lines += _study(study, of_study)
     lines += ["## Beside the paper", "", *_claims(studies), *published_averages()]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _study(study: Evidence, figure: Path) -> list[str]:
+def _study(study: Evidence, figures: StudyFigures) -> list[str]:
     facts = study.facts
     seeds = ", ".join(map(str, facts.seeds))
     where = "; ".join(escaped(f"{name} {value}") for name, value in study.environment.items())
@@ -67,7 +83,8 @@ def _study(study: Evidence, figure: Path) -> list[str]:
     lines += [f"`{facts.command}`; seeds {seeds}. {where}.", ""]
     if study.missing:
         lines += [f"**Not done yet:** {', '.join(study.missing)}.", ""]
-    lines += [f"![scores by strategy and seed]({figure.as_posix()})", ""]
+    lines += [f"![scores by strategy and seed]({figures.scores.as_posix()})", ""]
+    lines += [line for curves, figure in figures.curves for line in curves_section(curves, figure)]
     for variant, of_variant in facts.variants.items():
         if study.results[variant]:
             heading = escaped(variant) + study.note_on(variant)
@@ -82,7 +99,7 @@ def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
     baseline = baseline_among(results)
     rows, tests = [], {}
     for strategy, by_seed in results.items():
-        against = None if strategy == baseline else _paired(by_seed, results[baseline], "accuracy")
+        against = None if strategy == baseline else paired(by_seed, results[baseline], "accuracy")
         tests[strategy] = against
         rows.append(
             [
@@ -115,7 +132,7 @@ def _contrasts(study: Evidence) -> list[str]:
         if not (study.may_know(contrast.first) and study.may_know(contrast.second)):
             continue
         first, second = study.of(contrast.first), study.of(contrast.second)
-        found = [_paired(first, second, name) for name in ("accuracy", "format", "score")]
+        found = [paired(first, second, name) for name in ("accuracy", "format", "score")]
         tests[f"{contrast.first} - {contrast.second}"] = found[0]
         accuracy, *others = map(difference_cell, found)
         rows.append([contrast.question, contrast.first, contrast.second, accuracy, seen_by_seeds(found[0]), *others])
@@ -212,7 +229,7 @@ def _claims(studies: Sequence[Evidence]) -> list[str]:
 
 def _higher(first: str, second: str, name: str) -> Callable[[dict[str, dict[int, Result]]], tuple[str, str]]:
     def judge(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
-        found = _paired(results[first], results[second], name)
+        found = paired(results[first], results[second], name)
         sign = 0 if found is None else found.sign
         return _VERDICTS[sign], Markdown(f"{name} {difference_cell(found)}")
 
@@ -251,10 +268,6 @@ _CLAIMS = (
         _loses_format,
     ),
 )
-
-
-def _paired(first: dict[int, Result], second: dict[int, Result], name: str) -> PairedMean | None:
-    return paired_over_seeds(measure(first, name), measure(second, name))
 
 
 def _over_seeds(results: dict[int, Result], name: str) -> Mean:

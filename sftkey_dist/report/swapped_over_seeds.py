@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from sftkey_dist.evaluation.over_seeds import mean_over_seeds, paired_over_seeds
 from sftkey_dist.evaluation.swapped.summary import SwapShare
-from sftkey_dist.report.cells import difference_cell, mean_cell
 from sftkey_dist.report.comparison import baseline_among
 from sftkey_dist.report.evidence import Result, swapped_shares
 from sftkey_dist.report.markdown import table
 from sftkey_dist.report.numbers import UNKNOWN
+from sftkey_dist.report.seed_cells import difference_cell, mean_cell
 from sftkey_dist.report.swapped import READING, SHARE_NAMES
 
 

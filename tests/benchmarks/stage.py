@@ -29,7 +29,9 @@ STEPS = 30
 def main() -> None:
     options = arguments(__doc__ or "", _options)
     with tempfile.TemporaryDirectory() as scratch:
-        figures = start_and_steps(Path(scratch) / "start", 1 if options.quick else 5)
+        times = 1 if options.quick else 5
+        figures = start_and_steps(Path(scratch) / "start", times)
+        figures["last step of a stage to the first of the next"] = between_stages(Path(scratch) / "between", times)
         if not options.quick:
             figures["checkpoint stall"] = checkpoint_stall(Path(scratch) / "checkpoints", options.model, options.data)
     publish("A stage beside its steps", figures, options.json)
@@ -131,6 +133,30 @@ class _ProcessorSeconds:
     @property
     def total(self) -> float:
         return sum(self._of.values())
+
+
+def between_stages(folder: Path, times: int) -> Figure:
+    """Seconds from the last step of stage 1 to the first of stage 2, with the same workers: the model is validated and
+    exported, and the next stage is planned and begun."""
+    run, seconds = folder / "run", []
+    base = ["configs/quickstart.yaml", f"run_dir={run}", "tracking.enabled=false", "strategies=[sftkey-tag]"]
+    base += [f"optimization.max_steps={STEPS}", f"key_stage.optimization.max_steps={STEPS}", "validation.guard=null"]
+    sftkey("prepare", *base)
+    for _ in range(times):
+        shutil.rmtree(run / "stages", ignore_errors=True)
+        process = subprocess.Popen(
+            [*ENTRY_POINT, "train", *base], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not (first_steps := [file for file in run.glob("stages/*-key-*/metrics.jsonl") if file.stat().st_size]):
+            if process.poll() is not None:
+                raise SystemExit("the run ended without a second stage")
+            time.sleep(0.01)
+        began = first_steps[0].stat().st_mtime
+        (before,) = (file for file in run.glob("stages/*/metrics.jsonl") if file not in first_steps)
+        seconds.append(began - before.stat().st_mtime)
+        if process.wait():
+            raise SystemExit("the run failed")
+    return median_of(seconds, "s", "<= 1", "quickstart, the workers being kept")
 
 
 def checkpoint_stall(folder: Path, model: Path, data: Path) -> Figure:

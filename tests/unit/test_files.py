@@ -21,7 +21,8 @@ from sftkey_dist.files import (
     write_text_atomically,
 )
 from sftkey_dist.models.folder import link_file
-from sftkey_dist.report.plots import plot_lengths, plot_seeds
+from sftkey_dist.report.plots import plot_lengths
+from sftkey_dist.report.study_plots import plot_seeds
 from sftkey_dist.run_dir.journal import append_event, append_records, keep_records, read_records
 from sftkey_dist.training.checkpoint.storage import FolderStorage
 

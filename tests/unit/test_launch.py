@@ -187,8 +187,9 @@ def test_no_file_holds_a_secret_and_every_start_of_ray_is_authenticated():
 
 def test_the_jobs_command_is_one_that_the_command_line_takes():
     (job,) = documents("rayjob.yaml")
-    program, verb, _, _, *overrides = job["spec"]["entrypoint"].split()
-    assert (program, verb) == ("sftkey", "run")
+    shell_command, program, verb, _, _, *overrides = job["spec"]["entrypoint"].split()
+    # Ray runs a shell: without exec the command would be its grandchild, which nobody reaps in a container.
+    assert (shell_command, program, verb) == ("exec", "sftkey", "run")
     config = load_config(QWEN2_5_7B, overrides)
     workers = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
     gpus = workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]

@@ -37,7 +37,7 @@ ALLOWED = {
         "pipeline.tune_trial",
     },
     "lm_eval": {"evaluation.capabilities.harness"},
-    "matplotlib": {"report.plots", "report.slide"},
+    "matplotlib": {"report.plots", "report.study_plots", "report.slide"},
     "tensorboardX": {"tracking.tensorboard_sink"},
     "wandb": {"tracking.wandb_sink"},
 }

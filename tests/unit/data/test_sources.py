@@ -10,7 +10,7 @@ from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.contract import ResponseContract, Segment
 from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.example import Example, Refusal, Turn
-from sftkey_dist.data.memos import decide, generate_memos
+from sftkey_dist.data.memos import MemoStyle, decide, generate_memos
 from sftkey_dist.data.prepare import read_all
 from sftkey_dist.data.sources import copies_of, read_examples, shards_of
 from sftkey_dist.errors import ConfigError, DataError
@@ -287,6 +287,29 @@ def test_memo_decisions_are_mixed_and_reasoning_is_long_and_does_not_name_them()
         assert not set(decisions) & {word.strip(".,").lower() for word in words}
 
 
+def test_memos_of_any_length_are_about_the_same_cases():
+    standard, brief, long = (
+        list(generate_memos("train", 200, 0, MemoStyle(reasoning_length=length)))
+        for length in ("standard", "brief", "long")
+    )
+    for usual, short, padded in zip(standard, brief, long, strict=True):
+        assert usual.prompt == short.prompt == padded.prompt
+        assert usual.values["answer"] == short.values["answer"] == padded.values["answer"]
+        words = [len(memo.values["reasoning"].split()) for memo in (short, usual, padded)]
+        assert words[0] < 26 < 3 * words[0] < 1.8 * words[1] < words[2]
+        sentences = iter(padded.values["reasoning"].split(". "))
+        assert all(sentence in sentences for sentence in usual.values["reasoning"].split(". "))
+
+
+@pytest.mark.parametrize("rule", ["one_fact", "points", "points_and_veto"])
+def test_decisions_follow_the_rule_that_a_source_names(rule):
+    source = SourceConfig.model_validate({"adapter": "decision_memos", "limit": 300, "decision_rule": rule})
+    decisions = [memo.values["answer"] for memo in read(source)]
+    assert set(decisions) == {"approve", "review", "reject"}
+    usual = [memo.values["answer"] for memo in generate_memos("train", 300, 0)]
+    assert (decisions == usual) == (rule == "points_and_veto")
+
+
 @pytest.mark.parametrize(
     ("levels", "decision"),
     [
@@ -298,6 +321,13 @@ def test_memo_decisions_are_mixed_and_reasoning_is_long_and_does_not_name_them()
 )
 def test_the_rule_of_the_memos(levels, decision):
     assert decide(levels) == decision
+
+
+def test_the_simpler_rules_of_the_memos():
+    unsecured = {"income": 0, "debt": 0, "payments": 2, "security": 2}
+    assert decide(unsecured, "points") == "review"
+    assert decide(unsecured, "one_fact") == "reject"
+    assert decide(unsecured | {"payments": 0, "income": 2, "debt": 2}, "one_fact") == "approve"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.pipeline.stages import PlannedStage, plan_stages
+from sftkey_dist.pipeline.train import unreached_in_words
 from sftkey_dist.strategy import Stage, resolve_strategies
 from sftkey_dist.training.job import StageSettings
 
@@ -163,6 +164,7 @@ NOT_VARIED = {
         for name in ("train", "test")
         for key in (
             *("adapter", "path", "subset", "revision", "lists_points", "prompt", "columns"),
+            *("reasoning_length", "decision_rule"),
             *(
                 "response",
                 "messages",
@@ -466,12 +468,25 @@ def test_what_changed_is_named_when_a_stage_is_trained_again(base, prepared):
     before = plan_stages(RunConfig.model_validate(base), prepared)["sftkey-tag"][0]
     before.directory.path.mkdir(parents=True, exist_ok=True)
     before.directory.summary.write_text(json.dumps({"inputs": before.inputs}))
-    assert list(changes_in_words(prepared.run, before)) == []
+    assert list(changes_in_words(prepared.run, before, [before])) == []
     config = changed(base, "optimization.learning_rate", 2e-5)
     now = plan_stages(config, replace(prepared, strategies=resolve_strategies(config)))["sftkey-tag"][0]
-    (line,) = changes_in_words(prepared.run, now)
+    (line,) = changes_in_words(prepared.run, now, [now])
     assert "optimization.learning_rate (1e-05 before, 2e-05 now) changed" in line
     assert before.directory.path.name in line
+    assert list(changes_in_words(prepared.run, now, [before, now])) == [], "another strategy's stage of the same name"
+
+
+def test_epochs_that_end_before_the_steps_that_were_asked_for_are_named(base, prepared):
+    def lines(**optimization):
+        changes = {"seed": 8, "optimization": base["optimization"] | optimization}  # nothing is trained with this seed
+        config = RunConfig.model_validate(base | changes)
+        return list(unreached_in_words(plan_run(config, replace(prepared, strategies=resolve_strategies(config)))))
+
+    assert lines() == lines(max_steps=1) == []
+    told = lines(num_epochs=1, max_steps=5000)
+    first = r"sftkey-tag stage 1/2 \(full\): has \d+ steps, because num_epochs=1 ends before max_steps=5,000"
+    assert [bool(re.fullmatch(first, line)) for line in told] == [True, False], told
 
 
 def test_what_a_guard_judges_by_is_named_by_the_keys_of_the_evaluation(base, prepared):
@@ -481,5 +496,5 @@ def test_what_a_guard_judges_by_is_named_by_the_keys_of_the_evaluation(base, pre
     inputs["guard"]["assessment"]["settings"]["alpha"] = 0.1 + 0.2
     earlier.mkdir(parents=True)
     (earlier / "stage.json").write_text(json.dumps({"inputs": inputs}))
-    (line,) = changes_in_words(prepared.run, before)
+    (line,) = changes_in_words(prepared.run, before, [before])
     assert re.search(r"evaluation\.alpha \(0\.3 before, 0\.\d now\) changed", line), line

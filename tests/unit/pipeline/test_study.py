@@ -16,6 +16,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from sftkey_dist.cli.arguments import load_run_config
 from sftkey_dist.config import is_study, load_study
 from sftkey_dist.config.yaml_text import read_yaml
 from sftkey_dist.errors import ConfigError, DataError
@@ -40,6 +41,7 @@ BASE = {
         "contrasts": [{"question": "Faster?", "first": "fast/sftkey-tag", "second": "slow/sftkey-tag"}],
     },
 }
+CURVE = "{question: q, x_label: rate, series: {gain: [{x: X, first: fast/sftkey-tag, second: fast/sft}]}}"
 # Stands for `sftkey run`: scores that are told by variant, seed and strategy.
 STAND_IN = """
 import json, os, pathlib, sys, time, yaml
@@ -133,12 +135,19 @@ def test_prompts_of_all_runs_print_one_date_also_of_those_that_are_done_on_anoth
     assert dates_after("prompt.date=2024-02-29", day=datetime.date(2025, 2, 1)) == ["2024-02-29"] * 4
 
 
+def test_commands_for_one_run_say_what_a_study_is_for(file):
+    with pytest.raises(ConfigError, match=r"study.yaml: the section study describes many runs, which `sftkey run` exe"):
+        load_run_config([str(file)])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("study.seeds=[1,1]", "study.seeds must differ"),
         ("study.variants.fast.config={optimization: {learning: 1}}", "study.variants.fast: optimization.learning"),
         ("study.contrasts=[{question: q, first: a/b, second: slow/sft}]", "there is no such variant"),
+        (f"study.curves=[{CURVE}]".replace("X", "nowhere/sft"), "curves: series: gain: nowhere/sft: there is no such"),
+        (f"study.curves=[{CURVE}]".replace("X", "0"), "study.curves.0.series.gain.0.x"),
         ("study.repeats=3", "study.repeats: unknown key"),
     ],
 )
@@ -148,7 +157,9 @@ def test_mistakes_name_the_variant_and_the_key(file, override, message):
 
 
 def test_studies_that_come_with_the_package_load():
-    for names in (["study_main"], ["study_embedded"], ["study_methods"], ["study_smollm2"], SMOLLM2_ON_TWO_CORES):
+    alone = [[path.stem] for path in ROOT.glob("configs/study_*.yaml") if path.stem not in SMOLLM2_ON_TWO_CORES[1:]]
+    assert len(alone) >= 4
+    for names in (*alone, SMOLLM2_ON_TWO_CORES):
         assert load_study([ROOT / f"configs/{name}.yaml" for name in names]).runs
 
 
@@ -263,7 +274,8 @@ def test_a_contrast_that_could_not_have_been_seen_is_called_underpowered(file):
 
 
 def test_pairs_with_recorded_outcomes_are_tested_over_seeds_and_questions(file):
-    study = load_study([file], ["study.seeds=[1,2,3]", "study.limits=Other models."])
+    curve = CURVE.replace("X", "0.5")
+    study = load_study([file], ["study.seeds=[1,2,3]", "study.limits=Other models.", f"study.curves=[{curve}]"])
     run_study(study, ["study.yaml"])
     correct = {
         "fast": {"sft": "0" * 20 + "1" * 20, "sftkey-tag": "0" + "1" * 39},
@@ -277,8 +289,10 @@ def test_pairs_with_recorded_outcomes_are_tested_over_seeds_and_questions(file):
             if row["strategy"] in of_variant
         ]
         comparison.write_text(json.dumps({"rows": rows}))
-    page, figure, _ = make_results([study.folder], file.with_name("RESULTS.md"), None)
+    page, figure, scores, curves = make_results([study.folder], file.with_name("RESULTS.md"), None)
     said = page.read_text()
+    assert (scores.name, curves.name) == ("scores.svg", "curves-1.svg")
+    assert "| gain | 0.5 | fast/sftkey-tag | fast/sft | **+0.475 [" in said
     assert said.count("All pairs in accuracy") == 1, "a single strategy has no pairs"
     (line,) = [line for line in said.splitlines() if line.startswith("| sftkey-tag | sft |")]
     low, high = interval_of_share(19, 40)
@@ -291,6 +305,19 @@ def test_pairs_with_recorded_outcomes_are_tested_over_seeds_and_questions(file):
     assert "What this does not show: Other models." in opening
     assert "differences.svg)" in opening
     assert figure.is_file()
+
+
+def test_a_table_of_very_many_pairs_is_a_sentence(file):
+    names = [f"{{name: s-{number}, stages: [{{name: all, weights: {{answer: 1}}}}]}}" for number in range(11)]
+    study = load_study([file], [f"strategies=[{', '.join(names)}]", "study.contrasts=[]"])
+    run_study(study, ["study.yaml"])
+    for comparison in study.folder.rglob("comparison.json"):
+        rows = json.loads(comparison.read_text())["rows"]
+        for number, row in enumerate(rows):
+            row["strategy"], row["outcomes"] = f"s-{number}", {"questions": "q", "correct": "01" * 20}
+        comparison.write_text(json.dumps({"rows": rows}))
+    page, *_ = make_results([study.folder], file.with_name("RESULTS.md"), None)
+    assert page.read_text().count("The 55 pairs of strategies are too many for a table of all.") == 2
 
 
 def interval_of_share(differing, questions):

@@ -430,9 +430,21 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
                 "variants": {"a": {"about": "", "seeds": [1]}},
                 "contrasts": [{"question": "Does it help?", "first": "a/sftkey-tag", "second": "a/sft"}],
                 "limits": "One model.",
+                "curves": [
+                    {
+                        "question": "When?",
+                        "x_label": "share",
+                        "series": {
+                            "gain": [
+                                {"x": 0.5, "first": "a/sftkey-tag", "second": "a/sft"},
+                                {"x": "a/sftkey-tag", "first": "a/sftkey-tag", "second": "a/sft"},
+                            ]
+                        },
+                    }
+                ],
             }
         ],
-        {"limits"},
+        {"limits", "curves"},
     ),
     "comparison.json": (of_studies.COMPARISON, [{"rows": [ROW]}], set()),
 }

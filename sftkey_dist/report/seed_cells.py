@@ -1,10 +1,16 @@
-"""Cells of tables over seeds."""
+"""Cells of tables over the seeds of a study."""
 
 import math
 
-from sftkey_dist.evaluation.over_seeds import Mean, PairedMean
+from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, paired_over_seeds
+from sftkey_dist.report.evidence import Result, measure
 from sftkey_dist.report.markdown import Markdown, bold
 from sftkey_dist.report.numbers import UNKNOWN, number
+
+
+def paired(first: dict[int, Result], second: dict[int, Result], name: str) -> PairedMean | None:
+    """The difference of two strategies in one measure, over the seeds that both have."""
+    return paired_over_seeds(measure(first, name), measure(second, name))
 
 
 def mean_cell(mean: Mean, digits: int = 3) -> str:
@@ -18,7 +24,7 @@ def mean_cell(mean: Mean, digits: int = 3) -> str:
 
 
 def difference_cell(found: PairedMean | None) -> str:
-    """The mean difference with its interval, its p-value and how many seeds agree; "" without shared seeds."""
+    """``+0.041 [-0.021, +0.103], p 0.139, 3 up, 0 down``, as far as there are seeds for it."""
     if found is None:
         return ""
     mean = found.mean

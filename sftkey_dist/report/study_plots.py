@@ -1,0 +1,87 @@
+"""Plots of studies: values over seeds, and differences with their intervals."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sftkey_dist.evaluation.statistics import Interval
+from sftkey_dist.report.plots import GREY, MARKERS, literal, save, style, write
+
+
+class Difference(NamedTuple):
+    """A difference with its interval, whose bounds may be nan, and whether it is beyond chance."""
+
+    name: str
+    value: float
+    interval: Interval
+    is_found: bool
+
+
+def plot_differences(differences: Sequence[Difference], x_label: str, file: Path) -> Path:
+    """Plot differences, one below the other, beside a line at zero; those beyond chance in colour."""
+    figure = Figure(figsize=(7.0, 0.9 + 0.4 * len(differences)), layout="constrained")
+    axes = figure.subplots()
+    style(axes, x_label, "")
+    for place, of in enumerate(differences):
+        colour = "C0" if of.is_found else GREY
+        axes.plot(of.interval, [place, place], color=colour, linewidth=2)
+        axes.plot(of.value, place, "o", color=colour, markersize=6)
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_yticks(range(len(differences)), [literal(of.name) for of in differences])
+    axes.invert_yaxis()
+    return write(figure, file)
+
+
+class Place(NamedTuple):
+    """A value with its interval, whose bounds may be nan, at a place of an axis."""
+
+    x: float
+    value: float
+    interval: Interval
+
+
+def plot_places(panels: Mapping[str, Mapping[str, Sequence[Place]]], x_label: str, file: Path) -> Path:
+    """Plot values along a logarithmic axis: a panel per measure, and a curve with intervals per name."""
+    figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
+    of_panels = figure.subplots(1, len(panels), squeeze=False)[0]
+    for (y_label, curves), axes in zip(panels.items(), of_panels, strict=True):
+        style(axes, x_label, y_label)
+        axes.axhline(0, color=GREY, linewidth=1)
+        for number, (name, places) in enumerate(curves.items()):
+            # Curves stand slightly apart, so that intervals at the same place do not hide each other.
+            xs = [place.x * 1.03 ** (number - (len(curves) - 1) / 2) for place in places]
+            below, above = (
+                [0.0 if math.isnan(place.interval[0]) else abs(place.interval[end] - place.value) for place in places]
+                for end in (0, 1)
+            )
+            axes.errorbar(
+                xs,
+                [place.value for place in places],
+                yerr=(below, above),
+                label=literal(name),
+                color=f"C{number}",
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=5,
+                capsize=2,
+            )
+        axes.set_xscale("log")
+    return save(figure, of_panels[0], file)
+
+
+def plot_seeds(values: Mapping[str, Mapping[str, Sequence[float]]], y_label: str, file: Path) -> Path:
+    """Plot values by group and name: a dot per seed, a bar at their mean, and a panel per group."""
+    widths = [max(2, len(of)) for of in values.values()]
+    figure = Figure(figsize=(1.5 + 0.75 * sum(widths), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(values), squeeze=False, width_ratios=widths, sharey=True)[0]
+    for (group, of), axes in zip(values.items(), panels, strict=True):
+        style(axes, "", y_label if axes is panels[0] else "")
+        axes.set_title(literal(group), color=GREY, fontsize=10)
+        for place, seeds in enumerate(of.values()):
+            axes.plot([place] * len(seeds), seeds, "o", color=f"C{place % 10}", markersize=4, alpha=0.6)
+            axes.plot([place - 0.3, place + 0.3], [np.mean(seeds)] * 2, color=f"C{place % 10}", linewidth=2)
+        axes.set_xticks(range(len(of)), list(map(literal, of)), rotation=60, ha="right")
+    return write(figure, file)
