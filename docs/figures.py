@@ -1,8 +1,9 @@
 """Draws the figures of README and docs from committed evidence: ``python docs/figures.py``, which `make docs` calls."""
 
-import json
 from pathlib import Path
 
+from sftkey_dist.evaluation.statistics import wilson_interval
+from sftkey_dist.report.evidence import COMPARISON
 from sftkey_dist.report.plots import plot_plane
 
 EVIDENCE = Path(__file__).parents[1] / "tests/evidence/study_embedded/no-guard/seed-0/comparison.json"
@@ -11,9 +12,9 @@ FIGURE = Path(__file__).with_name("assets") / "accuracy_and_format.svg"
 
 def draw(file: Path) -> Path:
     """The page's figure of accuracy against format, for one run without a guard."""
-    rows = json.loads(EVIDENCE.read_text(encoding="utf-8"))["rows"]
-    measures = {row["strategy"]: (row["accuracy"], row["format"]) for row in rows}
-    intervals = {row["strategy"]: (tuple(row["accuracy_interval"]), tuple(row["format_interval"])) for row in rows}
+    rows = COMPARISON.read(EVIDENCE).rows
+    measures = {row.strategy: (row.accuracy, row.format) for row in rows}
+    intervals = {row.strategy: tuple(wilson_interval(of * row.n, row.n) for of in measures[row.strategy]) for row in rows}
     return plot_plane(measures, intervals, file)
 
 

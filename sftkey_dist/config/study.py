@@ -39,7 +39,7 @@ class ContrastConfig(Section):
 class PointConfig(Section):
     """A point of a curve: the difference of two strategies at a place of the axis."""
 
-    x: Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=VARIANT_AND_STRATEGY)]
+    x: Annotated[float, Field(ge=1e-9, le=1e9)] | Annotated[str, Field(pattern=VARIANT_AND_STRATEGY)]
     """A number, or `variant/strategy`: the loss tokens of a step of its last stage as a share of those of a step of its
     first stage, as the first seed has them."""
     first: str = Field(pattern=VARIANT_AND_STRATEGY)
