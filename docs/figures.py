@@ -14,7 +14,10 @@ def draw(file: Path) -> Path:
     """The page's figure of accuracy against format, for one run without a guard."""
     rows = COMPARISON.read(EVIDENCE).rows
     measures = {row.strategy: (row.accuracy, row.format) for row in rows}
-    intervals = {row.strategy: tuple(wilson_interval(of * row.n, row.n) for of in measures[row.strategy]) for row in rows}
+    intervals = {
+        row.strategy: (wilson_interval(row.accuracy * row.n, row.n), wilson_interval(row.format * row.n, row.n))
+        for row in rows
+    }
     return plot_plane(measures, intervals, file)
 
 
