@@ -16,6 +16,7 @@ from sftkey_dist.data.segmenting.rules import Rule, resolve_rules
 from sftkey_dist.data.template import TemplateError, fields_of
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.patterns import compile_pattern
+from sftkey_dist.suggestion import closest_name
 
 _NO_SEGMENT = "the contract has no segment"
 
@@ -55,8 +56,8 @@ def _adapter_of_layout(source: SourceConfig, contract: ResponseContract) -> Adap
     for segment in contract.segments:
         if segment.required and segment.name not in ("reasoning", "answer"):
             raise ConfigError(
-                f"contract segment {segment.name!r} is required, but adapter {source.adapter} provides reasoning "
-                f"and answer only; rename the segment, or use adapter records and its columns"
+                f"adapter: contract segment {segment.name!r} is required, but adapter {source.adapter} provides "
+                f"reasoning and answer only; rename the segment, or use adapter records and its columns"
             )
     return _one(find_data_set(source.adapter).adapt)
 
@@ -111,7 +112,7 @@ def _check_groups(source: SourceConfig, contract: ResponseContract) -> None:
             sorted(set(compile_pattern(rule.regex).groupindex) - set(names)) if isinstance(rule, RegexRule) else []
         )
         if unknown:
-            raise ConfigError(f"rules: the contract has no segment {unknown[0]!r}; it has {', '.join(names)}")
+            raise ConfigError(f"rules: {_NO_SEGMENT} {_known(unknown[0], names)}")
 
 
 def _check_template(source: SourceConfig) -> None:
@@ -141,4 +142,9 @@ def _check_labels(labels: Mapping[str, Mapping[str, str]], contract: ResponseCon
 def _check_names(key: str, given: Iterable[str], known: Sequence[str], problem: str) -> None:
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ConfigError(f"{key}: {problem} {unknown[0]!r}; it has {', '.join(known)}")
+        raise ConfigError(f"{key}: {problem} {_known(unknown[0], known)}")
+
+
+def _known(name: str, known: Sequence[str]) -> str:
+    close = closest_name(name, known)
+    return f"{name!r};{f' did you mean {close}?' if close else ''} it has {', '.join(known)}"

@@ -1,32 +1,29 @@
 """Builds encoded stores on disk from a configuration, one per form, and reuses stores with the same digest."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from sftkey_dist.config.data import DataConfig, SourceConfig, SplitSource
+from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data.duplicates import DUPLICATE
-from sftkey_dist.data.encode import ENCODER_VERSION, TOO_LONG
+from sftkey_dist.data.encode import ENCODER_VERSION
 from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.malformed import NONE_HELD_OUT, HeldOut, malformed, require_few
 from sftkey_dist.data.parallel import run_on_cores
 from sftkey_dist.data.parts import PartSummary
 from sftkey_dist.data.rows.files import file_format, local_files
 from sftkey_dist.data.rows.shards import content_digest
-from sftkey_dist.data.sources import copies_of, read_examples, shards_of
+from sftkey_dist.data.sources import read_examples, shards_of
 from sftkey_dist.data.store import EncodedStore, is_store
 from sftkey_dist.data.store_builder import StoreBuilder
-from sftkey_dist.data.task import IN_TEST, Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
+from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
+from sftkey_dist.data.whole import ROWS_AT_A_TIME, of_side
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_ROWS_AT_A_TIME = 4096
-_ROWS_NOT_MALFORMED = frozenset({TOO_LONG, IN_TEST, DUPLICATE})
-"""Reasons that are due to the user's settings and not to the row. They never stop a preparation."""
 
 Progress = Callable[[int], None]
 """Called with the number of rows that are done."""
@@ -35,56 +32,27 @@ Progress = Callable[[int], None]
 Runner = Callable[[Callable[[EncodingTask], PartSummary], Sequence[EncodingTask]], Iterator[PartSummary]]
 """Runs tasks somewhere and yields their results in order."""
 
-ReferenceProblem = Callable[[Example, str], str | None]
 
-
-def read_all(
-    name: str,
-    sources: Sequence[SourceConfig],
-    contract: ResponseContract,
-    max_bad_row_share: float,
-    problem_with: ReferenceProblem = lambda example, segment: None,
-) -> tuple[list[Example], list[Refusal]]:
-    """Read whole sources, such as test sets, into memory.
-
-    Args:
-        name: name of the sources in messages.
-        sources: the sources to read.
-        contract: the contract that references must follow.
-        max_bad_row_share: maximum share of malformed rows.
-        problem_with: returns why no answer could be compared with the reference of a segment, or None.
+def first_examples(data: DataConfig, contract: ResponseContract, number: int) -> list[Example]:
+    """The first usable examples of the training sources.
 
     Raises:
-        DataError: A source cannot be read or is empty, or there are more malformed rows than allowed.
+        DataError: A source cannot be read, or too many of the rows until there are malformed.
     """
+    shards = [(source, shard) for source in data.train_sources for shard in shards_of(source, ROWS_AT_A_TIME)]
+    num_rows = sum(shard.num_rows for _, shard in shards)
     examples: list[Example] = []
     refusals: list[Refusal] = []
-    for source in sources:
-        copies, before = copies_of(source), len(examples)
-        for shard in shards_of(source, _ROWS_AT_A_TIME):
-            for item in read_examples(source, contract, shard):
-                if isinstance(item, Example):
-                    item = replace(item, data_set=source.data_set)
-                    item = _reference_problem(item, contract, problem_with) or item
-                if isinstance(item, Refusal):
-                    refusals.append(item)
-                elif copies(item):
-                    examples.append(item)
-        _check_refusals(name, refusals, len(examples) + len(refusals), max_bad_row_share)
-        if len(examples) == before:
-            raise DataError(f"data.{name}: {source.place} has no usable row{_of_split(source)}")
-    return examples, refusals
-
-
-def first_examples(sources: Sequence[SourceConfig], contract: ResponseContract, number: int) -> list[Example]:
-    """The first usable examples of the sources."""
-    rows = (
-        item
-        for source in sources
-        for shard in shards_of(source, _ROWS_AT_A_TIME)
-        for item in read_examples(source, contract, shard)
-    )
-    return list(islice((item for item in rows if isinstance(item, Example)), number))
+    for item in chain.from_iterable(read_examples(source, contract, shard) for source, shard in shards):
+        if isinstance(item, Example):
+            examples.append(item)
+        else:
+            refusals.append(item)
+            if _has_one_example_per_row(data):
+                require_few("train", refusals, num_rows, data.max_bad_row_share)
+        if len(examples) == number:
+            break
+    return examples
 
 
 def prepare_store(
@@ -94,6 +62,7 @@ def prepare_store(
     run: Runner | None = None,
     progress: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None,
     test_prompts: frozenset[int] = frozenset(),
+    held_out: HeldOut = NONE_HELD_OUT,
 ) -> EncodedStore:
     """Encode the training sources in one form, or reuse a store with the same encoding of the same data.
 
@@ -105,6 +74,7 @@ def prepare_store(
         progress: called with the total number of rows; returns a function that is called with the number of rows that
             are done.
         test_prompts: hashes of prompts (the first of `example_hashes`) whose rows are dropped.
+        held_out: the rows of the sources that are tested; malformed ones count like those that are trained.
 
     Raises:
         DataError: A source cannot be read, too many rows are malformed, or no row is left.
@@ -121,11 +91,12 @@ def prepare_store(
         ]
         with builder.owned():
             if not is_store(path):  # another process may have built it while this one waited
-                _build(name, data, tasks, builder, run or _on_cores(data.num_workers), progress)
+                _build(name, data, tasks, builder, run or _on_cores(data.num_workers), progress, held_out)
                 places = [task.source.place for task in tasks]
                 builder.finish(places, digest, inputs, drop_duplicates=data.drop_duplicates)
     store = EncodedStore(path)
-    _check_refusals(name, _malformed(store.refusals), _num_rows(store), data.max_bad_row_share)
+    found = [*malformed(store.refusals), *held_out.malformed]
+    require_few(name, found, _num_rows(store) + held_out.num_rows, data.max_bad_row_share)
     return store
 
 
@@ -147,19 +118,18 @@ def _build(
     builder: StoreBuilder,
     run: Runner,
     progress: Callable[[int], Callable[[int], None]],
+    held_out: HeldOut,
 ) -> None:
     """Build every missing part, and stop after any part if too many rows have been refused."""
     total = sum(task.shard.num_rows for task in tasks)
-    # How many responses the rows contain is only known at the end, and so is the share of those that are malformed.
-    has_one_each = all(task.source.trained_turns == "last" for task in tasks)
     report, done, rows, kept = progress(total), 0, 0, 0
-    malformed: list[Refusal] = []
+    found: list[Refusal] = []
     try:
         for task, summary in zip(tasks, run(encode_part, tasks), strict=True):
             done, rows, kept = done + task.shard.num_rows, rows + summary.num_rows, kept + summary.num_examples
-            malformed += _malformed(summary.refusals)
-            if has_one_each:
-                _check_refusals(name, malformed, total, data.max_bad_row_share)
+            found += malformed(summary.refusals)
+            if _has_one_example_per_row(data):
+                require_few(name, [*found, *held_out.malformed], total, data.max_bad_row_share)
             report(done)
         if kept == 0:
             raise DataError(_nothing_left(name, data, rows))
@@ -168,59 +138,21 @@ def _build(
         raise
 
 
-def _malformed(refusals: Iterable[Refusal]) -> list[Refusal]:
-    return [refusal for refusal in refusals if refusal.reason not in _ROWS_NOT_MALFORMED]
+def _has_one_example_per_row(data: DataConfig) -> bool:
+    """Otherwise the number of responses, and with it the share of malformed ones, is only known at the end."""
+    return all(source.trained_turns == "last" for source in data.train)
 
 
 def _num_rows(store: EncodedStore) -> int:
     return sum(source.rows for source in store.sources)
 
 
-def _check_refusals(name: str, rows: Sequence[Refusal], num_rows: int, max_bad_row_share: float) -> None:
-    """Stop when more rows are malformed than allowed."""
-    if len(rows) > max_bad_row_share * num_rows:
-        first = rows[0]
-        remedy = (
-            "correct them or the source's keys"
-            if 2 * len(rows) > num_rows  # no share that anybody wants to lose
-            else f"correct them, or allow a larger share to be dropped with data.max_bad_row_share, now "
-            f"{max_bad_row_share:g}"
-        )
-        raise DataError(
-            f"{first.id}: {first.reason}: {first.detail} (at least {len(rows)} of {num_rows} rows of data.{name} are "
-            f"malformed; {remedy})"
-        )
-
-
 def _nothing_left(name: str, data: DataConfig, num_rows: int) -> str:
     places = ", ".join(source.place for source in data.train)
     if num_rows == 0:
-        return f"data.{name}: {places} has no usable row{_of_split(data.train_sources[0])}"
+        return f"data.{name}: {places} has no usable row{of_side(data.train_sources[0])}"
     dropped = " or in a test set (data.drop_overlap)" if data.drop_overlap else ""
     return f"data.{name}: every row of {places} is longer than data.max_length_tokens={data.max_length_tokens}{dropped}"
-
-
-def _of_split(source: SourceConfig) -> str:
-    """What may be the reason if a side of a source has no row, for messages."""
-    if not isinstance(source, SplitSource):
-        return ""
-    side = "that falls to the test set" if source.is_test else "that does not fall to the test set"
-    return f" {side} (data.split.test={source.test_share:g}); add rows, or change data.split.test or data.split.seed"
-
-
-def _reference_problem(example: Example, contract: ResponseContract, problem_with: ReferenceProblem) -> Refusal | None:
-    """Refuse a test row without a usable reference for each required key segment."""
-    for segment in contract.key_segments:
-        reference = example.values.get(segment.name, "").strip()
-        if not reference and segment.required:
-            return Refusal(example.id, f"empty_{segment.name}", f"the row has no {segment.name} to compare with")
-        problem = segment.check.problem(reference) if segment.check and reference else None
-        if problem:
-            return Refusal(example.id, f"invalid_{segment.name}", f"{segment.name}: {problem}")
-        unreadable = problem_with(example, segment.name) if reference else None
-        if unreadable:
-            return Refusal(example.id, f"unreadable_{segment.name}", f"{segment.name} {reference[:60]!r}: {unreadable}")
-    return None
 
 
 def _with_one_date(encoding: Encoding) -> Encoding:

@@ -30,17 +30,27 @@ def shards_of(source: SourceConfig, shard_rows: int) -> list[Shard]:
 def read_examples(source: SourceConfig, contract: ResponseContract, shard: Shard) -> Iterator[Example | Refusal]:
     """Yield an example, or a refusal with its reason, for every row of a shard, or for every trained response in it.
 
-    Of a source that is split, only the rows of its side are read. Rows that are refused here count on the training
-    side, because they may have no prompt.
+    Of a source that is split, only the rows of its side are read.
 
     Raises:
         DataError: The file can no longer be read.
         ConfigError: The adapter cannot provide a segment that the contract requires.
     """
-    items = _read(source, contract, shard)
-    if not isinstance(source, SplitSource):
-        return items
-    return (item for item in items if (isinstance(item, Example) and _is_tested(item, source)) == source.is_test)
+    return (item for item, is_here in read_both_sides(source, contract, shard) if is_here)
+
+
+def read_both_sides(
+    source: SourceConfig, contract: ResponseContract, shard: Shard
+) -> Iterator[tuple[Example | Refusal, bool]]:
+    """Like `read_examples`, with all rows of a source that is split, and whether each is on the source's side.
+
+    Rows that are refused here count on the training side, because they may have no prompt.
+    """
+    for item in _read(source, contract, shard):
+        if isinstance(source, SplitSource):
+            yield item, (isinstance(item, Example) and _is_tested(item, source)) == source.is_test
+        else:
+            yield item, True
 
 
 def _is_tested(example: Example, source: SplitSource) -> bool:

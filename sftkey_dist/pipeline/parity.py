@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 from sftkey_dist.config.load import load_config
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prepare import read_all
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.tokens import decode_ids
+from sftkey_dist.data.whole import read_all
 from sftkey_dist.endpoint.refusals import Refusal
 from sftkey_dist.endpoint.tokenizing import Ids, ServedTokenizer
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.models.folder import fix_templates
 from sftkey_dist.models.load import check_model_folder, load_tokenizer
-from sftkey_dist.pipeline.prepare import template_settings
+from sftkey_dist.pipeline.base_model import template_settings
 from sftkey_dist.pipeline.run_plan import limited
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.run import read_strategies
@@ -148,7 +148,13 @@ class PromptsHere:
             ModelError: the tokenizer cannot be loaded.
         """
         config = compared.config
-        test, _ = read_all("test", config.data.test_sources, config.contract, config.data.max_bad_row_share)
+        test, _ = read_all(
+            "test",
+            config.data.test_sources,
+            config.contract,
+            config.data.max_bad_row_share,
+            drop_duplicates=config.data.drop_duplicates,
+        )
         self.examples = limited(limited(test, config.evaluation.limit), limit)
         self.tokenizer, self.prompts = _encoder(compared)
         self.texts = [self._text(example) for example in self.examples]

@@ -11,8 +11,8 @@ from sftkey_dist.contract import ResponseContract, Segment
 from sftkey_dist.data.adapters import make_adapter
 from sftkey_dist.data.example import Example, Refusal, Turn
 from sftkey_dist.data.memos import MemoStyle, decide, generate_memos
-from sftkey_dist.data.prepare import read_all
 from sftkey_dist.data.sources import copies_of, read_examples, shards_of
+from sftkey_dist.data.whole import read_all
 from sftkey_dist.errors import ConfigError, DataError
 
 CONTRACT = ResponseContract()
@@ -381,7 +381,10 @@ def test_labels_apply_to_what_a_rule_finds_and_to_a_known_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"decison": {"a": "approve"}}, r"labels: the contract has no segment 'decison'; it has reasoning, decision"),
+        (
+            {"decison": {"a": "approve"}},
+            "labels: the contract has no segment 'decison'; did you mean decision\\? it has reasoning,",
+        ),
         ({"decision": {"ok": "aprove"}}, r"labels\.decision: the label of 'ok' is not allowed .*'aprove'"),
     ],
 )

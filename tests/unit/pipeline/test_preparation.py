@@ -11,6 +11,7 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.errors import ConfigError, DataError, ModelError
 from sftkey_dist.models.load import load_tokenizer
+from sftkey_dist.pipeline import base_model
 from sftkey_dist.pipeline.evaluation_settings import settings_for_tests
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.stages import plan_stages
@@ -237,3 +238,54 @@ def test_what_a_finished_run_was_made_with_outlives_a_look_at_it(settings):
     done.run.strategies.unlink()
     prepare(RunConfig.model_validate(looked_at))
     assert json.loads(done.run.config.read_text())["seed"] == 7, "what was not trained is prepared anew"
+
+
+EMBEDDED = {"embedded": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "vocab_size": 300}}
+
+
+def test_a_failed_preparation_leaves_no_base_model_and_reads_columns_before_it_makes_one(
+    settings, tmp_path, monkeypatch
+):
+    rows = [{"prompt": f"p{i}", "reasoning": "r", "answer": "a"} for i in range(50)]
+    file = tmp_path / "train.jsonl"
+    train = {"adapter": "records", "path": str(file)}
+    data = settings["data"] | {"train": train, "max_bad_row_share": 0.1}
+    made = []
+    make = base_model.make_embedded_model
+    monkeypatch.setattr(base_model, "make_embedded_model", lambda *args: (made.append(args[0]), make(*args)))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    misspelt = data | {"train": train | {"columns": {"reasoning": "reasonin"}}}
+    with pytest.raises(DataError, match=r"train\.jsonl:1: missing_field: .* did you mean 'reasoning'\?"):
+        prepare(RunConfig.model_validate(settings | {"model": EMBEDDED, "data": misspelt}))
+    assert not made
+    file.write_text("".join(json.dumps(row | {"answer": ""}) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"train\.jsonl:1: empty_answer"):  # only the encoder sees it
+        prepare(RunConfig.model_validate(settings | {"model": EMBEDDED, "data": data}))
+    assert len(made) == 1
+    assert not list((tmp_path / "runs").rglob("base_model*"))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = prepare(RunConfig.model_validate(settings | {"model": EMBEDDED, "data": data}))
+    with pytest.raises(DataError):
+        prepare(RunConfig.model_validate(settings | {"model": EMBEDDED, "data": misspelt}))
+    assert list(done.run.path.glob("base_model-*")) == [done.model_dir], "that of an earlier preparation is kept"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"labels": {"answer": {"ok": "aprove"}}}, "data.test.1.labels.answer: the label of 'ok' is not allowed"),
+        (
+            {"columns": {"anwser": "x"}},
+            "data.test.1.columns: the contract has no segment 'anwser'; did you mean answer?",
+        ),
+        ({"prompt": "{{prompt"}, "data.test.1.prompt: '{{' before"),
+    ],
+)
+def test_a_source_whose_keys_do_not_fit_the_contract_is_named_by_its_key(settings, keys, message):
+    segments = [{"name": "reasoning"}, {"name": "answer", "key": True, "check": {"one_of": ["approve"]}}]
+    source = {"adapter": "records", "path": "test.jsonl"}
+    tests = [source | {"name": "a"}, source | {"name": "b"} | keys]
+    of_run = {"contract": {"segments": segments}, "data": settings["data"] | {"test": tests}}
+    with pytest.raises(ConfigError) as error:
+        prepare(RunConfig.model_validate(settings | of_run))
+    assert str(error.value).startswith(message)

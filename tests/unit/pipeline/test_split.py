@@ -1,12 +1,14 @@
 """A test set that is held out from the training sources."""
 
 import json
+import re
 
 import pytest
 
 from sftkey_dist.config import load_config
 from sftkey_dist.config.data import DataConfig
 from sftkey_dist.config.run import RunConfig
+from sftkey_dist.contract import Form
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.pipeline.evaluation_settings import settings_for_tests
 from sftkey_dist.pipeline.prepare import prepare
@@ -19,14 +21,19 @@ def split(run_config, tmp_path):
     """Prepare rows of one file of which a part is tested."""
     given = run_config.model_dump(mode="json")
 
-    def make(rows, split, name="cases", **keys):
+    def write(rows, name):
         file = tmp_path / f"{name}.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return file
+
+    def make(rows, split, name="cases", **keys):
+        file = write(rows, name)
         data = {"train": {"adapter": "records", "path": str(file), "name": "mine"}, "split": split, "num_workers": 1}
         data = {key: value for key, value in given["data"].items() if key not in ("train", "test")} | data | keys
         config = RunConfig.model_validate(given | {"strategies": ["sft-tag"], "data": data})
         return config, prepare(config)
 
+    make.write = write
     return make
 
 
@@ -78,6 +85,67 @@ def test_a_larger_share_adds_prompts_and_a_row_without_a_prompt_counts_once(spli
         assert done.reports[0].rows + done.test_report.rows == len(rows)
         assert [(item.reason, item.count) for item in done.reports[0].dropped] == [("missing_field", 1)]
         assert done.test_report.dropped == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "keys"),
+    [
+        ({}, {"columns": {"reasoning": "reasonings"}}),
+        ({}, {"prompt": "promt"}),
+        ({}, {"loss_weight_column": "weight"}),
+        ({"answer": ""}, {}),
+        ({"prompt": 7}, {}),
+    ],
+)
+def test_a_mistake_that_concerns_the_whole_source_is_reported_as_without_a_split(split, changed, keys):
+    rows = [row | changed for row in ROWS]
+    for_training = keys | {"adapter": "records", "name": "mine"}
+    said = []
+    train = for_training | {"path": str(split.write(rows, "cases"))}
+    for share, others in (({"test": 0.3}, {}), (None, {"test": {"adapter": "decision_memos", "limit": 1}})):
+        with pytest.raises(DataError) as error:
+            split(rows, share, train=train, **others)
+        said.append(str(error.value))
+    with_split, without = (message.partition(" (at least ") for message in said)
+    first = "cases.jsonl:1: "
+    assert first in without[0]
+    reason = without[0].partition(first)[2].partition(":")[0]
+    assert f": {reason}: " in with_split[0]
+    assert re.match(r"\d+ of 40 rows of data\.train are malformed; correct them", with_split[2])
+
+
+def test_malformed_rows_of_both_sides_are_a_share_of_all_rows(split):
+    rows = [{"prompt": f"q{i}", "reasoning": f"r{i}", "answer": "a"} for i in range(100)]
+    _, whole = split(rows, {"test": 0.1})
+    tested, trained = (int(whole.test[0].prompt[1:]), int(whole.stores[Form.TAGGED].ids[0].rpartition(":")[2]) - 1)
+    for line in (tested, trained):
+        one_bad = [row | {"answer": ""} if i == line else row for i, row in enumerate(rows)]
+        _, done = split(one_bad, {"test": 0.1}, max_bad_row_share=0.01)
+        assert len(done.test) + len(done.stores[Form.TAGGED]) == 99
+        with pytest.raises(
+            DataError, match=rf"cases\.jsonl:{line + 1}: empty_answer: .* 1 of 100 rows of data\.train are"
+        ):
+            split(one_bad, {"test": 0.1}, max_bad_row_share=0.005)
+    both_bad = [row | {"answer": ""} if i in (tested, trained) else row for i, row in enumerate(rows)]
+    with pytest.raises(DataError, match=r" 2 of 100 rows of data\.train are malformed"):
+        split(both_bad, {"test": 0.1}, max_bad_row_share=0.01)
+
+
+def test_a_question_that_is_held_out_is_scored_once_when_repeated_rows_are_dropped(split, capsys):
+    _, whole = split(ROWS, {"test": 0.3})
+    prompt = whole.test[0].prompt
+    (first, *others) = [i for i, row in enumerate(ROWS) if row["prompt"] == prompt]
+    rows = [*ROWS, ROWS[first] | {"prompt": f" {prompt.upper()}"}]
+    _, kept = split(rows, {"test": 0.3})
+    _, done = split(rows, {"test": 0.3}, drop_duplicates=True)
+    assert len(kept.test) == len(whole.test) + 1
+    assert [example.id for example in done.test] == [example.id for example in whole.test]
+    (dropped,) = done.test_report.dropped
+    path = whole.test[0].id.rpartition(":")[0]
+    assert (dropped.reason, dropped.count) == ("duplicate", 1)
+    assert dropped.examples == (f"{path}:41: it repeats {path}:{first + 1}",)
+    assert "1 dropped as duplicate" in capsys.readouterr().out
+    assert len(others) == sum(example.prompt == prompt for example in done.test) - 1, "other responses are kept"
 
 
 def test_a_side_without_rows_is_an_error_that_says_what_to_change(split):
