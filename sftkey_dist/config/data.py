@@ -95,7 +95,8 @@ class SourceConfig(Section):
     labels: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Spellings of the values of a segment, as `{segment: {spelling: label}}`, for example
     `{decision: {approved: approve, Denied: reject}}`. A segment whose whole text, without white space around it, is the
-    spelling becomes the label; any other text stays as it is. Not for `decision_memos`."""
+    spelling becomes the label; any other text stays as it is. Capitals matter only where spellings that differ in
+    nothing else have different labels, and where the text is a label itself. Not for `decision_memos`."""
     loss_weight_column: str = ""
     """For training sources: column of a number up to 1,000,000 by which the loss of all tokens of a row is
     multiplied, for example a rating of its quality; default: none. Rows with 0 are not trained. The loss stays a mean:

@@ -174,10 +174,11 @@ class ResponseContract(BaseModel):
             raise ContractError("no_key_segment", f"the response has none of {self._names_of_keys}")
         parsed = self.parse("".join(piece.text for piece in pieces), form)
         if dict(parsed.values) != {segment.name: present[segment.name] for segment in self._among(present)}:
+            mark = "tag" if self._container(form) is self.tagged_container and self.container == "tags" else "delimiter"
             raise ContractError(
                 "delimiter_in_text",
-                f"the response contains the text of a tag or delimiter and would be read back differently "
-                f"({form.value} form)",
+                f"the response contains the text of a {mark} and would be read back differently ({form.value} form); "
+                f"edit the row, or give the segment another `{mark}` in the contract",
             )
         return pieces
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.rules import RegexRule
-from sftkey_dist.contract import ResponseContract
+from sftkey_dist.contract import Check, ResponseContract
 from sftkey_dist.data.columns import filled, find, optional_text, required_text, text
 from sftkey_dist.data.content import Adapt, AdaptAll, Content, Row, Unusable
 from sftkey_dist.data.data_sets import find_data_set
@@ -29,7 +29,11 @@ def make_adapter(source: SourceConfig, contract: ResponseContract) -> AdaptAll:
     """
     adapt = _adapter_of_layout(source, contract)
     _check_labels(source.labels, contract)
-    return partial(_with_labels, adapt=adapt, labels=source.labels) if source.labels else adapt
+    if not source.labels:
+        return adapt
+    checks = {segment.name: segment.check for segment in contract.segments}
+    spellings = {name: _Spellings(labels, checks[name]) for name, labels in source.labels.items()}
+    return partial(_with_labels, adapt=adapt, spellings=spellings)
 
 
 def _adapter_of_layout(source: SourceConfig, contract: ResponseContract) -> AdaptAll:
@@ -62,15 +66,37 @@ def _adapter_of_layout(source: SourceConfig, contract: ResponseContract) -> Adap
     return _one(find_data_set(source.adapter).adapt)
 
 
-def _with_labels(row: Row, adapt: AdaptAll, labels: Mapping[str, Mapping[str, str]]) -> Sequence[Content | Unusable]:
+class _Spellings:
+    """The label of every spelling of a segment. Capitals only matter where a text is a label itself, or where spellings
+    that differ in nothing else have different labels."""
+
+    def __init__(self, labels: Mapping[str, str], check: Check | None) -> None:
+        self._labels, self._check = labels, check
+        labels_of: dict[str, set[str]] = {}
+        for spelling, label in labels.items():
+            labels_of.setdefault(spelling.casefold(), set()).add(label)
+        self._of_any_case = {spelling: min(found) for spelling, found in labels_of.items() if len(found) == 1}
+
+    def label_of(self, text: str) -> str:
+        """The label of a text, or the text itself if it is no spelling."""
+        spelling = text.strip()
+        if spelling in self._labels:
+            return self._labels[spelling]
+        return text if self._is_label(spelling) else self._of_any_case.get(spelling.casefold(), text)
+
+    def _is_label(self, text: str) -> bool:
+        return text in self._labels.values() or (self._check is not None and self._check.problem(text) is None)
+
+
+def _with_labels(row: Row, adapt: AdaptAll, spellings: Mapping[str, _Spellings]) -> Sequence[Content | Unusable]:
     return [
-        item if isinstance(item, Unusable) else replace(item, values=_labelled(item.values, labels))
+        item if isinstance(item, Unusable) else replace(item, values=_labelled(item.values, spellings))
         for item in adapt(row)
     ]
 
 
-def _labelled(values: Mapping[str, str], labels: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    return {name: labels.get(name, {}).get(value.strip(), value) for name, value in values.items()}
+def _labelled(values: Mapping[str, str], spellings: Mapping[str, _Spellings]) -> dict[str, str]:
+    return {name: spellings[name].label_of(text) if name in spellings else text for name, text in values.items()}
 
 
 def _one(adapt: Adapt) -> AdaptAll:

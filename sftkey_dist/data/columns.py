@@ -52,7 +52,7 @@ def required_text(row: Mapping[str, object], column: str) -> str:
 
 def filled(row: Mapping[str, object], template: str) -> str:
     """The text of a column, or a prompt template that is filled in (see `template`), with one line per item of a
-    list."""
+    list. A row in which every column of the template is empty has no prompt."""
     fields = fields_of(template)
     if not fields:
         return text(row, template)
@@ -62,7 +62,16 @@ def filled(row: Mapping[str, object], template: str) -> str:
 
     if not any(field.is_name or has(field.name) for field in fields):
         raise RowError("missing_field", f"the prompt template {template[:60]!r} names no field{_known(row, template)}")
-    return fill(template, has, lambda column: _lines(row, column))
+    values: dict[str, str] = {}
+
+    def value_of(column: str) -> str:
+        return values.setdefault(column, _lines(row, column))
+
+    filled_in = fill(template, has, value_of)
+    if not any(map(str.strip, values.values())):
+        names = ", ".join(map(repr, values))
+        raise RowError("empty_field", f"all fields of the prompt template are empty: {names}")
+    return filled_in
 
 
 def items(row: Mapping[str, object], column: str) -> list[object]:

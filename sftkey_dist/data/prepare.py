@@ -18,6 +18,7 @@ from sftkey_dist.data.sources import read_examples, shards_of
 from sftkey_dist.data.store import EncodedStore, is_store
 from sftkey_dist.data.store_builder import StoreBuilder
 from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
+from sftkey_dist.data.template import fields_of
 from sftkey_dist.data.whole import ROWS_AT_A_TIME, of_side
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError
@@ -176,10 +177,14 @@ def _inputs(data: DataConfig, encoding: Encoding, test_prompts: frozenset[int]) 
 
 
 def _source_inputs(source: SourceConfig) -> dict[str, object]:
-    """Local files are identified by their bytes and formats, not by their paths."""
+    """Local files are identified by their bytes and formats, not by their paths.
+
+    Sources whose rows are read otherwise than in earlier stores have a number: labels of any case, and empty templates.
+    """
     files = local_files(source)
     place = {"path": [file_format(file) for file in files]} if files else {}
-    return source.reading | place | {"content": content_digest(source)}
+    newer = {"reading": 2} if source.labels or fields_of(source.prompt or "") else {}
+    return source.reading | place | {"content": content_digest(source)} | newer
 
 
 def _contract_inputs(encoding: Encoding, sources: Sequence[SourceConfig]) -> Mapping[str, object]:

@@ -358,15 +358,31 @@ LABELS = {"decision": {"approved": "approve", "Ja": "approve", "denied": "reject
 def test_labels_give_the_values_of_a_segment_one_spelling(tmp_path):
     rows = [
         {"prompt": "a", "reasoning": "denied", "decision": spelling}
-        for spelling in ("approved", " Ja\n", "approve", "denied", "ja")
+        for spelling in ("approved", " Ja\n", "approve", "DENIED", "Nein")
     ]
     source = write_rows(tmp_path / "rows.jsonl", rows, "records", labels=LABELS)
     values = [example.values for example in read(source, DECISIONS)]
-    assert [each["decision"] for each in values] == ["approve", "approve", "approve", "reject", "ja"]
+    assert [each["decision"] for each in values] == ["approve", "approve", "approve", "reject", "Nein"]
     assert {each["reasoning"] for each in values} == {"denied"}
     examples, refused = read_all("test", [source], DECISIONS, 0.2)
     assert len(examples) == 4
     assert [(refusal.id, refusal.reason) for refusal in refused] == [(f"{tmp_path}/rows.jsonl:5", "invalid_decision")]
+
+
+def test_capitals_of_a_spelling_decide_where_nothing_else_does(tmp_path):
+    labels = {
+        "decision": {"OK": "approve", "ok": "reject", "Straße": "reject", "STRASSE": "reject", "Approve": "reject"}
+    }
+    spellings = ("OK", "ok", "Ok", "strasse", "approve")
+    rows = [{"prompt": "a", "reasoning": "r", "decision": spelling} for spelling in spellings]
+    source = write_rows(tmp_path / "rows.jsonl", rows, "records", labels=labels)
+    assert [example.values["decision"] for example in read(source, DECISIONS)] == [
+        "approve",
+        "reject",
+        "Ok",
+        "reject",
+        "approve",
+    ]
 
 
 def test_labels_apply_to_what_a_rule_finds_and_to_a_known_data_set(tmp_path):

@@ -225,6 +225,18 @@ def test_data_without_duplicates_make_the_same_tokens_and_no_key_the_same_store(
     assert "drop_duplicates" not in DataConfig(train=TEST.model_copy(update={"split": "train"}), test=TEST).model_dump()
 
 
+def test_only_sources_that_are_read_otherwise_than_before_have_another_digest(prepare, memos, tmp_path):
+    rows = rows_of(memos[:3])
+    source = write_rows(tmp_path / "rows.jsonl", rows)
+    plain, as_template, labelled = (
+        prepare(sources=(source.model_copy(update=keys),))
+        for keys in ({}, {"prompt": "{prompt}"}, {"labels": {"answer": {"x": "y"}}})
+    )
+    manifests = [json.loads((store.path / "manifest.json").read_text()) for store in (plain, as_template, labelled)]
+    assert ["reading" in each["inputs"]["sources"][0] for each in manifests] == [False, True, True]
+    assert plain.digest == as_template.digest == labelled.digest, "the tokens are the same: nothing is trained again"
+
+
 def test_report_describes_lengths_duplicates_conflicts_and_overlap(prepare, memos):
     rows = rows_of(memos)
     store = prepare([*rows, rows[0], rows[1] | {"answer": "perhaps"}, rows[2] | {"prompt": rows[2]["prompt"].upper()}])

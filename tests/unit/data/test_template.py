@@ -65,3 +65,13 @@ def test_a_template_that_can_be_read_in_two_ways_is_a_configuration_error():
     source = SourceConfig(adapter="records", path="x.jsonl", prompt="Solve {{question}")
     with pytest.raises(ConfigError, match=r"prompt: '\{\{' before 'question\}' has no '\}\}'; double both braces"):
         make_adapter(source, ResponseContract())
+
+
+def test_a_template_whose_columns_are_all_empty_is_no_prompt():
+    row = {"case": " ", "history": "", "lines": ["", ""]}
+    assert filled(row | {"history": "late"}, "Case: {case}, {history}") == "Case:  , late"
+    for template in ("Case: {case}", "Case: {case}, {history} {lines}", "case"):
+        with pytest.raises(RowError) as error:
+            filled(row, template)
+        assert error.value.reason == "empty_field"
+        assert "'case'" in str(error.value)
