@@ -22,9 +22,13 @@ def types_at(section: type[BaseModel], keys: Sequence[str]) -> Iterator[object]:
 
 def names_at(section: type[BaseModel], keys: Sequence[str]) -> list[str]:
     """The names of the keys that are valid at a path of keys below a section."""
+    return sorted({name for each in sections_at(section, keys) for name in keys_of(each)})
+
+
+def sections_at(section: type[BaseModel], keys: Sequence[str]) -> list[type[BaseModel]]:
+    """The sections that are valid at a path of keys below a section, by themselves or in a list."""
     leaves = [item for leaf in types_at(section, keys) for item in (leaf, *_items(leaf))]
-    sections = [leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
-    return sorted({name for each in sections for name in keys_of(each)})
+    return [leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
 
 
 def _types_below(annotations: Sequence[object], keys: Sequence[str]) -> Iterator[object]:

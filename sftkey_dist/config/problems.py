@@ -1,6 +1,5 @@
 """Describes what is wrong with a configuration in one line, by the keys that the user wrote, with the remedy."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,21 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from sftkey_dist.config.keys import names_at
-from sftkey_dist.suggestion import closest_name
+from sftkey_dist.config.messages import is_item_of_list, message_of
 
-_UNPARSED = ("int_parsing", "float_parsing", "bool_parsing")
-_INVALID_NUMBER = (
-    "int_type",
-    "float_type",
-    "int_from_float",
-    "finite_number",
-    "greater_than",
-    "greater_than_equal",
-    "less_than",
-    "less_than_equal",
-)
-_KINDS = {bool: "truth value", int: "number", float: "number", type(None): "missing value"}
 _MISFIT = {"missing": 1, "extra_forbidden": 1, "model_type": 2, "literal_error": 1}
 """How strongly an error of this type suggests that another alternative was meant."""
 _FOR_A_SECTION = 3
@@ -61,7 +47,7 @@ def describe(
     problems: dict[tuple[str, str], None] = {}
     for item in _of_nearest_alternatives(error.errors(include_url=False), content):
         path = list(_key(item, content))
-        key, message = place + ".".join(map(str, path)), _message(item, section, path)
+        key, message = place + ".".join(map(str, path)), message_of(item, section, path)
         problems[_source_of(path, sources), f"{key}: {message}" if key else message] = None
     by_source = groupby(problems, key=lambda problem: problem[0])
     return "; ".join(f"{source}: {'; '.join(text for _, text in found)}" for source, found in by_source)
@@ -85,28 +71,6 @@ def _holds(content: Any, path: Sequence[int | str]) -> bool:
     return True
 
 
-def _message(item: ErrorDetails, section: type[BaseModel], path: Sequence[int | str]) -> str:
-    if item["type"] == "extra_forbidden":
-        around = [part for part in path[:-1] if isinstance(part, str)]
-        close = closest_name(str(path[-1]), names_at(section, around))
-        return f"unknown key; did you mean {close}?" if close else "unknown key; remove it or check its spelling"
-    if item["type"] == "missing":
-        return "required key is missing"
-    if item["type"] == "string_type":
-        return _not_text(item["input"])
-    if item["type"] in _UNPARSED + _INVALID_NUMBER:
-        return f"{item['msg']}, got {item['input']!r}"
-    return item["msg"].removeprefix("Value error, ")
-
-
-def _not_text(value: object) -> str:
-    """A message that shows the value as YAML writes it, with the remedy."""
-    if isinstance(value, dict | list):
-        return f"expected a text, found {'keys and values' if isinstance(value, dict) else 'a list'}"
-    written = json.dumps(value, default=str)
-    return f'{written} is read as a {_KINDS.get(type(value), "value")}, not as text; put it in quotes: "{written}"'
-
-
 def _of_nearest_alternatives(errors: Sequence[ErrorDetails], content: Mapping[str, object]) -> Iterator[ErrorDetails]:
     """For a value with several alternatives (a union), keep only the errors of the one that it resembles most.
 
@@ -126,10 +90,15 @@ def _of_nearest_alternatives(errors: Sequence[ErrorDetails], content: Mapping[st
 
 
 def _is_consequence(item: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
-    """Whether a list is too short because parts of it are wrong."""
+    """Whether a list is too short because parts of it are wrong, or a key is missing beside the number of an item."""
     length = len(item["loc"])
-    return item["type"] == "too_short" and any(
-        len(other["loc"]) > length and other["loc"][:length] == item["loc"] for other in errors
+    if item["type"] == "too_short":
+        return any(len(other["loc"]) > length and other["loc"][:length] == item["loc"] for other in errors)
+    return item["type"] == "missing" and any(
+        other["type"] == "extra_forbidden"
+        and other["loc"][:-1] == item["loc"][:-1]
+        and is_item_of_list(other["loc"][-1])
+        for other in errors
     )
 
 
@@ -165,5 +134,5 @@ def _key(item: ErrorDetails, content: object) -> Iterator[int | str]:
         elif isinstance(content, Mapping) and part in content:
             yield part
             content = content[part]
-    if item["type"] == "missing":
+    if item["type"] == "missing" and isinstance(item["loc"][-1], str):
         yield item["loc"][-1]

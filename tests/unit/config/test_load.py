@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def test_later_files_and_overrides_win(minimal, tmp_path):
         ("strategies=[{name: x, stages: [{name: y, weights: {answer: .nan}}]}]", "finite number"),
         ("data.test.path=train.jsonl", "data.test is the training data"),
         ("data.train.adapter=decision_memos", "generates its rows"),
-        ("optimization.max_steps=1:30", "optimization.max_steps: Input should be a valid integer"),
+        ("optimization.max_steps=1:30", "optimization.max_steps: expected a whole number, found '1:30'"),
         ("cluster.environment={A: true}", 'true is read as a truth value, not as text; put it in quotes: "true"'),
         ("contract.segments=[{name: a, key: true, check: {one_of: [0, 1]}}]", 'put it in quotes: "0"'),
         ("evaluation.answer_check={labels: [0, 1.5]}", 'put it in quotes: "1.5"'),
@@ -231,9 +232,17 @@ def test_a_resolved_configuration_is_a_configuration(files):
             "evaluation.answer_check={labels: [0, approve]}",
             'evaluation.answer_check.labels.0: 0 is read as a number, not as text; put it in quotes: "0"',
         ),
-        ("evaluation.answer_check=exat", "evaluation.answer_check: Input should be 'auto', 'exact'"),
-        ("strategies=[sftt]", "strategies.0: Input should be 'sft', 'sft-tag', 'key-tag' or 'sftkey-tag'"),
-        ("strategies=[{name: x, stages: []}]", "strategies.0.stages: Tuple should have at least 1 item"),
+        (
+            "evaluation.answer_check=exat",
+            "evaluation.answer_check: expected auto, exact, numeric, math, option, label, json or tool_call, or keys "
+            "and values with regex, labels, json_fields or function, found 'exat'; did you mean exact?",
+        ),
+        (
+            "strategies=[sftkeytag]",
+            "strategies.0: expected sft, sft-tag, key-tag or sftkey-tag, or keys and values with name and stages, "
+            "found 'sftkeytag'; did you mean sftkey-tag?",
+        ),
+        ("strategies=[{name: x, stages: []}]", "strategies.0.stages: expected at least 1 item, found 0"),
         ("evaluation.judge={judges: [{path: x, modell: m}]}", "evaluation.judge.judges.0.modell: unknown key"),
         (
             "evaluation.judge={judges: [{url: 'http://a:b@h', model: m}]}",
@@ -250,6 +259,51 @@ def test_of_alternatives_the_nearest_is_meant(minimal, override, message):
     assert str(error.value).count(f"{section}.") == 1, "of one alternative"
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "data.train.adapter=record",
+            "data.train.adapter: expected .*messages or decision_memos, found 'record'; did you",
+        ),
+        ("contract.container=xml", "contract.container: expected tags, json or plain, found 'xml'$"),
+        ("data.train.labels=[a]", "data.train.labels: expected keys and values, found a list$"),
+        ("evaluation.endpoint=http://me:hunter2@x", "evaluation.endpoint: expected keys and values, found a text$"),
+        ("model=3", "model: expected keys and values, found a number$"),
+        ("strategies=sft", r"strategies: expected a list, such as \[a, b\], found a text$"),
+        (
+            "contract.segments.1.check.one_of=[a]",
+            "contract.segments: an item of a list cannot be changed by itself; give",
+        ),
+        (
+            "data.train.0.columns={a: b}",
+            r"data.train.0: an item .* list, or data\.train\.columns without a number if there",
+        ),
+        ("data.train=[]", "data.train: expected at least 1 item, found 0$"),
+        ("optimization.betas=[0.9]", "optimization.betas.1: the list is too short$"),
+        ("optimization.betas=[0.9,0.9,0.9]", "optimization.betas: expected at most 2 items, found 3$"),
+        ("tracking.enabled=maybe", "tracking.enabled: expected true or false, found 'maybe'$"),
+        ("prompt.date=soon", "prompt.date: expected a date, such as 2026-01-31, found 'soon'$"),
+        ("data.train.weight=heavy", "data.train.weight: expected a number, found 'heavy'$"),
+        ("strategies=[{name: A b, stages: []}]", r"strategies.0.name: 'A b' does not have the form \^"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_described_without_words_of_python(minimal, override, message):
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal], [override])
+    assert re.match(f"the command line: {message}", str(error.value).partition("; strategies.0.stages")[0])
+    assert not re.search("dictionary|tuple|instance|input|string|hunter2", str(error.value), re.IGNORECASE)
+
+
+def test_the_number_of_an_item_is_the_only_problem_where_a_list_is_changed_by_it(minimal, tmp_path):
+    more = tmp_path / "two.yaml"
+    more.write_text("data: {train: [{adapter: records, path: a.csv}, {adapter: records, path: b.csv}]}\n")
+    with pytest.raises(ConfigError) as error:
+        load_config([minimal, more], ["data.train.0.path=c.csv"])
+    assert str(error.value).startswith("the command line: data.train.0: an item of a list cannot be changed by itself")
+    assert "adapter" not in str(error.value)
+
+
 def test_every_problem_is_named_with_the_place_that_its_key_comes_from(minimal, tmp_path):
     more = tmp_path / "more.yaml"
     more.write_text("optimization: {learning_rate: fast, num_epoch: 3}\n")
@@ -259,7 +313,7 @@ def test_every_problem_is_named_with_the_place_that_its_key_comes_from(minimal, 
         "optimization.num_epoch: unknown key; did you mean num_epochs?",
         "optimization.max_step: unknown key; did you mean max_steps?; tracking.enabled: ",
     )
-    assert str(error.value).startswith(f"{more}: optimization.learning_rate: Input should be a valid number")
+    assert str(error.value).startswith(f"{more}: optimization.learning_rate: expected a number, found 'fast'")
     assert f"{of_file}; the command line: {of_command_line}" in str(error.value)
     minimal.write_text(minimal.read_text() + "\nqwertyuiop: 1\n")
     with pytest.raises(ConfigError) as error:
