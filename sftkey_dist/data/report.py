@@ -3,14 +3,18 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import Self
 
 import numpy as np
 
 from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.hashes import example_hashes
+from sftkey_dist.data.repeats import RepeatedRow, Repeats
 from sftkey_dist.data.store import EncodedStore, SourceCounts
 
 _EXAMPLES_PER_REASON = 5
+_EXAMPLES_SAID = 3
 _QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
 
 
@@ -93,6 +97,14 @@ class SourceReport:
     """Number of rows whose own prompt contains the text of a special token, by token."""
     left_out: dict[str, int]
     """Number of rows in which a kind of text, such as thinking and sign_off, belongs to no segment, by kind."""
+    duplicates: int
+    """Number of rows that repeat the prompt and response of another row."""
+    conflicts: int
+    """Number of prompts that occur with several different responses."""
+    repeated: tuple[str, ...]
+    """The first few of the rows that repeat another one, each with that one."""
+    conflicting: tuple[str, ...]
+    """The first few of the rows with the prompt of another one and a different response, each with that one."""
 
     def to_json(self) -> dict[str, object]:
         """Plain values for a file."""
@@ -106,10 +118,18 @@ class SourceReport:
 
     def warnings(self) -> list[str]:
         """What a person should look at before training."""
+        sources = f"data.{self.name.partition(' ')[0]}"
+        repeats = {
+            f"rows of {sources} repeat another one, prompt and response": (self.duplicates, self.repeated),
+            f"prompts of {sources} occur with several responses": (self.conflicts, self.conflicting),
+        }
         return [
-            f"{count:,} prompts of data.{self.name.partition(' ')[0]} contain {token!r}, which the model reads as its "
-            f"special token, not as text"
+            f"{count:,} prompts of {sources} contain {token!r}, which the model reads as its special token, not as text"
             for token, count in self.special_tokens_in_prompts.items()
+        ] + [
+            f"{count:,} {what}, for example {', '.join(rows[:_EXAMPLES_SAID])}; data_rows.jsonl lists all of them"
+            for what, (count, rows) in repeats.items()
+            if count
         ]
 
 
@@ -125,8 +145,6 @@ class DataReport(SourceReport):
         total_tokens: tokens of all examples.
         key_share_of_response: key tokens / response tokens.
         lengths: length statistics per segment.
-        duplicates: rows that repeat the prompt and response of another row.
-        conflicts: prompts that occur with several different responses.
         overlap: data set and id of test examples whose prompt, ignoring system messages, is also trained on.
         truncation: effects of the length limits.
         loss_weights: of rows with weights of their own.
@@ -139,8 +157,6 @@ class DataReport(SourceReport):
     total_tokens: int
     key_share_of_response: float
     lengths: tuple[LengthSummary, ...]
-    duplicates: int
-    conflicts: int
     overlap: tuple[str, ...]
     truncation: Truncation
     loss_weights: LossWeights | None = None
@@ -156,10 +172,6 @@ class DataReport(SourceReport):
     def warnings(self) -> list[str]:
         """What a person should look at before training."""
         found = super().warnings()
-        if self.duplicates:
-            found.append(f"{self.duplicates:,} rows repeat another one, prompt and response")
-        if self.conflicts:
-            found.append(f"{self.conflicts:,} prompts occur with several responses")
         if self.overlap:
             found.append(f"{len(self.overlap):,} test prompts are also trained on, for example {self.overlap[0]}")
         if self.truncation.dropped:
@@ -182,6 +194,7 @@ def summarize_source(
     special_tokens_in_prompts: Mapping[str, int],
 ) -> SourceReport:
     """Build the report of a data set that is not encoded."""
+    repeats = list(repeats_of(examples).values())
     left_out = Counter(kind for example in examples for kind in example.left_out)
     return SourceReport(
         name,
@@ -190,7 +203,28 @@ def summarize_source(
         _by_reason(refusals),
         dict(special_tokens_in_prompts),
         dict(left_out),
+        sum(len(of_set.duplicates) for of_set in repeats),
+        sum(of_set.conflicting_prompts for of_set in repeats),
+        _first_few(*(of_set.duplicates for of_set in repeats)),
+        _first_few(*(of_set.conflicts for of_set in repeats)),
     )
+
+
+def repeats_of(examples: Sequence[Example]) -> dict[str, Repeats]:
+    """What each data set contains twice, by its name: two of them may have the same questions."""
+    of_sets: dict[str, list[Example]] = {}
+    for example in examples:
+        of_sets.setdefault(example.data_set, []).append(example)
+    return {name: _repeats_of_set(of_set) for name, of_set in of_sets.items()}
+
+
+def _repeats_of_set(examples: Sequence[Example]) -> Repeats:
+    hashes = np.array([example_hashes(example) for example in examples], np.uint64)
+    return Repeats.among(lambda: [example.id for example in examples], hashes)
+
+
+def _first_few(*rows: Sequence[RepeatedRow]) -> tuple[str, ...]:
+    return tuple(map(str, islice(chain(*rows), _EXAMPLES_PER_REASON)))
 
 
 def summarize(
@@ -219,6 +253,7 @@ def summarize(
     rows = sum(source.rows for source in store.sources)
     not_drawn = sum(source.not_drawn for source in store.sources)
     kept = rows - not_drawn - len(store.refusals)
+    repeats = store.repeats
     return DataReport(
         name=name,
         rows=rows,
@@ -234,7 +269,9 @@ def summarize(
         key_share_of_response=key_tokens / max(1, int(response.sum())),
         lengths=tuple(_lengths(segment, column) for segment, column in columns.items() if column.any()),
         duplicates=kept - len(np.unique(store.hashes[:, 1])),
-        conflicts=_conflicts(store.hashes),
+        conflicts=repeats.conflicting_prompts,
+        repeated=_first_few(repeats.duplicates),
+        conflicting=_first_few(repeats.conflicts),
         overlap=_overlap(store.hashes[:, 0], test_prompts),
         truncation=_truncation(store, columns["all"], response, max_length_tokens, max_new_tokens),
         loss_weights=LossWeights.of(store.loss_weights),
@@ -253,13 +290,6 @@ def _by_reason(refusals: Sequence[Refusal]) -> tuple[DroppedRows, ...]:
 def _lengths(segment: str, column: np.ndarray) -> LengthSummary:
     quantiles = {f"p{quantile:.0%}".rstrip("%"): int(np.quantile(column, quantile)) for quantile in _QUANTILES}
     return LengthSummary(segment, float(column.mean()), quantiles)
-
-
-def _conflicts(hashes: np.ndarray) -> int:
-    """Number of prompts with several distinct responses."""
-    distinct = np.unique(np.asarray(hashes)[:, 1:], axis=0)
-    _, times = np.unique(distinct[:, 1], return_counts=True)
-    return int((times > 1).sum())
 
 
 def _overlap(prompts: np.ndarray, test_prompts: Mapping[str, int]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import datasets
 import numpy as np
 
 from sftkey_dist.data.example import Refusal
+from sftkey_dist.data.repeats import Repeats
 from sftkey_dist.errors import DataError
 from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile
 
@@ -100,6 +101,11 @@ class EncodedStore:
     def refusals(self) -> list[Refusal]:
         """Every row that was refused."""
         return Journal(Refusal, remedy_of(self.path)).read(self.path / "refusals.jsonl")
+
+    @cached_property
+    def repeats(self) -> Repeats:
+        """The rows that it contains twice, and the prompts with several responses."""
+        return Repeats.among(lambda: self.ids, self.hashes)
 
     @property
     def ids(self) -> list[str]:

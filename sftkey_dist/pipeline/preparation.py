@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftkey_dist.contract import Form
-from sftkey_dist.data.example import Example
+from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.strategy import Strategy
 
@@ -29,6 +29,7 @@ class Preparation:
         stores: encoded training data, one store for each form of the response.
         reports: reports on the stores.
         test_report: report on the test data.
+        test_refusals: rows of the test data that were dropped.
         date: the date that the chat template prints; None if it prints none.
         end_of_turn_id: id of the token that ends a response.
     """
@@ -41,5 +42,6 @@ class Preparation:
     stores: "Mapping[Form, EncodedStore]"
     reports: "Sequence[DataReport]"
     test_report: "SourceReport"
+    test_refusals: Sequence[Refusal]
     date: datetime.date | None
     end_of_turn_id: int

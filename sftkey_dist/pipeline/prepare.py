@@ -33,11 +33,13 @@ from sftkey_dist.pipeline.base_model import (
     template_settings,
     with_template,
 )
+from sftkey_dist.pipeline.data_rows import noted_rows
 from sftkey_dist.pipeline.encoding import encoding_of
 from sftkey_dist.pipeline.environment import describe_environment
 from sftkey_dist.pipeline.evaluation_checks import check_evaluation, reference_reader
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir.artifacts.run import DATA_ROWS
 from sftkey_dist.strategy import Strategy, resolve_strategies
 from sftkey_dist.tracking import require_packages
 
@@ -111,6 +113,7 @@ def _prepared(
         stores,
         reports,
         test_report,
+        refused,
         settings.date,
         prompts.end_of_turn_id,
     )
@@ -124,7 +127,7 @@ def write_configuration(config: RunConfig, preparation: Preparation) -> None:
 
 
 def write_provenance(preparation: Preparation) -> None:
-    """Write the data report, plots of the lengths, and the environment of the run."""
+    """Write the data report with the rows that it counts, plots of the lengths, and the environment of the run."""
     run, sets = preparation.run, [report.to_json() for report in preparation.reports]
     content = {"sets": sets, "test": preparation.test_report.to_json()}
     plots = {run.length_plot(form.value): store for form, store in preparation.stores.items()}
@@ -133,6 +136,7 @@ def write_provenance(preparation: Preparation) -> None:
 
         for plot, store in plots.items():
             plot_lengths(store.segment_counts, store.segment_names, plot)
+    DATA_ROWS.write(run.data_rows, noted_rows(preparation))
     write_json_atomically(run.data_report, content)  # after the plots, whose data it tells
     write_json_atomically(run.environment, describe_environment())
 

@@ -197,6 +197,11 @@ class RunDir:
         return self.path / "data_report.json"
 
     @property
+    def data_rows(self) -> Path:
+        """Every row that was dropped, or that a person should look at, one JSON object each."""
+        return self.path / "data_rows.jsonl"
+
+    @property
     def environment(self) -> Path:
         """Versions, commit and machine of the run."""
         return self.path / "environment.json"

@@ -1,31 +1,31 @@
 """Rows of .csv and .tsv files: one header, and cells separated by commas, semicolons or tabs.
 
 Spreadsheets write semicolons where the comma is the decimal mark. The header decides: cells are separated by commas,
-unless that makes it one column and another separator makes it several.
+unless that makes it one column and another separator makes it several. A line `sep=;` before the header, which Excel
+reads and writes, names the separator itself.
 """
 
 import csv
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from sftkey_dist.data.content import Row
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.rows.opening import (
-    BOM,
-    MOST_ROW_BYTES,
-    open_bytes,
-)
+from sftkey_dist.data.rows.opening import BOM, MOST_ROW_BYTES, open_bytes
 from sftkey_dist.data.rows.shard import RawRows, Shard
 from sftkey_dist.errors import DataError
 
 _SEPARATORS = (",", ";", "\t")
+_SEPARATOR_LINE = re.compile(rb"(?:" + BOM + rb')?"?sep=([^"\r\n])"?\r?\n')
+_MOST_BYTES_OF_SEPARATOR_LINE = 16
 
 
 def csv_records(path: str) -> Iterator[tuple[int, int, int]]:
     """Line number, start and end of every record of a CSV file after the header; a record may span several lines."""
     with open_bytes(path) as file:
         lines = _CountedLines(file)
-        reader = _csv_reader(lines, _read_header(path)[1])
+        reader = _reader_from_header(lines, path, _read_header(path)[1])
         next(reader, None)
         while True:
             line, begin = lines.number + 1, lines.offset
@@ -57,7 +57,8 @@ def read_csv_shard(shard: Shard) -> RawRows:
 
 def _csv_row(place: str, names: list[str], record: list[str]) -> Row | Refusal:
     if len(record) != len(names):
-        return Refusal(place, "wrong_columns", f"{len(record)} columns, the header names {len(names)}")
+        detail = f"{len(record)} columns, the header names {len(names)}; quote cells that contain a separator"
+        return Refusal(place, "wrong_columns", detail)
     try:
         return dict(zip(names, (cell.encode("latin-1").decode("utf-8") for cell in record), strict=True))
     except UnicodeDecodeError as error:
@@ -95,6 +96,20 @@ def _csv_reader(lines: Iterator[str], separator: str) -> Iterator[list[str]]:
     return csv.reader(lines, strict=True, delimiter=separator)
 
 
+def _reader_from_header(lines: Iterator[str], path: str, separator: str) -> Iterator[list[str]]:
+    """A reader of all lines of a file, without the one that names the separator."""
+    if _named_separator(path):
+        next(lines)
+    return _csv_reader(lines, separator)
+
+
+def _named_separator(path: str) -> str | None:
+    """The separator that the first line names, if it is a line such as `sep=;`."""
+    with open_bytes(path) as file:
+        found = _SEPARATOR_LINE.fullmatch(file.readline(_MOST_BYTES_OF_SEPARATOR_LINE))
+    return found[1].decode("latin-1") if found else None
+
+
 def _read_header(path: str) -> tuple[list[str], str]:
     """The names of the columns, and what separates cells.
 
@@ -103,21 +118,22 @@ def _read_header(path: str) -> tuple[list[str], str]:
     """
     headers: dict[str, list[str]] = {}
     problem: csv.Error | None = None
-    for separator in _SEPARATORS:
+    named = _named_separator(path)
+    for separator in (named,) if named else _SEPARATORS:
         try:
             headers[separator] = _header(path, separator)
         except csv.Error as error:  # quotation marks show that cells are separated by something else
             problem = problem or error
     if not headers:
-        raise DataError(f"{path}:1: not a CSV header: {problem}; is a quotation mark left open?")
+        raise DataError(f"{path}:{1 + bool(named)}: not a CSV header: {problem}; is a quotation mark left open?")
     separator = max(headers, key=lambda each: len(headers[each]) > 1)  # the first of several columns
     names = headers[separator]
     if not names or len(set(names)) < len(names):
-        raise DataError(f"{path}:1: the first line must name each column once, found {names}")
+        raise DataError(f"{path}:{1 + bool(named)}: the first line must name each column once, found {names}")
     return names, separator
 
 
 def _header(path: str, separator: str) -> list[str]:
     with open_bytes(path) as file:
-        cells: list[str] = next(_csv_reader(_CountedLines(file), separator), [])
+        cells = next(_reader_from_header(_CountedLines(file), path, separator), [])
     return [name.encode("latin-1").decode("utf-8", "replace") for name in cells]

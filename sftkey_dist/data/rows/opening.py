@@ -1,5 +1,6 @@
 """Opens files that may be compressed, and converts errors of reading to errors that name the file."""
 
+import codecs
 import gzip
 import io
 import zlib
@@ -43,6 +44,17 @@ def refuse_hidden_compression(path: str) -> None:
     for magic, name, ending in ((b"\x1f\x8b", "gzip", ".gz"), (b"\x28\xb5\x2f\xfd", "Zstandard", ".zst")):
         if begin.startswith(magic) and Path(path).suffix.lower() != ending:
             raise DataError(f"{path}: contains {name} data; decompress it, or add {ending} to its name")
+
+
+def refuse_utf16(path: str) -> None:
+    """
+    Raises:
+        DataError: A file of text is in UTF-16 or UTF-32, in which ASCII characters contain bytes that are 0.
+    """
+    with open_bytes(path) as file:
+        begin = file.read(4)
+    if begin[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in begin:
+        raise DataError(f"{path}: text in UTF-16 or UTF-32, not in UTF-8; convert the file, or save it as CSV UTF-8")
 
 
 class _ZstandardFile(io.RawIOBase):

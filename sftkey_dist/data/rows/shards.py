@@ -7,7 +7,12 @@ from sftkey_dist.config.data import FILE_FORMATS, SourceConfig
 from sftkey_dist.data.rows.csv_files import csv_records, read_csv_shard
 from sftkey_dist.data.rows.files import file_format, local_files, require_file
 from sftkey_dist.data.rows.json_files import line_records, load_json, read_json_shard, read_jsonl_shard
-from sftkey_dist.data.rows.opening import read_errors_as_data_errors, refuse_hidden_compression, rows_with_data_errors
+from sftkey_dist.data.rows.opening import (
+    read_errors_as_data_errors,
+    refuse_hidden_compression,
+    refuse_utf16,
+    rows_with_data_errors,
+)
 from sftkey_dist.data.rows.shard import RawRows, Shard
 from sftkey_dist.data.rows.tables import (
     load_hub,
@@ -80,6 +85,8 @@ def _shards_of(source: SourceConfig, path: str, shard_rows: int, limit: int | No
         raise DataError(f"{path}: unknown file format; convert it to .jsonl, .json, .csv, .tsv or .parquet")
     with read_errors_as_data_errors(path):
         refuse_hidden_compression(path)
+        if file_format(path) in _TEXTS:
+            refuse_utf16(path)
         if file_format(path) in _NUM_ROWS:
             yield from _by_rows(path, _NUM_ROWS[file_format(path)](path), shard_rows, limit)
         else:
@@ -111,6 +118,7 @@ def _by_lines(path: str, shard_rows: int, limit: int | None) -> Iterator[Shard]:
         yield Shard(path, first_line, num_rows, start, stop)
 
 
+_TEXTS = (".jsonl", ".json", ".csv", ".tsv")
 _READERS: dict[str, Callable[[Shard], RawRows]] = {
     ".jsonl": read_jsonl_shard,
     ".csv": read_csv_shard,

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.artifacts.kinds import JsonFile, absent_with
+from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile, absent_with
 
 _RENEWED = "restore it from a copy, or remove it: `sftkey run` with the run's configuration writes it again"
 _PREPARED = "run `sftkey prepare` with the run's configuration, which writes it again"
@@ -117,11 +117,29 @@ class PreparedData:
     test: SetReport | None = None
 
 
+@dataclass(frozen=True)
+class NotedRow:
+    """A line of data_rows.jsonl: a row that was dropped, or that a person should look at.
+
+    Attributes:
+        set: the set in data_report.json that it belongs to.
+        row: its origin.
+        reason: why it was dropped; `repeats` or `other_response` for a row that was kept.
+        detail: what is wrong with it, or the row that it repeats.
+    """
+
+    set: str
+    row: str
+    reason: str
+    detail: str
+
+
 STRATEGIES = JsonFile(dict[str, StrategyEntry], _RENEWED)
 SETTINGS = JsonFile(Settings, _PREPARED)
 EVERY_SETTING = JsonFile(dict[str, object], _PREPARED)
 """config.json, whole."""
 DATA_REPORT = JsonFile(PreparedData, _PREPARED)
+DATA_ROWS = Journal(NotedRow, _PREPARED)
 ENVIRONMENT = JsonFile(dict[str, str], _PREPARED)
 RUN_IDS = JsonFile(dict[str, str], _TRACKED_ANEW)
 WANDB_RUNS = JsonFile(dict[str, WandbRun], _TRACKED_ANEW)

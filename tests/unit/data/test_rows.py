@@ -180,6 +180,11 @@ def test_a_byte_order_mark_belongs_to_no_row(tmp_path):
         ("rows.json", b'["\xff"]', r"rows\.json: not UTF-8 text \(byte 2\)"),
         ("rows.csv", b"a,a\n1,2\n", r"rows\.csv:1: the first line must name each column once"),
         ("rows.csv", b'a,b\n1,2\n3,"open\n', r"rows\.csv:3: not a CSV record"),
+        ("rows.csv", b"sep=;\na;a\n1;2\n", r"rows\.csv:2: the first line must name each column once"),
+        ("rows.csv", "a,b\n1,2\n".encode("utf-16"), r"rows\.csv: text in UTF-16 or UTF-32, not in UTF-8; convert the"),
+        ("rows.csv", "a,b\n1,2\n".encode("utf-16-le"), r"rows\.csv: text in UTF-16 or UTF-32"),
+        ("rows.jsonl", '{"a": 1}\n'.encode("utf-16-be"), r"rows\.jsonl: text in UTF-16 or UTF-32"),
+        ("rows.json.gz", gzip.compress('[{"a": 1}]'.encode("utf-32")), r"rows\.json\.gz: text in UTF-16 or UTF-32"),
         ("rows.txt", b"text", r"rows\.txt: unknown file format; convert it"),
         ("missing.jsonl", None, r"missing\.jsonl: no such data file"),
     ],
@@ -278,6 +283,26 @@ def test_the_header_shows_what_separates_cells(tmp_path, name, separator):
     for rows_at_a_time in (1, 10):
         rows = [row for _, row in read(source(tmp_path / name), rows_at_a_time)]
         assert rows == [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+
+
+@pytest.mark.parametrize("begin", ["sep={}\r\n", "\ufeffsep={}\n", '"sep={}"\n'])
+@pytest.mark.parametrize("separator", [";", ",", "|"])
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_a_line_that_names_the_separator_is_no_row(tmp_path, begin, separator, ending):
+    lines = [["note", "a;b,c|d"], ["1", "2"], ["3", "4"]]
+    text = begin.format(separator) + "".join(f'"{one}"{separator}"{two}"\n' for one, two in lines)
+    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard}[ending]
+    file = tmp_path / f"rows.csv{ending}"
+    file.write_bytes(pack(text.encode()))
+    for rows_at_a_time in (1, 10):
+        rows = read(source(file), rows_at_a_time)
+        expected = [(f"{file}:{number + 2}", dict(zip(lines[0], lines[number], strict=True))) for number in (1, 2)]
+        assert rows == expected
+
+
+def test_a_column_may_be_called_like_the_line_that_names_the_separator(tmp_path):
+    (tmp_path / "rows.csv").write_text("sep=;,b\n1,2\n")
+    assert [row for _, row in read(source(tmp_path / "rows.csv"), 10)] == [{"sep=;": "1", "b": "2"}]
 
 
 def test_a_file_of_one_column_is_one_whatever_its_cells_contain(tmp_path):

@@ -289,3 +289,42 @@ def test_a_source_whose_keys_do_not_fit_the_contract_is_named_by_its_key(setting
     with pytest.raises(ConfigError) as error:
         prepare(RunConfig.model_validate(settings | of_run))
     assert str(error.value).startswith(message)
+
+
+def test_rows_that_repeat_or_contradict_others_are_named_and_all_of_them_are_in_a_file(settings, tmp_path, capsys):
+    trained = [("q1", "a"), ("q2", "a"), ("Q1 ", "a"), ("q2", "b"), ("q3", ""), *((f"p{i}", "a") for i in range(20))]
+    tested = [("t1", "a"), ("t1", "a"), ("t1", "b")]
+    for name, rows in {"train": trained, "test": tested}.items():
+        lines = [{"prompt": prompt, "reasoning": "r", "answer": answer} for prompt, answer in rows]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sources = {name: {"adapter": "records", "path": str(tmp_path / f"{name}.jsonl")} for name in ("train", "test")}
+    data = settings["data"] | sources | {"max_bad_row_share": 0.1}
+    done = prepare(RunConfig.model_validate(settings | {"data": data}))
+    train, test = (f"{tmp_path}/{name}.jsonl" for name in ("train", "test"))
+    said = capsys.readouterr().out
+    listed = "data_rows.jsonl lists all of them"
+    for line in (
+        f"1 rows of data.train repeat another one, prompt and response, for example {train}:3 and {train}:1; {listed}",
+        f"1 prompts of data.train occur with several responses, for example {train}:4 and {train}:2; {listed}",
+        f"1 rows of data.test repeat another one, prompt and response, for example {test}:2 and {test}:1; {listed}",
+        f"1 prompts of data.test occur with several responses, for example {test}:3 and {test}:1; {listed}",
+    ):
+        assert f"look at the data: {line}" in said
+    rows = [json.loads(line) for line in done.run.data_rows.read_text().splitlines()]
+    assert [(row["set"], row["row"], row["reason"]) for row in rows] == [
+        ("train (tagged)", f"{train}:5", "empty_answer"),
+        ("train (tagged)", f"{train}:3", "repeats"),
+        ("train (tagged)", f"{train}:4", "other_response"),
+        ("test", f"{test}:2", "repeats"),
+        ("test", f"{test}:3", "other_response"),
+    ]
+    assert rows[2]["detail"] == f"the prompt of {train}:2 with another response"
+    report = json.loads(done.run.data_report.read_text())
+    assert (report["test"]["duplicates"], report["test"]["conflicts"]) == (1, 1)
+    prepare(RunConfig.model_validate(settings | {"data": data | {"drop_duplicates": True}}))
+    rows = [json.loads(line) for line in done.run.data_rows.read_text().splitlines()]
+    assert [row["reason"] for row in rows[:3]] == ["empty_answer", "duplicate", "other_response"]
+    assert rows[1]["detail"] == f"it repeats {train}:1"
+    assert [row["reason"] for row in rows[3:]] == ["repeats", "other_response"], (
+        "one's own test set stays"
+    )

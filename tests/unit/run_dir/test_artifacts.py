@@ -419,6 +419,11 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
         [{"sets": [{"summary": "train"}], "test": {"summary": "test", "kept": 20}}],
         {"sets", "test"},
     ),
+    "data_rows.jsonl": (
+        of_run.DATA_ROWS,
+        [{"set": "test", "row": "cases.csv:9", "reason": "repeats", "detail": "the prompt and the response of …"}],
+        set(),
+    ),
     "study.json": (
         of_studies.FACTS,
         [
