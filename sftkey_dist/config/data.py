@@ -206,8 +206,9 @@ class DataConfig(SectionWithNewerKeys):
     """Maximum length of an example, prompt and response together. Longer examples are dropped and counted, never
     truncated."""
     max_bad_row_share: float = Field(0.01, ge=0, lt=1)
-    """Maximum share of malformed rows, which are dropped and counted. Above it preparation stops; with 0 it stops at
-    the first malformed row."""
+    """Maximum share of malformed rows, which are dropped and counted: of all rows of `data.train`, with those that
+    `data.split` holds out, and of all rows of `data.test`. Above it preparation stops; with 0 it stops at the first
+    malformed row."""
     drop_overlap: bool = False
     """Whether training rows whose prompt is also in a test set, ignoring system messages, case and spacing, are dropped
     and counted as `in_test`. Otherwise the report only names them. Of a conversation that is read as several examples
@@ -215,7 +216,8 @@ class DataConfig(SectionWithNewerKeys):
     drop_duplicates: bool = False
     """Whether training rows whose prompt, ignoring case and spacing, and whose response are those of an earlier row are
     dropped and counted as `duplicate`. The first row is kept, in the order of the sources and of the rows in them.
-    Rows with the same prompt and different responses are kept."""
+    Rows with the same prompt and different responses are kept. A test set that `data.split` holds out loses such rows
+    of a source too; a test set of its own (`data.test`) does not."""
     store_dir: LocalPath = Path("runs/store")
     """Folder of the encoded data. Runs share it and reuse data with the same digest. On a cluster it must lie on shared
     storage."""

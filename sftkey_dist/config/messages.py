@@ -92,8 +92,10 @@ def _none_of(expected: str, value: object, section: type[BaseModel], path: Seque
     known = re.findall(r"'([^']*)'", expected)
     close = closest_name(value, known) if isinstance(value, str) else None
     sections = [" and ".join(_required(each)) for each in sections_at(section, _names(path))]
-    own = f", or keys and values with {_either(sections)}" if sections else ""
-    return f"expected {_either(known)}{own}, found {_shown(value)}{f'; did you mean {close}?' if close else ''}"
+    expected = _either(known) + (f", or keys and values with {_either(sections)}" if sections else "")
+    if close:
+        return f"expected {expected}, found {_shown(value)}; did you mean {close}?"
+    return f"expected {expected}, found {_shown(value)}"
 
 
 def _either(texts: Sequence[str]) -> str:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sftkey_dist.data.example import Example
+from sftkey_dist.data.hashes import example_hashes
+
 
 @dataclass(frozen=True)
 class RepeatedRow:
@@ -53,6 +56,19 @@ class Repeats:
             _rows(names, distinct[differs], first_of_prompt[differs]),
             len(np.unique(first_of_prompt[differs])),
         )
+
+
+def repeats_of(examples: Sequence[Example]) -> dict[str, Repeats]:
+    """What each data set contains twice, by its name: two of them may have the same questions."""
+    of_sets: dict[str, list[Example]] = {}
+    for example in examples:
+        of_sets.setdefault(example.data_set, []).append(example)
+    return {name: _repeats_of_set(of_set) for name, of_set in of_sets.items()}
+
+
+def _repeats_of_set(examples: Sequence[Example]) -> Repeats:
+    hashes = np.array([example_hashes(example) for example in examples], np.uint64)
+    return Repeats.among(lambda: [example.id for example in examples], hashes)
 
 
 def _firsts(values: np.ndarray) -> np.ndarray:

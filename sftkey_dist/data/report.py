@@ -9,8 +9,7 @@ from typing import Self
 import numpy as np
 
 from sftkey_dist.data.example import Example, Refusal
-from sftkey_dist.data.hashes import example_hashes
-from sftkey_dist.data.repeats import RepeatedRow, Repeats
+from sftkey_dist.data.repeats import RepeatedRow, repeats_of
 from sftkey_dist.data.store import EncodedStore, SourceCounts
 
 _EXAMPLES_PER_REASON = 5
@@ -208,19 +207,6 @@ def summarize_source(
         _first_few(*(of_set.duplicates for of_set in repeats)),
         _first_few(*(of_set.conflicts for of_set in repeats)),
     )
-
-
-def repeats_of(examples: Sequence[Example]) -> dict[str, Repeats]:
-    """What each data set contains twice, by its name: two of them may have the same questions."""
-    of_sets: dict[str, list[Example]] = {}
-    for example in examples:
-        of_sets.setdefault(example.data_set, []).append(example)
-    return {name: _repeats_of_set(of_set) for name, of_set in of_sets.items()}
-
-
-def _repeats_of_set(examples: Sequence[Example]) -> Repeats:
-    hashes = np.array([example_hashes(example) for example in examples], np.uint64)
-    return Repeats.among(lambda: [example.id for example in examples], hashes)
 
 
 def _first_few(*rows: Sequence[RepeatedRow]) -> tuple[str, ...]:

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.repeats import Repeats
-from sftkey_dist.data.report import repeats_of
+from sftkey_dist.data.repeats import Repeats, repeats_of
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.run_dir.artifacts.run import NotedRow
 

@@ -57,6 +57,14 @@ TABLE = {
         "test_malformed_rows_stop_above_the_allowed_share",
         "test_malformed_rows_within_the_allowed_share_are_dropped_and_counted",
     ],
+    "a mistake concerns a source that is split": [
+        "test_a_mistake_that_concerns_the_whole_source_is_reported_as_without_a_split"
+    ],
+    "a file is not text in UTF-8": ["test_files_that_cannot_be_read_are_named_with_a_remedy"],
+    "a preparation fails": [
+        "test_a_failed_preparation_leaves_nothing_behind",
+        "test_a_failed_preparation_leaves_no_base_model_and_reads_columns_before_it_makes_one",
+    ],
     "rows are hostile or too long": [
         "test_hostile_text_is_encoded_exactly_or_refused_with_a_reason",
         "test_too_long_examples_are_dropped_and_counted_never_cut",
@@ -349,6 +357,6 @@ def all_tests() -> set[str]:
 
 
 def test_every_fault_has_its_tests(all_tests):
-    assert len(TABLE) == 129
+    assert len(TABLE) == 132
     named = {name for names in TABLE.values() for name in names}
     assert named <= all_tests, f"there is no {', '.join(sorted(named - all_tests))}"

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.errors import ConfigError, DataError, ModelError
+from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.load import load_tokenizer
-from sftkey_dist.pipeline import base_model
 from sftkey_dist.pipeline.evaluation_settings import settings_for_tests
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.stages import plan_stages
@@ -251,8 +251,8 @@ def test_a_failed_preparation_leaves_no_base_model_and_reads_columns_before_it_m
     train = {"adapter": "records", "path": str(file)}
     data = settings["data"] | {"train": train, "max_bad_row_share": 0.1}
     made = []
-    make = base_model.make_embedded_model
-    monkeypatch.setattr(base_model, "make_embedded_model", lambda *args: (made.append(args[0]), make(*args)))
+    counted = "sftkey_dist.pipeline.base_model.make_embedded_model"
+    monkeypatch.setattr(counted, lambda *args: (made.append(args[0]), make_embedded_model(*args)))
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     misspelt = data | {"train": train | {"columns": {"reasoning": "reasonin"}}}
     with pytest.raises(DataError, match=r"train\.jsonl:1: missing_field: .* did you mean 'reasoning'\?"):
@@ -325,6 +325,4 @@ def test_rows_that_repeat_or_contradict_others_are_named_and_all_of_them_are_in_
     rows = [json.loads(line) for line in done.run.data_rows.read_text().splitlines()]
     assert [row["reason"] for row in rows[:3]] == ["empty_answer", "duplicate", "other_response"]
     assert rows[1]["detail"] == f"it repeats {train}:1"
-    assert [row["reason"] for row in rows[3:]] == ["repeats", "other_response"], (
-        "one's own test set stays"
-    )
+    assert [row["reason"] for row in rows[3:]] == ["repeats", "other_response"], "one's own test set stays"

@@ -21,19 +21,14 @@ def split(run_config, tmp_path):
     """Prepare rows of one file of which a part is tested."""
     given = run_config.model_dump(mode="json")
 
-    def write(rows, name):
+    def make(rows, split, name="cases", **keys):
         file = tmp_path / f"{name}.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return file
-
-    def make(rows, split, name="cases", **keys):
-        file = write(rows, name)
         data = {"train": {"adapter": "records", "path": str(file), "name": "mine"}, "split": split, "num_workers": 1}
         data = {key: value for key, value in given["data"].items() if key not in ("train", "test")} | data | keys
         config = RunConfig.model_validate(given | {"strategies": ["sft-tag"], "data": data})
         return config, prepare(config)
 
-    make.write = write
     return make
 
 
@@ -97,11 +92,11 @@ def test_a_larger_share_adds_prompts_and_a_row_without_a_prompt_counts_once(spli
         ({"prompt": 7}, {}),
     ],
 )
-def test_a_mistake_that_concerns_the_whole_source_is_reported_as_without_a_split(split, changed, keys):
+def test_a_mistake_that_concerns_the_whole_source_is_reported_as_without_a_split(split, tmp_path, changed, keys):
     rows = [row | changed for row in ROWS]
     for_training = keys | {"adapter": "records", "name": "mine"}
     said = []
-    train = for_training | {"path": str(split.write(rows, "cases"))}
+    train = for_training | {"path": str(tmp_path / "cases.jsonl")}
     for share, others in (({"test": 0.3}, {}), (None, {"test": {"adapter": "decision_memos", "limit": 1}})):
         with pytest.raises(DataError) as error:
             split(rows, share, train=train, **others)
