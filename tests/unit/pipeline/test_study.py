@@ -58,7 +58,7 @@ for number, strategy in enumerate(config["strategies"]):
     accuracy = 0.1 * number + 0.01 * seed * (1 + number / 10) + (0.2 if fast else 0)
     share = {"n": 8, "value": 0.125 * seed, "interval": [0.0, 1.0]}
     swapped = {name: share for name in ("right", "follows", "keeps", "neither", "carries")}
-    swapped |= {"left_out": {}, "without_generated": {}}
+    swapped |= {"num_donors": 8, "unjudged": {}, "left_out": {}, "without_generated": {}}
     lost = [{"task": "arc_easy", "metric": "acc", "difference": -0.01 * seed}] if fast else None
     kappa = None if strategy == "sft-tag" else 0.01 * seed
     rows.append({"strategy": strategy, "n": 40, "accuracy": accuracy, "format": 1.0, "alpha": 0.7, "dataset": "memos",
@@ -305,6 +305,19 @@ def test_pairs_with_recorded_outcomes_are_tested_over_seeds_and_questions(file):
     assert "What this does not show: Other models." in opening
     assert "differences.svg)" in opening
     assert figure.is_file()
+
+
+def test_a_table_of_very_many_pairs_is_a_sentence(file):
+    names = [f"{{name: s-{number}, stages: [{{name: all, weights: {{answer: 1}}}}]}}" for number in range(11)]
+    study = load_study([file], [f"strategies=[{', '.join(names)}]", "study.contrasts=[]"])
+    run_study(study, ["study.yaml"])
+    for comparison in study.folder.rglob("comparison.json"):
+        rows = json.loads(comparison.read_text())["rows"]
+        for number, row in enumerate(rows):
+            row["strategy"], row["outcomes"] = f"s-{number}", {"questions": "q", "correct": "01" * 20}
+        comparison.write_text(json.dumps({"rows": rows}))
+    page, *_ = make_results([study.folder], file.with_name("RESULTS.md"), None)
+    assert page.read_text().count("The 55 pairs of strategies are too many for a table of all.") == 2
 
 
 def test_a_table_of_very_many_pairs_is_a_sentence(file):
