@@ -103,17 +103,17 @@ def make_results(studies: Sequence[Path], out: Path, keep: Path | None) -> list[
     command = shlex.join(["sftkey", "results", *(_seen_from(out, study) for study in studies)])
     opened, differences = _opening(found, studies, out)
     write_text_atomically(out, results_page(found, opened, figures, command))
-    drawn = [out.absolute().parent / path for of in figures for path in (of.scores, *(path for _, path in of.curves))]
+    drawn = [out.absolute().parent / path for of in figures for path in of.files]
     return [out, *differences, *drawn]
 
 
 def _figures(study: Evidence, folder: Path, out: Path) -> StudyFigures:
     scores = plot_seeds(_scores_by_seed(study), "score", folder / "scores.svg")
-    curves = tuple(
-        (of, Path(_seen_from(out, plot_measured(of, folder / f"curves-{place}.svg"))))
-        for place, of in enumerate(measured_curves(study), start=1)
-    )
-    return StudyFigures(Path(_seen_from(out, scores)), curves)
+    curves = []
+    for place, of in enumerate(measured_curves(study), start=1):
+        figure = plot_measured(of, folder / f"curves-{place}.svg") if of.has_points else None
+        curves.append((of, figure and Path(_seen_from(out, figure))))
+    return StudyFigures(Path(_seen_from(out, scores)), tuple(curves))
 
 
 def _opening(studies: Sequence[Evidence], folders: Sequence[Path], out: Path) -> tuple[list[str], list[Path]]:

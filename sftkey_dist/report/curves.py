@@ -1,6 +1,5 @@
 """Figures of a study: differences of strategies along an axis, such as the share of the answer in the loss."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +7,8 @@ from sftkey_dist.config.study import CurvesConfig, PointConfig
 from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference
 from sftkey_dist.evaluation.over_seeds import PairedMean
 from sftkey_dist.report.evidence import Evidence, Result, recorded_outcomes
-from sftkey_dist.report.markdown import Markdown, bold, escaped, table
-from sftkey_dist.report.seed_cells import difference_cell, paired
+from sftkey_dist.report.markdown import escaped, table
+from sftkey_dist.report.seed_cells import crossed_cell, difference_cell, paired
 from sftkey_dist.report.study_plots import Place, plot_places
 
 
@@ -34,23 +33,37 @@ class Point:
 
 @dataclass(frozen=True)
 class Curves:
-    """A figure's curves, as far as they could be measured: points by the name of their curve."""
+    """A figure's curves, as far as they could be measured.
+
+    Attributes:
+        config: what was to be measured.
+        series: points by the name of their curve.
+        left_out: a line for every point that could not be measured.
+    """
 
     config: CurvesConfig
     series: dict[str, list[Point]]
+    left_out: list[str]
+
+    @property
+    def has_points(self) -> bool:
+        """Whether there is anything to draw."""
+        return any(self.series.values())
 
 
 def measured_curves(study: Evidence) -> list[Curves]:
-    """The figures of a study that have at least one point.
+    """The figures of a study.
 
     Raises:
         DataError: a point names a strategy that does not exist.
     """
     found = []
     for config in study.facts.curves:
-        series = {name: _measured(study, points) for name, points in config.series.items()}
-        if any(series.values()):
-            found.append(Curves(config, series))
+        points = {name: [_measured(study, point) for point in of_curve] for name, of_curve in config.series.items()}
+        series = {name: [point for point in of if isinstance(point, Point)] for name, of in points.items()}
+        found.append(
+            Curves(config, series, [point for of in points.values() for point in of if isinstance(point, str)])
+        )
     return found
 
 
@@ -68,22 +81,26 @@ def plot_measured(curves: Curves, file: Path) -> Path:
     return plot_places(panels, curves.config.x_label, file)
 
 
-def curves_section(curves: Curves, figure: Path) -> list[str]:
+def curves_section(curves: Curves, figure: Path | None) -> list[str]:
     """Lines of Markdown: the question, the figure and its numbers.
 
     Args:
         curves: what was measured.
-        figure: of the curves, relative to the page.
+        figure: of the curves, relative to the page; None if there is no point.
     """
+    left_out = [f"Not measured: {escaped('; '.join(curves.left_out))}.", ""] if curves.left_out else []
+    shown = [] if figure is None else _shown(curves, figure)
+    return [f"### {escaped(curves.config.question)}", "", *shown, *left_out]
+
+
+def _shown(curves: Curves, figure: Path) -> list[str]:
     rows = [
-        [name, f"{point.x:.3g}", point.first, point.second, _accuracy(point.accuracy), difference_cell(point.format)]
+        [name, f"{point.x:.3g}", point.first, point.second, crossed_cell(point.accuracy), difference_cell(point.format)]
         for name, points in curves.series.items()
         for point in points
     ]
     heads = ["curve", curves.config.x_label, "first", "second", "accuracy, first - second", "format, first - second"]
     return [
-        f"### {escaped(curves.config.question)}",
-        "",
         f"![differences in accuracy and format]({figure.as_posix()})",
         "",
         "Differences in accuracy are over seeds and questions, those in format over seeds. Their intervals are not"
@@ -94,34 +111,24 @@ def curves_section(curves: Curves, figure: Path) -> list[str]:
     ]
 
 
-def _measured(study: Evidence, points: Sequence[PointConfig]) -> list[Point]:
-    found = []
-    for point in points:
-        if not (study.may_know(point.first) and study.may_know(point.second)):
-            continue
-        first, second = study.of(point.first), study.of(point.second)
-        accuracy = crossed_difference(recorded_outcomes(first), recorded_outcomes(second))
-        in_format = paired(first, second, "format")
-        x = _place(study, point.x)
-        if accuracy is not None and in_format is not None and x is not None:
-            found.append(Point(x, point.first, point.second, accuracy, in_format))
-    return found
+def _measured(study: Evidence, point: PointConfig) -> Point | str:
+    """The point, or why it is left out."""
+    name = f"{point.first} - {point.second}"
+    sides = [point.first, point.second, *([point.x] if isinstance(point.x, str) else [])]
+    if waiting := [side for side in sides if not study.may_know(side)]:
+        return f"{name} (no run of {', '.join(waiting)} is done)"
+    first, second = (study.of(side, "curves") for side in (point.first, point.second))
+    accuracy = crossed_difference(recorded_outcomes(first), recorded_outcomes(second))
+    in_format = paired(first, second, "format")
+    if accuracy is None or in_format is None:
+        return f"{name} (it takes two seeds with the recorded outcomes of the same questions)"
+    return Point(_place(study, point.x), point.first, point.second, accuracy, in_format)
 
 
-def _place(study: Evidence, x: float | str) -> float | None:
-    if isinstance(x, str):
-        return _share_of_loss_tokens(next(iter(study.of(x).values()))) if study.may_know(x) else None
-    return x
+def _place(study: Evidence, x: float | str) -> float:
+    return _share_of_loss_tokens(next(iter(study.of(x, "curves").values()))) if isinstance(x, str) else x
 
 
 def _share_of_loss_tokens(result: Result) -> float:
     first, last = result.stages[0], result.stages[-1]
     return (last.loss_tokens / last.steps) / (first.loss_tokens / first.steps)
-
-
-def _accuracy(of: CrossedMean) -> str:
-    if of.p_value is None:
-        return f"{of.value:+.3f}"
-    low, high = of.interval
-    value = f"{of.value:+.3f} [{low:+.3f}, {high:+.3f}]"
-    return Markdown(f"{bold(value) if of.p_value < 0.05 else value}, p {of.p_value:.3f}")

@@ -182,8 +182,12 @@ class Evidence:
         variant, _, strategy = name.partition("/")
         return strategy in self.results[variant] or not any(run.startswith(f"{variant}/") for run in self.missing)
 
-    def of(self, name: str) -> dict[int, Result]:
+    def of(self, name: str, key: str = "contrasts") -> dict[int, Result]:
         """Results by seed of ``variant/strategy``.
+
+        Args:
+            name: the variant and the strategy.
+            key: of the study's settings that names it.
 
         Raises:
             DataError: the strategy does not exist.
@@ -191,7 +195,7 @@ class Evidence:
         variant, _, strategy = name.partition("/")
         if strategy not in self.results[variant]:
             known = ", ".join(self.results[variant]) or "none that is done"
-            raise DataError(f"{self.name}: contrasts: {name}: variant {variant} has the strategies {known}")
+            raise DataError(f"{self.name}: {key}: {name}: variant {variant} has the strategies {known}")
         return self.results[variant][strategy]
 
 

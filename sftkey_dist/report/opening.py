@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.config.study import ContrastConfig
-from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference, holm_adjusted
+from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference, holm_of_tested
 from sftkey_dist.evaluation.over_seeds import mean_over_seeds
 from sftkey_dist.report.evidence import Evidence, Result, measure, recorded_outcomes
 from sftkey_dist.report.markdown import bold, escaped, table
@@ -88,11 +88,11 @@ def tested_contrasts(study: Evidence) -> list[TestedContrast]:
             sides = [recorded_outcomes(study.of(side)) for side in (contrast.first, contrast.second)]
             if (difference := crossed_difference(*sides)) is not None:
                 found.append((contrast, difference))
-    adjusted = holm_adjusted([1.0 if of.p_value is None else of.p_value for _, of in found])
+    adjusted = holm_of_tested({place: of.p_value for place, (_, of) in enumerate(found)})
     is_one = len({_variant(side) for contrast, _ in found for side in (contrast.first, contrast.second)}) == 1
     return [
-        TestedContrast(contrast, difference, p_value, _name(contrast, without_variant=is_one))
-        for (contrast, difference), p_value in zip(found, adjusted, strict=True)
+        TestedContrast(contrast, difference, adjusted.get(place, 1.0), _name(contrast, without_variant=is_one))
+        for place, (contrast, difference) in enumerate(found)
     ]
 
 

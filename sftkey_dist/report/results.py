@@ -35,11 +35,16 @@ class StudyFigures:
 
     Attributes:
         scores: by strategy and seed.
-        curves: with what each of them shows.
+        curves: what each of them shows, and the figure if there is a point.
     """
 
     scores: Path
-    curves: tuple[tuple[Curves, Path], ...]
+    curves: tuple[tuple[Curves, Path | None], ...]
+
+    @property
+    def files(self) -> list[Path]:
+        """All figures."""
+        return [self.scores, *(figure for _, figure in self.curves if figure is not None)]
 
 
 def results_page(

@@ -2,6 +2,7 @@
 
 import math
 
+from sftkey_dist.evaluation.crossed import CrossedMean
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, paired_over_seeds
 from sftkey_dist.report.evidence import Result, measure
 from sftkey_dist.report.markdown import Markdown, bold
@@ -21,6 +22,20 @@ def mean_cell(mean: Mean, digits: int = 3) -> str:
         return f"{mean.value:.{digits}f} in each"
     low, high = mean.interval
     return f"{mean.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def crossed_cell(of: CrossedMean) -> str:
+    """A difference over seeds and questions: ``+0.084 [+0.042, +0.126], p 0.001``, bold if p is below 0.05."""
+    if of.p_value is None:
+        return f"{of.value:+.3f}"
+    value = with_bounds(of)
+    return Markdown(f"{bold(value) if of.p_value < 0.05 else value}, p {of.p_value:.3f}")
+
+
+def with_bounds(of: CrossedMean) -> str:
+    """``+0.084 [+0.042, +0.126]``."""
+    low, high = of.interval
+    return f"{of.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def difference_cell(found: PairedMean | None) -> str:

@@ -60,19 +60,28 @@ def test_points_are_differences_with_intervals_at_their_place(tmp_path):
     assert plot_measured(curves, tmp_path / "curves.svg").read_text().count("difference in") == 2
 
 
-def test_runs_that_are_missing_leave_their_points_out_and_a_figure_without_points_is_none():
+def test_points_of_missing_runs_are_named_and_a_figure_without_points_is_not_drawn(tmp_path):
     (curves,) = measured_curves(study(gain=[point("missing", 1), point("short", 2), point("short", "missing/first")]))
     assert [found.x for found in curves.series["gain"]] == [2]
-    assert measured_curves(study(gain=[point("missing", 1)])) == []
+    text = "\n".join(curves_section(curves, tmp_path / "curves.svg"))
+    assert "Not measured: missing/first - missing/second (no run of missing/first, missing/second is done); " in text
+    assert "short/first - short/second (no run of missing/first is done)." in text
+    (empty,) = measured_curves(study(gain=[point("missing", 1)]))
+    assert not empty.has_points
+    assert curves_section(empty, None)[0] == "### Does &lt;length> matter?"
 
 
 def test_a_single_seed_is_no_point():
     alone = study(gain=[point("short", 1)])
     results = {name: {1: of[1]} for name, of in alone.results["short"].items()}
-    assert measured_curves(replace(alone, results=alone.results | {"short": results})) == []
+    (curves,) = measured_curves(replace(alone, results=alone.results | {"short": results}))
+    assert not curves.has_points
+    assert curves.left_out[0].endswith("(it takes two seeds with the recorded outcomes of the same questions)")
 
 
 def test_a_strategy_that_does_not_exist_is_named_with_those_that_do():
     wrong = {"x": 1, "first": "short/third", "second": "short/first"}
-    with pytest.raises(DataError, match=r"short/third: variant short has the strategies first, second"):
+    with pytest.raises(
+        DataError, match=r"lengths: curves: short/third: variant short has the strategies first, second"
+    ):
         measured_curves(study(gain=[wrong]))
