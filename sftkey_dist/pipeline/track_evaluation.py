@@ -71,7 +71,7 @@ def track_capabilities(config: RunConfig, run: RunDir, strategy: str, parent: st
 def track_swapped(config: RunConfig, run: RunDir, strategy: str, parent: str | None, tracker: Tracker) -> None:
     """Log what a strategy's answers follow after swapped reasoning, unless it was already logged or not measured."""
     file = read_strategies(run)[strategy].swapped_reasoning
-    found = read_swapped(run.path / file) if file else None
+    found = read_swapped(run.path, file)
     if parent is None or found is None:
         return
     key = f"{file}/{found.digest}"

@@ -54,7 +54,7 @@ def _read_row(run: RunDir, name: str, entry: StrategyEntry, forgetting: Forgetti
         mlflow_run_id=entry.mlflow_run_id,
         forgetting=forgetting,
         guided=bool(found.guided),
-        swapped=read_swapped(run.path / entry.swapped_reasoning) if entry.swapped_reasoning else None,
+        swapped=read_swapped(run.path, entry.swapped_reasoning),
     )
 
 

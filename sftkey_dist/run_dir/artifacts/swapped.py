@@ -128,10 +128,10 @@ CONTINUATIONS = Journal(ContinuationRecord, _MEASURED_AGAIN)
 SWAPPED, SWAP_STATE = JsonFile(SwappedReasoning, _MEASURED_AGAIN), JsonFile(SwapState, _MEASURED_AGAIN)
 
 
-def read_swapped(file: Path) -> SwappedReasoning | None:
-    """The measurement in a file that a strategy's entry names; None if the file was removed.
+def read_swapped(run: Path, name: str | None) -> SwappedReasoning | None:
+    """The measurement in the file of a run that a strategy's entry names; None if it names none, or one that is gone.
 
     Raises:
         DataError: the file is damaged.
     """
-    return SWAPPED.read(file) if file.is_file() else None
+    return SWAPPED.read(run / name) if name and (run / name).is_file() else None
