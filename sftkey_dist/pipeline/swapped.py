@@ -3,13 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import ray
-
 from sftkey_dist.config.run import RunConfig
-from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.console import progress_line
 from sftkey_dist.errors import ModelError
-from sftkey_dist.evaluation.generation.fan_out import has_generations
+from sftkey_dist.evaluation.generation.fan_out import actors_errors_named, has_generations
 from sftkey_dist.evaluation.swapped.measure import SwapMeasurement, is_swap_measured, swapped_file
 from sftkey_dist.evaluation.swapped.pairing import choose_pairs
 from sftkey_dist.pipeline.generation_pool import generation_pool
@@ -61,15 +58,8 @@ def _generate(config: RunConfig, measurements: Mapping[str, SwapMeasurement]) ->
         for name, measurement in measurements.items():
             with progress_line(f"{name} swapped reasoning", measurement.num_answers) as line:
                 try:
-                    measurement.generate(pool, line.update)
-                except (ModelError, ray.exceptions.RayError) as error:
-                    problems[name] = _problem(error)
+                    with actors_errors_named():
+                        measurement.generate(pool, line.update)
+                except ModelError as error:
+                    problems[name] = str(error)
     return problems
-
-
-def _problem(error: Exception) -> str:
-    """One line for an error. That of an actor's own code does not have the actor's traceback."""
-    if isinstance(error, ModelError):
-        return str(error)
-    cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-    return in_a_line(f"{type(cause).__name__}: {cause}")
