@@ -10,7 +10,7 @@ from sftkey_dist.report.forgetting import Forgetting, read_forgetting
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import SCORES
 from sftkey_dist.run_dir.artifacts.run import StageEntry, StrategyEntry, read_strategies
-from sftkey_dist.run_dir.artifacts.swapped import SWAPPED
+from sftkey_dist.run_dir.artifacts.swapped import read_swapped
 from sftkey_dist.run_dir.artifacts.training import read_summary
 
 
@@ -54,7 +54,7 @@ def _read_row(run: RunDir, name: str, entry: StrategyEntry, forgetting: Forgetti
         mlflow_run_id=entry.mlflow_run_id,
         forgetting=forgetting,
         guided=bool(found.guided),
-        swapped=SWAPPED.read(run.path / entry.swapped_reasoning) if entry.swapped_reasoning else None,
+        swapped=read_swapped(run.path, entry.swapped_reasoning),
     )
 
 
