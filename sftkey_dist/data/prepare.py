@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from sftkey_dist.config.data import DataConfig, SourceConfig, SplitSource
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.duplicates import DUPLICATE
-from sftkey_dist.data.encode import ENCODER_VERSION, TOO_LONG
-from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.encode import ENCODER_VERSION
+from sftkey_dist.data.example import TOO_LONG, Example, Refusal
 from sftkey_dist.data.parallel import run_on_cores
 from sftkey_dist.data.parts import PartSummary
 from sftkey_dist.data.rows.files import file_format, local_files

@@ -43,6 +43,7 @@ from sftkey_dist.pipeline.environment import describe_environment
 from sftkey_dist.pipeline.evaluation_checks import check_evaluation, reference_reader
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir.artifacts.run import train_set_name
 from sftkey_dist.strategy import resolve_strategies
 from sftkey_dist.tracking import require_packages
 
@@ -174,7 +175,7 @@ def _reports(config: RunConfig, stores: Mapping[Form, EncodedStore], test: Seque
     test_prompts = {f"{example.data_set} {example.id}": example_hashes(example)[0] for example in test}
     return [
         summarize(
-            f"train ({form.value})",
+            train_set_name(form.value),
             store,
             [segment.name for segment in config.contract.key_segments],
             test_prompts,
