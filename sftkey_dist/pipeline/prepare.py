@@ -53,7 +53,7 @@ _LOWEST_RATE_FROM_SCRATCH = 1e-4
 """Below this, a model with random weights learns nothing in a few hundred steps."""
 
 
-def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
+def prepare(config: RunConfig, *, needs_weights: bool = True, keeps_records: bool = True) -> Preparation:
     """Check configuration, data and model, then write the base model and the stores.
 
     The configuration and provenance of the run are also written, unless it was already trained: then training and
@@ -62,6 +62,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     Args:
         config: configuration of the run.
         needs_weights: whether the model's weights are needed, not only its configuration and tokenizer.
+        keeps_records: whether to write the configuration and provenance; not where another command uses the run.
     """
     strategies = resolve_strategies(config)
     for source in (*config.data.train, *config.data.test):
@@ -105,7 +106,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
         settings.date,
         prompts.end_of_turn_id,
     )
-    if not run.strategies.is_file():
+    if keeps_records and not run.strategies.is_file():
         write_configuration(config, preparation)
         write_provenance(preparation)
     return preparation

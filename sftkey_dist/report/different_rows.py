@@ -26,7 +26,7 @@ def _of_run(rows: dict[str, ComparisonRow]) -> str:
     if not kept or min(kept) >= (1 - _NOTED_SHARE) * max(kept):
         return ""
     trained = "; ".join(f"{listed(labels)} on {_in_words(of)}" for of, labels in by_set.items())
-    too_long = any(dropped.reason == TOO_LONG for of in by_set for dropped in of.dropped)
+    too_long = any(dropped.reason == TOO_LONG for of in by_set for dropped in of.dropped or ())
     remedy = "raise data.max_length_tokens" if too_long else "mend the dropped rows, which the data report names,"
     return (
         f"Strategies were trained on different rows: {trained}. Their differences may come from the rows; {remedy} to "
@@ -35,6 +35,6 @@ def _of_run(rows: dict[str, ComparisonRow]) -> str:
 
 
 def _in_words(of: SetReport) -> str:
-    most = max(of.dropped, key=lambda dropped: dropped.count, default=None)
+    most = max(of.dropped or (), key=lambda dropped: dropped.count, default=None)
     why = f" ({most.count:,} dropped as {most.reason})" if most is not None else ""
     return f"{of.kept:,} rows{why}"

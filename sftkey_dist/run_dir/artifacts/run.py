@@ -116,9 +116,9 @@ class SetReport:
     """
 
     summary: str
-    name: str = ""
+    name: str | None = field(default=None, metadata=absent_with("name"))
     kept: int | None = field(default=None, metadata=absent_with("kept"))
-    dropped: tuple[DroppedCount, ...] = ()
+    dropped: tuple[DroppedCount, ...] | None = field(default=None, metadata=absent_with("dropped"))
 
 
 @dataclass(frozen=True)
