@@ -56,8 +56,7 @@ _LOWEST_RATE_FROM_SCRATCH = 1e-4
 def prepare(config: RunConfig, *, needs_weights: bool = True, keeps_records: bool = True) -> Preparation:
     """Check configuration, data and model, then write the base model and the stores.
 
-    The configuration and provenance of the run are also written, unless it was already trained: then training and
-    evaluation update them.
+    Configuration and provenance are also written, unless the run was trained: then training and evaluation update them.
 
     Args:
         config: configuration of the run.

@@ -3,7 +3,7 @@
 from sftkey_dist.data.example import TOO_LONG
 from sftkey_dist.report.comparison import Comparison, ComparisonRow
 from sftkey_dist.report.numbers import listed
-from sftkey_dist.run_dir.artifacts.run import SetReport
+from sftkey_dist.run_dir.artifacts.run import DroppedCount, SetReport
 
 _NOTED_SHARE = 0.05
 """Of the rows of the form with the most. Fewer that are missing cannot explain much of a difference."""
@@ -22,19 +22,26 @@ def _of_run(rows: dict[str, ComparisonRow]) -> str:
     for label, row in rows.items():
         if row.train_set is not None and row.train_set.kept is not None:
             by_set.setdefault(row.train_set, []).append(label)
-    kept = [of.kept or 0 for of in by_set]
-    if not kept or min(kept) >= (1 - _NOTED_SHARE) * max(kept):
+    most = max(by_set, key=lambda of: of.kept or 0, default=None)
+    if most is None or min(of.kept or 0 for of in by_set) >= (1 - _NOTED_SHARE) * (most.kept or 0):
         return ""
-    trained = "; ".join(f"{listed(labels)} on {_in_words(of)}" for of, labels in by_set.items())
-    too_long = any(dropped.reason == TOO_LONG for of in by_set for dropped in of.dropped or ())
-    remedy = "raise data.max_length_tokens" if too_long else "mend the dropped rows, which the data report names,"
+    causes = {of: _cause(of, most) for of in by_set if of != most}
+    trained = "; ".join(
+        f"{listed(labels)} on {of.kept:,} rows{_in_words(causes.get(of))}" for of, labels in by_set.items()
+    )
+    is_too_long = any(cause is not None and cause.reason == TOO_LONG for cause in causes.values())
+    remedy = "raise data.max_length_tokens" if is_too_long else "mend the dropped rows, which the data report names,"
     return (
         f"Strategies were trained on different rows: {trained}. Their differences may come from the rows; {remedy} to "
         f"compare them on the same ones."
     )
 
 
-def _in_words(of: SetReport) -> str:
-    most = max(of.dropped or (), key=lambda dropped: dropped.count, default=None)
-    why = f" ({most.count:,} dropped as {most.reason})" if most is not None else ""
-    return f"{of.kept:,} rows{why}"
+def _cause(of: SetReport, most: SetReport) -> DroppedCount | None:
+    """The reason that cost a set more rows than any other did beside the set with the most."""
+    there = {dropped.reason: dropped.count for dropped in most.dropped or ()}
+    return max(of.dropped or (), key=lambda dropped: dropped.count - there.get(dropped.reason, 0), default=None)
+
+
+def _in_words(cause: DroppedCount | None) -> str:
+    return "" if cause is None else f" ({cause.count:,} dropped as {cause.reason})"

@@ -253,7 +253,7 @@ def test_prepare_and_show_print_what_will_be_trained(sftkey, tiny_config, tokeni
     prepared = sftkey("prepare", tiny_config)
     assert prepared.returncode == 0, prepared.stderr
     assert prepared.stdout.count("64 of 64 rows kept, none dropped") == 1, "once, not also above the table"
-    assert "train (tagged): tokens per segment\n" in prepared.stdout
+    assert "train (tagged): tokens per segment" in prepared.stdout
     assert "answer.close" in prepared.stdout
     run = RunDir(tiny_config.parent / "runs/tiny")
     before = run.config.read_bytes()

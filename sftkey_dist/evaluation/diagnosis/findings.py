@@ -216,7 +216,9 @@ def _about(stage: UselessStage) -> tuple[str, str]:
     more = "more held-out examples (validation.guard.num_examples) tell a small gain from none"
     if stage.guard.last_score < stage.guard.first_score:
         return sentence, f"lower the learning rate of stage {stage.name}; {more}"
-    return sentence, f"nothing was lost either; {more}"
+    if stage.guard.first_score >= 1:
+        return sentence, f"the score could not rise any more: {more}"
+    return sentence, f"nothing was lost either: {more}"
 
 
 def _reasoning_limits(records: Sequence[EvaluationRecord], curves: StageCurves) -> bool:

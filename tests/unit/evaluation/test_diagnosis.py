@@ -203,6 +203,9 @@ def test_a_stage_whose_guard_kept_its_start_is_no_cause_and_no_remedy():
     harmless = replace(KEPT_START, last_score=0.95)
     (gained,) = diagnose([record(0)], replace(before, useless=[UselessStage("key", 120, harmless)]))
     assert gained.remedy.startswith("nothing was lost either")
+    perfect = replace(KEPT_START, first_score=1.0, last_score=1.0)
+    (gained,) = diagnose([record(0)], replace(before, useless=[UselessStage("key", 120, perfect)]))
+    assert gained.remedy.startswith("the score could not rise any more")
     (rounded,) = diagnose([record(0)], replace(before, useless=[UselessStage("key", 120, None)]))
     assert "changed no stored weight" in rounded.sentence
     assert "training.export_precision=float32" in rounded.remedy

@@ -9,7 +9,9 @@ from sftkey_dist.console import console
 from sftkey_dist.digests import FileNote
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.report.cautions import cautions
+from sftkey_dist.report.evidence import COMPARISON
 from sftkey_dist.report.finished_runs import read_comparison
+from sftkey_dist.report.kept_starts import kept_starts
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.same_model import same_models
@@ -64,6 +66,17 @@ def test_a_stage_whose_guard_kept_its_start_is_named_wherever_its_strategy_is_co
     stages = json.loads(written[0].read_text())["rows"][1]["stages"]
     assert stages[0]["weights"] == stages[1]["weights"]
     assert (stages[1]["guard"]["kept_step"], "guard" in stages[0]) == (0, False)
+
+
+def test_a_study_counts_the_seeds_in_which_a_guard_kept_the_start(run):
+    results = {}
+    for seed, guard in enumerate((KEPT_START, KEPT_SECOND, KEPT_START, None)):
+        finish(run, "key-2", guard=guard)
+        rows = COMPARISON.of("", read_comparison([run]).to_json()).rows
+        results[seed] = rows[1].result
+    said = "- sftkey-tag: in 2 of 4 seeds the guard kept the model that stage key began with."
+    assert kept_starts({"sft-tag": {0: rows[0].result}, "sftkey-tag": results}) == [said, ""]
+    assert kept_starts({"sft-tag": {0: rows[0].result}}) == []
 
 
 def test_a_stage_that_changed_the_model_is_not_called_the_same(run):
@@ -122,7 +135,7 @@ def test_strategies_that_were_trained_on_different_rows_are_named_with_the_reaso
     report(run, tagged=129, untagged=338)
     comparison, written = compare([run])
     said = (
-        "Strategies were trained on different rows: sft on 338 rows (12 dropped as too_long); sft-tag and sftkey-tag "
+        "Strategies were trained on different rows: sft on 338 rows; sft-tag and sftkey-tag "
         "on 129 rows (221 dropped as too_long). Their differences may come from the rows; raise "
         "data.max_length_tokens to compare them on the same ones."
     )
