@@ -6,9 +6,11 @@ wait ten seconds for torch, Ray, DeepSpeed and MLflow.
 
 import gc
 import os
+from typing import Annotated
 
 import typer
 
+from sftkey_dist import release
 from sftkey_dist.cli.configuration_keys import keys_help
 from sftkey_dist.cli.execution import evaluate, prepare, run, train
 from sftkey_dist.cli.exits import user_errors_printed
@@ -37,6 +39,23 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="SFTKey-Tag on Ray and DeepSpeed: fine-tune on the whole tagged response, then on its answer alone.",
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"sftkey_dist {release.version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself; the help of the program is above."""
+
+
 # In the order of the help.
 app.command(epilog=keys_help(RunConfig))(run)
 app.command()(prepare)

@@ -5,10 +5,10 @@ import os
 import platform
 import socket
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from sftkey_dist.machine import free_memory_bytes
 from sftkey_dist.preflight.records import NodeGroup, Software, Speeds, Storage
 from sftkey_dist.release import code_digest, version
 
@@ -34,7 +34,7 @@ class Probe:
 
     def software(self) -> Software:
         """What is installed, and how much memory is free."""
-        return Software(installed_versions(), _free_memory_bytes())
+        return Software(installed_versions(), free_memory_bytes())
 
     def storage(self, scratch: str, folders: list[str], name: str) -> Storage:
         """Look for folders, and write to one.
@@ -118,12 +118,3 @@ def _read(file: Path) -> float:
         while stream.read(_BLOCK_BYTES):
             pass
     return time.perf_counter() - started
-
-
-def _free_memory_bytes() -> int:
-    """Available memory, if Linux reports it."""
-    with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 0

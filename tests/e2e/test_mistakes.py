@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from sftkey_dist.release import version
 from tests.e2e.conftest import ENTRY_POINT, environment, error_line
 
 pytestmark = [pytest.mark.single_process, pytest.mark.slow]  # each starts the command line
@@ -102,6 +103,7 @@ def test_evaluating_before_training(sftkey, tiny_config):
 
 def test_help_explains_verbs_and_keys(sftkey):
     overview, run = sftkey("--help"), sftkey("run", "--help")
+    assert sftkey("--version").stdout == f"sftkey_dist {version()}\n"
     for verb in ("run", "prepare", "show", "segment", "plan", "train", "evaluate", "compare"):
         assert f" {verb} " in overview.stdout
     for key in ("optimization.learning_rate = 1e-05", "data.max_length_tokens = 1024", "KEY=VALUE"):

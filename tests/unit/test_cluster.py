@@ -42,6 +42,14 @@ def test_the_address_has_one_source(monkeypatch, address, environment, expected)
     assert (named and (named.address, named.source)) == expected
 
 
+def test_workers_that_memory_cannot_hold_are_refused_before_anything_starts(monkeypatch):
+    monkeypatch.setattr(cluster, "free_memory_bytes", lambda: 20 * 2**30)
+    monkeypatch.setattr(cluster, "private_cluster", lambda num_cpus: pytest.fail("it was started"))
+    told = r"64 workers need at least 32 GiB of memory on this machine, which has 20\.0 GiB"
+    with pytest.raises(ConfigError, match=told), connected(ClusterConfig(num_workers=64), 64):
+        pass
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [
