@@ -158,7 +158,7 @@ class EvaluationConfig(SectionWithNewerKeys):
     capabilities: CapabilitiesConfig | None = None
     """Tasks that the base model and the model of every strategy solve, to see what the training made them forget.
     Default: none."""
-    swapped_reasoning: int = Field(0, ge=0, le=MOST_ROWS)
+    swapped_reasoning: int = Field(0, ge=0, le=10_000)
     """Number of questions per test set that each model also answers after the reasoning of another question, to see
     whether its answers follow the reasoning or the prompt; 0 measures nothing. See
     [swapped reasoning](evaluation.md#swapped-reasoning)."""

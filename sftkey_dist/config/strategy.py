@@ -238,7 +238,8 @@ class KeyStageConfig(SectionWithNewerKeys):
     `key-tag`."""
     learning_rate_ratio: float = Field(0.05, ge=1e-6, le=1)
     """Peak learning rate of a key stage that continues from an earlier stage, as a fraction of
-    `optimization.learning_rate`. At a quarter and above, small models forgot how to respond (RESULTS.md)."""
+    `optimization.learning_rate`. At a fifth and above, small models forgot how to respond unless `replay` or the guard
+    prevented it (RESULTS.md)."""
     optimization: OptimizationOverrides = OptimizationOverrides()
     """Keys of `optimization` that a key stage overrides when it continues from an earlier stage. A learning rate given
     here takes precedence over `learning_rate_ratio`."""

@@ -10,7 +10,7 @@ segment of every token is known by construction. ``parse`` is the strict inverse
 violates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import takewhile
 from typing import Any, Literal, Self
@@ -133,10 +133,14 @@ class ResponseContract(BaseModel):
         first = takewhile(lambda segment: not (segment.key and segment.required), self.segments)
         return any(not segment.key for segment in first)
 
-    def until_key(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """The pieces of a response up to where the text of its first key segment begins."""
+    def num_before_key(self, names: Iterable[str]) -> int:
+        """How many parts of a response come before the text of its first key segment.
+
+        Args:
+            names: the parts in order, each named as in `segment_names`.
+        """
         keys = {segment.name for segment in self.key_segments}
-        return list(takewhile(lambda piece: piece.segment not in keys, pieces))
+        return sum(1 for _ in takewhile(lambda name: name not in keys, names))
 
     @property
     def tool_call_segment(self) -> str | None:

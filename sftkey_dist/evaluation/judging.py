@@ -117,16 +117,23 @@ def scoring_digest(job: EvaluationJob, examples: Sequence[Example], folder: Path
     judge = job.settings.judge
     return digest_json(
         {
-            "version": SCORING_VERSION,
-            "form": job.form,
-            "contract": job.contract.model_dump(mode="json"),
-            "checks": json.loads(json.dumps(job.checks, default=lambda check: check.model_dump())),
+            **inputs_of_checks(job, examples),
             "judge": _judge_inputs(judge) if judge else None,
             "labels": sorted(read_labels(folder / _REVIEW).items()),
             "alpha": job.settings.alpha,
-            "references": [(example.id, example.data_set, sorted(example.values.items())) for example in examples],
         }
     )
+
+
+def inputs_of_checks(job: EvaluationJob, examples: Sequence[Example]) -> dict[str, object]:
+    """What the checks' verdicts on generations depend on, as plain values."""
+    return {
+        "version": SCORING_VERSION,
+        "form": job.form,
+        "contract": job.contract.model_dump(mode="json"),
+        "checks": json.loads(json.dumps(job.checks, default=lambda check: check.model_dump())),
+        "references": [(example.id, example.data_set, sorted(example.values.items())) for example in examples],
+    }
 
 
 def _judge_inputs(judge: JudgeConfig) -> object:

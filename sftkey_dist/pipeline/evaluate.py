@@ -1,19 +1,18 @@
 """Evaluates the final model of every strategy."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-from sftkey_dist.cluster import connected, wait_for_room
-from sftkey_dist.config.run import RunConfig
+from sftkey_dist.cluster import connected
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
 from sftkey_dist.evaluation.capabilities.fan_out import measure_all
-from sftkey_dist.evaluation.generation.fan_out import EvaluationPool, has_generations, num_actors
+from sftkey_dist.evaluation.generation.fan_out import has_generations
 from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judging import is_scored, judge_and_score
 from sftkey_dist.pipeline.capabilities import CapabilityJobs, plan_capabilities, record_capabilities
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.finished import verify_stages
+from sftkey_dist.pipeline.generation_pool import generation_pool, room_for_actors
 from sftkey_dist.pipeline.prepare import write_configuration
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
@@ -32,8 +31,8 @@ def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
     """Evaluate the final model of every strategy on the test sets. Existing generations and scores are not repeated.
 
     Returns:
-        What could not be judged yet, one line per strategy, and which capabilities could not be measured. Scores report
-        the former too.
+        What could not be judged yet, or not be measured with swapped reasoning, one line per strategy, and which
+        capabilities could not be measured. Scores report the former too.
 
     Raises:
         DataError: a strategy is not trained yet, its model was changed, or no answer can be judged.
@@ -50,12 +49,13 @@ def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
     todo = _unscored(plan)
     write_configuration(plan.config, plan.preparation)
     if not todo:
-        console.print("evaluation: finished earlier, not repeated")
+        is_finished = evaluation_is_finished(plan)
+        console.print(f"evaluation: {'finished' if is_finished else 'answers were scored'} earlier, not repeated")
     ungenerated = [planned for planned in todo if not _is_generated(plan, planned)]
-    unswapped = without_swaps(plan)
-    still_open = _generate(plan, ungenerated, unswapped) if ungenerated or unswapped else []
+    still_open = _generate(plan, ungenerated) if ungenerated else []
     generated = [planned for planned in todo if _is_generated(plan, planned)]
     still_open += _judge(plan, generated) if generated else []
+    still_open += measure_swaps(plan)
     capabilities = plan_capabilities(plan)
     still_open += _measure_capabilities(plan, capabilities)
     record_capabilities(plan, capabilities)
@@ -79,42 +79,19 @@ def _is_generated(plan: RunPlan, planned: PlannedStrategy) -> bool:
     return has_generations(plan.test, planned.evaluation.folder)
 
 
-def _generate(plan: RunPlan, ungenerated: Sequence[PlannedStrategy], unswapped: Sequence[PlannedStrategy]) -> list[str]:
-    """Generate for each strategy, and measure it with swapped reasoning while its model is loaded.
-
-    Returns:
-        The strategies with missing responses. They do not stop the others.
-    """
-    still_open, config = [], plan.config
-    if ungenerated:
-        names = ", ".join(planned.name for planned in ungenerated)
-        console.print(f"evaluation: starting with {len(plan.test):,} prompts for {names}", soft_wrap=True, markup=False)
-    with generation_pool(config) as pool:
-        for planned in plan.strategies:
-            if planned in ungenerated:
-                with progress_line(f"{planned.name} evaluation", len(plan.test)) as line:
-                    try:
-                        pool.generate(planned.evaluation.job, plan.test, planned.evaluation.folder, line.update)
-                    except IncompleteEvaluationError as error:
-                        still_open.append(f"{planned.name}: {error}")
-            if planned in unswapped and _is_generated(plan, planned):
-                measure_swaps(plan, planned, pool)
+def _generate(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
+    """Generate for each strategy, and return those with missing responses. They do not stop the others."""
+    still_open = []
+    names = ", ".join(planned.name for planned in strategies)
+    console.print(f"evaluation: starting with {len(plan.test):,} prompts for {names}", soft_wrap=True, markup=False)
+    with generation_pool(plan.config) as pool:
+        for planned in strategies:
+            with progress_line(f"{planned.name} evaluation", len(plan.test)) as line:
+                try:
+                    pool.generate(planned.evaluation.job, plan.test, planned.evaluation.folder, line.update)
+                except IncompleteEvaluationError as error:
+                    still_open.append(f"{planned.name}: {error}")
     return still_open
-
-
-@contextmanager
-def generation_pool(config: RunConfig) -> Iterator[EvaluationPool]:
-    """Actors on the run's cluster that generate as the evaluation does."""
-    with (
-        connected(config.cluster, config.most_workers),
-        EvaluationPool(config.cluster, config.evaluation, num_actors(config.evaluation, _room(config))) as pool,
-    ):
-        yield pool
-
-
-def _room(config: RunConfig) -> int:
-    """Number of actors that the cluster has room for, since nodes may have been lost during training."""
-    return wait_for_room(config.cluster, config.num_evaluation_workers, config.evaluation_gpus)
 
 
 def _judge(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
@@ -127,7 +104,7 @@ def _judge(plan: RunPlan, strategies: Sequence[PlannedStrategy]) -> list[str]:
     num_answers = len(plan.test) * config.evaluation.sampling.num_samples * len(config.contract.key_segments)
     with (
         connected(config.cluster, config.most_workers),
-        make_jury(settings, plan.run.path, config.cluster, _room(config)) as jury,
+        make_jury(settings, plan.run.path, config.cluster, room_for_actors(config)) as jury,
     ):
         for planned in strategies:
             with progress_line(f"{planned.name} judging", num_answers) as line:
@@ -144,7 +121,7 @@ def _measure_capabilities(plan: RunPlan, capabilities: CapabilityJobs) -> list[s
     if not jobs:
         return []
     with connected(config.cluster, config.most_workers), progress_line("capabilities", len(jobs)) as line:
-        return measure_all(jobs, config.cluster, config.evaluation, _room(config), line.update)
+        return measure_all(jobs, config.cluster, config.evaluation, room_for_actors(config), line.update)
 
 
 def _record(plan: RunPlan, planned: PlannedStrategy, tracker: Tracker) -> None:

@@ -23,8 +23,8 @@ from sftkey_dist.evaluation.generation.fan_out import has_generations, read_gene
 from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.judging import SCORING_VERSION
 from sftkey_dist.pipeline.encoding import encoding_of
-from sftkey_dist.pipeline.evaluate import generation_pool
 from sftkey_dist.pipeline.evaluation_settings import settings_for_own_data
+from sftkey_dist.pipeline.generation_pool import generation_pool
 from sftkey_dist.pipeline.own_store import Judging, yield_of
 from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.pipeline.stages import PlannedStage

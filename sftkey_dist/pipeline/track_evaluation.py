@@ -9,13 +9,13 @@ from pathlib import Path
 
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.digests import digest_json
-from sftkey_dist.evaluation.swapped.summary import SwapShare, SwapShares
+from sftkey_dist.evaluation.swapped.summary import SwapShares
 from sftkey_dist.pipeline.track import common_tags, ending_run, short
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.capabilities import read_capabilities
 from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES, EvaluationRecord, EvaluationScores, Scores
 from sftkey_dist.run_dir.artifacts.run import StrategyEntry, read_strategies
-from sftkey_dist.run_dir.artifacts.swapped import SWAPPED
+from sftkey_dist.run_dir.artifacts.swapped import read_swapped
 from sftkey_dist.run_dir.artifacts.training import read_summary
 from sftkey_dist.tracking import DataSetNote, MeasuredScores, ModelNote, Tracker
 
@@ -71,18 +71,18 @@ def track_capabilities(config: RunConfig, run: RunDir, strategy: str, parent: st
 def track_swapped(config: RunConfig, run: RunDir, strategy: str, parent: str | None, tracker: Tracker) -> None:
     """Log what a strategy's answers follow after swapped reasoning, unless it was already logged or not measured."""
     file = read_strategies(run)[strategy].swapped_reasoning
-    if parent is None or file is None:
+    found = read_swapped(run.path, file)
+    if parent is None or found is None:
         return
-    found = SWAPPED.read(run.path / file)
     key = f"{file}/{found.digest}"
     if tracker.has_finished(key):
         return
     run_id = tracker.start_run(key, "swapped reasoning", parent, common_tags(config, run, strategy))
     with ending_run(tracker, run_id):
-        shares = {name: value for name, value in vars(SwapShares.of(found)).items() if isinstance(value, SwapShare)}
+        shares = SwapShares.of(found).by_name
         numbers = {f"swapped_reasoning/{name}": share.value for name, share in shares.items() if share.n}
         for of_run in (run_id, parent):
-            tracker.log_summary(of_run, _prefixed(_GUIDED if config.evaluation.guided else "", numbers))
+            tracker.log_summary(of_run, numbers)  # also if the evaluation is guided, because this decoding is free
 
 
 def track_model(config: RunConfig, model: Path, parent: str | None, tracker: Tracker) -> None:

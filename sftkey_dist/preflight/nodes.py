@@ -17,6 +17,7 @@ from sftkey_dist.cluster import usable_nodes
 from sftkey_dist.files import make_folder, remove_tree
 from sftkey_dist.preflight.probe import Probe
 from sftkey_dist.preflight.records import Clock, Exchange, NodeCheck, NodeGroup
+from sftkey_dist.ray_errors import in_one_line
 
 MOST_SECONDS = 18.0
 """Time in which a node must have answered everything, once it has started a process."""
@@ -132,7 +133,7 @@ def _check(node: dict[str, Any], probe: Any, asked: _Asked) -> NodeCheck:
             return replace(check, problem=f"had not finished {doing} after {seconds:g} s")
         except RayError as error:
             is_there = any(other["NodeID"] == name for other in usable_nodes())
-            return replace(check, problem=f"failed while {doing} ({_last_line(error)})", is_broken=is_there)
+            return replace(check, problem=f"failed while {doing} ({in_one_line(error)})", is_broken=is_there)
         if doing == _STARTING:
             seconds = asked.most_seconds
             deadline = time.monotonic() + seconds
@@ -159,7 +160,7 @@ def _exchange(
     except GetTimeoutError:
         return Exchange(problem=f"had not finished after {2 * MOST_SECONDS_TO_EXCHANGE:g} s")
     except RayError as error:
-        return Exchange(problem=_last_line(error))
+        return Exchange(problem=in_one_line(error))
 
 
 def _clock(answer: Callable[..., Any]) -> Clock:
@@ -182,9 +183,3 @@ def _receiving(answer: Callable[..., Any], asked: _Asked) -> float:
         num_bytes: int = answer("receive", payload)
         rates.append(num_bytes / (time.perf_counter() - started))
     return max(rates)
-
-
-def _last_line(error: RayError) -> str:
-    """The cause: Ray's errors end with it, after a traceback."""
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip()[:200] if lines else type(error).__name__

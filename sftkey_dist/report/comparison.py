@@ -207,7 +207,7 @@ class Comparison:
     @property
     def _swap_results(self) -> dict[str, SwappedReasoning]:
         found = zip(self.labels, (row.swapped for row in self.rows), strict=True)
-        return {label: swapped for label, swapped in found if swapped is not None and swapped.records}
+        return {label: swapped for label, swapped in found if swapped is not None}
 
     @property
     def some_unjudged(self) -> bool:

@@ -218,7 +218,7 @@ def capability_differences(results: Mapping[int, Result]) -> dict[str, dict[int,
 def swapped_shares(results: Mapping[int, Result], name: str) -> dict[int, SwapShare]:
     """One share of the answers after swapped reasoning by seed, of the runs that measured it."""
     found = {seed: result.swapped_reasoning for seed, result in results.items()}
-    shares: dict[int, SwapShare] = {seed: getattr(of, name) for seed, of in found.items() if of is not None}
+    shares = {seed: of.by_name[name] for seed, of in found.items() if of is not None}
     return {seed: share for seed, share in shares.items() if share.n}
 
 

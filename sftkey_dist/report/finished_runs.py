@@ -11,7 +11,7 @@ from sftkey_dist.report.stage_cost import read_stage_cost
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import SCORES
 from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, PreparedData, StrategyEntry, read_strategies, train_set_name
-from sftkey_dist.run_dir.artifacts.swapped import SWAPPED
+from sftkey_dist.run_dir.artifacts.swapped import read_swapped
 
 
 def read_comparison(run_dirs: Sequence[Path]) -> Comparison:
@@ -57,6 +57,6 @@ def _read_row(
         mlflow_run_id=entry.mlflow_run_id,
         forgetting=forgetting,
         guided=bool(found.guided),
-        swapped=SWAPPED.read(run.path / entry.swapped_reasoning) if entry.swapped_reasoning else None,
+        swapped=read_swapped(run.path, entry.swapped_reasoning),
         train_set=next((of for of in report.sets if of.name == train_set_name(entry.form)), None),
     )

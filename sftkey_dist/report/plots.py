@@ -85,7 +85,7 @@ def plot_key_nll(curves: Mapping[str, Curve], file: Path, y_label: str = "nll of
             steps, _smoothed(values), label=literal(strategy), color=colour, linewidth=1.8, dashes=_DASHES[number % 4]
         )
     axes.set_yscale("log")
-    return save(figure, axes, file)
+    return _save(figure, axes, file)
 
 
 def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: float, file: Path) -> Path:
@@ -94,7 +94,7 @@ def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: floa
     for number, (strategy, (accuracy, format_share)) in enumerate(measures.items()):
         axes.plot([0, 1], [format_share, accuracy], label=literal(strategy), linewidth=1.5, dashes=_DASHES[number % 4])
     axes.axvline(alpha, color=GREY, linestyle=":", linewidth=1)
-    return save(figure, axes, file)
+    return _save(figure, axes, file)
 
 
 def plot_plane(
@@ -105,7 +105,7 @@ def plot_plane(
     """Plot format against accuracy of each strategy, with the intervals of both."""
     figure, axes = _figure("accuracy", "format")
     draw_plane(axes, measures, intervals)
-    return save(figure, axes, file)
+    return _save(figure, axes, file)
 
 
 def draw_plane(
@@ -141,7 +141,7 @@ def plot_curves(curves: Mapping[str, Curve], x_label: str, y_label: str, file: P
         axes.plot(
             steps, shown, label=literal(name), marker="o" if is_short else "", markersize=4, dashes=_DASHES[number % 4]
         )
-    return save(figure, axes, file)
+    return _save(figure, axes, file)
 
 
 def plot_histograms(values: Mapping[str, Sequence[float]], x_label: str, file: Path) -> Path:
@@ -153,7 +153,7 @@ def plot_histograms(values: Mapping[str, Sequence[float]], x_label: str, file: P
         shares, _ = np.histogram(of, bins=edges)
         dashes = (0, _DASHES[number % 4])
         axes.stairs(shares / len(of), edges, label=literal(name), color=f"C{number}", linewidth=1.5, linestyle=dashes)
-    return save(figure, axes, file)
+    return _save(figure, axes, file)
 
 
 def plot_lengths(segment_counts: np.ndarray, segment_names: Sequence[str], file: Path) -> Path:
@@ -169,7 +169,7 @@ def plot_lengths(segment_counts: np.ndarray, segment_names: Sequence[str], file:
                 shares / len(counts), edges, label=literal(name), color=GREY if name == "all" else f"C{number - 1}"
             )
     axes.set_xscale("log")
-    return save(figure, axes, file)
+    return _save(figure, axes, file)
 
 
 def plot_balance(stages: Mapping[str, Sequence[BalancePreview]], file: Path) -> Path:
@@ -189,7 +189,7 @@ def plot_balance(stages: Mapping[str, Sequence[BalancePreview]], file: Path) -> 
                 points = [(row.data_ranks, value(row.balance)) for row in rows if row.side == side]
                 axes.plot(*zip(*points, strict=True), label=literal(side), marker="o", markersize=4, linewidth=1.5)
             axes.set_xscale("log", base=2)
-    return save(figure, grid[0][0], file)
+    return _save(figure, grid[0][0], file)
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
@@ -229,8 +229,7 @@ def style(axes: Axes, x_label: str, y_label: str, colour: str = GREY, size: floa
     axes.grid(alpha=0.25)
 
 
-def save(figure: Figure, axes: Axes, file: Path) -> Path:
-    """Write a figure with the legend of one of its axes."""
+def _save(figure: Figure, axes: Axes, file: Path) -> Path:
     axes.legend(frameon=False, labelcolor=GREY)
     return write(figure, file)
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sftkey_dist.evaluation.statistics import Interval
-from sftkey_dist.report.plots import GREY, MARKERS, literal, save, style, write
+from sftkey_dist.report.plots import GREY, MARKERS, literal, style, write
 
 
 class Difference(NamedTuple):
@@ -46,8 +46,9 @@ class Place(NamedTuple):
 
 def plot_places(panels: Mapping[str, Mapping[str, Sequence[Place]]], x_label: str, file: Path) -> Path:
     """Plot values along a logarithmic axis: a panel per measure, and a curve with intervals per name."""
-    figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(panels), 4.2), layout="constrained")
     of_panels = figure.subplots(1, len(panels), squeeze=False)[0]
+    measured = sorted({place.x for curves in panels.values() for places in curves.values() for place in places})
     for (y_label, curves), axes in zip(panels.items(), of_panels, strict=True):
         style(axes, x_label, y_label)
         axes.axhline(0, color=GREY, linewidth=1)
@@ -69,7 +70,11 @@ def plot_places(panels: Mapping[str, Mapping[str, Sequence[Place]]], x_label: st
                 capsize=2,
             )
         axes.set_xscale("log")
-    return save(figure, of_panels[0], file)
+        axes.set_xticks(measured, [f"{x:.2g}" for x in measured])
+        axes.minorticks_off()
+    names = of_panels[0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=3, frameon=False, labelcolor=GREY)
+    return write(figure, file)
 
 
 def plot_seeds(values: Mapping[str, Mapping[str, Sequence[float]]], y_label: str, file: Path) -> Path:

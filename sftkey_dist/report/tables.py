@@ -1,6 +1,7 @@
 """Tables for the terminal. Their content is plain text, never markup."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from sftkey_dist.sampler.preview import BalancePreview
 
 _NAMES = frozenset({"strategy", "measure", "first - second"})
 """Headings of columns that are not numbers."""
+
+_BEFORE_A_BREAK = re.compile(r" (?=\[|of [\d,]+$)")
+"""The space before an interval, or before the number of answers that a share is of."""
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -96,7 +100,7 @@ def _table(title: str, notes: str, heads: Sequence[str], rows: Iterable[Sequence
     for heading in heads:
         table.add_column(heading, justify="left" if heading in _NAMES else "right", overflow="fold")
     for cells in rows:
-        table.add_row(*(Text(cell.replace(" [", "\n[")) for cell in cells))
+        table.add_row(*(Text(_BEFORE_A_BREAK.sub("\n", cell)) for cell in cells))
     return table
 
 

@@ -1,6 +1,5 @@
 """Why workers ended, in one line, and whether another attempt can succeed."""
 
-import textwrap
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +9,11 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from sftkey_dist.errors import StorageError, TrainingError, UserError
 from sftkey_dist.models.accelerator import node_devices
+from sftkey_dist.ray_errors import in_one_line
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.heartbeat import who_is_missing
 from sftkey_dist.training.job import StageJob
 
-_MOST_CHARACTERS = 200
 _TIMED_OUT = ("timed out", "timeout")
 _SIGNS_OF_A_LOST_PEER = ("connection closed by peer", "connection reset", "broken pipe", "gloo", "nccl", *_TIMED_OUT)
 _SIGNS_OF_A_SICK_DEVICE = ("cuda error", "ecc error")
@@ -48,13 +47,13 @@ def read_failure(job: StageJob, num_workers: int, error: TrainingFailedError | R
     """Find the failure that came first; a user's mistake that only a worker could find keeps its kind."""
     stage = job.stage_dir.name
     if not (isinstance(error, WorkerGroupError) and error.worker_failures):
-        return Failure(TrainingError(f"stage {stage} stopped: {_last_line(error)}"), is_transient=True)
+        return Failure(TrainingError(f"stage {stage} stopped: {in_one_line(error)}"), is_transient=True)
     rank, failure = min(error.worker_failures.items(), key=lambda item: (_rank_of_cause(item[1]), item[0]))
     cause = _cause(failure)
     if isinstance(cause, UserError):
         return Failure(type(cause)(f"stage {stage}: {cause}"), is_transient=isinstance(cause, StorageError))
     lost = "its process was lost; " if _rank_of_cause(failure) == 1 else ""
-    message = f"stage {stage} stopped, rank {rank}: {lost}{_last_line(failure)}"
+    message = f"stage {stage} stopped, rank {rank}: {lost}{in_one_line(failure)}"
     if _has(cause, _SIGNS_OF_NO_DEVICE):
         return Failure(TrainingError(f"{message} ({_drivers()})"), is_transient=False)
     if _has(cause, _SIGNS_OF_TOO_LITTLE_MEMORY):
@@ -89,9 +88,3 @@ def _drivers() -> str:
     """Versions of the driver and of CUDA, which must be compatible."""
     found = ", ".join(sorted({device.driver for device in node_devices()})) or "none"
     return f"NVIDIA's driver on this node: {found}; torch is built for CUDA {torch.version.cuda}"
-
-
-def _last_line(error: Exception) -> str:
-    """The error itself, shortened: it stands in the last line of a remote error, after its traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return textwrap.shorten(lines[-1], _MOST_CHARACTERS, placeholder=" …") if lines else type(error).__name__

@@ -107,9 +107,16 @@ class WorkerGroup:
         """
         if self._fit.is_alive():
             self._queue.assign.remote(None, "")
-            if self.has_started:
+            if self._may_leave():
                 self._fit.join(most_seconds)
         ray.kill(self._queue)
+
+    def _may_leave(self) -> bool:
+        """Whether the workers will end soon: they have met, or have lost their queue, without which they fail."""
+        try:
+            return self.has_started
+        except RayError:
+            return True
 
     def _run(self) -> None:
         try:

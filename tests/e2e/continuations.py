@@ -1,6 +1,7 @@
 """What an exported model writes after a begun response, by transformers alone."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,21 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def check_continuations(evaluation: Path, model_dir: Path, begun: dict[tuple[str, str], list[str]], most: int) -> None:
+def check_continuations(
+    evaluation: Path, model_dir: Path, begun: Callable[[dict[str, Any]], list[str]], most: int
+) -> None:
     """Generate the answers of a measurement with swapped reasoning again, and compare them.
 
     Args:
         evaluation: folder of the evaluation, whose answers were one batch.
         model_dir: the exported model.
-        begun: the texts of prompt, marks and reasoning by question and by whose reasoning it is; each is encoded alone.
+        begun: the texts of prompt, marks and reasoning before the answer of a line; each is encoded alone.
         most: `evaluation.max_new_tokens`.
     """
     lines = read_lines(evaluation / "swapped_reasoning.jsonl")
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     rows = [
-        [
-            token
-            for text in begun[line["id"], line["id"] if line["reasoning"] == "own" else line["donor"]]
-            for token in tokenizer(text, add_special_tokens=False)["input_ids"]
-        ]
+        [token for text in begun(line) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
         for line in lines
     ]
     end, longest = tokenizer.convert_tokens_to_ids("<|im_end|>"), max(map(len, rows))

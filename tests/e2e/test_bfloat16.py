@@ -104,18 +104,17 @@ def check_calls(run_dir: Path) -> None:
 def check_swapped(run_dir: Path, model: Path) -> None:
     """A call of a tool after the reasoning for another one, where the prompt has opened the thinking."""
     (evaluation,) = run_dir.glob("evaluation/sft-tag-*")
-    tokenizer, begun = load_tokenizer(model), {}
+    tokenizer, prompts = load_tokenizer(model), {}
     calls = [record for record in read_lines(evaluation / "records.jsonl") if record["reference"]["tool_call"]]
     for record in calls:
-        prompt = tokenizer.apply_chat_template(
+        prompts[record["id"]] = tokenizer.apply_chat_template(
             [{"role": "user", "content": record["prompt"]}],
             tools=conversation(0)["tools"],
             tokenize=False,
             add_generation_prompt=True,
         )
-        for other in calls:
-            begun[record["id"], other["id"]] = [prompt, "I ask.", "\n</think>\n\n", "<tool_call>\n"]
-    check_continuations(evaluation, model, begun, 8)
+    marks = ["\n</think>\n\n", "<tool_call>\n"]
+    check_continuations(evaluation, model, lambda line: [prompts[line["id"]], "I ask.", *marks], 8)
     found = json.loads((evaluation / "swapped_reasoning.json").read_text())
     assert len(found["records"]) == 2
     assert set(found["left_out"]) <= {"no_donor"}, "all answers are the same, and calls are not"

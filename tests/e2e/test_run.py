@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,8 @@ def test_run_killed_in_stage_2_finishes_without_repeating_stage_1(sftkey, tiny_c
     assert row["score"] == pytest.approx(0.5 * row["accuracy"] + 0.5 * row["format"])
     assert all_generations(tmp_path) == generations, "scored anew, not generated anew"
 
+    keep_the_format(generations)
+    generations = all_generations(tmp_path)
     swapped = ("evaluation.swapped_reasoning=3", "evaluation.batch_size=16")
     both = sftkey("evaluate", tiny_config, capabilities.replace("memo_broken, ", ""), *swapped)
     assert both.returncode == 0, both.stderr
@@ -118,6 +121,19 @@ def test_run_killed_in_stage_2_finishes_without_repeating_stage_1(sftkey, tiny_c
 
 def all_generations(tmp_path):
     return {file: file.read_bytes() for file in (tmp_path / "runs").rglob("generations.jsonl")}
+
+
+def keep_the_format(files):
+    """What the tiny model does not: then its own reasoning can be swapped, too."""
+    for file in files:
+        lines = read_lines(file)
+        for number, line in enumerate(lines):
+            line["samples"][0]["text"] = f"<Thinking>{own_reasoning(line['id'])}</Thinking><Answer>{number}</Answer>"
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def own_reasoning(question):
+    return f"I think of {question}."
 
 
 def capability_results(tmp_path):
@@ -150,22 +166,36 @@ def check_swapped(tmp_path, output, stages):
         model = stages[row["strategy"]] / "model"
         assert f"{row['strategy']} swapped reasoning" in output
         records = read_lines(file.parent / "records.jsonl")
-        tokenizer, references = AutoTokenizer.from_pretrained(model), {r["id"]: r["reference"] for r in records}
-        begun = {}
-        for record in records:
-            messages = [{"role": "user", "content": record["prompt"]}]
-            prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            for other, reference in references.items():
-                texts = [prompt, "<Thinking>", reference["reasoning"], "</Thinking>", "<Answer>"]
-                begun[record["id"], other] = texts
-        check_continuations(file.parent, model, begun, 8)
+        references = {record["id"]: record["reference"] for record in records}
+        check_continuations(file.parent, model, partial(begun_by, prompts_of(records, model), references), 8)
         found[row["strategy"]] = json.loads(file.read_text())["records"]
         for of in found[row["strategy"]]:
             assert references[of["id"]]["answer"] != references[of["donor"]]["answer"]
-        follows = sum(of["outcome"] == "follows" for of in found[row["strategy"]]) / 3
-        assert row["swapped_reasoning"]["follows"]["value"] == follows
-        assert client.get_run(row["mlflow_run_id"]).data.metrics["swapped_reasoning/follows"] == follows
+        for name, outcome in (("follows", "outcome"), ("carries", "generated_outcome")):
+            share = sum(of[outcome] == "follows" for of in found[row["strategy"]]) / 3
+            assert row["swapped_reasoning"][name]["value"] == share
+            assert client.get_run(row["mlflow_run_id"]).data.metrics[f"swapped_reasoning/{name}"] == share
     assert len({tuple((of["id"], of["donor"]) for of in records) for records in found.values()}) == 1, "the same pairs"
+
+
+def prompts_of(records, model):
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return {
+        record["id"]: tokenizer.apply_chat_template(
+            [{"role": "user", "content": record["prompt"]}], tokenize=False, add_generation_prompt=True
+        )
+        for record in records
+    }
+
+
+def begun_by(prompts, references, line):
+    """The texts before the answer of a continuation."""
+    reasonings = {
+        "own": references[line["id"]]["reasoning"],
+        "donor": references[line["donor"]]["reasoning"],
+        "generated": own_reasoning(line["donor"]),
+    }
+    return [prompts[line["id"]], "<Thinking>", reasonings[line["reasoning"]], "</Thinking>", "<Answer>"]
 
 
 def check_comparison(tmp_path, output):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sftkey_dist.training import launch
 from sftkey_dist.training.checkpoint import newest_step
 from sftkey_dist.training.failures import read_failure
 from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.worker_group import WorkerGroup
 
 pytestmark = pytest.mark.single_process
 LOST_PEER = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:4711")
@@ -181,6 +183,48 @@ def test_no_device_is_final_and_too_little_memory_says_what_to_lower(job, text, 
     assert not failure.is_transient
     assert text in str(failure.error)
     assert said in str(failure.error)
+
+
+FULL_MEMORY = """Task was killed.
+4 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 127.0.0.1) was 22.32GB \
+used / 23.54GB limit (0.948339)
+Object store memory usage: [- objects spillable: 1]
+Refer to the documentation on how to address the out of memory issue: https://docs.ray.io/."""
+
+
+@pytest.mark.parametrize("wrapped", [OutOfMemoryError(FULL_MEMORY), group_error(r1=OutOfMemoryError(FULL_MEMORY))])
+def test_memory_that_ran_out_is_named_with_its_size_and_what_to_lower(job, wrapped):
+    failure = read_failure(job, 2, wrapped)
+    assert failure.is_transient
+    assert "memory of a node ran out (22.32GB of 23.54GB in use)" in str(failure.error)
+    assert "lower cluster.num_workers or training.micro_batch_tokens" in str(failure.error)
+    assert "Refer to the documentation" not in str(failure.error)
+
+
+def test_workers_are_dismissed_although_their_queue_was_lost(monkeypatch):
+    """The run goes on with another group; the error of the queue is not its end."""
+
+    class Lost:
+        def __getattr__(self, name):
+            return self
+
+        def remote(self, *arguments):
+            return "lost"
+
+    def lost(reference):
+        raise ActorDiedError
+
+    killed = []
+    monkeypatch.setattr("ray.get", lost)
+    monkeypatch.setattr("ray.kill", killed.append)
+    group = object.__new__(WorkerGroup)
+    group._queue, left = Lost(), threading.Event()
+    group._fit = threading.Thread(target=left.wait)
+    group._fit.start()
+    threading.Timer(0.2, left.set).start()
+    group.dismiss(30)
+    assert not group.is_there, "its workers were waited for"
+    assert killed == [group._queue]
 
 
 def test_a_lost_process_names_the_rank_that_the_others_waited_for(job):

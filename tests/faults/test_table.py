@@ -30,6 +30,11 @@ TABLE = {
     "ranks disagree": ["test_ranks_that_plan_differently_stop_before_the_update"],
     "an error of the code": ["test_what_would_fail_again_is_not_tried_again"],
     "a crash loop, without and with progress": ["test_a_crash_loop_ends_and_one_with_progress_does_not"],
+    "memory runs out": [
+        "test_memory_that_ran_out_is_named_with_its_size_and_what_to_lower",
+        "test_workers_are_dismissed_although_their_queue_was_lost",
+        "test_workers_that_memory_cannot_hold_are_refused_before_anything_starts",
+    ],
     "the disk is full": [
         "test_a_full_disk_keeps_the_last_checkpoint_and_is_named",
         "test_too_little_space_is_named_and_what_is_stored_counts",
@@ -349,6 +354,6 @@ def all_tests() -> set[str]:
 
 
 def test_every_fault_has_its_tests(all_tests):
-    assert len(TABLE) == 129
+    assert len(TABLE) == 130
     named = {name for names in TABLE.values() for name in names}
     assert named <= all_tests, f"there is no {', '.join(sorted(named - all_tests))}"

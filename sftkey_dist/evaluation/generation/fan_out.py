@@ -7,6 +7,7 @@ them whenever their inputs change, such as alpha, a check, a judge, or a human l
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.data.example import Example
 from sftkey_dist.endpoint import endpoint_key, failure_name
-from sftkey_dist.errors import IncompleteEvaluationError, UserError
+from sftkey_dist.errors import IncompleteEvaluationError, ModelError, UserError
 from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse
 from sftkey_dist.evaluation.generation.load import load_generator
@@ -165,6 +167,20 @@ def _users_errors(results: Iterator[Any]) -> Iterator[Any]:
         if isinstance(error.cause, UserError):
             raise error.cause from error
         raise
+
+
+@contextmanager
+def actors_errors_named() -> Iterator[None]:
+    """Convert an error of an actor's libraries, or the loss of the actor, to a ModelError of one line.
+
+    Raises:
+        ModelError: an actor failed.
+    """
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        raise ModelError(in_a_line(f"{type(cause).__name__}: {cause}")) from error
 
 
 def _by_length(examples: Sequence[Example]) -> list[Example]:

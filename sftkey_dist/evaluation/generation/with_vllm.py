@@ -72,6 +72,11 @@ class VllmGenerator:
             for output in outputs
         ]
 
+    @property
+    def most_tokens(self) -> int | None:
+        """See LocalGenerator."""
+        return int(self._engine.llm_engine.model_config.max_model_len)
+
     def _sampling_params(self, decoding: Decoding, grammar: str | None) -> SamplingParams:
         return SamplingParams(
             n=decoding.num_samples,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.contract import ContractError, Piece
 from sftkey_dist.data.example import Example
 from sftkey_dist.digests import digest_json
 from sftkey_dist.evaluation.generation import Generation
@@ -12,6 +12,9 @@ from sftkey_dist.evaluation.settings import EvaluationSettings
 from sftkey_dist.evaluation.swapped.pairing import Pair, problem_with_pair, problem_with_reasoning
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.run_dir.artifacts.swapped import ContinuationKey, Outcome, Reasoning
+
+VERSION = 1
+"""Increase this number when the same questions would be paired, continued or scored differently."""
 
 BROKEN_FORMAT = "broken_format"
 
@@ -25,18 +28,31 @@ class Beginning:
         question: the question, with the answer that belongs to it.
         source: what the reasoning was written for, with the answer that belongs to that.
         donor: id of the question's donor.
+        digest: digest of the source's response, and of its beginning.
     """
 
     reasoning: Reasoning
     question: Example
     source: Example
     donor: str
+    digest: str
+
+    @classmethod
+    def of(
+        cls, reasoning: Reasoning, question: Example, source: Example, donor: str, settings: EvaluationSettings
+    ) -> "Beginning":
+        """The beginning that the contract and the form of an evaluation give."""
+        try:
+            begun: list[str] | str = [piece.text for piece in _begun(source, settings)]
+        except ContractError as error:
+            begun = error.reason  # encoding refuses it, too
+        digest = digest_json([VERSION, begun, sorted(source.values.items())])[:16]
+        return cls(reasoning, question, source, donor, digest)
 
     @property
     def key(self) -> ContinuationKey:
-        """What is continued, also if a reference changes later."""
-        digest = digest_json(sorted(self.source.values.items()))[:16]
-        return self.question.data_set, self.question.id, self.donor, self.reasoning, digest
+        """What is continued, also if a reference or the contract changes later."""
+        return self.question.data_set, self.question.id, self.donor, self.reasoning, self.digest
 
     @property
     def example(self) -> Example:
@@ -58,14 +74,15 @@ class Beginning:
         return Outcome.FOLLOWS if follows is Verdict.CORRECT else Outcome.KEEPS
 
     def _whole(self, continuation: Generation, settings: EvaluationSettings) -> Generation:
-        begun = begun_text(self.source, settings.contract, settings.form)
+        begun = "".join(piece.text for piece in _begun(self.source, settings))
         return replace(continuation, text=begun + continuation.text)
 
 
-def with_references(pair: Pair) -> list[Beginning]:
+def with_references(pair: Pair, settings: EvaluationSettings) -> tuple[Beginning, Beginning]:
     """The question with its own reference reasoning, and with its donor's."""
-    own = Beginning(Reasoning.OWN, pair.question, pair.question, pair.donor.id)
-    return [own, Beginning(Reasoning.DONOR, pair.question, pair.donor, pair.donor.id)]
+    question, donor = pair.question, pair.donor
+    own = Beginning.of(Reasoning.OWN, question, question, donor.id, settings)
+    return own, Beginning.of(Reasoning.DONOR, question, donor, donor.id, settings)
 
 
 def with_generated(pair: Pair, outputs: Mapping[tuple[str, str], str], settings: EvaluationSettings) -> Beginning | str:
@@ -84,9 +101,14 @@ def with_generated(pair: Pair, outputs: Mapping[tuple[str, str], str], settings:
         answered.append(replace(example, values=parsed.values))
     question, donor = answered
     problem = problem_with_reasoning(donor, settings.contract) or problem_with_pair(question, donor, settings)
-    return problem or Beginning(Reasoning.GENERATED, question, donor, pair.donor.id)
+    return problem or Beginning.of(Reasoning.GENERATED, question, donor, pair.donor.id, settings)
 
 
-def begun_text(example: Example, contract: ResponseContract, form: Form) -> str:
-    """The response of an example up to where the text of its first key segment begins."""
-    return "".join(piece.text for piece in contract.until_key(contract.render(example.values, form)))
+def _begun(source: Example, settings: EvaluationSettings) -> list[Piece]:
+    """The response of an example up to where the text of its first key segment begins.
+
+    Raises:
+        ContractError: the response cannot be written under the contract.
+    """
+    pieces = settings.contract.render(source.values, settings.form)
+    return pieces[: settings.contract.num_before_key([piece.segment for piece in pieces])]

@@ -3,12 +3,11 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
-from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.example import TOO_LONG, Example, Refusal
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation import Decoding, Generation
 from sftkey_dist.evaluation.settings import EvaluationSettings
@@ -26,6 +25,11 @@ class AnswersTokens(Protocol):
     tokenizer: Any
     prompts: PromptEncoder
 
+    @property
+    def most_tokens(self) -> int | None:
+        """Maximum number of tokens of a prompt and its response; None if there is no limit."""
+        ...
+
     def answer(
         self, prompt_ids: Sequence[Sequence[int]], decoding: Decoding, grammars: Sequence[str] | None = None
     ) -> list[list[Generation]]:
@@ -37,25 +41,41 @@ class PrefixEncoder:
     """Encodes responses as for training, up to where the text of the first key segment begins."""
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", prompts: PromptEncoder, contract: ResponseContract, form: Form
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        prompts: PromptEncoder,
+        contract: ResponseContract,
+        form: Form,
+        max_length_tokens: int = sys.maxsize,
     ) -> None:
         self._encoder = ExampleEncoder(tokenizer, prompts, contract, form, max_length_tokens=sys.maxsize)
-        self._keys = {contract.segment_names.index(segment.name) for segment in contract.key_segments}
+        self._contract, self._max_length_tokens = contract, max_length_tokens
 
     def encode(self, examples: Sequence[Example]) -> list[list[int] | Refusal]:
-        """Token ids of the prompt and of the response before its answer, or why training would refuse the example."""
+        """Token ids of the prompt and of the response before its answer.
+
+        Returns:
+            A refusal for what training would refuse for another reason than its length, and for a prefix of more than
+            ``max_length_tokens``.
+        """
         return [item if isinstance(item, Refusal) else self._prefix(item) for item in self._encoder.encode(examples)]
 
-    def _prefix(self, encoded: EncodedExample) -> list[int]:
-        before = takewhile(lambda run: run[0] not in self._keys, encoded.runs)
-        return encoded.input_ids[: sum(length for _, length in before)]
+    def _prefix(self, encoded: EncodedExample) -> list[int] | Refusal:
+        names = self._contract.segment_names
+        before = encoded.runs[: self._contract.num_before_key(names[number] for number, _ in encoded.runs)]
+        num_tokens = sum(length for _, length in before)
+        if num_tokens > self._max_length_tokens:
+            detail = f"{num_tokens} tokens before the answer, of at most {self._max_length_tokens}"
+            return Refusal(encoded.id, TOO_LONG, detail, num_tokens)
+        return encoded.input_ids[:num_tokens]
 
 
 def complete(
     generator: AnswersTokens, beginnings: Sequence[Beginning], settings: EvaluationSettings
 ) -> list[ContinuationRecord]:
     """Continue each beginning greedily, as one batch, and stop where the evaluation does."""
-    encoder = PrefixEncoder(generator.tokenizer, generator.prompts, settings.contract, settings.form)
+    most = sys.maxsize if generator.most_tokens is None else generator.most_tokens - settings.decoding.max_new_tokens
+    encoder = PrefixEncoder(generator.tokenizer, generator.prompts, settings.contract, settings.form, most)
     prefixes = encoder.encode([beginning.example for beginning in beginnings])
     kept = [prefix for prefix in prefixes if not isinstance(prefix, Refusal)]
     decoding = replace(settings.decoding, num_samples=1, temperature=0.0, top_p=1.0, guide=None)

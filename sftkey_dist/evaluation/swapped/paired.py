@@ -87,5 +87,5 @@ def _compared(measure: str, first: str, second: str, results: Mapping[str, Swapp
 
 def _counted(found: SwappedReasoning, measure: str) -> dict[tuple[str, str, str], bool]:
     """Whether a measure counts a question, by test set, question and donor, without those that were not judged."""
-    of_all = {(record.data_set, record.id, record.donor): SWAP_MEASURES[measure](record) for record in found.records}
-    return {key: counts for key, counts in of_all.items() if counts is not None}
+    outcomes = {(record.data_set, record.id, record.donor): SWAP_MEASURES[measure](record) for record in found.records}
+    return {key: outcome for key, outcome in outcomes.items() if outcome is not None}

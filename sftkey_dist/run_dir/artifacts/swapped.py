@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from sftkey_dist.evaluation.generation.decoding import Generation
 from sftkey_dist.evaluation.verdict import Verdict
@@ -27,11 +28,13 @@ class Outcome(StrEnum):
     KEEPS = "keeps"
     """The answer that belongs to the question in the prompt."""
     NEITHER = "neither"
+    """Another answer, or one that the checks take for both."""
     UNJUDGED = "unjudged"
+    """The checks cannot tell."""
 
 
 ContinuationKey = tuple[str, str, str, Reasoning, str]
-"""Test set, question, donor, kind of reasoning and digest of the response that it is from."""
+"""Test set, question, donor, kind of reasoning, and digest of the response that it is from and of its beginning."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,9 @@ class ContinuationRecord:
         id: id of the question in the prompt.
         donor: id of the question that the other reasoning belongs to.
         reasoning: which reasoning stands before the answer.
-        digest: digest of the response that the reasoning is from.
-        generation: what the model wrote after it; None if the beginning could not be encoded.
-        refusal: reason why it could not; "" if it could.
+        digest: digest of the response that the reasoning is from, and of its beginning.
+        generation: what the model wrote after it; None if the beginning could not be encoded, or is too long.
+        refusal: the reason of that; "" if there is a generation.
     """
 
     data_set: str
@@ -62,11 +65,9 @@ class ContinuationRecord:
         return self.data_set, self.id, self.donor, self.reasoning, self.digest
 
     @property
-    def answered(self) -> Generation:
-        """What the model wrote after a beginning that could be encoded."""
-        if self.generation is None:
-            raise AssertionError(f"{self.id}: the beginning was refused ({self.refusal})")
-        return self.generation
+    def answer(self) -> Generation | str:
+        """What the model wrote, or the reason why it was not asked."""
+        return self.refusal if self.generation is None else self.generation
 
 
 @dataclass(frozen=True)
@@ -125,3 +126,12 @@ _MEASURED_AGAIN = "remove it and evaluate again"
 
 CONTINUATIONS = Journal(ContinuationRecord, _MEASURED_AGAIN)
 SWAPPED, SWAP_STATE = JsonFile(SwappedReasoning, _MEASURED_AGAIN), JsonFile(SwapState, _MEASURED_AGAIN)
+
+
+def read_swapped(run: Path, name: str | None) -> SwappedReasoning | None:
+    """The measurement in the file of a run that a strategy's entry names; None if it names none, or one that is gone.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    return SWAPPED.read(run / name) if name and (run / name).is_file() else None

@@ -58,7 +58,7 @@ for number, strategy in enumerate(config["strategies"]):
     accuracy = 0.1 * number + 0.01 * seed * (1 + number / 10) + (0.2 if fast else 0)
     share = {"n": 8, "value": 0.125 * seed, "interval": [0.0, 1.0]}
     swapped = {name: share for name in ("right", "follows", "keeps", "neither", "carries")}
-    swapped |= {"left_out": {}, "without_generated": {}}
+    swapped |= {"num_donors": 8, "unjudged": {}, "left_out": {}, "without_generated": {}}
     lost = [{"task": "arc_easy", "metric": "acc", "difference": -0.01 * seed}] if fast else None
     kappa = None if strategy == "sft-tag" else 0.01 * seed
     rows.append({"strategy": strategy, "n": 40, "accuracy": accuracy, "format": 1.0, "alpha": 0.7, "dataset": "memos",

@@ -35,9 +35,15 @@ def track(tmp_path, empty_database):
     folder = run.path / "evaluation" / "sft-tag"
     (folder / "review.jsonl").touch()
 
-    def tracked(*test_sets):
+    def tracked(*test_sets, guided=False):
         store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-        overrides = ["seed=2", "tracking.experiment=study", f"tracking.uri={store}", f"run_dir={run.path}"]
+        overrides = [
+            f"evaluation.guided={guided}",
+            "seed=2",
+            "tracking.experiment=study",
+            f"tracking.uri={store}",
+            f"run_dir={run.path}",
+        ]
         overrides.append(f"data.test={json.dumps(test_sets)}")
         config = load_config([ROOT / "configs" / "quickstart.yaml"], overrides)
         tracker = make_tracker(config.tracking, run.path, run.tracking)
@@ -114,6 +120,16 @@ def test_what_answers_follow_is_logged_once_without_shares_of_nothing(track):
     shares = {"right": 1.0, "follows": 0.5, "keeps": 0.25, "neither": 0.25}
     assert measured == {f"swapped_reasoning/{name}": value for name, value in shares.items()}
     assert [point.value for point in client.get_metric_history(parent, "swapped_reasoning/follows")] == [0.5]
+
+
+def test_what_answers_follow_has_the_same_names_if_the_evaluation_is_guided(track):
+    _, _, folder = track(MEMOS)
+    file = write_swaps(folder, "ffkn")
+    record_evaluation(RunDir(folder.parents[1]), "sft-tag", folder, file)
+    client, parent, _ = track(MEMOS, guided=True)
+    assert client.get_run(parent).data.metrics["swapped_reasoning/follows"] == 0.5
+    file.unlink()
+    track(MEMOS)  # which was removed counts as not measured
 
 
 def test_the_table_shows_the_key_segments_beside_their_references():

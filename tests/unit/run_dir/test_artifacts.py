@@ -181,6 +181,8 @@ SHARE = {"n": 2, "value": 0.5, "interval": [0.25, 0.75]}
 SHARES = {
     **dict.fromkeys(("right", "follows", "keeps", "neither"), SHARE),
     "carries": {"n": 0, "value": None, "interval": [0.0, 1.0]},
+    "num_donors": 2,
+    "unjudged": {"own": 1},
     "left_out": {},
     "without_generated": {"broken_format": 2},
 }

@@ -22,6 +22,7 @@ def test_vllm_writes_what_transformers_writes(tiny_model):
     assert theirs.generate(PROMPTS, Decoding(16)) == ours.generate(PROMPTS, Decoding(16))
     ids = [[5, 6, 7], [8, 9]]
     assert theirs.answer(ids, Decoding(16)) == ours.answer(ids, Decoding(16)), "also after a begun response"
+    assert theirs.most_tokens is not None
     contract = ResponseContract(segments=(Segment(name="answer", key=True, check=Check(one_of=("approve", "reject"))),))
     guided = Decoding(48, guide=Guide(contract, Form.TAGGED))
     assert theirs.generate(PROMPTS, guided) == ours.generate(PROMPTS, guided)

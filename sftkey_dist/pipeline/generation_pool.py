@@ -1,0 +1,22 @@
+"""Actors that generate on the cluster of a run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sftkey_dist.cluster import connected, wait_for_room
+from sftkey_dist.config.run import RunConfig
+from sftkey_dist.evaluation.generation.fan_out import EvaluationPool, num_actors
+
+
+@contextmanager
+def generation_pool(config: RunConfig) -> Iterator[EvaluationPool]:
+    """Actors on the run's cluster that generate as the evaluation does."""
+    with connected(config.cluster, config.most_workers):
+        number = num_actors(config.evaluation, room_for_actors(config))
+        with EvaluationPool(config.cluster, config.evaluation, number) as pool:
+            yield pool
+
+
+def room_for_actors(config: RunConfig) -> int:
+    """Number of actors that the cluster has room for, since nodes may have been lost during training."""
+    return wait_for_room(config.cluster, config.num_evaluation_workers, config.evaluation_gpus)
