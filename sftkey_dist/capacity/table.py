@@ -13,8 +13,8 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
     """The table of a stage on a cluster: memory by part, time by part, and the conclusions."""
     found = stage.estimate
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("")
-    table.add_column("", justify="right")
+    table.add_column("", overflow="fold")
+    table.add_column("", justify="right", overflow="fold")
     _add_memory(table, "memory of a rank", found.memory, device_gib)
     if found.guarding is not None:
         _add_memory(table, "while the guard generates", found.guarding, device_gib)

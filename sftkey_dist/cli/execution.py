@@ -36,12 +36,14 @@ def prepare(configuration: Configuration) -> None:
     """Encode the data and print the data report: rows kept, dropped by reason, lengths per segment."""
     config = load_run_config(configuration)
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
-    from sftkey_dist.report.tables import data_table
+    from sftkey_dist.report.tables import data_notes, data_table
 
     with locked_run(RunDir(config.run_dir)):
         preparation = prepare_run(config)
     for report in preparation.reports:
         console.print(data_table(report))
+        for note in data_notes(report):
+            console.print(note, soft_wrap=True, markup=False)
     if preparation.run.strategies.is_file():
         console.print(
             "this run has been trained already, so its data report was not changed", soft_wrap=True, markup=False

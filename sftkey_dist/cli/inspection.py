@@ -1,5 +1,6 @@
 """Commands that show what a run will do before it trains, where, and how large it must be: show, plan, preflight."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +14,7 @@ from sftkey_dist.console import console, visible
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import folder_kept_if_used
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.lock import locked_run
+from sftkey_dist.run_dir.lock import find_writer, locked_run
 
 if TYPE_CHECKING:
     from sftkey_dist.capacity.hardware import Cluster
@@ -29,6 +30,7 @@ def show(
 ) -> None:
     """Print encoded examples with their segments in colour, and the tokens that each stage trains with their weights.
 
+    Where there are no colours, segments are named and the tokens are marked. It also works while the run is trained.
     For trained stages, also print how many stored weights they have changed, and how much of the update is left after
     rounding.
     """
@@ -37,10 +39,14 @@ def show(
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.pipeline.rounding import stages_in_words
     from sftkey_dist.pipeline.run_plan import plan_run
-    from sftkey_dist.report.segments import colour_segments, mark_trained, stage_weights
+    from sftkey_dist.report.segments import TRAINED_LEGEND, colour_segments, mark_trained, stage_weights
 
-    with locked_run(RunDir(config.run_dir)):
-        preparation = prepare_run(config)
+    run = RunDir(config.run_dir)
+    is_in_use = find_writer(run.lock) is not None  # by a command that writes the records itself
+    with nullcontext() if is_in_use else locked_run(run):
+        preparation = prepare_run(config, keeps_records=not is_in_use)
+    has_colours = console.color_system is not None and not console.no_color
+    console.print(TRAINED_LEGEND, soft_wrap=True, markup=False)
     tokenizer = load_tokenizer(preparation.model_dir, config.model.trust_remote_code)
     for planned in plan_run(config, preparation).strategies:
         strategy = planned.strategy
@@ -48,7 +54,8 @@ def show(
         for index in range(min(number, len(store))):
             ids, segments = store.example(index)
             console.rule(visible(Text(f"{strategy.name}: {store.example_ids([index])[0]}")))
-            console.print(visible(colour_segments(tokenizer, ids, segments, store.segment_names)))
+            text = colour_segments(tokenizer, ids, segments, store.segment_names, has_colours=has_colours)
+            console.print(visible(text))
             weight = 1.0 if store.loss_weights is None else float(store.loss_weights[index])
             for name, weights in stage_weights(strategy):
                 console.print(visible(mark_trained(tokenizer, ids, segments, weights, name, weight)))

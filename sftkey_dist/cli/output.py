@@ -12,14 +12,20 @@ if TYPE_CHECKING:
 
 def show_comparison(comparison: "Comparison", files: list[Path]) -> None:
     """Print a comparison, where its models are, and the files that hold it."""
+    from sftkey_dist.report.cautions import cautions
     from sftkey_dist.report.commonest import CommonestAnswer
     from sftkey_dist.report.forgetting import forgotten_in_words
     from sftkey_dist.report.headline import headline
     from sftkey_dist.report.tables import comparison_table, forgetting_table, swapped_tables
+    from sftkey_dist.report.underpowered import seen_in_words
 
     console.print(comparison_table(comparison))
     if result := headline(comparison):
         console.print(result, soft_wrap=True, markup=False)
+    for caution in cautions(comparison):
+        console.print(caution, soft_wrap=True, markup=False)
+    if smallest := seen_in_words(comparison):
+        console.print(smallest, soft_wrap=True, markup=False)
     if commonest := CommonestAnswer.of(comparison):
         console.print(commonest.in_words(), soft_wrap=True, markup=False)
     if comparison.forgetting:

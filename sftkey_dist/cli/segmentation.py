@@ -47,5 +47,7 @@ def segment(
     with progress_when_known("segmenting") as progress:
         report, written = segment_file(rows, response_column, out, config, progress)
     console.print(segment_table(report))
+    for reason, found in report.examples.items():
+        console.print(f"{reason}, for example {found[0]}", soft_wrap=True, markup=False)
     for file in (written.out, written.report, written.review):
         console.print(f"written: {file}", soft_wrap=True, markup=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sftkey_dist.contract import END_OF_TURN, PROMPT, ContractError, Form, Piece, ResponseContract
-from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.example import TOO_LONG, Example, Refusal
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.tokens import decode_ids, encode_texts
 from sftkey_dist.errors import ModelError
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 ENCODER_VERSION = 6
 """Increase it when the same input would be encoded differently; stores of earlier versions are then rebuilt."""
-
-TOO_LONG = "too_long"
 
 
 @dataclass(frozen=True)

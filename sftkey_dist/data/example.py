@@ -8,6 +8,8 @@ from sftkey_dist.run_dir.artifacts.kinds import absent_with
 
 ARGUMENTS_COLUMN = "chat_template_kwargs"
 """Column with a row's own arguments of the chat template; TRL reads the same column."""
+TOO_LONG = "too_long"
+"""Reason of a refused row that has more tokens than `data.max_length_tokens`."""
 
 
 @dataclass(frozen=True)

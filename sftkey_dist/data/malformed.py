@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sftkey_dist.data.duplicates import DUPLICATE
-from sftkey_dist.data.encode import TOO_LONG
-from sftkey_dist.data.example import Refusal
+from sftkey_dist.data.example import TOO_LONG, Refusal
 from sftkey_dist.data.task import IN_TEST
 from sftkey_dist.errors import DataError
 

@@ -175,8 +175,9 @@ class DataReport(SourceReport):
             found.append(f"{len(self.overlap):,} test prompts are also trained on, for example {self.overlap[0]}")
         if self.truncation.dropped:
             found.append(
-                f"{self.truncation.dropped:,} rows are longer than {self.truncation.max_length_tokens} tokens "
-                f"(the longest {self.truncation.longest:,}); raise data.max_length_tokens to keep them"
+                f"{self.truncation.dropped:,} of {self.rows:,} rows ({self.truncation.dropped / self.rows:.0%}) of "
+                f"data.{self.name} are longer than data.max_length_tokens={self.truncation.max_length_tokens} (the "
+                f"longest {self.truncation.longest:,}) and are not trained; raise it to keep them"
             )
         if self.truncation.responses_beyond > 0.01:
             found.append(

@@ -6,14 +6,17 @@ from contextlib import suppress
 
 from sftkey_dist.errors import DataError
 from sftkey_dist.pipeline.stages import PlannedStage
+from sftkey_dist.report.numbers import listed
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.training import ORIGIN
 
 _NAMES = {
     "model": "the model that it starts from",
     "store": "the training data or how it is encoded",
-    "num_steps": "the number of steps",
 }
+"""Of inputs that are digests, whose values say nothing."""
+_NUM_STEPS = "num_steps"
+"""It follows from other keys, and is therefore named last."""
 _MOST_NAMED = 3
 _SETTINGS_OF_GUARD = "guard.assessment.settings."
 
@@ -39,10 +42,12 @@ def changes_in_words(run: RunDir, planned: PlannedStage, in_use: Collection[Plan
     if not earlier:
         return
     differences, name = min(earlier, key=lambda pair: len(pair[0]))
-    named = ", ".join(differences[:_MOST_NAMED])
-    more = f" and {len(differences) - _MOST_NAMED} more" if len(differences) > _MOST_NAMED else ""
+    named = differences[:_MOST_NAMED]
+    if len(differences) > _MOST_NAMED:
+        named.append(f"{len(differences) - _MOST_NAMED} more")
     yield (
-        f"trained again, because {named}{more} changed; stages/{name} is kept, but this configuration does not use it"
+        f"trained again, because this has changed: {listed(named)}; stages/{name} is kept, but this configuration does "
+        f"not use it"
     )
 
 
@@ -57,6 +62,7 @@ def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> lis
     """The keys that differ, with their previous and current values."""
     flat_before, flat_now = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
     changed = [key for key in {**flat_before, **flat_now} if flat_before.get(key) != flat_now.get(key)]
+    changed.sort(key=lambda key: key == _NUM_STEPS)
     return [
         _NAMES.get(key)
         or f"{_as_configured(key)} ({_short(flat_before.get(key))} before, {_short(flat_now.get(key))} now)"
@@ -66,6 +72,8 @@ def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> lis
 
 def _as_configured(key: str) -> str:
     """The guard judges as the evaluation does, by the same keys."""
+    if key == _NUM_STEPS:
+        return "the number of steps"
     return key.replace(_SETTINGS_OF_GUARD, "evaluation.") if key.startswith(_SETTINGS_OF_GUARD) else key
 
 

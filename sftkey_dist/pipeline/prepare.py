@@ -39,20 +39,20 @@ from sftkey_dist.pipeline.environment import describe_environment
 from sftkey_dist.pipeline.evaluation_checks import check_evaluation, reference_reader
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.artifacts.run import DATA_ROWS
+from sftkey_dist.run_dir.artifacts.run import DATA_ROWS, train_set_name
 from sftkey_dist.strategy import Strategy, resolve_strategies
 from sftkey_dist.tracking import require_packages
 
 
-def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
+def prepare(config: RunConfig, *, needs_weights: bool = True, keeps_records: bool = True) -> Preparation:
     """Check configuration, data and model, then write the base model and the stores.
 
-    The configuration and provenance of the run are also written, unless it was already trained: then training and
-    evaluation update them.
+    Configuration and provenance are also written, unless the run was trained: then training and evaluation update them.
 
     Args:
         config: configuration of the run.
         needs_weights: whether the model's weights are needed, not only its configuration and tokenizer.
+        keeps_records: whether to write the configuration and provenance; not where another command uses the run.
     """
     strategies = resolve_strategies(config)
     _check_sources(config)
@@ -69,7 +69,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True) -> Preparation:
     run = RunDir(config.run_dir)
     with base_models_kept_if_prepared(run):
         preparation = _prepared(config, run, strategies, test, refused, needs_weights)
-    if not run.strategies.is_file():
+    if keeps_records and not run.strategies.is_file():
         write_configuration(config, preparation)
         write_provenance(preparation)
     return preparation
@@ -204,7 +204,7 @@ def _reports(config: RunConfig, stores: Mapping[Form, EncodedStore], test: Seque
     test_prompts = {f"{example.data_set} {example.id}": example_hashes(example)[0] for example in test}
     return [
         summarize(
-            f"train ({form.value})",
+            train_set_name(form.value),
             store,
             [segment.name for segment in config.contract.key_segments],
             test_prompts,

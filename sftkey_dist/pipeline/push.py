@@ -14,10 +14,11 @@ from sftkey_dist.config.secrets import in_a_line, without_credentials
 from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
 from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.pipeline.finished import verify_models
-from sftkey_dist.report.comparison import ComparisonRow
+from sftkey_dist.report.comparison import Comparison, ComparisonRow
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
+from sftkey_dist.report.same_model import same_models
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.suggestion import closest_name
 
@@ -47,13 +48,15 @@ def push(run_dir: Path, strategy: str, repository: str, *, is_private: bool = Fa
         DataError: the run has not been evaluated, or a file of the model has changed since its stage ended.
         ModelError: the hub does not take it.
     """
-    row = _find(run_dir, strategy)
+    comparison = read_comparison([run_dir])
+    row = _find(comparison, strategy)
     stage = row.stage_dirs()[-1]
     verify_models([stage])
     files = _files_of_adapter(stage) if adapter_only else _files_of_model(stage)
     (facts,) = read_facts([run_dir])
     library = "peft" if adapter_only else "transformers"
-    files[_CARD] = model_card(row, facts, place=repository, library=library)
+    same = same_models(comparison).get(strategy, "")
+    files[_CARD] = model_card(row, facts, place=repository, library=library, same=same)
     with _laid_out(files) as folder:
         return _upload(folder, repository, f"Upload {strategy} of run {facts.name}", is_private=is_private)
 
@@ -71,8 +74,8 @@ def _upload(folder: Path, repository: str, message: str, *, is_private: bool) ->
     return without_credentials(str(address))
 
 
-def _find(run_dir: Path, strategy: str) -> ComparisonRow:
-    rows = {row.strategy: row for row in read_comparison([run_dir]).rows}
+def _find(comparison: Comparison, strategy: str) -> ComparisonRow:
+    rows = {row.strategy: row for row in comparison.rows}
     if strategy not in rows:
         meant = closest_name(strategy, rows)
         hint = f"; did you mean {meant}?" if meant else ""

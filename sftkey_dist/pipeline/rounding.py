@@ -30,8 +30,8 @@ def rounding_in_words(summary: StageSummary) -> Iterator[str]:
     yield f"{changed}; {share:.0%} of the update is left after rounding to {precision}{_gain(summary, share)}"
     if share < _MOSTLY_LOST:
         yield (
-            f"[bold red]warning: rounding to {precision} removes {1 - share:.0%} of what this stage "
-            f"learned[/] from the published model: its updates are smaller than half a step of that precision. Train "
+            f"warning: rounding to {precision} removes {1 - share:.0%} of what this stage "
+            f"learned from the published model: its updates are smaller than half a step of that precision. Train "
             f"more steps or at a higher learning rate, or publish float32 (training.export_precision=float32)"
         )
 

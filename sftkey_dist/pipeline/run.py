@@ -17,6 +17,7 @@ from sftkey_dist.pipeline.train import train
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
+from sftkey_dist.report.same_model import same_models
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.lock import locked_run
 from sftkey_dist.tracking import Tracker
@@ -51,9 +52,10 @@ def compare_and_track(config: RunConfig, tracker: Tracker) -> tuple[Comparison, 
     """Compare the strategies of a run, write their model cards, and log both to MLflow."""
     comparison, files = compare([config.run_dir])
     (facts,) = read_facts([config.run_dir])
-    for row in comparison.rows:
+    same = same_models(comparison)
+    for label, row in zip(comparison.labels, comparison.rows, strict=True):
         model = row.stage_dirs()[-1].model
-        write_text_atomically(model / "README.md", model_card(row, facts))
+        write_text_atomically(model / "README.md", model_card(row, facts, same=same.get(label, "")))
         track_model(config, model, row.mlflow_run_id, tracker)
     track_comparison([row.mlflow_run_id for row in comparison.rows], files, tracker)
     return comparison, files

@@ -99,18 +99,7 @@ def _guard_summary(
 def guard_in_words(summary: StageSummary, guard: GuardSummary) -> str:
     """A sentence about the model that the guard kept, and the cost of its evaluations."""
     share = summary.phase_seconds.get("guard", 0.0) / max(sum(summary.phase_seconds.values()), 1e-9)
-    kept = (
-        f"with {guard.kept_part:g} of the stage's update"
-        if guard.kept_part is not None
-        else f"after step {guard.kept_step} of {summary.steps}"
-        if guard.kept_step
-        else "that the stage began with, because training did not raise its score"
-    )
-    return (
-        f"guard kept the model {kept}: held-out score {guard.first_score:.3f} at the start, "
-        f"{guard.kept_score:.3f} kept, {guard.last_score:.3f} at the end; {guard.evaluations} evaluations took "
-        f"{share:.0%} of the stage"
-    )
+    return f"guard {guard.in_words(summary.steps)}; {guard.evaluations} evaluations took {share:.0%} of the stage"
 
 
 def _collective_share(timings: Sequence[StepTiming]) -> float | None:

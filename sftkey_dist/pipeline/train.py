@@ -21,6 +21,7 @@ from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.pipeline.summary import guard_in_words, write_summary
 from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy, track_yield
 from sftkey_dist.report.numbers import yield_note
+from sftkey_dist.run_dir.artifacts.training import EVENTS
 from sftkey_dist.run_dir.artifacts.underway import BEGINNING, Beginning
 from sftkey_dist.sampler import count_trained
 from sftkey_dist.tracking import Tracker
@@ -146,7 +147,8 @@ def _train_stage(
     if left_out := len(store) - trained:
         console.print(f"{title}: {left_out:,} examples have no token that this stage trains and are left out")
     beats = seconds_between_beats(config.training.collective_timeout_seconds)
-    BEGINNING.write(planned.directory.beginning, Beginning(title, planned.num_steps, beats))
+    earlier = len(EVENTS.read(planned.directory.events))
+    BEGINNING.write(planned.directory.beginning, Beginning(title, planned.num_steps, beats, earlier))
     console.print(f"{title}: {_beginning(planned, config.cluster.num_workers)}", soft_wrap=True, markup=False)
     with ending_run(tracker, run_id):
         with (

@@ -17,7 +17,7 @@ def nodes_table(nodes: Sequence[NodeCheck]) -> Table:
     """A line per node; a dash is what a node did not answer."""
     rates = [rate for rate in RATES if rate.range_of(nodes)]
     table = Table(title=Text(_number_of(nodes)), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("node", no_wrap=True)
+    table.add_column("node", overflow="fold")
     for heading in ("clock\ns", "memory\nGiB free", "disk\nGiB free", *(f"{r.heading}\n{r.unit}" for r in rates)):
         table.add_column(heading, justify="right")
     for node in nodes:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from sftkey_dist.evaluation.paired import AlphaRange, Lead, PairedTest, compare_
 from sftkey_dist.evaluation.swapped.paired import SwapTest, compare_swaps
 from sftkey_dist.evaluation.swapped.summary import SwapShares
 from sftkey_dist.report.forgetting import Forgetting
+from sftkey_dist.report.stage_cost import StageCost
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import (
     RECORDS,
@@ -20,42 +21,11 @@ from sftkey_dist.run_dir.artifacts.evaluation import (
     MacroAverage,
     Scores,
 )
-from sftkey_dist.run_dir.artifacts.kinds import absent_with, to_plain
+from sftkey_dist.run_dir.artifacts.kinds import to_plain
+from sftkey_dist.run_dir.artifacts.run import SetReport
 from sftkey_dist.run_dir.artifacts.swapped import SwappedReasoning
-from sftkey_dist.run_dir.artifacts.training import SampleYield
 
 BASELINE = "sft"
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """The cost of a stage, and how much of its update is in the stored weights.
-
-    Attributes:
-        name: of the stage.
-        path: of its folder in the run.
-        steps: optimizer steps.
-        train_seconds: of training.
-        tokens: trained on.
-        loss_tokens: of them, with a loss.
-        world_size: ranks.
-        shared_with: the strategy in whose row its cost is counted, when that is another one.
-        changed_share: of the stored weights, those that the stage changed; None where it was not recorded.
-        surviving_share: of its update, what is left after rounding to the stored precision; None likewise.
-        own_responses: yield of the responses that it is trained on; None where these are the references'.
-    """
-
-    name: str
-    path: str
-    steps: int
-    train_seconds: float
-    tokens: int
-    loss_tokens: int
-    world_size: int
-    shared_with: str | None
-    changed_share: float | None = None
-    surviving_share: float | None = None
-    own_responses: SampleYield | None = field(default=None, metadata=absent_with("own_responses"))
 
 
 @dataclass(frozen=True)
@@ -79,6 +49,7 @@ class ComparisonRow:
         forgetting: what its model can do beside the base model.
         guided: whether decoding was guided.
         swapped: answers after swapped reasoning; None if the run has not measured them.
+        train_set: the rows that it was trained on; None if the run does not report them.
     """
 
     run_dir: str
@@ -97,6 +68,7 @@ class ComparisonRow:
     forgetting: Forgetting
     guided: bool = False
     swapped: SwappedReasoning | None = None
+    train_set: SetReport | None = None
 
     @property
     def train_seconds(self) -> float:
@@ -121,11 +93,12 @@ class ComparisonRow:
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NESTED}
         nested = {"data_sets": self.by_data_set, **self.forgetting.by_key()} | ({"guided": True} if self.guided else {})
         nested |= {} if self.swapped is None else {"swapped_reasoning": SwapShares.of(self.swapped)}
+        nested |= {} if self.train_set is None else {"training_rows": self.train_set.kept}
         flat: dict[str, object] = to_plain(own | {"stages": self.stages} | vars(self.scores) | nested)
         return flat
 
 
-_NESTED = frozenset({"scores", "by_data_set", "stages", "forgetting", "guided", "swapped"})
+_NESTED = frozenset({"scores", "by_data_set", "stages", "forgetting", "guided", "swapped", "train_set"})
 
 
 @dataclass(frozen=True)
@@ -210,6 +183,10 @@ class Comparison:
         """How far a row is ahead of every other one on the questions that both share, the next best first."""
         found = [Lead.of(test, label) for test in self.tests if label in (test.first, test.second)]
         return sorted(found, key=lambda lead: lead.score)
+
+    def close_to(self, label: str) -> list[str]:
+        """The rows of which a row cannot be told apart by its score, the next best first."""
+        return [lead.over for lead in self.leads_of(label) if not lead.is_beyond_interval]
 
     @cached_property
     def forgetting(self) -> dict[str, Forgetting]:

@@ -13,6 +13,7 @@ from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement, Interval, composite
 from sftkey_dist.run_dir.artifacts.kinds import JsonFile, Measured, absent_with
 from sftkey_dist.run_dir.artifacts.run import ENVIRONMENT
+from sftkey_dist.run_dir.artifacts.training import GuardSummary
 
 _FACTS, _ENVIRONMENT = "study.json", "environment.json"
 _COMPARISON = "comparison.json"
@@ -62,7 +63,7 @@ class StudyFacts:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage cost in one run, and the strategy that trained it if that is another one."""
+    """What a stage cost in one run, the strategy that trained it if that is another one, and what its guard kept."""
 
     name: str
     steps: int
@@ -70,6 +71,7 @@ class StageResult:
     tokens: int
     loss_tokens: int
     shared_with: str | None = field(default=None, metadata=absent_with("shared_with"))
+    guard: GuardSummary | None = field(default=None, metadata=absent_with("guard"))
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.report.comparison import Comparison, ComparisonRow, StageCost
+from sftkey_dist.report.comparison import Comparison, ComparisonRow
 from sftkey_dist.report.forgetting import Forgetting, read_forgetting
-from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.report.stage_cost import read_stage_cost
+from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import SCORES
-from sftkey_dist.run_dir.artifacts.run import StageEntry, StrategyEntry, read_strategies
+from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, PreparedData, StrategyEntry, read_strategies, train_set_name
 from sftkey_dist.run_dir.artifacts.swapped import read_swapped
-from sftkey_dist.run_dir.artifacts.training import read_summary
 
 
 def read_comparison(run_dirs: Sequence[Path]) -> Comparison:
@@ -29,10 +29,13 @@ def _read_rows(run_dir: Path) -> list[ComparisonRow]:
     if not run.strategies.is_file():
         raise DataError(f"{run_dir}: no trained strategies there; run `sftkey run` with this run_dir first")
     entries = read_strategies(run)
-    return [_read_row(run, name, entries[name], found) for name, found in read_forgetting(run, entries).items()]
+    report = DATA_REPORT.read(run.data_report) if run.data_report.is_file() else PreparedData()
+    return [_read_row(run, name, entries[name], found, report) for name, found in read_forgetting(run, entries).items()]
 
 
-def _read_row(run: RunDir, name: str, entry: StrategyEntry, forgetting: Forgetting) -> ComparisonRow:
+def _read_row(
+    run: RunDir, name: str, entry: StrategyEntry, forgetting: Forgetting, report: PreparedData
+) -> ComparisonRow:
     evaluation = entry.evaluation or "-"
     scores_file = run.path / evaluation / "scores.json"
     if not scores_file.is_file():
@@ -50,27 +53,10 @@ def _read_row(run: RunDir, name: str, entry: StrategyEntry, forgetting: Forgetti
         is_complete=found.is_complete,
         evaluation=evaluation,
         key_segments=tuple(entry.key_segments),
-        stages=tuple(_stage_cost(run, stage) for stage in entry.stages),
+        stages=tuple(read_stage_cost(run, stage) for stage in entry.stages),
         mlflow_run_id=entry.mlflow_run_id,
         forgetting=forgetting,
         guided=bool(found.guided),
         swapped=read_swapped(run.path, entry.swapped_reasoning),
-    )
-
-
-def _stage_cost(run: RunDir, stage: StageEntry) -> StageCost:
-    summary = read_summary(StageDir(run.path / stage.path))
-    rounding = summary.rounding
-    return StageCost(
-        name=stage.name,
-        path=stage.path,
-        shared_with=stage.shared_with,
-        steps=summary.steps,
-        train_seconds=summary.train_seconds,
-        tokens=summary.tokens,
-        loss_tokens=summary.loss_tokens,
-        world_size=summary.world_size,
-        changed_share=rounding.num_changed / rounding.num_weights if rounding and rounding.num_weights else None,
-        surviving_share=rounding.surviving_share if rounding else None,
-        own_responses=summary.own_responses,
+        train_set=next((of for of in report.sets if of.name == train_set_name(entry.form)), None),
     )

@@ -3,7 +3,7 @@
 from sftkey_dist.evaluation.paired import Lead
 from sftkey_dist.evaluation.statistics import Interval
 from sftkey_dist.report.comparison import Comparison, ComparisonRow
-from sftkey_dist.report.numbers import number
+from sftkey_dist.report.numbers import listed, number
 
 
 def headline(comparison: Comparison) -> str:
@@ -16,15 +16,15 @@ def headline(comparison: Comparison) -> str:
     if len(comparison.rows) < 2 or not best:
         return ""
     if len(best) > 1:
-        return f"{_listed(best)} have the same score, {_score(comparison, best[0])}."
+        return f"{listed(best)} have the same score, {_score(comparison, best[0])}."
     (label,) = best
     leads = comparison.leads_of(label)
-    close = [lead.over for lead in leads if not lead.is_beyond_interval]
+    close = comparison.close_to(label)
     if close or not leads:
-        whom = _listed(close) if close else "the others, which answered other questions"
+        whom = listed(close) if close else "the others, which answered other questions"
         highest = f"{label} has the highest score, {_score(comparison, label)}"
         return f"{highest}, but it cannot be told apart from {whom}: a lead may be chance."
-    return f"{label} scores higher than {_listed([lead.over for lead in leads])}, {_by(comparison, leads[0])}"
+    return f"{label} scores higher than {listed([lead.over for lead in leads])}, {_by(comparison, leads[0])}"
 
 
 def _by(comparison: Comparison, lead: Lead) -> str:
@@ -51,8 +51,3 @@ def _row(comparison: Comparison, label: str) -> ComparisonRow:
 def _points(difference: float, interval: Interval) -> str:
     low, high = interval
     return f"{100 * difference:.1f} points ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def _listed(names: list[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

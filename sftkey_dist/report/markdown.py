@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from sftkey_dist.evaluation.power import seen_over_questions
+from sftkey_dist.report.cautions import cautions
 from sftkey_dist.report.commonest import CommonestAnswer
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.confusion import CONFUSION, confusions
@@ -32,16 +33,22 @@ class Markdown(str):
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The result in words, the table of all strategies, one by test set if there are several, significance, winners by
-    alpha, what was forgotten and what answers follow if that was measured, and which answers were given if they are a
-    few labels."""
+    """The result in words, the table of all strategies with cautions about them, one by test set if there are several,
+    significance, winners by alpha, what was forgotten and what answers follow if that was measured, and which answers
+    were given if they are a few labels."""
     result = headline(comparison)
     in_words = [escaped(result)] if result else []
     if commonest := CommonestAnswer.of(comparison):
         in_words += [*([""] if in_words else []), escaped(commonest.in_words())]
+    careful = [f"- {escaped(caution)}" for caution in cautions(comparison)]
     guided = [f"{GUIDED[0].upper()}{GUIDED[1:]}."] if comparison.guided else []
-    parts = [in_words, guided, _scores(comparison), _by_data_set(comparison), _tests(comparison), _winners(comparison)]
-    parts += [forgetting_lines(comparison.forgetting), _swapped(comparison), _confusions(comparison)]
+    parts = [in_words, guided, _scores(comparison), careful, _by_data_set(comparison), _tests(comparison)]
+    parts += [
+        _winners(comparison),
+        forgetting_lines(comparison.forgetting),
+        _swapped(comparison),
+        _confusions(comparison),
+    ]
     return "\n".join(line for part in parts if part for line in [*part, ""])
 
 

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 import yaml
 
 from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
-from sftkey_dist.report.comparison import ComparisonRow, StageCost
+from sftkey_dist.report.comparison import ComparisonRow
 from sftkey_dist.report.markdown import escaped, forgetting_lines, table
 from sftkey_dist.report.numbers import GUIDED, bounds_note, unjudgeable_note, with_interval, yield_note
 from sftkey_dist.report.provenance import RunFacts
+from sftkey_dist.report.same_model import kept_in_words
+from sftkey_dist.report.stage_cost import StageCost
 
 
-def model_card(row: ComparisonRow, facts: RunFacts, *, place: str = ".", library: str = "transformers") -> str:
+def model_card(
+    row: ComparisonRow, facts: RunFacts, *, place: str = ".", library: str = "transformers", same: str = ""
+) -> str:
     """The README.md of a strategy's model folder.
 
     Args:
@@ -19,6 +23,7 @@ def model_card(row: ComparisonRow, facts: RunFacts, *, place: str = ".", library
         facts: of the run.
         place: the folder, or its name on the hub, from which the card's example loads the model.
         library: the library that loads it, as the hub calls it.
+        same: a sentence about whose weights the model has, if they are not its own.
     """
     scores = row.scores
     return "\n".join(
@@ -34,7 +39,8 @@ def model_card(row: ComparisonRow, facts: RunFacts, *, place: str = ".", library
             "",
             *table(["stage", "steps", "tokens", "loss tokens", "ranks", "seconds"], list(map(_cells, row.stages))),
             "",
-            *(line for stage in row.stages for line in _own_responses(stage)),
+            *([escaped(same), ""] if same else []),
+            *(line for stage in row.stages for line in [*_own_responses(stage), *_guard(stage)]),
             *_lines("Data", facts.data),
             *_lines("Environment", [f"{name}: {value}" for name, value in facts.environment.items()]),
             f"## Evaluation on {escaped(row.dataset)}",
@@ -119,6 +125,12 @@ def _cells(stage: StageCost) -> list[str]:
 def _own_responses(stage: StageCost) -> list[str]:
     """What the stage was trained on, if that is the model's own responses."""
     return [f"Stage {escaped(stage.name)}: {yield_note(stage.own_responses)}.", ""] if stage.own_responses else []
+
+
+def _guard(stage: StageCost) -> list[str]:
+    """Which model of the stage its guard kept."""
+    kept = kept_in_words(stage)
+    return [f"{escaped(kept[0].upper() + kept[1:])}.", ""] if kept else []
 
 
 def _front_matter(row: ComparisonRow, facts: RunFacts, library: str) -> list[str]:

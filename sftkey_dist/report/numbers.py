@@ -1,7 +1,7 @@
 """Formatting of numbers in tables. Unknown values are shown as a dash."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sftkey_dist.evaluation.statistics import Interval
 from sftkey_dist.run_dir.artifacts.evaluation import Scores
@@ -41,6 +41,12 @@ def yield_note(found: SampleYield) -> str:
         f"{found.accepted_rows:,} of {found.rows:,} rows ({found.share:.1%}) have an accepted response of the model's "
         f"own, the others {others}; {found.samples:,} samples: {counted(found.outcomes)}"
     )
+
+
+def listed(names: Sequence[str]) -> str:
+    """``sft``, ``sft and sft-tag``, ``sft, sft-tag and key-tag``."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def counted(numbers: Mapping[str, int]) -> str:

@@ -16,6 +16,7 @@ from sftkey_dist.evaluation.conversation import conversation_of
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.evaluation.power import seen_over_questions
 from sftkey_dist.files import to_json
+from sftkey_dist.report.cautions import cautions
 from sftkey_dist.report.charts import Chart
 from sftkey_dist.report.commonest import CommonestAnswer
 from sftkey_dist.report.comparison import Comparison
@@ -25,6 +26,7 @@ from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import GUIDED, RANKED_BY, bounds_note, number, p_value, unjudgeable_note, yield_note
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
+from sftkey_dist.report.same_model import kept_in_words
 from sftkey_dist.report.swapped import swap_tables
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, too_few_questions
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
@@ -34,7 +36,7 @@ from sftkey_dist.visible import INVISIBLE, encodable, without_control
 _ESCAPED = re.compile(f"[<>&]|{INVISIBLE}")
 _MOST_QUESTIONS = 400
 _LONGEST_TEXT = 6000
-_FILTERS = (number, p_value, bounds_note, unjudgeable_note, yield_note, seen_over_questions)
+_FILTERS = (kept_in_words, number, p_value, bounds_note, unjudgeable_note, yield_note, seen_over_questions)
 
 
 def render_page(
@@ -67,6 +69,7 @@ def render_page(
         headline=headline(comparison),
         commonest=CommonestAnswer.of(comparison),
         rows=rows,
+        cautions=cautions(comparison),
         guided_note=GUIDED,
         ranked_by=RANKED_BY,
         smallest_seen=SMALLEST_SEEN,

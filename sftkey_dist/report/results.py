@@ -10,6 +10,7 @@ from sftkey_dist.report.all_pairs import all_pairs
 from sftkey_dist.report.comparison import baseline_among
 from sftkey_dist.report.curves import Curves, curves_section
 from sftkey_dist.report.evidence import Evidence, Result, capability_differences, measure
+from sftkey_dist.report.kept_starts import kept_starts
 from sftkey_dist.report.markdown import Markdown, bold, escaped, table
 from sftkey_dist.report.published import published_averages
 from sftkey_dist.report.seed_cells import difference_cell, mean_cell, paired
@@ -95,6 +96,7 @@ def _study(study: Evidence, figures: StudyFigures) -> list[str]:
             heading = escaped(variant) + study.note_on(variant)
             lines += [f"### {heading}", "", *([of_variant.about, ""] if of_variant.about else [])]
             lines += [*_scores(study.results[variant]), "", *all_pairs(study.results[variant])]
+            lines += kept_starts(study.results[variant])
             lines += _capabilities(study.results[variant])
             lines += swapped_over_seeds(study.results[variant])
     return [*lines, *_contrasts(study), *_judges(study), *_costs(study)]

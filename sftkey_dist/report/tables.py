@@ -45,11 +45,13 @@ def comparison_table(comparison: Comparison) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for heading in (["run"] if several_runs else []) + ["strategy", "accuracy", "format", "score"]:
+    for heading in (["run"] if several_runs else []) + ["strategy"]:
+        table.add_column(heading, overflow="fold")  # only names are wrapped where there is no room
+    for heading in ("accuracy", "format", "score"):
         table.add_column(heading, no_wrap=True)
     costs = [] if several_runs else ["train s", "loss tokens"]  # the files have them, and 80 columns no room
     for heading in ["n"] + (["unjudged"] if some_unjudged else []) + ["cut off", *costs]:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for label, row in zip(comparison.labels, rows, strict=True):
         scores = row.scores
         score = _over_interval(scores.score, scores.score_interval)
@@ -129,11 +131,14 @@ def _notes(comparison: Comparison) -> list[str]:
 def findings_table(strategy: str, findings: Sequence[Finding]) -> Table:
     """Findings about a strategy's outputs, with remedies."""
     title = strategy if findings else f"{strategy}: nothing stands out"
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 1, 0), pad_edge=False)
-    for heading in ("what", "remedy", "for example"):
-        table.add_column(heading)
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # keys and ids must stay whole to be of use
     for finding in findings:
-        table.add_row(Text(finding.sentence), Text(finding.remedy), Text("\n".join(finding.examples)))
+        table.add_row("what", Text(finding.sentence))
+        table.add_row("try", Text(finding.remedy), end_section=not finding.examples)
+        if finding.examples:
+            table.add_row("example", Text("\n".join(finding.examples)), end_section=True)
     return table
 
 
@@ -153,22 +158,9 @@ def _over_interval(value: float, interval: tuple[float, float], mark: str = "") 
 
 
 def data_table(report: DataReport) -> Table:
-    """Rows kept and dropped, and tokens per segment."""
-    table = Table(
-        title=Text(report.one_line()),
-        caption=Text(
-            "\n".join(
-                [
-                    *(f"{dropped.reason}, for example {dropped.examples[0]}" for dropped in report.dropped),
-                    *(_source_line(source) for source in report.sources if len(report.sources) > 1),
-                    *report.warnings(),
-                    _truncation_line(report),
-                ]
-            )
-        ),
-        caption_justify="left",
-    )
-    table.add_column("segment")
+    """Numbers of tokens of each segment of an example; `data_notes` has what else is known of the set."""
+    table = Table(title=Text(f"{report.name}: tokens per segment"))
+    table.add_column("segment", overflow="fold")
     for heading in ("mean", "min", "median", "p90", "p99", "max"):
         table.add_column(heading, justify="right")
     for length in report.lengths:
@@ -178,15 +170,20 @@ def data_table(report: DataReport) -> Table:
     return table
 
 
+def data_notes(report: DataReport) -> list[str]:
+    """A line per reason for dropped rows, per source if there are several, and one of lengths."""
+    return [
+        *(f"{dropped.reason}, for example {dropped.examples[0]}" for dropped in report.dropped),
+        *(_source_line(source) for source in report.sources if len(report.sources) > 1),
+        _truncation_line(report),
+    ]
+
+
 def segment_table(report: SegmentReport) -> Table:
     """Rows accepted by rule, unsure and failed by reason, and those of which a text is left out."""
-    table = Table(
-        title=f"{report.accepted.total():,} of {report.rows:,} rows segmented ({report.coverage:.1%})",
-        caption=Text("\n".join(f"{reason}, for example {rows[0]}" for reason, rows in report.examples.items())),
-        caption_justify="left",
-    )
+    table = Table(title=f"{report.accepted.total():,} of {report.rows:,} rows segmented ({report.coverage:.1%})")
     table.add_column("rows")
-    table.add_column("by rule or reason")
+    table.add_column("by rule or reason", overflow="fold")
     table.add_column("count", justify="right")
     kinds = {"accepted": "accepted", "unsure": "unsure", "failed": "failed", "removed": "accepted without"}
     for kind, heading in kinds.items():
@@ -199,7 +196,7 @@ def balance_table(title: str, rows: Sequence[BalancePreview]) -> Table:
     """The balance of a stage's steps by number of ranks, this sampler first."""
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("ranks", justify="right")
-    table.add_column("side", no_wrap=True)
+    table.add_column("side", overflow="fold")
     for heading in ("micro-batches", "tokens", "cost", "loss", "density", "waiting"):
         table.add_column(heading, justify="right")
     for before, row in zip((None, *rows), rows, strict=False):

@@ -29,7 +29,7 @@ def tuning_table(record: TuningRecord) -> Table:
     heads, rows = _cells(record)
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for head in heads:
-        shown.add_column(head)
+        shown.add_column(head, overflow="fold")
     for row in rows:
         shown.add_row(*map(Text, row))
     return shown

@@ -11,6 +11,7 @@ from sftkey_dist.evaluation.power import (
     seen_over_questions,
     seen_over_seeds,
 )
+from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.numbers import number
 
 SMALLEST_SEEN = f"the smallest difference in accuracy that the test would see with {100 * POWER:.0f} % power"
@@ -34,6 +35,25 @@ def too_few_questions(tests: Sequence[PairedTest]) -> str:
     """A warning that names the pairs of strategies that were tested on too few questions; "" if there are none."""
     few = [test for test in tests if is_underpowered(test.accuracy_p_value, seen_over_questions(test))]
     return _warning([f"{test.first} - {test.second}" for test in few])
+
+
+def seen_in_words(comparison: Comparison) -> str:
+    """The smallest differences in accuracy that could have been seen between the best strategy and those that cannot
+    be told apart from it; "" if there are none."""
+    if len(comparison.best) != 1:
+        return ""
+    (label,) = comparison.best
+    close = set(comparison.close_to(label))
+    tests = [test for test in comparison.tests if label in (test.first, test.second)]
+    tests = [test for test in tests if {test.first, test.second} & close]
+    smallest = max((seen for test in tests if (seen := seen_over_questions(test)) is not None), default=None)
+    if smallest is None:
+        return ""
+    fewest = min(test.n for test in tests)
+    return (
+        f"With {fewest:,} questions, a difference in accuracy below {number(smallest, digits=2)} is found less than "
+        f"{100 * POWER:.0f} % of the time."
+    )
 
 
 def _warning(names: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ class StageState:
         steps: metrics of the steps done.
         timings: wall-clock figures of the steps done.
         observations: measurements on held-out examples.
-        event: message of the last event; "" if there was none.
+        event: message of the last event since its command began; "" if there was none.
         beats: the last heartbeats of all ranks.
         silent: those of ranks that have missed several.
         now: the newest known time of the file system's clock, in seconds since the epoch.
@@ -72,7 +72,8 @@ class StageWatch:
         self._steps = _Records(METRICS, stage.metrics)
         self._timings = _Records(TIMINGS, stage.timings)
         self._observations = _Records(OBSERVATIONS, stage.validation)
-        self._events, self._event = EVENTS.tail(stage.events), ""
+        self._event_tail = EVENTS.tail(stage.events)
+        self._events: list[str] = []
         self._beats: list[RankBeat] = []
         self._beats_read = float("-inf")
 
@@ -86,8 +87,7 @@ class StageWatch:
             DataError: a journal is damaged.
         """
         beginning = beginning_of(self._stage)
-        for event in self._events.new_records():
-            self._event = event.message
+        self._events += [event.message for event in self._event_tail.new_records()]
         self._read_beats(beginning.seconds_between_beats)
         return StageState(
             title=beginning.title,
@@ -95,7 +95,7 @@ class StageWatch:
             steps=self._steps.catch_up(),
             timings=self._timings.catch_up(),
             observations=self._observations.catch_up(),
-            event=self._event,
+            event=next(reversed(self._events[beginning.earlier_events or 0 :]), ""),
             beats=self._beats,
             silent=silent_beats(self._beats, beginning.seconds_between_beats, writer_beat),
             now=max([writer_beat, *(beat.when for beat in self._beats)]),

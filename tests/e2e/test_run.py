@@ -16,6 +16,8 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from sftkey_dist.data.memos import generate_memos
+from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir.lock import locked
 from tests.capability_tasks import NUM_DOCUMENTS, write_tasks
 from tests.e2e.conftest import environment, error_line
 from tests.e2e.continuations import check_continuations, read_lines
@@ -280,14 +282,21 @@ def check_card(folder):
 def test_prepare_and_show_print_what_will_be_trained(sftkey, tiny_config, tokenizer):
     prepared = sftkey("prepare", tiny_config)
     assert prepared.returncode == 0, prepared.stderr
-    assert "64 of 64 rows kept, none dropped" in prepared.stdout
+    assert prepared.stdout.count("64 of 64 rows kept, none dropped") == 1, "once, not also above the table"
+    assert "train (tagged): tokens per segment" in prepared.stdout
     assert "answer.close" in prepared.stdout
-    shown = sftkey("show", tiny_config, "-n", "1")
+    run = RunDir(tiny_config.parent / "runs/tiny")
+    before = run.config.read_bytes()
+    with locked(run.lock):  # as another command does that trains the run meanwhile
+        shown = sftkey("show", tiny_config, "-n", "1", "optimization.num_epochs=7")
     assert shown.returncode == 0, shown.stderr
-    assert "<Thinking>" in shown.stdout
+    assert run.config.read_bytes() == before, "showing only reads"
+    assert "\nreasoning.open: <Thinking>" in shown.stdout
     key_tokens = [int(n) for n in re.findall(r"stage key: (\d+) of \d+ tokens carry loss", shown.stdout)]
     answer = next(generate_memos("train", 1, seed=0)).values["answer"]
     assert key_tokens == [len(tokenizer(answer)["input_ids"])]
+    assert shown.stdout.count(f"[[{answer}]]") == 1, "marked in the stage that trains it alone"
+    assert "\n[[ ]]: these tokens carry loss" in shown.stdout, "a legend says what the marks mean"
 
 
 def test_plan_shows_every_stage_on_any_number_of_ranks_and_needs_no_weights(sftkey, tiny_config, tiny_model, tmp_path):

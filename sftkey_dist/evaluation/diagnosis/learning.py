@@ -1,23 +1,40 @@
-"""The learning curves of a strategy's last stage: what it learned, and what got worse meanwhile."""
+"""What a strategy's training did: the learning curves of the stage that made its model, and stages that did nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sftkey_dist.run_dir.artifacts.training import GuardScores, StepMetrics
+from sftkey_dist.run_dir.artifacts.training import GuardScores, GuardSummary, StepMetrics
 
 _SHARE_OF_CURVE = 0.1
 
 
 @dataclass(frozen=True)
+class UselessStage:
+    """A stage that handed on the model that it began with.
+
+    Attributes:
+        name: name of the stage.
+        steps: number of its optimizer steps.
+        guard: the scores because of which its guard kept the start; None if the stage changed no stored weight.
+    """
+
+    name: str
+    steps: int
+    guard: GuardSummary | None
+
+
+@dataclass(frozen=True)
 class StageCurves:
-    """Metrics of the last stage of a strategy.
+    """Metrics of the last stage of a strategy that changed the model, up to the model that it handed on.
 
     Attributes:
         name: name of the stage.
         continues: whether the stage continues from another.
         trained: segments with a positive loss weight.
-        metrics: metrics of its steps.
-        guard: scores of its guard, in order; empty without a guard.
+        metrics: metrics of its steps; none if its model lies between its start and its end.
+        guard: scores of its guard, in order, of which the last is that of its model; empty without a guard.
+        has_trained_whole: whether this stage or one before it trained the whole response.
+        useless: the stages after it.
     """
 
     name: str
@@ -25,11 +42,18 @@ class StageCurves:
     trained: frozenset[str]
     metrics: Sequence[StepMetrics]
     guard: Sequence[GuardScores]
+    has_trained_whole: bool
+    useless: Sequence[UselessStage] = ()
 
     @property
     def trains_structure(self) -> bool:
         """Whether the stage trains what marks the segments."""
         return any(name.endswith(".open") for name in self.trained)
+
+    @property
+    def kept_best(self) -> bool:
+        """Whether a guard kept the best of the stage's models."""
+        return bool(self.guard) and self.guard[-1].score >= max(scored.score for scored in self.guard)
 
     def nll(self, segment: str, *, at_end: bool) -> float | None:
         """Mean nll of a segment in nats per token, over the first or last tenth of the steps that measured it."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data.encode import TOO_LONG, EncodedExample, ExampleEncoder
-from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.example import TOO_LONG, Example, Refusal
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation import Decoding, Generation
 from sftkey_dist.evaluation.settings import EvaluationSettings

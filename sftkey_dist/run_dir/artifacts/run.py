@@ -97,16 +97,28 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class DroppedCount:
+    """How many rows of a set were dropped for one reason."""
+
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True)
 class SetReport:
     """A set in data_report.json.
 
     Attributes:
         summary: the report in one line.
+        name: of the set, as `train_set_name` gives it for a form of the training set.
         kept: number of rows that were kept.
+        dropped: numbers of rows that were not, by reason.
     """
 
     summary: str
+    name: str | None = field(default=None, metadata=absent_with("name"))
     kept: int | None = field(default=None, metadata=absent_with("kept"))
+    dropped: tuple[DroppedCount, ...] | None = field(default=None, metadata=absent_with("dropped"))
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,11 @@ DATA_ROWS = Journal(NotedRow, _PREPARED)
 ENVIRONMENT = JsonFile(dict[str, str], _PREPARED)
 RUN_IDS = JsonFile(dict[str, str], _TRACKED_ANEW)
 WANDB_RUNS = JsonFile(dict[str, WandbRun], _TRACKED_ANEW)
+
+
+def train_set_name(form: str) -> str:
+    """Name of the training set in one form of the responses, such as `tagged`."""
+    return f"train ({form})"
 
 
 def read_strategies(run: RunDir) -> dict[str, StrategyEntry]:

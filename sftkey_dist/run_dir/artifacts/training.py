@@ -292,6 +292,23 @@ class GuardSummary:
     evaluations: int
     kept_part: float | None = field(default=None, metadata=absent_with("kept_part"))
 
+    @property
+    def kept_the_start(self) -> bool:
+        """Whether it kept the model that the stage began with."""
+        return self.kept_step == 0 and self.kept_part is None
+
+    def in_words(self, steps: int) -> str:
+        """Which model of a stage of so many steps it kept, and the scores, to follow "the guard of the stage"."""
+        which = "that the stage began with, because training did not raise its score"
+        if self.kept_part is not None:
+            which = f"with {self.kept_part:g} of the stage's update"
+        elif self.kept_step:
+            which = f"after step {self.kept_step:,} of {steps:,}"
+        return (
+            f"kept the model {which}: held-out score {self.first_score:.3f} at the start, {self.kept_score:.3f} kept, "
+            f"{self.last_score:.3f} at the end"
+        )
+
 
 def _weights_of(inputs: Mapping[str, object]) -> list[float]:
     weights = inputs.get("weights")

@@ -13,11 +13,13 @@ class Beginning:
         title: strategy, place and name of the stage.
         num_steps: number of optimizer steps.
         seconds_between_beats: seconds between two heartbeats of a rank.
+        earlier_events: number of the events that earlier commands have written; None if it is not known.
     """
 
     title: str
     num_steps: int
     seconds_between_beats: float
+    earlier_events: int | None = field(default=None, metadata=absent_with("earlier_events"))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from sftkey_dist.evaluation.diagnosis import StageCurves, diagnose
+from sftkey_dist.evaluation.diagnosis import StageCurves, UselessStage, diagnose
 from sftkey_dist.evaluation.diagnosis.signs import copied_share, is_looping
-from sftkey_dist.run_dir.artifacts.training import GuardScores
+from sftkey_dist.run_dir.artifacts.training import GuardScores, GuardSummary
 from tests.records import nll, output_record, step_metrics
 
 PROMPT = "A farmer has twelve cows and buys five more at the market on a rainy Monday morning, how many are there?"
@@ -27,7 +27,8 @@ def kinds(records, curves=None):
     return {finding.kind: finding for finding in diagnose(records, curves)}
 
 
-def curves(reasoning=(0.5, 0.5), answer=0.5, guard=(), continues=True):
+def curves(reasoning=(0.5, 0.5), answer=0.5, guard=(), continues=True, scores=()):
+    """Of a stage on the answer; ``guard`` has its formats, ``scores`` its scores, which are otherwise the same."""
     steps = [
         step_metrics(i, segments={"reasoning": nll(value, 10), "answer": nll(answer, 2)})
         for i, value in enumerate([reasoning[0]] * 10 + [reasoning[1]] * 10)
@@ -37,7 +38,11 @@ def curves(reasoning=(0.5, 0.5), answer=0.5, guard=(), continues=True):
         continues,
         frozenset({"answer"}),
         steps,
-        [GuardScores(n=20, accuracy=0.5, format=f, score=0.5) for f in guard],
+        [
+            GuardScores(n=20, accuracy=0.5, format=format_share, score=score)
+            for format_share, score in zip(guard, scores or [0.5] * len(guard), strict=True)
+        ],
+        has_trained_whole=continues,
     )
 
 
@@ -122,7 +127,7 @@ def test_outputs_that_are_cut_off_loop_or_copy():
     assert found["repeats_itself"].examples == ("t:0",)
     assert found["cut_off"].examples == ("t:1",)
     assert found["copies_the_prompt"].examples == ("t:2",)
-    assert found["no_answer_found"].examples == ("t:2",)
+    assert set(found) == {"repeats_itself", "cut_off", "copies_the_prompt"}, "each output has one cause"
 
 
 def test_looping_is_a_phrase_three_times_in_a_row_not_a_list():
@@ -148,7 +153,7 @@ def test_metrics_show_drift_broken_format_and_reasoning_that_is_the_limit():
 def test_a_remedy_is_not_what_the_strategy_has_done_already():
     lost = [record(i, "incorrect", keeps=False, answer_source={"answer": "whole"}) for i in range(4)]
     wrong = [record(i, "incorrect") for i in range(4)]
-    tagged = replace(curves(continues=False), trained=frozenset({"answer.open", "answer"}))
+    tagged = replace(curves(continues=False), has_trained_whole=True)
     assert "sft-tag" in kinds(lost)["no_answer_found"].remedy
     assert "optimization.learning_rate" in kinds(lost, tagged)["no_answer_found"].remedy
     assert "the strategy that ends before" in kinds(lost, curves())["no_answer_found"].remedy
@@ -157,3 +162,79 @@ def test_a_remedy_is_not_what_the_strategy_has_done_already():
     limited = kinds(wrong, curves(answer=0.01))
     assert "more training of the answer will not help" in limited["reasoning_is_the_limit"].remedy
     assert "num_epochs" not in limited["right_structure_wrong_answer"].remedy
+
+
+def one_bad_output():
+    """One output of 48 that repeats itself, is cut off, has no answer and breaks the contract."""
+    looping = "and then " * 40
+    bad = record(0, "incorrect", keeps=False, output=looping, truncated=True, answer_source={"answer": "whole"})
+    return [bad, *(record(i) for i in range(1, 48))]
+
+
+KEPT_START = GuardSummary(kept_step=0, kept_score=0.95, first_score=0.95, last_score=0.9, evaluations=5)
+
+
+def test_a_bad_output_is_one_finding_with_one_remedy():
+    (found,) = diagnose(one_bad_output(), None)
+    assert (found.kind, found.count) == ("repeats_itself", 1)
+    (found,) = diagnose(one_bad_output(), replace(curves(continues=False), has_trained_whole=True))
+    assert "num_epochs" in found.remedy
+    assert not any(word in found.remedy for word in ("first", "lower", "key-tag"))
+
+
+def test_a_contradiction_is_not_also_a_wrong_answer():
+    wrong = record(9, verdict="incorrect", reasoning="12 + 5 = 17", answer="18")
+    found = kinds([*(record(i) for i in range(9)), wrong])
+    assert list(found) == ["reasoning_contradicts_answer"]
+
+
+def test_a_stage_whose_guard_kept_its_start_is_no_cause_and_no_remedy():
+    """The curves are those of the stage before, which trained the whole response."""
+    before = replace(curves(continues=False), name="full", has_trained_whole=True)
+    strategy = replace(before, useless=[UselessStage("key", 120, KEPT_START)])
+    found = kinds([record(i, "incorrect" if i < 5 else "correct") for i in range(48)], strategy)
+    assert list(found) == ["right_structure_wrong_answer", "stage_gained_nothing"]
+    assert "sftkey-tag" not in found["right_structure_wrong_answer"].remedy
+    assert "what came of stage key" in found["right_structure_wrong_answer"].remedy
+    gained = found["stage_gained_nothing"]
+    assert "the model before stage key, whose guard kept the model that the stage began with" in gained.sentence
+    assert gained.remedy.startswith("lower the learning rate of stage key; more held-out examples")
+    assert not any("use validation.guard" in finding.remedy for finding in found.values())
+    harmless = replace(KEPT_START, last_score=0.95)
+    (gained,) = diagnose([record(0)], replace(before, useless=[UselessStage("key", 120, harmless)]))
+    assert gained.remedy.startswith("nothing was lost either")
+    perfect = replace(KEPT_START, first_score=1.0, last_score=1.0)
+    (gained,) = diagnose([record(0)], replace(before, useless=[UselessStage("key", 120, perfect)]))
+    assert gained.remedy.startswith("the score could not rise any more")
+    (rounded,) = diagnose([record(0)], replace(before, useless=[UselessStage("key", 120, None)]))
+    assert "changed no stored weight" in rounded.sentence
+    assert "training.export_precision=float32" in rounded.remedy
+
+
+def test_what_the_guard_has_done_is_not_advised_again():
+    drifting, falling = {"reasoning": (0.5, 0.8)}, (1.0, 0.6)
+    for guard, scores, advice in (
+        ((), (), "use validation.guard"),
+        (falling, (0.5, 0.4), "validation.guard.keep=best"),
+        (falling, (0.4, 0.5), ""),
+    ):
+        found = kinds([record(i) for i in range(10)], curves(**drifting, guard=guard, scores=scores))
+        remedies = [finding.remedy for finding in found.values()]
+        assert len(remedies) == 1 + bool(guard)
+        assert all((advice or "lower") in remedy for remedy in remedies)
+        assert all(bool(advice) == ("validation.guard" in remedy) for remedy in remedies)
+
+
+def test_remedies_do_not_contradict_each_other():
+    wrong = [record(i, "incorrect") for i in range(10)]
+    found = kinds(wrong, curves(reasoning=(0.5, 0.8)))
+    assert "lower the learning rate" in found["last_stage_drifts"].remedy
+    assert "epochs" not in found["right_structure_wrong_answer"].remedy
+    cut = [record(i, truncated=True) for i in range(10)]
+    assert "key_stage.end_of_turn=true" in kinds(cut, curves())["cut_off"].remedy
+    ends = replace(curves(), trained=frozenset({"answer", "end_of_turn"}))
+    assert "end_of_turn" not in kinds(cut, ends)["cut_off"].remedy
+    broken = [record(i, keeps=False) for i in range(10)]
+    assert "key_stage.tags=true" in kinds(broken, curves())["right_answer_broken_structure"].remedy
+    tags = replace(curves(), trained=frozenset({"answer", "answer.open"}))
+    assert "key_stage.tags" not in kinds(broken, tags)["right_answer_broken_structure"].remedy

@@ -472,9 +472,17 @@ def test_what_changed_is_named_when_a_stage_is_trained_again(base, prepared):
     config = changed(base, "optimization.learning_rate", 2e-5)
     now = plan_stages(config, replace(prepared, strategies=resolve_strategies(config)))["sftkey-tag"][0]
     (line,) = changes_in_words(prepared.run, now, [now])
-    assert "optimization.learning_rate (1e-05 before, 2e-05 now) changed" in line
+    assert line.startswith(
+        "trained again, because this has changed: optimization.learning_rate (1e-05 before, 2e-05 now);"
+    )
     assert before.directory.path.name in line
     assert list(changes_in_words(prepared.run, now, [before, now])) == [], "another strategy's stage of the same name"
+    settings = base["optimization"] | {"learning_rate": 2e-5, "num_epochs": 2 * config.optimization.num_epochs}
+    config = changed(base, "optimization", settings)
+    longer = plan_stages(config, replace(prepared, strategies=resolve_strategies(config)))["sftkey-tag"][0]
+    (line,) = changes_in_words(prepared.run, longer, [longer])
+    steps = f"the number of steps ({before.num_steps} before, {longer.num_steps} now)"
+    assert f"2e-05 now) and {steps}; stages/" in line, "what follows from other keys is named after them"
 
 
 def test_epochs_that_end_before_the_steps_that_were_asked_for_are_named(base, prepared):
@@ -497,4 +505,4 @@ def test_what_a_guard_judges_by_is_named_by_the_keys_of_the_evaluation(base, pre
     earlier.mkdir(parents=True)
     (earlier / "stage.json").write_text(json.dumps({"inputs": inputs}))
     (line,) = changes_in_words(prepared.run, before, [before])
-    assert re.search(r"evaluation\.alpha \(0\.3 before, 0\.\d now\) changed", line), line
+    assert re.search(r"because this has changed: evaluation\.alpha \(0\.3 before, 0\.\d now\);", line), line

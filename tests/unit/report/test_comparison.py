@@ -71,6 +71,30 @@ def test_the_table_fits_a_narrow_terminal_without_cutting_names(finished_run):
     assert "…" not in text
 
 
+@pytest.mark.parametrize("width", [80, 30])
+def test_findings_are_wrapped_and_not_cut(width):
+    key, place = "key_stage.optimization.learning_rate", "/tmp/trial_data/of_the_third_quarter/cases.csv:441"
+    findings = [Finding("kind", 1, 48, "In 1 of 48 outputs", f"lower {key}", (place, "cases.csv:7"))]
+    with console.capture() as capture:
+        console.print(findings_table("sft", [*findings, Finding("drift", 0, 48, "It got worse.", "stop")]), width=width)
+    text = capture.get()
+    assert "…" not in text
+    whole = re.sub(r"\s", "", text)
+    assert all(said in whole for said in (key, place, "cases.csv:7", "Itgotworse.", "stop"))
+    assert (key in text) == (width == 80), "in one piece where there is room"
+
+
+def test_long_names_are_wrapped_and_not_cut(tmp_path):
+    name = "key-stage-after-the-whole-response-with-replay"
+    with console.capture() as capture:
+        console.print(comparison_table(read_comparison([write_run(tmp_path / "study", {name: 4})])), width=80)
+    text = capture.get()
+    assert "…" not in text
+    assert name in "".join(line.strip().split(" ")[0] for line in text.splitlines())
+    assert "0.200" in text
+    assert "0.08-0.42" in text, "numbers stay whole"
+
+
 def test_unfinished_runs_are_errors_that_say_what_to_do(finished_run, tmp_path):
     with pytest.raises(DataError, match="sftkey run"):
         read_comparison([tmp_path / "nowhere"])

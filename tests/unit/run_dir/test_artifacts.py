@@ -262,7 +262,10 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
     ),
     "begun.json": (
         of_underway.BEGINNING,
-        [{"title": "sft stage 1/1 (full)", "num_steps": 9, "seconds_between_beats": 1.5}],
+        [
+            {"title": "sft stage 1/1 (full)", "num_steps": 9, "seconds_between_beats": 1.5, "earlier_events": 2},
+            {"title": "sft stage 1/1 (full)", "num_steps": 9, "seconds_between_beats": 1.5},
+        ],
         set(),
     ),
     "tune.json": (of_tuning.TUNING, [TUNING], set()),
@@ -418,7 +421,20 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
     ),
     "data_report.json": (
         of_run.DATA_REPORT,
-        [{"sets": [{"summary": "train"}], "test": {"summary": "test", "kept": 20}}],
+        [
+            {
+                "sets": [
+                    {
+                        "summary": "s",
+                        "name": "train (tagged)",
+                        "kept": 9,
+                        "dropped": [{"reason": "too_long", "count": 2}],
+                    }
+                ],
+                "test": {"summary": "test", "kept": 20},
+            },
+            {"sets": [{"summary": "train"}], "test": {"summary": "test", "kept": 20}},
+        ],
         {"sets", "test"},
     ),
     "data_rows.jsonl": (

@@ -84,6 +84,20 @@ def test_a_stage_that_trains_is_shown_with_all_that_is_known_of_it(run):
     assert "done     sft-tag evaluation: accuracy 0.750, format 1.000" in shown
 
 
+def test_an_event_of_an_earlier_command_is_not_the_last_one(run):
+    stage, watcher = StageDir(run.path / "stages/key-2"), RunWatch(run.path)
+    append_event(stage.events, "stopping", "saving a checkpoint after this step, then ending")
+    with locked(run.lock):
+        assert "last event: saving a checkpoint" in frame(run, watch=watcher)
+        BEGINNING.write(stage.beginning, Beginning("sftkey-tag stage 2/2 (key)", 8, 1.0, earlier_events=1))
+        assert "last event" not in frame(run, watch=watcher)
+        assert "last event" not in frame(run)
+        append_event(stage.events, "restarted", "a node was lost")
+        assert "last event: a node was lost" in frame(run, watch=watcher)
+        BEGINNING.write(stage.beginning, Beginning("sftkey-tag stage 2/2 (key)", 8, 1.0))
+        assert "last event: a node was lost" in frame(run), "an earlier version does not say it"
+
+
 def test_ranks_whose_heartbeats_are_old_are_named(run):
     stage, long_ago = StageDir(run.path / "stages/key-2"), time.time() - 300
     with locked(run.lock):

@@ -1,0 +1,82 @@
+"""What a stage of a strategy cost, and what it changed in the model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sftkey_dist.digests import FileNote, digest_json
+from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_dir.artifacts.kinds import absent_with
+from sftkey_dist.run_dir.artifacts.run import StageEntry
+from sftkey_dist.run_dir.artifacts.training import GuardSummary, SampleYield, read_summary
+
+_WEIGHTS = ".safetensors"
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """The cost of a stage, and how much of its update is in the stored weights.
+
+    Attributes:
+        name: of the stage.
+        path: of its folder in the run.
+        steps: optimizer steps.
+        train_seconds: of training.
+        tokens: trained on.
+        loss_tokens: of them, with a loss.
+        world_size: ranks.
+        shared_with: the strategy in whose row its cost is counted, when that is another one.
+        changed_share: of the stored weights, those that the stage changed; None where it was not recorded.
+        surviving_share: of its update, what is left after rounding to the stored precision; None likewise.
+        own_responses: yield of the responses that it is trained on; None where these are the references'.
+        guard: which model its guard kept; None without a guard.
+        weights: digest of the files with the exported weights; None where their digests were not recorded.
+    """
+
+    name: str
+    path: str
+    steps: int
+    train_seconds: float
+    tokens: int
+    loss_tokens: int
+    world_size: int
+    shared_with: str | None
+    changed_share: float | None = None
+    surviving_share: float | None = None
+    own_responses: SampleYield | None = field(default=None, metadata=absent_with("own_responses"))
+    guard: GuardSummary | None = field(default=None, metadata=absent_with("guard"))
+    weights: str | None = field(default=None, metadata=absent_with("weights"))
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the stage handed on the model that it began with."""
+        return self.changed_share == 0 or (self.guard is not None and self.guard.kept_the_start)
+
+
+def read_stage_cost(run: RunDir, stage: StageEntry) -> StageCost:
+    """The cost of a finished stage.
+
+    Raises:
+        DataError: the summary of the stage is damaged.
+    """
+    summary = read_summary(StageDir(run.path / stage.path))
+    rounding = summary.rounding
+    return StageCost(
+        name=stage.name,
+        path=stage.path,
+        shared_with=stage.shared_with,
+        steps=summary.steps,
+        train_seconds=summary.train_seconds,
+        tokens=summary.tokens,
+        loss_tokens=summary.loss_tokens,
+        world_size=summary.world_size,
+        changed_share=rounding.num_changed / rounding.num_weights if rounding and rounding.num_weights else None,
+        surviving_share=rounding.surviving_share if rounding else None,
+        own_responses=summary.own_responses,
+        guard=summary.guard,
+        weights=_digest_of_weights(summary.model_files),
+    )
+
+
+def _digest_of_weights(files: Mapping[str, FileNote]) -> str | None:
+    digests = {name: note.sha256 for name, note in files.items() if name.endswith(_WEIGHTS)}
+    return digest_json(digests) if digests else None
