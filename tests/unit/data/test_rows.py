@@ -184,7 +184,11 @@ def test_a_byte_order_mark_belongs_to_no_row(tmp_path):
         ("rows.csv", "a,b\n1,2\n".encode("utf-16"), r"rows\.csv: text in UTF-16 or UTF-32, not in UTF-8; convert the"),
         ("rows.csv", "a,b\n1,2\n".encode("utf-16-le"), r"rows\.csv: text in UTF-16 or UTF-32"),
         ("rows.jsonl", '{"a": 1}\n'.encode("utf-16-be"), r"rows\.jsonl: text in UTF-16 or UTF-32"),
-        ("rows.json.gz", gzip.compress('[{"a": 1}]'.encode("utf-32")), r"rows\.json\.gz: text in UTF-16 or UTF-32"),
+        (
+            "rows.json.gz",
+            gzip.compress('[{"a": 1}]'.encode("utf-32"), mtime=0),
+            r"rows\.json\.gz: text in UTF-16 or UTF-32",
+        ),
         ("rows.txt", b"text", r"rows\.txt: unknown file format; convert it"),
         ("missing.jsonl", None, r"missing\.jsonl: no such data file"),
     ],
