@@ -150,6 +150,14 @@ class Trainer(DataParallelTrainer):
         made = super()._create_default_callbacks()
         return [callback for callback in made if not isinstance(callback, DatasetsCallback)]
 
+    def abandon(self) -> bool:
+        """End `fit` in the thread that waits for it.
+
+        Returns:
+            Whether it will end. Ray's own way to start a controller does not hand it out, so here it will not.
+        """
+        return False
+
 
 class TrainerOfOwnCluster(Trainer):
     """Without two actors more, of which each takes as long to start as a rank.
@@ -157,6 +165,8 @@ class TrainerOfOwnCluster(Trainer):
     One frees the places of a driver that has died: here the cluster ends with the driver, and has no dashboard that
     could be asked whether it is alive. The other asks for nodes: here there is one.
     """
+
+    _controller: Any = None
 
     def _create_default_callbacks(self) -> list[Any]:
         made = super()._create_default_callbacks()
@@ -169,9 +179,18 @@ class TrainerOfOwnCluster(Trainer):
         started twice: first to set them.
         """
         settings |= {"scaling_policy": _OneNode(scaling_config=self.scaling_config)}
-        controller = ray.remote(num_cpus=0)(_Controller).remote(get_env_vars_to_propagate(), **settings)
-        ray.get(controller.run.remote())
-        return ray.get(controller.get_result.remote())
+        self._controller = ray.remote(num_cpus=0)(_Controller).remote(get_env_vars_to_propagate(), **settings)
+        ray.get(self._controller.run.remote())
+        return ray.get(self._controller.get_result.remote())
+
+    def abandon(self) -> bool:
+        """Kill the controller, so that `fit` fails in the thread that waits for it.
+
+        A thread that still waits when Ray shuts down makes Ray end the process, with an exit code of its own.
+        """
+        if self._controller is not None:
+            ray.kill(self._controller)
+        return self._controller is not None
 
 
 class _Controller(TrainController):

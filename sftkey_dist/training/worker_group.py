@@ -24,6 +24,7 @@ from sftkey_dist.training.task_queue import TaskQueue
 from sftkey_dist.training.worker import Queue, train_worker
 
 SECONDS_TO_LEAVE = 60.0
+_SECONDS_TO_FAIL = 5.0
 _LOOPBACK_INTERFACE = "lo"
 
 
@@ -109,6 +110,8 @@ class WorkerGroup:
             self._queue.assign.remote(None, "")
             if self._may_leave():
                 self._fit.join(most_seconds)
+            elif self._trainer.abandon():
+                self._fit.join(_SECONDS_TO_FAIL)
         ray.kill(self._queue)
 
     def _may_leave(self) -> bool:
