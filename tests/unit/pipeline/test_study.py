@@ -320,19 +320,6 @@ def test_a_table_of_very_many_pairs_is_a_sentence(file):
     assert page.read_text().count("The 55 pairs of strategies are too many for a table of all.") == 2
 
 
-def test_a_table_of_very_many_pairs_is_a_sentence(file):
-    names = [f"{{name: s-{number}, stages: [{{name: all, weights: {{answer: 1}}}}]}}" for number in range(11)]
-    study = load_study([file], [f"strategies=[{', '.join(names)}]", "study.contrasts=[]"])
-    run_study(study, ["study.yaml"])
-    for comparison in study.folder.rglob("comparison.json"):
-        rows = json.loads(comparison.read_text())["rows"]
-        for number, row in enumerate(rows):
-            row["strategy"], row["outcomes"] = f"s-{number}", {"questions": "q", "correct": "01" * 20}
-        comparison.write_text(json.dumps({"rows": rows}))
-    page, *_ = make_results([study.folder], file.with_name("RESULTS.md"), None)
-    assert page.read_text().count("The 55 pairs of strategies are too many for a table of all.") == 2
-
-
 def interval_of_share(differing, questions):
     """Of a share of questions that one of two strategies alone answers correctly, the same in each seed."""
     observed = [1.0] * differing + [0.0] * (questions - differing)
