@@ -1,11 +1,12 @@
 """Figures of a study: differences of strategies along an axis, such as the share of the answer in the loss."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.config.study import CurvesConfig, PointConfig
 from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference
-from sftkey_dist.evaluation.over_seeds import PairedMean
+from sftkey_dist.evaluation.over_seeds import Mean, PairedMean
 from sftkey_dist.report.evidence import Evidence, Result, recorded_outcomes
 from sftkey_dist.report.markdown import escaped, table
 from sftkey_dist.report.seed_cells import crossed_cell, difference_cell, paired
@@ -69,15 +70,17 @@ def measured_curves(study: Evidence) -> list[Curves]:
 
 def plot_measured(curves: Curves, file: Path) -> Path:
     """Draw the differences in accuracy and in format, with their intervals."""
-    accuracy = {
-        name: [Place(point.x, point.accuracy.value, point.accuracy.interval) for point in points]
-        for name, points in curves.series.items()
+    measures: dict[str, Callable[[Point], CrossedMean | Mean]] = {
+        "difference in accuracy": lambda point: point.accuracy,
+        "difference in format": lambda point: point.format.mean,
     }
-    in_format = {
-        name: [Place(point.x, point.format.mean.value, point.format.mean.interval) for point in points]
-        for name, points in curves.series.items()
+    panels = {
+        label: {
+            name: [Place(point.x, of(point).value, of(point).interval) for point in points]
+            for name, points in curves.series.items()
+        }
+        for label, of in measures.items()
     }
-    panels = {"difference in accuracy": accuracy, "difference in format": in_format}
     return plot_places(panels, curves.config.x_label, file)
 
 

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,18 +102,33 @@ def start_bare(model: Path, file: Path) -> Start:
 def _until_first_step(command: Sequence[object], has_stepped: Callable[[], bool]) -> tuple[float, float]:
     """Seconds of a command, and of processors, until it has stepped; it is run to its end."""
     started, spent = time.perf_counter(), _ProcessorSeconds()
+    with _running(command) as process:
+        while not has_stepped():
+            _require_running(process)
+            spent.look(process.pid)
+            time.sleep(0.1)
+        seconds = time.perf_counter() - started
+    return seconds, spent.total
+
+
+@contextmanager
+def _running(command: Sequence[object]) -> Iterator[subprocess.Popen[bytes]]:
+    """A command without output, which is run to its end, or ended if the block fails."""
     process = subprocess.Popen(
         list(map(str, command)), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while not has_stepped():
-        if process.poll() is not None:
-            raise SystemExit("the stage ended without a step")
-        spent.look(process.pid)
-        time.sleep(0.1)
-    seconds = time.perf_counter() - started
-    if process.wait():
-        raise SystemExit("the stage failed")
-    return seconds, spent.total
+    try:
+        yield process
+        if process.wait():
+            raise SystemExit("the stage failed")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _require_running(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        raise SystemExit("the command ended without the step")
 
 
 class _ProcessorSeconds:
@@ -144,18 +159,13 @@ def between_stages(folder: Path, times: int) -> Figure:
     sftkey("prepare", *base)
     for _ in range(times):
         shutil.rmtree(run / "stages", ignore_errors=True)
-        process = subprocess.Popen(
-            [*ENTRY_POINT, "train", *base], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while not (first_steps := [file for file in run.glob("stages/*-key-*/metrics.jsonl") if file.stat().st_size]):
-            if process.poll() is not None:
-                raise SystemExit("the run ended without a second stage")
-            time.sleep(0.01)
-        began = time.time()
-        (before,) = (file for file in run.glob("stages/*/metrics.jsonl") if file not in first_steps)
-        seconds.append(began - before.stat().st_mtime)
-        if process.wait():
-            raise SystemExit("the run failed")
+        with _running([*ENTRY_POINT, "train", *base]) as process:
+            while not (second := [file for file in run.glob("stages/*-key-*/metrics.jsonl") if file.stat().st_size]):
+                _require_running(process)
+                time.sleep(0.01)
+            began = time.time()
+            (first,) = (file for file in run.glob("stages/*/metrics.jsonl") if file not in second)
+            seconds.append(began - first.stat().st_mtime)
     return median_of(seconds, "s", "<= 1", "quickstart, the workers being kept")
 
 

@@ -73,7 +73,7 @@ def test_the_table_fits_a_narrow_terminal_without_cutting_names(finished_run):
 
 @pytest.mark.parametrize("width", [80, 30])
 def test_findings_are_wrapped_and_not_cut(width):
-    key, place = "key_stage.optimization.learning_rate", "/tmp/trial_data/of_the_third_quarter/cases.csv:441"
+    key, place = "key_stage.optimization.learning_rate", "exports/bank/of_the_third_quarter/cases.csv:441"
     findings = [Finding("kind", 1, 48, "In 1 of 48 outputs", f"lower {key}", (place, "cases.csv:7"))]
     with console.capture() as capture:
         console.print(findings_table("sft", [*findings, Finding("drift", 0, 48, "It got worse.", "stop")]), width=width)
