@@ -1,7 +1,6 @@
 """Connects to a Ray cluster: a running one, or a private one on this machine for the duration of a command."""
 
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -17,12 +16,12 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftkey_dist.cluster_gate import NamedCluster, named_cluster
+from sftkey_dist.cluster_host import require_memory
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.secrets import is_loopback, without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.interrupts import handlers_kept
-from sftkey_dist.machine import free_memory_bytes
 from sftkey_dist.models.accelerator import Device, node_devices
 from sftkey_dist.private_cluster import private_cluster
 
@@ -30,8 +29,6 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_SECONDS_TO_CONNECT = 5.0
 _MOST_SECONDS_TO_ANSWER = 20.0
 _MOST_SECONDS_TO_LIST = 90.0  # nvidia-smi may take 60
-_LEAST_GIB_OF_A_WORKER = 0.5
-"""A process with torch, DeepSpeed and Ray, without a model."""
 
 
 @contextmanager
@@ -57,23 +54,12 @@ def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
     with ExitStack() as stack:
         with handlers_kept():
             if named is None:
-                _require_memory(num_workers)
+                require_memory(num_workers)
                 stack.enter_context(private_cluster(num_workers * cluster.cpus_per_worker))
             else:
                 stack.enter_context(_joined(named, cluster))
         wait_for_room(cluster, num_workers)
         yield
-
-
-def _require_memory(num_workers: int) -> None:
-    """A private cluster lets workers share cores, but not memory, which they would exhaust while they start."""
-    free, needed = free_memory_bytes() / 2**30, num_workers * _LEAST_GIB_OF_A_WORKER
-    if free and needed > free:
-        raise ConfigError(
-            f"{num_workers} workers need at least {needed:.0f} GiB of memory on this machine, which has {free:.1f} GiB "
-            f"left and {os.cpu_count()} cores; lower cluster.num_workers and evaluation.num_workers, or name a cluster "
-            f"with cluster.address"
-        )
 
 
 def lies_on_loopback() -> bool:

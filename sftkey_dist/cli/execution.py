@@ -5,6 +5,7 @@ from pathlib import Path
 from sftkey_dist.cli.arguments import Configuration, load_run_config, separate_overrides
 from sftkey_dist.cli.exits import require_complete
 from sftkey_dist.cli.output import as_relative, show_comparison
+from sftkey_dist.cluster_host import starting_ahead
 from sftkey_dist.config import is_study, load_study
 from sftkey_dist.console import console
 from sftkey_dist.run_dir import RunDir
@@ -22,10 +23,11 @@ def run(configuration: Configuration) -> None:
         _run_study(files, overrides)
         return
     config = load_run_config(configuration)
-    from sftkey_dist.pipeline.run import run as run_all
-    from sftkey_dist.tracking import ways_to_open
+    with starting_ahead(config.cluster, config.most_workers):
+        from sftkey_dist.pipeline.run import run as run_all
+        from sftkey_dist.tracking import ways_to_open
 
-    comparison, files, still_open = run_all(config)
+        comparison, files, still_open = run_all(config)
     show_comparison(comparison, files)
     for line in ways_to_open(config.tracking, config.run_dir.absolute()):
         console.print(line, soft_wrap=True, markup=False)
@@ -55,31 +57,33 @@ def prepare(configuration: Configuration) -> None:
 def train(configuration: Configuration) -> None:
     """Train every stage that the strategies need. Finished stages are kept."""
     config = load_run_config(configuration)
-    from sftkey_dist.pipeline.prepare import prepare as prepare_run
-    from sftkey_dist.pipeline.run_plan import plan_run
-    from sftkey_dist.pipeline.track import open_tracker
-    from sftkey_dist.pipeline.train import train as train_strategies
+    with starting_ahead(config.cluster, config.most_workers):
+        from sftkey_dist.pipeline.prepare import prepare as prepare_run
+        from sftkey_dist.pipeline.run_plan import plan_run
+        from sftkey_dist.pipeline.track import open_tracker
+        from sftkey_dist.pipeline.train import train as train_strategies
 
-    with locked_run(RunDir(config.run_dir)):
-        run_plan = plan_run(config, prepare_run(config))
-        train_strategies(run_plan, open_tracker(config))
+        with locked_run(RunDir(config.run_dir)):
+            run_plan = plan_run(config, prepare_run(config))
+            train_strategies(run_plan, open_tracker(config))
     console.print(f"models: {run_plan.run.path / 'stages'}", soft_wrap=True, markup=False)
 
 
 def evaluate(configuration: Configuration) -> None:
     """Generate and score responses to the test set with the trained strategies; continues an interrupted evaluation."""
     config = load_run_config(configuration)
-    from sftkey_dist.pipeline.evaluate import evaluate as evaluate_strategies
-    from sftkey_dist.pipeline.prepare import prepare as prepare_run
-    from sftkey_dist.pipeline.run import compare_and_track
-    from sftkey_dist.pipeline.run_plan import plan_run
-    from sftkey_dist.pipeline.track import open_tracker
+    with starting_ahead(config.cluster, config.most_workers):
+        from sftkey_dist.pipeline.evaluate import evaluate as evaluate_strategies
+        from sftkey_dist.pipeline.prepare import prepare as prepare_run
+        from sftkey_dist.pipeline.run import compare_and_track
+        from sftkey_dist.pipeline.run_plan import plan_run
+        from sftkey_dist.pipeline.track import open_tracker
 
-    with locked_run(RunDir(config.run_dir)):
-        run_plan = plan_run(config, prepare_run(config))
-        tracker = open_tracker(config)
-        still_open = evaluate_strategies(run_plan, tracker)
-        comparison, files = compare_and_track(config, tracker)
+        with locked_run(RunDir(config.run_dir)):
+            run_plan = plan_run(config, prepare_run(config))
+            tracker = open_tracker(config)
+            still_open = evaluate_strategies(run_plan, tracker)
+            comparison, files = compare_and_track(config, tracker)
     show_comparison(comparison, files)
     require_complete(still_open)
 

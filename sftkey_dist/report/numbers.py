@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from sftkey_dist.evaluation.statistics import Interval
 from sftkey_dist.run_dir.artifacts.evaluation import Scores
 from sftkey_dist.run_dir.artifacts.training import SampleYield
+
+if TYPE_CHECKING:
+    from sftkey_dist.evaluation.statistics import Interval
 
 UNKNOWN = "\N{EN DASH}"
 GUIDED = "guided decoding: an output that ends keeps the format by construction, so that only accuracy compares models"
@@ -17,7 +20,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return UNKNOWN if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
-def with_interval(value: float, interval: Interval) -> str:
+def with_interval(value: float, interval: "Interval") -> str:
     """``0.812 [0.75, 0.86]``."""
     return UNKNOWN if math.isnan(value) else f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 

@@ -101,6 +101,28 @@ def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tin
     assert said, "whoever has another token is told that nobody answers"
 
 
+def test_one_cluster_that_was_started_ahead_serves_every_connection_of_a_command():
+    script = """
+import os, ray
+from sftkey_dist.cluster import connected
+from sftkey_dist.cluster_host import starting_ahead
+from sftkey_dist.config.cluster import ClusterConfig
+
+used = []
+with starting_ahead(ClusterConfig(), 2):
+    for _ in range(2):
+        with connected(ClusterConfig(), 2):
+            used.append((ray.get_runtime_context().gcs_address, ray.get(ray.remote(lambda: os.getppid()).remote())))
+        assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+        assert not ray.is_initialized()
+    (address, raylet), again = used
+    assert again == (address, raylet), used
+assert not os.path.exists(f"/proc/{raylet}")
+"""
+    alone = {name: value for name, value in environment().items() if not name.startswith("RAY_")}
+    subprocess.run([sys.executable, "-c", script], env=alone, check=True, timeout=120)
+
+
 def port_of_cluster(processes: set[int]) -> str:
     found = re.search(r"--gcs-address=[\d.]+:(\d+)", command_lines(processes))
     return found[1] if found else ""

@@ -148,7 +148,7 @@ def test_a_signal_to_the_whole_group_ends_a_start_at_once(config, tmp_path):
     """The terminal is closed while Ray's processes come up."""
     run, log = tmp_path / "run", tmp_path / "log"
     with running(command(config, run), log) as driver:
-        wait_for(lambda: has_child_named("raylet", driver.pid), driver, log)
+        wait_for(lambda: has_started("raylet", driver.pid), driver, log)
         os.killpg(driver.pid, signal.SIGHUP)
         assert driver.wait(timeout=20) == 128 + signal.SIGHUP, log.read_text()
     assert "Traceback" not in log.read_text()
@@ -185,17 +185,23 @@ time.sleep(1.0)
 
 
 def workers_of(driver: int) -> list[psutil.Process]:
-    found = []
+    return [process for process in descendants(driver) if "".join(command_of(process)).startswith("ray::RayTrainWorker")]
+
+
+def descendants(driver: int) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(driver).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # it has ended since
-                found += [child] if "".join(child.cmdline()).startswith("ray::RayTrainWorker") else []
-    return found
+        return psutil.Process(driver).children(recursive=True)
+    return []
 
 
-def has_child_named(name: str, parent: int) -> bool:
-    found = subprocess.run(["pgrep", "--parent", str(parent), name], capture_output=True)
-    return found.returncode == 0
+def command_of(process: psutil.Process) -> list[str]:
+    with suppress(psutil.NoSuchProcess):  # it has ended since
+        return process.cmdline()
+    return []
+
+
+def has_started(name: str, driver: int) -> bool:
+    return any(Path(command[0]).name == name for process in descendants(driver) if (command := command_of(process)))
 
 
 def check_stop(run: Path, log: Path) -> int:

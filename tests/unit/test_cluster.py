@@ -2,14 +2,18 @@
 
 import os
 import resource
+import signal
 import socket
 import tempfile
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import ray
+from ray._private import ray_constants
 
-from sftkey_dist import cluster, private_cluster
+from sftkey_dist import cluster, cluster_host, private_cluster
 from sftkey_dist.cluster import connected
 from sftkey_dist.cluster_gate import NamedCluster, named_cluster
 from sftkey_dist.config.cluster import ClusterConfig
@@ -43,7 +47,7 @@ def test_the_address_has_one_source(monkeypatch, address, environment, expected)
 
 
 def test_workers_that_memory_cannot_hold_are_refused_before_anything_starts(monkeypatch):
-    monkeypatch.setattr(cluster, "free_memory_bytes", lambda: 20 * 2**30)
+    monkeypatch.setattr(cluster_host, "free_memory_bytes", lambda: 20 * 2**30)
     monkeypatch.setattr(cluster, "private_cluster", lambda num_cpus: pytest.fail("it was started"))
     told = r"64 workers need at least 32 GiB of memory on this machine, which has 20\.0 GiB"
     with pytest.raises(ConfigError, match=told), connected(ClusterConfig(num_workers=64), 64):
@@ -92,7 +96,7 @@ def test_a_token_or_ones_word_opens_the_gate_to_other_machines(monkeypatch):
 
 def test_a_long_tmpdir_is_passed_over(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / ("x" * 90)))
-    folder = private_cluster._make_folder()
+    folder = cluster_host._make_folder()
     try:
         assert len(os.fsencode(folder)) < 40
         assert folder.stat().st_mode & 0o777 == 0o700
@@ -100,7 +104,7 @@ def test_a_long_tmpdir_is_passed_over(monkeypatch, tmp_path):
         folder.rmdir()
     monkeypatch.setattr(os, "access", lambda *arguments: False)
     with pytest.raises(ConfigError, match="set TMPDIR to a path of at most 24 characters"):
-        private_cluster._make_folder()
+        cluster_host._make_folder()
 
 
 def nodes_with_cpus(monkeypatch, *cpus):
@@ -140,11 +144,46 @@ def test_more_files_are_opened_where_they_may_and_named_where_not(monkeypatch):
     set_to = []
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: set_to.append(limits))
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 65536))
-    private_cluster._require_open_files()
+    cluster_host._require_open_files()
     assert set_to == [(1024, 65536)]
     monkeypatch.setattr(resource, "getrlimit", lambda which: (40, 40))
     with pytest.raises(ConfigError, match="more files than the 40"), private_cluster.private_cluster(2):
         pass
+
+
+def test_nothing_starts_ahead_where_a_cluster_is_named_or_memory_is_short(monkeypatch):
+    monkeypatch.setattr(cluster_host, "cluster_host", lambda num_cpus: pytest.fail("it was started"))
+    with cluster_host.starting_ahead(ClusterConfig(address="10.0.0.1:6379"), 1):
+        assert cluster_host.host_ahead(1) is None
+    monkeypatch.setattr(cluster_host, "free_memory_bytes", lambda: 2**30)
+    with cluster_host.starting_ahead(ClusterConfig(), 64):  # the cluster is refused when it is needed
+        assert cluster_host.host_ahead(1) is None
+
+
+def test_a_cluster_that_was_started_ahead_and_not_used_ends_at_once():
+    with cluster_host.starting_ahead(ClusterConfig(), 1):
+        host = cluster_host.host_ahead(1)
+        assert host is not None
+        assert cluster_host.host_ahead(10_000) is None, "it has too few CPUs"
+        folder = Path(str(host.environment["RAY_AUTH_TOKEN_PATH"])).parent
+        assert folder.is_dir()
+        started = time.monotonic()
+    assert time.monotonic() - started < 2.0, "it takes longer to come up"
+    assert host._process.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    assert cluster_host.host_ahead(1) is None
+
+
+def test_a_cluster_that_does_not_start_is_one_line_with_rays_reason(monkeypatch):
+    monkeypatch.setattr(cluster_host, "_OBJECT_STORE_BYTES", 1)
+    with pytest.raises(ConfigError) as error, private_cluster.private_cluster(1):
+        pass
+    assert str(error.value).startswith("the private Ray cluster did not start (ValueError: Attempting to cap object")
+    assert "\n" not in str(error.value)
+
+
+def test_ray_still_names_the_variable_that_binds_it_to_loopback():
+    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR == cluster_host.BINDS_TO_ALL
 
 
 def test_accelerators_of_a_node_that_does_not_answer_are_left_out(monkeypatch):

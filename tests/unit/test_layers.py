@@ -16,6 +16,7 @@ ALLOWED = {
     "ray": {
         "cluster",
         "cluster_probe",
+        "cluster_process",
         "private_cluster",
         "jobs.client",
         "training.worker",
