@@ -1,13 +1,11 @@
 """The trainer that starts workers on Ray: Ray Train's, with less to start, and on loopback where it can be.
 
-Ray's controller and workers import this module before anything else, so it must be light: what needs torch is imported
-in the functions that workers call, without garbage collection. `TorchTrainer` would load torch in the controller, which
-needs none of it, while the workers wait.
+Ray's controller imports this module before anything else, so it must be light. `TorchTrainer` would load torch in the
+controller, which needs none of it, while the workers wait.
 """
 
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,11 +24,7 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.util import TrainingFramework
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from sftkey_dist.startup import loading_libraries
-
-_LOOPBACK = "127.0.0.1"
-_STORES: list[Any] = []
-"""The key-value stores that this process serves."""
+from sftkey_dist.training.process_group import LOOPBACK, join, load_libraries, on_own_device, serve_store
 
 
 @dataclass
@@ -55,7 +49,7 @@ class ProcessGroupConfig(BackendConfig):
     @property
     def train_func_context(self) -> Callable[[], Any]:
         """See BackendConfig."""
-        return _on_own_device
+        return on_own_device
 
     @property
     def framework(self) -> TrainingFramework:
@@ -68,61 +62,21 @@ class _ProcessGroupBackend(Backend):
 
     def on_start(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
         """Have all workers join the process group."""
+        loaded = worker_group.execute_async(load_libraries)
         if backend_config.on_loopback:
-            address, port = _LOOPBACK, worker_group.execute_single(0, _serve_store)
+            address, port = LOOPBACK, worker_group.execute_single(0, serve_store)
         else:
             address, port = worker_group.execute_single(0, get_address_and_port)
+        backend, seconds = backend_config.backend, backend_config.timeout_seconds
         num_ranks = len(worker_group)
-        ray.get(
-            [
-                worker_group.execute_single_async(rank, _join, backend_config, address, port, rank, num_ranks)
-                for rank in range(num_ranks)
-            ]
-        )
+        joined = [
+            worker_group.execute_single_async(rank, join, backend, seconds, address, port, rank, num_ranks)
+            for rank in range(num_ranks)
+        ]
+        ray.get([*loaded, *joined])
 
     def on_shutdown(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
         """Workers end with their process group; asking each to leave it first waits 30 s for one that is frozen."""
-
-
-def _serve_store() -> int:
-    """Start the store in rank 0's process, which later finds it by the port that is returned."""
-    with loading_libraries():
-        from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-    listening = socket.create_server((_LOOPBACK, 0))
-    port = int(listening.getsockname()[1])
-    # The process group takes it over: torch keeps one store for each port of a process.
-    _STORES.append(
-        TCPStore(
-            _LOOPBACK,
-            port,
-            is_master=True,
-            wait_for_workers=False,
-            multi_tenant=True,
-            master_listen_fd=listening.detach(),
-        )
-    )
-    return port
-
-
-def _join(config: ProcessGroupConfig, address: str, port: int, rank: int, num_ranks: int) -> None:
-    """Join the process group, with Ray's own functions."""
-    with loading_libraries():
-        from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
-
-    os.environ.update({"MASTER_ADDR": address, "MASTER_PORT": str(port)})
-    _set_torch_distributed_env_vars()
-    _setup_torch_process_group(config.backend, rank, num_ranks, "env://", config.timeout_seconds)
-
-
-@contextmanager
-def _on_own_device() -> Iterator[None]:
-    """Make a worker's accelerator the default one of torch."""
-    with loading_libraries():
-        from ray.train.torch.config import TorchConfigContextManager
-
-    with TorchConfigContextManager():
-        yield
 
 
 class StartLimit(WorkerGroupCallback):

@@ -185,7 +185,9 @@ time.sleep(1.0)
 
 
 def workers_of(driver: int) -> list[psutil.Process]:
-    return [process for process in descendants(driver) if "".join(command_of(process)).startswith("ray::RayTrainWorker")]
+    return [
+        process for process in descendants(driver) if "".join(command_of(process)).startswith("ray::RayTrainWorker")
+    ]
 
 
 def descendants(driver: int) -> list[psutil.Process]:

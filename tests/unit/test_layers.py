@@ -21,6 +21,7 @@ ALLOWED = {
         "jobs.client",
         "training.worker",
         "training.launch",
+        "training.process_group",
         "training.ray_trainer",
         "training.worker_group",
         "training.failures",
@@ -150,6 +151,7 @@ LOADS: dict[str, dict[str, set[str]]] = {
         "training.loop": {"torch", "transformers", "deepspeed", "datasets"},
     },
     "tasks of Ray": {
+        "training.process_group": set(),
         "training.worker": {"ray"},
         "training.ray_trainer": {"ray"},
         "evaluation.generation.fan_out": {"torch", "ray"},
