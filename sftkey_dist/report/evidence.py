@@ -9,6 +9,7 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.crossed import Outcomes
 from sftkey_dist.evaluation.swapped.summary import SwapShare, SwapShares
 from sftkey_dist.files import copy_atomically, make_folder
+from sftkey_dist.report.loss_curve import LossCurve
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement, Interval, composite
 from sftkey_dist.run_dir.artifacts.kinds import JsonFile, Measured, absent_with
@@ -63,7 +64,7 @@ class StudyFacts:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage cost in one run, the strategy that trained it if that is another one, and what its guard kept."""
+    """What a stage cost in one run, which other strategy trained it, what its guard kept, and how its losses fell."""
 
     name: str
     steps: int
@@ -72,6 +73,7 @@ class StageResult:
     loss_tokens: int
     shared_with: str | None = field(default=None, metadata=absent_with("shared_with"))
     guard: GuardSummary | None = field(default=None, metadata=absent_with("guard"))
+    losses: LossCurve | None = field(default=None, metadata=absent_with("losses"))
 
 
 @dataclass(frozen=True)

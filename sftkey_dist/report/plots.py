@@ -81,9 +81,7 @@ def plot_key_nll(curves: Mapping[str, Curve], file: Path, y_label: str = "nll of
         colour = f"C{number}"
         axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
         # Strategies that share a stage share its curve, so dashes keep the curve below visible.
-        axes.plot(
-            steps, _smoothed(values), label=literal(strategy), color=colour, linewidth=1.8, dashes=_DASHES[number % 4]
-        )
+        axes.plot(steps, _smoothed(values), label=literal(strategy), color=colour, linewidth=1.8, dashes=dashes(number))
     axes.set_yscale("log")
     return _save(figure, axes, file)
 
@@ -92,7 +90,7 @@ def plot_score_by_alpha(measures: Mapping[str, tuple[float, float]], alpha: floa
     """Plot score against alpha from (accuracy, format) of each strategy. The winner changes where lines cross."""
     figure, axes = _figure("alpha, the weight of accuracy", "score")
     for number, (strategy, (accuracy, format_share)) in enumerate(measures.items()):
-        axes.plot([0, 1], [format_share, accuracy], label=literal(strategy), linewidth=1.5, dashes=_DASHES[number % 4])
+        axes.plot([0, 1], [format_share, accuracy], label=literal(strategy), linewidth=1.5, dashes=dashes(number))
     axes.axvline(alpha, color=GREY, linestyle=":", linewidth=1)
     return _save(figure, axes, file)
 
@@ -124,6 +122,11 @@ def draw_plane(
     axes.set_ylim(-0.03, 1.03)
 
 
+def dashes(number: int) -> tuple[int, ...]:
+    """The dashes of a curve by its number, which differ from those of its neighbours."""
+    return _DASHES[number % len(_DASHES)]
+
+
 def draw_marker(axes: Axes, number: int, x: float, y: float, size: float, label: str | None = None) -> None:
     """Draw the marker of a strategy by its number: hollow, so that one below another can be seen, of its own shape."""
     marker = MARKERS[number % len(MARKERS)]
@@ -139,7 +142,7 @@ def plot_curves(curves: Mapping[str, Curve], x_label: str, y_label: str, file: P
         is_short = len(steps) < _FEW_POINTS
         shown = values if is_short else _smoothed(values)
         axes.plot(
-            steps, shown, label=literal(name), marker="o" if is_short else "", markersize=4, dashes=_DASHES[number % 4]
+            steps, shown, label=literal(name), marker="o" if is_short else "", markersize=4, dashes=dashes(number)
         )
     return _save(figure, axes, file)
 
@@ -151,8 +154,14 @@ def plot_histograms(values: Mapping[str, Sequence[float]], x_label: str, file: P
     edges = np.histogram_bin_edges(everything, bins=_BINS)
     for number, (name, of) in enumerate(values.items()):
         shares, _ = np.histogram(of, bins=edges)
-        dashes = (0, _DASHES[number % 4])
-        axes.stairs(shares / len(of), edges, label=literal(name), color=f"C{number}", linewidth=1.5, linestyle=dashes)
+        axes.stairs(
+            shares / len(of),
+            edges,
+            label=literal(name),
+            color=f"C{number}",
+            linewidth=1.5,
+            linestyle=(0, dashes(number)),
+        )
     return _save(figure, axes, file)
 
 

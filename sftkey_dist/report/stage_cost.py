@@ -1,9 +1,10 @@
-"""What a stage of a strategy cost, and what it changed in the model."""
+"""What a stage of a strategy cost, how its loss fell, and what it changed in the model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sftkey_dist.digests import FileNote, digest_json
+from sftkey_dist.report.loss_curve import LossCurve, read_loss_curve
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.kinds import absent_with
 from sftkey_dist.run_dir.artifacts.run import StageEntry
@@ -30,6 +31,7 @@ class StageCost:
         own_responses: yield of the responses that it is trained on; None where these are the references'.
         guard: which model its guard kept; None without a guard.
         weights: digest of the files with the exported weights; None where their digests were not recorded.
+        losses: of the segments, in the course of the stage; None where they were not measured.
     """
 
     name: str
@@ -45,6 +47,7 @@ class StageCost:
     own_responses: SampleYield | None = field(default=None, metadata=absent_with("own_responses"))
     guard: GuardSummary | None = field(default=None, metadata=absent_with("guard"))
     weights: str | None = field(default=None, metadata=absent_with("weights"))
+    losses: LossCurve | None = field(default=None, metadata=absent_with("losses"))
 
     @property
     def is_unchanged(self) -> bool:
@@ -58,7 +61,8 @@ def read_stage_cost(run: RunDir, stage: StageEntry) -> StageCost:
     Raises:
         DataError: the summary of the stage is damaged.
     """
-    summary = read_summary(StageDir(run.path / stage.path))
+    directory = StageDir(run.path / stage.path)
+    summary = read_summary(directory)
     rounding = summary.rounding
     return StageCost(
         name=stage.name,
@@ -74,6 +78,7 @@ def read_stage_cost(run: RunDir, stage: StageEntry) -> StageCost:
         own_responses=summary.own_responses,
         guard=summary.guard,
         weights=_digest_of_weights(summary.model_files),
+        losses=read_loss_curve(directory),
     )
 
 

@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from sftkey_dist.evaluation.statistics import Interval
-from sftkey_dist.report.plots import GREY, MARKERS, literal, style, write
+from sftkey_dist.report.plots import GREY, MARKERS, dashes, literal, style, write
+
+MOST_BANDS = 7
+"""Number of colours."""
 
 
 class Difference(NamedTuple):
@@ -75,6 +80,55 @@ def plot_places(panels: Mapping[str, Mapping[str, Sequence[Place]]], x_label: st
     names = of_panels[0].get_legend_handles_labels()
     figure.legend(*names, loc="outside lower center", ncols=3, frameon=False, labelcolor=GREY)
     return write(figure, file)
+
+
+class Band(NamedTuple):
+    """Values at optimizer steps, [P]: their mean over seeds, the lowest and the highest."""
+
+    steps: np.ndarray
+    mean: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
+
+    @classmethod
+    def of(cls, steps: Sequence[float], values: Sequence[Sequence[float]]) -> "Band":
+        """The band of a curve per seed."""
+        by_seed = np.array(values, dtype=float)
+        return cls(np.array(steps, dtype=float), by_seed.mean(0), by_seed.min(0), by_seed.max(0))
+
+
+def plot_bands(panels: Mapping[str, Mapping[str, Mapping[str, Band]]], x_label: str, file: Path) -> Path:
+    """Plot bands by measure, group and name: a row of panels per measure, with a logarithmic axis, a column per group.
+
+    Args:
+        panels: in every measure the same groups, with at most `MOST_BANDS` names.
+        x_label: of the steps.
+        file: to be written.
+    """
+    names = list(dict.fromkeys(name for groups in panels.values() for of in groups.values() for name in of))
+    groups = list(dict.fromkeys(group for of_measure in panels.values() for group in of_measure))
+    size = (1.5 + 3.2 * len(groups), 1.2 + 2.6 * len(panels))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = list(figure.subplots(len(panels), len(groups), squeeze=False, sharex="col", sharey="row"))
+    for (y_label, of_measure), row in zip(panels.items(), grid, strict=True):
+        for group, axes in zip(groups, row, strict=True):
+            style(axes, x_label if row is grid[-1] else "", y_label if axes is row[0] else "")
+            for name, band in of_measure.get(group, {}).items():
+                _draw_band(axes, names.index(name), band)
+            axes.set_yscale("log")
+    for group, axes in zip(groups, grid[0], strict=True):
+        axes.set_title(literal(group), color=GREY, fontsize=10)
+    handles = [Line2D([], [], color=f"C{number}", dashes=dashes(number)) for number in range(len(names))]
+    figure.legend(
+        handles, list(map(literal, names)), loc="outside lower center", ncols=4, frameon=False, labelcolor=GREY
+    )
+    return write(figure, file)
+
+
+def _draw_band(axes: Axes, number: int, band: Band) -> None:
+    axes.fill_between(band.steps, band.lowest, band.highest, color=f"C{number}", alpha=0.15, linewidth=0)
+    # Strategies that share a stage share its curve, so dashes keep the curve below visible.
+    axes.plot(band.steps, band.mean, color=f"C{number}", linewidth=1.5, dashes=dashes(number))
 
 
 def plot_seeds(values: Mapping[str, Mapping[str, Sequence[float]]], y_label: str, file: Path) -> Path:
