@@ -116,6 +116,7 @@ def plot_bands(panels: Mapping[str, Mapping[str, Mapping[str, Band]]], x_label: 
             for name, band in of_measure.get(group, {}).items():
                 _draw_band(axes, names.index(name), band)
             axes.set_yscale("log")
+            axes.minorticks_off()  # they would be most of the file
     for group, axes in zip(groups, grid[0], strict=True):
         axes.set_title(literal(group), color=GREY, fontsize=10)
     handles = [Line2D([], [], color=f"C{number}", dashes=dashes(number)) for number in range(len(names))]
