@@ -23,7 +23,7 @@ from sftkey_dist.machine import free_memory_bytes
 BINDS_TO_ALL = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """If this variable is 0, Ray listens on loopback only, as it always does on Windows and macOS."""
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024  # results pass through files; the object store carries small values only
-_LEAST_OPEN_FILES = 1024
+_LEAST_OPEN_FILES, _MOST_OPEN_FILES = 1024, 65536
 _MOST_PATH_BYTES = 24
 """Maximum length of the parent folder's path. Ray appends up to 82 bytes, and the path of a socket has at most 107."""
 _SECONDS_TO_END = 15.0
@@ -52,7 +52,7 @@ class ClusterHost:
         script = Path(__file__).with_name("cluster_process.py")
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(script), str(self.num_cpus), str(_OBJECT_STORE_BYTES), str(folder / "r")],
+                [sys.executable, "-P", str(script), str(self.num_cpus), str(_OBJECT_STORE_BYTES), str(folder)],
                 env={name: value for name, value in (os.environ | self.environment).items() if value is not None},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -178,13 +178,14 @@ def require_memory(num_workers: int) -> None:
 def _require_open_files() -> None:
     """Raise the limit of open files. Ray's processes open hundreds, and hang if the limit is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < _LEAST_OPEN_FILES:
-        if hard < _LEAST_OPEN_FILES:
-            raise ConfigError(
-                f"a private Ray cluster opens more files than the {hard} that a process may have open here; raise the "
-                f"limit to {_LEAST_OPEN_FILES} or more (ulimit -n, or LimitNOFILE of the service)"
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (_LEAST_OPEN_FILES, hard))
+    most = _MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_OPEN_FILES)
+    if most < _LEAST_OPEN_FILES:
+        raise ConfigError(
+            f"a private Ray cluster opens more files than the {hard} that a process may have open here; raise the "
+            f"limit to {_LEAST_OPEN_FILES} or more (ulimit -n, or LimitNOFILE of the service)"
+        )
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _make_folder() -> Path:

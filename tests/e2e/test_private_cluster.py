@@ -119,8 +119,46 @@ with starting_ahead(ClusterConfig(), 2):
     assert again == (address, raylet), used
 assert not os.path.exists(f"/proc/{raylet}")
 """
-    alone = {name: value for name, value in environment().items() if not name.startswith("RAY_")}
-    subprocess.run([sys.executable, "-c", script], env=alone, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], env=without_ray(), check=True, timeout=120)
+
+
+def test_a_command_that_is_killed_leaves_no_process_and_no_folder():
+    """Although a process that it has forked lives on, and holds the cluster's input open."""
+    script = """
+import os, time
+from sftkey_dist.cluster import connected
+from sftkey_dist.config.cluster import ClusterConfig
+
+with connected(ClusterConfig(), 1):
+    forked = os.fork()
+    if forked:
+        print(forked, os.environ["RAY_AUTH_TOKEN_PATH"], flush=True)
+    time.sleep(600)
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, env=without_ray(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        forked, token = process.stdout.readline().split()
+        rays = descendants(process.pid) - {process.pid, int(forked)}
+        assert len(rays) >= 5, "the host, gcs_server, raylet and two agents"
+        process.kill()
+        deadline = time.monotonic() + 30
+        while (left := [ray for ray in rays if is_alive(ray)]) or Path(token).parent.exists():
+            assert time.monotonic() < deadline, command_lines(set(left))
+            time.sleep(0.2)
+        os.kill(int(forked), signal.SIGKILL)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process exists that has not ended: nobody may collect those that have lost their parent."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+def without_ray() -> dict[str, str]:
+    return {name: value for name, value in environment().items() if not name.startswith("RAY_")}
 
 
 def port_of_cluster(processes: set[int]) -> str:

@@ -145,7 +145,12 @@ def test_more_files_are_opened_where_they_may_and_named_where_not(monkeypatch):
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: set_to.append(limits))
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 65536))
     cluster_host._require_open_files()
-    assert set_to == [(1024, 65536)]
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (256, resource.RLIM_INFINITY))
+    cluster_host._require_open_files()
+    for enough in ((65536, 100_000), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, enough=enough: enough)
+        cluster_host._require_open_files()
+    assert set_to == [(65536, 65536), (65536, resource.RLIM_INFINITY)]
     monkeypatch.setattr(resource, "getrlimit", lambda which: (40, 40))
     with pytest.raises(ConfigError, match="more files than the 40"), private_cluster.private_cluster(2):
         pass
