@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftkey_dist.cluster_gate import NamedCluster, named_cluster
-from sftkey_dist.cluster_host import require_memory
+from sftkey_dist.cluster_host import host_ahead, require_memory
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.secrets import is_loopback, without_credentials
 from sftkey_dist.console import console
@@ -54,8 +54,10 @@ def connected(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
     with ExitStack() as stack:
         with handlers_kept():
             if named is None:
-                require_memory(num_workers)
-                stack.enter_context(private_cluster(num_workers * cluster.cpus_per_worker))
+                num_cpus = num_workers * cluster.cpus_per_worker
+                if host_ahead(num_cpus) is None:  # it was checked before that one was started
+                    require_memory(num_workers)
+                stack.enter_context(private_cluster(num_cpus))
             else:
                 stack.enter_context(_joined(named, cluster))
         wait_for_room(cluster, num_workers)

@@ -8,6 +8,7 @@ import os
 import resource
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,9 +51,10 @@ class ClusterHost:
         self.environment = _environment(folder)
         self._log, self._address = folder / "log", ""
         script = Path(__file__).with_name("cluster_process.py")
+        arguments = [os.getpid(), self.num_cpus, _OBJECT_STORE_BYTES, folder]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(script), str(self.num_cpus), str(_OBJECT_STORE_BYTES), str(folder)],
+                [sys.executable, "-P", str(script), *map(str, arguments)],
                 env={name: value for name, value in (os.environ | self.environment).items() if value is not None},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -67,17 +69,14 @@ class ClusterHost:
         """Wait until the cluster is up, and return its ``host:port``.
 
         Raises:
-            ConfigError: it does not start.
+            ConfigError: it does not start, or has died since.
         """
         if not self._address:
             assert self._process.stdout is not None  # noqa: S101 (for the type checker)
             self._address = self._process.stdout.readline().strip()
-        if not self._address:
+        if not self._address or self._process.poll() is not None:
             *_, reason = ["it wrote no message", *self._log.read_text(errors="replace").strip().splitlines()]
-            raise ConfigError(
-                f"the private Ray cluster did not start ({reason[:200]}); check that this machine has free memory and "
-                f"processors, and run the command again"
-            )
+            raise not_started(reason)
         return self._address
 
     def end(self) -> None:
@@ -86,9 +85,10 @@ class ClusterHost:
             if self._address:
                 self._process.communicate(timeout=_SECONDS_TO_END)
         except subprocess.TimeoutExpired:
-            pass  # the kernel ends Ray's processes with this one
+            pass
         finally:
-            self._process.kill()
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.communicate()
 
 
@@ -141,6 +141,14 @@ def starting_ahead(cluster: ClusterConfig, num_workers: int) -> Iterator[None]:
 def host_ahead(num_cpus: int) -> ClusterHost | None:
     """The host that an enclosing block has started, if its cluster has enough CPUs."""
     return next((host for host in _ahead if host.num_cpus >= num_cpus), None)
+
+
+def not_started(reason: str) -> ConfigError:
+    """The error that a cluster does not start, or has died before it was used."""
+    return ConfigError(
+        f"the private Ray cluster did not start ({' '.join(reason.split())[:200]}); check that this machine has free "
+        f"memory and processors, and run the command again"
+    )
 
 
 def _environment(folder: Path) -> dict[str, str | None]:

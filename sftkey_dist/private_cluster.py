@@ -9,7 +9,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-from sftkey_dist.cluster_host import cluster_host, host_ahead
+from sftkey_dist.cluster_host import cluster_host, host_ahead, not_started
 
 
 @contextmanager
@@ -23,9 +23,16 @@ def private_cluster(num_cpus: int) -> Iterator[None]:
         host = host_ahead(num_cpus) or stack.enter_context(cluster_host(num_cpus))
         address = host.address()
         stack.enter_context(_settings(host.environment))
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         stack.callback(ray.shutdown)
+        _connect(address)
         yield
+
+
+def _connect(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises unrelated classes if one of its processes dies meanwhile
+        raise not_started(str(error)) from error
 
 
 @contextmanager

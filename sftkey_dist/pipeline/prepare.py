@@ -186,7 +186,7 @@ def _prepare_form(
 
 
 def _runner(config: RunConfig) -> Runner | None:
-    """Encode on the nodes of a named cluster. A private Ray cluster on a laptop would only take memory."""
+    """Encode on the nodes of a named cluster. A private one has no more processors than processes of this machine."""
     if named_cluster(config.cluster) is None:
         return None
 

@@ -28,7 +28,7 @@ from sftkey_dist.files import (
 )
 from sftkey_dist.report.curves import measured_curves, plot_measured
 from sftkey_dist.report.evidence import DONE, Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
-from sftkey_dist.report.losses_over_seeds import plot_losses
+from sftkey_dist.report.losses_over_seeds import measured_losses, plot_losses
 from sftkey_dist.report.opening import opening, tested_contrasts
 from sftkey_dist.report.results import StudyFigures, results_page
 from sftkey_dist.report.study_plots import Difference, plot_differences, plot_seeds
@@ -114,8 +114,10 @@ def _figures(study: Evidence, folder: Path, out: Path) -> StudyFigures:
     for place, of in enumerate(measured_curves(study), start=1):
         figure = plot_measured(of, folder / f"curves-{place}.svg") if of.has_points else None
         curves.append((of, figure and Path(_seen_from(out, figure))))
-    losses = plot_losses(study, folder / "losses.svg")
-    return StudyFigures(Path(_seen_from(out, scores)), tuple(curves), losses and Path(_seen_from(out, losses)))
+    losses = measured_losses(study)
+    drawn = plot_losses(losses, folder / "losses.svg")
+    of_losses = (losses, drawn and Path(_seen_from(out, drawn)))
+    return StudyFigures(Path(_seen_from(out, scores)), tuple(curves), of_losses)
 
 
 def _opening(studies: Sequence[Evidence], folders: Sequence[Path], out: Path) -> tuple[list[str], list[Path]]:

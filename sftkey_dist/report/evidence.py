@@ -237,8 +237,7 @@ def write_facts(folder: Path, facts: StudyFacts) -> None:
 def keep_evidence(study: Path, kept: Path) -> Path:
     """Copy the evidence of a study, and which of its runs are done, to another folder, and return that folder.
 
-    If the copy is put in the study's place, the study resumes from it. Of comparisons, only what is read back is kept,
-    which is a fifth of them.
+    If the copy is put in the study's place, the study resumes from it. Of comparisons, only what is read back is kept.
     """
     evidence = Evidence.read(study)
     make_folder(kept)

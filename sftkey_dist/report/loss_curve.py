@@ -13,6 +13,7 @@ from sftkey_dist.run_dir.artifacts.training import METRICS, StepMetrics
 
 _MOST_POINTS = 10
 _DIGITS = 4
+"""Significant digits that are kept."""
 
 
 @dataclass(frozen=True)
@@ -48,4 +49,4 @@ def _is_content(segment: str) -> bool:
 def _mean_nll(records: Sequence[StepMetrics], segment: str) -> float:
     found = [record.segments[segment] for record in records if segment in record.segments]
     tokens = sum(of.tokens for of in found)
-    return round(sum(of.nll * of.tokens for of in found) / tokens, _DIGITS) if tokens else math.nan
+    return float(f"{sum(of.nll * of.tokens for of in found) / tokens:.{_DIGITS}g}") if tokens else math.nan

@@ -11,7 +11,7 @@ from sftkey_dist.report.comparison import baseline_among
 from sftkey_dist.report.curves import Curves, curves_section
 from sftkey_dist.report.evidence import Evidence, Result, capability_differences, measure
 from sftkey_dist.report.kept_starts import kept_starts
-from sftkey_dist.report.losses_over_seeds import losses_section
+from sftkey_dist.report.losses_over_seeds import Losses, losses_section
 from sftkey_dist.report.markdown import Markdown, bold, escaped, table
 from sftkey_dist.report.published import published_averages
 from sftkey_dist.report.seed_cells import difference_cell, mean_cell, paired
@@ -38,17 +38,17 @@ class StudyFigures:
     Attributes:
         scores: by strategy and seed.
         curves: what each of them shows, and the figure if there is a point.
-        losses: of each segment in the course of training; None if no run recorded them.
+        losses: of each segment in the course of training, and the figure if any run recorded them.
     """
 
     scores: Path
     curves: tuple[tuple[Curves, Path | None], ...]
-    losses: Path | None
+    losses: tuple[Losses, Path | None]
 
     @property
     def files(self) -> list[Path]:
         """All figures."""
-        drawn = [self.losses, *(figure for _, figure in self.curves)]
+        drawn = [figure for _, figure in (self.losses, *self.curves)]
         return [self.scores, *(figure for figure in drawn if figure is not None)]
 
 
@@ -94,7 +94,7 @@ def _study(study: Evidence, figures: StudyFigures) -> list[str]:
     if study.missing:
         lines += [f"**Not done yet:** {', '.join(study.missing)}.", ""]
     lines += [f"![scores by strategy and seed]({figures.scores.as_posix()})", ""]
-    lines += losses_section(figures.losses)
+    lines += losses_section(*figures.losses)
     lines += [line for curves, figure in figures.curves for line in curves_section(curves, figure)]
     for variant, of_variant in facts.variants.items():
         if study.results[variant]:

@@ -59,7 +59,7 @@ def read_stage_cost(run: RunDir, stage: StageEntry) -> StageCost:
     """The cost of a finished stage.
 
     Raises:
-        DataError: the summary of the stage is damaged.
+        DataError: the summary or the metrics of the stage are damaged.
     """
     directory = StageDir(run.path / stage.path)
     summary = read_summary(directory)

@@ -7,7 +7,7 @@ garbage collection.
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sftkey_dist.startup import UNUSED_BY_LANGUAGE_MODELS, loading_libraries
@@ -18,8 +18,11 @@ _STORES: list[Any] = []
 
 
 def load_libraries() -> None:
-    """Load what training needs. Workers do it all at once, before one of them waits for another."""
-    with loading_libraries(without=UNUSED_BY_LANGUAGE_MODELS):
+    """Load what training needs. Workers do it all at once, before one of them waits for another.
+
+    An error is raised where the training function loads the same: Ray would not say in which rank it happened here.
+    """
+    with suppress(Exception), loading_libraries(without=UNUSED_BY_LANGUAGE_MODELS):
         import transformers.modeling_utils  # noqa: F401  # before the model's own, which is loaded with its weights
 
         import sftkey_dist.training.loop  # noqa: F401

@@ -87,7 +87,7 @@ class StartLimit(WorkerGroupCallback):
 
     @contextmanager
     def on_worker_group_start(self) -> Iterator[None]:
-        """Entered in the controller while the processes start and join the process group."""
+        """Entered in the controller while the processes start, load their libraries and join the process group."""
         timer = threading.Timer(self._seconds, os.kill, (os.getpid(), signal.SIGKILL))
         timer.daemon = True
         timer.start()

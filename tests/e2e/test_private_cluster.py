@@ -11,26 +11,10 @@ import time
 from pathlib import Path
 
 from tests.e2e.conftest import ENTRY_POINT, environment
+from tests.processes import command_of, descendants, is_alive
 
 LISTENING = "0A"
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
-
-
-def descendants(process: int) -> set[int]:
-    """A process and all that it started, and that these did."""
-    parents = {}
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        except OSError:
-            continue
-        parents[int(status.parent.name)] = int(fields["PPid"])
-    found = {process}
-    while True:
-        more = {child for child, parent in parents.items() if parent in found} - found
-        if not more:
-            return found
-        found |= more
 
 
 def sockets_of(processes: set[int]) -> set[str]:
@@ -77,7 +61,7 @@ def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tin
     seen: dict[str, str] = {}
     folders, tokens = set(), set()
     while process.poll() is None:
-        tree = descendants(process.pid)
+        tree = {process.pid} | descendants(process.pid)
         seen |= listening_addresses(tree)
         for folder in set(Path("/tmp").glob("ray-*")) - before:
             token = folder / "token"
@@ -139,7 +123,7 @@ with connected(ClusterConfig(), 1):
     with subprocess.Popen(command, env=without_ray(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         forked, token = process.stdout.readline().split()
-        rays = descendants(process.pid) - {process.pid, int(forked)}
+        rays = descendants(process.pid) - {int(forked)}
         assert len(rays) >= 5, "the host, gcs_server, raylet and two agents"
         process.kill()
         deadline = time.monotonic() + 30
@@ -149,12 +133,46 @@ with connected(ClusterConfig(), 1):
         os.kill(int(forked), signal.SIGKILL)
 
 
-def is_alive(process: int) -> bool:
-    """Whether a process exists that has not ended: nobody may collect those that have lost their parent."""
+def test_a_cluster_that_is_up_and_not_used_leaves_nothing_and_one_that_died_is_one_line():
+    script = """
+import os, select, signal, time
+from pathlib import Path
+from sftkey_dist.cluster import connected
+from sftkey_dist.cluster_host import host_ahead, starting_ahead
+from sftkey_dist.config.cluster import ClusterConfig
+from sftkey_dist.errors import ConfigError
+from tests.processes import command_of, descendants, is_alive
+
+def wait_until_up():
+    host = host_ahead(1)
+    select.select([host._process.stdout], [], [], 60)
+    return Path(host.environment["RAY_AUTH_TOKEN_PATH"]).parent, descendants(os.getpid())
+
+with starting_ahead(ClusterConfig(), 1):
+    folder, rays = wait_until_up()
+    assert len(rays) >= 5, [command_of(ray) for ray in rays]
+time.sleep(1)
+assert not list(filter(is_alive, rays)), [command_of(ray) for ray in rays]
+assert not folder.exists()
+
+with starting_ahead(ClusterConfig(), 1):
+    folder, rays = wait_until_up()
+    (raylet,) = [ray for ray in rays if command_of(ray)[0].endswith("/raylet")]
+    os.kill(raylet, signal.SIGKILL)
+    time.sleep(4)
     try:
-        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return False
+        with connected(ClusterConfig(), 1):
+            pass
+    except ConfigError as error:
+        print(error)
+assert not list(filter(is_alive, rays))
+assert not folder.exists()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=without_ray(), stdout=subprocess.PIPE, check=True, timeout=120, text=True
+    )
+    assert done.stdout.startswith("the private Ray cluster did not start (")
+    assert done.stdout.count("\n") == 1
 
 
 def without_ray() -> dict[str, str]:
@@ -183,13 +201,7 @@ def said_to_a_stranger(port: str) -> str:
 
 
 def command_lines(processes: set[int]) -> str:
-    lines = []
-    for process in processes:
-        try:
-            lines.append(Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace"))
-        except OSError:
-            continue
-    return "\n".join(lines)
+    return "\n".join(" ".join(command_of(process)) for process in processes)
 
 
 def test_a_signal_ends_the_wait_for_what_is_no_cluster(tmp_path, tiny_config):

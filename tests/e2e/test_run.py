@@ -1,10 +1,8 @@
 """The main job through the real command line, Ray, ZeRO-3 and MLflow, interrupted and gone on with."""
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,26 +20,7 @@ from tests.capability_tasks import NUM_DOCUMENTS, write_tasks
 from tests.e2e.conftest import environment, error_line
 from tests.e2e.continuations import check_continuations, read_lines
 from tests.e2e.forked import ForkedCommand
-
-
-def descendants(pid: int) -> set[int]:
-    """Processes started by a process, directly or not."""
-    found, todo = set(), [pid]
-    while todo:
-        parent = todo.pop()
-        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True).stdout
-        children = {int(child) for child in listed.split()} - found
-        found |= children
-        todo += children
-    return found
-
-
-def kill_all(pids: set[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+from tests.processes import descendants, kill_all
 
 
 @pytest.fixture

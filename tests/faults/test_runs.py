@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,7 @@ from sftkey_dist.run_dir.journal import read_records
 from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import environment
 from tests.e2e.forked import ForkedCommand
+from tests.processes import command_of, descendants
 
 pytestmark = pytest.mark.long
 
@@ -186,24 +187,12 @@ time.sleep(1.0)
 
 def workers_of(driver: int) -> list[psutil.Process]:
     return [
-        process for process in descendants(driver) if "".join(command_of(process)).startswith("ray::RayTrainWorker")
+        psutil.Process(pid) for pid in descendants(driver) if "".join(command_of(pid)).startswith("ray::RayTrainWorker")
     ]
 
 
-def descendants(driver: int) -> list[psutil.Process]:
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(driver).children(recursive=True)
-    return []
-
-
-def command_of(process: psutil.Process) -> list[str]:
-    with suppress(psutil.NoSuchProcess):  # it has ended since
-        return process.cmdline()
-    return []
-
-
 def has_started(name: str, driver: int) -> bool:
-    return any(Path(command[0]).name == name for process in descendants(driver) if (command := command_of(process)))
+    return any(Path(command[0]).name == name for pid in descendants(driver) if (command := command_of(pid)))
 
 
 def check_stop(run: Path, log: Path) -> int:

@@ -35,10 +35,10 @@ from tests.conftest import TINY_MODEL
 from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import ENTRY_POINT
 from tests.e2e.hosts import can_make_hosts
-from tests.e2e.test_run import descendants, kill_all
 from tests.judge_server import RunningJudge, judge_server
 from tests.mlflow_server import MlflowServer, mlflow_server
 from tests.object_store import KEYS, ObjectStore, object_store
+from tests.processes import descendants, kill_all
 from tests.soak.places import PrivateCluster, SeveralHosts, several_hosts, signal_one
 
 STEPS, NUM_TEST = 600, 8

@@ -15,7 +15,7 @@ from tests.distributed.harness import free_port
 from tests.e2e.conftest import environment
 from tests.e2e.hosts import THIS_MACHINE, Host, hosts, wait_until
 from tests.e2e.test_hosts import NOTICE_LOST_NODES_SOON
-from tests.e2e.test_run import descendants, kill_all
+from tests.processes import descendants, kill_all
 
 _SECONDS_UNNOTICED, _SECONDS_UNTIL_LOST = 2.0, 20.0
 _WORKER = b"ray::RayTrainWorker"
