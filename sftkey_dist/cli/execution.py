@@ -5,7 +5,7 @@ from pathlib import Path
 from sftkey_dist.cli.arguments import Configuration, load_run_config, separate_overrides
 from sftkey_dist.cli.exits import require_complete
 from sftkey_dist.cli.output import as_relative, show_comparison
-from sftkey_dist.cluster_host import starting_ahead
+from sftkey_dist.cluster.host import starting_ahead
 from sftkey_dist.config import is_study, load_study
 from sftkey_dist.console import console
 from sftkey_dist.run_dir import RunDir

@@ -162,7 +162,7 @@ def preflight(configuration: Configuration) -> None:
     same before the first stage if the cluster has several nodes.
     """
     config = load_run_config(configuration)
-    from sftkey_dist.cluster import connected
+    from sftkey_dist.cluster.connection import connected
     from sftkey_dist.pipeline.preflight import check
 
     read = [path for path in (config.data.store_dir, config.model.path) if path is not None and Path(path).is_dir()]

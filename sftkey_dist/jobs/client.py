@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from sftkey_dist.cluster_gate import NamedCluster
+from sftkey_dist.cluster.gate import NamedCluster
 from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.errors import ConfigError, TrainingError
 from sftkey_dist.jobs.upload import JOB_CONFIG, Upload

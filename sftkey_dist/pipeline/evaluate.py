@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sftkey_dist.cluster import connected
+from sftkey_dist.cluster.connection import connected
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.errors import DataError, IncompleteEvaluationError
 from sftkey_dist.evaluation.capabilities.fan_out import measure_all

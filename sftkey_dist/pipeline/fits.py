@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sftkey_dist.capacity import ACCELERATORS, Accelerator, Cluster, StageCapacity
 from sftkey_dist.capacity.hardware import GIB
-from sftkey_dist.cluster import devices_of_nodes
+from sftkey_dist.cluster.connection import devices_of_nodes
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sftkey_dist.cluster import connected, wait_for_room
+from sftkey_dist.cluster.connection import connected, wait_for_room
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.evaluation.generation.fan_out import EvaluationPool, num_actors
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sftkey_dist.cluster import usable_nodes
+from sftkey_dist.cluster.connection import usable_nodes
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sftkey_dist.cluster import connected
-from sftkey_dist.cluster_gate import named_cluster
+from sftkey_dist.cluster.connection import connected
+from sftkey_dist.cluster.gate import named_cluster
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console, progress_when_known
 from sftkey_dist.contract import Form

@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from pathlib import Path
 
-from sftkey_dist.cluster import connected
+from sftkey_dist.cluster.connection import connected
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.files import write_text_atomically
 from sftkey_dist.pipeline.compare import compare

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from sftkey_dist.cluster import connected
+from sftkey_dist.cluster.connection import connected
 from sftkey_dist.console import console
 from sftkey_dist.errors import InterruptedRunError, StorageError
 from sftkey_dist.models.shape import count_parameters

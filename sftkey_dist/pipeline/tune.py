@@ -15,7 +15,7 @@ from typing import Any
 from ray import tune
 from ray.util import get_node_ip_address
 
-from sftkey_dist.cluster import connected, room_for
+from sftkey_dist.cluster.connection import connected, room_for
 from sftkey_dist.config import RunConfig
 from sftkey_dist.config.tune import Tuning
 from sftkey_dist.console import console, progress_line

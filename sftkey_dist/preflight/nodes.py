@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sftkey_dist.cluster import usable_nodes
+from sftkey_dist.cluster.connection import usable_nodes
 from sftkey_dist.files import make_folder, remove_tree
 from sftkey_dist.preflight.probe import Probe
 from sftkey_dist.preflight.records import Clock, Exchange, NodeCheck, NodeGroup

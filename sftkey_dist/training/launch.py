@@ -15,7 +15,7 @@ from pathlib import Path
 from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 
-from sftkey_dist.cluster import draining_nodes, room_for, wait_for_room
+from sftkey_dist.cluster.connection import draining_nodes, room_for, wait_for_room
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.errors import ConfigError, InterruptedRunError, StorageError, TrainingError
 from sftkey_dist.files import write_text_atomically

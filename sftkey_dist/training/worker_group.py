@@ -14,7 +14,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sftkey_dist.cluster import lies_on_loopback
+from sftkey_dist.cluster.connection import lies_on_loopback
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from sftkey_dist.training.checkpoint import new_attempt

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from sftkey_dist.cluster import connected
+from sftkey_dist.cluster.connection import connected
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.evaluation import EvaluationConfig

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from sftkey_dist.cluster import connected
+from sftkey_dist.cluster.connection import connected
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.evaluation import JudgeConfig

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import ray
 
-from sftkey_dist.cluster import connected
+from sftkey_dist.cluster.connection import connected
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import CapabilitiesConfig, EvaluationConfig
 from sftkey_dist.config.prompt import PromptConfig

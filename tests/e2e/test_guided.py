@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 
-from sftkey_dist.cluster import connected
+from sftkey_dist.cluster.connection import connected
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import ServedModelConfig
 from sftkey_dist.config.run import RunConfig

@@ -88,8 +88,8 @@ def test_a_run_listens_on_loopback_alone_behind_a_token_of_its_own(tmp_path, tin
 def test_one_cluster_that_was_started_ahead_serves_every_connection_of_a_command():
     script = """
 import os, ray
-from sftkey_dist.cluster import connected
-from sftkey_dist.cluster_host import starting_ahead
+from sftkey_dist.cluster.connection import connected
+from sftkey_dist.cluster.host import starting_ahead
 from sftkey_dist.config.cluster import ClusterConfig
 
 used = []
@@ -110,7 +110,7 @@ def test_a_command_that_is_killed_leaves_no_process_and_no_folder():
     """Although a process that it has forked lives on, and holds the cluster's input open."""
     script = """
 import os, time
-from sftkey_dist.cluster import connected
+from sftkey_dist.cluster.connection import connected
 from sftkey_dist.config.cluster import ClusterConfig
 
 with connected(ClusterConfig(), 1):
@@ -137,8 +137,8 @@ def test_a_cluster_that_is_up_and_not_used_leaves_nothing_and_one_that_died_is_o
     script = """
 import os, select, signal, time
 from pathlib import Path
-from sftkey_dist.cluster import connected
-from sftkey_dist.cluster_host import host_ahead, starting_ahead
+from sftkey_dist.cluster.connection import connected
+from sftkey_dist.cluster.host import host_ahead, starting_ahead
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.errors import ConfigError
 from tests.processes import command_of, descendants, is_alive
@@ -196,7 +196,7 @@ def read_by_nobody(files: list[Path], processes: set[int]) -> list[str]:
 
 def said_to_a_stranger(port: str) -> str:
     stranger = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "1" * 64}
-    command = [sys.executable, "-m", "sftkey_dist.cluster_probe", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "sftkey_dist.cluster.probe", f"127.0.0.1:{port}"]
     return subprocess.run(command, env=environment() | stranger, capture_output=True, text=True, timeout=60).stdout
 
 

@@ -105,7 +105,7 @@ def test_nodes_are_measured_and_nothing_is_left(sftkey, tiny_config, tmp_path, a
 def test_a_node_that_hangs_is_named_and_the_others_are_measured(tmp_path, nodes):
     script = f"""
 from pathlib import Path
-from sftkey_dist.cluster import connected
+from sftkey_dist.cluster.connection import connected
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.pipeline.preflight import check
 

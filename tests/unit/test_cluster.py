@@ -13,9 +13,9 @@ import pytest
 import ray
 from ray._private import ray_constants
 
-from sftkey_dist import cluster, cluster_host, private_cluster
-from sftkey_dist.cluster import connected
-from sftkey_dist.cluster_gate import NamedCluster, named_cluster
+from sftkey_dist.cluster import connection, host, private
+from sftkey_dist.cluster.connection import connected
+from sftkey_dist.cluster.gate import NamedCluster, named_cluster
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.errors import ConfigError, TrainingError
 from sftkey_dist.training import launch
@@ -47,8 +47,8 @@ def test_the_address_has_one_source(monkeypatch, address, environment, expected)
 
 
 def test_workers_that_memory_cannot_hold_are_refused_before_anything_starts(monkeypatch):
-    monkeypatch.setattr(cluster_host, "free_memory_bytes", lambda: 20 * 2**30)
-    monkeypatch.setattr(cluster, "private_cluster", lambda num_cpus: pytest.fail("it was started"))
+    monkeypatch.setattr(host, "free_memory_bytes", lambda: 20 * 2**30)
+    monkeypatch.setattr(connection, "private_cluster", lambda num_cpus: pytest.fail("it was started"))
     told = r"64 workers need at least 32 GiB of memory on this machine, which has 20\.0 GiB"
     with pytest.raises(ConfigError, match=told), connected(ClusterConfig(num_workers=64), 64):
         pass
@@ -76,7 +76,7 @@ def test_what_cannot_be_joined_is_one_line(monkeypatch, address, message):
 
 
 def test_what_is_no_cluster_is_named_in_good_time(monkeypatch):
-    monkeypatch.setattr("sftkey_dist.cluster._MOST_SECONDS_TO_ANSWER", 1.0)
+    monkeypatch.setattr("sftkey_dist.cluster.connection._MOST_SECONDS_TO_ANSWER", 1.0)
     with socket.create_server(("", 0)) as silent:  # Ray takes 127.0.0.1 for the address of this node
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         message = f"cluster.address={address}: no Ray cluster answers there .the port is open, but nothing answered"
@@ -96,7 +96,7 @@ def test_a_token_or_ones_word_opens_the_gate_to_other_machines(monkeypatch):
 
 def test_a_long_tmpdir_is_passed_over(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / ("x" * 90)))
-    folder = cluster_host._make_folder()
+    folder = host._make_folder()
     try:
         assert len(os.fsencode(folder)) < 40
         assert folder.stat().st_mode & 0o777 == 0o700
@@ -104,12 +104,12 @@ def test_a_long_tmpdir_is_passed_over(monkeypatch, tmp_path):
         folder.rmdir()
     monkeypatch.setattr(os, "access", lambda *arguments: False)
     with pytest.raises(ConfigError, match="set TMPDIR to a path of at most 24 characters"):
-        cluster_host._make_folder()
+        host._make_folder()
 
 
 def nodes_with_cpus(monkeypatch, *cpus):
     nodes = [{"Alive": True, "NodeID": str(number), "Resources": {"CPU": float(n)}} for number, n in enumerate(cpus)]
-    monkeypatch.setattr("sftkey_dist.cluster.usable_nodes", lambda: nodes)
+    monkeypatch.setattr("sftkey_dist.cluster.connection.usable_nodes", lambda: nodes)
     monkeypatch.setattr(launch, "draining_nodes", frozenset)
 
 
@@ -144,51 +144,51 @@ def test_more_files_are_opened_where_they_may_and_named_where_not(monkeypatch):
     set_to = []
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: set_to.append(limits))
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 65536))
-    cluster_host._require_open_files()
+    host._require_open_files()
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, resource.RLIM_INFINITY))
-    cluster_host._require_open_files()
+    host._require_open_files()
     for enough in ((65536, 100_000), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)):
         monkeypatch.setattr(resource, "getrlimit", lambda which, enough=enough: enough)
-        cluster_host._require_open_files()
+        host._require_open_files()
     assert set_to == [(65536, 65536), (65536, resource.RLIM_INFINITY)]
     monkeypatch.setattr(resource, "getrlimit", lambda which: (40, 40))
-    with pytest.raises(ConfigError, match="more files than the 40"), private_cluster.private_cluster(2):
+    with pytest.raises(ConfigError, match="more files than the 40"), private.private_cluster(2):
         pass
 
 
 def test_nothing_starts_ahead_where_a_cluster_is_named_or_memory_is_short(monkeypatch):
-    monkeypatch.setattr(cluster_host, "cluster_host", lambda num_cpus: pytest.fail("it was started"))
-    with cluster_host.starting_ahead(ClusterConfig(address="10.0.0.1:6379"), 1):
-        assert cluster_host.host_ahead(1) is None
-    monkeypatch.setattr(cluster_host, "free_memory_bytes", lambda: 2**30)
-    with cluster_host.starting_ahead(ClusterConfig(), 64):  # the cluster is refused when it is needed
-        assert cluster_host.host_ahead(1) is None
+    monkeypatch.setattr(host, "cluster_host", lambda num_cpus: pytest.fail("it was started"))
+    with host.starting_ahead(ClusterConfig(address="10.0.0.1:6379"), 1):
+        assert host.host_ahead(1) is None
+    monkeypatch.setattr(host, "free_memory_bytes", lambda: 2**30)
+    with host.starting_ahead(ClusterConfig(), 64):  # the cluster is refused when it is needed
+        assert host.host_ahead(1) is None
 
 
 def test_a_cluster_that_was_started_ahead_and_not_used_ends_at_once():
-    with cluster_host.starting_ahead(ClusterConfig(), 1):
-        host = cluster_host.host_ahead(1)
-        assert host is not None
-        assert cluster_host.host_ahead(10_000) is None, "it has too few CPUs"
-        folder = Path(str(host.environment["RAY_AUTH_TOKEN_PATH"])).parent
+    with host.starting_ahead(ClusterConfig(), 1):
+        found = host.host_ahead(1)
+        assert found is not None
+        assert host.host_ahead(10_000) is None, "it has too few CPUs"
+        folder = Path(str(found.environment["RAY_AUTH_TOKEN_PATH"])).parent
         assert folder.is_dir()
         started = time.monotonic()
     assert time.monotonic() - started < 2.0, "it takes longer to come up"
-    assert host._process.returncode == -signal.SIGKILL
+    assert found._process.returncode == -signal.SIGKILL
     assert not folder.exists()
-    assert cluster_host.host_ahead(1) is None
+    assert host.host_ahead(1) is None
 
 
 def test_a_cluster_that_does_not_start_is_one_line_with_rays_reason(monkeypatch):
-    monkeypatch.setattr(cluster_host, "_OBJECT_STORE_BYTES", 1)
-    with pytest.raises(ConfigError) as error, private_cluster.private_cluster(1):
+    monkeypatch.setattr(host, "_OBJECT_STORE_BYTES", 1)
+    with pytest.raises(ConfigError) as error, private.private_cluster(1):
         pass
     assert str(error.value).startswith("the private Ray cluster did not start (ValueError: Attempting to cap object")
     assert "\n" not in str(error.value)
 
 
 def test_ray_still_names_the_variable_that_binds_it_to_loopback():
-    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR == cluster_host.BINDS_TO_ALL
+    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR == host.BINDS_TO_ALL
 
 
 def test_accelerators_of_a_node_that_does_not_answer_are_left_out(monkeypatch):
@@ -199,4 +199,4 @@ def test_accelerators_of_a_node_that_does_not_answer_are_left_out(monkeypatch):
     monkeypatch.setattr(ray, "remote", lambda function: look)
     monkeypatch.setattr(ray, "wait", lambda asked, num_returns, timeout: ([asked[0]], asked[1:]))
     monkeypatch.setattr(ray, "get", lambda answered: [[f"device that {name}"] for name in answered])
-    assert cluster.devices_of_nodes() == ["device that answers"]
+    assert connection.devices_of_nodes() == ["device that answers"]

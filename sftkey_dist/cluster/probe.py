@@ -1,4 +1,4 @@
-"""`python -m sftkey_dist.cluster_probe HOST:PORT` prints why no Ray cluster answers there, or nothing if one does.
+"""`python -m sftkey_dist.cluster.probe HOST:PORT` prints why no Ray cluster answers there, or nothing if one does.
 
 It runs in a separate process because Ray's client waits in a call that signals cannot interrupt, and crashes an
 interpreter that exits during that call.

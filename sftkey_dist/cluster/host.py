@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from sftkey_dist.cluster_gate import named_cluster
+from sftkey_dist.cluster.gate import named_cluster
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.machine import free_memory_bytes
@@ -50,7 +50,7 @@ class ClusterHost:
         self.num_cpus = max(os.cpu_count() or 1, num_cpus)
         self.environment = _environment(folder)
         self._log, self._address = folder / "log", ""
-        script = Path(__file__).with_name("cluster_process.py")
+        script = Path(__file__).with_name("host_process.py")
         arguments = [os.getpid(), self.num_cpus, _OBJECT_STORE_BYTES, folder]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(

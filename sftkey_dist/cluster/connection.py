@@ -15,15 +15,15 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sftkey_dist.cluster_gate import NamedCluster, named_cluster
-from sftkey_dist.cluster_host import host_ahead, require_memory
+from sftkey_dist.cluster.gate import NamedCluster, named_cluster
+from sftkey_dist.cluster.host import host_ahead, require_memory
+from sftkey_dist.cluster.private import private_cluster
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.secrets import is_loopback, without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.interrupts import handlers_kept
 from sftkey_dist.models.accelerator import Device, node_devices
-from sftkey_dist.private_cluster import private_cluster
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_SECONDS_TO_CONNECT = 5.0
@@ -181,7 +181,7 @@ def _require_answer(named: NamedCluster, address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), _MOST_SECONDS_TO_CONNECT).close()
     except (OSError, ValueError, OverflowError) as error:
         raise _no_cluster(named, address, str(error)) from error
-    command = [sys.executable, "-m", "sftkey_dist.cluster_probe", address]
+    command = [sys.executable, "-m", "sftkey_dist.cluster.probe", address]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_SECONDS_TO_ANSWER)
     except subprocess.TimeoutExpired as error:

@@ -9,7 +9,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-from sftkey_dist.cluster_host import cluster_host, host_ahead, not_started
+from sftkey_dist.cluster.host import cluster_host, host_ahead, not_started
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Holds a private Ray cluster: ``python cluster_process.py COMMAND NUM_CPUS OBJECT_STORE_BYTES FOLDER``.
+"""Holds a private Ray cluster: ``python host_process.py COMMAND NUM_CPUS OBJECT_STORE_BYTES FOLDER``.
 
 It starts Ray's processes, writes the address of the cluster to its output, and ends them when the command (a process
 id) closes its input or has ended, in whatever way, or when one of them has died. `ray start` would also start what a
