@@ -1,4 +1,4 @@
-"""A comparison as one picture for slides: the result in words, accuracy against format, and the table of scores."""
+"""A comparison as one picture for slides: the result in words, accuracy against format, the scores, and cautions."""
 
 import textwrap
 from pathlib import Path
@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sftkey_dist.files import file_written_whole
+from sftkey_dist.report.cautions import cautions
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.headline import headline
 from sftkey_dist.report.numbers import UNKNOWN, number
@@ -16,6 +17,7 @@ from sftkey_dist.visible import on_one_line
 
 _INK = "#202020"
 _TITLE_CHARACTERS, _MOST_TITLE_LINES = 80, 3
+_CAUTION_CHARACTERS, _MOST_CAUTION_LINES = 165, 2
 _NAME_CHARACTERS, _HALF_OF_NAME = 30, 14
 _NAME_POINTS = 320
 """Size in points of a name that fills its column, times its number of characters."""
@@ -29,7 +31,8 @@ def draw_slide(comparison: Comparison, file: Path) -> Path:
     """Write a PNG file of 1600 x 900 pixels on white. Equal comparisons give equal bytes."""
     figure = Figure(figsize=(16, 9), dpi=100, facecolor="white")
     figure.text(0.03, 0.95, _title(comparison), fontsize=22, color=_INK, va="top", fontweight="bold", linespacing=1.35)
-    figure.text(0.03, 0.035, _note(comparison), fontsize=13, color=GREY)
+    figure.text(0.03, 0.055, _cautions(comparison), fontsize=12, color=_INK, linespacing=1.2)
+    figure.text(0.03, 0.022, _note(comparison), fontsize=13, color=GREY)
     plane = figure.add_axes((0.07, 0.16, 0.37, 0.62))
     style(plane, "accuracy", "format", _INK, 15)
     rows = zip(comparison.labels, comparison.rows, strict=True)
@@ -47,7 +50,16 @@ def draw_slide(comparison: Comparison, file: Path) -> Path:
 
 def _title(comparison: Comparison) -> str:
     text = on_one_line(headline(comparison)) or f"{comparison.rows[0].dataset}: accuracy and format"
-    lines = textwrap.wrap(text, _TITLE_CHARACTERS, max_lines=_MOST_TITLE_LINES, placeholder=" …")
+    return _in_lines(text, _TITLE_CHARACTERS, _MOST_TITLE_LINES)
+
+
+def _cautions(comparison: Comparison) -> str:
+    return _in_lines(on_one_line(" ".join(cautions(comparison))), _CAUTION_CHARACTERS, _MOST_CAUTION_LINES)
+
+
+def _in_lines(text: str, most_characters: int, most_lines: int) -> str:
+    # Names of strategies have hyphens, and are not broken.
+    lines = textwrap.wrap(text, most_characters, max_lines=most_lines, placeholder=" …", break_on_hyphens=False)
     return "\n".join(map(literal, lines))
 
 

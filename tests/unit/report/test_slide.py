@@ -69,6 +69,23 @@ def test_texts_of_a_slide_stay_inside_it_and_do_not_overlap(tmp_path, figures, n
     assert all(name.x1 < accuracy.x0 for name, accuracy in zip(named, accuracies, strict=True))
 
 
+def test_a_slide_says_what_must_be_known_of_the_models(tmp_path, figures, monkeypatch):
+    caution = (
+        "sftkey-tag has the same weights as sft-tag: " + "its guard kept the model of the stage before; " * 9
+    )
+    monkeypatch.setattr("sftkey_dist.report.slide.cautions", lambda comparison: [caution])
+    draw_slide(read_comparison([write_run(tmp_path / "run", {"sft-tag": 5, "sftkey-tag": 5})]), tmp_path / "slide.png")
+    (figure,) = figures
+    (shown,) = [text for text in figure.texts if text.get_text().startswith("sftkey-tag has the same weights")]
+    assert shown.get_text().endswith(" …")
+    assert shown.get_text().count("\n") == 1
+    box = shown.get_window_extent()
+    assert box.x1 <= figure.get_window_extent().x1
+    (note,) = [text.get_window_extent() for text in figure.texts if "score = 0.7" in text.get_text()]
+    assert note.y1 <= box.y0
+    assert box.y1 <= figure.axes[0].xaxis.label.get_window_extent().y0
+
+
 @pytest.mark.parametrize("name", ["$x^{$", r"\$ \frac{", "_d_", "*f*", "\x1b[2J", "<b>"])
 def test_a_slide_shows_a_name_as_it_is(tmp_path, name):
     with warnings.catch_warnings():
