@@ -8,25 +8,28 @@ import gc
 import os
 from typing import Annotated
 
-import typer
+from sftkey_dist.startup import loading_libraries
 
-from sftkey_dist import release
-from sftkey_dist.cli.configuration_keys import keys_help
-from sftkey_dist.cli.execution import evaluate, prepare, run, train
-from sftkey_dist.cli.exits import user_errors_printed
-from sftkey_dist.cli.inspection import plan, preflight, show
-from sftkey_dist.cli.jobs import job, submit
-from sftkey_dist.cli.parity import parity
-from sftkey_dist.cli.publishing import push
-from sftkey_dist.cli.results import compare, diagnose, results
-from sftkey_dist.cli.segmentation import segment
-from sftkey_dist.cli.tracking import track
-from sftkey_dist.cli.tuning import tune
-from sftkey_dist.cli.watching import watch
-from sftkey_dist.config import RunConfig
-from sftkey_dist.config.segment import SegmentConfig
-from sftkey_dist.console import write_what_the_terminal_can_show
-from sftkey_dist.interrupts import raise_on_signals
+with loading_libraries():
+    import typer
+
+    from sftkey_dist import release
+    from sftkey_dist.cli.configuration_keys import keys_help
+    from sftkey_dist.cli.execution import evaluate, prepare, run, train
+    from sftkey_dist.cli.exits import user_errors_printed
+    from sftkey_dist.cli.inspection import plan, preflight, show
+    from sftkey_dist.cli.jobs import job, submit
+    from sftkey_dist.cli.parity import parity
+    from sftkey_dist.cli.publishing import push
+    from sftkey_dist.cli.results import compare, diagnose, results
+    from sftkey_dist.cli.segmentation import segment
+    from sftkey_dist.cli.tracking import track
+    from sftkey_dist.cli.tuning import tune
+    from sftkey_dist.cli.watching import watch
+    from sftkey_dist.config import RunConfig
+    from sftkey_dist.config.segment import SegmentConfig
+    from sftkey_dist.console import write_what_the_terminal_can_show
+    from sftkey_dist.interrupts import raise_on_signals
 
 _OBJECTS_BETWEEN_COLLECTIONS = (100_000, 20, 50)
 """Thresholds of the garbage collector. Imports create most objects of a driver, and with the default thresholds

@@ -28,9 +28,12 @@ def zero_or_from(least: float) -> AfterValidator:
 
 
 class Section(BaseModel):
-    """A frozen group of keys; unknown keys are errors."""
+    """A frozen group of keys; unknown keys are errors. Its validation is built when it is first needed: most processes
+    need a few of all sections."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True, allow_inf_nan=False
+    )
 
     def has_default(self, key: str) -> bool:
         """Whether a key has its default value."""

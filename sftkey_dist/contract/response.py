@@ -39,7 +39,7 @@ _MOST_SEGMENT_IDS = 256
 class ResponseContract(BaseModel):
     """Ordered, named segments of a response. The default is the paper's contract."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
     segments: tuple[Segment, ...] = (
         Segment(name="reasoning", tag="Thinking"),
