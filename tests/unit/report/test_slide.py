@@ -70,9 +70,7 @@ def test_texts_of_a_slide_stay_inside_it_and_do_not_overlap(tmp_path, figures, n
 
 
 def test_a_slide_says_what_must_be_known_of_the_models(tmp_path, figures, monkeypatch):
-    caution = (
-        "sftkey-tag has the same weights as sft-tag: " + "its guard kept the model of the stage before; " * 9
-    )
+    caution = "sftkey-tag has the same weights as sft-tag: " + "its guard kept the model of the stage before; " * 9
     monkeypatch.setattr("sftkey_dist.report.slide.cautions", lambda comparison: [caution])
     draw_slide(read_comparison([write_run(tmp_path / "run", {"sft-tag": 5, "sftkey-tag": 5})]), tmp_path / "slide.png")
     (figure,) = figures
