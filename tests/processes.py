@@ -22,6 +22,12 @@ def command_of(pid: int) -> list[str]:
     return []
 
 
+def training_workers(roots: Iterable[int]) -> list[int]:
+    """The ranks of a run among the descendants of processes."""
+    below = {pid for root in roots for pid in descendants(root)}
+    return [pid for pid in sorted(below) if "".join(command_of(pid)).startswith("ray::RayTrainWorker")]
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process exists and has not ended: nobody may collect those that have lost their parent."""
     with suppress(psutil.NoSuchProcess):

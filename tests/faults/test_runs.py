@@ -24,7 +24,7 @@ from sftkey_dist.run_dir.journal import read_records
 from tests.distributed.runs import train_without_ray
 from tests.e2e.conftest import environment
 from tests.e2e.forked import ForkedCommand
-from tests.processes import command_of, descendants
+from tests.processes import command_of, descendants, training_workers
 
 pytestmark = pytest.mark.long
 
@@ -186,9 +186,7 @@ time.sleep(1.0)
 
 
 def workers_of(driver: int) -> list[psutil.Process]:
-    return [
-        psutil.Process(pid) for pid in descendants(driver) if "".join(command_of(pid)).startswith("ray::RayTrainWorker")
-    ]
+    return [psutil.Process(pid) for pid in training_workers({driver})]
 
 
 def has_started(name: str, driver: int) -> bool:

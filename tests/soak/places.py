@@ -15,10 +15,9 @@ from tests.distributed.harness import free_port
 from tests.e2e.conftest import environment
 from tests.e2e.hosts import THIS_MACHINE, Host, hosts, wait_until
 from tests.e2e.test_hosts import NOTICE_LOST_NODES_SOON
-from tests.processes import descendants, kill_all
+from tests.processes import descendants, kill_all, training_workers
 
 _SECONDS_UNNOTICED, _SECONDS_UNTIL_LOST = 2.0, 20.0
-_WORKER = b"ray::RayTrainWorker"
 _RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block", "--num-cpus", "1"]
 _RAY += ["--disable-usage-stats", "--object-store-memory", str(128 * 2**20)]
 
@@ -38,7 +37,7 @@ class PrivateCluster:
 
     def workers(self, driver: int) -> list[int]:
         """Process ids of the training ranks."""
-        return _training_workers({driver})
+        return training_workers({driver})
 
 
 class SeveralHosts:
@@ -71,7 +70,7 @@ class SeveralHosts:
 
     def workers(self, driver: int) -> list[int]:
         """Process ids of the training ranks, as this machine sees them."""
-        return _training_workers({pid for host in self._hosts for pid in host.pids})
+        return training_workers({pid for host in self._hosts for pid in host.pids})
 
     def end(self) -> None:
         """The head node; hosts end with their block."""
@@ -126,18 +125,6 @@ def signal_one(pids: list[int], number: signal.Signals) -> bool:
         return False
     os.kill(random.choice(pids), number)
     return True
-
-
-def _training_workers(roots: set[int]) -> list[int]:
-    below = {child for root in roots for child in descendants(root)}
-    return [pid for pid in sorted(below) if _command_of(pid).startswith(_WORKER)]
-
-
-def _command_of(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def _start_node(host: Host, role: list[str], env: dict[str, str], folder: Path) -> None:
