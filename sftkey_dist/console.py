@@ -1,5 +1,6 @@
 """Output to the terminal: consoles, and progress bars with ETA."""
 
+import datetime
 import os
 import sys
 import time
@@ -13,10 +14,11 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.segment import Segment
 from rich.text import Text
@@ -73,30 +75,61 @@ class ProgressLine:
         self._total = total
         self._done = 0
         self._first: tuple[float, int] | None = None
+        self._ends: float | None = None
         self._started = self._last_line = time.monotonic()
-        self._task: TaskID | None = progress.add_task(title, total=total, note="") if progress else None
+        self._task: TaskID | None = progress.add_task(title, total=total, note="", line=self) if progress else None
 
-    def update(self, done: int, note: str = "") -> None:
-        """Set the total amount of work that is done; ``note`` is shown beside the bar."""
+    def update(self, done: int, note: str = "", seconds_left: float | None = None) -> None:
+        """Set how much of the work is done.
+
+        Args:
+            done: the amount in total.
+            note: shown beside the bar.
+            seconds_left: time until all is done, where it is known better than by the speed so far.
+        """
+        now = time.monotonic()
         if self._first is None or done < self._first[1]:  # progress decreases when work resumes from a checkpoint
-            self._first = time.monotonic(), done
+            self._first = now, done
+        if seconds_left is not None:
+            self._ends = now + seconds_left
+        elif done != self._done:
+            self._ends = self._end_at_this_speed(now, done)
         self._done = done
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
         elif self._is_time_for_a_line():
-            self._last_line = time.monotonic()
-            console.print(f"{self._title}: {done}/{self._total} {note} {self._eta()}", markup=False)
+            self._last_line = now
+            words = filter(None, [f"{self._title}: {done}/{self._total}", note, self._times(now)])
+            console.print(" ".join(words), markup=False, soft_wrap=True)
+
+    def seconds_left(self) -> float | None:
+        """Estimated time until all is done; None while it cannot be told, or if that time is over."""
+        left = 0.0 if self._ends is None else self._ends - time.monotonic()
+        return left if left > 0 else None
 
     def _is_time_for_a_line(self) -> bool:
         return self._done >= self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
 
-    def _eta(self) -> str:
-        """Elapsed and remaining time; the speed does not include start-up or work that was already done."""
-        now = time.monotonic()
-        since, found = self._first or (now, self._done)
-        newly_done = self._done - found
-        left = f", {(now - since) / newly_done * (self._total - self._done):.0f} s left" if newly_done > 0 else ""
-        return f"{now - self._started:.0f} s{left}"
+    def _end_at_this_speed(self, now: float, done: int) -> float | None:
+        """When all is done; the speed does not include start-up or work that was already done."""
+        since, found = self._first or (now, done)
+        return now + (now - since) / (done - found) * (self._total - done) if done > found else None
+
+    def _times(self, now: float) -> str:
+        left = self.seconds_left()
+        return f"{now - self._started:.0f} s" + ("" if left is None else f", {left:.0f} s left")
+
+
+class _TimeLeft(ProgressColumn):
+    """The estimate of the line, so that a terminal shows the same one as a log."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """See ProgressColumn."""
+        left = task.fields["line"].seconds_left()
+        words = "-:--:--" if left is None else str(datetime.timedelta(seconds=round(left)))
+        return Text(words, style="progress.remaining")
 
 
 @contextmanager
@@ -111,7 +144,7 @@ def progress_line(title: str, total: int) -> Iterator[ProgressLine]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("ETA"),
-        TimeRemainingColumn(),
+        _TimeLeft(),
         TextColumn("{task.fields[note]}", markup=False),
         console=console,
     ) as progress:

@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.config.run import RunConfig
@@ -26,6 +26,7 @@ from sftkey_dist.files import (
     write_json_atomically,
     write_text_atomically,
 )
+from sftkey_dist.pipeline.study_progress import StudyProgress
 from sftkey_dist.report.curves import measured_curves, plot_measured
 from sftkey_dist.report.evidence import DONE, Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
 from sftkey_dist.report.losses_over_seeds import measured_losses, plot_losses
@@ -45,7 +46,6 @@ _COMMAND = [sys.executable, "-m", "sftkey_dist", "run"]
 class _AtWork:
     run: StudyRun
     process: subprocess.Popen[bytes]
-    started: float = field(default_factory=time.monotonic)
 
 
 def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
@@ -79,8 +79,7 @@ def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
         if waiting:
             _make_store(study, waiting[0])
         with progress_line(study.settings.title, len(study.runs)) as line:
-            line.update(len(study.runs) - len(waiting))
-            return _run_all(study, waiting, line.update)
+            return _run_all(study, waiting, StudyProgress(study, len(study.runs) - len(waiting), line))
 
 
 def make_results(studies: Sequence[Path], out: Path, keep: Path | None) -> list[Path]:
@@ -142,26 +141,26 @@ def _scores_by_seed(study: Evidence) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def _run_all(study: Study, waiting: list[StudyRun], update: Callable[[int, str], None]) -> list[str]:
+def _run_all(study: Study, waiting: list[StudyRun], progress: StudyProgress) -> list[str]:
     failed: list[str] = []
-    num_done = len(study.runs) - len(waiting)
     with _ended_with_this_process() as at_work:
         while waiting or at_work:
             while waiting and len(at_work) < study.settings.runs_at_a_time:
                 run = waiting.pop(0)
                 at_work.append(_AtWork(run, _start(study, run)))
-            update(num_done, ", ".join(one.run.name for one in at_work))
+                progress.begin(run)
+            progress.show([one.run for one in at_work], waiting)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for one in [one for one in at_work if one.process.poll() is not None]:
                 at_work.remove(one)
-                num_done += 1
+                seconds = progress.end(one.run, failed=one.process.returncode != 0)
                 if one.process.returncode:
                     failed.append(f"{one.run.name}: {_last_words(study, one.run)}")
                 else:
                     _mark_done(study, one.run)
                 how = "failed" if one.process.returncode else "done"
-                console.print(f"{one.run.name}: {how} after {time.monotonic() - one.started:.0f} s", markup=False)
-    update(num_done, "")
+                console.print(f"{one.run.name}: {how} after {seconds:.0f} s", markup=False)
+    progress.show([], [])
     return failed
 
 

@@ -40,6 +40,13 @@ def render(state: RunState, console: Console) -> Group:
     return Group(*(visible(part) if isinstance(part, Text) else part for part in parts))
 
 
+def in_one_line(state: RunState) -> str:
+    """The stage or the evaluation that is worked on, and how far it is; "" where there is none."""
+    if state.training is not None:
+        return f"{state.training.title}, {_progress(state.training)}"
+    return next((_how_far(one) for one in state.evaluations if one.scores is None), "")
+
+
 def _what_happens(state: RunState) -> str:
     if state.is_finished:
         return "finished"
@@ -155,8 +162,10 @@ def _evaluation(evaluation: EvaluationState) -> Text:
         words = f"accuracy {number(scores.accuracy)}, format {number(scores.format)}, score {number(scores.score)}"
         kind = "guided evaluation" if scores.guided else "evaluation"
         return Text.assemble(("done     ", "green"), f"{evaluation.strategy} {kind}: {words}, n = {scores.n:,}")
+    return Text.assemble(("open     ", "cyan"), _how_far(evaluation))
+
+
+def _how_far(evaluation: EvaluationState) -> str:
     of = f" of {evaluation.prompts:,}" if evaluation.prompts else ""
     words = "have responses" + (", which are not all judged" if evaluation.generated == evaluation.prompts else "")
-    return Text.assemble(
-        ("open     ", "cyan"), f"{evaluation.strategy} evaluation: {evaluation.generated:,}{of} prompts {words}"
-    )
+    return f"{evaluation.strategy} evaluation: {evaluation.generated:,}{of} prompts {words}"

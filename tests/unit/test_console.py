@@ -10,7 +10,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from sftkey_dist.console import PlainConsole, ProgressLine, visible
+from sftkey_dist.console import PlainConsole, ProgressLine, progress_line, visible
 
 HOSTILE = "\x1b]0;owned\x07 \x1b[2J [/nothing] [bold :smile: \x9b31m \x7f"
 SHOWN = "␛]0;owned␇ ␛[2J [/nothing] [bold :smile: \ufffd31m ␡"
@@ -24,6 +24,35 @@ def test_what_an_interrupted_start_had_done_does_not_count_for_the_estimate(monk
     for seconds[0], done in ((1.0, 40), (100.0, 20), (120.0, 41)):
         line.update(done)
     assert capsys.readouterr().out.splitlines()[-1].endswith("120 s, 56 s left")
+
+
+def test_an_estimate_counts_down_and_is_not_shown_once_its_time_is_over(monkeypatch, capsys):
+    seconds = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    line = ProgressLine(None, "a long title that a terminal of 80 columns would break " * 2, 4)
+    for seconds[0], done in ((0.0, 0), (100.0, 2), (150.0, 2), (201.0, 2)):
+        line.update(done, "note")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition("note ")[2] for line in lines] == ["100 s, 100 s left", "150 s, 50 s left", "201 s"]
+    line.update(2, seconds_left=30)
+    assert line.seconds_left() == 30, "what the caller knows is better than the speed"
+    seconds[0] = 220.0
+    line.update(4)
+    assert capsys.readouterr().out.splitlines()[-1].endswith(": 4/4 220 s")
+
+
+def test_a_terminal_shows_the_same_estimate(monkeypatch):
+    seconds = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    shown = io.StringIO()
+    terminal = PlainConsole(file=shown, force_terminal=True, width=120)
+    monkeypatch.setattr("sftkey_dist.console.console", terminal)
+    with progress_line("stage", 4) as line:
+        line.update(0)
+        seconds[0] = 60.0
+        line.update(1)
+        seconds[0] = 90.0
+    assert "ETA 0:02:30" in Text.from_ansi(shown.getvalue()).plain
 
 
 def rendered(*things, width=120, **options):
