@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +14,17 @@ from sftkey_dist.cli.arguments import (
     Unauthenticated,
     load_run_config,
     path,
+    separate_overrides,
 )
 from sftkey_dist.cli.exits import SIGNALLED
+from sftkey_dist.config import is_study, is_tuning, load_study, load_trial, load_tuning, read_files
 from sftkey_dist.console import console, errors
 from sftkey_dist.errors import ConfigError, InterruptedRunError
+
+if TYPE_CHECKING:
+    from sftkey_dist.jobs import JobDescription
+
+_VERBS = ("run", "prepare", "train", "evaluate", "tune")
 
 job = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Follow and stop jobs on a Ray cluster.")
 
@@ -27,7 +34,13 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id that `sftkey submi
 def submit(
     configuration: Configuration,
     address: Address = "http://127.0.0.1:8265",
-    verb: Annotated[str, typer.Option(help="Command that the job executes: run, prepare, train or evaluate.")] = "run",
+    verb: Annotated[
+        str | None,
+        typer.Option(
+            help="Command that the job executes: run, prepare, train, evaluate or tune.",
+            show_default="run, or tune for a file with the section tune",
+        ),
+    ] = None,
     working_dir: Annotated[
         Path | None,
         typer.Option(
@@ -47,21 +60,19 @@ def submit(
     wait: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = True,
     allow_unauthenticated: Unauthenticated = False,
 ) -> None:
-    """Run as a job on a Ray cluster: send the configuration and follow the log.
+    """Run a configuration, a study or a tuning as a job on a Ray cluster, and follow its log.
 
     Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster. run_dir and data.store_dir must be absolute paths on
     storage that all nodes share. Ctrl-C stops following the log, but not the job.
     """
-    if verb not in ("run", "prepare", "train", "evaluate"):
-        raise ConfigError(f"--verb {verb}: a job can run, prepare, train or evaluate")
-    config = load_run_config(configuration)
-    from sftkey_dist.jobs import RayJobs, job_arguments, packed
+    described = _describe(configuration, verb)
+    from sftkey_dist.jobs import RayJobs, packed
 
-    with packed(config, working_dir, include or ()) as upload:
+    with packed(described, working_dir, include or ()) as upload:
         if upload.left_out:
             console.print(upload.left_out_in_words(), soft_wrap=True, markup=False)
         jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
-        arguments = job_arguments(verb, allow_unauthenticated=allow_unauthenticated)
+        arguments = described.arguments(allow_unauthenticated=allow_unauthenticated)
         started = jobs.submit(upload, arguments, with_package=with_package)
     console.print(
         f"job {started}: sftkey job logs|status|stop {started} --address {shlex.quote(address)}",
@@ -110,6 +121,20 @@ def stop(
 
     RayJobs(address, allow_unauthenticated=allow_unauthenticated).stop(identifier)
     console.print(f"job {identifier} was asked to stop", markup=False)
+
+
+def _describe(configuration: list[str], verb: str | None) -> "JobDescription":
+    if verb not in (None, *_VERBS):
+        raise ConfigError(f"--verb {verb}: a job can {', '.join(_VERBS[:-1])} or {_VERBS[-1]}")
+    from sftkey_dist.jobs import JobDescription
+
+    files, overrides = separate_overrides(configuration)
+    if verb == "tune" or (verb is None and is_tuning(files)):
+        tuning = load_tuning(files, overrides)
+        return JobDescription.of_tuning(tuning, load_trial(tuning, "trial", {}), read_files(files), overrides)
+    if verb in (None, "run") and is_study(files):
+        return JobDescription.of_study(load_study(files, overrides), read_files(files), overrides)
+    return JobDescription.of_run(load_run_config(configuration), verb or "run")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from sftkey_dist.cluster.gate import NamedCluster
 from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.errors import ConfigError, TrainingError
-from sftkey_dist.jobs.upload import JOB_CONFIG, Upload
+from sftkey_dist.jobs.upload import Upload
 from sftkey_dist.release import version
 
 _MOST_QUOTED = 300
@@ -51,7 +52,7 @@ class RayJobs:
 
         Args:
             upload: see `packed`.
-            arguments: arguments of `sftkey`; the merged configuration is `sftkey-job.yaml`.
+            arguments: see `JobDescription.arguments`.
             with_package: also send this version of the package, for clusters on which it is not installed.
 
         Raises:
@@ -62,7 +63,7 @@ class RayJobs:
             job = self._client.submit_job(
                 # With exec the command is Ray's own child. As the child of a shell that has ended, a stopped job would
                 # seem to run for another ten minutes in a container whose first process does not reap others.
-                entrypoint=" ".join(["exec python -m sftkey_dist", *arguments]),
+                entrypoint=f"exec python -m sftkey_dist {shlex.join(arguments)}",
                 runtime_env={"working_dir": str(upload.folder), "env_vars": _JOB_ENVIRONMENT, **modules},
                 metadata={"sftkey_version": version()},
             )
@@ -126,9 +127,3 @@ class RayJobs:
             yield
         except RuntimeError as error:
             raise ConfigError(f"job {job}: {in_a_line(error, _MOST_QUOTED)}") from error
-
-
-def job_arguments(verb: str, *, allow_unauthenticated: bool) -> list[str]:
-    """Arguments of the command that a job runs, on the cluster in which it runs."""
-    allowance = ["cluster.allow_unauthenticated=true"] if allow_unauthenticated else []
-    return [verb, JOB_CONFIG, "cluster.address=auto", *allowance]

@@ -21,8 +21,8 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.secrets import is_named_like_a_secret
 from sftkey_dist.config.yaml_text import write_yaml
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.jobs.description import JOB_CONFIG, JobDescription
 
-JOB_CONFIG = "sftkey-job.yaml"
 _MOST_BYTES = 100 * 2**20
 _MOST_NAMED = 10
 _NEVER = {".git", "__pycache__"}
@@ -50,22 +50,22 @@ class Upload:
 
 
 @contextmanager
-def packed(config: RunConfig, folder: Path | None, include: Sequence[str] = ()) -> Iterator[Upload]:
+def packed(job: JobDescription, folder: Path | None, include: Sequence[str] = ()) -> Iterator[Upload]:
     """Yield a folder with the merged configuration, and with copies from the user's folder if one is given.
 
     Args:
-        config: configuration of the job.
+        job: what the job carries out.
         folder: the user's folder. From a git work tree, the files that git tracks are copied; from any other folder,
-            Python files and the files that the configuration names.
+            Python files and the files that the job's configurations name.
         include: patterns of additional files. Without a git work tree, only these are copied.
 
     Raises:
         ConfigError: The run would write to a path that other nodes cannot read; the folder does not exist; a file
             cannot be copied or is a link to outside the folder; a pattern matches nothing; or the folder is too large.
     """
-    _require_shared_paths(config)
-    text = write_yaml(config.model_dump(mode="json"))
-    sent, left_out = _choose(config, folder, include) if folder is not None else ({}, [])
+    _require_shared_paths(job)
+    text = write_yaml(job.content)
+    sent, left_out = _choose(job.configs, folder, include) if folder is not None else ({}, [])
     _require_small(folder, sent, len(text.encode()))
     with tempfile.TemporaryDirectory(prefix="sftkey-job-") as scratch:
         target = Path(scratch) / "job"
@@ -76,9 +76,10 @@ def packed(config: RunConfig, folder: Path | None, include: Sequence[str] = ()) 
         yield Upload(target, tuple(left_out))
 
 
-def _require_shared_paths(config: RunConfig) -> None:
+def _require_shared_paths(job: JobDescription) -> None:
     """Paths must be absolute: a job's working directory differs between nodes and is deleted when the job ends."""
-    for key, path in (("run_dir", config.run_dir), ("data.store_dir", config.data.store_dir)):
+    stores = [("data.store_dir", config.data.store_dir) for config in job.configs]
+    for key, path in (("run_dir", job.run_dir), *stores):
         if not path.is_absolute():
             raise ConfigError(
                 f"{key}={path}: a job needs an absolute path on storage that all nodes share, such as "
@@ -86,7 +87,7 @@ def _require_shared_paths(config: RunConfig) -> None:
             )
 
 
-def _choose(config: RunConfig, folder: Path, include: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+def _choose(configs: Sequence[RunConfig], folder: Path, include: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
     """The files to copy, by their name below the folder, and the names of the others."""
     if not folder.is_dir():
         raise ConfigError(f"--working-dir {folder}: {'is not a' if folder.exists() else 'there is no such'} folder")
@@ -95,7 +96,7 @@ def _choose(config: RunConfig, folder: Path, include: Sequence[str]) -> tuple[di
         found, closed = _walk(folder, with_hidden=any(_names_hidden(pattern) for pattern in include))
         chosen = set(tracked or ()) | _included(found, include)
         if tracked is None and not include:
-            chosen = _named_or_python(config, found)
+            chosen = _named_or_python(configs, found)
         files = {name: _file(folder, name, chosen) for name in sorted(chosen)}
     except OSError as error:
         raise ConfigError(f"--working-dir {folder}: {error.filename}: {error.strerror}") from error
@@ -140,8 +141,8 @@ def _included(found: Sequence[str], patterns: Sequence[str]) -> set[str]:
     return chosen
 
 
-def _named_or_python(config: RunConfig, found: Sequence[str]) -> set[str]:
-    named = [PurePosixPath(path).as_posix() for path in _paths_of(config)]
+def _named_or_python(configs: Sequence[RunConfig], found: Sequence[str]) -> set[str]:
+    named = {PurePosixPath(path).as_posix() for config in configs for path in _paths_of(config)}
     patterns = [pattern for path in named for pattern in (path, f"{path}/*")]
     python = {name for name in found if name.endswith(".py") and not is_named_like_a_secret(PurePosixPath(name).stem)}
     return {name for name in python if _matches(name, "*")} | {

@@ -52,6 +52,22 @@ def test_a_job_works_on_the_cluster_and_its_log_is_followed(sftkey, tiny_config,
     assert "64 of 64 rows kept" in sftkey("job", "logs", identifier, "--address", dashboard).stdout
 
 
+def test_all_runs_of_a_study_and_all_trials_of_a_tuning_are_one_job(sftkey, tiny_config, tmp_path, dashboard, paths):
+    alone = {"cluster": {"num_workers": 1}, "validation": {"num_examples": 4}}
+    settings = yaml.safe_load(tiny_config.read_text()) | alone
+    study = {"title": "Tiny", "seeds": [1, 2], "runs_at_a_time": 2, "variants": {"base": {}}}
+    tune = {"strategy": "sft-tag", "keys": {"optimization.num_epochs": {"grid": [1, 2]}}, "metric": "validation/loss"}
+    for name, section in {"study": study, "tune": tune}.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(settings | {name: section}))
+        done = sftkey("submit", file, *paths, f"run_dir={tmp_path}/shared/{name}", "--address", dashboard)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"{name}.yaml" not in done.stdout, "the job reads the copy that was sent"
+    page = (tmp_path / "shared/study/RESULTS.md").read_text()
+    assert " 2 x 8 |" in page
+    assert "The best of 2 finished trials" in (tmp_path / "shared/tune/best.yaml").read_text()
+
+
 def test_a_job_that_cannot_run_says_why_and_an_unknown_one_is_named(sftkey, tiny_config, dashboard, paths):
     done = sftkey("submit", tiny_config, *paths, "cluster.num_workers=64", "--address", dashboard)
     assert done.returncode == 1, done.stdout

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sftkey_dist.config import load_config
+from sftkey_dist.config import load_config, load_study, load_trial, load_tuning, read_files
 from sftkey_dist.config.evaluation import CapabilitiesConfig
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.jobs import RayJobs, packed
+from sftkey_dist.jobs import JobDescription, RayJobs, packed
 
 SECRETS = [
     *(".env", ".env.local", ".env.production", ".envrc", "id_rsa", "id_ecdsa", "id_dsa", ".pypirc", ".npmrc", ".netrc"),
@@ -19,6 +19,28 @@ SECRETS = [
     *("service-account.json", "api_key.txt", "password.txt", "server.pfx", "store.jks", "db.kdbx", "key.pem"),
     *("terraform.tfstate", "kubeconfig", "accessKeys.csv", "secrets.py"),
 ]
+
+STUDY = """
+run_dir: SHARED/study
+study:
+  title: Rates
+  seeds: [1]
+  variants:
+    plain: {}
+    fast: {config: {optimization: {learning_rate: 1.0}, data: {train: {path: other.jsonl}}}}
+model: {embedded: {}}
+data: {store_dir: SHARED/store, train: {adapter: records, path: rows.jsonl}, test: {adapter: decision_memos, limit: 4}}
+"""
+TUNING = """
+run_dir: SHARED/tuning
+tune: {strategy: sft-tag, keys: {optimization.learning_rate: {loguniform: [1.0e-5, 1.0e-3]}}, num_trials: 2}
+model: {embedded: {}}
+data:
+  store_dir: SHARED/store
+  train: {adapter: decision_memos, limit: 8}
+  test: {adapter: decision_memos, split: test, limit: 4}
+validation: {num_examples: 4}
+"""
 
 
 @pytest.fixture
@@ -45,7 +67,7 @@ def track(folder: Path, *names: str) -> None:
 
 
 def sent(config, folder, include=()):
-    with packed(config, folder, include) as upload:
+    with packed(JobDescription.of_run(config), folder, include) as upload:
         files = [file for file in upload.folder.rglob("*") if not file.is_dir()]
         return {str(file.relative_to(upload.folder)) for file in files} - {"sftkey-job.yaml"}, set(upload.left_out)
 
@@ -57,10 +79,46 @@ def with_train(config, **keys):
 
 
 def test_the_merged_configuration_travels_and_reads_back_the_same(config):
-    with packed(config, None) as upload:
+    with packed(JobDescription.of_run(config), None) as upload:
         assert load_config([upload.folder / "sftkey-job.yaml"]) == config
         assert yaml.safe_load((upload.folder / "sftkey-job.yaml").read_text())["run_dir"] == str(config.run_dir)
     assert not upload.folder.exists()
+
+
+def test_a_study_travels_as_it_is_written_and_what_the_command_line_says_still_wins_over_its_variants(folder, tmp_path):
+    file = folder / "study.yaml"
+    file.write_text(STUDY.replace("SHARED", str(tmp_path)))
+    overrides = ["seed=3", "optimization.learning_rate=1e-3", "study.seeds=[1, 2]"]
+    study = load_study([file], overrides)
+    put(folder, "rows.jsonl", "other.jsonl", "third.jsonl")
+    job = JobDescription.of_study(study, read_files([file]), overrides)
+    with packed(job, folder) as upload:
+        sent_files, arguments = (
+            {file.name for file in upload.folder.iterdir()},
+            job.arguments(allow_unauthenticated=False),
+        )
+        assert arguments == ["run", "sftkey-job.yaml", *overrides, "cluster.address=auto"]
+        assert load_study([upload.folder / arguments[1]], arguments[2:3]).runs == load_study([file], overrides[:1]).runs
+        there = load_study([upload.folder / arguments[1]], arguments[2:])
+    assert sent_files == {"rows.jsonl", "other.jsonl", "sftkey-job.yaml"}, "what any of the runs names"
+    assert [run.name for run in there.runs] == ["plain/seed-1", "fast/seed-1", "plain/seed-2", "fast/seed-2"]
+    assert {run.config.optimization.learning_rate for run in there.runs} == {1e-3}
+    assert {run.config.cluster.address for run in there.runs} == {"auto"}
+
+
+def test_a_tuning_travels_with_the_folder_of_all_its_trials(folder, tmp_path):
+    file = folder / "tune.yaml"
+    file.write_text(TUNING.replace("SHARED", str(tmp_path)))
+    tuning = load_tuning([file])
+    job = JobDescription.of_tuning(tuning, load_trial(tuning, "trial", {}), read_files([file]), [])
+    with packed(job, folder) as upload:
+        arguments = job.arguments(allow_unauthenticated=True)
+        assert arguments == ["tune", "sftkey-job.yaml", "cluster.address=auto", "cluster.allow_unauthenticated=true"]
+        assert load_tuning([upload.folder / arguments[1]]).settings == tuning.settings
+    relative = load_tuning([file], ["run_dir=runs/mine"])
+    job = JobDescription.of_tuning(relative, load_trial(relative, "trial", {}), {}, [])
+    with pytest.raises(ConfigError, match="run_dir=runs/mine: a job needs an absolute path"), packed(job, None):
+        pass
 
 
 def test_of_a_work_tree_travels_what_git_tracks(config, folder):
@@ -103,7 +161,7 @@ def test_an_allow_list_is_taken_by_its_word(config, folder):
 
 def test_what_was_left_out_is_one_line(config, folder):
     put(folder, "train.py", *(f"notes_{number:02d}.txt" for number in range(40)))
-    with packed(config, folder) as upload:
+    with packed(JobDescription.of_run(config), folder) as upload:
         line = upload.left_out_in_words()
     assert "notes_00.txt" in line
     assert "and 30 more" in line
@@ -181,13 +239,14 @@ def test_sizes_are_looked_at_before_anything_is_copied(config, folder, monkeypat
 
 
 def test_what_no_other_node_could_read_is_refused(config, tmp_path, monkeypatch):
+    here = config.model_copy(update={"run_dir": type(tmp_path)("runs/here")})
     with (
         pytest.raises(ConfigError, match=r"run_dir=runs/here: a job needs an absolute path.*/mnt/shared/runs/here"),
-        packed(config.model_copy(update={"run_dir": type(tmp_path)("runs/here")}), None),
+        packed(JobDescription.of_run(here), None),
     ):
         pass
     monkeypatch.setattr("sftkey_dist.jobs.upload._MOST_BYTES", 10)
-    with pytest.raises(ConfigError, match="more than the"), packed(config, None):
+    with pytest.raises(ConfigError, match="more than the"), packed(JobDescription.of_run(config), None):
         pass
 
 
