@@ -80,15 +80,25 @@ def test_a_job_that_cannot_run_says_why_and_an_unknown_one_is_named(sftkey, tiny
     assert "nothing" in error_line(unknown)
 
 
-def test_a_job_is_stopped_and_a_wrong_token_refused(sftkey, tiny_config, dashboard, paths, monkeypatch):
-    long = ["optimization.num_epochs=500", "--no-wait"]
-    done = sftkey("submit", tiny_config, *paths, *long, "--address", dashboard)
+def test_a_stopped_study_leaves_a_checkpoint_of_each_run_at_work_and_a_wrong_token_is_refused(
+    sftkey, tiny_config, tmp_path, dashboard, paths, monkeypatch
+):
+    file, log = tmp_path / "study.yaml", tmp_path / "job.log"
+    settings = yaml.safe_load(tiny_config.read_text()) | {"cluster": {"num_workers": 1}}
+    study = {"title": "Long", "seeds": [1, 2, 3], "runs_at_a_time": 2, "variants": {"base": {}}}
+    file.write_text(yaml.safe_dump(settings | {"study": study}))
+    done = sftkey("submit", file, *paths, "optimization.num_epochs=500", "--no-wait", "--address", dashboard)
     assert done.returncode == 0, done.stderr
     identifier = done.stdout.split()[1].rstrip(":")
+    log.write_text(done.stdout)
+    journals = f"shared/run/base/*/{StageDir(Path('stages/*')).metrics}"
+    wait_until(lambda: sum(len(read_records(one)) > 2 for one in tmp_path.glob(journals)) == 2, log, 180)
     assert sftkey("job", "stop", identifier, "--address", dashboard).returncode == 0
     deadline = time.monotonic() + 60
     while sftkey("job", "status", identifier, "--address", dashboard).stdout.strip() != "STOPPED":
         assert time.monotonic() < deadline
+    for journal in tmp_path.glob(journals):
+        assert newest_step(open_storage(StageDir(journal.parent).checkpoints)) == len(read_records(journal))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     refused = sftkey("submit", tiny_config, *paths, "--address", dashboard)
     assert refused.returncode == 2
