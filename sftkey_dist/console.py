@@ -79,21 +79,22 @@ class ProgressLine:
         self._started = self._last_line = time.monotonic()
         self._task: TaskID | None = progress.add_task(title, total=total, note="", line=self) if progress else None
 
-    def update(self, done: int, note: str = "", seconds_left: float | None = None) -> None:
-        """Set how much of the work is done.
-
-        Args:
-            done: the amount in total.
-            note: shown beside the bar.
-            seconds_left: time until all is done, where it is known better than by the speed so far.
-        """
+    def update(self, done: int, note: str = "") -> None:
+        """Set the total amount of work that is done; ``note`` is shown with the bar."""
         now = time.monotonic()
         if self._first is None or done < self._first[1]:  # progress decreases when work resumes from a checkpoint
             self._first = now, done
-        if seconds_left is not None:
-            self._ends = now + seconds_left
-        elif done != self._done:
+        if done != self._done:
             self._ends = self._end_at_this_speed(now, done)
+        self._show(now, done, note)
+
+    def update_with_estimate(self, done: int, note: str, seconds_left: float | None) -> None:
+        """As `update`, where the time left is known better than by the speed so far; None if it is not known yet."""
+        now = time.monotonic()
+        self._ends = None if seconds_left is None else now + seconds_left
+        self._show(now, done, note)
+
+    def _show(self, now: float, done: int, note: str) -> None:
         self._done = done
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
@@ -120,6 +121,16 @@ class ProgressLine:
         return f"{now - self._started:.0f} s" + ("" if left is None else f", {left:.0f} s left")
 
 
+class _Bars(Progress):
+    """Bars with their notes below them, because a long note beside a bar would take the room of its figures."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """See Progress."""
+        yield self.make_tasks_table(self.tasks)
+        for note in filter(None, (task.fields["note"] for task in self.tasks)):
+            yield Text(note, no_wrap=True, overflow="ellipsis")
+
+
 class _TimeLeft(ProgressColumn):
     """The estimate of the line, so that a terminal shows the same one as a log."""
 
@@ -127,7 +138,7 @@ class _TimeLeft(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """See ProgressColumn."""
-        left = task.fields["line"].seconds_left()
+        left = 0.0 if task.finished else task.fields["line"].seconds_left()
         words = "-:--:--" if left is None else str(datetime.timedelta(seconds=round(left)))
         return Text(words, style="progress.remaining")
 
@@ -138,14 +149,13 @@ def progress_line(title: str, total: int) -> Iterator[ProgressLine]:
     if not console.is_terminal:
         yield ProgressLine(None, title, total)
         return
-    with Progress(
+    with _Bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         _TimeLeft(),
-        TextColumn("{task.fields[note]}", markup=False),
         console=console,
     ) as progress:
         yield ProgressLine(progress, title, total)

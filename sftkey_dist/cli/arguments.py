@@ -8,6 +8,8 @@ import typer
 from sftkey_dist.config import RunConfig, is_study, is_tuning, load_config
 from sftkey_dist.config.paths import local_path
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.files import copy_atomically, make_folder
+from sftkey_dist.jobs.description import JOB_CONFIG
 
 Configuration = Annotated[
     list[str],
@@ -53,6 +55,16 @@ def separate_overrides(configuration: list[str]) -> tuple[list[Path], list[str]]
     """Separate files from overrides: an override contains `=` and no `/` before it."""
     overrides = [item for item in configuration if "=" in item and "/" not in item.partition("=")[0]]
     return [Path(item) for item in configuration if item not in overrides], overrides
+
+
+def lasting(configuration: list[str], folder: Path) -> list[str]:
+    """The arguments of a command, for the record of what it made in a folder. The file that was sent with a job is
+    copied to the folder, because it is removed when the job ends."""
+    if JOB_CONFIG not in configuration:
+        return configuration
+    make_folder(folder)
+    copy_atomically(Path(JOB_CONFIG), folder / JOB_CONFIG)
+    return [str(folder / JOB_CONFIG) if item == JOB_CONFIG else item for item in configuration]
 
 
 def parse_numbers(option: str, text: str) -> list[int]:

@@ -1,8 +1,6 @@
 """Commands that carry out a run, or one part of it: run, prepare, train and evaluate."""
 
-from pathlib import Path
-
-from sftkey_dist.cli.arguments import Configuration, load_run_config, separate_overrides
+from sftkey_dist.cli.arguments import Configuration, lasting, load_run_config, separate_overrides
 from sftkey_dist.cli.exits import require_complete
 from sftkey_dist.cli.output import as_relative, show_comparison
 from sftkey_dist.cluster.host import starting_ahead
@@ -18,9 +16,8 @@ def run(configuration: Configuration) -> None:
     Run the same command again after an interruption: finished work is kept, and a stage continues from its last
     checkpoint. If a file contains a `study`, all of its runs are executed, and RESULTS.md is written beside them.
     """
-    files, overrides = separate_overrides(configuration)
-    if is_study(files):
-        _run_study(files, overrides)
+    if is_study(separate_overrides(configuration)[0]):
+        _run_study(configuration)
         return
     config = load_run_config(configuration)
     with starting_ahead(config.cluster, config.most_workers):
@@ -88,11 +85,11 @@ def evaluate(configuration: Configuration) -> None:
     require_complete(still_open)
 
 
-def _run_study(files: list[Path], overrides: list[str]) -> None:
-    study = load_study(files, overrides)
+def _run_study(configuration: list[str]) -> None:
+    study = load_study(*separate_overrides(configuration))
     from sftkey_dist.pipeline.study import make_results, run_study
 
-    failed = run_study(study, [*map(str, files), *overrides])
+    failed = run_study(study, lasting(configuration, study.folder))
     if len(failed) < len(study.runs):
         for file in make_results([study.folder], study.folder / "RESULTS.md", None):
             console.print(f"written: {as_relative(file)}", soft_wrap=True, markup=False)

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,12 +17,10 @@ from sftkey_dist.cli.arguments import (
     separate_overrides,
 )
 from sftkey_dist.cli.exits import SIGNALLED
-from sftkey_dist.config import is_study, is_tuning, load_study, load_trial, load_tuning, read_files
+from sftkey_dist.config import is_study, is_tuning, load_study, load_tuning
 from sftkey_dist.console import console, errors
 from sftkey_dist.errors import ConfigError, InterruptedRunError
-
-if TYPE_CHECKING:
-    from sftkey_dist.jobs import JobDescription
+from sftkey_dist.jobs.description import JOB_ADDRESS, JobDescription
 
 _VERBS = ("run", "prepare", "train", "evaluate", "tune")
 
@@ -66,7 +64,8 @@ def submit(
     storage that all nodes share. Ctrl-C stops following the log, but not the job.
     """
     described = _describe(configuration, verb)
-    from sftkey_dist.jobs import RayJobs, packed
+    from sftkey_dist.jobs.client import RayJobs
+    from sftkey_dist.jobs.upload import packed
 
     with packed(described, working_dir, include or ()) as upload:
         if upload.left_out:
@@ -89,7 +88,7 @@ def status(
     identifier: JobId, address: Address = "http://127.0.0.1:8265", allow_unauthenticated: Unauthenticated = False
 ) -> None:
     """Print the status of a job: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
-    from sftkey_dist.jobs import RayJobs
+    from sftkey_dist.jobs.client import RayJobs
 
     console.print(RayJobs(address, allow_unauthenticated=allow_unauthenticated).status(identifier))
 
@@ -102,7 +101,7 @@ def logs(
     allow_unauthenticated: Unauthenticated = False,
 ) -> None:
     """Print the log of a job."""
-    from sftkey_dist.jobs import RayJobs
+    from sftkey_dist.jobs.client import RayJobs
 
     jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
     if follow:
@@ -117,23 +116,21 @@ def stop(
     identifier: JobId, address: Address = "http://127.0.0.1:8265", allow_unauthenticated: Unauthenticated = False
 ) -> None:
     """Stop a job. If the same configuration is submitted again, it continues from its last checkpoint."""
-    from sftkey_dist.jobs import RayJobs
+    from sftkey_dist.jobs.client import RayJobs
 
     RayJobs(address, allow_unauthenticated=allow_unauthenticated).stop(identifier)
     console.print(f"job {identifier} was asked to stop", markup=False)
 
 
-def _describe(configuration: list[str], verb: str | None) -> "JobDescription":
+def _describe(configuration: list[str], verb: str | None) -> JobDescription:
     if verb not in (None, *_VERBS):
         raise ConfigError(f"--verb {verb}: a job can {', '.join(_VERBS[:-1])} or {_VERBS[-1]}")
-    from sftkey_dist.jobs import JobDescription
-
     files, overrides = separate_overrides(configuration)
+    on_the_cluster = [*overrides, JOB_ADDRESS]
     if verb == "tune" or (verb is None and is_tuning(files)):
-        tuning = load_tuning(files, overrides)
-        return JobDescription.of_tuning(tuning, load_trial(tuning, "trial", {}), read_files(files), overrides)
+        return JobDescription.of_tuning(load_tuning(files, on_the_cluster))
     if verb in (None, "run") and is_study(files):
-        return JobDescription.of_study(load_study(files, overrides), read_files(files), overrides)
+        return JobDescription.of_study(load_study(files, on_the_cluster))
     return JobDescription.of_run(load_run_config(configuration), verb or "run")
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 
-from sftkey_dist.cli.arguments import Configuration, separate_overrides
+from sftkey_dist.cli.arguments import Configuration, lasting, separate_overrides
 from sftkey_dist.cli.exits import require_complete
 from sftkey_dist.cli.output import as_relative
 from sftkey_dist.config import load_tuning
@@ -27,7 +27,8 @@ def tune(configuration: Configuration) -> None:
     record = run_tuning(tuning)
     console.print(tuning_table(record))
     console.print(caution(record), soft_wrap=True, markup=False)
-    written = write_tuning_page(record, tuning.folder, shlex.join(["sftkey", "tune", *configuration]))
+    command = shlex.join(["sftkey", "tune", *lasting(configuration, tuning.folder)])
+    written = write_tuning_page(record, tuning.folder, command)
     if record.best is not None:
         best = tuning.folder / "best.yaml"
         content = write_yaml(trial_config(tuning, record.best.run_dir, record.best.parameters).model_dump(mode="json"))

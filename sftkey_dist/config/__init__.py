@@ -1,15 +1,6 @@
 """Typed configuration: frozen pydantic sections, YAML files, `a.b=value` overrides. Imports no torch, no ray."""
 
-from sftkey_dist.config.load import (
-    is_study,
-    is_tuning,
-    load_config,
-    load_section,
-    load_study,
-    load_trial,
-    load_tuning,
-    read_files,
-)
+from sftkey_dist.config.load import is_study, is_tuning, load_config, load_section, load_study, load_trial, load_tuning
 from sftkey_dist.config.run import RunConfig
 
 __all__ = [
@@ -21,5 +12,4 @@ __all__ = [
     "load_study",
     "load_trial",
     "load_tuning",
-    "read_files",
 ]

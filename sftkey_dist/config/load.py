@@ -89,18 +89,9 @@ def load_section(section: type[AnySection], files: Sequence[Path], overrides: Se
     return _validated(section, _merged(source.content for source in sources), sources)
 
 
-def read_files(files: Sequence[Path]) -> dict[str, object]:
-    """Merge files from left to right. What their keys mean is not looked at.
-
-    Raises:
-        ConfigError: A file cannot be read, or is not YAML.
-    """
-    return _merged(map(_read, files))
-
-
 def is_study(files: Sequence[Path]) -> bool:
     """Whether the files describe a study, which has many runs."""
-    return _STUDY in read_files(files)
+    return _STUDY in _read_all(files)
 
 
 def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
@@ -130,7 +121,7 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
 
 def is_tuning(files: Sequence[Path]) -> bool:
     """Whether the files describe a tuning, which has many trials."""
-    return _TUNE in read_files(files)
+    return _TUNE in _read_all(files)
 
 
 def load_tuning(files: Sequence[Path], overrides: Sequence[str] = ()) -> Tuning:
@@ -142,7 +133,8 @@ def load_tuning(files: Sequence[Path], overrides: Sequence[str] = ()) -> Tuning:
         ConfigError: The message names the file, the key and the remedy.
     """
     if not is_tuning(files):
-        raise ConfigError(f"{', '.join(map(str, files))}: no section tune, which names the keys and their values")
+        named = ", ".join(map(str, files)) or "no configuration file is given"
+        raise ConfigError(f"{named}: no section tune, which names the keys and their values")
     many = _many_runs(_TUNE, TuneConfig, files, _read_overrides(_TuningFile, overrides))
     for key in many.settings.keys:
         if _has(many.changes, key.split(".")):
@@ -163,7 +155,7 @@ def load_trial(tuning: Tuning, name: str, parameters: Mapping[str, object]) -> R
     Args:
         tuning: the tuning that it belongs to.
         name: folder of the trial, relative to the tuning's folder.
-        parameters: values of the tuned keys; the others keep the value that they have in the file.
+        parameters: values of the tuned keys.
 
     Raises:
         ConfigError: The configuration does not have a key or does not take its value, or there is no such strategy.
@@ -173,7 +165,7 @@ def load_trial(tuning: Tuning, name: str, parameters: Mapping[str, object]) -> R
         keys = _merge(keys, nested(key.split("."), value))
     keys = _merge(keys, own_keys(keys, tuning.folder, name))
     values = ", ".join(f"{key}={value}" for key, value in parameters.items())
-    config = _validated(RunConfig, keys, tuning.sources, f"tune.keys: {values}: " if values else "")
+    config = _validated(RunConfig, keys, tuning.sources, f"tune.keys: {values}: ")
     named = {item.name if isinstance(item, StrategyConfig) else item: item for item in config.strategies}
     if tuning.settings.strategy not in named:
         raise ConfigError(
@@ -187,7 +179,9 @@ def _many_runs(
     key: str, section: type[AnySection], files: Sequence[Path], changes: dict[str, object]
 ) -> _ManyRuns[AnySection]:
     """Separate the section ``key``, which describes the runs, and the folder of all runs from the other keys."""
-    content = read_files(files)
+    content = _read_all(files)
+    if _STUDY in content and _TUNE in content:
+        raise ConfigError(f"{', '.join(map(str, files))}: gives both study and tune; keep one of them in another file")
     settings = _merge({key: content.pop(key)}, {key: changes.pop(key, {})})
     sources = (Source(", ".join(map(str, files)), content), Source(_COMMAND_LINE, dict(changes)))
     validated = _validated(section, settings[key], sources[:1], f"{key}.")
@@ -204,6 +198,10 @@ def _validated(
         return section.model_validate(content)
     except ValidationError as error:
         raise ConfigError(describe(error, section, content, sources, place)) from None
+
+
+def _read_all(files: Sequence[Path]) -> dict[str, object]:
+    return _merged(map(_read, files))
 
 
 def _read_overrides(section: type[Section], overrides: Sequence[str]) -> dict[str, object]:

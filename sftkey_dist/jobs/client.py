@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +62,7 @@ class RayJobs:
             job = self._client.submit_job(
                 # With exec the command is Ray's own child. As the child of a shell that has ended, a stopped job would
                 # seem to run for another ten minutes in a container whose first process does not reap others.
-                entrypoint=f"exec python -m sftkey_dist {shlex.join(arguments)}",
+                entrypoint=" ".join(["exec python -m sftkey_dist", *arguments]),
                 runtime_env={"working_dir": str(upload.folder), "env_vars": _JOB_ENVIRONMENT, **modules},
                 metadata={"sftkey_version": version()},
             )

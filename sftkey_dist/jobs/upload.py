@@ -157,6 +157,8 @@ def _paths_of(config: RunConfig) -> Iterator[str]:
     checks: list[AnswerCheck | None] = [config.evaluation.answer_check, *config.evaluation.answer_checks.values()]
     checks += [source.answer_check for source in sources]
     paths = [config.model.path, *(source.path for source in sources)]
+    if config.prompt.chat_template is not None:
+        paths.append(str(config.prompt.chat_template))
     if config.evaluation.capabilities is not None:
         paths.append(str(config.evaluation.capabilities.task_dir or ""))
     paths += [check.function.rpartition(":")[0] for check in checks if isinstance(check, FunctionCheck)]

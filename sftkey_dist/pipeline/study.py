@@ -147,20 +147,18 @@ def _run_all(study: Study, waiting: list[StudyRun], progress: StudyProgress) -> 
         while waiting or at_work:
             while waiting and len(at_work) < study.settings.runs_at_a_time:
                 run = waiting.pop(0)
-                at_work.append(_AtWork(run, _start(study, run)))
                 progress.begin(run)
+                at_work.append(_AtWork(run, _start(study, run)))
             progress.show([one.run for one in at_work], waiting)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for one in [one for one in at_work if one.process.poll() is not None]:
                 at_work.remove(one)
-                seconds = progress.end(one.run, failed=one.process.returncode != 0)
-                if one.process.returncode:
+                has_failed = one.process.returncode != 0
+                if has_failed:
                     failed.append(f"{one.run.name}: {_last_words(study, one.run)}")
                 else:
                     _mark_done(study, one.run)
-                how = "failed" if one.process.returncode else "done"
-                console.print(f"{one.run.name}: {how} after {seconds:.0f} s", markup=False)
-    progress.show([], [])
+                progress.end(one.run, has_failed=has_failed)
     return failed
 
 

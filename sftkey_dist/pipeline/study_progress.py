@@ -8,10 +8,13 @@ from contextlib import suppress
 from statistics import fmean
 
 from sftkey_dist.config.study import Study, StudyRun
-from sftkey_dist.console import ProgressLine
-from sftkey_dist.errors import UserError
+from sftkey_dist.console import ProgressLine, console
+from sftkey_dist.run_dir import RunDir
 from sftkey_dist.watch.run import RunWatch
 from sftkey_dist.watch.view import in_one_line
+
+_SECONDS_BETWEEN_LOOKS = 5.0
+"""Runs are looked at less often than their ends are, because their files may be on storage that many nodes share."""
 
 
 class StudyProgress:
@@ -19,51 +22,61 @@ class StudyProgress:
 
     def __init__(self, study: Study, num_done: int, line: ProgressLine) -> None:
         self._study, self._num_done, self._line = study, num_done, line
-        self._started: dict[str, float] = {}
-        self._watches: dict[str, RunWatch] = {}
+        self._at_work: dict[str, _RunAtWork] = {}
         self._seconds: dict[str, list[float]] = defaultdict(list)
-        """Of the runs that this command has finished, by variant."""
+        """Of the runs that this command has done from their beginning to their end, by variant."""
         line.update(num_done)
 
     def begin(self, run: StudyRun) -> None:
         """A run has been started."""
-        self._started[run.name] = time.monotonic()
-        self._watches[run.name] = RunWatch(self._study.folder / run.name)
+        self._at_work[run.name] = _RunAtWork(RunDir(self._study.folder / run.name))
 
-    def end(self, run: StudyRun, *, failed: bool) -> float:
-        """A run has ended.
-
-        Returns:
-            How long it took, in seconds.
-        """
-        seconds = time.monotonic() - self._started.pop(run.name)
-        del self._watches[run.name]
+    def end(self, run: StudyRun, *, has_failed: bool) -> None:
+        """A run has ended."""
+        ended = self._at_work.pop(run.name)
         self._num_done += 1
-        if not failed:
-            self._seconds[run.variant].append(seconds)
-        return seconds
+        if ended.is_new and not has_failed:
+            self._seconds[run.variant].append(ended.seconds)
+        how = "failed" if has_failed else "done"
+        console.print(f"{run.name}: {how} after {ended.seconds:.0f} s", markup=False, soft_wrap=True)
+        self._line.update_with_estimate(self._num_done, "", None)
 
     def show(self, at_work: Sequence[StudyRun], waiting: Sequence[StudyRun]) -> None:
         """Update the line."""
-        note = "; ".join(filter(None, (f"{run.name} {self._what_happens(run)}".strip() for run in at_work)))
-        self._line.update(self._num_done, note, self._seconds_left(at_work, waiting))
-
-    def _what_happens(self, run: StudyRun) -> str:
-        with suppress(UserError, OSError):  # it has not written anything yet, or is replacing a file at this moment
-            return in_one_line(self._watches[run.name].look())
-        return ""
+        note = "; ".join(f"{run.name} {self._at_work[run.name].what_happens()}".strip() for run in at_work)
+        self._line.update_with_estimate(self._num_done, note, self._seconds_left(at_work, waiting))
 
     def _seconds_left(self, at_work: Sequence[StudyRun], waiting: Sequence[StudyRun]) -> float | None:
-        """None before a run is finished. A waiting run starts when one at work ends, as `run_study` starts them."""
-        if not self._seconds:
+        """None before a run is done. A waiting run starts when one at work ends, as `run_study` starts them."""
+        if not self._seconds or not at_work:
             return None
-        now = time.monotonic()
-        ends = [max(0.0, self._expected(run) - (now - self._started[run.name])) for run in at_work]
+        ends = [max(0.0, self._expected(run) - self._at_work[run.name].seconds) for run in at_work]
         heapq.heapify(ends)
         for run in waiting:
             heapq.heapreplace(ends, ends[0] + self._expected(run))
-        return max(ends, default=0.0)
+        return max(ends)
 
     def _expected(self, run: StudyRun) -> float:
-        """Seconds that a run takes: the mean of its variant, or of all if none of its variant is finished."""
+        """Seconds that a run takes: the mean of its variant, or of all if none of its variant is done."""
         return fmean(self._seconds.get(run.variant) or [each for of in self._seconds.values() for each in of])
+
+
+class _RunAtWork:
+    def __init__(self, run: RunDir) -> None:
+        self.is_new = not any(run.stages())
+        """Whether nothing was trained earlier, so that the time it takes says something about other runs."""
+        self._started = time.monotonic()
+        self._watch = RunWatch(run.path)
+        self._looked, self._seen = float("-inf"), ""
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def what_happens(self) -> str:
+        """In a few words; "" before the run has written anything."""
+        if time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:
+            self._looked = time.monotonic()
+            with suppress(Exception):  # a file that is being replaced, or is damaged, must not end a study
+                self._seen = in_one_line(self._watch.look())
+        return self._seen

@@ -33,12 +33,14 @@ class EvaluationState:
         generated: number of prompts that have responses.
         prompts: number of prompts; None if it is unknown.
         scores: the scores; None before they are complete.
+        last_response: when a response was last written, in seconds since the epoch; None before the first one.
     """
 
     strategy: str
     generated: int
     prompts: int | None
     scores: EvaluationScores | None
+    last_response: float | None
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ class RunWatch:
             is_open = scores is None and writer is not None and (folder / "generations.jsonl").is_file()
             if is_open or folder in recorded:
                 strategy = recorded.get(folder) or folder.name.rpartition("-")[0]
-                found.append(EvaluationState(strategy, self._count(folder, scores), self._prompts(), scores))
+                generated, last = self._count(folder, scores), _last_written(folder / "generations.jsonl")
+                found.append(EvaluationState(strategy, generated, self._prompts(), scores, last))
         return found
 
     def _count(self, folder: Path, scores: EvaluationScores | None) -> int:
@@ -160,6 +163,12 @@ class RunWatch:
             if entry.evaluation and self._complete_scores(self._run.path / entry.evaluation)
         }
         return bool(scored) and {*named, *strategies} <= scored
+
+
+def _last_written(file: Path) -> float | None:
+    with suppress(FileNotFoundError):  # it is being replaced
+        return file.stat().st_mtime
+    return None
 
 
 class _Files:

@@ -44,7 +44,8 @@ def in_one_line(state: RunState) -> str:
     """The stage or the evaluation that is worked on, and how far it is; "" where there is none."""
     if state.training is not None:
         return f"{state.training.title}, {_progress(state.training)}"
-    return next((_how_far(one) for one in state.evaluations if one.scores is None), "")
+    generating = [one for one in state.evaluations if one.scores is None]
+    return _how_far(max(generating, key=lambda one: one.last_response or 0.0)) if generating else ""
 
 
 def _what_happens(state: RunState) -> str:

@@ -65,6 +65,8 @@ def test_all_runs_of_a_study_and_all_trials_of_a_tuning_are_one_job(sftkey, tiny
         assert f"{name}.yaml" not in done.stdout, "the job reads the copy that was sent"
     page = (tmp_path / "shared/study/RESULTS.md").read_text()
     assert " 2 x 8 |" in page
+    assert f"`sftkey run {tmp_path}/shared/study/sftkey-job.yaml cluster.address=auto`" in page
+    assert (tmp_path / "shared/study/sftkey-job.yaml").is_file(), "what was sent is removed with the job"
     assert "The best of 2 finished trials" in (tmp_path / "shared/tune/best.yaml").read_text()
 
 

@@ -34,25 +34,35 @@ def test_an_estimate_counts_down_and_is_not_shown_once_its_time_is_over(monkeypa
         line.update(done, "note")
     lines = capsys.readouterr().out.splitlines()
     assert [line.rpartition("note ")[2] for line in lines] == ["100 s, 100 s left", "150 s, 50 s left", "201 s"]
-    line.update(2, seconds_left=30)
+    line.update_with_estimate(2, "", 30.0)
     assert line.seconds_left() == 30, "what the caller knows is better than the speed"
+    line.update_with_estimate(3, "", None)
+    assert line.seconds_left() is None, "and so is that it does not know"
     seconds[0] = 220.0
     line.update(4)
     assert capsys.readouterr().out.splitlines()[-1].endswith(": 4/4 220 s")
 
 
-def test_a_terminal_shows_the_same_estimate(monkeypatch):
+def test_a_terminal_shows_the_same_estimate_whatever_the_note_is(monkeypatch):
     seconds = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
     shown = io.StringIO()
-    terminal = PlainConsole(file=shown, force_terminal=True, width=120)
+    terminal = PlainConsole(file=shown, force_terminal=True, width=80)
     monkeypatch.setattr("sftkey_dist.console.console", terminal)
     with progress_line("stage", 4) as line:
         line.update(0)
         seconds[0] = 60.0
-        line.update(1)
+        line.update(1, "a run and what it does; " * 9)
         seconds[0] = 90.0
-    assert "ETA 0:02:30" in Text.from_ansi(shown.getvalue()).plain
+    bar, note = Text.from_ansi(shown.getvalue()).plain.splitlines()[-2:]
+    assert "1/4" in bar
+    assert bar.endswith("ETA 0:02:30")
+    assert note.startswith("a run and what it does; ")
+    assert note.endswith("…")
+    shown.truncate(0)
+    with progress_line("stage", 4) as line:
+        line.update(4)
+    assert "ETA 0:00:00" in Text.from_ansi(shown.getvalue()).plain
 
 
 def rendered(*things, width=120, **options):

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sftkey_dist.config import load_config, load_study, load_trial, load_tuning, read_files
+from sftkey_dist.cli import app
+from sftkey_dist.config import load_config, load_study, load_trial, load_tuning
 from sftkey_dist.config.evaluation import CapabilitiesConfig
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.jobs import JobDescription, RayJobs, packed
+from sftkey_dist.jobs.client import RayJobs
+from sftkey_dist.jobs.description import JobDescription
+from sftkey_dist.jobs.upload import packed
 
 SECRETS = [
     *(".env", ".env.local", ".env.production", ".envrc", "id_rsa", "id_ecdsa", "id_dsa", ".pypirc", ".npmrc", ".netrc"),
@@ -21,22 +24,25 @@ SECRETS = [
 ]
 
 STUDY = """
-run_dir: SHARED/study
+run_dir: $SCRATCH/study
 study:
   title: Rates
   seeds: [1]
   variants:
     plain: {}
-    fast: {config: {optimization: {learning_rate: 1.0}, data: {train: {path: other.jsonl}}}}
+    fast: {config: {optimization: {learning_rate: 0.77}, data: {train: {path: other.jsonl}}}}
 model: {embedded: {}}
-data: {store_dir: SHARED/store, train: {adapter: records, path: rows.jsonl}, test: {adapter: decision_memos, limit: 4}}
+data:
+  store_dir: $SCRATCH/store
+  train: {adapter: records, path: rows.jsonl}
+  test: {adapter: decision_memos, limit: 4}
 """
 TUNING = """
-run_dir: SHARED/tuning
+run_dir: $SCRATCH/tuning
 tune: {strategy: sft-tag, keys: {optimization.learning_rate: {loguniform: [1.0e-5, 1.0e-3]}}, num_trials: 2}
 model: {embedded: {}}
 data:
-  store_dir: SHARED/store
+  store_dir: $SCRATCH/store
   train: {adapter: decision_memos, limit: 8}
   test: {adapter: decision_memos, split: test, limit: 4}
 validation: {num_examples: 4}
@@ -85,40 +91,61 @@ def test_the_merged_configuration_travels_and_reads_back_the_same(config):
     assert not upload.folder.exists()
 
 
-def test_a_study_travels_as_it_is_written_and_what_the_command_line_says_still_wins_over_its_variants(folder, tmp_path):
+def test_a_study_travels_with_the_values_that_hold_for_each_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
     file = folder / "study.yaml"
-    file.write_text(STUDY.replace("SHARED", str(tmp_path)))
-    overrides = ["seed=3", "optimization.learning_rate=1e-3", "study.seeds=[1, 2]"]
-    study = load_study([file], overrides)
+    file.write_text(STUDY)
     put(folder, "rows.jsonl", "other.jsonl", "third.jsonl")
-    job = JobDescription.of_study(study, read_files([file]), overrides)
+    gpus = ["cluster.gpus_per_worker=1", "study.runs_at_a_time=2", "cluster.address=auto"]
+    study = load_study([file], ["optimization.learning_rate=1e-3", "study.seeds=[1, 2]", *gpus])
+    job = JobDescription.of_study(study)
+    assert job.arguments(allow_unauthenticated=False) == ["run", "sftkey-job.yaml", "cluster.address=auto"]
     with packed(job, folder) as upload:
-        sent_files, arguments = (
-            {file.name for file in upload.folder.iterdir()},
-            job.arguments(allow_unauthenticated=False),
-        )
-        assert arguments == ["run", "sftkey-job.yaml", *overrides, "cluster.address=auto"]
-        assert load_study([upload.folder / arguments[1]], arguments[2:3]).runs == load_study([file], overrides[:1]).runs
-        there = load_study([upload.folder / arguments[1]], arguments[2:])
-    assert sent_files == {"rows.jsonl", "other.jsonl", "sftkey-job.yaml"}, "what any of the runs names"
-    assert [run.name for run in there.runs] == ["plain/seed-1", "fast/seed-1", "plain/seed-2", "fast/seed-2"]
+        assert {file.name for file in upload.folder.iterdir()} == {"rows.jsonl", "other.jsonl", "sftkey-job.yaml"}
+        monkeypatch.delenv("SCRATCH")
+        there = load_study([upload.folder / "sftkey-job.yaml"], job.arguments(allow_unauthenticated=False)[2:])
+        assert "0.77" not in (upload.folder / "sftkey-job.yaml").read_text(), "a value that never holds is not sent"
+    assert (there.folder, there.settings.seeds, there.runs) == (tmp_path / "study", (1, 2), study.runs)
     assert {run.config.optimization.learning_rate for run in there.runs} == {1e-3}
-    assert {run.config.cluster.address for run in there.runs} == {"auto"}
 
 
-def test_a_tuning_travels_with_the_folder_of_all_its_trials(folder, tmp_path):
+def test_a_tuning_travels_with_the_folder_of_all_its_trials(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
     file = folder / "tune.yaml"
-    file.write_text(TUNING.replace("SHARED", str(tmp_path)))
+    file.write_text(TUNING)
     tuning = load_tuning([file])
-    job = JobDescription.of_tuning(tuning, load_trial(tuning, "trial", {}), read_files([file]), [])
+    job = JobDescription.of_tuning(tuning)
     with packed(job, folder) as upload:
         arguments = job.arguments(allow_unauthenticated=True)
         assert arguments == ["tune", "sftkey-job.yaml", "cluster.address=auto", "cluster.allow_unauthenticated=true"]
-        assert load_tuning([upload.folder / arguments[1]]).settings == tuning.settings
-    relative = load_tuning([file], ["run_dir=runs/mine"])
-    job = JobDescription.of_tuning(relative, load_trial(relative, "trial", {}), {}, [])
-    with pytest.raises(ConfigError, match="run_dir=runs/mine: a job needs an absolute path"), packed(job, None):
+        there = load_tuning([upload.folder / "sftkey-job.yaml"])
+    assert (there.folder, there.settings) == (tmp_path / "tuning", tuning.settings)
+    values = {"optimization.learning_rate": 2e-4}
+    assert load_trial(there, "trial-001", values) == load_trial(tuning, "trial-001", values)
+    relative = JobDescription.of_tuning(load_tuning([file], ["run_dir=runs/mine"]))
+    with pytest.raises(ConfigError, match="run_dir=runs/mine: a job needs an absolute path"), packed(relative, None):
         pass
+
+
+def test_what_a_job_does_follows_from_its_file(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    study, tuning, both = folder / "study.yaml", folder / "tune.yaml", folder / "both.yaml"
+    study.write_text(STUDY)
+    tuning.write_text(TUNING)
+    both.write_text(STUDY + TUNING.partition("\n")[2].partition("model")[0].replace("run_dir: $SCRATCH/tuning\n", ""))
+    for arguments, message in {
+        (study, "--verb", "train"): "the section study describes many runs",
+        (study, "--verb", "tune"): "no section tune",
+        (tuning, "--verb", "run"): "the section tune describes many trials",
+        (both,): "gives both study and tune; keep one of them in another file",
+        ("a=b",): "give at least one configuration file",
+        ("--verb", "tune", "a=b"): "no configuration file is given: no section tune",
+        (study, "--verb", "plan"): "a job can run, prepare, train, evaluate or tune",
+        (study,): "--address http://127.0.0.1:1",
+        (tuning,): "--address http://127.0.0.1:1",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            app(["submit", *map(str, arguments), "--address", "http://127.0.0.1:1"], standalone_mode=False)
 
 
 def test_of_a_work_tree_travels_what_git_tracks(config, folder):

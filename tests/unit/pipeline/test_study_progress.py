@@ -43,17 +43,34 @@ def test_the_time_left_follows_from_what_runs_of_the_same_variant_took(study, mo
     progress.show([short_3, long_3], [short_5, long_5])
     assert capsys.readouterr().out == "Rates: 0/4 short/seed-3; long/seed-3 16 s\n", "nothing is known yet"
     seconds[0] = 100.0
-    assert progress.end(short_3, failed=False) == 100
+    progress.end(short_3, has_failed=False)
+    assert capsys.readouterr().out == "short/seed-3: done after 100 s\nRates: 1/4 100 s\n"
     progress.begin(short_5)
     progress.show([long_3, short_5], [long_5])
     assert line.seconds_left() == 100, "the long run is taken to be as long, and its place is free at once"
     seconds[0] = 300.0
-    progress.end(long_3, failed=False)
-    progress.end(short_5, failed=True)
+    progress.end(long_3, has_failed=False)
+    progress.end(short_5, has_failed=True)
     progress.begin(long_5)
     seconds[0] = 350.0
     progress.show([long_5], [])
     assert line.seconds_left() == 250, "a long run took 300 seconds, and this one has had 50 of them"
+
+
+def test_how_fast_a_run_fails_or_is_completed_says_nothing_about_others(study, monkeypatch):
+    seconds = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    line = ProgressLine(None, "Rates", 4)
+    progress = StudyProgress(study, 0, line)
+    failing, resumed, other, last = study.runs
+    (study.folder / resumed.name / "stages/tagged-full").mkdir(parents=True)
+    for run in (failing, resumed):
+        progress.begin(run)
+        seconds[0] += 20.0
+        progress.end(run, has_failed=run is failing)
+    progress.begin(other)
+    progress.show([other], [last])
+    assert line.seconds_left() is None
 
 
 def test_each_run_says_what_it_does(study, capsys, monkeypatch):
