@@ -23,6 +23,7 @@ from sftkey_dist.config.secrets import is_loopback, without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.interrupts import handlers_kept
+from sftkey_dist.machine import usable_cores
 from sftkey_dist.models.accelerator import Device, node_devices
 
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -111,6 +112,28 @@ def wait_for_room(cluster: ClusterConfig, wanted: int, num_gpus: int | None = No
             f"cluster.wait_for_nodes_seconds, or allow stages to continue with fewer ranks with cluster.min_workers"
         )
     return min(room, wanted)
+
+
+def idle_in_words(cluster: ClusterConfig) -> str:
+    """What the connected cluster has and training does not use, with the keys that use it; "" if there is nothing.
+
+    Idle cores are named on this machine alone, because those of a cluster may be meant for others.
+    """
+    if cluster.gpus_per_worker:
+        return ""
+    accelerators = int(sum(node["Resources"].get("GPU", 0) for node in usable_nodes()))
+    if accelerators:
+        return (
+            f"training uses none of the {accelerators} accelerators: set cluster.num_workers={accelerators} "
+            f"cluster.gpus_per_worker=1"
+        )
+    used, cores = cluster.num_workers * cluster.cpus_per_worker, usable_cores()
+    if named_cluster(cluster) is None and cores >= 2 * used:
+        return (
+            f"training uses {used} of {cores} CPU cores: set cluster.cpus_per_worker={cores // cluster.num_workers} to "
+            f"compute with all of them"
+        )
+    return ""
 
 
 def room_for(cluster: ClusterConfig) -> int:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from sftkey_dist.cluster.connection import connected
+from sftkey_dist.cluster.connection import connected, idle_in_words
 from sftkey_dist.console import console
 from sftkey_dist.errors import InterruptedRunError, StorageError
 from sftkey_dist.models.shape import count_parameters
@@ -61,6 +61,8 @@ def train(plan: RunPlan, tracker: Tracker, *, nodes_are_checked: bool = False) -
             if not nodes_are_checked:
                 require_sound_cluster(plan)
             _require_fit(plan)
+            if idle := idle_in_words(config.cluster):
+                console.print(idle, soft_wrap=True)
         runner = stack.enter_context(stage_runner(config.cluster, plan.run.ray_storage))
         for planned in plan.strategies:
             form, last = planned.strategy.form.value, planned.stages[-1]

@@ -13,8 +13,9 @@ import pytest
 import ray
 from ray._private import ray_constants
 
+from sftkey_dist import machine
 from sftkey_dist.cluster import connection, host, private
-from sftkey_dist.cluster.connection import connected
+from sftkey_dist.cluster.connection import connected, idle_in_words
 from sftkey_dist.cluster.gate import NamedCluster, named_cluster
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.errors import ConfigError, TrainingError
@@ -200,3 +201,39 @@ def test_accelerators_of_a_node_that_does_not_answer_are_left_out(monkeypatch):
     monkeypatch.setattr(ray, "wait", lambda asked, num_returns, timeout: ([asked[0]], asked[1:]))
     monkeypatch.setattr(ray, "get", lambda answered: [[f"device that {name}"] for name in answered])
     assert connection.devices_of_nodes() == ["device that answers"]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "resources", "cores", "said"),
+    [
+        ({}, {"CPU": 8}, 2, ""),
+        ({}, {"CPU": 8}, 3, ""),
+        ({}, {"CPU": 8}, 8, "2 of 8 CPU cores: set cluster.cpus_per_worker=4 to"),
+        ({"cpus_per_worker": 4}, {"CPU": 8}, 8, ""),
+        ({"address": "head:6379"}, {"CPU": 8}, 8, ""),
+        (
+            {},
+            {"CPU": 8, "GPU": 4},
+            8,
+            "none of the 8 accelerators: set cluster.num_workers=8 cluster.gpus_per_worker=1",
+        ),
+        ({"address": "head:6379"}, {"GPU": 4}, 8, "none of the 8 accelerators"),
+        ({"gpus_per_worker": 1}, {"CPU": 8, "GPU": 4}, 8, ""),
+    ],
+)
+def test_what_training_leaves_idle_is_named_with_the_keys_that_use_it(monkeypatch, cluster, resources, cores, said):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("sftkey_dist.cluster.connection.usable_nodes", lambda: [{"Resources": resources}] * 2)
+    monkeypatch.setattr("sftkey_dist.cluster.connection.usable_cores", lambda: cores)
+    assert said in idle_in_words(ClusterConfig(**cluster))
+    assert bool(said) == bool(idle_in_words(ClusterConfig(**cluster)))
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), (None, 6)])
+def test_a_container_has_as_many_cores_as_its_limit_allows(monkeypatch, tmp_path, quota, cores):
+    file = tmp_path / "cpu.max"
+    if quota is not None:
+        file.write_text(f"{quota}\n")
+    monkeypatch.setattr(machine, "_CPU_QUOTA", file)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
+    assert machine.usable_cores() == cores
