@@ -118,7 +118,7 @@ def without_ray(monkeypatch) -> None:
 
     monkeypatch.setattr(training, "connected", lambda *_: nullcontext())
     monkeypatch.setattr(training, "stage_runner", lambda *_: nullcontext(Runner()))
-    for check in ("require_sound_nodes", "_require_fit"):
+    for check in ("require_sound_nodes", "_require_fit", "idle_in_words"):
         monkeypatch.setattr(training, check, lambda *_: None)
 
 
