@@ -91,7 +91,7 @@ TABLE = {
     "an answer instructs the judge": ["test_an_answer_stays_inside_its_quotes_and_tags"],
     "a cluster without authentication": [
         "test_a_remote_cluster_is_not_spoken_to_without_a_token",
-        "test_a_job_is_stopped_and_a_wrong_token_refused",
+        "test_a_stopped_study_leaves_a_checkpoint_of_each_run_at_work_and_a_wrong_token_is_refused",
     ],
     "a checkpoint is a pickle that runs code": [DAMAGE],
     "secrets in configuration and environment": [
