@@ -149,7 +149,7 @@ def _run_all(study: Study, waiting: list[StudyRun], progress: StudyProgress) -> 
                 run = waiting.pop(0)
                 progress.begin(run)
                 at_work.append(_AtWork(run, _start(study, run)))
-            progress.show([one.run for one in at_work], waiting)
+            progress.show(waiting)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for one in [one for one in at_work if one.process.poll() is not None]:
                 at_work.remove(one)

@@ -29,7 +29,7 @@ class StudyProgress:
 
     def begin(self, run: StudyRun) -> None:
         """A run has been started."""
-        self._at_work[run.name] = _RunAtWork(RunDir(self._study.folder / run.name))
+        self._at_work[run.name] = _RunAtWork(run, RunDir(self._study.folder / run.name))
 
     def end(self, run: StudyRun, *, has_failed: bool) -> None:
         """A run has ended."""
@@ -41,16 +41,16 @@ class StudyProgress:
         console.print(f"{run.name}: {how} after {ended.seconds:.0f} s", markup=False, soft_wrap=True)
         self._line.update_with_estimate(self._num_done, "", None)
 
-    def show(self, at_work: Sequence[StudyRun], waiting: Sequence[StudyRun]) -> None:
+    def show(self, waiting: Sequence[StudyRun]) -> None:
         """Update the line."""
-        note = "; ".join(f"{run.name} {self._at_work[run.name].what_happens()}".strip() for run in at_work)
-        self._line.update_with_estimate(self._num_done, note, self._seconds_left(at_work, waiting))
+        note = "; ".join(f"{name} {one.what_happens()}".strip() for name, one in self._at_work.items())
+        self._line.update_with_estimate(self._num_done, note, self._seconds_left(waiting))
 
-    def _seconds_left(self, at_work: Sequence[StudyRun], waiting: Sequence[StudyRun]) -> float | None:
+    def _seconds_left(self, waiting: Sequence[StudyRun]) -> float | None:
         """None before a run is done. A waiting run starts when one at work ends, as `run_study` starts them."""
-        if not self._seconds or not at_work:
+        if not self._seconds or not self._at_work:
             return None
-        ends = [max(0.0, self._expected(run) - self._at_work[run.name].seconds) for run in at_work]
+        ends = [max(0.0, self._expected(one.run) - one.seconds) for one in self._at_work.values()]
         heapq.heapify(ends)
         for run in waiting:
             heapq.heapreplace(ends, ends[0] + self._expected(run))
@@ -62,11 +62,12 @@ class StudyProgress:
 
 
 class _RunAtWork:
-    def __init__(self, run: RunDir) -> None:
-        self.is_new = not any(run.stages())
+    def __init__(self, run: StudyRun, folder: RunDir) -> None:
+        self.run = run
+        self.is_new = not any(folder.stages())
         """Whether nothing was trained earlier, so that the time it takes says something about other runs."""
         self._started = time.monotonic()
-        self._watch = RunWatch(run.path)
+        self._watch = RunWatch(folder.path)
         self._looked, self._seen = float("-inf"), ""
 
     @property

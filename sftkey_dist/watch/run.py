@@ -13,7 +13,15 @@ from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, EVERY_SETTING, STRATE
 from sftkey_dist.run_dir.artifacts.training import SUMMARY, StageSummary
 from sftkey_dist.run_dir.lock import Writer, find_writer
 from sftkey_dist.watch.place import require_run
-from sftkey_dist.watch.stage import Content, StageState, StageWatch, beginning_of, last_sign, read_if_there
+from sftkey_dist.watch.stage import (
+    Content,
+    StageState,
+    StageWatch,
+    beginning_of,
+    last_sign,
+    last_written,
+    read_if_there,
+)
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ class RunWatch:
             is_open = scores is None and writer is not None and (folder / "generations.jsonl").is_file()
             if is_open or folder in recorded:
                 strategy = recorded.get(folder) or folder.name.rpartition("-")[0]
-                generated, last = self._count(folder, scores), _last_written(folder / "generations.jsonl")
+                generated, last = self._count(folder, scores), last_written(folder / "generations.jsonl")
                 found.append(EvaluationState(strategy, generated, self._prompts(), scores, last))
         return found
 
@@ -163,12 +171,6 @@ class RunWatch:
             if entry.evaluation and self._complete_scores(self._run.path / entry.evaluation)
         }
         return bool(scored) and {*named, *strategies} <= scored
-
-
-def _last_written(file: Path) -> float | None:
-    with suppress(FileNotFoundError):  # it is being replaced
-        return file.stat().st_mtime
-    return None
 
 
 class _Files:

@@ -99,7 +99,7 @@ class StageWatch:
             beats=self._beats,
             silent=silent_beats(self._beats, beginning.seconds_between_beats, writer_beat),
             now=max([writer_beat, *(beat.when for beat in self._beats)]),
-            last_step=_written(self._stage.timings),
+            last_step=last_written(self._stage.timings),
         )
 
     def _read_beats(self, seconds_between_beats: float) -> None:
@@ -153,10 +153,10 @@ def read_if_there(kind: JsonFile[Content], file: Path) -> Content | None:
 def last_sign(stage: StageDir) -> float:
     """When a stage last wrote anything, by the clock of the file system; 0 if it never did."""
     files = stage.beginning, stage.heartbeats, stage.metrics, stage.timings
-    return max(_written(file) or 0.0 for file in files)
+    return max(last_written(file) or 0.0 for file in files)
 
 
-def _written(file: Path) -> float | None:
+def last_written(file: Path) -> float | None:
     """When a file was last written; None if there is none."""
     with suppress(OSError):
         return file.stat().st_mtime

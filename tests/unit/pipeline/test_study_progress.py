@@ -40,20 +40,20 @@ def test_the_time_left_follows_from_what_runs_of_the_same_variant_took(study, mo
     progress.begin(short_3)
     progress.begin(long_3)
     seconds[0] = 16.0
-    progress.show([short_3, long_3], [short_5, long_5])
+    progress.show([short_5, long_5])
     assert capsys.readouterr().out == "Rates: 0/4 short/seed-3; long/seed-3 16 s\n", "nothing is known yet"
     seconds[0] = 100.0
     progress.end(short_3, has_failed=False)
     assert capsys.readouterr().out == "short/seed-3: done after 100 s\nRates: 1/4 100 s\n"
     progress.begin(short_5)
-    progress.show([long_3, short_5], [long_5])
+    progress.show([long_5])
     assert line.seconds_left() == 100, "the long run is taken to be as long, and its place is free at once"
     seconds[0] = 300.0
     progress.end(long_3, has_failed=False)
     progress.end(short_5, has_failed=True)
     progress.begin(long_5)
     seconds[0] = 350.0
-    progress.show([long_5], [])
+    progress.show([])
     assert line.seconds_left() == 250, "a long run took 300 seconds, and this one has had 50 of them"
 
 
@@ -69,7 +69,7 @@ def test_how_fast_a_run_fails_or_is_completed_says_nothing_about_others(study, m
         seconds[0] += 20.0
         progress.end(run, has_failed=run is failing)
     progress.begin(other)
-    progress.show([other], [last])
+    progress.show([last])
     assert line.seconds_left() is None
 
 
@@ -83,6 +83,6 @@ def test_each_run_says_what_it_does(study, capsys, monkeypatch):
     progress = StudyProgress(study, 0, ProgressLine(None, "Rates", 4))
     progress.begin(study.runs[0])
     with locked(run.lock):
-        progress.show([study.runs[0]], study.runs[1:])
+        progress.show(study.runs[1:])
     shown = capsys.readouterr().out.splitlines()[-1]
     assert shown == "Rates: 0/4 short/seed-3 sft-tag stage 1/1 (full), step 3 of 8 0 s"
