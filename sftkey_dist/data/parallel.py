@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from sftkey_dist.errors import DataError
+from sftkey_dist.machine import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,7 +25,7 @@ def run_on_cores(work: Callable[[Item], Result], items: Sequence[Item], num_work
     Raises:
         DataError: A process was killed.
     """
-    processes = min(len(items), num_workers or len(os.sched_getaffinity(0)))
+    processes = min(len(items), num_workers or usable_cores())
     if processes <= 1:
         yield from map(work, items)
         return
