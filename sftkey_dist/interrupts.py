@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 from sftkey_dist.errors import InterruptedRunError, RunLostError
 
@@ -25,10 +26,20 @@ _stops: "list[GentleStop]" = []
 Handler = Callable[[int, FrameType | None], object]
 
 
+class _Waiting(threading.local):
+    is_for_ray = False
+    """Whether this thread is in a block of `waiting_for_ray`. Handlers run in the main thread."""
+    ended_by: BaseException | None = None
+    """What a handler would have raised in the block."""
+
+
+_waiting = _Waiting()
+
+
 def raise_on_signals() -> None:
     """From now on, a signal raises InterruptedRunError in the main thread, and `end_at_once` raises RunLostError
     there."""
-    _handle(_debounced(_raise))
+    _handle(_debounced(_raise_interrupted))
     signal.signal(_LOST, _raise_lost)
 
 
@@ -37,6 +48,26 @@ def end_at_once(problem: str) -> None:
     if signal.getsignal(_LOST) is _raise_lost:
         _problems.append(problem)
         os.kill(os.getpid(), _LOST)
+
+
+@contextmanager
+def waiting_for_ray() -> Iterator[None]:
+    """Let a signal end the block at once, in which `ray.get` or `ray.wait` is called.
+
+    Of what a handler raises, these calls pass on a KeyboardInterrupt alone, and that as a new one. With anything else
+    they go on waiting for their result, and then fail with a SystemError.
+
+    Raises:
+        InterruptedRunError: a signal ended the block.
+        RunLostError: `end_at_once` ended it.
+    """
+    _waiting.is_for_ray, _waiting.ended_by = True, None
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise (_waiting.ended_by or interrupt) from None
+    finally:
+        _waiting.is_for_ray = False
 
 
 @contextmanager
@@ -75,7 +106,7 @@ class GentleStop:
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Ask for a stop at the first signal, and raise at the second."""
         if self.signal_number is not None:
-            raise InterruptedRunError(number)
+            _raise(InterruptedRunError(number))
         self.signal_number = number
         self._ask()
 
@@ -134,9 +165,17 @@ def _stop_writing_to_terminal() -> None:
     os.close(nowhere)
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise InterruptedRunError(number)
+def _raise_interrupted(number: int, frame: FrameType | None) -> None:
+    _raise(InterruptedRunError(number))
 
 
 def _raise_lost(number: int, frame: FrameType | None) -> None:
-    raise RunLostError(_problems[-1] if _problems else "the run directory was lost")
+    _raise(RunLostError(_problems[-1] if _problems else "the run directory was lost"))
+
+
+def _raise(error: BaseException) -> NoReturn:
+    """Raise an error in a handler, or what `waiting_for_ray` replaces by it."""
+    if not _waiting.is_for_ray:
+        raise error
+    _waiting.ended_by = error
+    raise KeyboardInterrupt

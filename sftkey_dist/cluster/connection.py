@@ -22,7 +22,7 @@ from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.secrets import is_loopback, without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.interrupts import handlers_kept
+from sftkey_dist.interrupts import handlers_kept, waiting_for_ray
 from sftkey_dist.machine import usable_cores
 from sftkey_dist.models.accelerator import Device, node_devices
 
@@ -80,8 +80,11 @@ def devices_of_nodes() -> list[Device]:
         for node in ray.nodes()
         if node["Alive"] and node["Resources"].get("GPU")
     ]
-    answered, _ = ray.wait(asked, num_returns=len(asked), timeout=_MOST_SECONDS_TO_LIST) if asked else ([], [])
-    return [device for devices in ray.get(answered) for device in devices]
+    if not asked:
+        return []
+    with waiting_for_ray():
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=_MOST_SECONDS_TO_LIST)
+        return [device for devices in ray.get(answered) for device in devices]
 
 
 def wait_for_room(cluster: ClusterConfig, wanted: int, num_gpus: int | None = None) -> int:

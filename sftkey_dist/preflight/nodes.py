@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftkey_dist.cluster.connection import usable_nodes
 from sftkey_dist.files import make_folder, remove_tree
+from sftkey_dist.interrupts import waiting_for_ray
 from sftkey_dist.preflight.probe import Probe
 from sftkey_dist.preflight.records import Clock, Exchange, NodeCheck, NodeGroup
 from sftkey_dist.ray_errors import in_one_line
@@ -112,7 +113,8 @@ def _check(node: dict[str, Any], probe: Any, asked: _Asked) -> NodeCheck:
 
     def answer(method: str, *arguments: object) -> Any:
         left = max(0.0, deadline - time.monotonic())
-        return ray.get(getattr(probe, method).remote(*arguments), timeout=left)
+        with waiting_for_ray():
+            return ray.get(getattr(probe, method).remote(*arguments), timeout=left)
 
     steps: dict[str, Callable[[], dict[str, Any]]] = {
         _STARTING: lambda: {"clock": _clock(answer)},
@@ -153,10 +155,11 @@ def _exchange(
         return None
     address, first = there[0]
     try:
-        port = ray.get(first.listen.remote(address), timeout=MOST_SECONDS_TO_EXCHANGE)
-        group = NodeGroup(address, port, len(there), environment, on_accelerators, MOST_SECONDS_TO_EXCHANGE)
-        rates = [probe.all_reduce.remote(group, rank) for rank, (_, probe) in enumerate(there)]
-        return Exchange(min(ray.get(rates, timeout=2 * MOST_SECONDS_TO_EXCHANGE)))
+        with waiting_for_ray():
+            port = ray.get(first.listen.remote(address), timeout=MOST_SECONDS_TO_EXCHANGE)
+            group = NodeGroup(address, port, len(there), environment, on_accelerators, MOST_SECONDS_TO_EXCHANGE)
+            rates = [probe.all_reduce.remote(group, rank) for rank, (_, probe) in enumerate(there)]
+            return Exchange(min(ray.get(rates, timeout=2 * MOST_SECONDS_TO_EXCHANGE)))
     except GetTimeoutError:
         return Exchange(problem=f"had not finished after {2 * MOST_SECONDS_TO_EXCHANGE:g} s")
     except RayError as error:

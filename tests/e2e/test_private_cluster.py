@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import ENTRY_POINT, environment
 from tests.processes import command_of, descendants, is_alive
 
@@ -215,3 +217,45 @@ def test_a_signal_ends_the_wait_for_what_is_no_cluster(tmp_path, tiny_config):
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=15)
     assert process.returncode == 128 + signal.SIGTERM, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_an_actor_at_once(tmp_path, number):
+    """Evaluation and judges spend most of their time in such a wait, in which Ray calls the handlers of signals."""
+    script = """
+import sys, time
+import ray
+from sftkey_dist.cli.exits import user_errors_printed
+from sftkey_dist.cluster.connection import connected
+from sftkey_dist.config.cluster import ClusterConfig
+from sftkey_dist.evaluation.generation.spread import spread
+from sftkey_dist.interrupts import raise_on_signals
+
+class Sleeper:
+    def sleep(self, seconds):
+        time.sleep(seconds)
+
+raise_on_signals()
+with user_errors_printed(), connected(ClusterConfig(num_workers=1), 1):
+    actor = ray.remote(Sleeper).remote()
+    ray.get(actor.sleep.remote(0))
+    print("waiting", flush=True)
+    list(spread([actor], lambda actor, seconds: actor.sleep.remote(seconds), [600], least_seconds=600))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
+    )
+    assert process.stdout is not None
+    assert any(line == "waiting\n" for line in process.stdout)
+    time.sleep(2)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + number, said
+    assert "interrupted; run the same command again" in said
+    assert "Traceback" not in said

@@ -15,7 +15,11 @@ TABLE = {
     "a rank is killed while it writes its shard": ["test_a_rank_that_dies_while_it_writes_leaves_no_checkpoint"],
     "all end when a checkpoint is saved": ["test_a_checkpoint_that_was_waited_for_outlives_all_ranks"],
     "the driver is killed": ["test_run_killed_in_stage_2_finishes_without_repeating_stage_1"],
-    "the driver gets SIGTERM or SIGINT": [CHAIN, "test_the_first_signal_asks_and_the_second_ends"],
+    "the driver gets SIGTERM or SIGINT": [
+        CHAIN,
+        "test_the_first_signal_asks_and_the_second_ends",
+        "test_a_signal_ends_the_wait_for_an_actor_at_once",
+    ],
     "signals reach the whole process group, several in one moment": [CHAIN, "test_signals_of_one_moment_are_one"],
     "the terminal is closed while the cluster starts": ["test_a_signal_to_the_whole_group_ends_a_start_at_once"],
     "a node is taken away": [HOSTS],

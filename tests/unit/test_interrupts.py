@@ -6,8 +6,15 @@ import time
 import pytest
 
 from sftkey_dist import interrupts
-from sftkey_dist.errors import InterruptedRunError
-from sftkey_dist.interrupts import SIGNALS, handlers_kept, raise_on_signals, stop_gently, stopping_gently
+from sftkey_dist.errors import InterruptedRunError, RunLostError
+from sftkey_dist.interrupts import (
+    SIGNALS,
+    handlers_kept,
+    raise_on_signals,
+    stop_gently,
+    stopping_gently,
+    waiting_for_ray,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +78,27 @@ def test_outside_training_a_signal_ends_at_once_and_cleaning_up_is_not_disturbed
                 send(number)
             send(signal.SIGINT)
             time.sleep(0.25)
+
+
+def wait_as_ray_does(number: int) -> None:
+    """Ray raises an exception of its own in place of the one that it caught."""
+    try:
+        send(number)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None
+
+
+def test_a_wait_for_ray_gets_the_error_that_ray_passes_on_and_its_caller_the_one_that_was_meant():
+    with handlers_kept():
+        raise_on_signals()
+        with pytest.raises(InterruptedRunError) as raised, waiting_for_ray():
+            wait_as_ray_does(signal.SIGTERM)
+        assert raised.value.signal_number == signal.SIGTERM
+        with pytest.raises(RunLostError, match="gone"), waiting_for_ray():
+            interrupts.end_at_once("gone")
+        time.sleep(0.25)
+        with pytest.raises(InterruptedRunError):
+            send(signal.SIGTERM)
 
 
 def test_a_signal_that_nohup_ignores_stays_ignored():

@@ -94,6 +94,29 @@ def test_only_the_factory_leads_to_the_engine_that_uses_deepspeed():
         assert internal(MODULES[name]) & heavy == {"training.engine.factory"}, name
 
 
+IN_PROCESSES_OF_RAY = {"training.ray_trainer", "training.worker"}
+"""Modules whose waits for Ray no signal ends: those of workers and controllers, and of the thread of Ray Train."""
+
+
+def test_every_wait_of_the_driver_for_ray_can_be_ended_by_a_signal():
+    waits, covered = set(), set()
+    for name in MODULES.keys() - IN_PROCESSES_OF_RAY:
+        file = PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
+        if not file.is_file():
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            found = {(name, call.lineno) for call in ast.walk(node) if _waits_for_ray(call)}
+            waits |= found
+            if isinstance(node, ast.With) and any("waiting_for_ray()" in ast.unparse(item) for item in node.items):
+                covered |= found
+    assert waits
+    assert waits == covered
+
+
+def _waits_for_ray(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("ray.get", "ray.wait")
+
+
 def test_no_import_cycles():
     graph = {name: internal(imports) - {name} for name, imports in MODULES.items()}
     list(TopologicalSorter(graph).static_order())

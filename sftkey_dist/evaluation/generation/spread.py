@@ -12,6 +12,8 @@ from typing import Any
 
 import ray
 
+from sftkey_dist.interrupts import waiting_for_ray
+
 _SECONDS_BETWEEN_LOOKS = 1.0
 _TIMES_THE_MEDIAN, _LEAST_SECONDS = 4.0, 60.0
 
@@ -58,7 +60,8 @@ def spread(
             give(waiting.popleft())
         if idle and (late := _late(under_way, finished, seconds, least_seconds)) is not None:
             give(late)
-        done, _ = ray.wait(list(under_way), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
+        with waiting_for_ray():
+            done, _ = ray.wait(list(under_way), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
         for reference in done:
             made = under_way.pop(reference)
             if made.number in finished:
@@ -74,7 +77,8 @@ def spread(
 def _result(reference: Any, actor: Any, chunk: Any, on_loss: OnLoss | None) -> tuple[Any, Any]:
     """The actor that can work on another chunk, and the result."""
     try:
-        return actor, ray.get(reference)
+        with waiting_for_ray():
+            return actor, ray.get(reference)
     except ray.exceptions.RayError as error:
         if on_loss is None:
             raise
