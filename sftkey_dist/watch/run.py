@@ -8,8 +8,9 @@ from typing import Any
 
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, SCORES, EvaluationScores
-from sftkey_dist.run_dir.artifacts.kinds import JsonFile
+from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile
 from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, EVERY_SETTING, STRATEGIES, StrategyEntry
+from sftkey_dist.run_dir.artifacts.swapped import CONTINUATIONS
 from sftkey_dist.run_dir.artifacts.training import SUMMARY, StageSummary
 from sftkey_dist.run_dir.lock import Writer, find_writer
 from sftkey_dist.watch.place import require_run
@@ -41,14 +42,21 @@ class EvaluationState:
         generated: number of prompts that have responses.
         prompts: number of prompts; None if it is unknown.
         scores: the scores; None before they are complete.
-        last_response: when a response was last written, in seconds since the epoch; None before the first one.
+        continued: number of answers after swapped reasoning; None unless more of them are being generated.
+        last_answer: when anything generated was last written, in seconds since the epoch; None before the first one.
     """
 
     strategy: str
     generated: int
     prompts: int | None
     scores: EvaluationScores | None
-    last_response: float | None
+    continued: int | None
+    last_answer: float | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is still to be generated or judged."""
+        return self.scores is None or self.continued is not None
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class RunWatch:
     def __init__(self, path: Path) -> None:
         self._path, self._run, self._files = path, RunDir(path), _Files()
         self._stages: dict[Path, StageWatch] = {}
-        self._generated: dict[Path, _GenerationCount] = {}
+        self._counts: dict[Path, _Count] = {}
 
     def look(self) -> RunState:
         """The run as it is now.
@@ -142,14 +150,20 @@ class RunWatch:
             is_open = scores is None and writer is not None and (folder / "generations.jsonl").is_file()
             if is_open or folder in recorded:
                 strategy = recorded.get(folder) or folder.name.rpartition("-")[0]
-                generated, last = self._count(folder, scores), last_written(folder / "generations.jsonl")
-                found.append(EvaluationState(strategy, generated, self._prompts(), scores, last))
+                generated = scores.n if scores else self._count(folder / "generations.jsonl", GENERATIONS)
+                continued = self._continued(folder) if writer else None
+                last = last_written(folder / ("generations.jsonl" if continued is None else "swapped_reasoning.jsonl"))
+                found.append(EvaluationState(strategy, generated, self._prompts(), scores, continued, last))
         return found
 
-    def _count(self, folder: Path, scores: EvaluationScores | None) -> int:
-        if scores is not None:
-            return scores.n
-        return self._generated.setdefault(folder, _GenerationCount(folder)).catch_up()
+    def _continued(self, folder: Path) -> int | None:
+        journal = folder / "swapped_reasoning.jsonl"
+        if not journal.is_file() or (folder / "swapped_reasoning.json").is_file():
+            return None
+        return self._count(journal, CONTINUATIONS)
+
+    def _count(self, journal: Path, kind: Journal[Any]) -> int:
+        return self._counts.setdefault(journal, _Count(journal, kind)).catch_up()
 
     def _complete_scores(self, folder: Path) -> EvaluationScores | None:
         scores = self._files.read(SCORES, folder / "scores.json")
@@ -195,14 +209,14 @@ class _Files:
         return content
 
 
-class _GenerationCount:
-    """Counts the prompts that have responses."""
+class _Count:
+    """Counts what a journal has records of."""
 
-    def __init__(self, folder: Path) -> None:
-        self._tail = GENERATIONS.tail(folder / "generations.jsonl")
-        self._keys: set[tuple[str, str]] = set()
+    def __init__(self, journal: Path, kind: Journal[Any]) -> None:
+        self._tail = kind.tail(journal)
+        self._keys: set[object] = set()
 
     def catch_up(self) -> int:
         with suppress(FileNotFoundError):  # it is being replaced
-            self._keys |= {(record.data_set, record.id) for record in self._tail.new_records()}
+            self._keys |= {record.key for record in self._tail.new_records()}
         return len(self._keys)

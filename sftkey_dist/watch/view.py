@@ -36,7 +36,7 @@ def render(state: RunState, console: Console) -> Group:
     if state.training is not None:
         parts += ["", *_training(state.training, console)]
     if state.evaluations:
-        parts += ["", *map(_evaluation, state.evaluations)]
+        parts += ["", *(line for evaluation in state.evaluations for line in _evaluation(evaluation))]
     return Group(*(visible(part) if isinstance(part, Text) else part for part in parts))
 
 
@@ -44,8 +44,8 @@ def in_one_line(state: RunState) -> str:
     """The stage or the evaluation that is worked on, and how far it is; "" where there is none."""
     if state.training is not None:
         return f"{state.training.title}, {_progress(state.training)}"
-    generating = [one for one in state.evaluations if one.scores is None]
-    return _how_far(max(generating, key=lambda one: one.last_response or 0.0)) if generating else ""
+    at_work = [one for one in state.evaluations if one.is_open]
+    return _how_far(max(at_work, key=lambda one: one.last_answer or 0.0)) if at_work else ""
 
 
 def _what_happens(state: RunState) -> str:
@@ -56,7 +56,7 @@ def _what_happens(state: RunState) -> str:
     by = f"by process {state.writer.pid} on {state.writer.host}"
     if state.training is not None:
         return f"training {by}"
-    is_evaluating = any(evaluation.scores is None for evaluation in state.evaluations)
+    is_evaluating = any(evaluation.is_open for evaluation in state.evaluations)
     return f"{'evaluating' if is_evaluating else 'preparing the next part of the run'} {by}"
 
 
@@ -157,16 +157,19 @@ def _silence(stage: StageState) -> Text:
     return Text(f"no sign of life from {', '.join(listed)}{more}", style="bold red")
 
 
-def _evaluation(evaluation: EvaluationState) -> Text:
+def _evaluation(evaluation: EvaluationState) -> Iterator[Text]:
     scores = evaluation.scores
     if scores is not None:
         words = f"accuracy {number(scores.accuracy)}, format {number(scores.format)}, score {number(scores.score)}"
         kind = "guided evaluation" if scores.guided else "evaluation"
-        return Text.assemble(("done     ", "green"), f"{evaluation.strategy} {kind}: {words}, n = {scores.n:,}")
-    return Text.assemble(("open     ", "cyan"), _how_far(evaluation))
+        yield Text.assemble(("done     ", "green"), f"{evaluation.strategy} {kind}: {words}, n = {scores.n:,}")
+    if evaluation.is_open:
+        yield Text.assemble(("open     ", "cyan"), _how_far(evaluation))
 
 
 def _how_far(evaluation: EvaluationState) -> str:
+    if evaluation.continued is not None:
+        return f"{evaluation.strategy} swapped reasoning: {evaluation.continued:,} answers"
     of = f" of {evaluation.prompts:,}" if evaluation.prompts else ""
     words = "have responses" + (", which are not all judged" if evaluation.generated == evaluation.prompts else "")
     return f"{evaluation.strategy} evaluation: {evaluation.generated:,}{of} prompts {words}"

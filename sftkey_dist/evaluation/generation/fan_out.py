@@ -92,7 +92,7 @@ class EvaluationPool:
         done, failures = len(examples) - sum(map(len, todo)), list[str]()
         progress(done)
         for records, reasons in self.results(lambda actor, chunk: actor.generate.remote(job, chunk), todo):
-            GENERATIONS.append(journal, [record for record in records if _key_of(record) not in known])
+            GENERATIONS.append(journal, [record for record in records if record.key not in known])
             failures += reasons
             done += len(records) + len(reasons)
             progress(done)
@@ -143,20 +143,16 @@ def has_generations(examples: Sequence[Example], folder: Path) -> bool:
 
 def read_generations(folder: Path) -> dict[Key, list[Generation]]:
     """The generations of each example, by test set and id, in the order of the samples."""
-    return {_key_of(record): list(record.samples) for record in GENERATIONS.read(folder / _GENERATIONS)}
+    return {record.key: list(record.samples) for record in GENERATIONS.read(folder / _GENERATIONS)}
 
 
 def _known_keys(folder: Path) -> set[Key]:
-    return {_key_of(record) for record in GENERATIONS.read(folder / _GENERATIONS)}
+    return {record.key for record in GENERATIONS.read(folder / _GENERATIONS)}
 
 
 def _key(example: Example) -> Key:
     """Two test sets may use the same ids."""
     return example.data_set, example.id
-
-
-def _key_of(record: GenerationRecord) -> Key:
-    return record.data_set, record.id
 
 
 def _users_errors(results: Iterator[Any]) -> Iterator[Any]:

@@ -22,6 +22,11 @@ class GenerationRecord:
     id: str
     samples: tuple[Generation, ...]
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The example: two test sets may use the same ids."""
+        return self.data_set, self.id
+
 
 @dataclass(frozen=True)
 class JudgedAnswer:

@@ -14,13 +14,20 @@ from sftkey_dist.errors import ConfigError, DataError, InterruptedRunError
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
 from sftkey_dist.run_dir.artifacts.kinds import JsonFile
+from sftkey_dist.run_dir.artifacts.swapped import (
+    CONTINUATIONS,
+    SWAPPED,
+    ContinuationRecord,
+    Reasoning,
+    SwappedReasoning,
+)
 from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, TIMINGS, GuardScores, Observation
 from sftkey_dist.run_dir.artifacts.underway import BEAT, BEGINNING, Beat, Beginning
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.run_dir.lock import locked
 from sftkey_dist.watch.run import RunWatch
 from sftkey_dist.watch.stage import read_if_there
-from sftkey_dist.watch.view import render
+from sftkey_dist.watch.view import in_one_line, render
 from tests.finished_run import write_run
 from tests.records import nll, step_metrics, step_timing
 
@@ -158,6 +165,21 @@ def test_an_evaluation_in_progress_is_counted(run):
     )
     with locked(run.lock):
         assert "open     sftkey-tag evaluation: 7 of 20 prompts have responses\n" in frame(run).replace(" \n", "\n")
+
+
+def test_answers_after_swapped_reasoning_are_counted_while_they_are_generated(tmp_path):
+    run = RunDir(write_run(tmp_path / "run", {"sft-tag": 12}))
+    (folder,) = (run.path / "evaluation").iterdir()
+    answers = [ContinuationRecord("memos/test", f"q{n}", "q9", Reasoning.OWN, "0", None, "too long") for n in range(5)]
+    with locked(run.lock):
+        CONTINUATIONS.append(folder / "swapped_reasoning.jsonl", answers)
+        shown = frame(run)
+        assert "evaluating by process" in shown
+        assert "done     sft-tag evaluation" in shown
+        assert "open     sft-tag swapped reasoning: 5 answers" in shown
+        assert in_one_line(RunWatch(run.path).look()) == "sft-tag swapped reasoning: 5 answers"
+        SWAPPED.write(folder / "swapped_reasoning.json", SwappedReasoning("0", ()))
+        assert "open " not in frame(run)
 
 
 @pytest.mark.parametrize("width", [20, 80, 120])
