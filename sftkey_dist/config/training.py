@@ -71,8 +71,9 @@ class TrainingConfig(Section):
     """How stages are executed, apart from their optimisation."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute precision. `auto` is bfloat16 on accelerators and float32 on a CPU, where bfloat16 is slow and only
-    useful to test what an accelerator computes. Master weights and gradient accumulation are always float32."""
+    """Compute precision. `auto` is bfloat16 on accelerators and float32 on a CPU, where bfloat16 rehearses what an
+    accelerator computes; it is faster there only on processors with instructions for it (AVX512-BF16, AMX). Master
+    weights and gradient accumulation are always float32."""
     export_precision: Literal["compute", "float32"] = "compute"
     """Precision of the model folder that a stage exports: the master weights rounded to the compute precision
     (`compute`), or unrounded, with 4 bytes per parameter (`float32`)."""
