@@ -107,6 +107,6 @@ def _left_out(found: Mapping[str, SwapShares]) -> Iterator[str]:
         if shares.left_out:
             yield f"{label}: questions that were passed over: {counted(shares.left_out)}"
         if shares.without_generated:
-            yield f"{label}: questions that carries lacks: {counted(shares.without_generated)}"
+            yield f"{label}: questions that are not counted in carries: {counted(shares.without_generated)}"
         if shares.unjudged:
             yield f"{label}: answers that could not be judged, by the reasoning before them: {counted(shares.unjudged)}"
