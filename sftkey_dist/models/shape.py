@@ -1,7 +1,7 @@
 """Sizes of a model according to its configuration, without loading its weights."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,50 @@ def require_heads_for(folder: Path, config: "PreTrainedConfig", sequence_paralle
             f"training.sequence_parallel_ranks={sequence_parallel_ranks} must divide the {heads} attention heads of "
             f"{folder}; possible are {', '.join(possible)}"
         )
+
+
+def require_positions_within(
+    folder: Path, config: "PreTrainedConfig", max_length_tokens: int, micro_batch_tokens: int
+) -> None:
+    """Check that what a model computes of an example does not depend on what it is packed with.
+
+    Some models compute otherwise in long texts than in short ones, and take the longest example of a packed row, or
+    the row itself, for the text: transformers/modeling_rope_utils.py chooses the frequencies of `longrope` and of
+    `dynamic` for all positions of a call, and Llama 4 cuts its attention into chunks by a mask, which packed attention
+    does not build, and scales queries by their position in the row.
+
+    Raises:
+        ConfigError: an example may be long enough for that, or a row.
+    """
+    text = config.get_text_config()
+    limits = {
+        "data.max_length_tokens": (max_length_tokens, min(_lengths_of_short_texts(text), default=math.inf)),
+        "training.micro_batch_tokens": (micro_batch_tokens, _tokens_of_short_rows(text)),
+    }
+    for key, (number, most) in limits.items():
+        if number > most:
+            raise ConfigError(
+                f"{key}={number}: {folder} computes otherwise in texts of more than {most:,} tokens, and would take an "
+                f"example for one because of others in its row; set {key}={most} or less"
+            )
+
+
+def _lengths_of_short_texts(text: "PreTrainedConfig") -> Iterator[int]:
+    """For everything that changes with the length of a text: up to which length it does not."""
+    rotations = getattr(text, "rope_parameters", None) or {}
+    for each in [rotations, *(of for of in rotations.values() if isinstance(of, dict))]:
+        kind = each.get("rope_type") or "default"
+        if kind == "longrope":
+            yield int(each["original_max_position_embeddings"])
+        elif "dynamic" in kind:
+            yield int(text.max_position_embeddings)
+    if chunk := getattr(text, "attention_chunk_size", None):
+        yield int(chunk)
+
+
+def _tokens_of_short_rows(text: "PreTrainedConfig") -> float:
+    """Tokens of a row up to which all queries have the same scale."""
+    return int(text.floor_scale) - 1 if getattr(text, "attn_temperature_tuning", None) else math.inf
 
 
 def require_routers(folder: Path, config: "PreTrainedConfig") -> None:

@@ -25,7 +25,13 @@ from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.files import holds_json, write_json_atomically
 from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.models.problem import writing_named
-from sftkey_dist.models.shape import read_shape, require_heads_for, require_routers, require_row_per_token
+from sftkey_dist.models.shape import (
+    read_shape,
+    require_heads_for,
+    require_positions_within,
+    require_routers,
+    require_row_per_token,
+)
 from sftkey_dist.pipeline.base_model import (
     base_model,
     base_models_kept_if_prepared,
@@ -95,6 +101,7 @@ def _prepared(
     shape = read_shape(model_dir, config.model.trust_remote_code)
     require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(special_tokens_in_test))
     require_heads_for(model_dir, shape, config.training.sequence_parallel_ranks)
+    require_positions_within(model_dir, shape, config.data.max_length_tokens, config.training.micro_batch_tokens)
     if any(stage.optimization.router_loss_weight for strategy in strategies for stage in strategy.stages):
         require_routers(model_dir, shape)
     forms = sorted({strategy.form for strategy in strategies})

@@ -20,6 +20,7 @@ from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.record import make_record
 from sftkey_dist.evaluation.score import score_records
+from sftkey_dist.evaluation.settings import EvaluationSettings
 from sftkey_dist.files import copy_atomically, flush, folder_written_whole, remove_tree
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.run_dir import ModelPlace
@@ -60,7 +61,7 @@ class Guard:
         chosen = stage.held_out[held_out_indices(hashes, self._settings.num_examples, job.seed, others)]
         self._alpha = self._assessment.settings.alpha
         if self._settings.signal == "generation":
-            self._examples = _restored_examples(stage.store, chosen, job)
+            self._examples = _restored_examples(stage.store, chosen, job, self._assessment)
         else:
             self._rows = HeldOutSet(stage, chosen)
         self._best: _Best | None = None
@@ -210,19 +211,28 @@ class Guard:
         return records
 
 
-def _restored_examples(store: EncodedStore, indices: np.ndarray, job: StageJob) -> list[tuple[Example, list[int]]]:
-    """Examples with their encoded prompts, shortest first; every row of a store decodes to exactly its text."""
+def _restored_examples(
+    store: EncodedStore, indices: np.ndarray, job: StageJob, assessment: EvaluationSettings
+) -> list[tuple[Example, list[int]]]:
+    """Examples with their encoded prompts, shortest first; every row of a store decodes to exactly its text.
+
+    The references are read like outputs: a JSON object, for one, contains them in another spelling. The question is the
+    prompt as its template wrote it, in which a check can find the options.
+    """
     tokenizer = load_tokenizer(job.model_dir, job.trust_remote_code)
     restored = []
     for index in sorted(indices, key=lambda index: int(store.segment_counts[index, PROMPT_ID])):
         ids, segments = store.example(int(index))
-        values = {
-            name: tokenizer.decode(ids[segments == number], clean_up_tokenization_spaces=False)
+        prompt = ids[segments == PROMPT_ID].tolist()
+        response = "".join(
+            tokenizer.decode(ids[segments == number], clean_up_tokenization_spaces=False)
             for number, name in enumerate(store.segment_names)
-            if name != PROMPT and "." not in name
-        }
+            if name not in (PROMPT, END_OF_TURN)
+        )
+        values = assessment.contract.parse(response, assessment.form).values
+        question = tokenizer.decode(prompt, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         (name,) = store.example_ids([int(index)])
-        restored.append((Example(name, "", values), ids[segments == PROMPT_ID].tolist()))
+        restored.append((Example(name, question, values), prompt))
     return restored
 
 

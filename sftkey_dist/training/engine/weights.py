@@ -1,12 +1,14 @@
 """The weights of a stage's model in float32: what they start from, and the folders that are written of them."""
 
+import json
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
+from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
 from sftkey_dist.digests import FileNote
@@ -32,6 +34,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MASTER_BYTES = 4
+
+
+def _name_precision(file: Path, dtype: torch.dtype) -> None:
+    """Correct the precision in a model's configuration.
+
+    transformers writes the one that the model computes in. Whoever loads the folder would round weights of a higher
+    one to it, the evaluation and servers among them.
+    """
+
+    def corrected(settings: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: corrected(value) if isinstance(value, dict) else name if key == "dtype" and value else value
+            for key, value in settings.items()
+        }
+
+    name = str(dtype).removeprefix("torch.")
+    settings = corrected(json.loads(file.read_text(encoding="utf-8")))
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 class StageWeights:
@@ -134,6 +154,7 @@ class StageWeights:
         if self._ranks.rank == 0:
             disable_progress_bar()  # it would say that no weights are written
             self._model.save_pretrained(folder, state_dict={})  # its configuration and code
+            _name_precision(folder / CONFIG_NAME, dtype)
         self._ranks.wait_for_first_rank()
         if with_weights:
             self._write_parts(layout, folder, dtype)

@@ -6,7 +6,12 @@ import pytest
 import transformers
 
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.models.shape import experts_per_token, require_heads_for, require_routers
+from sftkey_dist.models.shape import (
+    experts_per_token,
+    require_heads_for,
+    require_positions_within,
+    require_routers,
+)
 
 FOLDER = Path("models/some")
 DENSE = transformers.Qwen2Config(num_attention_heads=12, num_key_value_heads=2)
@@ -30,3 +35,34 @@ def test_routers_are_balanced_only_where_there_are_some():
     assert experts_per_token(EXPERTS) == 3
     with pytest.raises(ConfigError, match=r"router_loss_weight: models/some is no mixture of experts"):
         require_routers(FOLDER, DENSE)
+
+
+PHI = transformers.Phi3Config(
+    max_position_embeddings=1000,
+    original_max_position_embeddings=500,
+    rope_parameters={
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "original_max_position_embeddings": 500,
+        "short_factor": [1.0] * 48,
+        "long_factor": [2.0] * 48,
+    },
+)
+DYNAMIC = transformers.LlamaConfig(
+    max_position_embeddings=700, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+)
+LLAMA_4 = transformers.Llama4TextConfig(attention_chunk_size=600, floor_scale=8192)
+
+
+@pytest.mark.parametrize(("config", "most"), [(PHI, 500), (DYNAMIC, 700), (LLAMA_4, 600)])
+def test_examples_are_no_longer_than_what_a_model_computes_alike_whatever_they_are_packed_with(config, most):
+    require_positions_within(FOLDER, config, most, 4096)
+    require_positions_within(FOLDER, DENSE, 100_000, 100_000)
+    with pytest.raises(ConfigError, match=f"data.max_length_tokens={most + 1}: models/some .* more than {most} tokens"):
+        require_positions_within(FOLDER, config, most + 1, 4096)
+
+
+def test_rows_are_no_longer_than_what_a_model_scales_alike():
+    require_positions_within(FOLDER, LLAMA_4, 600, 8191)
+    with pytest.raises(ConfigError, match=r"micro_batch_tokens=8192: models/some .*; set .*=8191 or less"):
+        require_positions_within(FOLDER, LLAMA_4, 600, 8192)
