@@ -31,8 +31,11 @@ class InterruptedRunError(BaseException):
         self.signal_number = signal_number
 
 
-class RunLostError(UserError):
-    """The run directory no longer belongs to this command, which must not write to it any more."""
+class RunLostError(BaseException):
+    """The run directory no longer belongs to this command, which must not write to it any more.
+
+    It is not an Exception, for the reason of InterruptedRunError: it may be raised anywhere.
+    """
 
 
 class CheckpointError(Exception):
@@ -48,5 +51,5 @@ class StorageError(TrainingError):
 
 
 class IncompleteEvaluationError(UserError):
-    """A server did not answer all questions. Its answers are kept, and the same command asks the remaining
-    questions."""
+    """A server did not answer all questions, or an actor failed. The answers are kept, and the same command asks the
+    remaining questions."""

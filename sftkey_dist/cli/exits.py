@@ -5,7 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sftkey_dist.console import errors
-from sftkey_dist.errors import IncompleteEvaluationError, InterruptedRunError, TrainingError, UserError
+from sftkey_dist.errors import (
+    IncompleteEvaluationError,
+    InterruptedRunError,
+    RunLostError,
+    TrainingError,
+    UserError,
+)
 
 _USER_ERROR, _TRAINING_STOPPED, _INCOMPLETE, SIGNALLED = 2, 1, 1, 128
 """Exit codes; the number of the signal is added to the last one, as shells do."""
@@ -35,7 +41,7 @@ def user_errors_printed() -> Iterator[None]:
     except IncompleteEvaluationError as error:
         errors.print(f"incomplete: {error}", soft_wrap=True, markup=False)
         sys.exit(_INCOMPLETE)
-    except UserError as error:
+    except (UserError, RunLostError) as error:
         errors.print(f"error: {error}", soft_wrap=True, markup=False)
         sys.exit(_USER_ERROR)
     except OSError as error:

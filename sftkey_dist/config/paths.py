@@ -29,7 +29,9 @@ def expanded(text: str) -> str:
         raise ValueError(f"{text!r} contains a control character")
     prefix = _OF_FILES.match(text)
     start = prefix.end() if prefix else 0
-    return text[:start] + _with_home(_VARIABLE.sub(_value, text[start:]))
+    location = text[:start] + _with_home(_VARIABLE.sub(_value, text[start:]))
+    require_no_credentials(location, _INSTEAD)  # which a variable of any name may contain
+    return location
 
 
 def local_path(value: Any) -> Any:

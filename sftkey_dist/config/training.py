@@ -76,8 +76,8 @@ class TrainingConfig(Section):
     weights and gradient accumulation are always float32."""
     export_precision: Literal["compute", "float32"] = "compute"
     """Precision of the model folder that a stage exports: the master weights rounded to the compute precision
-    (`compute`), or unrounded, with 4 bytes per parameter (`float32`). Whatever loads the folder takes the precision from
-    it, so that a model in float32 is also evaluated and served in float32, unless a server is told otherwise."""
+    (`compute`), or unrounded, with 4 bytes per parameter (`float32`). Whatever loads the folder takes the precision
+    from it, so that a model in float32 is also evaluated and served in float32, unless a server is told otherwise."""
     keep_masters: bool = False
     """Keep the float32 master weights of every finished stage beside its model folder (4 bytes per parameter), so that
     a stage that is added to the configuration later can continue from them. Otherwise they are deleted when no stage of

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ from sftkey_dist.release import version
 
 _MOST_QUOTED = 300
 """Characters of Ray's messages, which name paths and addresses."""
+_ATTEMPTS, _SECONDS_BETWEEN_ATTEMPTS = 10, 3.0
+"""How often a connection that is lost is made again without receiving anything new."""
 _JOB_ENVIRONMENT = {
     "COLUMNS": "120",
     "RAY_JOB_STOP_WAIT_TIME_S": "600",  # time for a stopped job to save a checkpoint before Ray kills it
@@ -75,11 +79,12 @@ class RayJobs:
         """Show a job's log until the job ends. Following can be interrupted and resumed.
 
         Raises:
+            ConfigError: There is no such job, or the connection is lost and cannot be made again.
             TrainingError: The job failed or was stopped.
         """
-        asyncio.run(self._tail(job, show))
-        status = self.status(job)
-        if status == JobStatus.SUCCEEDED.value:
+        self.status(job)
+        status = self._followed_to_the_end(job, _Log(show))
+        if status is JobStatus.SUCCEEDED:
             return
         message = str(self._client.get_job_info(job).message or "no message")
         hint = ""
@@ -87,7 +92,27 @@ class RayJobs:
             hint = "; the cluster's nodes lack the package: install it in their image, or give --with-package"
         own = message.partition(", last available logs")[0]  # the log has been shown already
         reason = in_a_line(own, _MOST_QUOTED)
-        raise TrainingError(f"job {job} {status.lower()}: {reason}{hint}")
+        raise TrainingError(f"job {job} {status.value.lower()}: {reason}{hint}")
+
+    def _followed_to_the_end(self, job: str, log: "_Log") -> JobStatus:
+        """The status of a job that has ended. A lost connection is made again while the cluster answers."""
+        attempts_left, problem = _ATTEMPTS, ""
+        while attempts_left:
+            num_shown = log.num_shown
+            try:
+                asyncio.run(self._tail(job, log))
+                status = self._client.get_job_status(job)
+                if status.is_terminal():
+                    return status
+                problem = "the log ended before the job"
+            except Exception as error:  # exceptions of aiohttp, requests or Ray
+                problem = in_a_line(error, _MOST_QUOTED)
+            attempts_left = _ATTEMPTS if log.num_shown > num_shown else attempts_left - 1
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+        raise ConfigError(
+            f"job {job}: its log cannot be followed any more ({problem}), but the job may go on; sftkey job logs "
+            f"--follow {job} --address {shlex.quote(self._address)} shows its log once the cluster answers"
+        )
 
     def status(self, job: str) -> str:
         """The status of a job: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
@@ -116,13 +141,33 @@ class RayJobs:
         with self._known(job):
             self._client.stop_job(job)
 
-    async def _tail(self, job: str, show: Callable[[str], None]) -> None:
+    async def _tail(self, job: str, log: "_Log") -> None:
+        log.begin()
         async for lines in self._client.tail_job_logs(job):
-            show(lines)
+            log.receive(lines)
 
     @contextmanager
     def _known(self, job: str) -> Iterator[None]:
         try:
             yield
-        except RuntimeError as error:
+        except Exception as error:  # exceptions of aiohttp, requests or Ray
             raise ConfigError(f"job {job}: {in_a_line(error, _MOST_QUOTED)}") from error
+
+
+class _Log:
+    """Shows each character of a log once, although every connection receives the log from its beginning."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self.num_shown, self._num_received, self._show = 0, 0, show
+
+    def begin(self) -> None:
+        """A connection has been made."""
+        self._num_received = 0
+
+    def receive(self, text: str) -> None:
+        """Show what is new of the next part of the log."""
+        new = text[max(0, self.num_shown - self._num_received) :]
+        self._num_received += len(text)
+        if new:
+            self.num_shown = self._num_received
+            self._show(new)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import progress_line
-from sftkey_dist.errors import ModelError
-from sftkey_dist.evaluation.generation.fan_out import actors_errors_named, has_generations
+from sftkey_dist.errors import IncompleteEvaluationError, ModelError
+from sftkey_dist.evaluation.generation.fan_out import has_generations
 from sftkey_dist.evaluation.swapped.measure import SwapMeasurement, is_swap_measured, swapped_file
 from sftkey_dist.evaluation.swapped.pairing import choose_pairs
 from sftkey_dist.pipeline.generation_pool import generation_pool
@@ -58,8 +58,7 @@ def _generate(config: RunConfig, measurements: Mapping[str, SwapMeasurement]) ->
         for name, measurement in measurements.items():
             with progress_line(f"{name} swapped reasoning", measurement.num_answers) as line:
                 try:
-                    with actors_errors_named():
-                        measurement.generate(pool, line.update)
-                except ModelError as error:
+                    measurement.generate(pool, line.update)
+                except (IncompleteEvaluationError, ModelError) as error:
                     problems[name] = str(error)
     return problems

@@ -10,7 +10,7 @@ from pathlib import Path
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.study import run_name
 from sftkey_dist.digests import digest_json
-from sftkey_dist.errors import InterruptedRunError
+from sftkey_dist.errors import InterruptedRunError, RunLostError
 from sftkey_dist.pipeline.environment import git_commit
 from sftkey_dist.release import version
 from sftkey_dist.run_dir import RunDir, StageDir
@@ -134,11 +134,16 @@ def metrics_of(directory: StageDir) -> list[list[Record]]:
 
 @contextmanager
 def ending_run(tracker: Tracker, run_id: str | None) -> Iterator[None]:
-    """End a run as finished if the block succeeds, as killed if a signal ends it, and as failed otherwise."""
+    """End a run as finished if the block succeeds, as killed if a signal ends it, and as failed otherwise.
+
+    When the run directory is lost, the run stays as it is, because it may be another command's now.
+    """
     try:
         yield
     except InterruptedRunError:
         tracker.end_run(run_id, "KILLED")
+        raise
+    except RunLostError:
         raise
     except BaseException:
         tracker.end_run(run_id, "FAILED")

@@ -118,8 +118,8 @@ def test_a_float32_base_model_keeps_its_precision_and_what_is_published_may_be_f
             torch.testing.assert_close(value, start[name], rtol=0, atol=1e-7)
         rounding = json.loads((job.stage_dir / "rounding.json").read_text())
         assert rounding["precision"] == "float32"
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(job.stage_dir / "model")  # in the precision that the folder names
-        assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(job.stage_dir / "model")
+        assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}, "the folder names it"
 
 
 def test_adapters_are_merged_in_float32_and_the_masters_hold_more_than_what_is_published(make_job, model):

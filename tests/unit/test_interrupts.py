@@ -68,6 +68,7 @@ def test_another_thread_can_ask_every_running_block_to_stop_once():
 
 def test_what_outlives_errors_does_not_outlive_a_signal():
     assert not issubclass(InterruptedRunError, Exception)
+    assert not issubclass(RunLostError, Exception)
 
 
 def test_outside_training_a_signal_ends_at_once_and_cleaning_up_is_not_disturbed_by_another():

@@ -7,7 +7,6 @@ them whenever their inputs change, such as alpha, a check, a judge, or a human l
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.data.example import Example
 from sftkey_dist.endpoint import endpoint_key, failure_name
-from sftkey_dist.errors import IncompleteEvaluationError, ModelError, UserError
+from sftkey_dist.errors import IncompleteEvaluationError, UserError
 from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.generation import Generation, Generator, NoResponse
 from sftkey_dist.evaluation.generation.load import load_generator
@@ -28,6 +27,7 @@ from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.swapped.beginning import Beginning
 from sftkey_dist.evaluation.swapped.completion import AnswersTokens, complete
 from sftkey_dist.models.accelerator import hide_unless_reserved, release_cached_memory
+from sftkey_dist.ray_errors import in_one_line
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
 from sftkey_dist.run_dir.artifacts.swapped import ContinuationRecord
 
@@ -78,7 +78,8 @@ class EvaluationPool:
             progress: called with the number of examples that have been generated.
 
         Raises:
-            IncompleteEvaluationError: a server did not answer every prompt. The responses that arrived are kept.
+            IncompleteEvaluationError: an actor failed, or a server did not answer every prompt. The responses that
+                arrived are kept.
         """
         folder.mkdir(parents=True, exist_ok=True)
         journal = folder / _GENERATIONS
@@ -103,8 +104,8 @@ class EvaluationPool:
             )
 
     def results(self, call: Callable[[Any, Any], Any], chunks: Sequence[Any]) -> Iterator[Any]:
-        """The results of a call of an actor for each chunk, in order of completion."""
-        return _users_errors(spread(self._actors, call, chunks))
+        """The results of a call of an actor for each chunk, in order of completion; see `_errors_named`."""
+        return _errors_named(spread(self._actors, call, chunks))
 
 
 def options_of_actor(cluster: ClusterConfig, settings: EvaluationConfig) -> dict[str, object]:
@@ -155,28 +156,30 @@ def _key(example: Example) -> Key:
     return example.data_set, example.id
 
 
-def _users_errors(results: Iterator[Any]) -> Iterator[Any]:
-    """The results. An error of the user's that an actor raised is raised again, without the actor's traceback."""
+def _errors_named(results: Iterator[Any]) -> Iterator[Any]:
+    """The results. What an actor raised, and its loss, is raised again without its traceback.
+
+    Raises:
+        UserError: an actor raised it.
+        IncompleteEvaluationError: an actor's libraries failed, or the actor was lost.
+    """
     try:
         yield from results
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error
-        raise
-
-
-@contextmanager
-def actors_errors_named() -> Iterator[None]:
-    """Convert an error of an actor's libraries, or the loss of the actor, to a ModelError of one line.
-
-    Raises:
-        ModelError: an actor failed.
-    """
-    try:
-        yield
+        said = in_a_line(f"{type(error.cause).__name__}: {error.cause}")
+        raise IncompleteEvaluationError(f"{said}{_remedy(said)}; what was generated is kept") from error
     except ray.exceptions.RayError as error:
-        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-        raise ModelError(in_a_line(f"{type(cause).__name__}: {cause}")) from error
+        said = in_one_line(error)
+        raise IncompleteEvaluationError(
+            f"an actor was lost ({said}){_remedy(said)}; what was generated is kept"
+        ) from error
+
+
+def _remedy(said: str) -> str:
+    """What to change, where memory ran out."""
+    return "; lower evaluation.batch_size or evaluation.num_workers" if "memory" in said.lower() else ""
 
 
 def _by_length(examples: Sequence[Example]) -> list[Example]:

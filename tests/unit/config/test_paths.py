@@ -29,6 +29,8 @@ def home(monkeypatch, tmp_path):
     monkeypatch.setenv("MODELS", "/models")
     monkeypatch.setenv("EMPTY", "")
     monkeypatch.setenv("API_KEY", "hunter2")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://alice:hunter2@db/mlflow")
+    monkeypatch.setenv("SERVER", "alice:hunter2@mlflow")
     monkeypatch.delenv("NOWHERE", raising=False)
     return tmp_path / "home"
 
@@ -80,6 +82,8 @@ def test_text_is_no_path(minimal):
         ("run_dir=$(pwd)/${}", "only ~, $NAME and ${NAME}"),
         ("run_dir=~no_such_user/x", "there is no home folder ~no_such_user"),
         ("model.path=/x/$API_KEY", "$API_KEY looks like a secret"),
+        ("tracking.uri=$DATABASE_URL", "tracking.uri: must not contain credentials"),
+        ("tracking.uri=http://$SERVER/", "tracking.uri: must not contain credentials"),
         ("run_dir=s3://bucket/run", "not a URI"),
         ("run_dir=a\0b", "control character"),
         ("run_dir=a\nb", "control character"),

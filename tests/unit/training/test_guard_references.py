@@ -11,7 +11,8 @@ from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prepare import Encoding, prepare_store
+from sftkey_dist.data.prepare import prepare_store
+from sftkey_dist.data.task import Encoding
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.record import make_record
 from sftkey_dist.evaluation.settings import EvaluationSettings
