@@ -41,13 +41,13 @@ def track_evaluation(
         return
     entry = read_strategies(run)[strategy]
     records = RECORDS.read(folder / "records.jsonl")
-    tracker.note_model(parent, _model(config, run, strategy, entry))
     measured = _measured(scores, _test_sets(config, records))
     of_strategy, kind = _of_strategy(measured[0].values), _GUIDED if scores.guided else ""
     guided = {"sftkey.guided": "true"} if scores.guided else {}
     tags = common_tags(config, run, strategy) | {"sftkey.evaluation": folder.name, **guided}
     run_id = tracker.start_run(key, "evaluation", parent, tags)
     with ending_run(tracker, run_id):
+        tracker.note_model(parent, _model(config, run, strategy, entry))
         tracker.log_summary(parent, _prefixed(kind, of_strategy) | _costs(run, entry))
         tracker.log_table(parent, table_of(records[:_TABLE_ROWS]), kind.replace("/", "_") + OUTPUTS)
         tracker.log_scores(run_id, [replace(of, values=_prefixed(kind, of.values)) for of in measured], parent)
@@ -88,7 +88,7 @@ def track_swapped(config: RunConfig, run: RunDir, strategy: str, parent: str | N
 def track_model(config: RunConfig, model: Path, parent: str | None, tracker: Tracker) -> None:
     """Upload a strategy's model with its card, unless it is too large."""
     if _folder_bytes(model) <= config.tracking.max_model_gib * _GIB and (model / "README.md").is_file():
-        tracker.log_model(parent, model)
+        tracker.log_model(parent, model, config.model.trust_remote_code)
 
 
 def table_of(records: Sequence[EvaluationRecord]) -> dict[str, list[object]]:

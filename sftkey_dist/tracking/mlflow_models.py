@@ -51,15 +51,15 @@ def note_evaluated(client: MlflowClient, run_id: str, model: LoggedModel) -> Non
     client.log_inputs(run_id, models=[LoggedModelInput(model.model_id)])
 
 
-def upload_model(client: MlflowClient, run_id: str, folder: Path) -> None:
+def upload_model(client: MlflowClient, run_id: str, folder: Path, trust_remote_code: bool) -> None:
     """Upload the files of the model that a run made, with its card, unless MLflow has them."""
     model = model_made_by(client, run_id)
     if model is None or MLFLOW_MODEL_IS_EXTERNAL not in model.tags:
         return
     with tempfile.TemporaryDirectory() as scratch:
         parts = {
-            "model": transformers.AutoModelForCausalLM.from_pretrained(folder),
-            "tokenizer": transformers.AutoTokenizer.from_pretrained(folder),
+            "model": transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=trust_remote_code),
+            "tokenizer": transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code),
         }
         save_model(  # its documentation also allows a path, which fails with transformers 5
             parts,

@@ -28,6 +28,8 @@ from sftkey_dist.tracking.tracker import DataSetNote, MeasuredScores, ModelNote,
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_TIMEOUT, _SECONDS_OF_A_CALL, _SECONDS_OF_AN_UPLOAD = "MLFLOW_HTTP_REQUEST_TIMEOUT", "10", "600"
+"""A server that passes files on to an object store answers when it has done so."""
 _MAX_PARAM_CHARACTERS = 500
 _MAX_BATCH = 900  # MLflow takes 1,000 metrics and 100 params a call
 
@@ -62,11 +64,13 @@ class MlflowTracker:
             logging.getLogger(noisy).setLevel(logging.ERROR)
         # By default a dead server blocks every call for minutes (7 retries with 120 s timeouts).
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault(_TIMEOUT, _SECONDS_OF_A_CALL)
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         self._uri, self._experiment = uri, experiment
         self._warned = False
         self._incomplete: set[object] = set()
+        self._parents: dict[str, str | None] = {}
+        """Of the runs that this command has begun and not ended."""
         self._run_ids_file = run_ids
         self._run_ids: dict[str, str] = _read_run_ids(run_ids)
         try:
@@ -85,8 +89,9 @@ class MlflowTracker:
             ) from error
 
     def note_failure(self, error: Exception, run_id: object) -> None:
-        """Warn about the first call that failed; the run is not marked as finished."""
-        self._incomplete.add(run_id)
+        """Warn about the first call that failed; the run is not marked as finished, nor are those that are begun under
+        it, which repeat what they log of it."""
+        self._incomplete |= {run_id, *(run for run, parent in self._parents.items() if parent == run_id)}
         if not self._warned:
             self._warned = True
             console.print(
@@ -101,12 +106,14 @@ class MlflowTracker:
         known = self._run_ids.get(key)
         if known is not None and self._find(known) is not None:
             self._client.update_run(known, status="RUNNING")
+            self._parents[known] = parent
             return known
         all_tags = dict(tags) | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
         title = title_of(name, tags, self._experiment)
         run_id = str(self._client.create_run(self._experiment_id, run_name=title, tags=all_tags).info.run_id)
         self._run_ids[key] = run_id
         write_json_atomically(self._run_ids_file, self._run_ids)
+        self._parents[run_id] = parent
         return run_id
 
     def mlflow_run_id(self, run_id: str | None) -> str | None:
@@ -157,6 +164,10 @@ class MlflowTracker:
         """See Tracker."""
         if run_id is None:
             return
+        with self._time_to_upload(run_id):
+            self._write_table(run_id, columns, file)
+
+    def _write_table(self, run_id: str, columns: Mapping[str, Sequence[object]], file: str) -> None:
         if file not in {artifact.path for artifact in self._client.list_artifacts(run_id)}:
             self._client.log_table(run_id, {name: list(values) for name, values in columns.items()}, file)
             return
@@ -176,10 +187,11 @@ class MlflowTracker:
             note_model(self._client, run_id, model)
 
     @_outlives_outages
-    def log_model(self, run_id: str | None, folder: Path) -> None:
+    def log_model(self, run_id: str | None, folder: Path, trust_remote_code: bool = False) -> None:
         """See Tracker."""
         if run_id is not None:
-            upload_model(self._client, run_id, folder)
+            with self._time_to_upload(run_id):
+                upload_model(self._client, run_id, folder, trust_remote_code)
 
     @_outlives_outages
     def log_scores(self, run_id: str | None, scores: Sequence[MeasuredScores], model_of: str | None) -> None:
@@ -194,6 +206,19 @@ class MlflowTracker:
                 self._client.log_inputs(run_id, [input_of(measured.data_set)])
             of_model = None if model is None else model.model_id
             self._log_metrics(run_id, metrics_of([{"step": 0, **measured.values}], of_model, measured.data_set))
+
+    @contextmanager
+    def _time_to_upload(self, run_id: str) -> Iterator[None]:
+        """Give the calls of the block more time, unless the user has set it or the server does not answer now."""
+        if os.environ.get(_TIMEOUT) != _SECONDS_OF_A_CALL:
+            yield
+            return
+        self._client.get_run(run_id)
+        os.environ[_TIMEOUT] = _SECONDS_OF_AN_UPLOAD
+        try:
+            yield
+        finally:
+            os.environ[_TIMEOUT] = _SECONDS_OF_A_CALL
 
     @contextmanager
     def watching_system(self, run_id: str | None) -> Iterator[None]:
@@ -221,7 +246,8 @@ class MlflowTracker:
     def log_artifact(self, run_id: str | None, path: Path) -> None:
         """See Tracker."""
         if run_id is not None:
-            self._client.log_artifact(run_id, str(path))
+            with self._time_to_upload(run_id):
+                self._client.log_artifact(run_id, str(path))
 
     def steps_logged(self, run_id: str | None, metrics: Sequence[str]) -> int:
         """See Tracker."""
@@ -231,6 +257,7 @@ class MlflowTracker:
     def end_run(self, run_id: str | None, status: RunStatus = "FINISHED") -> None:
         """See Tracker."""
         if run_id is not None:
+            self._parents.pop(run_id, None)
             lacks_something = status == "FINISHED" and run_id in self._incomplete
             self._client.set_terminated(run_id, status="FAILED" if lacks_something else status)
 

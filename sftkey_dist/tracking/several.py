@@ -77,10 +77,10 @@ class SeveralTrackers:
         for tracker, own in self._each(run_id):
             tracker.note_model(own, model)
 
-    def log_model(self, run_id: str | None, folder: Path) -> None:
+    def log_model(self, run_id: str | None, folder: Path, trust_remote_code: bool = False) -> None:
         """See Tracker."""
         for tracker, own in self._each(run_id):
-            tracker.log_model(own, folder)
+            tracker.log_model(own, folder, trust_remote_code)
 
     def log_scores(self, run_id: str | None, scores: Sequence[MeasuredScores], model_of: str | None) -> None:
         """See Tracker."""

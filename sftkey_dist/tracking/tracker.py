@@ -111,8 +111,11 @@ class Tracker(Protocol):
         """Note the model that a run made, once per run. Its files stay where they are."""
         ...
 
-    def log_model(self, run_id: str | None, folder: Path) -> None:
-        """Upload the files of a run's model, once per run, so that `mlflow.transformers.load_model` can load it."""
+    def log_model(self, run_id: str | None, folder: Path, trust_remote_code: bool = False) -> None:
+        """Upload the files of a run's model, once per run, so that `mlflow.transformers.load_model` can load it.
+
+        Its own code is run only if it is trusted.
+        """
         ...
 
     def log_scores(self, run_id: str | None, scores: Sequence[MeasuredScores], model_of: str | None) -> None:
@@ -170,7 +173,7 @@ class NullTracker:
     def note_model(self, run_id: str | None, model: ModelNote) -> None:
         """See Tracker."""
 
-    def log_model(self, run_id: str | None, folder: Path) -> None:
+    def log_model(self, run_id: str | None, folder: Path, trust_remote_code: bool = False) -> None:
         """See Tracker."""
 
     def log_scores(self, run_id: str | None, scores: Sequence[MeasuredScores], model_of: str | None) -> None:

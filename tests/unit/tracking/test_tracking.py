@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 
 from sftkey_dist.config.tracking import TrackingConfig
 from sftkey_dist.errors import ConfigError
@@ -187,6 +188,37 @@ def test_a_run_with_a_call_that_failed_does_not_count_as_finished(make, tmp_path
     assert again.has_finished("evaluation/abc")
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert len(json.loads(Path(client.download_artifacts(run, "outputs.json")).read_text())["data"]) == 1
+
+
+def test_what_a_run_logs_of_the_one_above_it_belongs_to_it(make, monkeypatch):
+    """A later command repeats both, because it asks only whether the run below has finished."""
+    tracker = make()
+    strategy = tracker.start_run("strategy/sft", "sft", None, {})
+    earlier, run = (tracker.start_run(f"evaluation/{name}", "evaluation", strategy, {}) for name in "ab")
+    tracker.end_run(earlier)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", lambda *_, **__: 1 / 0)
+        tracker.log_summary(strategy, {"accuracy": 0.5})
+    tracker.end_run(run)
+    tracker.end_run(strategy)
+    later = make()
+    assert [later.has_finished(key) for key in ("evaluation/a", "evaluation/b", "strategy/sft")] == [True, False, False]
+
+
+@pytest.mark.parametrize(("of_user", "of_upload"), [(None, 600), ("7", 7)])
+def test_files_have_more_time_than_other_calls_unless_the_user_says_how_much(
+    make, tmp_path, monkeypatch, of_user, of_upload
+):
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    if of_user is not None:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", of_user)
+    seconds: list[int] = []
+    monkeypatch.setattr(MlflowClient, "log_artifact", lambda *_: seconds.append(MLFLOW_HTTP_REQUEST_TIMEOUT.get()))
+    tracker = make()
+    run = tracker.start_run("strategy/sft", "sft", None, {})
+    tracker.log_artifact(run, tmp_path / "mlflow.db")
+    assert seconds == [of_upload]
+    assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == int(of_user or 10)
 
 
 def test_a_password_in_the_store_s_address_is_not_repeated(tmp_path):
