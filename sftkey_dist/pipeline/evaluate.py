@@ -11,6 +11,7 @@ from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judging import is_scored, judge_and_score
 from sftkey_dist.pipeline.capabilities import CapabilityJobs, plan_capabilities, record_capabilities
 from sftkey_dist.pipeline.changes import changes_in_words
+from sftkey_dist.pipeline.evaluated_model import begin_evaluation
 from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.generation_pool import generation_pool, room_for_actors
 from sftkey_dist.pipeline.prepare import write_configuration
@@ -46,6 +47,8 @@ def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
                 + "".join(f" ({line})" for line in changes)
             )
     verify_stages(plan)
+    for planned in plan.strategies:
+        begin_evaluation(planned)
     todo = _unscored(plan)
     write_configuration(plan.config, plan.preparation)
     if not todo:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sftkey_dist.pipeline.evaluated_model import is_of_present_model
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.run import STRATEGIES, StageEntry, StrategyEntry, read_strategies
 
 
 def record_training(plan: RunPlan, planned: PlannedStrategy, mlflow_run_id: str | None) -> None:
-    """Record the stages of a strategy. The entry of an evaluation of other stages is removed."""
+    """Record the stages of a strategy. The entry of an evaluation of others, or of an earlier model, is removed."""
     entry = StrategyEntry(
         form=planned.strategy.form.value,
         dataset=" + ".join(source.data_set for source in plan.config.data.test_sources),
@@ -24,9 +25,14 @@ def record_training(plan: RunPlan, planned: PlannedStrategy, mlflow_run_id: str 
     )
     entries = _read_entries(plan.run)
     known = entries.get(planned.name)
-    if known is not None and known.stages == entry.stages:
+    if known is not None and known.stages == entry.stages and _is_up_to_date(known, plan, planned):
         entry = replace(entry, evaluation=known.evaluation, swapped_reasoning=known.swapped_reasoning)
     STRATEGIES.write(plan.run.strategies, entries | {planned.name: entry})
+
+
+def _is_up_to_date(known: StrategyEntry, plan: RunPlan, planned: PlannedStrategy) -> bool:
+    last = planned.stages[-1].directory
+    return known.evaluation is None or is_of_present_model(plan.run.path / known.evaluation, last)
 
 
 def record_evaluation(run: RunDir, strategy: str, folder: Path, swapped: Path | None) -> None:

@@ -1,16 +1,12 @@
 """What a stage of a strategy cost, how its loss fell, and what it changed in the model."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sftkey_dist.digests import FileNote, digest_json
 from sftkey_dist.report.loss_curve import LossCurve, read_loss_curve
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.kinds import absent_with
 from sftkey_dist.run_dir.artifacts.run import StageEntry
 from sftkey_dist.run_dir.artifacts.training import GuardSummary, SampleYield, read_summary
-
-_WEIGHTS = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -77,11 +73,6 @@ def read_stage_cost(run: RunDir, stage: StageEntry) -> StageCost:
         surviving_share=rounding.surviving_share if rounding else None,
         own_responses=summary.own_responses,
         guard=summary.guard,
-        weights=_digest_of_weights(summary.model_files),
+        weights=summary.weights_digest,
         losses=read_loss_curve(directory),
     )
-
-
-def _digest_of_weights(files: Mapping[str, FileNote]) -> str | None:
-    digests = {name: note.sha256 for name, note in files.items() if name.endswith(_WEIGHTS)}
-    return digest_json(digests) if digests else None

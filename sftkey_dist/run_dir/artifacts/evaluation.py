@@ -15,6 +15,13 @@ Interval = tuple[Measured, Measured]
 
 
 @dataclass(frozen=True)
+class EvaluatedModel:
+    """model.json of an evaluation: the digest of the weights that it is of; None where the stage did not note any."""
+
+    weights_digest: str | None
+
+
+@dataclass(frozen=True)
 class GenerationRecord:
     """A line of generations.jsonl: the outputs for one example, one per sample."""
 
@@ -300,5 +307,6 @@ class RulingRecord:
 
 
 GENERATIONS, RECORDS = Journal(GenerationRecord), Journal(EvaluationRecord)
+EVALUATED_MODEL = JsonFile(EvaluatedModel, "remove it")
 SCORES, SCORING_STATE = JsonFile(EvaluationScores, _SCORED_AGAIN), JsonFile(ScoringState, _SCORED_AGAIN)
 RULINGS = Journal(RulingRecord, _ASKED_AGAIN)

@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from sftkey_dist.digests import FileNote
+from sftkey_dist.digests import FileNote, digest_json
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile, Measured, absent_with
 from sftkey_dist.run_dir.artifacts.run import PathInRun
@@ -372,6 +372,12 @@ class StageSummary:
     guard: GuardSummary | None = None
     model_files: dict[PathInRun, FileNote] = field(default_factory=dict)
     own_responses: SampleYield | None = field(default=None, metadata=absent_with("own_responses"))
+
+    @property
+    def weights_digest(self) -> str | None:
+        """Digest of the model's weights; None if the summary lacks its files."""
+        digests = {name: note.sha256 for name, note in self.model_files.items() if name.endswith(".safetensors")}
+        return digest_json(digests) if digests else None
 
     @property
     def weights(self) -> list[float]:

@@ -1,0 +1,61 @@
+"""The evaluation of a model that was replaced by another from the same settings is not that of the new one."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sftkey_dist.pipeline.evaluated_model import begin_evaluation, is_of_present_model
+from sftkey_dist.run_dir import RunDir, StageDir
+from tests.finished_run import write_run
+
+
+@dataclass
+class Evaluated:
+    planned: Any
+    folder: Path
+    last: StageDir
+
+    def train_again(self, weights: str) -> None:
+        summary = json.loads(self.last.summary.read_text())
+        summary["model_files"] = {"model.safetensors": {"bytes": 1, "sha256": 63 * "0" + weights}}
+        self.last.summary.write_text(json.dumps(summary))
+
+
+@pytest.fixture
+def evaluated(tmp_path) -> Evaluated:
+    run = RunDir(write_run(tmp_path / "run", {"sft-tag": 7}))
+    (entry,) = json.loads(run.strategies.read_text()).values()
+    folder, last = run.path / entry["evaluation"], StageDir(run.path / entry["stages"][-1]["path"])
+    stage, evaluation = SimpleNamespace(directory=last), SimpleNamespace(folder=folder)
+    return Evaluated(SimpleNamespace(name="sft-tag", stages=[stage], evaluation=evaluation), folder, last)
+
+
+def test_what_was_evaluated_of_other_weights_is_set_aside(evaluated, capsys):
+    evaluated.train_again("a")
+    begin_evaluation(evaluated.planned)
+    assert (evaluated.folder / "scores.json").is_file(), "of an earlier version, which noted no model"
+    evaluated.train_again("a")
+    begin_evaluation(evaluated.planned)
+    assert (evaluated.folder / "scores.json").is_file()
+    assert not capsys.readouterr().out
+    for number in (1, 2):
+        evaluated.train_again(str(number))
+        assert not is_of_present_model(evaluated.folder, evaluated.last)
+        begin_evaluation(evaluated.planned)
+        assert [file.name for file in evaluated.folder.iterdir()] == ["model.json"]
+        aside = evaluated.folder.parent / "earlier" / f"{evaluated.folder.name}-{number}"
+        assert (aside / "scores.json").is_file() is (number == 1)
+        assert str(aside.parent) in "".join(capsys.readouterr().out.split("\n"))
+        assert is_of_present_model(evaluated.folder, evaluated.last)
+
+
+def test_a_first_evaluation_notes_its_model(evaluated):
+    evaluated.planned.evaluation.folder = evaluated.folder.with_name("sft-tag-new")
+    begin_evaluation(evaluated.planned)
+    assert is_of_present_model(evaluated.planned.evaluation.folder, evaluated.last)
+    evaluated.train_again("b")
+    assert not is_of_present_model(evaluated.planned.evaluation.folder, evaluated.last)
