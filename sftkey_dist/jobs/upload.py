@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck
-from sftkey_dist.config.evaluation import LocalJudgeConfig
+from sftkey_dist.config.named_paths import named_paths
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.secrets import is_named_like_a_secret
 from sftkey_dist.config.yaml_text import write_yaml
@@ -142,30 +141,12 @@ def _included(found: Sequence[str], patterns: Sequence[str]) -> set[str]:
 
 
 def _named_or_python(configs: Sequence[RunConfig], found: Sequence[str]) -> set[str]:
-    named = {PurePosixPath(path).as_posix() for config in configs for path in _paths_of(config)}
+    named = {PurePosixPath(path).as_posix() for config in configs for path in named_paths(config)}
     patterns = [pattern for path in named for pattern in (path, f"{path}/*")]
     python = {name for name in found if name.endswith(".py") and not is_named_like_a_secret(PurePosixPath(name).stem)}
     return {name for name in python if _matches(name, "*")} | {
         name for name in found if any(_matches(name, pattern) for pattern in patterns)
     }
-
-
-def _paths_of(config: RunConfig) -> Iterator[str]:
-    """Every setting that may name a file or a folder below the working directory."""
-    sources = (*config.data.train, *config.data.test)
-    judge = config.evaluation.judge
-    checks: list[AnswerCheck | None] = [config.evaluation.answer_check, *config.evaluation.answer_checks.values()]
-    checks += [source.answer_check for source in sources]
-    paths = [config.model.path, *(source.path for source in sources)]
-    if config.prompt.chat_template is not None:
-        paths.append(str(config.prompt.chat_template))
-    if config.evaluation.capabilities is not None:
-        paths.append(str(config.evaluation.capabilities.task_dir or ""))
-    paths += [check.function.rpartition(":")[0] for check in checks if isinstance(check, FunctionCheck)]
-    if judge is not None:
-        paths += [judge.template, judge.rubric]
-        paths += [one.path for one in judge.judges if isinstance(one, LocalJudgeConfig)]
-    yield from (path for path in paths if path)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -16,8 +16,6 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.study import Study, StudyRun
 from sftkey_dist.config.yaml_text import YamlError, read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line
-from sftkey_dist.data.rows.shards import content_digest
-from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError, InterruptedRunError
 from sftkey_dist.files import (
     folder_kept_if_used,
@@ -26,6 +24,7 @@ from sftkey_dist.files import (
     write_json_atomically,
     write_text_atomically,
 )
+from sftkey_dist.pipeline.run_digest import made_of
 from sftkey_dist.pipeline.study_progress import StudyProgress
 from sftkey_dist.report.curves import measured_curves, plot_measured
 from sftkey_dist.report.evidence import DONE, Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
@@ -245,16 +244,6 @@ def _mark_done(study: Study, run: StudyRun) -> None:
 def _is_done(study: Study, run: StudyRun) -> bool:
     file = _done_file(study, run)
     return file.is_file() and made_of(run.config) in file.read_text(encoding="utf-8", errors="replace")
-
-
-def made_of(config: RunConfig) -> str:
-    """Digest of everything that a run's results depend on, including its data, but not its cluster or tracking.
-
-    Raises:
-        DataError: a file of the data is missing.
-    """
-    content = config.model_dump(mode="json", exclude={"run_dir": True, "tracking": True, "cluster": True})
-    return digest_json([content, [content_digest(source) for source in (*config.data.train, *config.data.test)]])
 
 
 def _last_words(study: Study, run: StudyRun) -> str:

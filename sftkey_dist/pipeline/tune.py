@@ -23,9 +23,9 @@ from sftkey_dist.errors import InterruptedRunError
 from sftkey_dist.files import write_text_atomically
 from sftkey_dist.interrupts import stopping_gently
 from sftkey_dist.pipeline.prepare import prepare
+from sftkey_dist.pipeline.run_digest import made_of
 from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.pipeline.stages import PlannedStage
-from sftkey_dist.pipeline.study import made_of
 from sftkey_dist.pipeline.train import remove_working_files
 from sftkey_dist.pipeline.tune_plan import link_folders, plan_trial, require_scores, sample, train_shared, trial_config
 from sftkey_dist.pipeline.tune_trial import NUMBER, PROBLEM, SCORE, STATUS, STEP, Trial, TrialJob

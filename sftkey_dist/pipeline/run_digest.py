@@ -1,0 +1,42 @@
+"""What the results of a run depend on, as one digest: whether a run of a study or a tuning is done."""
+
+import os
+from pathlib import Path
+
+from sftkey_dist.config.named_paths import named_paths
+from sftkey_dist.config.run import RunConfig
+from sftkey_dist.data.rows.shards import content_digest
+from sftkey_dist.digests import digest_json
+from sftkey_dist.models.digests import known_digest
+
+
+def made_of(config: RunConfig) -> str:
+    """Digest of everything that a run's results depend on, with the content of what it reads, but not its cluster or
+    tracking.
+
+    Raises:
+        DataError: a file of the data is missing.
+    """
+    content = config.model_dump(mode="json", exclude={"run_dir": True, "tracking": True, "cluster": True})
+    sources = (*config.data.train, *config.data.test)
+    read = _files_read(config, {source.path for source in sources})
+    if config.training.precision == "auto" and config.cluster.gpus_per_worker:
+        read["training.precision"] = "bfloat16"
+    # What few runs have is left out without any, so that runs from before it was noted stay done.
+    return digest_json([content, [content_digest(source) for source in sources], *([read] if read else [])])
+
+
+def _files_read(config: RunConfig, data: set[str | None]) -> dict[str, str]:
+    """The digests of the files of models, checks and templates, by their paths. Names on the hub are no files."""
+    named = [Path(path) for path in dict.fromkeys(named_paths(config)) if path not in data]
+    files = [file for path in named for file in ([path] if path.is_file() else _files_in(path))]
+    return {str(file): known_digest(file) for file in files}
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a folder that are neither hidden nor made by Python, at any depth."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
+        found += [Path(place) / name for name in sorted(names) if not name.startswith(".")]
+    return found
