@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, ParamSpec, TypeVar
 
 from sftkey_dist.errors import InterruptedRunError, RunLostError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOST = signal.SIGUSR1
@@ -28,9 +31,9 @@ Handler = Callable[[int, FrameType | None], object]
 
 class _Waiting(threading.local):
     is_for_ray = False
-    """Whether this thread is in a block of `waiting_for_ray`. Handlers run in the main thread."""
+    """Whether this thread is in a call of `interruptible`. Handlers run in the main thread."""
     ended_by: BaseException | None = None
-    """What a handler would have raised in the block."""
+    """What a handler would have raised in the call."""
 
 
 _waiting = _Waiting()
@@ -50,24 +53,27 @@ def end_at_once(problem: str) -> None:
         os.kill(os.getpid(), _LOST)
 
 
-@contextmanager
-def waiting_for_ray() -> Iterator[None]:
-    """Let a signal end the block at once, in which `ray.get` or `ray.wait` is called.
+def interruptible(call: Callable[P, T], /, *arguments: P.args, **keywords: P.kwargs) -> T:
+    """Call `ray.get` or `ray.wait` so that a signal ends it at once.
 
-    Of what a handler raises, these calls pass on a KeyboardInterrupt alone, and that as a new one. With anything else
-    they go on waiting for their result, and then fail with a SystemError.
+    Of what a handler raises, these functions pass on a KeyboardInterrupt alone, and that as a new one. With anything
+    else they go on waiting for their result, and then fail with a SystemError.
 
     Raises:
-        InterruptedRunError: a signal ended the block.
+        InterruptedRunError: a signal ended the call.
         RunLostError: `end_at_once` ended it.
     """
-    _waiting.is_for_ray, _waiting.ended_by = True, None
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        raise (_waiting.ended_by or interrupt) from None
-    finally:
+    _waiting.ended_by = None
+    try:  # the flag is set within it alone, so that no KeyboardInterrupt leaves this function
+        _waiting.is_for_ray = True
+        result = call(*arguments, **keywords)
         _waiting.is_for_ray = False
+    except BaseException as error:
+        _waiting.is_for_ray = False
+        if isinstance(error, KeyboardInterrupt) and _waiting.ended_by is not None:
+            raise _waiting.ended_by from None
+        raise
+    return result
 
 
 @contextmanager
@@ -174,7 +180,7 @@ def _raise_lost(number: int, frame: FrameType | None) -> None:
 
 
 def _raise(error: BaseException) -> NoReturn:
-    """Raise an error in a handler, or what `waiting_for_ray` replaces by it."""
+    """Raise an error in a handler, or what `interruptible` replaces by it."""
     if not _waiting.is_for_ray:
         raise error
     _waiting.ended_by = error

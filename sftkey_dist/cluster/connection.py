@@ -22,7 +22,7 @@ from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.secrets import is_loopback, without_credentials
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.interrupts import handlers_kept, waiting_for_ray
+from sftkey_dist.interrupts import handlers_kept, interruptible
 from sftkey_dist.machine import usable_cores
 from sftkey_dist.models.accelerator import Device, node_devices
 
@@ -82,9 +82,8 @@ def devices_of_nodes() -> list[Device]:
     ]
     if not asked:
         return []
-    with waiting_for_ray():
-        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=_MOST_SECONDS_TO_LIST)
-        return [device for devices in ray.get(answered) for device in devices]
+    answered, _ = interruptible(ray.wait, asked, num_returns=len(asked), timeout=_MOST_SECONDS_TO_LIST)
+    return [device for devices in interruptible(ray.get, answered) for device in devices]
 
 
 def wait_for_room(cluster: ClusterConfig, wanted: int, num_gpus: int | None = None) -> int:

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftkey_dist.cluster.connection import usable_nodes
 from sftkey_dist.files import make_folder, remove_tree
-from sftkey_dist.interrupts import waiting_for_ray
+from sftkey_dist.interrupts import interruptible
 from sftkey_dist.preflight.probe import Probe
 from sftkey_dist.preflight.records import Clock, Exchange, NodeCheck, NodeGroup
 from sftkey_dist.ray_errors import in_one_line
@@ -113,8 +113,7 @@ def _check(node: dict[str, Any], probe: Any, asked: _Asked) -> NodeCheck:
 
     def answer(method: str, *arguments: object) -> Any:
         left = max(0.0, deadline - time.monotonic())
-        with waiting_for_ray():
-            return ray.get(getattr(probe, method).remote(*arguments), timeout=left)
+        return interruptible(ray.get, getattr(probe, method).remote(*arguments), timeout=left)
 
     steps: dict[str, Callable[[], dict[str, Any]]] = {
         _STARTING: lambda: {"clock": _clock(answer)},
@@ -155,11 +154,10 @@ def _exchange(
         return None
     address, first = there[0]
     try:
-        with waiting_for_ray():
-            port = ray.get(first.listen.remote(address), timeout=MOST_SECONDS_TO_EXCHANGE)
-            group = NodeGroup(address, port, len(there), environment, on_accelerators, MOST_SECONDS_TO_EXCHANGE)
-            rates = [probe.all_reduce.remote(group, rank) for rank, (_, probe) in enumerate(there)]
-            return Exchange(min(ray.get(rates, timeout=2 * MOST_SECONDS_TO_EXCHANGE)))
+        port = interruptible(ray.get, first.listen.remote(address), timeout=MOST_SECONDS_TO_EXCHANGE)
+        group = NodeGroup(address, port, len(there), environment, on_accelerators, MOST_SECONDS_TO_EXCHANGE)
+        rates = [probe.all_reduce.remote(group, rank) for rank, (_, probe) in enumerate(there)]
+        return Exchange(min(interruptible(ray.get, rates, timeout=2 * MOST_SECONDS_TO_EXCHANGE)))
     except GetTimeoutError:
         return Exchange(problem=f"had not finished after {2 * MOST_SECONDS_TO_EXCHANGE:g} s")
     except RayError as error:

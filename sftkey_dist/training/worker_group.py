@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftkey_dist.cluster.connection import lies_on_loopback
 from sftkey_dist.config.cluster import ClusterConfig
-from sftkey_dist.interrupts import waiting_for_ray
+from sftkey_dist.interrupts import interruptible
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from sftkey_dist.training.checkpoint import new_attempt
 from sftkey_dist.training.job import StageJob
@@ -70,8 +70,7 @@ class WorkerGroup:
     @property
     def nodes(self) -> frozenset[str]:
         """Ids of the nodes of the workers that have started."""
-        with waiting_for_ray():
-            return frozenset(ray.get(self._queue.nodes.remote()))
+        return frozenset(interruptible(ray.get, self._queue.nodes.remote()))
 
     def begin(self, job: StageJob) -> None:
         """Give the workers the next stage."""
@@ -91,10 +90,9 @@ class WorkerGroup:
             TrainingFailedError: workers failed or were lost.
             RayError: the cluster failed.
         """
-        with waiting_for_ray():
-            done, _ = ray.wait([self._outcome], timeout=seconds)
-            if done:
-                return bool(ray.get(self._outcome))
+        done, _ = interruptible(ray.wait, [self._outcome], timeout=seconds)
+        if done:
+            return bool(interruptible(ray.get, self._outcome))
         if self._fit.is_alive():
             return None
         if time.monotonic() - self._started > self._start_timeout_seconds and not self.has_started:

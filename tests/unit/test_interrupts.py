@@ -10,10 +10,10 @@ from sftkey_dist.errors import InterruptedRunError, RunLostError
 from sftkey_dist.interrupts import (
     SIGNALS,
     handlers_kept,
+    interruptible,
     raise_on_signals,
     stop_gently,
     stopping_gently,
-    waiting_for_ray,
 )
 
 
@@ -92,11 +92,13 @@ def wait_as_ray_does(number: int) -> None:
 def test_a_wait_for_ray_gets_the_error_that_ray_passes_on_and_its_caller_the_one_that_was_meant():
     with handlers_kept():
         raise_on_signals()
-        with pytest.raises(InterruptedRunError) as raised, waiting_for_ray():
-            wait_as_ray_does(signal.SIGTERM)
+        with pytest.raises(InterruptedRunError) as raised:
+            interruptible(wait_as_ray_does, signal.SIGTERM)
         assert raised.value.signal_number == signal.SIGTERM
-        with pytest.raises(RunLostError, match="gone"), waiting_for_ray():
-            interrupts.end_at_once("gone")
+        with pytest.raises(RunLostError, match="gone"):
+            interruptible(interrupts.end_at_once, "gone")
+        with pytest.raises(ZeroDivisionError):
+            interruptible(divmod, 1, 0)
         time.sleep(0.25)
         with pytest.raises(InterruptedRunError):
             send(signal.SIGTERM)

@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from sftkey_dist.interrupts import waiting_for_ray
+from sftkey_dist.interrupts import interruptible
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _TIMES_THE_MEDIAN, _LEAST_SECONDS = 4.0, 60.0
@@ -60,8 +60,7 @@ def spread(
             give(waiting.popleft())
         if idle and (late := _late(under_way, finished, seconds, least_seconds)) is not None:
             give(late)
-        with waiting_for_ray():
-            done, _ = ray.wait(list(under_way), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
+        done, _ = interruptible(ray.wait, list(under_way), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
         for reference in done:
             made = under_way.pop(reference)
             if made.number in finished:
@@ -77,8 +76,7 @@ def spread(
 def _result(reference: Any, actor: Any, chunk: Any, on_loss: OnLoss | None) -> tuple[Any, Any]:
     """The actor that can work on another chunk, and the result."""
     try:
-        with waiting_for_ray():
-            return actor, ray.get(reference)
+        return actor, interruptible(ray.get, reference)
     except ray.exceptions.RayError as error:
         if on_loss is None:
             raise

@@ -16,7 +16,7 @@ from sftkey_dist.errors import ConfigError, UserError
 from sftkey_dist.evaluation.batches import in_batches
 from sftkey_dist.evaluation.judge.reading import Reader, Ruling, why_unreadable
 from sftkey_dist.evaluation.judge.voting import NOT_ASKED, is_transient
-from sftkey_dist.interrupts import waiting_for_ray
+from sftkey_dist.interrupts import interruptible
 
 RESTARTS: dict[str, Any] = {"max_restarts": 3, "max_task_retries": 3}
 """Ray options of every actor that asks a judge."""
@@ -88,8 +88,7 @@ class Judge:
                 under_way[call] = batch
             if not under_way:
                 break
-            with waiting_for_ray():
-                (done, *_), _ = ray.wait(list(under_way), num_returns=1)
+            (done, *_), _ = interruptible(ray.wait, list(under_way), num_returns=1)
             for key, reply in zip(under_way.pop(done), _result(done), strict=True):
                 failures_in_a_row = failures_in_a_row + 1 if is_transient(reply.failure) else 0
                 yield key, reply
@@ -101,8 +100,7 @@ class Judge:
 
 def _result(call: Any) -> list[JudgeReply]:
     try:
-        with waiting_for_ray():
-            answers: list[JudgeReply] = ray.get(call)
+        answers: list[JudgeReply] = interruptible(ray.get, call)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error
