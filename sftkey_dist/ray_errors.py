@@ -17,7 +17,7 @@ def in_one_line(error: BaseException) -> str:
         used, limit = found.groups()
         return (
             f"the memory of a node ran out ({used} of {limit} in use), and Ray ended processes; end others, or lower "
-            f"cluster.num_workers or training.micro_batch_tokens"
+            f"cluster.num_workers, training.micro_batch_tokens or evaluation.batch_size"
         )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return textwrap.shorten(lines[-1], _MOST_CHARACTERS, placeholder=" …") if lines else type(error).__name__

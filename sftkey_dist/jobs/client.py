@@ -86,7 +86,8 @@ class RayJobs:
         status = self._followed_to_the_end(job, _Log(show))
         if status is JobStatus.SUCCEEDED:
             return
-        message = str(self._client.get_job_info(job).message or "no message")
+        with self._known(job):
+            message = str(self._client.get_job_info(job).message or "no message")
         hint = ""
         if "No module named 'sftkey_dist'" in message:
             hint = "; the cluster's nodes lack the package: install it in their image, or give --with-package"
@@ -98,6 +99,8 @@ class RayJobs:
         """The status of a job that has ended. A lost connection is made again while the cluster answers."""
         attempts_left, problem = _ATTEMPTS, ""
         while attempts_left:
+            if problem:
+                time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
             num_shown = log.num_shown
             try:
                 asyncio.run(self._tail(job, log))
@@ -108,7 +111,6 @@ class RayJobs:
             except Exception as error:  # exceptions of aiohttp, requests or Ray
                 problem = in_a_line(error, _MOST_QUOTED)
             attempts_left = _ATTEMPTS if log.num_shown > num_shown else attempts_left - 1
-            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
         raise ConfigError(
             f"job {job}: its log cannot be followed any more ({problem}), but the job may go on; sftkey job logs "
             f"--follow {job} --address {shlex.quote(self._address)} shows its log once the cluster answers"

@@ -8,6 +8,7 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.digests import digest_json
 from sftkey_dist.models.digests import known_digest
+from sftkey_dist.models.load import model_fingerprint
 
 
 def made_of(config: RunConfig) -> str:
@@ -22,15 +23,17 @@ def made_of(config: RunConfig) -> str:
     read = _files_read(config, {source.path for source in sources})
     if config.training.precision == "auto" and config.cluster.gpus_per_worker:
         read["training.precision"] = "bfloat16"
-    # What few runs have is left out without any, so that runs from before it was noted stay done.
+    # Without any of it, the digest is that of versions that did not note it.
     return digest_json([content, [content_digest(source) for source in sources], *([read] if read else [])])
 
 
 def _files_read(config: RunConfig, data: set[str | None]) -> dict[str, str]:
-    """The digests of the files of models, checks and templates, by their paths. Names on the hub are no files."""
+    """The digests of models, checks, templates and tasks, by their paths. Names on the hub are no files."""
     named = [Path(path) for path in dict.fromkeys(named_paths(config)) if path not in data]
-    files = [file for path in named for file in ([path] if path.is_file() else _files_in(path))]
-    return {str(file): known_digest(file) for file in files}
+    models = {str(path): model_fingerprint(path) for path in named if (path / "config.json").is_file()}
+    others = [path for path in named if str(path) not in models]
+    files = [file for path in others for file in ([path] if path.is_file() else _files_in(path))]
+    return models | {str(file): known_digest(file) for file in files}
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -44,6 +44,8 @@ _COMMAND = [sys.executable, "-m", "sftkey_dist", "run"]
 @dataclass
 class _AtWork:
     run: StudyRun
+    digest: str
+    """Of what it depended on when it was started."""
     process: subprocess.Popen[bytes]
 
 
@@ -147,7 +149,7 @@ def _run_all(study: Study, waiting: list[StudyRun], progress: StudyProgress) -> 
             while waiting and len(at_work) < study.settings.runs_at_a_time:
                 run = waiting.pop(0)
                 progress.begin(run)
-                at_work.append(_AtWork(run, _start(study, run)))
+                at_work.append(_AtWork(run, made_of(run.config), _start(study, run)))
             progress.show(waiting)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for one in [one for one in at_work if one.process.poll() is not None]:
@@ -156,7 +158,7 @@ def _run_all(study: Study, waiting: list[StudyRun], progress: StudyProgress) -> 
                 if has_failed:
                     failed.append(f"{one.run.name}: {_last_words(study, one.run)}")
                 else:
-                    _mark_done(study, one.run)
+                    write_json_atomically(_done_file(study, one.run), {"digest": one.digest})
                 progress.end(one.run, has_failed=has_failed)
     return failed
 
@@ -235,10 +237,6 @@ def _written_date(file: Path) -> datetime.date | None:
 
 def _done_file(study: Study, run: StudyRun) -> Path:
     return study.folder / run.name / DONE
-
-
-def _mark_done(study: Study, run: StudyRun) -> None:
-    write_json_atomically(_done_file(study, run), {"digest": made_of(run.config)})
 
 
 def _is_done(study: Study, run: StudyRun) -> bool:

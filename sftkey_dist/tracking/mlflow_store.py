@@ -28,7 +28,7 @@ from sftkey_dist.tracking.tracker import DataSetNote, MeasuredScores, ModelNote,
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_TIMEOUT, _SECONDS_OF_A_CALL, _SECONDS_OF_AN_UPLOAD = "MLFLOW_HTTP_REQUEST_TIMEOUT", "10", "600"
+_TIMEOUT, _SECONDS_OF_A_CALL, _SECONDS_OF_AN_UPLOAD = "MLFLOW_HTTP_REQUEST_TIMEOUT", "10", "300"
 """A server that passes files on to an object store answers when it has done so."""
 _MAX_PARAM_CHARACTERS = 500
 _MAX_BATCH = 900  # MLflow takes 1,000 metrics and 100 params a call
@@ -209,11 +209,11 @@ class MlflowTracker:
 
     @contextmanager
     def _time_to_upload(self, run_id: str) -> Iterator[None]:
-        """Give the calls of the block more time, unless the user has set it or the server does not answer now."""
-        if os.environ.get(_TIMEOUT) != _SECONDS_OF_A_CALL:
+        """Give the calls of the block more time, unless the user has chosen another one or a call has failed before."""
+        if self._warned or os.environ.get(_TIMEOUT) != _SECONDS_OF_A_CALL:
             yield
             return
-        self._client.get_run(run_id)
+        self._client.get_run(run_id)  # in the time of other calls: whether the server answers now
         os.environ[_TIMEOUT] = _SECONDS_OF_AN_UPLOAD
         try:
             yield

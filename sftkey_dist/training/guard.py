@@ -224,12 +224,13 @@ def _restored_examples(
     for index in sorted(indices, key=lambda index: int(store.segment_counts[index, PROMPT_ID])):
         ids, segments = store.example(int(index))
         prompt = ids[segments == PROMPT_ID].tolist()
-        response = "".join(
-            tokenizer.decode(ids[segments == number], clean_up_tokenization_spaces=False)
+        texts = {
+            name: tokenizer.decode(ids[segments == number], clean_up_tokenization_spaces=False)
             for number, name in enumerate(store.segment_names)
             if name not in (PROMPT, END_OF_TURN)
-        )
-        values = assessment.contract.parse(response, assessment.form).values
+        }
+        parsed = assessment.contract.parse("".join(texts.values()), assessment.form)
+        values = parsed.values if parsed.keeps_contract else {n: text for n, text in texts.items() if "." not in n}
         question = tokenizer.decode(prompt, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         (name,) = store.example_ids([int(index)])
         restored.append((Example(name, question, values), prompt))

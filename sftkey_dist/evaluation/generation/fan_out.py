@@ -16,6 +16,7 @@ import torch
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.secrets import in_a_line
+from sftkey_dist.console import errors
 from sftkey_dist.data.example import Example
 from sftkey_dist.endpoint import endpoint_key, failure_name
 from sftkey_dist.errors import IncompleteEvaluationError, UserError
@@ -157,7 +158,7 @@ def _key(example: Example) -> Key:
 
 
 def _errors_named(results: Iterator[Any]) -> Iterator[Any]:
-    """The results. What an actor raised, and its loss, is raised again without its traceback.
+    """The results. What an actor raised, and its loss, is raised again as one line.
 
     Raises:
         UserError: an actor raised it.
@@ -169,17 +170,14 @@ def _errors_named(results: Iterator[Any]) -> Iterator[Any]:
         if isinstance(error.cause, UserError):
             raise error.cause from error
         said = in_a_line(f"{type(error.cause).__name__}: {error.cause}")
-        raise IncompleteEvaluationError(f"{said}{_remedy(said)}; what was generated is kept") from error
+        remedy = "lower evaluation.batch_size or raise evaluation.gpus_per_model; " if "memory" in said.lower() else ""
+        if not remedy:
+            errors.print(str(error), markup=False, soft_wrap=True)  # with its traceback: it may be a fault of ours
+        raise IncompleteEvaluationError(f"{said}; {remedy}what was generated is kept") from error
     except ray.exceptions.RayError as error:
-        said = in_one_line(error)
         raise IncompleteEvaluationError(
-            f"an actor was lost ({said}){_remedy(said)}; what was generated is kept"
+            f"an actor was lost ({in_one_line(error)}); what was generated is kept"
         ) from error
-
-
-def _remedy(said: str) -> str:
-    """What to change, where memory ran out."""
-    return "; lower evaluation.batch_size or evaluation.num_workers" if "memory" in said.lower() else ""
 
 
 def _by_length(examples: Sequence[Example]) -> list[Example]:

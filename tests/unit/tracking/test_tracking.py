@@ -205,7 +205,7 @@ def test_what_a_run_logs_of_the_one_above_it_belongs_to_it(make, monkeypatch):
     assert [later.has_finished(key) for key in ("evaluation/a", "evaluation/b", "strategy/sft")] == [True, False, False]
 
 
-@pytest.mark.parametrize(("of_user", "of_upload"), [(None, 600), ("7", 7)])
+@pytest.mark.parametrize(("of_user", "of_upload"), [(None, 300), ("7", 7)])
 def test_files_have_more_time_than_other_calls_unless_the_user_says_how_much(
     make, tmp_path, monkeypatch, of_user, of_upload
 ):
