@@ -10,10 +10,9 @@ from sftkey_dist.digests import digest_json
 from sftkey_dist.evaluation.capabilities.fan_out import CapabilityJob
 from sftkey_dist.evaluation.capabilities.harness import harness_version
 from sftkey_dist.models.digests import known_digest
-from sftkey_dist.pipeline.run_plan import RunPlan
-from sftkey_dist.pipeline.stages import PlannedStage
+from sftkey_dist.pipeline.responding_model import renewal
+from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
 from sftkey_dist.run_dir.artifacts.capabilities import CAPABILITY_FILES, CapabilityFiles, result_file
-from sftkey_dist.run_dir.artifacts.training import read_summary
 
 _BASE = "the base model"
 
@@ -43,16 +42,16 @@ def plan_capabilities(plan: RunPlan) -> CapabilityJobs:
     return CapabilityJobs(
         make(_BASE, plan.preparation.model_dir, plan.preparation.model_digest),
         {
-            planned.name: make(planned.name, planned.stages[-1].directory.model, _model_digest(planned.stages[-1]))
+            planned.name: make(planned.name, planned.stages[-1].directory.model, _model_digest(planned))
             for planned in plan.strategies
         },
     )
 
 
-def _model_digest(last: PlannedStage) -> str:
-    """Digest of what a model was made from and of its weights; see `pipeline/evaluated_model.py`."""
-    weights = read_summary(last.directory).weights_digest if last.directory.summary.is_file() else None
-    return digest_json([last.digest, weights])
+def _model_digest(planned: PlannedStrategy) -> str:
+    """Digest of what a model was made from, and of its weights if there were others before."""
+    made_from, weights = planned.stages[-1].digest, renewal(planned.evaluation.folder)
+    return digest_json([made_from, weights]) if weights else made_from
 
 
 def record_capabilities(plan: RunPlan, planned: CapabilityJobs) -> None:

@@ -11,11 +11,11 @@ from sftkey_dist.evaluation.judge.jury import make_jury
 from sftkey_dist.evaluation.judging import is_scored, judge_and_score
 from sftkey_dist.pipeline.capabilities import CapabilityJobs, plan_capabilities, record_capabilities
 from sftkey_dist.pipeline.changes import changes_in_words
-from sftkey_dist.pipeline.evaluated_model import begin_evaluation
 from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.generation_pool import generation_pool, room_for_actors
 from sftkey_dist.pipeline.prepare import write_configuration
 from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, record_training
+from sftkey_dist.pipeline.responding_model import begin_responses
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
 from sftkey_dist.pipeline.swapped import measure_swaps, swapped_result, without_swaps
 from sftkey_dist.pipeline.track import ending_run, start_strategy
@@ -48,7 +48,7 @@ def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
             )
     verify_stages(plan)
     for planned in plan.strategies:
-        begin_evaluation(planned)
+        begin_responses(planned.evaluation.folder, planned.stages[-1].directory, planned.name)
     todo = _unscored(plan)
     write_configuration(plan.config, plan.preparation)
     if not todo:

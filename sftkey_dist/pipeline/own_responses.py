@@ -26,9 +26,11 @@ from sftkey_dist.pipeline.encoding import encoding_of
 from sftkey_dist.pipeline.evaluation_settings import settings_for_own_data
 from sftkey_dist.pipeline.generation_pool import generation_pool
 from sftkey_dist.pipeline.own_store import Judging, yield_of
+from sftkey_dist.pipeline.responding_model import begin_responses
 from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.report.numbers import counted
+from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import SAMPLED_ROWS, YIELD, SampleYield
 from sftkey_dist.run_dir.paths import JudgedSamplesDir, SamplesDir
 from sftkey_dist.sampler import count_trained
@@ -46,6 +48,7 @@ def with_own_responses(plan: RunPlan, planned: PlannedStage, data: OwnDataConfig
         DataError: no row has an accepted response, and those without are left out.
     """
     sampling = _Sampling(plan, planned, data)
+    begin_responses(sampling.samples.path, StageDir(planned.job.model_dir.parent), planned.title)
     folder = sampling.folder
     if not is_store(folder.store):
         rows = list(stored_rows(plan.config.data, plan.config.contract, planned.data.store))

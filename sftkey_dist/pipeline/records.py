@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sftkey_dist.pipeline.evaluated_model import is_of_present_model
+from sftkey_dist.pipeline.responding_model import is_of_present_model
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.run import STRATEGIES, StageEntry, StrategyEntry, read_strategies

@@ -10,6 +10,7 @@ from pathlib import Path
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.digests import digest_json
 from sftkey_dist.evaluation.swapped.summary import SwapShares
+from sftkey_dist.pipeline.responding_model import renewal
 from sftkey_dist.pipeline.track import common_tags, ending_run, short
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.capabilities import read_capabilities
@@ -36,7 +37,7 @@ def track_evaluation(
 ) -> None:
     """Log an evaluation whose scores are complete, unless it was already logged completely."""
     scores = SCORES.read(folder / "scores.json")
-    key = f"evaluation/{folder.name}/{scores.scoring_digest}"
+    key = f"evaluation/{folder.name}/{scores.scoring_digest}{_of(renewal(folder))}"
     if parent is None or tracker.has_finished(key) or not scores.is_complete:
         return
     entry = read_strategies(run)[strategy]
@@ -74,7 +75,7 @@ def track_swapped(config: RunConfig, run: RunDir, strategy: str, parent: str | N
     found = read_swapped(run.path, file)
     if parent is None or found is None:
         return
-    key = f"{file}/{found.digest}"
+    key = f"{file}/{found.digest}{_of(renewal((run.path / str(file)).parent))}"
     if tracker.has_finished(key):
         return
     run_id = tracker.start_run(key, "swapped reasoning", parent, common_tags(config, run, strategy))
@@ -83,6 +84,11 @@ def track_swapped(config: RunConfig, run: RunDir, strategy: str, parent: str | N
         numbers = {f"swapped_reasoning/{name}": share.value for name, share in shares.items() if share.n}
         for of_run in (run_id, parent):
             tracker.log_summary(of_run, numbers)  # also if the evaluation is guided, because this decoding is free
+
+
+def _of(weights: str) -> str:
+    """The end of a key, for a model that has taken the place of another."""
+    return f"/{weights[:12]}" if weights else ""
 
 
 def track_model(config: RunConfig, model: Path, parent: str | None, tracker: Tracker) -> None:

@@ -17,9 +17,12 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_SOURCE_TYPE,
 )
 
+from sftkey_dist.digests import digest_file, digest_json
 from sftkey_dist.tracking.tracker import ModelNote
 
 _OF_SOURCE = (MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_GIT_COMMIT)
+_WEIGHTS = "sftkey.weights"
+"""Tag with the digest of the uploaded weights."""
 _NOT_IN_A_NAME = re.compile(r"[/:.%\"'\s]+")
 
 
@@ -54,8 +57,11 @@ def note_evaluated(client: MlflowClient, run_id: str, model: LoggedModel) -> Non
 def upload_model(client: MlflowClient, run_id: str, folder: Path, trust_remote_code: bool) -> None:
     """Upload the files of the model that a run made, with its card, unless MLflow has them."""
     model = model_made_by(client, run_id)
-    if model is None or MLFLOW_MODEL_IS_EXTERNAL not in model.tags:
+    weights = digest_json({file.name: digest_file(file) for file in sorted(folder.glob("*.safetensors"))})
+    if model is None or (MLFLOW_MODEL_IS_EXTERNAL not in model.tags and model.tags.get(_WEIGHTS, weights) == weights):
         return
+    # Incomplete uploads do not count, not even where the model has been trained again.
+    client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_IS_EXTERNAL: "true", _WEIGHTS: weights})
     with tempfile.TemporaryDirectory() as scratch:
         parts = {
             "model": transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=trust_remote_code),
@@ -70,4 +76,4 @@ def upload_model(client: MlflowClient, run_id: str, folder: Path, trust_remote_c
             mlflow_model=Model(run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location),
         )
         client.log_model_artifacts(model.model_id, f"{scratch}/model")
-    client.delete_logged_model_tag(model.model_id, MLFLOW_MODEL_IS_EXTERNAL)  # last: incomplete uploads do not count
+    client.delete_logged_model_tag(model.model_id, MLFLOW_MODEL_IS_EXTERNAL)

@@ -42,7 +42,7 @@ class EvaluationState:
         generated: number of prompts that have responses.
         prompts: number of prompts; None if it is unknown.
         scores: the scores; None before they are complete.
-        continued: number of answers after swapped reasoning, while a command works on the run and they are not complete;
+        continued: number of answers after swapped reasoning while a command works on the run and some are missing;
             None otherwise.
         last_answer: when anything generated was last written, in seconds since the epoch; None before the first one.
     """

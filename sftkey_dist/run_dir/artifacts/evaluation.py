@@ -15,10 +15,16 @@ Interval = tuple[Measured, Measured]
 
 
 @dataclass(frozen=True)
-class EvaluatedModel:
-    """model.json of an evaluation: the digest of the weights that it is of; None where the stage did not note any."""
+class RespondingModel:
+    """model.json beside responses: the model that generated them.
+
+    Attributes:
+        weights_digest: digest of the weights; None where the stage did not note any.
+        is_renewed: whether there were responses of other weights from the same settings before.
+    """
 
     weights_digest: str | None
+    is_renewed: bool = False
 
 
 @dataclass(frozen=True)
@@ -307,6 +313,6 @@ class RulingRecord:
 
 
 GENERATIONS, RECORDS = Journal(GenerationRecord), Journal(EvaluationRecord)
-EVALUATED_MODEL = JsonFile(EvaluatedModel, "remove it")
+RESPONDING_MODEL = JsonFile(RespondingModel, "remove it")
 SCORES, SCORING_STATE = JsonFile(EvaluationScores, _SCORED_AGAIN), JsonFile(ScoringState, _SCORED_AGAIN)
 RULINGS = Journal(RulingRecord, _ASKED_AGAIN)

@@ -19,6 +19,7 @@ from sftkey_dist.run_dir.artifacts.capabilities import (
     CapabilityMetric,
     CapabilityResult,
 )
+from sftkey_dist.run_dir.artifacts.evaluation import RESPONDING_MODEL, RespondingModel
 from sftkey_dist.tracking import make_tracker
 from tests.finished_run import NUM_QUESTIONS, write_run, write_swaps
 from tests.markdown import ROOT
@@ -89,6 +90,19 @@ def test_scores_that_are_renewed_replace_the_table_and_keep_the_model(track):
     assert table["columns"][:4] == ["question", "reference", "answer", "verdict"]
     assert [row[3] for row in table["data"]] == ["correct"] * NUM_QUESTIONS
     assert len(client.search_logged_models([client.get_run(parent).info.experiment_id])) == 1
+
+
+def test_scores_of_a_model_that_took_the_place_of_another_are_logged_too(track):
+    _, _, folder = track(MEMOS)
+    RESPONDING_MODEL.write(folder / "model.json", RespondingModel("ab12", is_renewed=True))
+    lines = (folder / "records.jsonl").read_text(encoding="utf-8").replace('"incorrect"', '"correct"')
+    (folder / "records.jsonl").write_text(lines, encoding="utf-8")
+    for _ in range(2):
+        client, parent, _ = track(MEMOS)
+    table = json.loads(Path(client.download_artifacts(parent, "outputs.json")).read_text(encoding="utf-8"))
+    assert [row[3] for row in table["data"]] == ["correct"] * NUM_QUESTIONS
+    runs = client.search_runs([client.get_run(parent).info.experiment_id])
+    assert sum("evaluation" in run.data.tags["mlflow.runName"] for run in runs) == 2
 
 
 def test_several_test_sets_have_their_scores_under_their_names(track):

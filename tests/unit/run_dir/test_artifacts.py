@@ -333,7 +333,7 @@ KINDS: dict[str, tuple[JsonFile[Any] | Journal[Any], list[dict[str, Any]], set[s
             *("reason", "unjudgeable", "explanation_rating", "explanation_reason", "explanation_is_open"),
         },
     ),
-    "model.json": (of_evaluation.EVALUATED_MODEL, [{"weights_digest": "ab12"}], set()),
+    "model.json": (of_evaluation.RESPONDING_MODEL, [{"weights_digest": "ab12", "is_renewed": True}], {"is_renewed"}),
     "scores.json": (
         of_evaluation.SCORES,
         [

@@ -25,7 +25,7 @@ def raised(error: Exception) -> RayTaskError:
         (
             raised(MemoryError("CUDA out of memory.\nTried to allocate 2 GiB")),
             IncompleteEvaluationError,
-            "^MemoryError: CUDA out of memory. Tried to allocate 2 GiB; lower evaluation.batch_size or raise .*is kept$",
+            "^MemoryError: CUDA out of memory. Tried to allocate 2 GiB; lower evaluation.batch_size .*is kept$",
         ),
         (raised(ValueError("a bug")), IncompleteEvaluationError, "^ValueError: a bug; what was generated is kept$"),
         (ActorDiedError(), IncompleteEvaluationError, "^an actor was lost .*; what was generated is kept$"),

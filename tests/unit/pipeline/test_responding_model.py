@@ -3,21 +3,21 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from sftkey_dist.pipeline.evaluated_model import begin_evaluation, is_of_present_model
+from sftkey_dist.pipeline.responding_model import begin_responses, is_of_present_model, renewal
 from sftkey_dist.run_dir import RunDir, StageDir
 from tests.finished_run import write_run
 
 
 @dataclass
 class Evaluated:
-    planned: Any
     folder: Path
     last: StageDir
+
+    def begin(self) -> None:
+        begin_responses(self.folder, self.last, "sft-tag")
 
     def train_again(self, weights: str) -> None:
         summary = json.loads(self.last.summary.read_text())
@@ -30,32 +30,36 @@ def evaluated(tmp_path) -> Evaluated:
     run = RunDir(write_run(tmp_path / "run", {"sft-tag": 7}))
     (entry,) = json.loads(run.strategies.read_text()).values()
     folder, last = run.path / entry["evaluation"], StageDir(run.path / entry["stages"][-1]["path"])
-    stage, evaluation = SimpleNamespace(directory=last), SimpleNamespace(folder=folder)
-    return Evaluated(SimpleNamespace(name="sft-tag", stages=[stage], evaluation=evaluation), folder, last)
+    return Evaluated(folder, last)
 
 
 def test_what_was_evaluated_of_other_weights_is_set_aside(evaluated, capsys):
     evaluated.train_again("a")
-    begin_evaluation(evaluated.planned)
+    evaluated.begin()
     assert (evaluated.folder / "scores.json").is_file(), "of an earlier version, which noted no model"
     evaluated.train_again("a")
-    begin_evaluation(evaluated.planned)
+    evaluated.begin()
     assert (evaluated.folder / "scores.json").is_file()
     assert not capsys.readouterr().out
+    assert renewal(evaluated.folder) == ""
+    renewals = set()
     for number in (1, 2):
         evaluated.train_again(str(number))
         assert not is_of_present_model(evaluated.folder, evaluated.last)
-        begin_evaluation(evaluated.planned)
+        evaluated.begin()
         assert [file.name for file in evaluated.folder.iterdir()] == ["model.json"]
         aside = evaluated.folder.parent / "earlier" / f"{evaluated.folder.name}-{number}"
         assert (aside / "scores.json").is_file() is (number == 1)
         assert str(aside.parent) in "".join(capsys.readouterr().out.split("\n"))
         assert is_of_present_model(evaluated.folder, evaluated.last)
+        renewals.add(renewal(evaluated.folder))
+    assert len(renewals - {""}) == 2
 
 
 def test_a_first_evaluation_notes_its_model(evaluated):
-    evaluated.planned.evaluation.folder = evaluated.folder.with_name("sft-tag-new")
-    begin_evaluation(evaluated.planned)
-    assert is_of_present_model(evaluated.planned.evaluation.folder, evaluated.last)
+    evaluated.folder = evaluated.folder.with_name("sft-tag-new")
+    evaluated.begin()
+    assert is_of_present_model(evaluated.folder, evaluated.last)
+    assert renewal(evaluated.folder) == ""
     evaluated.train_again("b")
-    assert not is_of_present_model(evaluated.planned.evaluation.folder, evaluated.last)
+    assert not is_of_present_model(evaluated.folder, evaluated.last)
