@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sftkey_dist.config.run import RunConfig
+from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.models.load import load_tokenizer
@@ -15,8 +16,9 @@ from sftkey_dist.pipeline.own_responses import with_own_responses
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
-from sftkey_dist.run_dir.artifacts.training import SAMPLED_ROWS, YIELD
+from sftkey_dist.run_dir.artifacts.training import SAMPLED_ROWS, SUMMARY, YIELD
 from sftkey_dist.sampler.cost import CostModel
+from tests.records import stage_summary
 
 NUM_ROWS = 24
 FULL = {"name": "full", "weights": {"reasoning": 1.0, "tags": 1.0, "answer": 1.0, "end_of_turn": 1.0}}
@@ -46,7 +48,7 @@ class Pool:
     def generate(self, job, examples, folder, progress):
         assert job.decoding.num_samples == 2
         assert job.decoding.temperature == 1.0
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         Pool.asked += 1
         records = [GenerationRecord(e.data_set, e.id, tuple(samples_of(e))) for e in examples]
         GENERATIONS.append(folder / "generations.jsonl", reversed(records))
@@ -112,12 +114,14 @@ def sampled(settings, monkeypatch):
     Pool.asked = 0
     monkeypatch.setattr(own_responses, "generation_pool", contextmanager(lambda config: iter([Pool()])))
 
-    def make(data=None, **changes):
+    def make(data=None, weights="a", **changes):
         own = json.loads(json.dumps(settings | changes))
         own["strategies"][0]["stages"][1]["data"] |= data or {}
         config = RunConfig.model_validate(own)
         plan = plan_run(config, prepare(config))
-        (_, planned) = plan.strategies[0].stages
+        (first, planned) = plan.strategies[0].stages
+        files = {"model.safetensors": FileNote(bytes=1, sha256=64 * weights)}
+        SUMMARY.write(first.directory.summary, stage_summary(model_files=files))
         found = with_own_responses(plan, planned, planned.stage.data)
         return planned, found, found.data.store.path.parent
 
@@ -221,6 +225,9 @@ def test_what_was_sampled_is_judged_again_and_not_generated_again(sampled):
     assert (Pool.asked, elsewhere.parent == folder.parent) == (2, False)
     sampled(seed=1)
     assert Pool.asked == 3
+    sampled(weights="b")
+    assert Pool.asked == 4, "the stage before was trained again, and has another model now"
+    assert (folder.parents[1] / "earlier" / f"{folder.parent.name}-1" / folder.name).is_dir()
 
 
 def test_a_stage_without_anything_to_train_is_refused_in_one_line(sampled):
