@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds
@@ -195,14 +196,14 @@ def _costs(study: Evidence) -> list[str]:
         for strategy, by_seed in results.items():
             for place, stage in enumerate(next(iter(by_seed.values())).stages):
                 stages = [result.stages[place] for result in by_seed.values()]
-                seconds = mean_over_seeds([stage.train_seconds for stage in stages], is_share=False)
-                per_token = 1e6 * sum(stage.train_seconds for stage in stages) / sum(stage.tokens for stage in stages)
+                seconds = [stage.train_seconds for stage in stages]
+                per_token = 1e6 * sum(seconds) / sum(stage.tokens for stage in stages)
                 rows.append(
                     [
                         f"{variant}/{strategy}",
                         f"{place + 1} {stage.name}",
                         str(stage.steps),
-                        mean_cell(seconds, digits=1),
+                        f"{fmean(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})",
                         f"{stage.tokens:,}",
                         f"{stage.loss_tokens:,}",
                         f"{per_token:.1f}",
@@ -212,7 +213,8 @@ def _costs(study: Evidence) -> list[str]:
     return [
         "### Cost of the stages",
         "",
-        "Of the first seed, seconds over all; a stage that strategies share is counted with each.",
+        "Of the first seed; seconds are the mean of all seeds, from the fastest to the slowest. A stage that "
+        "strategies share is counted with each.",
         "",
         *table(heads, rows),
         "",

@@ -14,14 +14,14 @@ def paired(first: dict[int, Result], second: dict[int, Result], name: str) -> Pa
     return paired_over_seeds(measure(first, name), measure(second, name))
 
 
-def mean_cell(mean: Mean, digits: int = 3) -> str:
+def mean_cell(mean: Mean) -> str:
     """``0.812 [0.75, 0.86]``, or no interval for a single seed and for seeds with equal values."""
     if mean.number < 2 or math.isnan(mean.value):
-        return number(mean.value, digits)
+        return number(mean.value)
     if not mean.has_interval:
-        return f"{mean.value:.{digits}f} in each"
+        return f"{mean.value:.3f} in each"
     low, high = mean.interval
-    return f"{mean.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{mean.value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def crossed_cell(of: CrossedMean) -> str:
