@@ -4,9 +4,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-import ray
 
-from sftkey_dist.errors import ModelError
+from sftkey_dist.errors import IncompleteEvaluationError, ModelError
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.swapped.pairing import choose_pairs
 from sftkey_dist.pipeline import swapped
@@ -15,7 +14,7 @@ from sftkey_dist.pipeline.run_plan import RunPlan, plan_run
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
 from sftkey_dist.run_dir.artifacts.swapped import SWAPPED, ContinuationRecord
 
-LOST = ray.exceptions.RayTaskError("complete", "Traceback (most recent call last): ...", IndexError("out of\nrange"))
+LOST = IncompleteEvaluationError("an actor was lost (out of range); what was generated is kept")
 
 
 class Pool:
@@ -68,7 +67,7 @@ def test_a_strategy_that_fails_stops_no_other_and_is_tried_again(plan, pool, mon
     chosen = []
     monkeypatch.setattr(swapped, "choose_pairs", lambda *inputs: chosen.append(1) or choose_pairs(*inputs))
     pool.failing = "sft-tag"
-    line = "sft-tag: swapped reasoning: IndexError: out of range; the same command tries again"
+    line = "sft-tag: swapped reasoning: an actor was lost (out of range); what was generated is kept; the same command tries again"
     assert swapped.measure_swaps(plan) == [line]
     assert names_without(plan) == ["sft-tag"]
     assert chosen == [1], "all strategies have the same pairs"
