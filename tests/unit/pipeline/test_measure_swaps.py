@@ -14,7 +14,7 @@ from sftkey_dist.pipeline.run_plan import RunPlan, plan_run
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
 from sftkey_dist.run_dir.artifacts.swapped import SWAPPED, ContinuationRecord
 
-LOST = IncompleteEvaluationError("an actor was lost (out of range); what was generated is kept")
+LOST = IncompleteEvaluationError("an actor was lost; what was generated is kept")
 
 
 class Pool:
@@ -67,7 +67,7 @@ def test_a_strategy_that_fails_stops_no_other_and_is_tried_again(plan, pool, mon
     chosen = []
     monkeypatch.setattr(swapped, "choose_pairs", lambda *inputs: chosen.append(1) or choose_pairs(*inputs))
     pool.failing = "sft-tag"
-    line = "sft-tag: swapped reasoning: an actor was lost (out of range); what was generated is kept; the same command tries again"
+    line = "sft-tag: swapped reasoning: an actor was lost; what was generated is kept; the same command tries again"
     assert swapped.measure_swaps(plan) == [line]
     assert names_without(plan) == ["sft-tag"]
     assert chosen == [1], "all strategies have the same pairs"
