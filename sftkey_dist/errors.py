@@ -34,7 +34,7 @@ class InterruptedRunError(BaseException):
 class RunLostError(BaseException):
     """The run directory no longer belongs to this command, which must not write to it any more.
 
-    It is not an Exception, for the reason of InterruptedRunError: it may be raised anywhere.
+    It may be raised anywhere, and is not an Exception, so that code that tolerates errors does not catch it.
     """
 
 

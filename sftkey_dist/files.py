@@ -195,6 +195,19 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """The files of a folder at any depth, in order, but for hidden ones and Python's own.
+
+    Functions that are loaded from the folder leave their bytecode there.
+    """
+
+    def is_by_product(path: Path) -> bool:
+        return path.suffix == ".pyc" or any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+
+    found = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(file for file in found if not is_by_product(file.relative_to(folder)))
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its missing parents; their names are on disk when this returns."""
     made = [level for level in (path, *path.parents) if not level.exists()]

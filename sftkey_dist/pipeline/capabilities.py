@@ -9,6 +9,7 @@ from sftkey_dist.config.evaluation import CapabilitiesConfig
 from sftkey_dist.digests import digest_json
 from sftkey_dist.evaluation.capabilities.fan_out import CapabilityJob
 from sftkey_dist.evaluation.capabilities.harness import harness_version
+from sftkey_dist.files import visible_files
 from sftkey_dist.models.digests import known_digest
 from sftkey_dist.pipeline.responding_model import renewal
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
@@ -90,11 +91,5 @@ def _jobs(
 def _inputs(settings: CapabilitiesConfig) -> list[object]:
     """What a result depends on beside the model and the task. Tasks of one's own may use all files of their folder."""
     folder = settings.task_dir
-    files = {} if folder is None else {file.relative_to(folder): file for file in folder.rglob("*") if file.is_file()}
-    own = [[path.as_posix(), known_digest(files[path])] for path in sorted(files) if not _is_by_product(path)]
+    own = [[f.relative_to(folder).as_posix(), known_digest(f)] for f in visible_files(folder)] if folder else []
     return [harness_version(), settings.limit, settings.num_fewshot, own]
-
-
-def _is_by_product(path: Path) -> bool:
-    """Whether a file is hidden or Python's own, such as the bytecode that a task's functions leave when they load."""
-    return path.suffix == ".pyc" or any(part == "__pycache__" or part.startswith(".") for part in path.parts)

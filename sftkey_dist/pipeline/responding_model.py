@@ -23,14 +23,14 @@ def note_models_of_earlier_versions(strategies: Iterable[PlannedStrategy]) -> No
     """Note the models of evaluations that were made before models were noted, while these models are there."""
     for planned in strategies:
         folder, last = planned.evaluation.folder, planned.stages[-1].directory
-        if folder.is_dir() and last.summary.is_file() and not (folder / _NOTE).is_file():
+        if folder.is_dir() and last.summary.is_file() and _noted(folder) is None:
             RESPONDING_MODEL.write(folder / _NOTE, RespondingModel(read_summary(last).weights_digest))
 
 
 def is_of_present_model(folder: Path, last: StageDir) -> bool:
     """Whether the responses in a folder are of the model that a stage has now."""
-    note = folder / _NOTE
-    return not note.is_file() or RESPONDING_MODEL.read(note).weights_digest == read_summary(last).weights_digest
+    noted = _noted(folder)
+    return noted is None or noted.weights_digest == read_summary(last).weights_digest
 
 
 def begin_responses(folder: Path, last: StageDir, title: str) -> None:
@@ -50,14 +50,19 @@ def begin_responses(folder: Path, last: StageDir, title: str) -> None:
             markup=False,
         )
     make_folder(folder)
-    if not (folder / _NOTE).is_file():
+    if _noted(folder) is None:
         RESPONDING_MODEL.write(folder / _NOTE, RespondingModel(read_summary(last).weights_digest, is_renewed))
 
 
 def renewal(folder: Path) -> str:
     """What distinguishes responses from those of earlier models from the same settings; "" for the first ones."""
-    note = RESPONDING_MODEL.read(folder / _NOTE) if (folder / _NOTE).is_file() else RespondingModel(None)
-    return str(note.weights_digest) if note.is_renewed else ""
+    noted = _noted(folder)
+    return str(noted.weights_digest) if noted is not None and noted.is_renewed else ""
+
+
+def _noted(folder: Path) -> RespondingModel | None:
+    """The model that is noted in a folder; None before it is."""
+    return RESPONDING_MODEL.read(folder / _NOTE) if (folder / _NOTE).is_file() else None
 
 
 def _set_aside(folder: Path) -> Path:

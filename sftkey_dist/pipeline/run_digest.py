@@ -1,12 +1,12 @@
 """What the results of a run depend on, as one digest: whether a run of a study or a tuning is done."""
 
-import os
 from pathlib import Path
 
 from sftkey_dist.config.named_paths import named_paths
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.digests import digest_json
+from sftkey_dist.files import visible_files
 from sftkey_dist.models.digests import known_digest
 from sftkey_dist.models.load import model_fingerprint
 
@@ -32,14 +32,5 @@ def _files_read(config: RunConfig, data: set[str | None]) -> dict[str, str]:
     named = [Path(path) for path in dict.fromkeys(named_paths(config)) if path not in data]
     models = {str(path): model_fingerprint(path) for path in named if (path / "config.json").is_file()}
     others = [path for path in named if str(path) not in models]
-    files = [file for path in others for file in ([path] if path.is_file() else _files_in(path))]
+    files = [file for path in others for file in ([path] if path.is_file() else visible_files(path))]
     return models | {str(file): known_digest(file) for file in files}
-
-
-def _files_in(folder: Path) -> list[Path]:
-    """The files of a folder that are neither hidden nor made by Python, at any depth."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
-        found += [Path(place) / name for name in sorted(names) if not name.startswith(".")]
-    return found

@@ -37,7 +37,7 @@ def track_evaluation(
 ) -> None:
     """Log an evaluation whose scores are complete, unless it was already logged completely."""
     scores = SCORES.read(folder / "scores.json")
-    key = f"evaluation/{folder.name}/{scores.scoring_digest}{_of(renewal(folder))}"
+    key = f"evaluation/{folder.name}/{scores.scoring_digest}{_key_end(renewal(folder))}"
     if parent is None or tracker.has_finished(key) or not scores.is_complete:
         return
     entry = read_strategies(run)[strategy]
@@ -75,7 +75,7 @@ def track_swapped(config: RunConfig, run: RunDir, strategy: str, parent: str | N
     found = read_swapped(run.path, file)
     if parent is None or found is None:
         return
-    key = f"{file}/{found.digest}{_of(renewal((run.path / str(file)).parent))}"
+    key = f"{file}/{found.digest}{_key_end(renewal((run.path / str(file)).parent))}"
     if tracker.has_finished(key):
         return
     run_id = tracker.start_run(key, "swapped reasoning", parent, common_tags(config, run, strategy))
@@ -86,7 +86,7 @@ def track_swapped(config: RunConfig, run: RunDir, strategy: str, parent: str | N
             tracker.log_summary(of_run, numbers)  # also if the evaluation is guided, because this decoding is free
 
 
-def _of(weights: str) -> str:
+def _key_end(weights: str) -> str:
     """The end of a key, for a model that has taken the place of another."""
     return f"/{weights[:12]}" if weights else ""
 

@@ -17,7 +17,8 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_SOURCE_TYPE,
 )
 
-from sftkey_dist.digests import digest_file, digest_json
+from sftkey_dist.digests import digest_json
+from sftkey_dist.models.digests import known_digest
 from sftkey_dist.tracking.tracker import ModelNote
 
 _OF_SOURCE = (MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_GIT_COMMIT)
@@ -57,8 +58,10 @@ def note_evaluated(client: MlflowClient, run_id: str, model: LoggedModel) -> Non
 def upload_model(client: MlflowClient, run_id: str, folder: Path, trust_remote_code: bool) -> None:
     """Upload the files of the model that a run made, with its card, unless MLflow has them."""
     model = model_made_by(client, run_id)
-    weights = digest_json({file.name: digest_file(file) for file in sorted(folder.glob("*.safetensors"))})
-    if model is None or (MLFLOW_MODEL_IS_EXTERNAL not in model.tags and model.tags.get(_WEIGHTS, weights) == weights):
+    if model is None:
+        return
+    weights = digest_json({file.name: known_digest(file) for file in sorted(folder.glob("*.safetensors"))})
+    if MLFLOW_MODEL_IS_EXTERNAL not in model.tags and model.tags.get(_WEIGHTS, weights) == weights:
         return
     # Incomplete uploads do not count, not even where the model has been trained again.
     client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_IS_EXTERNAL: "true", _WEIGHTS: weights})

@@ -105,7 +105,12 @@ class EvaluationPool:
             )
 
     def results(self, call: Callable[[Any, Any], Any], chunks: Sequence[Any]) -> Iterator[Any]:
-        """The results of a call of an actor for each chunk, in order of completion; see `_errors_named`."""
+        """The results of a call of an actor for each chunk, in order of completion.
+
+        Raises:
+            UserError: an actor raised it.
+            IncompleteEvaluationError: an actor's libraries failed, or the actor was lost.
+        """
         return _errors_named(spread(self._actors, call, chunks))
 
 
@@ -158,12 +163,7 @@ def _key(example: Example) -> Key:
 
 
 def _errors_named(results: Iterator[Any]) -> Iterator[Any]:
-    """The results. What an actor raised, and its loss, is raised again as one line.
-
-    Raises:
-        UserError: an actor raised it.
-        IncompleteEvaluationError: an actor's libraries failed, or the actor was lost.
-    """
+    """The results. What an actor raised, and its loss, is raised again as one line; see `EvaluationPool.results`."""
     try:
         yield from results
     except ray.exceptions.RayTaskError as error:
