@@ -108,17 +108,20 @@ def actors():
 def test_a_server_that_dies_leaves_the_rest_open_and_is_not_asked_for_ever(tmp_path):
     settings = {"max_retries": 0, "concurrency": 4}
     with judge_server(die_after=30) as server:
-        results, use = jury(tmp_path, endpoint(server, **settings)).judge(questions(100), quiet)
+        results, use = jury(tmp_path, endpoint(server, **settings)).judge(questions(200), quiet)
         values = [result.value for result in results]
-        assert values.count("") == 70
-        assert all(value in ("", right) for value, right in zip(values, expected(100), strict=True))
+        assert values.count("") == 170
+        assert all(value in ("", right) for value, right in zip(values, expected(200), strict=True))
         assert not any(result.is_final for result in results if not result.value)
-        assert server.counts()["requests"] < 60, "after twenty failures in a row nobody is asked"
-        assert use.failures["not_asked_after_failures"] > 40
+        # The judge gives up after 20 failures in a row. Eight questions are under way at any time, and an answer that
+        # failures have overtaken starts the count again, so the exact number of requests depends on who is faster.
+        requests = server.counts()["requests"]
+        assert requests < 100, "after twenty failures in a row nobody is asked"
+        assert use.failures["not_asked_after_failures"] == 200 - requests
     with judge_server() as server:
-        results, use = jury(tmp_path, endpoint(server)).judge(questions(100), quiet)
-    assert [result.value for result in results] == expected(100)
-    assert (use.asked, use.remembered) == (70, 30), "what was said is not asked again"
+        results, use = jury(tmp_path, endpoint(server)).judge(questions(200), quiet)
+    assert [result.value for result in results] == expected(200)
+    assert (use.asked, use.remembered) == (170, 30), "what was said is not asked again"
 
 
 def test_explanations_are_rated_by_a_rubric_and_remembered_apart(tmp_path):
