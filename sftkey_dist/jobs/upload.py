@@ -5,12 +5,14 @@ instead would always miss some.
 """
 
 import fnmatch
+import glob
 import os
+import shlex
 import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -60,11 +62,13 @@ def packed(job: JobDescription, folder: Path | None, include: Sequence[str] = ()
 
     Raises:
         ConfigError: The run would write to a path that other nodes cannot read; the folder does not exist; a file
-            cannot be copied or is a link to outside the folder; a pattern matches nothing; or the folder is too large.
+            cannot be copied or is a link to outside the folder; a pattern matches nothing; a file that a configuration
+            names is not sent; or the folder is too large.
     """
     _require_shared_paths(job)
     text = write_yaml(job.content)
     sent, left_out = _choose(job.configs, folder, include) if folder is not None else ({}, [])
+    _require_named_files(job.configs, folder, sent)
     _require_small(folder, sent, len(text.encode()))
     with tempfile.TemporaryDirectory(prefix="sftkey-job-") as scratch:
         target = Path(scratch) / "job"
@@ -84,6 +88,26 @@ def _require_shared_paths(job: JobDescription) -> None:
                 f"{key}={path}: a job needs an absolute path on storage that all nodes share, such as "
                 f"/mnt/shared/{path}"
             )
+
+
+def _require_named_files(configs: Sequence[RunConfig], folder: Path | None, sent: Mapping[str, Path]) -> None:
+    """A relative path means a file of the job's working directory, which holds what is sent and nothing else."""
+    for path in sorted({path for config in configs for path in named_paths(config)}):
+        if _is_relative_and_here(path, folder) and not any(_names(path, name) for name in sent):
+            where = f"--working-dir {folder}: {path}" if folder else path
+            add = "add" if folder else "add --working-dir . and, if git does not track it,"
+            pattern = f"{path}/*" if Path(folder or "", path).is_dir() else path
+            raise ConfigError(
+                f"{where}: the configuration names it, but it is not sent with the job; {add} --include "
+                f"{shlex.quote(pattern)}, or write an absolute path on storage that all nodes share"
+            )
+
+
+def _is_relative_and_here(path: str, folder: Path | None) -> bool:
+    """Whether a setting names files of this machine by a relative path, and not a model or data on a hub."""
+    if os.path.isabs(path):
+        return False
+    return any(os.path.exists(place / path) or glob.glob(str(place / path)) for place in (Path(), folder or Path()))
 
 
 def _choose(configs: Sequence[RunConfig], folder: Path, include: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
@@ -141,12 +165,17 @@ def _included(found: Sequence[str], patterns: Sequence[str]) -> set[str]:
 
 
 def _named_or_python(configs: Sequence[RunConfig], found: Sequence[str]) -> set[str]:
-    named = {PurePosixPath(path).as_posix() for config in configs for path in named_paths(config)}
-    patterns = [pattern for path in named for pattern in (path, f"{path}/*")]
+    named = {path for config in configs for path in named_paths(config)}
     python = {name for name in found if name.endswith(".py") and not is_named_like_a_secret(PurePosixPath(name).stem)}
     return {name for name in python if _matches(name, "*")} | {
-        name for name in found if any(_matches(name, pattern) for pattern in patterns)
+        name for name in found if any(_names(path, name) for path in named)
     }
+
+
+def _names(path: str, name: str) -> bool:
+    """Whether a setting names a file: by its own path, by a pattern or by the path of a folder above it."""
+    path = PurePosixPath(path).as_posix()
+    return name == path or name.startswith(f"{path}/") or _matches(name, path) or _matches(name, f"{path}/*")
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -172,6 +172,25 @@ def test_of_another_folder_travel_python_files_and_what_the_configuration_names(
     assert "data/rows.jsonl" in sent(config.model_copy(update={"evaluation": evaluation}), folder)[0]
 
 
+def test_data_that_would_be_missing_on_the_cluster_are_found_before_the_job_starts(config, folder, monkeypatch):
+    put(folder, "train.py", "data/rows [1].jsonl", "models/mine/config.json")
+    track(folder, "train.py")
+    monkeypatch.chdir(folder)
+    named = with_train(config, path="data/rows [1].jsonl")
+    with pytest.raises(ConfigError, match=r"it is not sent with the job; add --working-dir \. and.* an absolute path"):
+        sent(named, None)
+    for path in ("data/rows [1].jsonl", "./data/*.jsonl", "data"):
+        with pytest.raises(ConfigError, match=r"data.*: the configuration names it, but it is not sent.*--include"):
+            sent(with_train(config, path=path), folder)
+    assert "data/rows [1].jsonl" in sent(named, folder, ["data/*"])[0]
+    model = config.model.model_copy(update={"path": "models/mine", "embedded": None})
+    with pytest.raises(ConfigError, match=r"models/mine: .*--include 'models/mine/\*'"):
+        sent(config.model_copy(update={"model": model}), folder)
+    on_a_hub = config.model.model_copy(update={"path": "Qwen/Qwen2.5-7B", "embedded": None})
+    assert sent(config.model_copy(update={"model": on_a_hub}), folder)[0] == {"train.py"}
+    assert sent(with_train(config, path=str(folder / "data")), None)[0] == set(), "an absolute path needs no copy"
+
+
 def test_an_allow_list_is_taken_by_its_word(config, folder):
     put(folder, "train.py", "data/a.jsonl", "data/b/c.jsonl", *SECRETS)
     assert sent(config, folder, ["*.jsonl"])[0] == {"data/a.jsonl", "data/b/c.jsonl"}
