@@ -57,6 +57,12 @@ def counted(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{name}: {count:,}" for name, count in numbers.items())
 
 
-def p_value(value: float | None) -> str:
+def p_value(value: float | None, digits: int = 4) -> str:
     """``0.0123``, ``< 0.0001``."""
-    return UNKNOWN if value is None else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
+    smallest = 10.0**-digits
+    return UNKNOWN if value is None else f"{value:.{digits}f}" if value >= smallest else f"< {smallest:.{digits}f}"
+
+
+def with_p_value(value: float) -> str:
+    """``p 0.012``, ``p < 0.001``."""
+    return f"p {p_value(value, digits=3)}"

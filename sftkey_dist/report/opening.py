@@ -9,6 +9,7 @@ from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference, holm
 from sftkey_dist.evaluation.over_seeds import mean_over_seeds
 from sftkey_dist.report.evidence import Evidence, Result, measure, recorded_outcomes
 from sftkey_dist.report.markdown import bold, escaped, table
+from sftkey_dist.report.numbers import with_p_value
 
 _SIGNIFICANT = 0.05
 
@@ -44,7 +45,7 @@ class TestedContrast:
         verdict = (
             "Cannot be told." if not self.is_found else "Yes." if self.difference.value > 0 else "No, it is worse."
         )
-        return f"{bold(verdict)} {escaped(f'{self.name}: {points}')}, corrected p {_rounded(self.p_value)}."
+        return f"{bold(verdict)} {escaped(f'{self.name}: {points}')}, corrected {with_p_value(self.p_value)}."
 
 
 def opening(study: Evidence, contrasts: Sequence[TestedContrast], figure: Path) -> list[str]:
@@ -73,8 +74,8 @@ def opening(study: Evidence, contrasts: Sequence[TestedContrast], figure: Path) 
         "",
         *_measures(shown),
         "",
-        f"{_extent(study.of(sides[0]))} Points are percentage points of accuracy; their 95 % intervals speak of other "
-        "seeds and other questions.",
+        f"{_extent(study.of(sides[0]))} Points are percentage points of accuracy. Their 95 % intervals cover the "
+        "variation over both seeds and questions.",
         "",
         *([f"What this does not show: {escaped(study.facts.limits.strip())}", ""] if study.facts.limits else []),
     ]
@@ -118,7 +119,3 @@ def _share(values: Sequence[float]) -> str:
 
 def _extent(by_seed: Mapping[int, Result]) -> str:
     return f"{len(by_seed)} seeds, {next(iter(by_seed.values())).n:,} questions each."
-
-
-def _rounded(p_value: float) -> str:
-    return "below 0.001" if p_value < 0.001 else f"{p_value:.3f}"

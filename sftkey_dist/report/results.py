@@ -6,16 +6,17 @@ from pathlib import Path
 from statistics import fmean
 
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
+from sftkey_dist.evaluation.crossed import crossed_difference
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds
 from sftkey_dist.report.all_pairs import all_pairs
 from sftkey_dist.report.comparison import baseline_among
 from sftkey_dist.report.curves import Curves, curves_section
-from sftkey_dist.report.evidence import Evidence, Result, capability_differences, measure
+from sftkey_dist.report.evidence import Evidence, Result, capability_differences, measure, recorded_outcomes
 from sftkey_dist.report.kept_starts import kept_starts
 from sftkey_dist.report.losses_over_seeds import Losses, losses_section
 from sftkey_dist.report.markdown import Markdown, bold, escaped, table
 from sftkey_dist.report.published import published_averages
-from sftkey_dist.report.seed_cells import difference_cell, mean_cell, paired
+from sftkey_dist.report.seed_cells import crossed_cell, difference_cell, mean_cell, paired
 from sftkey_dist.report.swapped_over_seeds import swapped_over_seeds
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, seen_by_seeds, too_few_seeds
 
@@ -71,13 +72,13 @@ def results_page(
         "# Results",
         "",
         *opening,
-        f"Made by `{command}` from the `comparison.json` of every run; nothing here is typed. Brackets are 95 % "
-        f"intervals over seeds, in the first tables of the mean (of a share Wilson's, with the effective number of "
-        f"trials, which stays in [0, 1]; where all seeds are alike, over questions), elsewhere of the paired "
-        f"differences (Student's t; none where all seeds differ alike). A "
-        f"difference is called when its interval leaves out 0, a share when its interval lies on one side of what the "
-        f"paper reports, without correction for the number of comparisons. The smallest seen is {SMALLEST_SEEN}, over "
-        f"other seeds and the same questions.",
+        f"Made by `{command}` from the `comparison.json` of every run; no number here is typed by hand. Unless a table "
+        "says otherwise, brackets are 95 % intervals over seeds, which take the questions as given. That of a share is "
+        "Wilson's with the effective number of trials, so that it stays in [0, 1], or an interval over questions where "
+        "all seeds have the same share. That of a difference is Student's for the differences paired by seed; there "
+        "is none where these are all equal. `2 up, 3 down` means higher in two seeds and lower in three. A difference "
+        "is bold where its interval excludes 0. P-values are not corrected for the number of comparisons, except where "
+        f"a table says so. The smallest seen is {SMALLEST_SEEN}, over other seeds and the same questions.",
         "",
     ]
     for study, of_study in zip(studies, figures, strict=True):
@@ -147,12 +148,19 @@ def _contrasts(study: Evidence) -> list[str]:
         first, second = study.of(contrast.first), study.of(contrast.second)
         found = [paired(first, second, name) for name in ("accuracy", "format", "score")]
         tests[f"{contrast.first} - {contrast.second}"] = found[0]
+        over_both = crossed_difference(recorded_outcomes(first), recorded_outcomes(second))
         accuracy, *others = map(difference_cell, found)
-        rows.append([contrast.question, contrast.first, contrast.second, accuracy, seen_by_seeds(found[0]), *others])
+        rows.append(
+            [
+                *(contrast.question, contrast.first, contrast.second, accuracy, seen_by_seeds(found[0])),
+                "" if over_both is None else crossed_cell(over_both),
+                *others,
+            ]
+        )
     if not rows:
         return []
-    heads = ["question", "first", "second", "accuracy, first - second", "smallest seen", "format", "score"]
-    return ["### Contrasts, paired by seed", "", *table(heads, rows), *_warned(tests), ""]
+    heads = ["question", "first", "second", "accuracy, first - second", "smallest seen", "over seeds and questions"]
+    return ["### Contrasts, paired by seed", "", *table([*heads, "format", "score"], rows), *_warned(tests), ""]
 
 
 def _warned(tests: Mapping[str, PairedMean | None]) -> list[str]:
@@ -234,20 +242,30 @@ def _claims(studies: Sequence[Evidence]) -> list[str]:
     agree, differ, noisy = (sum(row[2] == bold(verdict) for row in rows) for verdict in (_AGREES, _DIFFERS, _NOISY))
     return [
         f"Statements that the paper's table supports, for other models and data than here: {agree} hold here too, "
-        f"{differ} do not, {noisy} cannot be told from noise.",
+        f"{differ} do not, {noisy} cannot be told from noise. Whether accuracy differs is tested over seeds and "
+        f"questions where the runs recorded which answers were right (then no seeds are counted), everything else over "
+        f"seeds alone. No p-value is corrected for the number of rows.",
         "",
         *table(heads, rows),
         "",
     ]
 
 
-def _higher(first: str, second: str, name: str) -> Callable[[dict[str, dict[int, Result]]], tuple[str, str]]:
-    def judge(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
-        found = paired(results[first], results[second], name)
-        sign = 0 if found is None else found.sign
-        return _VERDICTS[sign], Markdown(f"{name} {difference_cell(found)}")
+def _higher_score(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
+    return _judged_by_seeds(results["sftkey-tag"], results["sft"], "score")
 
-    return judge
+
+def _more_often_right(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
+    first, second = results["sftkey-tag"], results["sft-tag"]
+    over_both = crossed_difference(recorded_outcomes(first), recorded_outcomes(second))
+    if over_both is None:
+        return _judged_by_seeds(first, second, "accuracy")
+    return _VERDICTS[over_both.sign], Markdown(f"accuracy {crossed_cell(over_both)}")
+
+
+def _judged_by_seeds(first: dict[int, Result], second: dict[int, Result], name: str) -> tuple[str, str]:
+    found = paired(first, second, name)
+    return _VERDICTS[0 if found is None else found.sign], Markdown(f"{name} {difference_cell(found)}")
 
 
 def _keeps_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
@@ -264,12 +282,12 @@ _CLAIMS = (
     _Claim(
         "SFTKey-Tag has a higher score than SFT (five of five models)",
         ("sftkey-tag", "sft"),
-        _higher("sftkey-tag", "sft", "score"),
+        _higher_score,
     ),
     _Claim(
         "SFTKey-Tag is more often right than SFT-Tag, from which it starts",
         ("sftkey-tag", "sft-tag"),
-        _higher("sftkey-tag", "sft-tag", "accuracy"),
+        _more_often_right,
     ),
     _Claim(
         "SFTKey-Tag keeps the format: 0.91 to 0.996 where known",

@@ -6,7 +6,7 @@ from sftkey_dist.evaluation.crossed import CrossedMean
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, paired_over_seeds
 from sftkey_dist.report.evidence import Result, measure
 from sftkey_dist.report.markdown import Markdown, bold
-from sftkey_dist.report.numbers import UNKNOWN, number
+from sftkey_dist.report.numbers import UNKNOWN, number, with_p_value
 
 
 def paired(first: dict[int, Result], second: dict[int, Result], name: str) -> PairedMean | None:
@@ -25,11 +25,11 @@ def mean_cell(mean: Mean) -> str:
 
 
 def crossed_cell(of: CrossedMean) -> str:
-    """A difference over seeds and questions: ``+0.084 [+0.042, +0.126], p 0.001``, bold if p is below 0.05."""
+    """A difference over seeds and questions: ``+0.084 [+0.042, +0.126], p 0.001``, bold if it has a sign."""
     if of.p_value is None:
         return f"{of.value:+.3f}"
     value = with_bounds(of)
-    return Markdown(f"{bold(value) if of.p_value < 0.05 else value}, p {of.p_value:.3f}")
+    return Markdown(f"{bold(value) if of.sign else value}, {with_p_value(of.p_value)}")
 
 
 def with_bounds(of: CrossedMean) -> str:
@@ -52,4 +52,4 @@ def difference_cell(found: PairedMean | None) -> str:
     low, high = mean.interval
     value = f"{mean.value:+.3f} [{low:+.3f}, {high:+.3f}]"
     seeds = f"{found.seeds_higher} up, {found.seeds_lower} down"
-    return Markdown(f"{bold(value) if found.sign else value}, p {found.p_value:.3f}, {seeds}")
+    return Markdown(f"{bold(value) if found.sign else value}, {with_p_value(found.p_value)}, {seeds}")

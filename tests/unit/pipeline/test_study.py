@@ -296,10 +296,10 @@ def test_pairs_with_recorded_outcomes_are_tested_over_seeds_and_questions(file):
     assert said.count("All pairs in accuracy") == 1, "a single strategy has no pairs"
     (line,) = [line for line in said.splitlines() if line.startswith("| sftkey-tag | sft |")]
     low, high = interval_of_share(19, 40)
-    assert line.startswith(f"| sftkey-tag | sft | **+0.475 [{low:+.3f}, {high:+.3f}]** | 0.0000 |")
+    assert line.startswith(f"| sftkey-tag | sft | **+0.475 [{low:+.3f}, {high:+.3f}]** | &lt; 0.0001 |")
     opening = said.partition("## In short")[2].partition("Made by")[0]
     low, high = interval_of_share(29, 40)
-    found = f"+72.5 points ({100 * low:+.1f} to {100 * high:+.1f}), corrected p below 0.001."
+    found = f"+72.5 points ({100 * low:+.1f} to {100 * high:+.1f}), corrected p < 0.001."
     assert f"- Faster? **Yes.** fast/sftkey-tag - slow/sftkey-tag: {found}" in opening
     assert "| slow/sftkey-tag |" in opening
     assert "What this does not show: Other models." in opening
