@@ -35,13 +35,25 @@ def file_written_whole(path: Path) -> Iterator[Path]:
     os.close(descriptor)
     scratch = Path(name)
     try:
-        yield scratch
-        apply_umask(scratch)
-        flush(scratch)
-        os.replace(scratch, path)
-        flush(path.parent)
+        with write_errors_named(path):
+            yield scratch
+            apply_umask(scratch)
+            flush(scratch)
+            os.replace(scratch, path)
+            flush(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_errors_named(path: Path) -> Iterator[None]:
+    """Add the file to errors of the system that have none, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

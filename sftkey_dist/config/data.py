@@ -47,7 +47,8 @@ class SourceConfig(Section):
     """Name used in tables; default: the name of the file for rows of your own, otherwise adapter and split."""
     path: Location | None = None
     """A local .jsonl, .json, .csv, .tsv, .parquet or .arrow file (text files may be compressed, .gz or .zst), a pattern
-    with *, a folder of such files, or a data set id on the Hugging Face hub. Not for `decision_memos`."""
+    with * or, for folders at any depth, with **, a folder of such files, or a data set id on the Hugging Face hub. Not
+    for `decision_memos`."""
     subset: str | None = None
     """Configuration name on the hub, e.g. `main`."""
     split: str = "train"

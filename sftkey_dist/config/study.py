@@ -146,5 +146,7 @@ def run_name(variant: str, seed: int) -> str:
 
 def own_keys(content: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
     """Keys that every run of a study or tuning sets: its folder, and the same experiment for all runs."""
-    tracking = {"experiment": folder.name} | dict(content.get("tracking") or {})
+    tracking = content.get("tracking")
+    if tracking is None or isinstance(tracking, Mapping):  # the validation of the run refuses anything else
+        tracking = {"experiment": folder.name} | dict(tracking or {})
     return {"run_dir": str(folder / name), "tracking": tracking}

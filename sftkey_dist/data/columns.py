@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import cast
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter
 
 from sftkey_dist.config.prompt import is_template_argument
 from sftkey_dist.config.section import LEAST_LOSS_WEIGHT, MOST_LOSS_WEIGHT
@@ -117,7 +117,7 @@ def template_arguments(row: Mapping[str, object]) -> dict[str, object]:
     try:
         value = json.loads(value) if isinstance(value, str) and value.strip() else value or {}
         found = _JSON_MAPPING.validate_python(value, strict=True)
-    except (json.JSONDecodeError, ValidationError):
+    except (ValueError, RecursionError):  # of JSON, of numbers that are too long, of nesting, or of validation
         raise RowError(
             "invalid_arguments", f"field {ARGUMENTS_COLUMN!r} must be a mapping of JSON values, found {_kind(value)}"
         ) from None

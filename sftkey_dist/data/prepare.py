@@ -1,5 +1,6 @@
 """Builds encoded stores on disk from a configuration, one per form, and reuses stores with the same digest."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
@@ -180,11 +181,13 @@ def _source_inputs(source: SourceConfig) -> dict[str, object]:
     """Local files are identified by their bytes and formats, not by their paths.
 
     Sources whose rows are read otherwise than in earlier stores have a number: labels of any case, and empty templates.
+    Where a share of the rows is drawn, the names of the files decide which; see `copies_of`.
     """
     files = local_files(source)
     place = {"path": [file_format(file) for file in files]} if files else {}
     newer = {"reading": 2} if source.labels or fields_of(source.prompt or "") else {}
-    return source.reading | place | {"content": content_digest(source)} | newer
+    drawn_by = {"drawn_by": [os.path.basename(file) for file in files]} if source.weight % 1 else {}
+    return source.reading | place | {"content": content_digest(source)} | newer | drawn_by
 
 
 def _contract_inputs(encoding: Encoding, sources: Sequence[SourceConfig]) -> Mapping[str, object]:

@@ -73,8 +73,10 @@ def _read(source: SourceConfig, contract: ResponseContract, shard: Shard) -> Ite
 
 
 def copies_of(source: SourceConfig) -> Callable[[Example], int]:
-    """Returns how often a mixture uses an example: the integer part of `weight`, plus one for a seeded share of
-    them."""
+    """Returns how often a mixture uses an example: the integer part of `weight`, plus one for a seeded share of them.
+
+    The share depends on the names of files, but not on the folders that they are in.
+    """
     whole = int(source.weight)
     share = source.weight - whole
     if not share:
@@ -82,7 +84,7 @@ def copies_of(source: SourceConfig) -> Callable[[Example], int]:
     salt = f"{source.seed}/".encode()
 
     def copies(example: Example) -> int:
-        number = hashlib.blake2b(salt + example.id.encode(), digest_size=8).digest()
+        number = hashlib.blake2b(salt + example.id.rpartition("/")[2].encode(), digest_size=8).digest()
         return whole + (int.from_bytes(number, "big") < share * 2**64)
 
     return copies

@@ -1,5 +1,6 @@
 """Reads the rows again that an encoded store was made from: a store keeps their tokens, and not their texts."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -43,7 +44,7 @@ def stored_rows(data: DataConfig, contract: ResponseContract, store: EncodedStor
     ids, position = store.ids, 0
     for number, (source, name) in enumerate(zip(data.train_sources, data.names_of_training_sources, strict=True)):
         for example, copies in _drawn(source, data, contract):
-            if position < len(ids) and ids[position] == example.id and _is_same(example, store.hashes[position]):
+            if position < len(ids) and _is_same(example, ids[position], store.hashes[position]):
                 yield StoredRow(number, replace(example, data_set=name), range(position, position + copies))
                 position += copies
     if position < len(ids):
@@ -56,9 +57,15 @@ def encoded_row(store: EncodedStore, row: StoredRow) -> EncodedExample:
     return EncodedExample(row.example.id, ids.tolist(), _runs(segments), row.example.loss_weight)
 
 
-def _is_same(example: Example, hashes: np.ndarray) -> bool:
-    """Whether a stored example with these hashes has the same prompt and response."""
-    return bool(hashes[_PROMPT_AND_RESPONSE] == example_hashes(example)[_PROMPT_AND_RESPONSE])
+def _is_same(example: Example, stored_id: str, hashes: np.ndarray) -> bool:
+    """Whether a stored example is at the same line, in a file that may have been moved, with the same texts."""
+    is_at_same_line = _line(stored_id) == _line(example.id)
+    return is_at_same_line and bool(hashes[_PROMPT_AND_RESPONSE] == example_hashes(example)[_PROMPT_AND_RESPONSE])
+
+
+def _line(example_id: str) -> str:
+    """The end of ``path:12, message 3`` or ``path#12``, without the path."""
+    return re.split("[:#]", example_id)[-1]
 
 
 def _drawn(source: SourceConfig, data: DataConfig, contract: ResponseContract) -> Iterator[tuple[Example, int]]:

@@ -58,8 +58,8 @@ class CrossedMean:
 
     Attributes:
         value: the mean.
-        interval: of 95 %, for other seeds and other questions; nan if nothing differs.
-        p_value: two-sided; None if nothing differs.
+        interval: of 95 %, for other seeds and other questions; nan without variance.
+        p_value: two-sided; None without variance: no answer differs, or all of them in the same direction.
     """
 
     value: float

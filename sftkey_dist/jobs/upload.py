@@ -107,7 +107,8 @@ def _is_relative_and_here(path: str, folder: Path | None) -> bool:
     """Whether a setting names files of this machine by a relative path, and not a model or data on a hub."""
     if os.path.isabs(path):
         return False
-    return any(os.path.exists(place / path) or glob.glob(str(place / path)) for place in (Path(), folder or Path()))
+    found = [place / path for place in (Path(), folder or Path())]
+    return any(here.exists() or glob.glob(str(here), recursive=True) for here in found)
 
 
 def _choose(configs: Sequence[RunConfig], folder: Path, include: Sequence[str]) -> tuple[dict[str, Path], list[str]]:

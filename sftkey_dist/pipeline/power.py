@@ -13,9 +13,9 @@ from sftkey_dist.evaluation.power import (
     spread_of,
 )
 from sftkey_dist.report.comparison import ComparisonRow, baseline_among
+from sftkey_dist.report.evidence import is_done
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.power import PairPower, PowerPlan
-from sftkey_dist.run_dir import RunDir
 
 _SEED_COUNTS = (1, 3, 5, 8, 12, 20)
 _BySeed = Mapping[int, ComparisonRow]
@@ -40,7 +40,7 @@ def plan_study_power(study: Study, difference: float) -> PowerPlan:
     rows: dict[str, dict[int, ComparisonRow]] = {}
     for run in study.runs:
         folder = study.folder / run.name
-        if RunDir(folder).comparison.is_file():
+        if is_done(folder):
             for row in read_comparison([folder]).rows:
                 rows.setdefault(f"{run.variant}/{row.strategy}", {})[run.seed] = row
     if not rows:

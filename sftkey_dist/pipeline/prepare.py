@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True, keeps_records: boo
         drop_duplicates=config.data.drop_duplicates,
     )
     run = RunDir(config.run_dir)
-    with base_models_kept_if_prepared(run):
+    with base_models_kept_if_prepared(run) if keeps_records else nullcontext():
         preparation = _prepared(config, run, strategies, test, refused, needs_weights)
     if keeps_records and not run.strategies.is_file():
         write_configuration(config, preparation)

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from sftkey_dist.config.named_paths import named_paths
+from sftkey_dist.config.named_paths import function_checks, named_paths
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.digests import digest_json
+from sftkey_dist.evaluation.answers.functions import function_file
 from sftkey_dist.files import visible_files
 from sftkey_dist.models.digests import known_digest
 from sftkey_dist.models.load import model_fingerprint
@@ -33,4 +34,6 @@ def _files_read(config: RunConfig, data: set[str | None]) -> dict[str, str]:
     models = {str(path): model_fingerprint(path) for path in named if (path / "config.json").is_file()}
     others = [path for path in named if str(path) not in models]
     files = [file for path in others for file in ([path] if path.is_file() else visible_files(path))]
-    return models | {str(file): known_digest(file) for file in files}
+    functions = {check.function: function_file(check.function) for check in function_checks(config)}
+    modules = {name: file for name, file in functions.items() if file is not None and file not in files}
+    return models | {str(file): known_digest(file) for file in files} | {n: known_digest(f) for n, f in modules.items()}

@@ -77,6 +77,8 @@ def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
             ),
         )
         waiting = [run for run in study.runs if not _is_done(study, run)]
+        for run in waiting:  # all before the first starts, so that no page mixes results of two configurations
+            _done_file(study, run).unlink(missing_ok=True)
         if waiting:
             _make_store(study, waiting[0])
         with progress_line(study.settings.title, len(study.runs)) as line:

@@ -19,7 +19,7 @@ from sftkey_dist.run_dir.artifacts.training import GuardSummary
 _FACTS, _ENVIRONMENT = "study.json", "environment.json"
 _COMPARISON = "comparison.json"
 DONE = "done.json"
-"""File in the folder of a finished run, with the digest of what it was run with."""
+"""File in the folder of a finished run, with the digest of what it was run with. It is removed before a new start."""
 _STUDY_REMEDY = "`sftkey run` with the study's configuration renews it"
 _RUN_REMEDY = f"remove {DONE} beside it and `sftkey run` the study again"
 
@@ -171,7 +171,7 @@ class Evidence:
         environments, missing = [], []
         for variant, seed in facts.runs:
             run = folder / run_name(variant, seed)
-            if not (run / _COMPARISON).is_file():
+            if not is_done(run):
                 missing.append(run_name(variant, seed))
                 continue
             for row in COMPARISON.read(run / _COMPARISON).rows:
@@ -229,6 +229,11 @@ def recorded_outcomes(results: Mapping[int, Result]) -> dict[int, Outcomes]:
     return {seed: result.outcomes for seed, result in results.items() if result.outcomes is not None}
 
 
+def is_done(run: Path) -> bool:
+    """Whether the run in a folder is done. A comparison alone may be one of an earlier configuration."""
+    return (run / DONE).is_file() and (run / _COMPARISON).is_file()
+
+
 def write_facts(folder: Path, facts: StudyFacts) -> None:
     """Write the description of a study to its folder."""
     FACTS.write(folder / _FACTS, facts)
@@ -244,7 +249,7 @@ def keep_evidence(study: Path, kept: Path) -> Path:
     copy_atomically(study / _FACTS, kept / _FACTS)
     for variant, seed in evidence.facts.runs:
         run = RunDir(study / run_name(variant, seed))
-        if run.comparison.is_file():
+        if is_done(run.path):
             target = kept / run_name(variant, seed)
             make_folder(target)
             COMPARISON.write(target / _COMPARISON, COMPARISON.read(run.comparison))

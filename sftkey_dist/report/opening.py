@@ -39,13 +39,21 @@ class TestedContrast:
     def answer(self) -> str:
         """A sentence as Markdown: yes, no, or cannot be told, with the difference in percentage points."""
         if self.difference.p_value is None:
-            return f"{bold('No.')} {escaped(self.name)}: not one answer differs."
+            return self._untested
         low, high = (100 * bound for bound in self.difference.interval)
         points = f"{100 * self.difference.value:+.1f} points ({low:+.1f} to {high:+.1f})"
         verdict = (
             "Cannot be told." if not self.is_found else "Yes." if self.difference.value > 0 else "No, it is worse."
         )
         return f"{bold(verdict)} {escaped(f'{self.name}: {points}')}, corrected {with_p_value(self.p_value)}."
+
+    @property
+    def _untested(self) -> str:
+        if not self.difference.value:
+            return f"{bold('No.')} {escaped(self.name)}: not one answer differs."
+        right, wrong = self.name.split(" - ") if self.difference.value > 0 else reversed(self.name.split(" - "))
+        verdict = "Yes." if self.difference.value > 0 else "No, it is worse."
+        return f"{bold(verdict)} {escaped(f'{self.name}: every answer of {right} is right, and none of {wrong}')}."
 
 
 def opening(study: Evidence, contrasts: Sequence[TestedContrast], figure: Path) -> list[str]:

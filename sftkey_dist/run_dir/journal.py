@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import RESTORE_OR_REMOVE, open_to_append, parse_json, to_json, write_text_atomically
+from sftkey_dist.files import (
+    RESTORE_OR_REMOVE,
+    open_to_append,
+    parse_json,
+    to_json,
+    write_errors_named,
+    write_text_atomically,
+)
 
 Record = dict[str, Any]
 Content = TypeVar("Content")
@@ -25,7 +32,7 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
     Raises:
         DataError: the journal is a link, or not a regular file.
     """
-    with open_to_append(path) as file:
+    with write_errors_named(path), open_to_append(path) as file:
         file.write(to_lines(records).encode())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, SCORES, EvaluationScores
 from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile
-from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, EVERY_SETTING, STRATEGIES, StrategyEntry
+from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, EVERY_SETTING, SETTINGS, STRATEGIES, Settings, StrategyEntry
 from sftkey_dist.run_dir.artifacts.swapped import CONTINUATIONS
 from sftkey_dist.run_dir.artifacts.training import SUMMARY, StageSummary
 from sftkey_dist.run_dir.lock import Writer, find_writer
@@ -171,8 +171,14 @@ class RunWatch:
         return scores if scores is not None and scores.is_complete else None
 
     def _prompts(self) -> int | None:
+        """Number of prompts of an evaluation. It is too high if only some of several test sets reach the limit."""
         report = self._files.read(DATA_REPORT, self._run.data_report)
-        return report.test.kept if report and report.test else None
+        kept = report.test.kept if report and report.test else None
+        content = self._files.read(EVERY_SETTING, self._run.config)
+        settings = SETTINGS.of(str(self._run.config), content) if content else Settings()
+        if kept is None or settings.evaluation.limit is None:
+            return kept
+        return min(kept, settings.evaluation.limit * max(1, len(settings.data.test)))
 
     def _has_everything(self, strategies: Mapping[str, StrategyEntry]) -> bool:
         """Whether all strategies of the configuration have complete scores."""

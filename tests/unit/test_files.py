@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -34,6 +35,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path):
         write_json_atomically(file, {"bad": object()})
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def is_full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", is_full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_text_atomically(tmp_path / "x.json", "new")
+    assert raised.value.filename == str(tmp_path / "x.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

@@ -21,7 +21,7 @@ def local_files(source: SourceConfig) -> list[str]:
     """The local files of a source; empty if the source is on the hub."""
     path = source.path or ""
     if "*" in path:
-        found = sorted(glob.glob(path))
+        found = sorted(glob.glob(path, recursive=True))
         if not found:
             raise DataError(f"{path}: no file matches")
         return found

@@ -107,6 +107,9 @@ def read_errors_as_data_errors(path: str) -> Iterator[None]:
     except pyarrow.ArrowException as error:
         kind = "an Arrow" if file_format(path) == ".arrow" else "a Parquet"
         raise DataError(f"{path}: not {kind} file ({' '.join(str(error).split())[:200]}); fetch it again") from error
+    except OverflowError as error:
+        problem = f"a date or time is out of range ({error}); write its column as text, or leave it out"
+        raise DataError(f"{path}: {problem}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 

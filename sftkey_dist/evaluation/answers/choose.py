@@ -1,7 +1,6 @@
 """Chooses the check for each key segment of each test set."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck, LabelCheck
 from sftkey_dist.config.data import SourceConfig
@@ -10,6 +9,7 @@ from sftkey_dist.contract import ResponseContract
 from sftkey_dist.contract.segment import Segment
 from sftkey_dist.data.data_sets import data_set_names, find_data_set
 from sftkey_dist.digests import digest_file
+from sftkey_dist.evaluation.answers.functions import function_file
 
 ChecksBySegment = dict[str, AnswerCheck]
 
@@ -57,12 +57,12 @@ def _automatic(source: SourceConfig, segment: Segment) -> AnswerCheck:
 
 
 def _found(check: FunctionCheck) -> FunctionCheck:
-    """The check with an absolute path, because workers have other working directories, and with its file's digest."""
+    """The check with its file's digest and, of a file, with an absolute path, as workers have other folders."""
     place, _, name = check.function.rpartition(":")
-    file = Path(place).absolute()
-    if not place.endswith(".py") or not file.is_file():
+    file = function_file(check.function)
+    if file is None:
         return check
-    return FunctionCheck(function=f"{file}:{name}", digest=digest_file(file))
+    return FunctionCheck(function=f"{file if place.endswith('.py') else place}:{name}", digest=digest_file(file))
 
 
 def _labels(segment: Segment) -> AnswerCheck:

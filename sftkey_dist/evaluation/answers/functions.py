@@ -18,6 +18,20 @@ def judge_by_function(
     return Judgement.unjudged("the function cannot tell") if outcome is None else Judgement.of(bool(outcome))
 
 
+def function_file(reference: str) -> Path | None:
+    """The file of the function at ``package.module:name`` or ``path/to/file.py:name``; None if it is not found."""
+    place = reference.rpartition(":")[0]
+    if place.endswith(".py"):
+        file = Path(place).absolute()
+    else:
+        try:
+            spec = importlib.util.find_spec(place)
+        except Exception:  # it imports the packages above, which are the user's; loading the function tells the error
+            return None
+        file = Path(spec.origin or "") if spec else Path()
+    return file if file.is_file() else None
+
+
 @lru_cache(maxsize=8)
 def load_function(reference: str) -> Callable[[str, str, str], object]:
     """The function at ``package.module:name`` or ``path/to/file.py:name``.

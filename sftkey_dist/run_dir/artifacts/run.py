@@ -88,11 +88,19 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class EvaluationSettings:
+    """`evaluation` of a configuration. ``limit`` is the maximum number of rows of each test set."""
+
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
-    """config.json, as far as a report reads it."""
+    """config.json, as far as it is read back."""
 
     model: ModelSetting = ModelSetting()
     data: DataSettings = DataSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     contract: ResponseContract = field(default_factory=ResponseContract)
 
 

@@ -270,6 +270,21 @@ def test_a_parquet_column_of_text_that_is_not_utf8_is_named(tmp_path):
         read(source(tmp_path / "rows.parquet"), 100)
 
 
+def test_a_date_that_python_cannot_hold_is_named(tmp_path):
+    column = pa.array([0, 10**15], pa.timestamp("ms"))
+    pq.write_table(pa.table({"when": column}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"rows\.parquet: a date or time is out of range.*write its column as text"):
+        read(source(tmp_path / "rows.parquet"), 100)
+
+
+def test_two_asterisks_stand_for_folders_at_any_depth(tmp_path):
+    for place in ("a.jsonl", "x/b.jsonl", "x/y/c.jsonl"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        write(tmp_path / place, [{"prompt": place}])
+    found = [row["prompt"] for _, row in read(source(tmp_path / "**/*.jsonl"), 4)]
+    assert found == ["a.jsonl", "x/b.jsonl", "x/y/c.jsonl"]
+
+
 def test_a_hub_id_that_cannot_be_loaded_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)

@@ -1,6 +1,7 @@
 """Adapters on real rows of each schema, mixtures, and limits on malformed rows."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -217,6 +218,10 @@ def test_a_mixtures_weight_is_the_share_of_rows_it_takes(tmp_path, weight, expec
     assert set(taken) <= {int(weight), int(weight) + 1}
     again = copies_of(source)
     assert [again(example) for example in read(source)] == taken
+    elsewhere = tmp_path / "moved" / "rows.jsonl"
+    elsewhere.parent.mkdir()
+    moved = source.model_copy(update={"path": str(shutil.copy(tmp_path / "rows.jsonl", elsewhere))})
+    assert [again(example) for example in read(moved)] == taken, "the folder does not matter"
 
 
 @pytest.mark.parametrize(

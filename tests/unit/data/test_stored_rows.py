@@ -49,6 +49,16 @@ def test_every_example_of_a_store_is_found_again_in_order(stored, contract, memo
         assert (encoded.id, encoded.input_ids, encoded.segment_ids) == (row.example.id, ids.tolist(), segments.tolist())
 
 
+def test_rows_of_a_file_that_was_moved_are_found(stored, contract, tmp_path):
+    data, store = stored
+    (tmp_path / "new").mkdir()
+    moved = str((tmp_path / "rows.jsonl").rename(tmp_path / "new" / "rows.jsonl"))
+    there = data.model_copy(update={"train": tuple(s.model_copy(update={"path": moved}) for s in data.train)})
+    rows = list(stored_rows(there, contract, store))
+    assert [index for row in rows for index in row.indices] == list(range(len(store)))
+    assert rows[0].example.id == f"{moved}:1"
+
+
 def test_rows_that_have_changed_are_told(stored, contract, memos, tmp_path):
     data, store = stored
     write(tmp_path / "rows.jsonl", memos[:20], reasoning=" Changed.")

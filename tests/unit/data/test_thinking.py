@@ -119,6 +119,8 @@ def test_a_run_and_a_row_choose_arguments_and_the_row_has_the_last_word(tokenize
         ([1], "invalid_arguments"),
         ("enable_thinking", "invalid_arguments"),
         ({"messages": []}, "invalid_arguments"),
+        ('{"budget": ' + "9" * 5000 + "}", "invalid_arguments"),
+        ("[" * 100_000, "invalid_arguments"),
         ({"bos_token": ""}, "invalid_arguments"),
     ],
 )

@@ -43,6 +43,16 @@ def test_every_file_that_a_run_reads_counts(here):
         assert len(seen) == number + 1, name
 
 
+def test_a_function_of_an_installed_module_counts(here, monkeypatch):
+    monkeypatch.syspath_prepend(here)
+    function = "evaluation.answer_check={function: 'rules_of_mine:same'}"
+    nowhere = digest(function)
+    Path("rules_of_mine.py").write_text("1\n")
+    first = digest(function)
+    Path("rules_of_mine.py").write_text("2\n")
+    assert len({nowhere, first, digest(function)}) == 3
+
+
 def test_what_changes_no_result_does_not_count(here):
     before = digest()
     for name in ("model/.cache", "model/__pycache__/code.pyc", "other.py"):

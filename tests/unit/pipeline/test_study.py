@@ -111,6 +111,16 @@ def test_a_run_is_done_again_when_its_data_changed_and_not_when_its_tracking_did
     assert started_again() == 2
 
 
+def test_results_of_an_earlier_configuration_are_none_of_the_study(file, monkeypatch):
+    assert run_study(load_study([file]), ["study.yaml"]) == []
+    monkeypatch.setenv("STAND_IN_FAILS", "fast/seed-3")
+    study = load_study([file], ["optimization.num_epochs=7"])
+    assert len(run_study(study, ["study.yaml"])) == 1
+    page, _ = make_results([study.folder], file.with_name("RESULTS.md"), None)
+    assert "**Not done yet:** fast/seed-3." in page.read_text()
+    assert not (study.folder / "fast/seed-3/done.json").exists()
+
+
 def test_a_variant_may_have_fewer_seeds_and_waits_for_no_others(file):
     study = load_study([file], ["study.variants.fast.num_seeds=1"])
     assert [run.name for run in study.runs] == ["slow/seed-3", "fast/seed-3", "slow/seed-5"]
@@ -149,6 +159,9 @@ def test_commands_for_one_run_say_what_a_study_is_for(file):
         (f"study.curves=[{CURVE}]".replace("X", "nowhere/sft"), "curves: series: gain: nowhere/sft: there is no such"),
         (f"study.curves=[{CURVE}]".replace("X", "0"), "study.curves.0.series.gain.0.x"),
         ("study.repeats=3", "study.repeats: unknown key"),
+        ("tracking=true", "tracking: "),
+        ("tracking=false", "tracking: "),
+        ("tracking=text", "tracking: "),
     ],
 )
 def test_mistakes_name_the_variant_and_the_key(file, override, message):
@@ -271,6 +284,22 @@ def test_a_contrast_that_could_not_have_been_seen_is_called_underpowered(file):
     assert f"+0.050 [-0.198, +0.298], p 0.478, 2 up, 1 down | {smallest:.3f} |" in page.read_text()
     (warning,) = [line for line in page.read_text().splitlines() if line.startswith("Underpowered")]
     assert "was found for fast/sftkey-tag - slow/sftkey-tag, and a true one of 0.05" in warning
+
+
+def test_a_difference_of_all_answers_is_told_without_a_test(file):
+    study = load_study([file], ["study.seeds=[1,2,3]"])
+    run_study(study, ["study.yaml"])
+    for comparison in study.folder.rglob("comparison.json"):
+        correct = ("1" if comparison.parts[-3] == "fast" else "0") * 40
+        rows = [
+            row | {"outcomes": {"questions": "q", "correct": correct}}
+            for row in json.loads(comparison.read_text())["rows"]
+        ]
+        comparison.write_text(json.dumps({"rows": rows}))
+    page, *_ = make_results([study.folder], file.with_name("RESULTS.md"), None)
+    right, wrong = "fast/sftkey-tag", "slow/sftkey-tag"
+    said = f"**Yes.** {right} - {wrong}: every answer of {right} is right, and none of {wrong}."
+    assert said in page.read_text()
 
 
 def test_pairs_with_recorded_outcomes_are_tested_over_seeds_and_questions(file):

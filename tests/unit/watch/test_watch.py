@@ -165,6 +165,9 @@ def test_an_evaluation_in_progress_is_counted(run):
     )
     with locked(run.lock):
         assert "open     sftkey-tag evaluation: 7 of 20 prompts have responses\n" in frame(run).replace(" \n", "\n")
+        settings = json.loads(run.config.read_text())
+        run.config.write_text(json.dumps(settings | {"evaluation": {"limit": 7}}))
+        assert "open     sftkey-tag evaluation: 7 of 7 prompts have responses, which are not all judged" in frame(run)
 
 
 def test_answers_after_swapped_reasoning_are_counted_while_they_are_generated(tmp_path):

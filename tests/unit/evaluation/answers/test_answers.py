@@ -290,9 +290,13 @@ def test_punctuation_that_means_something_is_kept():
     assert verdict("math", "the total is 5 apples", "5") is CORRECT
 
 
-def test_a_changed_function_is_another_check(tmp_path):
-    file = tmp_path / "mine.py"
-    source = SourceConfig(adapter="gsm8k", path="x.jsonl", answer_check=FunctionCheck(function=f"{file}:same"))
+@pytest.mark.parametrize("place", ["{folder}/changed/mine.py", "changed.mine"])
+def test_a_changed_function_is_another_check(tmp_path, monkeypatch, place):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "changed" / "mine.py"
+    file.parent.mkdir()
+    function = FunctionCheck(function=place.format(folder=tmp_path) + ":same")
+    source = SourceConfig(adapter="gsm8k", path="x.jsonl", answer_check=function)
     checks = []
     for body in ("return True", "return False"):
         file.write_text(f"def same(answer, reference, question):\n    {body}\n")
