@@ -92,7 +92,7 @@ def _compute(
                 found |= _predictions(stage, anchor, content, num_anchored[content])
             if engine.sequence_group.rank == 0:  # the others found the same
                 write_part(folder / f"part_{number:05d}_rank_{engine.data_rank:05d}.safetensors", found)
-    engine.gather_to_all(None)  # until all have written
+    engine.meeting.gather("")  # until all have written
     return True
 
 

@@ -18,6 +18,7 @@ from sftkey_dist.training.export import try_export
 from sftkey_dist.training.heartbeat import Heartbeat
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.masters import verify_masters
+from sftkey_dist.training.meeting import Meeting
 from sftkey_dist.training.observer import Observer
 from sftkey_dist.training.resume import restore, start_from_masters
 from sftkey_dist.training.running import RunningStage
@@ -61,6 +62,8 @@ def _load(job: StageJob, rank: int) -> RunningStage:
     held_out = held_out_indices(store.hashes, job.validation.num_examples, job.seed, hashes_of(job.other_stores))
     if job.masters_dir is not None:
         verify_masters(job.masters_dir, rank, dist.get_world_size())
+        # Loading begins with collectives, in which nobody waits for as long as reading may take.
+        Meeting(job.training.storage_timeout_seconds).gather("")
     return RunningStage(job, store, held_out, make_engine(job))
 
 

@@ -30,6 +30,8 @@ from sftkey_dist.run_dir.paths import MASTERS_MANIFEST
 
 _MANTISSA_BITS = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52}
 _BITS_OF = {"bfloat16": 7, "float32": 23}
+_ELEMENTS_AT_ONCE = 2**22
+"""Elements that are compared at a time: whole, an embedding or a stack of experts would take ten times its memory."""
 _REMEDY = "remove the folder: the stage that wrote it is then trained again"
 
 
@@ -39,10 +41,18 @@ def update_sums(start: Tensor, end: Tensor, stored_dtype: torch.dtype) -> Tensor
     They are the number of elements, that of stored elements which changed, Σ u², and Σ u·v.
 
     Args:
-        start: float32 master at the start of a stage.
-        end: float32 master at its end.
+        start: float32 master at the start of a stage, on any device.
+        end: float32 master at its end, on the device that computes.
         stored_dtype: of published weights.
     """
+    sums = torch.zeros(4, dtype=torch.float64)
+    parts = (weight.flatten().split(_ELEMENTS_AT_ONCE) for weight in (start, end))
+    for before, after in zip(*parts, strict=True):
+        sums += _sums_of_part(before.to(after.device), after, stored_dtype)
+    return sums
+
+
+def _sums_of_part(start: Tensor, end: Tensor, stored_dtype: torch.dtype) -> Tensor:
     start_stored, end_stored = start.to(stored_dtype), end.to(stored_dtype)
     update = (end - start).double()
     stored_update = (end_stored.float() - start_stored.float()).double()

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from deepspeed.utils import groups
 
 from sftkey_dist.config.training import ZeroConfig
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.engine.factory import make_engine
 from tests.distributed.harness import run_ranks, train, weights_of
 from tests.distributed.runs import jobs_of
 
@@ -24,6 +26,16 @@ def train_and_measure(jobs, out: Path) -> None:
         taken.append(sum(storages.values()))
     if dist.get_rank() == 0:
         out.write_text(json.dumps(taken))
+
+
+def note_timeouts(job, out: Path) -> None:
+    """Longest waits, in seconds, in the groups that DeepSpeed has made."""
+    engine = make_engine(job)
+    made = [group for group in (groups._WORLD_GROUP, groups._ZERO_PARAM_INTRA_PARALLEL_GROUP) if group is not None]
+    waits = [group._get_backend(torch.device("cpu")).options._timeout.total_seconds() for group in made]
+    engine.close()
+    if dist.get_rank() == 0:
+        out.write_text(json.dumps(waits))
 
 
 def two_stages(run_config, name: str, zero: ZeroConfig):
@@ -48,3 +60,10 @@ def test_a_stage_leaves_nothing_to_the_next_and_secondary_partitions_change_noth
         weights = weights_of(StageDir(other.stage_dir).model)
         for name, value in weights_of(StageDir(one.stage_dir).model).items():
             torch.testing.assert_close(weights[name], value, rtol=0, atol=0)
+
+
+def test_groups_that_deepspeed_makes_wait_as_long_as_the_others(run_config, tmp_path):
+    job, _ = two_stages(run_config, "waits", ZeroConfig(max_gathered_gib=0, secondary_partition_ranks=2))
+    training = job.training.model_copy(update={"collective_timeout_seconds": 77})
+    run_ranks(2, note_timeouts, job.model_copy(update={"training": training}), tmp_path / "waits.json")
+    assert json.loads((tmp_path / "waits.json").read_text()) == [77, 77]

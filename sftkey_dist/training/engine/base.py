@@ -12,6 +12,7 @@ from sftkey_dist.training.checkpoint import ShardedState
 from sftkey_dist.training.collate import PackedRow
 from sftkey_dist.training.engine.weights import StageWeights
 from sftkey_dist.training.flops import ModelFlops
+from sftkey_dist.training.meeting import Meeting
 from sftkey_dist.training.router import RouterBalance
 from sftkey_dist.training.sequence_group import SequenceGroup
 
@@ -80,6 +81,11 @@ class Engine(Protocol):
     @property
     def weights(self) -> StageWeights:
         """Float32 weights of the model: where they start from, and what is written of them."""
+        ...
+
+    @property
+    def meeting(self) -> Meeting:
+        """Where ranks wait for what takes longer than a collective may."""
         ...
 
     @property

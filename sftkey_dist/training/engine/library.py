@@ -2,9 +2,11 @@
 
 import inspect
 import warnings
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from sftkey_dist.models.accelerator import without_cudnn_attention
 from sftkey_dist.startup import leaving_functions_uncompiled, loading_libraries
@@ -20,7 +22,7 @@ with loading_libraries(without=("mlflow",)), leaving_functions_uncompiled():
     from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
     from deepspeed.utils import groups
 
-__all__ = ["MuonWithAuxAdam", "deepspeed", "forget_last_model", "join_process_group", "orthogonalize_in"]
+__all__ = ["MuonWithAuxAdam", "deepspeed", "forget_last_model", "join_process_group", "limit_waits", "orthogonalize_in"]
 _half_precision = original_muon.ns_compute_dtype
 
 
@@ -35,6 +37,13 @@ def join_process_group() -> None:
     without_cudnn_attention()
     deepspeed.utils.nvtx.enable_nvtx = False  # a call before and after each of tens of thousands of functions a step
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
+
+
+def limit_waits(timeout_seconds: float) -> None:
+    """Limit the waits in the groups that DeepSpeed makes itself, which have torch's default and not the launcher's."""
+    for group in (groups._WORLD_GROUP, groups._ZERO_PARAM_INTRA_PARALLEL_GROUP):
+        if group is not None:
+            distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_seconds), group)
 
 
 def orthogonalize_in(precision: str) -> None:

@@ -201,7 +201,7 @@ class StageWeights:
         owners, sums = self._whole.owners(), torch.zeros(4, dtype=torch.float64)
         mine = {name for name, rank in owners.items() if rank == self._ranks.rank and name in self._start}
         for name, master in self._whole.masters_of(owners.keys(), mine):
-            sums += update_sums(self._start.whole(name).to(master.device), master, stored_dtype)
+            sums += update_sums(self._start.whole(name), master, stored_dtype)
         return Rounding.of_sums(str(stored_dtype).removeprefix("torch."), self._ranks.all_reduce_sum(sums).tolist())
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.allocator import return_freed_memory
 from sftkey_dist.training.collate import PackedRow
 from sftkey_dist.training.engine.deepspeed_config import WeightSizes, deepspeed_config
-from sftkey_dist.training.engine.library import deepspeed, forget_last_model, orthogonalize_in
+from sftkey_dist.training.engine.library import deepspeed, forget_last_model, limit_waits, orthogonalize_in
 from sftkey_dist.training.engine.loading import layer_classes, load_partitioned
 from sftkey_dist.training.engine.optimizer import make_optimizer, set_learning_rate
 from sftkey_dist.training.engine.packed import PackedModel
@@ -72,6 +72,7 @@ class ZeroEngine(Ranks):
             require_known_routers(model)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._engine = _initialize(model, job)
+        limit_waits(job.training.collective_timeout_seconds)
         super().__init__(torch.device(self._engine.device), job.training)
         self._packed = PackedModel(self._engine, job.attention, head, self.sequence_group, with_entropy=entropy)
         self.state = PartitionedState(self._engine, names, self.rank, lies_on_nvme=job.training.zero.offload == "nvme")

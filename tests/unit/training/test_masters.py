@@ -8,6 +8,7 @@ from sftkey_dist.errors import ModelError
 from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import Rounding
+from sftkey_dist.training import masters
 from sftkey_dist.training.masters import (
     MastersManifest,
     StoredWeights,
@@ -107,6 +108,16 @@ def test_from_the_grid_a_small_update_is_lost_and_off_it_none_is():
     assert on_grid.surviving_share < 0.35
     assert 0 < on_grid.num_changed < off_grid.num_changed < off_grid.num_weights == 200_000
     assert rounding_of(weights, torch.zeros(200_000)).surviving_share is None
+
+
+def test_a_large_weight_is_compared_part_by_part(monkeypatch):
+    torch.manual_seed(0)
+    start, end = torch.randn(37, 11), torch.randn(37, 11)
+    whole = update_sums(start, end, torch.bfloat16)
+    monkeypatch.setattr(masters, "_ELEMENTS_AT_ONCE", 100)
+    torch.testing.assert_close(update_sums(start, end, torch.bfloat16), whole)
+    assert whole[0] == 37 * 11
+    assert update_sums(torch.zeros(0), torch.zeros(0), torch.bfloat16).tolist() == [0, 0, 0, 0]
 
 
 def test_a_stage_whose_gain_rounding_removes_is_a_loud_warning_with_the_remedy():
