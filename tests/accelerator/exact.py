@@ -1,6 +1,8 @@
 """Every layout in bfloat16 and in float32 against float32 on one CPU rank."""
 
 import gc
+import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -91,28 +93,54 @@ def compare(
         for name, settings in layouts.items()
         for precision in precisions
     }
-    left = on_ranks(world_size, device, train_and_look, list(jobs.values()))
+    trained = on_ranks(world_size, device, train_and_look, list(jobs.values()))
+    problems = dict(zip(jobs, map(_first_of, zip(*(rank["problems"] for rank in trained), strict=True)), strict=True))
+    left = max(rank["bytes_left"] for rank in trained)
     resumed = job("gathered", "bfloat16", {}, "resumed")
     on_ranks(world_size, device, train, [resumed], STOPPED_AFTER)
     on_ranks(resumed_on or world_size, device, train, [resumed])
     rows = [
-        deviation(name, precision, job, references.get(name, references["gathered"]))
+        {"layout": name, "precision": precision, "problem": problems[name, precision], "passed": False}
+        if problems[name, precision]
+        else deviation(name, precision, job, references.get(name, references["gathered"]))
         for (name, precision), job in jobs.items()
     ]
     whole = jobs["gathered", "bfloat16"]
     return {
         "layouts": rows,
         "resumed": largest_deviation(metrics(resumed), metrics(whole), "loss"),
-        "bytes_left_after_closing": max(left),
-        "passed": all(row["passed"] for row in rows) and max(left) < MEMORY_LEFT_BYTES,
+        "bytes_left_after_closing": left,
+        "passed": all(row["passed"] for row in rows) and left < MEMORY_LEFT_BYTES,
     }
 
 
-def train_and_look(jobs: list[StageJob]) -> int:
-    """Train stages; returns the accelerator's bytes that are left to the next."""
-    train(jobs)
+def train_and_look(jobs: list[StageJob]) -> dict[str, Any]:
+    """Train stages; returns what is wrong with each, "" if nothing, and the accelerator's bytes that are left."""
+    problems = [_problem_of(job) for job in jobs]
     gc.collect()
-    return torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+    return {"problems": problems, "bytes_left": _bytes_left()}
+
+
+def _problem_of(job: StageJob) -> str:
+    """A layout that fails must not cost the others their figures, for which there may be no second day."""
+    try:
+        train([job])
+    except Exception as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return ""
+
+
+def _bytes_left() -> int:
+    if not torch.cuda.is_available():
+        return 0
+    torch.cuda.synchronize()
+    torch._C._cuda_clearCublasWorkspaces()  # they live as long as the process, whatever is closed
+    return torch.cuda.memory_allocated()
+
+
+def _first_of(problems: Iterable[str]) -> str:
+    return next(filter(None, problems), "")
 
 
 def deviation(name: str, precision: str, job: StageJob, reference: StageJob) -> dict[str, Any]:

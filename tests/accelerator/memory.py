@@ -22,7 +22,7 @@ def measure(scratch: Path, *, tiny: bool) -> dict[str, Any]:
     vocabulary, shape = (400, "tiny") if tiny else (VOCABULARY, "1.5B")
     model = model_of(scratch, shape, vocabulary)
     rows = {
-        name: time_both_stages(scratch / name.replace(" ", "-"), model, case, vocabulary, steps=4)
+        name: time_both_stages(scratch / name.replace(" ", "-"), model, case, vocabulary, steps=5)
         for name, case in cases.items()
     }
     return {"rows": rows}

@@ -107,15 +107,26 @@ def _compiled_at_import(folder: Path) -> list[str]:
 
 
 def _try_gloo() -> dict[str, str]:
-    """Each collective that ZeRO-3 calls: "right", or what went wrong."""
-    device, rank = this_device(), dist.get_rank()
-    mine, both = (torch.full((n,), float(rank + 1), device=device) for n in (4, 8))
-    whole, part, summed, sent = torch.empty(8, device=device), torch.empty(4, device=device), mine.clone(), mine.clone()
+    """Each collective of ZeRO-3 and of sequence parallelism, in both precisions: "right", or what went wrong."""
+    device, found = this_device(), dict[str, str]()
+    for dtype in (torch.float32, torch.bfloat16):
+        for name, outcome in _try_collectives(device, dtype).items():
+            found[f"{name}, {str(dtype).removeprefix('torch.')}"] = outcome
+    return found
+
+
+def _try_collectives(device: str, dtype: torch.dtype) -> dict[str, str]:
+    rank = dist.get_rank()
+    mine, both = (torch.full((n,), float(rank + 1), device=device, dtype=dtype) for n in (4, 8))
+    whole, part, summed, sent, swapped = (torch.empty_like(one) for one in (both, mine, mine, mine, both))
+    summed.copy_(mine)
+    sent.copy_(mine)
     attempts = {
         "all_gather_into_tensor": (lambda: dist.all_gather_into_tensor(whole, mine), lambda: whole.sum() == 12),
         "reduce_scatter_tensor": (lambda: dist.reduce_scatter_tensor(part, both), lambda: part.sum() == 12),
         "all_reduce": (lambda: dist.all_reduce(summed), lambda: summed.sum() == 12),
         "broadcast": (lambda: dist.broadcast(sent, 0), lambda: sent.sum() == 4),
+        "all_to_all_single": (lambda: dist.all_to_all_single(swapped, both), lambda: swapped.sum() == 12),
     }
     found = {}
     for name, (attempt, is_right) in attempts.items():

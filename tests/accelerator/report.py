@@ -60,7 +60,15 @@ def _probe(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _exact(found: dict[str, Any]) -> Iterator[str]:
-    rows = [[r["layout"], r["precision"], r["loss"], r["grad_norm"], _yes(r["passed"])] for r in found["layouts"]]
+    rows = [
+        [
+            r["layout"],
+            r["precision"],
+            *(r.get(of, "-") for of in ("loss", "grad_norm")),
+            r.get("problem", _yes(r["passed"])),
+        ]
+        for r in found["layouts"]
+    ]
     yield from _table(["layout", "precision", "largest deviation of a loss", "of a gradient norm", "passed"], rows)
     yield ""
     left = found["bytes_left_after_closing"]
@@ -97,6 +105,7 @@ def _throughput(found: dict[str, Any]) -> Iterator[str]:
             stage["predicted_tensors_gib"],
         ]
         for case, stages in found["rows"].items()
+        if "problem" not in stages
         for name, stage in stages.items()
     ]
     heads = [
@@ -110,7 +119,14 @@ def _throughput(found: dict[str, Any]) -> Iterator[str]:
         "predicted GiB",
     ]
     yield from _table(heads, rows)
-    if found.get("trl_tokens_per_second"):
+    for case, stages in found["rows"].items():
+        if "problem" in stages:
+            yield ""
+            yield f"{case} failed: {stages['problem']}."
+    if "trl" in found:
+        yield ""
+        yield f"There is no figure of TRL: {found['trl']}."
+    elif found.get("trl_tokens_per_second"):
         yield ""
         yield f"TRL: {found['trl_tokens_per_second']:.0f} tokens/s; ours / TRL {found['ours_over_trl']:.2f}."
 

@@ -84,13 +84,21 @@ def measure(scratch: Path, *, tiny: bool) -> dict[str, Any]:
         if case.shape not in models:
             models[case.shape] = model_of(scratch, case.shape, vocabulary)
         rows[name] = time_both_stages(scratch / name.replace(" ", "-"), models[case.shape], case, vocabulary)
-    first = next(iter(cases.values()))
-    peer = _peer(models[first.shape], first, scratch) if importlib.util.find_spec("trl") and not tiny else None
-    return {
-        "rows": rows,
-        "trl_tokens_per_second": peer,
-        "ours_over_trl": rows[next(iter(cases))]["stage 1"]["tokens_per_second"] / peer if peer else None,
-    }
+    first = next(iter(cases))
+    return {"rows": rows} | (
+        {} if tiny else _beside_peer(models[cases[first].shape], cases[first], rows[first], scratch)
+    )
+
+
+def _beside_peer(model: Path, case: Case, ours: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    if not importlib.util.find_spec("trl"):
+        return {"trl": "not installed"}
+    try:
+        rate = _peer(model, case, scratch)
+    except (subprocess.CalledProcessError, OSError) as error:
+        return {"trl": " ".join(str(error).split())[:300]}
+    found: dict[str, Any] = {"trl_tokens_per_second": rate}
+    return found | ({"ours_over_trl": ours["stage 1"]["tokens_per_second"] / rate} if "stage 1" in ours else {})
 
 
 def model_of(scratch: Path, shape: str, vocabulary: int) -> Path:
@@ -101,8 +109,8 @@ def model_of(scratch: Path, shape: str, vocabulary: int) -> Path:
     return folder
 
 
-def time_both_stages(scratch: Path, model: Path, case: Case, vocabulary: int, steps: int = 6) -> dict[str, Any]:
-    """Of a case, on one rank."""
+def time_both_stages(scratch: Path, model: Path, case: Case, vocabulary: int, steps: int = 8) -> dict[str, Any]:
+    """Of a case, on one rank: what was measured by stage, or the ``problem`` that the case met."""
     per_step = max(2, round(ROWS_A_STEP * case.row_tokens / (sum((case.lengths.prompt, case.lengths.reasoning)) + 15)))
     store = make_store(scratch / "store", case.lengths, per_step * steps, vocabulary, case.row_tokens)
     jobs = [
@@ -119,7 +127,10 @@ def time_both_stages(scratch: Path, model: Path, case: Case, vocabulary: int, st
         )
         for name, weights in STAGES.items()
     ]
-    (measured,) = on_ranks(1, this_device(), time_stages, jobs, environment=case.environment)
+    try:
+        (measured,) = on_ranks(1, this_device(), time_stages, jobs, environment=case.environment)
+    except Exception as error:  # out of memory, or whatever a case meets on a device; the others go on
+        return {"problem": " ".join(str(error).split())[-300:]}
     found = dict(zip(STAGES, map(partial(with_prediction, world_size=1), jobs, measured), strict=True))
     print(json.dumps({scratch.name: found}), flush=True)
     return found

@@ -24,7 +24,7 @@ from sftkey_dist.training.step import run_step
 from sftkey_dist.training.stopwatch import Stopwatch
 from tests.accelerator.probe import synchronize
 
-WARMUP_STEPS, WATCHED_EVERY = 2, 3
+WARMUP_STEPS = 2
 PREDICTED_FOR = "h100-80g"
 
 
@@ -34,13 +34,13 @@ def time_stages(jobs: Sequence[StageJob]) -> list[dict[str, Any]]:
 
 
 def _time_steps(job: StageJob) -> dict[str, Any]:
-    """Of a stage; its number of steps is how many are run, the first ones to warm up."""
+    """Of a stage; its number of steps is how many are run, the first ones to warm up, and the last one profiled."""
     store, began = EncodedStore(job.store_dir), time.perf_counter()
     engine = make_engine(job)
     loading_seconds = time.perf_counter() - began
     stage = RunningStage(job, store, np.array([], dtype=np.int64), engine)
     planner = stage.planner()
-    watch, collectives = Stopwatch(), CollectiveWatch(WATCHED_EVERY, engine.rank)
+    watch, collectives = Stopwatch(), CollectiveWatch(planner.num_steps, engine.rank)
     seconds, tokens, flops, watched, logits = [], [], [], [], 0
     for step in range(planner.num_steps):
         plan = planner.plan(step)

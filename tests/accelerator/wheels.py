@@ -6,6 +6,7 @@
 
 import argparse
 import importlib.metadata
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     pip = [sys.executable, "-m", "pip"]
     platforms = [argument for platform in PLATFORMS for argument in ("--platform", platform)]
-    wanted = [f"{name}=={importlib.metadata.version(name)}" for name in (*PURE, *COMPILED)]
+    wanted = [f"{name}=={importlib.metadata.version(name)}" for name in (*PURE, *COMPILED, *_peers())]
     download = ["download", "--no-deps", "--only-binary=:all:", "--python-version", options.python_version]
     subprocess.run([*pip, *download, *platforms, "--dest", str(options.out), *wanted], check=True)
     # DeepSpeed comes as source; built without its compiled operators, it is pure Python.
@@ -48,6 +49,11 @@ def main() -> None:
     subprocess.run([*pip, *build], check=True)
     for wheel in sorted(options.out.glob("*.whl")):
         print(f"{wheel.stat().st_size / 1e6:6.1f} MB  {wheel.name}")
+
+
+def _peers() -> list[str]:
+    """The trainer that throughput is compared with, where the extra `bench` is installed."""
+    return ["trl"] if importlib.util.find_spec("trl") else []
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.accelerator import exact
 from tests.accelerator.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -41,3 +42,22 @@ def test_the_page_has_every_figure_and_names_what_is_missing(results):
     committed = ROOT / "tests/accelerator/results"
     for folder in committed.iterdir():
         assert (folder / "README.md").read_text().startswith("# Measured on an accelerator")
+
+
+def test_a_layout_or_a_case_that_fails_leaves_the_others_their_figures(tmp_path, monkeypatch):
+    def fail(jobs):
+        if jobs == ["bad"]:
+            raise RuntimeError("CUDA error:\nno kernel")
+
+    monkeypatch.setattr(exact, "train", fail)
+    assert exact.train_and_look(["good", "bad"])["problems"] == ["", "RuntimeError: CUDA error: no kernel"]
+    good = {"layout": "gathered", "precision": "float32", "loss": 0.0, "grad_norm": 0.0, "passed": True}
+    bad = {"layout": "adapters", "precision": "float32", "problem": "no kernel", "passed": False}
+    found = {"layouts": [good, bad], "resumed": 0.0, "bytes_left_after_closing": 0}
+    (tmp_path / "exact.json").write_text(json.dumps(found))
+    (tmp_path / "memory.json").write_text(json.dumps({"rows": {"rows of 8k": {"problem": "out of memory"}}}))
+    assert main(["report", "--results", str(tmp_path)]) == 0
+    page = (tmp_path / "README.md").read_text()
+    assert "| gathered | float32 | 0 | 0 | yes |" in page
+    assert "| adapters | float32 | - | - | no kernel |" in page
+    assert "rows of 8k failed: out of memory." in page
