@@ -24,6 +24,7 @@ from sftkey_dist.evaluation.over_seeds import mean_over_seeds, paired_over_seeds
 from sftkey_dist.evaluation.statistics import wilson_interval
 from sftkey_dist.pipeline import study as pipeline
 from sftkey_dist.pipeline.study import make_results, run_study
+from sftkey_dist.report.evidence import Evidence
 
 ROOT = Path(__file__).parents[3]
 SMOLLM2_ON_TWO_CORES = ["study_smollm2", "study_smollm2_files", "study_smollm2_cpu"]
@@ -174,6 +175,14 @@ def test_studies_that_come_with_the_package_load():
     assert len(alone) >= 4
     for names in (*alone, SMOLLM2_ON_TWO_CORES):
         assert load_study([ROOT / f"configs/{name}.yaml" for name in names]).runs
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "tests/evidence").iterdir()), ids=lambda folder: folder.name)
+def test_what_is_kept_is_described_as_its_configuration_describes_it(folder):
+    names = SMOLLM2_ON_TWO_CORES if folder.name == SMOLLM2_ON_TWO_CORES[0] else [folder.name]
+    settings = load_study([ROOT / f"configs/{name}.yaml" for name in names]).settings
+    facts = Evidence.read(folder).facts
+    assert (facts.title, facts.about, facts.limits) == (settings.title, settings.about, settings.limits)
 
 
 def test_the_page_that_comes_with_the_package_is_made_from_what_is_kept_beside_it(tmp_path):
