@@ -76,6 +76,6 @@ def warn_of_a_slow_network(engine: Engine, directory: StageDir) -> None:
     if rate < SLOW_GB_PER_SECOND and engine.rank == 0:
         message = (
             f"ranks exchange weights at {rate:.1f} GB/s, below the {SLOW_GB_PER_SECOND:g} of RDMA or NVLink; "
-            f"see which transport NCCL took (cluster.environment={{NCCL_DEBUG: INFO}}), and launch/README.md"
+            f"see which transport NCCL took (cluster.environment.NCCL_DEBUG=INFO), and launch/README.md"
         )
         append_event(directory.events, "slow_network", message)
