@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from sftkey_dist.training.job import StageJob
 from tests.accelerator import exact
 from tests.accelerator.__main__ import main
 
@@ -45,12 +47,14 @@ def test_the_page_has_every_figure_and_names_what_is_missing(results):
 
 
 def test_a_layout_or_a_case_that_fails_leaves_the_others_their_figures(tmp_path, monkeypatch):
+    good_job, bad_job = (Mock(spec=StageJob) for _ in range(2))
+
     def fail(jobs):
-        if jobs == ["bad"]:
+        if jobs == [bad_job]:
             raise RuntimeError("CUDA error:\nno kernel")
 
     monkeypatch.setattr(exact, "train", fail)
-    assert exact.train_and_look(["good", "bad"])["problems"] == ["", "RuntimeError: CUDA error: no kernel"]
+    assert exact.train_and_look([good_job, bad_job])["problems"] == ["", "RuntimeError: CUDA error: no kernel"]
     good = {"layout": "gathered", "precision": "float32", "loss": 0.0, "grad_norm": 0.0, "passed": True}
     bad = {"layout": "adapters", "precision": "float32", "problem": "no kernel", "passed": False}
     found = {"layouts": [good, bad], "resumed": 0.0, "bytes_left_after_closing": 0}

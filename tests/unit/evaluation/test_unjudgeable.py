@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -212,6 +213,7 @@ def test_results_of_a_study_count_unjudged_answers_as_wrong(tmp_path):
     run = write_run(tmp_path / "rates" / "slow" / "seed-3", {"sft-tag": 10, "sftkey-tag": 18})
     unjudge_all_wrong(run, "sft-tag")
     compare([run], run / "comparison.json")
+    (run / "done.json").write_text("{}")
     facts = {"title": "t", "about": "", "command": "c", "seeds": [3], "contrasts": []}
     variants = {"slow": {"about": "", "seeds": [3]}}
     (tmp_path / "rates" / "study.json").write_text(json.dumps(facts | {"variants": variants}))
@@ -225,6 +227,8 @@ def test_the_guard_keeps_the_model_with_more_right_answers_not_the_one_with_fewe
     guard._alpha = 0.7
 
     class Engine:
+        meeting = SimpleNamespace(gather=lambda note: [note])
+
         def without_partitioning(self):
             return contextlib.nullcontext()
 
