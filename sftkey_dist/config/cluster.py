@@ -19,7 +19,7 @@ class ClusterConfig(Section):
     """Allow a cluster of other machines that does not require a token. Anyone who can reach such a cluster can run code
     on it."""
     num_workers: int = Field(2, ge=1, le=MOST_WORKERS)
-    """Number of ZeRO-3 ranks; with `training.sequence_parallel_ranks`, those that share a row are counted one by one."""
+    """Number of ZeRO-3 ranks. With `training.sequence_parallel_ranks`, each of the ranks that share a row counts."""
     min_workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
     """Minimum number of ranks to continue with when nodes are lost; all ranks are used again once the nodes are back.
     Default: `num_workers`. The result of a computation does not depend on the number of ranks."""
