@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import ray
@@ -179,6 +179,9 @@ def _joined(named: NamedCluster, cluster: ClusterConfig) -> Iterator[None]:
     try:
         yield
     finally:
+        if cluster.wait_for_nodes_seconds:
+            with suppress(Exception):  # of a cluster that is gone
+                request_resources(bundles=[])  # a request outlives its job, and nodes would be kept for nobody
         ray.shutdown()
 
 

@@ -1,6 +1,6 @@
 """How an answer is compared with its reference without a judge model."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,20 @@ class FunctionCheck(Section):
     digest: str = Field("", pattern=r"^[0-9a-f]*$")
     """Digest of the function's file. The run fills it in, so that answers are judged again after the function
     changes."""
+
+
+def without_folders(content: Any) -> Any:
+    """Plain values that contain checks, without the folders of functions' files, whose digests stand beside them.
+
+    What depends on a function does not depend on where its file lies, which is another place in every job.
+    """
+    if isinstance(content, list):
+        return [without_folders(item) for item in content]
+    if not isinstance(content, dict):
+        return content
+    if content.keys() == FunctionCheck.model_fields.keys() and content["digest"]:
+        return content | {"function": content["function"].rpartition("/")[2]}
+    return {name: without_folders(value) for name, value in content.items()}
 
 
 AnswerCheck = CheckName | RegexCheck | LabelCheck | JsonCheck | FunctionCheck

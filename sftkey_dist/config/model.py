@@ -39,6 +39,12 @@ class EmbeddedModelConfig(Section):
                 f"num_heads={self.num_heads} must divide hidden_size={self.hidden_size} and be a multiple of "
                 f"num_kv_heads={self.num_kv_heads}"
             )
+        if self.hidden_size // self.num_heads % 2:
+            pairs = self.hidden_size // self.num_heads // 2
+            raise ValueError(
+                f"hidden_size={self.hidden_size}: heads of {2 * pairs + 1} cannot be rotated in pairs; set hidden_size="
+                f"{2 * pairs * self.num_heads} or {2 * (pairs + 1) * self.num_heads}, or another num_heads"
+            )
         return self
 
 

@@ -107,6 +107,18 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def servers_keep_special_tokens(self) -> Self:
+        """Of a chat's response, servers remove special tokens; only completions can ask for them."""
+        server = self.evaluation.endpoint
+        if self.contract.special_token_tags and server is not None and server.api == "chat":
+            raise ValueError(
+                "contract.special_token_tags=true and evaluation.endpoint.api=chat cannot be combined: servers remove "
+                "special tokens from the messages of a chat, so that responses would have no tags; set "
+                "evaluation.endpoint.api=completions"
+            )
+        return self
+
+    @model_validator(mode="after")
     def a_stopped_prefix_needs_packed_attention(self) -> Self:
         """The prefix passes its keys and values to the answers, which only packed attention supports."""
         own = [strategy.stages for strategy in self.strategies if isinstance(strategy, StrategyConfig)]

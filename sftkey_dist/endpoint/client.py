@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import openai
@@ -24,6 +25,8 @@ from sftkey_dist.suggestion import closest_name
 
 _UNREACHABLE = openai.APIConnectionError.__name__
 _SETTINGS_ARE_WRONG = (401, 403, 404, 405, 407)
+_MAY_BE_OF_TEXT = (403, 404, 405)
+"""Of these, what a firewall before a server that has answered may say of a single request."""
 _MODELS_NAMED = 8
 _LONGEST_TOLD = 200
 _SECONDS_FOR_MODELS = 10.0
@@ -35,6 +38,9 @@ class Endpoint:
     """A client that many threads can share. It waits and retries as the server requests.
 
     Once the server has refused a parameter, it is left out or renamed in all later requests.
+
+    Attributes:
+        is_known_to_answer: whether a request has been answered, so that the URL, the key and the model are right.
     """
 
     def __init__(self, config: EndpointConfig, key: str) -> None:
@@ -50,6 +56,7 @@ class Endpoint:
         self._config = config
         self._key = key
         self._has_answered = False
+        self.is_known_to_answer = False
         self._manner = Manner()
         self._pace = Pace(config.requests_per_minute)
         http = http_client(config.url, proxy_of(config.url))
@@ -126,7 +133,7 @@ class Endpoint:
         try:
             return self._post(url, body)
         except openai.APIStatusError as error:
-            refusal = Refusal.of(error.response)
+            refusal = self._refusal(error)
             names_model = bool(self.model) and self.model in refusal.message
             if refusal.status in (401, 403, 407) or (refusal.status in (400, 404) and names_model):
                 raise self._wrong_settings(refusal.status, refusal.message[:_LONGEST_TOLD]) from None
@@ -151,7 +158,7 @@ class Endpoint:
             try:
                 completion = self._post(path, manner.applied(body))
             except openai.APIStatusError as error:
-                refusal = Refusal.of(error.response)
+                refusal = self._refusal(error)
                 other = manner.after(refusal, body, may_drop)
                 if other is None:
                     return [Reply(failure=self._failure(type(error).__name__, refusal))]
@@ -161,12 +168,20 @@ class Endpoint:
             except (ValueError, RecursionError):
                 return [Reply(failure=NO_COMPLETION)]
             else:
+                self.is_known_to_answer = True
                 self._remember(manner)
                 return read_completion(completion, content_of)
 
     def _post(self, path: str, body: Mapping[str, object]) -> object:
         """Post with the client's retries, but without its response models, which take more time than the request."""
         return self._client.post(path, body={"model": self.model, **body}, cast_to=httpx.Response).json()
+
+    def _refusal(self, error: openai.APIStatusError) -> Refusal:
+        """The refusal, in whose message proxies may quote the key."""
+        refusal = Refusal.of(error.response)
+        if self._key == "none":
+            return refusal
+        return replace(refusal, message=refusal.message.replace(self._key, "[key]"))
 
     def _remember(self, manner: Manner) -> None:
         known, self._manner = self._manner.notes(), manner
@@ -180,12 +195,14 @@ class Endpoint:
         Raises:
             ConfigError: The server would refuse any other request too.
         """
-        message = refusal.message.replace(self._key, "[key]") if self._key != "none" else refusal.message
-        message = message[:_LONGEST_TOLD]
+        message = refusal.message[:_LONGEST_TOLD]
+        names_model = bool(self.model) and self.model in refusal.message
         if refusal.is_of_content:
             name = "filtered"
         elif refusal.is_of_quota:
             name = "out_of_quota"
+        elif self.is_known_to_answer and refusal.status in _MAY_BE_OF_TEXT and not names_model:
+            name = f"HTTP {refusal.status}"
         elif refusal.status in _SETTINGS_ARE_WRONG or refusal.is_of_model(self.model):
             raise self._wrong_settings(refusal.status, message)
         elif name == openai.APIStatusError.__name__:

@@ -25,6 +25,7 @@ class Reply:
         cut_off: whether the text ends because it reached the maximum length.
         prompt_tokens: tokens of the prompt, as counted by the server.
         completion_tokens: generated tokens.
+        has_thinking: whether the server has taken thinking out of the text.
     """
 
     text: str = ""
@@ -32,6 +33,7 @@ class Reply:
     cut_off: bool = False
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    has_thinking: bool = False
 
 
 def failure_name(failure: str) -> str:
@@ -89,9 +91,8 @@ def _reply(choice: Mapping[str, object], content: object, prompt_tokens: int, co
     finish_reason = str(choice.get("finish_reason") or "").lower()
     cut_off, text = finish_reason in _CUT_OFF_REASONS, text_of_content(content)
     failure = "filtered" if finish_reason in _FILTER_REASONS else "" if text else _why_empty(choice, content)
-    if failure:
-        return Reply("", failure, cut_off, prompt_tokens, completion_tokens)
-    return Reply(text.encode(errors="replace").decode(), "", cut_off, prompt_tokens, completion_tokens)
+    text = "" if failure else text.encode(errors="replace").decode()
+    return Reply(text, failure, cut_off, prompt_tokens, completion_tokens, _has_thinking(_message(choice)))
 
 
 def _why_empty(choice: Mapping[str, object], content: object) -> str:
@@ -104,9 +105,13 @@ def _why_empty(choice: Mapping[str, object], content: object) -> str:
         return CUT_OFF
     if message.get("tool_calls") or message.get("function_call"):
         return "tool_call_only"
-    if any(message.get(name) for name in _THINKING_FIELDS) or kinds & {"thinking", "reasoning", "redacted_thinking"}:
+    if _has_thinking(message) or kinds & {"thinking", "reasoning", "redacted_thinking"}:
         return "thinking_only"
     return "empty_reply"
+
+
+def _has_thinking(message: Mapping[str, object]) -> bool:
+    return any(message.get(name) for name in _THINKING_FIELDS)
 
 
 def _message(choice: Mapping[str, object]) -> Mapping[str, object]:

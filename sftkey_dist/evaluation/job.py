@@ -36,13 +36,14 @@ def generation_digest(job: EvaluationJob, model_digest: str, examples: Sequence[
 
 def _further(examples: Sequence[Example]) -> dict[str, object]:
     """What few prompts have. It is left out without any, so that digests equal those from before it existed."""
-    found: dict[str, dict[str, object]] = {
-        "template_arguments": {e.id: dict(e.template_arguments) for e in examples if e.template_arguments},
-        "tools": {e.id: list(e.tools) for e in examples if e.tools},
-        "messages": {
-            e.id: [turn.message for turn in e.turns]
-            for e in examples
-            if e.tool_turns or any(turn.fields for turn in e.history)
-        },
-    }
+    are_unique = len({e.id for e in examples}) == len(examples)
+    found: dict[str, dict[str, object]] = {"template_arguments": {}, "tools": {}, "messages": {}}
+    for e in examples:
+        name = e.id if are_unique else f"{e.data_set} {e.id}"
+        if e.template_arguments:
+            found["template_arguments"][name] = dict(e.template_arguments)
+        if e.tools:
+            found["tools"][name] = list(e.tools)
+        if e.tool_turns or any(turn.fields for turn in e.history):
+            found["messages"][name] = [turn.message for turn in e.turns]
     return {name: of_rows for name, of_rows in found.items() if of_rows}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sftkey_dist.config.answer_check import without_folders
 from sftkey_dist.config.evaluation import JudgeConfig
 from sftkey_dist.data.example import Example
 from sftkey_dist.digests import digest_json
@@ -131,7 +132,7 @@ def inputs_of_checks(job: EvaluationJob, examples: Sequence[Example]) -> dict[st
         "version": SCORING_VERSION,
         "form": job.form,
         "contract": job.contract.model_dump(mode="json"),
-        "checks": json.loads(json.dumps(job.checks, default=lambda check: check.model_dump())),
+        "checks": without_folders(json.loads(json.dumps(job.checks, default=lambda check: check.model_dump()))),
         "references": [(example.id, example.data_set, sorted(example.values.items())) for example in examples],
     }
 

@@ -19,6 +19,8 @@ from sftkey_dist.release import version
 _MOST_QUOTED = 300
 """Characters of Ray's messages, which name paths and addresses."""
 _ATTEMPTS, _SECONDS_BETWEEN_ATTEMPTS = 10, 3.0
+_SECONDS_OF_A_CONNECTION = 10.0
+"""After these a lost connection was a good one: gateways close those on which nothing is said for a minute."""
 """How often a connection that is lost is made again without receiving anything new."""
 _JOB_ENVIRONMENT = {
     "COLUMNS": "120",
@@ -101,7 +103,7 @@ class RayJobs:
         while attempts_left:
             if problem:
                 time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
-            num_shown = log.num_shown
+            num_shown, connected = log.num_shown, time.monotonic()
             try:
                 asyncio.run(self._tail(job, log))
                 status = self._client.get_job_status(job)
@@ -110,7 +112,8 @@ class RayJobs:
                 problem = "the log ended before the job"
             except Exception as error:  # exceptions of aiohttp, requests or Ray
                 problem = in_a_line(error, _MOST_QUOTED)
-            attempts_left = _ATTEMPTS if log.num_shown > num_shown else attempts_left - 1
+            has_stood = time.monotonic() - connected > _SECONDS_OF_A_CONNECTION  # until a gateway closed it as silent
+            attempts_left = _ATTEMPTS if has_stood or log.num_shown > num_shown else attempts_left - 1
         raise ConfigError(
             f"job {job}: its log cannot be followed any more ({problem}), but the job may go on; sftkey job logs "
             f"--follow {job} --address {shlex.quote(self._address)} shows its log once the cluster answers"

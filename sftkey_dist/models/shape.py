@@ -90,9 +90,14 @@ def require_positions_within(
     does not build, and scales queries by their position in the row.
 
     Raises:
-        ConfigError: an example may be long enough for that, or a row.
+        ConfigError: an example may be long enough for that, or a row, or the model has no positions for an example.
     """
     text = config.get_text_config()
+    if (last := num_positions(config)) is not None and max_length_tokens > last:
+        raise ConfigError(
+            f"data.max_length_tokens={max_length_tokens}: {folder} has positions for {last:,} tokens; set "
+            f"data.max_length_tokens={last} or less"
+        )
     limits = {
         "data.max_length_tokens": (max_length_tokens, min(_lengths_of_short_texts(text), default=math.inf)),
         "training.micro_batch_tokens": (micro_batch_tokens, _tokens_of_short_rows(text)),
@@ -103,6 +108,15 @@ def require_positions_within(
                 f"{key}={number}: {folder} computes otherwise in texts of more than {most:,} tokens, and would take an "
                 f"example for one because of others in its row; set {key}={most} or less"
             )
+
+
+def num_positions(config: "PreTrainedConfig") -> int | None:
+    """Tokens of the longest text that a model has positions for; None without a limit, as with rotary embeddings."""
+    text = config.get_text_config()
+    if any(getattr(text, name, None) for name in ("rope_parameters", "rope_scaling", "rope_theta")):
+        return None
+    most: int | None = getattr(text, "max_position_embeddings", None)
+    return most
 
 
 def _lengths_of_short_texts(text: "PreTrainedConfig") -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 from pydantic_core import to_jsonable_python
 
+from sftkey_dist.config.answer_check import without_folders
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.pipeline.evaluation_settings import settings_for_own_data
 from sftkey_dist.strategy import Stage, Strategy
@@ -18,7 +19,7 @@ def own_data_inputs(config: RunConfig, strategy: Strategy, stage: Stage) -> dict
     own = {
         "evaluation": {key: getattr(evaluation, key) for key in keys},
         "contract": config.contract.of_form(strategy.form),
-        "checks": to_jsonable_python(list(checks.values())),  # without the names of the sources
+        "checks": without_folders(to_jsonable_python(list(checks.values()))),  # without the names of the sources
         "max_length_tokens": config.data.max_length_tokens,
     }
     return {"own_responses": own}

@@ -11,7 +11,7 @@ from sftkey_dist.run_dir.artifacts.run import STRATEGIES, StageEntry, StrategyEn
 
 
 def record_training(plan: RunPlan, planned: PlannedStrategy, mlflow_run_id: str | None) -> None:
-    """Record the stages of a strategy. The entry of an evaluation of others, or of an earlier model, is removed."""
+    """Record the stages of a strategy. That of an evaluation with other settings or of an earlier model is removed."""
     entry = StrategyEntry(
         form=planned.strategy.form.value,
         dataset=" + ".join(source.data_set for source in plan.config.data.test_sources),
@@ -31,8 +31,11 @@ def record_training(plan: RunPlan, planned: PlannedStrategy, mlflow_run_id: str 
 
 
 def _is_up_to_date(known: StrategyEntry, plan: RunPlan, planned: PlannedStrategy) -> bool:
-    last = planned.stages[-1].directory
-    return known.evaluation is None or is_of_present_model(plan.run.path / known.evaluation, last)
+    """Whether the recorded evaluation, if any, is the one that the configuration asks for, of the present model."""
+    if known.evaluation is None:
+        return True
+    folder = plan.run.path / known.evaluation
+    return folder == planned.evaluation.folder and is_of_present_model(folder, planned.stages[-1].directory)
 
 
 def record_evaluation(run: RunDir, strategy: str, folder: Path, swapped: Path | None) -> None:

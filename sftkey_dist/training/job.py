@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from sftkey_dist.config.answer_check import without_folders
 from sftkey_dist.config.model import Attention
 from sftkey_dist.config.section import Section
 from sftkey_dist.config.training import TrainingConfig
@@ -123,7 +124,7 @@ class StageSettings(Section):
         if settings.guard is not None:
             assessment = settings.guard.assessment
             resolved["guard_contract"] = assessment.contract.of_form(assessment.form)
-        own = settings.model_dump(mode="json", exclude=_CHANGES_NOTHING)
+        own: dict[str, Any] = without_folders(settings.model_dump(mode="json", exclude=_CHANGES_NOTHING))
         stage: dict[str, Any] = {key: value for key, value in own.pop("stage").items() if value or key not in _NEWER}
         return _ORDER | stage | own | resolved
 

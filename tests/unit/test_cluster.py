@@ -28,6 +28,20 @@ def no_cluster(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.parametrize(("seconds", "released"), [(0, []), (30, [[]])])
+def test_nodes_that_an_autoscaler_was_asked_for_are_released_at_the_end(monkeypatch, seconds, released):
+    asked = []
+    monkeypatch.setattr(connection, "_resolved", lambda named: "head:6379")
+    monkeypatch.setattr(connection, "_require_answer", lambda named, address: None)
+    monkeypatch.setattr(connection, "request_resources", lambda bundles: asked.append(bundles))
+    monkeypatch.setattr(ray, "init", lambda **options: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    cluster = ClusterConfig(wait_for_nodes_seconds=seconds, allow_unauthenticated=True)
+    with pytest.raises(TrainingError), connection._joined(NamedCluster("head:6379", "cluster.address"), cluster):
+        raise TrainingError("lost")
+    assert asked == released
+
+
 @pytest.mark.parametrize(
     ("address", "environment", "expected"),
     [

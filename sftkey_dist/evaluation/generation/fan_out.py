@@ -40,6 +40,8 @@ _ANYWHERE: dict[str, object] = {
     "max_task_retries": 2,
 }
 
+_SERVER_IS_DOWN = frozenset({"APIConnectionError", "APITimeoutError", "InternalServerError"})
+
 Key = tuple[str, str]
 """Test set and id of an example."""
 
@@ -98,6 +100,11 @@ class EvaluationPool:
             failures += reasons
             done += len(records) + len(reasons)
             progress(done)
+            if not records and all(map(_is_of_server, reasons)):
+                raise IncompleteEvaluationError(
+                    f"none of {len(reasons)} prompts got a response ({_counted(reasons)}), and no more were sent; what "
+                    f"has arrived is kept: run the same command again when the server answers"
+                )
         if failures:
             raise IncompleteEvaluationError(
                 f"{len(failures)} of {len(examples)} prompts got no response ({_counted(failures)}); the others are "
@@ -122,6 +129,10 @@ def options_of_actor(cluster: ClusterConfig, settings: EvaluationConfig) -> dict
         "runtime_env": {"env_vars": cluster.environment},
         **_ANYWHERE,
     }
+
+
+def _is_of_server(failure: str) -> bool:
+    return failure_name(failure) in _SERVER_IS_DOWN
 
 
 def _counted(failures: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Generation with transformers from a Hugging Face folder, in this process."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, read_generation
 from sftkey_dist.models.accelerator import release_cached_memory, require_room, without_cudnn_attention
 from sftkey_dist.models.load import load_tokenizer
+from sftkey_dist.models.shape import num_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,9 +59,7 @@ class LocalGenerator:
     @property
     def most_tokens(self) -> int | None:
         """Number of positions of the model; None if there is no limit, as with rotary embeddings."""
-        config = self._model.config.get_text_config()
-        is_rotary = any(getattr(config, name, None) for name in ("rope_parameters", "rope_scaling", "rope_theta"))
-        return None if is_rotary else getattr(config, "max_position_embeddings", None)
+        return num_positions(self._model.config)
 
     @torch.inference_mode()
     def answer(
@@ -73,6 +73,11 @@ class LocalGenerator:
             grammars: of the responses to each prompt; None if nothing constrains them.
         """
         masks = None if grammars is None else self._mask_maker.masks(grammars, decoding.num_samples)
+        number, longest = decoding.num_samples, max(map(len, prompt_ids))
+        if self.most_tokens is not None:  # what reaches the last position ends there, like a response that is too long
+            decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self.most_tokens - longest))
+        if decoding.max_new_tokens < 1:
+            return [[Generation("", 0, truncated=True)] * number for _ in prompt_ids]
         input_ids, attention_mask = self._left_padded([list(ids) for ids in prompt_ids])
         with torch.random.fork_rng(devices=None if self._device.type == "cpu" else [self._device]):
             torch.manual_seed(decoding.seed + sum(prompt_ids[0]))  # chunks of one evaluation draw different samples
@@ -85,7 +90,6 @@ class LocalGenerator:
             )
         rows = outputs[:, input_ids.shape[1] :].tolist()
         found = [read_generation(self.tokenizer, row, self.prompts.end_of_turn_id, decoding) for row in rows]
-        number = decoding.num_samples
         return [found[start : start + number] for start in range(0, len(found), number)]
 
     @torch.inference_mode()

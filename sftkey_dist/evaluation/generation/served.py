@@ -10,7 +10,7 @@ from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.endpoint import EMPTY, Reply, failure_name
-from sftkey_dist.endpoint.client import Endpoint
+from sftkey_dist.endpoint.client import Endpoint, require_server
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, NoResponse
 from sftkey_dist.evaluation.generation.guide import Guide
@@ -33,16 +33,30 @@ class ServedGenerator:
         """
         self._server = server
         self._endpoint = Endpoint(server, key)
+        self._has_answered = False
         self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
         self._prompts = PromptEncoder(self._tokenizer, prompt)
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[list[Generation] | NoResponse]:
-        """See Generator."""
-        with ThreadPoolExecutor(self._server.concurrency) as pool:
-            return list(pool.map(lambda example: self._generate_one(example, decoding), examples))
+        """See Generator. The very first prompt is sent alone, to check that a server answers.
+
+        Raises:
+            ConfigError: no server answers, or not with whole responses.
+        """
+        first = [] if self._has_answered else [self._generate_one(example, decoding) for example in examples[:1]]
+        for response in first:
+            require_server(self._server, Reply(failure=response.reason if isinstance(response, NoResponse) else ""))
+            self._has_answered = True
+        pool = ThreadPoolExecutor(self._server.concurrency)
+        try:
+            others = pool.map(lambda example: self._generate_one(example, decoding), examples[len(first) :])
+            return [*first, *others]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _generate_one(self, example: Example, decoding: Decoding) -> list[Generation] | NoResponse:
         replies = self._chat(example, decoding) if self._server.api == "chat" else self._complete(example, decoding)
+        self._require_whole(replies)
         if decoding.guide is not None:
             self._require_guided(replies, decoding.guide)
         failures = [reply.failure for reply in replies if reply.failure and failure_name(reply.failure) not in EMPTY]
@@ -75,6 +89,18 @@ class ServedGenerator:
             return {"structured_outputs": {"grammar": guide.grammar(self._prompts.text(example), self._prompts)}}
         schema = {"name": "response", "schema": guide.schema, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+    def _require_whole(self, replies: Sequence[Reply]) -> None:
+        """Check that a server has not taken thinking out of a response, which is trained and compared as a whole.
+
+        Raises:
+            ConfigError: it has.
+        """
+        if any(reply.has_thinking for reply in replies):
+            raise ConfigError(
+                f"endpoint {self._server.url}: the server returns thinking apart from the response, which is then not "
+                f"whole; start it without a reasoning parser, or set evaluation.endpoint.api=completions"
+            )
 
     def _require_guided(self, replies: Sequence[Reply], guide: Guide) -> None:
         """Check that a server has not ignored the constraint, as many ignore fields that they do not know.

@@ -109,6 +109,10 @@ def test_later_files_and_overrides_win(minimal, tmp_path):
         ("data.max_length_tokens=9000", "training.micro_batch_tokens=4096"),
         ("strategies=[sft,sft]", "each name must occur once"),
         ("model.embedded={}", "exactly one of model.path and model.embedded"),
+        (
+            "model={path: null, embedded: {hidden_size: 100}}",
+            "heads of 25 cannot be rotated in pairs; set hidden_size=96 or",
+        ),
         ("prompt.plain=hello", "must contain {prompt} exactly once"),
         ("model.attention=flash_attention_2", "cluster.gpus_per_worker=1"),
         ("training.zero.secondary_partition_ranks=3", "must divide cluster.num_workers=2"),

@@ -11,6 +11,7 @@ from sftkey_dist.endpoint import Chat, Reply
 from sftkey_dist.endpoint.client import Endpoint, check_endpoint, require_server
 from sftkey_dist.endpoint.proxies import proxy_of
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.evaluation.judge.voting import is_transient, may_be_of_text
 from tests.chat_server import Sent, completion, scripted_server
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -253,6 +254,42 @@ def test_a_model_without_system_messages_reads_the_text_in_the_users(status, mes
 def test_an_empty_system_message_is_not_sent():
     _, (request,) = ask(always(completion("yes")), chat=Chat("", "u"))
     assert request["messages"] == [{"role": "user", "content": "u"}]
+
+
+@pytest.mark.parametrize("status", [403, 404, 405])
+def test_a_firewall_that_refuses_one_text_fails_that_text_once_others_were_answered(status):
+    page = "<html><title>Attention Required! | Cloudflare</title></html>"
+
+    def guarded(number, request):
+        return Sent(page, status) if "UNION SELECT" in str(request) else Sent(completion("yes"))
+
+    with scripted_server(guarded) as server:
+        client = endpoint(server, model="llama", max_retries=0)
+        with pytest.raises(ConfigError, match=f"answers {status}"):
+            client.ask(Chat("", "UNION SELECT"))
+        assert client.ask(Chat("", "and now?")).text == "yes"
+        failure = client.ask(Chat("", "UNION SELECT")).failure
+    assert failure == f"HTTP {status}: Attention Required! | Cloudflare"
+    assert may_be_of_text(failure), "the judge is asked with the reference in its place"
+    assert is_transient(failure), "and if that fails too, the answer stays open"
+
+
+def _message_of(call) -> str:
+    try:
+        return str(call())
+    except ConfigError as error:
+        return str(error)
+
+
+def test_no_reply_quotes_the_key():
+    quoted = {"error": {"message": "Authentication failed. Received API Key = sk-secret-1"}}
+    for status in (400, 401):
+        with scripted_server(always(quoted, status)) as server:
+            client = Endpoint(EndpointConfig(url=server.url, model="llama", max_retries=0), "sk-secret-1")
+            said = _message_of(lambda client=client: client.ask(Chat("", "?")).failure)
+            said += _message_of(lambda client=client, url=server.url: client.call(f"{url}/tokenize", {}))
+        assert "sk-secret-1" not in said
+        assert said.count("[key]") == 2
 
 
 @pytest.mark.parametrize("body", [{"error": {"message": "no access"}}, "<html></html>", ""])

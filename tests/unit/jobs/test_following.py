@@ -59,6 +59,16 @@ def test_a_connection_that_is_lost_is_made_again_and_every_line_is_shown_once():
     assert "".join(shown) == "one\ntwo\nthree\n"
 
 
+def test_silent_connections_that_a_gateway_closes_again_and_again_are_made_again(monkeypatch):
+    silent = [([], BROKEN)] * 30
+    with pytest.raises(ConfigError, match="cannot be followed any more"):
+        jobs_of(Dashboard(*silent, (["done\n"], None), status=JobStatus.SUCCEEDED)).follow("job", print)
+    monkeypatch.setattr(client, "_SECONDS_OF_A_CONNECTION", -1.0)
+    shown: list[str] = []
+    jobs_of(Dashboard(*silent, (["done\n"], None), status=JobStatus.SUCCEEDED)).follow("job", shown.append)
+    assert shown == ["done\n"]
+
+
 def test_a_job_that_fails_after_that_is_an_error_with_its_reason():
     with pytest.raises(TrainingError, match="job x failed: Driver failed"):
         jobs_of(Dashboard(([], BROKEN), (["end"], None), status=JobStatus.FAILED)).follow("x", lambda text: None)

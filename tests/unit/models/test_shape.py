@@ -62,6 +62,13 @@ def test_examples_are_no_longer_than_what_a_model_computes_alike_whatever_they_a
         require_positions_within(FOLDER, config, most + 1, 4096)
 
 
+def test_examples_are_no_longer_than_a_models_table_of_positions():
+    gpt2 = transformers.GPT2Config(n_positions=100)
+    require_positions_within(FOLDER, gpt2, 100, 4096)
+    with pytest.raises(ConfigError, match=r"data.max_length_tokens=101: models/some has positions for 100 tokens; set"):
+        require_positions_within(FOLDER, gpt2, 101, 4096)
+
+
 def test_rows_are_no_longer_than_what_a_model_scales_alike():
     require_positions_within(FOLDER, LLAMA_4, 600, 8191)
     with pytest.raises(ConfigError, match=r"micro_batch_tokens=8192: models/some .*; set .*=8191 or less"):

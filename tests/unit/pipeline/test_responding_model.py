@@ -3,11 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from sftkey_dist.pipeline.records import _is_up_to_date
 from sftkey_dist.pipeline.responding_model import begin_responses, is_of_present_model, renewal
 from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_dir.artifacts.run import read_strategies
 from tests.finished_run import write_run
 
 
@@ -63,3 +66,13 @@ def test_a_first_evaluation_notes_its_model(evaluated):
     assert renewal(evaluated.folder) == ""
     evaluated.train_again("b")
     assert not is_of_present_model(evaluated.folder, evaluated.last)
+
+
+def test_an_evaluation_with_other_settings_is_not_that_of_the_configuration(evaluated, tmp_path):
+    """A comparison must not show it beside others: its strategy has not been evaluated as the others have."""
+    run = RunDir(tmp_path / "run")
+    (entry,) = read_strategies(run).values()
+    stages = [SimpleNamespace(directory=evaluated.last)]
+    for folder, is_its_own in ((evaluated.folder, True), (evaluated.folder.with_name("sft-tag-other"), False)):
+        planned = SimpleNamespace(evaluation=SimpleNamespace(folder=folder), stages=stages)
+        assert _is_up_to_date(entry, SimpleNamespace(run=run), planned) is is_its_own

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck, JsonCheck, LabelCheck, RegexCheck
+from sftkey_dist.config.answer_check import (
+    AnswerCheck,
+    FunctionCheck,
+    JsonCheck,
+    LabelCheck,
+    RegexCheck,
+    without_folders,
+)
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.contract import Form, ResponseContract
@@ -302,6 +309,15 @@ def test_a_changed_function_is_another_check(tmp_path, monkeypatch, place):
         file.write_text(f"def same(answer, reference, question):\n    {body}\n")
         checks.append(choose_checks([source], CONTRACT, EvaluationConfig())["gsm8k/train"]["answer"])
     assert checks[0] != checks[1]
+
+
+def test_where_a_functions_file_lies_decides_nothing():
+    """A job finds it in another folder each time."""
+    one, moved = ({"function": f"{folder}/mine.py:same", "digest": "ab"} for folder in ("/tmp/ray/1", "/home/me"))
+    assert without_folders({"a": [one, "exact"]}) == without_folders({"a": [moved, "exact"]})
+    assert without_folders(one) != without_folders(one | {"digest": "cd"})
+    unknown = {"function": "package.module:same", "digest": ""}
+    assert without_folders([unknown, {"labels": ["a/b", "c"]}]) == [unknown, {"labels": ["a/b", "c"]}]
 
 
 @pytest.mark.parametrize("line", CASES.read_text(encoding="utf-8").splitlines())

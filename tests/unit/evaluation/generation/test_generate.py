@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from sftkey_dist.config.cluster import ClusterConfig
@@ -14,6 +15,7 @@ from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation import Decoding, Generation, fan_out
 from sftkey_dist.evaluation.generation.decoding import read_generation
 from sftkey_dist.evaluation.generation.local import LocalGenerator
+from tests.distributed.harness import make_model
 
 PROMPTS = [
     Example(f"p:{i}", prompt, {})
@@ -123,3 +125,13 @@ def test_samples_are_drawn_anew_for_each_and_repeatably(generator):
     assert len({sample.text for samples in drawn for sample in samples}) > len(PROMPTS)
     assert generator.generate(PROMPTS, decoding) == drawn
     assert generator.generate(PROMPTS, Decoding(8, 3, 1.5, seed=2)) != drawn
+
+
+def test_a_response_ends_where_a_models_table_of_positions_does(tiny_model, tmp_path):
+    config = transformers.GPT2Config(n_positions=32, n_embd=16, n_layer=1, n_head=2)
+    limited = LocalGenerator(make_model(tmp_path / "gpt2", config, tiny_model), PromptConfig(), False)
+    ((short,), (full,)) = limited.answer([[3] * 20, [3] * 31], Decoding(64))
+    assert short.num_tokens <= full.num_tokens <= 1
+    ((alone,),) = limited.answer([[3] * 20], Decoding(64))
+    assert alone.num_tokens <= 12
+    assert limited.answer([[3] * 20, [3] * 32], Decoding(64, num_samples=2)) == [[Generation("", 0, True)] * 2] * 2

@@ -163,6 +163,20 @@ def test_the_digest_of_generations_tells_guided_ones_from_others(contract, memos
     assert "guided" not in EvaluationConfig().model_dump()
 
 
+def test_the_digest_of_generations_has_the_tools_of_each_test_set(contract):
+    """Two test sets may have the same ids."""
+
+    def digest(*tools):
+        examples = [
+            Example("rows#1", "p", {}, data_set=name, tools=({"name": tool},))
+            for name, tool in zip("AB", tools, strict=True)
+        ]
+        settings = (PromptConfig(), EvaluationConfig(), {}, 0, False)
+        return generation_digest(EvaluationJob(Form.TAGGED, contract, *settings, "m", "s"), "model", examples)
+
+    assert len({digest("add", "sort"), digest("subtract", "sort"), digest("add", "find")}) == 3
+
+
 def served(folder, server, api, decoding):
     config = ServedModelConfig(url=server.url, model="m", api=api, concurrency=2)
     return ServedGenerator(config, "none", folder, PromptConfig(), False).generate(PROMPTS, decoding)
