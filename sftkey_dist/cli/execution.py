@@ -2,7 +2,7 @@
 
 from sftkey_dist.cli.arguments import Configuration, lasting, load_run_config, separate_overrides
 from sftkey_dist.cli.exits import require_complete
-from sftkey_dist.cli.output import as_relative, show_comparison
+from sftkey_dist.cli.output import as_relative, show_comparison, show_study
 from sftkey_dist.cluster.host import starting_ahead
 from sftkey_dist.config import is_study, load_study
 from sftkey_dist.console import console
@@ -91,6 +91,8 @@ def _run_study(configuration: list[str]) -> None:
 
     failed = run_study(study, lasting(configuration, study.folder))
     if len(failed) < len(study.runs):
-        for file in make_results([study.folder], study.folder / "RESULTS.md", None):
+        files = make_results([study.folder], study.folder / "RESULTS.md", None)
+        show_study(study.folder)
+        for file in files:
             console.print(f"written: {as_relative(file)}", soft_wrap=True, markup=False)
     require_complete(failed)

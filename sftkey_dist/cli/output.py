@@ -44,6 +44,18 @@ def show_comparison(comparison: "Comparison", files: list[Path]) -> None:
         console.print(f"written: {len(figures)} figures beside them, which the page contains", soft_wrap=True)
 
 
+def show_study(folder: Path) -> None:
+    """Print the strategies of a study over its seeds, and its contrasts."""
+    from sftkey_dist.report.evidence import Evidence
+    from sftkey_dist.report.results import contrasts_in_words
+    from sftkey_dist.report.tables import study_table
+
+    study = Evidence.read(folder)
+    console.print(study_table(study))
+    for line in contrasts_in_words(study):
+        console.print(line, soft_wrap=True, markup=False)
+
+
 def as_relative(file: Path) -> Path:
     """The path relative to the current folder, if the file lies below it."""
     return Path(os.path.relpath(file)) if file.is_relative_to(Path.cwd()) else file

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sftkey_dist.cli.arguments import path
-from sftkey_dist.cli.output import as_relative, show_comparison
+from sftkey_dist.cli.output import as_relative, show_comparison, show_study
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 
@@ -22,7 +22,10 @@ def compare(
         str | None, typer.Option(help="MLflow store; default: MLFLOW_TRACKING_URI, else runs/mlflow.db.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(parser=path, help="JSON file to write, or a folder for it; default: the first run.")
+        Path | None,
+        typer.Option(
+            parser=path, help="JSON file to write, or a folder for it.", show_default="the run, or a folder for several"
+        ),
     ] = None,
     png: Annotated[
         Path | None,
@@ -79,8 +82,13 @@ def diagnose(
 def results(
     studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", parser=path, help="Folders of studies.")],
     out: Annotated[
-        Path, typer.Option(parser=path, help="Markdown file to write; figures are written to the studies' folders.")
-    ] = Path("RESULTS.md"),
+        Path | None,
+        typer.Option(
+            parser=path,
+            help="Markdown file to write; figures are written to the studies' folders.",
+            show_default="RESULTS.md in the study's folder, or for several studies in the current one",
+        ),
+    ] = None,
     keep: Annotated[
         Path | None,
         typer.Option(
@@ -94,5 +102,9 @@ def results(
     """
     from sftkey_dist.pipeline.study import make_results
 
-    for file in make_results(studies, out, keep):
+    folder = Path() if len(studies) > 1 else keep / studies[0].absolute().name if keep else studies[0]
+    files = make_results(studies, out or folder / "RESULTS.md", keep)
+    for study in studies:
+        show_study(study)
+    for file in files:
         console.print(f"written: {as_relative(file)}", soft_wrap=True, markup=False)

@@ -230,6 +230,8 @@ def _read(file: Path) -> dict[str, object]:
 
 
 def _text_of(file: Path) -> str:
+    if file.is_dir():
+        raise ConfigError(f"{file}: a folder; give the configuration file, such as that with which a run was started")
     if not file.is_file():
         raise ConfigError(f"{file}: no such configuration file")
     if file.stat().st_size > _MAX_FILE_BYTES:

@@ -29,7 +29,8 @@ class EmbeddedModelConfig(Section):
     num_kv_heads: int = Field(2, ge=1, le=1024)
     """Number of key/value heads (grouped-query attention)."""
     max_position_embeddings: int = Field(1024, ge=64, le=10_000_000)
-    """Maximum sequence length, in tokens."""
+    """Sequence length, in tokens, that the model's configuration gives to servers. Training does not end there, because
+    positions are rotary."""
 
     @model_validator(mode="after")
     def heads_divide(self) -> Self:

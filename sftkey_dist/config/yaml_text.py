@@ -83,7 +83,15 @@ def read_yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (is a SafeLoader)
     except _UNREADABLE as error:
-        raise YamlError(" ".join(str(error).split())) from None
+        raise YamlError(_problem_of(error)) from None
+
+
+def _problem_of(error: Exception) -> str:
+    """What is wrong and where, in one line: without the excerpt, in which a mark below the line points at the place."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark, said = error.problem_mark, " ".join(filter(None, (error.context, error.problem)))
+    return f"{' '.join(said.split())} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def write_yaml(content: object) -> str:

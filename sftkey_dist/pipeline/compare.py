@@ -18,18 +18,29 @@ from sftkey_dist.run_dir.artifacts.training import (
     OBSERVATIONS,
     GuardScores,
     GuardSummary,
+    HeldOutMetrics,
     StepMetrics,
     read_summary,
 )
 
+_MOST_NAMED = 3
+
 
 def compare(run_dirs: Sequence[Path], out: Path | None = None) -> tuple[Comparison, list[Path]]:
-    """Compare runs, and write the comparison, by default into the first run's folder."""
+    """Compare runs, and write the comparison, by default into the folder of the run, or of several runs beside it."""
     comparison = read_comparison(run_dirs)
-    files = write_comparison(
-        comparison, _findings(comparison), read_facts(run_dirs), out or RunDir(run_dirs[0]).comparison
-    )
+    files = write_comparison(comparison, _findings(comparison), read_facts(run_dirs), out or _default_file(run_dirs))
     return comparison, files
+
+
+def _default_file(run_dirs: Sequence[Path]) -> Path:
+    """Where a comparison is written. That of several runs does not replace that of one of them."""
+    first, *others = run_dirs
+    if not others:
+        return RunDir(first).comparison
+    names = [run.absolute().name for run in run_dirs]
+    listed = "-".join(names) if len(names) <= _MOST_NAMED else f"{names[0]}-and-{len(others)}-more"
+    return first.absolute().parent / f"comparison-{listed}" / RunDir(first).comparison.name
 
 
 def diagnose_run(run_dir: Path) -> tuple[dict[str, list[Finding]], Path]:
@@ -61,7 +72,7 @@ def _curves(row: ComparisonRow) -> StageCurves:
     last = changed[-1] if changed else 0
     useless = row.stages[last + 1 if changed else 0 :]
     texts = {segment.name for segment in contract.segments}
-    metrics, guard = _up_to_the_model(row.stage_dirs()[last], row.stages[last].guard)
+    metrics, held_out, guard = _up_to_the_model(row.stage_dirs()[last], row.stages[last].guard)
     return StageCurves(
         name=row.stages[last].name,
         continues=last > 0,
@@ -73,6 +84,7 @@ def _curves(row: ComparisonRow) -> StageCurves:
             UselessStage(stage.name, stage.steps, stage.guard if stage.guard and stage.guard.kept_the_start else None)
             for stage in useless
         ],
+        held_out=held_out if changed else [],
     )
 
 
@@ -82,12 +94,15 @@ def _trained(contract: ResponseContract, stage: StageDir) -> frozenset[str]:
     return frozenset(name for name, weight in weights if weight > 0)
 
 
-def _up_to_the_model(stage: StageDir, guard: GuardSummary | None) -> tuple[list[StepMetrics], list[GuardScores]]:
-    """The metrics of a stage and the scores of its guard, up to the model that it handed on."""
-    metrics = METRICS.read(stage.metrics)
-    if guard is None:
-        return metrics, []
-    if guard.kept_part is not None:
-        return [], [of.guard for of in INTERPOLATIONS.read(stage.interpolations) if of.part == guard.kept_part]
-    scored = [of.guard for of in OBSERVATIONS.read(stage.validation) if of.guard and of.step <= guard.kept_step]
-    return metrics[: guard.kept_step], scored
+def _up_to_the_model(
+    stage: StageDir, guard: GuardSummary | None
+) -> tuple[list[StepMetrics], list[HeldOutMetrics], list[GuardScores]]:
+    """The metrics of a stage, those on held-out examples, and its guard's scores, up to the model that it handed on."""
+    if guard is not None and guard.kept_part is not None:
+        kept = [of for of in INTERPOLATIONS.read(stage.interpolations) if of.part == guard.kept_part]
+        return [], [of.validation for of in kept], [of.guard for of in kept]
+    last = None if guard is None else guard.kept_step
+    observed = [of for of in OBSERVATIONS.read(stage.validation) if last is None or of.step <= last]
+    held_out = [of.validation for of in observed if of.validation]
+    scored = [of.guard for of in observed if of.guard and guard is not None]
+    return METRICS.read(stage.metrics)[:last], held_out, scored

@@ -164,6 +164,8 @@ class Evidence:
         Raises:
             DataError: the folder has no study, it is of another version, or none of its runs is done.
         """
+        if not (folder / _FACTS).is_file() and RunDir(folder).strategies.is_file():
+            raise DataError(f"{folder}: a run, and not a study of several runs; `sftkey compare {folder}` reports it")
         if not (folder / _FACTS).is_file():
             raise DataError(f"{folder}: no study there ({_FACTS} is missing); run `sftkey run` with its configuration")
         facts = FACTS.read(folder / _FACTS)

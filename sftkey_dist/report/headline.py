@@ -24,17 +24,18 @@ def headline(comparison: Comparison) -> str:
         whom = listed(close) if close else "the others, which answered other questions"
         highest = f"{label} has the highest score, {_score(comparison, label)}"
         return f"{highest}, but it cannot be told apart from {whom}: a lead may be chance."
-    return f"{label} scores higher than {listed([lead.over for lead in leads])}, {_by(comparison, leads[0])}"
+    over = "" if len(leads) == 1 else f" over {leads[0].over}"
+    return f"{label} scores higher than {listed([lead.over for lead in leads])}, {_by(comparison, leads[0], over)}"
 
 
-def _by(comparison: Comparison, lead: Lead) -> str:
+def _by(comparison: Comparison, lead: Lead, over: str) -> str:
     """How far ahead of the next best a strategy is, and whether it keeps the format."""
     kept = _row(comparison, lead.label)
     accuracy = ""
     if lead.accuracy_interval[0] > 0:
         accuracy = f" It is right more often by {_points(lead.accuracy, lead.accuracy_interval)}."
     return (
-        f"by {_points(lead.score, lead.score_interval)} over {lead.over}.{accuracy} It keeps the format in "
+        f"by {_points(lead.score, lead.score_interval)}{over}.{accuracy} It keeps the format in "
         f"{100 * kept.scores.format:.0f} % of its outputs."
     )
 

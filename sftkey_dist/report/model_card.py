@@ -1,9 +1,11 @@
 """The model card of an exported model: what it is, how it was trained, and how it scored."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import yaml
 
+from sftkey_dist.contract import Form
 from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
 from sftkey_dist.report.comparison import ComparisonRow
 from sftkey_dist.report.markdown import escaped, forgetting_lines, table
@@ -11,6 +13,8 @@ from sftkey_dist.report.numbers import GUIDED, bounds_note, unjudgeable_note, wi
 from sftkey_dist.report.provenance import RunFacts
 from sftkey_dist.report.same_model import kept_in_words
 from sftkey_dist.report.stage_cost import StageCost
+from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir.artifacts.run import SETTINGS, read_strategies
 
 
 def model_card(
@@ -93,10 +97,35 @@ def _usage(row: ComparisonRow, facts: RunFacts, place: str) -> list[str]:
         "model = AutoModelForCausalLM.from_pretrained(folder)",
         *prompt,
         f"output = model.generate(**inputs, max_new_tokens={settings.get('evaluation.max_new_tokens', '256')})",
-        'print(tokenizer.decode(output[0][inputs["input_ids"].shape[1] :]))',
+        'text = tokenizer.decode(output[0][inputs["input_ids"].shape[1] :])',
+        "print(text)",
         "```",
         "",
+        *_reading(row),
         *_format(row),
+    ]
+
+
+def _reading(row: ComparisonRow) -> list[str]:
+    """Lines of Python that take the key segments out of a response with tags."""
+    run = RunDir(Path(row.run_dir))
+    contract, form = SETTINGS.read(run.config).contract, read_strategies(run)[row.strategy].form
+    if contract.container != "tags" or form != Form.TAGGED:
+        return []
+    shape = "".join(f"{segment.opening}…{segment.closing}" for segment in contract.segments)
+    lines = [
+        f'print(re.search(r"{segment.opening}(.*?){segment.closing}", text, re.DOTALL)[1])  # {segment.name}'
+        for segment in contract.key_segments
+    ]
+    return [
+        f"Responses have the form `{shape}`. What counts in them:",
+        "",
+        "```python",
+        "import re",
+        "",
+        *lines,
+        "```",
+        "",
     ]
 
 

@@ -7,16 +7,16 @@ from statistics import fmean
 
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.crossed import crossed_difference
-from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds
+from sftkey_dist.evaluation.over_seeds import PairedMean, mean_over_seeds
 from sftkey_dist.report.all_pairs import all_pairs
 from sftkey_dist.report.comparison import baseline_among
 from sftkey_dist.report.curves import Curves, curves_section
-from sftkey_dist.report.evidence import Evidence, Result, capability_differences, measure, recorded_outcomes
+from sftkey_dist.report.evidence import Evidence, Result, capability_differences, recorded_outcomes
 from sftkey_dist.report.kept_starts import kept_starts
 from sftkey_dist.report.losses_over_seeds import Losses, losses_section
 from sftkey_dist.report.markdown import Markdown, bold, escaped, table
 from sftkey_dist.report.published import published_averages
-from sftkey_dist.report.seed_cells import crossed_cell, difference_cell, mean_cell, paired
+from sftkey_dist.report.seed_cells import crossed_cell, difference_cell, mean_cell, over_seeds, paired
 from sftkey_dist.report.swapped_over_seeds import swapped_over_seeds
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, seen_by_seeds, too_few_seeds
 
@@ -118,7 +118,7 @@ def _scores(results: dict[str, dict[int, Result]]) -> list[str]:
         rows.append(
             [
                 strategy,
-                *(mean_cell(_over_seeds(by_seed, name)) for name in ("accuracy", "format", "score")),
+                *(mean_cell(over_seeds(by_seed, name)) for name in ("accuracy", "format", "score")),
                 difference_cell(against),
                 seen_by_seeds(against),
                 f"{mean_over_seeds([_loss_tokens(result) for result in by_seed.values()]).value:,.0f}",
@@ -161,6 +161,17 @@ def _contrasts(study: Evidence) -> list[str]:
         return []
     heads = ["question", "first", "second", "accuracy, first - second", "smallest seen", "over seeds and questions"]
     return ["### Contrasts, paired by seed", "", *table([*heads, "format", "score"], rows), *_warned(tests), ""]
+
+
+def contrasts_in_words(study: Evidence) -> list[str]:
+    """A line of plain text for every contrast whose sides are known."""
+    lines = []
+    for contrast in study.facts.contrasts:
+        if study.may_know(contrast.first) and study.may_know(contrast.second):
+            found = difference_cell(paired(study.of(contrast.first), study.of(contrast.second), "accuracy"))
+            difference = found.replace("**", "") or "no seed in common"
+            lines.append(f"{contrast.question} {contrast.first} - {contrast.second}: accuracy {difference}")
+    return lines
 
 
 def _warned(tests: Mapping[str, PairedMean | None]) -> list[str]:
@@ -269,12 +280,12 @@ def _judged_by_seeds(first: dict[int, Result], second: dict[int, Result], name: 
 
 
 def _keeps_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
-    kept = _over_seeds(results["sftkey-tag"], "format")
+    kept = over_seeds(results["sftkey-tag"], "format")
     return _VERDICTS[kept.side_of(0.9)], f"format {mean_cell(kept)}"
 
 
 def _loses_format(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
-    lost = _over_seeds(results["key-tag"], "format")
+    lost = over_seeds(results["key-tag"], "format")
     return _VERDICTS[-lost.side_of(0.76)], f"format {mean_cell(lost)}"
 
 
@@ -300,11 +311,6 @@ _CLAIMS = (
         _loses_format,
     ),
 )
-
-
-def _over_seeds(results: dict[int, Result], name: str) -> Mean:
-    questions = min(result.n for result in results.values())
-    return mean_over_seeds(list(measure(results, name).values()), questions=questions)
 
 
 def _loss_tokens(result: Result) -> int:

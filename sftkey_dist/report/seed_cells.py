@@ -1,9 +1,10 @@
 """Cells of tables over the seeds of a study."""
 
 import math
+from collections.abc import Mapping
 
 from sftkey_dist.evaluation.crossed import CrossedMean
-from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, paired_over_seeds
+from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
 from sftkey_dist.report.evidence import Result, measure
 from sftkey_dist.report.markdown import Markdown, bold
 from sftkey_dist.report.numbers import UNKNOWN, number, with_p_value
@@ -12,6 +13,12 @@ from sftkey_dist.report.numbers import UNKNOWN, number, with_p_value
 def paired(first: dict[int, Result], second: dict[int, Result], name: str) -> PairedMean | None:
     """The difference of two strategies in one measure, over the seeds that both have."""
     return paired_over_seeds(measure(first, name), measure(second, name))
+
+
+def over_seeds(results: Mapping[int, Result], name: str) -> Mean:
+    """The mean of a measure over the seeds of a strategy."""
+    questions = min(result.n for result in results.values())
+    return mean_over_seeds(list(measure(results, name).values()), questions=questions)
 
 
 def mean_cell(mean: Mean) -> str:

@@ -15,8 +15,10 @@ from sftkey_dist.data.store import SourceCounts
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.evidence import Evidence
 from sftkey_dist.report.forgetting import FORGETTING, FORGETTING_HEADS
 from sftkey_dist.report.numbers import GUIDED, RANKED_BY, UNKNOWN, bounds_note, unjudgeable_note
+from sftkey_dist.report.seed_cells import mean_cell, over_seeds
 from sftkey_dist.report.swapped import swap_tables
 from sftkey_dist.run_dir.artifacts.evaluation import Scores
 from sftkey_dist.sampler.preview import BalancePreview
@@ -70,6 +72,28 @@ def comparison_table(comparison: Comparison) -> Table:
             str(scores.truncated),
             *([f"{row.train_seconds:.0f}", f"{row.loss_tokens:,}"] if costs else []),
         )
+    return table
+
+
+def study_table(study: Evidence) -> Table:
+    """One line per strategy and variant of a study, with means over its seeds."""
+    table = Table(
+        title=Text(study.facts.title),
+        caption=Text("brackets: 95 % intervals over seeds, where there are several"),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for heading in ("variant", "strategy"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("accuracy", "format", "score"):
+        table.add_column(heading)
+    table.add_column("seeds", justify="right")
+    for variant, results in study.results.items():
+        for strategy, by_seed in results.items():
+            means = (mean_cell(over_seeds(by_seed, name)) for name in ("accuracy", "format", "score"))
+            table.add_row(Text(variant), Text(strategy), *map(Text, means), str(len(by_seed)))
     return table
 
 

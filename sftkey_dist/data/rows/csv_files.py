@@ -128,7 +128,9 @@ def _read_header(path: str) -> tuple[list[str], str]:
         raise DataError(f"{path}:{1 + bool(named)}: not a CSV header: {problem}; is a quotation mark left open?")
     separator = max(headers, key=lambda each: len(headers[each]) > 1)  # the first of several columns
     names = headers[separator]
-    if not names or len(set(names)) < len(names):
+    if not names:
+        raise DataError(f"{path}: the file is empty; its first line must name the columns")
+    if len(set(names)) < len(names):
         raise DataError(f"{path}:{1 + bool(named)}: the first line must name each column once, found {names}")
     return names, separator
 

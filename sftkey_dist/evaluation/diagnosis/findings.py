@@ -184,6 +184,15 @@ def _of_training(records: Sequence[EvaluationRecord], curves: StageCurves) -> li
         )
         remedy = f"{lower}, and {advice}" if advice else f"{lower}; the guard has kept the best of its models"
         findings.append(finding("last_stage_drifts", sentence, remedy))
+    overfitted = curves.overfitted()
+    if overfitted:
+        what = ", ".join(f"{name} {lowest:.3f} -> {last:.3f}" for name, (lowest, last) in overfitted.items())
+        sentence = (
+            f"During stage {curves.name} the nll of held-out examples rose again in what the stage trains (nats per "
+            f"token: {what}): it learns the training rows by heart."
+        )
+        fewer = "train for fewer epochs, with a lower learning rate, or on more rows"
+        findings.append(finding("last_stage_overfits", sentence, f"{fewer}; {advice}" if advice else fewer))
     formats = [scored.format for scored in curves.guard]
     if formats and formats[-1] < max(formats) - _MANY:
         sentence = (
@@ -222,9 +231,10 @@ def _about(stage: UselessStage) -> tuple[str, str]:
 
 
 def _reasoning_limits(records: Sequence[EvaluationRecord], curves: StageCurves) -> bool:
+    """Whether the answer is known after the right reasoning, of examples that were not trained, and often wrong."""
     keys = dict.fromkeys(name for record in records for name in record.answer)
-    nlls = [curves.nll(name, at_end=True) for name in keys]
-    wrong = sum(r.verdict == Verdict.INCORRECT for r in records)
+    nlls = [curves.held_out_nll(name) for name in keys]
+    wrong = len(_kept_but_wrong(records))
     return all(nll is not None and nll < _LEARNED_NLL for nll in nlls) and wrong > _MANY * len(records)
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sftkey_dist.run_dir.artifacts.training import GuardScores, GuardSummary, StepMetrics
+from sftkey_dist.run_dir.artifacts.training import GuardScores, GuardSummary, HeldOutMetrics, StepMetrics
 
 _SHARE_OF_CURVE = 0.1
+_RISE_OF_NLL, _LEAST_RISE = 1.25, 0.05
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class StageCurves:
         guard: scores of its guard, in order, of which the last is that of its model; empty without a guard.
         has_trained_whole: whether this stage or one before it trained the whole response.
         useless: the stages after it.
+        held_out: metrics on held-out examples, in order, of which the last are those of its model; empty without any.
     """
 
     name: str
@@ -44,6 +46,7 @@ class StageCurves:
     guard: Sequence[GuardScores]
     has_trained_whole: bool
     useless: Sequence[UselessStage] = ()
+    held_out: Sequence[HeldOutMetrics] = ()
 
     @property
     def trains_structure(self) -> bool:
@@ -65,12 +68,30 @@ class StageCurves:
         part = seen[-number:] if at_end else seen[:number]
         return sum(s.nll * s.tokens for s in part) / sum(s.tokens for s in part)
 
+    def held_out_nll(self, segment: str) -> float | None:
+        """The nll of a segment on held-out examples, in nats per token, of the model; None if it was not measured."""
+        found = self.held_out[-1].segments.get(segment) if self.held_out else None
+        return found.nll if found is not None and found.tokens else None
+
+    def overfitted(self) -> dict[str, tuple[float, float]]:
+        """The lowest and the last nll on held-out examples of trained segments whose nll rose noticeably again."""
+        risen = {}
+        for name in sorted(self.trained):
+            seen = [of.segments[name].nll for of in self.held_out if name in of.segments and of.segments[name].tokens]
+            if seen and _has_risen(min(seen), seen[-1]):
+                risen[name] = (min(seen), seen[-1])
+        return risen
+
     def drift(self) -> dict[str, tuple[float, float]]:
         """The nll, at the start and at the end, of untrained segments whose nll rose noticeably."""
         names = dict.fromkeys(name for m in self.metrics for name in m.segments if name not in self.trained)
         risen = {}
         for name in names:
             before, after = self.nll(name, at_end=False), self.nll(name, at_end=True)
-            if before is not None and after is not None and after > max(before * 1.25, before + 0.05):
+            if before is not None and after is not None and _has_risen(before, after):
                 risen[name] = (before, after)
         return risen
+
+
+def _has_risen(before: float, after: float) -> bool:
+    return after > max(before * _RISE_OF_NLL, before + _LEAST_RISE)

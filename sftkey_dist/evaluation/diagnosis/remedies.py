@@ -41,6 +41,10 @@ def remedies_for(curves: StageCurves, of_metrics: Collection[str]) -> dict[str, 
             f"add examples of the cases that fail; more of stage {curves.name} costs more of what it does not train, "
             f"see below"
         )
+    if "last_stage_overfits" in of_metrics:
+        remedies["right_structure_wrong_answer"] = (
+            f"add examples of the cases that fail; stage {curves.name} has learned its rows by heart, see below"
+        )
     if "reasoning_is_the_limit" in of_metrics:
         remedies["right_structure_wrong_answer"] = "begin with the reasoning; see below"
     return remedies

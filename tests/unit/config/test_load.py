@@ -180,7 +180,9 @@ def test_a_file_that_is_none_is_named(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "dangling").symlink_to("nowhere")
     os.mkfifo(tmp_path / "fifo")
-    for name in ("nowhere.yaml", "loop", "dangling", "fifo", "."):
+    with pytest.raises(ConfigError, match="a folder; give the configuration file"):
+        load_config([tmp_path])
+    for name in ("nowhere.yaml", "loop", "dangling", "fifo"):
         with pytest.raises(ConfigError, match="no such configuration file"):
             load_config([tmp_path / name])
     with pytest.raises(ConfigError, match="cannot be read"):

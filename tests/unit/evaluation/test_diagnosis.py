@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from sftkey_dist.evaluation.diagnosis import StageCurves, UselessStage, diagnose
 from sftkey_dist.evaluation.diagnosis.signs import copied_share, is_looping
-from sftkey_dist.run_dir.artifacts.training import GuardScores, GuardSummary
+from sftkey_dist.run_dir.artifacts.training import GuardScores, GuardSummary, HeldOutMetrics
 from tests.records import nll, output_record, step_metrics
 
 PROMPT = "A farmer has twelve cows and buys five more at the market on a rainy Monday morning, how many are there?"
@@ -27,8 +27,11 @@ def kinds(records, curves=None):
     return {finding.kind: finding for finding in diagnose(records, curves)}
 
 
-def curves(reasoning=(0.5, 0.5), answer=0.5, guard=(), continues=True, scores=()):
-    """Of a stage on the answer; ``guard`` has its formats, ``scores`` its scores, which are otherwise the same."""
+def curves(reasoning=(0.5, 0.5), answer=0.5, guard=(), continues=True, scores=(), held_out=()):
+    """Of a stage on the answer; ``guard`` has its formats, ``scores`` its scores, which are otherwise the same.
+
+    ``held_out`` has the answer's nll of held-out examples.
+    """
     steps = [
         step_metrics(i, segments={"reasoning": nll(value, 10), "answer": nll(answer, 2)})
         for i, value in enumerate([reasoning[0]] * 10 + [reasoning[1]] * 10)
@@ -43,6 +46,7 @@ def curves(reasoning=(0.5, 0.5), answer=0.5, guard=(), continues=True, scores=()
             for format_share, score in zip(guard, scores or [0.5] * len(guard), strict=True)
         ],
         has_trained_whole=continues,
+        held_out=[HeldOutMetrics(value, {"answer": nll(value, 2)}) for value in held_out],
     )
 
 
@@ -146,8 +150,21 @@ def test_metrics_show_drift_broken_format_and_reasoning_that_is_the_limit():
     assert "last_stage_drifts" not in kinds(records, curves(reasoning=(0.5, 0.8), continues=False))
     assert "1.00 to 0.60" in kinds(records, curves(guard=(1.0, 0.9, 0.6)))["last_stage_breaks_format"].sentence
     wrong = [record(i, verdict="incorrect") for i in range(10)]
-    assert "reasoning_is_the_limit" in kinds(wrong, curves(answer=0.01))
-    assert "reasoning_is_the_limit" not in kinds(records, curves(answer=0.01))
+    assert "reasoning_is_the_limit" in kinds(wrong, curves(held_out=[0.2, 0.01]))
+    assert "reasoning_is_the_limit" not in kinds(records, curves(held_out=[0.01]))
+    assert "reasoning_is_the_limit" not in kinds(wrong, curves(answer=0.01)), "trained rows may be known by heart"
+    assert "reasoning_is_the_limit" not in kinds(wrong, curves(answer=0.01, held_out=[1.1, 7.1]))
+    looping = [record(i, "incorrect", keeps=False, output="and then " * 40) for i in range(10)]
+    assert "reasoning_is_the_limit" not in kinds(looping, curves(held_out=[0.01]))
+
+
+def test_a_stage_that_learns_its_rows_by_heart_is_told_by_held_out_ones():
+    wrong = [record(i, verdict="incorrect") for i in range(10)]
+    found = kinds(wrong, curves(answer=0.01, held_out=[1.4, 1.15, 1.3, 1.54]))
+    assert "answer 1.150 -> 1.540): it learns the training rows by heart" in found["last_stage_overfits"].sentence
+    assert "fewer epochs" in found["last_stage_overfits"].remedy
+    assert "more epochs" not in found["right_structure_wrong_answer"].remedy
+    assert "last_stage_overfits" not in kinds(wrong, curves(held_out=[1.4, 1.15, 1.18]))
 
 
 def test_a_remedy_is_not_what_the_strategy_has_done_already():
@@ -159,7 +176,7 @@ def test_a_remedy_is_not_what_the_strategy_has_done_already():
     assert "the strategy that ends before" in kinds(lost, curves())["no_answer_found"].remedy
     for found in (kinds(lost, tagged), kinds(lost, curves()), kinds(wrong, curves())):
         assert not any("sft-tag" in finding.remedy or "sftkey-tag" in finding.remedy for finding in found.values())
-    limited = kinds(wrong, curves(answer=0.01))
+    limited = kinds(wrong, curves(held_out=[0.01]))
     assert "more training of the answer will not help" in limited["reasoning_is_the_limit"].remedy
     assert "num_epochs" not in limited["right_structure_wrong_answer"].remedy
 

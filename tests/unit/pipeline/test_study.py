@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import yaml
 from scipy import stats
+from typer.testing import CliRunner
 
+from sftkey_dist.cli import app
 from sftkey_dist.cli.arguments import load_run_config
 from sftkey_dist.config import is_study, load_study
 from sftkey_dist.config.yaml_text import read_yaml
@@ -429,3 +431,22 @@ def test_seeds_that_are_all_alike_are_no_sample_to_test_by():
 def test_a_difference_of_shares_is_at_most_1():
     low, high = paired_over_seeds({1: 1.0, 2: 0.7, 3: 0.9}, {1: 0.0, 2: 0.1, 3: 0.2}).mean.interval
     assert -1 <= low < 0.77 < high == 1.0
+
+
+def test_a_page_of_one_study_is_written_beside_it_and_its_means_are_printed(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = load_study([file])
+    run_study(study, ["study.yaml"])
+    kept = tmp_path / "kept"
+    for arguments in ([], ["--keep", str(kept)]):
+        done = CliRunner().invoke(app, ["results", str(study.folder), *arguments])
+        assert done.exit_code == 0, done.output
+        assert "sftkey-tag" in done.output
+        assert "Faster? fast/sftkey-tag - slow/sftkey-tag: accuracy +0.200 in each of 2" in done.output
+    assert (study.folder / "RESULTS.md").is_file()
+    assert (kept / study.folder.name / "RESULTS.md").is_file()
+    assert not (tmp_path / "RESULTS.md").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "strategies.json").write_text("{}")
+    with pytest.raises(DataError, match="a run, and not a study of several runs; `sftkey compare"):
+        Evidence.read(tmp_path / "run")

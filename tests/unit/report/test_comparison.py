@@ -246,3 +246,22 @@ def test_guided_scores_are_named_and_never_beside_others(tmp_path):
     evidence = Evidence("study", None, {name: {"sft": {0: row}} for name, row in zip("gf", rows, strict=True)}, {}, ())
     assert (evidence.note_on("g"), evidence.note_on("f")) == (", guided decoding", "")
     assert '"guided"' not in json.dumps(read_comparison([free]).to_json())
+
+
+def test_a_model_card_says_what_a_response_looks_like_and_reads_the_answer_out_of_it(tmp_path, capsys):
+    run = write_run(tmp_path / "run", {"sft-tag": 12})
+    (facts,) = read_facts([run])
+    card = model_card(read_comparison([run]).rows[0], facts)
+    assert "`<Thinking>…</Thinking><Answer>…</Answer>`" in card
+    code = card.partition("import re\n")[2].partition("```")[0]
+    exec(f"import re\n{code}", {"text": "<Thinking>so\nyes</Thinking><Answer>ye\ns</Answer><eos>"})
+    assert capsys.readouterr().out == "ye\ns\n"
+
+
+def test_a_comparison_of_several_runs_leaves_the_pages_of_each_alone(tmp_path):
+    runs = [write_run(tmp_path / name, {"sft-tag": right}) for name, right in (("one", 12), ("two", 9))]
+    _, alone = compare(runs[:1])
+    page = alone[0].read_bytes()
+    _, files = compare(runs)
+    assert files[0] == tmp_path / "comparison-one-two" / "comparison.json"
+    assert alone[0].read_bytes() == page

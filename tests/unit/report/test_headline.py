@@ -26,6 +26,12 @@ def test_a_strategy_that_is_ahead_beyond_its_interval_is_named_with_its_lead(res
     assert said.endswith("It keeps the format in 100 % of its outputs.")
 
 
+def test_the_only_other_strategy_is_named_once(result_of):
+    said = headline(result_of({"sft-tag": 2, "sftkey-tag": 19}))
+    assert said.startswith("sftkey-tag scores higher than sft-tag, by ")
+    assert said.count("sft-tag") == 1
+
+
 def test_a_lead_that_may_be_chance_is_no_winner(result_of):
     comparison = result_of({"sft-tag": 17, "sftkey-tag": 18})
     assert comparison.leader is None
