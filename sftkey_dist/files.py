@@ -208,10 +208,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """The files of a folder at any depth, in order, but for hidden ones and Python's own.
-
-    Functions that are loaded from the folder leave their bytecode there.
-    """
+    """The files of a folder at any depth, in order, without hidden ones and without the bytecode of Python."""
 
     def is_by_product(path: Path) -> bool:
         return path.suffix == ".pyc" or any(part == "__pycache__" or part.startswith(".") for part in path.parts)
@@ -293,8 +290,7 @@ def _not_regular(path: Path) -> DataError:
 
 
 def _umask() -> int:
-    """The umask of this process, read without setting it if possible, because other threads may create files
-    meanwhile."""
+    """The umask, if possible read without setting it, because other threads may create files meanwhile."""
     with suppress(OSError, ValueError, StopIteration):
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line for line in status if line.startswith("Umask:")).split()[1], 8)

@@ -26,7 +26,7 @@ from torch import Tensor
 from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import ModelError
 from sftkey_dist.files import file_written_whole, write_text_atomically
-from sftkey_dist.run_dir.paths import MASTERS_MANIFEST
+from sftkey_dist.run_dir.stage_paths import MASTERS_MANIFEST
 
 _MANTISSA_BITS = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52}
 _BITS_OF = {"bfloat16": 7, "float32": 23}
