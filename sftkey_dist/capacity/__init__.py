@@ -13,7 +13,7 @@ from sftkey_dist.capacity.host import exported_bytes
 from sftkey_dist.capacity.load import stage_load
 from sftkey_dist.capacity.memory import GuardCopy
 from sftkey_dist.capacity.model import ModelSize, size_of
-from sftkey_dist.capacity.table import capacity_table
+from sftkey_dist.capacity.table import capacity_table, total_in_words
 
 __all__ = [
     "ACCELERATORS",
@@ -31,5 +31,6 @@ __all__ = [
     "size_of",
     "smallest_cluster",
     "stage_load",
+    "total_in_words",
     "what_would_help",
 ]

@@ -1,10 +1,12 @@
 """Shows an estimate as a table in the terminal."""
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from sftkey_dist.capacity.estimate import StageCapacity
+from sftkey_dist.capacity.estimate import Estimate, StageCapacity
 from sftkey_dist.capacity.host import Export
 from sftkey_dist.capacity.memory import Memory
 
@@ -27,7 +29,7 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
     table.add_row("tokens", f"{found.tokens_per_second:,.0f} a second")
     table.add_row("the stage", f"{_duration(found.stage_hours)}, {stage.num_steps:,} steps", style="bold")
     if found.cost is not None:
-        table.add_row("cost", f"{found.cost:,.{0 if found.cost >= 100 else 2}f}")
+        table.add_row("cost", _money(found.cost))
     table.add_row("a checkpoint", f"{found.checkpoint_gib:.1f} GiB, {found.checkpoint_seconds:.0f} s beside training")
     table.add_row("the exported model", _export(found.export))
     table.add_row("host memory of a node", _host(found.host))
@@ -39,6 +41,17 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
         then = f"{helped.seconds.total:.3g} s, {helped.memory.total_gib:.1f} GiB"
         table.add_row("what would help most", Text(f"{setting}: {then}"))
     return table
+
+
+def total_in_words(stages: Sequence[Estimate]) -> str:
+    """The time and the cost of all stages, without evaluations, in a line."""
+    hours, costs = sum(stage.stage_hours for stage in stages), [stage.cost for stage in stages]
+    cost = f", cost {_money(sum(filter(None, costs)))}" if None not in costs else ""
+    return f"all {len(stages)} stages: {_duration(hours)}{cost}, without evaluations"
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.{0 if amount >= 100 else 2}f}"
 
 
 def _export(export: Export) -> str:

@@ -127,7 +127,7 @@ def plan(
 def _show_plan(config: "RunConfig", data_ranks: list[int], steps: int, cluster: "Cluster | None") -> None:
     from sftkey_dist.console import progress_when_known
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
-    from sftkey_dist.pipeline.preview import preview_run
+    from sftkey_dist.pipeline.preview import preview_run, warnings_about
     from sftkey_dist.pipeline.run_plan import plan_run
     from sftkey_dist.report.tables import balance_table
 
@@ -137,8 +137,12 @@ def _show_plan(config: "RunConfig", data_ranks: list[int], steps: int, cluster: 
     for stage in previews:
         looked_at = min(steps, stage.num_steps)
         console.print(balance_table(f"{stage.name}: {looked_at:,} of {stage.num_steps:,} steps", stage.rows))
-        for warning in stage.warnings():
-            console.print(f"check the plan: {warning}", soft_wrap=True, markup=False)
+    for warning in warnings_about(previews):
+        console.print(f"check the plan: {warning}", soft_wrap=True, markup=False)
+    for strategy, planned in ((of.name, stage) for of in run_plan.strategies for stage in of.stages):
+        if planned.shared_with is not None:
+            shared = f"{strategy} {planned.stage.name}: the stage of {planned.shared_with}, which is trained once"
+            console.print(shared, soft_wrap=True, markup=False)
     for planned in run_plan.stages:
         if planned.stage.data is not None:
             console.print(
@@ -184,7 +188,7 @@ def _show_power(configuration: list[str], difference: float) -> None:
 
 
 def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
-    from sftkey_dist.capacity import capacity_table
+    from sftkey_dist.capacity import capacity_table, total_in_words
     from sftkey_dist.pipeline.capacity import plan_capacity
     from sftkey_dist.pipeline.fits import problems_of
 
@@ -193,6 +197,7 @@ def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
     where = f"{size.parameters / 1e9:.3g} B parameters on {cluster.nodes} x {cluster.gpus_per_node} {device.name}"
     for stage in stages:
         console.print(capacity_table(f"{stage.name}: {where}", stage, device.memory_gib))
+    console.print(total_in_words([stage.estimate for stage in stages]), soft_wrap=True, markup=False)
     for problem in problems_of(plan.config, size.parameters, stages, device.memory_gib):
         console.print(Text.assemble(("would be refused", "red"), " ", problem), soft_wrap=True)
     return file

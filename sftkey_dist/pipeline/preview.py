@@ -22,15 +22,23 @@ class StagePreview:
     num_steps: int
     rows: tuple[BalancePreview, ...]
 
-    def warnings(self) -> list[str]:
-        """Warnings to consider before training."""
-        few = sorted({row.data_ranks for row in self.rows if row.examples_per_rank < _FEW_EXAMPLES_PER_RANK})
-        if not few:
-            return []
-        return [
-            f"{self.name}: fewer than {_FEW_EXAMPLES_PER_RANK} examples per rank on {', '.join(map(str, few))} ranks "
-            f"cannot be balanced well; raise optimization.global_batch_size, or use fewer ranks"
-        ]
+    @property
+    def too_many_ranks(self) -> tuple[int, ...]:
+        """Numbers of ranks that have too few examples each to be balanced."""
+        return tuple(sorted({row.data_ranks for row in self.rows if row.examples_per_rank < _FEW_EXAMPLES_PER_RANK}))
+
+
+def warnings_about(stages: Sequence[StagePreview]) -> list[str]:
+    """Warnings to consider before training, each with all stages that it is about."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for stage in stages:
+        found.setdefault(stage.too_many_ranks, []).append(stage.name)
+    return [
+        f"{', '.join(names)}: fewer than {_FEW_EXAMPLES_PER_RANK} examples per rank on {', '.join(map(str, ranks))} "
+        f"ranks cannot be balanced well; raise optimization.global_batch_size, or use fewer ranks"
+        for ranks, names in found.items()
+        if ranks
+    ]
 
 
 def preview_run(
