@@ -66,6 +66,10 @@ class _Follower:
         self._line = line
         self._logged = time.monotonic()
         self._tokens_per_second = 0.0
+        if earlier := self._metrics.log_new(
+            False
+        ):  # of earlier commands, which say nothing about the speed of this one
+            line.update_with_estimate(earlier[-1].step + 1, "", None)
 
     def catch_up(self, *, is_last: bool = False) -> None:
         for event in self._events.new_records():

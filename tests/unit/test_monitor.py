@@ -2,7 +2,8 @@ import time
 
 import pytest
 
-from sftkey_dist.monitor import follow_stage
+from sftkey_dist.console import ProgressLine
+from sftkey_dist.monitor import _Follower, follow_stage
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS
 from sftkey_dist.tracking import NullTracker
@@ -48,3 +49,15 @@ def test_every_step_is_logged_once_also_when_workers_restart_and_runs_resume(tmp
         write(stage, range(8))
     for key in KEYS:
         assert [step for name, step in restarted.logged if name == key] == list(range(8))
+
+
+def test_steps_of_an_earlier_command_say_nothing_about_the_time_left(tmp_path, monkeypatch):
+    stage, seconds = StageDir(tmp_path), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    write(stage, range(60))
+    line = ProgressLine(None, "stage", 120)
+    monitor = _Follower(stage, "stage", line, Recorder(steps_there=60), None)
+    for seconds[0], step in ((20.0, None), (30.0, 60), (31.0, 61)):  # the workers start for 30 s
+        METRICS.append(stage.metrics, [] if step is None else [step_metrics(step)])
+        monitor.catch_up()
+    assert line.seconds_left() == 58, "a second for each step that is left"
