@@ -66,9 +66,7 @@ class _Follower:
         self._line = line
         self._logged = time.monotonic()
         self._tokens_per_second = 0.0
-        if earlier := self._metrics.log_new(
-            False
-        ):  # of earlier commands, which say nothing about the speed of this one
+        if earlier := self._metrics.log_new(False):  # of earlier commands: they say nothing about this one's speed
             line.update_with_estimate(earlier[-1].step + 1, "", None)
 
     def catch_up(self, *, is_last: bool = False) -> None:
