@@ -1,11 +1,13 @@
 """What a stage of a strategy cost, how its loss fell, and what it changed in the model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sftkey_dist.contract import END_OF_TURN, PROMPT, ResponseContract
 from sftkey_dist.report.loss_curve import LossCurve, read_loss_curve
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.kinds import absent_with
-from sftkey_dist.run_dir.artifacts.run import StageEntry
+from sftkey_dist.run_dir.artifacts.run import SETTINGS, StageEntry
 from sftkey_dist.run_dir.artifacts.training import GuardSummary, SampleYield, read_summary
 
 
@@ -28,6 +30,7 @@ class StageCost:
         guard: which model its guard kept; None without a guard.
         weights: digest of the files with the exported weights; None where their digests were not recorded.
         losses: of the segments, in the course of the stage; None where they were not measured.
+        trains: what of a response the stage trains, in words; empty in records of an earlier version.
     """
 
     name: str
@@ -44,6 +47,7 @@ class StageCost:
     guard: GuardSummary | None = field(default=None, metadata=absent_with("guard"))
     weights: str | None = field(default=None, metadata=absent_with("weights"))
     losses: LossCurve | None = field(default=None, metadata=absent_with("losses"))
+    trains: tuple[str, ...] = ()
 
     @property
     def is_unchanged(self) -> bool:
@@ -75,4 +79,14 @@ def read_stage_cost(run: RunDir, stage: StageEntry) -> StageCost:
         guard=summary.guard,
         weights=summary.weights_digest,
         losses=read_loss_curve(directory),
+        trains=_trained(SETTINGS.read(run.config).contract, summary.weights),
     )
+
+
+def _trained(contract: ResponseContract, weights: Sequence[float]) -> tuple[str, ...]:
+    """The segments with a loss, and what stands between and after them."""
+    loss_of = dict(zip(contract.segment_names, weights, strict=True))
+    marks = any(loss > 0 for name, loss in loss_of.items() if name.endswith((".open", ".close")))
+    others = {"marks": marks, "end of turn": loss_of[END_OF_TURN] > 0, "prompt": loss_of[PROMPT] > 0}
+    texts = (segment.name for segment in contract.segments if loss_of[segment.name] > 0)
+    return (*texts, *(words for words, is_trained in others.items() if is_trained))

@@ -13,6 +13,7 @@ from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.published import published_rows
+from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, SUMMARY, SampleYield
 from sftkey_dist.sampler.stats import BalanceStats
 from tests.finished_run import write_run
@@ -84,6 +85,17 @@ def test_the_result_comes_first_cost_last_and_findings_lead_to_outputs(tmp_path)
     assert "#question=q12" in failures.links
     assert "<th>unjudged</th>" not in text, "a column of zeros says nothing"
     assert "<th>cut off</th>" in text
+
+
+def test_the_page_says_what_each_strategy_trains(tmp_path):
+    run = write_run(tmp_path / "run", {"sft-tag": 12, "sftkey-tag": 15})
+    summary = StageDir(run / "stages" / "key-2").summary
+    content = json.loads(summary.read_text())
+    # prompt, end of turn, and of each segment what is before it, its text and what is after it
+    summary.write_text(json.dumps(content | {"weights": [0.2, 0, 0, 0, 0, 0, 1, 0]}))
+    text, _ = page_of(run)
+    assert "sft-tag trains reasoning, answer, marks, end of turn. " in text
+    assert "sftkey-tag trains reasoning, answer, marks, end of turn, then answer, prompt. " in text
 
 
 def test_ranks_that_wait_for_none_are_not_drawn(tmp_path):
