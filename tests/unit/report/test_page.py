@@ -92,7 +92,8 @@ def test_the_page_says_what_each_strategy_trains(tmp_path):
     summary = StageDir(run / "stages" / "key-2").summary
     content = json.loads(summary.read_text())
     # prompt, end of turn, and of each segment what is before it, its text and what is after it
-    summary.write_text(json.dumps(content | {"weights": [0.2, 0, 0, 0, 0, 0, 1, 0]}))
+    content["inputs"]["weights"] = [0.2, 0, 0, 0, 0, 0, 1, 0]
+    summary.write_text(json.dumps(content))
     text, _ = page_of(run)
     assert "sft-tag trains reasoning, answer, marks, end of turn. " in text
     assert "sftkey-tag trains reasoning, answer, marks, end of turn, then answer, prompt. " in text
