@@ -197,7 +197,8 @@ def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
     where = f"{size.parameters / 1e9:.3g} B parameters on {cluster.nodes} x {cluster.gpus_per_node} {device.name}"
     for stage in stages:
         console.print(capacity_table(f"{stage.name}: {where}", stage, device.memory_gib))
-    console.print(total_in_words([stage.estimate for stage in stages]), soft_wrap=True, markup=False)
+    if len(stages) > 1:
+        console.print(total_in_words([stage.estimate for stage in stages]), soft_wrap=True, markup=False)
     for problem in problems_of(plan.config, size.parameters, stages, device.memory_gib):
         console.print(Text.assemble(("would be refused", "red"), " ", problem), soft_wrap=True)
     return file

@@ -4,6 +4,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,6 +31,9 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_SECONDS_TO_CONNECT = 5.0
 _MOST_SECONDS_TO_ANSWER = 20.0
 _MOST_SECONDS_TO_LIST = 90.0  # nvidia-smi may take 60
+
+_REQUESTED = threading.Event()
+"""Whether this process has asked an autoscaler for nodes."""
 
 
 @contextmanager
@@ -179,9 +183,7 @@ def _joined(named: NamedCluster, cluster: ClusterConfig) -> Iterator[None]:
     try:
         yield
     finally:
-        if cluster.wait_for_nodes_seconds:
-            with suppress(Exception):  # of a cluster that is gone
-                request_resources(bundles=[])  # a request outlives its job, and nodes would be kept for nobody
+        _release_nodes()
         ray.shutdown()
 
 
@@ -232,8 +234,17 @@ def _no_cluster(named: NamedCluster, address: str, problem: str) -> ConfigError:
 
 def _wait_for_nodes(needs: dict[str, int], num_workers: int, most_seconds: float) -> None:
     """Request the nodes from an autoscaler, and wait until they have joined or the time is over."""
-    request_resources(bundles=[needs] * num_workers)
     console.print(f"waiting up to {most_seconds:g} s for nodes", markup=False)
     deadline = time.monotonic() + most_seconds
     while _room_for(needs) < num_workers and time.monotonic() < deadline:
+        _REQUESTED.set()
+        request_resources(bundles=[needs] * num_workers)  # each time, because another command may replace it
         time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _release_nodes() -> None:
+    """Withdraw a request of this process, which would outlive its job, so that nodes would be kept for nobody."""
+    if _REQUESTED.is_set():
+        _REQUESTED.clear()
+        with suppress(Exception):  # of a cluster that is gone
+            request_resources(bundles=[])

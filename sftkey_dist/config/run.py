@@ -108,12 +108,12 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def servers_keep_special_tokens(self) -> Self:
-        """Of a chat's response, servers remove special tokens; only completions can ask for them."""
+        """Servers remove special tokens unless a request asks for them, as those for completions do here."""
         server = self.evaluation.endpoint
         if self.contract.special_token_tags and server is not None and server.api == "chat":
             raise ValueError(
-                "contract.special_token_tags=true and evaluation.endpoint.api=chat cannot be combined: servers remove "
-                "special tokens from the messages of a chat, so that responses would have no tags; set "
+                "contract.special_token_tags=true and evaluation.endpoint.api=chat cannot be combined: servers would "
+                "remove the tags, and are asked to keep them for completions alone; set "
                 "evaluation.endpoint.api=completions"
             )
         return self

@@ -130,8 +130,9 @@ class TrainingConfig(Section):
     collective_timeout_seconds: int = Field(600, ge=5, le=MOST_SECONDS)
     """Maximum time to wait for another rank in a collective before the workers are restarted."""
     storage_timeout_seconds: int = Field(3600, ge=5, le=MOST_SECONDS)
-    """Maximum time for ranks to read or write: a whole model by the first rank (700 s for 70B parameters at 200 MB/s),
-    and each rank's part of a checkpoint. After it the storage counts as not responding, and the stage is restarted."""
+    """Maximum time for ranks to wait for each other where they read or write: a whole model (700 s for 70B parameters
+    at 200 MB/s), their parts of a checkpoint or of the master weights, and the guard's model with the responses that
+    they generate. After it the storage counts as not responding, and the stage is restarted."""
 
     @model_validator(mode="after")
     def memory_is_saved_where_it_can_be(self) -> Self:

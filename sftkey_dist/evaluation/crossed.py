@@ -20,7 +20,8 @@ from sftkey_dist.evaluation.score import Records, outcome_sums
 from sftkey_dist.evaluation.statistics import Interval
 
 _SMALLEST_SPREAD = 1e-12
-_SIGNIFICANT = 0.05
+SIGNIFICANT = 0.05
+"""P-values below it count as differences."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -68,8 +69,8 @@ class CrossedMean:
 
     @property
     def sign(self) -> int:
-        """Sign of the difference, 1 or -1, or 0 if the p-value is not below 0.05."""
-        return 0 if self.p_value is None or self.p_value >= _SIGNIFICANT else 1 if self.value > 0 else -1
+        """Sign of the difference, 1 or -1, or 0 if the p-value is not below `SIGNIFICANT`."""
+        return 0 if self.p_value is not None and self.p_value >= SIGNIFICANT else int(np.sign(self.value))
 
 
 def crossed_difference(first: Mapping[int, Outcomes], second: Mapping[int, Outcomes]) -> CrossedMean | None:

@@ -19,9 +19,9 @@ from sftkey_dist.release import version
 _MOST_QUOTED = 300
 """Characters of Ray's messages, which name paths and addresses."""
 _ATTEMPTS, _SECONDS_BETWEEN_ATTEMPTS = 10, 3.0
-_SECONDS_OF_A_CONNECTION = 10.0
-"""After these a lost connection was a good one: gateways close those on which nothing is said for a minute."""
 """How often a connection that is lost is made again without receiving anything new."""
+_SECONDS_OF_A_CONNECTION = 10.0
+"""A connection that lasted longer had worked: gateways close connections that are silent for about a minute."""
 _JOB_ENVIRONMENT = {
     "COLUMNS": "120",
     "RAY_JOB_STOP_WAIT_TIME_S": "600",  # time for a stopped job to save a checkpoint before Ray kills it
@@ -112,12 +112,20 @@ class RayJobs:
                 problem = "the log ended before the job"
             except Exception as error:  # exceptions of aiohttp, requests or Ray
                 problem = in_a_line(error, _MOST_QUOTED)
-            has_stood = time.monotonic() - connected > _SECONDS_OF_A_CONNECTION  # until a gateway closed it as silent
-            attempts_left = _ATTEMPTS if has_stood or log.num_shown > num_shown else attempts_left - 1
+            is_long = time.monotonic() - connected > _SECONDS_OF_A_CONNECTION
+            worked = log.num_shown > num_shown or (is_long and self._answers(job))
+            attempts_left = _ATTEMPTS if worked else attempts_left - 1
         raise ConfigError(
             f"job {job}: its log cannot be followed any more ({problem}), but the job may go on; sftkey job logs "
             f"--follow {job} --address {shlex.quote(self._address)} shows its log once the cluster answers"
         )
+
+    def _answers(self, job: str) -> bool:
+        try:
+            self._client.get_job_status(job)
+        except Exception:  # exceptions of requests or Ray
+            return False
+        return True
 
     def status(self, job: str) -> str:
         """The status of a job: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.

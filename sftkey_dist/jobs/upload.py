@@ -22,6 +22,7 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.secrets import is_named_like_a_secret
 from sftkey_dist.config.yaml_text import write_yaml
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.files import visible_files
 from sftkey_dist.jobs.description import JOB_CONFIG, JobDescription
 
 _MOST_BYTES = 100 * 2**20
@@ -91,24 +92,37 @@ def _require_shared_paths(job: JobDescription) -> None:
 
 
 def _require_named_files(configs: Sequence[RunConfig], folder: Path | None, sent: Mapping[str, Path]) -> None:
-    """A relative path means a file of the job's working directory, which holds what is sent and nothing else."""
+    """A relative path means files of the job's working directory, which holds what is sent and nothing else."""
     for path in sorted({path for config in configs for path in named_paths(config)}):
-        if _is_relative_and_here(path, folder) and not any(_names(path, name) for name in sent):
+        named = _files_named(path, folder or Path()) or _files_named(path, Path())
+        missing = sorted(named - sent.keys())
+        if missing:
             where = f"--working-dir {folder}: {path}" if folder else path
             add = "add" if folder else "add --working-dir . and, if git does not track it,"
-            pattern = f"{path}/*" if Path(folder or "", path).is_dir() else path
             raise ConfigError(
-                f"{where}: the configuration names it, but it is not sent with the job; {add} --include "
-                f"{shlex.quote(pattern)}, or write an absolute path on storage that all nodes share"
+                f"{where}: the configuration names {missing[0]}, which is not sent with the job; {add} --include "
+                f"{shlex.quote(_pattern_of(path, missing))}, or write an absolute path on storage that all nodes share"
             )
 
 
-def _is_relative_and_here(path: str, folder: Path | None) -> bool:
-    """Whether a setting names files of this machine by a relative path, and not a model or data on a hub."""
+def _files_named(path: str, folder: Path) -> set[str]:
+    """Names below a folder of the files that a setting names by a relative path, a pattern or a folder.
+
+    Empty for absolute paths, and for models and data on a hub.
+    """
     if os.path.isabs(path):
-        return False
-    found = [place / path for place in (Path(), folder or Path())]
-    return any(here.exists() or glob.glob(str(here), recursive=True) for here in found)
+        return set()
+    found = glob.glob(path, root_dir=folder, recursive=True) if "*" in path else [path]
+    places = [folder / each for each in found]
+    files = [file for place in places for file in (visible_files(place) if place.is_dir() else [place])]
+    return {Path(os.path.relpath(file, folder)).as_posix() for file in files if file.is_file()}
+
+
+def _pattern_of(path: str, missing: Sequence[str]) -> str:
+    """A pattern of `--include` for files that a setting names; there, `*` also matches across folders."""
+    if len(missing) == 1:
+        return glob.escape(missing[0])
+    return PurePosixPath(path).as_posix().replace("**/", "") if "*" in path else f"{PurePosixPath(path).as_posix()}/*"
 
 
 def _choose(configs: Sequence[RunConfig], folder: Path, include: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
@@ -120,7 +134,7 @@ def _choose(configs: Sequence[RunConfig], folder: Path, include: Sequence[str]) 
         found, closed = _walk(folder, with_hidden=any(_names_hidden(pattern) for pattern in include))
         chosen = set(tracked or ()) | _included(found, include)
         if tracked is None and not include:
-            chosen = _named_or_python(configs, found)
+            chosen = _named_or_python(configs, folder, found)
         files = {name: _file(folder, name, chosen) for name in sorted(chosen)}
     except OSError as error:
         raise ConfigError(f"--working-dir {folder}: {error.filename}: {error.strerror}") from error
@@ -165,18 +179,11 @@ def _included(found: Sequence[str], patterns: Sequence[str]) -> set[str]:
     return chosen
 
 
-def _named_or_python(configs: Sequence[RunConfig], found: Sequence[str]) -> set[str]:
-    named = {path for config in configs for path in named_paths(config)}
+def _named_or_python(configs: Sequence[RunConfig], folder: Path, found: Sequence[str]) -> set[str]:
+    paths = {path for config in configs for path in named_paths(config)}
+    named = {name for path in paths for name in _files_named(path, folder)}
     python = {name for name in found if name.endswith(".py") and not is_named_like_a_secret(PurePosixPath(name).stem)}
-    return {name for name in python if _matches(name, "*")} | {
-        name for name in found if any(_names(path, name) for path in named)
-    }
-
-
-def _names(path: str, name: str) -> bool:
-    """Whether a setting names a file: by its own path, by a pattern or by the path of a folder above it."""
-    path = PurePosixPath(path).as_posix()
-    return name == path or name.startswith(f"{path}/") or _matches(name, path) or _matches(name, f"{path}/*")
+    return {name for name in python if _matches(name, "*")} | (named & set(found))
 
 
 def _matches(name: str, pattern: str) -> bool:

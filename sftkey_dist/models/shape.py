@@ -111,12 +111,23 @@ def require_positions_within(
 
 
 def num_positions(config: "PreTrainedConfig") -> int | None:
-    """Tokens of the longest text that a model has positions for; None without a limit, as with rotary embeddings."""
+    """Tokens of the longest text that a model's table of positions has an entry for; None without a table."""
     text = config.get_text_config()
     if any(getattr(text, name, None) for name in ("rope_parameters", "rope_scaling", "rope_theta")):
         return None
     most: int | None = getattr(text, "max_position_embeddings", None)
-    return most
+    return most if most is not None and _has_table_of_positions(config) else None
+
+
+def _has_table_of_positions(config: "PreTrainedConfig") -> bool:
+    """Whether positions are embedded. Some models have none, and their configuration gives a length nevertheless."""
+    try:
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(config)
+    except Exception:  # of code from the model's folder, or of an architecture with packages of its own
+        return False
+    tables = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding))
+    return any(name.endswith("wpe") or "position" in name for name in tables)
 
 
 def _lengths_of_short_texts(text: "PreTrainedConfig") -> Iterator[int]:

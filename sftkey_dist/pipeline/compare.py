@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sftkey_dist.contract import ResponseContract
+from sftkey_dist.digests import digest_json
 from sftkey_dist.evaluation.diagnosis import Finding, StageCurves, UselessStage, diagnose
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.report.comparison import Comparison, ComparisonRow
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.provenance import read_facts
+from sftkey_dist.report.stage_cost import weights_by_name
 from sftkey_dist.report.writing import write_comparison
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.run import SETTINGS
@@ -39,7 +41,11 @@ def _default_file(run_dirs: Sequence[Path]) -> Path:
     if not others:
         return RunDir(first).comparison
     names = [run.absolute().name for run in run_dirs]
-    listed = "-".join(names) if len(names) <= _MOST_NAMED else f"{names[0]}-and-{len(others)}-more"
+    if len(set(names)) == len(names) <= _MOST_NAMED:
+        listed = "-".join(names)
+    else:
+        digest = digest_json([str(run.absolute()) for run in run_dirs])
+        listed = f"{names[0]}-and-{len(others)}-more-{digest[:6]}"
     return first.absolute().parent / f"comparison-{listed}" / RunDir(first).comparison.name
 
 
@@ -90,8 +96,8 @@ def _curves(row: ComparisonRow) -> StageCurves:
 
 def _trained(contract: ResponseContract, stage: StageDir) -> frozenset[str]:
     """The segments that a stage trains."""
-    weights = zip(contract.segment_names, read_summary(stage).weights, strict=True)
-    return frozenset(name for name, weight in weights if weight > 0)
+    weights = weights_by_name(contract, read_summary(stage).weights)
+    return frozenset(name for name, weight in weights.items() if weight > 0)
 
 
 def _up_to_the_model(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import combinations
 
-from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference, holm_of_tested
+from sftkey_dist.evaluation.crossed import SIGNIFICANT, CrossedMean, crossed_difference, holm_of_tested
 from sftkey_dist.report.evidence import Result, recorded_outcomes
 from sftkey_dist.report.markdown import bold, table
 from sftkey_dist.report.numbers import p_value
@@ -56,4 +56,4 @@ def _cells(of: CrossedMean, adjusted: float | None) -> list[str]:
     if of.p_value is None or adjusted is None:
         return [f"{of.value:+.3f}", "", ""]
     value = with_bounds(of)
-    return [bold(value) if adjusted < 0.05 else value, p_value(of.p_value), p_value(adjusted)]
+    return [bold(value) if adjusted < SIGNIFICANT else value, p_value(of.p_value), p_value(adjusted)]

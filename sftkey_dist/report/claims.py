@@ -33,8 +33,8 @@ def claims_section(studies: Sequence[Evidence]) -> list[str]:
                     rows.append([claim.text, f"{study.name} {variant}", bold(verdict), figures])
     agree, differ, noisy = (sum(row[2] == bold(verdict) for row in rows) for verdict in (_AGREES, _DIFFERS, _NOISY))
     return [
-        f"Statements that the paper's table supports, for other models and data than here: {agree} hold here too, "
-        f"{differ} do not, {noisy} cannot be told from noise. Whether accuracy differs is tested over seeds and "
+        f"Statements that the paper's table supports, for other models and data than here. Agrees: {agree}, "
+        f"disagrees: {differ}, too noisy to tell: {noisy}. Whether accuracy differs is tested over seeds and "
         f"questions where the runs recorded which answers were right (then no seeds are counted), everything else over "
         f"seeds alone. No p-value is corrected for the number of rows.",
         "",

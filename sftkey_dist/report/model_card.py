@@ -114,7 +114,7 @@ def _reading(row: ComparisonRow) -> list[str]:
         return []
     shape = "".join(f"{segment.opening}…{segment.closing}" for segment in contract.segments)
     lines = [
-        f'print(re.search(r"{segment.opening}(.*?){segment.closing}", text, re.DOTALL)[1])  # {segment.name}'
+        f'print(re.findall(r"{segment.opening}(.*?){segment.closing}", text, re.DOTALL))  # {segment.name}'
         for segment in contract.key_segments
     ]
     return [

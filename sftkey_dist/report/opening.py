@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.config.study import ContrastConfig
-from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference, holm_of_tested
+from sftkey_dist.evaluation.crossed import SIGNIFICANT, CrossedMean, crossed_difference, holm_of_tested
 from sftkey_dist.evaluation.over_seeds import mean_over_seeds
 from sftkey_dist.report.evidence import Evidence, Result, measure, recorded_outcomes
 from sftkey_dist.report.markdown import bold, escaped, table
 from sftkey_dist.report.numbers import with_p_value
-
-_SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class TestedContrast:
     Attributes:
         contrast: the question, and the sides as `variant/strategy`.
         difference: in accuracy, first minus second.
-        p_value: corrected for the number of the study's contrasts (Holm); 1 if no question differs.
+        p_value: corrected for the number of the study's contrasts (Holm); 1 without a test.
         name: of the difference; without the variant if all contrasts are within one.
     """
 
@@ -33,7 +31,7 @@ class TestedContrast:
     @property
     def is_found(self) -> bool:
         """Whether the difference is beyond chance, after the correction."""
-        return self.p_value < _SIGNIFICANT
+        return self.p_value < SIGNIFICANT
 
     @property
     def answer(self) -> str:

@@ -66,8 +66,9 @@ def results_page(
         "Wilson's with the effective number of trials, so that it stays in [0, 1], or an interval over questions where "
         "all seeds have the same share. That of a difference is Student's for the differences paired by seed; there "
         "is none where these are all equal. `2 up, 3 down` means higher in two seeds and lower in three. A difference "
-        "is bold where its interval excludes 0. P-values are not corrected for the number of comparisons, except where "
-        f"a table says so. The smallest seen is {SMALLEST_SEEN}, over other seeds and the same questions.",
+        "is bold where its interval excludes 0. P-values are not corrected for the number of comparisons. What a table "
+        f"says of itself takes precedence. The smallest seen is {SMALLEST_SEEN}, over other seeds and the same "
+        "questions.",
         "",
     ]
     for study, of_study in zip(studies, figures, strict=True):
@@ -148,7 +149,14 @@ def _contrasts(study: Evidence) -> list[str]:
         )
     if not rows:
         return []
-    heads = ["question", "first", "second", "accuracy, first - second", "smallest seen", "over seeds and questions"]
+    heads = [
+        "question",
+        "first",
+        "second",
+        "accuracy, first - second",
+        "smallest seen",
+        "accuracy, over seeds and questions",
+    ]
     return ["### Contrasts, paired by seed", "", *table([*heads, "format", "score"], rows), *_warned(tests), ""]
 
 

@@ -23,6 +23,7 @@ class StageCost:
         tokens: trained on.
         loss_tokens: of them, with a loss.
         world_size: ranks.
+        trains: what of a response the stage trains, in words.
         shared_with: the strategy in whose row its cost is counted, when that is another one.
         changed_share: of the stored weights, those that the stage changed; None where it was not recorded.
         surviving_share: of its update, what is left after rounding to the stored precision; None likewise.
@@ -30,7 +31,6 @@ class StageCost:
         guard: which model its guard kept; None without a guard.
         weights: digest of the files with the exported weights; None where their digests were not recorded.
         losses: of the segments, in the course of the stage; None where they were not measured.
-        trains: what of a response the stage trains, in words; empty in records of an earlier version.
     """
 
     name: str
@@ -40,6 +40,7 @@ class StageCost:
     tokens: int
     loss_tokens: int
     world_size: int
+    trains: tuple[str, ...]
     shared_with: str | None
     changed_share: float | None = None
     surviving_share: float | None = None
@@ -47,7 +48,6 @@ class StageCost:
     guard: GuardSummary | None = field(default=None, metadata=absent_with("guard"))
     weights: str | None = field(default=None, metadata=absent_with("weights"))
     losses: LossCurve | None = field(default=None, metadata=absent_with("losses"))
-    trains: tuple[str, ...] = ()
 
     @property
     def is_unchanged(self) -> bool:
@@ -83,9 +83,14 @@ def read_stage_cost(run: RunDir, stage: StageEntry) -> StageCost:
     )
 
 
+def weights_by_name(contract: ResponseContract, weights: Sequence[float]) -> dict[str, float]:
+    """The loss weights of a stage by `ResponseContract.segment_names`."""
+    return dict(zip(contract.segment_names, weights, strict=True))
+
+
 def _trained(contract: ResponseContract, weights: Sequence[float]) -> tuple[str, ...]:
     """The segments with a loss, and what stands between and after them."""
-    loss_of = dict(zip(contract.segment_names, weights, strict=True))
+    loss_of = weights_by_name(contract, weights)
     marks = any(loss > 0 for name, loss in loss_of.items() if name.endswith((".open", ".close")))
     others = {"marks": marks, "end of turn": loss_of[END_OF_TURN] > 0, "prompt": loss_of[PROMPT] > 0}
     texts = (segment.name for segment in contract.segments if loss_of[segment.name] > 0)

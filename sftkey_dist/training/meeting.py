@@ -74,7 +74,7 @@ class Meeting:
         except dist.DistStoreError as error:
             missing = [rank for rank in ranks if not self._store.check([self._key(rank)])]
             raise StorageError(
-                f"ranks {', '.join(map(str, missing))} are still reading or writing after "
+                f"ranks {', '.join(map(str, missing))} are still reading, writing or generating after "
                 f"{self._timeout.total_seconds():g} s (training.storage_timeout_seconds)"
             ) from error
         return [self._store.get(self._key(rank)).decode() for rank in ranks]

@@ -2,16 +2,20 @@
 
 import gc
 import json
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from deepspeed.utils import groups
+from torch.distributed import distributed_c10d
 
 from sftkey_dist.config.training import ZeroConfig
 from sftkey_dist.run_dir import StageDir
+from sftkey_dist.training.checkpoint import CheckpointKeeper
 from sftkey_dist.training.engine.factory import make_engine
-from tests.distributed.harness import run_ranks, train, weights_of
+from tests.distributed.harness import metrics, run_ranks, train, weights_of
 from tests.distributed.runs import jobs_of
 
 
@@ -67,3 +71,25 @@ def test_groups_that_deepspeed_makes_wait_as_long_as_the_others(run_config, tmp_
     training = job.training.model_copy(update={"collective_timeout_seconds": 77})
     run_ranks(2, note_timeouts, job.model_copy(update={"training": training}), tmp_path / "waits.json")
     assert json.loads((tmp_path / "waits.json").read_text()) == [77, 77]
+
+
+def resume_with_a_slow_rank(job, seconds_of_a_collective: int, seconds_of_reading: int) -> None:
+    """The second rank reads the checkpoint for longer than it may be waited for in a collective."""
+    distributed_c10d._set_pg_timeout(timedelta(seconds=seconds_of_a_collective))
+    verify = CheckpointKeeper.verify
+
+    def slowly(keeper, *arguments):
+        time.sleep(seconds_of_reading * dist.get_rank())
+        return verify(keeper, *arguments)
+
+    CheckpointKeeper.verify = slowly
+    train([job])
+
+
+def test_ranks_wait_for_one_that_reads_a_checkpoint_for_longer_than_a_collective_may_take(run_config, tmp_path):
+    job, _ = two_stages(run_config, "slow", ZeroConfig())
+    training = job.training.model_copy(update={"checkpoint_every_steps": 1})
+    run_ranks(2, train, [job.model_copy(update={"training": training})], 2)
+    run_ranks(2, resume_with_a_slow_rank, job, 12, 18)
+    assert (StageDir(job.stage_dir).model / "config.json").is_file()
+    assert len(metrics(job)) == 3

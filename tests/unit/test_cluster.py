@@ -28,18 +28,21 @@ def no_cluster(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize(("seconds", "released"), [(0, []), (30, [[]])])
-def test_nodes_that_an_autoscaler_was_asked_for_are_released_at_the_end(monkeypatch, seconds, released):
-    asked = []
+@pytest.mark.parametrize("waits", [False, True])
+def test_nodes_that_an_autoscaler_was_asked_for_are_released_by_whoever_asked(monkeypatch, waits):
+    asked, rooms = [], iter([0, 0, 2, 2])
     monkeypatch.setattr(connection, "_resolved", lambda named: "head:6379")
     monkeypatch.setattr(connection, "_require_answer", lambda named, address: None)
+    monkeypatch.setattr(connection, "_room_for", lambda needs: next(rooms))
+    monkeypatch.setattr(connection, "_SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr(connection, "request_resources", lambda bundles: asked.append(bundles))
     monkeypatch.setattr(ray, "init", lambda **options: None)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    cluster = ClusterConfig(wait_for_nodes_seconds=seconds, allow_unauthenticated=True)
-    with pytest.raises(TrainingError), connection._joined(NamedCluster("head:6379", "cluster.address"), cluster):
-        raise TrainingError("lost")
-    assert asked == released
+    cluster = ClusterConfig(wait_for_nodes_seconds=30, allow_unauthenticated=True)
+    with connection._joined(NamedCluster("head:6379", "cluster.address"), cluster):
+        if waits:
+            connection.wait_for_room(cluster, 2)
+    assert asked == ([[{"CPU": 1}] * 2, []] if waits else [])
 
 
 @pytest.mark.parametrize(

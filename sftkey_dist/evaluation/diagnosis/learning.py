@@ -74,11 +74,15 @@ class StageCurves:
         return found.nll if found is not None and found.tokens else None
 
     def overfitted(self) -> dict[str, tuple[float, float]]:
-        """The lowest and the last nll on held-out examples of trained segments whose nll rose noticeably again."""
+        """The lowest and the last nll on held-out examples of trained segments where it rose noticeably again.
+
+        What rises on the training rows too has diverged, and is not counted.
+        """
         risen = {}
         for name in sorted(self.trained):
             seen = [of.segments[name].nll for of in self.held_out if name in of.segments and of.segments[name].tokens]
-            if seen and _has_risen(min(seen), seen[-1]):
+            trained = self.nll(name, at_end=True)
+            if seen and trained is not None and _has_risen(min(seen), seen[-1]) and _has_risen(trained, seen[-1]):
                 risen[name] = (min(seen), seen[-1])
         return risen
 

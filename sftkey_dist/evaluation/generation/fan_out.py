@@ -40,7 +40,7 @@ _ANYWHERE: dict[str, object] = {
     "max_task_retries": 2,
 }
 
-_SERVER_IS_DOWN = frozenset({"APIConnectionError", "APITimeoutError", "InternalServerError"})
+_UNREACHABLE = "APIConnectionError"
 
 Key = tuple[str, str]
 """Test set and id of an example."""
@@ -100,10 +100,10 @@ class EvaluationPool:
             failures += reasons
             done += len(records) + len(reasons)
             progress(done)
-            if not records and all(map(_is_of_server, reasons)):
+            if not records and all(failure_name(reason) == _UNREACHABLE for reason in reasons):
                 raise IncompleteEvaluationError(
-                    f"none of {len(reasons)} prompts got a response ({_counted(reasons)}), and no more were sent; what "
-                    f"has arrived is kept: run the same command again when the server answers"
+                    f"none of {len(reasons)} prompts in a row reached the server, so that no more were sent "
+                    f"({_counted(failures)}); responses are kept: run the same command again when the server answers"
                 )
         if failures:
             raise IncompleteEvaluationError(
@@ -129,10 +129,6 @@ def options_of_actor(cluster: ClusterConfig, settings: EvaluationConfig) -> dict
         "runtime_env": {"env_vars": cluster.environment},
         **_ANYWHERE,
     }
-
-
-def _is_of_server(failure: str) -> bool:
-    return failure_name(failure) in _SERVER_IS_DOWN
 
 
 def _counted(failures: Sequence[str]) -> str:

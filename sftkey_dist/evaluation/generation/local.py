@@ -56,7 +56,7 @@ class LocalGenerator:
         """See `PromptEncoder`."""
         return self.prompts.ids_of_quoted(example)
 
-    @property
+    @cached_property
     def most_tokens(self) -> int | None:
         """Number of positions of the model; None if there is no limit, as with rotary embeddings."""
         return num_positions(self._model.config)
@@ -72,12 +72,27 @@ class LocalGenerator:
             decoding: how to decode; its guide is not used.
             grammars: of the responses to each prompt; None if nothing constrains them.
         """
-        masks = None if grammars is None else self._mask_maker.masks(grammars, decoding.num_samples)
-        number, longest = decoding.num_samples, max(map(len, prompt_ids))
-        if self.most_tokens is not None:  # what reaches the last position ends there, like a response that is too long
-            decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self.most_tokens - longest))
+        if self.most_tokens is None:
+            return self._answer_batch(prompt_ids, decoding, grammars)
+        rooms = [self.most_tokens - len(ids) for ids in prompt_ids]
+        fitting = [place for place, room in enumerate(rooms) if room >= decoding.max_new_tokens]
+        # A response that reaches the last position ends there. It is generated apart, so that no other one is shorter.
+        groups = [fitting, *([place] for place in range(len(rooms)) if place not in fitting)]
+        found: dict[int, list[Generation]] = {}
+        for group in filter(None, groups):
+            shorter = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, *(rooms[place] for place in group)))
+            of_group = None if grammars is None else [grammars[place] for place in group]
+            responses = self._answer_batch([prompt_ids[place] for place in group], shorter, of_group)
+            found |= dict(zip(group, responses, strict=True))
+        return [found[place] for place in range(len(rooms))]
+
+    def _answer_batch(
+        self, prompt_ids: Sequence[Sequence[int]], decoding: Decoding, grammars: Sequence[str] | None
+    ) -> list[list[Generation]]:
+        number = decoding.num_samples
         if decoding.max_new_tokens < 1:
             return [[Generation("", 0, truncated=True)] * number for _ in prompt_ids]
+        masks = None if grammars is None else self._mask_maker.masks(grammars, number)
         input_ids, attention_mask = self._left_padded([list(ids) for ids in prompt_ids])
         with torch.random.fork_rng(devices=None if self._device.type == "cpu" else [self._device]):
             torch.manual_seed(decoding.seed + sum(prompt_ids[0]))  # chunks of one evaluation draw different samples

@@ -50,7 +50,8 @@ def read_reply(reply: Reply, reader: Reader) -> JudgeReply:
 class Judge:
     """One judge, which is asked through actors until it is closed.
 
-    An actor has ``ask(chats, reader, is_first)``, which returns a `JudgeReply` for each chat.
+    An actor has ``ask(chats, reader, is_first, is_known_to_answer)``, which returns a `JudgeReply` for each chat. It is
+    known to answer once any actor has got a ruling.
     """
 
     def __init__(self, actors: Sequence[Any], most_calls: int, batch_size: int, pace: Pace) -> None:
@@ -59,6 +60,8 @@ class Judge:
         self._batch_size = batch_size
         self._pace = pace
         self._has_answered = False
+        """Whether the first question is over, whatever came of it."""
+        self._is_known_to_answer = False
 
     def close(self) -> None:
         """Stop the actors."""
@@ -84,13 +87,15 @@ class Judge:
             for number, batch in islice(batches, max(0, most - len(under_way))):
                 self._pace.wait()
                 actor = self._actors[number % len(self._actors)]
-                call = actor.ask.remote([chats[key] for key in batch], reader, not self._has_answered)
+                questions = [chats[key] for key in batch]
+                call = actor.ask.remote(questions, reader, not self._has_answered, self._is_known_to_answer)
                 under_way[call] = batch
             if not under_way:
                 break
             (done, *_), _ = interruptible(ray.wait, list(under_way), num_returns=1)
             for key, reply in zip(under_way.pop(done), _result(done), strict=True):
                 failures_in_a_row = failures_in_a_row + 1 if is_transient(reply.failure) else 0
+                self._is_known_to_answer |= not reply.failure
                 yield key, reply
             self._has_answered = True
         for _, batch in batches:

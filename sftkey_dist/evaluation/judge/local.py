@@ -102,7 +102,7 @@ class _LocalActor:
         torch.set_num_threads(cluster.cpus_per_worker)
         self._judge = LocalJudge(config, folder)
 
-    def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool) -> list[JudgeReply]:
+    def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool, is_known_to_answer: bool) -> list[JudgeReply]:
         """One reply per chat. Replies are deterministic, so a failure is not retried."""
         return [read_reply(reply, reader) for reply in self._judge.replies(chats, reader)]
 

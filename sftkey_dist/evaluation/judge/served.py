@@ -62,8 +62,8 @@ class _EndpointActor:
         self._config = config
         self._endpoint = Endpoint(config, key)
 
-    def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool) -> list[JudgeReply]:
-        self._endpoint.is_known_to_answer |= not is_first  # to another actor, or to one that was lost
+    def ask(self, chats: Sequence[Chat], reader: Reader, is_first: bool, is_known_to_answer: bool) -> list[JudgeReply]:
+        self._endpoint.is_known_to_answer |= is_known_to_answer  # to another actor, or to one that was lost
         replies = [ask_until_readable(partial(self._ask, chat, is_first), reader) for chat in chats]
         return [replace(reply, notes=self._endpoint.notes) for reply in replies]
 

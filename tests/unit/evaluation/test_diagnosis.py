@@ -164,7 +164,8 @@ def test_a_stage_that_learns_its_rows_by_heart_is_told_by_held_out_ones():
     assert "answer 1.150 -> 1.540): it learns the training rows by heart" in found["last_stage_overfits"].sentence
     assert "fewer epochs" in found["last_stage_overfits"].remedy
     assert "more epochs" not in found["right_structure_wrong_answer"].remedy
-    assert "last_stage_overfits" not in kinds(wrong, curves(held_out=[1.4, 1.15, 1.18]))
+    assert "last_stage_overfits" not in kinds(wrong, curves(answer=0.01, held_out=[1.4, 1.15, 1.18]))
+    assert "last_stage_overfits" not in kinds(wrong, curves(answer=4.0, held_out=[1.0, 1.1, 4.2])), "it diverges"
 
 
 def test_a_remedy_is_not_what_the_strategy_has_done_already():

@@ -67,6 +67,11 @@ def test_silent_connections_that_a_gateway_closes_again_and_again_are_made_again
     shown: list[str] = []
     jobs_of(Dashboard(*silent, (["done\n"], None), status=JobStatus.SUCCEEDED)).follow("job", shown.append)
     assert shown == ["done\n"]
+    lost = Dashboard(*[([], BROKEN)] * 30, status=JobStatus.RUNNING)
+    answers = iter([JobStatus.RUNNING])
+    lost.get_job_status = lambda job: next(answers)  # then it raises
+    with pytest.raises(ConfigError, match="cannot be followed any more"):
+        jobs_of(lost).follow("job", print)
 
 
 def test_a_job_that_fails_after_that_is_an_error_with_its_reason():

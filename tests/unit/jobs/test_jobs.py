@@ -1,6 +1,8 @@
 """What travels with a job, and whom one speaks to without a token."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -173,22 +175,31 @@ def test_of_another_folder_travel_python_files_and_what_the_configuration_names(
 
 
 def test_data_that_would_be_missing_on_the_cluster_are_found_before_the_job_starts(config, folder, monkeypatch):
-    put(folder, "train.py", "data/rows [1].jsonl", "models/mine/config.json")
-    track(folder, "train.py")
+    put(folder, "train.py", "data/rows [1].jsonl", "data/more/rows.jsonl", "models/mine/config.json")
+    track(folder, "train.py", "data/more/rows.jsonl")
     monkeypatch.chdir(folder)
     named = with_train(config, path="data/rows [1].jsonl")
-    with pytest.raises(ConfigError, match=r"it is not sent with the job; add --working-dir \. and.* an absolute path"):
+    with pytest.raises(ConfigError, match=r"is not sent with the job; add --working-dir \. and.* an absolute path"):
         sent(named, None)
-    for path in ("data/rows [1].jsonl", "./data/*.jsonl", "data"):
-        with pytest.raises(ConfigError, match=r"data.*: the configuration names it, but it is not sent.*--include"):
-            sent(with_train(config, path=path), folder)
-    assert "data/rows [1].jsonl" in sent(named, folder, ["data/*"])[0]
+    for path in ("data/rows [1].jsonl", "./data/*.jsonl", "data/**/*.jsonl", "data"):
+        missing = with_train(config, path=path)
+        with pytest.raises(ConfigError, match=r"names data/rows \[1\]\.jsonl, which is not sent") as refused:
+            sent(missing, folder)
+        (include,) = re.findall(r"--include (\S+|'[^']+'),", str(refused.value))
+        assert "data/rows [1].jsonl" in sent(missing, folder, shlex.split(include))[0], "the remedy works"
     model = config.model.model_copy(update={"path": "models/mine", "embedded": None})
-    with pytest.raises(ConfigError, match=r"models/mine: .*--include 'models/mine/\*'"):
+    with pytest.raises(ConfigError, match=r"models/mine: .*--include models/mine/config\.json"):
         sent(config.model_copy(update={"model": model}), folder)
     on_a_hub = config.model.model_copy(update={"path": "Qwen/Qwen2.5-7B", "embedded": None})
-    assert sent(config.model_copy(update={"model": on_a_hub}), folder)[0] == {"train.py"}
+    assert "train.py" in sent(config.model_copy(update={"model": on_a_hub}), folder)[0]
     assert sent(with_train(config, path=str(folder / "data")), None)[0] == set(), "an absolute path needs no copy"
+
+
+def test_a_pattern_at_any_depth_names_the_files_that_are_read(config, folder):
+    put(folder, "data/a.jsonl", "data/x/b.jsonl", "data/x/y/c.jsonl", "other.jsonl")
+    assert sent(with_train(config, path="data/**/*.jsonl"), folder)[0] == {
+        *("data/a.jsonl", "data/x/b.jsonl", "data/x/y/c.jsonl")
+    }
 
 
 def test_an_allow_list_is_taken_by_its_word(config, folder):

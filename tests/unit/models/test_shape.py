@@ -69,6 +69,14 @@ def test_examples_are_no_longer_than_a_models_table_of_positions():
         require_positions_within(FOLDER, gpt2, 101, 4096)
 
 
+def test_a_length_in_the_configuration_of_a_model_without_positions_is_no_limit():
+    jamba = transformers.JambaConfig(
+        num_hidden_layers=2, hidden_size=32, intermediate_size=32, num_attention_heads=2, num_key_value_heads=2,
+        max_position_embeddings=100, attn_layer_period=2, attn_layer_offset=1, use_mamba_kernels=False, vocab_size=64,
+    )  # fmt: skip
+    require_positions_within(FOLDER, jamba, 1000, 4096)
+
+
 def test_rows_are_no_longer_than_what_a_model_scales_alike():
     require_positions_within(FOLDER, LLAMA_4, 600, 8191)
     with pytest.raises(ConfigError, match=r"micro_batch_tokens=8192: models/some .*; set .*=8191 or less"):

@@ -255,7 +255,7 @@ def test_a_model_card_says_what_a_response_looks_like_and_reads_the_answer_out_o
     assert "`<Thinking>…</Thinking><Answer>…</Answer>`" in card
     code = card.partition("import re\n")[2].partition("```")[0]
     exec(f"import re\n{code}", {"text": "<Thinking>so\nyes</Thinking><Answer>ye\ns</Answer><eos>"})
-    assert capsys.readouterr().out == "ye\ns\n"
+    assert capsys.readouterr().out == "['ye\\ns']\n"
 
 
 def test_a_comparison_of_several_runs_leaves_the_pages_of_each_alone(tmp_path):

@@ -130,8 +130,8 @@ def test_samples_are_drawn_anew_for_each_and_repeatably(generator):
 def test_a_response_ends_where_a_models_table_of_positions_does(tiny_model, tmp_path):
     config = transformers.GPT2Config(n_positions=32, n_embd=16, n_layer=1, n_head=2)
     limited = LocalGenerator(make_model(tmp_path / "gpt2", config, tiny_model), PromptConfig(), False)
-    ((short,), (full,)) = limited.answer([[3] * 20, [3] * 31], Decoding(64))
-    assert short.num_tokens <= full.num_tokens <= 1
-    ((alone,),) = limited.answer([[3] * 20], Decoding(64))
-    assert alone.num_tokens <= 12
-    assert limited.answer([[3] * 20, [3] * 32], Decoding(64, num_samples=2)) == [[Generation("", 0, True)] * 2] * 2
+    prompts = [[3] * 20, [3] * 5, [3] * 31, [4] * 8, [3] * 32]
+    found = limited.answer(prompts, Decoding(16))
+    assert found == [limited.answer([prompt], Decoding(16))[0] for prompt in prompts], "as each is alone"
+    assert [one.num_tokens for (one,) in found] == [12, 16, 1, 16, 0]
+    assert limited.answer([[3] * 32], Decoding(64, num_samples=2)) == [[Generation("", 0, True)] * 2]

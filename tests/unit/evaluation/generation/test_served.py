@@ -36,17 +36,23 @@ def test_where_no_server_answers_one_prompt_is_sent(tiny_model):
         served("http://127.0.0.1:9/v1", tiny_model).generate(PROMPTS, Decoding(8))
 
 
-def test_no_more_prompts_are_sent_to_a_server_that_stops_answering(tmp_path):
+@pytest.mark.parametrize(
+    ("failure", "chunks", "said"),
+    [
+        ("APIConnectionError", 1, "none of 8 prompts in a row reached the server, .*down.* the server answers"),
+        ("APITimeoutError", 5, "40 of 40 prompts got no response"),  # of prompts that are long, others may be answered
+    ],
+)
+def test_no_more_prompts_are_sent_to_a_server_that_is_gone(tmp_path, failure, chunks, said):
     pool, sent = object.__new__(EvaluationPool), []
 
     def results(call, chunks):
         for chunk in chunks:
             sent.append(chunk)
-            yield [], ["InternalServerError: down"] * len(chunk)
+            yield [], [f"{failure}: down"] * len(chunk)
 
     pool.results = results
-    with pytest.raises(
-        IncompleteEvaluationError, match=r"none of \d+ prompts got a response .*down.* the server answers"
-    ):
-        pool.generate(SimpleNamespace(settings=EvaluationConfig(batch_size=8)), PROMPTS, tmp_path, lambda done: None)
-    assert len(sent) == 1
+    job = SimpleNamespace(settings=EvaluationConfig(batch_size=8))
+    with pytest.raises(IncompleteEvaluationError, match=said):
+        pool.generate(job, PROMPTS, tmp_path, lambda done: None)
+    assert len(sent) == chunks
