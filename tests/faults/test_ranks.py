@@ -90,7 +90,7 @@ def test_ranks_wait_for_what_takes_long_and_name_it(tmp_path):
         notes, said = json.loads((tmp_path / f"{rank}.json").read_text())
         assert notes == ["rank 0", "rank 1", "rank 2"]
         expected = (
-            "" if rank == 0 else "ranks 0 are still reading or writing after 1 s (training.storage_timeout_seconds)"
+            "" if rank == 0 else "ranks 0 are still reading, writing or generating after 1 s (training.storage_timeout_seconds)"
         )
         assert said == expected
 
