@@ -161,11 +161,13 @@ def _contrasts(study: Evidence) -> list[str]:
 
 
 def contrasts_in_words(study: Evidence) -> list[str]:
-    """A line of plain text for every contrast whose sides are known."""
+    """A line of plain text for every contrast whose sides are known, over seeds and questions where that is known."""
     lines = []
     for contrast in study.facts.contrasts:
         if study.may_know(contrast.first) and study.may_know(contrast.second):
-            found = difference_cell(paired(study.of(contrast.first), study.of(contrast.second), "accuracy"))
+            first, second = study.of(contrast.first), study.of(contrast.second)
+            over_both = crossed_difference(recorded_outcomes(first), recorded_outcomes(second))
+            found = difference_cell(paired(first, second, "accuracy")) if over_both is None else crossed_cell(over_both)
             difference = found.replace("**", "") or "no seed in common"
             lines.append(f"{contrast.question} {contrast.first} - {contrast.second}: accuracy {difference}")
     return lines

@@ -89,9 +89,8 @@ def test_ranks_wait_for_what_takes_long_and_name_it(tmp_path):
     for rank in range(3):
         notes, said = json.loads((tmp_path / f"{rank}.json").read_text())
         assert notes == ["rank 0", "rank 1", "rank 2"]
-        expected = (
-            "" if rank == 0 else "ranks 0 are still reading, writing or generating after 1 s (training.storage_timeout_seconds)"
-        )
+        waits = "still reading, writing or generating after 1 s (training.storage_timeout_seconds)"
+        expected = "" if rank == 0 else f"ranks 0 are {waits}"
         assert said == expected
 
 
