@@ -11,7 +11,7 @@ from sftkey_dist.run_dir.artifacts.run import STRATEGIES, StageEntry, StrategyEn
 
 
 def record_training(plan: RunPlan, planned: PlannedStrategy, mlflow_run_id: str | None) -> None:
-    """Record the stages of a strategy. That of an evaluation with other settings or of an earlier model is removed."""
+    """Record the stages of a strategy, without an evaluation that has other settings or is of an earlier model."""
     entry = StrategyEntry(
         form=planned.strategy.form.value,
         dataset=" + ".join(source.data_set for source in plan.config.data.test_sources),

@@ -34,6 +34,7 @@ def _files_read(config: RunConfig, data: set[str | None]) -> dict[str, str]:
     models = {str(path): model_fingerprint(path) for path in named if (path / "config.json").is_file()}
     others = [path for path in named if str(path) not in models]
     files = [file for path in others for file in ([path] if path.is_file() else visible_files(path))]
-    functions = {check.function: function_file(check.function) for check in function_checks(config)}
-    modules = {name: file for name, file in functions.items() if file is not None and file not in files}
-    return models | {str(file): known_digest(file) for file in files} | {n: known_digest(f) for n, f in modules.items()}
+    functions = [check.function for check in function_checks(config)]
+    in_modules = [name for name in functions if Path(name.rpartition(":")[0]) not in files]  # the files count already
+    modules = {name: known_digest(file) for name in in_modules if (file := function_file(name)) is not None}
+    return models | {str(file): known_digest(file) for file in files} | modules

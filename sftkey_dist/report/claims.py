@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sftkey_dist.evaluation.crossed import crossed_difference
-from sftkey_dist.report.evidence import Evidence, Result, recorded_outcomes
+from sftkey_dist.report.evidence import Evidence, Result
 from sftkey_dist.report.markdown import Markdown, bold, table
-from sftkey_dist.report.seed_cells import crossed_cell, difference_cell, mean_cell, over_seeds, paired
+from sftkey_dist.report.seed_cells import crossed, crossed_cell, difference_cell, mean_cell, over_seeds, paired
 
 _AGREES, _DIFFERS, _NOISY = "agrees", "disagrees", "too noisy to tell"
 _VERDICTS = {1: _AGREES, -1: _DIFFERS, 0: _NOISY}
@@ -49,7 +48,7 @@ def _higher_score(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
 
 def _more_often_right(results: dict[str, dict[int, Result]]) -> tuple[str, str]:
     first, second = results["sftkey-tag"], results["sft-tag"]
-    over_both = crossed_difference(recorded_outcomes(first), recorded_outcomes(second))
+    over_both = crossed(first, second)
     if over_both is None:
         return _judged_by_seeds(first, second, "accuracy")
     return _VERDICTS[over_both.sign], Markdown(f"accuracy {crossed_cell(over_both)}")

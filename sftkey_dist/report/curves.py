@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.config.study import CurvesConfig, PointConfig
-from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference
+from sftkey_dist.evaluation.crossed import CrossedMean
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean
-from sftkey_dist.report.evidence import Evidence, Result, recorded_outcomes
+from sftkey_dist.report.evidence import Evidence, Result
 from sftkey_dist.report.markdown import escaped, table
-from sftkey_dist.report.seed_cells import crossed_cell, difference_cell, paired
+from sftkey_dist.report.seed_cells import crossed, crossed_cell, difference_cell, paired
 from sftkey_dist.report.study_plots import Place, plot_places
 
 
@@ -121,7 +121,7 @@ def _measured(study: Evidence, point: PointConfig) -> Point | str:
     if waiting := [side for side in sides if not study.may_know(side)]:
         return f"{name} (no run of {', '.join(waiting)} is done)"
     first, second = (study.of(side, "curves") for side in (point.first, point.second))
-    accuracy = crossed_difference(recorded_outcomes(first), recorded_outcomes(second))
+    accuracy = crossed(first, second)
     in_format = paired(first, second, "format")
     if accuracy is None or in_format is None:
         return f"{name} (it takes two seeds with the recorded outcomes of the same questions)"

@@ -1,6 +1,6 @@
 """The results of a study, read from the `comparison.json` of its runs and small enough to keep in a repository."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -164,9 +164,11 @@ class Evidence:
         Raises:
             DataError: the folder has no study, it is of another version, or none of its runs is done.
         """
-        if not (folder / _FACTS).is_file() and RunDir(folder).strategies.is_file():
-            raise DataError(f"{folder}: a run, and not a study of several runs; `sftkey compare {folder}` reports it")
         if not (folder / _FACTS).is_file():
+            if RunDir(folder).strategies.is_file():
+                raise DataError(
+                    f"{folder}: a run, and not a study of several runs; `sftkey compare {folder}` reports it"
+                )
             raise DataError(f"{folder}: no study there ({_FACTS} is missing); run `sftkey run` with its configuration")
         facts = FACTS.read(folder / _FACTS)
         results: dict[str, dict[str, dict[int, Result]]] = {name: {} for name in facts.variants}
@@ -182,6 +184,16 @@ class Evidence:
         if not environments:
             raise DataError(f"{folder}: none of the study's runs is done")
         return cls(folder.absolute().name, facts, results, _joined(environments), tuple(missing))
+
+    def known_contrasts(self) -> Iterator[tuple[ContrastConfig, dict[int, Result], dict[int, Result]]]:
+        """The contrasts that do not wait for a run, each with the results of both sides by seed.
+
+        Raises:
+            DataError: a contrast names a strategy that does not exist.
+        """
+        for contrast in self.facts.contrasts:
+            if self.may_know(contrast.first) and self.may_know(contrast.second):
+                yield contrast, self.of(contrast.first), self.of(contrast.second)
 
     def may_know(self, name: str) -> bool:
         """Whether ``variant/strategy`` has results, or cannot get any from the missing runs."""

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.config.study import ContrastConfig
-from sftkey_dist.evaluation.crossed import SIGNIFICANT, CrossedMean, crossed_difference, holm_of_tested
+from sftkey_dist.evaluation.crossed import SIGNIFICANT, CrossedMean, holm_of_tested
 from sftkey_dist.evaluation.over_seeds import mean_over_seeds
-from sftkey_dist.report.evidence import Evidence, Result, measure, recorded_outcomes
+from sftkey_dist.report.evidence import Evidence, Result, measure
 from sftkey_dist.report.markdown import bold, escaped, table
 from sftkey_dist.report.numbers import with_p_value
+from sftkey_dist.report.seed_cells import crossed
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,9 @@ def opening(study: Evidence, contrasts: Sequence[TestedContrast], figure: Path) 
 def tested_contrasts(study: Evidence) -> list[TestedContrast]:
     """The contrasts of a study with at least two runs that recorded which questions were answered correctly."""
     found = []
-    for contrast in study.facts.contrasts:
-        if study.may_know(contrast.first) and study.may_know(contrast.second):
-            sides = [recorded_outcomes(study.of(side)) for side in (contrast.first, contrast.second)]
-            if (difference := crossed_difference(*sides)) is not None:
-                found.append((contrast, difference))
+    for contrast, first, second in study.known_contrasts():
+        if (difference := crossed(first, second)) is not None:
+            found.append((contrast, difference))
     adjusted = holm_of_tested({place: of.p_value for place, (_, of) in enumerate(found)})
     is_one = len({_variant(side) for contrast, _ in found for side in (contrast.first, contrast.second)}) == 1
     return [

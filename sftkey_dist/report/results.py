@@ -6,18 +6,17 @@ from pathlib import Path
 from statistics import fmean
 
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
-from sftkey_dist.evaluation.crossed import crossed_difference
 from sftkey_dist.evaluation.over_seeds import PairedMean, mean_over_seeds
 from sftkey_dist.report.all_pairs import all_pairs
 from sftkey_dist.report.claims import claims_section
 from sftkey_dist.report.comparison import baseline_among
 from sftkey_dist.report.curves import Curves, curves_section
-from sftkey_dist.report.evidence import Evidence, Result, capability_differences, recorded_outcomes
+from sftkey_dist.report.evidence import Evidence, Result, capability_differences
 from sftkey_dist.report.kept_starts import kept_starts
 from sftkey_dist.report.losses_over_seeds import Losses, losses_section
 from sftkey_dist.report.markdown import escaped, table
 from sftkey_dist.report.published import published_averages
-from sftkey_dist.report.seed_cells import crossed_cell, difference_cell, mean_cell, over_seeds, paired
+from sftkey_dist.report.seed_cells import crossed, crossed_cell, difference_cell, mean_cell, over_seeds, paired
 from sftkey_dist.report.swapped_over_seeds import swapped_over_seeds
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, seen_by_seeds, too_few_seeds
 
@@ -132,13 +131,10 @@ def _capabilities(results: dict[str, dict[int, Result]]) -> list[str]:
 
 def _contrasts(study: Evidence) -> list[str]:
     rows, tests = [], {}
-    for contrast in study.facts.contrasts:
-        if not (study.may_know(contrast.first) and study.may_know(contrast.second)):
-            continue
-        first, second = study.of(contrast.first), study.of(contrast.second)
+    for contrast, first, second in study.known_contrasts():
         found = [paired(first, second, name) for name in ("accuracy", "format", "score")]
         tests[f"{contrast.first} - {contrast.second}"] = found[0]
-        over_both = crossed_difference(recorded_outcomes(first), recorded_outcomes(second))
+        over_both = crossed(first, second)
         accuracy, *others = map(difference_cell, found)
         rows.append(
             [
@@ -163,13 +159,11 @@ def _contrasts(study: Evidence) -> list[str]:
 def contrasts_in_words(study: Evidence) -> list[str]:
     """A line of plain text for every contrast whose sides are known, over seeds and questions where that is known."""
     lines = []
-    for contrast in study.facts.contrasts:
-        if study.may_know(contrast.first) and study.may_know(contrast.second):
-            first, second = study.of(contrast.first), study.of(contrast.second)
-            over_both = crossed_difference(recorded_outcomes(first), recorded_outcomes(second))
-            found = difference_cell(paired(first, second, "accuracy")) if over_both is None else crossed_cell(over_both)
-            difference = found.replace("**", "") or "no seed in common"
-            lines.append(f"{contrast.question} {contrast.first} - {contrast.second}: accuracy {difference}")
+    for contrast, first, second in study.known_contrasts():
+        over_both = crossed(first, second)
+        found = difference_cell(paired(first, second, "accuracy")) if over_both is None else crossed_cell(over_both)
+        difference = found.replace("**", "") or "no seed in common"
+        lines.append(f"{contrast.question} {contrast.first} - {contrast.second}: accuracy {difference}")
     return lines
 
 

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping
 
-from sftkey_dist.evaluation.crossed import CrossedMean
+from sftkey_dist.evaluation.crossed import CrossedMean, crossed_difference
 from sftkey_dist.evaluation.over_seeds import Mean, PairedMean, mean_over_seeds, paired_over_seeds
-from sftkey_dist.report.evidence import Result, measure
+from sftkey_dist.report.evidence import Result, measure, recorded_outcomes
 from sftkey_dist.report.markdown import Markdown, bold
 from sftkey_dist.report.numbers import UNKNOWN, number, with_p_value
 
@@ -13,6 +13,11 @@ from sftkey_dist.report.numbers import UNKNOWN, number, with_p_value
 def paired(first: dict[int, Result], second: dict[int, Result], name: str) -> PairedMean | None:
     """The difference of two strategies in one measure, over the seeds that both have."""
     return paired_over_seeds(measure(first, name), measure(second, name))
+
+
+def crossed(first: Mapping[int, Result], second: Mapping[int, Result]) -> CrossedMean | None:
+    """The difference of two strategies in accuracy, over seeds and questions; see `crossed_difference`."""
+    return crossed_difference(recorded_outcomes(first), recorded_outcomes(second))
 
 
 def over_seeds(results: Mapping[int, Result], name: str) -> Mean:
