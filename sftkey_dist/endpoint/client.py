@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TypeVar
 
 import httpx
 import openai
@@ -22,6 +23,9 @@ from sftkey_dist.endpoint.replies import (
 )
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.suggestion import closest_name
+
+Question = TypeVar("Question")
+Result = TypeVar("Result")
 
 _UNREACHABLE = openai.APIConnectionError.__name__
 _SETTINGS_ARE_WRONG = (401, 403, 404, 405, 407)
@@ -85,15 +89,33 @@ class Endpoint:
         Raises:
             ConfigError: No server answers at the URL, or it refuses the key or the model.
         """
-        if chats and not self._has_answered:
-            first = self.ask(chats[0])
-            require_server(self._config, first)
+        yield from map(_cut_off_is_failure, self.each(self.ask, chats, lambda reply: reply.failure))
+
+    def each(
+        self,
+        ask: Callable[[Question], Result],
+        questions: Sequence[Question],
+        failure_of: Callable[[Result], str],
+    ) -> Iterator[Result]:
+        """Yield what ``ask`` returns for each question, in order, as `ask_all` does.
+
+        Args:
+            ask: sends requests with this client, from several threads.
+            questions: one for each call.
+            failure_of: the failure in a result, as in `Reply`; "" if there is none.
+
+        Raises:
+            ConfigError: See `ask_all`.
+        """
+        if questions and not self._has_answered:
+            first = ask(questions[0])
+            require_server(self._config, Reply(failure=failure_of(first)))
             self._has_answered = True
-            yield _cut_off_is_failure(first)
-            chats = chats[1:]
+            yield first
+            questions = questions[1:]
         pool = ThreadPoolExecutor(self._config.concurrency)
         try:
-            yield from map(_cut_off_is_failure, pool.map(self.ask, chats))
+            yield from pool.map(ask, questions)
         finally:
             pool.shutdown(cancel_futures=True)
 

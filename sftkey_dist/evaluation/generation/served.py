@@ -1,7 +1,6 @@
 """Generation by an OpenAI-compatible server that has the model loaded."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sftkey_dist.config.evaluation import ServedModelConfig
@@ -10,7 +9,7 @@ from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.endpoint import EMPTY, Reply, failure_name
-from sftkey_dist.endpoint.client import Endpoint, require_server
+from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, NoResponse
 from sftkey_dist.evaluation.generation.guide import Guide
@@ -33,7 +32,6 @@ class ServedGenerator:
         """
         self._server = server
         self._endpoint = Endpoint(server, key)
-        self._has_answered = False
         self._tokenizer = load_tokenizer(model_dir, trust_remote_code)
         self._prompts = PromptEncoder(self._tokenizer, prompt)
 
@@ -43,16 +41,11 @@ class ServedGenerator:
         Raises:
             ConfigError: no server answers, or not with whole responses.
         """
-        first = [] if self._has_answered else [self._generate_one(example, decoding) for example in examples[:1]]
-        for response in first:
-            require_server(self._server, Reply(failure=response.reason if isinstance(response, NoResponse) else ""))
-            self._has_answered = True
-        pool = ThreadPoolExecutor(self._server.concurrency)
-        try:
-            others = pool.map(lambda example: self._generate_one(example, decoding), examples[len(first) :])
-            return [*first, *others]
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+        def generate_one(example: Example) -> list[Generation] | NoResponse:
+            return self._generate_one(example, decoding)
+
+        return list(self._endpoint.each(generate_one, examples, _failure_of))
 
     def _generate_one(self, example: Example, decoding: Decoding) -> list[Generation] | NoResponse:
         replies = self._chat(example, decoding) if self._server.api == "chat" else self._complete(example, decoding)
@@ -125,6 +118,10 @@ class ServedGenerator:
         text = self._without_end(reply.text)
         num_tokens = reply.completion_tokens or len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         return Generation(text, num_tokens, reply.cut_off)
+
+
+def _failure_of(response: list[Generation] | NoResponse) -> str:
+    return response.reason if isinstance(response, NoResponse) else ""
 
 
 def _options(decoding: Decoding) -> dict[str, object]:
