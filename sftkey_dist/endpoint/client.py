@@ -10,7 +10,7 @@ import openai
 
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.console import errors
-from sftkey_dist.endpoint.chat import Chat, Pace, endpoint_key
+from sftkey_dist.endpoint.chat import Chat, Pace
 from sftkey_dist.endpoint.proxies import http_client, proxy_of
 from sftkey_dist.endpoint.refusals import Manner, Refusal, tell_errors_by_status
 from sftkey_dist.endpoint.replies import (
@@ -21,17 +21,15 @@ from sftkey_dist.endpoint.replies import (
     completion_content,
     read_completion,
 )
+from sftkey_dist.endpoint.settings import require_server, wrong_settings
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.suggestion import closest_name
 
 Question = TypeVar("Question")
 Result = TypeVar("Result")
 
-_UNREACHABLE = openai.APIConnectionError.__name__
 _SETTINGS_ARE_WRONG = (401, 403, 404, 405, 407)
 _MAY_BE_OF_TEXT = (403, 404, 405)
 """Of these, what a firewall before a server that has answered may say of a single request."""
-_MODELS_NAMED = 8
 _LONGEST_TOLD = 200
 _SECONDS_FOR_MODELS = 10.0
 _MAY_DROP = ("temperature", "max_tokens", "system")
@@ -234,19 +232,8 @@ class Endpoint:
         return ": ".join((name, "; ".join(filter(None, (message, through))))) if message or through else name
 
     def _wrong_settings(self, status: int, message: str) -> ConfigError:
-        said = f" ({message})" if message else ""
-        where = f"endpoint {self._config.url} answers {status}{said}"
-        if status == 407:
-            return ConfigError(
-                f"{where}: the proxy needs credentials; add them to the environment variable that names it"
-            )
-        key = f"the key in {self._config.key_variable or 'the variable that api_key_env names'}"
-        models = self.models() if status not in (401, 403) else []
-        if self.model in models:
-            return ConfigError(
-                f"{where}: the server has the model {self.model!r}; check the URL, which usually ends in /v1"
-            )
-        return ConfigError(f"{where}: check the model {self.model!r} and {key}{_others(self.model, models)}")
+        models = self.models() if status not in (401, 403, 407) else []
+        return wrong_settings(self._config, status, message, models)
 
     def models(self) -> list[str]:
         """The models that the server lists; empty if it lists none."""
@@ -258,37 +245,6 @@ class Endpoint:
             return []
 
 
-def require_server(config: EndpointConfig, first: Reply) -> None:
-    """Check by the first reply that a server answers at all; single failed requests are no error.
-
-    Raises:
-        ConfigError: No server answers at the URL.
-    """
-    name, _, cause = first.failure.partition(": ")
-    proxy = proxy_of(config.url)
-    if name == _UNREACHABLE and proxy is not None:
-        raise ConfigError(
-            f"endpoint {config.url}: no answer through the proxy {proxy} that {proxy.variable} names ({cause}); "
-            f"correct or unset the variable, or add the host to NO_PROXY"
-        )
-    if name == _UNREACHABLE:
-        raise ConfigError(f"endpoint {config.url}: no server answers ({cause}); start it, or correct the URL")
-    if name == NO_COMPLETION:
-        raise ConfigError(
-            f"endpoint {config.url}: this is not a chat-completions server; check the URL, which usually ends in /v1"
-        )
-
-
-def check_endpoint(config: EndpointConfig) -> None:
-    """Check the settings of an endpoint without sending a request.
-
-    Raises:
-        ConfigError: The key, the proxy or the certificates that the environment names cannot be used.
-    """
-    endpoint_key(config)
-    http_client(config.url, proxy_of(config.url)).close()
-
-
 def _with_cause(error: openai.OpenAIError) -> str:
     """Name of an error, with the root cause at the end of its chain of exceptions."""
     cause: BaseException = error
@@ -296,15 +252,6 @@ def _with_cause(error: openai.OpenAIError) -> str:
         cause = cause.__cause__
     said = " ".join(str(cause).split()) if cause is not error else ""
     return f"{type(error).__name__}: {said[:100]}" if said else type(error).__name__
-
-
-def _others(model: str, models: Sequence[str]) -> str:
-    if not models:
-        return ""
-    close = closest_name(model, models)
-    meant = f"; did you mean {close!r}?" if close else ""
-    more = f" and {len(models) - _MODELS_NAMED} more" if len(models) > _MODELS_NAMED else ""
-    return f"; the server has {', '.join(models[:_MODELS_NAMED])}{more}{meant}"
 
 
 def _cut_off_is_failure(reply: Reply) -> Reply:

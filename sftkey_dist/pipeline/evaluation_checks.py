@@ -73,6 +73,6 @@ def check_evaluation(config: RunConfig) -> None:
 
 
 def _check_endpoint(config: EndpointConfig) -> None:
-    from sftkey_dist.endpoint.client import check_endpoint  # loads openai
+    from sftkey_dist.endpoint.settings import check_endpoint  # loads openai
 
     check_endpoint(config)

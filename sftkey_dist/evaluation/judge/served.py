@@ -12,7 +12,8 @@ import ray
 
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.endpoint import CUT_OFF, Chat, Pace, Reply, endpoint_key
-from sftkey_dist.endpoint.client import Endpoint, check_endpoint, require_server
+from sftkey_dist.endpoint.client import Endpoint
+from sftkey_dist.endpoint.settings import check_endpoint, require_server
 from sftkey_dist.evaluation.judge.asking import RESTARTS, Judge, JudgeReply, read_reply
 from sftkey_dist.evaluation.judge.reading import Reader
 

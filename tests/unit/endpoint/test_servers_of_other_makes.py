@@ -8,8 +8,9 @@ import pytest
 
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.endpoint import Chat, Reply
-from sftkey_dist.endpoint.client import Endpoint, check_endpoint, require_server
+from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.endpoint.proxies import proxy_of
+from sftkey_dist.endpoint.settings import check_endpoint, require_server
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.judge.voting import is_transient, may_be_of_text
 from tests.chat_server import Sent, completion, scripted_server
