@@ -29,7 +29,7 @@ from sftkey_dist.pipeline.study_progress import StudyProgress
 from sftkey_dist.report.curves import measured_curves, plot_measured
 from sftkey_dist.report.evidence import DONE, Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
 from sftkey_dist.report.losses_over_seeds import measured_losses, plot_losses
-from sftkey_dist.report.opening import opening, tested_contrasts
+from sftkey_dist.report.opening import TestedContrast, opening, tested_contrasts
 from sftkey_dist.report.results import StudyFigures, results_page
 from sftkey_dist.report.study_plots import Difference, plot_differences, plot_seeds
 from sftkey_dist.run_dir import RunDir
@@ -123,13 +123,22 @@ def _figures(study: Evidence, folder: Path, out: Path) -> StudyFigures:
 
 
 def _opening(studies: Sequence[Evidence], folders: Sequence[Path], out: Path) -> tuple[list[str], list[Path]]:
-    """The opening of a page and its figure, about the first study whose contrasts could be tested; nothing if none."""
-    for study, folder in zip(studies, folders, strict=True):
-        if contrasts := tested_contrasts(study):
-            tested = [Difference(of.name, of.difference.value, of.difference.interval, of.is_found) for of in contrasts]
-            figure = plot_differences(tested, "difference in accuracy", folder / "differences.svg")
-            return opening(study, contrasts, Path(_seen_from(out, figure))), [figure]
-    return [], []
+    """The opening of a page and its figure; nothing if no study has a contrast that could be tested.
+
+    It is about the study of the most seeds, whose answers are the surest; the first of those that have as many.
+    """
+    tested = [(study, folder, tested_contrasts(study)) for study, folder in zip(studies, folders, strict=True)]
+    study, folder, contrasts = max(tested, key=lambda each: _num_seeds(each[0], each[2]))
+    if not contrasts:
+        return [], []
+    drawn = [Difference(of.name, of.difference.value, of.difference.interval, of.is_found) for of in contrasts]
+    figure = plot_differences(drawn, "difference in accuracy", folder / "differences.svg")
+    return opening(study, contrasts, Path(_seen_from(out, figure))), [figure]
+
+
+def _num_seeds(study: Evidence, contrasts: Sequence[TestedContrast]) -> int:
+    """Seeds of the contrast that has the most; 0 if there is none."""
+    return max((len(study.of(of.contrast.first)) for of in contrasts), default=0)
 
 
 def _seen_from(page: Path, path: Path) -> str:

@@ -297,8 +297,8 @@ def test_a_contrast_that_could_not_have_been_seen_is_called_underpowered(file):
     assert "was found for fast/sftkey-tag - slow/sftkey-tag, and a true one of 0.05" in warning
 
 
-def test_a_difference_of_all_answers_is_told_without_a_test(file):
-    study = load_study([file], ["study.seeds=[1,2,3]"])
+def run_with_every_answer_right_if_fast(file, *overrides) -> Path:
+    study = load_study([file], list(overrides))
     run_study(study, ["study.yaml"])
     for comparison in study.folder.rglob("comparison.json"):
         correct = ("1" if comparison.parts[-3] == "fast" else "0") * 40
@@ -307,7 +307,19 @@ def test_a_difference_of_all_answers_is_told_without_a_test(file):
             for row in json.loads(comparison.read_text())["rows"]
         ]
         comparison.write_text(json.dumps({"rows": rows}))
-    page, *_ = make_results([study.folder], file.with_name("RESULTS.md"), None)
+    return study.folder
+
+
+def test_a_page_opens_with_the_study_of_the_most_seeds(file, tmp_path):
+    few = run_with_every_answer_right_if_fast(file, "study.title=Few", "study.seeds=[1,2]", f"run_dir={tmp_path}/few")
+    many = run_with_every_answer_right_if_fast(file, "study.title=Many", "study.seeds=[1,2,3]")
+    page, *_ = make_results([few, many], tmp_path / "RESULTS.md", None)
+    assert page.read_text().partition("## In short")[2].startswith("\n\nMany\n")
+
+
+def test_a_difference_of_all_answers_is_told_without_a_test(file):
+    folder = run_with_every_answer_right_if_fast(file, "study.seeds=[1,2,3]")
+    page, *_ = make_results([folder], file.with_name("RESULTS.md"), None)
     right, wrong = "fast/sftkey-tag", "slow/sftkey-tag"
     said = f"**Yes.** {right} - {wrong}: every answer of {right} is right, and none of {wrong}."
     assert said in page.read_text()
