@@ -14,6 +14,8 @@ from sftkey_dist.contract.parts import ContractError, ParsedResponse, Piece, Vio
 from sftkey_dist.contract.segment import Segment
 
 _SPACE = re.compile(r"[ \t\r\n]*")
+_CONTENTS = re.compile(r'((?:[^"\\]|\\.)*)("?)', re.DOTALL)
+"""What an opening quote begins, and the quote that ends it."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,27 @@ def _value_at(text: str, start: int) -> str:
     try:
         value, end = _decode(text, start)
     except _NotJsonError:
-        return re.split(r'[,}\n]|"\s*$', text[start:].removeprefix('"'), maxsplit=1)[0]
+        return _invalid_string(text[start + 1 :]) if text[start : start + 1] == '"' else _until_sign(text[start:])
     return value if isinstance(value, str) else text[start:end]
+
+
+def _until_sign(text: str) -> str:
+    """The text up to what may end a value that is not a string."""
+    return re.split(r"[,}\n]", text, maxsplit=1)[0]
+
+
+def _invalid_string(text: str) -> str:
+    """The contents of a string that is cut off, or that has a backslash or a line break which JSON does not allow.
+
+    Args:
+        text: what follows the opening quote.
+    """
+    contents, quote = _CONTENTS.match(text).groups()  # type: ignore[union-attr]  # an empty text matches too
+    if not quote:  # cut off, or without its closing quote
+        contents = contents.partition("\n")[0].rstrip()
+        while contents.count("}") > contents.count("{") and contents.endswith("}"):
+            contents = contents[:-1].rstrip()
+    return str(contents.replace('\\"', '"').replace("\\\\", "\\"))
 
 
 def _skip_space(text: str, start: int) -> int:

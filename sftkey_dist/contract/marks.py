@@ -52,10 +52,26 @@ class Tags:
         return ParsedResponse({segment.name: text[start.end() : end.start()] for segment, start, end in spans})
 
     def search(self, text: str, name: str) -> str:
-        """See `Container`: the text after the last opening tag that is followed by any text."""
-        segment = next(item for item in self.segments if item.name == name)
-        found = [after.partition(segment.closing)[0] for after in text.split(segment.opening)]
-        return _last_written(found[1:] or found)
+        """See `Container`: the text after the last opening tag that is followed by any text, up to the next tag.
+
+        Without the opening tag of a required segment, it is the text after the last closing tag of the segments before.
+        Case is ignored.
+        """
+        place = next(i for i, segment in enumerate(self.segments) if segment.name == name)
+        segment = self.segments[place]
+        before = self.segments[:place] if segment.required else ()
+        starts = _ends_of([segment.opening], text)
+        other_starts = _ends_of([each.closing for each in before], text)[-1:] or [0]
+        written = _last_written([self._until_tag(text, start) for start in starts or other_starts])
+        return _without_beginning_of(segment.closing, written if starts else written or text)
+
+    def _until_tag(self, text: str, start: int) -> str:
+        tag = self._pattern_in_any_case.search(text, start)
+        return text[start : tag.start() if tag else len(text)]
+
+    @cached_property
+    def _pattern_in_any_case(self) -> re.Pattern[str]:
+        return re.compile(self._pattern.pattern, re.IGNORECASE)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -181,6 +197,18 @@ def _with_opening(text: str, opening: str) -> str:
 def _last_written(texts: Sequence[str]) -> str:
     """The last text that is not blank, so that a mark repeated at the end of an output does not discard the answer."""
     return next((text for text in reversed(texts) if text.strip()), "")
+
+
+def _ends_of(tags: Sequence[str], text: str) -> list[int]:
+    """Where tags end in a text, in any case."""
+    return _ends(list(re.finditer(_any_of(tags).pattern, text, re.IGNORECASE))) if tags else []
+
+
+def _without_beginning_of(mark: str, text: str) -> str:
+    """The text without the beginning of a mark, two characters or more, at which a limit of tokens may have cut it."""
+    text = text.rstrip()
+    begun = next((mark[:n] for n in range(len(mark) - 1, 1, -1) if text.endswith(mark[:n])), "")
+    return text.removesuffix(begun)
 
 
 def _any_of(marks: Sequence[str]) -> re.Pattern[str]:

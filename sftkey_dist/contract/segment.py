@@ -136,6 +136,8 @@ def _number_problem(text: str, bounds: NumberRange) -> str | None:
         number = Decimal(text)
     except InvalidOperation:
         return f"{text[:40]!r} is not a number"
+    if "_" in text or not text.isascii():  # which Python reads as a number too
+        return f"{text[:40]!r} is not written with the digits 0 to 9"
     if not number.is_finite():
         return f"{text[:40]!r} is not a finite number"
     if bounds.min is not None and number < Decimal(str(bounds.min)):

@@ -39,7 +39,7 @@ from sftkey_dist.run_dir.artifacts.evaluation import (
 
 _RECORDS, _SCORES, _REVIEW = "records.jsonl", "scores.json", "review.jsonl"
 
-SCORING_VERSION = 6
+SCORING_VERSION = 7
 """Increase this number when the same generation would be judged or parsed differently."""
 
 

@@ -143,13 +143,17 @@ def _pass_at_k(questions: Mapping[Question, Records]) -> dict[str, float]:
 
 
 def _majority_accuracy(questions: Mapping[Question, Records]) -> float:
-    """Accuracy of the most frequent answer to each question. Ties go to the answer that occurs first."""
+    """Accuracy of the most frequent answer to each question, in which empty answers have no vote.
+
+    Ties go to the answer that occurs first.
+    """
     verdicts = Counter(_majority(of_one).verdict for of_one in questions.values())
     judged = verdicts[Verdict.CORRECT] + verdicts[Verdict.INCORRECT]
     return verdicts[Verdict.CORRECT] / judged if judged else math.nan
 
 
 def _majority(samples: Records) -> EvaluationRecord:
+    samples = [record for record in samples if any(text.strip() for text in record.answer.values())] or samples
     answers = [tuple(normalized(text) for text in record.answer.values()) for record in samples]
     (winner, _), *_ = Counter(answers).most_common(1)
     return samples[answers.index(winner)]

@@ -35,7 +35,7 @@ _BOUNDING = re.compile(
 _CLAUSE_ENDS = frozenset({"but", ",", ";", ".", "so"})
 _BEGINNING = frozenset({"-", "(", "\\frac", "\\sqrt", "[", "+", *CURRENCY_MARKS})
 _MOST_READ, _LONGEST_TOKENS = 40, 60
-"""Maximum number of places that are tried, and of tokens of one amount."""
+"""Maximum number of places that are tried, the last ones, and of tokens of one amount."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,10 @@ class FoundAmount:
 def amounts_in(tokens: tuple[Token, ...]) -> tuple[FoundAmount, ...]:
     """The amounts in prose, except rejected and modified ones. Asides and circumstances count only without others."""
     found: list[FoundAmount] = []
-    place = attempts = 0
-    while place < len(tokens) and attempts < _MOST_READ:
-        begins = _may_begin(tokens, place)
-        attempts += begins
-        read = _read_at(tokens, place) if begins else None
+    beginnings = {*[place for place in range(len(tokens)) if _may_begin(tokens, place)][-_MOST_READ:]}
+    place = min(beginnings, default=len(tokens))
+    while place < len(tokens):
+        read = _read_at(tokens, place) if place in beginnings else None
         node = amount_of(read[0]) if read is not None else None
         if read is None or node is None:
             place += 1

@@ -182,7 +182,8 @@ def _same_label(reference: Label, answer: Label) -> Judgement:
 
 def _same_calls(reference: Calls, answer: Calls) -> Judgement:
     same, reason = compare_calls(reference, answer)
-    return Judgement.of(same, reason, certain=True)
+    # a judge may decide otherwise if texts differ in case or punctuation
+    return Judgement.of(same, reason, certain=not same or reference == answer)
 
 
 def _json_check(fields: tuple[str, ...]) -> Check[tuple[object, ...]]:

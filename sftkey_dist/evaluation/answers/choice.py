@@ -10,7 +10,7 @@ _CLAUSE_END = re.compile(
     r"(?<=[.!?;])\s+|\n+|[;。；，]\s*"
     r"|,\s+(?=(?:but|not|so|and not|rather|however|because|since|while|whereas|therefore|thus|which|as)\b)"
     r"|,?(?<!anything)(?<!everything)\s+(?=(?:but|however|because|since|while|whereas|although|though"
-    r"|sondern|mais|sino|ma)\b)"
+    r"|as (?:there|it|they|he|she|we|i)|sondern|mais|sino|ma)\b)"
     r"|,\s+(?=[(\[]?\w+[)\]]?\s+(?:is|are|seems)\b)|,\s+(?=(?:i|we|which)\s)|\s+[—–-]+\s+",
     re.IGNORECASE,
 )
@@ -25,6 +25,21 @@ _CHOOSING = re.compile(
     r"|\b(?:must|should|has to) be\b|\b(?:correct|right)(?:\s+\w+)? is\b",
     re.IGNORECASE,
 )
+_REASON = re.compile(r"\s*,?\s*(?:because|since|as)\b", re.IGNORECASE)
+_NAME = "\u25a1"
+"""Stands for a name in a clause, so that a name such as `no` is not read as a refusal."""
+_BEFORE_REFUSED = (
+    r"(?:(?:unable|fail(?:s|ed)?|declin(?:e|es|ed)|too \w+|mistake|wrong|error|unwise) to|hardly|avoid|refrain from"
+    r"|advis(?:e|es|ed) against)"
+)
+_AUXILIARIES = r"(?: (?:is|was|are|were|be|been|being|has|have|must|should|to|will))+"
+_REFUSED_NAME = re.compile(
+    rf"\b{_BEFORE_REFUSED} (?:\w+ ){{0,2}}{_NAME}"
+    rf"|{_NAME}(?: \w+)?{_AUXILIARIES} (?:denied|declined|withheld|refused|invalid|impossible|out of the question)\b"
+    rf"|{_NAME} (?:denied|declined|withheld|refused)(?=\s*(?:[.,;!]|$))",
+    re.IGNORECASE,
+)
+"""What rejects a name only in front of it or behind it, as in `unable to approve` and `the refund is denied`."""
 _SPACES = re.compile(r"\s{2,}")
 _MOST_CHARACTERS = 6000
 _SHORT_CHARACTERS = 400
@@ -44,13 +59,14 @@ Find = Callable[[str], Sequence[Mention]]
 
 @dataclass(frozen=True)
 class _Clause:
-    """The names in a clause, and whether the clause rejects or states them, contrasts, or asks."""
+    """The names in a clause, and whether the clause rejects or states them, contrasts, asks, or gives a reason."""
 
     names: tuple[str, ...]
     is_rejected: bool
     is_stated: bool
     is_contrast: bool = False
     is_question: bool = False
+    is_reason: bool = False
 
 
 def choose(text: str, find: Find) -> str | None:
@@ -69,7 +85,8 @@ def choose(text: str, find: Find) -> str | None:
         return contrasts[-1].names[0]
     if len(text) > _SHORT_CHARACTERS:  # what a long text mentions in passing is not a choice
         return None
-    left = dict.fromkeys(name for clause in accepted for name in clause.names if name not in rejected)
+    chosen = [clause for clause in accepted if not clause.is_reason] or accepted  # `B, because A meows` chooses B
+    left = dict.fromkeys(name for clause in chosen for name in clause.names if name not in rejected)
     return next(iter(left)) if len(left) == 1 else None
 
 
@@ -86,17 +103,18 @@ def _clauses_of(text: str, find: Find) -> list[_Clause]:
     if contrast is not None and len(mentions) == 2 and mentions[1].start >= contrast.end():
         return [*_clauses_of(text[: contrast.end()], find), *_clauses_of(text[contrast.end() :], find)]
     rest = text
-    for mention in sorted(mentions, key=lambda each: -each.start):  # a name such as `no` is not a refusal
-        rest = rest[: mention.start] + "\u25a1" + rest[mention.end :]
+    for mention in sorted(mentions, key=lambda each: -each.start):
+        rest = rest[: mention.start] + _NAME + rest[mention.end :]
     announced = last_announcement(text)
     behind = [mention for mention in mentions if mention.start >= announced]
     names = tuple(dict.fromkeys(mention.name for mention in (behind or mentions)))
     clause = _Clause(
         names,
-        is_rejected=refuses(rest),
+        is_rejected=refuses(rest) or _REFUSED_NAME.search(rest) is not None,
         is_stated=announces(rest) or _CHOOSING.search(rest) is not None,
         is_contrast=_BUT.match(text) is not None,
         is_question=text.rstrip().endswith("?"),
+        is_reason=_REASON.match(text) is not None,
     )
     return [clause]
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.verdict import Judgement
 
@@ -13,9 +15,17 @@ from sftkey_dist.evaluation.verdict import Judgement
 def judge_by_function(
     function: Callable[[str, str, str], object], answer: str, reference: str, question: str
 ) -> Judgement:
-    """The judgement of a function, which is unjudged if it returns None. The function may raise any exception."""
+    """The judgement of a function, which is unjudged if it returns None. The function may raise any exception.
+
+    Raises:
+        TypeError: It returns something else, as a score or a text, which would count as true.
+    """
     outcome = function(answer, reference, question)
-    return Judgement.unjudged("the function cannot tell") if outcome is None else Judgement.of(bool(outcome))
+    if outcome is None:
+        return Judgement.unjudged("the function cannot tell")
+    if not isinstance(outcome, bool | np.bool_):
+        raise TypeError(f"it returns {type(outcome).__name__}, not True, False or None")
+    return Judgement.of(bool(outcome))
 
 
 def function_file(reference: str) -> Path | None:

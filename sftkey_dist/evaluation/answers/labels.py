@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from sftkey_dist.evaluation.answers.choice import Mention, choose, without_inner
-from sftkey_dist.evaluation.answers.statement import unwrapped, without_lead
+from sftkey_dist.evaluation.answers.statement import first_paragraph, unwrapped, without_lead
 from sftkey_dist.evaluation.answers.text import folded, is_same_but_for_case, normalized
 
 
@@ -20,7 +20,7 @@ class Label:
 
 def read_label(text: str, labels: tuple[str, ...]) -> Label | None:
     """The label that a text is or chooses; None if it chooses none or several."""
-    for each in (text, unwrapped(text), unwrapped(without_lead(unwrapped(text)))):
+    for each in (text, unwrapped(text), unwrapped(without_lead(unwrapped(text))), unwrapped(first_paragraph(text))):
         exactly = [label for label in labels if normalized(label) == normalized(each)]
         as_written = [label for label in exactly if label == each.strip()]
         if len(exactly) > 1 and not as_written:
@@ -48,5 +48,6 @@ def _mentions(text: str, labels: Sequence[str]) -> list[Mention]:
 
 @cache
 def _pattern(label: str) -> re.Pattern[str]:
-    """A label as a separate word: not after a hyphen, a sign or a point, and not before more digits."""
-    return re.compile(rf"(?<![\w+-])(?<!\d\.){re.escape(normalized(label))}(?![\w-])(?!\.\d)")
+    """A label as a separate word: not after a hyphen, sign or point, not before more digits, and not in `no doubt`."""
+    behind = r"(?!\s+(?:doubt|question|problem|matter)\b)" if normalized(label) == "no" else ""
+    return re.compile(rf"(?<![\w+-])(?<!\d\.){re.escape(normalized(label))}(?![\w-])(?!\.\d){behind}")

@@ -1,12 +1,13 @@
 """Multiple choice: which option of a question an answer names, by its letter, its number or its text."""
 
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from sftkey_dist.evaluation.answers.choice import Mention, choose, without_inner
-from sftkey_dist.evaluation.answers.statement import unwrapped, without_lead
+from sftkey_dist.evaluation.answers.statement import first_paragraph, unwrapped, without_lead
 from sftkey_dist.evaluation.answers.text import folded, normalized
 from sftkey_dist.evaluation.answers.vocabulary import word_list, words
 
@@ -74,9 +75,10 @@ def read_option(text: str, options: Mapping[str, str]) -> Option | None:
             return Option(name, is_plain=True)
     if any(_contradicts_itself(each, options) for each in whole_texts):
         return None
-    last = unwrapped(without_lead(unwrapped(text.strip().rpartition("\n")[2])))
-    if "\n" in text.strip() and (name := _whole(last, options)) is not None:
-        return Option(name, is_plain=False)
+    last = without_lead(unwrapped(text.strip().rpartition("\n")[2])) if "\n" in text.strip() else ""
+    for line in (last, first_paragraph(text)):
+        if line and (name := _whole(unwrapped(line), options)) is not None:
+            return Option(name, is_plain=False)
     without_asides = _ASIDE.sub(" ", text)
     if _mentions(without_asides, options):
         text = without_asides
@@ -107,7 +109,7 @@ def _without_latex(text: str) -> str:
 
 def _whole(text: str, options: Mapping[str, str]) -> str | None:
     """The option that a text is: its text, its name, or its name before its text."""
-    for plain in (_plain, _without_article, _without_spaces):
+    for plain in _readings_of(options):
         by_text = [name for name, option in options.items() if plain(option) == plain(text)]
         if len(by_text) == 1 and not (_NAME_ALONE.match(text) and _known(text, options)):
             return by_text[0]
@@ -118,7 +120,8 @@ def _whole(text: str, options: Mapping[str, str]) -> str | None:
     name = _known(both[1] or both[3], options) if both else None
     if both is None or name is None or name not in options:
         return None
-    return name if _without_article(options[name]) == _without_article(both[2] or both[4]) else None
+    same = _readings_of(options)[-1]
+    return name if same(options[name]) == same(both[2] or both[4]) else None
 
 
 def _contradicts_itself(text: str, options: Mapping[str, str]) -> bool:
@@ -126,9 +129,8 @@ def _contradicts_itself(text: str, options: Mapping[str, str]) -> bool:
     both = _NAME_AND_TEXT.match(text)
     if both is None:
         return False
-    of_text = [
-        name for name, option in options.items() if _without_article(option) == _without_article(both[2] or both[4])
-    ]
+    same = _readings_of(options)[-1]
+    of_text = [name for name, option in options.items() if same(option) == same(both[2] or both[4])]
     return bool(of_text) and (both[1] or both[3]).upper() not in of_text
 
 
@@ -190,6 +192,17 @@ def _is_name(text: str, match: re.Match[str]) -> bool:
     if follows is None:
         return not (letter == "I" and text[match.end() :].lstrip()[:1].isalpha())
     return follows[1] in (_MAY_FOLLOW_A if letter == "A" else _MAY_FOLLOW_I)
+
+
+def _readings_of(options: Mapping[str, str]) -> Sequence[Callable[[str], str]]:
+    """How texts of options are compared; as they are written if some differ only in case or marks, as aa and Aa do."""
+    if len({_plain(text) for text in options.values()}) < len(set(map(_as_written, options.values()))):
+        return (_as_written,)
+    return (_plain, _without_spaces, _without_article)
+
+
+def _as_written(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split()).removesuffix(".")
 
 
 def _plain(text: str) -> str:

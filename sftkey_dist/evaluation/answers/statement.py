@@ -2,7 +2,7 @@
 
 import re
 
-from sftkey_dist.evaluation.answers.mathematics.notation import boxed, without_box
+from sftkey_dist.evaluation.answers.mathematics.notation import boxed, last_part, without_box
 
 _NOUNS = (
     r"(?:answer|result|solution|choice|option|value|total|conclusion|decision|verdict|label|category|class"
@@ -47,6 +47,7 @@ _REFUSED = re.compile(
     r"|\w+n['’]t\b|不是|不|錯|错",
     re.IGNORECASE,
 )
+_FIRST_PARAGRAPH = re.compile(r"(.+?)[^\S\n]*(?:\n\s*\n|\n\s*(?=[A-Z*(_#-]))", re.DOTALL)
 _LINES = re.compile(r"\n{3,}")
 _SPACES = re.compile(r"[ \t\u00a0]{2,}")
 _LONGEST_CHARACTERS = 4000
@@ -56,7 +57,7 @@ _MOST_LAYERS = 16
 
 def unwrapped(text: str) -> str:
     """The text without white space, fences, emphasis, quotes, a box or a full stop around it."""
-    text, before = _LINES.sub("\n\n", _SPACES.sub(" ", text)).strip()[-_LONGEST_CHARACTERS:], ""
+    text, before = last_part(_LINES.sub("\n\n", _SPACES.sub(" ", text)).strip(), _LONGEST_CHARACTERS), ""
     for _ in range(_MOST_LAYERS):
         if text == before:
             break
@@ -76,7 +77,7 @@ def stated(text: str) -> str:
 
     Without an announcement, it is the conclusion in the last line, or the whole line.
     """
-    text = _LINES.sub("\n\n", text.strip()[-_LONGEST_CHARACTERS:])
+    text = last_part(_LINES.sub("\n\n", text.strip()), _LONGEST_CHARACTERS)
     boxes = list(dict.fromkeys(box.strip() for box in boxed(text)))
     if boxes:
         return ", ".join(boxes)
@@ -103,6 +104,16 @@ def is_approximate(text: str) -> bool:
 def announces(text: str) -> bool:
     """Whether a clause says that it gives the answer."""
     return _LEAD.search(text) is not None
+
+
+def first_paragraph(text: str) -> str:
+    """What stands before the first blank line, or the first line if the next one begins a sentence.
+
+    A model often writes its answer there and explains it below. It is empty if there is no more, or if what follows
+    announces an answer.
+    """
+    match = _FIRST_PARAGRAPH.match(text.strip())
+    return "" if match is None or announces(text[match.end() :]) else match[1]
 
 
 def last_announcement(text: str) -> int:

@@ -4,7 +4,8 @@ import re
 import unicodedata
 
 _WRAPPED = re.compile(r"^(\*\*|__|\*|_|`|\$)(?=\S)(.+)(?<=\S)\1$", re.DOTALL)
-_FACTORIAL = re.compile(r"[\d)]!+[.\s]*$")
+_FACTORIAL = re.compile(r"(?:[\d)]|(?<![^\W_])[^\W\d_])!+[.\s]*$")
+"""A factorial at the end of a text: of a number, of brackets, or of a single letter."""
 _MOST_LAYERS, _MOST_SIGNS = 16, 50
 """Maximum number of marks around a text, and of signs at its end, because a model may write thousands."""
 _OPENING = "¡¿"

@@ -65,6 +65,6 @@ def _call(value: object) -> Call | None:
     inner = value.get("function", value) if isinstance(value, Mapping) else None
     if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
         return None
-    arguments = inner.get("arguments", {})
+    arguments = inner.get("arguments", inner.get("parameters", {}))
     arguments = read_object(arguments) if isinstance(arguments, str) else arguments
     return Call(inner["name"], arguments) if isinstance(arguments, Mapping) else None

@@ -83,6 +83,9 @@ def test_samples_give_pass_at_k_and_the_majoritys_accuracy():
     assert scores.accuracy == 0.25
     assert scores.pass_at_k == {"1": 0.25, "2": pytest.approx((1 - 1 / 6) / 2), "4": 0.5}
     assert scores.majority_accuracy == 0.5, "of equally frequent answers the first counts"
+    samples = [("", "incorrect"), ("", "incorrect"), ("a", "correct")]
+    empty = [record(v, id="q0", sample=i, answer={"answer": text}) for i, (text, v) in enumerate(samples)]
+    assert score_records(empty, 0.7).majority_accuracy == 1.0, "an empty answer has no vote"
 
 
 @pytest.mark.parametrize("questions", [1, 2, 5])

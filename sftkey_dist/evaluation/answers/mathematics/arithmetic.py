@@ -163,6 +163,13 @@ class Evaluation:
             raise NoValueError
         return self._context.power(as_float(self._context, base), exponent_float)
 
+    def root(self, radicand: Value, degree: Value) -> Value:
+        """A root of an odd degree, which is real for a negative number."""
+        minus_one = Fraction(-1)
+        if not hasattr(radicand, "_mpc_") and radicand < 0:
+            return self.multiplied(minus_one, self.root(self.multiplied(minus_one, radicand), degree))
+        return self.power(radicand, self.divided(Fraction(1), degree))
+
     def factorial(self, value: Value) -> Value:
         """A factorial; exact for an integer that is not too large."""
         _no_larger(value, _LARGEST_FACTORIAL)
@@ -257,6 +264,7 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
     "div": Evaluation.divided,
     "frac": Evaluation.divided,
     "pow": Evaluation.power,
+    "root": Evaluation.root,
     "factorial": Evaluation.factorial,
     "base": Evaluation.based,
     "abs": lambda evaluation, value: abs(value),

@@ -83,8 +83,8 @@ def _equal_times(one: Apply, other: Apply) -> Equality:
     halves = {node.operation.partition(" ")[2] for node in (one, other)}
     if first == second:
         return Equality.FULL if len(halves) == 1 else Equality.LOOSE if "" in halves else Equality.NONE
-    if halves == {""}:
-        is_ratio = len(first) == len(second) == 2 and 0 not in first + second
+    if halves <= {"", "ratio"}:
+        is_ratio = "ratio" in halves and len(first) == len(second) == 2 and 0 not in first + second
         return Equality.LOOSE if is_ratio and first[0] * second[1] == first[1] * second[0] else Equality.NONE
     return Equality.LOOSE if _in_24_hours(one) == _in_24_hours(other) and len(halves) > 1 else Equality.NONE
 

@@ -80,8 +80,10 @@ def _like(node: Node, other: Node) -> Node:
         return node
     if other.operation == "matrix":
         return _as_matrix(node)
-    if other.operation == "(,)":
+    if other.operation == "(,)" or _is_bare_list(other):
         return _as_tuple(node)
+    if _is_bare_list(node) and _as_tuple(other) is not other:  # the names of the other say in which order it stands
+        return Apply("(,)", node.parts)
     if other.operation == "cup" and node.operation == "or":
         intervals = [_as_interval(part) for part in node.parts]
         return node if None in intervals else Apply("cup", tuple(each for each in intervals if each is not None))
@@ -107,6 +109,11 @@ def _as_tuple(node: Apply) -> Node:
     return Apply("(,)", tuple(part.parts[1] for part in node.parts if isinstance(part, Apply)))
 
 
+def _is_bare_list(node: Apply) -> bool:
+    """Whether it is a list such as ``1, 2``, which names no value."""
+    return node.operation == "list" and not any(map(_subject, node.parts))
+
+
 def _named_subject(node: Node) -> str | None:
     is_value = isinstance(node, Apply) and node.operation == "relation =" and isinstance(node.parts[0], Symbol)
     return node.parts[0].name if is_value and isinstance(node, Apply) and isinstance(node.parts[0], Symbol) else None
@@ -116,7 +123,7 @@ def _as_ratio(node: Node, other: Node) -> Node:
     """A range such as ``3 to 4`` as a ratio, if the other reading is a ratio such as ``3:4``."""
     is_ratio = isinstance(node, Apply) and node.operation == "range" and kind_of(other) == "clock"
     if is_ratio and isinstance(node, Apply) and all(isinstance(part, Number) for part in node.parts):
-        return Apply("clock", node.parts)
+        return Apply("clock ratio", node.parts)
     return node
 
 

@@ -6,13 +6,13 @@ would become equal.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 
-from sftkey_dist.evaluation.answers.mathematics.formula import CONSTANTS, Apply, Node, Number, Symbol, Unit
-from sftkey_dist.evaluation.answers.mathematics.notation import LINE_BREAK, Token, tokens_of
+from sftkey_dist.evaluation.answers.mathematics.formula import CONSTANTS, Apply, Node, Number, Symbol, Unit, units_of
+from sftkey_dist.evaluation.answers.mathematics.notation import LINE_BREAK, LONGEST_CHARACTERS, Token, tokens_of
 from sftkey_dist.evaluation.answers.mathematics.shorthand import prepared
 from sftkey_dist.evaluation.answers.mathematics.units import CURRENCY_CODES, CURRENCY_MARKS, unit_named
 from sftkey_dist.evaluation.answers.vocabulary import words
@@ -59,6 +59,7 @@ _SCALES_ALONE = {"M", "B"}
 """Letters that scale a number also after a space, at the end of a text; K is the unit kelvin there."""
 _COUNTED_IN = {"dozen": 12, "dozens": 12, "score": 20, "gross": 144}
 _JOINING_WORDS = words("and or und oder et ou")
+_ALTERNATIVE_WORDS = words("or oder ou")
 _STOPPING_WORDS = _JOINING_WORDS | words(
     "not but than is are was were so then which because since as if except nor isn't nicht pas no "
     "either neither instead rather minus plus times over for after during within between from"
@@ -78,6 +79,7 @@ _END = Token("end", "", 0, 0)
 _BOUNDING_WORDS = {("at", "least"): ">=", ("at", "most"): "<=", ("up", "to"): "<="}
 _UNIT_MARKS = {"%": "%", "‰": "‰", "°": "°", "¢": "cent"}
 _REMAINDER_WORDS = frozenset({"r", "remainder"})
+_TIME_OF_DAY = re.compile(r"\d{1,2}(?:\s?:\s?[0-5]\d)+")
 _BRACKETS = {"(", "[", "{"}
 _PAIRS = [("(", ")"), ("(", "]"), ("[", "]"), ("[", ")"), ("{", "}"), ("\\{", "\\}"), ("]", "["), ("]", "]")]
 _ENDING_COMMANDS = words("\\cup \\cap \\} \\end \\pmod \\bmod \\mod \\pm \\mp \\rfloor \\rceil \\to")
@@ -91,7 +93,7 @@ _COMPARED_WORDS: dict[str, tuple[str, str]] = {
     "under": ("", "<"),
     "below": ("", "<"),
 }
-_AMOUNTS = {"frac", "div", "add", "neg", "pow", "range", "(,)"}
+_AMOUNTS = {"frac", "div", "add", "neg", "pow", "root", "range", "(,)"}
 _BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
 _BASES |= {"ten": "10", "twelve": "12", "sixteen": "16"}
 
@@ -108,6 +110,8 @@ def read_formula(text: str, *, with_units: bool) -> Node | None:
         text: plain or LaTeX, without words around it.
         with_units: whether words after a number are units or what is counted; otherwise letters are symbols.
     """
+    if len(text) > LONGEST_CHARACTERS:
+        return None
     tokens = tokens_of(prepared(text, with_units=with_units))
     if not tokens or len(tokens) > _MOST_TOKENS:
         return None
@@ -165,7 +169,7 @@ class _Parser:
             items.append(self.item())
         if len(items) == 1:
             return items[0]
-        return _joined(items, is_either=bool(joined_by & {"or", "oder", "ou"}))
+        return _joined(items, joined_by)
 
     def item(self) -> Node:
         """Read a relation, a range, or a sum; adjacent quantities, such as 2 hours 30 minutes, are one."""
@@ -199,7 +203,8 @@ class _Parser:
             node = Apply(operation, (*before, right))
         while self._next().kind == "number" and _ends_in_unit(node):
             following = self._sum()
-            if not (_ends_in_unit(following) and _has_known_unit(node) and _has_known_unit(following)):
+            are_one = _ends_in_unit(following) and _has_known_unit(node) and _has_known_unit(following)
+            if not are_one or _share_a_unit([node, following]):
                 raise NotReadError
             node = _together(node, following)
         if self._next().text.lower() in _REMAINDER_WORDS and self._next(1).kind == "number":
@@ -249,14 +254,19 @@ class _Parser:
             elif self._next().text == "/" or (self._next().text.lower() == "per" and _ends_in_unit(node)):
                 self.place += 1
                 node = Apply("div", (node, self._second_operand(node)))
+            elif self._next().text.lower() == "per" and self._with_units and isinstance(node, Number):  # 60 per hour
+                self.place += 1
+                node = Apply("div", (node, self._unit()))
             elif self._begins_factor() or (self._next().kind == "number" and _may_precede_number(node)):
                 node = _product_of(node, self._power(node))
             else:
                 return node
 
     def _is_cross(self) -> bool:
-        """Whether a letter x is a multiplication sign: in quantities, before a number."""
-        return self._with_units and self._next().text in ("x", "X") and self._next(1).kind == "number"
+        """Whether a letter x is a multiplication sign: in quantities before a number, and before a power of 10."""
+        if self._next().text not in ("x", "X") or self._next(1).kind != "number":
+            return False
+        return self._with_units or (self._next(1).text == "10" and self._next(2).text == "^")
 
     def _second_operand(self, first: Node) -> Node:
         if self._next().kind in ("word", "text") and _ends_in_unit(first):
@@ -338,14 +348,8 @@ class _Parser:
         raise NotReadError
 
     def _number(self, token: Token) -> Node:
-        if len(token.text) > _MOST_DIGITS:
-            raise NotReadError
-        digits, _, exponent = token.text.lower().partition("e")
-        if abs(int(exponent or 0)) > _LARGEST_EXPONENT:
-            raise NotReadError
-        number = Number(Fraction(digits.rstrip(".")) * Fraction(10) ** int(exponent or 0))
-        following = self._next()
-        if following.kind in ("word", "text"):
+        number, following = _number_in(token), self._next()
+        if following.kind in ("word", "text") and not self._is_cross():
             power = _SCALES.get(following.text.lower().removesuffix("s"))
             is_tight = following.start == token.end
             if power is None and self._with_units and is_tight:
@@ -394,9 +398,11 @@ class _Parser:
     def _time(self, token: Token) -> Node:
         parts = tuple(Number(Fraction(part)) for part in re.findall(r"\d+", token.text.replace(",", "")))
         if token.kind == "date":
-            return Apply("date", parts)
+            return Apply("date", _with_year_first(parts))
         half = re.search(r"[ap]", token.text.lower())
-        return Apply(f"clock {half.group()}m" if half else "clock", parts)
+        if half is not None:
+            return Apply(f"clock {half.group()}m", parts)
+        return Apply("clock" if _TIME_OF_DAY.fullmatch(token.text) else "clock ratio", parts)
 
     def _word(self, before: Node | None) -> Node:
         token = self._next()
@@ -556,7 +562,7 @@ class _Parser:
             degree = self._sum()
             if self._take().text != "]":
                 raise NotReadError
-        return Apply("pow", (self._argument(whole_number=True), Apply("div", (Number(Fraction(1)), degree))))
+        return _root_of(self._argument(whole_number=True), degree)
 
     def _function(self, name: str) -> Node:
         """Read a function such as ``sin x``, ``sin(2t)``, ``sin^{2} x`` or ``log_2 8``.
@@ -593,7 +599,7 @@ class _Parser:
         if name == "sqrt":
             return Apply("pow", (argument, Number(Fraction(1, 2))))
         if name == "cbrt":
-            return Apply("pow", (argument, Number(Fraction(1, 3))))
+            return _root_of(argument, Number(Fraction(3)))
         if name == "exp":
             return Apply("pow", (Symbol("e"), argument))
         return Apply(name if index is None else f"{name}_", arguments if index is None else (*arguments, index))
@@ -634,7 +640,9 @@ class _Parser:
             node = Number(Fraction(int(first.text)))
         elif signed and token.text == "-":
             self.place += 1
-            node = Apply("neg", (self._factor(None),))
+            node = Apply("neg", (self._argument(whole_number=True),))
+        elif token.kind == "number":  # alone, as a fraction or a word behind it belongs to the command's own result
+            node = _number_in(self._take())
         else:
             node = self._factor(None)
         self._depth -= 1
@@ -667,7 +675,8 @@ class _Parser:
                 rows[-1].append(self._sum())
         self.place += 1
         self._environment()
-        return Apply("matrix", tuple(Apply("row", tuple(row)) for row in rows if row))
+        matrix = Apply("matrix", tuple(Apply("row", tuple(row)) for row in rows if row))
+        return Apply("det", (matrix,)) if name == "vmatrix" else matrix
 
     def _environment(self) -> str:
         if self._take().text != "{":
@@ -742,17 +751,47 @@ def _piece(token: Token, start: int, end: int) -> Token:
     return Token("word", token.text[start:end], token.start + start, token.start + end)
 
 
-def _joined(items: Sequence[Node], is_either: bool) -> Node:
-    if is_either:
+def _number_in(token: Token) -> Number:
+    if len(token.text) > _MOST_DIGITS:
+        raise NotReadError
+    digits, _, exponent = token.text.lower().partition("e")
+    if abs(int(exponent or 0)) > _LARGEST_EXPONENT:
+        raise NotReadError
+    return Number(Fraction(digits.rstrip(".")) * Fraction(10) ** int(exponent or 0))
+
+
+def _with_year_first(parts: tuple[Number, ...]) -> tuple[Number, ...]:
+    """The parts of a date as year, month and day, if they tell which is which: 12/25/2020 does, 3/4/2020 does not."""
+    first, second, year = parts
+    if year.value <= 31 or (first.value <= 12 and second.value <= 12):
+        return parts
+    return (year, first, second) if first.value <= 12 else (year, second, first)
+
+
+def _root_of(radicand: Node, degree: Node) -> Node:
+    """A root. One of an odd degree has an operation of its own, as that of a negative number is real."""
+    if isinstance(degree, Number) and degree.value.denominator == 1 and degree.value % 2 == 1:
+        return Apply("root", (radicand, degree))
+    return Apply("pow", (radicand, Apply("div", (Number(Fraction(1)), degree))))
+
+
+def _joined(items: Sequence[Node], joined_by: Collection[str]) -> Node:
+    if not _ALTERNATIVE_WORDS.isdisjoint(joined_by):
         return Apply("or", tuple(items))
-    if len(items) == 2 and isinstance(items[0], Number) and _is_proper_fraction(items[1]):  # two and 1/4
+    is_mixed_number = len(items) == 2 and isinstance(items[0], Number) and _is_proper_fraction(items[1])
+    if is_mixed_number and not _JOINING_WORDS.isdisjoint(joined_by):  # two and 1/4
         return Apply("add", tuple(items))
-    if all(_ends_in_unit(item) for item in items):
+    if all(_ends_in_unit(item) for item in items) and not _share_a_unit(items):
         together = items[0]
         for item in items[1:]:
             together = _together(together, item)
         return together
     return Apply("list", tuple(items))
+
+
+def _share_a_unit(items: Sequence[Node]) -> bool:
+    """Whether quantities are several of a kind, as `3 cm and 4 cm`, and not one that is written in several units."""
+    return len({units_of(item) for item in items}) < len(items)
 
 
 def _may_precede_number(node: Node) -> bool:

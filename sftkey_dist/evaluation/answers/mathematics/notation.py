@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_LONGEST_CHARACTERS = 2000
-"""Maximum length of a text that is read; longer ones are not formulas that a person would check."""
+LONGEST_CHARACTERS = 2000
+"""Maximum length of a formula; of a longer text the last part is read, as an answer stands at the end."""
 CURRENCY_DOLLAR = "\ue000"
 """Stands for a dollar sign that means money, so that the other ones can be taken for delimiters of mathematics."""
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
@@ -107,6 +107,7 @@ _SAME_COMMANDS = [
         (r"\\langle(?![A-Za-z])", "("),
         (r"\\rangle(?![A-Za-z])", ")"),
         (r"\b(?:np|numpy|math|sympy)\.(?=[a-z])", ""),
+        (r"\bper cent\b", "percent"),
         (r"\bu\.s\.\s*(?=\$|dollar)", ""),
     )
 ]
@@ -118,7 +119,7 @@ _MATHEMATICS = re.compile(
 )
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _TOKEN = re.compile(
-    r"(?P<date>\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4})(?![\w/-])"
+    r"(?P<date>\d{4}-\d{2}-\d{2}|\d{4}/\d{2}/\d{2}|\d{1,2}/\d{1,2}/\d{4})(?![\w/-])"
     r"|(?P<clock>\d{1,2}(?::\d{2}){0,2}\s*(?:[aApP][mM](?![A-Za-z])|[aApP]\.\s?[mM](?![A-Za-z])\.?)|\d+(?:\s?:\s?\d+(?:,\d{3})*)+(?![\d:.]))"
     r"|(?P<number>(?:(?P<grouped>\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?![\d,]\d)|\d+)(?:\.\d+|\.(?=\s*[/*^]))?"
     r"(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)"
@@ -149,9 +150,21 @@ class Token:
     end: int
 
 
+def last_part(text: str, longest_characters: int) -> str:
+    """The text, or the part of it that is not too long, which begins at a blank line or a space in its first half.
+
+    Delimiters of mathematics are pairs, and a cut between the two of a pair would exchange mathematics and prose.
+    """
+    if len(text) <= longest_characters:
+        return text
+    part = text[-longest_characters:]
+    boundary = next((each for each in ("\n\n", " ") if each in part[: longest_characters // 2]), "")
+    return f"… {part.partition(boundary)[2]}" if boundary else part
+
+
 def simplified(text: str) -> str:
-    """The text in one notation. A dollar sign that means money becomes `CURRENCY_DOLLAR`."""
-    text = text[:_LONGEST_CHARACTERS].replace("\\\\", LINE_BREAK).replace("\\$", CURRENCY_DOLLAR)
+    """The text, or its last part, in one notation. A dollar sign that means money becomes `CURRENCY_DOLLAR`."""
+    text = last_part(text, LONGEST_CHARACTERS).replace("\\\\", LINE_BREAK).replace("\\$", CURRENCY_DOLLAR)
     text = re.sub(
         r"\$\s*\$(?!\d)", " ", _MATHEMATICS.sub(lambda match: f" {next(filter(None, match.groups()))} ", text)
     )
@@ -173,7 +186,7 @@ def tokens_of(simple: str) -> list[Token]:
 
 def spans_of_mathematics(text: str) -> list[str]:
     """The texts between delimiters of mathematics."""
-    text = text[:_LONGEST_CHARACTERS].replace("\\$", CURRENCY_DOLLAR)
+    text = text.replace("\\$", CURRENCY_DOLLAR)
     return [next(filter(None, match.groups())) for match in _MATHEMATICS.finditer(text)]
 
 

@@ -21,7 +21,7 @@ from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.contract.segment import Check as SegmentCheck
 from sftkey_dist.contract.segment import NumberRange, Segment
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.evaluation.answers import Case, find_answer, make_check
+from sftkey_dist.evaluation.answers import Case, find_answer, judged_by_check, make_check
 from sftkey_dist.evaluation.answers.choose import choose_checks, common_checks
 from sftkey_dist.evaluation.verdict import Verdict
 
@@ -43,6 +43,12 @@ def verdict(check, answer, reference, question=""):
         ("<Thinking>t</Thinking><Answer> 42 </Answer>", Form.TAGGED, "42", "strict"),
         ("<Thinking>t<Answer>42</Answer> bye", Form.TAGGED, "42", "lenient"),
         ("<Answer>1</Answer><Answer>42", Form.TAGGED, "42", "lenient"),
+        ("<Answer>42<Thinking>it was 7</Thinking>", Form.TAGGED, "42", "lenient"),
+        ("<Thinking>3 + 4 = 7</Thinking>\n42", Form.TAGGED, "42", "lenient"),
+        ("<Thinking>3 + 4 = 7</Thinking>42</Answer>", Form.TAGGED, "42", "lenient"),
+        ("<thinking>t</thinking><answer>42</answer>", Form.TAGGED, "42", "lenient"),
+        ("<Thinking>t</Thinking><Answer>42</Ans", Form.TAGGED, "42", "lenient"),
+        ("<Thinking>42</Thinking>", Form.TAGGED, "<Thinking>42</Thinking>", "whole"),
         ("just 42", Form.TAGGED, "just 42", "whole"),
         ("", Form.TAGGED, "", "whole"),
         ("steps\n#### 42", Form.UNTAGGED, "42", "strict"),
@@ -189,6 +195,9 @@ def test_a_function_of_the_users_judges_or_says_that_it_cannot_and_its_failure_l
     assert verdict(check, "yes", "yep") is CORRECT
     assert verdict(check, "no", "yep") is INCORRECT
     assert verdict(check, "yes", "yep", "?") is UNJUDGED
+    file.write_text("def share(answer, reference, question):\n    return 0.1\n")
+    score = judged_by_check(make_check(FunctionCheck(function=f"{file}:share")), Case("yes", "yep"))
+    assert (score.verdict, "it returns float, not True, False or None" in score.reason) == (UNJUDGED, True)
     for broken in (f"{file}:other", f"{tmp_path}/none.py:same", "no.such.module:f"):
         with pytest.raises(ConfigError, match=r"answer_check\.function"):
             make_check(FunctionCheck(function=broken))
@@ -334,6 +343,21 @@ def test_inputs_that_were_once_read_wrongly(line):
         assert other_way is not CORRECT or case["check"] == "exact"
 
 
+@pytest.mark.parametrize("check", ["numeric", "math"])
+@pytest.mark.parametrize(
+    "conclusion",
+    ["She has 42 pens left.\n\nLet me know if you have any questions!", "Therefore\n$$\nx = 42\n$$", "Hence $x = 42$."],
+)
+def test_a_long_text_is_read_from_its_end(check, conclusion):
+    answer = " ".join(["We get 7 first.", *["This sentence says nothing about the result."] * 60, conclusion])
+    assert [verdict(check, answer, reference) for reference in ("7", "42")] == [INCORRECT, CORRECT]
+
+
+def test_of_many_numbers_the_last_ones_are_tried():
+    answer = " ".join([f"He saw bird {i} at noon." for i in range(59)] + ["In the end there were 99 birds."])
+    assert verdict("numeric", answer, "99") is CORRECT
+
+
 def test_an_answer_cannot_make_itself_unjudged():
     for answer in ("10^{10^{10}}", "(10^{10})!", "\\frac{1}{0}", "((((", "\\unknown{x}", "\x00", "0xZZ", "9" * 5000):
         for check in ("math", "numeric", "option", "json", "exact"):
@@ -385,6 +409,7 @@ def test_a_regular_expression_that_takes_for_ever_costs_one_answer():
         ("json", '{"a": "5"}', '{"a": 5}'),
         ("exact", "mW", "MW"),
         ("exact", '"a" or "b"', 'a" or "b'),
+        ("tool_call", '{"name": "f", "arguments": {"path": "/Data"}}', '{"name": "f", "arguments": {"path": "/data"}}'),
     ],
 )
 def test_what_a_judge_might_see_otherwise_is_not_certain(check, reference, answer):
