@@ -78,6 +78,7 @@ def _tool(tool: object) -> Mapping[str, object]:
         plain = _JSON_MAPPING.validate_python(tool, strict=True)
     except ValidationError:
         raise RowError("invalid_tools", f"a tool must be a mapping of JSON values, found {str(tool)[:40]!r}") from None
+    _require_unicode(plain, "a tool")
     inner = plain.get("function", plain)
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         raise RowError("invalid_tools", f"a tool has no name: {str(tool)[:60]}")
@@ -97,8 +98,16 @@ def _call(call: object) -> dict[str, object]:
             "invalid_tool_call",
             f"the arguments of the call of {name!r} must be a JSON object, found {str(arguments)[:40]!r}",
         ) from None
+    _require_unicode({name: plain}, f"a call of {name!a}")
     further = {"id": outer["id"]} if "id" in outer and "function" in outer else {}
     return {**further, "type": "function", "function": {"name": name, "arguments": plain}}
+
+
+def _require_unicode(content: Mapping[str, JsonValue], what: str) -> None:
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RowError("not_unicode", f"{what} contains a lone surrogate, which is not a character") from None
 
 
 def _fields_with_values(value: object) -> dict[str, object]:

@@ -82,13 +82,33 @@ def packed(job: JobDescription, folder: Path | None, include: Sequence[str] = ()
 
 def _require_shared_paths(job: JobDescription) -> None:
     """Paths must be absolute: a job's working directory differs between nodes and is deleted when the job ends."""
-    stores = [("data.store_dir", config.data.store_dir) for config in job.configs]
-    for key, path in (("run_dir", job.run_dir), *stores):
+    written = [each for config in job.configs for each in _written_paths(config)]
+    for key, path in (("run_dir", job.run_dir), *written):
         if not path.is_absolute():
             raise ConfigError(
                 f"{key}={path}: a job needs an absolute path on storage that all nodes share, such as "
                 f"/mnt/shared/{path}"
             )
+
+
+def _written_paths(config: RunConfig) -> Iterator[tuple[str, Path]]:
+    """The keys that say where a run writes, apart from its folder, and the paths that are set."""
+    yield "data.store_dir", config.data.store_dir
+    judge, tracking = config.evaluation.judge, config.tracking
+    if judge is not None and judge.cache_dir is not None:
+        yield "evaluation.judge.cache_dir", judge.cache_dir
+    if "tensorboard" in tracking.also and tracking.tensorboard.folder is not None:
+        yield "tracking.tensorboard.folder", tracking.tensorboard.folder
+    if tracking.enabled and tracking.uri is not None and (path := _path_of_store(tracking.uri)) is not None:
+        yield "tracking.uri", path
+
+
+def _path_of_store(uri: str) -> Path | None:
+    """The file or folder of a tracking store; None if it is a server or another database."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return None if uri == "databricks" else Path(uri)
+    return Path(rest.removeprefix("/")) if scheme.startswith("sqlite") else None
 
 
 def _require_named_files(configs: Sequence[RunConfig], folder: Path | None, sent: Mapping[str, Path]) -> None:

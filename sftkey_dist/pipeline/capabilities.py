@@ -14,6 +14,7 @@ from sftkey_dist.models.digests import known_digest
 from sftkey_dist.pipeline.responding_model import renewal
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
 from sftkey_dist.run_dir.artifacts.capabilities import CAPABILITY_FILES, CapabilityFiles, result_file
+from sftkey_dist.run_dir.artifacts.training import read_summary
 
 _BASE = "the base model"
 
@@ -31,7 +32,7 @@ class CapabilityJobs:
         jobs: dict[Path, CapabilityJob] = {}
         for job in chain(self.base, *self.strategies.values()):
             jobs.setdefault(job.file, job)
-        return [job for file, job in jobs.items() if not file.is_file()]
+        return [job for job in jobs.values() if not job.is_done]
 
 
 def plan_capabilities(plan: RunPlan) -> CapabilityJobs:
@@ -41,9 +42,11 @@ def plan_capabilities(plan: RunPlan) -> CapabilityJobs:
         return CapabilityJobs([], {planned.name: [] for planned in plan.strategies})
     make = partial(_jobs, plan, settings, _inputs(settings))
     return CapabilityJobs(
-        make(_BASE, plan.preparation.model_dir, plan.preparation.model_digest),
+        make(_BASE, plan.preparation.model_dir, plan.preparation.model_digest, None),
         {
-            planned.name: make(planned.name, planned.stages[-1].directory.model, _model_digest(planned))
+            planned.name: make(
+                planned.name, planned.stages[-1].directory.model, _model_digest(planned), _weights_digest(planned)
+            )
             for planned in plan.strategies
         },
     )
@@ -55,6 +58,12 @@ def _model_digest(planned: PlannedStrategy) -> str:
     return digest_json([made_from, weights]) if weights else made_from
 
 
+def _weights_digest(planned: PlannedStrategy) -> str | None:
+    """Digest of the weights that a strategy ends in; None before they are trained."""
+    last = planned.stages[-1].directory
+    return read_summary(last).weights_digest if last.summary.is_file() else None
+
+
 def record_capabilities(plan: RunPlan, planned: CapabilityJobs) -> None:
     """Record which results belong to the run, as far as there are any."""
     if plan.config.evaluation.capabilities is None:
@@ -62,14 +71,20 @@ def record_capabilities(plan: RunPlan, planned: CapabilityJobs) -> None:
         return
 
     def results(jobs: list[CapabilityJob]) -> dict[str, str]:
-        return {job.task: str(job.file.relative_to(plan.run.path)) for job in jobs if job.file.is_file()}
+        return {job.task: str(job.file.relative_to(plan.run.path)) for job in jobs if job.is_done}
 
     strategies = {name: results(jobs) for name, jobs in planned.strategies.items()}
     CAPABILITY_FILES.write(plan.run.capabilities, CapabilityFiles(results(planned.base), strategies))
 
 
 def _jobs(
-    plan: RunPlan, settings: CapabilitiesConfig, inputs: list[object], model: str, model_dir: Path, model_digest: str
+    plan: RunPlan,
+    settings: CapabilitiesConfig,
+    inputs: list[object],
+    model: str,
+    model_dir: Path,
+    model_digest: str,
+    weights_digest: str | None,
 ) -> list[CapabilityJob]:
     config = plan.config
     digests = {task: digest_json([model_digest, task, *inputs]) for task in settings.tasks}
@@ -82,6 +97,7 @@ def _jobs(
             trust_remote_code=config.model.trust_remote_code,
             gpus_per_model=config.evaluation.gpus_per_model,
             digest=digest,
+            weights_digest=weights_digest,
             file=result_file(plan.run, task, digest),
         )
         for task, digest in digests.items()

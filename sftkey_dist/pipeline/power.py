@@ -13,7 +13,7 @@ from sftkey_dist.evaluation.power import (
     spread_of,
 )
 from sftkey_dist.report.comparison import ComparisonRow, baseline_among
-from sftkey_dist.report.evidence import is_done
+from sftkey_dist.report.done_runs import is_done
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.power import PairPower, PowerPlan
 

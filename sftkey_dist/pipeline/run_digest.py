@@ -4,17 +4,19 @@ from pathlib import Path
 
 from sftkey_dist.config.named_paths import function_checks, named_paths
 from sftkey_dist.config.run import RunConfig
+from sftkey_dist.data.encode import ENCODER_VERSION
 from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.digests import digest_json
 from sftkey_dist.evaluation.answers.functions import function_file
+from sftkey_dist.evaluation.judging import SCORING_VERSION
 from sftkey_dist.files import visible_files
 from sftkey_dist.models.digests import known_digest
 from sftkey_dist.models.load import model_fingerprint
 
 
 def made_of(config: RunConfig) -> str:
-    """Digest of everything that a run's results depend on, with the content of what it reads, but not its cluster or
-    tracking.
+    """Digest of everything that a run's results depend on, with the content of what it reads and how it is encoded and
+    scored, but not its cluster or tracking.
 
     Raises:
         DataError: a file of the data is missing.
@@ -24,8 +26,8 @@ def made_of(config: RunConfig) -> str:
     read = _files_read(config, {source.path for source in sources})
     if config.training.precision == "auto" and config.cluster.gpus_per_worker:
         read["training.precision"] = "bfloat16"
-    # Without any of it, the digest is that of versions that did not note it.
-    return digest_json([content, [content_digest(source) for source in sources], *([read] if read else [])])
+    versions = [SCORING_VERSION, ENCODER_VERSION]
+    return digest_json([content, [content_digest(source) for source in sources], read, versions])
 
 
 def _files_read(config: RunConfig, data: set[str | None]) -> dict[str, str]:

@@ -16,18 +16,13 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.study import Study, StudyRun
 from sftkey_dist.config.yaml_text import YamlError, read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line
-from sftkey_dist.errors import DataError, InterruptedRunError
-from sftkey_dist.files import (
-    folder_kept_if_used,
-    open_to_append,
-    read_text,
-    write_json_atomically,
-    write_text_atomically,
-)
+from sftkey_dist.errors import DataError, InterruptedRunError, UserError
+from sftkey_dist.files import folder_kept_if_used, open_to_append, read_text, write_text_atomically
 from sftkey_dist.pipeline.run_digest import made_of
 from sftkey_dist.pipeline.study_progress import StudyProgress
 from sftkey_dist.report.curves import measured_curves, plot_measured
-from sftkey_dist.report.evidence import DONE, Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
+from sftkey_dist.report.done_runs import done_with, forget_done, note_done
+from sftkey_dist.report.evidence import Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
 from sftkey_dist.report.losses_over_seeds import measured_losses, plot_losses
 from sftkey_dist.report.opening import TestedContrast, opening, tested_contrasts
 from sftkey_dist.report.results import StudyFigures, results_page
@@ -78,7 +73,7 @@ def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
         )
         waiting = [run for run in study.runs if not _is_done(study, run)]
         for run in waiting:  # all before the first starts, so that no page mixes results of two configurations
-            _done_file(study, run).unlink(missing_ok=True)
+            forget_done(study.folder / run.name)
         if waiting:
             _make_store(study, waiting[0])
         with progress_line(study.settings.title, len(study.runs)) as line:
@@ -160,7 +155,11 @@ def _run_all(study: Study, waiting: list[StudyRun], progress: StudyProgress) -> 
             while waiting and len(at_work) < study.settings.runs_at_a_time:
                 run = waiting.pop(0)
                 progress.begin(run)
-                at_work.append(_AtWork(run, made_of(run.config), _start(study, run)))
+                try:
+                    at_work.append(_AtWork(run, made_of(run.config), _start(study, run)))
+                except UserError as error:  # as a file of data that is away for a moment
+                    failed.append(f"{run.name}: {error}")
+                    progress.end(run, has_failed=True)
             progress.show(waiting)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for one in [one for one in at_work if one.process.poll() is not None]:
@@ -169,7 +168,7 @@ def _run_all(study: Study, waiting: list[StudyRun], progress: StudyProgress) -> 
                 if has_failed:
                     failed.append(f"{one.run.name}: {_last_words(study, one.run)}")
                 else:
-                    write_json_atomically(_done_file(study, one.run), {"digest": one.digest})
+                    note_done(study.folder / one.run.name, one.digest)
                 progress.end(one.run, has_failed=has_failed)
     return failed
 
@@ -246,13 +245,9 @@ def _written_date(file: Path) -> datetime.date | None:
         raise DataError(f"{file}: damaged ({' '.join(str(error).split())[:200]}); {_REMEDY}") from None
 
 
-def _done_file(study: Study, run: StudyRun) -> Path:
-    return study.folder / run.name / DONE
-
-
 def _is_done(study: Study, run: StudyRun) -> bool:
-    file = _done_file(study, run)
-    return file.is_file() and made_of(run.config) in file.read_text(encoding="utf-8", errors="replace")
+    digest = done_with(study.folder / run.name)
+    return digest is not None and digest == made_of(run.config)
 
 
 def _last_words(study: Study, run: StudyRun) -> str:

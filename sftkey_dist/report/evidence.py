@@ -9,6 +9,7 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.crossed import Outcomes
 from sftkey_dist.evaluation.swapped.summary import SwapShare, SwapShares
 from sftkey_dist.files import copy_atomically, make_folder
+from sftkey_dist.report.done_runs import done_with, forget_done, is_done, note_done
 from sftkey_dist.report.loss_curve import LossCurve
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement, Interval, composite
@@ -18,10 +19,8 @@ from sftkey_dist.run_dir.artifacts.training import GuardSummary
 
 _FACTS, _ENVIRONMENT = "study.json", "environment.json"
 _COMPARISON = "comparison.json"
-DONE = "done.json"
-"""File in the folder of a finished run, with the digest of what it was run with. It is removed before a new start."""
 _STUDY_REMEDY = "`sftkey run` with the study's configuration renews it"
-_RUN_REMEDY = f"remove {DONE} beside it and `sftkey run` the study again"
+_RUN_REMEDY = "remove done.json beside it and `sftkey run` the study again"
 
 
 @dataclass(frozen=True)
@@ -243,11 +242,6 @@ def recorded_outcomes(results: Mapping[int, Result]) -> dict[int, Outcomes]:
     return {seed: result.outcomes for seed, result in results.items() if result.outcomes is not None}
 
 
-def is_done(run: Path) -> bool:
-    """Whether the run in a folder is done. A comparison alone may be one of an earlier configuration."""
-    return (run / DONE).is_file() and (run / _COMPARISON).is_file()
-
-
 def write_facts(folder: Path, facts: StudyFacts) -> None:
     """Write the description of a study to its folder."""
     FACTS.write(folder / _FACTS, facts)
@@ -262,13 +256,14 @@ def keep_evidence(study: Path, kept: Path) -> Path:
     make_folder(kept)
     copy_atomically(study / _FACTS, kept / _FACTS)
     for variant, seed in evidence.facts.runs:
-        run = RunDir(study / run_name(variant, seed))
-        if is_done(run.path):
-            target = kept / run_name(variant, seed)
+        run, target = RunDir(study / run_name(variant, seed)), kept / run_name(variant, seed)
+        forget_done(target)  # what is there may be of an earlier configuration
+        if (digest := done_with(run.path)) is not None:
             make_folder(target)
             COMPARISON.write(target / _COMPARISON, COMPARISON.read(run.comparison))
-            for file in filter(Path.is_file, (run.environment, run.path / DONE)):
-                copy_atomically(file, target / file.name)
+            if run.environment.is_file():
+                copy_atomically(run.environment, target / run.environment.name)
+            note_done(target, digest)
     return kept
 
 

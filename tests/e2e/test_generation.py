@@ -121,7 +121,7 @@ def test_a_task_that_loses_its_process_every_time_costs_no_other_task(cluster, m
     names, done = ("first", "large", "third", "fourth"), []
     settings = CapabilitiesConfig(tasks=names)
     jobs = [
-        CapabilityJob("base", tmp_path, task, settings, False, None, f"digest of {task}", tmp_path / f"{task}.json")
+        CapabilityJob("base", tmp_path, task, settings, False, None, f"digest of {task}", "", tmp_path / f"{task}.json")
         for task in names
     ]
     (line,) = measure_all(jobs, CLUSTER, EvaluationConfig(), 1, done.append)

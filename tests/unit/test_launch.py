@@ -230,7 +230,8 @@ def slurm_job(folder, *, name_resolves_to="10.1.2.3", interfaces="172.17.0.1 10.
         folder / "bin",
         {
             "scontrol": note + 'if [ "$1" = show ]; then printf "node1\\nnode2\\nnode3\\n"; fi',
-            "srun": note + 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
+            # srun forwards SIGTERM as SIGKILL
+            "srun": note + 'while [ "${1#--}" != "$1" ]; do shift; done; "$@" & trap "kill -KILL $!" TERM; wait $!',
             "getent": f'echo "{name_resolves_to} STREAM node1"; echo "{name_resolves_to} DGRAM"',
             "hostname": f'test "$1" = --all-ip-addresses && echo "{interfaces} "',
             "ray": note + f'{variables}stat -c %a "$RAY_AUTH_TOKEN_PATH" >> {log}; exec sleep 100',
@@ -318,7 +319,7 @@ def test_preempted_the_slurm_script_interrupts_the_run_queues_again_and_leaves_n
 def test_each_step_of_the_slurm_script_asks_for_the_jobs_gpus_and_cpus(slurm):
     _, log, _ = slurm
     steps = re.findall(r"^srun (.*)$", log.read_text(), re.MULTILINE)
-    assert len(steps) == 6, "two look for the address, three are nodes, one is the run"
+    assert len(steps) == 5, "two look for the address, three are nodes"
     for step in steps:
         assert {"--overlap", "--gres=gpu:4", "--cpus-per-task=16"} <= set(step.split())
 

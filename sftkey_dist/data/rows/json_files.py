@@ -1,6 +1,7 @@
 """Rows of .jsonl files, one object per line, and of .json files, which contain a list of objects."""
 
 import json
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import BinaryIO
@@ -105,13 +106,18 @@ def read_json_shard(shard: Shard) -> RawRows:
         yield place, _object(place, row)
 
 
-@lru_cache(maxsize=1)
 def load_json(path: str) -> list[object]:
-    """All rows of a .json file, which are not yet known to be objects.
+    """All rows of a .json file, which are not yet known to be objects. They are read once until the file changes.
 
     Raises:
         DataError: It does not contain a list, or is too large.
     """
+    stat = os.stat(path)
+    return _load_json(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _load_json(path: str, state: tuple[int, int, int]) -> list[object]:  # distinguishes cached values
     with open_bytes(path) as file:
         content = file.read(_MOST_FILE_BYTES + 1)
     if len(content) > _MOST_FILE_BYTES:

@@ -129,7 +129,7 @@ def segment_file(
         progress: shows the progress.
 
     Raises:
-        DataError: The rows or the review file cannot be read.
+        DataError: The rows or the review file cannot be read, or the review file was changed meanwhile.
         ConfigError: ``out`` is the source, or no model answers at the endpoint.
     """
     files = SegmentFiles(out)
@@ -142,7 +142,8 @@ def segment_file(
         if config.endpoint
         else None
     )
-    work = _Segmenting(response_column, config.contract, resolve_rules(config.rules), ask, read_reviews(files.review))
+    reviews = read_reviews(files.review)
+    work = _Segmenting(response_column, config.contract, resolve_rules(config.rules), ask, reviews)
     told = progress(sum(shard.num_rows for shard in shards))
     with ExitStack() as stack:
         stack.enter_context(_write_errors_as_data_errors(out))
@@ -151,8 +152,22 @@ def segment_file(
             work.segment(list(read_shard(source, shard)), rows_file, review_file)
             told(work.report.rows)
         work.keep_other_reviews(review_file)
+        _refuse_changed_reviews(files.review, reviews)
     write_json_atomically(files.report, work.report.to_json())
     return work.report, files
+
+
+def _refuse_changed_reviews(file: Path, read: Mapping[str, Review]) -> None:
+    """A person may have reviewed rows since the file was read, which may be hours ago if a model is asked.
+
+    Raises:
+        DataError: The file would lose that work. Nothing is written, and the model's replies are kept.
+    """
+    if read_reviews(file) != read:
+        raise DataError(
+            f"{file}: was changed while this command ran; nothing was written over it. Run the command again, which "
+            "uses the reviews and asks the model nothing twice"
+        )
 
 
 def _refuse_own_output(source: SourceConfig, files: SegmentFiles) -> None:

@@ -137,7 +137,7 @@ def make_check(settings: AnswerCheck) -> Check[Any] | FunctionOfUsers:
     if isinstance(settings, JsonCheck):
         return _json_check(settings.json_fields)
     if isinstance(settings, FunctionCheck):
-        return FunctionOfUsers(load_function(settings.function))
+        return FunctionOfUsers(load_function(settings.function, settings.digest))
     if settings not in _BY_NAME:
         raise ConfigError(f"evaluation.answer_check: {settings!r} cannot be used here; give labels, as {{labels: […]}}")
     return _BY_NAME[settings]

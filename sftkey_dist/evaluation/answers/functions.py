@@ -43,8 +43,12 @@ def function_file(reference: str) -> Path | None:
 
 
 @lru_cache(maxsize=8)
-def load_function(reference: str) -> Callable[[str, str, str], object]:
+def load_function(reference: str, digest: str = "") -> Callable[[str, str, str], object]:
     """The function at ``package.module:name`` or ``path/to/file.py:name``.
+
+    Args:
+        reference: the place of the function.
+        digest: of its file; with another one, a file is loaded again. A module is imported once in a process.
 
     Raises:
         ConfigError: There is no such function, or its file cannot be loaded.

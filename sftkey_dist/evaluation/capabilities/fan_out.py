@@ -1,7 +1,7 @@
 """Distributes models and tasks over Ray actors; each result is written as it arrives."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class CapabilityJob:
         trust_remote_code: see `model.trust_remote_code`.
         gpus_per_model: see `EvaluationConfig`.
         digest: see `CapabilityResult`.
+        weights_digest: of a stage's model once it is trained.
         file: where the result is written.
     """
 
@@ -45,7 +46,16 @@ class CapabilityJob:
     trust_remote_code: bool
     gpus_per_model: int | None
     digest: str
+    weights_digest: str | None
     file: Path
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is a result, and the model still has the weights that it was measured with."""
+        if not self.file.is_file():
+            return False
+        measured = CAPABILITY.read(self.file).weights_digest
+        return measured is None or self.weights_digest in (None, measured)
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ def measure_all(
             if outcome.result is None:
                 problems[outcome.job] = outcome.problem
             else:
-                CAPABILITY.write(outcome.job.file, outcome.result)
+                CAPABILITY.write(outcome.job.file, replace(outcome.result, weights_digest=outcome.job.weights_digest))
             on_done(number)
     except ray.exceptions.RayError as error:
         problems |= dict.fromkeys(open_jobs, _lost(error))

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sftkey_dist.run_dir import RunDir
-from sftkey_dist.run_dir.artifacts.kinds import JsonFile, Measured
+from sftkey_dist.run_dir.artifacts.kinds import JsonFile, Measured, absent_with
 from sftkey_dist.run_dir.artifacts.run import PathInRun
 
 _MEASURED_AGAIN = "remove it and evaluate again"
@@ -42,6 +42,7 @@ class CapabilityResult:
         task_versions: version of the task, or of each task of a group.
         num_documents: number of documents.
         metrics: its metrics, in the order of the task.
+        weights_digest: digest of the weights, of a stage's model.
     """
 
     task: str
@@ -50,6 +51,7 @@ class CapabilityResult:
     task_versions: dict[str, str]
     num_documents: int
     metrics: tuple[CapabilityMetric, ...]
+    weights_digest: str | None = field(default=None, metadata=absent_with("weights_digest"))
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,16 @@ def test_one_unusable_response_does_not_cost_the_others(examples_of):
         ),
         ({"messages": [ASKED, {"role": "assistant", "content": RESPONSE}], "tools": [{}]}, "invalid_tools", "no name"),
         ({"messages": [ASKED, {"role": "assistant", "content": RESPONSE}], "tools": "{}"}, "invalid_tools", "list"),
+        (
+            {"messages": [ASKED, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"x": "\ud83d"}}]}]},
+            "not_unicode",
+            "a call of 'f' contains a lone surrogate",
+        ),
+        (
+            {"messages": [ASKED, {"role": "assistant", "content": RESPONSE}], "tools": [{"name": "f", "x": "\ud83d"}]},
+            "not_unicode",
+            "a tool contains a lone surrogate",
+        ),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "not_text", "image_url"),
         ({"messages": [ASKED, {"role": "assistant", "content": ""}]}, "empty_field", "without text"),
         ({"messages": [ASKED, {"role": "developer", "content": "x"}]}, "unknown_role", "developer"),

@@ -69,6 +69,13 @@ def test_every_format_gives_every_row_once_in_order_however_it_is_cut(tmp_path, 
     assert all(shard.num_rows <= shard_rows for shard in find_shards(config, shard_rows))
 
 
+def test_a_file_that_changed_is_read_again(tmp_path):
+    write(tmp_path / "rows.json")
+    assert len(read(source(tmp_path / "rows.json"), 100)) == len(ROWS)
+    write(tmp_path / "rows.json", ROWS[:3])
+    assert [row for _, row in read(source(tmp_path / "rows.json"), 100)] == ROWS[:3]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_limit_takes_the_first_rows(tmp_path, name):
     write(tmp_path / name)

@@ -13,6 +13,7 @@ import yaml
 from sftkey_dist.cli import app
 from sftkey_dist.config import load_config, load_study, load_trial, load_tuning
 from sftkey_dist.config.evaluation import CapabilitiesConfig
+from sftkey_dist.config.tracking import TrackingConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.jobs.client import RayJobs
 from sftkey_dist.jobs.description import JobDescription
@@ -302,6 +303,18 @@ def test_what_no_other_node_could_read_is_refused(config, tmp_path, monkeypatch)
         packed(JobDescription.of_run(here), None),
     ):
         pass
+    for key, tracking in (
+        ("tracking.uri=runs/mlflow.db", {"uri": "sqlite:///runs/mlflow.db"}),
+        ("tracking.uri=mlruns", {"uri": "mlruns"}),
+        ("tracking.tensorboard.folder=tb", {"also": ("tensorboard",), "tensorboard": {"folder": "tb"}}),
+    ):
+        lost = config.model_copy(update={"tracking": TrackingConfig.model_validate(tracking)})
+        with pytest.raises(ConfigError, match=f"{key}: a job needs"), packed(JobDescription.of_run(lost), None):
+            pass
+    for uri in (f"sqlite:///{tmp_path}/mlflow.db", "http://mlflow:5000", "databricks"):
+        kept = config.model_copy(update={"tracking": TrackingConfig(uri=uri)})
+        with packed(JobDescription.of_run(kept), None):
+            pass
     monkeypatch.setattr("sftkey_dist.jobs.upload._MOST_BYTES", 10)
     with pytest.raises(ConfigError, match="more than the"), packed(JobDescription.of_run(config), None):
         pass

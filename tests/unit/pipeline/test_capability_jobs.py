@@ -40,7 +40,8 @@ def open_jobs(plan: RunPlan) -> list[CapabilityJob]:
 
 def do(jobs: list[CapabilityJob]) -> None:
     for job in jobs:
-        CAPABILITY.write(job.file, CapabilityResult(job.task, job.digest, "0", {}, 1, ()))
+        result = CapabilityResult(job.task, job.digest, "0", {}, 1, (), job.weights_digest)
+        CAPABILITY.write(job.file, result)
 
 
 def test_each_model_is_measured_once_and_not_again(plan):
@@ -62,6 +63,13 @@ def test_each_model_is_measured_once_and_not_again(plan):
     without = replace(plan, config=plan.config.model_copy(update={"evaluation": off}))
     record_capabilities(without, plan_capabilities(without))
     assert read_capabilities(plan.run).base == ()
+
+
+def test_a_model_that_was_trained_again_to_other_weights_is_measured_again(plan):
+    first = [replace(job, weights_digest="a") for job in open_jobs(plan)]
+    do(first)
+    assert all(job.is_done for job in first)
+    assert not any(replace(job, weights_digest="b").is_done for job in first)
 
 
 def test_what_a_result_depends_on_is_measured_again(plan):

@@ -59,6 +59,15 @@ def test_what_was_evaluated_of_other_weights_is_set_aside(evaluated, capsys):
     assert len(renewals - {""}) == 2
 
 
+def test_a_command_that_was_killed_after_it_set_responses_aside_is_remembered(evaluated):
+    evaluated.train_again("a")
+    aside = evaluated.folder.parent / "earlier" / f"{evaluated.folder.name}-1"
+    aside.parent.mkdir()
+    evaluated.folder.rename(aside)
+    evaluated.begin()
+    assert renewal(evaluated.folder)
+
+
 def test_a_first_evaluation_notes_its_model(evaluated):
     evaluated.folder = evaluated.folder.with_name("sft-tag-new")
     evaluated.begin()

@@ -26,6 +26,7 @@ from sftkey_dist.evaluation.over_seeds import mean_over_seeds, paired_over_seeds
 from sftkey_dist.evaluation.statistics import wilson_interval
 from sftkey_dist.pipeline import study as pipeline
 from sftkey_dist.pipeline.study import make_results, run_study
+from sftkey_dist.report.done_runs import done_with, forget_done, note_done
 from sftkey_dist.report.evidence import Evidence
 
 ROOT = Path(__file__).parents[3]
@@ -256,7 +257,7 @@ def test_results_of_another_version_are_named(file):
     study = load_study([file])
     run_study(study, ["study.yaml"])
     old = study.folder / "slow/seed-3/comparison.json"
-    old.write_text('{"rows": [{"strategy": "sft", "accuracy": 0.5}]}')
+    replace_comparison(old, {"rows": [{"strategy": "sft", "accuracy": 0.5}]})
     with pytest.raises(DataError, match=r"slow/seed-3/comparison.json: rows.0.n: Field required; remove done.json"):
         make_results([study.folder], file.with_name("RESULTS.md"), None)
 
@@ -272,7 +273,7 @@ def test_the_paper_is_contradicted_only_beyond_noise(file, formats, verdict):
         for variant in ("slow", "fast"):
             comparison = study.folder / f"{variant}/seed-{seed}/comparison.json"
             rows = json.loads(comparison.read_text())["rows"]
-            comparison.write_text(json.dumps({"rows": [row | {"format": format_share} for row in rows]}))
+            replace_comparison(comparison, {"rows": [row | {"format": format_share} for row in rows]})
     page, _ = make_results([study.folder], file.with_name("RESULTS.md"), None)
     (line,) = [
         line for line in page.read_text().splitlines() if "SFTKey-Tag keeps the format" in line and "slow" in line
@@ -286,10 +287,10 @@ def test_a_contrast_that_could_not_have_been_seen_is_called_underpowered(file):
     for seed, accuracy in zip((1, 2, 3), (0.5, 0.7, 0.6), strict=True):
         comparison = study.folder / f"fast/seed-{seed}/comparison.json"
         rows = [row | {"accuracy": accuracy} for row in json.loads(comparison.read_text())["rows"]]
-        comparison.write_text(json.dumps({"rows": rows}))
+        replace_comparison(comparison, {"rows": rows})
         other = study.folder / f"slow/seed-{seed}/comparison.json"
         rows = [row | {"accuracy": 0.55} for row in json.loads(other.read_text())["rows"]]
-        other.write_text(json.dumps({"rows": rows}))
+        replace_comparison(other, {"rows": rows})
     page, _ = make_results([study.folder], file.with_name("RESULTS.md"), None)
     smallest = 5.6527 * 0.1 / math.sqrt(3)
     assert f"+0.050 [-0.198, +0.298], p 0.478, 2 up, 1 down | {smallest:.3f} |" in page.read_text()
@@ -306,8 +307,51 @@ def run_with_every_answer_right_if_fast(file, *overrides) -> Path:
             row | {"outcomes": {"questions": "q", "correct": correct}}
             for row in json.loads(comparison.read_text())["rows"]
         ]
-        comparison.write_text(json.dumps({"rows": rows}))
+        replace_comparison(comparison, {"rows": rows})
     return study.folder
+
+
+def replace_comparison(file, content) -> None:
+    """Replace a run's comparison as if the run had made it."""
+    digest = done_with(file.parent)
+    file.write_text(json.dumps(content))
+    note_done(file.parent, digest)
+
+
+def test_a_comparison_that_another_command_has_replaced_is_none_of_the_study(file):
+    study = load_study([file])
+    run_study(study, ["study.yaml"])
+    (study.folder / "slow/seed-3/comparison.json").write_text(json.dumps({"rows": []}))
+    assert Evidence.read(study.folder).missing == ("slow/seed-3",)
+    for started in study.folder.rglob("started"):
+        started.unlink()
+    assert run_study(study, ["study.yaml"]) == []
+    assert [path.parent.name for path in study.folder.rglob("started")] == ["seed-3"]
+    assert Evidence.read(study.folder).missing == ()
+
+
+def test_what_is_kept_has_no_results_of_an_earlier_configuration(file, tmp_path):
+    study = load_study([file])
+    run_study(study, ["study.yaml"])
+    make_results([study.folder], tmp_path / "RESULTS.md", tmp_path / "kept")
+    forget_done(study.folder / "fast/seed-5")
+    make_results([study.folder], tmp_path / "RESULTS.md", tmp_path / "kept")
+    assert Evidence.read(tmp_path / "kept/study").missing == ("fast/seed-5",)
+
+
+def test_data_that_are_away_when_a_run_should_start_fail_that_run_alone(file, monkeypatch, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"a": 1}\n')
+    source = {"adapter": "records", "path": str(data), "prompt": "a"}
+    monkeypatch.setattr(pipeline, "_is_done", lambda *_: False)  # it reads the data of every run before the first
+    study = load_study(
+        [file], ["study.runs_at_a_time=1", f"study.variants.slow={{config: {{data: {{train: {source}}}}}}}"]
+    )
+    data.unlink()
+    failed = run_study(study, ["study.yaml"])
+    assert [line.partition(": ")[0] for line in failed] == ["slow/seed-3", "slow/seed-5"]
+    assert all("no such data file" in line for line in failed)
+    assert len(list(study.folder.rglob("fast/*/comparison.json"))) == 2
 
 
 def test_a_page_opens_with_the_study_of_the_most_seeds(file, tmp_path):
@@ -340,7 +384,7 @@ def test_pairs_with_recorded_outcomes_are_tested_over_seeds_and_questions(file):
             for row in json.loads(comparison.read_text())["rows"]
             if row["strategy"] in of_variant
         ]
-        comparison.write_text(json.dumps({"rows": rows}))
+        replace_comparison(comparison, {"rows": rows})
     page, figure, scores, curves = make_results([study.folder], file.with_name("RESULTS.md"), None)
     said = page.read_text()
     assert (scores.name, curves.name) == ("scores.svg", "curves-1.svg")
@@ -367,7 +411,7 @@ def test_a_table_of_very_many_pairs_is_a_sentence(file):
         rows = json.loads(comparison.read_text())["rows"]
         for number, row in enumerate(rows):
             row["strategy"], row["outcomes"] = f"s-{number}", {"questions": "q", "correct": "01" * 20}
-        comparison.write_text(json.dumps({"rows": rows}))
+        replace_comparison(comparison, {"rows": rows})
     page, *_ = make_results([study.folder], file.with_name("RESULTS.md"), None)
     assert page.read_text().count("The 55 pairs of strategies are too many for a table of all.") == 2
 

@@ -659,7 +659,7 @@ def test_a_studys_files_are_checked(tmp_path):
     facts["variants"] = {"a": {"about": "", "seeds": [1]}}
     (tmp_path / "study.json").write_text(json.dumps(facts))
     (tmp_path / "a" / "seed-1").mkdir(parents=True)
-    (tmp_path / "a" / "seed-1" / "done.json").write_text("{}")
+    (tmp_path / "a" / "seed-1" / "done.json").write_text(json.dumps({"digest": "ab"}))
     for content in DAMAGES.values():
         (tmp_path / "a" / "seed-1" / "comparison.json").write_bytes(content)
         with pytest.raises(DataError, match=r"comparison\.json: .*; remove done\.json beside it and `sftkey run`"):

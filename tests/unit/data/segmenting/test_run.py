@@ -309,6 +309,20 @@ def endpoint(server, **keys):
     return {"url": server.url, "model": "m", "timeout_seconds": 5, **keys}
 
 
+def test_reviews_that_a_person_saves_meanwhile_are_not_written_over(segment, files):
+    segment([UNCLEAR])
+
+    def person_at_work(messages):
+        reviewed(files, lambda line: line | {"accept": True, "segments": {"reasoning": "one", "answer": "approve"}})
+        return cut_by_model(messages)
+
+    with chat_server(person_at_work) as server:
+        with pytest.raises(DataError, match=r"out\.jsonl\.review\.jsonl: was changed while this command ran"):
+            segment([UNCLEAR, MODEL_ROW], endpoint=endpoint(server))
+        assert [line["accept"] for line in lines_of(files.review)] == [True]
+        assert segment([MODEL_ROW], endpoint=endpoint(server)).accepted == {"model": 1}
+
+
 def test_a_model_cuts_what_rules_leave_and_is_asked_once(segment, files):
     with chat_server(cut_by_model) as server:
         report = segment([CLEAR, MODEL_ROW], endpoint=endpoint(server))

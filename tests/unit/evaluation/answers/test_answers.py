@@ -196,6 +196,9 @@ def test_a_function_of_the_users_judges_or_says_that_it_cannot_and_its_failure_l
     assert verdict(check, "no", "yep") is INCORRECT
     assert verdict(check, "yes", "yep", "?") is UNJUDGED
     file.write_text("def share(answer, reference, question):\n    return 0.1\n")
+    changed = FunctionCheck(function=f"{file}:same", digest="ab")
+    file.write_text(file.read_text() + "def same(answer, reference, question):\n    return False\n")
+    assert verdict(changed, "yes", "yep") is INCORRECT, "a changed file is loaded again"
     score = judged_by_check(make_check(FunctionCheck(function=f"{file}:share")), Case("yes", "yep"))
     assert (score.verdict, "it returns float, not True, False or None" in score.reason) == (UNJUDGED, True)
     for broken in (f"{file}:other", f"{tmp_path}/none.py:same", "no.such.module:f"):
