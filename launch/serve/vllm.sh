@@ -68,5 +68,6 @@ When the server is ready, on this machine:
 TEXT
 
 # --generation-config vllm: requests alone determine sampling, not the generation_config.json of the folder.
+# --max-model-len auto: as long as fits beside the weights; the model's whole context may not.
 exec "$environment/bin/vllm" serve "$model_dir" --served-model-name "$name" --tensor-parallel-size "$gpus" \
-    --host 127.0.0.1 --port "$port" --generation-config vllm "${@:3}"
+    --host 127.0.0.1 --port "$port" --generation-config vllm --max-model-len auto "${@:3}"

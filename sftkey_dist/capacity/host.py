@@ -11,6 +11,9 @@ from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
 from sftkey_dist.training.layout import MAX_FILE_BYTES
 
 _MASTER_BYTES = 4
+_GRADIENT_BYTES_ON_HOST = 8
+"""DeepSpeed accumulates offloaded gradients in one float32 buffer, and gives the optimizer those of another one
+(deepspeed/runtime/zero/stage3.py)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def host_memory(
     is_on_host = zero.offload == "cpu"
     of_rank = {
         "master weights and moments": trained * CHECKPOINT_BYTES if is_on_host else 0.0,
-        "gradients": trained * 4 if is_on_host else 0.0,
+        "gradients": trained * _GRADIENT_BYTES_ON_HOST if is_on_host else 0.0,
+        "snapshot of a checkpoint": trained * CHECKPOINT_BYTES,
         "weights, partitioned": held * device.compute_bytes if is_on_host and zero.offload_weights else 0.0,
         "gradients of segments": passes * trained * 4 if passes > 1 else 0.0,
         "inputs of layers": row_tokens * input_bytes(size, device) if training.offload_activations else 0.0,

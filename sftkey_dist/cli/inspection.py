@@ -190,7 +190,7 @@ def _show_power(configuration: list[str], difference: float) -> None:
 def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
     from sftkey_dist.capacity import capacity_table, total_in_words
     from sftkey_dist.pipeline.capacity import plan_capacity
-    from sftkey_dist.pipeline.fits import problems_of
+    from sftkey_dist.pipeline.fits import Room, problems_of
 
     size, stages, file = plan_capacity(plan, cluster, steps)
     device = cluster.accelerator
@@ -199,6 +199,6 @@ def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
         console.print(capacity_table(f"{stage.name}: {where}", stage, device.memory_gib))
     if len(stages) > 1:
         console.print(total_in_words([stage.estimate for stage in stages]), soft_wrap=True, markup=False)
-    for problem in problems_of(plan.config, size.parameters, stages, device.memory_gib):
+    for problem in problems_of(plan.config, size.parameters, stages, Room(device.memory_gib)):
         console.print(Text.assemble(("would be refused", "red"), " ", problem), soft_wrap=True)
     return file

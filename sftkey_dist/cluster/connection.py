@@ -142,9 +142,20 @@ def idle_in_words(cluster: ClusterConfig) -> str:
     return ""
 
 
-def room_for(cluster: ClusterConfig) -> int:
-    """Number of workers that the nodes have room for. A worker needs all its resources on one node."""
-    return _room_for(_needs_of_a_worker(cluster))
+def room_for(cluster: ClusterConfig, num_gpus: int | None = None) -> int:
+    """Number of workers that the nodes have room for. A worker needs all its resources on one node.
+
+    Args:
+        cluster: resources of a worker.
+        num_gpus: accelerators per worker. Default: `cluster.gpus_per_worker`.
+    """
+    return _room_for(_needs_of_a_worker(cluster, num_gpus))
+
+
+def host_memory_gib() -> float:
+    """Memory of all nodes together, in GiB, as Ray found it when they started."""
+    kinds = ("memory", "object_store_memory")
+    return sum(float(node["Resources"].get(kind, 0)) for node in usable_nodes() for kind in kinds) / 2**30
 
 
 def _room_for(needs: dict[str, int]) -> int:

@@ -55,6 +55,9 @@ class LocalJudgeConfig(Section):
     """Maximum length of a written reply, in tokens."""
     batch_size: int = Field(8, ge=1, le=65_536)
     """Number of questions that are judged together."""
+    gpus_per_model: int | None = Field(None, ge=1, le=1024)
+    """Number of accelerators of one node over which the judge's layers are distributed. Default: one, if workers have
+    accelerators."""
 
 
 class JudgeConfig(Section):

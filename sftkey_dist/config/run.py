@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.data import DataConfig
-from sftkey_dist.config.evaluation import EvaluationConfig
+from sftkey_dist.config.evaluation import EvaluationConfig, LocalJudgeConfig
 from sftkey_dist.config.model import PACKED_ATTENTION, ModelConfig
 from sftkey_dist.config.paths import LocalPath
 from sftkey_dist.config.prompt import PromptConfig
@@ -176,8 +176,13 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def models_lie_on_accelerators_where_there_are_some(self) -> Self:
         """Models can only be placed on accelerators if workers have them."""
-        if self.evaluation.gpus_per_model and not self.cluster.gpus_per_worker:
+        if self.cluster.gpus_per_worker:
+            return self
+        if self.evaluation.gpus_per_model:
             raise ValueError("evaluation.gpus_per_model needs cluster.gpus_per_worker=1")
+        judges = self.evaluation.judge.judges if self.evaluation.judge is not None else ()
+        if any(isinstance(judge, LocalJudgeConfig) and judge.gpus_per_model for judge in judges):
+            raise ValueError("gpus_per_model of a judge needs cluster.gpus_per_worker=1")
         return self
 
     @model_validator(mode="after")

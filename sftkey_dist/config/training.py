@@ -28,7 +28,7 @@ class ZeroConfig(Section):
     """Where the optimizer state is offloaded to. A checkpoint made with `nvme` can only be resumed with `cpu` or
     `none`."""
     offload_weights: bool = False
-    """Also offload each rank's shard of the weights, to the same place as the optimizer state."""
+    """With `offload: cpu`, also offload each rank's shard of the weights."""
     nvme_path: LocalPath | None = None
     """Folder on a local NVMe disk; required by `offload: nvme`."""
     secondary_partition_ranks: int = Field(1, ge=1, le=MOST_WORKERS)
@@ -37,11 +37,14 @@ class ZeroConfig(Section):
 
     @model_validator(mode="after")
     def offload_has_a_place(self) -> Self:
-        """NVMe offload needs a folder, and offloaded weights need an offload target."""
+        """NVMe offload needs a folder, and weights can be offloaded to the host only."""
         if (self.offload == "nvme") != (self.nvme_path is not None):
             raise ValueError("zero.offload=nvme needs zero.nvme_path, and zero.nvme_path needs zero.offload=nvme")
-        if self.offload_weights and self.offload == "none":
-            raise ValueError("zero.offload_weights needs zero.offload=cpu or nvme")
+        if self.offload_weights and self.offload != "cpu":
+            raise ValueError(
+                "zero.offload_weights needs zero.offload=cpu; weights on NVMe cannot be set, and a stage in bfloat16 "
+                "sets them to the float32 weights that it starts from"
+            )
         return self
 
 

@@ -41,15 +41,20 @@ def require_room(model_dir: Path, devices: Sequence[torch.device]) -> None:
     if not devices:
         return
     release_cached_memory()
-    needed = sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
+    needed = weights_bytes_in(model_dir)
     free = sum(map(_free_bytes, devices))
     if needed > free:
         raise ModelError(
             f"{model_dir}: its weights take {needed / _GIB:.1f} GiB, but only {free / _GIB:.1f} GiB are free on "
             f"{len(devices)} accelerator{'s' if len(devices) > 1 else ''}; spread a model over more with "
-            f"evaluation.gpus_per_model, or generate with a server (evaluation.backend=endpoint), and train with "
-            f"validation.guard=null"
+            f"gpus_per_model of the evaluation or the judge, or generate with a server (evaluation.backend=endpoint), "
+            f"and train with validation.guard=null"
         )
+
+
+def weights_bytes_in(model_dir: Path) -> int:
+    """Size of the weights in a model's folder."""
+    return sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
 
 
 def release_cached_memory() -> None:

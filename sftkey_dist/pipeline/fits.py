@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sftkey_dist.capacity import ACCELERATORS, Accelerator, Cluster, StageCapacity
 from sftkey_dist.capacity.hardware import GIB
-from sftkey_dist.cluster.connection import devices_of_nodes
+from sftkey_dist.cluster.connection import devices_of_nodes, host_memory_gib
+from sftkey_dist.config.evaluation import LocalJudgeConfig
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.evaluation.judge.jury import judge_folder
 from sftkey_dist.files import write_json_atomically
-from sftkey_dist.models.accelerator import Device
+from sftkey_dist.models.accelerator import Device, weights_bytes_in
 from sftkey_dist.pipeline.capacity import stage_capacities, weight_bytes
 from sftkey_dist.pipeline.environment import describe_environment
 from sftkey_dist.pipeline.run_plan import RunPlan
@@ -47,7 +49,8 @@ def require_fit(plan: RunPlan) -> None:
     write_json_atomically(plan.run.environment, describe_environment() | seen)
     cluster = Cluster(1, config.cluster.num_workers, accelerator_like(smallest))
     parameters, stages = stage_capacities(plan, cluster, _PLANNED_STEPS)
-    problems = problems_of(config, parameters, stages, smallest.memory_gib)
+    room = Room(smallest.memory_gib, host_memory_gib(), _sizes_of_judges(config))
+    problems = problems_of(config, parameters, stages, room)
     if problems:
         raise ConfigError("; ".join(problems))
     for stage in stages:
@@ -55,34 +58,55 @@ def require_fit(plan: RunPlan) -> None:
         if needed > smallest.memory_gib:
             console.print(
                 f"{stage.name}: a rank may need {needed:.0f} GiB, an accelerator has {smallest.memory_gib:.0f}; if "
-                f"memory runs out, {_remedy(stage)}",
+                f"memory runs out, {_remedy(stage, room)}",
                 soft_wrap=True,
                 markup=False,
             )
 
 
-def problems_of(
-    config: RunConfig, num_parameters: int, stages: Sequence[StageCapacity], device_gib: float
-) -> list[str]:
+@dataclass(frozen=True)
+class Room:
+    """The memory that there is, and that judges need.
+
+    Attributes:
+        device_gib: memory of an accelerator.
+        host_gib: memory of all nodes together; inf if it is not known.
+        judges: for each local judge, its path, the size of its weights in GiB and its number of accelerators.
+    """
+
+    device_gib: float
+    host_gib: float = math.inf
+    judges: tuple[tuple[str, float, int], ...] = ()
+
+
+def problems_of(config: RunConfig, num_parameters: int, stages: Sequence[StageCapacity], room: Room) -> list[str]:
     """Descriptions of everything that cannot fit, each with a remedy.
 
     Args:
         config: configuration of the run.
         num_parameters: number of parameters of the model.
-        stages: capacity of the stages on the run's ranks.
-        device_gib: memory of an accelerator.
+        stages: capacity of the stages on the run's ranks, which are taken for those of one node.
+        room: memory of the cluster.
     """
     model_gib = num_parameters * weight_bytes(config) / GIB
     training = [
         f"{stage.name}: a rank would need about {stage.estimate.memory.total_gib:.0f} GiB and an accelerator has "
-        f"{device_gib:.0f}; {_remedy(stage)}"
+        f"{room.device_gib:.0f}; {_remedy(stage, room)}"
         for stage in stages
-        if stage.estimate.memory.total_gib * _SURELY > device_gib
+        if stage.estimate.memory.total_gib * _SURELY > room.device_gib
+    ]
+    hosts = [
+        f"{stage.name}: the hosts would need about {stage.estimate.host.total_gib:.0f} GiB for what is offloaded and "
+        f"for a checkpoint, and all nodes together have {room.host_gib:.0f}; use more nodes, or offload less"
+        for stage in stages
+        if stage.estimate.host.total_gib * _SURELY > room.host_gib
     ]
     return [
         *training,
-        *_of_the_guard(model_gib, stages, device_gib),
-        *_of_evaluation(config, model_gib, device_gib),
+        *hosts,
+        *_of_the_guard(model_gib, stages, room.device_gib),
+        *_of_evaluation(config, model_gib, room.device_gib),
+        *_of_judges(room),
     ]
 
 
@@ -114,10 +138,10 @@ def _guarding_gib(stage: StageCapacity) -> float:
 def _of_evaluation(config: RunConfig, model_gib: float, device_gib: float) -> list[str]:
     if config.evaluation.backend == "endpoint":
         return []
-    usable_gib, gpus = _GENERATION_SHARE * device_gib, max(1, config.evaluation_gpus)
-    if model_gib <= gpus * usable_gib:
+    gpus = max(1, config.evaluation_gpus)
+    enough = _gpus_for(model_gib, device_gib)
+    if enough <= gpus:
         return []
-    enough = 2 ** math.ceil(math.log2(model_gib / usable_gib))
     remedy = (
         f"set evaluation.gpus_per_model={enough}"
         if enough <= _MOST_GPUS_OF_A_NODE
@@ -129,11 +153,30 @@ def _of_evaluation(config: RunConfig, model_gib: float, device_gib: float) -> li
     ]
 
 
-def _remedy(stage: StageCapacity) -> str:
-    if stage.help is not None and stage.help[1].fits:
+def _of_judges(room: Room) -> list[str]:
+    return [
+        f"evaluation.judge: {path}: its weights of {gib:.0f} GiB do not fit on {gpus} accelerator(s) of "
+        f"{room.device_gib:.0f} GiB; set gpus_per_model={_gpus_for(gib, room.device_gib)} of this judge, or ask a "
+        f"server"
+        for path, gib, gpus in room.judges
+        if _gpus_for(gib, room.device_gib) > gpus
+    ]
+
+
+def _sizes_of_judges(config: RunConfig) -> tuple[tuple[str, float, int], ...]:
+    judge = config.evaluation.judge
+    local = [one for one in judge.judges if isinstance(one, LocalJudgeConfig)] if judge is not None else []
+    return tuple((one.path, weights_bytes_in(judge_folder(one)) / GIB, one.gpus_per_model or 1) for one in local)
+
+
+def _gpus_for(model_gib: float, device_gib: float) -> int:
+    """Accelerators that a model needs for generation, a power of two."""
+    return 2 ** max(0, math.ceil(math.log2(model_gib / (_GENERATION_SHARE * device_gib)))) if model_gib else 1
+
+
+def _remedy(stage: StageCapacity, room: Room) -> str:
+    if stage.help is not None and stage.help[1].fits and stage.help[1].host.total_gib * _SURELY <= room.host_gib:
         return f"set {stage.help[0].split(' (')[0]}"
     if stage.smallest_nodes is not None and stage.smallest_nodes > 1:
         return f"use {stage.smallest_nodes} times as many ranks (cluster.num_workers)"
-    return (
-        "use more ranks (cluster.num_workers), shorter rows (training.micro_batch_tokens) or training.zero.offload=cpu"
-    )
+    return "use more ranks (cluster.num_workers) or shorter rows (training.micro_batch_tokens)"

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
 from sftkey_dist.errors import ModelError
@@ -30,6 +31,8 @@ _GROUPS_BY_REQUEST = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """torch 2.11 accepts fewer key than query heads without a flag; later releases need one."""
 _NOT_COMPUTED = ("position_bias", "indices", "block_indices", "sinks", "head_mask")
 """Arguments with which architectures of transformers change the result of attention."""
+_MOST_BYTES_OF_SCORES, _LEAST_QUERIES = 2**28, 64
+"""Size of the scores that are computed at a time, and the least number of queries, as each block costs launches."""
 _FIRST_CAPABILITY = 8
 """Compute capability of the first devices that have these kernels (Ampere)."""
 
@@ -105,7 +108,7 @@ def packed_causal_attention(
     if may_launch and cu_seq_lens is not None:
         attended = _in_one_launch(query, key, value, cu_seq_lens, max(example_lengths), scaling, sliding_window)
     else:
-        attend = _by_sdpa if is_plain else partial(_by_scores, sinks=s_aux, softcap=softcap)
+        attend = _by_sdpa if is_plain else partial(_in_blocks, sinks=s_aux, softcap=softcap)
         attend = partial(attend, scaling=scaling, dropout=dropout, sliding_window=sliding_window)
         layer: Any = getattr(module, "layer_idx", None)
         attended = _one_by_one(attend, query, key, value, example_lengths, layer, remember, recall)
@@ -213,6 +216,46 @@ def _by_sdpa(
         **causality,
     )
     return output
+
+
+def _in_blocks(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    dropout: float,
+    sliding_window: int | None,
+    *,
+    sinks: Tensor | None,
+    softcap: float | None,
+) -> Tensor:
+    """[1, H, T, D] of one example, a block of queries at a time, with the keys that the block sees.
+
+    The scores of all queries would take memory that is quadratic in T. Those of a block are computed again in the
+    backward pass, so that a layer keeps its operands and no scores.
+    """
+    compute = partial(
+        _by_scores, scaling=scaling, dropout=dropout, sliding_window=sliding_window, sinks=sinks, softcap=softcap
+    )
+    num_heads, num_queries, num_keys = query.shape[1], query.shape[2], key.shape[2]
+    size = _block_of_queries(num_heads, num_keys, sliding_window)
+    if num_queries <= size:
+        return compute(query, key, value)
+    blocks = []
+    for start in range(0, num_queries, size):
+        end = min(start + size, num_queries)
+        last = num_keys - num_queries + end  # the queries are the last of the keys' positions
+        first = max(0, last - (end - start) - (sliding_window or num_keys) + 1)
+        operands = query[:, :, start:end], key[:, :, first:last], value[:, :, first:last]
+        blocks.append(checkpoint(compute, *operands, use_reentrant=False))
+    return torch.cat(blocks, dim=2)
+
+
+def _block_of_queries(num_heads: int, num_keys: int, sliding_window: int | None) -> int:
+    """Number of queries whose scores take `_MOST_BYTES_OF_SCORES`; with a window at most as many as it is long."""
+    seen = num_keys if sliding_window is None else min(num_keys, 2 * sliding_window)
+    size = max(_LEAST_QUERIES, _MOST_BYTES_OF_SCORES // (4 * num_heads * seen))
+    return size if sliding_window is None else min(size, max(_LEAST_QUERIES, sliding_window))
 
 
 def _by_scores(

@@ -129,6 +129,7 @@ def _train(
         if stops or ends or (step + 1) % job.training.checkpoint_every_steps == 0:
             with watch.phase("checkpoint"):
                 checkpoints.wait()  # two snapshots in memory would be one too many
+                stage.engine.meeting.gather("")  # rank 0 also waits for the shards of all, longer than a collective may
                 if is_first_rank:
                     flush_those_there(stage.directory.journals)  # no checkpoint outlives the records of its steps
                 checkpoints.save(Snapshot(stage.engine.state, step + 1, plan.members_digest, observer.candidate))

@@ -12,10 +12,10 @@ precision than it is trained in.
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors
 import torch
@@ -68,21 +68,30 @@ def _sums_of_part(start: Tensor, end: Tensor, stored_dtype: torch.dtype) -> Tens
 
 
 class StoredWeights:
-    """Weights in the safetensors files of a folder, read by name in float32, whole or a range at a time."""
+    """Weights in safetensors files, read by name in float32, whole or a range at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, files: Iterable[Path]) -> None:
         """
         Raises:
             ModelError: a file cannot be read.
         """
         self._opened = ExitStack()
         self._files: dict[str, Any] = {}
-        for file in sorted(folder.glob("*.safetensors")):
+        for file in files:
             try:
                 opened = self._opened.enter_context(safetensors.safe_open(file, framework="pt"))
             except (OSError, safetensors.SafetensorError) as error:
                 raise ModelError(f"{file}: cannot be read ({error})") from error
             self._files |= dict.fromkeys(opened.keys(), opened)
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Self:
+        """The weights in all files of a folder.
+
+        Raises:
+            ModelError: a file cannot be read.
+        """
+        return cls(sorted(folder.glob("*.safetensors")))
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
@@ -177,20 +186,43 @@ def commit_masters(folder: Path, notes: Sequence[str]) -> None:
     write_text_atomically(folder / MASTERS_MANIFEST, whole.model_dump_json(indent=2) + "\n")
 
 
+def stored_masters(folder: Path) -> StoredWeights:
+    """The masters in a folder, in the files that the manifest names.
+
+    Another node may have written them seconds ago. A network file system that remembers what it listed before would
+    leave some out, and this rank's part of their weights would silently start from its rounding.
+
+    Raises:
+        ModelError: the manifest or a file cannot be read.
+    """
+    return StoredWeights(folder / name for name in sorted(_read_manifest(folder).files))
+
+
 def verify_masters(folder: Path, rank: int, world_size: int) -> None:
     """Check this rank's part of the files; all ranks together check each once.
 
     Raises:
         ModelError: a file differs from what was written.
     """
+    manifest = _read_manifest(folder)
     try:
-        manifest = MastersManifest.model_validate_json((folder / MASTERS_MANIFEST).read_bytes(), strict=True)
         damaged = [
             name
             for name in sorted(manifest.files)[rank::world_size]
             if not (folder / name).is_file() or FileNote.of(folder / name) != manifest.files[name]
         ]
-    except (OSError, ValidationError) as error:
-        raise ModelError(f"{folder}: {' '.join(str(error).split())[:200]}; {_REMEDY}") from error
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     if damaged:
         raise ModelError(f"{folder / damaged[0]}: the file differs from what was written; {_REMEDY}")
+
+
+def _read_manifest(folder: Path) -> MastersManifest:
+    try:
+        return MastersManifest.model_validate_json((folder / MASTERS_MANIFEST).read_bytes(), strict=True)
+    except (OSError, ValidationError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> ModelError:
+    return ModelError(f"{folder}: {' '.join(str(error).split())[:200]}; {_REMEDY}")

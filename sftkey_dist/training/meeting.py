@@ -1,6 +1,7 @@
 """Ranks wait for each other's long reads and writes here, outside of collectives, which NCCL's watchdog would end."""
 
 import itertools
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,6 +10,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from sftkey_dist.errors import StorageError, TrainingError
+from sftkey_dist.training.storage_errors import may_pass
 
 _MOST_CHARACTERS = 300
 _NUMBERS = itertools.count()
@@ -51,7 +53,7 @@ class Meeting:
 
         Raises:
             TrainingError: the block failed on a rank.
-            StorageError: a rank did not come in time.
+            StorageError: it failed by an error that may pass, or a rank did not come in time.
         """
         cause = None
         try:
@@ -59,9 +61,10 @@ class Meeting:
         except Exception as error:  # of the file system, or whatever a library makes of it
             cause = error
         problem = "" if cause is None else " ".join(f"{cause or type(cause).__name__}".split())[:_MOST_CHARACTERS]
-        for rank, found in enumerate(self.gather(problem)):
+        for rank, note in enumerate(self.gather(json.dumps([problem, may_pass(cause)]))):
+            found, passes = json.loads(note)
             if found:
-                raise TrainingError(
+                raise (StorageError if passes else TrainingError)(
                     f"rank {rank} could not write {what} ({found}); when that is put right, the same command goes on "
                     f"from the last checkpoint"
                 ) from cause

@@ -96,7 +96,7 @@ def assert_starts_from(job: StageJob, folder: Path) -> None:
     """On one rank: the engine's slices are the masters', and what it computes with is their rounding."""
     engine = ZeroEngine(job)
     assert engine.weights.start_from_masters() == 0
-    stored = StoredWeights(folder)
+    stored = StoredWeights.in_folder(folder)
     for name, parameter in engine._engine.module.named_parameters():
         share = parameter.ds_tensor
         expected = stored.range(name, share.numel() * dist.get_rank(), share.numel())

@@ -14,6 +14,8 @@ from torch.distributed import distributed_c10d
 from sftkey_dist.config.training import ZeroConfig
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.checkpoint import CheckpointKeeper
+from sftkey_dist.training.checkpoint.shards import _ShardReader, shard_name
+from sftkey_dist.training.checkpoint.storage import FolderStorage
 from sftkey_dist.training.engine.factory import make_engine
 from tests.distributed.harness import metrics, run_ranks, train, weights_of
 from tests.distributed.runs import jobs_of
@@ -42,12 +44,12 @@ def note_timeouts(job, out: Path) -> None:
         out.write_text(json.dumps(waits))
 
 
-def two_stages(run_config, name: str, zero: ZeroConfig):
+def two_stages(run_config, name: str, zero: ZeroConfig, max_steps: int = 3):
     config = run_config.model_copy(
         update={
             "run_dir": run_config.run_dir / name,
             "strategies": ("sftkey-tag",),
-            "optimization": run_config.optimization.model_copy(update={"max_steps": 3}),
+            "optimization": run_config.optimization.model_copy(update={"max_steps": max_steps}),
             "training": run_config.training.model_copy(update={"zero": zero}),
         }
     )
@@ -73,23 +75,31 @@ def test_groups_that_deepspeed_makes_wait_as_long_as_the_others(run_config, tmp_
     assert json.loads((tmp_path / "waits.json").read_text()) == [77, 77]
 
 
-def resume_with_a_slow_rank(job, seconds_of_a_collective: int, seconds_of_reading: int) -> None:
-    """The second rank reads the checkpoint for longer than it may be waited for in a collective."""
+def resume_with_slow_storage(job, seconds_of_a_collective: int, seconds_of_storage: int) -> None:
+    """Rank 1 verifies and reads the checkpoint, and rank 0 writes the next one, longer than a collective may wait."""
     distributed_c10d._set_pg_timeout(timedelta(seconds=seconds_of_a_collective))
-    verify = CheckpointKeeper.verify
 
-    def slowly(keeper, *arguments):
-        time.sleep(seconds_of_reading * dist.get_rank())
-        return verify(keeper, *arguments)
+    def slow_once(method, rank: int, *, is_late=lambda *_: True):
+        waits = [seconds_of_storage] if dist.get_rank() == rank else []
 
-    CheckpointKeeper.verify = slowly
+        def called(*arguments):
+            if waits and is_late(*arguments):
+                time.sleep(waits.pop())
+            return method(*arguments)
+
+        return called
+
+    CheckpointKeeper.verify = slow_once(CheckpointKeeper.verify, 1)
+    _ShardReader.__call__ = slow_once(_ShardReader.__call__, 1)
+    FolderStorage.writing = slow_once(FolderStorage.writing, 0, is_late=lambda _, folder, name: name == shard_name(0))
     train([job])
 
 
-def test_ranks_wait_for_one_that_reads_a_checkpoint_for_longer_than_a_collective_may_take(run_config, tmp_path):
-    job, _ = two_stages(run_config, "slow", ZeroConfig())
-    training = job.training.model_copy(update={"checkpoint_every_steps": 1})
-    run_ranks(2, train, [job.model_copy(update={"training": training})], 2)
-    run_ranks(2, resume_with_a_slow_rank, job, 12, 18)
+def test_ranks_wait_for_one_that_reads_or_writes_for_longer_than_a_collective_may_take(run_config, tmp_path):
+    job, _ = two_stages(run_config, "slow", ZeroConfig(), max_steps=4)
+    limits = {"checkpoint_every_steps": 1, "collective_timeout_seconds": 10}
+    job = job.model_copy(update={"training": job.training.model_copy(update=limits)})
+    run_ranks(2, train, [job], 1)
+    run_ranks(2, resume_with_slow_storage, job, 10, 14)
     assert (StageDir(job.stage_dir).model / "config.json").is_file()
-    assert len(metrics(job)) == 3
+    assert len(metrics(job)) == 4

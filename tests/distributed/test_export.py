@@ -151,7 +151,7 @@ def test_masters_in_several_files_are_what_was_rounded(exported, case, request):
     assert len(list(folder.glob("rank_*_?.safetensors"))) > num_ranks
     for rank in range(num_ranks):
         verify_masters(folder, rank, num_ranks)
-    masters, published = StoredWeights(folder), load_file(one / "model.safetensors")
+    masters, published = StoredWeights.in_folder(folder), load_file(one / "model.safetensors")
     names = [name for name in published if "experts" not in name]
     assert len(names) > 10
     for name in names:
@@ -163,7 +163,7 @@ def test_what_reads_model_folders_reads_several_files(exported, models, tmp_path
     folder, one = exported / "untied-bfloat16" / "several", exported / "untied-bfloat16" / "one"
     check_model_folder(folder)
     assert count_parameters(folder) == count_parameters(one) == count_parameters(models["untied"])
-    stored, alone = StoredWeights(folder), StoredWeights(one)
+    stored, alone = StoredWeights.in_folder(folder), StoredWeights.in_folder(one)
     for name in load_file(one / "model.safetensors"):
         assert torch.equal(stored.whole(name), alone.whole(name))
     file = sorted(shutil.copytree(folder, tmp_path / "copy").glob("*.safetensors"))[-1]

@@ -404,7 +404,7 @@ def test_vllm_serves_on_loopback_with_a_key_that_is_in_no_command_line(tmp_path,
     (command,) = re.findall(r"^vllm (.*)$", calls, re.MULTILINE)
     assert command == (
         f"serve {served_model} --served-model-name sftkey-tag.2-0123abcd --tensor-parallel-size 4 --host 127.0.0.1 "
-        "--port 8000 --generation-config vllm --max-model-len 4096"
+        "--port 8000 --generation-config vllm --max-model-len auto --max-model-len 4096"
     )
     key_file = tmp_path / ".sftkey-vllm-key"
     key = key_file.read_text()

@@ -41,6 +41,7 @@ class VllmGenerator:
             self._engine = LLM(
                 model=str(model_dir),
                 tensor_parallel_size=num_gpus,
+                max_model_len=-1,  # as long as fits; the model's whole context may need more memory than is left
                 trust_remote_code=trust_remote_code,
                 dtype=str(config.dtype or "auto").removeprefix("torch."),  # vLLM would round float32 to half precision
                 generation_config="vllm",  # do not merge in the folder's own generation config

@@ -6,6 +6,7 @@ from pathlib import Path
 import ray
 import torch
 
+from sftkey_dist.cluster.connection import room_for, wait_for_room
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import LocalJudgeConfig
 from sftkey_dist.config.prompt import PromptConfig
@@ -24,11 +25,16 @@ def open_local_judge(config: LocalJudgeConfig, folder: Path, cluster: ClusterCon
     """Start the actors. A Ray cluster must be connected.
 
     Raises:
+        ConfigError: no node has as many accelerators as the judge needs.
         ModelError: the model cannot be used.
     """
+    if config.gpus_per_model is not None:
+        wait_for_room(cluster, 1, config.gpus_per_model)
+        num_workers = min(num_workers, room_for(cluster, config.gpus_per_model))
     options = {
         "num_cpus": cluster.cpus_per_worker,
-        "num_gpus": cluster.gpus_per_worker,
+        "num_gpus": config.gpus_per_model or cluster.gpus_per_worker,
+        "runtime_env": {"env_vars": cluster.environment},
         "scheduling_strategy": "DEFAULT",  # not within the place that Ray Tune holds for the driver of a trial
         **RESTARTS,
     }
@@ -48,7 +54,9 @@ class LocalJudge:
         self._folder = folder
         self._chooses = config.reply == "chosen"
         self._decoding = Decoding(max_new_tokens=config.max_tokens)
-        self._generator = LocalGenerator(folder, PromptConfig(template="chat"), config.trust_remote_code)
+        self._generator = LocalGenerator(
+            folder, PromptConfig(template="chat"), config.trust_remote_code, config.gpus_per_model
+        )
 
     def replies(self, chats: Sequence[Chat], reader: Reader) -> list[Reply]:
         """One reply per chat, in order. ``reader`` determines the possible replies.

@@ -16,6 +16,7 @@ from sftkey_dist.training.checkpoint.manifest import Manifest, parse_manifest
 from sftkey_dist.training.checkpoint.shards import Snapshot, shard_name
 from sftkey_dist.training.checkpoint.storage import Storage, open_storage
 from sftkey_dist.training.job import StageJob
+from sftkey_dist.training.storage_errors import may_pass
 
 CHECKPOINTS_KEPT = 2
 """A stage resumes from one of so many; what they refer to must be kept as long."""
@@ -160,7 +161,7 @@ class CheckpointKeeper:
         except TrainingError as error:
             self._failure = error
         except Exception as error:  # pyarrow's and safetensors' own errors are no OSErrors
-            self._failure = TrainingError(
+            self._failure = (StorageError if may_pass(error) else TrainingError)(
                 f"the checkpoint after {snapshot.steps_done} steps could not be written to {self.storage.place}: "
                 f"{' '.join(str(error).split())}; the one before is kept"
             )

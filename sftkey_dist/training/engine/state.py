@@ -10,6 +10,7 @@ from torch import Tensor
 from sftkey_dist.errors import TrainingError
 from sftkey_dist.training.checkpoint.shards import SliceReader
 from sftkey_dist.training.engine.library import deepspeed
+from sftkey_dist.training.engine.ranks import Ranks
 
 _MASTER = "master"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -19,15 +20,16 @@ _MOMENTS_OF_MUON = ("momentum_buffer",)
 class PartitionedState:
     """The state of every trained parameter; see ShardedState and Masters."""
 
-    def __init__(self, engine: Any, names: dict[int, str], rank: int, *, lies_on_nvme: bool) -> None:
+    def __init__(self, engine: Any, names: dict[int, str], ranks: Ranks, *, lies_on_nvme: bool) -> None:
         """
         Args:
             engine: DeepSpeed's.
             names: of its parameters as they were loaded, by `id`.
-            rank: of this process.
+            ranks: the process group.
             lies_on_nvme: whether the state is offloaded to NVMe.
         """
-        self._optimizer, self._rank, self._lies_on_nvme = engine.optimizer, rank, lies_on_nvme
+        self._optimizer, self._rank, self._lies_on_nvme = engine.optimizer, ranks.rank, lies_on_nvme
+        self._meeting = ranks.meeting
         self._trained = {names[id(p)]: p for p in engine.module.parameters() if p.requires_grad}
 
     @property
@@ -109,9 +111,14 @@ class PartitionedState:
 
     @contextmanager
     def _being_set(self) -> Iterator[None]:
-        """DeepSpeed brings its own copies up to date when the block ends."""
+        """DeepSpeed brings its own copies up to date when the block ends.
+
+        It gathers small parameters for that. Ranks that read at different speeds wait for each other before it, because
+        a collective may not wait as long.
+        """
         self._optimizer.checkpoint_event_prologue()
         yield
+        self._meeting.gather("")
         self._optimizer.checkpoint_event_epilogue()
 
     @property

@@ -36,7 +36,7 @@ from sftkey_dist.training.flops import ModelFlops
 from sftkey_dist.training.head import ChunkedHead
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.lora import base_of, read_beyond_their_layer
-from sftkey_dist.training.masters import StoredWeights
+from sftkey_dist.training.masters import StoredWeights, stored_masters
 from sftkey_dist.training.objective import needs_entropy
 from sftkey_dist.training.router import RouterBalance, require_known_routers
 
@@ -59,7 +59,7 @@ class ZeroEngine(Ranks):
             ModelError: they cannot be loaded.
         """
         _reset_peak_memory()
-        start = StoredWeights(job.masters_dir or job.model_dir)
+        start = stored_masters(job.masters_dir) if job.masters_dir else StoredWeights.in_folder(job.model_dir)
         # While this object lives, from_pretrained partitions parameters as it creates them; were it collected,
         # every rank would silently hold the whole model.
         expected = WeightSizes.expected(job.model_dir, job.precision)
@@ -75,7 +75,7 @@ class ZeroEngine(Ranks):
         limit_waits(job.training.collective_timeout_seconds)
         super().__init__(torch.device(self._engine.device), job.training)
         self._packed = PackedModel(self._engine, job.attention, head, self.sequence_group, with_entropy=entropy)
-        self.state = PartitionedState(self._engine, names, self.rank, lies_on_nvme=job.training.zero.offload == "nvme")
+        self.state = PartitionedState(self._engine, names, self, lies_on_nvme=job.training.zero.offload == "nvme")
         optimization = job.stage.optimization
         self._clip_to = optimization.max_grad_norm if optimization.muon is not None else None
         self.weights = StageWeights(self, self._engine.module, self.state, start, job.precision)

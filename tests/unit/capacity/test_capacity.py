@@ -622,9 +622,11 @@ def test_what_lies_on_the_host_is_counted_by_node(sizes):
         update={"offload_activations": True, "zero": ZeroConfig(offload="cpu", offload_weights=True)}
     )
     on_device, on_host = (estimate(size, training, cluster, row).host for training in (plain, offloaded))
-    assert list(on_device.parts) == ["files of the exported model"], "the rest lies on the devices"
+    assert list(on_device.parts) == ["snapshot of a checkpoint", "files of the exported model"]
+    assert on_device.parts["snapshot of a checkpoint"] * 2**30 == pytest.approx(size.parameters / 4 * 12)
     of_node = {name: gib * 2**30 for name, gib in on_host.parts.items()}
-    assert of_node["master weights and moments"] + of_node["gradients"] == pytest.approx(size.parameters / 4 * 16)
+    kept = ("master weights and moments", "gradients", "snapshot of a checkpoint")
+    assert sum(of_node[name] for name in kept) == pytest.approx(size.parameters / 4 * 32)
     assert of_node["weights, partitioned"] == pytest.approx(size.parameters / 4 * 2)
     assert of_node["inputs of layers"] == 8 * 8192 * 80 * 8192 * 2
     assert of_node["files of the exported model"] == pytest.approx(8 * 5e9)

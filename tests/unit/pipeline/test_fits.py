@@ -12,7 +12,7 @@ from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.models import accelerator
 from sftkey_dist.models.accelerator import Device, node_devices, require_room
 from sftkey_dist.pipeline import fits
-from sftkey_dist.pipeline.fits import accelerator_like, problems_of, require_fit
+from sftkey_dist.pipeline.fits import Room, accelerator_like, problems_of, require_fit
 from sftkey_dist.pipeline.run_plan import RunPlan
 
 SEVENTY_BILLION = 70_600_000_000
@@ -31,12 +31,19 @@ def configured(**changes) -> RunConfig:
     return RunConfig.model_validate(base | changes)
 
 
-def stage(gib: float, smallest_nodes: int | None = None, remedy: str | None = None, guarding: float | None = None):
-    helping = (remedy, SimpleNamespace(fits=True)) if remedy else None
-    memory = SimpleNamespace(total_gib=gib)
+def stage(
+    gib: float,
+    smallest_nodes: int | None = None,
+    remedy: str | None = None,
+    guarding: float | None = None,
+    host: float = 1.0,
+):
+    memory, on_host = SimpleNamespace(total_gib=gib), SimpleNamespace(total_gib=host)
+    helping = (remedy, SimpleNamespace(fits=True, host=on_host)) if remedy else None
+    guarded = guarding and SimpleNamespace(total_gib=guarding)
     return SimpleNamespace(
         name="sftkey-tag full",
-        estimate=SimpleNamespace(memory=memory, guarding=guarding and SimpleNamespace(total_gib=guarding)),
+        estimate=SimpleNamespace(memory=memory, guarding=guarded, host=on_host),
         help=helping,
         smallest_nodes=smallest_nodes,
     )
@@ -44,56 +51,81 @@ def stage(gib: float, smallest_nodes: int | None = None, remedy: str | None = No
 
 def test_a_70b_that_fits_is_not_refused():
     config = configured(evaluation={"gpus_per_model": 4})
-    assert problems_of(config, SEVENTY_BILLION, [stage(72)], 79) == []
+    assert problems_of(config, SEVENTY_BILLION, [stage(72)], Room(79)) == []
 
 
 def test_training_that_is_too_large_names_the_setting_that_makes_it_fit():
     config = configured(evaluation={"gpus_per_model": 4})
-    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(100, remedy="training.logit_chunk_positions=1024")], 79)
+    (problem,) = problems_of(
+        config, SEVENTY_BILLION, [stage(100, remedy="training.logit_chunk_positions=1024")], Room(79)
+    )
     assert problem.endswith(
         "a rank would need about 100 GiB and an accelerator has 79; set training.logit_chunk_positions=1024"
     )
-    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(191, smallest_nodes=4)], 79)
+    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(191, smallest_nodes=4)], Room(79))
     assert problem.endswith("use 4 times as many ranks (cluster.num_workers)")
 
 
 @pytest.mark.parametrize(("gpus", "remedy"), [(1, "evaluation.gpus_per_model=2"), (2, None), (4, None)])
 def test_a_model_that_no_evaluation_can_hold_is_refused(gpus, remedy):
     config = configured(evaluation={"gpus_per_model": gpus})
-    problems = problems_of(config, SEVENTY_BILLION, [stage(72)], 79)
+    problems = problems_of(config, SEVENTY_BILLION, [stage(72)], Room(79))
     assert [problem for problem in problems if remedy and problem.endswith(f"set {remedy}")] == problems
     assert bool(problems) == bool(remedy)
 
 
+def test_a_judge_that_no_accelerator_can_hold_is_refused_before_training():
+    config = configured(evaluation={"gpus_per_model": 4})
+    judges = (("judges/70b", 131.5, 1), ("judges/8b", 15.0, 1), ("judges/spread", 131.5, 2))
+    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(72)], Room(79, judges=judges))
+    assert problem.startswith(
+        "evaluation.judge: judges/70b: its weights of 132 GiB do not fit on 1 accelerator(s) of 79"
+    )
+    assert problem.endswith("set gpus_per_model=2 of this judge, or ask a server")
+    judge = {"judges": [{"path": "judges/70b", "gpus_per_model": 2}]}
+    with pytest.raises(ValueError, match=r"gpus_per_model of a judge needs cluster\.gpus_per_worker=1"):
+        configured(cluster={"num_workers": 2}, evaluation={"judge": judge})
+
+
+def test_what_the_hosts_cannot_hold_is_refused_and_not_proposed():
+    config = configured(evaluation={"gpus_per_model": 4})
+    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(72, host=2140)], Room(79, 1000))
+    assert "the hosts would need about 2140 GiB" in problem
+    assert "all nodes together have 1000; use more nodes" in problem
+    assert problems_of(config, SEVENTY_BILLION, [stage(72, host=900)], Room(79, 1000)) == []
+    offloaded = stage(100, remedy="training.zero.offload=cpu", host=2140)
+    assert "offload=cpu" not in "".join(problems_of(config, SEVENTY_BILLION, [offloaded], Room(79, 1000)))
+
+
 def test_a_model_that_fits_no_node_is_sent_to_a_server_and_a_server_is_not_asked_about_memory():
-    (problem,) = problems_of(configured(), 1_000_000_000_000, [stage(72)], 79)
+    (problem,) = problems_of(configured(), 1_000_000_000_000, [stage(72)], Room(79))
     assert "evaluation.backend=endpoint, launch/serve/vllm.sh" in problem
     served = configured(evaluation={"backend": "endpoint", "endpoint": {"url": "http://127.0.0.1:1/v1", "model": "m"}})
-    assert problems_of(served, 1_000_000_000_000, [stage(72)], 79) == []
+    assert problems_of(served, 1_000_000_000_000, [stage(72)], Room(79)) == []
 
 
 def test_a_guard_whose_copy_does_not_fit_beside_training_is_refused_unless_it_needs_none():
     config = configured(evaluation={"gpus_per_model": 4})
-    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(60, guarding=40 + 131.5)], 79)
+    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(60, guarding=40 + 131.5)], Room(79))
     assert problem.startswith(
         "validation.guard: sftkey-tag full: beside the 40 GiB of training, a whole model of 132 GiB"
     )
     assert "validation.guard.signal=teacher_forced" in problem
-    assert problems_of(config, SEVENTY_BILLION, [stage(60)], 79) == []
+    assert problems_of(config, SEVENTY_BILLION, [stage(60)], Room(79)) == []
 
 
 def test_a_guard_takes_room_beside_the_state_and_not_beside_activations_that_are_gone():
     config = configured(evaluation={"gpus_per_model": 4})
-    assert problems_of(config, 8_000_000_000, [stage(78, guarding=40)], 79) == []
+    assert problems_of(config, 8_000_000_000, [stage(78, guarding=40)], Room(79)) == []
 
 
 def test_a_small_model_of_a_run_on_cpus_fits_the_accelerators_it_is_planned_for():
-    assert problems_of(configured(cluster={"num_workers": 2}), 500_000, [stage(3)], 79) == []
+    assert problems_of(configured(cluster={"num_workers": 2}), 500_000, [stage(3)], Room(79)) == []
 
 
 def test_published_float32_takes_twice_the_room():
     config = configured(evaluation={"gpus_per_model": 2}, training={"export_precision": "float32"})
-    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(72)], 79)
+    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(72)], Room(79))
     assert "a model of 263 GiB does not fit on 2 accelerator(s)" in problem
     assert problem.endswith("set evaluation.gpus_per_model=4")
 

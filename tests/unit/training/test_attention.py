@@ -80,6 +80,31 @@ def test_equals_dense_block_attention(kv_heads, window):
     torch.testing.assert_close(output, dense_reference(query, key, value, 0.3, window), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_queries", [37, 20])
+@pytest.mark.parametrize("window", [None, 5])
+def test_scores_in_blocks_of_queries_give_the_same_and_keep_no_square(num_queries, window, monkeypatch):
+    torch.manual_seed(0)
+    operands = [torch.randn(1, 4, num_queries, 8), *torch.randn(2, 1, 2, 37, 8), torch.randn(4)]
+    expected, output = (
+        with_gradients(whole, operands, window) for whole in (attention._by_scores, attention._in_blocks)
+    )
+    torch.testing.assert_close(output, expected)
+    monkeypatch.setattr(attention, "_LEAST_QUERIES", 4)
+    monkeypatch.setattr(attention, "_MOST_BYTES_OF_SCORES", 4 * 4 * 37 * 8)  # eight queries
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        in_blocks = with_gradients(attention._in_blocks, operands, window)
+    torch.testing.assert_close(in_blocks, expected, atol=1e-6, rtol=1e-5)
+    assert not any(shape[-1] > 8 for shape in kept), "no scores outlive their block"
+
+
+def with_gradients(attend, operands, window):
+    query, key, value, sinks = (x.clone().requires_grad_() for x in operands)
+    output = attend(query, key, value, 0.3, 0.0, window, sinks=sinks, softcap=2.0)
+    output.square().sum().backward()
+    return [output.detach(), query.grad, key.grad, value.grad, sinks.grad]
+
+
 def plain_varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
     """`torch.nn.attention.varlen.varlen_attn` from its documentation, for devices without its kernel."""
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32

@@ -25,7 +25,7 @@ from tests.records import stage_summary
 def test_ranges_are_those_of_the_flattened_weight_with_zeros_past_its_end(tmp_path):
     weights = {"matrix": torch.randn(5, 3, 2), "vector": torch.randn(7), "half": torch.randn(4, 2).bfloat16()}
     save_file(weights, tmp_path / "model.safetensors")
-    stored = StoredWeights(tmp_path)
+    stored = StoredWeights.in_folder(tmp_path)
     for name, weight in weights.items():
         flat = torch.cat([weight.float().flatten(), torch.zeros(20)])
         for offset in range(weight.numel() + 3):
@@ -40,7 +40,7 @@ def test_ranges_are_those_of_the_flattened_weight_with_zeros_past_its_end(tmp_pa
 def test_a_file_that_is_none_is_named(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelError, match=r"model\.safetensors: cannot be read"):
-        StoredWeights(tmp_path)
+        StoredWeights.in_folder(tmp_path)
 
 
 def test_every_weight_has_one_owner_and_loads_are_level():
@@ -83,7 +83,7 @@ def test_masters_count_when_all_are_written_and_each_file_is_checked_by_one_rank
     for world_size in (1, 2, 5):
         for rank in range(world_size):
             verify_masters(stage.masters, rank, world_size)
-    assert len(StoredWeights(stage.masters)._files) == 5
+    assert len(StoredWeights.in_folder(stage.masters)._files) == 5
     (stage.masters / "rank_00002.safetensors").unlink()
     with pytest.raises(
         ModelError, match=r"rank_00002\.safetensors: the file differs from what was written; remove the folder"
