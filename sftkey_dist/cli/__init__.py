@@ -39,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     help="SFTKey-Tag on Ray and DeepSpeed: fine-tune on the whole tagged response, then on its answer alone.",
 )

@@ -110,10 +110,16 @@ def wait_for_room(cluster: ClusterConfig, wanted: int, num_gpus: int | None = No
         _wait_for_nodes(needs_of_each, wanted, cluster.wait_for_nodes_seconds)
     room = _room_for(needs_of_each)
     if room < least:
-        needs = " and ".join(f"{amount} {name}s" for name, amount in needs_of_each.items())
+        needs = " and ".join(f"{amount} {name}{'s'[: amount != 1]}" for name, amount in needs_of_each.items())
+        nodes = usable_nodes()
+        if needs_of_each.get("GPU") and not any(node["Resources"].get("GPU") for node in nodes):
+            raise ConfigError(
+                "cluster.gpus_per_worker=1, but Ray sees no accelerator on any node; set cluster.gpus_per_worker=0 to "
+                "train on CPU cores, or start Ray where the accelerators are"
+            )
         raise ConfigError(
             f"{least} workers with {needs} each are needed, the cluster has room for {room} on "
-            f"{len(usable_nodes())} nodes: add nodes, lower cluster.num_workers, evaluation.num_workers, "
+            f"{len(nodes)} nodes: add nodes, lower cluster.num_workers, evaluation.num_workers, "
             f"cluster.cpus_per_worker, cluster.gpus_per_worker or evaluation.gpus_per_model, wait for nodes with "
             f"cluster.wait_for_nodes_seconds, or allow stages to continue with fewer ranks with cluster.min_workers"
         )

@@ -116,6 +116,10 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
             f"its own cluster, and all of them would use the first accelerators of this machine; start a Ray cluster "
             f"and set cluster.address to its address, or set study.runs_at_a_time=1"
         )
+    try:
+        study.require_strategies({run.variant: run.config for run in runs})
+    except ValueError as error:
+        raise ConfigError(f"{many.sources[0].name}: study.{error}") from None
     return Study(many.folder, study, tuple(runs))
 
 
@@ -182,13 +186,19 @@ def _many_runs(
     content = _read_all(files)
     if _STUDY in content and _TUNE in content:
         raise ConfigError(f"{', '.join(map(str, files))}: gives both study and tune; keep one of them in another file")
-    settings = _merge({key: content.pop(key)}, {key: changes.pop(key, {})})
+    in_files, on_command_line = content.pop(key), changes.pop(key, {})
+    settings = _merge({key: in_files}, {key: on_command_line})
+    own = [Source(", ".join(map(str, files)), _mapping(in_files)), Source(_COMMAND_LINE, _mapping(on_command_line))]
     sources = (Source(", ".join(map(str, files)), content), Source(_COMMAND_LINE, dict(changes)))
-    validated = _validated(section, settings[key], sources[:1], f"{key}.")
+    validated = _validated(section, settings[key], own, f"{key}.")
     named = {name: value for name, value in _merge(content, changes).items() if name == "run_dir"}
     folder = _validated(_Folder, named, sources).run_dir
     changes.pop("run_dir", None)
     return _ManyRuns(validated, folder, content, changes, sources)
+
+
+def _mapping(content: object) -> Mapping[str, object]:
+    return content if isinstance(content, Mapping) else {}
 
 
 def _validated(
@@ -225,7 +235,8 @@ def _read(file: Path) -> dict[str, object]:
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{file}: expected keys and values at the top level, found {type(content).__name__}")
+        found = "nothing: the file is empty" if content is None else "a list" if isinstance(content, list) else "a text"
+        raise ConfigError(f"{file}: expected keys and values at the top level, found {found}")
     return content
 
 

@@ -23,7 +23,12 @@ _NUMBERS = {
     "float_parsing": "a number",
     "finite_number": "a finite number",
 }
-_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+_BOUNDS = {
+    "greater_than": ("gt", "must be greater than"),
+    "greater_than_equal": ("ge", "must be at least"),
+    "less_than": ("lt", "must be less than"),
+    "less_than_equal": ("le", "must be at most"),
+}
 _KINDS = {bool: "truth value", int: "number", float: "number", type(None): "missing value"}
 _MOST_CHARACTERS = 60
 _WHOLE_LIST = "an item of a list cannot be changed by itself; give the whole list"
@@ -47,7 +52,8 @@ def message_of(item: ErrorDetails, section: type[BaseModel], path: Sequence[int 
     if kind in _ONE_OF:
         return _none_of(item["ctx"]["expected"], value, section, path)
     if kind in _BOUNDS:
-        return f"{item['msg']}, got {value!r}"
+        name, words = _BOUNDS[kind]
+        return f"{words} {item['ctx'][name]:.12g}, got {value!r}"
     return _of_another_kind(item) or item["msg"].removeprefix("Value error, ")
 
 

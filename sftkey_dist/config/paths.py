@@ -43,6 +43,8 @@ def local_path(value: Any) -> Any:
     if not isinstance(value, str | os.PathLike):
         return value
     text = os.fspath(value)
+    if not text.strip():
+        raise ValueError("is empty; give a path")
     if _URI.match(text):
         raise ValueError("must be a path on a file system, not a URI")
     return expanded(text)

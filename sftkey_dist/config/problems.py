@@ -48,18 +48,19 @@ def describe(
     for item in _of_nearest_alternatives(error.errors(include_url=False), content):
         path = list(_key(item, content))
         key, message = place + ".".join(map(str, path)), message_of(item, section, path)
+        key = key.removesuffix(".")  # of a problem with the whole section
         problems[_source_of(path, sources), f"{key}: {message}" if key else message] = None
     by_source = groupby(problems, key=lambda problem: problem[0])
     return "; ".join(f"{source}: {'; '.join(text for _, text in found)}" for source, found in by_source)
 
 
 def _source_of(path: Sequence[int | str], sources: Sequence[Source]) -> str:
-    """The last source that contains a key or, if none does, the nearest section around it."""
+    """The last source that contains a key or, if none does, the nearest section around it; without a key, all."""
     for length in range(len(path), 0, -1):
         for source in reversed(sources):
             if _holds(source.content, path[:length]):
                 return source.name
-    return ", ".join(source.name for source in sources[:1]) or "configuration"
+    return ", ".join(source.name for source in sources if source.content) or "configuration"
 
 
 def _holds(content: Any, path: Sequence[int | str]) -> bool:

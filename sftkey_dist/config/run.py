@@ -57,6 +57,11 @@ class RunConfig(Section):
         return max(self.cluster.num_workers, self.num_evaluation_workers)
 
     @property
+    def strategy_names(self) -> list[str]:
+        """Names of the strategies, in order."""
+        return [strategy if isinstance(strategy, str) else strategy.name for strategy in self.strategies]
+
+    @property
     def evaluation_gpus(self) -> int:
         """Accelerators of each generation actor."""
         return self.evaluation.gpus_per_model or self.cluster.gpus_per_worker
@@ -80,7 +85,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def strategy_names_are_unique(self) -> Self:
         """Folders and table rows are named after strategies."""
-        names = [s if isinstance(s, str) else s.name for s in self.strategies]
+        names = self.strategy_names
         if not names or len(set(names)) < len(names):
             raise ValueError(f"strategies needs at least one entry, and each name must occur once; got {names}")
         return self

@@ -21,7 +21,7 @@ def zero_or_from(least: float) -> AfterValidator:
 
     def check(value: float) -> float:
         if 0 < value < least:
-            raise ValueError(f"Input should be 0 or at least {least:g}, got {value!r}")
+            raise ValueError(f"must be 0 or at least {least:g}, got {value!r}")
         return value
 
     return AfterValidator(check)

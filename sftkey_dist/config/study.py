@@ -1,15 +1,16 @@
 """The configuration of a study: variants of one run's configuration, each with several seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.section import KeysOf, Section, Seed
 from sftkey_dist.config.strategy import Name
+from sftkey_dist.suggestion import closest_name
 
 VARIANT_AND_STRATEGY = r"^[^/]+/[^/]+$"
 
@@ -22,7 +23,16 @@ class VariantConfig(Section):
     num_seeds: int | None = Field(None, ge=1, le=1_000_000)
     """Number of the study's seeds that it uses, from the first one on. Default: all."""
     config: Annotated[dict[str, Any], KeysOf(RunConfig)] = Field(default_factory=dict)
-    """Keys of a run that override those of the file."""
+    """Keys of a run that override those of the file, except `run_dir` and `seed`, which the study sets."""
+
+    @field_validator("config")
+    @classmethod
+    def leaves_the_studys_keys(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """They would have no effect."""
+        for key in ("run_dir", "seed"):
+            if key in value:
+                raise ValueError(f"{key} is set by the study for each run; remove it")
+        return value
 
 
 class ContrastConfig(Section):
@@ -92,22 +102,47 @@ class StudyConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def variants_have_no_more_seeds(self) -> Self:
+        """A variant uses the first seeds of the study."""
+        for name, variant in self.variants.items():
+            if variant.num_seeds is not None and variant.num_seeds > len(self.seeds):
+                raise ValueError(f"variants: {name}: num_seeds={variant.num_seeds}, but there are {len(self.seeds)}")
+        return self
+
+    @model_validator(mode="after")
     def contrasts_and_curves_name_variants(self) -> Self:
-        """Only variants are checked here: a variant may define its own strategies, which are checked when they are
-        read."""
+        """A variant may define its own strategies, which `require_strategies` checks."""
+        for where, side in self._sides():
+            if side.partition("/")[0] not in self.variants:
+                raise ValueError(f"{where}: {side}: there is no such variant; the variants are {list(self.variants)}")
+        return self
+
+    def require_strategies(self, configs: Mapping[str, RunConfig]) -> None:
+        """Check that contrasts and curves name strategies of their variants.
+
+        Args:
+            configs: of each variant.
+
+        Raises:
+            ValueError: A strategy does not exist.
+        """
+        for where, side in self._sides():
+            variant, _, strategy = side.partition("/")
+            known = configs[variant].strategy_names
+            if strategy not in known:
+                close = closest_name(strategy, known)
+                meant = f"; did you mean {variant}/{close}?" if close else ""
+                raise ValueError(f"{where}: {side}: variant {variant} has the strategies {', '.join(known)}{meant}")
+
+    def _sides(self) -> Iterator[tuple[str, str]]:
+        """The key and the text of every `variant/strategy`."""
         for contrast in self.contrasts:
-            self._check_variants("contrasts", contrast.first, contrast.second)
+            yield from (("contrasts", side) for side in (contrast.first, contrast.second))
         for curves in self.curves:
             for name, points in curves.series.items():
                 for point in points:
                     places = [point.x] if isinstance(point.x, str) else []
-                    self._check_variants(f"curves: series: {name}", point.first, point.second, *places)
-        return self
-
-    def _check_variants(self, where: str, *sides: str) -> None:
-        for side in sides:
-            if side.partition("/")[0] not in self.variants:
-                raise ValueError(f"{where}: {side}: there is no such variant; the variants are {list(self.variants)}")
+                    yield from ((f"curves: series: {name}", side) for side in (point.first, point.second, *places))
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class RayJobs:
         self._address = address
         named = NamedCluster(address, "--address")
         named.require_no_credentials()
+        if not address.startswith(("http://", "https://")):
+            raise ConfigError(f"--address {address}: give the dashboard's address, such as http://{address}")
         if not allow_unauthenticated:
             named.require_token("give --allow-unauthenticated")
         try:

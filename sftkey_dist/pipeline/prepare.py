@@ -1,5 +1,6 @@
 """Prepares a run: checks, base model, encoded stores, data report."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -61,6 +62,7 @@ def prepare(config: RunConfig, *, needs_weights: bool = True, keeps_records: boo
         needs_weights: whether the model's weights are needed, not only its configuration and tokenizer.
         keeps_records: whether to write the configuration and provenance; not where another command uses the run.
     """
+    _require_own_folder(RunDir(config.run_dir))
     strategies = resolve_strategies(config)
     _check_sources(config)
     check_evaluation(config)
@@ -80,6 +82,23 @@ def prepare(config: RunConfig, *, needs_weights: bool = True, keeps_records: boo
         write_configuration(config, preparation)
         write_provenance(preparation)
     return preparation
+
+
+def _require_own_folder(run: RunDir) -> None:
+    """The folder must not be one of another program, such as a model's, whose config.json would be replaced.
+
+    Raises:
+        ConfigError: its config.json is not that of a run.
+    """
+    try:
+        content = json.loads(run.config.read_bytes()) if run.config.is_file() else {"run_dir": ""}
+    except ValueError:
+        content = None
+    if not (isinstance(content, dict) and "run_dir" in content):
+        raise ConfigError(
+            f"run_dir={run.path}: its config.json is not that of a run, and would be replaced; choose another folder, "
+            f"such as {run.path / 'run'}"
+        )
 
 
 def _prepared(

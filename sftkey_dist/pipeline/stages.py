@@ -52,6 +52,11 @@ class TrainingData:
         store, others = preparation.stores[form], [s for other, s in preparation.stores.items() if other != form]
         number, seed = config.validation.num_examples, config.seed
         held_out = held_out_indices(store.hashes, number, seed, [other.hashes for other in others])
+        if len(held_out) and len(held_out) == len(store.hashes):
+            raise ConfigError(
+                f"validation.num_examples={number}: all {len(held_out)} training examples would be held out, and none "
+                f"would be trained on; lower it"
+            )
         inputs = {}
         if not np.array_equal(held_out, held_out_indices(store.hashes, number, seed)):  # other forms decided too
             inputs["held_out_prompts"] = digest_json(np.unique(store.hashes[held_out, 0]).tolist())

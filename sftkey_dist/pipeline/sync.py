@@ -36,7 +36,10 @@ def sync(run_dir: Path) -> int:
     """
     run = RunDir(run_dir)
     if not (run.config.is_file() and run.strategies.is_file()):
-        raise DataError(f"{run_dir}: no trained strategies there; run `sftkey run` with this run_dir first")
+        raise DataError(
+            f"{run_dir}: {'no trained strategies there' if run_dir.is_dir() else 'no such folder'}; run "
+            f"`sftkey run` with this run_dir first"
+        )
     config = _CONFIG.read(run.config)
     if not config.tracking.tracks:
         raise ConfigError(f"{run.config}: tracking is disabled for this run (tracking.enabled=false)")

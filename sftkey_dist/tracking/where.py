@@ -121,7 +121,11 @@ def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
     Raises:
         ConfigError: the store cannot be used, the experiment does not exist, or none of its runs is on this machine.
     """
-    store = uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(Path("runs/mlflow.db").absolute())
+    default = Path("runs/mlflow.db").absolute()
+    store = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if store is None and not default.is_file():  # which opening it would create
+        raise ConfigError(f"--experiment {experiment}: there is no store {default}; give --tracking-uri")
+    store = store or _sqlite_uri(default)
     from sftkey_dist.tracking.mlflow_client import find_run_dirs
 
     found = find_run_dirs(store, experiment)

@@ -57,7 +57,9 @@ def read_csv_shard(shard: Shard) -> RawRows:
 
 def _csv_row(place: str, names: list[str], record: list[str]) -> Row | Refusal:
     if len(record) != len(names):
-        detail = f"{len(record)} columns, the header names {len(names)}; quote cells that contain a separator"
+        found, few = len(record), len(record) < len(names)
+        remedy = "add the cells that are missing" if few else "quote cells that contain a separator"
+        detail = f"{found} column{'s'[: found != 1]}, the header names {len(names)}; {remedy}"
         return Refusal(place, "wrong_columns", detail)
     try:
         return dict(zip(names, (cell.encode("latin-1").decode("utf-8") for cell in record), strict=True))

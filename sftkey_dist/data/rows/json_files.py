@@ -76,6 +76,8 @@ def _parse_line(place: str, line: bytes) -> Row | Refusal:
         row = _DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Refusal(place, "not_utf8", f"not UTF-8 text (byte {error.start} of the line); convert the file to UTF-8")
+    except json.JSONDecodeError as error:
+        return Refusal(place, "invalid_json", f"not a JSON object: {error.msg} (character {error.pos + 1} of the line)")
     except (ValueError, RecursionError) as error:
         return Refusal(place, "invalid_json", f"not a JSON object: {error}")
     return _object(place, row)

@@ -9,7 +9,7 @@ their segments, a report, and the unsure rows for a person to review.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -17,21 +17,27 @@ from typing import IO
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.columns import RowError, text
+from sftkey_dist.data.columns import RowError, find, text
 from sftkey_dist.data.content import Row
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.rows.files import local_files
 from sftkey_dist.data.rows.shards import find_shards, read_shard
 from sftkey_dist.data.segmenting.cut import Cut, NotCut
 from sftkey_dist.data.segmenting.decision import cut_response
 from sftkey_dist.data.segmenting.model import Cutter, ModelCutter
+from sftkey_dist.data.segmenting.outputs import (
+    SegmentFiles,
+    refuse_changed_reviews,
+    refuse_own_output,
+    require_files,
+    write_errors_as_data_errors,
+)
 from sftkey_dist.data.segmenting.review import Review, read_reviews
 from sftkey_dist.data.segmenting.rules import Rule, resolve_rules
 from sftkey_dist.data.segmenting.verify import why_not_writable
 from sftkey_dist.data.values import NoTextError, json_text
 from sftkey_dist.endpoint import endpoint_key
 from sftkey_dist.endpoint.client import Endpoint
-from sftkey_dist.errors import ConfigError, DataError
+from sftkey_dist.errors import DataError
 from sftkey_dist.files import text_written_whole, write_json_atomically
 
 _ROWS_AT_A_TIME = 16_384
@@ -43,28 +49,6 @@ _OWN_FIELDS = ("segments", "segmented_by")
 
 Progress = Callable[[int], Callable[[int], None]]
 """Called with the total number of rows; returns a function that is called with the number of rows that are done."""
-
-
-@dataclass(frozen=True)
-class SegmentFiles:
-    """The files that segmenting writes."""
-
-    out: Path
-
-    @property
-    def report(self) -> Path:
-        """Coverage by rule, failures by reason, samples."""
-        return self.out.with_name(f"{self.out.name}.report.json")
-
-    @property
-    def review(self) -> Path:
-        """The unsure rows, for a person to review."""
-        return self.out.with_name(f"{self.out.name}.review.jsonl")
-
-    @property
-    def replies(self) -> Path:
-        """The model's replies so far."""
-        return self.out.with_name(f"{self.out.name}.replies.jsonl")
 
 
 @dataclass
@@ -133,7 +117,8 @@ def segment_file(
         ConfigError: ``out`` is the source, or no model answers at the endpoint.
     """
     files = SegmentFiles(out)
-    _refuse_own_output(source, files)
+    refuse_own_output(source, files)
+    require_files(files)
     shards = find_shards(source, _ROWS_AT_A_TIME_WITH_A_MODEL if config.endpoint else _ROWS_AT_A_TIME)
     if not shards:
         raise DataError(f"{source.place}: no row to segment")
@@ -146,47 +131,16 @@ def segment_file(
     work = _Segmenting(response_column, config.contract, resolve_rules(config.rules), ask, reviews)
     told = progress(sum(shard.num_rows for shard in shards))
     with ExitStack() as stack:
-        stack.enter_context(_write_errors_as_data_errors(out))
+        stack.enter_context(write_errors_as_data_errors(out))
         rows_file, review_file = (stack.enter_context(text_written_whole(path)) for path in (files.out, files.review))
         for shard in shards:
             work.segment(list(read_shard(source, shard)), rows_file, review_file)
             told(work.report.rows)
+        work.require_any_row(source)
         work.keep_other_reviews(review_file)
-        _refuse_changed_reviews(files.review, reviews)
+        refuse_changed_reviews(files.review, reviews)
     write_json_atomically(files.report, work.report.to_json())
     return work.report, files
-
-
-def _refuse_changed_reviews(file: Path, read: Mapping[str, Review]) -> None:
-    """A person may have reviewed rows since the file was read, which may be hours ago if a model is asked.
-
-    Raises:
-        DataError: The file would lose that work. Nothing is written, and the model's replies are kept.
-    """
-    if read_reviews(file) != read:
-        raise DataError(
-            f"{file}: was changed while this command ran; nothing was written over it. Run the command again, which "
-            "uses the reviews and asks the model nothing twice"
-        )
-
-
-def _refuse_own_output(source: SourceConfig, files: SegmentFiles) -> None:
-    """Rows must not come from a file that is about to be replaced."""
-    written = {path.resolve() for path in (files.out, files.report, files.review, files.replies)}
-    for path in local_files(source):
-        if Path(path).resolve() in written:
-            raise ConfigError(
-                f"{path}: this input file would be overwritten by this command; give OUT another name (a review file "
-                f"is read automatically when the same command is run again)"
-            )
-
-
-@contextmanager
-def _write_errors_as_data_errors(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error.strerror or error}; choose another OUT") from error
 
 
 class _Segmenting:
@@ -206,6 +160,7 @@ class _Segmenting:
         self._rules = rules
         self._ask = ask
         self._reviews = reviews
+        self._has_column = False
         self._met: set[str] = set()
         self._written: set[str] = set()
 
@@ -227,6 +182,19 @@ class _Segmenting:
                     _write(review_file, self._for_review(place, response, cut, problem, review).to_json())
                     self._written.add(response)
 
+    def require_any_row(self, source: SourceConfig) -> None:
+        """An earlier result must not be replaced by nothing, as if the name of the column is wrong.
+
+        Raises:
+            DataError: No row has the column.
+        """
+        if self.report.failed and not self._has_column:
+            (reason, *_) = self.report.failed
+            raise DataError(
+                f"{source.place}: none of the {self.report.rows:,} rows has a response, for example "
+                f"{self.report.examples[reason][0]}; nothing was written. See --response-column"
+            )
+
     def keep_other_reviews(self, review_file: IO[str]) -> None:
         """Keep the work of a person in the file: accepted reviews, and reviews of rows that are not in the input
         now."""
@@ -243,6 +211,7 @@ class _Segmenting:
                 continue
             try:
                 taken = next((name for name in _OWN_FIELDS if name in row), None)
+                self._has_column |= find(row, self._response_column) is not None
                 if taken:
                     raise RowError("already_segmented", f"the row has a field {taken!r}; rename it")
                 yield place, row, text(row, self._response_column)

@@ -178,26 +178,26 @@ data:
   test: {adapter: decision_memos, split: test, limit: 9}
 """
 REFUSED = {
-    "seed=4294967296": "less than or equal to 4294967295, got 4294967296",
-    "data.train.seed=-1": "greater than or equal to 0, got -1",
+    "seed=4294967296": "at most 4294967295, got 4294967296",
+    "data.train.seed=-1": "at least 0, got -1",
     "optimization.num_epochs=null": "expected a whole number, found null",
     "key_stage.optimization={num_epochs: null}": "num_epochs: null is not allowed; leave the key out",
     "key_stage.optimization={num_epochs: null, max_steps: 5}": "num_epochs: null is not allowed; leave the key out",
     "key_stage.optimization={learning_rate: null}": "learning_rate: null is not allowed",
     "optimization.betas=[0.9, 1.0]": "less than 1, got 1.0",
     "optimization.learning_rate=.inf": "expected a finite number, found inf",
-    "optimization.learning_rate=1e-320": "greater than or equal to 0.000000000001, got 1e-320",
-    "optimization.max_grad_norm=1e-40": "Input should be 0 or at least 1e-06, got 1e-40",
-    "training.checkpoint_every_steps=0": "greater than or equal to 1, got 0",
-    "training.collective_timeout_seconds=99999999999": "less than or equal to 2592000, got 99999999999",
-    "data.max_length_tokens=1": "greater than or equal to 8, got 1",
+    "optimization.learning_rate=1e-320": "at least 1e-12, got 1e-320",
+    "optimization.max_grad_norm=1e-40": "must be 0 or at least 1e-06, got 1e-40",
+    "training.checkpoint_every_steps=0": "at least 1, got 0",
+    "training.collective_timeout_seconds=99999999999": "at most 2592000, got 99999999999",
+    "data.max_length_tokens=1": "at least 8, got 1",
     "training.micro_batch_tokens=512": "data.max_length_tokens=1024 exceeds training.micro_batch_tokens=512: raise",
     "strategies=[]": "needs at least one entry",
     "data.train=[]": "at least 1 item",
     "contract={segments: []}": "at least one segment must have key: true",
-    "strategies=[{name: a, stages: [{name: b, weights: {answer: 2e6}}]}]": "or equal to 1000000, got 2000000.0",
+    "strategies=[{name: a, stages: [{name: b, weights: {answer: 2e6}}]}]": "at most 1000000, got 2000000.0",
     "strategies=[{name: a, stages: [{name: b, weights: {answer: 1e-9}}]}]": "0 or at least 1e-06, got 1e-09",
-    "contract={segments: [{name: a, key: true, weight: 1e7}]}": "less than or equal to 1000000, got 10000000.0",
+    "contract={segments: [{name: a, key: true, weight: 1e7}]}": "at most 1000000, got 10000000.0",
     "training.zero.secondary_partition_ranks=3": "=3 must divide cluster.num_workers=2",
     "training.sequence_parallel_ranks=4": "=4 must divide cluster.num_workers=2",
 }
@@ -237,4 +237,4 @@ def test_a_refused_number_ends_the_command_with_two(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "seed: Input should be less than or equal to 4294967295, got 4294967296" in done.stderr
+    assert "seed: must be at most 4294967295, got 4294967296" in done.stderr

@@ -213,7 +213,7 @@ def test_results_of_a_study_count_unjudged_answers_as_wrong(tmp_path):
     run = write_run(tmp_path / "rates" / "slow" / "seed-3", {"sft-tag": 10, "sftkey-tag": 18})
     unjudge_all_wrong(run, "sft-tag")
     compare([run], run / "comparison.json")
-    (run / "done.json").write_text("{}")
+    (run / "done.json").write_text(json.dumps({"digest": "ab"}))
     facts = {"title": "t", "about": "", "command": "c", "seeds": [3], "contrasts": []}
     variants = {"slow": {"about": "", "seeds": [3]}}
     (tmp_path / "rates" / "study.json").write_text(json.dumps(facts | {"variants": variants}))

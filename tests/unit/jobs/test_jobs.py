@@ -320,6 +320,11 @@ def test_what_no_other_node_could_read_is_refused(config, tmp_path, monkeypatch)
         pass
 
 
+def test_an_address_without_a_scheme_is_named_before_anything_waits():
+    with pytest.raises(ConfigError, match=r"give the dashboard's address, such as http://127\.0\.0\.1:1"):
+        RayJobs("127.0.0.1:1")
+
+
 def test_a_remote_cluster_is_not_spoken_to_without_a_token(monkeypatch):
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(ConfigError, match="RAY_AUTH_MODE=token"):

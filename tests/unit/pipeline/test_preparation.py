@@ -227,6 +227,29 @@ def test_a_reference_that_its_check_cannot_read_is_refused_with_its_row(settings
     assert "unreadable_answer" in (done.run.path / "data_report.json").read_text()
 
 
+@pytest.mark.parametrize("content", ["precious", '{"model_type": "qwen3"}', "[1]"])
+def test_a_folder_of_another_program_is_not_written_over(settings, tmp_path, content):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"run_dir=.*model: its config\.json is not that of a run"):
+        prepare(RunConfig.model_validate(settings | {"run_dir": str(folder)}))
+    assert [(file.name, file.read_text()) for file in folder.iterdir()] == [("config.json", content)]
+
+
+def test_no_folder_is_no_run_dir(settings):
+    with pytest.raises(ValueError, match="is empty; give a path"):
+        RunConfig.model_validate(settings | {"run_dir": " "})
+
+
+def test_examples_that_are_all_held_out_are_refused(settings):
+    config = RunConfig.model_validate(settings | {"validation": {"num_examples": 10_000}})
+    with pytest.raises(
+        ConfigError, match=r"validation\.num_examples=10000: all \d+ training examples would be held out"
+    ):
+        plan_stages(config, prepare(config))
+
+
 def test_what_a_finished_run_was_made_with_outlives_a_look_at_it(settings):
     done = prepare(RunConfig.model_validate(settings))
     made_with = (done.run.config, done.run.environment, done.run.data_report)

@@ -159,8 +159,8 @@ def test_a_side_without_rows_is_an_error_that_says_what_to_change(split):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.split.test=0"], "data.split.test: Input should be greater than or equal to 0.000001, got 0"),
-        (["data.split.test=0.51"], "data.split.test: Input should be less than or equal to 0.5, got 0.51"),
+        (["data.split.test=0"], "data.split.test: must be at least 1e-06, got 0"),
+        (["data.split.test=0.51"], "data.split.test: must be at most 0.5, got 0.51"),
         (["data.split={}"], "data.split.test: required key is missing"),
         (
             ["data.split.test=0.1", "data.test={adapter: records, path: test.csv}"],

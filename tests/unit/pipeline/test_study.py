@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -170,6 +171,21 @@ def test_commands_for_one_run_say_what_a_study_is_for(file):
 )
 def test_mistakes_name_the_variant_and_the_key(file, override, message):
     with pytest.raises(ConfigError, match=message.replace("study.seeds must", "seeds must")):
+        load_study([file], [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("study.contrasts=[{question: q, first: fast/sftkeytag, second: fast/sft}]", "did you mean fast/sftkey-tag?"),
+        ("study.variants.fast={config: {seed: 5}}", "config: seed is set by the study"),
+        ("study.variants.fast={config: {run_dir: x}}", "config: run_dir is set by the study"),
+        ("study.variants.fast={num_seeds: 9}", "num_seeds=9, but there are 2"),
+        ("study.seeds=[1,1]", "study.yaml, the command line: study: seeds must differ"),
+    ],
+)
+def test_what_would_have_no_effect_or_fail_after_hours_is_refused(file, override, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         load_study([file], [override])
 
 

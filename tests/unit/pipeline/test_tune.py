@@ -90,7 +90,7 @@ def test_trials_that_cannot_all_differ_are_refused(file):
     ("keys", "message"),
     [
         ({"key_stage.optimization.learning": {"grid": [1]}}, "unknown key; did you mean learning_rate"),
-        ({RATE: {"loguniform": [1e-5, 1e4]}}, f"{RATE}=10000.0: {RATE}: Input should be less than or equal to 100"),
+        ({RATE: {"loguniform": [1e-5, 1e4]}}, f"{RATE}=10000.0: {RATE}: must be at most 100"),
         ({EPOCHS: {"uniform": [1.5, 3]}}, "expected a whole number, found 1.5"),
         ({RATE: {"loguniform": [1e-4, 1e-5]}}, "the lowest value comes first"),
         ({RATE: {"loguniform": [0, 1e-5]}}, "greater than 0, got 0"),

@@ -12,8 +12,9 @@ from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.data.segmenting.model import MOST_REPLIES
+from sftkey_dist.data.segmenting.outputs import SegmentFiles
 from sftkey_dist.data.segmenting.review import read_reviews
-from sftkey_dist.data.segmenting.run import SegmentFiles, segment_file
+from sftkey_dist.data.segmenting.run import segment_file
 from sftkey_dist.data.segmenting.verify import why_refused
 from sftkey_dist.errors import ConfigError, DataError
 from tests.chat_server import DROP_CONNECTION, chat_server
@@ -188,8 +189,8 @@ def test_rows_with_broken_characters_elsewhere_are_written_and_an_unwritable_out
     assert segment([{**CLEAR, "other": "\ud800"}]).accepted == {"hash_marks": 1}
     assert lines_of(files.out)[0]["other"] == "\ud800"
     source = SourceConfig(adapter="records", path=str(tmp_path / "in.jsonl"))
-    for out in (tmp_path / "in.jsonl" / "x.jsonl", tmp_path):
-        with pytest.raises(DataError, match="cannot be written"):
+    for out, error in ((tmp_path / "in.jsonl" / "x.jsonl", "cannot be written"), (tmp_path, "a folder; give OUT")):
+        with pytest.raises((DataError, ConfigError), match=error):
             segment_file(source, "response", out, SegmentConfig(), lambda total: lambda done: None)
 
 
@@ -307,6 +308,14 @@ MODEL_ROW = {"response": "Rain fell all night and the river rose over the wall, 
 
 def endpoint(server, **keys):
     return {"url": server.url, "model": "m", "timeout_seconds": 5, **keys}
+
+
+def test_a_wrong_column_replaces_no_earlier_result(segment, files):
+    segment(ROWS)
+    before = files.out.read_text(), files.review.read_text()
+    with pytest.raises(DataError, match=r"none of the 2 rows has a response, .*'response'.*--response-column"):
+        segment([{"id": 1, "answer": "x"}, {"id": 2, "answer": "y"}])
+    assert (files.out.read_text(), files.review.read_text()) == before
 
 
 def test_reviews_that_a_person_saves_meanwhile_are_not_written_over(segment, files):
