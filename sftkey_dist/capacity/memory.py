@@ -68,7 +68,7 @@ def estimate_memory(
     """
     parts = _state(size, training, device, ranks) | {
         "weights, gathered": _gathered(size, training, device, ranks),
-        "gradients on their way": _travelling_gradients(size, training, device),
+        "gradient reduction buffers": _travelling_gradients(size, training, device),
         "activations": _activations(size, training, device, row_tokens),
         "keys and values of what comes before": _PREFIX_COPIES * prefix_tokens * size.key_value_bytes,
         "logits": min(kept_positions, training.logit_chunk_positions or kept_positions)
@@ -92,7 +92,7 @@ def guard_memory(
     stays = ranks == 1 or stays_gathered(size, training, device)
     parts = _state(size, training, device, ranks) | {
         "weights, gathered": size.held * device.compute_bytes if stays else 0.0,
-        "gradients on their way": reduced_bytes(training) * training.zero.reduce_bucket_elements,
+        "gradient reduction buffers": reduced_bytes(training) * training.zero.reduce_bucket_elements,
         "guard's copy of the model": size.parameters * guard.weight_bytes,
         "guard's keys and values": guard.tokens * size.key_value_bytes * guard.weight_bytes / device.compute_bytes,
     }

@@ -66,7 +66,7 @@ def base_model(config: RunConfig, run: RunDir, needs_weights: bool) -> Path:
 def _warn_of_a_low_rate(learning_rate: float) -> None:
     if learning_rate < _LOWEST_RATE_FROM_SCRATCH:
         console.print(
-            f"look at the settings: model.embedded starts from random weights, for which "
+            f"warning: model.embedded starts from random weights, for which "
             f"optimization.learning_rate={learning_rate:g} is too low; configs/quickstart.yaml uses 4e-3",
             soft_wrap=True,
             markup=False,

@@ -247,4 +247,4 @@ def _say(reports: Sequence[DataReport], test: SourceReport) -> None:
     for report in (*reports, test):
         console.print(report.one_line(), soft_wrap=True, markup=False)
     for warning in dict.fromkeys(warning for report in (*reports, test) for warning in report.warnings()):
-        console.print(f"look at the data: {warning}", soft_wrap=True, markup=False)
+        console.print(f"warning: {warning}", soft_wrap=True, markup=False)

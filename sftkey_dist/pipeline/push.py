@@ -70,7 +70,7 @@ def _upload(folder: Path, repository: str, message: str, *, is_private: bool) ->
         raise ConfigError(f"REPO {repository}: {in_a_line(error)}") from error
     except Exception as error:  # the hub client raises many unrelated classes
         place = without_credentials(hub.endpoint)
-        raise ModelError(f"{repository} cannot be uploaded to {place}: {_reason(error)}") from error
+        raise ModelError(f"{place}: cannot upload to {repository}: {_reason(error)}") from error
     return without_credentials(str(address))
 
 

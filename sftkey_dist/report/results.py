@@ -60,14 +60,18 @@ def results_page(
         "# Results",
         "",
         *opening,
-        f"Made by `{command}` from the `comparison.json` of every run; no number here is typed by hand. Unless a table "
-        "says otherwise, brackets are 95 % intervals over seeds, which take the questions as given. That of a share is "
-        "Wilson's with the effective number of trials, so that it stays in [0, 1], or an interval over questions where "
-        "all seeds have the same share. That of a difference is Student's for the differences paired by seed; there "
-        "is none where these are all equal. `2 up, 3 down` means higher in two seeds and lower in three. A difference "
-        "is bold where its interval excludes 0. P-values are not corrected for the number of comparisons. What a table "
-        f"says of itself takes precedence. The smallest seen is {SMALLEST_SEEN}, over other seeds and the same "
-        "questions.",
+        f"Made by `{command}` from the `comparison.json` of every run; no number here is typed by hand. How to read the "
+        "tables, unless a table's own note says otherwise:",
+        "",
+        "- Brackets are 95 % intervals over seeds, which take the questions as given.",
+        "- The interval of a share is Wilson's with the effective number of trials, so that it stays in [0, 1]; where all "
+        "seeds have the same share, it is one over questions.",
+        "- The interval of a difference is Student's for the differences paired by seed; there is none where these are all "
+        "equal. It is bold where it excludes 0. *Over seeds and questions*, both have random effects, and the mean may "
+        "differ in the last digit.",
+        "- `2 up, 3 down`: higher in two seeds and lower in three.",
+        "- P-values are not corrected for the number of comparisons.",
+        f"- *Smallest seen*: {SMALLEST_SEEN}, over other seeds and the same questions.",
         "",
     ]
     for study, of_study in zip(studies, figures, strict=True):

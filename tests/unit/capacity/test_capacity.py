@@ -318,7 +318,7 @@ def test_gradients_in_bfloat16_halve_what_is_reduced(sizes):
     half = LARGE.model_copy(update={"zero": ZeroConfig(reduce_precision="bfloat16")})
     whole, halved = (estimate(size, each, cluster, full_rows(micro_batches=3)) for each in (LARGE, half))
     assert whole.received_gib - halved.received_gib == pytest.approx(3 * 31 / 32 * 2 * size.trained / 2**30)
-    travelling = "gradients on their way"
+    travelling = "gradient reduction buffers"
     assert halved.memory.parts[travelling] < 0.6 * whole.memory.parts[travelling]
 
 

@@ -332,7 +332,7 @@ def test_rows_that_repeat_or_contradict_others_are_named_and_all_of_them_are_in_
         f"1 rows of data.test repeat another one, prompt and response, for example {test}:2 and {test}:1; {listed}",
         f"1 prompts of data.test occur with several responses, for example {test}:3 and {test}:1; {listed}",
     ):
-        assert f"look at the data: {line}" in said
+        assert f"warning: {line}" in said
     rows = [json.loads(line) for line in done.run.data_rows.read_text().splitlines()]
     assert [(row["set"], row["row"], row["reason"]) for row in rows] == [
         ("train (tagged)", f"{train}:5", "empty_answer"),

@@ -122,7 +122,7 @@ def test_a_mistake_is_named_before_anything_is_sent(hub, run):
 
 def test_a_hub_that_refuses_or_is_away_is_one_line_and_what_was_sent_stays(hub, run, monkeypatch):
     hub.full = True
-    with pytest.raises(ModelError, match=r"cannot be uploaded to .*run the same command again"):
+    with pytest.raises(ModelError, match=r"cannot upload to lab/memos: .*run the same command again"):
         push(run, "sft-tag", "lab/memos")
     hub.full = False
     push(run, "sft-tag", "lab/memos")
