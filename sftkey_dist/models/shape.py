@@ -105,8 +105,8 @@ def require_positions_within(
     for key, (number, most) in limits.items():
         if number > most:
             raise ConfigError(
-                f"{key}={number}: {folder} changes its attention above {most:,} tokens; beside others in a packed row, a "
-                f"short example would be treated as a long one; set {key}={most} or less"
+                f"{key}={number}: {folder} changes its attention above {most:,} tokens; beside others in a packed row, "
+                f"a short example would be treated as a long one; set {key}={most} or less"
             )
 
 

@@ -20,6 +20,18 @@ from sftkey_dist.report.seed_cells import crossed, crossed_cell, difference_cell
 from sftkey_dist.report.swapped_over_seeds import swapped_over_seeds
 from sftkey_dist.report.underpowered import SMALLEST_SEEN, seen_by_seeds, too_few_seeds
 
+_HOW_TO_READ = (
+    "- Brackets are 95 % intervals over seeds, which take the questions as given.",
+    "- The interval of a share is Wilson's with the effective number of trials, so that it stays in [0, 1]; where all "
+    "seeds have the same share, it is one over questions.",
+    "- The interval of a difference is Student's for the differences paired by seed; there is none where these are all "
+    "equal. It is bold where it excludes 0. *Over seeds and questions*, both have random effects, and the mean may "
+    "differ in the last digit.",
+    "- `2 up, 3 down`: higher in two seeds and lower in three.",
+    "- P-values are not corrected for the number of comparisons.",
+    f"- *Smallest seen*: {SMALLEST_SEEN}, over other seeds and the same questions.",
+)
+
 
 @dataclass(frozen=True)
 class StudyFigures:
@@ -60,18 +72,10 @@ def results_page(
         "# Results",
         "",
         *opening,
-        f"Made by `{command}` from the `comparison.json` of every run; no number here is typed by hand. How to read the "
-        "tables, unless a table's own note says otherwise:",
+        f"Made by `{command}` from the `comparison.json` of every run; no number here is typed by hand. How to read "
+        "the tables, unless a table's own note says otherwise:",
         "",
-        "- Brackets are 95 % intervals over seeds, which take the questions as given.",
-        "- The interval of a share is Wilson's with the effective number of trials, so that it stays in [0, 1]; where all "
-        "seeds have the same share, it is one over questions.",
-        "- The interval of a difference is Student's for the differences paired by seed; there is none where these are all "
-        "equal. It is bold where it excludes 0. *Over seeds and questions*, both have random effects, and the mean may "
-        "differ in the last digit.",
-        "- `2 up, 3 down`: higher in two seeds and lower in three.",
-        "- P-values are not corrected for the number of comparisons.",
-        f"- *Smallest seen*: {SMALLEST_SEEN}, over other seeds and the same questions.",
+        *_HOW_TO_READ,
         "",
     ]
     for study, of_study in zip(studies, figures, strict=True):

@@ -218,25 +218,13 @@ def _by_sdpa(
     return output
 
 
-def _in_blocks(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scaling: float | None,
-    dropout: float,
-    sliding_window: int | None,
-    *,
-    sinks: Tensor | None,
-    softcap: float | None,
-) -> Tensor:
+def _in_blocks(query: Tensor, key: Tensor, value: Tensor, *, sliding_window: int | None, **settings: Any) -> Tensor:
     """[1, H, T, D] of one example, a block of queries at a time, with the keys that the block sees.
 
     The scores of all queries would take memory that is quadratic in T. Those of a block are computed again in the
     backward pass, so that a layer keeps its operands and no scores.
     """
-    compute = partial(
-        _by_scores, scaling=scaling, dropout=dropout, sliding_window=sliding_window, sinks=sinks, softcap=softcap
-    )
+    compute = partial(_by_scores, sliding_window=sliding_window, **settings)
     num_heads, num_queries, num_keys = query.shape[1], query.shape[2], key.shape[2]
     size = _block_of_queries(num_heads, num_keys, sliding_window)
     if num_queries <= size:

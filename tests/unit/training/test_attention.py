@@ -100,7 +100,7 @@ def test_scores_in_blocks_of_queries_give_the_same_and_keep_no_square(num_querie
 
 def with_gradients(attend, operands, window):
     query, key, value, sinks = (x.clone().requires_grad_() for x in operands)
-    output = attend(query, key, value, 0.3, 0.0, window, sinks=sinks, softcap=2.0)
+    output = attend(query, key, value, scaling=0.3, dropout=0.0, sliding_window=window, sinks=sinks, softcap=2.0)
     output.square().sum().backward()
     return [output.detach(), query.grad, key.grad, value.grad, sinks.grad]
 
