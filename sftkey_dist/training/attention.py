@@ -250,10 +250,10 @@ def _by_scores(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    *,
     scaling: float | None,
     dropout: float,
     sliding_window: int | None,
-    *,
     sinks: Tensor | None,
     softcap: float | None,
 ) -> Tensor:
