@@ -224,7 +224,7 @@ def _in_blocks(query: Tensor, key: Tensor, value: Tensor, *, sliding_window: int
     The scores of all queries would take memory that is quadratic in T. Those of a block are computed again in the
     backward pass, so that a layer keeps its operands and no scores.
     """
-    compute = partial(_by_scores, sliding_window=sliding_window, **settings)
+    compute: Callable[..., Tensor] = partial(_by_scores, sliding_window=sliding_window, **settings)
     num_heads, num_queries, num_keys = query.shape[1], query.shape[2], key.shape[2]
     size = _block_of_queries(num_heads, num_keys, sliding_window)
     if num_queries <= size:
