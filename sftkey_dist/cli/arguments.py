@@ -15,13 +15,21 @@ Configuration = Annotated[
     list[str],
     typer.Argument(
         metavar="CONFIG... [KEY=VALUE...]",
-        help="YAML files, merged left to right, then overrides such as [bold]optimization.learning_rate=1e-5[/].",
+        help="YAML files, merged left to right, then overrides such as seed=1.",
     ),
 ]
 Address = Annotated[
-    str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard, such as http://head:8265.")
+    str,
+    typer.Option(
+        envvar="RAY_API_SERVER_ADDRESS",
+        show_envvar=False,
+        show_default="RAY_API_SERVER_ADDRESS, or port 8265 of this machine",
+        help="The cluster's dashboard, such as http://head:8265.",
+    ),
 ]
-Unauthenticated = Annotated[bool, typer.Option(help="Connect to a remote cluster without a token.")]
+Unauthenticated = Annotated[
+    bool, typer.Option("--allow-unauthenticated", help="Connect to a remote cluster without a token.")
+]
 
 
 def path(text: str) -> Path:

@@ -6,14 +6,13 @@ from types import UnionType
 from typing import get_args, get_origin
 
 from pydantic import BaseModel
-from rich.markup import escape
 
 from sftkey_dist.config.keys import keys_of
 
 
 def keys_help(section: type[BaseModel]) -> str:
-    """The end of a command's help, with every key of its configuration."""
-    return "[bold]Configuration keys[/]\n\n" + "\n\n".join(escape(line) for line in describe_keys(section))
+    """The end of a command's help in Markdown, with every key of its configuration."""
+    return "**Configuration keys**\n\n" + "\n\n".join(line.replace("*", r"\*") for line in describe_keys(section))
 
 
 def describe_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -26,7 +26,7 @@ _ONE_POINT = 0.01
 
 def show(
     configuration: Configuration,
-    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Number of examples.")] = 2,
+    number: Annotated[int, typer.Option("--number", "-n", metavar="N", min=1, help="Number of examples.")] = 2,
 ) -> None:
     """Print encoded examples with their segments in colour, and the tokens that each stage trains with their weights.
 
@@ -68,29 +68,35 @@ def plan(
     ranks: Annotated[
         str | None,
         typer.Option(
-            help="Numbers of data-parallel ranks, separated by commas; default: cluster.num_workers, divided by "
-            "training.sequence_parallel_ranks."
+            help="Numbers of data-parallel ranks, separated by commas; default: cluster.num_workers, divided by the "
+            "ranks that share a row."
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Number of steps of each stage to plan.")] = 50,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of steps of each stage to plan.")] = 50,
     nodes: Annotated[
-        int | None, typer.Option(min=1, help="Number of nodes; if given, estimate memory, time and cost.")
+        int | None, typer.Option(metavar="N", min=1, help="Number of nodes; if given, estimate memory, time and cost.")
     ] = None,
-    gpus_per_node: Annotated[int, typer.Option(min=1, help="Accelerators, and therefore ranks, per node.")] = 8,
+    gpus_per_node: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Accelerators, and therefore ranks, per node.")
+    ] = 8,
     gpu: Annotated[str, typer.Option(help="Type: b200-180g, h200-141g, h100-80g, a100-80g, a100-40g or l40s-48g.")] = (
         "h100-80g"
     ),
-    network_gbps: Annotated[float, typer.Option(min=0.1, help="Network bandwidth per node, in Gbit/s.")] = 400.0,
+    network_gbps: Annotated[
+        float, typer.Option(metavar="N", min=0.1, help="Network bandwidth per node, in Gbit/s.")
+    ] = 400.0,
     transport: Annotated[Literal["rdma", "tcp"], typer.Option(help="Transport that NCCL uses between nodes.")] = "rdma",
     price_per_gpu_hour: Annotated[
-        float | None, typer.Option(min=0, help="Price per accelerator and hour, to estimate the cost.")
+        float | None, typer.Option(metavar="N", min=0, help="Price per accelerator and hour, to estimate the cost.")
     ] = None,
     power: Annotated[
         bool, typer.Option("--power", help="Only show how many seeds and test questions a comparison needs.")
     ] = False,
     difference: Annotated[
         float | None,
-        typer.Option(min=1e-4, max=1, help="With --power: the difference in accuracy to see; default: 0.01."),
+        typer.Option(
+            metavar="N", min=1e-4, max=1, help="With --power: the difference in accuracy to see; default: 0.01."
+        ),
     ] = None,
 ) -> None:
     """Show how evenly each stage loads any number of ranks and, with --nodes, what it needs on a cluster.

@@ -24,7 +24,7 @@ from sftkey_dist.jobs.description import JOB_ADDRESS, JobDescription
 
 _VERBS = ("run", "prepare", "train", "evaluate", "tune")
 
-job = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Follow and stop jobs on a Ray cluster.")
+job = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Follow and stop jobs on a Ray cluster.")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id that `sftkey submit` printed.")]
 
@@ -54,8 +54,10 @@ def submit(
             help="Also send these files of the folder, e.g. data/*.jsonl; without a git work tree, send only these.",
         ),
     ] = None,
-    with_package: Annotated[bool, typer.Option(help="Also send this version of the package.")] = False,
-    wait: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = True,
+    with_package: Annotated[
+        bool, typer.Option("--with-package", help="Also send this version of the package.")
+    ] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the log until the job ends.")] = False,
     allow_unauthenticated: Unauthenticated = False,
 ) -> None:
     """Run a configuration, a study or a tuning as a job on a Ray cluster, and follow its log.
@@ -78,7 +80,7 @@ def submit(
         soft_wrap=True,
         markup=False,
     )
-    if wait:
+    if not no_wait:
         with _following(started, address):
             jobs.follow(started, _show_as_it_is)
 

@@ -36,7 +36,7 @@ def parity(
         str | None, typer.Option(metavar="NAME", help="Environment variable that contains the server's API key.")
     ] = None,
     number: Annotated[
-        int | None, typer.Option("--number", "-n", min=1, help="Maximum number of rows of each test set.")
+        int | None, typer.Option("--number", "-n", metavar="N", min=1, help="Maximum number of rows of each test set.")
     ] = None,
 ) -> None:
     """Compare the prompts of a model with those that a server writes for the same rows, token by token.

@@ -10,7 +10,7 @@ from sftkey_dist.console import console
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.lock import locked_run
 
-track = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Keep trackers up to date.")
+track = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Keep trackers up to date.")
 
 
 @track.command()

@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_sent_is_named_before_any_cluster_is_asked(sftke
 def test_comparing_what_is_no_run(sftkey, tmp_path):
     done = sftkey("compare", "nowhere")
     assert done.returncode == 2
-    assert "no trained strategies" in error_line(done)
+    assert "no such folder; run `sftkey run`" in error_line(done)
 
 
 def test_evaluating_before_training(sftkey, tiny_config):
