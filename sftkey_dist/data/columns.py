@@ -171,6 +171,9 @@ def _kind(value: object) -> str:
 def _known(row: Mapping[str, object], column: str) -> str:
     if column in row:
         return ""
+    (only, *others) = [*row, ""]
+    if "|" in only and others == [""]:
+        return f"; the header {only!r} is one column; put a line sep=| before it"
     close = closest_name(column, row)
     meant = f"; did you mean {close!r}?" if close else ";"
     return f"{meant} the row has {', '.join(map(repr, list(row)[:12])) or 'no fields'}"

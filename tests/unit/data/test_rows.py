@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.data.columns import RowError, text
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.rows.shards import content_digest, find_shards, read_shard
 from sftkey_dist.errors import DataError
@@ -67,6 +68,15 @@ def test_every_format_gives_every_row_once_in_order_however_it_is_cut(tmp_path, 
     assert len({place for place, _ in items}) == len(ROWS)
     assert [place for place, _ in items] == [place for place, _ in read(config, 1000)]
     assert all(shard.num_rows <= shard_rows for shard in find_shards(config, shard_rows))
+
+
+def test_a_separator_that_no_header_shows_is_asked_for(tmp_path):
+    (tmp_path / "rows.csv").write_text("a|b\n1|2\n")
+    ((_, row),) = read(source(tmp_path / "rows.csv"), 100)
+    with pytest.raises(RowError, match=r"the header 'a\|b' is one column; put a line sep=\| before it"):
+        text(row, "b")
+    (tmp_path / "rows.csv").write_text("sep=|\na|b\n1|2\n")
+    assert [row for _, row in read(source(tmp_path / "rows.csv"), 100)] == [{"a": "1", "b": "2"}]
 
 
 def test_a_file_that_changed_is_read_again(tmp_path):
