@@ -73,7 +73,7 @@ def test_all_runs_of_a_study_and_all_trials_of_a_tuning_are_one_job(sftkey, tiny
 def test_a_job_that_cannot_run_says_why_and_an_unknown_one_is_named(sftkey, tiny_config, dashboard, paths):
     done = sftkey("submit", tiny_config, *paths, "cluster.num_workers=64", "--address", dashboard)
     assert done.returncode == 1, done.stdout
-    assert "error: 64 workers with 1 CPUs each are needed, the cluster has room for 2 on 1 nodes" in done.stdout, (
+    assert "error: 64 workers with 1 CPU each are needed, the cluster has room for 2 on 1 nodes" in done.stdout, (
         "the job's own message is in its log"
     )
     assert "failed" in done.stderr
@@ -138,7 +138,7 @@ def test_a_plain_ray_job_trains_exports_metrics_leaves_a_checkpoint_when_stopped
     )
     assert done.returncode == 1, done.stdout
     assert "Job 'refused' failed" in done.stdout + done.stderr
-    assert "\nerror: 64 workers with 1 CPUs each are needed" in done.stdout
+    assert "\nerror: 64 workers with 1 CPU each are needed" in done.stdout
     assert "Traceback" not in done.stdout
 
 
