@@ -50,6 +50,6 @@ def test_mistakes_are_one_line(sftkey, tmp_path):
         assert expected in error_line(done)
         assert not (tmp_path / "out.jsonl").exists()
     done = sftkey("segment", "in.jsonl", "out.jsonl")
-    assert done.returncode == 0
-    assert "missing_field" in done.stdout
-    assert "the row has 'text'" in done.stdout
+    assert done.returncode == 2
+    assert "none of the 1 rows has a response" in error_line(done)
+    assert "the row has 'text'" in error_line(done)
