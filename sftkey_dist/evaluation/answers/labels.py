@@ -20,7 +20,7 @@ class Label:
 
 def read_label(text: str, labels: tuple[str, ...]) -> Label | None:
     """The label that a text is or chooses; None if it chooses none or several."""
-    for each in (text, unwrapped(text), unwrapped(without_lead(unwrapped(text))), unwrapped(first_paragraph(text))):
+    for each in (text, unwrapped(text), unwrapped(without_lead(unwrapped(text))), _only_heading(text, labels)):
         exactly = [label for label in labels if normalized(label) == normalized(each)]
         as_written = [label for label in exactly if label == each.strip()]
         if len(exactly) > 1 and not as_written:
@@ -30,6 +30,13 @@ def read_label(text: str, labels: tuple[str, ...]) -> Label | None:
             return Label(name, is_plain=is_same_but_for_case(text, name))
     chosen = choose(_in_one_line(text), lambda clause: _mentions(clause, labels))
     return None if chosen is None else Label(chosen, is_plain=False)
+
+
+def _only_heading(text: str, labels: Sequence[str]) -> str:
+    """The first paragraph, unless a later line is a label too."""
+    names = {normalized(label) for label in labels}
+    _, *later = text.strip().splitlines() or [""]
+    return "" if any(normalized(line) in names for line in later) else unwrapped(first_paragraph(text))
 
 
 def _in_one_line(text: str) -> str:
