@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 
 _ONE_POINT = 0.01
 
+Ranks = Annotated[
+    str | None,
+    typer.Option(
+        help="Numbers of data-parallel ranks, separated by commas; default: cluster.num_workers, divided by the ranks "
+        "that share a row."
+    ),
+]
+Difference = Annotated[
+    float | None,
+    typer.Option(metavar="N", min=1e-4, max=1, help="With --power: the difference in accuracy to see; default: 0.01."),
+]
+
 
 def show(
     configuration: Configuration,
@@ -65,13 +77,7 @@ def show(
 
 def plan(
     configuration: Configuration,
-    ranks: Annotated[
-        str | None,
-        typer.Option(
-            help="Numbers of data-parallel ranks, separated by commas; default: cluster.num_workers, divided by the "
-            "ranks that share a row."
-        ),
-    ] = None,
+    ranks: Ranks = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of steps of each stage to plan.")] = 50,
     nodes: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Number of nodes; if given, estimate memory, time and cost.")
@@ -92,12 +98,7 @@ def plan(
     power: Annotated[
         bool, typer.Option("--power", help="Only show how many seeds and test questions a comparison needs.")
     ] = False,
-    difference: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N", min=1e-4, max=1, help="With --power: the difference in accuracy to see; default: 0.01."
-        ),
-    ] = None,
+    difference: Difference = None,
 ) -> None:
     """Show how evenly each stage loads any number of ranks and, with --nodes, what it needs on a cluster.
 
