@@ -15,6 +15,15 @@ def _without_repetition(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _no_folder(uri: str | None) -> str | None:
+    """MLflow 3 has no stores in plain folders; opening one fails long after the data are read."""
+    if uri is not None and uri != "databricks" and "://" not in uri:
+        raise ValueError(
+            f"{uri!r} is neither an address nor a database; write http://HOST:PORT, or sqlite:///{uri}/mlflow.db"
+        )
+    return uri
+
+
 def _no_key(name: str) -> str:
     require_no_credentials(name, "put the key into WANDB_API_KEY")
     return name
@@ -50,7 +59,7 @@ class TrackingConfig(SectionWithNewerKeys):
 
     enabled: bool = True
     """Whether to log to MLflow. The run directory contains every metric in either case."""
-    uri: Location | None = None
+    uri: Annotated[Location | None, AfterValidator(_no_folder)] = None
     """Tracking server or store. Default: the environment variable MLFLOW_TRACKING_URI, or else an SQLite file
     `mlflow.db` beside the run directory. Put credentials into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or
     put the whole URI with its credentials into MLFLOW_TRACKING_URI."""

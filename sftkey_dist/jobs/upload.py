@@ -104,10 +104,8 @@ def _written_paths(config: RunConfig) -> Iterator[tuple[str, Path]]:
 
 
 def _path_of_store(uri: str) -> Path | None:
-    """The file or folder of a tracking store; None if it is a server or another database."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return None if uri == "databricks" else Path(uri)
+    """The file of a tracking store; None if it is a server or another database."""
+    scheme, _, rest = uri.partition("://")
     return Path(rest.removeprefix("/")) if scheme.startswith("sqlite") else None
 
 

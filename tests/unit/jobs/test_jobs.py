@@ -305,7 +305,6 @@ def test_what_no_other_node_could_read_is_refused(config, tmp_path, monkeypatch)
         pass
     for key, tracking in (
         ("tracking.uri=runs/mlflow.db", {"uri": "sqlite:///runs/mlflow.db"}),
-        ("tracking.uri=mlruns", {"uri": "mlruns"}),
         ("tracking.tensorboard.folder=tb", {"also": ("tensorboard",), "tensorboard": {"folder": "tb"}}),
     ):
         lost = config.model_copy(update={"tracking": TrackingConfig.model_validate(tracking)})

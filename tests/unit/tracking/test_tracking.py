@@ -147,6 +147,10 @@ def test_the_store_lies_beside_the_run_whatever_its_folder_is_called(tmp_path, m
     assert {path.name for path in tmp_path.iterdir()} == {folder}
     assert (tmp_path / folder / "mlflow.db").is_file()
     assert [path.name for path in (tmp_path / folder / "mlartifacts").rglob("*.txt")] == ["note.txt"]
+    with pytest.raises(
+        ValueError, match=r"'mlruns' is neither an address nor a database; .*sqlite:///mlruns/mlflow\.db"
+    ):
+        TrackingConfig(uri="mlruns")
     uri = tracking_uri(TrackingConfig(), run_dir)
     assert TrackingConfig(uri=uri).uri == uri, "a study writes it into its runs' configurations"
     *_, option, given = shlex.split(how_to_open(uri).removeprefix("MLflow: "), comments=True)
