@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError, field_validator
 
+from sftkey_dist.config.messages import kind_of
 from sftkey_dist.config.overrides import nested, parse_override
 from sftkey_dist.config.paths import LocalPath
 from sftkey_dist.config.problems import Source, describe
@@ -235,7 +236,7 @@ def _read(file: Path) -> dict[str, object]:
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
-        found = "nothing: the file is empty" if content is None else "a list" if isinstance(content, list) else "a text"
+        found = "nothing: the file is empty" if content is None else kind_of(content)
         raise ConfigError(f"{file}: expected keys and values at the top level, found {found}")
     return content
 

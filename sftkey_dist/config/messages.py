@@ -65,11 +65,11 @@ def is_item_of_list(key: int | str) -> bool:
 def _of_another_kind(item: ErrorDetails) -> str | None:
     kind, value = item["type"], item["input"]
     if kind in _SECTIONS:
-        return f"expected keys and values, found {_found(value)}"
+        return f"expected keys and values, found {kind_of(value)}"
     if kind in _LISTS and isinstance(value, dict) and value and all(map(is_item_of_list, value)):
         return _WHOLE_LIST
     if kind in _LISTS:
-        return f"expected a list, such as [a, b], found {_found(value)}"
+        return f"expected a list, such as [a, b], found {kind_of(value)}"
     if kind in _NUMBERS:
         return f"expected {_NUMBERS[kind]}, found {_shown(value)}"
     if kind in _TRUTH_VALUES:
@@ -120,12 +120,12 @@ def _names(path: Sequence[int | str]) -> list[str]:
 def _not_text(value: object) -> str:
     """A message that shows the value as YAML writes it, with the remedy."""
     if isinstance(value, dict | list):
-        return f"expected a text, found {_found(value)}"
+        return f"expected a text, found {kind_of(value)}"
     written = json.dumps(value, default=str)
     return f'{written} is read as a {_KINDS.get(type(value), "value")}, not as text; put it in quotes: "{written}"'
 
 
-def _found(value: object) -> str:
+def kind_of(value: object) -> str:
     """The kind of a value. The value itself may be an address with a password, and is not shown."""
     if isinstance(value, dict):
         return "keys and values"
@@ -137,4 +137,4 @@ def _found(value: object) -> str:
 def _shown(value: object) -> str:
     """A value that is short, and otherwise its kind."""
     written = repr(value) if isinstance(value, str | float) else json.dumps(value, default=str)
-    return written if len(written) <= _MOST_CHARACTERS and not isinstance(value, dict | list) else _found(value)
+    return written if len(written) <= _MOST_CHARACTERS and not isinstance(value, dict | list) else kind_of(value)

@@ -21,12 +21,12 @@ from sftkey_dist.files import folder_kept_if_used, open_to_append, read_text, wr
 from sftkey_dist.pipeline.run_digest import made_of
 from sftkey_dist.pipeline.study_progress import StudyProgress
 from sftkey_dist.report.curves import measured_curves, plot_measured
-from sftkey_dist.report.done_runs import done_with, forget_done, note_done
 from sftkey_dist.report.evidence import Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
 from sftkey_dist.report.losses_over_seeds import measured_losses, plot_losses
 from sftkey_dist.report.opening import TestedContrast, opening, tested_contrasts
 from sftkey_dist.report.results import StudyFigures, results_page
 from sftkey_dist.report.study_plots import Difference, plot_differences, plot_seeds
+from sftkey_dist.report.study_runs import done_with, forget_done, note_done
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking import make_tracker, tracking_uri
 

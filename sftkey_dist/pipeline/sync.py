@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sftkey_dist.config.run import RunConfig
-from sftkey_dist.errors import ConfigError, DataError
+from sftkey_dist.errors import ConfigError
 from sftkey_dist.pipeline.track import (
     ending_run,
     metrics_of,
@@ -35,15 +35,10 @@ def sync(run_dir: Path) -> int:
         ConfigError: tracking is disabled, or the store cannot be reached.
     """
     run = RunDir(run_dir)
-    if not (run.config.is_file() and run.strategies.is_file()):
-        raise DataError(
-            f"{run_dir}: {'no trained strategies there' if run_dir.is_dir() else 'no such folder'}; run "
-            f"`sftkey run` with this run_dir first"
-        )
+    strategies = read_strategies(run)
     config = _CONFIG.read(run.config)
     if not config.tracking.tracks:
         raise ConfigError(f"{run.config}: tracking is disabled for this run (tracking.enabled=false)")
-    strategies = read_strategies(run)
     tracker = open_tracker(config.model_copy(update={"run_dir": run.path}))
     return sum(_sync_strategy(config, run, name, entry, tracker) for name, entry in strategies.items())
 

@@ -9,8 +9,8 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.crossed import Outcomes
 from sftkey_dist.evaluation.swapped.summary import SwapShare, SwapShares
 from sftkey_dist.files import copy_atomically, make_folder
-from sftkey_dist.report.done_runs import done_with, forget_done, is_done, note_done
 from sftkey_dist.report.loss_curve import LossCurve
+from sftkey_dist.report.study_runs import done_with, forget_done, is_done, note_done
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import Agreement, Interval, composite
 from sftkey_dist.run_dir.artifacts.kinds import JsonFile, Measured, absent_with

@@ -26,11 +26,6 @@ def read_comparison(run_dirs: Sequence[Path]) -> Comparison:
 
 def _read_rows(run_dir: Path) -> list[ComparisonRow]:
     run = RunDir(run_dir)
-    if not run.strategies.is_file():
-        raise DataError(
-            f"{run_dir}: {'no trained strategies there' if run_dir.is_dir() else 'no such folder'}; run "
-            f"`sftkey run` with this run_dir first"
-        )
     entries = read_strategies(run)
     report = DATA_REPORT.read(run.data_report) if run.data_report.is_file() else PreparedData()
     return [_read_row(run, name, entries[name], found, report) for name, found in read_forgetting(run, entries).items()]

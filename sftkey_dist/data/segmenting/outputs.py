@@ -32,6 +32,11 @@ class SegmentFiles:
         """The model's replies so far."""
         return self.out.with_name(f"{self.out.name}.replies.jsonl")
 
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All of them."""
+        return self.out, self.report, self.review, self.replies
+
 
 def refuse_own_output(source: SourceConfig, files: SegmentFiles) -> None:
     """Rows must not come from a file that is about to be replaced.
@@ -39,7 +44,7 @@ def refuse_own_output(source: SourceConfig, files: SegmentFiles) -> None:
     Raises:
         ConfigError: A file of the source would be replaced.
     """
-    written = {path.resolve() for path in (files.out, files.report, files.review, files.replies)}
+    written = {path.resolve() for path in files.all}
     for path in local_files(source):
         if Path(path).resolve() in written:
             raise ConfigError(
@@ -49,12 +54,12 @@ def refuse_own_output(source: SourceConfig, files: SegmentFiles) -> None:
 
 
 def require_files(files: SegmentFiles) -> None:
-    """Nothing but a file can be replaced, which is found before hours of work.
+    """Check before hours of work that no folder has the name of a file that will be written.
 
     Raises:
-        ConfigError: There is a folder in the place of a file.
+        ConfigError: A folder has such a name.
     """
-    for path in (files.out, files.report, files.review, files.replies):
+    for path in files.all:
         if path.is_dir():
             raise ConfigError(f"{path}: a folder; give OUT the name of a file")
 

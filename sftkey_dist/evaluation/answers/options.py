@@ -109,7 +109,8 @@ def _without_latex(text: str) -> str:
 
 def _whole(text: str, options: Mapping[str, str]) -> str | None:
     """The option that a text is: its text, its name, or its name before its text."""
-    for plain in _readings_of(options):
+    readings = _readings_of(options)
+    for plain in readings:
         by_text = [name for name, option in options.items() if plain(option) == plain(text)]
         if len(by_text) == 1 and not (_NAME_ALONE.match(text) and _known(text, options)):
             return by_text[0]
@@ -120,7 +121,7 @@ def _whole(text: str, options: Mapping[str, str]) -> str | None:
     name = _known(both[1] or both[3], options) if both else None
     if both is None or name is None or name not in options:
         return None
-    same = _readings_of(options)[-1]
+    same = readings[-1]
     return name if same(options[name]) == same(both[2] or both[4]) else None
 
 
@@ -195,7 +196,7 @@ def _is_name(text: str, match: re.Match[str]) -> bool:
 
 
 def _readings_of(options: Mapping[str, str]) -> Sequence[Callable[[str], str]]:
-    """How texts of options are compared; as they are written if some differ only in case or marks, as aa and Aa do."""
+    """How texts of options are compared: as they are written if some differ only in case or marks, as aa and Aa do."""
     if len({_plain(text) for text in options.values()}) < len(set(map(_as_written, options.values()))):
         return (_as_written,)
     return (_plain, _without_spaces, _without_article)

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from sftkey_dist.contract import ResponseContract
+from sftkey_dist.errors import DataError
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile, absent_with
 
@@ -174,6 +175,9 @@ def read_strategies(run: RunDir) -> dict[str, StrategyEntry]:
     """The strategies of a run, by name.
 
     Raises:
-        DataError: the file is damaged, or a path in it points outside the run's folder.
+        DataError: nothing is trained there, the file is damaged, or a path in it points outside the run's folder.
     """
+    if not run.strategies.is_file():
+        missing = "no trained strategies there" if run.path.is_dir() else "no such folder"
+        raise DataError(f"{run.path}: {missing}; run `sftkey run` with this run_dir first")
     return STRATEGIES.read(run.strategies)

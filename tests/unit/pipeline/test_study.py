@@ -27,8 +27,8 @@ from sftkey_dist.evaluation.over_seeds import mean_over_seeds, paired_over_seeds
 from sftkey_dist.evaluation.statistics import wilson_interval
 from sftkey_dist.pipeline import study as pipeline
 from sftkey_dist.pipeline.study import make_results, run_study
-from sftkey_dist.report.done_runs import done_with, forget_done, note_done
 from sftkey_dist.report.evidence import Evidence
+from sftkey_dist.report.study_runs import done_with, forget_done, note_done
 
 ROOT = Path(__file__).parents[3]
 SMOLLM2_ON_TWO_CORES = ["study_smollm2", "study_smollm2_files", "study_smollm2_cpu"]

@@ -78,15 +78,18 @@ def _equal_in_some_order(one: Apply, other: Apply) -> Equality:
 
 
 def _equal_times(one: Apply, other: Apply) -> Equality:
-    """Compare two times, where a time without am or pm may mean either, or two ratios."""
+    """Compare two times, where a time without am or pm may mean either, or two ratios.
+
+    ``3:45`` may be a time or a ratio, and ``3:4`` is a ratio. Two of the first kind are compared as times.
+    """
     first, second = _pieces(one), _pieces(other)
-    halves = {node.operation.partition(" ")[2] for node in (one, other)}
+    kinds = {node.operation.partition(" ")[2] for node in (one, other)}  # am, pm, ratio, or "" for what may be any
     if first == second:
-        return Equality.FULL if len(halves) == 1 else Equality.LOOSE if "" in halves else Equality.NONE
-    if halves <= {"", "ratio"}:
-        is_ratio = "ratio" in halves and len(first) == len(second) == 2 and 0 not in first + second
+        return Equality.FULL if len(kinds) == 1 else Equality.LOOSE if "" in kinds else Equality.NONE
+    if kinds <= {"", "ratio"}:
+        is_ratio = "ratio" in kinds and len(first) == len(second) == 2 and 0 not in first + second
         return Equality.LOOSE if is_ratio and first[0] * second[1] == first[1] * second[0] else Equality.NONE
-    return Equality.LOOSE if _in_24_hours(one) == _in_24_hours(other) and len(halves) > 1 else Equality.NONE
+    return Equality.LOOSE if _in_24_hours(one) == _in_24_hours(other) and len(kinds) > 1 else Equality.NONE
 
 
 def _pieces(clock: Apply) -> tuple[Fraction, ...]:

@@ -33,10 +33,11 @@ def is_done(run: Path) -> bool:
 
 def done_with(run: Path) -> str | None:
     """The digest of what a run was done with; None if it is not done, or if its comparison is another one now."""
-    if not ((run / _DONE).is_file() and (RunDir(run).comparison).is_file()):
+    comparison = RunDir(run).comparison
+    if not ((run / _DONE).is_file() and comparison.is_file()):
         return None
     done = DONE.read(run / _DONE)
-    return done.digest if done.comparison_digest in (None, digest_file(RunDir(run).comparison)) else None
+    return done.digest if done.comparison_digest in (None, digest_file(comparison)) else None
 
 
 def note_done(run: Path, digest: str) -> None:
