@@ -65,18 +65,27 @@ def require_fit(plan: RunPlan) -> None:
 
 
 @dataclass(frozen=True)
+class JudgeSize:
+    """The path of a local judge, the size of its weights, and the number of its accelerators."""
+
+    path: str
+    weights_gib: float
+    num_gpus: int
+
+
+@dataclass(frozen=True)
 class Room:
-    """The memory that there is, and that judges need.
+    """The memory of the cluster, and the judges that must fit into it.
 
     Attributes:
         device_gib: memory of an accelerator.
         host_gib: memory of all nodes together; inf if it is not known.
-        judges: for each local judge, its path, the size of its weights in GiB and its number of accelerators.
+        judges: the local judges.
     """
 
     device_gib: float
     host_gib: float = math.inf
-    judges: tuple[tuple[str, float, int], ...] = ()
+    judges: tuple[JudgeSize, ...] = ()
 
 
 def problems_of(config: RunConfig, num_parameters: int, stages: Sequence[StageCapacity], room: Room) -> list[str]:
@@ -155,18 +164,19 @@ def _of_evaluation(config: RunConfig, model_gib: float, device_gib: float) -> li
 
 def _of_judges(room: Room) -> list[str]:
     return [
-        f"evaluation.judge: {path}: its weights of {gib:.0f} GiB do not fit on {gpus} accelerator(s) of "
-        f"{room.device_gib:.0f} GiB; set gpus_per_model={_gpus_for(gib, room.device_gib)} of this judge, or ask a "
-        f"server"
-        for path, gib, gpus in room.judges
-        if _gpus_for(gib, room.device_gib) > gpus
+        f"evaluation.judge: {judge.path}: its weights of {judge.weights_gib:.0f} GiB do not fit on {judge.num_gpus} "
+        f"accelerator(s) of {room.device_gib:.0f} GiB; set gpus_per_model={enough} of this judge, or ask a server"
+        for judge in room.judges
+        if (enough := _gpus_for(judge.weights_gib, room.device_gib)) > judge.num_gpus
     ]
 
 
-def _sizes_of_judges(config: RunConfig) -> tuple[tuple[str, float, int], ...]:
+def _sizes_of_judges(config: RunConfig) -> tuple[JudgeSize, ...]:
     judge = config.evaluation.judge
     local = [one for one in judge.judges if isinstance(one, LocalJudgeConfig)] if judge is not None else []
-    return tuple((one.path, weights_bytes_in(judge_folder(one)) / GIB, one.gpus_per_model or 1) for one in local)
+    return tuple(
+        JudgeSize(one.path, weights_bytes_in(judge_folder(one)) / GIB, one.gpus_per_model or 1) for one in local
+    )
 
 
 def _gpus_for(model_gib: float, device_gib: float) -> int:

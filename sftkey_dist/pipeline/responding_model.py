@@ -51,7 +51,7 @@ def begin_responses(folder: Path, last: StageDir, title: str) -> None:
         )
     make_folder(folder)
     if _noted(folder) is None:
-        # A command that was killed between the two may have set the earlier responses aside.
+        # An earlier command may have set responses aside, and been killed before it noted the model.
         is_renewed = is_renewed or any((folder.parent / _EARLIER).glob(f"{folder.name}-*"))
         RESPONDING_MODEL.write(folder / _NOTE, RespondingModel(read_summary(last).weights_digest, is_renewed))
 

@@ -157,7 +157,7 @@ def _run_all(study: Study, waiting: list[StudyRun], progress: StudyProgress) -> 
                 progress.begin(run)
                 try:
                     at_work.append(_AtWork(run, made_of(run.config), _start(study, run)))
-                except UserError as error:  # as a file of data that is away for a moment
+                except UserError as error:  # such as a file of data that is away for a moment
                     failed.append(f"{run.name}: {error}")
                     progress.end(run, has_failed=True)
             progress.show(waiting)

@@ -183,7 +183,7 @@ class _Segmenting:
                     self._written.add(response)
 
     def require_any_row(self, source: SourceConfig) -> None:
-        """An earlier result must not be replaced by nothing, as if the name of the column is wrong.
+        """An earlier result must not be replaced by nothing because the name of the column is wrong.
 
         Raises:
             DataError: No row has the column.

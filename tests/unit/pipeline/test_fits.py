@@ -12,7 +12,7 @@ from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.models import accelerator
 from sftkey_dist.models.accelerator import Device, node_devices, require_room
 from sftkey_dist.pipeline import fits
-from sftkey_dist.pipeline.fits import Room, accelerator_like, problems_of, require_fit
+from sftkey_dist.pipeline.fits import JudgeSize, Room, accelerator_like, problems_of, require_fit
 from sftkey_dist.pipeline.run_plan import RunPlan
 
 SEVENTY_BILLION = 70_600_000_000
@@ -76,7 +76,7 @@ def test_a_model_that_no_evaluation_can_hold_is_refused(gpus, remedy):
 
 def test_a_judge_that_no_accelerator_can_hold_is_refused_before_training():
     config = configured(evaluation={"gpus_per_model": 4})
-    judges = (("judges/70b", 131.5, 1), ("judges/8b", 15.0, 1), ("judges/spread", 131.5, 2))
+    judges = JudgeSize("judges/70b", 131.5, 1), JudgeSize("judges/8b", 15.0, 1), JudgeSize("judges/spread", 131.5, 2)
     (problem,) = problems_of(config, SEVENTY_BILLION, [stage(72)], Room(79, judges=judges))
     assert problem.startswith(
         "evaluation.judge: judges/70b: its weights of 132 GiB do not fit on 1 accelerator(s) of 79"
