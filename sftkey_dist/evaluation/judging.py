@@ -17,7 +17,7 @@ from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.judge.jury import Jury, JuryUse
 from sftkey_dist.evaluation.judge.template import Question, load_template
 from sftkey_dist.evaluation.judge.voting import JuryResult
-from sftkey_dist.evaluation.record import make_record, questions_of, with_jury_results
+from sftkey_dist.evaluation.record import make_records, questions_of, with_jury_results
 from sftkey_dist.evaluation.review import (
     agreement_of_judge,
     agreements_with_person,
@@ -39,7 +39,7 @@ from sftkey_dist.run_dir.artifacts.evaluation import (
 
 _RECORDS, _SCORES, _REVIEW = "records.jsonl", "scores.json", "review.jsonl"
 
-SCORING_VERSION = 7
+SCORING_VERSION = 8
 """Increase this number when the same generation would be judged or parsed differently."""
 
 
@@ -62,9 +62,9 @@ def judge_and_score(
     """
     generations = read_generations(folder)
     records = [
-        make_record(example, sample, job, number)
+        record
         for example in examples
-        for number, sample in enumerate(generations[example.data_set, example.id])
+        for record in make_records(example, generations[example.data_set, example.id], job)
     ]
     uses: dict[str, JuryUse] = {}
     if jury is not None and job.settings.judge is not None:

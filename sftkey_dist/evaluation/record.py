@@ -1,6 +1,6 @@
 """Evaluation records of generated texts: the answer, checks, judges' verdicts, and whether the contract is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -13,6 +13,7 @@ from sftkey_dist.evaluation.answers import (
     FoundAnswer,
     FunctionOfUsers,
     find_answer,
+    first_same,
     judged_by_check,
     make_check,
 )
@@ -23,6 +24,24 @@ from sftkey_dist.evaluation.judge.voting import JuryResult
 from sftkey_dist.evaluation.settings import EvaluationSettings
 from sftkey_dist.evaluation.verdict import Judgement, Verdict, all_of
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord, JudgedAnswer
+
+
+def make_records(
+    example: Example, generations: Sequence[Generation], settings: EvaluationSettings
+) -> list[EvaluationRecord]:
+    """The evaluation records of all outputs for an example. Of several, each notes the first with the same answer."""
+    records = [make_record(example, generation, settings, sample) for sample, generation in enumerate(generations)]
+    if len(records) < 2:
+        return records
+    checks = settings.checks[example.data_set]
+    by_segment = [
+        first_same(_cached_check(checks[name]), [record.answer[name] for record in records], example.prompt)
+        for name in records[0].answer
+    ]
+    answers = list(zip(*by_segment, strict=True))
+    return [
+        replace(record, same_answer_as=answers.index(answer)) for record, answer in zip(records, answers, strict=True)
+    ]
 
 
 def make_record(

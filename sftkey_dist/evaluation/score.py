@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sftkey_dist.evaluation.answers.text import normalized
 from sftkey_dist.evaluation.statistics import Estimate, pass_at_k, share_of_clusters, weighted_sum
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord, MacroAverage, Scores, composite
@@ -154,6 +153,6 @@ def _majority_accuracy(questions: Mapping[Question, Records]) -> float:
 
 def _majority(samples: Records) -> EvaluationRecord:
     samples = [record for record in samples if any(text.strip() for text in record.answer.values())] or samples
-    answers = [tuple(normalized(text) for text in record.answer.values()) for record in samples]
+    answers = [record.sample if record.same_answer_as is None else record.same_answer_as for record in samples]
     (winner, _), *_ = Counter(answers).most_common(1)
     return samples[answers.index(winner)]

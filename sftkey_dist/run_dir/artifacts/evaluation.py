@@ -68,6 +68,7 @@ class EvaluationRecord:
         id: id of the example.
         data_set: name of the test set.
         sample: number of the output among the outputs for the example.
+        same_answer_as: number of the first output with the same answer; None if there is one output.
         prompt: the last user message.
         history: the turns before it.
         output: generated text.
@@ -96,6 +97,7 @@ class EvaluationRecord:
     id: str
     data_set: str
     sample: int
+    same_answer_as: int | None = field(default=None, metadata=absent_with("same_answer_as"))
     prompt: str
     history: tuple[Turn, ...] = ()
     tool_turns: tuple[Turn, ...] | None = field(default=None, metadata=absent_with("tool_turns"))

@@ -1,6 +1,7 @@
 """Disagreement, labels of a person, and who has the last word."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.judge.memory import ruling_key
 from sftkey_dist.evaluation.judge.template import Question, load_template
 from sftkey_dist.evaluation.judge.voting import JuryResult
-from sftkey_dist.evaluation.record import make_record, questions_of, with_jury_results, with_labels
+from sftkey_dist.evaluation.record import make_record, make_records, questions_of, with_jury_results, with_labels
 from sftkey_dist.evaluation.review import (
     agreement_of_judge,
     agreements_with_person,
@@ -45,6 +46,18 @@ def test_the_judge_overrules_the_check_and_a_failing_judge_is_no_verdict():
     assert record("yeah").verdict == "incorrect"
     assert record("yeah", result=result("correct")).verdict == "correct"
     assert record("yes", result=result("", is_final=False)).verdict == "unjudged"
+
+
+def test_several_outputs_for_an_example_note_the_first_with_the_same_answer():
+    example = Example("d:0", "Q?", {"reasoning": "r", "answer": "7"}, data_set="d")
+    outputs = [
+        Generation(f"<Thinking>t</Thinking><Answer>{answer}</Answer>", 5, False) for answer in ("7", "8", "$7.00", "8")
+    ]
+    records = make_records(example, outputs, replace(SETTINGS, checks={"d": {"answer": "numeric"}}))
+    assert [record.same_answer_as for record in records] == [0, 1, 0, 1]
+    assert [record.sample for record in records] == [0, 1, 2, 3]
+    (alone,) = make_records(example, outputs[:1], SETTINGS)
+    assert alone.same_answer_as is None
 
 
 def test_a_judge_that_does_not_decide_is_compared_with_the_check_alone():

@@ -77,14 +77,20 @@ def test_key_segments_have_accuracies_of_their_own():
 
 def test_samples_give_pass_at_k_and_the_majoritys_accuracy():
     samples = [("a", "correct"), ("b", "incorrect"), ("A.", "correct"), ("b", "incorrect")]
-    one = [record(v, id="q0", sample=i, answer={"answer": text}) for i, (text, v) in enumerate(samples)]
-    other = [record("incorrect", id="q1", sample=i, answer={"answer": "x"}) for i in range(4)]
+    one = [
+        record(v, id="q0", sample=i, same_answer_as=i % 2, answer={"answer": text})
+        for i, (text, v) in enumerate(samples)
+    ]
+    other = [record("incorrect", id="q1", sample=i, same_answer_as=0, answer={"answer": "x"}) for i in range(4)]
     scores = score_records(one + other, 0.7)
     assert scores.accuracy == 0.25
     assert scores.pass_at_k == {"1": 0.25, "2": pytest.approx((1 - 1 / 6) / 2), "4": 0.5}
     assert scores.majority_accuracy == 0.5, "of equally frequent answers the first counts"
     samples = [("", "incorrect"), ("", "incorrect"), ("a", "correct")]
-    empty = [record(v, id="q0", sample=i, answer={"answer": text}) for i, (text, v) in enumerate(samples)]
+    empty = [
+        record(v, id="q0", sample=i, same_answer_as=same, answer={"answer": text})
+        for i, (same, (text, v)) in enumerate(zip((0, 0, 2), samples, strict=True))
+    ]
     assert score_records(empty, 0.7).majority_accuracy == 1.0, "an empty answer has no vote"
 
 

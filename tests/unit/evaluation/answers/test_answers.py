@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.contract.segment import Check as SegmentCheck
 from sftkey_dist.contract.segment import NumberRange, Segment
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.evaluation.answers import Case, find_answer, judged_by_check, make_check
+from sftkey_dist.evaluation.answers import Case, find_answer, first_same, judged_by_check, make_check
 from sftkey_dist.evaluation.answers.choose import choose_checks, common_checks
 from sftkey_dist.evaluation.verdict import Verdict
 
@@ -474,3 +475,34 @@ def test_words_beside_a_number_that_leave_it_are(answer, reference):
 @pytest.mark.parametrize("answer", ["(B).no", "not B", "A or B", "B. dog"])
 def test_spaces_around_an_option_change_nothing(answer):
     assert verdict("option", answer, "B", QUESTION) is verdict("option", f"  {answer} \n", "B", QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("settings", "answers", "expected"),
+    [
+        ("numeric", ["42", "$42.00", "7", "forty-two things", "none", "None.", ""], [0, 0, 2, 0, 4, 4, 6]),
+        ("math", ["1/2", r"\frac{1}{2}", "0.5", "x"], [0, 0, 0, 3]),
+        ("option", ["(B)", "the answer is B", "A"], [0, 0, 2]),
+        (LabelCheck(labels=("approve", "decline")), ["approve", "Approve.", "perhaps"], [0, 0, 2]),
+        ("exact", ["a", "A.", "b"], [0, 0, 2]),
+        ("json", ['{"a": 1}', '{ "a": 1.0 }', "no", "no"], [0, 0, 2, 2]),
+    ],
+)
+def test_the_check_decides_which_answers_to_a_question_are_the_same(settings, answers, expected):
+    assert first_same(make_check(settings), answers, "Which? (A) one (B) two") == expected
+
+
+def test_a_users_function_is_asked_about_references_alone(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def check(answer, reference, question):\n    raise SystemExit\n")
+    check = make_check(FunctionCheck(function=f"{file}:check"))
+    assert first_same(check, ["a", "A.", "b"], "") == [0, 0, 2]
+
+
+def test_a_check_that_fails_on_answers_compares_their_texts():
+    def fails(*_):
+        raise RecursionError
+
+    check = make_check("numeric")
+    assert first_same(replace(check, read=fails), ["1", "1.0", "1"], "") == [0, 1, 0]
+    assert first_same(replace(check, compare=fails), ["1", "1.0", "1"], "") == [0, 1, 0]
