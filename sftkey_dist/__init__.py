@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sftkey_dist.config import RunConfig, load_config
+    from sftkey_dist.errors import UserError
     from sftkey_dist.evaluation.reward import Reward
     from sftkey_dist.pipeline.run import run
     from sftkey_dist.release import version
@@ -23,6 +24,7 @@ __all__ = [
     "Reward",
     "RunConfig",
     "StepPlanner",
+    "UserError",
     "load_config",
     "read_comparison",
     "run",
@@ -36,6 +38,7 @@ _MODULES = {
     "Reward": "evaluation.reward",
     "RunConfig": "config",
     "StepPlanner": "sampler",
+    "UserError": "errors",
     "load_config": "config",
     "read_comparison": "report.finished_runs",
     "run": "pipeline.run",

@@ -178,7 +178,7 @@ def test_a_wrong_command_would_be_found(wrong):
 
 @pytest.mark.parametrize("snippet", parameters("python"))
 def test_python_compiles_and_imports_what_exists(snippet):
-    """Without importing it: Ray and DeepSpeed take ten seconds. `test_extending.py` runs the examples."""
+    """Without importing it, which takes ten seconds. The tests of the pages run some of the examples."""
     for node in ast.walk(ast.parse(snippet.text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sftkey_dist"):
             assert {alias.name for alias in node.names} <= names_in(node.module), node.module
