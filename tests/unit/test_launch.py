@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -236,7 +237,8 @@ def slurm_job(folder, *, name_resolves_to="10.1.2.3", interfaces="172.17.0.1 10.
             "hostname": f'test "$1" = --all-ip-addresses && echo "{interfaces} "',
             "ray": note + f'{variables}stat -c %a "$RAY_AUTH_TOKEN_PATH" >> {log}; exec sleep 100',
             "sftkey": note + f'{variables}trap "echo interrupted >> {log}; exit 143" TERM; for i in $(seq 100); do '
-            f"sleep 0.1; test -e {folder}/end && exit 7; done",
+            f"sleep 0.1; test -e {folder}/succeed && exit; test -e {folder}/end && exit 7; done",
+            "rm": f'case "$*" in -rf*) ;; *) exec {shutil.which("rm")} "$@";; esac',
         },
     )
     environment = {
@@ -305,15 +307,33 @@ def test_the_slurm_script_starts_a_node_on_each_host_and_gives_back_the_runs_sta
     assert not list(folder.glob(".sftkey-ray-token.*"))
 
 
-def test_preempted_the_slurm_script_interrupts_the_run_queues_again_and_leaves_no_token(slurm):
+@pytest.mark.parametrize(
+    ("signal_number", "is_requeued"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)], ids=["time limit", "scancel"]
+)
+def test_asked_to_stop_the_slurm_script_interrupts_the_run_and_queues_again_unless_it_is_cancelled(
+    slurm, signal_number, is_requeued
+):
     process, log, folder = slurm
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal_number)
     process.communicate(timeout=20)
     calls = log.read_text()
     assert "\ninterrupted\n" in calls
-    assert "scontrol requeue 42" in calls
-    assert calls.index("interrupted") < calls.index("requeue")
+    assert re.findall("^scontrol requeue 42|^interrupted", calls, re.MULTILINE) == [
+        "interrupted",
+        *(["scontrol requeue 42"] if is_requeued else []),
+    ]
+    assert "rm -rf" not in calls, "Ray's logs may be needed"
     assert not list(folder.glob(".sftkey-ray-token.*"))
+
+
+def test_the_slurm_script_keeps_rays_files_in_a_folder_of_the_job_and_removes_it_after_a_success(slurm):
+    process, log, folder = slurm
+    (head,) = re.findall(r"^ray start .*--head.*$", log.read_text(), re.MULTILINE)
+    assert "--temp-dir=/tmp/sftkey-ray-42 " in head
+    (folder / "succeed").touch()
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "srun --nodes=3 --ntasks-per-node=1 --overlap rm -rf /tmp/sftkey-ray-42" in log.read_text()
 
 
 def test_each_step_of_the_slurm_script_asks_for_the_jobs_gpus_and_cpus(slurm):
@@ -336,7 +356,8 @@ def test_the_slurm_job_asks_for_gpus_and_for_time_to_save():
     directives = dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", SLURM.read_text(), re.MULTILINE))
     assert directives["gres"] == "gpu:8"
     assert not {name for name in directives if name.startswith("gpus")}
-    seconds = re.fullmatch(r"B:TERM@(\d+)", directives["signal"])[1]
+    assert directives["mem"] == "0"
+    seconds = re.fullmatch(r"B:USR1@(\d+)", directives["signal"])[1]
     assert int(seconds) >= 600
 
 
