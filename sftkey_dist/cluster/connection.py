@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ import ray
 from ray._private.services import canonicalize_bootstrap_address
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
+from ray.util import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftkey_dist.cluster.gate import NamedCluster, named_cluster
@@ -29,8 +30,11 @@ from sftkey_dist.models.accelerator import Device, node_devices
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_SECONDS_TO_CONNECT = 5.0
+_LAST_PORT = 65535
 _MOST_SECONDS_TO_ANSWER = 20.0
 _MOST_SECONDS_TO_LIST = 90.0  # nvidia-smi may take 60
+
+_WORDS = {"CPU": "CPU cores", "GPU": "accelerators"}
 
 _REQUESTED = threading.Event()
 """Whether this process has asked an autoscaler for nodes."""
@@ -187,12 +191,32 @@ def usable_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
 
 
+def in_use_in_words(cluster: ClusterConfig, num_workers: int) -> str:
+    """What workers wait for that other work has reserved; "" if they do not wait for that."""
+    if not any(group["state"] == "PENDING" for group in placement_group_table().values()):
+        return ""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    short = [
+        f"{total.get(name, 0) - free.get(name, 0):g} of {total.get(name, 0):g} {_WORDS[name]}"
+        for name, amount in _needs_of_a_worker(cluster).items()
+        if free.get(name, 0) < amount * num_workers
+    ]
+    return f"other work uses {' and '.join(short)}; the workers start when enough are free" if short else ""
+
+
+def free_gpus(nodes: Sequence[dict[str, Any]]) -> list[int]:
+    """Number of accelerators of each node that nobody has reserved."""
+    # Ray has no public API for single nodes.
+    available = ray._private.state.available_resources_per_node()
+    return [int(available.get(node["NodeID"], {}).get("GPU", 0)) for node in nodes]
+
+
 @contextmanager
 def _joined(named: NamedCluster, cluster: ClusterConfig) -> Iterator[None]:
     address = _resolved(named)
     if not cluster.allow_unauthenticated:
         named.require_token("set cluster.allow_unauthenticated=true", address)
-    _require_answer(named, address)
+    _require_answer(named, address, cluster.wait_for_nodes_seconds)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
@@ -217,17 +241,25 @@ def _resolved(named: NamedCluster) -> str:
         raise _no_cluster(named, named.address, str(error)) from error
 
 
-def _require_answer(named: NamedCluster, address: str) -> None:
+def _require_answer(named: NamedCluster, address: str, most_seconds_to_start: float) -> None:
     """Check that a cluster answers. Ray itself would try for minutes, in a call that signals cannot interrupt.
+
+    Args:
+        named: the cluster.
+        address: its address, as `host:port`.
+        most_seconds_to_start: how long to try again while nothing listens there.
 
     Raises:
         ConfigError: nothing answers in time, it is not a Ray cluster, or it requires another token.
     """
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _MOST_SECONDS_TO_CONNECT).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise _no_cluster(named, address, str(error)) from error
+    deadline, is_waiting = time.monotonic() + most_seconds_to_start, False
+    while refusal := _refusal_of(address):
+        if time.monotonic() >= deadline or not isinstance(refusal, ConnectionError | TimeoutError):
+            raise _no_cluster(named, address, str(refusal)) from refusal
+        if not is_waiting:
+            console.print(f"waiting up to {most_seconds_to_start:g} s for the cluster at {address}", markup=False)
+        is_waiting = True
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
     command = [sys.executable, "-m", "sftkey_dist.cluster.probe", address]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_SECONDS_TO_ANSWER)
@@ -237,6 +269,18 @@ def _require_answer(named: NamedCluster, address: str) -> None:
     problem = asked.stdout if asked.returncode == 0 else f"Ray's client exited with {asked.returncode}: {asked.stderr}"
     if problem:
         raise _no_cluster(named, address, problem)
+
+
+def _refusal_of(address: str) -> Exception | None:
+    """Why no connection to an address can be made; None if one can."""
+    host, _, port = address.rpartition(":")
+    try:
+        if int(port) > _LAST_PORT:
+            raise ValueError(f"there is no port {port}")
+        socket.create_connection((host.strip("[]"), int(port)), _MOST_SECONDS_TO_CONNECT).close()
+    except (OSError, ValueError, OverflowError) as error:
+        return error
+    return None
 
 
 def _no_cluster(named: NamedCluster, address: str, problem: str) -> ConfigError:

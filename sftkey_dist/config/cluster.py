@@ -31,7 +31,8 @@ class ClusterConfig(Section):
     """How long to wait until a running cluster has enough nodes. An autoscaler is asked for the missing ones."""
     start_timeout_seconds: float = Field(1800.0, ge=10, le=MOST_SECONDS)
     """Maximum time for the processes of all ranks to start, load their libraries and join the process group. After it
-    they are started again. Starting takes minutes where many nodes read the libraries from one storage."""
+    they are started again. Starting takes minutes where many nodes read the libraries from one storage, and the time
+    includes the wait for accelerators that other work on the cluster uses."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the training and generation workers, e.g. `{NCCL_IB_HCA: mlx5}`. They are written to the
     run directory, so they must not contain secrets."""

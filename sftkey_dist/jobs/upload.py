@@ -28,6 +28,8 @@ from sftkey_dist.jobs.description import JOB_CONFIG, JobDescription
 _MOST_BYTES = 100 * 2**20
 _MOST_NAMED = 10
 _NEVER = {".git", "__pycache__"}
+_RULES_OF_RAY = {".gitignore", ".rayignore"}
+"""Files by which Ray's client would leave out what was chosen here. The job needs none of them."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def packed(job: JobDescription, folder: Path | None, include: Sequence[str] = ()
         target = Path(scratch) / "job"
         target.mkdir()
         for name, source in sent.items():
-            _copy(source, target / name)
+            if source.name not in _RULES_OF_RAY:
+                _copy(source, target / name)
         (target / JOB_CONFIG).write_text(text, encoding="utf-8")
         yield Upload(target, tuple(left_out))
 

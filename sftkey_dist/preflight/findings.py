@@ -115,7 +115,7 @@ def _of_devices(node: NodeCheck) -> Iterable[Finding]:
         return
     if len(node.speeds.accelerators) < node.num_gpus:
         yield Finding(
-            f"{node.address}: Ray counts {node.num_gpus} accelerators, and torch sees "
+            f"{node.address}: Ray reserved {node.num_gpus} accelerators, and torch sees "
             f"{len(node.speeds.accelerators)}; see nvidia-smi and the kernel's log there"
         )
     for speed in (node.speeds.core, *node.speeds.accelerators):

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sftkey_dist.cluster.connection import usable_nodes
+from sftkey_dist.cluster.connection import free_gpus, usable_nodes
 from sftkey_dist.files import make_folder, remove_tree
 from sftkey_dist.interrupts import interruptible
 from sftkey_dist.preflight.probe import Probe
@@ -63,7 +63,8 @@ def check_nodes(
 ) -> tuple[list[NodeCheck], Exchange | None]:
     """Measure every node, and then what nodes exchange with each other; None if there are fewer than two.
 
-    It takes a few seconds, and not much longer than the limits if a node does not answer.
+    It takes a few seconds, and not much longer than the limits if a node does not answer. Accelerators that another
+    run has reserved are left alone: they may have no memory left for more than that run.
 
     Args:
         folder: folder that all nodes write to.
@@ -74,13 +75,14 @@ def check_nodes(
         most_seconds_to_start: time to start it.
     """
     nodes = usable_nodes()
+    free = free_gpus(nodes)
     with _scratch_folder(folder) as scratch, ThreadPoolExecutor(len(nodes)) as threads:
-        probes = [_start_probe(node) for node in nodes]
+        probes = [_start_probe(node, num_gpus) for node, num_gpus in zip(nodes, free, strict=True)]
         try:
             payloads = [ray.put(bytes(_PAYLOAD_BYTES)) for _ in range(_PAYLOADS)]
             folders = [str(path.absolute()) for path in read]
             asked = _Asked(scratch, folders, payloads, most_seconds, most_seconds_to_start)
-            checks = list(threads.map(lambda node, probe: _check(node, probe, asked), nodes, probes))
+            checks = list(threads.map(_check, nodes, free, probes, [asked] * len(nodes)))
             return checks, _exchange(checks, probes, environment, on_accelerators=on_accelerators)
         finally:
             for probe in probes:  # which also ends the threads that wait for them
@@ -98,16 +100,16 @@ def _scratch_folder(folder: Path) -> Iterator[Path]:
         remove_tree(scratch)
 
 
-def _start_probe(node: dict[str, Any]) -> Any:
+def _start_probe(node: dict[str, Any], num_gpus: int) -> Any:
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return ray.remote(Probe).options(num_cpus=0, scheduling_strategy=there).remote()
+    return ray.remote(Probe).options(num_cpus=0, num_gpus=num_gpus, scheduling_strategy=there).remote()
 
 
-def _check(node: dict[str, Any], probe: Any, asked: _Asked) -> NodeCheck:
+def _check(node: dict[str, Any], num_gpus: int, probe: Any, asked: _Asked) -> NodeCheck:
     """Ask a node step by step, what training cannot do without first, until the time is over."""
-    name, num_gpus = node["NodeID"], int(node["Resources"].get("GPU", 0))
+    name, in_use = node["NodeID"], int(node["Resources"].get("GPU", 0)) - num_gpus
     is_here = name == ray.get_runtime_context().get_node_id()
-    check = NodeCheck(node["NodeManagerAddress"], num_gpus)
+    check = NodeCheck(node["NodeManagerAddress"], num_gpus, in_use)
     seconds = asked.most_seconds_to_start
     deadline = time.monotonic() + seconds
 

@@ -53,7 +53,7 @@ class Probe:
             return Storage(unseen=unseen, problem=error.strerror or str(error))
 
     def speeds(self, num_gpus: int) -> Speeds:
-        """Multiply matrices on one core and, if Ray counts accelerators, on each that torch sees."""
+        """Multiply matrices on one core and, if accelerators are reserved, on each that torch sees."""
         from sftkey_dist.preflight.products import measure_speeds  # loads torch
 
         return measure_speeds(with_accelerators=num_gpus > 0)

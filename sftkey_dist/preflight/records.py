@@ -72,7 +72,7 @@ class Speeds:
 
     Attributes:
         core: on one core of its processor.
-        accelerators: on each accelerator that torch sees there; none if Ray counts none.
+        accelerators: on each accelerator that torch sees there; none if none is reserved.
     """
 
     core: Speed
@@ -119,7 +119,8 @@ class NodeCheck:
 
     Attributes:
         address: IP address of the node.
-        num_gpus: accelerators that Ray counts on it.
+        num_gpus: accelerators that were free, and are reserved while they are measured.
+        num_gpus_in_use: accelerators that others have reserved, which are not measured.
         clock: its clock.
         received_bytes_per_second: rate at which it receives from the driver; None on the driver's own node.
         software: what is installed.
@@ -132,6 +133,7 @@ class NodeCheck:
 
     address: str
     num_gpus: int = 0
+    num_gpus_in_use: int = 0
     clock: Clock | None = None
     received_bytes_per_second: float | None = None
     software: Software | None = None

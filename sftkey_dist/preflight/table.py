@@ -37,6 +37,9 @@ def in_one_line(nodes: Sequence[NodeCheck], exchange: Exchange | None, seconds: 
     rates = [f"{rate.heading} {span} {rate.unit}" for rate in RATES if (span := rate.range_of(nodes))]
     if exchange is not None:
         rates.append(f"all-reduce {exchange.bytes_per_second / _MB:,.0f} MB/s")
+    in_use = sum(node.num_gpus_in_use for node in nodes)
+    if in_use:
+        rates.append(f"{in_use} accelerators in use were not measured")
     return (
         f"{_number_of(nodes)} checked in {seconds:.1f} s: same versions, clocks within {apart:.3f} s, shared storage; "
         + ", ".join(rates)

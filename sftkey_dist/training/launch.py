@@ -80,7 +80,7 @@ class StageRunner:
             UserError: a mistake that only the workers could find, such as a folder whose weights are incomplete.
             InterruptedRunError: a signal ended the run; what was trained is in a checkpoint, or an event says why not.
         """
-        os.environ.update({name: os.environ.get(name, value) for name, value in _environment(job).items()})
+        os.environ.update({name: os.environ.get(name, value) for name, value in self._environment(job).items()})
         stage, storage = StageDir(job.stage_dir), open_storage(job.checkpoints)
         failures_in_a_row, steps_done = 0, newest_step(storage)
         has_begun = steps_done > 0
@@ -115,6 +115,16 @@ class StageRunner:
             self._group.dismiss(most_seconds)
         self._group = None
 
+    def _environment(self, job: StageJob) -> dict[str, str]:
+        """Environment variables of the driver; those that the user has set keep their values."""
+        timeout = str(job.training.collective_timeout_seconds)
+        return _DRIVER_ENVIRONMENT | {
+            "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": timeout,
+            "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": timeout,
+            # Ray gives up after a minute where others use the accelerators; `StartLimit` ends the wait instead.
+            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(2 * self._cluster.start_timeout_seconds),
+        }
+
     def _group_for(self, job: StageJob, *, has_begun: bool) -> WorkerGroup:
         """The workers of the stage before, if they run and are as many as there is room for; else new ones."""
         multiple = job.training.ranks_multiple
@@ -148,7 +158,7 @@ class _End:
 def _attempt(job: StageJob, cluster: ClusterConfig, group: WorkerGroup) -> _End:
     end = _End()
     with _stop_request(StageDir(job.stage_dir)) as ask, stopping_gently(ask.by_signal) as stop:
-        looked_at_nodes = time.monotonic()
+        looked_at_nodes, reason_to_wait = time.monotonic(), ""
         try:
             group.begin(job)
             while (is_finished := group.wait(_SECONDS_BETWEEN_LOOKS)) is None:
@@ -156,6 +166,8 @@ def _attempt(job: StageJob, cluster: ClusterConfig, group: WorkerGroup) -> _End:
                     break  # before the workers have started, there is nothing to save
                 if time.monotonic() - looked_at_nodes > _SECONDS_BETWEEN_LOOKS_AT_NODES and not end.reason:
                     looked_at_nodes = time.monotonic()
+                    if not reason_to_wait and (reason_to_wait := group.reason_to_wait()):
+                        _note(StageDir(job.stage_dir), "waiting", reason_to_wait)
                     end.reason = _reason_to_pause(cluster, group, job.training.ranks_multiple)
                     if end.reason:
                         ask.write()
@@ -232,12 +244,3 @@ def _in_whole_groups(ranks: int, multiple: int) -> int:
 
 def _note(stage: StageDir, event: str, message: str) -> None:
     append_event(stage.events, event, message)
-
-
-def _environment(job: StageJob) -> dict[str, str]:
-    """Environment variables of the driver; those that the user has set keep their values."""
-    timeout = str(job.training.collective_timeout_seconds)
-    return _DRIVER_ENVIRONMENT | {
-        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": timeout,
-        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": timeout,
-    }

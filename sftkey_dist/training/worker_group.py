@@ -14,7 +14,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sftkey_dist.cluster.connection import lies_on_loopback
+from sftkey_dist.cluster.connection import in_use_in_words, lies_on_loopback
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.interrupts import interruptible
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
@@ -26,6 +26,7 @@ from sftkey_dist.training.worker import Queue, train_worker
 
 SECONDS_TO_LEAVE = 60.0
 _SECONDS_TO_FAIL = 5.0
+_SECONDS_TO_PLACE = 10.0
 _LOOPBACK_INTERFACE = "lo"
 
 
@@ -45,7 +46,7 @@ class WorkerGroup:
             timeout_seconds: longest wait of a rank for another.
             scratch: folder for what Ray Train insists on writing; nothing is read from it.
         """
-        self.num_workers = num_workers
+        self.num_workers, self._cluster = num_workers, cluster
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # Every rank may wait for the next stage at the same time.
         options = {"num_cpus": 0, "scheduling_strategy": here, "max_concurrency": 2 * num_workers + 8}
@@ -71,6 +72,12 @@ class WorkerGroup:
     def nodes(self) -> frozenset[str]:
         """Ids of the nodes of the workers that have started."""
         return frozenset(interruptible(ray.get, self._queue.nodes.remote()))
+
+    def reason_to_wait(self) -> str:
+        """What the workers wait for that other work has reserved; "" if they have started, or may do so any moment."""
+        if time.monotonic() - self._started < _SECONDS_TO_PLACE or self.has_started:
+            return ""
+        return in_use_in_words(self._cluster, self.num_workers)
 
     def begin(self, job: StageJob) -> None:
         """Give the workers the next stage."""

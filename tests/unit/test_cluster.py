@@ -17,6 +17,7 @@ from sftkey_dist import machine
 from sftkey_dist.cluster import connection, host, private
 from sftkey_dist.cluster.connection import connected, idle_in_words
 from sftkey_dist.cluster.gate import NamedCluster, named_cluster
+from sftkey_dist.cluster.place import place_that_reaches
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.errors import ConfigError, TrainingError
 from sftkey_dist.training import launch
@@ -32,7 +33,7 @@ def no_cluster(monkeypatch):
 def test_nodes_that_an_autoscaler_was_asked_for_are_released_by_whoever_asked(monkeypatch, waits):
     asked, rooms = [], iter([0, 0, 2, 2])
     monkeypatch.setattr(connection, "_resolved", lambda named: "head:6379")
-    monkeypatch.setattr(connection, "_require_answer", lambda named, address: None)
+    monkeypatch.setattr(connection, "_require_answer", lambda *_: None)
     monkeypatch.setattr(connection, "_room_for", lambda needs: next(rooms))
     monkeypatch.setattr(connection, "_SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr(connection, "request_resources", lambda bundles: asked.append(bundles))
@@ -91,6 +92,47 @@ def test_what_cannot_be_joined_is_one_line(monkeypatch, address, message):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("state", "free", "said"),
+    [
+        ("PENDING", {"CPU": 40.0}, "other work uses 16 of 16 accelerators; the workers start when enough are free"),
+        ("PENDING", {"CPU": 40.0, "GPU": 8.0}, ""),
+        ("CREATED", {"CPU": 40.0}, ""),
+    ],
+    ids=["busy", "free", "placed"],
+)
+def test_workers_that_wait_for_accelerators_of_others_are_said_to(monkeypatch, state, free, said):
+    monkeypatch.setattr(connection, "placement_group_table", lambda: {"a": {"state": state}})
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 64.0, "GPU": 16.0})
+    monkeypatch.setattr("ray.available_resources", lambda: free)
+    assert connection.in_use_in_words(ClusterConfig(num_workers=8, gpus_per_worker=1), 8) == said
+
+
+def test_a_cluster_that_is_still_starting_is_waited_for(monkeypatch, capsys):
+    refusals = iter([ConnectionRefusedError(111, "refused"), ConnectionRefusedError(111, "refused"), None])
+    monkeypatch.setattr("sftkey_dist.cluster.connection._refusal_of", lambda address: next(refusals))
+    monkeypatch.setattr("sftkey_dist.cluster.connection._SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("sftkey_dist.cluster.connection._MOST_SECONDS_TO_ANSWER", 0.01)
+    settings = ClusterConfig(address="127.0.0.1:1", wait_for_nodes_seconds=60)
+    with pytest.raises(ConfigError, match="nothing answered within"), connected(settings, 1):
+        pass
+    assert next(refusals, "none is left") == "none is left"
+    assert capsys.readouterr().out.count("waiting up to 60 s for the cluster at ") == 1
+
+
+def test_an_address_that_cannot_be_one_is_not_waited_for():
+    settings = ClusterConfig(address="127.0.0.1:99999", wait_for_nodes_seconds=600)
+    with pytest.raises(ConfigError, match="no Ray cluster answers there"), connected(settings, 1):
+        pass
+
+
+def test_actors_that_ask_a_server_on_loopback_run_on_the_drivers_node(monkeypatch):
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "ab" * 28))
+    placed = place_that_reaches("http://127.0.0.1:8000/v1")["scheduling_strategy"]
+    assert vars(placed).items() >= {"node_id": "ab" * 28, "soft": False}.items()
+    assert place_that_reaches("https://judge.example.org/v1") == {}
 
 
 def test_what_is_no_cluster_is_named_in_good_time(monkeypatch):

@@ -17,6 +17,7 @@ ALLOWED = {
     "ray": {
         "cluster.connection",
         "cluster.host_process",
+        "cluster.place",
         "cluster.probe",
         "cluster.private",
         "jobs.client",

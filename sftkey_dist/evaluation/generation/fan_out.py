@@ -13,6 +13,7 @@ from typing import Any
 import ray
 import torch
 
+from sftkey_dist.cluster.place import place_that_reaches
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.secrets import in_a_line
@@ -53,8 +54,9 @@ class EvaluationPool:
     """Ray actors that generate. They run until the pool is closed, and load a model when they first need it."""
 
     def __init__(self, cluster: ClusterConfig, settings: EvaluationConfig, num_actors: int) -> None:
-        key = endpoint_key(settings.endpoint) if settings.endpoint else ""
-        options = {**_ANYWHERE, "num_cpus": 0} if settings.endpoint else options_of_actor(cluster, settings)
+        server = settings.endpoint
+        key = endpoint_key(server) if server else ""
+        options = _options_of_client(server.url) if server else options_of_actor(cluster, settings)
         self._actors = [
             _EvaluationActor.options(**options).remote(cluster, key)  # type: ignore[attr-defined]
             for _ in range(num_actors)
@@ -129,6 +131,11 @@ def options_of_actor(cluster: ClusterConfig, settings: EvaluationConfig) -> dict
         "runtime_env": {"env_vars": cluster.environment},
         **_ANYWHERE,
     }
+
+
+def _options_of_client(url: str) -> dict[str, object]:
+    """Ray options of an actor that asks a server."""
+    return {**_ANYWHERE, "num_cpus": 0, **place_that_reaches(url)}
 
 
 def _counted(failures: Sequence[str]) -> str:

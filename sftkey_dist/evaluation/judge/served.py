@@ -10,6 +10,7 @@ from functools import partial
 
 import ray
 
+from sftkey_dist.cluster.place import place_that_reaches
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.endpoint import CUT_OFF, Chat, Pace, Reply, endpoint_key
 from sftkey_dist.endpoint.client import Endpoint
@@ -34,7 +35,7 @@ def open_served_judge(config: EndpointConfig) -> Judge:
     key = endpoint_key(config)
     number = math.ceil(config.concurrency / _THREADS_PER_ACTOR)
     threads = [(config.concurrency + i) // number for i in range(number)]  # the total is the limit
-    options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", **RESTARTS}
+    options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", **place_that_reaches(config.url), **RESTARTS}
     actors = [
         _EndpointActor.options(max_concurrency=count, **options).remote(config, key)  # type: ignore[attr-defined]
         for count in threads

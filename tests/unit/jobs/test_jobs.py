@@ -6,9 +6,11 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
+from ray._private.runtime_env.packaging import create_package
 
 from sftkey_dist.cli import app
 from sftkey_dist.config import load_config, load_study, load_trial, load_tuning
@@ -157,11 +159,26 @@ def test_of_a_work_tree_travels_what_git_tracks(config, folder):
     track(folder, "train.py", "src", "data/rows.jsonl", "gone.py", ".gitignore")
     (folder / "gone.py").unlink()
     names, left_out = sent(config, folder)
-    assert names == {"train.py", "src/runs/mod.py", "data/rows.jsonl", ".gitignore"}
+    assert names == {"train.py", "src/runs/mod.py", "data/rows.jsonl"}
     assert {".env", ".env.local", "notes.txt", "service-account.json", ".kube/", "data/api_token"} <= left_out
     assert not names & left_out
     assert sent(config, folder, ["notes.txt"])[0] == names | {"notes.txt"}
     assert sent(config, folder / "src")[0] == {"runs/mod.py"}, "of a folder of a work tree, its part"
+
+
+def test_rays_client_packs_all_that_is_sent_whatever_files_say_what_to_ignore(config, folder, tmp_path):
+    put(folder, "train.py", "data/rows.jsonl", "models/tiny.bin")
+    (folder / ".gitignore").write_text("/data\n")
+    (folder / "models" / ".rayignore").write_text("*.bin\n")
+    track(folder, "train.py", ".gitignore", "models")
+    with packed(JobDescription.of_run(config), folder, ["data/*"]) as upload:
+        create_package(str(upload.folder), tmp_path / "job.zip", include_gitignore=True)
+    assert set(ZipFile(tmp_path / "job.zip").namelist()) == {
+        "train.py",
+        "data/rows.jsonl",
+        "models/tiny.bin",
+        "sftkey-job.yaml",
+    }
 
 
 def test_of_another_folder_travel_python_files_and_what_the_configuration_names(config, folder):

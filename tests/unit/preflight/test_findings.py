@@ -91,7 +91,7 @@ def test_what_training_could_not_work_with_is_an_error_that_names_the_node(chang
             "sick: it reads from the run directory at 3.2 MB/s",
         ),
         ({"received_bytes_per_second": 1e8}, "sick: it receives from the driver at 100 MB/s"),
-        ({"num_gpus": 8}, "sick: Ray counts 8 accelerators, and torch sees 0"),
+        ({"num_gpus": 8}, "sick: Ray reserved 8 accelerators, and torch sees 0"),
         ({"speeds": Speeds(Speed(5e10), (Speed(problem="cuda:0 is busy"),))}, "sick: cuda:0 is busy"),
         (
             {"problem": "had not finished multiplying matrices after 18 s", "speeds": None},

@@ -39,12 +39,13 @@ def checked(monkeypatch, tmp_path: Path, fails: str = "", error: Exception | Non
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "b2"))
     monkeypatch.setattr(nodes, "usable_nodes", lambda: [NODE] if is_there else [])
     asked = nodes._Asked(tmp_path, [], ["first", "second"], 9, 9)
-    return nodes._check(NODE, FakeProbe(), asked)
+    return nodes._check(NODE, 1, FakeProbe(), asked)
 
 
 def test_a_node_answers_everything_and_its_file_is_looked_for(monkeypatch, tmp_path):
     unseen = checked(monkeypatch, tmp_path)
-    assert (unseen.address, unseen.num_gpus, unseen.problem, unseen.is_seen) == ("10.0.0.7", 2, "", False)
+    assert (unseen.address, unseen.problem, unseen.is_seen) == ("10.0.0.7", "", False)
+    assert (unseen.num_gpus, unseen.num_gpus_in_use) == (1, 1), "one of two is free"
     assert unseen.received_bytes_per_second > 0
     (tmp_path / "a1").touch()
     assert checked(monkeypatch, tmp_path).is_seen
