@@ -16,6 +16,7 @@ from sftkey_dist.tracking.tracker import RUN_DIR_TAG
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _MOST_SECONDS_TO_CONNECT = 10.0
+_ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
 
 
 def find_run_dirs(uri: str, experiment: str) -> list[Path]:
@@ -64,8 +65,34 @@ def folder_by_its_uri(uri: str) -> Iterator[None]:
         yield
 
 
+def experiment_called(name: str, client: MlflowClient, artifact_location: str | None) -> str:
+    """The id of an experiment, which is created if there is none of that name.
+
+    Args:
+        name: name of the experiment.
+        client: client of the store.
+        artifact_location: where a new experiment keeps its files; None if the server decides.
+
+    Raises:
+        ConfigError: The experiment was deleted.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifact_location))
+        except MlflowException as error:
+            if error.error_code != _ALREADY_EXISTS:
+                raise
+        found = client.get_experiment_by_name(name)  # another command has just created it
+    if found.lifecycle_stage != "active":
+        raise ConfigError(f"tracking.experiment: {name!r} was deleted in MLflow; restore it or name another")
+    return str(found.experiment_id)
+
+
 def remedy_of(error: Exception) -> str:
     """What a user can do about an error of the store."""
+    if isinstance(error, MlflowException) and "Invalid Host header" in str(error):
+        return "start the server with this host and port among its --allowed-hosts"
     if isinstance(error, MlflowException) and ("error code 401" in str(error) or "error code 403" in str(error)):
         return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account that the server lets in"
     return "start the server, or correct the URI"

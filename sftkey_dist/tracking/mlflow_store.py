@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import transformers
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Param, Run
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -19,8 +19,9 @@ from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.run_dir.artifacts.run import RUN_IDS
-from sftkey_dist.tracking.mlflow_client import folder_by_its_uri, remedy_of, require_listener
+from sftkey_dist.tracking.mlflow_client import experiment_called, folder_by_its_uri, remedy_of, require_listener
 from sftkey_dist.tracking.mlflow_entities import input_of, metrics_of, title_of
+from sftkey_dist.tracking.mlflow_metrics import MetricsOfRuns
 from sftkey_dist.tracking.mlflow_models import model_made_by, note_evaluated, note_model, upload_model
 from sftkey_dist.tracking.numbers import flattened
 from sftkey_dist.tracking.tracker import DataSetNote, MeasuredScores, ModelNote, RunStatus
@@ -31,7 +32,7 @@ T = TypeVar("T")
 _TIMEOUT, _SECONDS_OF_A_CALL, _SECONDS_OF_AN_UPLOAD = "MLFLOW_HTTP_REQUEST_TIMEOUT", "10", "300"
 """A server that passes files on to an object store answers when it has done so."""
 _MAX_PARAM_CHARACTERS = 500
-_MAX_BATCH = 900  # MLflow takes 1,000 metrics and 100 params a call
+_MAX_PARAMS = 100  # of a call
 
 
 def _outlives_outages(
@@ -77,9 +78,9 @@ class MlflowTracker:
             with folder_by_its_uri(uri):
                 require_listener(uri)
                 self._client = MlflowClient(tracking_uri=uri)
-                self._experiment_id = self._find_experiment(
-                    experiment, artifacts.as_uri() if uri.startswith("sqlite") else None
-                )
+                self._metrics = MetricsOfRuns(self._client)
+                location = artifacts.as_uri() if uri.startswith("sqlite") else None
+                self._experiment_id = experiment_called(experiment, self._client, location)
         except ConfigError:
             raise
         except Exception as error:  # whatever the store's driver or the network raises
@@ -92,6 +93,9 @@ class MlflowTracker:
         """Warn about the first call that failed; the run is not marked as finished, nor are those that are begun under
         it, which repeat what they log of it."""
         self._incomplete |= {run_id, *(run for run, parent in self._parents.items() if parent == run_id)}
+        self._warn(error)
+
+    def _warn(self, error: Exception) -> None:
         if not self._warned:
             self._warned = True
             console.print(
@@ -131,33 +135,26 @@ class MlflowTracker:
             for key, value in flattened(params, ".").items()
             if key not in known
         ]
-        for start in range(0, len(new), 100):
-            self._client.log_batch(run_id, params=new[start : start + 100])
+        for start in range(0, len(new), _MAX_PARAMS):
+            self._client.log_batch(run_id, params=new[start : start + _MAX_PARAMS])
 
-    @_outlives_outages
     def log_steps(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> None:
-        """See Tracker."""
-        self._log_metrics(run_id, metrics_of(records))
+        """See Tracker. What could not be sent is sent with the next records, or when the run ends."""
+        if run_id is None:
+            return
+        try:
+            self._metrics.send(run_id, metrics_of(records))
+        except Exception as error:  # whatever the store's driver or the network raises
+            self._warn(error)
 
     @_outlives_outages
     def log_missing(self, run_id: str | None, records: Sequence[Mapping[str, object]]) -> int:
         """See Tracker."""
         if run_id is None:
             return 0
-        metrics = metrics_of(records)
-        known = {
-            (key, point.step)
-            for key in dict.fromkeys(metric.key for metric in metrics)
-            for point in self._client.get_metric_history(run_id, key)
-        }
-        missing = [metric for metric in metrics if (metric.key, metric.step) not in known]
-        self._log_metrics(run_id, missing)
+        missing = self._metrics.missing(run_id, metrics_of(records))
+        self._metrics.send(run_id, missing)
         return len(missing)
-
-    def _log_metrics(self, run_id: str | None, metrics: Sequence[Metric]) -> None:
-        if run_id is not None:
-            for start in range(0, len(metrics), _MAX_BATCH):
-                self._client.log_batch(run_id, metrics=metrics[start : start + _MAX_BATCH])
 
     @_outlives_outages
     def log_table(self, run_id: str | None, columns: Mapping[str, Sequence[object]], file: str) -> None:
@@ -205,7 +202,7 @@ class MlflowTracker:
             if measured.data_set is not None:
                 self._client.log_inputs(run_id, [input_of(measured.data_set)])
             of_model = None if model is None else model.model_id
-            self._log_metrics(run_id, metrics_of([{"step": 0, **measured.values}], of_model, measured.data_set))
+            self._metrics.send(run_id, metrics_of([{"step": 0, **measured.values}], of_model, measured.data_set))
 
     @contextmanager
     def _time_to_upload(self, run_id: str) -> Iterator[None]:
@@ -257,9 +254,16 @@ class MlflowTracker:
     def end_run(self, run_id: str | None, status: RunStatus = "FINISHED") -> None:
         """See Tracker."""
         if run_id is not None:
-            self._parents.pop(run_id, None)
-            lacks_something = status == "FINISHED" and run_id in self._incomplete
+            parent = self._parents.pop(run_id, None)
+            is_complete = run_id not in self._incomplete and self._is_all_sent(run_id) and self._is_all_sent(parent)
+            lacks_something = status == "FINISHED" and not is_complete
             self._client.set_terminated(run_id, status="FAILED" if lacks_something else status)
+
+    def _is_all_sent(self, run_id: str | None) -> bool:
+        """Whether MLflow has all metrics of a run, after another attempt to send what is left."""
+        if run_id is not None and self._metrics.are_unsent(run_id):
+            self.log_steps(run_id, [])
+        return run_id is None or not self._metrics.are_unsent(run_id)
 
     def has_finished(self, key: str) -> bool:
         """See Tracker."""
@@ -267,8 +271,7 @@ class MlflowTracker:
 
     @_outlives_outages
     def _count_steps(self, run_id: str | None, metric: str) -> int:
-        history = self._client.get_metric_history(run_id, metric) if run_id is not None else []
-        return 1 + max((point.step for point in history), default=-1)
+        return 0 if run_id is None else self._metrics.num_steps(run_id, metric)
 
     @_outlives_outages
     def _status(self, key: str) -> str | None:
@@ -279,14 +282,6 @@ class MlflowTracker:
         """The run; None if the store has no run with this id."""
         runs = self._client.search_runs([self._experiment_id], f"attributes.run_id = '{run_id}'", max_results=1)
         return runs[0] if runs else None
-
-    def _find_experiment(self, name: str, artifact_location: str | None) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            return str(self._client.create_experiment(name, artifact_location=artifact_location))
-        if found.lifecycle_stage != "active":
-            raise ConfigError(f"tracking.experiment: {name!r} was deleted in MLflow; restore it or name another")
-        return str(found.experiment_id)
 
 
 def _read_run_ids(file: Path) -> dict[str, str]:

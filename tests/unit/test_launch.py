@@ -120,7 +120,12 @@ def test_only_the_namespace_and_the_operator_reach_anything():
     (rule,) = operator["ingress"]
     assert rule["ports"] == [{"port": 8265}]
     (allowed,) = rule["from"]
-    assert allowed["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}
+    (label,) = allowed["podSelector"]["matchExpressions"]
+    assert label == {
+        "key": "app.kubernetes.io/name",
+        "operator": "In",
+        "values": ["kuberay-operator", "kuberay"],
+    }
 
 
 def test_the_lines_for_rdma_can_be_turned_on_as_the_file_says():
@@ -197,6 +202,7 @@ def test_the_jobs_command_is_one_that_the_command_line_takes():
     assert config.cluster.num_workers == workers["replicas"] * gpus
     assert config.cluster.wait_for_nodes_seconds > 0
     assert config.run_dir.is_absolute()
+    assert yaml.safe_load(job["spec"]["runtimeEnvYAML"]) == {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "600"}}
 
 
 def test_compose_publishes_on_loopback_only_and_drops_capabilities():

@@ -13,7 +13,13 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sftkey_dist"
 ALLOWED = {
     "deepspeed": {"training.engine.library"},
-    "mlflow": {"tracking.mlflow_client", "tracking.mlflow_entities", "tracking.mlflow_models", "tracking.mlflow_store"},
+    "mlflow": {
+        "tracking.mlflow_client",
+        "tracking.mlflow_entities",
+        "tracking.mlflow_metrics",
+        "tracking.mlflow_models",
+        "tracking.mlflow_store",
+    },
     "ray": {
         "cluster.connection",
         "cluster.host_process",

@@ -14,6 +14,7 @@ from sftkey_dist.pipeline.track import track_yield
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.artifacts.training import GuardScores, Observation, SampleYield
 from sftkey_dist.tracking import NullTracker, how_to_open, make_tracker, tracking_uri
+from sftkey_dist.tracking.mlflow_client import experiment_called
 from sftkey_dist.tracking.mlflow_store import MlflowTracker
 
 
@@ -203,10 +204,52 @@ def test_what_a_run_logs_of_the_one_above_it_belongs_to_it(make, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_batch", lambda *_, **__: 1 / 0)
         tracker.log_summary(strategy, {"accuracy": 0.5})
-    tracker.end_run(run)
+        tracker.end_run(run)
     tracker.end_run(strategy)
     later = make()
-    assert [later.has_finished(key) for key in ("evaluation/a", "evaluation/b", "strategy/sft")] == [True, False, False]
+    assert [later.has_finished(key) for key in ("evaluation/a", "evaluation/b", "strategy/sft")] == [True, False, True]
+
+
+def test_metrics_that_an_outage_holds_up_are_sent_with_the_next_ones_or_at_the_end(make, tmp_path, monkeypatch, capsys):
+    tracker = make()
+    runs = [tracker.start_run(f"stage/{name}", "stage full", None, {}) for name in "abc"]
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", lambda *_, **__: 1 / 0)
+        for run in runs:
+            tracker.log_steps(run, [{"step": 0, "loss": 3.0}])
+        tracker.end_run(runs[2])
+    tracker.log_steps(runs[0], [{"step": 1, "loss": 2.0}])
+    for run in runs[:2]:
+        tracker.end_run(run)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    found = [[(m.step, m.value) for m in client.get_metric_history(run, "loss")] for run in runs]
+    assert found == [[(0, 3.0), (1, 2.0)], [(0, 3.0)], []]
+    assert [client.get_run(run).info.status for run in runs] == ["FINISHED", "FINISHED", "FAILED"]
+    assert capsys.readouterr().out.count("MLflow stopped answering") == 1
+
+
+def test_steps_that_a_run_may_already_have_are_looked_up_before_they_are_sent(make, tmp_path, monkeypatch):
+    first = make()
+    run = first.start_run("stage/a", "stage full", None, {})
+    records = [{"step": step, "loss": 1.0 / (1 + step)} for step in range(4)]
+    first.log_steps(run, records[:3])
+    again = make()
+    assert again.start_run("stage/a", "stage full", None, {}) == run
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "get_metric_history", lambda *_: 1 / 0)
+        assert again.steps_logged(run, ["loss"]) == 0
+    again.log_steps(run, records)
+    history = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_metric_history(run, "loss")
+    assert [point.step for point in history] == [0, 1, 2, 3]
+
+
+def test_of_two_commands_that_create_an_experiment_the_second_uses_the_firsts(make, monkeypatch):
+    tracker = make()
+    found, looked = MlflowClient.get_experiment_by_name, iter([True])
+    monkeypatch.setattr(
+        MlflowClient, "get_experiment_by_name", lambda *own: None if next(looked, False) else found(*own)
+    )
+    assert experiment_called("study", tracker._client, None) == tracker._experiment_id
 
 
 @pytest.mark.parametrize(("of_user", "of_upload"), [(None, 300), ("7", 7)])
