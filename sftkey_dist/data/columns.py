@@ -34,7 +34,7 @@ def text(row: Mapping[str, object], column: str) -> str:
         raise RowError("missing_field", f"field {column!r} must be text, found {_kind(value)}{_known(row, column)}")
     if not value.strip():
         raise RowError("empty_field", f"field {column!r} is empty")
-    return _unicode(value, column)
+    return text_in(value, column)
 
 
 def optional_text(row: Mapping[str, object], column: str) -> str:
@@ -125,7 +125,15 @@ def template_arguments(row: Mapping[str, object]) -> dict[str, object]:
         raise RowError(
             "invalid_arguments", f"field {ARGUMENTS_COLUMN!r} must not set {reserved[0]!r}, which every prompt sets"
         )
+    text_in(json.dumps(found, ensure_ascii=False), ARGUMENTS_COLUMN)
     return {name: item for name, item in found.items() if item is not None}
+
+
+def text_in(value: str, column: str) -> str:
+    """A text of a column, which must have no half of a pair of surrogates."""
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise RowError("not_unicode", f"field {column!r} contains a lone surrogate, which is not a character")
+    return value
 
 
 def find(row: Mapping[str, object], column: str) -> object:
@@ -140,7 +148,7 @@ def find(row: Mapping[str, object], column: str) -> object:
 def _lines(row: Mapping[str, object], column: str) -> str:
     value = find(row, column)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return _unicode("\n".join(value), column)
+        return text_in("\n".join(value), column)
     if value is None:
         raise RowError(
             "missing_field",
@@ -155,13 +163,7 @@ def _text_of(value: object, column: str) -> str | None:
         found = text_of(value)
     except NoTextError as error:
         raise RowError(error.reason, f"field {column!r} {error}") from None
-    return None if found is None else _unicode(found, column)
-
-
-def _unicode(value: str, column: str) -> str:
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise RowError("not_unicode", f"field {column!r} contains a lone surrogate, which is not a character")
-    return value
+    return None if found is None else text_in(found, column)
 
 
 def _kind(value: object) -> str:

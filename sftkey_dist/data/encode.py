@@ -1,11 +1,12 @@
 """Encodes examples to token ids with a segment id each, piece by piece, so that no token crosses a segment boundary."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sftkey_dist.contract import END_OF_TURN, PROMPT, ContractError, Form, Piece, ResponseContract
-from sftkey_dist.data.example import TOO_LONG, Example, Refusal
+from sftkey_dist.data.example import PROMPT_REFUSED, TOO_LONG, Example, Refusal
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.tokens import decode_ids, encode_texts
 from sftkey_dist.errors import ModelError
@@ -14,7 +15,7 @@ from sftkey_dist.models.vocabulary import special_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ENCODER_VERSION = 6
+ENCODER_VERSION = 7
 """Increase it when the same input would be encoded differently; stores of earlier versions are then rebuilt."""
 
 
@@ -122,7 +123,7 @@ class ExampleEncoder:
         except ContractError as error:
             return Refusal(example.id, error.reason, str(error))
         except PromptError as error:
-            return Refusal(example.id, "prompt_refused", str(error))
+            return Refusal(example.id, PROMPT_REFUSED, str(error))
 
     def _tokenize(self, texts: list[str]) -> list[_Tokens]:
         ids = encode_texts(self._tokenizer, texts, add_special_tokens=False)
@@ -154,10 +155,10 @@ class ExampleEncoder:
         return EncodedExample(example.id, input_ids, runs, example.loss_weight)
 
     def _check(self, example: Example, piece: Piece, tokens: _Tokens) -> Refusal | None:
-        """Refuse a piece whose tokens do not represent its text exactly."""
+        """Refuse a piece whose tokens do not represent its text; some tokenizers write all text in the form NFC."""
         if not piece.is_mark and not self._special_ids.isdisjoint(tokens.ids):
             return Refusal(example.id, "special_token_in_text", "the response contains a special token's text")
-        if piece.text != tokens.decoded:
+        if piece.text != tokens.decoded and unicodedata.normalize("NFC", piece.text) != tokens.decoded:
             detail = f"the tokenizer turns {piece.segment} {piece.text[:40]!r} into {tokens.decoded[:40]!r}"
             return Refusal(example.id, "not_reproduced", detail)
         return None

@@ -10,6 +10,8 @@ ARGUMENTS_COLUMN = "chat_template_kwargs"
 """Column with a row's own arguments of the chat template; TRL reads the same column."""
 TOO_LONG = "too_long"
 """Reason of a refused row that has more tokens than `data.max_length_tokens`."""
+PROMPT_REFUSED = "prompt_refused"
+"""Reason of a refused row whose prompt the chat template does not write as it is."""
 
 
 @dataclass(frozen=True)

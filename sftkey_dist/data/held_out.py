@@ -14,9 +14,10 @@ def held_out_indices(hashes: np.ndarray, num_examples: int, seed: int, others: S
     kept, and all responses to a prompt are held out together.
 
     Args:
-        hashes: uint64 [N, …], whose first column is the hash of the prompt (``EncodedStore.hashes``).
+        hashes: uint64 [N, …], whose first columns are the hashes of the prompt, and of prompt and response
+            (``EncodedStore.hashes``).
         num_examples: minimum number of examples to hold out of every form, among prompts that all forms contain; 0
-            holds out none.
+            holds out none. The copies of an example in a mixture count as one.
         seed: seed of the choice.
         others: hashes of the other forms of the data set.
 
@@ -27,7 +28,8 @@ def held_out_indices(hashes: np.ndarray, num_examples: int, seed: int, others: S
         return np.empty(0, dtype=np.int64)
     prompts = [np.asarray(form[:, 0]) for form in (hashes, *others)]
     candidates = _in_all(prompts)
-    last = max(_last_key(_keys(form[np.isin(form, candidates)], seed), num_examples) for form in prompts)
+    distinct = [np.unique(form[:, :2], axis=0)[:, 0] for form in (hashes, *others)]
+    last = max(_last_key(_keys(form[np.isin(form, candidates)], seed), num_examples) for form in distinct)
     return np.flatnonzero(np.isin(prompts[0], candidates) & (_keys(prompts[0], seed) <= last))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.columns import RowError, find, items, optional_text, text
+from sftkey_dist.data.columns import RowError, find, items, optional_text, text, text_in
 from sftkey_dist.data.content import Content, Row, Unusable
 from sftkey_dist.data.example import Turn
 from sftkey_dist.data.response import segmented
@@ -63,11 +63,12 @@ class Conversations:
         Raises:
             RowError: The messages cannot be read, or none of them is trained.
         """
-        found = _messages(row, self._column_of(row))
-        turns = [_turn(self._renamed(message), self.column) for message in found]
+        column = self._column_of(row)
+        found = _messages(row, column)
+        turns = [_turn(self._renamed(message), column) for message in found]
         tools = tools_of(row)
-        trained = self._trained(found, turns)
-        return [self._response(turns, place, tools) for place in trained]
+        trained = self._trained(found, turns, column)
+        return [self._response(turns, place, tools, column) for place in trained]
 
     def _column_of(self, row: Row) -> str:
         is_absent = self.column == "messages" and find(row, self.column) is None
@@ -82,7 +83,7 @@ class Conversations:
         role = "from" if "from" in renamed and "role" not in renamed else "role"
         return renamed | {role: self.roles.get(str(renamed.get(role)), renamed.get(role))}
 
-    def _trained(self, messages: Sequence[object], turns: Sequence[Turn]) -> list[int]:
+    def _trained(self, messages: Sequence[object], turns: Sequence[Turn], column: str) -> list[int]:
         """The places of the responses to train."""
         roles = [turn.role for turn in turns]
         answers = [i for i, role in enumerate(roles) if role == "assistant" and "user" in roles[:i]]
@@ -90,22 +91,27 @@ class Conversations:
             if not answers or answers[-1] != len(turns) - 1:
                 raise RowError(
                     "no_last_answer",
-                    f"field {self.column!r} must contain a user's message and end with the assistant's, "
-                    f"found {roles[-3:]}",
+                    f"field {column!r} must contain a user's message and end with the assistant's, found {roles[-3:]}",
+                )
+            if _is_context(messages[-1]):
+                raise RowError(
+                    "no_trained_turn",
+                    f"field {column!r} says that its last message is not trained; with trained_turns: all the others "
+                    f"are",
                 )
             return answers[-1:]
         trained = [i for i in answers if not _is_context(messages[i])]
         if not trained:
-            raise RowError("no_trained_turn", f"field {self.column!r} has no assistant's message to train")
+            raise RowError("no_trained_turn", f"field {column!r} has no assistant's message to train")
         return trained
 
     def _response(
-        self, turns: Sequence[Turn], place: int, tools: tuple[Mapping[str, object], ...]
+        self, turns: Sequence[Turn], place: int, tools: tuple[Mapping[str, object], ...], column: str
     ) -> Content | Unusable:
         asked = max(i for i in range(place) if turns[i].role == "user")
         number = place + 1 if self.all_turns else None
         try:
-            values, left_out = self._values(turns[place])
+            values, left_out = self._values(turns[place], column)
         except RowError as error:
             if number is None:
                 raise
@@ -120,7 +126,7 @@ class Conversations:
             message=number,
         )
 
-    def _values(self, turn: Turn) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    def _values(self, turn: Turn, column: str) -> tuple[Mapping[str, str], tuple[str, ...]]:
         """The segments of a response, whose calls and thoughts may be in fields of their own."""
         fields = turn.fields or {}
         thought = next((str(fields[name]) for name in _THOUGHTS if fields.get(name)), "")
@@ -129,7 +135,7 @@ class Conversations:
                 raise RowError("text_beside_call", "a message with a thought and tool calls has further text")
             return {self._segment_of_calls(): text_of_calls(calls), **self._thought(thought or turn.content)}, ()
         if not turn.content.strip():
-            raise RowError("empty_field", f"field {self.column!r} has an assistant's message without text")
+            raise RowError("empty_field", f"field {column!r} has an assistant's message without text")
         if thought:
             return {self._segment_of_answer(): turn.content, **self._thought(thought)}, ()
         return segmented(turn.content, self.rules, self.contract)
@@ -201,16 +207,16 @@ def _content(message: Mapping[str, object], name: str) -> str:
     """The text of a message; "" if there is none, as beside calls of tools."""
     value = message.get(name)
     if isinstance(value, list):
-        return "".join(_parts(value))
+        return "".join(_parts(value, name))
     if value is None and "tool_calls" not in message:
         return text(message, name)
     return optional_text(message, name)
 
 
-def _parts(parts: Sequence[object]) -> Iterator[str]:
+def _parts(parts: Sequence[object], name: str) -> Iterator[str]:
     for part in parts:
         if isinstance(part, str):
-            yield part
+            yield text_in(part, name)
         elif isinstance(part, Mapping) and part.get("type") == "text":
             yield optional_text(part, "text")
         else:

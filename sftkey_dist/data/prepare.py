@@ -124,17 +124,18 @@ def _build(
 ) -> None:
     """Build every missing part, and stop after any part if too many rows have been refused."""
     total = sum(task.shard.num_rows for task in tasks)
-    report, done, rows, kept = progress(total), 0, 0, 0
-    found: list[Refusal] = []
+    report, done, kept = progress(total), 0, 0
+    refusals: list[Refusal] = []
     try:
         for task, summary in zip(tasks, run(encode_part, tasks), strict=True):
-            done, rows, kept = done + task.shard.num_rows, rows + summary.num_rows, kept + summary.num_examples
-            found += malformed(summary.refusals)
+            done, kept = done + task.shard.num_rows, kept + summary.num_examples
+            refusals += summary.refusals
             if _has_one_example_per_row(data):
-                require_few(name, [*found, *held_out.malformed], total, data.max_bad_row_share)
+                require_few(name, [*malformed(refusals), *held_out.malformed], total, data.max_bad_row_share)
             report(done)
         if kept == 0:
-            raise DataError(_nothing_left(name, data, rows))
+            require_few(name, malformed(refusals), len(refusals), data.max_bad_row_share)
+            raise DataError(_nothing_left(name, data, refusals))
     except DataError:
         builder.discard()  # once the rows are corrected, the parts will be different
         raise
@@ -149,10 +150,12 @@ def _num_rows(store: EncodedStore) -> int:
     return sum(source.rows for source in store.sources)
 
 
-def _nothing_left(name: str, data: DataConfig, num_rows: int) -> str:
+def _nothing_left(name: str, data: DataConfig, refusals: Sequence[Refusal]) -> str:
     places = ", ".join(source.place for source in data.train)
-    if num_rows == 0:
-        return f"data.{name}: {places} has no usable row{of_side(data.train_sources[0])}"
+    if not refusals:
+        weights = ", ".join(f"{source.weight:g}" for source in data.train if source.weight < 1)
+        drawn = f" that its weight ({weights}) leaves in" if weights else ""
+        return f"data.{name}: {places} has no usable row{drawn}{of_side(data.train_sources[0])}"
     dropped = " or in a test set (data.drop_overlap)" if data.drop_overlap else ""
     return f"data.{name}: every row of {places} is longer than data.max_length_tokens={data.max_length_tokens}{dropped}"
 
@@ -191,13 +194,20 @@ def _source_inputs(source: SourceConfig) -> dict[str, object]:
 
 
 def _contract_inputs(encoding: Encoding, sources: Sequence[SourceConfig]) -> Mapping[str, object]:
-    """The contract without what only concerns stages (key, weight); for whole responses in both forms."""
+    """The contract without what only concerns stages; for whole responses in both forms.
+
+    Which segments are key decides about rows if their responses are read whole, or if they may lack a key segment.
+    """
     reads_responses = any(source.adapter in ("prompt_completion", "messages") for source in sources)
+    of_stages = ["weight"]
+    if not reads_responses and all(segment.required for segment in encoding.contract.key_segments):
+        of_stages.append("key")
     forms = Form if reads_responses else [encoding.form]
     contents = {form.value: encoding.contract.of_form(form) for form in forms}
     for content in contents.values():
         for segment in content["segments"]:
-            del segment["key"], segment["weight"]
+            for name in of_stages:
+                del segment[name]
     return contents
 
 

@@ -148,11 +148,11 @@ class PromptEncoder:
     def _conversation(self, example: Example) -> str:
         """The prompt of a chat, in which the template must show everything that a server would send it."""
         tools = {"tools": [dict(tool) for tool in example.tools]} if example.tools else {}
-        rendered = self._chat(self.messages(example), True, {**self._arguments_of(example), **tools})
-        if example.tools or example.history or example.tool_turns:
-            hidden = next(hidden_parts(rendered, example), None)
-            if hidden is not None:
-                raise PromptError(f"the chat template does not show {hidden}; see prompt.chat_template")
+        turns = self._turns(example)
+        rendered = self._chat([turn.message for turn in turns], True, {**self._arguments_of(example), **tools})
+        hidden = next(hidden_parts(rendered, turns, example.tools), None)
+        if hidden is not None:
+            raise PromptError(f"the chat template does not show {hidden}; see prompt.chat_template")
         return rendered
 
     def _arguments_of(self, example: Example) -> Mapping[str, object]:

@@ -5,21 +5,21 @@ and the model is then trained to invent them.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from sftkey_dist.data.example import Example, Turn
+from sftkey_dist.data.example import Turn
 from sftkey_dist.data.tools import name_of
 
 
-def hidden_parts(rendered: str, example: Example) -> Iterator[str]:
+def hidden_parts(rendered: str, turns: Sequence[Turn], tools: Sequence[Mapping[str, object]]) -> Iterator[str]:
     """Name each part of a conversation that its rendered text does not contain.
 
     Of an earlier response only the end must be there, because many templates drop its thinking.
     """
-    for tool in example.tools:
+    for tool in tools:
         if name_of(tool) not in rendered:
             yield f"the tool {name_of(tool)!r}"
-    for turn in example.turns:
+    for turn in turns:
         if not _shows(rendered, turn):
             yield f"the message of role {turn.role!r}, {turn.content.strip()[:40]!r}"
         for call in turn.tool_calls:

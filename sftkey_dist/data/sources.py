@@ -1,6 +1,7 @@
 """Converts the rows of a source to examples and refusals."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from sftkey_dist.data.hashes import prompt_hash
 from sftkey_dist.data.memos import MemoStyle, generate_memos
 from sftkey_dist.data.rows.shard import Shard
 from sftkey_dist.data.rows.shards import find_shards, read_shard
+
+_BLANK_LINES_BEFORE = re.compile(r"\A\s*\n")
 
 
 def shards_of(source: SourceConfig, shard_rows: int) -> list[Shard]:
@@ -109,6 +112,15 @@ def _examples(place: str, row: Row, adapt: AdaptAll, weight_column: str) -> list
     ]
 
 
+def _trimmed(text: str) -> str:
+    """The text of a segment without white space around it, which would be trained as tokens of the answer.
+
+    The indentation of a first line stays if there are others, since it has a meaning in code.
+    """
+    text = _BLANK_LINES_BEFORE.sub("", text.rstrip())
+    return text if "\n" in text else text.lstrip()
+
+
 def _example(
     place: str, content: Content | Unusable, arguments: Mapping[str, object], weight: float
 ) -> Example | Refusal:
@@ -118,7 +130,7 @@ def _example(
     return Example(
         name,
         content.prompt,
-        content.values,
+        {segment: _trimmed(text) for segment, text in content.values.items()},
         content.history,
         content.left_out,
         template_arguments=arguments,

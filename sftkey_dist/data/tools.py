@@ -24,7 +24,7 @@ def tools_of(row: Mapping[str, object]) -> tuple[Mapping[str, object], ...]:
     Raises:
         RowError: The column is not a list of descriptions with a name each.
     """
-    found = _decoded(row.get(TOOLS_COLUMN) or [])
+    found = _decoded(_without_empty(row.get(TOOLS_COLUMN) or []))
     if not isinstance(found, list):
         raise RowError("invalid_tools", f"field {TOOLS_COLUMN!r} must be a list of tools, or its JSON text")
     return tuple(_tool(tool) for tool in found)
@@ -88,7 +88,7 @@ def _tool(tool: object) -> Mapping[str, object]:
 def _call(call: object) -> dict[str, object]:
     outer = _fields_with_values(call)
     inner = _fields_with_values(outer.get("function", outer))
-    name, arguments = inner.get("name"), _decoded(inner.get("arguments", {}))
+    name, arguments = inner.get("name"), _decoded(_without_empty(inner.get("arguments", {})))
     if not isinstance(name, str) or not name:
         raise RowError("invalid_tool_call", f"a tool call has no name: {str(call)[:60]}")
     try:
@@ -110,8 +110,15 @@ def _require_unicode(content: Mapping[str, JsonValue], what: str) -> None:
         raise RowError("not_unicode", f"{what} contains a lone surrogate, which is not a character") from None
 
 
+def _without_empty(value: object) -> object:
+    """A structure without the fields that have no value: a column of structures gives every item all fields."""
+    if isinstance(value, Mapping):
+        return {str(name): _without_empty(item) for name, item in value.items() if item is not None}
+    return [_without_empty(item) for item in value] if isinstance(value, list) else value
+
+
 def _fields_with_values(value: object) -> dict[str, object]:
-    """The fields of a mapping that have a value; columns of structures give every item all fields."""
+    """The fields of a mapping that have a value; see `_without_empty`."""
     if not isinstance(value, Mapping):
         raise RowError("invalid_tool_call", f"a tool call must be an object, found {str(value)[:40]!r}")
     return {str(name): item for name, item in value.items() if item is not None}

@@ -10,20 +10,21 @@ from typing import Any
 
 from sftkey_dist.cluster.connection import connected
 from sftkey_dist.cluster.gate import named_cluster
+from sftkey_dist.config.data import DataConfig
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console, progress_when_known
 from sftkey_dist.contract import Form
 from sftkey_dist.data.adapters import make_adapter
-from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.example import PROMPT_REFUSED, Example, Refusal
 from sftkey_dist.data.hashes import example_hashes
-from sftkey_dist.data.malformed import NONE_HELD_OUT, HeldOut, malformed
+from sftkey_dist.data.malformed import NONE_HELD_OUT, HeldOut, malformed, require_few
 from sftkey_dist.data.prepare import Runner, prepare_store
 from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.report import DataReport, SourceReport, summarize, summarize_source
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.task import cached_tokenizer
 from sftkey_dist.data.whole import read_all
-from sftkey_dist.errors import ConfigError, DataError
+from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import holds_json, write_json_atomically
 from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.models.problem import writing_named
@@ -117,7 +118,8 @@ def _prepared(
         model_dir = with_template(config, run, base, settings) if settings.identity else base
     tokenizer = cached_tokenizer(model_dir, config.model.trust_remote_code)
     prompts = PromptEncoder(tokenizer, config.prompt.of_prepared_model)
-    special_tokens_in_test = _check_prompts(prompts, test)
+    test, refused = _with_prompts(prompts, test, refused, config.data)
+    special_tokens_in_test = Counter(token for example in test for token in set(prompts.special_tokens_in(example)))
     shape = read_shape(model_dir, config.model.trust_remote_code)
     require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(special_tokens_in_test))
     require_heads_for(model_dir, shape, config.training.sequence_parallel_ranks)
@@ -185,20 +187,28 @@ def _check_sources(config: RunConfig) -> None:
                 raise ConfigError(f"{place}.{error}") from None
 
 
-def _check_prompts(prompts: PromptEncoder, test: Sequence[Example]) -> Counter[str]:
-    """Check that every test prompt can be rendered, so that the evaluation does not fail after the training.
+def _with_prompts(
+    prompts: PromptEncoder, test: Sequence[Example], refused: Sequence[Refusal], data: DataConfig
+) -> tuple[list[Example], list[Refusal]]:
+    """The test examples whose prompts can be written, so that the evaluation does not fail after the training.
 
     Returns:
-        The number of examples whose prompt contains the text of a special token, by token.
+        These examples, and all refused rows of the test sets.
+
+    Raises:
+        DataError: More rows are malformed than allowed, or no example is left.
     """
-    specials: Counter[str] = Counter()
+    written, unwritten = [], []
     for example in test:
         try:
             prompts.text(example)
+            written.append(example)
         except PromptError as error:
-            raise DataError(f"{example.id}: prompt_refused: {error}") from error
-        specials.update(set(prompts.special_tokens_in(example)))
-    return specials
+            unwritten.append(Refusal(example.id, PROMPT_REFUSED, str(error)))
+    found = [*unwritten, *refused]
+    if unwritten and not (data.split and written):  # those of a split count with the rows that are trained
+        require_few("test", malformed(found), len(test) + len(refused), data.max_bad_row_share if written else 0.0)
+    return written, found
 
 
 def _prepare_form(

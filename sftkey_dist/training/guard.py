@@ -61,6 +61,7 @@ class Guard:
         chosen = stage.held_out[held_out_indices(hashes, self._settings.num_examples, job.seed, others)]
         self._alpha = self._assessment.settings.alpha
         if self._settings.signal == "generation":
+            chosen = chosen[_first_copies(stage.store.hashes[chosen])]
             self._examples = _restored_examples(stage.store, chosen, job, self._assessment)
         else:
             self._rows = HeldOutSet(stage, chosen)
@@ -210,6 +211,11 @@ class Guard:
             ]
         generator.close()
         return records
+
+
+def _first_copies(hashes: np.ndarray) -> np.ndarray:
+    """The indices of examples without the copies that a mixture makes of them, to which a model responds alike."""
+    return np.sort(np.unique(hashes[:, 1], return_index=True)[1])
 
 
 def _restored_examples(

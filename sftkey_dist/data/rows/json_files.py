@@ -25,7 +25,7 @@ def line_records(path: str) -> Iterator[tuple[int, int, int]]:
             line, length = _next_line(file, f"{path}:{number}")
             if not length:
                 return
-            if line is None or line.strip():
+            if line is None or (line.removeprefix(BOM) if number == 1 else line).strip():
                 yield number, offset, offset + length
             number, offset = number + 1, offset + length
 

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -304,3 +306,28 @@ def test_tools_and_their_results_tell_examples_apart(examples_of):
         return example_hashes(example)
 
     assert len({hashes(), hashes(result="3"), hashes(tools=[TOOL])}) == 3
+
+
+def test_fields_that_a_column_of_structures_adds_are_no_arguments_and_no_properties(tmp_path):
+    rows = [
+        {
+            "messages": [ASKED, {"role": "assistant", "content": "", "tool_calls": [call]}],
+            "tools": [{"type": "function", "function": {"name": call["function"]["name"], "parameters": parameters}}],
+        }
+        for call, parameters in (
+            (CALL, {"type": "object", "properties": {"thing": {"type": "string"}}}),
+            (
+                {"type": "function", "function": {"name": "pay", "arguments": {"amount": 12.5, "to": [{"name": "B"}]}}},
+                {"type": "object", "properties": {"amount": {"type": "number"}}},
+            ),
+        )
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "calls.parquet")
+    source = SourceConfig(adapter="messages", path=str(tmp_path / "calls.parquet"))
+    examples = [item for shard in shards_of(source, 7) for item in read_examples(source, TOOLS_CONTRACT, shard)]
+    key = TOOLS_CONTRACT.tool_call_segment
+    assert [json.loads(example.values[key])["arguments"] for example in examples] == [
+        {"thing": "a bike, größer"},
+        {"amount": 12.5, "to": [{"name": "B"}]},
+    ]
+    assert [example.tools for example in examples] == [tuple(row["tools"]) for row in rows]

@@ -344,3 +344,37 @@ def test_asking_for_a_missing_chat_template_is_an_error(tokenizer):
 def test_rendering_refuses_what_encoding_could_not_tell_apart(contract):
     with pytest.raises(ContractError):
         contract.render({"reasoning": "a</Thinking>", "answer": "b"}, Form.TAGGED)
+
+
+def test_a_tokenizer_that_composes_characters_trains_them_composed(tokenizer, contract):
+    composing = copy.deepcopy(tokenizer)
+    composing.backend_tokenizer.normalizer = normalizers.NFC()
+    apart = Example("x:1", "p", {"reasoning": "un cafe\u0301", "answer": "10 \u212b"})
+    (encoded,) = encoder(composing, contract, Form.TAGGED).encode([apart])
+    assert isinstance(encoded, EncodedExample)
+    text = decoded(composing, encoded.input_ids)
+    assert "un caf\u00e9" in text
+    assert "10 \u00c5" in text
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "hidden"),
+    [
+        (
+            "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}</s>{% endif %}{% endfor %}",
+            "Be brief.",
+            "Be",
+        ),
+        ("{% for m in messages %}{{ m.content[:6] }}</s>{% endfor %}", None, "a long question"),
+    ],
+    ids=["system", "cut"],
+)
+def test_a_template_that_does_not_show_a_message_refuses_the_row(tokenizer, contract, template, prompt, hidden):
+    hiding = copy.deepcopy(tokenizer)
+    hiding.chat_template = template.replace("m.content[:6]", "(m.content if m.role == 'assistant' else m.content[:6])")
+    prompts = PromptEncoder(hiding, PromptConfig(system=prompt))
+    example = Example("x:1", "a long question", {"reasoning": "r", "answer": "a"})
+    (refused,) = ExampleEncoder(hiding, prompts, contract, Form.TAGGED, 512).encode([example])
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "prompt_refused"
+    assert f"does not show the message of role {'system' if prompt else 'user'!r}, '{hidden}" in refused.detail

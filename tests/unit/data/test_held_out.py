@@ -60,3 +60,11 @@ def test_forms_without_a_prompt_in_common_hold_out_none():
 def test_none_are_held_out_by_default_and_never_more_than_there_are():
     assert len(held_out_indices(hashes([1, 2]), 0, seed=0)) == 0
     assert len(held_out_indices(hashes([1, 2]), 9, seed=0)) == 2
+
+
+def test_copies_of_a_mixture_count_as_one_example():
+    prompts = [number % 100 for number in range(1000)]
+    copies = np.array([[prompt * 7919 + 13, prompt] for prompt in prompts], dtype=np.uint64)
+    chosen = held_out_indices(copies, 20, seed=0)
+    assert len({prompts[i] for i in chosen}) == 20
+    assert len(chosen) == 200, "all copies are held out together"

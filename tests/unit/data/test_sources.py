@@ -441,3 +441,57 @@ def test_loss_weights_are_for_training_rows_that_are_read():
     with pytest.raises(ValueError, match="decision_memos does not use loss_weight_column"):
         SourceConfig(**memos, loss_weight_column="w")
     assert "loss_weight_column" not in SourceConfig(adapter="records", path="rows.jsonl").reading
+
+
+@pytest.mark.parametrize(
+    ("text", "trained"),
+    [
+        ("42\r\n", "42"),
+        (" approve\n", "approve"),
+        ("\n\n42", "42"),
+        ("\n    if x:\n        y()\n", "    if x:\n        y()"),
+        ("two\n\nparagraphs", "two\n\nparagraphs"),
+    ],
+)
+def test_white_space_around_a_value_is_no_part_of_the_answer(one, text, trained):
+    assert one({"prompt": "q", "reasoning": "r", "answer": text}, "records").values["answer"] == trained
+    response = f"<Thinking>r</Thinking><Answer>{text}</Answer>"
+    assert one({"prompt": "q", "completion": response}, "prompt_completion", response="completion").values == {
+        "reasoning": "r",
+        "answer": trained,
+    }
+
+
+def test_a_mark_that_a_message_is_not_trained_holds_for_the_last_one_too(one):
+    turns = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "<Thinking>r</Thinking><Answer>a</Answer>", "weight": 0},
+    ]
+    refused = one({"messages": turns}, "messages")
+    assert (refused.reason, "trained_turns: all" in refused.detail) == ("no_trained_turn", True)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": ["half \ud800"]}, {"role": "assistant", "content": "x\n#### y"}]},
+        {
+            "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "x\n#### y"}],
+            "chat_template_kwargs": {"mode": "\ud800"},
+        },
+    ],
+)
+def test_half_a_character_is_named_wherever_it_stands(one, row):
+    assert one(row, "messages").reason == "not_unicode"
+
+
+def test_the_column_that_a_row_has_is_named(one):
+    refused = one({"conversations": [{"from": "robot", "value": "x"}]}, "messages")
+    assert "field 'conversations' has a message of role 'robot'" in refused.detail
+
+
+def test_a_byte_order_mark_before_a_blank_line_is_no_row(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf\n" + json.dumps(GSM8K_ROW).encode() + b"\n")
+    (found,) = read(SourceConfig(adapter="gsm8k", path=str(path)))
+    assert isinstance(found, Example)

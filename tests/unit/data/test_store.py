@@ -419,3 +419,41 @@ def test_loss_weights_of_rows_are_stored_reported_and_part_of_the_digest(tmp_pat
     assert count_trained(rated.segment_counts, (0, *[1] * 7), example_weights=rated.loss_weights) == 2
     assert "; rows weigh 0 to 1, 0.5 on average, 1 with 0 are not trained" in report_of(rated).one_line()
     assert "weigh" not in report_of(plain).one_line()
+
+
+def test_which_segments_are_key_makes_another_store_where_it_decides_about_rows(prepare, memos, tmp_path):
+    def folder(source, first_is_key, **of_segments):
+        segments = tuple(
+            Segment(name=name, key=(name == "answer") != first_is_key, **of_segments)
+            for name in ("reasoning", "answer")
+        )
+        return prepare(sources=(source,), encoding_changes={"contract": ResponseContract(segments=segments)}).path
+
+    records = write_rows(tmp_path / "records.jsonl", rows_of(memos[:3]))
+    assert folder(records, False) == folder(records, True), "only stages differ"
+    assert folder(records, False, required=False) != folder(records, True, required=False)
+    chat = {
+        "messages": [
+            {"role": "user", "content": "Q?"},
+            {"role": "assistant", "reasoning_content": "so", "content": "yes"},
+        ]
+    }
+    (tmp_path / "chats.jsonl").write_text(json.dumps(chat) + "\n")
+    chats = SourceConfig(adapter="messages", path=str(tmp_path / "chats.jsonl"))
+    assert folder(chats, False) != folder(chats, True), "it decides which segment is the thought"
+
+
+def test_rows_that_are_all_refused_or_not_drawn_are_not_called_too_long(prepare, memos, tmp_path):
+    (tmp_path / "chats.jsonl").write_text(
+        "".join(
+            json.dumps({"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": "no marks"}]})
+            + "\n"
+            for q in "abc"
+        )
+    )
+    chats = SourceConfig(adapter="messages", path=str(tmp_path / "chats.jsonl"), trained_turns="all")
+    with pytest.raises(DataError, match=r"not_segmented: .*at least 3 of 3 rows"):
+        prepare(sources=(chats,), max_bad_row_share=0.5)
+    rare = write_rows(tmp_path / "rare.jsonl", rows_of(memos[:3])).model_copy(update={"weight": 1e-6})
+    with pytest.raises(DataError, match=r"rare\.jsonl has no usable row that its weight \(1e-06\) leaves in"):
+        prepare(sources=(rare,))

@@ -3,6 +3,7 @@
 import datetime
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -349,3 +350,28 @@ def test_rows_that_repeat_or_contradict_others_are_named_and_all_of_them_are_in_
     assert [row["reason"] for row in rows[:3]] == ["empty_answer", "duplicate", "other_response"]
     assert rows[1]["detail"] == f"it repeats {train}:1"
     assert [row["reason"] for row in rows[3:]] == ["repeats", "other_response"], "one's own test set stays"
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_test_row_whose_prompt_the_template_refuses_is_dropped_and_counted(settings, tmp_path, is_split):
+    response = {"role": "assistant", "content": "<Thinking>r</Thinking><Answer>a</Answer>"}
+    asked = [[{"role": "user", "content": f"q{i}"}] for i in range(30)]
+    asked[:8] = [[{"role": "system", "content": "never"}, *turns] for turns in asked[:8]]
+    rows = tmp_path / "chats.jsonl"
+    rows.write_text("".join(json.dumps({"messages": [*turns, response]}) + "\n" for turns in asked))
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+    template = tmp_path / "refusing.jinja"
+    template.write_text(refusing + (Path(settings["model"]["path"]) / "chat_template.jinja").read_text())
+    source = {"adapter": "messages", "path": str(rows)}
+    split = {"split": {"test": 0.5}} if is_split else {"test": source}
+    train = source if is_split else settings["data"]["train"]
+    data = {"store_dir": settings["data"]["store_dir"], "train": train, "max_length_tokens": 512, **split}
+    changed = settings | {"prompt": {"chat_template": str(template)}}
+    with pytest.raises(DataError, match=r"chats\.jsonl:\d: prompt_refused: .*no system here.*max_bad_row_share"):
+        prepare(RunConfig.model_validate(changed | {"data": data | {"max_bad_row_share": 0.0}}))
+    done = prepare(RunConfig.model_validate(changed | {"data": data | {"max_bad_row_share": 0.4}}))
+    assert {refusal.reason for refusal in done.test_refusals} == {"prompt_refused"}
+    (store,) = done.stores.values()
+    of_training = [refusal for refusal in store.refusals if refusal.reason == "prompt_refused"]
+    assert len(done.test_refusals) + len(of_training) == 8, "each is counted once"
+    assert bool(of_training) == is_split
