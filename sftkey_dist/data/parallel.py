@@ -36,7 +36,8 @@ def run_on_cores(work: Callable[[Item], Result], items: Sequence[Item], num_work
     except BrokenProcessPool as error:
         raise DataError(
             "an encoding process was killed, most likely because memory ran out; lower data.num_workers or "
-            "data.shard_rows and run the command again; finished shards are kept"
+            "data.shard_rows and run the command again; finished shards are kept. A script must call run below "
+            'if __name__ == "__main__":, because these processes import it'
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
