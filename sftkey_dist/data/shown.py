@@ -5,10 +5,14 @@ and the model is then trained to invent them.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from sftkey_dist.data.example import Turn
 from sftkey_dist.data.tools import name_of
+
+_SWITCH = re.compile(r"/(?:no_?)?think\b")
+"""A switch of thinking models, which some templates read and remove."""
 
 
 def hidden_parts(rendered: str, turns: Sequence[Turn], tools: Sequence[Mapping[str, object]]) -> Iterator[str]:
@@ -32,4 +36,6 @@ def _shows(rendered: str, turn: Turn) -> bool:
     if turn.role == "assistant":
         text = text.rpartition("\n")[2].strip()
     # Some templates write the results of tools as JSON text.
-    return text in rendered or json.dumps(text, ensure_ascii=False)[1:-1] in rendered
+    if text in rendered or json.dumps(text, ensure_ascii=False)[1:-1] in rendered:
+        return True
+    return _SWITCH.search(text) is not None and all(part.strip() in rendered for part in _SWITCH.split(text))

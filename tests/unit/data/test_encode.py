@@ -378,3 +378,10 @@ def test_a_template_that_does_not_show_a_message_refuses_the_row(tokenizer, cont
     assert isinstance(refused, Refusal)
     assert refused.reason == "prompt_refused"
     assert f"does not show the message of role {'system' if prompt else 'user'!r}, '{hidden}" in refused.detail
+
+
+def test_a_switch_that_a_template_reads_and_removes_hides_nothing(tokenizer):
+    reading = copy.deepcopy(tokenizer)
+    reading.chat_template = "{% for m in messages %}{{ m.content.replace('/no_think', '').rstrip() }}</s>{% endfor %}"
+    prompts = PromptEncoder(reading, PromptConfig(system="Be brief. /no_think"))
+    assert prompts.text(Example("x:1", "q", {})) == "Be brief.</s>q</s>"
