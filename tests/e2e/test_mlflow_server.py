@@ -96,9 +96,8 @@ def test_a_server_that_dies_and_comes_back_has_everything_after_sync_and_no_secr
         try:
             wait_for_steps(run, 15, driver, log)
             server.kill()
-            wait_for_steps(run, 60, driver, log)
-            server.start()
             driver.wait(timeout=200)
+            server.start()
         finally:
             driver.kill()
         output = log.read_text()
@@ -107,7 +106,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_after_sync_and_no_secr
         assert "sftkey track sync RUN" in output
 
         lacking = differences(server, run)
-        assert lacking > 0, "the outage was too short to lose anything"
+        assert lacking > 0
         synced = sftkey("track", "sync", run)
         assert synced.returncode == 0, synced.stderr
         assert differences(server, run) == 0

@@ -102,6 +102,26 @@ def test_nodes_are_measured_and_nothing_is_left(sftkey, tiny_config, tmp_path, a
     assert not (tmp_path / "runs").exists()
 
 
+def test_workers_that_wait_for_others_say_so_and_start_when_these_end(sftkey, tiny_config, address):
+    """Another program holds one of the two CPUs when the workers of a finished preparation are to start."""
+    settings = [f"cluster.address={address}", "cluster.num_workers=2", "strategies=[sft]", "optimization.max_steps=2"]
+    assert sftkey("prepare", tiny_config, *settings).returncode == 0
+    script = f"""
+import time, ray
+ray.init("{address}", log_to_driver=False)
+holder = ray.remote(type("Holder", (), {{"hold": lambda self: time.sleep(45)}})).options(num_cpus=1).remote()
+done = holder.hold.remote()
+print("held", flush=True)
+ray.get(done)
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as holder:
+        assert "held" in holder.stdout.readline()
+        done = sftkey("train", tiny_config, *settings)
+    assert done.returncode == 0, done.stderr
+    assert "other work uses 1 of 2 CPU cores; the workers start when enough are free" in done.stdout
+
+
 def test_a_node_that_hangs_is_named_and_the_others_are_measured(tmp_path, nodes):
     script = f"""
 from pathlib import Path
