@@ -5,9 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from sftkey_dist.evaluation.score import Records, measures_of, outcome_sums
+import numpy as np
+
+from sftkey_dist.evaluation.score import Question, Records, measures_of, outcome_sums
 from sftkey_dist.evaluation.statistics import Interval, difference_interval, mcnemar_exact
 from sftkey_dist.run_dir.artifacts.evaluation import composite
+
+Outcomes = tuple[list[Question], np.ndarray, np.ndarray]
+"""What `outcome_sums` returns."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +23,10 @@ class PairedTest:
         first: the strategy from whose measures the other's are subtracted.
         second: the other strategy.
         n: number of questions that were judged for both.
-        only_first_correct: number of questions that only the first answered correctly.
-        only_second_correct: number of questions that only the second answered correctly.
-        accuracy_p_value: p-value of McNemar's exact test, two-sided.
+        only_first_correct: number of questions that only the first answered correctly; with several samples per
+            question, that it answered correctly more often.
+        only_second_correct: the same of the second.
+        accuracy_p_value: p-value of McNemar's exact test, two-sided, which is the sign test of several samples.
         accuracy_difference: first minus second.
         accuracy_difference_interval: 95 % interval, paired by question; see `statistics`.
         score_difference: first minus second.
@@ -74,6 +80,14 @@ class Lead:
         )
 
     @property
+    def is_behind(self) -> bool:
+        """Whether the interval of the lead in score contains negative numbers only.
+
+        The label may still have the highest score, because of outputs that are unjudged or of other questions.
+        """
+        return self.score_interval[1] < 0
+
+    @property
     def is_beyond_interval(self) -> bool:
         """Whether the interval of the lead in score contains positive numbers only."""
         return self.score_interval[0] > 0
@@ -94,14 +108,12 @@ class AlphaRange:
 
 
 def compare_pair(first: str, second: str, records: Mapping[str, Records], alpha: float) -> PairedTest | None:
-    """Compare two strategies on the questions that they share; None if they share none.
+    """Compare two strategies on the questions that they share; None if they share none."""
+    return _compared(first, second, {name: outcome_sums(records[name]) for name in (first, second)}, alpha)
 
-    With several samples per question, a question counts as correct for a strategy if most of its samples are correct.
-    """
-    (keys, sums, counts), (other_keys, other_sums, other_counts) = (
-        outcome_sums(records[first]),
-        outcome_sums(records[second]),
-    )
+
+def _compared(first: str, second: str, outcomes: Mapping[str, Outcomes], alpha: float) -> PairedTest | None:
+    (keys, sums, counts), (other_keys, other_sums, other_counts) = outcomes[first], outcomes[second]
     places = {key: i for i, key in enumerate(other_keys)}
     shared = [
         (i, places[key])
@@ -112,8 +124,8 @@ def compare_pair(first: str, second: str, records: Mapping[str, Records], alpha:
         return None
     mine, others = [i for i, _ in shared], [j for _, j in shared]
     sums, counts, other_sums, other_counts = sums[mine], counts[mine], other_sums[others], other_counts[others]
-    right, other_right = sums[:, 0] * 2 > counts[:, 0], other_sums[:, 0] * 2 > other_counts[:, 0]
-    only_first, only_second = int((right & ~other_right).sum()), int((~right & other_right).sum())
+    more = sums[:, 0] * other_counts[:, 0] - other_sums[:, 0] * counts[:, 0]  # the sign of the difference of shares
+    only_first, only_second = int((more > 0).sum()), int((more < 0).sum())
     measures, other_measures = measures_of(sums, counts, alpha), measures_of(other_sums, other_counts, alpha)
     return PairedTest(
         first=first,
@@ -131,7 +143,8 @@ def compare_pair(first: str, second: str, records: Mapping[str, Records], alpha:
 
 def compare_all(records: Mapping[str, Records], alpha: float) -> list[PairedTest]:
     """Compare every pair of strategies that share questions."""
-    tests = (compare_pair(first, second, records, alpha) for first, second in combinations(records, 2))
+    outcomes = {name: outcome_sums(of_one) for name, of_one in records.items()}
+    tests = (_compared(first, second, outcomes, alpha) for first, second in combinations(records, 2))
     return [test for test in tests if test is not None]
 
 

@@ -15,10 +15,10 @@ from sftkey_dist.run_dir.artifacts.evaluation import Agreement, EvaluationRecord
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.journal import Record, to_lines
 
-Key = tuple[str, str, int, str, str]
+Key = tuple[str, str, int, str, str, str]
 """Test set, record, sample, segment and answer. A label belongs to one text only."""
 
-_KEY_TYPES = {"data_set": str, "id": str, "sample": int, "segment": str, "answer": str}
+_KEY_TYPES = {"data_set": str, "id": str, "sample": int, "segment": str, "answer": str, "reference": str}
 _LABEL = "label"
 _LABELS = (Verdict.CORRECT, Verdict.INCORRECT)
 
@@ -132,7 +132,7 @@ def _line(record: EvaluationRecord, name: str, label: Verdict | None) -> ReviewL
 
 
 def _key(record: EvaluationRecord, name: str) -> Key:
-    return record.data_set, record.id, record.sample, name, record.answer[name]
+    return record.data_set, record.id, record.sample, name, record.answer[name], record.reference[name]
 
 
 def _lines(file: Path) -> Iterator[_FoundLine]:
@@ -164,5 +164,5 @@ def _line_of(place: str, number: int, text: str) -> _FoundLine:
     for name, kind in _KEY_TYPES.items():
         if type(line.get(name)) is not kind:
             raise DataError(f"{place}: {name} must be a {kind.__name__}; change only the label of a line")
-    data_set, example, sample, segment, answer = (line[name] for name in _KEY_TYPES)
-    return _FoundLine(number, (data_set, example, sample, segment, answer), line.get(_LABEL), line)
+    data_set, example, sample, segment, answer, reference = (line[name] for name in _KEY_TYPES)
+    return _FoundLine(number, (data_set, example, sample, segment, answer, reference), line.get(_LABEL), line)

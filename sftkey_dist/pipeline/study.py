@@ -16,7 +16,7 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.config.study import Study, StudyRun
 from sftkey_dist.config.yaml_text import YamlError, read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line
-from sftkey_dist.errors import DataError, InterruptedRunError, UserError
+from sftkey_dist.errors import ConfigError, DataError, InterruptedRunError, UserError
 from sftkey_dist.files import folder_kept_if_used, open_to_append, read_text, write_text_atomically
 from sftkey_dist.pipeline.run_digest import made_of
 from sftkey_dist.pipeline.study_progress import StudyProgress
@@ -42,6 +42,8 @@ class _AtWork:
     digest: str
     """Of what it depended on when it was started."""
     process: subprocess.Popen[bytes]
+    log_bytes: int
+    """Size of its log when it was started."""
 
 
 def run_study(study: Study, configuration: Sequence[str]) -> list[str]:
@@ -92,10 +94,12 @@ def make_results(studies: Sequence[Path], out: Path, keep: Path | None) -> list[
         The written files, the page first.
 
     Raises:
+        ConfigError: the studies cannot be kept in one folder.
         DataError: a folder does not contain a study, or none of its runs is done.
     """
     if keep is not None:
-        studies = [keep_evidence(study, keep / study.absolute().name) for study in studies]
+        kept = _places_to_keep(studies, keep)
+        studies = [keep_evidence(study, place) for study, place in zip(studies, kept, strict=True)]
     found = [Evidence.read(study) for study in studies]
     figures = [_figures(study, folder, out) for study, folder in zip(found, studies, strict=True)]
     command = shlex.join(["sftkey", "results", *(_seen_from(out, study) for study in studies)])
@@ -103,6 +107,19 @@ def make_results(studies: Sequence[Path], out: Path, keep: Path | None) -> list[
     write_text_atomically(out, results_page(found, opened, figures, command))
     drawn = [out.absolute().parent / path for of in figures for path in of.files]
     return [out, *differences, *drawn]
+
+
+def _places_to_keep(studies: Sequence[Path], keep: Path) -> list[Path]:
+    """The folder for each study, which has the study's name."""
+    places = [keep / study.absolute().name for study in studies]
+    for study, place in zip(studies, places, strict=True):
+        if place.resolve() == study.resolve():
+            raise ConfigError(f"--keep {keep}: {study} lies there already; name another folder")
+        if places.count(place) > 1:
+            raise ConfigError(
+                f"--keep {keep}: several studies are called {place.name}; keep each of them in a folder of its own"
+            )
+    return places
 
 
 def _figures(study: Evidence, folder: Path, out: Path) -> StudyFigures:
@@ -156,7 +173,8 @@ def _run_all(study: Study, waiting: list[StudyRun], progress: StudyProgress) -> 
                 run = waiting.pop(0)
                 progress.begin(run)
                 try:
-                    at_work.append(_AtWork(run, made_of(run.config), _start(study, run)))
+                    log_bytes = _log_bytes(study, run)
+                    at_work.append(_AtWork(run, made_of(run.config), _start(study, run), log_bytes))
                 except UserError as error:  # such as a file of data that is away for a moment
                     failed.append(f"{run.name}: {error}")
                     progress.end(run, has_failed=True)
@@ -166,7 +184,7 @@ def _run_all(study: Study, waiting: list[StudyRun], progress: StudyProgress) -> 
                 at_work.remove(one)
                 has_failed = one.process.returncode != 0
                 if has_failed:
-                    failed.append(f"{one.run.name}: {_last_words(study, one.run)}")
+                    failed.append(f"{one.run.name}: {_last_words(study, one)}")
                 else:
                     note_done(study.folder / one.run.name, one.digest)
                 progress.end(one.run, has_failed=has_failed)
@@ -204,7 +222,7 @@ def _start(study: Study, run: StudyRun) -> "subprocess.Popen[bytes]":
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / _RUN_FILE
     write_text_atomically(written, write_yaml(_config(study, run).model_dump(mode="json")))
-    with open_to_append(folder / "run.log") as log:
+    with open_to_append(_log(study, run)) as log:
         # In its own session, so that Ctrl-C reaches it only once, through this process.
         return subprocess.Popen([*_COMMAND, str(written)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
@@ -250,8 +268,20 @@ def _is_done(study: Study, run: StudyRun) -> bool:
     return digest is not None and digest == made_of(run.config)
 
 
-def _last_words(study: Study, run: StudyRun) -> str:
-    log = study.folder / run.name / "run.log"
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+def _log(study: Study, run: StudyRun) -> Path:
+    return study.folder / run.name / "run.log"
+
+
+def _log_bytes(study: Study, run: StudyRun) -> int:
+    log = _log(study, run)
+    return log.stat().st_size if log.is_file() else 0
+
+
+def _last_words(study: Study, ended: _AtWork) -> str:
+    """The error in what a run has written since it was started, or else its last line and how it ended."""
+    log, code = _log(study, ended.run), ended.process.returncode
+    text = log.read_bytes()[ended.log_bytes :].decode("utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("error:", "incomplete:"))]
-    return f"{(errors or lines or [''])[-1]} (see {log})"
+    how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{errors[-1] if errors else ': '.join([how, *lines[-1:]])} (see {log})"

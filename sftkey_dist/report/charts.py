@@ -107,16 +107,12 @@ def _segment_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]
 
 
 def _plane(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
-    intervals = {
-        label: (row.scores.accuracy_interval, row.scores.format_interval)
-        for label, row in zip(comparison.labels, comparison.rows, strict=True)
-    }
     return [
         Chart(
-            plot_plane(comparison.measures, intervals, folder / f"{stem}_plane.svg"),
+            plot_plane(comparison.measures, comparison.plane, folder / f"{stem}_plane.svg"),
             "Accuracy and format",
             "Each strategy with its 95 % intervals. The best corner, right answers in the right structure, is at the "
-            "upper right. Unjudged outputs count as wrong.",
+            "upper right. Unjudged outputs count as wrong; the bar ends where they would all be right.",
             ("strategy", "accuracy", "format"),
             tuple((label, number(a), number(f)) for label, (a, f) in comparison.measures.items()),
         )

@@ -31,11 +31,11 @@ class CommonestAnswer:
         """Find it; None if all references are the same, no answer is frequent, or there are several test sets."""
         if len({name for row in comparison.rows for name in row.by_data_set}) > 1:
             return None
-        references: dict[str, str] = {}
+        references: dict[tuple[str, str], str] = {}
         for label, row in zip(comparison.labels, comparison.rows, strict=True):
             for record in comparison.records[label]:
                 texts = [record.reference.get(name, "").strip() for name in row.key_segments]
-                references.setdefault(record.id, " / ".join(filter(None, texts)))
+                references.setdefault((record.id, record.prompt), " / ".join(filter(None, texts)))
         counts = Counter(references.values())
         if len(counts) < 2:
             return None

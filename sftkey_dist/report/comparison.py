@@ -18,6 +18,7 @@ from sftkey_dist.run_dir.artifacts.evaluation import (
     RECORDS,
     Agreement,
     EvaluationRecord,
+    Interval,
     MacroAverage,
     Scores,
 )
@@ -85,8 +86,16 @@ class ComparisonRow:
         return [StageDir(Path(self.run_dir) / stage.path) for stage in self.stages]
 
     def records(self) -> list[EvaluationRecord]:
-        """The records of all outputs."""
-        return RECORDS.read(Path(self.run_dir) / self.evaluation / "records.jsonl")
+        """The records of all outputs.
+
+        Raises:
+            DataError: there are none.
+        """
+        file = Path(self.run_dir) / self.evaluation / "records.jsonl"
+        records = RECORDS.read(file) if file.is_file() else []
+        if not records:
+            raise DataError(f"{file}: there are no records of outputs; run `sftkey evaluate` with the run's config")
+        return records
 
     def to_json(self) -> dict[str, object]:
         """Flat values, as in `comparison.json`."""
@@ -177,7 +186,8 @@ class Comparison:
         """The label whose score is above all others' by more than chance; None if there is none."""
         (label, *ties) = self.best or [""]
         leads = self.leads_of(label) if not ties else []
-        return label if leads and all(lead.is_beyond_interval for lead in leads) else None
+        is_tested = bool(leads) and len(leads) == len(self.rows) - 1
+        return label if is_tested and all(lead.is_beyond_interval for lead in leads) else None
 
     def leads_of(self, label: str) -> list[Lead]:
         """How far a row is ahead of every other one on the questions that both share, the next best first."""
@@ -186,7 +196,12 @@ class Comparison:
 
     def close_to(self, label: str) -> list[str]:
         """The rows of which a row cannot be told apart by its score, the next best first."""
-        return [lead.over for lead in self.leads_of(label) if not lead.is_beyond_interval]
+        return [lead.over for lead in self.leads_of(label) if not (lead.is_beyond_interval or lead.is_behind)]
+
+    def untested_against(self, label: str) -> list[str]:
+        """The rows that share no questions with a row."""
+        tested = {label, *(lead.over for lead in self.leads_of(label))}
+        return [other for other in self.labels if other not in tested]
 
     @cached_property
     def forgetting(self) -> dict[str, Forgetting]:
@@ -208,6 +223,15 @@ class Comparison:
     def _swap_results(self) -> dict[str, SwappedReasoning]:
         found = zip(self.labels, (row.swapped for row in self.rows), strict=True)
         return {label: swapped for label, swapped in found if swapped is not None}
+
+    @property
+    def plane(self) -> dict[str, tuple[Interval, Interval]]:
+        """The intervals of accuracy and format, by label.
+
+        That of an accuracy with unjudged outputs begins where they are all wrong, and ends where they are all right.
+        """
+        found = zip(self.labels, (row.scores for row in self.rows), strict=True)
+        return {label: (_with_unjudged(scores), scores.format_interval) for label, scores in found}
 
     @property
     def some_unjudged(self) -> bool:
@@ -241,6 +265,13 @@ class Comparison:
             "winners_by_alpha": [asdict(alpha_range) for alpha_range in self.alpha_ranges],
             **({"swapped_reasoning_tests": [asdict(test) for test in self.swap_tests]} if self.swapped else {}),
         }
+
+
+def _with_unjudged(scores: Scores) -> Interval:
+    if not scores.unjudged or math.isnan(scores.accuracy):
+        return scores.accuracy_interval
+    (low, high), (lowest, highest) = scores.accuracy_interval, scores.accuracy_bounds
+    return max(0.0, lowest - (scores.accuracy - low)), min(1.0, highest + (high - scores.accuracy))
 
 
 def _outcomes_to_json(records: list[EvaluationRecord]) -> dict[str, object]:

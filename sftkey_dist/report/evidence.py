@@ -261,8 +261,9 @@ def keep_evidence(study: Path, kept: Path) -> Path:
     copy_atomically(study / _FACTS, kept / _FACTS)
     for variant, seed in evidence.facts.runs:
         run, target = RunDir(study / run_name(variant, seed)), kept / run_name(variant, seed)
+        digest = done_with(run.path)
         forget_done(target)  # what is there may be of an earlier configuration
-        if (digest := done_with(run.path)) is not None:
+        if digest is not None:
             make_folder(target)
             COMPARISON.write(target / _COMPARISON, COMPARISON.read(run.comparison))
             if run.environment.is_file():

@@ -20,7 +20,7 @@ def read_comparison(run_dirs: Sequence[Path]) -> Comparison:
     Raises:
         DataError: a run does not exist, a strategy has not been evaluated yet, or runs cannot be compared.
     """
-    distinct = dict.fromkeys(run_dir.absolute() for run_dir in run_dirs)
+    distinct = dict.fromkeys(Path(os.path.normpath(run_dir.absolute())) for run_dir in run_dirs)
     return Comparison(tuple(row for run_dir in distinct for row in _read_rows(run_dir)))
 
 

@@ -20,12 +20,20 @@ def headline(comparison: Comparison) -> str:
     (label,) = best
     leads = comparison.leads_of(label)
     close = comparison.close_to(label)
+    highest = f"{label} has the highest score, {_score(comparison, label)}"
+    if ahead := [lead.over for lead in leads if lead.is_behind]:
+        return (
+            f"{highest}, but {listed(ahead)} scored higher on the questions that were judged for both: the order "
+            f"depends on outputs that are unjudged or of other questions."
+        )
     if close or not leads:
         whom = listed(close) if close else "the others, which answered other questions"
-        highest = f"{label} has the highest score, {_score(comparison, label)}"
         return f"{highest}, but it cannot be told apart from {whom}: a lead may be chance."
     over = "" if len(leads) == 1 else f" over {leads[0].over}"
-    return f"{label} scores higher than {listed([lead.over for lead in leads])}, {_by(comparison, leads[0], over)}"
+    untested = comparison.untested_against(label)
+    others = f" {listed(untested)} answered other questions." if untested else ""
+    led = listed([lead.over for lead in leads])
+    return f"{label} scores higher than {led}, {_by(comparison, leads[0], over)}{others}"
 
 
 def _by(comparison: Comparison, lead: Lead, over: str) -> str:

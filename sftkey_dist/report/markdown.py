@@ -21,7 +21,7 @@ from sftkey_dist.report.numbers import (
     with_interval,
 )
 from sftkey_dist.report.swapped import swap_tables
-from sftkey_dist.report.underpowered import SMALLEST_SEEN, too_few_questions
+from sftkey_dist.report.underpowered import SMALLEST_SEEN, UNCORRECTED, too_few_questions
 from sftkey_dist.visible import on_one_line
 
 _MARKUP = re.compile(r"[\\`*|$~<]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|!(?=\[)|\[(?=\^)|^[#>]|^[+-](?=\s)")
@@ -125,7 +125,12 @@ def _tests(comparison: Comparison) -> list[str]:
     ]
     heads = ["difference", "questions", "accuracy", "right alone", "McNemar p", "smallest seen", "score"]
     warning = too_few_questions(comparison.tests)
-    return [*table(heads, rows), "", f"smallest seen: {SMALLEST_SEEN}.", *(["", escaped(warning)] if warning else [])]
+    return [
+        *table(heads, rows),
+        "",
+        f"smallest seen: {SMALLEST_SEEN}. {UNCORRECTED}",
+        *(["", escaped(warning)] if warning else []),
+    ]
 
 
 def _winners(comparison: Comparison) -> list[str]:

@@ -11,18 +11,30 @@ if TYPE_CHECKING:
     from sftkey_dist.evaluation.statistics import Interval
 
 UNKNOWN = "\N{EN DASH}"
+_SIGNIFICANT = 0.05
 GUIDED = "guided decoding: an output that ends keeps the format by construction, so that only accuracy compares models"
 RANKED_BY = "strategies are ranked by the lower bound of accuracy, all unjudged outputs counted as wrong"
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """``0.812``, or a dash for None and nan."""
-    return UNKNOWN if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+    return UNKNOWN if value is None or math.isnan(value) else f"{_rounded(value, digits):,.{digits}f}"
+
+
+def _rounded(value: float, digits: int) -> float:
+    """The rounded value, without the sign of a negative zero."""
+    return round(value, digits) + 0.0
 
 
 def with_interval(value: float, interval: "Interval") -> str:
     """``0.812 [0.75, 0.86]``."""
-    return UNKNOWN if math.isnan(value) else f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+    return UNKNOWN if math.isnan(value) else f"{_rounded(value, 3):.3f} [{bounds(interval)}]"
+
+
+def bounds(interval: "Interval", separator: str = ", ") -> str:
+    """``0.75, 0.86``; with three digits where two would hide on which side of 0 a bound is."""
+    digits = 3 if any(bound and not round(bound, 2) for bound in interval) else 2
+    return separator.join(f"{_rounded(bound, digits):.{digits}f}" for bound in interval)
 
 
 def bounds_note(scores: Scores) -> str:
@@ -60,6 +72,8 @@ def counted(numbers: Mapping[str, int]) -> str:
 def p_value(value: float | None, digits: int = 4) -> str:
     """``0.0123``, ``< 0.0001``."""
     smallest = 10.0**-digits
+    if value is not None and value < _SIGNIFICANT <= round(value, digits):  # 0.0496 is not 0.050
+        return f"{math.floor(value / smallest) * smallest:.{digits}f}"
     return UNKNOWN if value is None else f"{value:.{digits}f}" if value >= smallest else f"< {smallest:.{digits}f}"
 
 

@@ -81,7 +81,7 @@ def opening(study: Evidence, contrasts: Sequence[TestedContrast], figure: Path) 
         "",
         *_measures(shown),
         "",
-        f"{_extent(study.of(sides[0]))} Points are percentage points of accuracy. Their 95 % intervals cover the "
+        f"{_extent(list(shown.values()))} Points are percentage points of accuracy. Their 95 % intervals cover the "
         "variation over both seeds and questions.",
         "",
         *([f"What this does not show: {escaped(study.facts.limits.strip())}", ""] if study.facts.limits else []),
@@ -111,16 +111,28 @@ def _name(contrast: ContrastConfig, *, without_variant: bool) -> str:
 
 
 def _measures(results: Mapping[str, Mapping[int, Result]]) -> list[str]:
+    differ = len({len(by_seed) for by_seed in results.values()}) > 1
     rows = [
-        [name, *(_share(list(measure(by_seed, of).values())) for of in ("accuracy", "format", "score"))]
+        [
+            name,
+            *(_share(list(measure(by_seed, of).values())) for of in ("accuracy", "format", "score")),
+            *([str(len(by_seed))] if differ else []),
+        ]
         for name, by_seed in results.items()
     ]
-    return table(["strategy", "accuracy", "format", "score"], rows)
+    return table(["strategy", "accuracy", "format", "score", *(["seeds"] if differ else [])], rows)
 
 
 def _share(values: Sequence[float]) -> str:
     return f"{mean_over_seeds(values).value:.3f}"
 
 
-def _extent(by_seed: Mapping[int, Result]) -> str:
-    return f"{len(by_seed)} seeds, {next(iter(by_seed.values())).n:,} questions each."
+def _extent(results: Sequence[Mapping[int, Result]]) -> str:
+    """How many seeds and questions there are; a contrast is over the seeds that both of its sides have."""
+    seeds, questions = ({*map(len, results)}, {result.n for by_seed in results for result in by_seed.values()})
+    return f"{_between(seeds)} seeds, {_between(questions)} questions each."
+
+
+def _between(numbers: set[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

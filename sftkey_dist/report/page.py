@@ -23,12 +23,21 @@ from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.confusion import CONFUSION, confusions
 from sftkey_dist.report.forgetting import FORGETTING, FORGETTING_HEADS, forgotten_in_words
 from sftkey_dist.report.headline import headline
-from sftkey_dist.report.numbers import GUIDED, RANKED_BY, bounds_note, number, p_value, unjudgeable_note, yield_note
+from sftkey_dist.report.numbers import (
+    GUIDED,
+    RANKED_BY,
+    bounds,
+    bounds_note,
+    number,
+    p_value,
+    unjudgeable_note,
+    yield_note,
+)
 from sftkey_dist.report.provenance import RunFacts, settings_that_differ
 from sftkey_dist.report.published import published_rows
 from sftkey_dist.report.same_model import kept_in_words
 from sftkey_dist.report.swapped import swap_tables
-from sftkey_dist.report.underpowered import SMALLEST_SEEN, too_few_questions
+from sftkey_dist.report.underpowered import SMALLEST_SEEN, UNCORRECTED, too_few_questions
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.visible import INVISIBLE, encodable, without_control
@@ -36,7 +45,7 @@ from sftkey_dist.visible import INVISIBLE, encodable, without_control
 _ESCAPED = re.compile(f"[<>&]|{INVISIBLE}")
 _MOST_QUESTIONS = 400
 _LONGEST_TEXT = 6000
-_FILTERS = (kept_in_words, number, p_value, bounds_note, unjudgeable_note, yield_note, seen_over_questions)
+_FILTERS = (kept_in_words, number, bounds, p_value, bounds_note, unjudgeable_note, yield_note, seen_over_questions)
 
 
 def render_page(
@@ -73,6 +82,7 @@ def render_page(
         guided_note=GUIDED,
         ranked_by=RANKED_BY,
         smallest_seen=SMALLEST_SEEN,
+        uncorrected=UNCORRECTED,
         too_few_questions=too_few_questions(comparison.tests),
         data_sets=list(dict.fromkeys(name for _, row in rows for name in row.by_data_set)),
         charts=[(chart, Markup(_inline(chart.file))) for chart in charts],  # noqa: S704 (our own figures)
@@ -119,7 +129,7 @@ class ShownQuestion:
 
 def side_by_side(comparison: Comparison) -> list[ShownQuestion]:
     """Questions with the output of each strategy. Those with different verdicts come first."""
-    questions: dict[tuple[str, str], ShownQuestion] = {}
+    questions: dict[tuple[str, str, str], ShownQuestion] = {}
     for label, records in comparison.records.items():
         for record in (record for record in records if record.sample == 0):
             question = questions.setdefault(_question_key(record), _shown_question(record))
@@ -139,8 +149,9 @@ def _shown_question(record: EvaluationRecord) -> ShownQuestion:
     return ShownQuestion(record.id, record.data_set, conversation_of(record)[:_LONGEST_TEXT], reference, {})
 
 
-def _question_key(record: EvaluationRecord) -> tuple[str, str]:
-    return record.data_set, record.id
+def _question_key(record: EvaluationRecord) -> tuple[str, str, str]:
+    """The same id may be of another question, in a run with an earlier version of a file."""
+    return record.data_set, record.id, record.prompt
 
 
 def _shown(value: object) -> object:

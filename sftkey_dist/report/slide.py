@@ -35,9 +35,7 @@ def draw_slide(comparison: Comparison, file: Path) -> Path:
     figure.text(0.03, 0.022, _note(comparison), fontsize=13, color=GREY)
     plane = figure.add_axes((0.07, 0.16, 0.37, 0.62))
     style(plane, "accuracy", "format", _INK, 15)
-    rows = zip(comparison.labels, comparison.rows, strict=True)
-    intervals = {label: (row.scores.accuracy_interval, row.scores.format_interval) for label, row in rows}
-    draw_plane(plane, comparison.measures, intervals, scale=2.0)
+    draw_plane(plane, comparison.measures, comparison.plane, scale=2.0)
     table = figure.add_axes((0.48, 0.1, 0.49, 0.7))
     table.set_axis_off()
     table.set_xlim(0, 1)

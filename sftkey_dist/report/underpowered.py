@@ -14,6 +14,7 @@ from sftkey_dist.evaluation.power import (
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.numbers import number
 
+UNCORRECTED = "P-values are not corrected for the number of pairs."
 SMALLEST_SEEN = f"the smallest difference in accuracy that the test would see with {100 * POWER:.0f} % power"
 """Meaning of the column."""
 

@@ -104,12 +104,11 @@ def _broken_but_right(records: Sequence[EvaluationRecord]) -> list[EvaluationRec
 
 
 def _contradicting(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
-    shown = []
-    for name in dict.fromkeys(name for record in records for name in record.answer):
-        conclude = conclusion_reader(records, name)
-        if conclude is not None:
-            shown += [r for r in records if r.keeps_contract and contradicts(r, name, conclude)]
-    return shown
+    names = dict.fromkeys(name for record in records for name in record.answer)
+    readers = {name: conclude for name in names if (conclude := conclusion_reader(records, name)) is not None}
+    return [
+        r for r in records if r.keeps_contract and any(contradicts(r, name, read) for name, read in readers.items())
+    ]
 
 
 def _kept_but_wrong(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:

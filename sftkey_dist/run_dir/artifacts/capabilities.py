@@ -28,7 +28,7 @@ class CapabilityMetric:
     mean: Measured
     standard_error: Measured
     higher_is_better: bool | None
-    values: dict[str, float]
+    values: dict[str, Measured]
 
 
 @dataclass(frozen=True)

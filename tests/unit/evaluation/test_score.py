@@ -255,3 +255,18 @@ def test_questions_of_one_name_and_other_prompts_are_not_paired():
     ours = [record("correct", id="q", data_set="d", prompt="one")]
     theirs = [record("incorrect", id="q", data_set="d", prompt="another")]
     assert compare_pair("a", "b", {"a": ours, "b": theirs}, 0.7) is None
+
+
+def test_several_samples_are_compared_by_how_often_they_are_right():
+    def samples(question, right):
+        return [record("correct" if i < right else "incorrect", id=f"q{question}", sample=i) for i in range(2)]
+
+    half = [each for question in range(20) for each in samples(question, 1)]
+    never = [each for question in range(20) for each in samples(question, 0)]
+    some = [each for question in range(20) for each in samples(question, 2 * (question < 6))]
+    test = compare_pair("half", "never", {"half": half, "never": never}, 0.7)
+    assert (test.only_first_correct, test.only_second_correct) == (20, 0)
+    assert test.accuracy_p_value == pytest.approx(2 * 0.5**20)
+    test = compare_pair("half", "some", {"half": half, "some": some}, 0.7)
+    assert test.accuracy_difference == pytest.approx(0.2)
+    assert (test.only_first_correct, test.only_second_correct) == (14, 6), "as the difference"

@@ -355,6 +355,27 @@ def test_what_is_kept_has_no_results_of_an_earlier_configuration(file, tmp_path)
     assert Evidence.read(tmp_path / "kept/study").missing == ("fast/seed-5",)
 
 
+def test_a_study_is_not_kept_over_itself_or_over_another_of_its_name(file, tmp_path):
+    study = load_study([file])
+    run_study(study, ["study.yaml"])
+    with pytest.raises(ConfigError, match="lies there already"):
+        make_results([study.folder], tmp_path / "RESULTS.md", tmp_path)
+    assert Evidence.read(study.folder).missing == (), "its runs are still done"
+    other = shutil.copytree(study.folder, tmp_path / "other" / "study")
+    with pytest.raises(ConfigError, match="several studies are called study"):
+        make_results([study.folder, other], tmp_path / "RESULTS.md", tmp_path / "kept")
+
+
+def test_an_error_of_an_earlier_attempt_is_not_repeated(file, monkeypatch):
+    study = load_study([file])
+    log = study.folder / "fast/seed-3/run.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: a mistake that was corrected since\n")
+    script = "import os; print('at work', flush=True); os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(pipeline, "_COMMAND", [sys.executable, "-c", script])
+    assert f"fast/seed-3: ended by signal 9: at work (see {log})" in run_study(study, ["study.yaml"])
+
+
 def test_data_that_are_away_when_a_run_should_start_fail_that_run_alone(file, monkeypatch, tmp_path):
     data = tmp_path / "rows.jsonl"
     data.write_text('{"a": 1}\n')
