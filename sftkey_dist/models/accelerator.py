@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from sftkey_dist.errors import ModelError
+from sftkey_dist.models.weight_files import weight_files
 
 _GIB = 2**30
 
@@ -54,7 +55,7 @@ def require_room(model_dir: Path, devices: Sequence[torch.device]) -> None:
 
 def weights_bytes_in(model_dir: Path) -> int:
     """Size of the weights in a model's folder."""
-    return sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
+    return sum(file.stat().st_size for file in weight_files(model_dir))
 
 
 def release_cached_memory() -> None:

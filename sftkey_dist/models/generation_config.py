@@ -1,64 +1,27 @@
-"""Repairs generation configurations that transformers loads with a warning but refuses to save."""
+"""The generation configuration of a trained model, with which it decodes as it was evaluated."""
 
-from typing import TYPE_CHECKING
+from transformers import GenerationConfig
 
-if TYPE_CHECKING:
-    from transformers import GenerationConfig
-
-_SAMPLING = ("temperature", "top_p", "min_p", "top_h", "typical_p", "top_k", "epsilon_cutoff", "eta_cutoff")
-_BEAMS = ("early_stopping", "length_penalty")
-_CACHE = ("cache_implementation", "cache_config")
-_OUTPUTS = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
+_TOKENS = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
+_OF_THE_FILE = frozenset({"eos_token_id", "transformers_version"})
 
 
-def mend_generation_config(config: "GenerationConfig") -> str:
-    """Make a configuration savable without changing its meaning.
+def greedy_until(end_of_turn_id: int, base: GenerationConfig) -> tuple[GenerationConfig, tuple[str, ...]]:
+    """A configuration that takes the likeliest token each time, until the token that ends a turn.
 
-    If there are sampling parameters but `do_sample` is not set, it is set to true, which is how servers interpret them.
-    Any other parameter that transformers ignores in combination with the others is removed.
+    A base model's own end-of-sequence token is often another one, and generation would run past the answer. A penalty
+    or a temperature of the base model would make whoever loads the folder generate other responses than the evaluation.
 
     Args:
-        config: a `transformers.GenerationConfig`, which is changed.
+        end_of_turn_id: id of the token with which responses were taught to end.
+        base: configuration of the base model, whose other end tokens and special tokens are kept.
 
     Returns:
-        A description of the changes; empty if there were none.
-
-    Raises:
-        ValueError: transformers refuses it for another reason.
+        The configuration, and the names of what the base model's sets beside tokens.
     """
-    if _is_savable(config):
-        return ""
-    changed = []
-    if config.do_sample is None and config.temperature != 0 and any(_is_set(config, name) for name in _SAMPLING):
-        config.do_sample = True
-        changed.append("do_sample=true was set, which its sampling parameters mean")
-    if not _is_savable(config):
-        dropped = [name for name in _ignored(config) if _is_set(config, name)]
-        for name in dropped:
-            setattr(config, name, None)
-        changed += [f"{', '.join(dropped)} left out, ignored beside the rest"] if dropped else []
-    config.validate(strict=True)
-    return "; ".join(changed)
-
-
-def _is_savable(config: "GenerationConfig") -> bool:
-    try:
-        config.validate(strict=True)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_set(config: "GenerationConfig", name: str) -> bool:
-    return getattr(config, name, None) is not None
-
-
-def _ignored(config: "GenerationConfig") -> tuple[str, ...]:
-    """Parameters that have no effect in combination with the others."""
-    return (
-        *(() if config.do_sample else _SAMPLING),
-        *(() if (config.num_beams or 1) > 1 else _BEAMS),
-        *(_CACHE if config.use_cache is False else ()),
-        *(() if config.return_dict_in_generate else _OUTPUTS),
-        *(("pad_token_id",) if (config.pad_token_id or 0) < 0 else ()),
-    )
+    kept = {name: value for name in _TOKENS if (value := getattr(base, name, None)) is not None and value >= 0}
+    ends = base.eos_token_id
+    others = {ends} if isinstance(ends, int) else set(ends or ())
+    config = GenerationConfig(**kept, eos_token_id=[end_of_turn_id, *sorted(others - {end_of_turn_id})])
+    left_out = base.to_diff_dict().keys() - kept.keys() - _OF_THE_FILE
+    return config, tuple(sorted(name for name in left_out if not name.startswith("_")))

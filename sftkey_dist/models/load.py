@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 _HUB_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _WEIGHTS = "*.safetensors"
+_OTHER_FORMATS = ["consolidated*", "original/*", "metal/*"]
+"""Copies of the weights for other libraries."""
 PROVENANCE = "provenance.json"
 """File in the folder of a trained model that records its origin. Libraries that load the model ignore it."""
 
@@ -92,7 +94,9 @@ def _download(config: ModelConfig, needs_weights: bool) -> Path:
     files = [*_HUB_FILES, *([_WEIGHTS] if needs_weights else []), *(["*.py"] if config.trust_remote_code else [])]
     try:
         return Path(
-            huggingface_hub.snapshot_download(config.path or "", revision=config.revision, allow_patterns=files)
+            huggingface_hub.snapshot_download(
+                config.path or "", revision=config.revision, allow_patterns=files, ignore_patterns=_OTHER_FORMATS
+            )
         )
     except Exception as error:  # the hub client raises many unrelated classes
         raise ModelError(

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import safetensors
 import torch
 import transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.vocabulary import special_tokens
+from sftkey_dist.models.weight_files import weight_files
 from sftkey_dist.sampler import CostModel
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ _WIDTHS_OF_SHARED = ("shared_expert_intermediate_size", "shared_intermediate_siz
 _SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
 """Names that architectures of transformers use for the sizes of a mixture of experts."""
 _STACKED = 3
+_ALSO_OF_IMAGES = "ForConditionalGeneration"
+"""How transformers names classes of models that read images or sounds too; they are exported with other names."""
 
 
 def read_shape(folder: Path, trust_remote_code: bool = False) -> object:
@@ -32,8 +36,35 @@ def read_shape(folder: Path, trust_remote_code: bool = False) -> object:
     Raises:
         ModelError: It cannot be read.
     """
+    return _read_config(folder, trust_remote_code).get_text_config()
+
+
+def require_trainable(folder: Path, trust_remote_code: bool = False) -> None:
+    """Check that a model can be trained according to its configuration, before anything is encoded or started.
+
+    Raises:
+        ModelError: Its weights are quantized, or no class of transformers loads it as a language model alone.
+    """
+    config = _read_config(folder, trust_remote_code)
+    if quantization := getattr(config, "quantization_config", None):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
+        raise ModelError(
+            f"{folder}: its weights are quantized ({method}) and cannot be trained; use a model in bfloat16, or load "
+            f"this one dequantized and save that"
+        )
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, "")
+    if not name or name.endswith(_ALSO_OF_IMAGES):
+        raise ModelError(
+            f"{folder}: {type(config).__name__} is not the configuration of a language model alone; save its language "
+            f"model as a folder of its own, and train that"
+        )
+
+
+def _read_config(folder: Path, trust_remote_code: bool) -> "PreTrainedConfig":
     try:
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises unrelated classes
         raise ModelError(f"{folder}: cannot read config.json: {loading_problem(error)}") from error
 
@@ -165,7 +196,7 @@ def count_parameters(folder: Path) -> int:
         ModelError: A file cannot be read.
     """
     total = 0
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         try:
             with safetensors.safe_open(file, framework="np") as weights:
                 total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118

@@ -34,6 +34,7 @@ from sftkey_dist.models.shape import (
     require_positions_within,
     require_routers,
     require_row_per_token,
+    require_trainable,
 )
 from sftkey_dist.pipeline.base_model import (
     base_model,
@@ -116,6 +117,7 @@ def _prepared(
         fixed = template_settings(config, base)
         settings = replace(fixed, date=printed_date(config, run, base, fixed.template))
         model_dir = with_template(config, run, base, settings) if settings.identity else base
+    require_trainable(model_dir, config.model.trust_remote_code)
     tokenizer = cached_tokenizer(model_dir, config.model.trust_remote_code)
     prompts = PromptEncoder(tokenizer, config.prompt.of_prepared_model)
     test, refused = _with_prompts(prompts, test, refused, config.data)

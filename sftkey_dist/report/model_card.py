@@ -94,7 +94,7 @@ def _usage(row: ComparisonRow, facts: RunFacts, place: str) -> list[str]:
         "",
         f'folder = "{place}"' + ("  # this one" if place == "." else ""),
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
-        "model = AutoModelForCausalLM.from_pretrained(folder)",
+        "model = AutoModelForCausalLM.from_pretrained(folder)  # transformers 5 or newer",
         *prompt,
         f"output = model.generate(**inputs, max_new_tokens={settings.get('evaluation.max_new_tokens', '256')})",
         'text = tokenizer.decode(output[0][inputs["input_ids"].shape[1] :])',

@@ -167,7 +167,12 @@ def _in_one_launch(
     scaling: float | None,
     sliding_window: int | None,
 ) -> Tensor:
-    """[1, T, H, D]; a window of (W - 1, 0) is W tokens with the query itself, (-1, 0) all before it."""
+    """[1, T, H, D]; a window of (W - 1, 0) is W tokens with the query itself, (-1, 0) all before it.
+
+    The kernel takes heads of one size. Values of smaller heads, as in latent attention, are padded with zeros.
+    """
+    value_dim = value.shape[-1]
+    value = torch.nn.functional.pad(value, (0, query.shape[-1] - value_dim))
     queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))
     grouped: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]} if _GROUPS_BY_REQUEST else {}
     output: Any = varlen_attn(
@@ -182,7 +187,7 @@ def _in_one_launch(
         window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
         **grouped,
     )
-    in_row: Tensor = output[None]
+    in_row: Tensor = output[None, ..., :value_dim]
     return in_row
 
 

@@ -25,7 +25,7 @@ def try_export(engine: Engine, job: StageJob) -> None:
     """
     directory = StageDir(job.stage_dir)
     try:
-        mended = engine.weights.end_responses_with(job.end_of_turn_id)
+        left_out = engine.weights.generate_until(job.end_of_turn_id)
         export_model(engine, job, directory.trial_export, with_weights=False)
     except (UserError, OSError):
         raise
@@ -36,12 +36,12 @@ def try_export(engine: Engine, job: StageJob) -> None:
         ) from error
     if engine.rank == 0:
         remove_tree(directory.trial_export)
-        if mended:
+        if left_out:
             append_event(
                 directory.events,
-                "generation_config_mended",
-                f"{job.model_dir / 'generation_config.json'} is one that transformers refuses to save; in the trained "
-                f"model's: {mended}",
+                "generation_config_changed",
+                f"the trained model generates as it is evaluated, so that its generation_config.json is without "
+                f"{', '.join(left_out)} of the base model's",
             )
 
 

@@ -67,6 +67,10 @@ class ServedGenerator:
         of_vllm = {
             "stop_token_ids": [self._prompts.end_of_turn_id],
             "skip_special_tokens": False,
+            # Without these, it takes them from the model's folder, such as a penalty of repetitions.
+            "repetition_penalty": 1.0,
+            "top_k": 0,
+            "min_p": 0.0,
             "include_stop_str_in_output": bool(decoding.closing_tag),
         }
         stop = {"stop": [decoding.closing_tag]} if decoding.closing_tag else {}

@@ -28,7 +28,8 @@ def make_optimizer(model: Any, optimization: OptimizationConfig) -> torch.optim.
     by_muon = _hidden_matrices(model) if optimization.muon is not None else set()
     for parameter in model.parameters():
         parameter.use_muon = id(parameter) in by_muon
-    groups = _groups([p for p in model.parameters() if not p.use_muon], optimization.weight_decay)
+    others = {name: parameter for name, parameter in model.named_parameters() if not parameter.use_muon}
+    groups = _groups(others, optimization.weight_decay)
     if optimization.muon is None:
         return torch.optim.AdamW(groups, **adamw, fused=True)
     groups = [group | adamw | {"use_muon": False} for group in groups]
@@ -60,16 +61,22 @@ def _hidden_matrices(model: Any) -> set[int]:
     return {
         id(parameter)
         for layer in decoder_layers(model)
-        for parameter in layer.parameters()
-        if len(shape_of(parameter)) == _MATRIX
+        for name, parameter in layer.named_parameters()
+        if len(shape_of(parameter)) == _MATRIX and not _is_bias(name)
     }
 
 
-def _groups(parameters: list[torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+def _is_bias(name: str) -> bool:
+    """Whether a parameter is a bias. Those of stacked experts, a row for each, have the shape of a matrix."""
+    return name.endswith("bias")
+
+
+def _groups(parameters: dict[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters for AdamW: matrices decay, norms and biases do not."""
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    trainable = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    decays = {name: len(shape_of(parameter)) >= _MATRIX and not _is_bias(name) for name, parameter in trainable.items()}
     groups = [
-        {"params": [p for p in trainable if len(shape_of(p)) >= _MATRIX], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if len(shape_of(p)) < _MATRIX], "weight_decay": 0.0},
+        {"params": [parameter for name, parameter in trainable.items() if decays[name]], "weight_decay": weight_decay},
+        {"params": [parameter for name, parameter in trainable.items() if not decays[name]], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]

@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import ModelError
 from sftkey_dist.files import flush, folder_written_whole, remove_tree
-from sftkey_dist.models.generation_config import mend_generation_config
+from sftkey_dist.models.generation_config import greedy_until
 from sftkey_dist.models.shape import shape_of
 from sftkey_dist.run_dir.artifacts.training import Rounding
 from sftkey_dist.training.engine.ranks import Ranks
@@ -117,22 +117,14 @@ class StageWeights:
         names = [name for name in self._masters.names if self._adapted is None or is_second_matrix(name)]
         self._masters.set_masters(names, scaled)
 
-    def end_responses_with(self, end_of_turn_id: int) -> str:
-        """Have generation from the exported model stop where responses were taught to end.
-
-        A base model's own end-of-sequence token is often another one, and generation would run past the answer.
+    def generate_until(self, end_of_turn_id: int) -> tuple[str, ...]:
+        """Have the exported model generate as it is evaluated; see `greedy_until`.
 
         Returns:
-            What else had to be changed in the generation configuration to save it; empty where nothing had.
-
-        Raises:
-            ValueError: transformers refuses to save it.
+            The names of what is left out of the base model's generation configuration.
         """
-        config = self._model.generation_config
-        ends = config.eos_token_id
-        others = {ends} if isinstance(ends, int) else set(ends or ())
-        config.eos_token_id = [end_of_turn_id, *sorted(others - {end_of_turn_id})]
-        return mend_generation_config(config)
+        self._model.generation_config, left_out = greedy_until(end_of_turn_id, self._model.generation_config)
+        return left_out
 
     def save_pretrained(
         self, folder: Path, dtype: torch.dtype, *, with_weights: bool = True, max_file_bytes: int = MAX_FILE_BYTES

@@ -1,51 +1,36 @@
+"""A trained model decodes as it was evaluated, by whatever library loads its folder."""
+
 import pytest
 from transformers import GenerationConfig
 
-from sftkey_dist.models.generation_config import mend_generation_config
-
-
-def saved_again(config: GenerationConfig, folder) -> GenerationConfig:
-    config.save_pretrained(folder)
-    return GenerationConfig.from_pretrained(folder)
-
-
-@pytest.mark.parametrize("parameters", [{"temperature": 0.7, "top_p": 0.9}, {"top_k": 20}, {"min_p": 0.1}])
-def test_sampling_parameters_mean_that_it_samples(tmp_path, parameters):
-    """Servers sample by them whatever transformers does."""
-    config = GenerationConfig(**parameters)
-    assert mend_generation_config(config) == "do_sample=true was set, which its sampling parameters mean"
-    mended = saved_again(config, tmp_path)
-    assert mended.do_sample is True
-    assert {name: getattr(mended, name) for name in parameters} == parameters
+from sftkey_dist.models.generation_config import greedy_until
 
 
 @pytest.mark.parametrize(
-    ("parameters", "dropped"),
+    "parameters",
     [
-        ({"do_sample": False, "temperature": 0.7}, "temperature"),
-        ({"temperature": 0.0}, "temperature"),
-        ({"length_penalty": 2.0}, "length_penalty"),
-        ({"use_cache": False, "cache_implementation": "static"}, "cache_implementation"),
-        ({"output_scores": True}, "output_scores"),
-        ({"pad_token_id": -1}, "pad_token_id"),
+        {"do_sample": True, "temperature": 0.7, "top_k": 20, "repetition_penalty": 1.1},
+        {"temperature": 0.6, "top_p": 0.95},
+        {"length_penalty": 2.0},
+        {"suppress_tokens": [3], "min_length": 4},
+        {},
     ],
 )
-def test_what_has_no_effect_is_left_out_and_named(tmp_path, parameters, dropped):
-    config = GenerationConfig(**parameters)
-    assert mend_generation_config(config) == f"{dropped} left out, ignored beside the rest"
-    mended = saved_again(config, tmp_path)
-    assert mended.do_sample is not True
-    assert getattr(mended, dropped) is None
+def test_what_would_change_responses_is_left_out_and_named(tmp_path, parameters):
+    config, left_out = greedy_until(7, GenerationConfig(bos_token_id=1, pad_token_id=0, eos_token_id=2, **parameters))
+    assert left_out == tuple(sorted(parameters))
+    config.save_pretrained(tmp_path)
+    saved = GenerationConfig.from_pretrained(tmp_path)
+    assert saved.to_diff_dict().keys() == {"bos_token_id", "pad_token_id", "eos_token_id", "transformers_version"}
+    assert (saved.bos_token_id, saved.pad_token_id, saved.eos_token_id) == (1, 0, [7, 2])
 
 
-@pytest.mark.parametrize("parameters", [{}, {"do_sample": True, "temperature": 0.6}, {"num_beams": 4}])
-def test_what_can_be_saved_stays_as_it_is(parameters):
-    config = GenerationConfig(**parameters)
-    before = config.to_dict()
-    assert mend_generation_config(config) == ""
-    assert config.to_dict() == before
+@pytest.mark.parametrize(("ends", "expected"), [(None, [7]), (7, [7]), ([9, 7, 3], [7, 3, 9])])
+def test_responses_end_with_the_turn_first(ends, expected):
+    config, _ = greedy_until(7, GenerationConfig(eos_token_id=ends))
+    assert config.eos_token_id == expected
 
 
-def test_what_contradicts_itself_is_refused():
-    with pytest.raises(ValueError, match="suppress_tokens"):
-        mend_generation_config(GenerationConfig(suppress_tokens=[3], forced_eos_token_id=3))
+def test_a_padding_token_that_is_none_is_left_out():
+    config, left_out = greedy_until(7, GenerationConfig(pad_token_id=-1))
+    assert (config.pad_token_id, left_out) == (None, ("pad_token_id",))

@@ -1,17 +1,23 @@
 """What a model's configuration must have for settings of the training."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import transformers
 
-from sftkey_dist.errors import ConfigError
+from sftkey_dist.errors import ConfigError, ModelError
+from sftkey_dist.models.accelerator import weights_bytes_in
 from sftkey_dist.models.shape import (
+    count_parameters,
     experts_per_token,
     require_heads_for,
     require_positions_within,
     require_routers,
+    require_trainable,
 )
+from sftkey_dist.models.weight_files import weight_files
 
 FOLDER = Path("models/some")
 DENSE = transformers.Qwen2Config(num_attention_heads=12, num_key_value_heads=2)
@@ -83,3 +89,37 @@ def test_rows_are_no_longer_than_what_a_model_scales_alike():
     require_positions_within(FOLDER, LLAMA_4, 600, 8191)
     with pytest.raises(ConfigError, match=r"micro_batch_tokens=8192: models/some .*; set .*=8191 or less"):
         require_positions_within(FOLDER, LLAMA_4, 600, 8192)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"quantization_config": {"quant_method": "mxfp4"}},
+            r"its weights are quantized \(mxfp4\) and cannot be trained",
+        ),
+        ({"model_type": "gemma3"}, "Gemma3Config is not the configuration of a language model alone"),
+        ({"model_type": "qwen2_5_vl"}, "is not the configuration of a language model alone"),
+        ({"model_type": "no_such_model"}, r"cannot read config\.json"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_by_its_configuration(tiny_model, tmp_path, changes, message):
+    require_trainable(tiny_model)
+    content = json.loads((tiny_model / "config.json").read_text())
+    kept = content if "model_type" not in changes else {}
+    (tmp_path / "config.json").write_text(json.dumps(kept | changes))
+    with pytest.raises(ModelError, match=message):
+        require_trainable(tmp_path)
+
+
+def test_copies_of_the_weights_for_other_libraries_do_not_count(tiny_model, tmp_path):
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    size, parameters = weights_bytes_in(folder), count_parameters(folder)
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    assert (weights_bytes_in(folder), count_parameters(folder)) == (size, parameters)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"model.norm.weight": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert weight_files(folder) == [folder / "model-00001-of-00001.safetensors"]
+    (folder / "model.safetensors.index.json").write_text("damaged")
+    assert len(weight_files(folder)) == 2

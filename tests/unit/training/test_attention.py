@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -270,3 +271,20 @@ def test_nothing_before_a_target_is_no_prefix():
     prefix, rest = split_before_targets(row)
     assert (prefix.example_lengths, rest.example_lengths) == ((0, 1), (3, 3))
     assert rest.position_ids.tolist() == [[0, 1, 2, 1, 2, 3]]
+
+
+def test_values_of_smaller_heads_are_padded_for_the_kernel_and_cut_off_again(monkeypatch):
+    """Latent attention has queries and keys of 192 and values of 128; the kernel takes one size."""
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 2, 5, 24, generator=generator) for _ in range(2))
+    value = torch.randn(1, 2, 5, 16, generator=generator)
+
+    def kernel(queries, keys, values, *_, scale, **__):
+        assert queries.shape == keys.shape == values.shape
+        whole = [x.transpose(0, 1)[None] for x in (queries, keys, values)]
+        return sdpa(*whole, is_causal=True, scale=scale)[0].transpose(0, 1)
+
+    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    attended = attention._in_one_launch(query, key, value, torch.tensor([0, 5]), 5, 0.2, None)
+    expected = sdpa(query, key, value, is_causal=True, scale=0.2).transpose(1, 2)
+    assert torch.allclose(attended, expected, atol=1e-6)
