@@ -3,7 +3,13 @@
 from transformers import GenerationConfig
 
 _TOKENS = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
-_OF_THE_FILE = frozenset({"eos_token_id", "transformers_version"})
+_WITHOUT_EFFECT = frozenset(
+    {
+        *("eos_token_id", "transformers_version", "use_cache", "cache_implementation", "cache_config"),
+        *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
+    }
+)
+"""What decides about no response, or is kept with others."""
 
 
 def greedy_until(end_of_turn_id: int, base: GenerationConfig) -> tuple[GenerationConfig, tuple[str, ...]]:
@@ -17,11 +23,11 @@ def greedy_until(end_of_turn_id: int, base: GenerationConfig) -> tuple[Generatio
         base: configuration of the base model, whose other end tokens and special tokens are kept.
 
     Returns:
-        The configuration, and the names of what the base model's sets beside tokens.
+        The configuration, and the names of what the base model's sets and would change responses.
     """
     kept = {name: value for name in _TOKENS if (value := getattr(base, name, None)) is not None and value >= 0}
     ends = base.eos_token_id
     others = {ends} if isinstance(ends, int) else set(ends or ())
     config = GenerationConfig(**kept, eos_token_id=[end_of_turn_id, *sorted(others - {end_of_turn_id})])
-    left_out = base.to_diff_dict().keys() - kept.keys() - _OF_THE_FILE
+    left_out = base.to_diff_dict().keys() - kept.keys() - _WITHOUT_EFFECT
     return config, tuple(sorted(name for name in left_out if not name.startswith("_")))

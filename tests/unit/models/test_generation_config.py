@@ -31,6 +31,11 @@ def test_responses_end_with_the_turn_first(ends, expected):
     assert config.eos_token_id == expected
 
 
+def test_what_changes_no_response_is_not_named():
+    base = GenerationConfig(use_cache=True, output_attentions=False, output_hidden_states=False, eos_token_id=2)
+    assert greedy_until(7, base)[1] == ()
+
+
 def test_a_padding_token_that_is_none_is_left_out():
     config, left_out = greedy_until(7, GenerationConfig(pad_token_id=-1))
     assert (config.pad_token_id, left_out) == (None, ("pad_token_id",))
