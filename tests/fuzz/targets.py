@@ -286,7 +286,7 @@ def review_files(text: str) -> bool:
         labels = read_labels(REVIEW_FILE)
     except DataError:
         return False
-    assert all(label in ("correct", "incorrect") and len(key) == 5 for key, label in labels.items())
+    assert all(label in ("correct", "incorrect") and len(key) == 6 for key, label in labels.items())
     return bool(labels)
 
 
@@ -304,7 +304,7 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
 QUOTE, LONGEST_QUOTE = load_template("equivalence"), 8000
 ROWS_FILE, CSV_FILE, REVIEW_FILE = (FILE.with_name(name) for name in ("rows.jsonl", "rows.csv", "review.jsonl"))
 REVIEW = json.dumps(
-    {"label": "correct", "data_set": "d", "id": "1", "sample": 0, "segment": "answer", "question": "q", "answer": "a"}
+    {"label": "correct", "data_set": "d", "id": "1", "sample": 0, "segment": "answer", "answer": "a", "reference": "b"}
 )
 QUANTITIES = [read_quantity(text) for text in ("5", "7 cm", "50%", "2 hours 30 minutes", "3:45 pm", "5 red, 3 blue")]
 FORMULAS = [read_mathematics(text) for text in ("5", "x = 2", "\\frac{1}{2}", "(1, 2]", "x^2 + 1", "\\{1, 2\\}")]

@@ -377,6 +377,7 @@ def test_what_only_scores_depend_on_changes_nothing(examples, folder, other):
     measure(examples, folder, Pool())
     assert is_swap_measured(job(**other), examples, folder)
     label = {"label": "correct", "data_set": "memos", "id": "q1", "sample": 0, "segment": "answer", "answer": "yes"}
+    label |= {"reference": "no"}
     before = scoring_digest(job(), examples, folder)
     (folder / "review.jsonl").write_text(json.dumps(label) + "\n")
     assert len({before, scoring_digest(job(), examples, folder), scoring_digest(job(**other), examples, folder)}) == 3

@@ -51,7 +51,7 @@ def test_greedy_means_greedy_whatever_the_folder_says(tiny_model, generator, tmp
     assert stubborn.generate(PROMPTS, Decoding(12)) == generator.generate(PROMPTS, Decoding(12))
 
 
-@pytest.mark.parametrize("endpoint", [None, ServedModelConfig(url="http://127.0.0.1:1", model="m")])
+@pytest.mark.parametrize("endpoint", [None, ServedModelConfig(url="http://server:1", model="m")])
 def test_actors_never_wait_for_the_place_of_a_driver_in_ray_tune(endpoint, monkeypatch):
     """Without a strategy of their own they would inherit that of the trial, whose one place the driver has taken."""
     asked = []
