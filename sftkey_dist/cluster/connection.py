@@ -1,12 +1,11 @@
 """Connects to a Ray cluster: a running one, or a private one on this machine for the duration of a command."""
 
 import logging
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -17,7 +16,7 @@ from ray.exceptions import RayError
 from ray.util import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sftkey_dist.cluster.gate import NamedCluster, named_cluster
+from sftkey_dist.cluster.gate import NamedCluster, named_cluster, refusal_of
 from sftkey_dist.cluster.host import host_ahead, require_memory
 from sftkey_dist.cluster.private import private_cluster
 from sftkey_dist.config.cluster import ClusterConfig
@@ -29,8 +28,6 @@ from sftkey_dist.machine import usable_cores
 from sftkey_dist.models.accelerator import Device, node_devices
 
 _SECONDS_BETWEEN_LOOKS = 1.0
-_MOST_SECONDS_TO_CONNECT = 5.0
-_LAST_PORT = 65535
 _MOST_SECONDS_TO_ANSWER = 20.0
 _MOST_SECONDS_TO_LIST = 90.0  # nvidia-smi may take 60
 
@@ -204,13 +201,6 @@ def in_use_in_words(cluster: ClusterConfig, num_workers: int) -> str:
     return f"other work uses {' and '.join(short)}; the workers start when enough are free" if short else ""
 
 
-def free_gpus(nodes: Sequence[dict[str, Any]]) -> list[int]:
-    """Number of accelerators of each node that nobody has reserved."""
-    # Ray has no public API for single nodes.
-    available = ray._private.state.available_resources_per_node()
-    return [int(available.get(node["NodeID"], {}).get("GPU", 0)) for node in nodes]
-
-
 @contextmanager
 def _joined(named: NamedCluster, cluster: ClusterConfig) -> Iterator[None]:
     address = _resolved(named)
@@ -253,7 +243,7 @@ def _require_answer(named: NamedCluster, address: str, most_seconds_to_start: fl
         ConfigError: nothing answers in time, it is not a Ray cluster, or it requires another token.
     """
     deadline, is_waiting = time.monotonic() + most_seconds_to_start, False
-    while refusal := _refusal_of(address):
+    while refusal := refusal_of(address):
         if time.monotonic() >= deadline or not isinstance(refusal, ConnectionError | TimeoutError):
             raise _no_cluster(named, address, str(refusal)) from refusal
         if not is_waiting:
@@ -269,18 +259,6 @@ def _require_answer(named: NamedCluster, address: str, most_seconds_to_start: fl
     problem = asked.stdout if asked.returncode == 0 else f"Ray's client exited with {asked.returncode}: {asked.stderr}"
     if problem:
         raise _no_cluster(named, address, problem)
-
-
-def _refusal_of(address: str) -> Exception | None:
-    """Why no connection to an address can be made; None if one can."""
-    host, _, port = address.rpartition(":")
-    try:
-        if int(port) > _LAST_PORT:
-            raise ValueError(f"there is no port {port}")
-        socket.create_connection((host.strip("[]"), int(port)), _MOST_SECONDS_TO_CONNECT).close()
-    except (OSError, ValueError, OverflowError) as error:
-        return error
-    return None
 
 
 def _no_cluster(named: NamedCluster, address: str, problem: str) -> ConfigError:

@@ -1,11 +1,15 @@
 """Decides which Ray cluster a command uses, and whether it may, for `cluster.address`, RAY_ADDRESS and jobs alike."""
 
 import os
+import socket
 from dataclasses import dataclass
 
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.secrets import holds_credentials, is_loopback
 from sftkey_dist.errors import ConfigError
+
+_MOST_SECONDS_TO_CONNECT = 5.0
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -60,3 +64,15 @@ def named_cluster(cluster: ClusterConfig) -> NamedCluster | None:
         return None
     named.require_no_credentials()
     return named
+
+
+def refusal_of(address: str) -> Exception | None:
+    """Why no connection to an address can be made; None if one can."""
+    host, _, port = address.rpartition(":")
+    try:
+        if int(port) > _LAST_PORT:
+            raise ValueError(f"there is no port {port}")
+        socket.create_connection((host.strip("[]"), int(port)), _MOST_SECONDS_TO_CONNECT).close()
+    except (OSError, ValueError, OverflowError) as error:
+        return error
+    return None

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sftkey_dist.cluster.connection import free_gpus, usable_nodes
+from sftkey_dist.cluster.connection import usable_nodes
 from sftkey_dist.files import make_folder, remove_tree
 from sftkey_dist.interrupts import interruptible
 from sftkey_dist.preflight.probe import Probe
@@ -75,7 +75,7 @@ def check_nodes(
         most_seconds_to_start: time to start it.
     """
     nodes = usable_nodes()
-    free = free_gpus(nodes)
+    free = _free_gpus(nodes)
     with _scratch_folder(folder) as scratch, ThreadPoolExecutor(len(nodes)) as threads:
         probes = [_start_probe(node, num_gpus) for node, num_gpus in zip(nodes, free, strict=True)]
         try:
@@ -98,6 +98,13 @@ def _scratch_folder(folder: Path) -> Iterator[Path]:
         yield scratch
     finally:
         remove_tree(scratch)
+
+
+def _free_gpus(nodes: Sequence[dict[str, Any]]) -> list[int]:
+    """Number of accelerators of each node that nobody has reserved."""
+    # Ray has no public API for single nodes.
+    available = ray._private.state.available_resources_per_node()
+    return [int(available.get(node["NodeID"], {}).get("GPU", 0)) for node in nodes]
 
 
 def _start_probe(node: dict[str, Any], num_gpus: int) -> Any:

@@ -112,7 +112,7 @@ def test_workers_that_wait_for_accelerators_of_others_are_said_to(monkeypatch, s
 
 def test_a_cluster_that_is_still_starting_is_waited_for(monkeypatch, capsys):
     refusals = iter([ConnectionRefusedError(111, "refused"), ConnectionRefusedError(111, "refused"), None])
-    monkeypatch.setattr("sftkey_dist.cluster.connection._refusal_of", lambda address: next(refusals))
+    monkeypatch.setattr("sftkey_dist.cluster.connection.refusal_of", lambda address: next(refusals))
     monkeypatch.setattr("sftkey_dist.cluster.connection._SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr("sftkey_dist.cluster.connection._MOST_SECONDS_TO_ANSWER", 0.01)
     settings = ClusterConfig(address="127.0.0.1:1", wait_for_nodes_seconds=60)
