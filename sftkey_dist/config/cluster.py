@@ -28,7 +28,8 @@ class ClusterConfig(Section):
     gpus_per_worker: int = Field(0, ge=0, le=1)
     """Accelerators of each rank."""
     wait_for_nodes_seconds: float = Field(0.0, ge=0, le=MOST_SECONDS)
-    """How long to wait until a running cluster has enough nodes. An autoscaler is asked for the missing ones."""
+    """How long to wait until a cluster that is named answers, and then until it has enough nodes. An autoscaler is
+    asked for the missing ones."""
     start_timeout_seconds: float = Field(1800.0, ge=10, le=MOST_SECONDS)
     """Maximum time for the processes of all ranks to start, load their libraries and join the process group. After it
     they are started again. Starting takes minutes where many nodes read the libraries from one storage, and the time

@@ -34,7 +34,7 @@ def text(row: Mapping[str, object], column: str) -> str:
         raise RowError("missing_field", f"field {column!r} must be text, found {_kind(value)}{_known(row, column)}")
     if not value.strip():
         raise RowError("empty_field", f"field {column!r} is empty")
-    return text_in(value, column)
+    return require_unicode(value, f"field {column!r}")
 
 
 def optional_text(row: Mapping[str, object], column: str) -> str:
@@ -125,14 +125,18 @@ def template_arguments(row: Mapping[str, object]) -> dict[str, object]:
         raise RowError(
             "invalid_arguments", f"field {ARGUMENTS_COLUMN!r} must not set {reserved[0]!r}, which every prompt sets"
         )
-    text_in(json.dumps(found, ensure_ascii=False), ARGUMENTS_COLUMN)
+    require_unicode(json.dumps(found, ensure_ascii=False), f"field {ARGUMENTS_COLUMN!r}")
     return {name: item for name, item in found.items() if item is not None}
 
 
-def text_in(value: str, column: str) -> str:
-    """A text of a column, which must have no half of a pair of surrogates."""
+def require_unicode(value: str, what: str) -> str:
+    """The text itself.
+
+    Raises:
+        RowError: It has half of a pair of surrogates; the message begins with ``what``.
+    """
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise RowError("not_unicode", f"field {column!r} contains a lone surrogate, which is not a character")
+        raise RowError("not_unicode", f"{what} contains a lone surrogate, which is not a character")
     return value
 
 
@@ -148,7 +152,7 @@ def find(row: Mapping[str, object], column: str) -> object:
 def _lines(row: Mapping[str, object], column: str) -> str:
     value = find(row, column)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return text_in("\n".join(value), column)
+        return require_unicode("\n".join(value), f"field {column!r}")
     if value is None:
         raise RowError(
             "missing_field",
@@ -163,7 +167,7 @@ def _text_of(value: object, column: str) -> str | None:
         found = text_of(value)
     except NoTextError as error:
         raise RowError(error.reason, f"field {column!r} {error}") from None
-    return None if found is None else text_in(found, column)
+    return None if found is None else require_unicode(found, f"field {column!r}")
 
 
 def _kind(value: object) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.columns import RowError, find, items, optional_text, text, text_in
+from sftkey_dist.data.columns import RowError, find, items, optional_text, require_unicode, text
 from sftkey_dist.data.content import Content, Row, Unusable
 from sftkey_dist.data.example import Turn
 from sftkey_dist.data.response import segmented
@@ -216,7 +216,7 @@ def _content(message: Mapping[str, object], name: str) -> str:
 def _parts(parts: Sequence[object], name: str) -> Iterator[str]:
     for part in parts:
         if isinstance(part, str):
-            yield text_in(part, name)
+            yield require_unicode(part, f"field {name!r}")
         elif isinstance(part, Mapping) and part.get("type") == "text":
             yield optional_text(part, "text")
         else:

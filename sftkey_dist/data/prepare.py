@@ -124,18 +124,19 @@ def _build(
 ) -> None:
     """Build every missing part, and stop after any part if too many rows have been refused."""
     total = sum(task.shard.num_rows for task in tasks)
-    report, done, kept = progress(total), 0, 0
-    refusals: list[Refusal] = []
+    report, done, kept, refused = progress(total), 0, 0, 0
+    found: list[Refusal] = []
     try:
         for task, summary in zip(tasks, run(encode_part, tasks), strict=True):
             done, kept = done + task.shard.num_rows, kept + summary.num_examples
-            refusals += summary.refusals
+            refused += len(summary.refusals)
+            found += malformed(summary.refusals)
             if _has_one_example_per_row(data):
-                require_few(name, [*malformed(refusals), *held_out.malformed], total, data.max_bad_row_share)
+                require_few(name, [*found, *held_out.malformed], total, data.max_bad_row_share)
             report(done)
         if kept == 0:
-            require_few(name, malformed(refusals), len(refusals), data.max_bad_row_share)
-            raise DataError(_nothing_left(name, data, refusals))
+            require_few(name, found, refused, data.max_bad_row_share)
+            raise DataError(_nothing_left(name, data, refused))
     except DataError:
         builder.discard()  # once the rows are corrected, the parts will be different
         raise
@@ -150,9 +151,9 @@ def _num_rows(store: EncodedStore) -> int:
     return sum(source.rows for source in store.sources)
 
 
-def _nothing_left(name: str, data: DataConfig, refusals: Sequence[Refusal]) -> str:
+def _nothing_left(name: str, data: DataConfig, num_refused: int) -> str:
     places = ", ".join(source.place for source in data.train)
-    if not refusals:
+    if not num_refused:
         weights = ", ".join(f"{source.weight:g}" for source in data.train if source.weight < 1)
         drawn = f" that its weight ({weights}) leaves in" if weights else ""
         return f"data.{name}: {places} has no usable row{drawn}{of_side(data.train_sources[0])}"

@@ -10,7 +10,7 @@ from typing import cast
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from sftkey_dist.data.columns import RowError
+from sftkey_dist.data.columns import RowError, require_unicode
 
 TOOLS_COLUMN = "tools"
 """Column with the tools of a row, as a list or as its JSON text; TRL reads the same column."""
@@ -36,7 +36,7 @@ def calls_of(message: Mapping[str, object]) -> list[dict[str, object]]:
     Raises:
         RowError: A call has no name, or its arguments are not an object.
     """
-    found = _decoded(message.get("tool_calls") or [])
+    found = _decoded(_without_empty(message.get("tool_calls") or []))
     if not isinstance(found, list):
         raise RowError("invalid_tool_call", f"tool_calls must be a list, found {type(found).__name__}")
     return [_call(call) for call in found]
@@ -78,7 +78,7 @@ def _tool(tool: object) -> Mapping[str, object]:
         plain = _JSON_MAPPING.validate_python(tool, strict=True)
     except ValidationError:
         raise RowError("invalid_tools", f"a tool must be a mapping of JSON values, found {str(tool)[:40]!r}") from None
-    _require_unicode(plain, "a tool")
+    require_unicode(json.dumps(plain, ensure_ascii=False), "a tool")
     inner = plain.get("function", plain)
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         raise RowError("invalid_tools", f"a tool has no name: {str(tool)[:60]}")
@@ -88,7 +88,7 @@ def _tool(tool: object) -> Mapping[str, object]:
 def _call(call: object) -> dict[str, object]:
     outer = _fields_with_values(call)
     inner = _fields_with_values(outer.get("function", outer))
-    name, arguments = inner.get("name"), _decoded(_without_empty(inner.get("arguments", {})))
+    name, arguments = inner.get("name"), _decoded(inner.get("arguments", {}))
     if not isinstance(name, str) or not name:
         raise RowError("invalid_tool_call", f"a tool call has no name: {str(call)[:60]}")
     try:
@@ -98,27 +98,23 @@ def _call(call: object) -> dict[str, object]:
             "invalid_tool_call",
             f"the arguments of the call of {name!r} must be a JSON object, found {str(arguments)[:40]!r}",
         ) from None
-    _require_unicode({name: plain}, f"a call of {name!a}")
+    require_unicode(json.dumps({name: plain}, ensure_ascii=False), f"a call of {name!a}")
     further = {"id": outer["id"]} if "id" in outer and "function" in outer else {}
     return {**further, "type": "function", "function": {"name": name, "arguments": plain}}
 
 
-def _require_unicode(content: Mapping[str, JsonValue], what: str) -> None:
-    try:
-        json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise RowError("not_unicode", f"{what} contains a lone surrogate, which is not a character") from None
-
-
 def _without_empty(value: object) -> object:
-    """A structure without the fields that have no value: a column of structures gives every item all fields."""
+    """A structure without the fields that have no value, since a column of structures gives every item all fields.
+
+    A text, in which ``null`` has been written on purpose, stays as it is.
+    """
     if isinstance(value, Mapping):
         return {str(name): _without_empty(item) for name, item in value.items() if item is not None}
     return [_without_empty(item) for item in value] if isinstance(value, list) else value
 
 
 def _fields_with_values(value: object) -> dict[str, object]:
-    """The fields of a mapping that have a value; see `_without_empty`."""
+    """The fields of a call that have a value."""
     if not isinstance(value, Mapping):
         raise RowError("invalid_tool_call", f"a tool call must be an object, found {str(value)[:40]!r}")
     return {str(name): item for name, item in value.items() if item is not None}

@@ -11,7 +11,7 @@ from sftkey_dist.evaluation.score import Question, Records, measures_of, outcome
 from sftkey_dist.evaluation.statistics import Interval, difference_interval, mcnemar_exact
 from sftkey_dist.run_dir.artifacts.evaluation import composite
 
-Outcomes = tuple[list[Question], np.ndarray, np.ndarray]
+_Sums = tuple[list[Question], np.ndarray, np.ndarray]
 """What `outcome_sums` returns."""
 
 
@@ -112,8 +112,8 @@ def compare_pair(first: str, second: str, records: Mapping[str, Records], alpha:
     return _compared(first, second, {name: outcome_sums(records[name]) for name in (first, second)}, alpha)
 
 
-def _compared(first: str, second: str, outcomes: Mapping[str, Outcomes], alpha: float) -> PairedTest | None:
-    (keys, sums, counts), (other_keys, other_sums, other_counts) = outcomes[first], outcomes[second]
+def _compared(first: str, second: str, of_each: Mapping[str, _Sums], alpha: float) -> PairedTest | None:
+    (keys, sums, counts), (other_keys, other_sums, other_counts) = of_each[first], of_each[second]
     places = {key: i for i, key in enumerate(other_keys)}
     shared = [
         (i, places[key])
@@ -143,8 +143,8 @@ def _compared(first: str, second: str, outcomes: Mapping[str, Outcomes], alpha: 
 
 def compare_all(records: Mapping[str, Records], alpha: float) -> list[PairedTest]:
     """Compare every pair of strategies that share questions."""
-    outcomes = {name: outcome_sums(of_one) for name, of_one in records.items()}
-    tests = (_compared(first, second, outcomes, alpha) for first, second in combinations(records, 2))
+    of_each = {name: outcome_sums(of_one) for name, of_one in records.items()}
+    tests = (_compared(first, second, of_each, alpha) for first, second in combinations(records, 2))
     return [test for test in tests if test is not None]
 
 

@@ -16,7 +16,7 @@ from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.journal import Record, to_lines
 
 Key = tuple[str, str, int, str, str, str]
-"""Test set, record, sample, segment and answer. A label belongs to one text only."""
+"""Test set, record, sample, segment, answer and reference. A label belongs to one answer to one question only."""
 
 _KEY_TYPES = {"data_set": str, "id": str, "sample": int, "segment": str, "answer": str, "reference": str}
 _LABEL = "label"

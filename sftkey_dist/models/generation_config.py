@@ -9,7 +9,7 @@ _WITHOUT_EFFECT = frozenset(
         *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
     }
 )
-"""What decides about no response, or is kept with others."""
+"""What changes no response, and the end tokens, which are kept."""
 
 
 def greedy_until(end_of_turn_id: int, base: GenerationConfig) -> tuple[GenerationConfig, tuple[str, ...]]:

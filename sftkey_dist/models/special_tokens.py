@@ -20,11 +20,10 @@ from sftkey_dist.files import folder_written_whole, read_json
 from sftkey_dist.models.folder import link_file, save_over
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.models.shape import require_row_per_token
+from sftkey_dist.models.weight_files import INDEX, ONE_FILE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
 def lacks_tokens(folder: Path, tokens: Sequence[str], trust_remote_code: bool = False) -> bool:
@@ -77,11 +76,11 @@ def _embedding_names(config: "PreTrainedConfig", trust_remote_code: bool) -> set
 
 def _files_of(folder: Path, names: set[str]) -> set[Path]:
     """The weight files that contain these parameters; a tied parameter is in no file."""
-    if (folder / _INDEX).is_file():
-        weight_map = read_json(folder / _INDEX, "fetch the model again")["weight_map"]
+    if (folder / INDEX).is_file():
+        weight_map = read_json(folder / INDEX, "fetch the model again")["weight_map"]
     else:
-        with safe_open(folder / _SINGLE, framework="pt") as file:
-            weight_map = dict.fromkeys(file.keys(), _SINGLE)
+        with safe_open(folder / ONE_FILE, framework="pt") as file:
+            weight_map = dict.fromkeys(file.keys(), ONE_FILE)
     found = {folder / weight_map[name] for name in names if name in weight_map}
     if not found:
         raise ModelError(

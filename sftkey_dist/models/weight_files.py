@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-_INDEX, _ONE_FILE = "model.safetensors.index.json", "model.safetensors"
+INDEX, ONE_FILE = "model.safetensors.index.json", "model.safetensors"
+"""Names that transformers gives to the index of several files, and to a single file."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -11,7 +12,7 @@ def weight_files(folder: Path) -> list[Path]:
 
     A folder may also contain copies of the weights for other libraries, such as Mistral's `consolidated.safetensors`.
     """
-    index = folder / _INDEX
+    index = folder / INDEX
     if index.is_file():
         try:
             named = {folder / name for name in json.loads(index.read_bytes())["weight_map"].values()}
@@ -19,5 +20,5 @@ def weight_files(folder: Path) -> list[Path]:
             named = set()
         if named and all(file.is_file() for file in named):
             return sorted(named)
-    one = folder / _ONE_FILE
+    one = folder / ONE_FILE
     return [one] if one.is_file() and not index.is_file() else sorted(folder.glob("*.safetensors"))

@@ -186,7 +186,7 @@ class Comparison:
         """The label whose score is above all others' by more than chance; None if there is none."""
         (label, *ties) = self.best or [""]
         leads = self.leads_of(label) if not ties else []
-        is_tested = bool(leads) and len(leads) == len(self.rows) - 1
+        is_tested = bool(leads) and not self.untested_against(label)
         return label if is_tested and all(lead.is_beyond_interval for lead in leads) else None
 
     def leads_of(self, label: str) -> list[Lead]:

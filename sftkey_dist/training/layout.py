@@ -20,13 +20,14 @@ from transformers.core_model_loading import revert_weight_conversion
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import TrainingError
 from sftkey_dist.files import apply_umask, write_text_atomically
+from sftkey_dist.models.weight_files import INDEX
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MAX_FILE_BYTES = 5 * 10**9
 """Most bytes of weights in a file, unless a single tensor has more."""
-_FILES, _INDEX = "model{suffix}.safetensors", "model.safetensors.index.json"
+_FILES = "model{suffix}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Layout:
             sizes = {"total_parameters": self.total_parameters, "total_size": self.total_bytes}
             places = {name: file for file, names in files.items() for name in names}
             index = {"metadata": sizes, "weight_map": places}
-            write_text_atomically(folder / _INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+            write_text_atomically(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
 def lay_out(

@@ -331,3 +331,17 @@ def test_fields_that_a_column_of_structures_adds_are_no_arguments_and_no_propert
         {"amount": 12.5, "to": [{"name": "B"}]},
     ]
     assert [example.tools for example in examples] == [tuple(row["tools"]) for row in rows]
+
+
+def test_null_stays_where_a_text_says_it(examples_of):
+    """Only a column of structures adds fields that nobody has written."""
+    function = {"name": "pay", "arguments": {"to": "B", "due": None}}
+    as_text = json.dumps([{"type": "function", "function": function}])
+    arguments_as_text = [{"function": function | {"arguments": json.dumps(function["arguments"])}}]
+    for calls in (as_text, arguments_as_text):
+        response = {"role": "assistant", "content": "", "tool_calls": calls}
+        (example,) = examples_of({"messages": [ASKED, response]}, TOOLS_CONTRACT)
+        assert json.loads(example.values[TOOLS_CONTRACT.tool_call_segment])["arguments"] == function["arguments"]
+    spoken = {"from": "function_call", "value": json.dumps(function)}
+    (example,) = examples_of({"conversations": [{"from": "human", "value": "pay"}, spoken]}, TOOLS_CONTRACT)
+    assert json.loads(example.values[TOOLS_CONTRACT.tool_call_segment])["arguments"] == function["arguments"]
