@@ -67,7 +67,7 @@ class LoraConfig(SectionWithNewerKeys):
     """Dropout probability at an adapter's input."""
     target_modules: tuple[str, ...] = ()
     """Names of the layers that get an adapter, such as `q_proj`. Default: every linear layer except the output
-    projection."""
+    projection; of a mixture of experts, those outside its blocks of experts, which are the attention's."""
 
 
 class TrainingConfig(Section):

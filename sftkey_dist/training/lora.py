@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sftkey_dist.config.training import LoraConfig
 from sftkey_dist.errors import ModelError
+from sftkey_dist.models.shape import decoder_layers, is_of_experts, shape_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -43,7 +44,7 @@ def add_adapters(model: "PreTrainedModel", config: LoraConfig) -> "PeftModel":
                 lora_dropout=config.dropout,
                 use_rslora=config.rank_stabilized,
                 use_dora=config.weight_decomposed,
-                target_modules=list(config.target_modules) or "all-linear",
+                target_modules=list(config.target_modules) or _default_targets(model),
             ),
             adapter_name=_ADAPTER,
             autocast_adapter_dtype=False,  # ZeRO-3 keeps float32 masters of everything it trains
@@ -52,6 +53,31 @@ def add_adapters(model: "PreTrainedModel", config: LoraConfig) -> "PeftModel":
         raise ModelError(f"training.lora.target_modules: {' '.join(str(error).split())[:300]}") from error
     _require_mergeable(adapted.get_base_model())
     return adapted
+
+
+def _default_targets(model: "PreTrainedModel") -> str | list[str]:
+    """Every linear layer but the output projection; of a mixture of experts only those outside its blocks of experts.
+
+    Mixtures stack the matrices of their experts, which no adapter can be merged into one by one. By "all-linear", and
+    by the names of a shared expert's layers, peft would add adapters to the stacks as well.
+    """
+    layers, text = decoder_layers(model), model.config.get_text_config()
+    blocks = {
+        name.split(".")[0]
+        for layer in layers
+        for name, parameter in layer.named_parameters()
+        if is_of_experts(name, shape_of(parameter), text)
+    }
+    if not blocks:
+        return "all-linear"
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for layer in layers
+            for name, module in layer.named_modules()
+            if isinstance(module, torch.nn.Linear) and name.split(".")[0] not in blocks
+        }
+    )
 
 
 def base_of(model: "PreTrainedModel | PeftModel") -> "PreTrainedModel":

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3MoeConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3MoeConfig
 
 from sftkey_dist.config.training import LoraConfig
 from sftkey_dist.errors import ModelError
@@ -22,16 +22,61 @@ def test_layers_that_cannot_be_merged_are_refused_before_training(tiny_model, ta
         add_adapters(model, LoraConfig(target_modules=(target,)))
 
 
+_MIXTURE = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "moe_intermediate_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "num_experts_per_tok": 2,
+}
+
+
 def test_stacked_experts_are_named_and_layers_that_can_have_adapters_with_them():
-    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    config = Qwen3MoeConfig(**sizes, num_attention_heads=2, num_key_value_heads=2, head_dim=8, num_experts=4)
+    config = Qwen3MoeConfig(**_MIXTURE, num_experts=4)
     with pytest.raises(ModelError, match=r"mlp.experts.* matrices of several experts.*target_modules=\[q_proj,"):
-        add_adapters(AutoModelForCausalLM.from_config(config), LoraConfig())
+        add_adapters(AutoModelForCausalLM.from_config(config), LoraConfig(target_modules=("gate_proj", "up_proj")))
     adapted = add_adapters(AutoModelForCausalLM.from_config(config), LoraConfig(target_modules=("q_proj", "v_proj")))
-    assert {name.split(".")[-4] for name, weight in adapted.named_parameters() if weight.requires_grad} == {
-        "q_proj",
-        "v_proj",
-    }
+    assert _adapted(adapted) == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "experts", "targets"),
+    [
+        ("qwen3_moe", {"num_experts": 4}, {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        ("mixtral", {"num_local_experts": 4}, {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        # The first layer is dense, and the second has a shared expert beside the routed ones.
+        (
+            "deepseek_v2",
+            {
+                "n_routed_experts": 4,
+                "n_shared_experts": 1,
+                "first_k_dense_replace": 1,
+                "q_lora_rank": 4,
+                "v_head_dim": 8,
+            },
+            {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"},
+        ),
+        ("gpt_oss", {"num_local_experts": 4}, {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        (
+            "qwen3_next",
+            {"num_experts": 4, "layer_types": ["linear_attention", "full_attention"]},
+            {"in_proj_qkvz", "in_proj_ba", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj"},
+        ),
+    ],
+)
+def test_the_attention_of_a_mixture_of_experts_has_adapters_by_default(model_type, experts, targets):
+    config = AutoConfig.for_model(model_type, **_MIXTURE, **experts)
+    adapted = add_adapters(AutoModelForCausalLM.from_config(config), LoraConfig())
+    assert _adapted(adapted) == targets
+
+
+def _adapted(model):
+    """Names of the layers with an adapter."""
+    return {name.split(".")[-4] for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 @pytest.mark.parametrize("decomposed", [False, True])
