@@ -140,9 +140,8 @@ def stop_gently() -> None:
 
 def _handle(handler: Handler) -> None:
     for number in SIGNALS:
-        if (
-            signal.getsignal(number) != signal.SIG_IGN
-        ):  # nohup ignores SIGHUP, and shells ignore SIGINT for background jobs
+        # nohup ignores SIGHUP, and shells ignore SIGINT for jobs in the background; both stay ignored.
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 

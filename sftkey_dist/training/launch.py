@@ -213,7 +213,7 @@ def _reason_to_pause(cluster: ClusterConfig, group: WorkerGroup, multiple: int) 
     """Why the stage should be restarted on other nodes; empty when there is no reason."""
     if draining_nodes() & group.nodes:
         return "a node is being taken away"
-    if group.num_workers < cluster.num_workers and _in_whole_groups(room_for(cluster), multiple) > group.num_workers:
+    if group.num_workers < cluster.num_workers and _rounded_down(room_for(cluster), multiple) > group.num_workers:
         return "there are nodes for more ranks"
     return ""
 
@@ -227,19 +227,23 @@ def _num_workers(cluster: ClusterConfig, multiple: int, *, has_begun: bool) -> i
         has_begun: whether the stage has run before.
     """
     if cluster.min_workers is not None:
-        least = -_in_whole_groups(-cluster.min_workers, multiple)
-        cluster = cluster.model_copy(update={"min_workers": least})
+        cluster = cluster.model_copy(update={"min_workers": _rounded_up(cluster.min_workers, multiple)})
     try:
-        return _in_whole_groups(wait_for_room(cluster, cluster.num_workers), multiple)
+        return _rounded_down(wait_for_room(cluster, cluster.num_workers), multiple)
     except ConfigError as error:
         if has_begun:
             raise TrainingError(f"too few nodes are left: {error}") from error
         raise
 
 
-def _in_whole_groups(ranks: int, multiple: int) -> int:
-    """The largest multiple of ``multiple`` that is not above ``ranks``."""
-    return ranks - ranks % multiple
+def _rounded_down(number: int, multiple: int) -> int:
+    """The largest multiple of ``multiple`` that is not above ``number``."""
+    return number // multiple * multiple
+
+
+def _rounded_up(number: int, multiple: int) -> int:
+    """The smallest multiple of ``multiple`` that is not below ``number``."""
+    return -(-number // multiple) * multiple
 
 
 def _note(stage: StageDir, event: str, message: str) -> None:

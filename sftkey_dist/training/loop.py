@@ -123,12 +123,12 @@ def _train(
             journal.append_metrics(record)
         is_last = step + 1 == planner.num_steps
         stops = stops and not is_last
-        if not stops:  # what is due is measured when the stage goes on
+        if not stops:  # a stage that stops here is measured after this step when it resumes
             observer.observe(step + 1, is_last=is_last)
-        ends = is_last or observer.wants_to_stop  # saved too: writing the model may fail
+        ends = is_last or observer.wants_to_stop  # checkpointed too, in case exporting the model fails
         if stops or ends or (step + 1) % job.training.checkpoint_every_steps == 0:
             with watch.phase("checkpoint"):
-                checkpoints.wait()  # two snapshots in memory would be one too many
+                checkpoints.wait()  # before another snapshot takes memory
                 stage.engine.meeting.gather("")  # rank 0 also waits for the shards of all, longer than a collective may
                 if is_first_rank:
                     flush_those_there(stage.directory.journals)  # no checkpoint outlives the records of its steps
@@ -140,7 +140,7 @@ def _train(
             return False
         steps_done = step + 1
     checkpoints.wait()
-    stage.engine.wait_for_first_rank()  # it commits: a rank that fails below must not cut that off
+    stage.engine.wait_for_first_rank()  # it commits the checkpoint, which an error of another rank below would end
     observer.interpolate(steps_done)
     observer.hand_on()
     return True

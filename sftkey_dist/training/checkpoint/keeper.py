@@ -112,8 +112,11 @@ class CheckpointKeeper:
             file.write_text(reason + "\n", encoding="utf-8")
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write this rank's shard on another thread; rank 0's thread then commits."""
-        self.wait()  # two snapshots in memory would be one too many
+        """Write this rank's shard on another thread; rank 0's thread then commits.
+
+        Call `wait` before the snapshot is taken, so that memory holds only one.
+        """
+        self.wait()
         self._written_candidate = snapshot.candidate
         self._writer = threading.Thread(target=self._keep_failure, args=(snapshot,), name="checkpoint", daemon=True)
         self._writer.start()
