@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sftkey_dist.config import RunConfig, load_config
     from sftkey_dist.errors import UserError
     from sftkey_dist.evaluation.reward import Reward
-    from sftkey_dist.pipeline.run import run
+    from sftkey_dist.pipeline.run import RunResult, run
     from sftkey_dist.release import version
     from sftkey_dist.report.comparison import Comparison
     from sftkey_dist.report.finished_runs import read_comparison
@@ -23,6 +23,7 @@ __all__ = [
     "RankBatchSampler",
     "Reward",
     "RunConfig",
+    "RunResult",
     "StepPlanner",
     "UserError",
     "load_config",
@@ -37,6 +38,7 @@ _MODULES = {
     "RankBatchSampler": "sampler",
     "Reward": "evaluation.reward",
     "RunConfig": "config",
+    "RunResult": "pipeline.run",
     "StepPlanner": "sampler",
     "UserError": "errors",
     "load_config": "config",

@@ -24,11 +24,11 @@ def run(configuration: Configuration) -> None:
         from sftkey_dist.pipeline.run import run as run_all
         from sftkey_dist.tracking import ways_to_open
 
-        comparison, files, still_open = run_all(config)
-    show_comparison(comparison, files)
+        result = run_all(config)
+    show_comparison(result.comparison, result.files)
     for line in ways_to_open(config.tracking, config.run_dir.absolute()):
         console.print(line, soft_wrap=True, markup=False)
-    require_complete(still_open)
+    require_complete(result.still_open)
 
 
 def prepare(configuration: Configuration) -> None:

@@ -1,6 +1,7 @@
 """Runs all parts in order."""
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.cluster.connection import connected
@@ -23,15 +24,27 @@ from sftkey_dist.run_dir.lock import locked_run
 from sftkey_dist.tracking import Tracker
 
 
-def run(config: RunConfig, tracker: Tracker | None = None) -> tuple[Comparison, list[Path], list[str]]:
+@dataclass(frozen=True)
+class RunResult:
+    """What a run ends with.
+
+    Attributes:
+        comparison: of its strategies.
+        files: the pages and tables of the comparison.
+        still_open: what could not be judged or measured yet, a line each; the same call tries again.
+    """
+
+    comparison: Comparison
+    files: list[Path]
+    still_open: list[str]
+
+
+def run(config: RunConfig, tracker: Tracker | None = None) -> RunResult:
     """Prepare, train, evaluate and compare. Work that an earlier command finished is not repeated.
 
     Args:
         config: configuration of the run.
         tracker: tracker to use instead of the one that the configuration names.
-
-    Returns:
-        The comparison, its files, and what could not be judged yet.
 
     Raises:
         UserError: something is wrong. The message says in one line what it is and what to do about it.
@@ -45,7 +58,7 @@ def run(config: RunConfig, tracker: Tracker | None = None) -> tuple[Comparison, 
             train(plan, tracker)
             still_open = evaluate(plan, tracker)
         comparison, files = compare_and_track(config, tracker)
-    return comparison, files, still_open
+    return RunResult(comparison, files, still_open)
 
 
 def compare_and_track(config: RunConfig, tracker: Tracker) -> tuple[Comparison, list[Path]]:

@@ -1,5 +1,6 @@
 """What a stage trains and how, and a strategy as a list of stages."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -136,15 +137,15 @@ class Stage:
         first = next(iter(parts))
         return parts | {first: parts[first] | everything.difference(*parts.values())}
 
-    def scale(self, targets: Sequence[float], loss_weight: float) -> "LossScale":
+    def scale(self, targets: Sequence[float]) -> "LossScale":
         """How the losses of some tokens are weighted and added up.
 
         Args:
             targets: their `weighted_targets`, on all ranks, [S].
-            loss_weight: sum of the tokens' loss weights.
         """
         if not self.segment_groups:
-            return LossScale(self.weights, loss_weight)
+            products = (number * weight for number, weight in zip(targets, self.weights, strict=True))
+            return LossScale(self.weights, math.fsum(products))  # fsum: the same on every machine
         groups = np.array(self.segment_groups)
         weights = np.array(self.weights)
         size = groups.max() + 1

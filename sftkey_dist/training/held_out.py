@@ -28,7 +28,7 @@ class HeldOutSet:
         self._rows = [indices[row[row != EMPTY]] for row in layout[engine.data_rank]]
         self._stage = stage
         targets = weighted_targets(stage.store.segment_counts[indices], stage.store.loss_weights_of(indices))
-        scale = stage.job.stage.scale(targets, float(np.dot(targets, stage.job.stage.weights)))
+        scale = stage.job.stage.scale(targets)
         self._weights = scale.weights
         # 1 if the loss is one mean over all tokens.
         self._loss_of_mean = float(np.dot(targets, scale.weights)) / scale.denominator if scale.denominator else 1.0

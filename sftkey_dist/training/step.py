@@ -11,7 +11,6 @@ from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.errors import TrainingError
 from sftkey_dist.run_dir.artifacts.training import SegmentGradients, StepMetrics
 from sftkey_dist.sampler import StepPlan
-from sftkey_dist.strategy import Stage
 from sftkey_dist.training.loss import segment_metrics
 from sftkey_dist.training.passes import StepPasses, StepSums
 from sftkey_dist.training.running import RunningStage
@@ -49,7 +48,7 @@ def run_step(
     engine = stage.engine
     gradients = _compare_gradients(stage, plan, watch)
     acting = stage.job.stage.acting(plan.step, plan.weighted_targets)
-    scale = acting.scale(plan.weighted_targets, _loss_weight(stage.job.stage, acting, plan))
+    scale = acting.scale(plan.weighted_targets)
     sums, projection = StepPasses(stage, acting, plan, scale, watch).take(around_last_micro_batch or nullcontext())
     with watch.phase("metrics"):
         weighted, anchored, router, by_segment, stops = _reduce(stage, plan, sums, is_asked_to_stop)
@@ -85,11 +84,6 @@ def _compare_gradients(stage: RunningStage, plan: StepPlan, watch: Stopwatch) ->
         return None
     with watch.phase("gradients"):
         return compare_gradients(stage, plan)
-
-
-def _loss_weight(stage: Stage, acting: Stage, plan: StepPlan) -> float:
-    """Sum of the loss weights of a step's tokens; the plan has that of the stage's own weights."""
-    return plan.loss_weight if acting is stage else float(np.dot(plan.weighted_targets, acting.weights))
 
 
 def _reduce(

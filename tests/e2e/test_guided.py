@@ -98,7 +98,8 @@ def shown(comparison):
 @pytest.mark.slow
 def test_one_model_is_evaluated_guided_and_free(cluster, barely_trained, capsys):
     guided_tracker, free_tracker = Recording(), Recording()
-    guided, files, _ = run(barely_trained, guided_tracker)
+    result = run(barely_trained, guided_tracker)
+    guided, files = result.comparison, result.files
     for row in guided.rows:
         assert row.guided
         assert (row.scores.format, row.scores.truncated, row.scores.n) == (1.0, 0, 8)
@@ -122,7 +123,7 @@ def test_one_model_is_evaluated_guided_and_free(cluster, barely_trained, capsys)
 
     settings = barely_trained.evaluation.model_copy(update={"guided": False})
     capsys.readouterr()
-    free, _, _ = run(barely_trained.model_copy(update={"evaluation": settings}), free_tracker)
+    free = run(barely_trained.model_copy(update={"evaluation": settings}), free_tracker).comparison
     assert capsys.readouterr().out.count("not trained again") == 2, "stages do not depend on it"
     assert [row.scores.format for row in free.rows] == [0.0, 0.0]
     assert {row.evaluation for row in free.rows}.isdisjoint(row.evaluation for row in guided.rows)

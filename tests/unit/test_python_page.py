@@ -8,6 +8,7 @@ from unittest.mock import create_autospec
 import pytest
 
 import sftkey_dist
+from sftkey_dist.pipeline.run import RunResult
 from tests.finished_run import NUM_QUESTIONS, write_run
 from tests.markdown import ROOT, block
 
@@ -23,7 +24,7 @@ def names_defined_by(script: str) -> dict[str, Any]:
 def test_the_page_names_the_whole_public_interface():
     table = PAGE.read_text(encoding="utf-8").partition("\n## ")[0]
     named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
-    assert named | {"RunConfig", "Comparison"} == set(sftkey_dist.__all__)
+    assert named | {"RunConfig", "RunResult", "Comparison"} == set(sftkey_dist.__all__)
 
 
 def test_results_are_read_from_a_finished_run(tmp_path, monkeypatch):
@@ -44,11 +45,11 @@ def test_a_run_is_given_its_rate_and_what_is_open_is_an_error(tmp_path, monkeypa
     (tmp_path / "my.yaml").write_text((ROOT / "configs" / "quickstart.yaml").read_text(encoding="utf-8"))
     page = names_defined_by(block(PAGE, "python", "train_with"))
     row = SimpleNamespace(strategy="sft", scores=SimpleNamespace(accuracy=0.5))
-    page["run"] = create_autospec(page["run"], return_value=(SimpleNamespace(rows=[row]), [], []))
+    page["run"] = create_autospec(page["run"], return_value=RunResult(SimpleNamespace(rows=[row]), [], []))
     assert page["train_with"](0.003) == {"sft": 0.5}
     (config,) = page["run"].call_args.args
     assert config.optimization.learning_rate == 0.003
     assert config.run_dir.name == "rate_0.003"
-    page["run"].return_value = (SimpleNamespace(rows=[row]), [], ["judge: quota"])
+    page["run"].return_value = RunResult(SimpleNamespace(rows=[row]), [], ["judge: quota"])
     with pytest.raises(sftkey_dist.UserError, match="quota"):
         page["train_with"](0.003)

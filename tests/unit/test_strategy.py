@@ -107,8 +107,8 @@ def test_a_loss_is_one_mean_over_tokens_or_one_per_segment(run_config):
     counts = {"prompt": 50, "reasoning.open": 4, "reasoning": 40, "reasoning.close": 4, "answer": 2, "end_of_turn": 1}
     of_ids = [counts.get(name, 0) for name in NAMES]
     tokens = own(run_config)
-    assert tokens.scale(of_ids, 32.0) == LossScale(tokens.weights, 32.0)
-    scale = own(run_config, normalize="segments").scale(of_ids, 32.0)
+    assert tokens.scale(of_ids) == LossScale(tokens.weights, 32.0)
+    scale = own(run_config, normalize="segments").scale(of_ids)
     weights = dict(zip(NAMES, scale.weights, strict=True))
     assert scale.denominator == 1.0
     # In a segment tokens weigh as before, and together as much as its heaviest: 8 tags of 1 and 40 tokens of 0.5.
@@ -116,7 +116,7 @@ def test_a_loss_is_one_mean_over_tokens_or_one_per_segment(run_config):
     assert weights["reasoning.open"] == pytest.approx(1.0 * 1.0 / 28)
     assert weights["answer"] == pytest.approx(2.0 * 2.0 / 4)
     assert weights["prompt"] == weights["end_of_turn"] == 0
-    absent = own(run_config, normalize="segments").scale([0] * len(NAMES), 0.0)
+    absent = own(run_config, normalize="segments").scale([0] * len(NAMES))
     assert set(absent.weights) == {0.0}
 
 
