@@ -26,6 +26,7 @@ from sftkey_dist.evaluation.review import (
     write_review,
 )
 from sftkey_dist.evaluation.score import macro_average, score_by_data_set, score_records
+from sftkey_dist.run_dir import EvaluationDir
 from sftkey_dist.run_dir.artifacts.evaluation import (
     RECORDS,
     SCORES,
@@ -36,8 +37,6 @@ from sftkey_dist.run_dir.artifacts.evaluation import (
     JudgeUse,
     Scores,
 )
-
-_RECORDS, _SCORES, _REVIEW = "records.jsonl", "scores.json", "review.jsonl"
 
 SCORING_VERSION = 8
 """Increase this number when the same generation would be judged or parsed differently."""
@@ -69,10 +68,10 @@ def judge_and_score(
     uses: dict[str, JuryUse] = {}
     if jury is not None and job.settings.judge is not None:
         records, uses = _heard(records, jury, job.settings.judge, progress)
-    labels = read_labels(folder / _REVIEW)
+    labels = read_labels(EvaluationDir(folder).review)
     records = labelled(records, labels)
-    RECORDS.write(folder / _RECORDS, records)
-    to_review = write_review(folder / _REVIEW, records, labels)
+    RECORDS.write(EvaluationDir(folder).records, records)
+    to_review = write_review(EvaluationDir(folder).review, records, labels)
     scores = score_records(records, job.settings.alpha)
     is_open = _is_open(records)
     if scores.unjudged == scores.n and jury is None:
@@ -92,7 +91,7 @@ def judge_and_score(
         scoring_digest=scoring_digest(job, examples, folder),
         guided=job.settings.guided or None,
     )
-    SCORES.write(folder / _SCORES, found)
+    SCORES.write(EvaluationDir(folder).scores, found)
     if is_open:
         what = ", ".join(f"{reason}: {count}" for reason, count in scores.unjudged_reasons.items())
         said = {name: message for use in uses.values() for name, message in use.messages.items()}
@@ -106,7 +105,7 @@ def judge_and_score(
 
 def is_scored(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> bool:
     """Whether a folder holds complete scores that match the job."""
-    file = folder / _SCORES
+    file = EvaluationDir(folder).scores
     if not file.is_file():
         return False
     state = SCORING_STATE.read(file)
@@ -120,7 +119,7 @@ def scoring_digest(job: EvaluationJob, examples: Sequence[Example], folder: Path
         {
             **inputs_of_checks(job, examples),
             "judge": _judge_inputs(judge) if judge else None,
-            "labels": sorted(read_labels(folder / _REVIEW).items()),
+            "labels": sorted(read_labels(EvaluationDir(folder).review).items()),
             "alpha": job.settings.alpha,
         }
     )

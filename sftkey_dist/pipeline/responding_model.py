@@ -5,26 +5,16 @@ stage that is trained again from the same may end in other weights all the same:
 same order. Its responses are then generated again.
 """
 
-from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
 from sftkey_dist.console import console
 from sftkey_dist.files import make_folder
-from sftkey_dist.pipeline.run_plan import PlannedStrategy
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import RESPONDING_MODEL, RespondingModel
 from sftkey_dist.run_dir.artifacts.training import read_summary
 
 _NOTE, _EARLIER = "model.json", "earlier"
-
-
-def note_models_of_earlier_versions(strategies: Iterable[PlannedStrategy]) -> None:
-    """Note the models of evaluations that were made before models were noted, while these models are there."""
-    for planned in strategies:
-        folder, last = planned.evaluation.folder, planned.stages[-1].directory
-        if folder.is_dir() and last.summary.is_file() and _noted(folder) is None:
-            RESPONDING_MODEL.write(folder / _NOTE, RespondingModel(read_summary(last).weights_digest))
 
 
 def is_of_present_model(folder: Path, last: StageDir) -> bool:

@@ -7,10 +7,11 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import progress_line
 from sftkey_dist.errors import IncompleteEvaluationError, ModelError
 from sftkey_dist.evaluation.generation.fan_out import has_generations
-from sftkey_dist.evaluation.swapped.measure import SwapMeasurement, is_swap_measured, swapped_file
+from sftkey_dist.evaluation.swapped.measure import SwapMeasurement, is_swap_measured
 from sftkey_dist.evaluation.swapped.pairing import choose_pairs
 from sftkey_dist.pipeline.generation_pool import generation_pool
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
+from sftkey_dist.run_dir import EvaluationDir
 
 
 def without_swaps(plan: RunPlan) -> list[PlannedStrategy]:
@@ -26,7 +27,7 @@ def swapped_result(plan: RunPlan, planned: PlannedStrategy) -> Path | None:
     """The file of a strategy's result; None if the configuration asks for none, or for another one."""
     job, folder = planned.evaluation.job, planned.evaluation.folder
     is_wanted = plan.config.evaluation.swapped_reasoning and is_swap_measured(job, plan.test, folder)
-    return swapped_file(folder) if is_wanted else None
+    return EvaluationDir(folder).swapped_reasoning if is_wanted else None
 
 
 def measure_swaps(plan: RunPlan) -> list[str]:

@@ -12,7 +12,7 @@ from sftkey_dist.digests import digest_json
 from sftkey_dist.evaluation.swapped.summary import SwapShares
 from sftkey_dist.pipeline.responding_model import renewal
 from sftkey_dist.pipeline.track import common_tags, ending_run, short
-from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_dir import EvaluationDir, RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.capabilities import read_capabilities
 from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES, EvaluationRecord, EvaluationScores, Scores
 from sftkey_dist.run_dir.artifacts.run import StrategyEntry, read_strategies
@@ -36,12 +36,13 @@ def track_evaluation(
     config: RunConfig, run: RunDir, strategy: str, folder: Path, parent: str | None, tracker: Tracker
 ) -> None:
     """Log an evaluation whose scores are complete, unless it was already logged completely."""
-    scores = SCORES.read(folder / "scores.json")
+    paths = EvaluationDir(folder)
+    scores = SCORES.read(paths.scores)
     key = f"evaluation/{folder.name}/{scores.scoring_digest}{_key_end(renewal(folder))}"
     if parent is None or tracker.has_finished(key) or not scores.is_complete:
         return
     entry = read_strategies(run)[strategy]
-    records = RECORDS.read(folder / "records.jsonl")
+    records = RECORDS.read(paths.records)
     measured = _measured(scores, _test_sets(config, records))
     of_strategy, kind = _of_strategy(measured[0].values), _GUIDED if scores.guided else ""
     guided = {"sftkey.guided": "true"} if scores.guided else {}
@@ -52,8 +53,8 @@ def track_evaluation(
         tracker.log_summary(parent, _prefixed(kind, of_strategy) | _costs(run, entry))
         tracker.log_table(parent, table_of(records[:_TABLE_ROWS]), kind.replace("/", "_") + OUTPUTS)
         tracker.log_scores(run_id, [replace(of, values=_prefixed(kind, of.values)) for of in measured], parent)
-        for name in ("records.jsonl", "scores.json", "review.jsonl"):
-            tracker.log_artifact(run_id, folder / name)
+        for file in (paths.records, paths.scores, paths.review):
+            tracker.log_artifact(run_id, file)
 
 
 def track_capabilities(config: RunConfig, run: RunDir, strategy: str, parent: str | None, tracker: Tracker) -> None:

@@ -15,7 +15,6 @@ from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.preflight import require_sound_nodes
 from sftkey_dist.pipeline.prepare import write_configuration, write_provenance
 from sftkey_dist.pipeline.records import forget_all_but, record_training
-from sftkey_dist.pipeline.responding_model import note_models_of_earlier_versions
 from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.pipeline.stages import PlannedStage
@@ -52,7 +51,6 @@ def train(plan: RunPlan, tracker: Tracker, *, nodes_are_checked: bool = False) -
     """
     config, preparation = plan.config, plan.preparation
     verify_stages(plan)
-    note_models_of_earlier_versions(plan.strategies)
     write_configuration(config, preparation)
     for line in unreached_in_words(plan):
         console.print(line, soft_wrap=True)

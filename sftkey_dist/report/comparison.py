@@ -13,7 +13,7 @@ from sftkey_dist.evaluation.swapped.paired import SwapTest, compare_swaps
 from sftkey_dist.evaluation.swapped.summary import SwapShares
 from sftkey_dist.report.forgetting import Forgetting
 from sftkey_dist.report.stage_cost import StageCost
-from sftkey_dist.run_dir import StageDir
+from sftkey_dist.run_dir import EvaluationDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import (
     RECORDS,
     Agreement,
@@ -91,7 +91,7 @@ class ComparisonRow:
         Raises:
             DataError: there are none.
         """
-        file = Path(self.run_dir) / self.evaluation / "records.jsonl"
+        file = EvaluationDir(Path(self.run_dir) / self.evaluation).records
         records = RECORDS.read(file) if file.is_file() else []
         if not records:
             raise DataError(f"{file}: there are no records of outputs; run `sftkey evaluate` with the run's config")

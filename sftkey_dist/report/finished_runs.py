@@ -8,7 +8,7 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.report.comparison import Comparison, ComparisonRow
 from sftkey_dist.report.forgetting import Forgetting, read_forgetting
 from sftkey_dist.report.stage_cost import read_stage_cost
-from sftkey_dist.run_dir import RunDir
+from sftkey_dist.run_dir import EvaluationDir, RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import SCORES
 from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, PreparedData, StrategyEntry, read_strategies, train_set_name
 from sftkey_dist.run_dir.artifacts.swapped import read_swapped
@@ -35,7 +35,7 @@ def _read_row(
     run: RunDir, name: str, entry: StrategyEntry, forgetting: Forgetting, report: PreparedData
 ) -> ComparisonRow:
     evaluation = entry.evaluation or "-"
-    scores_file = run.path / evaluation / "scores.json"
+    scores_file = EvaluationDir(run.path / evaluation).scores
     if not scores_file.is_file():
         raise DataError(f"{run.path}: strategy {name} has not been evaluated; run `sftkey evaluate` with its config")
     found = SCORES.read(scores_file)

@@ -1,4 +1,5 @@
-"""All paths that a run writes, one property each; those of a stage are in `stage_paths`."""
+"""All paths that a run writes, one property each; those of a stage and of an evaluation are in `stage_paths` and
+`evaluation_paths`."""
 
 import datetime
 import re

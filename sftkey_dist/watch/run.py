@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftkey_dist.run_dir import RunDir, StageDir
+from sftkey_dist.run_dir import EvaluationDir, RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, SCORES, EvaluationScores
 from sftkey_dist.run_dir.artifacts.kinds import Journal, JsonFile
 from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, EVERY_SETTING, SETTINGS, STRATEGIES, Settings, StrategyEntry
@@ -147,27 +147,27 @@ class RunWatch:
         recorded = {self._run.path / of.evaluation: name for name, of in strategies.items() if of.evaluation}
         found = []
         for folder in sorted(self._run.path.glob("evaluation/*")):
-            scores = self._complete_scores(folder)
-            is_open = scores is None and writer is not None and (folder / "generations.jsonl").is_file()
+            paths, scores = EvaluationDir(folder), self._complete_scores(folder)
+            is_open = scores is None and writer is not None and paths.generations.is_file()
             if is_open or folder in recorded:
                 strategy = recorded.get(folder) or folder.name.rpartition("-")[0]
-                generated = scores.n if scores else self._count(folder / "generations.jsonl", GENERATIONS)
+                generated = scores.n if scores else self._count(paths.generations, GENERATIONS)
                 continued = self._continued(folder) if writer else None
-                last = last_written(folder / ("generations.jsonl" if continued is None else "swapped_reasoning.jsonl"))
+                last = last_written(paths.generations if continued is None else paths.continuations)
                 found.append(EvaluationState(strategy, generated, self._prompts(), scores, continued, last))
         return found
 
     def _continued(self, folder: Path) -> int | None:
-        journal = folder / "swapped_reasoning.jsonl"
-        if not journal.is_file() or (folder / "swapped_reasoning.json").is_file():
+        paths = EvaluationDir(folder)
+        if not paths.continuations.is_file() or paths.swapped_reasoning.is_file():
             return None
-        return self._count(journal, CONTINUATIONS)
+        return self._count(paths.continuations, CONTINUATIONS)
 
     def _count(self, journal: Path, kind: Journal[Any]) -> int:
         return self._counts.setdefault(journal, _Count(journal, kind)).catch_up()
 
     def _complete_scores(self, folder: Path) -> EvaluationScores | None:
-        scores = self._files.read(SCORES, folder / "scores.json")
+        scores = self._files.read(SCORES, EvaluationDir(folder).scores)
         return scores if scores is not None and scores.is_complete else None
 
     def _prompts(self) -> int | None:

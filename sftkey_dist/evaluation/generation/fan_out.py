@@ -30,10 +30,10 @@ from sftkey_dist.evaluation.swapped.beginning import Beginning
 from sftkey_dist.evaluation.swapped.completion import AnswersTokens, complete
 from sftkey_dist.models.accelerator import hide_unless_reserved, release_cached_memory
 from sftkey_dist.ray_errors import in_one_line
+from sftkey_dist.run_dir import EvaluationDir
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
 from sftkey_dist.run_dir.artifacts.swapped import ContinuationRecord
 
-_GENERATIONS = "generations.jsonl"
 _VLLM_PROMPTS = 512
 _ANYWHERE: dict[str, object] = {
     "scheduling_strategy": "DEFAULT",  # not within the place that Ray Tune holds for the driver of a trial
@@ -87,7 +87,7 @@ class EvaluationPool:
                 arrived are kept.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        journal = folder / _GENERATIONS
+        journal = EvaluationDir(folder).generations
         GENERATIONS.keep(journal)
         known = _known_keys(folder)
         todo = [
@@ -164,11 +164,11 @@ def has_generations(examples: Sequence[Example], folder: Path) -> bool:
 
 def read_generations(folder: Path) -> dict[Key, list[Generation]]:
     """The generations of each example, by test set and id, in the order of the samples."""
-    return {record.key: list(record.samples) for record in GENERATIONS.read(folder / _GENERATIONS)}
+    return {record.key: list(record.samples) for record in GENERATIONS.read(EvaluationDir(folder).generations)}
 
 
 def _known_keys(folder: Path) -> set[Key]:
-    return {record.key for record in GENERATIONS.read(folder / _GENERATIONS)}
+    return {record.key for record in GENERATIONS.read(EvaluationDir(folder).generations)}
 
 
 def _key(example: Example) -> Key:

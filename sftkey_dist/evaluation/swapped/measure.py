@@ -15,6 +15,7 @@ from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.judging import inputs_of_checks
 from sftkey_dist.evaluation.swapped.beginning import VERSION, Beginning, with_generated, with_references
 from sftkey_dist.evaluation.swapped.pairing import Pairs
+from sftkey_dist.run_dir import EvaluationDir
 from sftkey_dist.run_dir.artifacts.swapped import (
     CONTINUATIONS,
     SWAP_STATE,
@@ -23,8 +24,6 @@ from sftkey_dist.run_dir.artifacts.swapped import (
     SwappedReasoning,
     SwapRecord,
 )
-
-_SWAPPED, _CONTINUATIONS = "swapped_reasoning.json", "swapped_reasoning.jsonl"
 
 _Answers = Mapping[ContinuationKey, Generation | str]
 """What the model wrote after each beginning, or why it was not asked."""
@@ -81,7 +80,7 @@ class SwapMeasurement:
             pool: actors that generate.
             progress: called with the number of answers that are there.
         """
-        journal = self._folder / _CONTINUATIONS
+        journal = EvaluationDir(self._folder).continuations
         CONTINUATIONS.keep(journal)
         earlier = self._answers().keys()
         todo = [chunk for chunk in self._chunks() if any(beginning.key not in earlier for beginning in chunk)]
@@ -106,7 +105,7 @@ class SwapMeasurement:
                 without_generated[whole] += 1
             records.append(record if isinstance(whole, str) else whole)
         found = SwappedReasoning(self._digest, tuple(records), dict(left_out), dict(without_generated))
-        SWAPPED.write(swapped_file(self._folder), found)
+        SWAPPED.write(EvaluationDir(self._folder).swapped_reasoning, found)
         return found
 
     def _with_references(self, asked: _Asked, answers: _Answers) -> SwapRecord | str:
@@ -141,12 +140,7 @@ class SwapMeasurement:
         return [chunk for _, of_set in by_data_set for chunk in in_batches(list(of_set), size)]
 
     def _answers(self) -> _Answers:
-        return {record.key: record.answer for record in CONTINUATIONS.read(self._folder / _CONTINUATIONS)}
-
-
-def swapped_file(folder: Path) -> Path:
-    """The result in the folder of an evaluation."""
-    return folder / _SWAPPED
+        return {record.key: record.answer for record in CONTINUATIONS.read(EvaluationDir(self._folder).continuations)}
 
 
 def swap_digest(job: EvaluationJob, examples: Sequence[Example]) -> str:
@@ -156,5 +150,5 @@ def swap_digest(job: EvaluationJob, examples: Sequence[Example]) -> str:
 
 def is_swap_measured(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> bool:
     """Whether a folder holds the result that the job asks for."""
-    file = swapped_file(folder)
+    file = EvaluationDir(folder).swapped_reasoning
     return file.is_file() and SWAP_STATE.read(file).digest == swap_digest(job, examples)

@@ -23,11 +23,12 @@ from sftkey_dist.evaluation.swapped import beginning as beginning_module
 from sftkey_dist.evaluation.swapped import measure as measure_module
 from sftkey_dist.evaluation.swapped.beginning import Beginning, with_generated, with_references
 from sftkey_dist.evaluation.swapped.completion import PrefixEncoder, complete
-from sftkey_dist.evaluation.swapped.measure import SwapMeasurement, is_swap_measured, swapped_file
+from sftkey_dist.evaluation.swapped.measure import SwapMeasurement, is_swap_measured
 from sftkey_dist.evaluation.swapped.paired import compare_swaps
 from sftkey_dist.evaluation.swapped.pairing import Pair, choose_pairs
 from sftkey_dist.evaluation.swapped.summary import SwapShares
 from sftkey_dist.evaluation.verdict import Verdict
+from sftkey_dist.run_dir import EvaluationDir
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
 from sftkey_dist.run_dir.artifacts.swapped import (
     CONTINUATIONS,
@@ -316,7 +317,7 @@ def measure(examples, folder, pool, number=8, **settings) -> SwappedReasoning:
     assert not is_swap_measured(wanted, examples, folder)
     found = measurement.score()
     assert is_swap_measured(wanted, examples, folder)
-    assert SWAPPED.read(swapped_file(folder)) == found
+    assert SWAPPED.read(EvaluationDir(folder).swapped_reasoning) == found
     return found
 
 
@@ -337,7 +338,7 @@ def test_a_model_that_reads_its_reasoning_follows_it_and_nothing_is_asked_twice(
     assert len(measure(examples, folder, more, number=10).records) == 10
     added = [beginning for beginning in more.asked if beginning not in pool.asked]
     assert {beginning.question.id for beginning in added} == {
-        record.id for record in SWAPPED.read(swapped_file(folder)).records
+        record.id for record in SWAPPED.read(EvaluationDir(folder).swapped_reasoning).records
     } - {record.id for record in found.records}
     assert len(more.asked) - len(added) < 4, "only the rest of a batch of four is asked again"
     lines = CONTINUATIONS.read(folder / "swapped_reasoning.jsonl")
@@ -352,7 +353,7 @@ def test_a_measurement_that_was_cut_off_asks_the_same_batches_again_and_finds_th
     found = measure(examples, folder, whole)
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:6]) + lines[6][:20])  # within the second batch of four
-    swapped_file(folder).unlink()
+    EvaluationDir(folder).swapped_reasoning.unlink()
     rest = Pool()
     assert not measurement_of(examples, folder, job()).is_answered
     assert measure(examples, folder, rest) == found
