@@ -76,3 +76,8 @@ def _value(match: re.Match[str]) -> str:
     if not value:
         raise ValueError(f"{match[0]}: the environment variable {name} is not set or is empty")
     return value
+
+
+def is_local_model(path: str) -> bool:
+    """Whether a model's path is a folder and not an id on the hub; an existing folder is taken before an id."""
+    return path.startswith((".", "/", "~")) or Path(path).exists()

@@ -100,11 +100,16 @@ def _signed(interval: Interval, sign: int) -> Interval:
 
 @dataclass(frozen=True)
 class AlphaRange:
-    """The strategy with the highest score for alpha from ``start`` to ``end``."""
+    """The strategies that share the highest score for alpha from ``start`` to ``end``."""
 
-    strategy: str
+    strategies: tuple[str, ...]
     start: float
     end: float
+
+    @property
+    def in_words(self) -> str:
+        """Their names."""
+        return " and ".join(self.strategies)
 
 
 def compare_pair(first: str, second: str, records: Mapping[str, Records], alpha: float) -> PairedTest | None:
@@ -149,7 +154,7 @@ def compare_all(records: Mapping[str, Records], alpha: float) -> list[PairedTest
 
 
 def winners_by_alpha(measures: Mapping[str, tuple[float, float]]) -> list[AlphaRange]:
-    """The strategy with the highest score for each alpha, as ranges of alpha.
+    """The strategies with the highest score for each alpha, as ranges of alpha.
 
     A score is a line over alpha in [0, 1], so the ranges are the segments of the upper envelope of these lines.
     Strategies without a judged answer are left out.
@@ -170,8 +175,9 @@ def winners_by_alpha(measures: Mapping[str, tuple[float, float]]) -> list[AlphaR
     ranges: list[AlphaRange] = []
     for start, end in pairwise(sorted(crossings)):
         middle = (start + end) / 2
-        winner = max(measures, key=lambda name: composite(*measures[name], middle))
-        if ranges and ranges[-1].strategy == winner:
+        scores = {name: composite(*values, middle) for name, values in measures.items()}
+        winners = tuple(name for name, score in scores.items() if score == max(scores.values()))
+        if ranges and ranges[-1].strategies == winners:
             start = ranges.pop().start
-        ranges.append(AlphaRange(winner, start, end))
+        ranges.append(AlphaRange(winners, start, end))
     return ranges

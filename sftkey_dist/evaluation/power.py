@@ -151,13 +151,14 @@ def _at(spread: Spread, difference: float) -> Spread:
 
 
 def least_seeds(spread: Spread, difference: float) -> int | None:
-    """A number of seeds, at least 2, below which a difference is not reachable; None if only one seed is known.
-
-    The quantiles are the normal distribution's, so that the true number may be a little higher.
-    """
+    """The number of seeds, at least 2, below which a difference is not reachable; None if only one seed is known."""
     if spread.seeds is None:
         return None
-    return max(2, math.ceil(spread.seeds * (errors_apart(1) / difference) ** 2))
+    # The quantiles of few seeds are larger than those of the normal distribution, with which the search begins.
+    seeds = max(2, math.ceil(spread.seeds * (errors_apart(1) / difference) ** 2))
+    while _between_seeds(spread, seeds) >= (difference / errors_apart(seeds)) ** 2:
+        seeds += 1
+    return seeds
 
 
 @lru_cache(maxsize=64)

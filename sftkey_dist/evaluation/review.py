@@ -41,9 +41,15 @@ class _FoundLine:
 
 
 def agreement_of_judge(records: Sequence[EvaluationRecord]) -> Agreement | None:
-    """Agreement of the judges with the deterministic checks; None if no answer was judged by both."""
+    """Agreement of the judges with the deterministic checks; None if no answer was judged by both.
+
+    A reply that nobody could read is no ruling, although it counts against the text.
+    """
     return agreement_of(
-        (found.verdict, record.checks[name].verdict) for record in records for name, found in record.judged.items()
+        (found.verdict, record.checks[name].verdict)
+        for record in records
+        for name, found in record.judged.items()
+        if not found.unjudgeable
     )
 
 
@@ -53,7 +59,9 @@ def agreements_with_person(records: Sequence[EvaluationRecord]) -> dict[str, Agr
     found = {
         "check": agreement_of((record.checks[name].verdict, label) for record, name, label in labels),
         "judge": agreement_of(
-            (record.judged[name].verdict, label) for record, name, label in labels if name in record.judged
+            (record.judged[name].verdict, label)
+            for record, name, label in labels
+            if name in record.judged and not record.judged[name].unjudgeable
         ),
     }
     return {rater: agreement for rater, agreement in found.items() if agreement is not None}

@@ -7,6 +7,7 @@ import huggingface_hub
 import transformers
 
 from sftkey_dist.config.model import ModelConfig
+from sftkey_dist.config.paths import is_local_model
 from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import ModelError
@@ -35,11 +36,8 @@ def locate_model(config: ModelConfig, *, needs_weights: bool = True) -> Path:
     Raises:
         ModelError: There is no such folder or hub id, or the folder lacks configuration, tokenizer or weights.
     """
-    folder = Path(config.path or "")
-    if folder.exists() or str(config.path).startswith((".", "/", "~")):
-        folder = folder.expanduser().absolute()
-    else:
-        folder = _download(config, needs_weights)
+    path = config.path or ""
+    folder = Path(path).expanduser().absolute() if is_local_model(path) else _download(config, needs_weights)
     check_model_folder(folder, needs_weights=needs_weights)
     return folder
 

@@ -10,6 +10,7 @@ from sftkey_dist.files import write_json_atomically
 from sftkey_dist.report.comparison import Comparison, ComparisonRow
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.provenance import read_facts
+from sftkey_dist.report.run_names import distinct_runs
 from sftkey_dist.report.stage_cost import weights_by_name
 from sftkey_dist.report.writing import write_comparison
 from sftkey_dist.run_dir import RunDir, StageDir
@@ -30,8 +31,9 @@ _MOST_NAMED = 3
 
 def compare(run_dirs: Sequence[Path], out: Path | None = None) -> tuple[Comparison, list[Path]]:
     """Compare runs, and write the comparison, by default into the folder of the run, or of several runs beside it."""
-    comparison = read_comparison(run_dirs)
-    files = write_comparison(comparison, _findings(comparison), read_facts(run_dirs), out or _default_file(run_dirs))
+    runs = distinct_runs(run_dirs)
+    comparison = read_comparison(runs)
+    files = write_comparison(comparison, _findings(comparison), read_facts(runs), out or _default_file(runs))
     return comparison, files
 
 

@@ -96,7 +96,7 @@ def _segment_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]
         curves = _by_label(comparison, lambda row, name=name: segment_nll_curve(row.stage_dirs(), (name,)))  # type: ignore[misc]
         charts.append(
             Chart(
-                plot_key_nll(curves, folder / f"{stem}_{name}_nll.svg", f"nll of {name} tokens [nats/token]"),
+                plot_key_nll(curves, folder / f"{stem}_segment_{name}_nll.svg", f"nll of {name} tokens [nats/token]"),
                 f"Loss of {name}",
                 f"A last stage that does not train {name} should not make it worse: a rise there is drift.",
                 ("strategy", "first steps", "last steps"),
@@ -127,7 +127,7 @@ def _score_by_alpha(comparison: Comparison, folder: Path, stem: str) -> list[Cha
             f"alpha is the weight of accuracy; the dotted line is this comparison's, {comparison.alpha:g}. Where lines "
             f"cross, the winner changes.",
             ("highest score", "from alpha", "to alpha"),
-            tuple((each.strategy, f"{each.start:.3f}", f"{each.end:.3f}") for each in comparison.alpha_ranges),
+            tuple((each.in_words, f"{each.start:.3f}", f"{each.end:.3f}") for each in comparison.alpha_ranges),
         )
     ]
 

@@ -27,7 +27,7 @@ def claims_section(studies: Sequence[Evidence]) -> list[str]:
     for claim in _CLAIMS:
         for study in studies:
             for variant, results in study.results.items():
-                if set(claim.needs) <= results.keys():
+                if set(claim.needs) <= results.keys() and not study.is_guided(variant):
                     verdict, figures = claim.judge(results)
                     rows.append([claim.text, f"{study.name} {variant}", bold(verdict), figures])
     agree, differ, noisy = (sum(row[2] == bold(verdict) for row in rows) for verdict in (_AGREES, _DIFFERS, _NOISY))

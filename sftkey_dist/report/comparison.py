@@ -1,6 +1,7 @@
 """The comparison of strategies: their scores and costs, and paired tests on shared questions."""
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -12,6 +13,7 @@ from sftkey_dist.evaluation.paired import AlphaRange, Lead, PairedTest, compare_
 from sftkey_dist.evaluation.swapped.paired import SwapTest, compare_swaps
 from sftkey_dist.evaluation.swapped.summary import SwapShares
 from sftkey_dist.report.forgetting import Forgetting
+from sftkey_dist.report.run_names import names_of_runs
 from sftkey_dist.report.stage_cost import StageCost
 from sftkey_dist.run_dir import EvaluationDir, StageDir
 from sftkey_dist.run_dir.artifacts.evaluation import (
@@ -97,9 +99,13 @@ class ComparisonRow:
             raise DataError(f"{file}: there are no records of outputs; run `sftkey evaluate` with the run's config")
         return records
 
-    def to_json(self) -> dict[str, object]:
-        """Flat values, as in `comparison.json`."""
+    def to_json(self, folder: Path) -> dict[str, object]:
+        """Flat values, as in `comparison.json` in a folder, to which its run directory is relative.
+
+        A comparison in the folder of its only run is therefore the same, wherever it is made and the run is moved.
+        """
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NESTED}
+        own["run_dir"] = os.path.relpath(self.run_dir, folder)
         nested = {"data_sets": self.by_data_set, **self.forgetting.by_key()} | ({"guided": True} if self.guided else {})
         nested |= {} if self.swapped is None else {"swapped_reasoning": SwapShares.of(self.swapped)}
         nested |= {} if self.train_set is None else {"training_rows": self.train_set.kept}
@@ -143,11 +149,26 @@ class Comparison:
     @cached_property
     def labels(self) -> list[str]:
         """Strategy names, prefixed with enough of the run's path to distinguish the runs."""
-        if len({row.run_dir for row in self.rows}) == 1:
+        if len(self.run_dirs) == 1:
             return [row.strategy for row in self.rows]
-        places = {row.run_dir: Path(row.run_dir).absolute().parts for row in self.rows}
-        shortest = next(n for n in range(1, 1000) if len({parts[-n:] for parts in places.values()}) == len(places))
-        return ["/".join((*places[row.run_dir][-shortest:], row.strategy)) for row in self.rows]
+        names = dict(zip(self.run_dirs, names_of_runs(list(map(Path, self.run_dirs))), strict=True))
+        return [f"{names[row.run_dir]}/{row.strategy}" for row in self.rows]
+
+    @cached_property
+    def run_dirs(self) -> list[str]:
+        """The run directories of the rows, each once."""
+        return list(dict.fromkeys(row.run_dir for row in self.rows))
+
+    @property
+    def shares_questions(self) -> bool:
+        """Whether all judged rows share questions with the first of them, so that they can be ranked."""
+        first, *others = self.judged or [""]
+        return not set(others) & set(self.untested_against(first))
+
+    @property
+    def judged(self) -> list[str]:
+        """The labels of rows of which something was judged."""
+        return [label for label, (accuracy, _) in self.measures.items() if not math.isnan(accuracy)]
 
     @cached_property
     def records(self) -> dict[str, list[EvaluationRecord]]:
@@ -240,8 +261,8 @@ class Comparison:
 
     @property
     def alpha_ranges(self) -> list[AlphaRange]:
-        """The strategy with the highest score for each alpha."""
-        return winners_by_alpha(self.measures)
+        """The strategies with the highest score for each alpha; none if rows answered other questions."""
+        return winners_by_alpha(self.measures) if self.shares_questions else []
 
     def against_baseline(self, label: str) -> PairedTest | None:
         """The paired test of a row and its baseline."""
@@ -254,11 +275,11 @@ class Comparison:
         baseline = f"{run}/{BASELINE}" if run else BASELINE
         return baseline if baseline in self.labels else self.labels[0]
 
-    def to_json(self) -> dict[str, object]:
-        """The content of `comparison.json`."""
+    def to_json(self, folder: Path) -> dict[str, object]:
+        """The content of `comparison.json` in a folder."""
         return {
             "rows": [
-                row.to_json() | _outcomes_to_json(self.records[label])
+                row.to_json(folder) | _outcomes_to_json(self.records[label])
                 for label, row in zip(self.labels, self.rows, strict=True)
             ],
             "paired_tests": [asdict(test) for test in self.tests],

@@ -1,5 +1,6 @@
 """The results of a study, read from the `comparison.json` of its runs and small enough to keep in a repository."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from sftkey_dist.run_dir.artifacts.kinds import JsonFile, Measured, absent_with
 from sftkey_dist.run_dir.artifacts.run import ENVIRONMENT
 from sftkey_dist.run_dir.artifacts.training import GuardSummary
 
-_FACTS, _ENVIRONMENT = "study.json", "environment.json"
+_ENVIRONMENT = "environment.json"
 _COMPARISON = "comparison.json"
 _STUDY_REMEDY = "`sftkey run` with the study's configuration renews it"
 _RUN_REMEDY = "remove done.json beside it and `sftkey run` the study again"
@@ -151,10 +152,13 @@ class Evidence:
     environment: dict[str, str]
     missing: tuple[str, ...]
 
+    def is_guided(self, variant: str) -> bool:
+        """Whether a variant was evaluated with guided decoding, which keeps the format of any model."""
+        return any(result.guided for by_seed in self.results[variant].values() for result in by_seed.values())
+
     def note_on(self, variant: str) -> str:
         """What must stand beside the scores of a variant; "" if it is nothing."""
-        results = [result for by_seed in self.results[variant].values() for result in by_seed.values()]
-        return ", guided decoding" if any(result.guided for result in results) else ""
+        return ", guided decoding" if self.is_guided(variant) else ""
 
     @classmethod
     def read(cls, folder: Path) -> "Evidence":
@@ -163,13 +167,15 @@ class Evidence:
         Raises:
             DataError: the folder has no study, it is of another version, or none of its runs is done.
         """
-        if not (folder / _FACTS).is_file():
+        if not RunDir(folder).study.is_file():
             if RunDir(folder).strategies.is_file():
                 raise DataError(
                     f"{folder}: a run, and not a study of several runs; `sftkey compare {folder}` reports it"
                 )
-            raise DataError(f"{folder}: no study there ({_FACTS} is missing); run `sftkey run` with its configuration")
-        facts = FACTS.read(folder / _FACTS)
+            raise DataError(
+                f"{folder}: no study there (study.json is missing); run `sftkey run` with its configuration"
+            )
+        facts = FACTS.read(RunDir(folder).study)
         results: dict[str, dict[str, dict[int, Result]]] = {name: {} for name in facts.variants}
         environments, missing = [], []
         for variant, seed in facts.runs:
@@ -238,17 +244,21 @@ def swapped_shares(results: Mapping[int, Result], name: str) -> dict[int, SwapSh
 
 
 def recorded_outcomes(results: Mapping[int, Result]) -> dict[int, Outcomes]:
-    """By seed, which questions were answered correctly; empty unless every run recorded it.
+    """By seed, which questions were answered correctly; empty unless every run recorded it and has a verdict.
 
     A test of some of the seeds would stand beside one of all seeds, and say something else.
     """
-    found = {seed: result.outcomes for seed, result in results.items() if result.outcomes is not None}
+    found = {
+        seed: result.outcomes
+        for seed, result in results.items()
+        if result.outcomes is not None and not math.isnan(result.accuracy)
+    }
     return found if len(found) == len(results) else {}
 
 
 def write_facts(folder: Path, facts: StudyFacts) -> None:
     """Write the description of a study to its folder."""
-    FACTS.write(folder / _FACTS, facts)
+    FACTS.write(RunDir(folder).study, facts)
 
 
 def keep_evidence(study: Path, kept: Path) -> Path:
@@ -258,7 +268,7 @@ def keep_evidence(study: Path, kept: Path) -> Path:
     """
     evidence = Evidence.read(study)
     make_folder(kept)
-    copy_atomically(study / _FACTS, kept / _FACTS)
+    copy_atomically(RunDir(study).study, RunDir(kept).study)
     for variant, seed in evidence.facts.runs:
         run, target = RunDir(study / run_name(variant, seed)), kept / run_name(variant, seed)
         digest = done_with(run.path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from sftkey_dist.errors import DataError
 from sftkey_dist.report.comparison import Comparison, ComparisonRow
 from sftkey_dist.report.forgetting import Forgetting, read_forgetting
+from sftkey_dist.report.run_names import distinct_runs
 from sftkey_dist.report.stage_cost import read_stage_cost
 from sftkey_dist.run_dir import EvaluationDir, RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import SCORES
@@ -20,8 +21,7 @@ def read_comparison(run_dirs: Sequence[Path]) -> Comparison:
     Raises:
         DataError: a run does not exist, a strategy has not been evaluated yet, or runs cannot be compared.
     """
-    distinct = dict.fromkeys(Path(os.path.normpath(run_dir.absolute())) for run_dir in run_dirs)
-    return Comparison(tuple(row for run_dir in distinct for row in _read_rows(run_dir)))
+    return Comparison(tuple(row for run_dir in distinct_runs(run_dirs) for row in _read_rows(run_dir)))
 
 
 def _read_rows(run_dir: Path) -> list[ComparisonRow]:

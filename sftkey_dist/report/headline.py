@@ -1,5 +1,7 @@
 """The result of a comparison in a sentence or two, which names a winner only beyond the interval of its lead."""
 
+import math
+
 from sftkey_dist.evaluation.paired import Lead
 from sftkey_dist.evaluation.statistics import Interval
 from sftkey_dist.report.comparison import Comparison, ComparisonRow
@@ -18,6 +20,13 @@ def headline(comparison: Comparison) -> str:
     if len(best) > 1:
         return f"{listed(best)} have the same score, {_score(comparison, best[0])}."
     (label,) = best
+    untested = [other for other in comparison.untested_against(label) if other in comparison.judged]
+    others = f" {listed(untested)} answered other questions." if untested else ""
+    return _of_one(comparison, label) + others
+
+
+def _of_one(comparison: Comparison, label: str) -> str:
+    """How far the row with the highest score is ahead of those that share questions with it."""
     leads = comparison.leads_of(label)
     close = comparison.close_to(label)
     highest = f"{label} has the highest score, {_score(comparison, label)}"
@@ -26,14 +35,13 @@ def headline(comparison: Comparison) -> str:
             f"{highest}, but {listed(ahead)} scored higher on the questions that were judged for both: the order "
             f"depends on outputs that are unjudged or of other questions."
         )
-    if close or not leads:
-        whom = listed(close) if close else "the others, which answered other questions"
-        return f"{highest}, but it cannot be told apart from {whom}: a lead may be chance."
+    if not leads:
+        return f"{highest}, but nothing to compare it with."
+    if close:
+        return f"{highest}, but it cannot be told apart from {listed(close)}: a lead may be chance."
     over = "" if len(leads) == 1 else f" over {leads[0].over}"
-    untested = comparison.untested_against(label)
-    others = f" {listed(untested)} answered other questions." if untested else ""
     led = listed([lead.over for lead in leads])
-    return f"{label} scores higher than {led}, {_by(comparison, leads[0], over)}{others}"
+    return f"{label} scores higher than {led}, {_by(comparison, leads[0], over)}"
 
 
 def _by(comparison: Comparison, lead: Lead, over: str) -> str:
@@ -44,7 +52,7 @@ def _by(comparison: Comparison, lead: Lead, over: str) -> str:
         accuracy = f" It is right more often by {_points(lead.accuracy, lead.accuracy_interval)}."
     return (
         f"by {_points(lead.score, lead.score_interval)}{over}.{accuracy} It keeps the format in "
-        f"{100 * kept.scores.format:.0f} % of its outputs."
+        f"{math.floor(1000 * kept.scores.format) / 10:g} % of its outputs."
     )
 
 

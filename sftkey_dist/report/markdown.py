@@ -135,11 +135,13 @@ def _tests(comparison: Comparison) -> list[str]:
 
 def _winners(comparison: Comparison) -> list[str]:
     ranges = comparison.alpha_ranges
+    if not comparison.shares_questions:
+        return ["The strategies answered other questions, so that they are not ranked."]
     if not ranges:
         return ["No strategy has a score: nothing was judged."]
     return [
         "Highest score by alpha: "
-        + ", ".join(f"{escaped(each.strategy)} for {each.start:.3f} to {each.end:.3f}" for each in ranges)
+        + ", ".join(f"{escaped(each.in_words)} for {each.start:.3f} to {each.end:.3f}" for each in ranges)
         + "."
     ]
 

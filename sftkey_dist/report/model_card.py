@@ -170,7 +170,7 @@ def _front_matter(row: ComparisonRow, facts: RunFacts, library: str) -> list[str
 
 def _base(facts: RunFacts) -> str | None:
     """The base model's name on the hub; None for a folder, whose path says nothing to others."""
-    return facts.model if facts.model and not facts.model.startswith((".", "/", "~")) else None
+    return None if facts.is_local_model else facts.model
 
 
 def _without_name(facts: RunFacts) -> str:

@@ -9,7 +9,7 @@ from sftkey_dist.evaluation.crossed import SIGNIFICANT, CrossedMean, holm_of_tes
 from sftkey_dist.evaluation.over_seeds import mean_over_seeds
 from sftkey_dist.report.evidence import Evidence, Result, measure
 from sftkey_dist.report.markdown import bold, escaped, table
-from sftkey_dist.report.numbers import with_p_value
+from sftkey_dist.report.numbers import number, with_p_value
 from sftkey_dist.report.seed_cells import crossed
 
 
@@ -124,7 +124,7 @@ def _measures(results: Mapping[str, Mapping[int, Result]]) -> list[str]:
 
 
 def _share(values: Sequence[float]) -> str:
-    return f"{mean_over_seeds(values).value:.3f}"
+    return number(mean_over_seeds(values).value)
 
 
 def _extent(results: Sequence[Mapping[int, Result]]) -> str:

@@ -98,7 +98,7 @@ def render_page(
         differing=settings_that_differ(facts),
         confusions=confusions(comparison),
         confusion_note=CONFUSION,
-        published=[row for fact in facts for row in published_rows(fact.model, fact.adapters)],
+        published=list(dict.fromkeys(row for fact in facts for row in published_rows(fact.model, fact.adapters))),
         questions=Markup(_as_script_data(to_plain(questions))),  # noqa: S704 (escaped for a script element)
         num_questions=len(questions),
         num_all=len({key for records in comparison.records.values() for key in map(_question_key, records)}),

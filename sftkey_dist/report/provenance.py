@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftkey_dist.config.paths import is_local_model
+from sftkey_dist.report.run_names import distinct_runs, names_of_runs
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.run import DATA_REPORT, ENVIRONMENT, EVERY_SETTING, SETTINGS, PreparedData
 
@@ -14,8 +16,9 @@ class RunFacts:
     """What one run was.
 
     Attributes:
-        name: of its folder.
+        name: what tells it apart from the others.
         model: base model, None for an embedded one.
+        is_local_model: whether it is in a local folder, whose path says nothing to others.
         adapters: of the test sets.
         settings: the configuration, flattened.
         environment: packages, commit and machine that it ran with.
@@ -24,6 +27,7 @@ class RunFacts:
 
     name: str
     model: str | None
+    is_local_model: bool
     adapters: set[str]
     settings: dict[str, str]
     environment: dict[str, str]
@@ -32,7 +36,8 @@ class RunFacts:
 
 def read_facts(run_dirs: Sequence[Path]) -> list[RunFacts]:
     """The facts of runs, from their folders."""
-    return [_read(RunDir(run_dir)) for run_dir in run_dirs]
+    distinct = distinct_runs(run_dirs)
+    return [_read(RunDir(run), name) for run, name in zip(distinct, names_of_runs(distinct), strict=True)]
 
 
 def settings_that_differ(facts: Sequence[RunFacts]) -> list[tuple[str, list[str]]]:
@@ -42,13 +47,14 @@ def settings_that_differ(facts: Sequence[RunFacts]) -> list[tuple[str, list[str]
     return [(name, of) for name, of in values if len(set(of)) > 1]
 
 
-def _read(run: RunDir) -> RunFacts:
+def _read(run: RunDir, name: str) -> RunFacts:
     config = EVERY_SETTING.read(run.config) if run.config.is_file() else {}
     settings = SETTINGS.of(str(run.config), config)
     report = DATA_REPORT.read(run.data_report) if run.data_report.is_file() else PreparedData()
     return RunFacts(
-        name=run.path.name,
+        name=name,
         model=settings.model.path,
+        is_local_model=is_local_model(settings.model.path or ""),
         adapters={source.adapter for source in settings.data.test or settings.data.train},
         settings=flattened(config),
         environment=ENVIRONMENT.read(run.environment) if run.environment.is_file() else {},

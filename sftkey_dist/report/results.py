@@ -1,9 +1,11 @@
 """The results page of studies: tables over seeds, contrasts, costs, and agreement with the paper's statements."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+
+import numpy as np
 
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.over_seeds import PairedMean, mean_over_seeds
@@ -25,8 +27,8 @@ _HOW_TO_READ = (
     "- The interval of a share is Wilson's with the effective number of trials, so that it stays in [0, 1]; where all "
     "seeds have the same share, it is one over questions.",
     "- The interval of a difference is Student's for the differences paired by seed; there is none where these are all "
-    "equal. It is bold where it excludes 0. *Over seeds and questions*, both have random effects, and the mean may "
-    "differ in the last digit.",
+    "equal. It is bold where it excludes 0. *Over seeds and questions*, both have random effects, no interval is "
+    "narrower than over the seeds alone, and the mean may differ in the last digit.",
     "- `2 up, 3 down`: higher in two seeds and lower in three.",
     "- P-values are not corrected for the number of comparisons.",
     f"- *Smallest seen*: {SMALLEST_SEEN}, over other seeds and the same questions.",
@@ -84,11 +86,20 @@ def results_page(
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _kappa_cell(kappas: Sequence[float]) -> str:
+    """The mean of Cohen's kappa, which lies in [-1, 1]."""
+    if not kappas:
+        return "undefined"
+    mean = mean_over_seeds(kappas, is_share=False)
+    low, high = np.clip(mean.interval, -1.0, 1.0).tolist()  # nan stays: there is no interval
+    return mean_cell(replace(mean, interval=(low, high)))
+
+
 def _study(study: Evidence, figures: StudyFigures) -> list[str]:
     facts = study.facts
     seeds = ", ".join(map(str, facts.seeds))
     where = "; ".join(escaped(f"{name} {value}") for name, value in study.environment.items())
-    lines = [f"## {facts.title}", "", *([facts.about.strip(), ""] if facts.about else [])]
+    lines = [f"## {escaped(facts.title)}", "", *([facts.about.strip(), ""] if facts.about else [])]
     lines += [f"`{facts.command}`; seeds {seeds}. {where}.", ""]
     if study.missing:
         lines += [f"**Not done yet:** {', '.join(study.missing)}.", ""]
@@ -193,7 +204,7 @@ def _judges(study: Evidence) -> list[str]:
                         str(sum(result.n for result in by_seed.values())),
                         str(sum(agreement.n for agreement in found)),
                         mean_cell(mean_over_seeds([agreement.share for agreement in found], questions=found[0].n)),
-                        mean_cell(mean_over_seeds(kappas, is_share=False)) if kappas else "undefined",
+                        _kappa_cell(kappas),
                     ]
                 )
     if not rows:

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from rich import box
 from rich.table import Table
@@ -36,11 +35,11 @@ def comparison_table(comparison: Comparison) -> Table:
     ``*`` at an accuracy: differs from the baseline on the same questions at the 5 % level (McNemar's exact test).
     """
     rows = comparison.rows
-    several_runs = len({row.run_dir for row in rows}) > 1
+    several_runs, test_sets = len(comparison.run_dirs) > 1, ", ".join(dict.fromkeys(row.dataset for row in rows))
     some_unjudged = comparison.some_unjudged
     alpha, guided = comparison.alpha, ", guided" if comparison.guided else ""
     table = Table(
-        title=Text(f"{rows[0].dataset}{guided}: score = {alpha:g} accuracy + {1 - alpha:g} format, 95 % intervals"),
+        title=Text(f"{test_sets}{guided}: score = {alpha:g} accuracy + {1 - alpha:g} format, 95 % intervals"),
         caption=Text("\n".join(_notes(comparison))),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -62,7 +61,7 @@ def comparison_table(comparison: Comparison) -> Table:
         test = comparison.against_baseline(label)
         mark = "*" if test is not None and test.accuracy_differs else ""
         table.add_row(
-            *([Text(Path(row.run_dir).name)] if several_runs else []),
+            *([Text(label.rpartition("/")[0])] if several_runs else []),
             Text(row.strategy),
             _accuracy(scores, mark),
             _over_interval(scores.format, scores.format_interval),
@@ -147,7 +146,7 @@ def _notes(comparison: Comparison) -> list[str]:
     if comparison.some_unjudged:
         notes.append(RANKED_BY)
     if len(comparison.alpha_ranges) > 1:
-        winners = ", ".join(f"{r.strategy} from alpha {r.start:.2f}" for r in comparison.alpha_ranges)
+        winners = ", ".join(f"{r.in_words} from alpha {r.start:.2f}" for r in comparison.alpha_ranges)
         notes.append(f"the winner depends on alpha: {winners}")
     return notes
 

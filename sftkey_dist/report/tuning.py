@@ -38,7 +38,7 @@ def tuning_table(record: TuningRecord) -> Table:
 def write_tuning_page(record: TuningRecord, folder: Path, command: str) -> list[Path]:
     """Write TUNING.md and its figure into the folder of a tuning, and return both."""
     curves = {
-        trial.label: Curve.of([score.step for score in trial.scores], [score.value for score in trial.scores])
+        trial.run_dir: Curve.of([score.step for score in trial.scores], [score.value for score in trial.scores])
         for trial in record.trials
         if trial.scores
     }

@@ -21,7 +21,7 @@ def write_comparison(
         The JSON file, the Markdown file and the page, then the figures.
     """
     folder, stem = json_file.parent, json_file.stem
-    write_json_atomically(json_file, comparison.to_json())
+    write_json_atomically(json_file, comparison.to_json(folder))
     markdown, page = folder / f"{stem}.md", folder / f"{stem}.html"
     write_text_atomically(markdown, to_markdown(comparison))
     charts = draw_charts(comparison, folder, stem)

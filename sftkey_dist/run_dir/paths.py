@@ -124,6 +124,11 @@ class RunDir:
         return self.path / "ray"
 
     @property
+    def study(self) -> Path:
+        """The description of a study, of which this is the folder."""
+        return self.path / "study.json"
+
+    @property
     def tuning(self) -> Path:
         """The trials of a tuning, of which this is the folder."""
         return self.path / "tune.json"

@@ -64,7 +64,7 @@ def _finished(stage: FinishedStage) -> Text:
     summary = stage.summary
     texts = {name: of for name, of in summary.final_segments.items() if "." not in name and name != END_OF_TURN}
     nlls = [f"{name} nll {number(of.nll)}" for name, of in texts.items()]
-    kept = f"guard kept step {summary.guard.kept_step} ({number(summary.guard.kept_score)})" if summary.guard else ""
+    kept = f"guard kept {summary.guard.kept} ({number(summary.guard.kept_score)})" if summary.guard else ""
     facts = [f"{summary.steps:,} steps in {duration(summary.train_seconds)}", *nlls, *filter(None, [kept])]
     return Text.assemble(("done     ", "green"), f"{stage.title}: {', '.join(facts)}")
 

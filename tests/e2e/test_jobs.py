@@ -94,7 +94,7 @@ def test_a_stopped_study_leaves_a_checkpoint_of_each_run_at_work_and_a_wrong_tok
     identifier = done.stdout.split()[1].rstrip(":")
     log.write_text(done.stdout)
     journals = f"shared/run/base/*/{StageDir(Path('stages/*')).metrics}"
-    wait_until(lambda: sum(len(read_records(one)) > 2 for one in tmp_path.glob(journals)) == 2, log, 180)
+    wait_until(lambda: sum(len(read_records(one)) > 2 for one in tmp_path.glob(journals)) == 2, log, 400)
     assert sftkey("job", "stop", identifier, "--address", dashboard).returncode == 0
     deadline = time.monotonic() + 60
     while sftkey("job", "status", identifier, "--address", dashboard).stdout.strip() != "STOPPED":

@@ -84,7 +84,7 @@ def _of_outputs(records: Sequence[EvaluationRecord]) -> list[Finding]:
 
 
 def _looping(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
-    return [r for r in records if is_looping(r.output)]
+    return [r for r in records if r.truncated and is_looping(r.output)]
 
 
 def _truncated(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
@@ -96,7 +96,13 @@ def _copies_the_prompt(records: Sequence[EvaluationRecord]) -> list[EvaluationRe
 
 
 def _without_answer(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
-    return [r for r in records if all(source == "whole" for source in r.answer_source.values())]
+    return [r for r in records if _lacks_every_answer(r)]
+
+
+def _lacks_every_answer(record: EvaluationRecord) -> bool:
+    """Whether no answer was found of all that the reference has; an optional one may be absent from both."""
+    expected = [of for name, of in record.answer_source.items() if record.reference.get(name, "x").strip()]
+    return bool(expected) and all(source == "whole" for source in expected)
 
 
 def _broken_but_right(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:

@@ -109,10 +109,10 @@ def majority(rulings: Rulings) -> JuryResult:
 
 
 def median_rating(rulings: Rulings) -> JuryResult:
-    """The median rating, if more than half of all judges gave one."""
+    """The median rating, if more than half of all judges gave one; of two middle ones the lower."""
     given = sorted(_votes_given(rulings, "1"), key=lambda vote: int(vote[0].value))
     if 2 * len(given) > len(rulings):
-        middle, failure = given[len(given) // 2]
+        middle, failure = given[(len(given) - 1) // 2]
         return JuryResult(middle.value, middle.reason, _votes(rulings), unjudgeable=failure)
     return _undecided(rulings)
 

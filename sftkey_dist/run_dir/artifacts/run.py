@@ -178,6 +178,8 @@ def read_strategies(run: RunDir) -> dict[str, StrategyEntry]:
         DataError: nothing is trained there, the file is damaged, or a path in it points outside the run's folder.
     """
     if not run.strategies.is_file():
+        if run.study.is_file():
+            raise DataError(f"{run.path}: it is a study; run `sftkey results` with it, or name runs in it")
         missing = "no trained strategies there" if run.path.is_dir() else "no such folder"
         raise DataError(f"{run.path}: {missing}; run `sftkey run` with this run_dir first")
     return STRATEGIES.read(run.strategies)

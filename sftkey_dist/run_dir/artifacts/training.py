@@ -297,6 +297,11 @@ class GuardSummary:
         """Whether it kept the model that the stage began with."""
         return self.kept_step == 0 and self.kept_part is None
 
+    @property
+    def kept(self) -> str:
+        """Which model it kept, in two or three words."""
+        return f"step {self.kept_step:,}" if self.kept_part is None else f"{self.kept_part:g} of the update"
+
     def in_words(self, steps: int) -> str:
         """Which model of a stage of so many steps it kept, and the scores, to follow "the guard of the stage"."""
         which = "that the stage began with, because training did not raise its score"

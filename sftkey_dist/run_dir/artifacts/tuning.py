@@ -53,7 +53,7 @@ class TrialRecord:
 
     @property
     def label(self) -> str:
-        """Its folder and its parameters, for figures."""
+        """Its folder and its parameters."""
         return f"{self.run_dir}: {', '.join(f'{key}={value}' for key, value in self.parameters.items())}"
 
 

@@ -182,6 +182,17 @@ def test_a_remedy_is_not_what_the_strategy_has_done_already():
     assert "num_epochs" not in limited["right_structure_wrong_answer"].remedy
 
 
+def test_a_complete_output_that_ends_in_equal_digits_does_not_repeat_itself():
+    records = [record(i, output="so it is 0.3333333333") for i in range(20)]
+    assert not kinds(records)
+
+
+def test_an_optional_answer_that_is_absent_from_the_reference_is_not_missing():
+    reference = {"reasoning": "12 + 5 = 17", "answer": ""}
+    records = [record(i, reference=reference, answer="", answer_source={"answer": "whole"}) for i in range(20)]
+    assert "no_answer_found" not in kinds(records)
+
+
 def one_bad_output():
     """One output of 48 that repeats itself, is cut off, has no answer and breaks the contract."""
     looping = "and then " * 40

@@ -120,7 +120,8 @@ def test_seeds_that_vary_too_much_make_a_difference_unreachable():
     spread = Spread(0.05**2, 0.1, 0.1)
     assert [questions_needed(spread, number, 0.05) is None for number in (5, 8, 12)] == [True, True, False]
     assert smallest_difference(spread, 2, 10) > 1
-    assert least_seeds(spread, 0.05) == 8
+    assert least_seeds(spread, 0.05) == 10
+    assert [questions_needed(spread, number, 0.05) is None for number in (9, 10)] == [True, False]
     assert least_seeds(Spread(None, 0.1, 0.1), 0.05) is None
     assert Spread(0.0, 0.0, 0.0).is_zero
 

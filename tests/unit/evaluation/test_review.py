@@ -68,6 +68,16 @@ def test_a_judge_that_does_not_decide_is_compared_with_the_check_alone():
     ]
     assert [found.verdict for found in records] == ["incorrect", "correct", "incorrect"]
     assert agreement_of_judge(records) == Agreement(n=2, share=0.5, kappa=0.0)
+
+
+def test_replies_that_nobody_could_read_are_no_rulings():
+    """They count against the text, but say nothing about the agreement of a judge that never said "incorrect"."""
+    unreadable = JuryResult("incorrect", "because", {"judge": "unreadable_reply"}, True, unjudgeable="unreadable_reply")
+    records = [
+        record("yes", result=result("correct"), decides=False),
+        record("no", result=unreadable, decides=False),
+    ]
+    assert agreement_of_judge(records) == Agreement(n=1, share=1.0, kappa=None)
     person = with_labels(records[0], {"answer": "correct"})
     assert person.verdict == "correct"
 

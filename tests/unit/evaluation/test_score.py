@@ -241,13 +241,13 @@ def test_pairing_makes_intervals_of_differences_narrower():
 def test_the_winner_changes_where_lines_cross():
     measures = {"accurate": (0.9, 0.0), "formal": (0.5, 1.0), "middling": (0.6, 0.5)}
     ranges = winners_by_alpha(measures)
-    assert [best.strategy for best in ranges] == ["formal", "accurate"]
+    assert [best.strategies for best in ranges] == [("formal",), ("accurate",)]
     assert ranges[0].end == ranges[1].start == pytest.approx(1 / 1.4)
-    assert winners_by_alpha({"one": (0.5, 0.5)}) == [AlphaRange("one", 0.0, 1.0)]
+    assert winners_by_alpha({"one": (0.5, 0.5)}) == [AlphaRange(("one",), 0.0, 1.0)]
 
 
 def test_a_strategy_that_nobody_could_judge_does_not_win():
-    assert [best.strategy for best in winners_by_alpha({"sft": (math.nan, 0.1), "other": (0.9, 0.9)})] == ["other"]
+    assert [best.strategies for best in winners_by_alpha({"sft": (math.nan, 0.1), "other": (0.9, 0.9)})] == [("other",)]
     assert winners_by_alpha({"sft": (math.nan, 0.1)}) == []
 
 

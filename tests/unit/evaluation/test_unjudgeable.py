@@ -200,7 +200,7 @@ def test_winners_by_alpha_and_the_best_score_count_unjudged_answers_as_wrong(tmp
     unjudge_all_wrong(run, "sft-tag")
     found = read_comparison([run])
     assert found.rows[0].scores.accuracy == 1.0, "of those that were judged"
-    assert {best.strategy for best in found.alpha_ranges if best.end > 0.01} == {"sftkey-tag"}
+    assert {best.strategies for best in found.alpha_ranges if best.end > 0.01} == {("sftkey-tag",)}
     assert found.best == found.labels[1:]
     _, files = compare([run])
     markdown, page = files[1].read_text(), files[2].read_text()

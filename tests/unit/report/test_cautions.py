@@ -1,6 +1,7 @@
 """What must be known of the compared models: which are the same, and which were trained on different rows."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_a_study_counts_the_seeds_in_which_a_guard_kept_the_start(run):
     results = {}
     for seed, guard in enumerate((KEPT_START, KEPT_SECOND, KEPT_START, None)):
         finish(run, "key-2", guard=guard)
-        rows = COMPARISON.of("", read_comparison([run]).to_json()).rows
+        rows = COMPARISON.of("", read_comparison([run]).to_json(Path())).rows
         results[seed] = rows[1].result
     said = "- sftkey-tag: in 2 of 4 seeds the guard kept the model that stage key began with."
     assert kept_starts({"sft-tag": {0: rows[0].result}, "sftkey-tag": results}) == [said, ""]
@@ -113,7 +114,7 @@ def test_a_strategy_that_is_compared_alone_is_named_by_the_stage_before(tmp_path
 
 def test_runs_without_digests_claim_nothing(run):
     assert not cautions(read_comparison([run]))
-    assert "weights" not in json.dumps(read_comparison([run]).to_json())
+    assert "weights" not in json.dumps(read_comparison([run]).to_json(Path()))
 
 
 def report(run, tagged, untagged, reason="too_long"):

@@ -4,6 +4,7 @@ import re
 import shutil
 import warnings
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -105,7 +106,7 @@ def test_unfinished_runs_are_errors_that_say_what_to_do(finished_run, tmp_path):
 
 def test_pairs_are_tested_and_marked_where_they_differ(finished_run):
     comparison = read_comparison([finished_run])
-    tests = comparison.to_json()["paired_tests"]
+    tests = comparison.to_json(Path())["paired_tests"]
     assert isinstance(tests, list)
     (test,) = tests
     assert (test["only_first_correct"], test["only_second_correct"]) == (0, 8)
@@ -242,10 +243,10 @@ def test_guided_scores_are_named_and_never_beside_others(tmp_path):
             read_comparison(runs)
     (facts,) = read_facts([guided])
     assert "guided decoding: an output that ends keeps" in model_card(read_comparison([guided]).rows[0], facts)
-    rows = [COMPARISON.of("", read_comparison([run]).to_json()).rows[0].result for run in (guided, free)]
+    rows = [COMPARISON.of("", read_comparison([run]).to_json(Path())).rows[0].result for run in (guided, free)]
     evidence = Evidence("study", None, {name: {"sft": {0: row}} for name, row in zip("gf", rows, strict=True)}, {}, ())
     assert (evidence.note_on("g"), evidence.note_on("f")) == (", guided decoding", "")
-    assert '"guided"' not in json.dumps(read_comparison([free]).to_json())
+    assert '"guided"' not in json.dumps(read_comparison([free]).to_json(Path()))
 
 
 def test_a_model_card_says_what_a_response_looks_like_and_reads_the_answer_out_of_it(tmp_path, capsys):
@@ -265,3 +266,62 @@ def test_a_comparison_of_several_runs_leaves_the_pages_of_each_alone(tmp_path):
     _, files = compare(runs)
     assert files[0] == tmp_path / "comparison-one-two" / "comparison.json"
     assert alone[0].read_bytes() == page
+
+
+def test_a_comparison_of_one_run_is_the_same_wherever_it_is_made_and_the_run_is_moved(tmp_path, monkeypatch):
+    """The digest that tells whether a run of a study is done is of this file."""
+    run = write_run(tmp_path / "study" / "seed-1", {"sft": 10})
+    _, files = compare([run])
+    before = files[0].read_bytes()
+    monkeypatch.chdir(tmp_path / "study")
+    compare([Path("seed-1")])
+    assert files[0].read_bytes() == before
+    moved = run.rename(tmp_path / "elsewhere")
+    _, files = compare([moved])
+    assert files[0].read_bytes() == before
+
+
+def test_runs_of_the_same_name_are_told_apart_in_the_terminal_and_on_the_page(tmp_path):
+    runs = [write_run(tmp_path / variant / "seed-1", {"sft": right}) for variant, right in (("one", 4), ("two", 9))]
+    comparison, files = compare([*runs, runs[0] / ".." / "seed-1"], tmp_path / "compared.json")
+    with console.capture() as capture:
+        console.print(comparison_table(comparison), width=120)
+    for shown in (capture.get(), files[2].read_text()):
+        assert "one/seed-1" in shown
+        assert "two/seed-1" in shown
+    assert [fact.name for fact in read_facts([*runs, runs[0]])] == ["one/seed-1", "two/seed-1"]
+
+
+def test_rows_with_other_questions_are_not_ranked(tmp_path):
+    runs = [write_run(tmp_path / name, {"sft": 9, "sft-tag": 9}, name=f"{name}/test") for name in ("gsm8k", "qa")]
+    comparison, files = compare(runs, tmp_path / "compared.json")
+    assert comparison.alpha_ranges == []
+    assert "so that they are not ranked" in files[1].read_text()
+    assert "not ranked, because the strategies answered other questions" in files[2].read_text()
+    with console.capture() as capture:
+        console.print(comparison_table(comparison), width=120)
+    assert "gsm8k/test, qa/test: score" in capture.get()
+
+
+def test_strategies_that_share_the_highest_score_are_all_named(tmp_path):
+    _, files = compare([write_run(tmp_path, {"sft": 3, "sft-tag": 9, "sftkey-tag": 9})])
+    assert "Highest score by alpha: sft-tag and sftkey-tag for" in files[1].read_text()
+
+
+def test_a_study_is_not_compared_as_a_run(tmp_path):
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(DataError, match="it is a study; run `sftkey results` with it"):
+        read_comparison([tmp_path])
+
+
+def test_a_local_folder_is_no_model_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "run", {"sft": 3})
+    assert "Qwen/Qwen2.5-7B" in _card(run)
+    (tmp_path / "Qwen" / "Qwen2.5-7B").mkdir(parents=True)
+    assert "base_model" not in _card(run)
+
+
+def _card(run: Path) -> str:
+    (facts,) = read_facts([run])
+    return model_card(read_comparison([run]).rows[0], facts)

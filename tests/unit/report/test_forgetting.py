@@ -128,7 +128,7 @@ def test_nothing_is_shown_where_nothing_was_measured(run):
     comparison = read_comparison([run])
     assert comparison.forgetting == {}
     assert "Holm" not in to_markdown(comparison)
-    assert "capabilities" not in comparison.rows[0].to_json()
+    assert "capabilities" not in comparison.rows[0].to_json(Path())
 
 
 def test_equal_models_have_forgotten_nothing_that_can_be_seen(run):

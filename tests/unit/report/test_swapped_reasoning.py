@@ -83,9 +83,9 @@ def test_nothing_is_shown_where_nothing_was_asked_for(run):
     comparison = read_comparison([run])
     assert comparison.swapped == {}
     assert "carries" not in to_markdown(comparison)
-    assert comparison.to_json().keys() == {"rows", "paired_tests", "winners_by_alpha"}
-    row = comparison.rows[0].to_json()
-    assert row == {name: value for name, value in before.to_json().items() if name != "swapped_reasoning"}
+    assert comparison.to_json(Path()).keys() == {"rows", "paired_tests", "winners_by_alpha"}
+    row = comparison.rows[0].to_json(Path())
+    assert row == {name: value for name, value in before.to_json(Path()).items() if name != "swapped_reasoning"}
 
 
 def test_a_strategy_of_which_every_question_was_left_out_has_a_row_with_the_reason(run):

@@ -198,6 +198,7 @@ def test_several_judges_vote_and_one_that_fails_never_decides():
     assert (broken.value, broken.reason, broken.is_final) == ("", "APITimeoutError", False)
     assert broken.votes == {"x": "correct", "y": "APITimeoutError"}
     assert median_rating({"x": Ruling("1", ""), "y": Ruling("5", ""), "z": Ruling("4", "")}).value == "4"
+    assert median_rating({"x": Ruling("1", ""), "y": Ruling("5", "")}).value == "1", "the lower of two middle ones"
 
 
 def test_rulings_outlive_the_process_and_are_of_one_judge_template_and_answer(tmp_path):
