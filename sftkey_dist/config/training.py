@@ -16,7 +16,8 @@ class ZeroConfig(Section):
     max_gathered_gib: float = Field(2.0, ge=0, le=1_000_000)
     """Limit on gathered weights. A model that fits within it stays gathered on every rank between steps, so its weights
     are not gathered for every micro-batch. Of a larger model, a layer stays gathered if no more than this is gathered
-    until it is needed again. Below 0.2, layers are not prefetched; 0 gathers one layer at a time."""
+    until it is needed again. Below 0.2, layers are not prefetched; 0 gathers one layer at a time. A single rank has
+    all weights whole."""
     reduce_bucket_elements: int = Field(50_000_000, ge=1000, le=2_000_000_000)
     """Number of gradient elements that are reduced in one collective."""
     reduce_precision: Literal["float32", "bfloat16"] = "float32"

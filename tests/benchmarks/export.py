@@ -75,7 +75,9 @@ def measure_loading(model: Path, folder: Path) -> None:
         _forget(model)
     dist.barrier()
     with _usage() as used:
-        partitioned = HfDeepSpeedConfig(deepspeed_config(job, WeightSizes.expected(model, job.precision)))
+        partitioned = HfDeepSpeedConfig(
+            deepspeed_config(job, WeightSizes.expected(model, job.precision), dist.get_world_size())
+        )
         load_partitioned(job)
     del partitioned
     (folder / f"load-{dist.get_rank()}.json").write_text(json.dumps(used))

@@ -46,12 +46,13 @@ class WeightSizes:
         return cls(total, max((size for place, size in sizes.items() if place not in outside), default=0))
 
 
-def deepspeed_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, object]:
+def deepspeed_config(settings: StageSettings, sizes: WeightSizes, world_size: int) -> dict[str, object]:
     """The DeepSpeed configuration: ZeRO stage 3, float32 accumulation in every precision.
 
     Args:
         settings: what the stage is told.
         sizes: of its model.
+        world_size: number of ranks.
     """
     return {
         "train_micro_batch_size_per_gpu": 1,
@@ -59,24 +60,26 @@ def deepspeed_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, o
         # DeepSpeed would clip the updates that Muon makes of the gradient; see engine/optimizer.py.
         "gradient_clipping": 0.0 if settings.stage.optimization.muon else settings.stage.optimization.max_grad_norm,
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": _zero_config(settings, sizes),
+        "zero_optimization": _zero_config(settings, sizes, world_size),
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": settings.precision == "bfloat16"},
         # Accumulating 64 micro-batches in bfloat16 is off by 8e-3; in float32 by 6e-9.
         "data_types": {"grad_accum_dtype": "fp32"},
         "communication_data_type": {"float32": "fp32", "bfloat16": "bf16"}[settings.training.zero.reduce_precision],
         "steps_per_print": 10**9,
+        # They make the host wait for the device in every micro-batch; steps are timed by `StepTimer`.
+        "timers": {"throughput": {"enabled": False}},
     }
 
 
-def _zero_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, object]:
+def _zero_config(settings: StageSettings, sizes: WeightSizes, world_size: int) -> dict[str, object]:
     zero = settings.training.zero
     config: dict[str, object] = {
         "stage": 3,
         "reduce_bucket_size": zero.reduce_bucket_elements,
         "sub_group_size": zero.sub_group_elements,
         "reduce_scatter": settings.stage.optimization.muon is None,  # with Muon, deepspeed 0.19 reduces to all ranks
-        **_gathering_config(settings, sizes),
+        **_gathering_config(settings, sizes, world_size),
     }
     if zero.secondary_partition_ranks > 1:
         config["zero_hpz_partition_size"] = zero.secondary_partition_ranks
@@ -89,10 +92,12 @@ def _zero_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, objec
     return config
 
 
-def _gathering_config(settings: StageSettings, sizes: WeightSizes) -> dict[str, object]:
+def _gathering_config(settings: StageSettings, sizes: WeightSizes, world_size: int) -> dict[str, object]:
     """How much of the model each rank holds whole at a time."""
     gathered_bytes = int(settings.training.zero.max_gathered_gib * 2**30)
-    if sizes.total_bytes <= gathered_bytes:
+    # The part of a single rank is the whole weight, which is not copied where it is.
+    is_whole = world_size == 1 and not settings.training.zero.offload_weights
+    if is_whole or sizes.total_bytes <= gathered_bytes:
         return {
             "stage3_param_persistence_threshold": sizes.total_bytes,
             # Its replacement of torch's linear layers, in Python, keeps no gathered weight alive; here all are kept.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
@@ -63,7 +64,7 @@ class ZeroEngine(Ranks):
         # While this object lives, from_pretrained partitions parameters as it creates them; were it collected,
         # every rank would silently hold the whole model.
         expected = WeightSizes.expected(job.model_dir, job.precision)
-        self._partitioned_loading = HfDeepSpeedConfig(deepspeed_config(job, expected))
+        self._partitioned_loading = HfDeepSpeedConfig(deepspeed_config(job, expected, dist.get_world_size()))
         model = load_partitioned(job)
         chunk = job.training.logit_chunk_positions
         entropy = needs_entropy(job.stage.all_objectives)
@@ -193,7 +194,7 @@ def _initialize(model: "PreTrainedModel", job: StageJob) -> Any:
     """DeepSpeed's engine around a model that was loaded into partitions, in training mode."""
     optimizer = make_optimizer(model, job.stage.optimization)
     orthogonalize_in(job.precision)
-    config = deepspeed_config(job, WeightSizes.of(model))
+    config = deepspeed_config(job, WeightSizes.of(model), dist.get_world_size())
     # A decoder layer is gathered at once, instead of each of its dozen modules: the hooks of ZeRO-3 run on the host
     # before and after every module in both passes; on an H100 those of 28 layers took longer than the computation of
     # rows of 4,096 tokens, so that the device waited. It also makes one collective of seven. (Not with adapters: of

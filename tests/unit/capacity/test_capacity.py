@@ -328,7 +328,7 @@ def test_what_is_gathered_ahead_is_what_the_engine_asks_for(sizes, name, gathere
     size = sizes[name]
     training = LARGE.model_copy(update={"zero": ZeroConfig(max_gathered_gib=gathered_gib)})
     job = make_stage_job(Path(), Path(), Path(), STAGE_1, training=training, precision="bfloat16")
-    asked = deepspeed_config(job, WeightSizes(2 * size.parameters, size.largest_matrix))["zero_optimization"]
+    asked = deepspeed_config(job, WeightSizes(2 * size.parameters, size.largest_matrix), 16)["zero_optimization"]
     assert live_elements(size, training, H100) == asked["stage3_max_live_parameters"]
     gathered = estimate(size, training, Cluster(16, 8, H100), full_rows()).memory.parts["weights, gathered"]
     beyond = max(size.vocab_size * size.hidden_size, sum(size.layer_weights))
