@@ -43,12 +43,16 @@ def _run_apart(verb: str, options: argparse.Namespace) -> int:
 def _run(verb: str, results: Path, *, tiny: bool) -> int:
     """Exit status: 1 where something that must hold does not."""
     module, started = importlib.import_module(f"tests.accelerator.{verb}"), time.monotonic()
+    passed = True
     with tempfile.TemporaryDirectory(prefix=f"{verb}-") as scratch:
-        found = module.measure(Path(scratch), tiny=tiny)
-    found |= {"seconds": round(time.monotonic() - started, 1), "tiny": tiny}
-    (results / f"{verb}.json").write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps({verb: found}, indent=1), flush=True)
-    return int(not found.get("passed", True))
+        measured = module.measure(Path(scratch), tiny=tiny)
+        # A verb of many cases gives what it has after each, so that a machine that is taken back leaves that.
+        for found in [measured] if isinstance(measured, dict) else measured:
+            noted = found | {"seconds": round(time.monotonic() - started, 1), "tiny": tiny}
+            (results / f"{verb}.json").write_text(json.dumps(noted, indent=2) + "\n")
+            print(json.dumps({verb: noted}, indent=1), flush=True)
+            passed = noted.get("passed", True)
+    return int(not passed)
 
 
 if __name__ == "__main__":

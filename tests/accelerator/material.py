@@ -46,6 +46,8 @@ class Lengths:
 
 GSM8K = Lengths(prompt=60, reasoning=88, answer=2.3)
 """As `sftkey prepare` measures it with SmolLM2's tokenizer."""
+TAG_TOKENS = 13
+"""Of four tags and the end of the turn."""
 LONG = Lengths(prompt=200, reasoning=1800, answer=4)
 """Of the kind that reasoning models write."""
 

@@ -1,4 +1,4 @@
-"""The peer on one accelerator: TRL's `SFTTrainer` with ZeRO-3, on rows that it packs.
+"""The peer on one accelerator: TRL's `SFTTrainer`, with ZeRO-3 and without DeepSpeed, on rows as long as ours.
 
 Its rows are cut at a fixed length and attend to all that comes before in the row, which is the fastest that it does
 without the flash-attn package; ours attend within examples.
@@ -28,7 +28,11 @@ ZERO3 = {
     "gradient_clipping": 1.0,
     "bf16": {"enabled": True},
     "zero_force_ds_cpu_optimizer": False,
-    "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 10**10},
+    "zero_optimization": {
+        "stage": 3,
+        "stage3_param_persistence_threshold": 10**10,
+        "memory_efficient_linear": False,
+    },
 }
 
 
@@ -51,13 +55,16 @@ def main() -> None:
     join_as_rank(0, 1, free_port(), "cuda")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     rows, length = task["rows_a_step"], task["row_tokens"]
-    ids = np.random.default_rng(0).integers(3, 150_000, (STEPS * rows, length)).tolist()
+    generator = np.random.default_rng(0)
+    ids = generator.integers(3, 150_000, (STEPS * rows, length))
+    # Examples are shorter than a row, so that prompts without a loss lie everywhere in it.
+    labels = np.where(generator.random(ids.shape) < task["prompt_share"], -100, ids)
     clock = _StepSeconds()
     trainer = SFTTrainer(
         model=task["model"],
         args=SFTConfig(
             output_dir=tempfile.mkdtemp(prefix="peer-"),
-            deepspeed=ZERO3,
+            deepspeed=ZERO3 if task["with_deepspeed"] else None,
             bf16=True,
             model_init_kwargs={"dtype": "bfloat16", "attn_implementation": "sdpa"},
             per_device_train_batch_size=1,
@@ -72,7 +79,7 @@ def main() -> None:
             report_to="none",
             disable_tqdm=True,
         ),
-        train_dataset=datasets.Dataset.from_list([{"input_ids": row, "labels": row} for row in ids]),
+        train_dataset=datasets.Dataset.from_dict({"input_ids": ids.tolist(), "labels": labels.tolist()}),
         processing_class=transformers.AutoTokenizer.from_pretrained(task["model"]),
         callbacks=[clock],
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 PAGE = "README.md"
+MFU_GOAL, PEER_GOAL = 0.45, 1.3
+"""Of the peak at 1.5B and 3B parameters, and times the rate of TRL's best setting."""
 
 
 def write_page(results: Path) -> Path:
@@ -99,6 +101,7 @@ def _throughput(found: dict[str, Any]) -> Iterator[str]:
             round(stage["tokens_per_second"]),
             "-" if stage["mfu"] is None else f"{stage['mfu']:.1%}",
             stage["step_seconds"],
+            f"{stage['device_busy_share']:.0%}" if "device_busy_share" in stage else "-",
             "-" if stage["watch_cost_seconds"] is None else stage["watch_cost_seconds"],
             stage.get("allocated_gib", "-"),
             stage.get("reserved_gib", "-"),
@@ -113,6 +116,7 @@ def _throughput(found: dict[str, Any]) -> Iterator[str]:
         "tokens/s",
         "MFU",
         "seconds a step",
+        "device computes",
         "seconds to watch one",
         "allocated GiB",
         "reserved GiB",
@@ -123,12 +127,48 @@ def _throughput(found: dict[str, Any]) -> Iterator[str]:
         if "problem" in stages:
             yield ""
             yield f"{case} failed: {stages['problem']}."
-    if "trl" in found:
+    yield from _beside_goals(found)
+    yield from _kernels(found)
+
+
+def _beside_goals(found: dict[str, Any]) -> Iterator[str]:
+    """The rates of the peer, and whether the goals are reached."""
+    best = max(
+        (stage["mfu"] or 0.0 for of in found["rows"].values() if "problem" not in of for stage in of.values()),
+        default=0.0,
+    )
+    if best:
         yield ""
-        yield f"There is no figure of TRL: {found['trl']}."
-    elif found.get("trl_tokens_per_second"):
+        yield f"The highest utilisation is {best:.1%}; the goal of {MFU_GOAL:.0%} is {_reached(best >= MFU_GOAL)}."
+    for way, name in (("deepspeed", "TRL with ZeRO-3"), ("alone", "TRL without DeepSpeed")):
+        if rate := found.get(f"trl_{way}_tokens_per_second"):
+            yield ""
+            yield f"{name}: {rate:.0f} tokens/s."
+        elif problem := found.get(f"trl_{way}") or found.get("trl"):
+            yield ""
+            yield f"There is no figure of {name}: {problem}."
+    if ratio := found.get("ours_over_trl"):
         yield ""
-        yield f"TRL: {found['trl_tokens_per_second']:.0f} tokens/s; ours / TRL {found['ours_over_trl']:.2f}."
+        yield (
+            f"Ours is {ratio:.2f} times the faster of them in stage 1; the goal of {PEER_GOAL:g} is "
+            f"{_reached(ratio >= PEER_GOAL)}."
+        )
+
+
+def _reached(is_reached: bool) -> str:
+    return "reached" if is_reached else "not reached"
+
+
+def _kernels(found: dict[str, Any]) -> Iterator[str]:
+    """What the device computed longest in a micro-batch of each case's first stage."""
+    for case, stages in found["rows"].items():
+        profiled = next(iter(stages.values())) if "problem" not in stages else {}
+        if kernels := profiled.get("kernels"):
+            yield ""
+            yield f"{case}: {profiled['kernel_launches']} launches in a micro-batch of stage 1, of which"
+            yield ""
+            rows = [[kernel["ms"], kernel["launches"], f"`{kernel['name']}`"] for kernel in kernels]
+            yield from _table(["milliseconds", "launches", "kernel"], rows)
 
 
 def _hand_off(found: dict[str, Any]) -> Iterator[str]:

@@ -22,9 +22,10 @@ from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.running import RunningStage
 from sftkey_dist.training.step import run_step
 from sftkey_dist.training.stopwatch import Stopwatch
+from tests.accelerator.kernels import KernelWatch
 from tests.accelerator.probe import synchronize
 
-WARMUP_STEPS = 2
+WARMUP_STEPS, PROFILED_STEPS = 2, 2
 PREDICTED_FOR = "h100-80g"
 
 
@@ -34,19 +35,20 @@ def time_stages(jobs: Sequence[StageJob]) -> list[dict[str, Any]]:
 
 
 def _time_steps(job: StageJob) -> dict[str, Any]:
-    """Of a stage; its number of steps is how many are run, the first ones to warm up, and the last one profiled."""
+    """Of a stage; its number of steps is how many are run: the first ones warm up, and the last two are profiled."""
     store, began = EncodedStore(job.store_dir), time.perf_counter()
     engine = make_engine(job)
     loading_seconds = time.perf_counter() - began
     stage = RunningStage(job, store, np.array([], dtype=np.int64), engine)
     planner = stage.planner()
-    watch, collectives = Stopwatch(), CollectiveWatch(planner.num_steps, engine.rank)
+    watch, collectives, kernels = Stopwatch(), CollectiveWatch(planner.num_steps, engine.rank), KernelWatch()
     seconds, tokens, flops, watched, logits = [], [], [], [], 0
     for step in range(planner.num_steps):
         plan = planner.plan(step)
         synchronize(engine.device.type)
         started = time.perf_counter()
-        record, _ = run_step(stage, plan, 1e-6, watch, around_last_micro_batch=collectives.watching(step))
+        profiled = kernels.watching() if step == planner.num_steps - 2 else collectives.watching(step)
+        record, _ = run_step(stage, plan, 1e-6, watch, around_last_micro_batch=profiled)
         synchronize(engine.device.type)
         seconds.append(time.perf_counter() - started)
         tokens.append(record.tokens)
@@ -57,7 +59,7 @@ def _time_steps(job: StageJob) -> dict[str, Any]:
         print(
             f"{job.stage_dir.name} step {step}: {tokens[-1]} tokens in {seconds[-1]:.3f} s", file=sys.stderr, flush=True
         )
-    unwatched = [step for step in range(WARMUP_STEPS, len(seconds)) if not watched[step]]
+    unwatched = range(WARMUP_STEPS, planner.num_steps - PROFILED_STEPS)
     rate = statistics.median(tokens[step] / seconds[step] for step in unwatched)
     flop_rate = statistics.median(flops[step] / seconds[step] for step in unwatched)
     peak = peak_flops_per_second(engine.device, job.precision)
@@ -69,6 +71,7 @@ def _time_steps(job: StageJob) -> dict[str, Any]:
         "loading_seconds": loading_seconds,
         "step_seconds": statistics.median(seconds[step] for step in unwatched),
         "watch_cost_seconds": max((w.watch_cost_seconds for w in watched if w), default=None),
+        **kernels.found,
         **_measured_memory(engine),
         **_largest_rows(job, store, [planner.plan(step) for step in range(planner.num_steps)], engine.data_rank),
     }

@@ -6,7 +6,6 @@
 
 import argparse
 import importlib.metadata
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +27,8 @@ PURE = (
     "jsonschema-specifications",
     "referencing",
 )
+PEER = "trl==1.16.0"
+"""The trainer that throughput is compared with."""
 COMPILED = ("pydantic-core", "rpds-py", "jiter", "regex")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")
 """The image is to have torch, numpy, accelerate, safetensors, tokenizers, pyarrow, pandas, httpx and PyYAML."""
@@ -40,7 +41,8 @@ def main() -> None:
     options = parser.parse_args()
     pip = [sys.executable, "-m", "pip"]
     platforms = [argument for platform in PLATFORMS for argument in ("--platform", platform)]
-    wanted = [f"{name}=={importlib.metadata.version(name)}" for name in (*PURE, *COMPILED, *_peers())]
+    wanted = [f"{name}=={importlib.metadata.version(name)}" for name in (*PURE, *COMPILED)]
+    wanted.append(PEER)
     download = ["download", "--no-deps", "--only-binary=:all:", "--python-version", options.python_version]
     subprocess.run([*pip, *download, *platforms, "--dest", str(options.out), *wanted], check=True)
     # DeepSpeed comes as source; built without its compiled operators, it is pure Python.
@@ -49,11 +51,6 @@ def main() -> None:
     subprocess.run([*pip, *build], check=True)
     for wheel in sorted(options.out.glob("*.whl")):
         print(f"{wheel.stat().st_size / 1e6:6.1f} MB  {wheel.name}")
-
-
-def _peers() -> list[str]:
-    """The trainer that throughput is compared with, where the extra `bench` is installed."""
-    return ["trl"] if importlib.util.find_spec("trl") else []
 
 
 if __name__ == "__main__":
