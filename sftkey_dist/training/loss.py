@@ -86,6 +86,8 @@ def token_losses(
     Returns:
         float32 [K, 2], [K, 3] or [K, 4]: the entropy comes third, and the divergence last.
     """
+    # Before logits are copied in float32: the order of two is the same.
+    is_most_likely = logits.detach().argmax(dim=-1) == targets
     logits = logits.float()
     if start is None:
         nll, divergence = F.cross_entropy(logits, targets, reduction="none"), None
@@ -95,8 +97,7 @@ def token_losses(
         chosen = torch.log_softmax(logits, dim=-1).gather(1, torch.cat([targets[:, None], ids], dim=1))
         nll = -chosen[:, 0]
         divergence = _divergence(chosen[:, 1:], of_start, is_whole=ids.shape[1] == logits.shape[1])
-    is_most_likely = (logits.detach().argmax(dim=-1) == targets).to(nll.dtype)
-    columns = [nll, is_most_likely, *([_entropy(logits.detach())] if with_entropy else [])]
+    columns = [nll, is_most_likely.to(nll.dtype), *([_entropy(logits.detach())] if with_entropy else [])]
     return torch.stack([*columns, *([] if divergence is None else [divergence])], dim=1)
 
 
