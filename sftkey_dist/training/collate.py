@@ -168,8 +168,8 @@ def with_targets_of(row: PackedRow, segments: Collection[int]) -> PackedRow:
 def part_of(row: PackedRow, index: int, parts: int) -> PackedRow:
     """The consecutive tokens of a row that one of several ranks computes, and the targets of their positions.
 
-    Attention sees the whole row; see `training/sequence_group.py`. Parts are equally long: where the row's tokens
-    cannot be divided so, an example without targets is added to its end.
+    Attention sees the whole row; see `SequenceGroup`. Parts are equally long: where the row's tokens cannot be divided
+    so, an example without targets is added to its end.
 
     Args:
         row: a whole row.

@@ -152,7 +152,7 @@ class StageWeights:
             self._write_parts(layout, folder, dtype)
 
     def save_masters(self, folder: Path, max_file_bytes: int = MAX_FILE_BYTES) -> None:
-        """Write the float32 masters of every weight that is exported, each from one rank; see `training/masters.py`.
+        """Write the float32 masters of every weight that is exported, each from one rank.
 
         Raises:
             TrainingError: a rank could not write; all ranks raise it.
