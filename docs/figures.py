@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from sftkey_dist.evaluation.statistics import wilson_interval
-from sftkey_dist.report.evidence import COMPARISON
 from sftkey_dist.report.plots import plot_plane
+from sftkey_dist.report.study.evidence import COMPARISON
 
 EVIDENCE = Path(__file__).parents[1] / "tests/evidence/study_embedded/no-guard/seed-0/comparison.json"
 FIGURE = Path(__file__).with_name("assets") / "accuracy_and_format.svg"

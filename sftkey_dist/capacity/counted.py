@@ -16,7 +16,7 @@ from transformers import AttentionInterface
 
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
-from sftkey_dist.training.lora import base_of
+from sftkey_dist.training.weights.lora import base_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.training.flops import PEAK_TFLOPS
+from sftkey_dist.training.forward.flops import PEAK_TFLOPS
 
 GIB = 2**30
 NETWORK_EFFICIENCY = 0.8

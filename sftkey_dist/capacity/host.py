@@ -8,7 +8,7 @@ from sftkey_dist.capacity.memory import Memory, input_bytes
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.training.checkpoint import CHECKPOINT_BYTES
-from sftkey_dist.training.layout import MAX_FILE_BYTES
+from sftkey_dist.training.weights.layout import MAX_FILE_BYTES
 
 _MASTER_BYTES = 4
 _GRADIENT_BYTES_ON_HOST = 8

@@ -11,7 +11,7 @@ from sftkey_dist.capacity.estimate import Fullest, StageLoad
 from sftkey_dist.capacity.memory import GuardCopy
 from sftkey_dist.capacity.speed import Rows
 from sftkey_dist.sampler import StepPlan, StepPlanner
-from sftkey_dist.training.flops import prefix_tokens
+from sftkey_dist.training.forward.flops import prefix_tokens
 
 _PROMPT = 0
 _MOST_PLANNED_EXAMPLES = 20_000

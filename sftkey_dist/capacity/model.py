@@ -11,9 +11,9 @@ from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import decoder_layers, head_dim_of, key_value_heads_of
-from sftkey_dist.training.chunked_mlp import compute_mlps_in_chunks
-from sftkey_dist.training.flops import ModelFlops
-from sftkey_dist.training.lora import add_adapters, base_of
+from sftkey_dist.training.forward.chunked_mlp import compute_mlps_in_chunks
+from sftkey_dist.training.forward.flops import ModelFlops
+from sftkey_dist.training.weights.lora import add_adapters, base_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -10,7 +10,7 @@ from sftkey_dist.capacity.memory import input_bytes, reduced_bytes
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.capacity.traffic import Flow, Traffic
 from sftkey_dist.config.training import TrainingConfig
-from sftkey_dist.training.flops import Positions
+from sftkey_dist.training.forward.flops import Positions
 
 _OPTIMIZER_BYTES = 36
 """Bytes that the update of a parameter reads and writes: float32 gradient, weight, moments, and the compute copy."""

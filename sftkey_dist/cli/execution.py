@@ -57,7 +57,7 @@ def train(configuration: Configuration) -> None:
     with starting_ahead(config.cluster, config.most_workers):
         from sftkey_dist.pipeline.prepare import prepare as prepare_run
         from sftkey_dist.pipeline.run_plan import plan_run
-        from sftkey_dist.pipeline.track import open_tracker
+        from sftkey_dist.pipeline.tracking.runs import open_tracker
         from sftkey_dist.pipeline.train import train as train_strategies
 
         with locked_run(RunDir(config.run_dir)):
@@ -74,7 +74,7 @@ def evaluate(configuration: Configuration) -> None:
         from sftkey_dist.pipeline.prepare import prepare as prepare_run
         from sftkey_dist.pipeline.run import compare_and_track
         from sftkey_dist.pipeline.run_plan import plan_run
-        from sftkey_dist.pipeline.track import open_tracker
+        from sftkey_dist.pipeline.tracking.runs import open_tracker
 
         with locked_run(RunDir(config.run_dir)):
             run_plan = plan_run(config, prepare_run(config))
@@ -87,7 +87,7 @@ def evaluate(configuration: Configuration) -> None:
 
 def _run_study(configuration: list[str]) -> None:
     study = load_study(*separate_overrides(configuration))
-    from sftkey_dist.pipeline.study import make_results, run_study
+    from sftkey_dist.pipeline.study.runs import make_results, run_study
 
     failed = run_study(study, lasting(configuration, study.folder))
     if len(failed) < len(study.runs):

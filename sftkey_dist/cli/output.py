@@ -46,8 +46,8 @@ def show_comparison(comparison: "Comparison", files: list[Path]) -> None:
 
 def show_study(folder: Path) -> None:
     """Print the strategies of a study over its seeds, and its contrasts."""
-    from sftkey_dist.report.evidence import Evidence
-    from sftkey_dist.report.results import contrasts_in_words
+    from sftkey_dist.report.study.evidence import Evidence
+    from sftkey_dist.report.study.results import contrasts_in_words
     from sftkey_dist.report.tables import study_table
 
     study = Evidence.read(folder)

@@ -100,7 +100,7 @@ def results(
 
     A study is the folder that `sftkey run` creates for a file with a `study`.
     """
-    from sftkey_dist.pipeline.study import make_results
+    from sftkey_dist.pipeline.study.runs import make_results
 
     folder = Path() if len(studies) > 1 else keep / studies[0].absolute().name if keep else studies[0]
     files = make_results(studies, out or folder / "RESULTS.md", keep)

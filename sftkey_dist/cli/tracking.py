@@ -16,7 +16,7 @@ track = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Kee
 @track.command()
 def sync(run_dir: Annotated[Path, typer.Argument(metavar="RUN", parser=path, help="Run directory.")]) -> None:
     """Upload the metrics of a run that its trackers lack, each once, after an outage or to a new server."""
-    from sftkey_dist.pipeline.sync import sync as sync_run
+    from sftkey_dist.pipeline.tracking.sync import sync as sync_run
 
     with locked_run(RunDir(run_dir)):
         missing = sync_run(run_dir)

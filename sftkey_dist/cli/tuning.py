@@ -20,8 +20,8 @@ def tune(configuration: Configuration) -> None:
     """
     files, overrides = separate_overrides(configuration)
     tuning = load_tuning(files, overrides)
-    from sftkey_dist.pipeline.tune import run_tuning
-    from sftkey_dist.pipeline.tune_plan import trial_config
+    from sftkey_dist.pipeline.tuning.plan import trial_config
+    from sftkey_dist.pipeline.tuning.tune import run_tuning
     from sftkey_dist.report.tuning import caution, tuning_table, write_tuning_page
 
     record = run_tuning(tuning)

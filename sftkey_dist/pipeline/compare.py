@@ -7,7 +7,8 @@ from sftkey_dist.contract import ResponseContract
 from sftkey_dist.digests import digest_json
 from sftkey_dist.evaluation.diagnosis import Finding, StageCurves, UselessStage, diagnose
 from sftkey_dist.files import write_json_atomically
-from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.comparison_row import ComparisonRow
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.run_names import distinct_runs

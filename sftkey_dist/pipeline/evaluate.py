@@ -18,8 +18,8 @@ from sftkey_dist.pipeline.records import forget_all_but, record_evaluation, reco
 from sftkey_dist.pipeline.responding_model import begin_responses
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
 from sftkey_dist.pipeline.swapped import measure_swaps, swapped_result, without_swaps
-from sftkey_dist.pipeline.track import ending_run, start_strategy
-from sftkey_dist.pipeline.track_evaluation import track_capabilities, track_evaluation, track_swapped
+from sftkey_dist.pipeline.tracking.evaluations import track_capabilities, track_evaluation, track_swapped
+from sftkey_dist.pipeline.tracking.runs import ending_run, start_strategy
 from sftkey_dist.tracking import Tracker
 
 

@@ -12,10 +12,11 @@ from sftkey_dist.evaluation.power import (
     smallest_difference,
     spread_of,
 )
-from sftkey_dist.report.comparison import ComparisonRow, baseline_among
+from sftkey_dist.report.comparison import baseline_among
+from sftkey_dist.report.comparison_row import ComparisonRow
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.power import PairPower, PowerPlan
-from sftkey_dist.report.study_runs import is_done
+from sftkey_dist.report.study.runs import is_done
 
 _SEED_COUNTS = (1, 3, 5, 8, 12, 20)
 _BySeed = Mapping[int, ComparisonRow]

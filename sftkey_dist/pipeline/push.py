@@ -14,7 +14,8 @@ from sftkey_dist.config.secrets import in_a_line, without_credentials
 from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
 from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.pipeline.finished import verify_models
-from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.comparison_row import ComparisonRow
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts

@@ -12,8 +12,8 @@ from sftkey_dist.pipeline.evaluate import evaluate, evaluation_is_finished
 from sftkey_dist.pipeline.finished import verify_stages
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import plan_run
-from sftkey_dist.pipeline.track import open_tracker, track_comparison
-from sftkey_dist.pipeline.track_evaluation import track_model
+from sftkey_dist.pipeline.tracking.evaluations import track_model
+from sftkey_dist.pipeline.tracking.runs import open_tracker, track_comparison
 from sftkey_dist.pipeline.train import train
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.model_card import model_card

@@ -16,7 +16,7 @@ from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.pipeline.evaluation_settings import settings_for_held_out
-from sftkey_dist.pipeline.own_data import own_data_inputs
+from sftkey_dist.pipeline.own_data.inputs import own_data_inputs
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.training import SampleYield

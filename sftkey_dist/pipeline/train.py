@@ -9,9 +9,9 @@ from sftkey_dist.cluster.connection import connected, idle_in_words
 from sftkey_dist.console import console
 from sftkey_dist.errors import InterruptedRunError, StorageError
 from sftkey_dist.models.shape import count_parameters
-from sftkey_dist.monitor import follow_stage
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.finished import verify_stages
+from sftkey_dist.pipeline.monitor import follow_stage
 from sftkey_dist.pipeline.preflight import require_sound_nodes
 from sftkey_dist.pipeline.prepare import write_configuration, write_provenance
 from sftkey_dist.pipeline.records import forget_all_but, record_training
@@ -19,7 +19,7 @@ from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.pipeline.summary import guard_in_words, write_summary
-from sftkey_dist.pipeline.track import ending_run, note_shared_stage, start_stage, start_strategy, track_yield
+from sftkey_dist.pipeline.tracking.runs import ending_run, note_shared_stage, start_stage, start_strategy, track_yield
 from sftkey_dist.report.numbers import yield_note
 from sftkey_dist.run_dir.artifacts.training import EVENTS
 from sftkey_dist.run_dir.artifacts.underway import BEGINNING, Beginning
@@ -33,8 +33,8 @@ from sftkey_dist.training.checkpoint import (
     remove_checkpoints,
     require_space,
 )
-from sftkey_dist.training.heartbeat import seconds_between_beats
-from sftkey_dist.training.launch import StageRunner, stage_runner
+from sftkey_dist.training.diagnostics.heartbeat import seconds_between_beats
+from sftkey_dist.training.workers.launch import StageRunner, stage_runner
 
 
 def train(plan: RunPlan, tracker: Tracker, *, nodes_are_checked: bool = False) -> None:
@@ -174,7 +174,7 @@ def _with_its_data(plan: RunPlan, planned: PlannedStage, runner: StageRunner) ->
     """The stage with its own responses, if it trains on them. The import is late because few stages do."""
     if planned.stage.data is None:
         return planned
-    from sftkey_dist.pipeline.own_responses import with_own_responses
+    from sftkey_dist.pipeline.own_data.responses import with_own_responses
 
     runner.dismiss_workers()  # those of the stage before hold what generation needs
     sampled = with_own_responses(plan, planned, planned.stage.data)

@@ -14,11 +14,11 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftkey_dist.cluster.connection import usable_nodes
+from sftkey_dist.cluster.ray_errors import in_one_line
 from sftkey_dist.files import make_folder, remove_tree
 from sftkey_dist.interrupts import interruptible
 from sftkey_dist.preflight.probe import Probe
 from sftkey_dist.preflight.records import Clock, Exchange, NodeCheck, NodeGroup
-from sftkey_dist.ray_errors import in_one_line
 
 MOST_SECONDS = 18.0
 """Time in which a node must have answered everything, once it has started a process."""

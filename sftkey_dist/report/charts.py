@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.contract import END_OF_TURN, PROMPT
-from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.comparison_row import ComparisonRow
 from sftkey_dist.report.numbers import number
 from sftkey_dist.report.plots import (
     Curve,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sftkey_dist.evaluation.answers.labels import read_label
 from sftkey_dist.evaluation.verdict import Verdict
-from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.comparison_row import ComparisonRow
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 from sftkey_dist.run_dir.artifacts.run import SETTINGS

@@ -1,7 +1,8 @@
 """Strategies that were trained on different rows, because one form of the responses kept fewer than another."""
 
 from sftkey_dist.data.example import TOO_LONG
-from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.comparison_row import ComparisonRow
 from sftkey_dist.report.numbers import listed
 from sftkey_dist.run_dir.artifacts.run import DroppedCount, SetReport
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.comparison_row import ComparisonRow
 from sftkey_dist.report.forgetting import Forgetting, read_forgetting
 from sftkey_dist.report.run_names import distinct_runs
 from sftkey_dist.report.stage_cost import read_stage_cost

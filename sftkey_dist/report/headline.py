@@ -4,7 +4,8 @@ import math
 
 from sftkey_dist.evaluation.paired import Lead
 from sftkey_dist.evaluation.statistics import Interval
-from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.comparison_row import ComparisonRow
 from sftkey_dist.report.numbers import listed, number
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from sftkey_dist.contract import Form
 from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
-from sftkey_dist.report.comparison import ComparisonRow
+from sftkey_dist.report.comparison_row import ComparisonRow
 from sftkey_dist.report.markdown import escaped, forgetting_lines, table
 from sftkey_dist.report.numbers import GUIDED, bounds_note, unjudgeable_note, with_interval, yield_note
 from sftkey_dist.report.provenance import RunFacts

@@ -1,6 +1,7 @@
 """Which strategies ended with a model that another one, or an earlier stage, has too, and why."""
 
-from sftkey_dist.report.comparison import Comparison, ComparisonRow
+from sftkey_dist.report.comparison import Comparison
+from sftkey_dist.report.comparison_row import ComparisonRow
 from sftkey_dist.report.numbers import listed
 from sftkey_dist.report.stage_cost import StageCost
 

@@ -14,10 +14,10 @@ from sftkey_dist.data.store import SourceCounts
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.report.comparison import Comparison
-from sftkey_dist.report.evidence import Evidence
 from sftkey_dist.report.forgetting import FORGETTING, FORGETTING_HEADS
 from sftkey_dist.report.numbers import GUIDED, RANKED_BY, UNKNOWN, bounds_note, unjudgeable_note
-from sftkey_dist.report.seed_cells import mean_cell, over_seeds
+from sftkey_dist.report.study.evidence import Evidence
+from sftkey_dist.report.study.seed_cells import mean_cell, over_seeds
 from sftkey_dist.report.swapped import swap_tables
 from sftkey_dist.run_dir.artifacts.evaluation import Scores
 from sftkey_dist.sampler.preview import BalancePreview

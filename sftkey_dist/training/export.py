@@ -12,7 +12,7 @@ from sftkey_dist.run_dir import ModelPlace, StageDir
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.training.engine import Engine
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.layout import MAX_FILE_BYTES
+from sftkey_dist.training.weights.layout import MAX_FILE_BYTES
 
 
 def try_export(engine: Engine, job: StageJob) -> None:

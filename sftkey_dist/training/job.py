@@ -147,7 +147,7 @@ class StageJob(StageSettings):
     model_dir: Path
     """Folder of the model to start from."""
     masters_dir: Path | None = None
-    """Float32 weights that the folder's are rounded from; see `training/masters.py`."""
+    """Float32 weights that the folder's are rounded from; see `training/weights/masters.py`."""
     hands_on_masters: bool = False
     """Whether a stage that continues from this one needs its float32 weights."""
     store_dir: Path

@@ -10,24 +10,28 @@ from sftkey_dist.files import flush_those_there
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS, StepMetrics, StepTiming
 from sftkey_dist.sampler import StepPlanner
-from sftkey_dist.training.anchoring import with_start_predictions
 from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot
-from sftkey_dist.training.collectives import CollectiveWatch
+from sftkey_dist.training.diagnostics.collectives import CollectiveWatch
+from sftkey_dist.training.diagnostics.heartbeat import Heartbeat
+from sftkey_dist.training.diagnostics.self_test import (
+    assert_packing_isolates,
+    assert_parts_equal_rows,
+    warn_of_a_slow_network,
+)
+from sftkey_dist.training.diagnostics.step_timer import StepTimer
+from sftkey_dist.training.diagnostics.stopwatch import Stopwatch
+from sftkey_dist.training.diagnostics.tracer import StepTracer
 from sftkey_dist.training.engine.factory import make_engine
+from sftkey_dist.training.engine.meeting import Meeting
 from sftkey_dist.training.export import try_export
-from sftkey_dist.training.heartbeat import Heartbeat
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.masters import verify_masters
-from sftkey_dist.training.meeting import Meeting
-from sftkey_dist.training.observer import Observer
 from sftkey_dist.training.resume import restore, start_from_masters
-from sftkey_dist.training.running import RunningStage
-from sftkey_dist.training.schedule import learning_rate
-from sftkey_dist.training.self_test import assert_packing_isolates, assert_parts_equal_rows, warn_of_a_slow_network
-from sftkey_dist.training.step import run_step
-from sftkey_dist.training.step_timer import StepTimer
-from sftkey_dist.training.stopwatch import Stopwatch
-from sftkey_dist.training.tracer import StepTracer
+from sftkey_dist.training.steps.anchoring import with_start_predictions
+from sftkey_dist.training.steps.running import RunningStage
+from sftkey_dist.training.steps.schedule import learning_rate
+from sftkey_dist.training.steps.step import run_step
+from sftkey_dist.training.validation.observer import Observer
+from sftkey_dist.training.weights.masters import verify_masters
 
 
 def train_stage(job: StageJob, checkpoints: CheckpointKeeper) -> bool:

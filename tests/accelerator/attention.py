@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sftkey_dist.models.accelerator import without_cudnn_attention
-from sftkey_dist.training.attention import has_variable_length_kernel, packed_causal_attention
+from sftkey_dist.training.forward.attention import has_variable_length_kernel, packed_causal_attention
 from tests.accelerator.probe import synchronize
 from tests.accelerator.ranks import this_device
 

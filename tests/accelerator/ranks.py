@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from sftkey_dist.training.engine.factory import join_process_group
-from sftkey_dist.training.threads import limit_threads
+from sftkey_dist.training.workers.threads import limit_threads
 from tests.distributed.harness import PRELOADED, free_port, join_as_rank
 
 Device = Literal["cuda", "cpu"]

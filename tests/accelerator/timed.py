@@ -14,14 +14,14 @@ from sftkey_dist.capacity.memory import estimate_memory
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.models.shape import read_shape
 from sftkey_dist.sampler import StepPlan
-from sftkey_dist.training.collectives import CollectiveWatch
+from sftkey_dist.training.diagnostics.collectives import CollectiveWatch
+from sftkey_dist.training.diagnostics.stopwatch import Stopwatch
 from sftkey_dist.training.engine import Engine
 from sftkey_dist.training.engine.factory import make_engine
-from sftkey_dist.training.flops import peak_flops_per_second
+from sftkey_dist.training.forward.flops import peak_flops_per_second
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.running import RunningStage
-from sftkey_dist.training.step import run_step
-from sftkey_dist.training.stopwatch import Stopwatch
+from sftkey_dist.training.steps.running import RunningStage
+from sftkey_dist.training.steps.step import run_step
 from tests.accelerator.kernels import KernelWatch
 from tests.accelerator.probe import synchronize
 

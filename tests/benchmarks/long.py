@@ -29,8 +29,8 @@ from accelerate.parallelism_config import ParallelismConfig
 from accelerate.utils import DeepSpeedSequenceParallelConfig
 
 from sftkey_dist.config.training import TrainingConfig
-from sftkey_dist.training.collate import pack
 from sftkey_dist.training.engine.factory import make_engine
+from sftkey_dist.training.forward.collate import pack
 from tests.benchmarks.figures import Figure, arguments, publish
 from tests.distributed.harness import run_ranks
 from tests.stage_job import make_stage_job

@@ -62,7 +62,7 @@ def _products() -> float:
 
 
 def _attention() -> float:
-    """Examples of a packed row, one after another, as `training/attention.py` does them."""
+    """Examples of a packed row, one after another, as `training/forward/attention.py` does them."""
     query, key, value = (_random(1, HEADS, EXAMPLE_TOKENS, HEAD_DIM) for _ in range(3))
     seconds = _median_seconds(
         lambda: _both_passes(F.scaled_dot_product_attention(query, key, value, is_causal=True), query, key, value)

@@ -25,7 +25,7 @@ from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot
 from sftkey_dist.training.engine.factory import join_process_group
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.loop import train_stage
-from sftkey_dist.training.threads import limit_threads
+from sftkey_dist.training.workers.threads import limit_threads
 
 PRELOADED = ["tests.distributed.harness", "sftkey_dist.training.loop", "tests.distributed.preloaded"]
 """What the server that processes are forked from imports: see tests/distributed/preloaded.py."""

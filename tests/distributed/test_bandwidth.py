@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from sftkey_dist.training.bandwidth import all_gather_gb_per_second
+from sftkey_dist.training.diagnostics.bandwidth import all_gather_gb_per_second
 from tests.distributed.harness import run_ranks
 
 

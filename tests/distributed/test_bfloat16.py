@@ -17,7 +17,7 @@ from sftkey_dist.contract import ResponseContract
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.engine.zero import ZeroEngine
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.masters import StoredWeights
+from sftkey_dist.training.weights.masters import StoredWeights
 from tests.accelerator import exact, hand_off
 from tests.accelerator.material import FULL, KEY, stage, tiny_model
 from tests.distributed.harness import make_store, metrics, run_ranks, share_of_update_apart, train, weights_of

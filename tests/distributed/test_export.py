@@ -20,8 +20,8 @@ from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.training.engine.zero import ZeroEngine
 from sftkey_dist.training.export import export_model
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.layout import Part
-from sftkey_dist.training.masters import StoredWeights, verify_masters
+from sftkey_dist.training.weights.layout import Part
+from sftkey_dist.training.weights.masters import StoredWeights, verify_masters
 from tests.distributed.harness import make_model, run_ranks
 from tests.stage_job import make_stage_job
 

@@ -8,8 +8,8 @@ import torch.distributed as dist
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
 from sftkey_dist.config.training import TrainingConfig, ZeroConfig
-from sftkey_dist.training.collate import pack
 from sftkey_dist.training.engine.zero import ZeroEngine
+from sftkey_dist.training.forward.collate import pack
 from tests.distributed.harness import run_ranks, weights_of
 from tests.stage_job import make_stage_job
 

@@ -8,9 +8,9 @@ import torch
 
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.strategy import Anchor, Replay
-from sftkey_dist.training import anchoring
 from sftkey_dist.training.loop import train_stage
-from sftkey_dist.training.start_predictions import write_part
+from sftkey_dist.training.steps import anchoring
+from sftkey_dist.training.steps.start_predictions import write_part
 from tests.distributed.harness import checkpoints_of, make_weighted_store, metrics, run_ranks, weights_of
 from tests.distributed.test_exactness import FULL, KEY, assert_same_training, make_job, reference, run, store
 

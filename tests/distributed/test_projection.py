@@ -6,7 +6,7 @@ import torch
 from transformers import set_seed
 
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
-from sftkey_dist.training.projection import projection_orders
+from sftkey_dist.training.steps.projection import projection_orders
 from tests.distributed.harness import make_weighted_store, metrics, share_of_update_apart, weights_of
 from tests.distributed.test_exactness import KEY, assert_same_training, make_job, reference, run, store
 from tests.distributed.test_objectives import ANSWER, REASONING, with_stage

@@ -10,8 +10,8 @@ from torch.multiprocessing import ProcessRaisedException
 from sftkey_dist.config.objective import Objective
 from sftkey_dist.config.training import LoraConfig, ZeroConfig
 from sftkey_dist.strategy import Anchor
+from sftkey_dist.training.forward.sequence_group import SequenceGroup
 from sftkey_dist.training.loop import train_stage
-from sftkey_dist.training.sequence_group import SequenceGroup
 from tests.distributed.harness import (
     checkpoints_of,
     make_model,

@@ -24,10 +24,10 @@ from sftkey_dist.evaluation.capabilities.fan_out import CapabilityJob, _Outcome,
 from sftkey_dist.evaluation.generation.fan_out import EvaluationPool
 from sftkey_dist.evaluation.generation.spread import spread
 from sftkey_dist.evaluation.job import EvaluationJob
-from sftkey_dist.pipeline.own_responses import with_own_responses
+from sftkey_dist.pipeline.own_data.responses import with_own_responses
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import plan_run
-from sftkey_dist.pipeline.track import open_tracker
+from sftkey_dist.pipeline.tracking.runs import open_tracker
 from sftkey_dist.pipeline.train import train
 from sftkey_dist.run_dir.artifacts.capabilities import CapabilityResult
 from sftkey_dist.run_dir.artifacts.training import OBSERVATIONS, YIELD, read_summary

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.pipeline.compare import compare
-from sftkey_dist.pipeline.sync import sync
+from sftkey_dist.pipeline.tracking.sync import sync
 from sftkey_dist.tracking import DataSetNote, MeasuredScores, ModelNote, run_dirs_of
 from sftkey_dist.tracking.mlflow_store import MlflowTracker
 from tests.e2e.conftest import environment

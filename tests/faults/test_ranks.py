@@ -13,11 +13,11 @@ from sftkey_dist.errors import StorageError
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.sampler import StepPlanner
 from sftkey_dist.training.checkpoint import CheckpointKeeper
+from sftkey_dist.training.diagnostics.heartbeat import Heartbeat, who_is_missing
+from sftkey_dist.training.diagnostics.stopwatch import Stopwatch
+from sftkey_dist.training.engine.meeting import Meeting
 from sftkey_dist.training.engine.weights import StageWeights
-from sftkey_dist.training.heartbeat import Heartbeat, who_is_missing
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.meeting import Meeting
-from sftkey_dist.training.stopwatch import Stopwatch
 from tests.distributed.harness import metrics, run_ranks, train
 from tests.faults.conftest import NUM_STEPS
 

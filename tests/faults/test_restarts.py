@@ -16,11 +16,11 @@ from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.errors import ConfigError, DataError, InterruptedRunError, StorageError, TrainingError
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.journal import read_records
-from sftkey_dist.training import launch
 from sftkey_dist.training.checkpoint import newest_step
-from sftkey_dist.training.failures import read_failure
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.worker_group import WorkerGroup
+from sftkey_dist.training.workers import launch
+from sftkey_dist.training.workers.failures import read_failure
+from sftkey_dist.training.workers.worker_group import WorkerGroup
 
 pytestmark = pytest.mark.single_process
 LOST_PEER = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:4711")

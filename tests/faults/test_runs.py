@@ -174,7 +174,7 @@ def test_a_signal_ends_a_start_whose_worker_is_frozen(config, tmp_path):
 def test_workers_that_do_not_start_end_with_their_controller_and_those_that_do_go_on():
     script = """
 import sys, time
-from sftkey_dist.training.ray_trainer import StartLimit
+from sftkey_dist.training.workers.ray_trainer import StartLimit
 limit = StartLimit(float(sys.argv[1]))
 with limit.on_worker_group_start():
     time.sleep(float(sys.argv[2]))

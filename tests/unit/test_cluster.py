@@ -20,7 +20,7 @@ from sftkey_dist.cluster.gate import NamedCluster, named_cluster
 from sftkey_dist.cluster.place import place_that_reaches
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.errors import ConfigError, TrainingError
-from sftkey_dist.training import launch
+from sftkey_dist.training.workers import launch
 
 
 @pytest.fixture(autouse=True)

@@ -22,8 +22,8 @@ from sftkey_dist.data.sources import read_examples, shards_of
 from sftkey_dist.evaluation.answers.checks import Case, make_check
 from sftkey_dist.evaluation.judge.template import Question, load_template
 from sftkey_dist.files import write_json_atomically
-from sftkey_dist.pipeline.track import ending_run, start_stage, start_strategy
-from sftkey_dist.pipeline.track_evaluation import track_evaluation
+from sftkey_dist.pipeline.tracking.evaluations import track_evaluation
+from sftkey_dist.pipeline.tracking.runs import ending_run, start_stage, start_strategy
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking import Tracker
 from tests.finished_run import write_run

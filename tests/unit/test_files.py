@@ -23,7 +23,7 @@ from sftkey_dist.files import (
 )
 from sftkey_dist.models.folder import link_file
 from sftkey_dist.report.plots import plot_lengths
-from sftkey_dist.report.study_plots import plot_seeds
+from sftkey_dist.report.study.plots import plot_seeds
 from sftkey_dist.run_dir.journal import append_event, append_records, keep_records, read_records
 from sftkey_dist.training.checkpoint.storage import FolderStorage
 

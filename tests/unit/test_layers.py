@@ -27,12 +27,12 @@ ALLOWED = {
         "cluster.probe",
         "cluster.private",
         "jobs.client",
-        "training.worker",
-        "training.launch",
-        "training.process_group",
-        "training.ray_trainer",
-        "training.worker_group",
-        "training.failures",
+        "training.workers.worker",
+        "training.workers.launch",
+        "training.workers.process_group",
+        "training.workers.ray_trainer",
+        "training.workers.worker_group",
+        "training.workers.failures",
         "evaluation.capabilities.fan_out",
         "evaluation.generation.fan_out",
         "evaluation.generation.spread",
@@ -42,12 +42,12 @@ ALLOWED = {
         "data.on_ray",
         "preflight.nodes",
         "tracking.ray_sink",
-        "pipeline.tune",
-        "pipeline.tune_plan",
-        "pipeline.tune_trial",
+        "pipeline.tuning.tune",
+        "pipeline.tuning.plan",
+        "pipeline.tuning.trial",
     },
     "lm_eval": {"evaluation.capabilities.harness"},
-    "matplotlib": {"report.plots", "report.study_plots", "report.slide"},
+    "matplotlib": {"report.plots", "report.study.plots", "report.slide"},
     "tensorboardX": {"tracking.tensorboard_sink"},
     "wandb": {"tracking.wandb_sink"},
 }
@@ -97,7 +97,7 @@ def test_only_the_factory_leads_to_the_engine_that_uses_deepspeed():
     heavy |= {"training.engine.library"}
     assert heavy == {f"training.engine.{name}" for name in ("factory", "library", "optimizer", "state", "zero")}
     users = {name for name, imports in MODULES.items() if internal(imports) & heavy and name not in heavy}
-    assert users == {"training.loop", "training.worker"}
+    assert users == {"training.loop", "training.workers.worker"}
     for name in users:
         assert internal(MODULES[name]) & heavy == {"training.engine.factory"}, name
 
@@ -106,7 +106,7 @@ def test_only_in_rays_own_processes_a_wait_for_ray_cannot_be_ended_by_a_signal()
     """Those of workers and controllers; everywhere else, `ray.get` and `ray.wait` are called by `interruptible`."""
     sources = {module_name(file): file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py")}
     calling = {name for name, source in sources.items() if re.search(r"\bray\.(get|wait)\(", source)}
-    assert calling == {"training.ray_trainer", "training.worker"}
+    assert calling == {"training.workers.ray_trainer", "training.workers.worker"}
 
 
 def test_no_import_cycles():
@@ -114,23 +114,23 @@ def test_no_import_cycles():
     list(TopologicalSorter(graph).static_order())
 
 
-def test_evaluation_never_imports_training_and_rooms_below_never_import_the_pipeline():
+def test_evaluation_never_imports_training_and_packages_below_never_import_the_pipeline():
     for name, imports in MODULES.items():
-        room, used = name.split(".")[0], {i.split(".")[0] for i in internal(imports)}
-        if room == "evaluation":
+        package, used = name.split(".")[0], {i.split(".")[0] for i in internal(imports)}
+        if package == "evaluation":
             assert "training" not in used, name
-        if room not in ("", "pipeline", "cli"):  # the package itself names its public interface
+        if package not in ("", "pipeline", "cli"):  # the package itself names its public interface
             assert "pipeline" not in used, name
-        if room in ("config", "contract", "sampler", "data"):
-            assert not used & {"training", "evaluation", "tracking", "report" if room != "data" else ""}, name
+        if package in ("config", "contract", "sampler", "data"):
+            assert not used & {"training", "evaluation", "tracking", "report" if package != "data" else ""}, name
 
 
-@pytest.mark.parametrize("room", FORBIDDEN)
-def test_light_rooms_load_no_heavy_library(room):
-    modules = [name for name in MODULES if name == room or name.startswith(f"{room}.")]
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_light_packages_load_no_heavy_library(package):
+    modules = [name for name in MODULES if name == package or name.startswith(f"{package}.")]
     assert modules
     script = "import sys\n" + "\n".join(f"import sftkey_dist.{name}" for name in modules)
-    script += f"\nprint(sorted({FORBIDDEN[room]!r} & set(sys.modules)))"
+    script += f"\nprint(sorted({FORBIDDEN[package]!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -161,14 +161,14 @@ LOADS: dict[str, dict[str, set[str]]] = {
     "ranks": {
         "training.engine": {"torch", "transformers"},
         "training.engine.deepspeed_config": {"torch", "transformers"},
-        "training.step": {"torch", "transformers", "datasets"},
-        "training.observer": {"torch", "transformers", "datasets"},
+        "training.steps.step": {"torch", "transformers", "datasets"},
+        "training.validation.observer": {"torch", "transformers", "datasets"},
         "training.loop": {"torch", "transformers", "deepspeed", "datasets"},
     },
     "tasks of Ray": {
-        "training.process_group": set(),
-        "training.worker": {"ray"},
-        "training.ray_trainer": {"ray"},
+        "training.workers.process_group": set(),
+        "training.workers.worker": {"ray"},
+        "training.workers.ray_trainer": {"ray"},
         "evaluation.generation.fan_out": {"torch", "ray"},
         "pipeline.evaluate": {"torch", "ray", "transformers", "datasets"},
     },

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from sftkey_dist.console import ProgressLine
-from sftkey_dist.monitor import _Follower, follow_stage
+from sftkey_dist.pipeline.monitor import _Follower, follow_stage
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS
 from sftkey_dist.tracking import NullTracker

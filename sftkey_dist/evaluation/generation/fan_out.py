@@ -14,6 +14,7 @@ import ray
 import torch
 
 from sftkey_dist.cluster.place import place_that_reaches
+from sftkey_dist.cluster.ray_errors import in_one_line
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.secrets import in_a_line
@@ -29,7 +30,6 @@ from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.swapped.beginning import Beginning
 from sftkey_dist.evaluation.swapped.completion import AnswersTokens, complete
 from sftkey_dist.models.accelerator import hide_unless_reserved, release_cached_memory
-from sftkey_dist.ray_errors import in_one_line
 from sftkey_dist.run_dir import EvaluationDir
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord
 from sftkey_dist.run_dir.artifacts.swapped import ContinuationRecord

@@ -15,8 +15,8 @@ from sftkey_dist.release import version
 from sftkey_dist.training.checkpoint.manifest import Manifest, parse_manifest
 from sftkey_dist.training.checkpoint.shards import Snapshot, shard_name
 from sftkey_dist.training.checkpoint.storage import Storage, open_storage
+from sftkey_dist.training.checkpoint.storage_errors import may_pass
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.storage_errors import may_pass
 
 CHECKPOINTS_KEPT = 2
 """A stage resumes from one of so many; what they refer to must be kept as long."""

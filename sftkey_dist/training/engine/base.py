@@ -9,12 +9,12 @@ from torch import Tensor
 
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.checkpoint import ShardedState
-from sftkey_dist.training.collate import PackedRow
+from sftkey_dist.training.engine.meeting import Meeting
 from sftkey_dist.training.engine.weights import StageWeights
-from sftkey_dist.training.flops import ModelFlops
-from sftkey_dist.training.meeting import Meeting
-from sftkey_dist.training.router import RouterBalance
-from sftkey_dist.training.sequence_group import SequenceGroup
+from sftkey_dist.training.forward.collate import PackedRow
+from sftkey_dist.training.forward.flops import ModelFlops
+from sftkey_dist.training.forward.router import RouterBalance
+from sftkey_dist.training.forward.sequence_group import SequenceGroup
 
 T = TypeVar("T")
 

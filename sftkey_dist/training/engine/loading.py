@@ -11,10 +11,10 @@ from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.shape import decoder_layers
-from sftkey_dist.training.attention import PACKED, register_packed_attention
-from sftkey_dist.training.chunked_mlp import compute_mlps_in_chunks
+from sftkey_dist.training.forward.attention import PACKED, register_packed_attention
+from sftkey_dist.training.forward.chunked_mlp import compute_mlps_in_chunks
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.lora import add_adapters
+from sftkey_dist.training.weights.lora import add_adapters
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from sftkey_dist.config.model import Attention
 from sftkey_dist.errors import ModelError
-from sftkey_dist.training.attention import PrefixMemory
-from sftkey_dist.training.collate import PackedRow, dummy_row, split_before_targets
-from sftkey_dist.training.head import ChunkedHead, OfLogits
-from sftkey_dist.training.loss import most_likely, token_losses
-from sftkey_dist.training.router import choice_counts, probabilities
-from sftkey_dist.training.sequence_group import SequenceGroup
+from sftkey_dist.training.forward.attention import PrefixMemory
+from sftkey_dist.training.forward.collate import PackedRow, dummy_row, split_before_targets
+from sftkey_dist.training.forward.head import ChunkedHead, OfLogits
+from sftkey_dist.training.forward.loss import most_likely, token_losses
+from sftkey_dist.training.forward.router import choice_counts, probabilities
+from sftkey_dist.training.forward.sequence_group import SequenceGroup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -7,9 +7,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sftkey_dist.config.training import TrainingConfig
-from sftkey_dist.training.collate import PackedRow, part_of
-from sftkey_dist.training.meeting import Meeting
-from sftkey_dist.training.sequence_group import SequenceGroup
+from sftkey_dist.training.engine.meeting import Meeting
+from sftkey_dist.training.forward.collate import PackedRow, part_of
+from sftkey_dist.training.forward.sequence_group import SequenceGroup
 
 T = TypeVar("T")
 

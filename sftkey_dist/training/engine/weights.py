@@ -19,9 +19,9 @@ from sftkey_dist.models.shape import shape_of
 from sftkey_dist.run_dir.artifacts.training import Rounding
 from sftkey_dist.training.engine.ranks import Ranks
 from sftkey_dist.training.engine.whole_weights import Masters, WholeWeights
-from sftkey_dist.training.layout import MAX_FILE_BYTES, Layout, Part, lay_out
-from sftkey_dist.training.lora import base_of, exported_weights, is_second_matrix, save_adapter
-from sftkey_dist.training.masters import (
+from sftkey_dist.training.weights.layout import MAX_FILE_BYTES, Layout, Part, lay_out
+from sftkey_dist.training.weights.lora import base_of, exported_weights, is_second_matrix, save_adapter
+from sftkey_dist.training.weights.masters import (
     MastersManifest,
     StoredWeights,
     commit_masters,

@@ -10,8 +10,8 @@ from torch import Tensor
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.shape import shape_of
 from sftkey_dist.training.engine.ranks import Ranks
-from sftkey_dist.training.lora import ExportedWeight, base_of, exported_weights
-from sftkey_dist.training.masters import StoredWeights, owners_of
+from sftkey_dist.training.weights.lora import ExportedWeight, base_of, exported_weights
+from sftkey_dist.training.weights.masters import StoredWeights, owners_of
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -24,7 +24,6 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from sftkey_dist.models.shape import decoder_cost, experts_per_token
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.allocator import return_freed_memory
-from sftkey_dist.training.collate import PackedRow
 from sftkey_dist.training.engine.deepspeed_config import WeightSizes, deepspeed_config
 from sftkey_dist.training.engine.library import deepspeed, forget_last_model, limit_waits, orthogonalize_in
 from sftkey_dist.training.engine.loading import layer_classes, load_partitioned
@@ -33,13 +32,14 @@ from sftkey_dist.training.engine.packed import PackedModel
 from sftkey_dist.training.engine.ranks import Ranks
 from sftkey_dist.training.engine.state import PartitionedState
 from sftkey_dist.training.engine.weights import StageWeights
-from sftkey_dist.training.flops import ModelFlops
-from sftkey_dist.training.head import ChunkedHead
+from sftkey_dist.training.forward.collate import PackedRow
+from sftkey_dist.training.forward.flops import ModelFlops
+from sftkey_dist.training.forward.head import ChunkedHead
+from sftkey_dist.training.forward.objective import needs_entropy
+from sftkey_dist.training.forward.router import RouterBalance, require_known_routers
 from sftkey_dist.training.job import StageJob
-from sftkey_dist.training.lora import base_of, read_beyond_their_layer
-from sftkey_dist.training.masters import StoredWeights, stored_masters
-from sftkey_dist.training.objective import needs_entropy
-from sftkey_dist.training.router import RouterBalance, require_known_routers
+from sftkey_dist.training.weights.lora import base_of, read_beyond_their_layer
+from sftkey_dist.training.weights.masters import StoredWeights, stored_masters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

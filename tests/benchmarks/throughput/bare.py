@@ -9,9 +9,9 @@ import time
 import torch
 import transformers
 
-from sftkey_dist.training.attention import PACKED, register_packed_attention
-from sftkey_dist.training.collate import pack
-from sftkey_dist.training.loss import loss_sums, token_losses
+from sftkey_dist.training.forward.attention import PACKED, register_packed_attention
+from sftkey_dist.training.forward.collate import pack
+from sftkey_dist.training.forward.loss import loss_sums, token_losses
 from tests.benchmarks.throughput.material import CONTRACT, store_of, weights_of
 from tests.benchmarks.throughput.task import Task, from_argument, write_result
 

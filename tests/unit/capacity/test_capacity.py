@@ -31,8 +31,8 @@ from sftkey_dist.config.training import LoraConfig, TrainingConfig, ZeroConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.models.shape import decoder_cost, head_dim_of
 from sftkey_dist.strategy import Stage
-from sftkey_dist.training.attention import PACKED, register_packed_attention
 from sftkey_dist.training.engine.deepspeed_config import WeightSizes, deepspeed_config
+from sftkey_dist.training.forward.attention import PACKED, register_packed_attention
 from tests.benchmarks.capacity import LARGE, MIXTURES, SHAPES, load_of
 from tests.kept import storages_kept
 from tests.stage_job import make_stage_job

@@ -20,10 +20,10 @@ from sftkey_dist.evaluation.judge.voting import Unjudgeable, majority, median_ra
 from sftkey_dist.evaluation.score import score_records
 from sftkey_dist.evaluation.verdict import Judgement, Verdict, all_of
 from sftkey_dist.pipeline.compare import compare
-from sftkey_dist.report.evidence import Evidence
 from sftkey_dist.report.finished_runs import read_comparison
+from sftkey_dist.report.study.evidence import Evidence
 from sftkey_dist.run_dir.artifacts.evaluation import RECORDS, SCORES
-from sftkey_dist.training.guard import Guard
+from sftkey_dist.training.validation.guard import Guard
 from tests.finished_run import write_run
 from tests.unit.evaluation.test_score import records_of
 

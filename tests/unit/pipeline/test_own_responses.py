@@ -11,8 +11,8 @@ from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.models.load import load_tokenizer
-from sftkey_dist.pipeline import own_responses
-from sftkey_dist.pipeline.own_responses import with_own_responses
+from sftkey_dist.pipeline.own_data import responses as own_responses
+from sftkey_dist.pipeline.own_data.responses import with_own_responses
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.run_dir.artifacts.evaluation import GENERATIONS, GenerationRecord

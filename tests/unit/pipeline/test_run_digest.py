@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sftkey_dist.config import load_config
-from sftkey_dist.pipeline.run_digest import made_of
+from sftkey_dist.pipeline.study.run_digest import made_of
 
 CONFIG = """
 run_dir: run

@@ -25,10 +25,10 @@ from sftkey_dist.config.yaml_text import read_yaml
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.evaluation.over_seeds import mean_over_seeds, paired_over_seeds
 from sftkey_dist.evaluation.statistics import wilson_interval
-from sftkey_dist.pipeline import study as pipeline
-from sftkey_dist.pipeline.study import make_results, run_study
-from sftkey_dist.report.evidence import Evidence
-from sftkey_dist.report.study_runs import done_with, forget_done, note_done
+from sftkey_dist.pipeline.study import runs as pipeline
+from sftkey_dist.pipeline.study.runs import make_results, run_study
+from sftkey_dist.report.study.evidence import Evidence
+from sftkey_dist.report.study.runs import done_with, forget_done, note_done
 
 ROOT = Path(__file__).parents[3]
 SMOLLM2_ON_TWO_CORES = ["study_smollm2", "study_smollm2_files", "study_smollm2_cpu"]
@@ -466,7 +466,7 @@ import sys
 from sftkey_dist.interrupts import raise_on_signals
 from sftkey_dist.config import load_study
 from sftkey_dist.errors import InterruptedRunError
-from sftkey_dist.pipeline import study
+from sftkey_dist.pipeline.study import runs as study
 from pathlib import Path
 study._COMMAND = [sys.executable, {str(tmp_path / "stand_in.py")!r}]
 raise_on_signals()

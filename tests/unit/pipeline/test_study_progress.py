@@ -7,7 +7,7 @@ import pytest
 
 from sftkey_dist.config import load_study
 from sftkey_dist.console import ProgressLine
-from sftkey_dist.pipeline.study_progress import StudyProgress
+from sftkey_dist.pipeline.study.progress import StudyProgress
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS
 from sftkey_dist.run_dir.artifacts.underway import BEGINNING, Beginning

@@ -7,7 +7,7 @@ import pytest
 from sftkey_dist.config import load_config
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
-from sftkey_dist.pipeline.sync import sync
+from sftkey_dist.pipeline.tracking.sync import sync
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.training import read_summary
 from sftkey_dist.tracking.tensorboard_sink import TensorBoardSink

@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 
 from sftkey_dist.config import load_config
 from sftkey_dist.pipeline.records import record_evaluation
-from sftkey_dist.pipeline.track import start_strategy
-from sftkey_dist.pipeline.track_evaluation import table_of, track_capabilities, track_evaluation, track_swapped
+from sftkey_dist.pipeline.tracking.evaluations import table_of, track_capabilities, track_evaluation, track_swapped
+from sftkey_dist.pipeline.tracking.runs import start_strategy
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.capabilities import (
     CAPABILITY,

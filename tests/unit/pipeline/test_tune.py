@@ -11,10 +11,10 @@ import yaml
 from sftkey_dist.cli.arguments import load_run_config
 from sftkey_dist.config import RunConfig, load_config, load_trial, load_tuning
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.pipeline import tune_plan
 from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import plan_run
-from sftkey_dist.pipeline.tune_plan import (
+from sftkey_dist.pipeline.tuning import plan as tune_plan
+from sftkey_dist.pipeline.tuning.plan import (
     link_folders,
     plan_trial,
     require_scores,

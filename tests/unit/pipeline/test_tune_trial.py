@@ -9,9 +9,10 @@ import pytest
 
 from sftkey_dist.config.tune import TuneConfig, Tuning
 from sftkey_dist.errors import ConfigError, InterruptedRunError
-from sftkey_dist.pipeline import tune, tune_trial
-from sftkey_dist.pipeline.tune import AskingAsha
-from sftkey_dist.pipeline.tune_trial import NUMBER, SCORE, STATUS, STEP, Trial, TrialJob, score_of_result
+from sftkey_dist.pipeline.tuning import trial as tune_trial
+from sftkey_dist.pipeline.tuning import tune
+from sftkey_dist.pipeline.tuning.trial import NUMBER, SCORE, STATUS, STEP, Trial, TrialJob, score_of_result
+from sftkey_dist.pipeline.tuning.tune import AskingAsha
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.training import (
     INTERPOLATIONS,

@@ -10,12 +10,12 @@ from sftkey_dist.console import console
 from sftkey_dist.digests import FileNote
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.report.cautions import cautions
-from sftkey_dist.report.evidence import COMPARISON
 from sftkey_dist.report.finished_runs import read_comparison
-from sftkey_dist.report.kept_starts import kept_starts
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
 from sftkey_dist.report.same_model import same_models
+from sftkey_dist.report.study.evidence import COMPARISON
+from sftkey_dist.report.study.kept_starts import kept_starts
 from sftkey_dist.run_dir.artifacts.training import SUMMARY, GuardSummary, Rounding
 from tests.finished_run import write_run
 from tests.records import stage_summary

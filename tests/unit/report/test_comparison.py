@@ -17,13 +17,13 @@ from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.evaluation.diagnosis import Finding
 from sftkey_dist.pipeline.compare import compare
-from sftkey_dist.report.evidence import COMPARISON, Evidence
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.markdown import table
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.plots import plot_lengths
 from sftkey_dist.report.provenance import read_facts
-from sftkey_dist.report.study_plots import plot_seeds
+from sftkey_dist.report.study.evidence import COMPARISON, Evidence
+from sftkey_dist.report.study.plots import plot_seeds
 from sftkey_dist.report.tables import comparison_table, findings_table
 from tests.finished_run import write_run
 

@@ -19,7 +19,7 @@ from sftkey_dist.report.markdown import Markdown, escaped, table
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.plots import Curve, plot_curves, plot_key_nll, plot_plane
 from sftkey_dist.report.provenance import read_facts
-from sftkey_dist.report.study_plots import plot_seeds
+from sftkey_dist.report.study.plots import plot_seeds
 from sftkey_dist.report.tables import comparison_table, findings_table
 from tests.finished_run import write_run
 

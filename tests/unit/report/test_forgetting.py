@@ -9,11 +9,11 @@ import pytest
 from sftkey_dist.cli.output import show_comparison
 from sftkey_dist.console import console
 from sftkey_dist.pipeline.compare import compare
-from sftkey_dist.report.evidence import COMPARISON, capability_differences
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.markdown import to_markdown
 from sftkey_dist.report.model_card import model_card
 from sftkey_dist.report.provenance import read_facts
+from sftkey_dist.report.study.evidence import COMPARISON, capability_differences
 from sftkey_dist.run_dir import RunDir, StageDir
 from sftkey_dist.run_dir.artifacts.capabilities import (
     CAPABILITY,

@@ -8,8 +8,8 @@ import pytest
 from sftkey_dist.config.study import CurvesConfig
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.crossed import Outcomes
-from sftkey_dist.report.curves import curves_section, measured_curves, plot_measured
-from sftkey_dist.report.evidence import Evidence, Result, StageResult, StudyFacts, VariantFacts
+from sftkey_dist.report.study.curves import curves_section, measured_curves, plot_measured
+from sftkey_dist.report.study.evidence import Evidence, Result, StageResult, StudyFacts, VariantFacts
 
 SEEDS = (1, 2, 3)
 CORRECT = {"short/first": "11110", "short/second": "10010", "long/first": "00110", "long/second": "11110"}

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sftkey_dist.report.evidence import Evidence, Result, StageResult, StudyFacts, VariantFacts
 from sftkey_dist.report.loss_curve import LossCurve, read_loss_curve
-from sftkey_dist.report.losses_over_seeds import losses_section, measured_losses, plot_losses
-from sftkey_dist.report.study_plots import MOST_BANDS, Band
+from sftkey_dist.report.study.evidence import Evidence, Result, StageResult, StudyFacts, VariantFacts
+from sftkey_dist.report.study.losses_over_seeds import losses_section, measured_losses, plot_losses
+from sftkey_dist.report.study.plots import MOST_BANDS, Band
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, SegmentMetrics
 from tests.records import step_metrics

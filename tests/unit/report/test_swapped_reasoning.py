@@ -14,12 +14,12 @@ from sftkey_dist.console import console
 from sftkey_dist.evaluation.swapped.summary import SwapShares
 from sftkey_dist.pipeline.compare import compare
 from sftkey_dist.pipeline.records import record_evaluation
-from sftkey_dist.report.evidence import COMPARISON, Result
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.markdown import to_markdown
 from sftkey_dist.report.numbers import UNKNOWN
+from sftkey_dist.report.study.evidence import COMPARISON, Result
+from sftkey_dist.report.study.swapped_over_seeds import swapped_over_seeds
 from sftkey_dist.report.swapped import swap_tables
-from sftkey_dist.report.swapped_over_seeds import swapped_over_seeds
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.swapped import SWAPPED, SwappedReasoning
 from tests.finished_run import swapped, write_run, write_swaps

@@ -17,12 +17,12 @@ from sftkey_dist.evaluation.judging import is_scored
 from sftkey_dist.files import to_json
 from sftkey_dist.pipeline.compare import compare, diagnose_run
 from sftkey_dist.pipeline.records import forget_all_but
-from sftkey_dist.pipeline.study import _written_date
-from sftkey_dist.pipeline.sync import sync
-from sftkey_dist.report import evidence as of_studies
-from sftkey_dist.report.evidence import Evidence
+from sftkey_dist.pipeline.study.runs import _written_date
+from sftkey_dist.pipeline.tracking.sync import sync
 from sftkey_dist.report.finished_runs import read_comparison
 from sftkey_dist.report.provenance import read_facts
+from sftkey_dist.report.study import evidence as of_studies
+from sftkey_dist.report.study.evidence import Evidence
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts import capabilities as of_capabilities
 from sftkey_dist.run_dir.artifacts import evaluation as of_evaluation

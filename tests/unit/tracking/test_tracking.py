@@ -10,7 +10,7 @@ from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 
 from sftkey_dist.config.tracking import TrackingConfig
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.pipeline.track import track_yield
+from sftkey_dist.pipeline.tracking.runs import track_yield
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.artifacts.training import GuardScores, Observation, SampleYield
 from sftkey_dist.tracking import NullTracker, how_to_open, make_tracker, tracking_uri

@@ -4,7 +4,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConf
 
 from sftkey_dist.config.training import LoraConfig
 from sftkey_dist.errors import ModelError
-from sftkey_dist.training.lora import add_adapters, base_of, exported_weights
+from sftkey_dist.training.weights.lora import add_adapters, base_of, exported_weights
 
 
 @pytest.mark.parametrize(

@@ -21,15 +21,15 @@ from transformers import (
 )
 
 from sftkey_dist.errors import ModelError
-from sftkey_dist.training import attention
-from sftkey_dist.training.attention import (
+from sftkey_dist.training.forward import attention
+from sftkey_dist.training.forward.attention import (
     PACKED,
     PrefixMemory,
     has_variable_length_kernel,
     packed_causal_attention,
     register_packed_attention,
 )
-from sftkey_dist.training.collate import dummy_row, pack, split_before_targets
+from sftkey_dist.training.forward.collate import dummy_row, pack, split_before_targets
 
 LENGTHS = (5, 1, 9, 3)
 SIZES = {

@@ -10,7 +10,7 @@ from sftkey_dist.errors import StorageError
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot
 from sftkey_dist.training.checkpoint.storage import FolderStorage
-from sftkey_dist.training.guard import Guard
+from sftkey_dist.training.validation.guard import Guard
 
 
 class Engine:

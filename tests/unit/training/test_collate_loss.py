@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from sftkey_dist.training.collate import pack, with_targets_of
-from sftkey_dist.training.loss import CORRECT, COUNT, NLL, loss_sums, token_losses
+from sftkey_dist.training.forward.collate import pack, with_targets_of
+from sftkey_dist.training.forward.loss import CORRECT, COUNT, NLL, loss_sums, token_losses
 
 PROMPT, END, REASONING, ANSWER = 0, 1, 2, 3
 WEIGHTS = (0.0, 0.5, 0.25, 2.0)

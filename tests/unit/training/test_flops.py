@@ -6,10 +6,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sftkey_dist.config.training import LoraConfig
-from sftkey_dist.training.attention import PACKED, PrefixMemory, register_packed_attention
-from sftkey_dist.training.collate import pack, split_before_targets
-from sftkey_dist.training.flops import ModelFlops, Positions, peak_flops_per_second, prefix_tokens
-from sftkey_dist.training.lora import add_adapters, base_of
+from sftkey_dist.training.forward.attention import PACKED, PrefixMemory, register_packed_attention
+from sftkey_dist.training.forward.collate import pack, split_before_targets
+from sftkey_dist.training.forward.flops import ModelFlops, Positions, peak_flops_per_second, prefix_tokens
+from sftkey_dist.training.weights.lora import add_adapters, base_of
 
 SHAPE = {
     "vocab_size": 96,

@@ -16,7 +16,7 @@ from sftkey_dist.data.task import Encoding
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.record import make_record
 from sftkey_dist.evaluation.settings import EvaluationSettings
-from sftkey_dist.training.guard import _restored_examples
+from sftkey_dist.training.validation.guard import _restored_examples
 from tests.stage_job import make_stage_job
 
 ANSWERS = (r"\frac{1}{2}", 'the "long" way', "first line\nsecond line", "42")

@@ -6,11 +6,11 @@ import transformers
 from torch import nn
 
 from sftkey_dist.errors import ModelError
-from sftkey_dist.training.attention import PACKED, register_packed_attention
-from sftkey_dist.training.collate import dummy_row
 from sftkey_dist.training.engine.packed import PackedModel
-from sftkey_dist.training.head import ChunkedHead
-from sftkey_dist.training.loss import token_losses
+from sftkey_dist.training.forward.attention import PACKED, register_packed_attention
+from sftkey_dist.training.forward.collate import dummy_row
+from sftkey_dist.training.forward.head import ChunkedHead
+from sftkey_dist.training.forward.loss import token_losses
 from tests.kept import storages_kept
 
 POSITIONS, WIDTH, VOCABULARY, CHUNK = 50, 8, 400, 7

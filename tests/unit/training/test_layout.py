@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers.core_model_loading import Chunk, WeightConverter
 
 from sftkey_dist.errors import TrainingError
-from sftkey_dist.training.layout import Layout, lay_out
+from sftkey_dist.training.weights.layout import Layout, lay_out
 
 SMALL = {
     "hidden_size": 32,

@@ -8,8 +8,8 @@ from sftkey_dist.errors import ModelError
 from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import Rounding
-from sftkey_dist.training import masters
-from sftkey_dist.training.masters import (
+from sftkey_dist.training.weights import masters
+from sftkey_dist.training.weights.masters import (
     MastersManifest,
     StoredWeights,
     commit_masters,

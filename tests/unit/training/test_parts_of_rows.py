@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sftkey_dist.training.collate import AnchoredExamples, PackedRow, dummy_row, pack, part_of
+from sftkey_dist.training.forward.collate import AnchoredExamples, PackedRow, dummy_row, pack, part_of
 
 WEIGHTS = (0.0, 1.0, 2.0)
 

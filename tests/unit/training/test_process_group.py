@@ -8,8 +8,8 @@ def test_an_error_of_loading_is_left_to_the_training_function_where_ray_names_th
     script = """
 import sys
 sys.modules["sftkey_dist.training.loop"] = None
-from sftkey_dist.training.process_group import load_libraries
-from sftkey_dist.training.worker import train_worker
+from sftkey_dist.training.workers.process_group import load_libraries
+from sftkey_dist.training.workers.worker import train_worker
 load_libraries()
 assert "transformers.modeling_utils" in sys.modules
 try:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from sftkey_dist.training.projection import project, projection_factors, projection_orders
+from sftkey_dist.training.steps.projection import project, projection_factors, projection_orders
 from tests.distributed.reference import projected_sum
 
 

@@ -6,7 +6,7 @@ import transformers
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from sftkey_dist.errors import ModelError
-from sftkey_dist.training.router import RouterBalance, choice_counts, probabilities, require_known_routers
+from sftkey_dist.training.forward.router import RouterBalance, choice_counts, probabilities, require_known_routers
 
 EXPERTS, CHOSEN, TOKENS, LAYERS = 6, 2, 50, 3
 

@@ -11,8 +11,8 @@ from transformers import modeling_utils
 
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
-from sftkey_dist.training.chunked_mlp import compute_mlps_in_chunks
 from sftkey_dist.training.engine import loading
+from sftkey_dist.training.forward.chunked_mlp import compute_mlps_in_chunks
 from tests.kept import storages_kept
 
 SIZES = {

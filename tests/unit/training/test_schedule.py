@@ -7,7 +7,7 @@ from transformers import (
 )
 
 from sftkey_dist.config.strategy import OptimizationConfig
-from sftkey_dist.training.schedule import learning_rate
+from sftkey_dist.training.steps.schedule import learning_rate
 
 
 def rates(num_steps, **settings):

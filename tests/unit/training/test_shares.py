@@ -10,10 +10,10 @@ import torch
 from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.sampler import CostModel
-from sftkey_dist.training.held_out import HeldOutSet
-from sftkey_dist.training.running import RunningStage
-from sftkey_dist.training.step import run_step
-from sftkey_dist.training.stopwatch import Stopwatch
+from sftkey_dist.training.diagnostics.stopwatch import Stopwatch
+from sftkey_dist.training.steps.running import RunningStage
+from sftkey_dist.training.steps.step import run_step
+from sftkey_dist.training.validation.held_out import HeldOutSet
 from tests.stage_job import make_stage_job
 
 LENGTHS = [5, 9, 14, 6, 7, 12, 8, 10]

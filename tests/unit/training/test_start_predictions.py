@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.training.start_predictions import StartPredictions, write_part
+from sftkey_dist.training.steps.start_predictions import StartPredictions, write_part
 
 
 def predictions(length, number):

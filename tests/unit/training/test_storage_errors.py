@@ -6,8 +6,8 @@ import pytest
 import torch.distributed as dist
 
 from sftkey_dist.errors import StorageError, TrainingError
-from sftkey_dist.training.meeting import Meeting
-from sftkey_dist.training.storage_errors import may_pass
+from sftkey_dist.training.checkpoint.storage_errors import may_pass
+from sftkey_dist.training.engine.meeting import Meeting
 
 
 @pytest.fixture

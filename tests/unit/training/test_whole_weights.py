@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from sftkey_dist.config.training import LoraConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.training.engine.whole_weights import WholeWeights
-from sftkey_dist.training.lora import add_adapters
+from sftkey_dist.training.weights.lora import add_adapters
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 ONE_RANK = SimpleNamespace(rank=0, world_size=1, all_reduce_sum=lambda values: values)

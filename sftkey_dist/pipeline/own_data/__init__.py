@@ -1,0 +1,1 @@
+"""Training on accepted responses of the model itself."""

@@ -1,0 +1,1 @@
+"""Runs of a study, and how far they are."""

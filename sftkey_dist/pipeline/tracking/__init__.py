@@ -1,0 +1,1 @@
+"""What is logged of runs, stages and evaluations, and when."""

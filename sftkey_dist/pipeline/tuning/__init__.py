@@ -1,0 +1,1 @@
+"""Trials of a tuning, and the stages that they share."""

@@ -1,0 +1,1 @@
+"""The results of studies over several seeds."""

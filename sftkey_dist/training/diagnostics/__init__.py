@@ -1,0 +1,1 @@
+"""What a stage measures of itself: times, collectives, traces, and where a rank hangs."""

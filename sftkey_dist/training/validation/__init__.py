@@ -1,0 +1,1 @@
+"""Held-out loss, and the guard that chooses the model which a stage hands on."""

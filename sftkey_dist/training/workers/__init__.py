@@ -1,0 +1,1 @@
+"""Ray Train workers: their start, their process group, their failures and restarts."""
