@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ATTENTION = "counted_attention"
 _TOKENS = 64
+_STACK = 3
+"""Dimensions of a weight that stacks the matrices of experts."""
 _IN_FLOPS = frozenset({"mm", "addmm", "bmm", "_grouped_mm", "grouped_mm_fallback", "grouped_mm_fallback_backward"})
 """Matrix products, including those of experts with the tokens that are routed to them."""
 _MOVES_NOTHING = frozenset({"detach", "empty", "empty_like", "empty_strided", "_unsafe_view"})
@@ -36,10 +38,13 @@ class LayerBytes:
 
     Attributes:
         kept: bytes that autograd keeps from the forward to the backward pass.
+        held_weights: bytes of weights of which autograd keeps a view, a transposed stack of experts for example; they
+            stay in memory until the backward pass although ZeRO-3 releases the parameter. In the whole model.
         moved: bytes that operations other than matrix products and attention read and write in both passes.
     """
 
     kept: float
+    held_weights: float
     moved: float
 
 
@@ -55,19 +60,26 @@ def layer_bytes(model: "PreTrainedModel", *, without_once_a_row: bool = False) -
     """
     of_row = _row_bytes(model, _TOKENS)
     if not without_once_a_row:
-        return LayerBytes(of_row.kept / _TOKENS, of_row.moved / _TOKENS)
+        return LayerBytes(of_row.kept / _TOKENS, of_row.held_weights, of_row.moved / _TOKENS)
     of_longer = _row_bytes(model, 2 * _TOKENS)
-    return LayerBytes((of_longer.kept - of_row.kept) / _TOKENS, (of_longer.moved - of_row.moved) / _TOKENS)
+    return LayerBytes(
+        (of_longer.kept - of_row.kept) / _TOKENS, of_row.held_weights, (of_longer.moved - of_row.moved) / _TOKENS
+    )
 
 
 def _row_bytes(model: "PreTrainedModel", tokens: int) -> LayerBytes:
     """The same for all tokens of a row together."""
     weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
+    # Linear layers are excepted: DeepSpeed replaces their product by one that keeps the parameter itself.
+    stacks = {weight.untyped_storage()._cdata for weight in model.parameters() if weight.dim() >= _STACK}
     kept: dict[int, torch.UntypedStorage] = {}
+    held: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         kept[storage._cdata] = storage
+        if storage._cdata in stacks and not isinstance(tensor, torch.nn.Parameter):
+            held[storage._cdata] = storage.nbytes()
         return tensor
 
     ids = torch.zeros(1, tokens, dtype=torch.int64, device="meta")
@@ -80,9 +92,10 @@ def _row_bytes(model: "PreTrainedModel", tokens: int) -> LayerBytes:
             # Counted while the graph keeps every storage alive, so that none has another's address.
             kept_bytes = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
             output.logits.sum().backward()
+            model.zero_grad(set_to_none=True)  # the next count would add up gradients, whose size no row changes
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             raise ModelError(f"the model does not run on shapes alone: {loading_problem(error)}") from error
-    return LayerBytes(kept_bytes, moved.total)
+    return LayerBytes(kept_bytes, sum(held.values()), moved.total)
 
 
 class MovedBytes(TorchDispatchMode):
@@ -128,7 +141,8 @@ class _KeepsItsOperands(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        output = torch.empty_like(query)
+        batch, heads, tokens, _ = query.shape
+        output = query.new_empty(batch, tokens, heads, value.shape[-1]).transpose(1, 2)  # laid out as kernels do
         normaliser = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
         ctx.save_for_backward(query, key, value, output, normaliser)
         return output

@@ -61,6 +61,8 @@ class StageLoad:
         fullest_for: returns the fullest rows of all steps for the same arguments; None if ``rows_for`` has all steps.
         guard: the copy of the model with which a guard generates; None without a guard.
         may_share_rows: whether the run's settings allow several ranks to compute a row together.
+        may_recompute: whether they allow to recompute activations.
+        least_row_tokens: token budget of a row that they allow at least.
         counts_routers: whether one more forward pass of each row counts what its routers choose, for their loss.
         passes: number of forward and backward passes over the rows of a step.
     """
@@ -72,6 +74,8 @@ class StageLoad:
     fullest_for: Callable[[int, int], Fullest] | None = None
     guard: GuardCopy | None = None
     may_share_rows: bool = True
+    may_recompute: bool = True
+    least_row_tokens: int = 0
     counts_routers: bool = False
     passes: int = 1
 
@@ -219,12 +223,13 @@ def _changes(
     """
     zero = training.zero
     flipped = not training.gradient_checkpointing
-    yield (
-        f"training.gradient_checkpointing={str(flipped).lower()}",
-        training.model_copy(update={"gradient_checkpointing": flipped}),
-    )
+    if load.may_recompute and not training.offload_activations:
+        yield (
+            f"training.gradient_checkpointing={str(flipped).lower()}",
+            training.model_copy(update={"gradient_checkpointing": flipped}),
+        )
     for factor, tokens in (("double", 2 * training.micro_batch_tokens), ("half", training.micro_batch_tokens // 2)):
-        if tokens >= load.longest_example:
+        if tokens >= max(load.longest_example, load.least_row_tokens):
             change = training.model_copy(update={"micro_batch_tokens": tokens})
             yield f"training.micro_batch_tokens={tokens} ({factor})", change
     sharing = 2 * training.sequence_parallel_ranks
@@ -232,7 +237,7 @@ def _changes(
         change = training.model_copy(update={"sequence_parallel_ranks": sharing})
         yield f"training.sequence_parallel_ranks={sharing}", change
         sharing *= 2
-    if training.logit_chunk_positions is None:
+    if training.logit_chunk_positions is None and not size.scales_logits:
         yield "training.logit_chunk_positions=1024", training.model_copy(update={"logit_chunk_positions": 1024})
     if training.gradient_checkpointing and not training.offload_activations:
         yield "training.offload_activations=true", training.model_copy(update={"offload_activations": True})

@@ -28,6 +28,8 @@ def stage_load(
     stops_prefix: bool = False,
     guard: GuardCopy | None = None,
     may_share_rows: bool = True,
+    may_recompute: bool = True,
+    least_row_tokens: int = 0,
     counts_routers: bool = False,
     passes: int = 1,
 ) -> StageLoad:
@@ -42,6 +44,8 @@ def stage_load(
         stops_prefix: whether no gradient passes through the tokens before an example's first target.
         guard: the copy of the model with which a guard generates; None without a guard.
         may_share_rows: whether the run's settings allow several ranks to compute a row together.
+        may_recompute: whether they allow to recompute activations.
+        least_row_tokens: token budget of a row that they allow at least.
         counts_routers: whether one more forward pass of each row counts what its routers choose.
         passes: number of forward and backward passes over the rows of a step.
     """
@@ -71,7 +75,17 @@ def stage_load(
         return _fullest(contents(), ranks, micro_batch_tokens, lambda step: _rows(planner.plan(step), of_examples))
 
     return StageLoad(
-        name, of_all.num_steps, longest, rows_for, fullest_for, guard, may_share_rows, counts_routers, passes
+        name,
+        of_all.num_steps,
+        longest,
+        rows_for,
+        fullest_for,
+        guard,
+        may_share_rows=may_share_rows,
+        may_recompute=may_recompute,
+        least_row_tokens=least_row_tokens,
+        counts_routers=counts_routers,
+        passes=passes,
     )
 
 

@@ -68,6 +68,7 @@ def estimate_memory(
     """
     parts = _state(size, training, device, ranks) | {
         "weights, gathered": _gathered(size, training, device, ranks),
+        "expert weights, held for the backward pass": _held_weights(size, training, device, ranks),
         "gradient reduction buffers": _travelling_gradients(size, training, device),
         "activations": _activations(size, training, device, row_tokens),
         "keys and values of what comes before": _PREFIX_COPIES * prefix_tokens * size.key_value_bytes,
@@ -89,7 +90,7 @@ def guard_memory(
         ranks: number of ranks that share the model.
         guard: the copy of the model.
     """
-    stays = ranks == 1 or stays_gathered(size, training, device)
+    stays = ranks > 1 and stays_gathered(size, training, device)
     parts = _state(size, training, device, ranks) | {
         "weights, gathered": size.held * device.compute_bytes if stays else 0.0,
         "gradient reduction buffers": reduced_bytes(training) * training.zero.reduce_bucket_elements,
@@ -150,10 +151,23 @@ def reduced_bytes(training: TrainingConfig) -> int:
 
 def _gathered(size: ModelSize, training: TrainingConfig, device: Accelerator, ranks: int) -> float:
     """Bytes of gathered weights: up to the bound for gathering ahead, and the largest module in addition to it."""
-    if ranks == 1 or stays_gathered(size, training, device):
+    if ranks == 1 and not training.zero.offload_weights:
+        return 0.0  # the part of a single rank is the whole weight
+    if stays_gathered(size, training, device):
         return size.held * device.compute_bytes
     live = live_elements(size, training, device) + size.largest_gathered
     return min(size.held, live) * device.compute_bytes
+
+
+def _held_weights(size: ModelSize, training: TrainingConfig, device: Accelerator, ranks: int) -> float:
+    """Bytes of expert weights that autograd keeps although ZeRO-3 has released them.
+
+    transformers multiplies with a transposed view of a stack of experts, and autograd keeps the view's storage. A layer
+    that is recomputed keeps it no longer than the layer takes.
+    """
+    if ranks == 1 or training.gradient_checkpointing or stays_gathered(size, training, device):
+        return 0.0
+    return size.held_weight_bytes
 
 
 def _second_copy(size: ModelSize, training: TrainingConfig, device: Accelerator) -> float:

@@ -10,14 +10,18 @@ from sftkey_dist.capacity.counted import ATTENTION, layer_bytes, register_counte
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
-from sftkey_dist.models.shape import decoder_layers, head_dim_of, key_value_heads_of
+from sftkey_dist.models.shape import attention_dims_of, decoder_layers, key_value_heads_of, scales_logits
 from sftkey_dist.training.forward.chunked_mlp import compute_mlps_in_chunks
 from sftkey_dist.training.forward.flops import ModelFlops
 from sftkey_dist.training.weights.lora import add_adapters, base_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from peft import PeftModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
+_BYTES_OF_SCORES_WITH_SINKS, _BYTES_OF_BOUNDED_SCORES = (25, 60), (38, 95)
+"""Bytes per pair of tokens and head of `training/forward/attention.py`, in the forward and in the backward pass, which
+computes scores again; counted on shapes (`tests/unit/capacity/test_architectures.py`)."""
 _DTYPES = {2: torch.bfloat16, 4: torch.float32}
 
 
@@ -42,8 +46,12 @@ class ModelSize:
         chunked_bytes: bytes per token that the feed-forward blocks of all layers keep while a chunk is recomputed, and
             that are not in ``activation_bytes``; 0 where they are not computed in chunks.
         chunked_share: share of the layers' weights that is in these blocks.
+        held_weight_bytes: bytes of stacked expert weights that stay in memory from the forward to the backward pass.
         moved_bytes: bytes per token that both passes read and write outside matrix products and attention.
         key_value_bytes: bytes per token of the keys and values of all layers.
+        score_bytes: bytes per pair of tokens that the forward and the backward pass read and write where no kernel
+            computes the attention, which has scores then.
+        scales_logits: whether the model bounds or scales the logits after its output projection.
         flops: operations of a step.
     """
 
@@ -61,8 +69,11 @@ class ModelSize:
     activation_bytes: float
     chunked_bytes: float
     chunked_share: float
+    held_weight_bytes: float
     moved_bytes: float
     key_value_bytes: int
+    score_bytes: tuple[float, float]
+    scales_logits: bool
     flops: ModelFlops
 
     @property
@@ -141,12 +152,29 @@ def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, 
         activation_bytes=of_token.kept,
         chunked_bytes=kept_at_once,
         chunked_share=chunked_share,
+        held_weight_bytes=of_token.held_weights,
         moved_bytes=of_token.moved,
         key_value_bytes=_key_value_width(text) * compute_bytes,
+        score_bytes=_score_bytes(model, text),
+        scales_logits=scales_logits(config),
         flops=ModelFlops.of(base_of(model)),
     )
 
 
+def _score_bytes(model: "PreTrainedModel | PeftModel", text: "PreTrainedConfig") -> tuple[float, float]:
+    """See `ModelSize.score_bytes`; of layers with a window, whose scores are few in long rows, it counts none."""
+    has_sinks = any(name.endswith(".sinks") for name, _ in model.named_parameters())
+    if getattr(text, "attn_logit_softcapping", None):
+        forward, backward = _BYTES_OF_BOUNDED_SCORES
+    elif has_sinks:
+        forward, backward = _BYTES_OF_SCORES_WITH_SINKS
+    else:
+        return 0.0, 0.0
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * int(text.num_hidden_layers)
+    heads = int(text.num_attention_heads) * sum(kind == "full_attention" for kind in kinds)
+    return float(forward * heads), float(backward * heads)
+
+
 def _key_value_width(text: "PreTrainedConfig") -> int:
     """Elements of the keys and values of a token in all layers."""
-    return 2 * int(text.num_hidden_layers) * key_value_heads_of(text) * head_dim_of(text)
+    return int(text.num_hidden_layers) * key_value_heads_of(text) * sum(attention_dims_of(text))

@@ -190,7 +190,9 @@ def _row_seconds(
     layer_bytes = size.moved_bytes * (forward_passes * rows.tokens + 2 * rows.rest.tokens) / 3
     logit_bytes = float(_LOGIT_BYTES * size.vocab_size) * rows.logits
     gradient_bytes = size.trained * (device.compute_bytes + 2 * _GRADIENT_COPIES * reduced_bytes(training))
-    moved = layer_bytes + logit_bytes + gradient_bytes
+    of_forward, of_backward = size.score_bytes
+    score_bytes = of_forward * forward_passes * rows.whole.pairs + of_backward * rows.rest.pairs
+    moved = layer_bytes + logit_bytes + gradient_bytes + score_bytes
     copied = 2 * input_bytes(size, device) * rows.tokens if training.offload_activations else 0
     seconds: np.ndarray = (
         flops / (device.peak_tflops * 1e12)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sftkey_dist.config import RunConfig
     from sftkey_dist.pipeline.run_plan import RunPlan
 
+_USUAL_GPU = "h100-80g"
 _ONE_POINT = 0.01
 
 Ranks = Annotated[
@@ -86,7 +87,7 @@ def plan(
         int, typer.Option(metavar="N", min=1, help="Accelerators, and therefore ranks, per node.")
     ] = 8,
     gpu: Annotated[str, typer.Option(help="Type: b200-180g, h200-141g, h100-80g, a100-80g, a100-40g or l40s-48g.")] = (
-        "h100-80g"
+        _USUAL_GPU
     ),
     network_gbps: Annotated[
         float, typer.Option(metavar="N", min=0.1, help="Network bandwidth per node, in Gbit/s.")
@@ -117,6 +118,8 @@ def plan(
         return
     if difference is not None:
         raise ConfigError("--difference belongs to --power; add --power, or leave it out")
+    if nodes is None and (gpu != _USUAL_GPU or price_per_gpu_hour is not None):
+        raise ConfigError("--gpu and --price-per-gpu-hour describe the cluster of --nodes; add --nodes")
     config = load_run_config(configuration)
     usual_ranks = nodes * gpus_per_node if nodes else config.cluster.num_workers
     usual_data_ranks = max(1, usual_ranks // config.training.sequence_parallel_ranks)
@@ -197,7 +200,7 @@ def _show_power(configuration: list[str], difference: float) -> None:
 def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
     from sftkey_dist.capacity import capacity_table, total_in_words
     from sftkey_dist.pipeline.capacity import plan_capacity
-    from sftkey_dist.pipeline.fits import Room, problems_of
+    from sftkey_dist.pipeline.fits import Room, problems_of, sizes_of_judges
 
     size, stages, file = plan_capacity(plan, cluster, steps)
     device = cluster.accelerator
@@ -206,6 +209,12 @@ def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
         console.print(capacity_table(f"{stage.name}: {where}", stage, device.memory_gib))
     if len(stages) > 1:
         console.print(total_in_words([stage.estimate for stage in stages]), soft_wrap=True, markup=False)
-    for problem in problems_of(plan.config, size.parameters, stages, Room(device.memory_gib)):
+    room = Room(
+        device.memory_gib,
+        judges=sizes_of_judges(plan.config, only_local=True),
+        gpus_per_node=cluster.gpus_per_node,
+        most_gpus_of_a_node=cluster.gpus_per_node,
+    )
+    for problem in problems_of(plan.config, size.parameters, stages, room):
         console.print(Text.assemble(("would be refused", "red"), " ", problem), soft_wrap=True)
     return file

@@ -159,6 +159,11 @@ def room_for(cluster: ClusterConfig, num_gpus: int | None = None) -> int:
     return _room_for(_needs_of_a_worker(cluster, num_gpus))
 
 
+def most_gpus_of_a_node() -> int:
+    """Number of accelerators of the node that has the most."""
+    return max((int(node["Resources"].get("GPU", 0)) for node in usable_nodes()), default=0)
+
+
 def host_memory_gib() -> float:
     """Memory of all nodes together, in GiB, as Ray found it when they started."""
     kinds = ("memory", "object_store_memory")

@@ -19,6 +19,8 @@ from sftkey_dist.sampler import CostModel
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+_FACTORS_OF_LOGITS = ("logits_scaling", "logit_scale", "lm_head_multiplier")
+"""Names that architectures of transformers use for a factor of the logits."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts")
 _ROUTED_TO = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
 _WIDTHS_OF_EXPERTS = ("moe_intermediate_size", "expert_ffn_hidden_size")
@@ -107,6 +109,26 @@ def require_heads_for(folder: Path, config: "PreTrainedConfig", sequence_paralle
         raise ConfigError(
             f"training.sequence_parallel_ranks={sequence_parallel_ranks} must divide the {heads} attention heads of "
             f"{folder}; possible are {', '.join(possible)}"
+        )
+
+
+def scales_logits(config: "PreTrainedConfig") -> bool:
+    """Whether a model bounds or scales the logits after its output projection, as Gemma 2, Cohere and Granite do."""
+    text = config.get_text_config()
+    factors = (getattr(text, name, None) for name in _FACTORS_OF_LOGITS)
+    return bool(getattr(text, "final_logit_softcapping", None)) or any(factor not in (None, 1) for factor in factors)
+
+
+def require_plain_logits(folder: Path, config: "PreTrainedConfig") -> None:
+    """Check that logits can be computed in chunks, apart from the model.
+
+    Raises:
+        ConfigError: The model changes them after its output projection.
+    """
+    if scales_logits(config):
+        raise ConfigError(
+            f"training.logit_chunk_positions: {folder} bounds or scales the logits after its output projection, which "
+            f"chunks do not; set training.logit_chunk_positions=null"
         )
 
 
@@ -239,6 +261,14 @@ def key_value_heads_of(text: "PreTrainedConfig") -> int:
 def head_dim_of(text: "PreTrainedConfig") -> int:
     """Dimension of an attention head, according to a decoder's configuration."""
     return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
+def attention_dims_of(text: "PreTrainedConfig") -> tuple[int, int]:
+    """Dimensions of a head's queries and keys, and of its values, which differ in latent attention (DeepSeek-V2)."""
+    value = getattr(text, "v_head_dim", None)
+    if value and getattr(text, "qk_nope_head_dim", None):
+        return int(text.qk_nope_head_dim) + int(text.qk_rope_head_dim), int(value)
+    return head_dim_of(text), head_dim_of(text)
 
 
 def shape_of(parameter: torch.Tensor) -> tuple[int, ...]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from sftkey_dist.capacity import ACCELERATORS, Accelerator, Cluster, StageCapacity
 from sftkey_dist.capacity.hardware import GIB
-from sftkey_dist.cluster.connection import devices_of_nodes, host_memory_gib
+from sftkey_dist.cluster.connection import devices_of_nodes, host_memory_gib, most_gpus_of_a_node
 from sftkey_dist.config.evaluation import LocalJudgeConfig
+from sftkey_dist.config.paths import is_local_model
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console
-from sftkey_dist.errors import ConfigError
+from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.evaluation.judge.jury import judge_folder
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.models.accelerator import Device, weights_bytes_in
@@ -24,7 +25,6 @@ _SURELY = 0.85
 12 % too high (tests/accelerator)."""
 _GENERATION_SHARE = 0.9
 """Share of an accelerator's memory that weights may take during generation; the rest is for keys and values."""
-_MOST_GPUS_OF_A_NODE = 8
 
 
 def require_fit(plan: RunPlan) -> None:
@@ -48,8 +48,18 @@ def require_fit(plan: RunPlan) -> None:
     seen = {"accelerators": f"{len(devices)} x {smallest.name}", "driver": drivers}
     write_json_atomically(plan.run.environment, describe_environment() | seen)
     cluster = Cluster(1, config.cluster.num_workers, accelerator_like(smallest))
-    parameters, stages = stage_capacities(plan, cluster, _PLANNED_STEPS)
-    room = Room(smallest.memory_gib, host_memory_gib(), _sizes_of_judges(config))
+    try:
+        parameters, stages = stage_capacities(plan, cluster, _PLANNED_STEPS)
+    except ModelError as error:  # an architecture that does not run on shapes may train all the same
+        console.print(f"whether the model fits is not known: {error}", soft_wrap=True, markup=False)
+        return
+    room = Room(
+        smallest.memory_gib,
+        host_memory_gib(),
+        sizes_of_judges(config),
+        gpus_per_node=cluster.gpus_per_node,
+        most_gpus_of_a_node=most_gpus_of_a_node(),
+    )
     problems = problems_of(config, parameters, stages, room)
     if problems:
         raise ConfigError("; ".join(problems))
@@ -81,11 +91,15 @@ class Room:
         device_gib: memory of an accelerator.
         host_gib: memory of all nodes together; inf if it is not known.
         judges: the local judges.
+        gpus_per_node: accelerators of the nodes that a stage was planned for.
+        most_gpus_of_a_node: accelerators of the largest node.
     """
 
     device_gib: float
     host_gib: float = math.inf
     judges: tuple[JudgeSize, ...] = ()
+    gpus_per_node: int = 1
+    most_gpus_of_a_node: int = 8
 
 
 def problems_of(config: RunConfig, num_parameters: int, stages: Sequence[StageCapacity], room: Room) -> list[str]:
@@ -114,7 +128,7 @@ def problems_of(config: RunConfig, num_parameters: int, stages: Sequence[StageCa
         *training,
         *hosts,
         *_of_the_guard(model_gib, stages, room.device_gib),
-        *_of_evaluation(config, model_gib, room.device_gib),
+        *_of_evaluation(config, model_gib, room),
         *_of_judges(room),
     ]
 
@@ -144,16 +158,21 @@ def _guarding_gib(stage: StageCapacity) -> float:
     return stage.estimate.guarding.total_gib if stage.estimate.guarding else 0.0
 
 
-def _of_evaluation(config: RunConfig, model_gib: float, device_gib: float) -> list[str]:
+def _of_evaluation(config: RunConfig, model_gib: float, room: Room) -> list[str]:
     if config.evaluation.backend == "endpoint":
         return []
-    gpus = max(1, config.evaluation_gpus)
+    gpus, device_gib = max(1, config.evaluation_gpus), room.device_gib
     enough = _gpus_for(model_gib, device_gib)
+    if gpus > room.most_gpus_of_a_node:
+        return [
+            f"evaluation.gpus_per_model={gpus}: no node has more than {room.most_gpus_of_a_node} accelerator(s), and a "
+            f"model is not spread over nodes; lower it, or generate with a server (evaluation.backend=endpoint)"
+        ]
     if enough <= gpus:
         return []
     remedy = (
         f"set evaluation.gpus_per_model={enough}"
-        if enough <= _MOST_GPUS_OF_A_NODE
+        if enough <= room.most_gpus_of_a_node
         else "generate with a server (evaluation.backend=endpoint, launch/serve/vllm.sh)"
     )
     return [
@@ -171,9 +190,11 @@ def _of_judges(room: Room) -> list[str]:
     ]
 
 
-def _sizes_of_judges(config: RunConfig) -> tuple[JudgeSize, ...]:
+def sizes_of_judges(config: RunConfig, *, only_local: bool = False) -> tuple[JudgeSize, ...]:
+    """The sizes of the judges that a run loads itself; with ``only_local`` without those that are on the hub."""
     judge = config.evaluation.judge
     local = [one for one in judge.judges if isinstance(one, LocalJudgeConfig)] if judge is not None else []
+    local = [one for one in local if not only_local or is_local_model(one.path)]
     return tuple(
         JudgeSize(one.path, weights_bytes_in(judge_folder(one)) / GIB, one.gpus_per_model or 1) for one in local
     )
@@ -188,5 +209,5 @@ def _remedy(stage: StageCapacity, room: Room) -> str:
     if stage.help is not None and stage.help[1].fits and stage.help[1].host.total_gib * _SURELY <= room.host_gib:
         return f"set {stage.help[0].split(' (')[0]}"
     if stage.smallest_nodes is not None and stage.smallest_nodes > 1:
-        return f"use {stage.smallest_nodes} times as many ranks (cluster.num_workers)"
+        return f"use {stage.smallest_nodes * room.gpus_per_node} ranks (cluster.num_workers)"
     return "use more ranks (cluster.num_workers) or shorter rows (training.micro_batch_tokens)"

@@ -18,5 +18,12 @@ def generation_pool(config: RunConfig) -> Iterator[EvaluationPool]:
 
 
 def room_for_actors(config: RunConfig) -> int:
-    """Number of actors that the cluster has room for, since nodes may have been lost during training."""
-    return wait_for_room(config.cluster, config.num_evaluation_workers, config.evaluation_gpus)
+    """Number of actors that the cluster has room for, since nodes may have been lost during training.
+
+    Unless `evaluation.num_workers` asks for a number, one is enough: several accelerators of an actor must be on one
+    node, which may leave some of each node over.
+    """
+    cluster = config.cluster
+    if config.evaluation.num_workers is None:
+        cluster = cluster.model_copy(update={"min_workers": 1})
+    return wait_for_room(cluster, config.num_evaluation_workers, config.evaluation_gpus)

@@ -31,6 +31,7 @@ from sftkey_dist.models.problem import writing_named
 from sftkey_dist.models.shape import (
     read_shape,
     require_heads_for,
+    require_plain_logits,
     require_positions_within,
     require_routers,
     require_row_per_token,
@@ -126,6 +127,8 @@ def _prepared(
     require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(special_tokens_in_test))
     require_heads_for(model_dir, shape, config.training.sequence_parallel_ranks)
     require_positions_within(model_dir, shape, config.data.max_length_tokens, config.training.micro_batch_tokens)
+    if config.training.logit_chunk_positions is not None:
+        require_plain_logits(model_dir, shape)
     if any(stage.optimization.router_loss_weight for strategy in strategies for stage in strategy.stages):
         require_routers(model_dir, shape)
     forms = sorted({strategy.form for strategy in strategies})

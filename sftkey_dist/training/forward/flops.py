@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sftkey_dist.errors import ModelError
-from sftkey_dist.models.shape import active_share, decoder_layers, head_dim_of, is_of_experts, shape_of
+from sftkey_dist.models.shape import active_share, attention_dims_of, decoder_layers, is_of_experts, shape_of
 from sftkey_dist.training.weights.lora import is_second_matrix
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class ModelFlops:
     Attributes:
         layer_weights: weights of the matrices that a token passes, all layers together; of a mixture of experts those
             that it is routed to.
-        attention_width: layers x query heads x head dimension.
+        attention_width: layers x query heads x head dimension, the mean of that of keys and that of values.
         logit_weights: hidden size x vocabulary, passed where there is a loss.
         layer_gradients: of the layers, products of the backward pass: a weight counts once where it is trained, and
             once where what it is applied to needs a gradient.
@@ -107,12 +107,13 @@ class ModelFlops:
     def of(cls, model: "PreTrainedModel") -> "ModelFlops":
         """Count for a decoder: whole, on the meta device or partitioned, with adapters or without."""
         text = model.config.get_text_config()
+        heads = int(text.num_hidden_layers) * int(text.num_attention_heads)
         logit_weights = int(text.hidden_size) * int(text.vocab_size)
         matrices = list(_matrices_of_layers(model, text))
         starts = _without_gradient_to_pass_on(model)
         return cls(
             layer_weights=sum(active for _, active in matrices),
-            attention_width=int(text.num_hidden_layers) * int(text.num_attention_heads) * head_dim_of(text),
+            attention_width=heads * sum(attention_dims_of(text)) // 2,
             logit_weights=logit_weights,
             layer_gradients=sum(
                 active * (weight.requires_grad + (id(weight) not in starts)) for weight, active in matrices

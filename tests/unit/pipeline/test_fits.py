@@ -62,8 +62,8 @@ def test_training_that_is_too_large_names_the_setting_that_makes_it_fit():
     assert problem.endswith(
         "a rank would need about 100 GiB and an accelerator has 79; set training.logit_chunk_positions=1024"
     )
-    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(191, smallest_nodes=4)], Room(79))
-    assert problem.endswith("use 4 times as many ranks (cluster.num_workers)")
+    (problem,) = problems_of(config, SEVENTY_BILLION, [stage(191, smallest_nodes=4)], Room(79, gpus_per_node=8))
+    assert problem.endswith("use 32 ranks (cluster.num_workers)")
 
 
 @pytest.mark.parametrize(("gpus", "remedy"), [(1, "evaluation.gpus_per_model=2"), (2, None), (4, None)])
@@ -192,3 +192,11 @@ def test_evaluation_takes_as_many_actors_as_its_models_leave_room_for():
 
 def test_a_device_is_what_the_driver_says():
     assert Device("x", 79.6, "580").memory_gib == 79.6
+
+
+def test_a_model_is_not_spread_over_nodes_for_generation():
+    config = configured(evaluation={"gpus_per_model": 4})
+    (problem,) = problems_of(config, 8_000_000_000, [stage(60)], Room(79, most_gpus_of_a_node=2))
+    assert problem.startswith("evaluation.gpus_per_model=4: no node has more than 2 accelerator(s)")
+    (problem,) = problems_of(configured(), SEVENTY_BILLION, [stage(60)], Room(79, most_gpus_of_a_node=1))
+    assert "evaluation.backend=endpoint" in problem
