@@ -23,7 +23,7 @@ from sftkey_dist.errors import DataError
 Content = TypeVar("Content")
 
 RESTORE_OR_REMOVE = "restore it from a copy, or remove its folder, which the same command then creates again"
-_MOST_CHARACTERS = 200
+_MAX_CHARACTERS = 200
 _ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
@@ -281,8 +281,8 @@ def problem_of(error: ValueError) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        return f"{place + ': ' if place else ''}{first['msg']}"[:_MOST_CHARACTERS]
-    return f"damaged or cut off ({error})"[:_MOST_CHARACTERS]
+        return f"{place + ': ' if place else ''}{first['msg']}"[:_MAX_CHARACTERS]
+    return f"damaged or cut off ({error})"[:_MAX_CHARACTERS]
 
 
 def _not_regular(path: Path) -> DataError:

@@ -14,7 +14,7 @@ from sftkey_dist.sampler import StepPlan, StepPlanner
 from sftkey_dist.training.forward.flops import prefix_tokens
 
 _PROMPT = 0
-_MOST_PLANNED_EXAMPLES = 20_000
+_MAX_PLANNED_EXAMPLES = 20_000
 """Limit of the search for the fullest rows, which takes some seconds."""
 
 
@@ -135,7 +135,7 @@ def _fullest(contents: _StepContents, ranks: int, micro_batch_tokens: int, rows_
     found, num_planned = Fullest(0, 0, 0), 0
     for step, bound in zip(order, of_those_left, strict=True):
         bounded = _fuller(found, Fullest(*map(int, bound)))
-        if found == bounded or num_planned > _MOST_PLANNED_EXAMPLES:
+        if found == bounded or num_planned > _MAX_PLANNED_EXAMPLES:
             return bounded
         found = _fuller(found, Fullest.of([rows_of(int(step))]))
         num_planned += int(contents.examples[step])

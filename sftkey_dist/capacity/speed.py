@@ -96,7 +96,7 @@ class Rows:
     @property
     def rest(self) -> Positions:
         """The positions that the backward pass covers."""
-        return self.whole.behind(Positions(self.prefix_tokens, self.prefix_pairs, 0))
+        return self.whole.without_prefix(Positions(self.prefix_tokens, self.prefix_pairs, 0))
 
 
 def step_seconds(

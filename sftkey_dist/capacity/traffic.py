@@ -151,8 +151,8 @@ class _Gathers:
         matrices, num_layers = self._matrices(), self.size.num_layers
         bucket = ahead_elements(self.size, self.training, self.device)
         if self.size.is_frozen:
-            return _together((matrices + again) * num_layers, bucket, may_pass=True)
-        ahead, *rest = _together(matrices, bucket or sum(matrices), may_pass=True) or [0]
+            return _together((matrices + again) * num_layers, bucket, may_exceed=True)
+        ahead, *rest = _together(matrices, bucket or sum(matrices), may_exceed=True) or [0]
         return [elements for elements in (ahead, sum(rest)) if elements] * num_layers
 
     def _output(self) -> list[int]:
@@ -181,7 +181,7 @@ def _reduced(size: ModelSize, training: TrainingConfig, others: float) -> tuple[
     Gradients are reduced together until the bucket is full, in the order in which the backward pass computes them.
     """
     width = others * reduced_bytes(training)
-    *rest, last = _together(size.trained_weights[::-1], training.zero.reduce_bucket_elements, may_pass=False)
+    *rest, last = _together(size.trained_weights[::-1], training.zero.reduce_bucket_elements, may_exceed=False)
     return Flow(width * sum(rest), len(rest)), Flow(width * last, 1)
 
 
@@ -195,14 +195,15 @@ def _gathered_after_update(size: ModelSize, training: TrainingConfig, device: Ac
     return Flow(others * sum(stay) * device.compute_bytes, len(stay))
 
 
-def _together(weights: Sequence[int], bucket: int, *, may_pass: bool) -> list[int]:
+def _together(weights: Sequence[int], bucket: int, *, may_exceed: bool) -> list[int]:
     """Elements of consecutive weights that share a collective.
 
-    With ``may_pass`` a collective ends with the weight that fills the bucket; otherwise before the one that exceeds it.
+    With ``may_exceed`` a collective ends with the weight that fills the bucket, and otherwise before the one that
+    exceeds it.
     """
     groups: list[int] = []
     for elements in weights:
-        if groups and (groups[-1] < bucket if may_pass else groups[-1] + elements <= bucket):
+        if groups and (groups[-1] < bucket if may_exceed else groups[-1] + elements <= bucket):
             groups[-1] += elements
         else:
             groups.append(elements)

@@ -14,7 +14,7 @@ from sftkey_dist.errors import ConfigError
 if TYPE_CHECKING:
     from sftkey_dist.endpoint.client import Endpoint
 
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 
 
 def parity(
@@ -53,11 +53,11 @@ def parity(
     here = PromptsHere(compared, number)
     with progress_line("comparing prompts", len(here.examples)) as line:
         found = here.compare(served, config.concurrency, line.update)
-    for difference in found.differences[:_MOST_SHOWN]:
+    for difference in found.differences[:_MAX_SHOWN]:
         for text in difference.lines(here.tokenizer):
             console.print(text, soft_wrap=True, markup=False)
-    if len(found.differences) > _MOST_SHOWN:
-        console.print(f"… and {len(found.differences) - _MOST_SHOWN:,} more rows that differ", markup=False)
+    if len(found.differences) > _MAX_SHOWN:
+        console.print(f"… and {len(found.differences) - _MAX_SHOWN:,} more rows that differ", markup=False)
     console.print(f"{served.server}, {config.model}: {found.summary()}", soft_wrap=True, markup=False)
     if found.differences:
         raise typer.Exit(1)

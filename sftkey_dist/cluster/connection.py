@@ -27,9 +27,9 @@ from sftkey_dist.interrupts import handlers_kept, interruptible
 from sftkey_dist.machine import usable_cores
 from sftkey_dist.models.accelerator import Device, node_devices
 
-_SECONDS_BETWEEN_LOOKS = 1.0
-_MOST_SECONDS_TO_ANSWER = 20.0
-_MOST_SECONDS_TO_LIST = 90.0  # nvidia-smi may take 60
+_POLL_SECONDS = 1.0
+_MAX_SECONDS_TO_ANSWER = 20.0
+_MAX_SECONDS_TO_LIST = 90.0  # nvidia-smi may take 60
 
 _WORDS = {"CPU": "CPU cores", "GPU": "accelerators"}
 
@@ -87,7 +87,7 @@ def devices_of_nodes() -> list[Device]:
     ]
     if not asked:
         return []
-    answered, _ = interruptible(ray.wait, asked, num_returns=len(asked), timeout=_MOST_SECONDS_TO_LIST)
+    answered, _ = interruptible(ray.wait, asked, num_returns=len(asked), timeout=_MAX_SECONDS_TO_LIST)
     return [device for devices in interruptible(ray.get, answered) for device in devices]
 
 
@@ -254,12 +254,12 @@ def _require_answer(named: NamedCluster, address: str, most_seconds_to_start: fl
         if not is_waiting:
             console.print(f"waiting up to {most_seconds_to_start:g} s for the cluster at {address}", markup=False)
         is_waiting = True
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        time.sleep(_POLL_SECONDS)
     command = [sys.executable, "-m", "sftkey_dist.cluster.probe", address]
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_SECONDS_TO_ANSWER)
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=_MAX_SECONDS_TO_ANSWER)
     except subprocess.TimeoutExpired as error:
-        problem = f"the port is open, but nothing answered within {_MOST_SECONDS_TO_ANSWER:g} s"
+        problem = f"the port is open, but nothing answered within {_MAX_SECONDS_TO_ANSWER:g} s"
         raise _no_cluster(named, address, problem) from error
     problem = asked.stdout if asked.returncode == 0 else f"Ray's client exited with {asked.returncode}: {asked.stderr}"
     if problem:
@@ -283,7 +283,7 @@ def _wait_for_nodes(needs: dict[str, int], num_workers: int, most_seconds: float
     while _room_for(needs) < num_workers and time.monotonic() < deadline:
         _REQUESTED.set()
         request_resources(bundles=[needs] * num_workers)  # each time, because another command may replace it
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        time.sleep(_POLL_SECONDS)
 
 
 def _release_nodes() -> None:

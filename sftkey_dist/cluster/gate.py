@@ -8,7 +8,7 @@ from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.secrets import holds_credentials, is_loopback
 from sftkey_dist.errors import ConfigError
 
-_MOST_SECONDS_TO_CONNECT = 5.0
+_MAX_SECONDS_TO_CONNECT = 5.0
 _LAST_PORT = 65535
 
 
@@ -72,7 +72,7 @@ def refusal_of(address: str) -> Exception | None:
     try:
         if int(port) > _LAST_PORT:
             raise ValueError(f"there is no port {port}")
-        socket.create_connection((host.strip("[]"), int(port)), _MOST_SECONDS_TO_CONNECT).close()
+        socket.create_connection((host.strip("[]"), int(port)), _MAX_SECONDS_TO_CONNECT).close()
     except (OSError, ValueError, OverflowError) as error:
         return error
     return None

@@ -24,11 +24,11 @@ from sftkey_dist.machine import free_memory_bytes
 BINDS_TO_ALL = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """If this variable is 0, Ray listens on loopback only, as it always does on Windows and macOS."""
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024  # results pass through files; the object store carries small values only
-_LEAST_OPEN_FILES, _MOST_OPEN_FILES = 1024, 65536
-_MOST_PATH_BYTES = 24
+_MIN_OPEN_FILES, _MAX_OPEN_FILES = 1024, 65536
+_MAX_PATH_BYTES = 24
 """Maximum length of the parent folder's path. Ray appends up to 82 bytes, and the path of a socket has at most 107."""
 _SECONDS_TO_END = 15.0
-_LEAST_GIB_OF_A_WORKER = 0.5
+_MIN_GIB_OF_A_WORKER = 0.5
 """A process with torch, DeepSpeed and Ray, without a model."""
 
 
@@ -174,7 +174,7 @@ def require_memory(num_workers: int) -> None:
     Raises:
         ConfigError: they do not.
     """
-    free, needed = free_memory_bytes() / 2**30, num_workers * _LEAST_GIB_OF_A_WORKER
+    free, needed = free_memory_bytes() / 2**30, num_workers * _MIN_GIB_OF_A_WORKER
     if free and needed > free:
         raise ConfigError(
             f"{num_workers} workers need at least {needed:.0f} GiB of memory on this machine, which has {free:.1f} GiB "
@@ -186,11 +186,11 @@ def require_memory(num_workers: int) -> None:
 def _require_open_files() -> None:
     """Raise the limit of open files. Ray's processes open hundreds, and hang if the limit is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_OPEN_FILES)
-    if most < _LEAST_OPEN_FILES:
+    most = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
+    if most < _MIN_OPEN_FILES:
         raise ConfigError(
             f"a private Ray cluster opens more files than the {hard} that a process may have open here; raise the "
-            f"limit to {_LEAST_OPEN_FILES} or more (ulimit -n, or LimitNOFILE of the service)"
+            f"limit to {_MIN_OPEN_FILES} or more (ulimit -n, or LimitNOFILE of the service)"
         )
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
@@ -199,9 +199,9 @@ def _require_open_files() -> None:
 def _make_folder() -> Path:
     places = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]  # noqa: S108 (mkdtemp creates a private folder)
     for place in places:
-        if len(os.fsencode(place)) <= _MOST_PATH_BYTES and os.access(place, os.W_OK | os.X_OK):
+        if len(os.fsencode(place)) <= _MAX_PATH_BYTES and os.access(place, os.W_OK | os.X_OK):
             return Path(tempfile.mkdtemp(prefix="ray-", dir=place))
     raise ConfigError(
         f"a private Ray cluster needs a folder with a short path for its sockets, and none of {', '.join(places)} can "
-        f"be used; set TMPDIR to a path of at most {_MOST_PATH_BYTES} characters"
+        f"be used; set TMPDIR to a path of at most {_MAX_PATH_BYTES} characters"
     )

@@ -18,7 +18,7 @@ from ray._private.parameter import RayParams
 _UNUSED = ("start_api_server", "start_monitor", "start_log_monitor")
 """They start the dashboard's server, which runs even without a dashboard, the autoscaler, and the process that sends
 logs to a driver, which ours does not print. They take seconds to start, and Ray has no setting for this."""
-_SECONDS_BETWEEN_LOOKS = 1.0
+_POLL_SECONDS = 1.0
 
 
 def main(command: int, num_cpus: int, object_store_bytes: int, folder: str) -> None:
@@ -57,7 +57,7 @@ def main(command: int, num_cpus: int, object_store_bytes: int, folder: str) -> N
 
 
 def _is_closed_within_a_while() -> bool:
-    return bool(select.select([sys.stdin], [], [], _SECONDS_BETWEEN_LOOKS)[0])
+    return bool(select.select([sys.stdin], [], [], _POLL_SECONDS)[0])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import re
 import textwrap
 
-_MOST_CHARACTERS = 200
+_MAX_CHARACTERS = 200
 _MEMORY_RAN_OUT = re.compile(r"running low on memory.*?was (\S+) used / (\S+) limit", re.DOTALL)
 
 
@@ -20,4 +20,4 @@ def in_one_line(error: BaseException) -> str:
             f"cluster.num_workers, training.micro_batch_tokens or evaluation.batch_size"
         )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return textwrap.shorten(lines[-1], _MOST_CHARACTERS, placeholder=" …") if lines else type(error).__name__
+    return textwrap.shorten(lines[-1], _MAX_CHARACTERS, placeholder=" …") if lines else type(error).__name__

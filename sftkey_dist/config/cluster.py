@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sftkey_dist.config.paths import Location
 from sftkey_dist.config.secrets import holds_credentials, is_named_like_a_secret
-from sftkey_dist.config.section import MOST_SECONDS, MOST_WORKERS, Section
+from sftkey_dist.config.section import MAX_SECONDS, MAX_WORKERS, Section
 
 
 class ClusterConfig(Section):
@@ -18,19 +18,19 @@ class ClusterConfig(Section):
     allow_unauthenticated: bool = False
     """Allow a cluster of other machines that does not require a token. Anyone who can reach such a cluster can run code
     on it."""
-    num_workers: int = Field(2, ge=1, le=MOST_WORKERS)
+    num_workers: int = Field(2, ge=1, le=MAX_WORKERS)
     """Number of ZeRO-3 ranks. With `training.sequence_parallel_ranks`, each of the ranks that share a row counts."""
-    min_workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
+    min_workers: int | None = Field(None, ge=1, le=MAX_WORKERS)
     """Minimum number of ranks to continue with when nodes are lost; all ranks are used again once the nodes are back.
     Default: `num_workers`. The result of a computation does not depend on the number of ranks."""
     cpus_per_worker: int = Field(1, ge=1, le=4096)
     """CPU cores, and therefore compute threads, of each rank."""
     gpus_per_worker: int = Field(0, ge=0, le=1)
     """Accelerators of each rank."""
-    wait_for_nodes_seconds: float = Field(0.0, ge=0, le=MOST_SECONDS)
+    wait_for_nodes_seconds: float = Field(0.0, ge=0, le=MAX_SECONDS)
     """How long to wait until a cluster that is named answers, and then until it has enough nodes. An autoscaler is
     asked for the missing ones."""
-    start_timeout_seconds: float = Field(1800.0, ge=10, le=MOST_SECONDS)
+    start_timeout_seconds: float = Field(1800.0, ge=10, le=MAX_SECONDS)
     """Maximum time for the processes of all ranks to start, load their libraries and join the process group. After it
     they are started again. Starting takes minutes where many nodes read the libraries from one storage, and the time
     includes the wait for accelerators that other work on the cluster uses."""

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.paths import LocalPath, Location
 from sftkey_dist.config.rules import Rules
-from sftkey_dist.config.section import MOST_ROWS, Section, SectionWithNewerKeys, Seed
+from sftkey_dist.config.section import MAX_ROWS, Section, SectionWithNewerKeys, Seed
 from sftkey_dist.data.data_sets import data_set_names
 from sftkey_dist.data.memos import DecisionRule, ReasoningLength
 
@@ -56,7 +56,7 @@ class SourceConfig(Section):
     the generated cases to use."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
-    limit: int | None = Field(None, ge=1, le=MOST_ROWS)
+    limit: int | None = Field(None, ge=1, le=MAX_ROWS)
     """Maximum number of rows, from the first one on. For `decision_memos`, the number of rows to generate."""
     weight: float = Field(1.0, ge=1e-6, le=10_000)
     """How often a mixture uses each row: 0.5 selects half of the rows by `seed`, 2 uses every row twice."""

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from sftkey_dist.config.secrets import holds_credentials, is_loopback, is_variable_name
-from sftkey_dist.config.section import MOST_SECONDS, Section
+from sftkey_dist.config.section import MAX_SECONDS, Section
 
 
 class EndpointConfig(Section):
@@ -19,7 +19,7 @@ class EndpointConfig(Section):
     api_key_env: str | None = None
     """Environment variable that contains the API key. Default: OPENAI_API_KEY for api.openai.com, and no key for other
     servers."""
-    timeout_seconds: float = Field(120.0, ge=0.001, le=MOST_SECONDS)
+    timeout_seconds: float = Field(120.0, ge=0.001, le=MAX_SECONDS)
     """Maximum time to wait for one answer."""
     max_retries: int = Field(5, ge=0, le=1000)
     """Maximum number of retries, after the delay that the server asks for or with exponential backoff. Dropped

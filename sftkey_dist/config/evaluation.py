@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from sftkey_dist.config.answer_check import AnswerCheck
 from sftkey_dist.config.endpoint import EndpointConfig
 from sftkey_dist.config.paths import LocalPath, Location
-from sftkey_dist.config.section import MOST_ROWS, MOST_WORKERS, Section, SectionWithNewerKeys, zero_or_from
+from sftkey_dist.config.section import MAX_ROWS, MAX_WORKERS, Section, SectionWithNewerKeys, zero_or_from
 
 
 class ServedModelConfig(EndpointConfig):
@@ -77,7 +77,7 @@ class JudgeConfig(Section):
     skip_certain: bool = False
     """Do not ask the judges where the deterministic check is certain, e.g. about equal text or two different
     numbers."""
-    most_questions: int | None = Field(None, ge=1, le=MOST_ROWS)
+    most_questions: int | None = Field(None, ge=1, le=MAX_ROWS)
     """Maximum number of questions to one judge in one evaluation. Answers beyond it stay unjudged."""
     cache_dir: LocalPath | None = None
     """Folder of cached verdicts, which runs can share. Default: a folder in the run directory."""
@@ -101,7 +101,7 @@ class CapabilitiesConfig(Section):
     task_dir: LocalPath | None = None
     """Folder with tasks of one's own, as YAML files of the harness. Paths in these files are relative to the folder.
     Python code that they name is executed."""
-    limit: int | None = Field(None, ge=1, le=MOST_ROWS)
+    limit: int | None = Field(None, ge=1, le=MAX_ROWS)
     """Maximum number of documents per task, from the first one on."""
     num_fewshot: int | None = Field(None, ge=0, le=1000)
     """Number of solved examples in front of each document. Default: what each task defines."""
@@ -142,7 +142,7 @@ class EvaluationConfig(SectionWithNewerKeys):
     """Number of accelerators of one node that share a model: layer by layer with transformers, tensor parallel with
     vLLM.
     Default: one, if workers have accelerators."""
-    limit: int | None = Field(None, ge=1, le=MOST_ROWS)
+    limit: int | None = Field(None, ge=1, le=MAX_ROWS)
     """Maximum number of examples per test set, from the first one on."""
     answer_check: AnswerCheck = "auto"
     """Deterministic comparison of an answer with its reference: `exact` text, `numeric`, `math` (symbolic), `option`
@@ -155,7 +155,7 @@ class EvaluationConfig(SectionWithNewerKeys):
     """Language models that judge the answers. Default: the deterministic comparison decides."""
     alpha: float = Field(0.7, ge=0, le=1)
     """Weight of accuracy in score = alpha * accuracy + (1 - alpha) * format. The paper uses 0.7."""
-    num_workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
+    num_workers: int | None = Field(None, ge=1, le=MAX_WORKERS)
     """Number of generation actors. Default: as many as fit on the accelerators of the training ranks, or one per
     rank."""
     capabilities: CapabilitiesConfig | None = None

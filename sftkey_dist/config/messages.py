@@ -30,7 +30,7 @@ _BOUNDS = {
     "less_than_equal": ("le", "must be at most"),
 }
 _KINDS = {bool: "truth value", int: "number", float: "number", type(None): "missing value"}
-_MOST_CHARACTERS = 60
+_MAX_CHARACTERS = 60
 _WHOLE_LIST = "an item of a list cannot be changed by itself; give the whole list"
 
 
@@ -137,4 +137,4 @@ def kind_of(value: object) -> str:
 def _shown(value: object) -> str:
     """A value that is short, and otherwise its kind."""
     written = repr(value) if isinstance(value, str | float) else json.dumps(value, default=str)
-    return written if len(written) <= _MOST_CHARACTERS and not isinstance(value, dict | list) else kind_of(value)
+    return written if len(written) <= _MAX_CHARACTERS and not isinstance(value, dict | list) else kind_of(value)

@@ -11,7 +11,7 @@ from sftkey_dist.config.keys import types_at
 from sftkey_dist.config.yaml_text import YamlError, read_value, unquoted
 from sftkey_dist.errors import ConfigError
 
-_MOST_KEYS = 20
+_MAX_KEYS = 20
 
 
 def parse_override(section: type[BaseModel], override: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def parse_override(section: type[BaseModel], override: str) -> dict[str, Any]:
     """
     path, separator, text = override.partition("=")
     keys = path.split(".")
-    if not separator or not all(keys) or len(keys) > _MOST_KEYS:
+    if not separator or not all(keys) or len(keys) > _MAX_KEYS:
         raise ConfigError(f"override {override[:80]!r}: write it as section.key=value")
     if not _is_unicode(override):
         raise ConfigError(f"override {override[:80]!r}: is not UTF-8 text")

@@ -5,12 +5,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-MOST_STEPS = 1_000_000_000
-LEAST_LOSS_WEIGHT = 1e-6
-MOST_LOSS_WEIGHT = 1_000_000
-MOST_ROWS = 1_000_000_000_000
-MOST_WORKERS = 65_536
-MOST_SECONDS = 2_592_000
+MAX_STEPS = 1_000_000_000
+MIN_LOSS_WEIGHT = 1e-6
+MAX_LOSS_WEIGHT = 1_000_000
+MAX_ROWS = 1_000_000_000_000
+MAX_WORKERS = 65_536
+MAX_SECONDS = 2_592_000
 """30 days."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """The range that numpy's random generator accepts."""

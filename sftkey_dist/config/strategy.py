@@ -14,9 +14,9 @@ from pydantic import (
 from sftkey_dist.config.objective import Objectives
 from sftkey_dist.config.own_data import OwnDataConfig
 from sftkey_dist.config.section import (
-    LEAST_LOSS_WEIGHT,
-    MOST_LOSS_WEIGHT,
-    MOST_STEPS,
+    MAX_LOSS_WEIGHT,
+    MAX_STEPS,
+    MIN_LOSS_WEIGHT,
     Section,
     SectionWithNewerKeys,
     zero_or_from,
@@ -26,7 +26,7 @@ from sftkey_dist.contract import Form
 PresetName = Literal["sft", "sft-tag", "key-tag", "sftkey-tag"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 Share = Annotated[float, Field(ge=0, lt=1)]
-LossWeight = Annotated[float, zero_or_from(LEAST_LOSS_WEIGHT), Field(ge=0, le=MOST_LOSS_WEIGHT)]
+LossWeight = Annotated[float, zero_or_from(MIN_LOSS_WEIGHT), Field(ge=0, le=MAX_LOSS_WEIGHT)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
@@ -51,7 +51,7 @@ class OptimizationConfig(Section):
     look_ahead_steps: int = Field(4, ge=1, le=10_000)
     """Number of consecutive steps that may exchange examples, so that compute cost and loss tokens are balanced between
     them. 1 keeps the shuffled order as it is."""
-    max_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
+    max_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     """Maximum number of optimizer steps; the stage ends after it or after `num_epochs`, whichever comes first."""
     learning_rate: float = Field(1e-5, ge=1e-12, le=100)
     """Peak learning rate of AdamW."""
@@ -100,7 +100,7 @@ class OptimizationOverrides(Section):
     """See `optimization`."""
     num_epochs: int | None = Field(None, ge=1, le=1_000_000)
     """See `optimization`."""
-    max_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
+    max_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     """See `optimization`."""
     learning_rate: float | None = Field(None, ge=1e-12, le=100)
     """See `optimization`."""
@@ -138,14 +138,14 @@ class OptimizationOverrides(Section):
 class ReplayConfig(Section):
     """Steps of a stage in which it trains what the stage before it trains, so that it does not unlearn that."""
 
-    every: int = Field(ge=2, le=MOST_STEPS)
+    every: int = Field(ge=2, le=MAX_STEPS)
     """Every so many steps, one uses the loss weights, the normalisation and the objectives of the stage before."""
 
 
 class AnchorConfig(Section):
     """A penalty on how far predictions move from those of the model that the stage starts from."""
 
-    weight: float = Field(ge=LEAST_LOSS_WEIGHT, le=MOST_LOSS_WEIGHT)
+    weight: float = Field(ge=MIN_LOSS_WEIGHT, le=MAX_LOSS_WEIGHT)
     """Factor of the penalty, which is added to the loss: the mean over the anchored tokens of KL(start || now), in
     nats."""
     segments: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from sftkey_dist.config.paths import LocalPath, Location
-from sftkey_dist.config.section import MOST_SECONDS, MOST_STEPS, MOST_WORKERS, Section, SectionWithNewerKeys
+from sftkey_dist.config.section import MAX_SECONDS, MAX_STEPS, MAX_WORKERS, Section, SectionWithNewerKeys
 
 
 class ZeroConfig(Section):
@@ -32,7 +32,7 @@ class ZeroConfig(Section):
     """With `offload: cpu`, also offload each rank's shard of the weights."""
     nvme_path: LocalPath | None = None
     """Folder on a local NVMe disk; required by `offload: nvme`."""
-    secondary_partition_ranks: int = Field(1, ge=1, le=MOST_WORKERS)
+    secondary_partition_ranks: int = Field(1, ge=1, le=MAX_WORKERS)
     """hpZ: number of consecutive ranks (usually those of a node) that hold a second sharded copy of the weights, so
     that the backward pass gathers within the node. 1 turns it off."""
 
@@ -89,7 +89,7 @@ class TrainingConfig(Section):
     micro_batch_tokens: int = Field(4096, ge=8, le=10_000_000)
     """Maximum number of tokens in one packed row, which is the micro-batch of a rank, or of the
     `sequence_parallel_ranks` that compute it together."""
-    sequence_parallel_ranks: int = Field(1, ge=1, le=MOST_WORKERS)
+    sequence_parallel_ranks: int = Field(1, ge=1, le=MAX_WORKERS)
     """Number of consecutive ranks that compute a packed row together, each a part of its tokens (Ulysses sequence
     parallelism). A row may then be so many times longer than what a rank has memory for. It must divide
     `cluster.num_workers` and the model's number of attention heads. Without dropout, results do not depend on it."""
@@ -111,29 +111,29 @@ class TrainingConfig(Section):
     memory of a large vocabulary's logits and takes a third more time in the output projection. In bfloat16 the
     projection's gradient is rounded once more per chunk, so prefer few large chunks. Default: all positions of a row at
     once."""
-    checkpoint_every_steps: int = Field(50, ge=1, le=MOST_STEPS)
+    checkpoint_every_steps: int = Field(50, ge=1, le=MAX_STEPS)
     """Number of steps between checkpoints, from which an interrupted stage resumes."""
     checkpoint_storage: Location | None = None
     """URI of an object store for checkpoints, such as `s3://bucket/checkpoints`; its credentials come from the
     environment. Default: the run directory. All other files of a run are always on a file system."""
-    segment_metrics_every_steps: int = Field(10, ge=1, le=MOST_STEPS)
+    segment_metrics_every_steps: int = Field(10, ge=1, le=MAX_STEPS)
     """In a key stage, number of steps between measurements of the segments that it does not train."""
-    gradient_cosines_every_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
+    gradient_cosines_every_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     """Number of steps between comparisons of the segments' gradients: the cosine between those of the reasoning and of
     the answer is below 0 where learning one unlearns the other. Each takes a forward and a backward pass per segment,
     and a copy of the rank's part of every gradient in the host's memory. Default: never."""
-    collectives_every_steps: int = Field(50, ge=1, le=MOST_STEPS)
+    collectives_every_steps: int = Field(50, ge=1, le=MAX_STEPS)
     """Number of steps between measurements of the time spent in collectives. In such a step, one micro-batch of rank 0
     is profiled."""
-    profile_steps: tuple[Annotated[int, Field(ge=0, le=MOST_STEPS)], ...] = ()
+    profile_steps: tuple[Annotated[int, Field(ge=0, le=MAX_STEPS)], ...] = ()
     """Numbers of steps of every stage, from 0 on, of which each rank writes a trace of torch's profiler to `traces` in
     the stage's folder. Traced steps are slower; the first ones show what happens only once."""
     max_failures: int = Field(3, ge=0, le=1_000_000)
     """Maximum number of consecutive restarts without a new checkpoint, after a lost worker, node or connection, before
     the stage fails. Errors that would occur again, such as a non-finite loss, are not retried."""
-    collective_timeout_seconds: int = Field(600, ge=5, le=MOST_SECONDS)
+    collective_timeout_seconds: int = Field(600, ge=5, le=MAX_SECONDS)
     """Maximum time to wait for another rank in a collective before the workers are restarted."""
-    storage_timeout_seconds: int = Field(3600, ge=5, le=MOST_SECONDS)
+    storage_timeout_seconds: int = Field(3600, ge=5, le=MAX_SECONDS)
     """Maximum time for ranks to wait for each other where they read or write: a whole model (700 s for 70B parameters
     at 200 MB/s), their parts of a checkpoint or of the master weights, and the guard's model with the responses that
     they generate. After it the storage counts as not responding, and the stage is restarted."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sftkey_dist.config.problems import Source
-from sftkey_dist.config.section import MOST_STEPS, Section, Seed
+from sftkey_dist.config.section import MAX_STEPS, Section, Seed
 from sftkey_dist.config.strategy import Name
 
 TUNED_SECTIONS = ("optimization", "key_stage", "training")
@@ -68,7 +68,7 @@ class TuneConfig(Section):
     scheduler: Literal["asha", "none"] = "asha"
     """`asha` stops trials early that are worse than others after the same number of steps (arXiv:1810.05934). `none`
     runs every trial to its end."""
-    grace_period_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
+    grace_period_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     """For `asha`: optimizer steps of the last stage before which no trial is stopped. Default: the first measurement of
     the metric after the start of the stage."""
     reduction_factor: int = Field(3, ge=2, le=100)

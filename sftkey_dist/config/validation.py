@@ -4,14 +4,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sftkey_dist.config.section import MOST_STEPS, Section
+from sftkey_dist.config.section import MAX_STEPS, Section
 
 
 class GuardConfig(Section):
     """Evaluation on held-out examples in every stage that continues from another one and leaves part of the response
     untrained, and in every stage with `interpolate`. Such a stage can unlearn how to respond."""
 
-    every_steps: int = Field(25, ge=1, le=MOST_STEPS)
+    every_steps: int = Field(25, ge=1, le=MAX_STEPS)
     """Number of optimizer steps between evaluations. The first and the last model of the stage are evaluated too."""
     num_examples: int = Field(50, ge=1, le=10_000_000)
     """Number of held-out examples to evaluate."""
@@ -24,7 +24,7 @@ class GuardConfig(Section):
     keep: Literal["best", "last"] = "best"
     """Model that the stage exports: the last one, or the one with the best score, alpha * accuracy + (1 - alpha) *
     format. Of equal scores the earliest model is kept."""
-    patience: int | None = Field(None, ge=1, le=MOST_STEPS)
+    patience: int | None = Field(None, ge=1, le=MAX_STEPS)
     """Number of evaluations without a better score after which the stage ends. Default: the stage runs to its end."""
 
     @property
@@ -38,7 +38,7 @@ class ValidationConfig(Section):
 
     num_examples: int = Field(0, ge=0, le=10_000_000)
     """Number of training examples that every stage holds out, chosen by their prompts; 0 holds out none."""
-    every_steps: int = Field(50, ge=1, le=MOST_STEPS)
+    every_steps: int = Field(50, ge=1, le=MAX_STEPS)
     """Number of optimizer steps between measurements of every segment's nll on the held-out examples. They are also
     measured before the first step and after the last one."""
     guard: GuardConfig | None = None

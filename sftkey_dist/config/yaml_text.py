@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-_MOST_LEVELS = 50
+_MAX_LEVELS = 50
 _BOOL = r"true|True|TRUE|false|False|FALSE"
 _INT = r"[-+]?(0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+"
 _FLOAT = r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+|\.[0-9]+[eE][-+]?[0-9]+|\.(inf|Inf|INF))"
@@ -42,8 +42,8 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(
                 f"aliases and anchors are not allowed (line {line}); put a text that begins with & or * in quotes"
             )
-        if self._level >= _MOST_LEVELS:
-            raise yaml.YAMLError(f"more than {_MOST_LEVELS} levels of nested lists and keys (line {line})")
+        if self._level >= _MAX_LEVELS:
+            raise yaml.YAMLError(f"more than {_MAX_LEVELS} levels of nested lists and keys (line {line})")
         self._level += 1
         node = super().compose_node(parent, index)
         self._level -= 1

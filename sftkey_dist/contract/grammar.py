@@ -27,7 +27,7 @@ Joining = Callable[[Sequence[Piece]], Sequence[Piece]]
 # A model has learned the tokens of each mark alone. By default, two marks would be forced into the tokens of their
 # joined text, which may cross the border between them.
 _OPTIONS = '%llguidance {"no_forcing": true}'
-_MOST_OPTIONAL = 5
+_MAX_OPTIONAL = 5
 _ANY, _SOME = "/(?s:.*)/", "/(?s:.+)/"
 _NOT_BLANK = r"/(?s:.*)[^\s\x1c-\x1f](?s:.*)/"
 _CHARACTER = r'([^"\\\x00-\x1f]|\\["\\bfnrt])'
@@ -87,10 +87,10 @@ def response_grammar(
         ContractError: the response cannot continue the prompt.
     """
     optional = sum(not segment.required for segment in contract.segments)
-    if optional > _MOST_OPTIONAL:
+    if optional > _MAX_OPTIONAL:
         raise ConfigError(
             f"evaluation.guided=true: the contract has {optional} optional segments, of which a grammar can have at "
-            f"most {_MOST_OPTIONAL}; set evaluation.guided=false, or require some of them"
+            f"most {_MAX_OPTIONAL}; set evaluation.guided=false, or require some of them"
         )
     outlines = contract.outlines(form)
     marks = tuple(dict.fromkeys(piece.text for outline in outlines for piece in outline if piece.is_mark))

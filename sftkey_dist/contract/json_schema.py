@@ -16,7 +16,7 @@ import jsonschema
 from sftkey_dist.patterns import SECONDS, compile_pattern
 
 _LONGEST_CHARACTERS = 200_000
-_MOST_STEPS = 10_000
+_MAX_STEPS = 10_000
 """Maximum number of applications of a keyword to a value; a text that needs more is refused."""
 
 NO_STRING = ["object", "array", "number", "boolean", "null"]
@@ -26,7 +26,7 @@ Schema = Mapping[str, Any] | bool
 Errors = Iterator[jsonschema.ValidationError]
 Keyword = Callable[[object, object, object, object], Errors | None]
 
-_steps_left: ContextVar[int] = ContextVar("steps_left", default=_MOST_STEPS)
+_steps_left: ContextVar[int] = ContextVar("steps_left", default=_MAX_STEPS)
 
 
 class _TooMuchWorkError(ValueError):
@@ -47,7 +47,7 @@ def schema_problem(text: str, schema: dict[str, Any]) -> str | None:
     """Why a text is not JSON that the schema accepts; None if it is."""
     if len(text) > _LONGEST_CHARACTERS:
         return f"more than {_LONGEST_CHARACTERS:,} characters, which is too much to be checked"
-    _steps_left.set(_MOST_STEPS)
+    _steps_left.set(_MAX_STEPS)
     try:
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         error = jsonschema.exceptions.best_match(_Validator(schema).iter_errors(value))
@@ -121,7 +121,7 @@ def _counted(keyword: Keyword) -> Keyword:
     def apply(validator: object, argument: object, value: object, schema: object) -> Errors:
         left = _steps_left.get()
         if left <= 0:
-            raise _TooMuchWorkError(f"more than {_MOST_STEPS:,} steps to check it")
+            raise _TooMuchWorkError(f"more than {_MAX_STEPS:,} steps to check it")
         _steps_left.set(left - 1)
         yield from keyword(validator, argument, value, schema) or ()
 

@@ -32,7 +32,7 @@ from sftkey_dist.contract.parts import (
 )
 from sftkey_dist.contract.segment import Segment
 
-_MOST_SEGMENT_IDS = 256
+_MAX_SEGMENT_IDS = 256
 """The store keeps each segment id in one byte."""
 
 
@@ -63,8 +63,8 @@ class ResponseContract(BaseModel):
             raise ValueError(f"segment names and tags must be unique, got names {names} and tags {tags}")
         if {PROMPT, END_OF_TURN, "tags", "all"} & set(names):
             raise ValueError(f"segment names {PROMPT!r}, {END_OF_TURN!r}, 'tags' and 'all' are reserved")
-        if len(self.segment_names) > _MOST_SEGMENT_IDS:
-            raise ValueError(f"at most {(_MOST_SEGMENT_IDS - 2) // 3} segments, got {len(self.segments)}")
+        if len(self.segment_names) > _MAX_SEGMENT_IDS:
+            raise ValueError(f"at most {(_MAX_SEGMENT_IDS - 2) // 3} segments, got {len(self.segments)}")
         if not any(segment.key for segment in self.segments):
             raise ValueError("at least one segment must have key: true; otherwise no token is a key token")
         if self.special_token_tags and self.container != "tags":

@@ -8,7 +8,7 @@ from typing import cast
 from pydantic import JsonValue, TypeAdapter
 
 from sftkey_dist.config.prompt import is_template_argument
-from sftkey_dist.config.section import LEAST_LOSS_WEIGHT, MOST_LOSS_WEIGHT
+from sftkey_dist.config.section import MAX_LOSS_WEIGHT, MIN_LOSS_WEIGHT
 from sftkey_dist.data.example import ARGUMENTS_COLUMN
 from sftkey_dist.data.template import fields_of, fill
 from sftkey_dist.data.values import NoTextError, text_of
@@ -99,10 +99,10 @@ def loss_weight(row: Mapping[str, object], column: str) -> float:
         number = math.nan if isinstance(value, bool) else float(str(value))
     except ValueError:
         number = math.nan
-    if number and not LEAST_LOSS_WEIGHT <= number <= MOST_LOSS_WEIGHT:
+    if number and not MIN_LOSS_WEIGHT <= number <= MAX_LOSS_WEIGHT:
         raise RowError(
             "invalid_loss_weight",
-            f"field {column!r} must be 0 or a number from {LEAST_LOSS_WEIGHT:g} to {MOST_LOSS_WEIGHT:,}, found "
+            f"field {column!r} must be 0 or a number from {MIN_LOSS_WEIGHT:g} to {MAX_LOSS_WEIGHT:,}, found "
             f"{str(value)[:40]!r}",
         )
     return number

@@ -16,7 +16,7 @@ from sftkey_dist.errors import ConfigError, TrainingError
 from sftkey_dist.jobs.upload import Upload
 from sftkey_dist.release import version
 
-_MOST_QUOTED = 300
+_MAX_QUOTED = 300
 """Characters of Ray's messages, which name paths and addresses."""
 _ATTEMPTS, _SECONDS_BETWEEN_ATTEMPTS = 10, 3.0
 """How often a connection that is lost is made again without receiving anything new."""
@@ -50,7 +50,7 @@ class RayJobs:
         try:
             self._client = JobSubmissionClient(address)
         except Exception as error:  # exceptions of aiohttp, requests or Ray
-            said = in_a_line(error, _MOST_QUOTED)
+            said = in_a_line(error, _MAX_QUOTED)
             raise ConfigError(f"--address {address}: {said}; is it the dashboard's address?") from error
         logging.getLogger("ray").setLevel(logging.WARNING)  # the client's constructor lowers it
 
@@ -75,7 +75,7 @@ class RayJobs:
                 metadata={"sftkey_version": version()},
             )
         except Exception as error:
-            said = in_a_line(error, _MOST_QUOTED)
+            said = in_a_line(error, _MAX_QUOTED)
             raise ConfigError(f"--address {self._address}: the cluster refused the job: {said}") from error
         return str(job)
 
@@ -96,7 +96,7 @@ class RayJobs:
         if "No module named 'sftkey_dist'" in message:
             hint = "; the cluster's nodes lack the package: install it in their image, or give --with-package"
         own = message.partition(", last available logs")[0]  # the log has been shown already
-        reason = in_a_line(own, _MOST_QUOTED)
+        reason = in_a_line(own, _MAX_QUOTED)
         raise TrainingError(f"job {job} {status.value.lower()}: {reason}{hint}")
 
     def _followed_to_the_end(self, job: str, log: "_Log") -> JobStatus:
@@ -113,7 +113,7 @@ class RayJobs:
                     return status
                 problem = "the log ended before the job"
             except Exception as error:  # exceptions of aiohttp, requests or Ray
-                problem = in_a_line(error, _MOST_QUOTED)
+                problem = in_a_line(error, _MAX_QUOTED)
             is_long = time.monotonic() - connected > _SECONDS_OF_A_CONNECTION
             worked = log.num_shown > num_shown or (is_long and self._answers(job))
             attempts_left = _ATTEMPTS if worked else attempts_left - 1
@@ -166,7 +166,7 @@ class RayJobs:
         try:
             yield
         except Exception as error:  # exceptions of aiohttp, requests or Ray
-            raise ConfigError(f"job {job}: {in_a_line(error, _MOST_QUOTED)}") from error
+            raise ConfigError(f"job {job}: {in_a_line(error, _MAX_QUOTED)}") from error
 
 
 class _Log:

@@ -25,8 +25,8 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import visible_files
 from sftkey_dist.jobs.description import JOB_CONFIG, JobDescription
 
-_MOST_BYTES = 100 * 2**20
-_MOST_NAMED = 10
+_MAX_BYTES = 100 * 2**20
+_MAX_NAMED = 10
 _NEVER = {".git", "__pycache__"}
 _RULES_OF_RAY = {".gitignore", ".rayignore"}
 """Files by which Ray's client would leave out what was chosen here. The job needs none of them."""
@@ -48,8 +48,8 @@ class Upload:
         """The files that were left out, in one line; empty if there are none."""
         if not self.left_out:
             return ""
-        more = len(self.left_out) - _MOST_NAMED
-        names = ", ".join(self.left_out[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        more = len(self.left_out) - _MAX_NAMED
+        names = ", ".join(self.left_out[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
         return f"left out, because neither git nor --include names them: {names}"
 
 
@@ -251,10 +251,10 @@ def _file(folder: Path, name: str, chosen: set[str]) -> Path:
 def _require_small(folder: Path | None, sent: dict[str, Path], num_bytes: int) -> None:
     sizes = {name: source.stat().st_size for name, source in sent.items()}
     size = sum(sizes.values()) + num_bytes
-    if size > _MOST_BYTES:
+    if size > _MAX_BYTES:
         largest = max(sizes, key=lambda name: sizes[name], default=JOB_CONFIG)
         raise ConfigError(
-            f"--working-dir {folder}: {size / 2**20:.0f} MiB is more than the {_MOST_BYTES // 2**20} MiB that a job "
+            f"--working-dir {folder}: {size / 2**20:.0f} MiB is more than the {_MAX_BYTES // 2**20} MiB that a job "
             f"may send; the largest file is {largest}; put data and models on storage that the cluster shares"
         )
 

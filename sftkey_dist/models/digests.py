@@ -12,7 +12,7 @@ from sftkey_dist.files import write_json_atomically
 
 _REMEMBERED_FROM_BYTES = 64 * 2**20
 _ANNOUNCED_FROM_BYTES = 4 * 2**30
-_MOST_REMEMBERED = 2000
+_MAX_REMEMBERED = 2000
 _BLOB_OF_HUB = re.compile(r"[0-9a-f]{64}")
 
 
@@ -32,7 +32,7 @@ def known_digest(file: Path) -> str:
             )
         memory = _read_memory() | {key: digest_file(file)}
         with suppress(OSError):  # without a home folder it is computed every time
-            write_json_atomically(_memory(), dict(list(memory.items())[-_MOST_REMEMBERED:]))
+            write_json_atomically(_memory(), dict(list(memory.items())[-_MAX_REMEMBERED:]))
     return memory[key]
 
 

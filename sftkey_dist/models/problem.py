@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sftkey_dist.errors import ModelError
 
-_MOST_CHARACTERS = 300
+_MAX_CHARACTERS = 300
 
 
 def loading_problem(error: Exception) -> str:
@@ -15,7 +15,7 @@ def loading_problem(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
         return "its repository contains code; read that code, and set model.trust_remote_code=true if you trust it"
-    return text[:_MOST_CHARACTERS]
+    return text[:_MAX_CHARACTERS]
 
 
 @contextmanager

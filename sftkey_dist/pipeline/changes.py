@@ -17,7 +17,7 @@ _NAMES = {
 """Of inputs that are digests, whose values say nothing."""
 _NUM_STEPS = "num_steps"
 """It follows from other keys, and is therefore named last."""
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 _SETTINGS_OF_GUARD = "guard.assessment.settings."
 
 
@@ -42,9 +42,9 @@ def changes_in_words(run: RunDir, planned: PlannedStage, in_use: Collection[Plan
     if not earlier:
         return
     differences, name = min(earlier, key=lambda pair: len(pair[0]))
-    named = differences[:_MOST_NAMED]
-    if len(differences) > _MOST_NAMED:
-        named.append(f"{len(differences) - _MOST_NAMED} more")
+    named = differences[:_MAX_NAMED]
+    if len(differences) > _MAX_NAMED:
+        named.append(f"{len(differences) - _MAX_NAMED} more")
     yield (
         f"trained again, because this has changed: {listed(named)}; stages/{name} is kept, but this configuration does "
         f"not use it"

@@ -27,7 +27,7 @@ from sftkey_dist.run_dir.artifacts.training import (
     read_summary,
 )
 
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 
 
 def compare(run_dirs: Sequence[Path], out: Path | None = None) -> tuple[Comparison, list[Path]]:
@@ -44,7 +44,7 @@ def _default_file(run_dirs: Sequence[Path]) -> Path:
     if not others:
         return RunDir(first).comparison
     names = [run.absolute().name for run in run_dirs]
-    if len(set(names)) == len(names) <= _MOST_NAMED:
+    if len(set(names)) == len(names) <= _MAX_NAMED:
         listed = "-".join(names)
     else:
         digest = digest_json([str(run.absolute()) for run in run_dirs])

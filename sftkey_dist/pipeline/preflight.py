@@ -9,7 +9,7 @@ from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.preflight.findings import findings_of
-from sftkey_dist.preflight.nodes import MOST_SECONDS, MOST_SECONDS_TO_START, check_nodes
+from sftkey_dist.preflight.nodes import MAX_SECONDS, MAX_SECONDS_TO_START, check_nodes
 from sftkey_dist.preflight.probe import installed_versions
 from sftkey_dist.preflight.table import in_one_line, nodes_table
 
@@ -35,8 +35,8 @@ def check(
     cluster: ClusterConfig,
     *,
     with_table: bool = False,
-    most_seconds: float = MOST_SECONDS,
-    most_seconds_to_start: float = MOST_SECONDS_TO_START,
+    most_seconds: float = MAX_SECONDS,
+    most_seconds_to_start: float = MAX_SECONDS_TO_START,
 ) -> None:
     """Measure all nodes, print what is slow or wrong, and one line if nothing is.
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from sftkey_dist.preflight.rates import RATES, Rate
 from sftkey_dist.preflight.records import Exchange, NodeCheck
 
-_LEAST_SHARE_OF_MEDIAN = 0.5
-_MOST_SECONDS_APART = 1.0
+_MIN_SHARE_OF_MEDIAN = 0.5
+_MAX_SECONDS_APART = 1.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _of_storage(node: NodeCheck, folder: Path) -> Iterable[Finding]:
 
 def _of_clock(node: NodeCheck) -> Iterable[Finding]:
     clock = node.clock
-    if clock and abs(clock.ahead_seconds) > _MOST_SECONDS_APART + clock.uncertainty_seconds:
+    if clock and abs(clock.ahead_seconds) > _MAX_SECONDS_APART + clock.uncertainty_seconds:
         side = "ahead of" if clock.ahead_seconds > 0 else "behind"
         yield Finding(
             f"{node.address}: its clock is {abs(clock.ahead_seconds):.1f} s {side} the driver's (to within "
@@ -131,7 +131,7 @@ def _of_rate(nodes: Sequence[NodeCheck], rate: Rate) -> Iterable[Finding]:
     usual = rate.median_of(nodes)
     for node in nodes:
         slowest = min(rate.of(node), default=usual)
-        if slowest < _LEAST_SHARE_OF_MEDIAN * usual:
+        if slowest < _MIN_SHARE_OF_MEDIAN * usual:
             yield Finding(
                 f"{node.address}: {rate.words} {rate.in_words(slowest)}, and the median of the nodes is "
                 f"{rate.in_words(usual)}; all ranks wait for the slowest: see what else runs there, or take the node "

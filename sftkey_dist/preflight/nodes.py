@@ -20,14 +20,14 @@ from sftkey_dist.interrupts import interruptible
 from sftkey_dist.preflight.probe import Probe
 from sftkey_dist.preflight.records import Clock, Exchange, NodeCheck, NodeGroup
 
-MOST_SECONDS = 18.0
+MAX_SECONDS = 18.0
 """Time in which a node must have answered everything, once it has started a process."""
-MOST_SECONDS_TO_START = 60.0
+MAX_SECONDS_TO_START = 60.0
 """Time to start a process, which loads Ray's worker and may have to read it from slow storage."""
-MOST_SECONDS_TO_EXCHANGE = 30.0
+MAX_SECONDS_TO_EXCHANGE = 30.0
 """Longest wait of a node for another one in an all-reduce, which has to connect all of them first."""
 
-_LEAST_NODES = 2
+_MIN_NODES = 2
 _STARTING = "starting a process"
 _EXCHANGES = 8
 _PAYLOAD_BYTES, _PAYLOADS = 16 * 2**20, 2
@@ -159,16 +159,16 @@ def _exchange(
         for check, probe in zip(checks, probes, strict=True)
         if not check.problem and (check.num_gpus or not on_accelerators)
     ]
-    if len(there) < _LEAST_NODES:
+    if len(there) < _MIN_NODES:
         return None
     address, first = there[0]
     try:
-        port = interruptible(ray.get, first.listen.remote(address), timeout=MOST_SECONDS_TO_EXCHANGE)
-        group = NodeGroup(address, port, len(there), environment, on_accelerators, MOST_SECONDS_TO_EXCHANGE)
+        port = interruptible(ray.get, first.listen.remote(address), timeout=MAX_SECONDS_TO_EXCHANGE)
+        group = NodeGroup(address, port, len(there), environment, on_accelerators, MAX_SECONDS_TO_EXCHANGE)
         rates = [probe.all_reduce.remote(group, rank) for rank, (_, probe) in enumerate(there)]
-        return Exchange(min(interruptible(ray.get, rates, timeout=2 * MOST_SECONDS_TO_EXCHANGE)))
+        return Exchange(min(interruptible(ray.get, rates, timeout=2 * MAX_SECONDS_TO_EXCHANGE)))
     except GetTimeoutError:
-        return Exchange(problem=f"had not finished after {2 * MOST_SECONDS_TO_EXCHANGE:g} s")
+        return Exchange(problem=f"had not finished after {2 * MAX_SECONDS_TO_EXCHANGE:g} s")
     except RayError as error:
         return Exchange(problem=in_one_line(error))
 

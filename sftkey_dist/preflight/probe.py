@@ -15,7 +15,7 @@ from sftkey_dist.release import code_digest, version
 _PACKAGES = ("torch", "ray", "deepspeed", "transformers")
 _FILE_BYTES = 32 * 2**20
 _BLOCK_BYTES = 2**20
-_MOST_SECONDS_OF_A_FILE = 2.5
+_MAX_SECONDS_OF_A_FILE = 2.5
 
 
 class Probe:
@@ -103,7 +103,7 @@ def _write(file: Path) -> tuple[int, float]:
     block, num_bytes = os.urandom(_BLOCK_BYTES), 0  # random, because some storage compresses
     with file.open("wb", buffering=0) as stream:
         started = time.perf_counter()
-        while num_bytes < _FILE_BYTES and time.perf_counter() - started < _MOST_SECONDS_OF_A_FILE:
+        while num_bytes < _FILE_BYTES and time.perf_counter() - started < _MAX_SECONDS_OF_A_FILE:
             num_bytes += stream.write(block)
         os.fsync(stream.fileno())
         seconds = time.perf_counter() - started

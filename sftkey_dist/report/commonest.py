@@ -7,7 +7,7 @@ from typing import Self
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.visible import on_one_line
 
-_LEAST_SHARE = 0.1
+_MIN_SHARE = 0.1
 """Below it, always giving one answer is no rival."""
 _LONGEST = 40
 
@@ -41,7 +41,7 @@ class CommonestAnswer:
             return None
         ((text, number),) = counts.most_common(1)
         share = number / len(references)
-        if share < _LEAST_SHARE:
+        if share < _MIN_SHARE:
             return None
         rows = zip(comparison.labels, comparison.rows, strict=True)
         not_above = tuple(label for label, row in rows if not row.scores.accuracy_interval[0] > share)

@@ -18,9 +18,9 @@ CONFUSION = (
     "rows are the answers of the references, columns those that were given; an answer counts in the column of its "
     "reference exactly if its verdict is correct"
 )
-_MOST_OF_CONTRACT, _MOST_OF_REFERENCES = 20, 10
+_MAX_OF_CONTRACT, _MAX_OF_REFERENCES = 20, 10
 """Most labels of a table. A contract states that its labels are all answers; references only look like it."""
-_LONGEST, _LEAST_OUTPUTS_PER_LABEL = 40, 5
+_LONGEST, _MIN_OUTPUTS_PER_LABEL = 40, 5
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ def _of_contract(row: ComparisonRow, segment: str) -> tuple[str, ...]:
     checks = {each.name: each.check for each in SETTINGS.read(config).contract.segments}
     check = checks.get(segment)
     labels = (check.one_of if check else None) or ()
-    return labels if 2 <= len(labels) <= _MOST_OF_CONTRACT else ()
+    return labels if 2 <= len(labels) <= _MAX_OF_CONTRACT else ()
 
 
 def _of_references(records: Sequence[EvaluationRecord], segment: str) -> tuple[str, ...]:
     """The references, the most frequent first, if they are few and short; none otherwise."""
     counts = Counter(record.reference.get(segment, "").strip() for record in records)
-    is_few = 2 <= len(counts) <= min(_MOST_OF_REFERENCES, len(records) // _LEAST_OUTPUTS_PER_LABEL)
+    is_few = 2 <= len(counts) <= min(_MAX_OF_REFERENCES, len(records) // _MIN_OUTPUTS_PER_LABEL)
     is_short = all(0 < len(text) <= _LONGEST and "\n" not in text for text in counts)
     return tuple(text for text, _ in counts.most_common()) if is_few and is_short else ()
 

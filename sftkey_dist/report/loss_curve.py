@@ -11,7 +11,7 @@ from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.kinds import Measured
 from sftkey_dist.run_dir.artifacts.training import METRICS, StepMetrics
 
-_MOST_POINTS = 10
+_MAX_POINTS = 10
 _DIGITS = 4
 """Significant digits that are kept."""
 
@@ -34,7 +34,7 @@ def read_loss_curve(stage: StageDir) -> LossCurve | None:
     measured = [record for record in METRICS.read(stage.metrics) if record.segments]
     if not measured:
         return None
-    parts = [part.tolist() for part in np.array_split(np.array(measured), min(_MOST_POINTS, len(measured)))]
+    parts = [part.tolist() for part in np.array_split(np.array(measured), min(_MAX_POINTS, len(measured)))]
     names = dict.fromkeys(name for record in measured for name in record.segments if _is_content(name))
     return LossCurve(
         steps=tuple(round((part[0].step + part[-1].step) / 2, 1) for part in parts),

@@ -43,7 +43,7 @@ from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.visible import INVISIBLE, encodable, without_control
 
 _ESCAPED = re.compile(f"[<>&]|{INVISIBLE}")
-_MOST_QUESTIONS = 400
+_MAX_QUESTIONS = 400
 _LONGEST_TEXT = 6000
 _FILTERS = (kept_in_words, number, bounds, p_value, bounds_note, unjudgeable_note, yield_note, seen_over_questions)
 
@@ -141,7 +141,7 @@ def side_by_side(comparison: Comparison) -> list[ShownQuestion]:
                 violation=record.violation,
             )
     ordered = sorted(questions.values(), key=lambda question: len({o.verdict for o in question.outputs.values()}) < 2)
-    return ordered[:_MOST_QUESTIONS]
+    return ordered[:_MAX_QUESTIONS]
 
 
 def _shown_question(record: EvaluationRecord) -> ShownQuestion:

@@ -16,8 +16,8 @@ from sftkey_dist.run_dir.artifacts.evaluation import Scores
 from sftkey_dist.visible import on_one_line
 
 _INK = "#202020"
-_TITLE_CHARACTERS, _MOST_TITLE_LINES = 80, 3
-_CAUTION_CHARACTERS, _MOST_CAUTION_LINES = 165, 2
+_TITLE_CHARACTERS, _MAX_TITLE_LINES = 80, 3
+_CAUTION_CHARACTERS, _MAX_CAUTION_LINES = 165, 2
 _NAME_CHARACTERS, _HALF_OF_NAME = 30, 14
 _NAME_POINTS = 320
 """Size in points of a name that fills its column, times its number of characters."""
@@ -48,11 +48,11 @@ def draw_slide(comparison: Comparison, file: Path) -> Path:
 
 def _title(comparison: Comparison) -> str:
     text = on_one_line(headline(comparison)) or f"{comparison.rows[0].dataset}: accuracy and format"
-    return _in_lines(text, _TITLE_CHARACTERS, _MOST_TITLE_LINES)
+    return _in_lines(text, _TITLE_CHARACTERS, _MAX_TITLE_LINES)
 
 
 def _cautions(comparison: Comparison) -> str:
-    return _in_lines(on_one_line(" ".join(cautions(comparison))), _CAUTION_CHARACTERS, _MOST_CAUTION_LINES)
+    return _in_lines(on_one_line(" ".join(cautions(comparison))), _CAUTION_CHARACTERS, _MAX_CAUTION_LINES)
 
 
 def _in_lines(text: str, most_characters: int, most_lines: int) -> str:

@@ -23,7 +23,7 @@ from sftkey_dist.files import (
 Record = dict[str, Any]
 Content = TypeVar("Content")
 
-_MOST_CHARACTERS = 200
+_MAX_CHARACTERS = 200
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
@@ -109,7 +109,7 @@ class Tail(Generic[Content]):
         try:
             record = parse_json(line.decode("utf-8"))
         except ValueError as error:
-            found = "NULs" if b"\0" in line else f"{error}"[:_MOST_CHARACTERS]
+            found = "NULs" if b"\0" in line else f"{error}"[:_MAX_CHARACTERS]
             raise DataError(f"{place}: the line is damaged ({found}); {self._remedy}") from None
         if not isinstance(record, dict):
             raise DataError(f"{place}: the line is not a JSON object; {self._remedy}")

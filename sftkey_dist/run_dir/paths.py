@@ -10,7 +10,7 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.files import read_text, write_text_atomically
 from sftkey_dist.run_dir.stage_paths import StageDir
 
-_MOST_CHARACTERS_OF_NAME = 40
+_MAX_CHARACTERS_OF_NAME = 40
 _RESTORE = "restore it from a copy, because the existing content of the run depends on it"
 
 
@@ -101,7 +101,7 @@ class RunDir:
         created on first use."""
         file = self.path / "identity"
         if not file.is_file():
-            name = re.sub(r"[^A-Za-z0-9_]", "_", self.path.name)[:_MOST_CHARACTERS_OF_NAME]
+            name = re.sub(r"[^A-Za-z0-9_]", "_", self.path.name)[:_MAX_CHARACTERS_OF_NAME]
             write_text_atomically(file, f"{name}-{secrets.token_hex(4)}")
         identity = read_text(file, _RESTORE).strip()
         if not re.fullmatch(r"[A-Za-z0-9_-]+", identity):

@@ -15,7 +15,7 @@ from sftkey_dist.files import folder_kept_if_used
 from sftkey_dist.tracking.tracker import RUN_DIR_TAG
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_MOST_SECONDS_TO_CONNECT = 10.0
+_MAX_SECONDS_TO_CONNECT = 10.0
 _ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
 
 
@@ -51,7 +51,7 @@ def require_listener(uri: str) -> None:
         return
     place = make_url(uri)
     if place.host:  # a Unix socket needs no check, because it never lets a client wait
-        socket.create_connection((place.host, place.port or _PORTS[dialect]), _MOST_SECONDS_TO_CONNECT).close()
+        socket.create_connection((place.host, place.port or _PORTS[dialect]), _MAX_SECONDS_TO_CONNECT).close()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 _MAX_BATCH = 900  # MLflow takes 1,000 metrics a call
-_MOST_UNSENT = 100_000
+_MAX_UNSENT = 100_000
 
 
 class MetricsOfRuns:
@@ -25,8 +25,8 @@ class MetricsOfRuns:
             Exception: of the store, which did not answer. The metrics are sent with the next ones.
         """
         waiting = [*self._unsent.pop(run_id, []), *metrics]
-        self._unsent[run_id] = waiting[-_MOST_UNSENT:]
-        if len(waiting) > _MOST_UNSENT:
+        self._unsent[run_id] = waiting[-_MAX_UNSENT:]
+        if len(waiting) > _MAX_UNSENT:
             self._cut.add(run_id)
         if run_id in self._unknown:
             waiting = self.missing(run_id, waiting)

@@ -17,7 +17,7 @@ from sftkey_dist.tracking.tracker import RunStatus
 _SECONDS = 30.0
 """How long a server may take that is asked to begin a run, or is still sent numbers at a run's end."""
 _NOT_IN_A_PROJECT = re.compile(r"[/\\#?%:]")
-_MOST_CHARACTERS = 128
+_MAX_CHARACTERS = 128
 
 
 class WandbSink:
@@ -32,7 +32,7 @@ class WandbSink:
     def __init__(self, config: WandbConfig, project: str, run_dir: Path, runs: Path) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._config, self._run_dir, self._file = config, run_dir, runs
-        self._project = _NOT_IN_A_PROJECT.sub("-", config.project or project)[:_MOST_CHARACTERS]
+        self._project = _NOT_IN_A_PROJECT.sub("-", config.project or project)[:_MAX_CHARACTERS]
         self._open: dict[str, Any] = {}
 
     def known(self, key: str) -> Known:
@@ -72,7 +72,7 @@ class WandbSink:
             project=self._project,
             entity=self._config.entity,
             mode=self._config.mode,
-            group=self._run_dir.name[:_MOST_CHARACTERS],
+            group=self._run_dir.name[:_MAX_CHARACTERS],
             job_type=kind,
             name=run.name if kind == "strategy" else f"{run.strategy} {run.name}",
             id=self._id_of(run),

@@ -22,7 +22,7 @@ from sftkey_dist.training.diagnostics.step_timer import StepTimer
 from sftkey_dist.training.diagnostics.stopwatch import Stopwatch
 from sftkey_dist.training.diagnostics.tracer import StepTracer
 from sftkey_dist.training.engine.factory import make_engine
-from sftkey_dist.training.engine.meeting import Meeting
+from sftkey_dist.training.engine.store_collectives import StoreCollectives
 from sftkey_dist.training.export import try_export
 from sftkey_dist.training.job import StageJob
 from sftkey_dist.training.resume import restore, start_from_masters
@@ -67,7 +67,7 @@ def _load(job: StageJob, rank: int) -> RunningStage:
     if job.masters_dir is not None:
         verify_masters(job.masters_dir, rank, dist.get_world_size())
         # Loading begins with collectives, in which nobody waits for as long as reading may take.
-        Meeting(job.training.storage_timeout_seconds).gather("")
+        StoreCollectives(job.training.storage_timeout_seconds).gather("")
     return RunningStage(job, store, held_out, make_engine(job))
 
 
@@ -133,7 +133,8 @@ def _train(
         if stops or ends or (step + 1) % job.training.checkpoint_every_steps == 0:
             with watch.phase("checkpoint"):
                 checkpoints.wait()  # before another snapshot takes memory
-                stage.engine.meeting.gather("")  # rank 0 also waits for the shards of all, longer than a collective may
+                # Rank 0 also waits for the shards of all, longer than a collective may.
+                stage.engine.store_collectives.gather("")
                 if is_first_rank:
                     flush_those_there(stage.directory.journals)  # no checkpoint outlives the records of its steps
                 checkpoints.save(Snapshot(stage.engine.state, step + 1, plan.members_digest, observer.candidate))

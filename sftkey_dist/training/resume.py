@@ -21,9 +21,9 @@ def restore(engine: Engine, planner: StepPlanner, checkpoints: CheckpointKeeper,
     if engine.rank == 0:
         checkpoints.remove_torn()
     # Ranks read at different speeds, for longer than a collective may take: they meet at the store instead.
-    folders = json.loads(engine.meeting.gather(json.dumps(checkpoints.newest_first()))[0])
+    folders = json.loads(engine.store_collectives.gather(json.dumps(checkpoints.newest_first()))[0])
     for folder in folders:
-        problems = [problem for problem in engine.meeting.gather(_problem(checkpoints, folder)) if problem]
+        problems = [problem for problem in engine.store_collectives.gather(_problem(checkpoints, folder)) if problem]
         if not problems:
             return _load(engine, planner, checkpoints, folder)
         if engine.rank == 0:
@@ -53,7 +53,7 @@ def _load(engine: Engine, planner: StepPlanner, checkpoints: CheckpointKeeper, f
             f"train the stage from its start"
         )
     load_shards(engine.state, checkpoints.storage, folder, manifest)
-    engine.meeting.gather("")
+    engine.store_collectives.gather("")
     return manifest.steps_done
 
 
@@ -63,7 +63,7 @@ def start_from_masters(engine: Engine, directory: StageDir) -> None:
     Called on all ranks together.
     """
     unknown = engine.weights.start_from_masters()
-    engine.meeting.gather("")
+    engine.store_collectives.gather("")
     if unknown and engine.rank == 0:
         message = (
             f"{unknown} weights start from their rounding to the compute precision: the folder stores them under other "

@@ -17,7 +17,7 @@ from sftkey_dist.watch.stage import StageState
 
 Measured = TypeVar("Measured", StepMetrics, Observation)
 
-_WIDTH_OF_NUMBERS, _LEAST_CURVE, _MOST_CURVE = 50, 4, 40
+_WIDTH_OF_NUMBERS, _MIN_CURVE, _MAX_CURVE = 50, 4, 40
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def measures_of(stage: StageState) -> list[Measure]:
 
 def measures_table(stage: StageState, console: Console) -> Table:
     """The measures, with curves that fit the console."""
-    width = max(_LEAST_CURVE, min(_MOST_CURVE, (console.width - _WIDTH_OF_NUMBERS) // 2))
+    width = max(_MIN_CURVE, min(_MAX_CURVE, (console.width - _WIDTH_OF_NUMBERS) // 2))
     is_ascii = console.options.ascii_only
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column(f"step 1 to {stage.steps_done:,}")

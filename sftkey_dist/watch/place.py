@@ -6,7 +6,7 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.suggestion import closest_name
 
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 
 
 def require_run(path: Path) -> None:
@@ -17,7 +17,7 @@ def require_run(path: Path) -> None:
     if _is_run(path):
         return
     if inside := [run for run in sorted([*path.glob("*"), *path.glob("*/*")]) if _is_run(run)]:
-        named = ", ".join(map(str, inside[:_MOST_NAMED])) + (", …" if len(inside) > _MOST_NAMED else "")
+        named = ", ".join(map(str, inside[:_MAX_NAMED])) + (", …" if len(inside) > _MAX_NAMED else "")
         raise ConfigError(f"{path}: not the folder of a run, but there are runs in it; choose one: {named}")
     beside = [run.name for run in sorted(path.absolute().parent.glob("*")) if _is_run(run)]
     close = closest_name(path.name, beside)

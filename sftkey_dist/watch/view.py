@@ -15,7 +15,7 @@ from sftkey_dist.watch.run import EvaluationState, FinishedStage, RunState
 from sftkey_dist.watch.stage import StageState
 from sftkey_dist.watch.words import duration, seconds_left
 
-_MOST_RANKS_LISTED = 8
+_MAX_RANKS_LISTED = 8
 _BAR_WIDTH = 30
 _QUIET_SECONDS = 10
 """A step that ended longer ago is named."""
@@ -136,7 +136,7 @@ def _memory(stage: StageState) -> Text | None:
         known = {0: stage.timings[-1].peak_memory_gib}
     if not known:
         return None
-    shown = known.items() if len(known) <= _MOST_RANKS_LISTED else _extremes(known)
+    shown = known.items() if len(known) <= _MAX_RANKS_LISTED else _extremes(known)
     return Text("peak memory   " + "   ".join(f"rank {rank}: {gib:.2f} GiB" for rank, gib in shown))
 
 
@@ -152,7 +152,7 @@ def _silence(stage: StageState) -> Text:
         return Text(
             f"no rank has shown a sign of life for {since}: the command ends the stage, or starts its ranks again"
         )
-    listed = [f"{beat} for {duration(stage.now - beat.when)}" for beat in stage.silent[:_MOST_RANKS_LISTED]]
+    listed = [f"{beat} for {duration(stage.now - beat.when)}" for beat in stage.silent[:_MAX_RANKS_LISTED]]
     more = f" and {len(stage.silent) - len(listed):,} more" if len(stage.silent) > len(listed) else ""
     return Text(f"no sign of life from {', '.join(listed)}{more}", style="bold red")
 

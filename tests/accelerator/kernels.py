@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-_MOST_KERNELS = 15
+_MAX_KERNELS = 15
 _MICROSECOND = 1e-6
 
 
@@ -37,6 +37,6 @@ class KernelWatch:
             "kernel_launches": sum(of.count for of in kernels),
             "kernels": [
                 {"name": of.key[:90], "launches": of.count, "ms": of.self_device_time_total * 1e-3}
-                for of in kernels[:_MOST_KERNELS]
+                for of in kernels[:_MAX_KERNELS]
             ],
         }

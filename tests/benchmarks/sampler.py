@@ -27,7 +27,7 @@ from tests.benchmarks.figures import Figure, arguments, console, publish
 COST = CostModel.for_decoder(3584, 18944, 28, 4, 128)  # Qwen2.5-7B
 BUDGET_TOKENS = 1024
 WEIGHTS = (0.0, 1.0)
-MOST_TOKENS = 32_768
+MAX_TOKENS = 32_768
 
 Layout = np.ndarray
 Side = Callable[[np.ndarray, np.ndarray, int, int], Layout]
@@ -303,7 +303,7 @@ def main() -> None:
         "GSM8K": (gsm8k_counts(args.data, args.model), BUDGET_TOKENS),
         "OpenBookQA": (openbookqa_counts(args.data, args.model), BUDGET_TOKENS),
         "heavy-tailed": (heavy_tailed_counts(100_000, 4096), 4096),
-        "heavy-tailed to 32k": (heavy_tailed_counts(100_000, MOST_TOKENS), MOST_TOKENS),
+        "heavy-tailed to 32k": (heavy_tailed_counts(100_000, MAX_TOKENS), MAX_TOKENS),
     }
     figures: dict[str, Figure] = {}
     for name, (counts, budget) in sets.items():

@@ -24,7 +24,7 @@ from tests.benchmarks.figures import Figure, arguments, console, publish
 MESSY = Path(__file__).parents[1] / "assets" / "messy_responses.jsonl"
 REVIEW = "review"
 DEFAULT = resolve_rules(("default",))
-MOST_WRONG_PERCENT, MOST_REVIEWED_PERCENT = 0.5, 10.0
+MAX_WRONG_PERCENT, MAX_REVIEWED_PERCENT = 0.5, 10.0
 
 
 @dataclass(frozen=True)
@@ -186,11 +186,11 @@ def _table(sources: dict[str, Tally]) -> Table:
 def _figures(sources: dict[str, Tally]) -> dict[str, Figure]:
     figures = {}
     for name, result in sources.items():
-        figures[f"{name}: wrongly accepted"] = Figure(result.wrong_percent, "%", f"<= {MOST_WRONG_PERCENT}")
+        figures[f"{name}: wrongly accepted"] = Figure(result.wrong_percent, "%", f"<= {MAX_WRONG_PERCENT}")
         figures[f"{name}: sent to review"] = Figure(
             result.reviewed_percent,
             "%",
-            f"<= {MOST_REVIEWED_PERCENT}",
+            f"<= {MAX_REVIEWED_PERCENT}",
             against=f"{result.with_answer:,} with one answer",
         )
     return figures

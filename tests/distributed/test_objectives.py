@@ -124,7 +124,7 @@ def stop_while_anchoring(job):
         write_part(file, predictions)
         (job.stage_dir / "stop_request").touch()
 
-    vars(anchoring).update(_MOST_PART_BYTES=1, write_part=write_and_ask)
+    vars(anchoring).update(_MAX_PART_BYTES=1, write_part=write_and_ask)
     assert not train_stage(job, checkpoints_of(job))
     (job.stage_dir / "stop_request").unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ from sftkey_dist.sampler import StepPlanner
 from sftkey_dist.training.checkpoint import CheckpointKeeper
 from sftkey_dist.training.diagnostics.heartbeat import Heartbeat, who_is_missing
 from sftkey_dist.training.diagnostics.stopwatch import Stopwatch
-from sftkey_dist.training.engine.meeting import Meeting
+from sftkey_dist.training.engine.store_collectives import StoreCollectives
 from sftkey_dist.training.engine.weights import StageWeights
 from sftkey_dist.training.job import StageJob
 from tests.distributed.harness import metrics, run_ranks, train
@@ -68,7 +68,7 @@ def test_silent_ranks_are_told_from_waiting_ones(tmp_path):
 
 def wait_for_a_slow_first_rank(folder) -> None:
     dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # type: ignore[attr-defined]
-    patient, impatient = Meeting(timeout_seconds=60), Meeting(timeout_seconds=1)
+    patient, impatient = StoreCollectives(timeout_seconds=60), StoreCollectives(timeout_seconds=1)
     if dist.get_rank() == 0:
         time.sleep(3)
     patient.after_first_rank()

@@ -18,7 +18,7 @@ from sftkey_dist.contract.parts import ContractError
 from sftkey_dist.contract.segment import Check
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.rows.shards import find_shards, read_shard
-from sftkey_dist.data.segmenting.answer import MOST_CHARACTERS_OF_MATHEMATICS, same_answer, why_never_trained
+from sftkey_dist.data.segmenting.answer import MAX_CHARACTERS_OF_MATHEMATICS, same_answer, why_never_trained
 from sftkey_dist.data.segmenting.cut import Cut
 from sftkey_dist.data.segmenting.decision import cut_response
 from sftkey_dist.data.segmenting.rules import resolve_rules
@@ -108,7 +108,7 @@ def segmenters(text: str) -> bool:
     if cut.doubt is not None:
         return False
     assert why_never_trained(cut.values["answer"], is_mathematics=True) == ""
-    assert len(cut.values["answer"]) <= MOST_CHARACTERS_OF_MATHEMATICS
+    assert len(cut.values["answer"]) <= MAX_CHARACTERS_OF_MATHEMATICS
     assert not any(map(holds_thinking_tag, cut.values.values()))
     assert {same_answer(found.answer, cut.values["answer"]) for found in cut.candidates} == {True}
     return True

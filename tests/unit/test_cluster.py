@@ -35,7 +35,7 @@ def test_nodes_that_an_autoscaler_was_asked_for_are_released_by_whoever_asked(mo
     monkeypatch.setattr(connection, "_resolved", lambda named: "head:6379")
     monkeypatch.setattr(connection, "_require_answer", lambda *_: None)
     monkeypatch.setattr(connection, "_room_for", lambda needs: next(rooms))
-    monkeypatch.setattr(connection, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(connection, "_POLL_SECONDS", 0.0)
     monkeypatch.setattr(connection, "request_resources", lambda bundles: asked.append(bundles))
     monkeypatch.setattr(ray, "init", lambda **options: None)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
@@ -113,8 +113,8 @@ def test_workers_that_wait_for_accelerators_of_others_are_said_to(monkeypatch, s
 def test_a_cluster_that_is_still_starting_is_waited_for(monkeypatch, capsys):
     refusals = iter([ConnectionRefusedError(111, "refused"), ConnectionRefusedError(111, "refused"), None])
     monkeypatch.setattr("sftkey_dist.cluster.connection.refusal_of", lambda address: next(refusals))
-    monkeypatch.setattr("sftkey_dist.cluster.connection._SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr("sftkey_dist.cluster.connection._MOST_SECONDS_TO_ANSWER", 0.01)
+    monkeypatch.setattr("sftkey_dist.cluster.connection._POLL_SECONDS", 0.0)
+    monkeypatch.setattr("sftkey_dist.cluster.connection._MAX_SECONDS_TO_ANSWER", 0.01)
     settings = ClusterConfig(address="127.0.0.1:1", wait_for_nodes_seconds=60)
     with pytest.raises(ConfigError, match="nothing answered within"), connected(settings, 1):
         pass
@@ -136,7 +136,7 @@ def test_actors_that_ask_a_server_on_loopback_run_on_the_drivers_node(monkeypatc
 
 
 def test_what_is_no_cluster_is_named_in_good_time(monkeypatch):
-    monkeypatch.setattr("sftkey_dist.cluster.connection._MOST_SECONDS_TO_ANSWER", 1.0)
+    monkeypatch.setattr("sftkey_dist.cluster.connection._MAX_SECONDS_TO_ANSWER", 1.0)
     with socket.create_server(("", 0)) as silent:  # Ray takes 127.0.0.1 for the address of this node
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         message = f"cluster.address={address}: no Ray cluster answers there .the port is open, but nothing answered"

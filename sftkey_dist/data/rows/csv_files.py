@@ -12,13 +12,13 @@ from typing import BinaryIO
 
 from sftkey_dist.data.content import Row
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.rows.opening import BOM, MOST_ROW_BYTES, open_bytes
+from sftkey_dist.data.rows.opening import BOM, MAX_ROW_BYTES, open_bytes
 from sftkey_dist.data.rows.shard import RawRows, Shard
 from sftkey_dist.errors import DataError
 
 _SEPARATORS = (",", ";", "\t")
 _SEPARATOR_LINE = re.compile(rb"(?:" + BOM + rb')?"?sep=([^"\r\n])"?\r?\n')
-_MOST_BYTES_OF_SEPARATOR_LINE = 16
+_MAX_BYTES_OF_SEPARATOR_LINE = 16
 
 
 def csv_records(path: str) -> Iterator[tuple[int, int, int]]:
@@ -80,11 +80,11 @@ class _CountedLines:
         return self
 
     def __next__(self) -> str:
-        line = b"" if self.offset == self._stop else self._file.readline(MOST_ROW_BYTES + 1)
+        line = b"" if self.offset == self._stop else self._file.readline(MAX_ROW_BYTES + 1)
         if not line:
             raise StopIteration
-        if len(line) > MOST_ROW_BYTES:
-            raise csv.Error(f"a line of more than {MOST_ROW_BYTES >> 20} MiB")
+        if len(line) > MAX_ROW_BYTES:
+            raise csv.Error(f"a line of more than {MAX_ROW_BYTES >> 20} MiB")
         if self.offset == 0:
             self.offset += len(BOM) if line.startswith(BOM) else 0
             line = line.removeprefix(BOM)
@@ -94,7 +94,7 @@ class _CountedLines:
 
 
 def _csv_reader(lines: Iterator[str], separator: str) -> Iterator[list[str]]:
-    csv.field_size_limit(MOST_ROW_BYTES)
+    csv.field_size_limit(MAX_ROW_BYTES)
     return csv.reader(lines, strict=True, delimiter=separator)
 
 
@@ -108,7 +108,7 @@ def _reader_from_header(lines: Iterator[str], path: str, separator: str) -> Iter
 def _named_separator(path: str) -> str | None:
     """The separator that the first line names, if it is a line such as `sep=;`."""
     with open_bytes(path) as file:
-        found = _SEPARATOR_LINE.fullmatch(file.readline(_MOST_BYTES_OF_SEPARATOR_LINE))
+        found = _SEPARATOR_LINE.fullmatch(file.readline(_MAX_BYTES_OF_SEPARATOR_LINE))
     return found[1].decode("latin-1") if found else None
 
 

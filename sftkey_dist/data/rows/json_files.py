@@ -8,13 +8,13 @@ from typing import BinaryIO
 
 from sftkey_dist.data.content import Row
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.rows.opening import BOM, MOST_ROW_BYTES, open_bytes
+from sftkey_dist.data.rows.opening import BOM, MAX_ROW_BYTES, open_bytes
 from sftkey_dist.data.rows.shard import RawRows, Shard
 from sftkey_dist.data.values import WrittenFloat
 from sftkey_dist.errors import DataError
 
-_MOST_LINE_BYTES, _MOST_FILE_BYTES = 2**30, 2**31
-"""A .jsonl file with a longer line, or a larger .json file, is refused as a whole; see `MOST_ROW_BYTES`."""
+_MAX_LINE_BYTES, _MAX_FILE_BYTES = 2**30, 2**31
+"""A .jsonl file with a longer line, or a larger .json file, is refused as a whole; see `MAX_ROW_BYTES`."""
 
 
 def line_records(path: str) -> Iterator[tuple[int, int, int]]:
@@ -53,21 +53,21 @@ def _next_line(file: BinaryIO, place: str) -> tuple[bytes | None, int]:
     Raises:
         DataError: The line is so long that the file cannot be a file of lines.
     """
-    line = file.readline(MOST_ROW_BYTES + 1)
-    if len(line) <= MOST_ROW_BYTES:
+    line = file.readline(MAX_ROW_BYTES + 1)
+    if len(line) <= MAX_ROW_BYTES:
         return line, len(line)
     length, rest = len(line), line
     while rest and not rest.endswith(b"\n"):
-        rest = file.readline(MOST_ROW_BYTES)
+        rest = file.readline(MAX_ROW_BYTES)
         length += len(rest)
-        if length > _MOST_LINE_BYTES:
-            most = f"{_MOST_LINE_BYTES >> 20:,} MiB"
+        if length > _MAX_LINE_BYTES:
+            most = f"{_MAX_LINE_BYTES >> 20:,} MiB"
             raise DataError(f"{place}: a line of more than {most}; put each object on a line of its own")
     return None, length
 
 
 def _too_large(place: str, length: int) -> Refusal:
-    most = f"a row has at most {MOST_ROW_BYTES >> 20} MiB"
+    most = f"a row has at most {MAX_ROW_BYTES >> 20} MiB"
     return Refusal(place, "row_too_large", f"{length:,} bytes, {most}; shorten it or leave it out")
 
 
@@ -121,10 +121,10 @@ def load_json(path: str) -> list[object]:
 @lru_cache(maxsize=1)
 def _load_json(path: str, state: tuple[int, int, int]) -> list[object]:  # distinguishes cached values
     with open_bytes(path) as file:
-        content = file.read(_MOST_FILE_BYTES + 1)
-    if len(content) > _MOST_FILE_BYTES:
+        content = file.read(_MAX_FILE_BYTES + 1)
+    if len(content) > _MAX_FILE_BYTES:
         raise DataError(
-            f"{path}: contains more than {_MOST_FILE_BYTES >> 20:,} MiB; convert it to .jsonl, one object per line"
+            f"{path}: contains more than {_MAX_FILE_BYTES >> 20:,} MiB; convert it to .jsonl, one object per line"
         )
     try:
         rows = _DECODER.decode(content.removeprefix(BOM).decode("utf-8"))

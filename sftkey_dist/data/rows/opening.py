@@ -17,7 +17,7 @@ from sftkey_dist.data.rows.files import file_format
 from sftkey_dist.data.rows.shard import RawRows
 from sftkey_dist.errors import DataError
 
-MOST_ROW_BYTES = 2**24
+MAX_ROW_BYTES = 2**24
 """A larger row is refused. A limit is needed because a few kilobytes of compressed data can expand to any size."""
 _SKIPPED_AT_ONCE_BYTES = 2**20
 BOM = b"\xef\xbb\xbf"

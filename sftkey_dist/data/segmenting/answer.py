@@ -8,10 +8,10 @@ from sftkey_dist.data.segmenting import wording
 
 Span = tuple[int, int]
 
-MOST_CHARACTERS = 120
-MOST_CHARACTERS_OF_MATHEMATICS = 300
-_MOST_WORDS = 12
-_MOST_WORDS_OF_A_UNIT = 3
+MAX_CHARACTERS = 120
+MAX_CHARACTERS_OF_MATHEMATICS = 300
+_MAX_WORDS = 12
+_MAX_WORDS_OF_A_UNIT = 3
 
 _EMPHASIS = re.compile(r"(\*\*\*|\*\*|__|\*|`)(?=\S)([^*_`\n]+?)(?<=\S)\1(?!\w)")
 _LEFT = re.compile(r"(?:[\s*`]+|_+(?=\w)|>+\s+)+")
@@ -75,9 +75,7 @@ def emphasised_part(text: str, span: Span) -> Span | None:
         return None
     rest = text[found[0].end() : span[1]]
     is_unit = (
-        any(map(str.isalnum, rest))
-        and len(rest.split()) <= _MOST_WORDS_OF_A_UNIT
-        and not re.search(r"[,;:()]|\d", rest)
+        any(map(str.isalnum, rest)) and len(rest.split()) <= _MAX_WORDS_OF_A_UNIT and not re.search(r"[,;:()]|\d", rest)
     )
     return found[0].span(2) if is_unit else None
 
@@ -95,7 +93,7 @@ def why_no_answer(text: str, is_mathematics: bool = False) -> str:
         text: the answer, narrowed.
         is_mathematics: whether it was in a box, where line breaks and environments are part of a formula.
     """
-    limit = MOST_CHARACTERS_OF_MATHEMATICS if is_mathematics else MOST_CHARACTERS
+    limit = MAX_CHARACTERS_OF_MATHEMATICS if is_mathematics else MAX_CHARACTERS
     checks = (
         ("answer_too_long", len(text) > limit),
         ("several_lines", "\n" in text and not is_mathematics),
@@ -204,7 +202,7 @@ def _why_no_statement(text: str) -> str:
         ("explanation", re.search(r"[^\W\d]{2,}[:：](?:\s|$)", text)),
         ("no_answer", wording.POINTS_ELSEWHERE.fullmatch(text)),
         ("sentence", wording.SENTENCE.match(text)),
-        ("answer_too_long", len(re.findall(r"[^\W\d_]{2,}", text)) > _MOST_WORDS),
+        ("answer_too_long", len(re.findall(r"[^\W\d_]{2,}", text)) > _MAX_WORDS),
     )
     return next((name for name, is_so in checks if is_so), "")
 

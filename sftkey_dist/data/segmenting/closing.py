@@ -17,7 +17,7 @@ TEXT_AFTER_ANSWER = "text_after_answer"
 _LONGEST_SIGN_OFF = 240
 _SENTENCES_TO_SEARCH = 60
 """Number of sentences before the closing part that are searched for a candidate to show to a person."""
-_MOST_STATEMENTS = 50
+_MAX_STATEMENTS = 50
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _closing_statements(text: Text, units: Sequence[Span]) -> tuple[list[Stateme
     """The statements at the end, and the number of units before them."""
     statements: list[Statement] = []
     rest = len(units)
-    while rest and len(statements) < _MOST_STATEMENTS:
+    while rest and len(statements) < _MAX_STATEMENTS:
         found, first = _read_back(text, units, rest - 1)
         if statements and any(one.problem for one in found):
             break  # this unit is part of the reasoning that led to the statements

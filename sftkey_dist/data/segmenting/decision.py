@@ -18,7 +18,7 @@ from sftkey_dist.data.segmenting.rules import Finding, Response, Rule
 from sftkey_dist.data.segmenting.thinking import holds_thinking_tag
 from sftkey_dist.data.segmenting.units import is_mark
 
-_MOST_CANDIDATES_FURTHER_UP = 10
+_MAX_CANDIDATES_FURTHER_UP = 10
 _HASH_LINE = re.compile(r"^####[ \t]*([$-]?\d[\d.,]*)[ \t.]*$", re.MULTILINE)
 
 
@@ -115,7 +115,7 @@ def _candidates(read: Response, findings: Sequence[Finding], rules: Container[st
     """All distinct answers that were found; those further up in the response come last."""
     found = (Candidate(finding.rule, _answer(read.text, finding)) for finding in findings if ANSWER in finding.spans)
     further_up = (Candidate(rule, answer) for rule, answer in _stated_further_up(read, findings) if rule in rules)
-    return tuple(dict.fromkeys((*found, *islice(further_up, _MOST_CANDIDATES_FURTHER_UP))))
+    return tuple(dict.fromkeys((*found, *islice(further_up, _MAX_CANDIDATES_FURTHER_UP))))
 
 
 def _removed(read: Response, best: Finding) -> Mapping[str, str]:

@@ -26,9 +26,9 @@ from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.run_dir.artifacts.kinds import Journal
 
 MODEL = "model"
-MOST_REPLIES = 3
+MAX_REPLIES = 3
 """Maximum number of replies to a question over all runs, while none of them gives valid segments."""
-_MOST_BRACES = 200
+_MAX_BRACES = 200
 _ESCAPE = re.compile(r"(?P<kept>\\(?:[\\\"/]|u[0-9a-fA-F]{4}|n(?!(?:eq|u|abla|ot|i)\b)))|\\")
 
 
@@ -91,7 +91,7 @@ class ModelCutter:
     def _asks(self, key: str, response: str) -> bool:
         """Whether to ask: no reply gives valid segments, and the number of replies is below the limit."""
         replies = self._known.get(key, [])
-        return len(replies) < MOST_REPLIES and not any(isinstance(self._read(each, response), Cut) for each in replies)
+        return len(replies) < MAX_REPLIES and not any(isinstance(self._read(each, response), Cut) for each in replies)
 
     def _ask(self, questions: Mapping[str, Chat]) -> dict[str, str]:
         """Ask the questions, save the replies, and return the failures by key."""
@@ -108,7 +108,7 @@ class ModelCutter:
         """The segments of the first valid reply, or else the problem of the last reply."""
         read = [self._read(reply, response) for reply in replies]
         found = next((each for each in read if isinstance(each, Cut)), read[-1])
-        if isinstance(found, NotCut) and len(replies) >= MOST_REPLIES:
+        if isinstance(found, NotCut) and len(replies) >= MAX_REPLIES:
             return NotCut(
                 found.reason, f"{found.detail}; asked {len(replies)} times, remove {self._replies} to ask again"
             )
@@ -166,7 +166,7 @@ def _readings(reply: str) -> Iterator[Mapping[str, Any]]:
 
 def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     decoder, end = json.JSONDecoder(strict=False), 0
-    for brace in islice(re.finditer(r"\{", text), _MOST_BRACES):
+    for brace in islice(re.finditer(r"\{", text), _MAX_BRACES):
         if brace.start() < end:
             continue
         with suppress(ValueError, RecursionError):

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from sftkey_dist.config.rules import RegexRule, RuleName, Rules
 from sftkey_dist.data.segmenting.answer import (
-    MOST_CHARACTERS,
+    MAX_CHARACTERS,
     Span,
     narrow,
     why_never_trained,
@@ -25,8 +25,8 @@ from sftkey_dist.patterns import compile_pattern, match_whole
 
 DEFAULT_RULES: tuple[RuleName, ...] = ("hash_marks", "think", "boxed", "answer_is", "option_letter", "last_line")
 
-_MOST_WORDS_OF_A_LAST_LINE = 6
-_MOST_WORDS_AFTER_THINKING = 4
+_MAX_WORDS_OF_A_LAST_LINE = 6
+_MAX_WORDS_AFTER_THINKING = 4
 
 
 class Response:
@@ -158,9 +158,9 @@ def _think(read: Response) -> Sequence[Finding]:
     if read.closing.statements or reasoning[0] >= reasoning[1] or answer[0] >= answer[1]:
         return []
     text = read.text[slice(*answer)]
-    if "\n" in text or len(text) > MOST_CHARACTERS:
+    if "\n" in text or len(text) > MAX_CHARACTERS:
         return []
-    problem = why_no_answer(text) or ("sentence" if len(text.split()) > _MOST_WORDS_AFTER_THINKING else "")
+    problem = why_no_answer(text) or ("sentence" if len(text.split()) > _MAX_WORDS_AFTER_THINKING else "")
     return [Finding("think", {REASONING: reasoning, ANSWER: answer}, problem, start=answer[0])]
 
 
@@ -181,7 +181,7 @@ def _last_line(read: Response) -> Sequence[Finding]:
     answer = narrow(read.text, (line, end))
     text = read.text[slice(*answer)]
     reasoning = _trimmed(read.text, (start, line))
-    is_short = 0 < len(text.split()) <= _MOST_WORDS_OF_A_LAST_LINE
+    is_short = 0 < len(text.split()) <= _MAX_WORDS_OF_A_LAST_LINE
     if not is_short or reasoning[0] >= reasoning[1] or why_no_answer(text) or read.closing.statements:
         return []
     return [Finding("last_line", {REASONING: reasoning, ANSWER: answer}, start=line)]

@@ -34,7 +34,7 @@ _BOUNDING = re.compile(
 """Words before a number that is a bound and not the value."""
 _CLAUSE_ENDS = frozenset({"but", ",", ";", ".", "so"})
 _BEGINNING = frozenset({"-", "(", "\\frac", "\\sqrt", "[", "+", *CURRENCY_MARKS})
-_MOST_READ, _LONGEST_TOKENS = 40, 60
+_MAX_READ, _LONGEST_TOKENS = 40, 60
 """Maximum number of places that are tried, the last ones, and of tokens of one amount."""
 
 
@@ -52,7 +52,7 @@ class FoundAmount:
 def amounts_in(tokens: tuple[Token, ...]) -> tuple[FoundAmount, ...]:
     """The amounts in prose, except rejected and modified ones. Asides and circumstances count only without others."""
     found: list[FoundAmount] = []
-    beginnings = {*[place for place in range(len(tokens)) if _may_begin(tokens, place)][-_MOST_READ:]}
+    beginnings = {*[place for place in range(len(tokens)) if _may_begin(tokens, place)][-_MAX_READ:]}
     place = min(beginnings, default=len(tokens))
     while place < len(tokens):
         read = _read_at(tokens, place) if place in beginnings else None

@@ -41,7 +41,7 @@ _REFUSED_NAME = re.compile(
 )
 """What rejects a name only in front of it or behind it, as in `unable to approve` and `the refund is denied`."""
 _SPACES = re.compile(r"\s{2,}")
-_MOST_CHARACTERS = 6000
+_MAX_CHARACTERS = 6000
 _SHORT_CHARACTERS = 400
 
 
@@ -71,7 +71,7 @@ class _Clause:
 
 def choose(text: str, find: Find) -> str | None:
     """The name that a text chooses; None if it chooses none or several."""
-    text = _SPACES.sub(lambda match: "\n" if "\n" in match.group() else " ", text[-_MOST_CHARACTERS:])
+    text = _SPACES.sub(lambda match: "\n" if "\n" in match.group() else " ", text[-_MAX_CHARACTERS:])
     clauses = [clause for part in _CLAUSE_END.split(text) for clause in _clauses_of(part, find)]
     accepted = [clause for clause in clauses if not clause.is_rejected]
     rejected = {name for clause in clauses if clause.is_rejected for name in clause.names}

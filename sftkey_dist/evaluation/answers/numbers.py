@@ -33,7 +33,7 @@ _PLAIN = re.compile(
     r"[-+]?[$\u20ac\u00a3]?\d[\d,]*(?:\.\d*[1-9])?(?:\s?(?:%|cm|km|kg|meters|hours|minutes|seconds|days|dollars))?"
 )
 """Digits with at most a unit, which can be read in one way only; a point may not be one that groups thousands."""
-_MOST_TOKENS = 600
+_MAX_TOKENS = 600
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def quantities_in(text: str) -> list[Quantity]:
     node = _whole(unwrapped(text))
     if node is not None:
         return [Quantity(node, is_whole=True, is_plain=False)]
-    amounts = amounts_in(tuple(tokens_of(prepared(text, with_units=True))[-_MOST_TOKENS:]))
+    amounts = amounts_in(tuple(tokens_of(prepared(text, with_units=True))[-_MAX_TOKENS:]))
     return [Quantity(each.node, is_whole=False, is_plain=False) for each in amounts]
 
 
@@ -137,7 +137,7 @@ def _found(text: str) -> Node | None:
 
 
 def _chosen(simple: str, *, concluded: bool) -> Node | None:
-    tokens = tuple(tokens_of(simple)[-_MOST_TOKENS:])
+    tokens = tuple(tokens_of(simple)[-_MAX_TOKENS:])
     found = amounts_in(tokens)
     if not found and re.search(r"\d", simple) is None:
         spoken = spoken_number(simple)

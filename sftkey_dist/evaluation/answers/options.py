@@ -34,8 +34,8 @@ _MAY_FOLLOW_A = words(
     "matches makes rather instead over than says appears describes"
 )
 _MAY_FOLLOW_I = words("is because since and or nor but seems")
-_MOST_CHARACTERS = 6000
-_MOST_MENTIONS, _MOST_LINES = 100, 200
+_MAX_CHARACTERS = 6000
+_MAX_MENTIONS, _MAX_LINES = 100, 200
 _NO_OPTION = "?"
 """Prefix of a name that no option has."""
 _ASIDE = re.compile(r"\([^()]{4,}\)")
@@ -55,7 +55,7 @@ def options_of(question: str) -> dict[str, str]:
 
     Options have letters from A on, or numbers from 1 on. Other lines that begin with a letter or number do not count.
     """
-    listed = [(name.upper(), text.strip()) for name, text in _OPTION_LINE.findall(question)[-_MOST_LINES:]]
+    listed = [(name.upper(), text.strip()) for name, text in _OPTION_LINE.findall(question)[-_MAX_LINES:]]
     for names in ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", tuple(map(str, range(1, 27)))):
         options = _longest_run(listed, names)
         if len(options) > 1:
@@ -65,7 +65,7 @@ def options_of(question: str) -> dict[str, str]:
 
 def read_option(text: str, options: Mapping[str, str]) -> Option | None:
     """The option that a text is or chooses; None if it names none or several."""
-    text = _without_latex(text.strip()[-_MOST_CHARACTERS:])
+    text = _without_latex(text.strip()[-_MAX_CHARACTERS:])
     text = re.sub(r"[ \t]{2,}", " ", re.sub(r"\n\s*\n", "\n\n", text)).strip()
     bare = unwrapped(text)
     whole_texts = (bare, unwrapped(without_lead(bare)))
@@ -149,7 +149,7 @@ def _mentions(text: str, options: Mapping[str, str]) -> list[Mention]:
             name = f"{_NO_OPTION}{match[1] or match[2]}"
         if name is not None and _is_name(text, match):
             found.append(Mention(name, *match.span()))
-    return without_inner(sorted(found, key=lambda mention: mention.start)[-_MOST_MENTIONS:])
+    return without_inner(sorted(found, key=lambda mention: mention.start)[-_MAX_MENTIONS:])
 
 
 def _named_mentions(text: str, options: Mapping[str, str]) -> list[Mention]:

@@ -51,14 +51,14 @@ _FIRST_PARAGRAPH = re.compile(r"(.+?)[^\S\n]*(?:\n\s*\n|\n\s*(?=[A-Z*(_#-]))", r
 _LINES = re.compile(r"\n{3,}")
 _SPACES = re.compile(r"[ \t\u00a0]{2,}")
 _LONGEST_CHARACTERS = 4000
-_MOST_LAYERS = 16
+_MAX_LAYERS = 16
 """Maximum number of layers of markup that are removed, because a model may write thousands."""
 
 
 def unwrapped(text: str) -> str:
     """The text without white space, fences, emphasis, quotes, a box or a full stop around it."""
     text, before = last_part(_LINES.sub("\n\n", _SPACES.sub(" ", text)).strip(), _LONGEST_CHARACTERS), ""
-    for _ in range(_MOST_LAYERS):
+    for _ in range(_MAX_LAYERS):
         if text == before:
             break
         before = text

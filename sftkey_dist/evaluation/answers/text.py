@@ -6,7 +6,7 @@ import unicodedata
 _WRAPPED = re.compile(r"^(\*\*|__|\*|_|`|\$)(?=\S)(.+)(?<=\S)\1$", re.DOTALL)
 _FACTORIAL = re.compile(r"(?:[\d)]|(?<![^\W_])[^\W\d_])!+[.\s]*$")
 """A factorial at the end of a text: of a number, of brackets, or of a single letter."""
-_MOST_LAYERS, _MOST_SIGNS = 16, 50
+_MAX_LAYERS, _MAX_SIGNS = 16, 50
 """Maximum number of marks around a text, and of signs at its end, because a model may write thousands."""
 _OPENING = "¡¿"
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u201e"
@@ -30,11 +30,11 @@ def folded(text: str) -> str:
 def normalized(text: str) -> str:
     """The text in the form that is compared. Marks with a meaning, as in ``5!`` and ``f'``, are kept."""
     text = folded(text)
-    for _ in range(_MOST_LAYERS):
+    for _ in range(_MAX_LAYERS):
         before = text
         text = _without_pair(text.strip()).lstrip(_OPENING)
         text = (
-            text.rstrip(_END if not _FACTORIAL.search(text, max(0, len(text) - _MOST_SIGNS)) else ".").rstrip() or text
+            text.rstrip(_END if not _FACTORIAL.search(text, max(0, len(text) - _MAX_SIGNS)) else ".").rstrip() or text
         )
         if text == before:
             break

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sftkey_dist.evaluation.answers.objects import MISSING, read_object, same_object
 
-_MOST_CALLS = 64
+_MAX_CALLS = 64
 _BETWEEN = re.compile(r"\s*</?tool_call>\s*")
 """Marks that models write around each of several calls."""
 
@@ -28,9 +28,9 @@ def read_calls(text: str) -> Calls | None:
     whole = read_object(text)
     values = [whole] if whole is not MISSING else [read_object(part) for part in _BETWEEN.split(text) if part.strip()]
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    calls = [_call(value) for value in flat[: _MOST_CALLS + 1]]
+    calls = [_call(value) for value in flat[: _MAX_CALLS + 1]]
     found = [call for call in calls if call is not None]
-    return found if 0 < len(found) == len(flat) <= _MOST_CALLS else None
+    return found if 0 < len(found) == len(flat) <= _MAX_CALLS else None
 
 
 def compare_calls(reference: Calls, answer: Calls) -> tuple[bool, str]:

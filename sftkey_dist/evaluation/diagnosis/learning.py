@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sftkey_dist.run_dir.artifacts.training import GuardScores, GuardSummary, HeldOutMetrics, StepMetrics
 
 _SHARE_OF_CURVE = 0.1
-_RISE_OF_NLL, _LEAST_RISE = 1.25, 0.05
+_RISE_OF_NLL, _MIN_RISE = 1.25, 0.05
 
 
 @dataclass(frozen=True)
@@ -98,4 +98,4 @@ class StageCurves:
 
 
 def _has_risen(before: float, after: float) -> bool:
-    return after > max(before * _RISE_OF_NLL, before + _LEAST_RISE)
+    return after > max(before * _RISE_OF_NLL, before + _MIN_RISE)

@@ -10,7 +10,7 @@ from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 Conclude = Callable[[str, str], bool | None]
 """Whether a reasoning concludes with an answer; None if this cannot be determined."""
 
-_MOST_LABELS = 20
+_MAX_LABELS = 20
 _FEWEST_WORDS_REPEATED = 18
 _LONGEST_PERIOD_WORDS = 60
 _COPIED_WORDS = 8
@@ -50,7 +50,7 @@ def conclusion_reader(records: Sequence[EvaluationRecord], segment: str) -> Conc
     labels = sorted({normalized(text) for text in references})
     if all(map(_is_number, references)):
         conclude: Conclude = _numeric_conclusion
-    elif len(labels) <= min(_MOST_LABELS, len(references) // 2) and all(labels):
+    elif len(labels) <= min(_MAX_LABELS, len(references) // 2) and all(labels):
         conclude = _label_conclusion(labels)
     else:
         return None

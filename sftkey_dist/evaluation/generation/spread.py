@@ -14,8 +14,8 @@ import ray
 
 from sftkey_dist.interrupts import interruptible
 
-_SECONDS_BETWEEN_LOOKS = 1.0
-_TIMES_THE_MEDIAN, _LEAST_SECONDS = 4.0, 60.0
+_POLL_SECONDS = 1.0
+_TIMES_THE_MEDIAN, _MIN_SECONDS = 4.0, 60.0
 
 
 OnLoss = Callable[[Any, Any, ray.exceptions.RayError], tuple[Any, Any]]
@@ -33,7 +33,7 @@ def spread(
     actors: Sequence[Any],
     call: Callable[[Any, Any], Any],
     chunks: Sequence[Any],
-    least_seconds: float = _LEAST_SECONDS,
+    least_seconds: float = _MIN_SECONDS,
     on_loss: OnLoss | None = None,
 ) -> Iterator[Any]:
     """Yield the result of each chunk once, in order of completion.
@@ -60,7 +60,7 @@ def spread(
             give(waiting.popleft())
         if idle and (late := _late(under_way, finished, seconds, least_seconds)) is not None:
             give(late)
-        done, _ = interruptible(ray.wait, list(under_way), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
+        done, _ = interruptible(ray.wait, list(under_way), num_returns=1, timeout=_POLL_SECONDS)
         for reference in done:
             made = under_way.pop(reference)
             if made.number in finished:

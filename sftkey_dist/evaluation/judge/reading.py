@@ -9,7 +9,7 @@ _OPENS_THINKING = re.compile(r"\s*(?:<(?:think|thinking|thought|reasoning|seed:t
 _CLOSES_THINKING = re.compile(
     r"</(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>"
 )
-_MOST_ENDS_OF_THINKING = 8
+_MAX_ENDS_OF_THINKING = 8
 _END_TOKEN = re.compile(r"(?:<\|[^<>|\s]{1,40}\|>|</s>|<end_of_turn>|<eos>)$")
 _LONGEST_END_TOKEN = 50
 _BETWEEN_OBJECTS = re.compile(r"(?:\s|`+\s*(?:json\w*|python)?)*", re.IGNORECASE)
@@ -69,7 +69,7 @@ def _after_thinking(reply: str) -> list[str]:
 
     If the chat template opens the thinking, the reply contains only its end.
     """
-    starts = [match.end() for match in _CLOSES_THINKING.finditer(reply)][-_MOST_ENDS_OF_THINKING:]
+    starts = [match.end() for match in _CLOSES_THINKING.finditer(reply)][-_MAX_ENDS_OF_THINKING:]
     if not _OPENS_THINKING.match(reply):
         starts.append(0)
     return [_without_end_tokens(reply[start:]) for start in starts]

@@ -19,7 +19,7 @@ from sftkey_dist.evaluation.verdict import Verdict
 NO_REASONING, NO_ANSWER, NO_DONOR = "no_reasoning", "no_answer", "no_donor"
 OTHER_SEGMENTS, SAME_ANSWER, ANSWER_UNREADABLE = "other_segments", "same_answer", "answer_unreadable"
 
-_MOST_CANDIDATES = 256
+_MAX_CANDIDATES = 256
 """Maximum number of donors that are considered for a question."""
 
 
@@ -108,7 +108,7 @@ class _Donors:
 
     def take(self, question: Example) -> Example | None:
         """The donor of a question; None if no candidate has another answer."""
-        candidates = islice(self._with_other_texts(question), _MOST_CANDIDATES)
+        candidates = islice(self._with_other_texts(question), _MAX_CANDIDATES)
         for place in sorted(candidates, key=self._num_questions.__getitem__):
             if not problem_with_pair(question, self._examples[place], self._settings):
                 self._num_questions[place] += 1

@@ -13,7 +13,7 @@ from sftkey_dist.run_dir import RunDir
 from sftkey_dist.watch.run import RunWatch
 from sftkey_dist.watch.view import in_one_line
 
-_SECONDS_BETWEEN_LOOKS = 5.0
+_POLL_SECONDS = 5.0
 """Runs are looked at less often than their ends are, because their files may be on storage that many nodes share."""
 
 
@@ -76,7 +76,7 @@ class _RunAtWork:
 
     def what_happens(self) -> str:
         """In a few words; "" before the run has written anything."""
-        if time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:
+        if time.monotonic() - self._looked > _POLL_SECONDS:
             self._looked = time.monotonic()
             with suppress(Exception):  # a file that is being replaced, or is damaged, must not end a study
                 self._seen = in_one_line(self._watch.look())

@@ -30,7 +30,7 @@ from sftkey_dist.report.study.runs import done_with, forget_done, note_done
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking import make_tracker, tracking_uri
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_POLL_SECONDS = 0.5
 _RUN_FILE = "run.yaml"
 _REMEDY = "restore it from a copy, or set prompt.date to the day on which the study was started and remove it"
 _COMMAND = [sys.executable, "-m", "sftkey_dist", "run"]
@@ -179,7 +179,7 @@ def _run_all(study: Study, waiting: list[StudyRun], progress: StudyProgress) -> 
                     failed.append(f"{run.name}: {error}")
                     progress.end(run, has_failed=True)
             progress.show(waiting)
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_POLL_SECONDS)
             for one in [one for one in at_work if one.process.poll() is not None]:
                 at_work.remove(one)
                 has_failed = one.process.returncode != 0

@@ -40,8 +40,8 @@ from sftkey_dist.tracking.several import SeveralTrackers
 
 NUMBER, STEP, SCORE, STATUS, PROBLEM = "number", "step", "score", "status", "problem"
 """Keys of a trial's configuration and results in Ray Tune. The last result has a status."""
-_MOST_SECONDS_TO_END = 300
-_SECONDS_BETWEEN_LOOKS = 0.5
+_MAX_SECONDS_TO_END = 300
+_POLL_SECONDS = 0.5
 _NO_SCORE = TrialScore(-1, math.nan)
 
 Results = queue.Queue[dict[str, Any]]
@@ -92,17 +92,17 @@ class Trial(Trainable):
             if is_stopped or self._job.stop_request.exists():
                 stop_gently()
             with suppress(queue.Empty):
-                result = self._results.get(timeout=_SECONDS_BETWEEN_LOOKS)
+                result = self._results.get(timeout=_POLL_SECONDS)
                 if STATUS in result or not is_stopped:
                     return result
 
     def cleanup(self) -> None:
         """End the run, wherever it is: it has ended already, unless the command fails."""
-        for _ in range(int(_MOST_SECONDS_TO_END / _SECONDS_BETWEEN_LOOKS)):
+        for _ in range(int(_MAX_SECONDS_TO_END / _POLL_SECONDS)):
             if not self._run.is_alive():
                 break
             stop_gently()
-            self._run.join(_SECONDS_BETWEEN_LOOKS)
+            self._run.join(_POLL_SECONDS)
 
     def _begin(self, config: Mapping[str, int]) -> None:
         self._job, self._results = self._jobs[config[NUMBER]], Results()

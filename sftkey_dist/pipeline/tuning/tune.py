@@ -41,7 +41,7 @@ from sftkey_dist.run_dir.artifacts.tuning import TUNING, AshaRule, TrialRecord, 
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.run_dir.lock import locked_run
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_POLL_SECONDS = 0.5
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # their files repeat what runs write
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -207,7 +207,7 @@ def _fit(tuner: tune.Tuner, run: RunDir, stop_request: Path) -> None:
         thread.start()
         with progress_line("trials", num_trials) as line:
             while thread.is_alive():
-                thread.join(_SECONDS_BETWEEN_LOOKS)
+                thread.join(_POLL_SECONDS)
                 line.update(sum(trial.status != "unfinished" for trial in TUNING.read(run.tuning).trials))
     if stop.signal_number is not None:
         raise InterruptedRunError(stop.signal_number)

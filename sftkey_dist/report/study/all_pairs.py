@@ -9,7 +9,7 @@ from sftkey_dist.report.numbers import p_value
 from sftkey_dist.report.study.evidence import Result, recorded_outcomes
 from sftkey_dist.report.study.seed_cells import with_bounds
 
-_MOST_PAIRS = 45
+_MAX_PAIRS = 45
 """More make a table that nobody reads, and a correction that leaves little to find."""
 
 
@@ -21,7 +21,7 @@ def all_pairs(results: Mapping[str, Mapping[int, Result]]) -> list[str]:
             table, and a sentence stands for one that would be too long.
     """
     found = _differences(results)
-    if len(found) > _MOST_PAIRS:
+    if len(found) > _MAX_PAIRS:
         return [f"The {len(found)} pairs of strategies are too many for a table of all.", ""]
     adjusted = holm_of_tested({pair: of.p_value for pair, of in found.items()})
     rows = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from sftkey_dist.report.loss_curve import LossCurve
 from sftkey_dist.report.markdown import escaped
 from sftkey_dist.report.study.evidence import Evidence, StageResult
-from sftkey_dist.report.study.plots import MOST_BANDS, Band, plot_bands
+from sftkey_dist.report.study.plots import MAX_BANDS, Band, plot_bands
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def measured_losses(study: Evidence) -> Losses:
     """The losses of a study; empty if its runs are of an older version, or it has more strategies than can be told
     apart."""
     losses = Losses()
-    if len({strategy for results in study.results.values() for strategy in results}) > MOST_BANDS:
+    if len({strategy for results in study.results.values() for strategy in results}) > MAX_BANDS:
         return losses
     for variant, results in study.results.items():
         for strategy, by_seed in results.items():

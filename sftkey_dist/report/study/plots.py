@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from sftkey_dist.evaluation.statistics import Interval
 from sftkey_dist.report.plots import GREY, MARKERS, dashes, literal, style, write
 
-MOST_BANDS = 7
+MAX_BANDS = 7
 """Number of colours."""
 
 
@@ -101,7 +101,7 @@ def plot_bands(panels: Mapping[str, Mapping[str, Mapping[str, Band]]], x_label: 
     """Plot bands by measure, group and name: a row of panels per measure, with a logarithmic axis, a column per group.
 
     Args:
-        panels: in every measure the same groups, with at most `MOST_BANDS` names.
+        panels: in every measure the same groups, with at most `MAX_BANDS` names.
         x_label: of the steps.
         file: to be written.
     """

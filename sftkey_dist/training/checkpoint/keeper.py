@@ -15,7 +15,7 @@ from sftkey_dist.release import version
 from sftkey_dist.training.checkpoint.manifest import Manifest, parse_manifest
 from sftkey_dist.training.checkpoint.shards import Snapshot, shard_name
 from sftkey_dist.training.checkpoint.storage import Storage, open_storage
-from sftkey_dist.training.checkpoint.storage_errors import may_pass
+from sftkey_dist.training.checkpoint.storage_errors import is_transient
 from sftkey_dist.training.job import StageJob
 
 CHECKPOINTS_KEPT = 2
@@ -24,7 +24,7 @@ CHECKPOINTS_KEPT = 2
 _MANIFEST = "manifest.json"
 _DAMAGED = "damaged.txt"
 """Written beside the files of a damaged checkpoint, which is kept for a person to look at."""
-_SECONDS_BETWEEN_LOOKS = 0.1
+_POLL_SECONDS = 0.1
 _SECONDS_BETWEEN_LATER_LOOKS = 2.0
 """Hundreds of ranks share an object store: rank 0 lists it often only while most shards are about to arrive."""
 _LIBRARIES = ("torch", "deepspeed", "safetensors")
@@ -164,7 +164,7 @@ class CheckpointKeeper:
         except TrainingError as error:
             self._failure = error
         except Exception as error:  # pyarrow's and safetensors' own errors are no OSErrors
-            self._failure = (StorageError if may_pass(error) else TrainingError)(
+            self._failure = (StorageError if is_transient(error) else TrainingError)(
                 f"the checkpoint after {snapshot.steps_done} steps could not be written to {self.storage.place}: "
                 f"{' '.join(str(error).split())}; the one before is kept"
             )
@@ -195,7 +195,7 @@ class CheckpointKeeper:
                     f"same storage on all nodes? See training.storage_timeout_seconds"
                 )
             is_early = time.monotonic() - started < _SECONDS_BETWEEN_LATER_LOOKS
-            time.sleep(_SECONDS_BETWEEN_LOOKS if is_early else _SECONDS_BETWEEN_LATER_LOOKS)
+            time.sleep(_POLL_SECONDS if is_early else _SECONDS_BETWEEN_LATER_LOOKS)
         manifest = Manifest(
             stage=self._stage,
             steps_done=snapshot.steps_done,

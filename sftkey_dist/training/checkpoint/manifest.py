@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import CheckpointError
 
-_MOST_BYTES = 64 * 2**20
+_MAX_BYTES = 64 * 2**20
 
 
 class Manifest(BaseModel):
@@ -36,7 +36,7 @@ def parse_manifest(content: bytes, stage: str) -> Manifest:
     Raises:
         CheckpointError: it is not what rank 0 of this stage writes.
     """
-    if len(content) > _MOST_BYTES:
+    if len(content) > _MAX_BYTES:
         raise CheckpointError(f"the manifest has {len(content)} bytes")
     try:
         manifest = Manifest.model_validate_json(content, strict=True)

@@ -17,7 +17,7 @@ from sftkey_dist.training.diagnostics.stacks import StackDump
 from sftkey_dist.training.diagnostics.stopwatch import Stopwatch
 
 _BEATS_PER_TIMEOUT = 20
-_LEAST_SECONDS = 0.25
+_MIN_SECONDS = 0.25
 
 
 class Heartbeat:
@@ -89,7 +89,7 @@ def who_is_missing(stage: StageDir, world_size: int, timeout_seconds: float) -> 
 
 def seconds_between_beats(timeout_seconds: float) -> float:
     """Short enough to notice within a timeout which rank has stopped."""
-    return max(_LEAST_SECONDS, timeout_seconds / _BEATS_PER_TIMEOUT)
+    return max(_MIN_SECONDS, timeout_seconds / _BEATS_PER_TIMEOUT)
 
 
 def _listed(beats: Sequence[RankBeat]) -> str:

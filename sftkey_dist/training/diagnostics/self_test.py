@@ -11,11 +11,11 @@ from sftkey_dist.training.diagnostics.bandwidth import SLOW_GB_PER_SECOND, all_g
 from sftkey_dist.training.engine import Engine
 from sftkey_dist.training.forward.collate import pack
 
-_MOST_MOVED = {torch.float32: 1e-5, torch.bfloat16: 0.01}
+_MAX_MOVED = {torch.float32: 1e-5, torch.bfloat16: 0.01}
 """Of the logits of an example when another one in its row changes, as a share of their norm. Nothing but rounding moves
 them: a mixture of experts multiplies other numbers of tokens."""
 
-_MOST_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+_MAX_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 """Of logits that are computed in another order, as a share of their norm, of which few tokens that are routed to other
 experts change little; a part that misses those before it is off by more in any model that has been trained."""
 
@@ -37,7 +37,7 @@ def assert_packing_isolates(engine: Engine) -> None:
 
     before, after = second_logits(first), second_logits(first[::-1].copy())
     change = float((before.float() - after.float()).norm() / before.float().norm())
-    if change > _MOST_MOVED[before.dtype]:
+    if change > _MAX_MOVED[before.dtype]:
         raise TrainingError(
             f"examples of a packed row see each other in this model (logits moved by {change:.2g} of their norm); "
             f"use model.attention=sdpa, and if that leaks too, the model cannot be trained packed"
@@ -62,7 +62,7 @@ def assert_parts_equal_rows(engine: Engine) -> None:
     in_parts = engine.gather_parts(part, part_logits).float()
     expected = engine.logits_without_dropout(whole.to(engine.device)).float().cpu()
     difference = float((in_parts - expected).norm() / expected.norm())
-    if difference > _MOST_DIFFERENCE[part_logits.dtype]:
+    if difference > _MAX_DIFFERENCE[part_logits.dtype]:
         raise TrainingError(
             f"this model does not compute the same when several ranks share a row (logits differ by {difference:.2g} "
             f"of their norm): something other than its attention connects tokens; set "

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sftkey_dist.sampler import CostModel
 from sftkey_dist.training.checkpoint import ShardedState
-from sftkey_dist.training.engine.meeting import Meeting
+from sftkey_dist.training.engine.store_collectives import StoreCollectives
 from sftkey_dist.training.engine.weights import StageWeights
 from sftkey_dist.training.forward.collate import PackedRow
 from sftkey_dist.training.forward.flops import ModelFlops
@@ -84,7 +84,7 @@ class Engine(Protocol):
         ...
 
     @property
-    def meeting(self) -> Meeting:
+    def store_collectives(self) -> StoreCollectives:
         """Where ranks wait for what takes longer than a collective may."""
         ...
 
@@ -113,7 +113,7 @@ class Engine(Protocol):
         """What `forward` returns, and the routers' `probabilities` [E] with gradients."""
         ...
 
-    def forward_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
+    def forward_with_stopped_prefix(self, row: PackedRow) -> Tensor:
         """`forward`, with no gradient through what comes before each example's first kept position."""
         ...
 

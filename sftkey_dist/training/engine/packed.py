@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sftkey_dist.config.model import Attention
 from sftkey_dist.errors import ModelError
-from sftkey_dist.training.forward.attention import PrefixMemory
+from sftkey_dist.training.forward.attention import PrefixCache
 from sftkey_dist.training.forward.collate import PackedRow, dummy_row, split_before_targets
 from sftkey_dist.training.forward.head import ChunkedHead, OfLogits
 from sftkey_dist.training.forward.loss import most_likely, token_losses
@@ -76,11 +76,11 @@ class PackedModel:
         backward pass then runs over the answers alone. Every rank calls the model twice, whatever its row holds.
         """
         prefix, rest = split_before_targets(row)
-        called, memory = prefix or dummy_row().to(row.input_ids.device), PrefixMemory()
+        called, memory = prefix or dummy_row().to(row.input_ids.device), PrefixCache()
         with torch.no_grad():
-            self._call(called, example_lengths=called.example_lengths, remember=memory)
-        recall = {"recall": memory} if prefix is not None else {}
-        return self._losses(rest, example_lengths=rest.example_lengths, **recall)
+            self._call(called, example_lengths=called.example_lengths, write_cache=memory)
+        read_cache = {"read_cache": memory} if prefix is not None else {}
+        return self._losses(rest, example_lengths=rest.example_lengths, **read_cache)
 
     def losses_without_dropout(self, row: PackedRow) -> Tensor:
         """`losses` in evaluation mode, without gradients."""

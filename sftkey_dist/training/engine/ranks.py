@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sftkey_dist.config.training import TrainingConfig
-from sftkey_dist.training.engine.meeting import Meeting
+from sftkey_dist.training.engine.store_collectives import StoreCollectives
 from sftkey_dist.training.forward.collate import PackedRow, part_of
 from sftkey_dist.training.forward.sequence_group import SequenceGroup
 
@@ -23,7 +23,7 @@ class Ranks:
         data_rank: which of the `data_ranks` shares of a step this process computes.
         data_ranks: number of ranks that get different rows.
         device: the device that this process computes on.
-        meeting: where ranks wait for what takes long.
+        store_collectives: where ranks wait for what takes long.
         sequence_group: the ranks that compute the rows of this one's `data_rank` together.
     """
 
@@ -37,7 +37,7 @@ class Ranks:
         self.sequence_group = SequenceGroup(training.sequence_parallel_ranks, training.collective_timeout_seconds)
         self.data_rank = self.rank // self.sequence_group.size
         self.data_ranks = self.world_size // self.sequence_group.size
-        self.device, self.meeting = device, Meeting(training.storage_timeout_seconds)
+        self.device, self.store_collectives = device, StoreCollectives(training.storage_timeout_seconds)
 
     def place(self, row: PackedRow) -> PackedRow:
         """See Engine."""
@@ -61,4 +61,4 @@ class Ranks:
 
     def wait_for_first_rank(self) -> None:
         """See Engine."""
-        self.meeting.after_first_rank()
+        self.store_collectives.after_first_rank()

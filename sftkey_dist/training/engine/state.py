@@ -29,7 +29,7 @@ class PartitionedState:
             lies_on_nvme: whether the state is offloaded to NVMe.
         """
         self._optimizer, self._rank, self._lies_on_nvme = engine.optimizer, ranks.rank, lies_on_nvme
-        self._meeting = ranks.meeting
+        self._store_collectives = ranks.store_collectives
         self._trained = {names[id(p)]: p for p in engine.module.parameters() if p.requires_grad}
 
     @property
@@ -118,7 +118,7 @@ class PartitionedState:
         """
         self._optimizer.checkpoint_event_prologue()
         yield
-        self._meeting.gather("")
+        self._store_collectives.gather("")
         self._optimizer.checkpoint_event_epilogue()
 
     @property

@@ -164,10 +164,10 @@ class StageWeights:
         owned = {name for name, rank in owners.items() if rank == self._ranks.rank}
         for turn, names in enumerate(turns_of(owners, self._whole.sizes(), max_file_bytes // _MASTER_BYTES)):
             mine = {name: master.cpu().clone() for name, master in self._whole.masters_of(names, owned)}
-            with self._ranks.meeting.together("the master weights"):
+            with self._ranks.store_collectives.together("the master weights"):
                 notes |= write_masters(folder, self._ranks.rank, turn, mine)
             del mine  # before the next weights are gathered
-        parts = self._ranks.meeting.gather(MastersManifest(files=notes).model_dump_json())
+        parts = self._ranks.store_collectives.gather(MastersManifest(files=notes).model_dump_json())
         if self._ranks.rank == 0:
             commit_masters(folder, parts)
         self._ranks.wait_for_first_rank()
@@ -218,12 +218,12 @@ class StageWeights:
             # Fewer parts than ranks are spread over all ranks, and so over the nodes.
             mine = {number * world_size // len(parts): part for number, part in enumerate(parts)}.get(rank)
             kept = self._filled(mine, {name for part in parts for name in part.weights}, dtype)
-            with self._ranks.meeting.together("the model's weights"):
+            with self._ranks.store_collectives.together("the model's weights"):
                 if mine is not None:
                     mine.write(folder, self._model, kept)
                     written += [folder / file for file in mine.files]
             del kept  # before the next parts are filled
-        with self._ranks.meeting.together("the model's weights"):
+        with self._ranks.store_collectives.together("the model's weights"):
             for file in written:  # only now: until then the kernel writes beside what is gathered
                 flush(file)
         if rank == 0:

@@ -121,7 +121,7 @@ class ZeroEngine(Ranks):
         """See Engine."""
         return self._packed.losses_with_router(row)
 
-    def forward_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
+    def forward_with_stopped_prefix(self, row: PackedRow) -> Tensor:
         """See Engine."""
         return self._packed.losses_behind_stopped_prefix(row)
 

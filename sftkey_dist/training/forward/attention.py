@@ -31,14 +31,14 @@ _GROUPS_BY_REQUEST = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """torch 2.11 accepts fewer key than query heads without a flag; later releases need one."""
 _NOT_COMPUTED = ("position_bias", "indices", "block_indices", "sinks", "head_mask")
 """Arguments with which architectures of transformers change the result of attention."""
-_MOST_BYTES_OF_SCORES, _LEAST_QUERIES = 2**28, 64
+_MAX_BYTES_OF_SCORES, _MIN_QUERIES = 2**28, 64
 """Size of the scores that are computed at a time, and the least number of queries, as each block costs launches."""
 _FIRST_CAPABILITY = 8
 """Compute capability of the first devices that have these kernels (Ampere)."""
 
 
 @dataclass
-class PrefixMemory:
+class PrefixCache:
     """Keys and values of what comes before each example's trained part, computed without gradient.
 
     Attributes:
@@ -65,8 +65,8 @@ def packed_causal_attention(
     example_lengths: tuple[int, ...],
     cu_seq_lens: Tensor | None = None,
     sliding_window: int | None = None,
-    remember: PrefixMemory | None = None,
-    recall: PrefixMemory | None = None,
+    write_cache: PrefixCache | None = None,
+    read_cache: PrefixCache | None = None,
     s_aux: Tensor | None = None,
     softcap: float | None = None,
     sequence_group: "SequenceGroup | None" = None,
@@ -86,8 +86,8 @@ def packed_causal_attention(
         cu_seq_lens: int32 [N + 1], where examples begin and the last one ends, on the device of the query; allows the
             variable-length kernel where there is one.
         sliding_window: tokens a query sees, itself included; None for all.
-        remember: where to keep the examples' keys and values.
-        recall: keys and values that stand before the examples'.
+        write_cache: where to keep the examples' keys and values.
+        read_cache: keys and values that stand before the examples'.
         s_aux: attention sinks [H], logits of a key without a value, as in gpt-oss.
         softcap: bound of the scores before the softmax, as in Gemma 2.
         sequence_group: ranks that hold the other parts of the row, if queries, keys and values are those of a part; T
@@ -101,18 +101,18 @@ def packed_causal_attention(
     """
     _refuse_what_is_not_computed(module, attention_mask, others)
     if sequence_group is not None:
-        query, key, value = sequence_group.heads_of_the_row(query, key, value)
+        query, key, value = sequence_group.gather_tokens_scatter_heads(query, key, value)
         s_aux = None if s_aux is None else s_aux.chunk(sequence_group.size)[sequence_group.rank]
     is_plain = s_aux is None and softcap is None
-    may_launch = is_plain and remember is recall is None and has_variable_length_kernel(query, dropout)
+    may_launch = is_plain and write_cache is read_cache is None and has_variable_length_kernel(query, dropout)
     if may_launch and cu_seq_lens is not None:
         attended = _in_one_launch(query, key, value, cu_seq_lens, max(example_lengths), scaling, sliding_window)
     else:
         attend = _by_sdpa if is_plain else partial(_in_blocks, sinks=s_aux, softcap=softcap)
         attend = partial(attend, scaling=scaling, dropout=dropout, sliding_window=sliding_window)
         layer: Any = getattr(module, "layer_idx", None)
-        attended = _one_by_one(attend, query, key, value, example_lengths, layer, remember, recall)
-    return (attended if sequence_group is None else sequence_group.tokens_of_all_heads(attended)), None
+        attended = _one_by_one(attend, query, key, value, example_lengths, layer, write_cache, read_cache)
+    return (attended if sequence_group is None else sequence_group.gather_heads_scatter_tokens(attended)), None
 
 
 def has_variable_length_kernel(query: Tensor, dropout: float = 0.0) -> bool:
@@ -135,20 +135,20 @@ def _one_by_one(
     value: Tensor,
     example_lengths: Sequence[int],
     layer: int,
-    remember: PrefixMemory | None,
-    recall: PrefixMemory | None,
+    write_cache: PrefixCache | None,
+    read_cache: PrefixCache | None,
 ) -> Tensor:
     """[1, T, H, D]: what ``attend`` computes of each example's queries, keys and values."""
     queries, keys, values = (x.split(list(example_lengths), dim=2) for x in (query, key, value))
-    if remember is not None:
-        remember.layers[layer] = list(zip(keys, values, strict=True))
-    if recall is not None:
-        keys, values = _behind(recall.layers[layer], keys, values)
+    if write_cache is not None:
+        write_cache.layers[layer] = list(zip(keys, values, strict=True))
+    if read_cache is not None:
+        keys, values = _with_prefix(read_cache.layers[layer], keys, values)
     outputs = [attend(q, k, v) for q, k, v in zip(queries, keys, values, strict=True) if q.shape[2]]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
-def _behind(
+def _with_prefix(
     prefixes: Sequence[tuple[Tensor, Tensor]], keys: Sequence[Tensor], values: Sequence[Tensor]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Each example's keys and values with those of its prefix before them."""
@@ -245,10 +245,10 @@ def _in_blocks(query: Tensor, key: Tensor, value: Tensor, *, sliding_window: int
 
 
 def _block_of_queries(num_heads: int, num_keys: int, sliding_window: int | None) -> int:
-    """Number of queries whose scores take `_MOST_BYTES_OF_SCORES`; with a window at most as many as it is long."""
+    """Number of queries whose scores take `_MAX_BYTES_OF_SCORES`; with a window at most as many as it is long."""
     seen = num_keys if sliding_window is None else min(num_keys, 2 * sliding_window)
-    size = max(_LEAST_QUERIES, _MOST_BYTES_OF_SCORES // (4 * num_heads * seen))
-    return size if sliding_window is None else min(size, max(_LEAST_QUERIES, sliding_window))
+    size = max(_MIN_QUERIES, _MAX_BYTES_OF_SCORES // (4 * num_heads * seen))
+    return size if sliding_window is None else min(size, max(_MIN_QUERIES, sliding_window))
 
 
 def _by_scores(

@@ -57,7 +57,7 @@ class Positions:
         tokens = lengths.astype(np.float64)
         return cls(float(tokens.sum()), float((tokens**2).sum()), num_logits)
 
-    def behind(self, prefix: "Positions") -> "Positions":
+    def without_prefix(self, prefix: "Positions") -> "Positions":
         """Without the queries of what stands before; its keys are looked at all the same."""
         return Positions(self.tokens - prefix.tokens, self.pairs - prefix.pairs, self.logits)
 
@@ -150,7 +150,7 @@ class ModelFlops:
             prefixes: tokens of each example that no gradient passes through, int [N]; None for none.
         """
         whole = Positions.of(lengths, num_logits)
-        rest = whole if prefixes is None else whole.behind(Positions.of(prefixes, 0))
+        rest = whole if prefixes is None else whole.without_prefix(Positions.of(prefixes, 0))
         return float((self.forward(whole) + self.backward(rest)).total)
 
     def _layers(self, on: Positions) -> Work:

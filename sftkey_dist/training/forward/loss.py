@@ -21,7 +21,7 @@ ENTROPY = 2
 """Column of losses of tokens, where an objective needs it."""
 DIVERGENCE = -1
 """Column of losses of tokens, the last one, in rows that are anchored."""
-_LEAST_REST = 1e-7
+_MIN_REST = 1e-7
 """Least probability of all tokens beside the most likely ones, near the resolution of float32."""
 _ENTROPY_TOKENS = 20
 """Most likely tokens over which the entropy is taken, as in EAFT (arXiv:2601.02151)."""
@@ -115,8 +115,8 @@ def _divergence(own: Tensor, log_probabilities: Tensor, *, is_whole: bool) -> Te
     if is_whole:
         return divergence
     rest = (1 - probabilities.sum(dim=1)).clamp(min=0)
-    own_rest = (-torch.expm1(own.logsumexp(dim=1))).clamp(min=_LEAST_REST)
-    return divergence + rest * (rest.clamp(min=_LEAST_REST).log() - own_rest.log())
+    own_rest = (-torch.expm1(own.logsumexp(dim=1))).clamp(min=_MIN_REST)
+    return divergence + rest * (rest.clamp(min=_MIN_REST).log() - own_rest.log())
 
 
 def most_likely(logits: Tensor, number: int) -> Tensor:

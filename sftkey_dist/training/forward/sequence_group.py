@@ -40,7 +40,7 @@ class SequenceGroup:
             self._group, _ = dist.new_subgroups(size, timeout=timedelta(seconds=timeout_seconds))
         self.rank = dist.get_rank() % size
 
-    def heads_of_the_row(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+    def gather_tokens_scatter_heads(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         """Queries, keys and values of this rank's heads for all tokens, from those of all heads for its own tokens.
 
         Where there are fewer heads of keys than ranks, several ranks get the same one.
@@ -72,7 +72,7 @@ class SequenceGroup:
         # The first dimension is now the rank that the tokens came from, that is their order in the row.
         return [part.transpose(0, 1).flatten(1, 2)[None] for part in in_shape]
 
-    def tokens_of_all_heads(self, attended: Tensor) -> Tensor:
+    def gather_heads_scatter_tokens(self, attended: Tensor) -> Tensor:
         """What all heads computed for this rank's tokens, [1, S, H, D], from what its own did, [1, T, H / n, D]."""
         by_rank = attended[0].unflatten(0, (self.size, -1))  # [n, S, H / n, D]
         received = self._exchange(by_rank.flatten(1)).view_as(by_rank)
@@ -93,11 +93,11 @@ class SequenceGroup:
         self._group = None
 
     def _exchange(self, by_rank: Tensor) -> Tensor:
-        exchanged: Tensor = _Exchange.apply(by_rank, self._group)
+        exchanged: Tensor = _AllToAll.apply(by_rank, self._group)
         return exchanged
 
 
-class _Exchange(torch.autograd.Function):
+class _AllToAll(torch.autograd.Function):
     """Sends row i of [n, ...] to rank i, and returns the rows received, in the order of the ranks they are from.
 
     Its gradient is the same exchange, which sends every row back.
@@ -113,5 +113,5 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        exchanged: Tensor = _Exchange.apply(gradient, ctx.group)
+        exchanged: Tensor = _AllToAll.apply(gradient, ctx.group)
         return exchanged, None

@@ -22,8 +22,8 @@ from sftkey_dist.training.forward.collate import pack
 from sftkey_dist.training.steps.running import RunningStage
 from sftkey_dist.training.steps.start_predictions import Predictions, StartPredictions, write_part
 
-_MOST_PART_BYTES = 256 * 2**20
-_SECONDS_BETWEEN_LOOKS = 1.0
+_MAX_PART_BYTES = 256 * 2**20
+_POLL_SECONDS = 1.0
 
 
 def with_start_predictions(
@@ -92,7 +92,7 @@ def _compute(
                 found |= _predictions(stage, anchor, content, num_anchored[content])
             if engine.sequence_group.rank == 0:  # the others found the same
                 write_part(folder / f"part_{number:05d}_rank_{engine.data_rank:05d}.safetensors", found)
-    engine.meeting.gather("")  # until all have written
+    engine.store_collectives.gather("")  # until all have written
     return True
 
 
@@ -105,7 +105,7 @@ def _once_all_are_seen(stage: RunningStage, anchor: Anchor, examples: np.ndarray
             raise StorageError(
                 f"{stage.directory.anchor}: rank {stage.engine.rank} does not see what others wrote there"
             )
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        time.sleep(_POLL_SECONDS)
     return found
 
 
@@ -121,7 +121,7 @@ def _parts(
     dealt = longest_first(lengths, stage.engine.data_ranks)
     layout = rows_in_order(dealt, lengths, planner.micro_batch_tokens)[stage.engine.data_rank]
     rows = [examples[row[row != EMPTY]].tolist() for row in layout]
-    at_a_time = max(1, _MOST_PART_BYTES // (8 * anchor.top_k * planner.micro_batch_tokens))
+    at_a_time = max(1, _MAX_PART_BYTES // (8 * anchor.top_k * planner.micro_batch_tokens))
     for start in range(0, len(rows), at_a_time):
         yield rows[start : start + at_a_time]
 

@@ -153,5 +153,5 @@ def _forward(
         losses, probabilities = engine.forward_with_router(row)
         return losses, balance.loss(probabilities)
     if acting.stop_gradient_prefix:
-        return engine.forward_behind_stopped_prefix(row), None
+        return engine.forward_with_stopped_prefix(row), None
     return engine.forward(row), None

@@ -127,7 +127,8 @@ class Guard:
         """Scores of responses that all ranks generate."""
         with self._engine.without_partitioning():
             records = self._records_of_this_rank(place.model)
-        self._engine.meeting.gather("")  # ranks load the model at different speeds, longer than a collective may take
+        # Ranks load the model at different speeds, longer than a collective may take.
+        self._engine.store_collectives.gather("")
         everyone = [record for part in self._engine.gather_to_all(records) for record in part]
         scores = score_records(everyone, self._alpha)
         if scores.unjudged == scores.n:

@@ -1,4 +1,4 @@
-"""Runs stages on a cluster through Ray Train, again after failures that may pass.
+"""Runs stages on a cluster through Ray Train, again after transient failures.
 
 Ray starts and watches the workers; when to try again, from which checkpoint and with how many ranks is decided here:
 Ray would repeat every error, and would neither say what it lost nor use nodes that come back.
@@ -33,7 +33,7 @@ _DRIVER_ENVIRONMENT = {
     # When a node is about to be taken away, Ray ends the workers at the deadline; we save a checkpoint before it.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-_SECONDS_BETWEEN_LOOKS = 0.5
+_POLL_SECONDS = 0.5
 _SECONDS_TO_LEAVE_AFTER_AN_ERROR = 5.0
 _SECONDS_BETWEEN_LOOKS_AT_NODES = 2.0
 
@@ -161,7 +161,7 @@ def _attempt(job: StageJob, cluster: ClusterConfig, group: WorkerGroup) -> _End:
         looked_at_nodes, reason_to_wait = time.monotonic(), ""
         try:
             group.begin(job)
-            while (is_finished := group.wait(_SECONDS_BETWEEN_LOOKS)) is None:
+            while (is_finished := group.wait(_POLL_SECONDS)) is None:
                 if stop.signal_number is not None and not ask.can_be_heard:
                     break  # before the workers have started, there is nothing to save
                 if time.monotonic() - looked_at_nodes > _SECONDS_BETWEEN_LOOKS_AT_NODES and not end.reason:

@@ -472,7 +472,7 @@ def test_what_is_not_planned_is_bounded_from_above(seed, monkeypatch):
             cost=decoder_cost(SHAPES["8B (Qwen3)"]),
         )
 
-    monkeypatch.setattr(load_module, "_MOST_PLANNED_EXAMPLES", 0)
+    monkeypatch.setattr(load_module, "_MAX_PLANNED_EXAMPLES", 0)
     load = stage_load("stage", counts, weights, planner_for, most_steps=10**6, stops_prefix=True)
     every, bound = Fullest.of(load.rows_for(ranks, budget)), load.fullest(ranks, budget)
     assert bound.observed >= every.observed

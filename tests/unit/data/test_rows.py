@@ -257,7 +257,7 @@ def test_a_row_of_many_megabytes_is_refused_with_its_place_and_the_others_are_re
 
 
 def test_a_gzip_bomb_ends_with_its_place_and_a_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr("sftkey_dist.data.rows.json_files._MOST_LINE_BYTES", 2**26)
+    monkeypatch.setattr("sftkey_dist.data.rows.json_files._MAX_LINE_BYTES", 2**26)
     with gzip.open(tmp_path / "rows.jsonl.gz", "wb") as file:
         file.write(b'{"a": 1}\n')
         for _ in range(10):
@@ -274,7 +274,7 @@ def test_a_csv_record_of_many_megabytes_is_named(tmp_path, cell):
 
 
 def test_a_json_file_that_unpacks_to_more_than_it_may_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("sftkey_dist.data.rows.json_files._MOST_FILE_BYTES", 2**20)
+    monkeypatch.setattr("sftkey_dist.data.rows.json_files._MAX_FILE_BYTES", 2**20)
     (tmp_path / "rows.json.gz").write_bytes(gzip.compress(b"[" + b" " * 2**21 + b"]"))
     with pytest.raises(DataError, match=r"rows\.json\.gz: contains more than 1 MiB; convert it to \.jsonl"):
         read(source(tmp_path / "rows.json.gz"), 100)

@@ -227,7 +227,7 @@ def test_the_guard_keeps_the_model_with_more_right_answers_not_the_one_with_fewe
     guard._alpha = 0.7
 
     class Engine:
-        meeting = SimpleNamespace(gather=lambda note: [note])
+        store_collectives = SimpleNamespace(gather=lambda note: [note])
 
         def without_partitioning(self):
             return contextlib.nullcontext()

@@ -331,7 +331,7 @@ def test_what_no_other_node_could_read_is_refused(config, tmp_path, monkeypatch)
         kept = config.model_copy(update={"tracking": TrackingConfig(uri=uri)})
         with packed(JobDescription.of_run(kept), None):
             pass
-    monkeypatch.setattr("sftkey_dist.jobs.upload._MOST_BYTES", 10)
+    monkeypatch.setattr("sftkey_dist.jobs.upload._MAX_BYTES", 10)
     with pytest.raises(ConfigError, match="more than the"), packed(JobDescription.of_run(config), None):
         pass
 

@@ -13,6 +13,7 @@ from sftkey_dist.models.shape import (
     count_parameters,
     experts_per_token,
     require_heads_for,
+    require_plain_logits,
     require_positions_within,
     require_routers,
     require_trainable,
@@ -123,3 +124,18 @@ def test_copies_of_the_weights_for_other_libraries_do_not_count(tiny_model, tmp_
     assert weight_files(folder) == [folder / "model-00001-of-00001.safetensors"]
     (folder / "model.safetensors.index.json").write_text("damaged")
     assert len(weight_files(folder)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (transformers.Gemma2Config, {"final_logit_softcapping": 30.0}),
+        (transformers.CohereConfig, {"logit_scale": 0.0625}),
+        (transformers.GraniteConfig, {"logits_scaling": 8.0}),
+    ],
+)
+def test_logits_that_a_model_changes_after_the_projection_are_not_computed_in_chunks(kind, changes):
+    with pytest.raises(ConfigError, match=r"logit_chunk_positions: .*models/some bounds or scales the logits"):
+        require_plain_logits(FOLDER, kind(**changes))
+    require_plain_logits(FOLDER, DENSE)
+    require_plain_logits(FOLDER, transformers.GraniteConfig(logits_scaling=1.0))

@@ -69,7 +69,7 @@ def test_what_asks_a_trial_to_end_decides_whether_it_goes_on_later(monkeypatch, 
 def test_a_stopped_trial_reports_its_end_only_and_one_that_does_not_end_takes_no_other(monkeypatch, job):
     asked = []
     monkeypatch.setattr(tune_trial, "stop_gently", lambda: asked.append(True))
-    monkeypatch.setattr(tune_trial, "_MOST_SECONDS_TO_END", 0.5)
+    monkeypatch.setattr(tune_trial, "_MAX_SECONDS_TO_END", 0.5)
     trial = Trial.__new__(Trial)
     trial._jobs, trial._job, trial._results = [job], job, queue.Queue()
     trial._run = SimpleNamespace(is_alive=lambda: True, join=lambda seconds: None)

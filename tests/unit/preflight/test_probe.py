@@ -38,7 +38,7 @@ def test_storage_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_slow_storage_takes_a_limited_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("sftkey_dist.preflight.probe._MOST_SECONDS_OF_A_FILE", 0.0)
+    monkeypatch.setattr("sftkey_dist.preflight.probe._MAX_SECONDS_OF_A_FILE", 0.0)
     assert Probe().storage(str(tmp_path), [], "node").problem == ""
 
 

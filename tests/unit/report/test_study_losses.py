@@ -9,7 +9,7 @@ import pytest
 from sftkey_dist.report.loss_curve import LossCurve, read_loss_curve
 from sftkey_dist.report.study.evidence import Evidence, Result, StageResult, StudyFacts, VariantFacts
 from sftkey_dist.report.study.losses_over_seeds import losses_section, measured_losses, plot_losses
-from sftkey_dist.report.study.plots import MOST_BANDS, Band
+from sftkey_dist.report.study.plots import MAX_BANDS, Band
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, SegmentMetrics
 from tests.records import step_metrics
@@ -124,7 +124,7 @@ def test_runs_without_recorded_losses_and_too_many_strategies_have_no_figure(tmp
     assert plot_losses(losses, stale) is None
     assert not stale.exists()
     assert losses_section(losses, None) == []
-    many = {f"strategy-{number}": {1: result(FULL)} for number in range(MOST_BANDS + 1)}
+    many = {f"strategy-{number}": {1: result(FULL)} for number in range(MAX_BANDS + 1)}
     assert not measured_losses(study(many)).bands
 
 

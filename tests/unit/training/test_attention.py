@@ -24,7 +24,7 @@ from sftkey_dist.errors import ModelError
 from sftkey_dist.training.forward import attention
 from sftkey_dist.training.forward.attention import (
     PACKED,
-    PrefixMemory,
+    PrefixCache,
     has_variable_length_kernel,
     packed_causal_attention,
     register_packed_attention,
@@ -94,8 +94,8 @@ def test_scores_in_blocks_of_queries_give_the_same_and_keep_no_square(
         with_gradients(whole, operands, window) for whole in (attention._by_scores, attention._in_blocks)
     )
     torch.testing.assert_close(output, expected)
-    monkeypatch.setattr(attention, "_LEAST_QUERIES", 4)
-    monkeypatch.setattr(attention, "_MOST_BYTES_OF_SCORES", 4 * 4 * 37 * 8)  # eight queries
+    monkeypatch.setattr(attention, "_MIN_QUERIES", 4)
+    monkeypatch.setattr(attention, "_MAX_BYTES_OF_SCORES", 4 * 4 * 37 * 8)  # eight queries
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
         in_blocks = with_gradients(attention._in_blocks, operands, window)
@@ -172,7 +172,7 @@ def test_one_launch_a_layer_gives_the_logits_and_gradients_of_the_loop(name, var
 def test_a_kept_or_recalled_prefix_goes_example_by_example(varlen_kernel):
     x = torch.randn(1, 2, sum(LENGTHS), 8)
     ends = torch.tensor((0, *LENGTHS)).cumsum(0).to(torch.int32)
-    for memory in ({"remember": PrefixMemory()}, {}):
+    for memory in ({"write_cache": PrefixCache()}, {}):
         packed_causal_attention(torch.nn.Identity(), x, x, x, None, example_lengths=LENGTHS, cu_seq_lens=ends, **memory)
     assert len(varlen_kernel) == 1
 
@@ -231,14 +231,14 @@ def test_behind_a_stopped_prefix_logits_are_the_same_and_gradients_those_of_a_de
         examples.append((torch.randint(0, 64, (length,)).numpy(), segments))
     prefix, rest = split_before_targets(pack(examples, weights, observe_all=False))
     assert (prefix.example_lengths, rest.example_lengths) == ((6, 1, 4), (3, 4, 3))
-    memory = PrefixMemory()
+    memory = PrefixCache()
     call = {"attention_mask": None, "use_cache": False}
     with torch.no_grad():
         packed(
             input_ids=prefix.input_ids,
             position_ids=prefix.position_ids,
             example_lengths=prefix.example_lengths,
-            remember=memory,
+            write_cache=memory,
             **call,
         )
     logits = packed(
@@ -246,7 +246,7 @@ def test_behind_a_stopped_prefix_logits_are_the_same_and_gradients_those_of_a_de
         position_ids=rest.position_ids,
         example_lengths=rest.example_lengths,
         logits_to_keep=rest.kept_positions,
-        recall=memory,
+        read_cache=memory,
         **call,
     ).logits[0]
     expected = []

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sftkey_dist.config.training import LoraConfig
-from sftkey_dist.training.forward.attention import PACKED, PrefixMemory, register_packed_attention
+from sftkey_dist.training.forward.attention import PACKED, PrefixCache, register_packed_attention
 from sftkey_dist.training.forward.collate import pack, split_before_targets
 from sftkey_dist.training.forward.flops import ModelFlops, Positions, peak_flops_per_second, prefix_tokens
 from sftkey_dist.training.weights.lora import add_adapters, base_of
@@ -102,7 +102,7 @@ def test_a_stopped_prefix_has_a_forward_pass_alone(name):
     examples = [(np.ones(sum(n), dtype=np.int64), np.repeat([0, 2, 3, 1], [n[0], n[2], n[3], n[1]])) for n in lengths]
     row = pack(examples, weights, observe_all=False)
     prefix, rest = split_before_targets(row)
-    memory = PrefixMemory()
+    memory = PrefixCache()
 
     def call(part, **boundaries):
         return base_of(model)(
@@ -117,8 +117,8 @@ def test_a_stopped_prefix_has_a_forward_pass_alone(name):
 
     def run():
         with torch.no_grad():
-            call(prefix, remember=memory)
-        call(rest, recall=memory).logits.sum().backward()
+            call(prefix, write_cache=memory)
+        call(rest, read_cache=memory).logits.sum().backward()
 
     with FlopCounterMode(display=False) as counter:
         run()
@@ -127,7 +127,7 @@ def test_a_stopped_prefix_has_a_forward_pass_alone(name):
     prefixes = prefix_tokens(counts, weights)
     assert prefixes.tolist() == list(prefix.example_lengths)
     whole = Positions.of(counts.sum(axis=1), 9)
-    behind = whole.behind(Positions.of(prefixes, 0))
+    behind = whole.without_prefix(Positions.of(prefixes, 0))
     dummy_logit = 2 * ours.logit_weights  # of the prefix, which has no targets
     assert ours.forward(whole).products + ours.backward(behind).products + dummy_logit == products
     assert ours.of_step(counts.sum(axis=1), 9, prefixes) < 0.6 * ours.of_step(counts.sum(axis=1), 9)

@@ -20,7 +20,7 @@ EQUAL_DIGITS = 40
 """Number of digits in which two values must agree to be equal."""
 POSITIVE_POINTS = 3
 """Number of points, the first ones, whose coordinates are all positive."""
-_MOST_BITS = 40_000
+_MAX_BITS = 40_000
 """Size of the largest exact number; a larger one is computed in floating point."""
 _LARGEST_EXPONENT_BITS = 40
 _LARGEST_EXACT_FACTORIAL, _LARGEST_FACTORIAL = 3000, 10**9
@@ -140,7 +140,7 @@ class Evaluation:
         return self._coordinate(f"{operation}({', '.join(named)})")
 
     def _bounded(self, value: Value) -> Value:
-        if isinstance(value, Fraction) and value.numerator.bit_length() + value.denominator.bit_length() > _MOST_BITS:
+        if isinstance(value, Fraction) and value.numerator.bit_length() + value.denominator.bit_length() > _MAX_BITS:
             return as_float(self._context, value)
         return value
 
@@ -149,7 +149,7 @@ class Evaluation:
         if isinstance(exponent, Fraction) and exponent.denominator == 1:
             if isinstance(base, Fraction):
                 bits = base.numerator.bit_length() + base.denominator.bit_length()
-                if bits * abs(exponent.numerator) <= _MOST_BITS:
+                if bits * abs(exponent.numerator) <= _MAX_BITS:
                     if base == 0 and exponent < 0:
                         raise NoValueError
                     return Fraction(base) ** exponent.numerator

@@ -19,7 +19,7 @@ from sftkey_dist.evaluation.answers.mathematics.formula import (
 from sftkey_dist.evaluation.answers.mathematics.units import AMBIGUOUS, ONE_LETTER, measure, unit_named
 from sftkey_dist.evaluation.answers.mathematics.values import same_value, sign_of_proportion
 
-_MOST_PARTS = 16
+_MAX_PARTS = 16
 _UNORDERED = {"{,}", "or", "list", "cup"}
 
 
@@ -48,7 +48,7 @@ def equality(one: Node, other: Node) -> Equality:
         return _equal_times(one, other)
     if kind == "relation":
         return _equal_relations(one, other)
-    if len(one.parts) != len(other.parts) or len(one.parts) > _MOST_PARTS:
+    if len(one.parts) != len(other.parts) or len(one.parts) > _MAX_PARTS:
         return Equality.NONE
     in_order = _all_equal(one.parts, other.parts)
     if in_order is Equality.NONE and one.operation in _UNORDERED | {"and"}:

@@ -18,9 +18,9 @@ from sftkey_dist.evaluation.answers.mathematics.units import CURRENCY_CODES, CUR
 from sftkey_dist.evaluation.answers.vocabulary import words
 
 _DEEPEST = 40
-_MOST_TOKENS = 400
-_MOST_STEPS = 2000
-_MOST_DIGITS = 400
+_MAX_TOKENS = 400
+_MAX_STEPS = 2000
+_MAX_DIGITS = 400
 _LARGEST_EXPONENT = 400
 _GREEK = words(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi "
@@ -113,7 +113,7 @@ def read_formula(text: str, *, with_units: bool) -> Node | None:
     if len(text) > LONGEST_CHARACTERS:
         return None
     tokens = tokens_of(prepared(text, with_units=with_units))
-    if not tokens or len(tokens) > _MOST_TOKENS:
+    if not tokens or len(tokens) > _MAX_TOKENS:
         return None
     try:
         return _Parser(tokens, with_units).whole()
@@ -699,7 +699,7 @@ class _Parser:
     def _enter(self) -> None:
         self._depth += 1
         self._steps += 1
-        if self._depth > _DEEPEST or self._steps > _MOST_STEPS:
+        if self._depth > _DEEPEST or self._steps > _MAX_STEPS:
             raise NotReadError
 
 
@@ -752,7 +752,7 @@ def _piece(token: Token, start: int, end: int) -> Token:
 
 
 def _number_in(token: Token) -> Number:
-    if len(token.text) > _MOST_DIGITS:
+    if len(token.text) > _MAX_DIGITS:
         raise NotReadError
     digits, _, exponent = token.text.lower().partition("e")
     if abs(int(exponent or 0)) > _LARGEST_EXPONENT:

@@ -30,13 +30,13 @@ _ORDINALS |= {
     if 4 <= value < 20 and word not in ("five", "eight", "nine", "twelve")
 }
 _BETWEEN = {"hundred", "and", "a", "an", "point"}
-_MOST_WORDS = 20
+_MAX_WORDS = 20
 _WORD = re.compile(r"[a-z]+")
 
 
 def spoken_number(text: str) -> tuple[Fraction, str] | None:
     """The number in words at the beginning of a text, and the text after it; None if there is none."""
-    words = [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text.lower())][:_MOST_WORDS]
+    words = [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text.lower())][:_MAX_WORDS]
     if not words or text[: words[0][1]].strip(" -"):
         return None
     names = [word for word, *_ in words]

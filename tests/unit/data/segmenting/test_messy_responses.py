@@ -12,7 +12,7 @@ from sftkey_dist.data.segmenting.decision import cut_response
 from sftkey_dist.data.segmenting.rules import resolve_rules
 from sftkey_dist.data.segmenting.thinking import holds_thinking_tag
 from sftkey_dist.data.segmenting.verify import why_refused
-from tests.benchmarks.segmenting import DEFAULT, MESSY, MOST_REVIEWED_PERCENT, MOST_WRONG_PERCENT, messy, tally
+from tests.benchmarks.segmenting import DEFAULT, MAX_REVIEWED_PERCENT, MAX_WRONG_PERCENT, MESSY, messy, tally
 
 ROWS = [json.loads(line) for line in MESSY.read_text(encoding="utf-8").splitlines()]
 CUTS = [(row, cut_response(row["response"], DEFAULT)) for row in ROWS]
@@ -21,8 +21,8 @@ ACCEPTED = [(row, cut) for row, cut in CUTS if isinstance(cut, Cut) and cut.doub
 
 def test_hardly_a_cut_is_wrong_and_few_rows_are_left_to_a_person():
     result = tally(messy())
-    assert result.wrong_percent <= MOST_WRONG_PERCENT, result.mistakes
-    assert result.reviewed_percent <= MOST_REVIEWED_PERCENT, result.reasons
+    assert result.wrong_percent <= MAX_WRONG_PERCENT, result.mistakes
+    assert result.reviewed_percent <= MAX_REVIEWED_PERCENT, result.reasons
 
 
 def test_the_rows_are_of_many_shapes_and_languages_and_a_tenth_has_no_answer():

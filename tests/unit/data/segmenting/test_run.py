@@ -11,7 +11,7 @@ from sftkey_dist.config import load_section
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.segmenting.model import MOST_REPLIES
+from sftkey_dist.data.segmenting.model import MAX_REPLIES
 from sftkey_dist.data.segmenting.outputs import SegmentFiles
 from sftkey_dist.data.segmenting.review import read_reviews
 from sftkey_dist.data.segmenting.run import segment_file
@@ -400,11 +400,11 @@ def test_a_reply_that_gives_no_cut_is_asked_for_again_by_the_next_run_a_few_time
         assert segment([MODEL_ROW], endpoint=endpoint(server)).accepted == {"model": 1}
         assert len(server.requests) == 2
     with chat_server(lambda messages: bad_day) as server:
-        for _ in range(MOST_REPLIES + 2):
+        for _ in range(MAX_REPLIES + 2):
             report = segment([MODEL_ROW], endpoint=endpoint(server, model="hopeless"))
-        assert len(server.requests) == MOST_REPLIES
+        assert len(server.requests) == MAX_REPLIES
     assert report.unsure.total() == 1
-    assert f"asked {MOST_REPLIES} times, remove {files.replies} to ask again" in next(iter(report.examples.values()))[0]
+    assert f"asked {MAX_REPLIES} times, remove {files.replies} to ask again" in next(iter(report.examples.values()))[0]
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,16 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from sftkey_dist.errors import StorageError, TrainingError
-from sftkey_dist.training.checkpoint.storage_errors import may_pass
+from sftkey_dist.training.checkpoint.storage_errors import is_transient
 
-_MOST_CHARACTERS = 300
+_MAX_CHARACTERS = 300
 _NUMBERS = itertools.count()
-"""Numbers the meetings of a process: the next stage uses the same store, where old notes must not count again."""
+"""Numbers the users of the store in a process: old notes must not count again in the next stage."""
 
 
-class Meeting:
-    """Waits at the key-value store that the process group was made with; every method is called on all ranks."""
+class StoreCollectives:
+    """Collectives through the key-value store that the process group was made with, where ranks may take minutes; every
+    method is called on all ranks."""
 
     def __init__(self, timeout_seconds: float) -> None:
         """
@@ -60,8 +61,8 @@ class Meeting:
             yield
         except Exception as error:  # of the file system, or whatever a library makes of it
             cause = error
-        problem = "" if cause is None else " ".join(f"{cause or type(cause).__name__}".split())[:_MOST_CHARACTERS]
-        for rank, note in enumerate(self.gather(json.dumps([problem, may_pass(cause)]))):
+        problem = "" if cause is None else " ".join(f"{cause or type(cause).__name__}".split())[:_MAX_CHARACTERS]
+        for rank, note in enumerate(self.gather(json.dumps([problem, is_transient(cause)]))):
             found, passes = json.loads(note)
             if found:
                 raise (StorageError if passes else TrainingError)(
@@ -83,4 +84,4 @@ class Meeting:
         return [self._store.get(self._key(rank)).decode() for rank in ranks]
 
     def _key(self, rank: int) -> str:
-        return f"sftkey/meeting/{self._number}/{rank}"
+        return f"sftkey/collectives/{self._number}/{rank}"
