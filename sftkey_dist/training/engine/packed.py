@@ -69,7 +69,7 @@ class PackedModel:
 
         return self._evaluated(count, row)
 
-    def losses_behind_stopped_prefix(self, row: PackedRow) -> Tensor:
+    def losses_with_stopped_prefix(self, row: PackedRow) -> Tensor:
         """`losses`, with no gradient through what comes before each example's first kept position.
 
         Another objective than the exact one: keys and values of the prompt and the reasoning count as given. The

@@ -123,7 +123,7 @@ class ZeroEngine(Ranks):
 
     def forward_with_stopped_prefix(self, row: PackedRow) -> Tensor:
         """See Engine."""
-        return self._packed.losses_behind_stopped_prefix(row)
+        return self._packed.losses_with_stopped_prefix(row)
 
     def forward_without_dropout(self, row: PackedRow) -> Tensor:
         """See Engine."""
