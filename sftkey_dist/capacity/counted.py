@@ -142,7 +142,8 @@ class _KeepsItsOperands(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         batch, heads, tokens, _ = query.shape
-        output = query.new_empty(batch, tokens, heads, value.shape[-1]).transpose(1, 2)  # laid out as kernels do
+        shape = (batch, tokens, heads, value.shape[-1])  # laid out as by kernels
+        output = torch.empty(shape, dtype=query.dtype, device=query.device).transpose(1, 2)
         normaliser = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
         ctx.save_for_backward(query, key, value, output, normaliser)
         return output

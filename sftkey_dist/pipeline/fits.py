@@ -21,8 +21,8 @@ from sftkey_dist.pipeline.run_plan import RunPlan
 
 _PLANNED_STEPS = 4
 _SURELY = 0.85
-"""A stage is refused only if it does not fit even at this share of the predicted memory. On an H100 the prediction was
-12 % too high (tests/accelerator)."""
+"""A stage is refused only if it does not fit even at this share of the predicted memory. On an H100 the prediction is
+5 % too high (tests/accelerator)."""
 _GENERATION_SHARE = 0.9
 """Share of an accelerator's memory that weights may take during generation; the rest is for keys and values."""
 
