@@ -27,9 +27,6 @@ def stage_load(
     *,
     stops_prefix: bool = False,
     guard: GuardCopy | None = None,
-    may_share_rows: bool = True,
-    may_recompute: bool = True,
-    least_row_tokens: int = 0,
     counts_routers: bool = False,
     passes: int = 1,
 ) -> StageLoad:
@@ -43,9 +40,6 @@ def stage_load(
         most_steps: maximum number of steps to plan for the average step; the fullest rows are found among all steps.
         stops_prefix: whether no gradient passes through the tokens before an example's first target.
         guard: the copy of the model with which a guard generates; None without a guard.
-        may_share_rows: whether the run's settings allow several ranks to compute a row together.
-        may_recompute: whether they allow to recompute activations.
-        least_row_tokens: token budget of a row that they allow at least.
         counts_routers: whether one more forward pass of each row counts what its routers choose.
         passes: number of forward and backward passes over the rows of a step.
     """
@@ -81,9 +75,6 @@ def stage_load(
         rows_for,
         fullest_for,
         guard,
-        may_share_rows=may_share_rows,
-        may_recompute=may_recompute,
-        least_row_tokens=least_row_tokens,
         counts_routers=counts_routers,
         passes=passes,
     )

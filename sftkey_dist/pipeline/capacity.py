@@ -64,7 +64,6 @@ def _estimate(plan: RunPlan, cluster: Cluster, most_steps: int) -> tuple[ModelSi
     device = cluster.accelerator.training_in(StageJob.resolve_precision(config.training, gpus_per_worker=1))
     cluster = replace(cluster, accelerator=device)
     size, cost = size_of(shape, config.training, device.compute_bytes), decoder_cost(shape)
-    # Settings are the run's: what one stage excludes cannot be proposed for another.
     stops_prefix = any(planned.stage.stop_gradient_prefix for planned in plan.stages)
     loads = [_load(config, planned, cost, most_steps, some_stage_stops_prefix=stops_prefix) for planned in plan.stages]
     stages = [_capacity(config, size, cluster, load) for load in loads]
@@ -86,7 +85,7 @@ def _load(
     config: RunConfig, planned: PlannedStage, cost: CostModel, most_steps: int, *, some_stage_stops_prefix: bool
 ) -> StageLoad:
     counts, names = np.asarray(planned.data.store.segment_counts), planned.data.store.segment_names
-    return stage_load(
+    load = stage_load(
         planned.name,
         counts,
         planned.stage.has_logits,
@@ -94,11 +93,15 @@ def _load(
         most_steps,
         stops_prefix=planned.stage.stop_gradient_prefix,
         guard=_guard_copy(config, planned),
+        counts_routers=bool(planned.stage.optimization.router_loss_weight),
+        passes=len(planned.stage.loss_parts(names, counts.sum(axis=0))),
+    )
+    # Settings are the run's: what one stage excludes cannot be proposed for another.
+    return replace(
+        load,
         may_share_rows=config.model.attention in PACKED_ATTENTION and not some_stage_stops_prefix,
         may_recompute=not some_stage_stops_prefix,
         least_row_tokens=config.data.max_length_tokens,
-        counts_routers=bool(planned.stage.optimization.router_loss_weight),
-        passes=len(planned.stage.loss_parts(names, counts.sum(axis=0))),
     )
 
 

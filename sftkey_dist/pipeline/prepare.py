@@ -28,8 +28,7 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import holds_json, write_json_atomically
 from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.models.problem import writing_named
-from sftkey_dist.models.shape import (
-    read_shape,
+from sftkey_dist.models.requirements import (
     require_heads_for,
     require_plain_logits,
     require_positions_within,
@@ -37,6 +36,7 @@ from sftkey_dist.models.shape import (
     require_row_per_token,
     require_trainable,
 )
+from sftkey_dist.models.shape import read_shape
 from sftkey_dist.pipeline.base_model import (
     base_model,
     base_models_kept_if_prepared,

@@ -9,15 +9,14 @@ import transformers
 
 from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.models.accelerator import weights_bytes_in
-from sftkey_dist.models.shape import (
-    count_parameters,
-    experts_per_token,
+from sftkey_dist.models.requirements import (
     require_heads_for,
     require_plain_logits,
     require_positions_within,
     require_routers,
     require_trainable,
 )
+from sftkey_dist.models.shape import count_parameters, experts_per_token
 from sftkey_dist.models.weight_files import weight_files
 
 FOLDER = Path("models/some")

@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_se
 from sftkey_dist.contract import ResponseContract
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.load import load_tokenizer
-from sftkey_dist.models.shape import read_shape, require_row_per_token
+from sftkey_dist.models.requirements import require_row_per_token
+from sftkey_dist.models.shape import read_shape
 from sftkey_dist.models.special_tokens import add_special_tokens, lacks_tokens
 
 TAGS = ResponseContract(special_token_tags=True).special_tokens
