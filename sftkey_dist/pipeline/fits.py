@@ -15,6 +15,7 @@ from sftkey_dist.errors import ConfigError, ModelError
 from sftkey_dist.evaluation.judge.jury import judge_folder
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.models.accelerator import Device, weights_bytes_in
+from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.pipeline.capacity import stage_capacities, weight_bytes
 from sftkey_dist.pipeline.environment import describe_environment
 from sftkey_dist.pipeline.run_plan import RunPlan
@@ -51,14 +52,14 @@ def require_fit(plan: RunPlan) -> None:
     try:
         parameters, stages = stage_capacities(plan, cluster, _PLANNED_STEPS)
     except ModelError as error:  # an architecture that does not run on shapes may train all the same
-        console.print(f"whether the model fits is not known: {error}", soft_wrap=True, markup=False)
-        return
+        console.print(f"whether a stage fits is not known: {error}", soft_wrap=True, markup=False)
+        parameters, stages = count_parameters(plan.preparation.model_dir), []
     room = Room(
         smallest.memory_gib,
         host_memory_gib(),
         sizes_of_judges(config),
         gpus_per_node=cluster.gpus_per_node,
-        most_gpus_of_a_node=most_gpus_of_a_node(),
+        most_gpus_of_a_node=max(1, most_gpus_of_a_node()),
     )
     problems = problems_of(config, parameters, stages, room)
     if problems:

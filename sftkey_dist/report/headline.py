@@ -1,7 +1,5 @@
 """The result of a comparison in a sentence or two, which names a winner only beyond the interval of its lead."""
 
-import math
-
 from sftkey_dist.evaluation.paired import Lead
 from sftkey_dist.evaluation.statistics import Interval
 from sftkey_dist.report.comparison import Comparison
@@ -37,7 +35,7 @@ def _of_one(comparison: Comparison, label: str) -> str:
             f"depends on outputs that are unjudged or of other questions."
         )
     if not leads:
-        return f"{highest}, but nothing to compare it with."
+        return f"{highest}."
     if close:
         return f"{highest}, but it cannot be told apart from {listed(close)}: a lead may be chance."
     over = "" if len(leads) == 1 else f" over {leads[0].over}"
@@ -53,8 +51,13 @@ def _by(comparison: Comparison, lead: Lead, over: str) -> str:
         accuracy = f" It is right more often by {_points(lead.accuracy, lead.accuracy_interval)}."
     return (
         f"by {_points(lead.score, lead.score_interval)}{over}.{accuracy} It keeps the format in "
-        f"{math.floor(1000 * kept.scores.format) / 10:g} % of its outputs."
+        f"{_percent(kept.scores.format):g} % of its outputs."
     )
+
+
+def _percent(share: float) -> float:
+    """Percentage with one decimal, which is 100 for all alone."""
+    return round(100 * share, 1) if round(100 * share, 1) < 100 or share == 1 else 99.9
 
 
 def _score(comparison: Comparison, label: str) -> str:
