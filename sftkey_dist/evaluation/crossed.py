@@ -8,8 +8,8 @@ result each time, and p-values that can be corrected.
 
 The model estimates the variance between seeds, which two or three seeds often show far too small. A difference is
 therefore never taken to be surer than by the paired t-test over the same seeds, which allows for that: an interval for
-other seeds and other questions cannot be narrower than one for other seeds alone. Otherwise three of ten studies of
-four equal strategies with two seeds would find a difference, even after Holm's correction (`test_crossed.py`).
+other seeds and other questions cannot be narrower than one for other seeds alone. Otherwise many studies of equal
+strategies would find a difference, even after Holm's correction; `test_crossed.py` makes such studies.
 """
 
 import hashlib

@@ -176,7 +176,8 @@ def winners_by_alpha(measures: Mapping[str, tuple[float, float]]) -> list[AlphaR
     for start, end in pairwise(sorted(crossings)):
         middle = (start + end) / 2
         scores = {name: composite(*values, middle) for name, values in measures.items()}
-        winners = tuple(name for name, score in scores.items() if score == max(scores.values()))
+        highest = max(scores.values())
+        winners = tuple(name for name, score in scores.items() if score == highest)
         if ranges and ranges[-1].strategies == winners:
             start = ranges.pop().start
         ranges.append(AlphaRange(winners, start, end))

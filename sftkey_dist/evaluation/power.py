@@ -133,7 +133,7 @@ def questions_needed(spread: Spread, num_seeds: int, difference: float) -> int |
     if num_seeds == 1:  # difference = errors * sqrt(variance / Q) + 1 / Q
         scaled = errors_apart(1) * math.sqrt(spread.questions + spread.both)
         return math.ceil(((scaled + math.sqrt(scaled**2 + 4 * difference)) / (2 * difference)) ** 2)
-    room = (difference / errors_apart(num_seeds)) ** 2 - _between_seeds(spread, num_seeds)
+    room = _room_for_questions(spread, num_seeds, difference)
     return math.ceil((spread.questions + spread.both / num_seeds) / room) if room > 0 else None
 
 
@@ -156,7 +156,7 @@ def least_seeds(spread: Spread, difference: float) -> int | None:
         return None
     # The quantiles of few seeds are larger than those of the normal distribution, with which the search begins.
     seeds = max(2, math.ceil(spread.seeds * (errors_apart(1) / difference) ** 2))
-    while _between_seeds(spread, seeds) >= (difference / errors_apart(seeds)) ** 2:
+    while _room_for_questions(spread, seeds, difference) <= 0:
         seeds += 1
     return seeds
 
@@ -190,6 +190,11 @@ def is_underpowered(p_value: float | None, smallest: float | None) -> bool:
     if p_value is None or smallest is None:
         return False
     return p_value >= _LEVEL and smallest > INTERESTING_DIFFERENCE
+
+
+def _room_for_questions(spread: Spread, num_seeds: int, difference: float) -> float:
+    """What the variance between questions may add to that between seeds, if a difference is to be seen."""
+    return (difference / errors_apart(num_seeds)) ** 2 - _between_seeds(spread, num_seeds)
 
 
 def _between_seeds(spread: Spread, num_seeds: int) -> float:

@@ -41,15 +41,9 @@ class _FoundLine:
 
 
 def agreement_of_judge(records: Sequence[EvaluationRecord]) -> Agreement | None:
-    """Agreement of the judges with the deterministic checks; None if no answer was judged by both.
-
-    A reply that nobody could read is no ruling, although it counts against the text.
-    """
+    """Agreement of the judges with the deterministic checks; None if no answer was judged by both."""
     return agreement_of(
-        (found.verdict, record.checks[name].verdict)
-        for record in records
-        for name, found in record.judged.items()
-        if not found.unjudgeable
+        (verdict, record.checks[name].verdict) for record in records for name, verdict in _rulings(record).items()
     )
 
 
@@ -59,12 +53,16 @@ def agreements_with_person(records: Sequence[EvaluationRecord]) -> dict[str, Agr
     found = {
         "check": agreement_of((record.checks[name].verdict, label) for record, name, label in labels),
         "judge": agreement_of(
-            (record.judged[name].verdict, label)
-            for record, name, label in labels
-            if name in record.judged and not record.judged[name].unjudgeable
+            (rulings[name], label) for record, name, label in labels if name in (rulings := _rulings(record))
         ),
     }
     return {rater: agreement for rater, agreement in found.items() if agreement is not None}
+
+
+def _rulings(record: EvaluationRecord) -> dict[str, Verdict]:
+    """What judges have ruled on each key segment. A reply that nobody could read counts against the text, but is no
+    ruling."""
+    return {name: found.verdict for name, found in record.judged.items() if not found.unjudgeable}
 
 
 def read_labels(file: Path) -> dict[Key, Verdict]:

@@ -110,11 +110,13 @@ def _by_question(records: Records) -> dict[Question, list[EvaluationRecord]]:
     return {key: [records[i] for _, i in group] for key, group in groupby(ordered, key=lambda pair: pair[0])}
 
 
+def expected_sources(record: EvaluationRecord) -> list[str]:
+    """Where the answers were found that the reference has; an optional segment may be absent from it."""
+    return [source for name, source in record.answer_source.items() if record.reference.get(name, "x").strip()]
+
+
 def _has_found_answer(record: EvaluationRecord) -> bool:
-    return all(
-        source != "whole" or not record.reference.get(name, "x").strip()  # an optional segment may be absent
-        for name, source in record.answer_source.items()
-    )
+    return all(source != "whole" for source in expected_sources(record))
 
 
 def _field_accuracies(records: Records) -> dict[str, float]:

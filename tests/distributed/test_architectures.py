@@ -198,6 +198,27 @@ def test_what_other_kernels_compute_trains_in_bfloat16_as_in_float32_to_its_accu
         assert_generates(stage.stage_dir / "model")
 
 
+def test_a_mixture_of_experts_trains_with_default_adapters_in_both_precisions(models, store, tmp_path):
+    """What is exported has changed in the attention alone, and generates."""
+    stages = [
+        job(models["mixtral"], store, tmp_path / precision, FULL).model_copy(
+            update={"precision": precision, "training": TrainingConfig(micro_batch_tokens=700, lora=LoraConfig(rank=4))}
+        )
+        for precision in ("float32", "bfloat16")
+    ]
+    run_ranks(2, train, stages, None)
+    exact, rounded = ([record["loss"] for record in metrics(stage)] for stage in stages)
+    assert rounded == pytest.approx(exact, rel=0.02)
+    start = load_file(models["mixtral"] / "model.safetensors")
+    for stage in stages:
+        exported = load_file(stage.stage_dir / "model" / "model.safetensors")
+        dtype = getattr(torch, stage.precision)
+        assert {value.dtype for value in exported.values()} == {dtype}
+        changed = {name for name, value in exported.items() if not torch.equal(value, start[name].to(dtype))}
+        assert {name.split(".")[-2] for name in changed} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+        assert_generates(stage.stage_dir / "model")
+
+
 def assert_generates(folder):
     """The generator's first token is the most likely one of a plain forward pass."""
     (memo,) = generate_memos("test", 1, seed=0)

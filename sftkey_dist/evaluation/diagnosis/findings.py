@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from sftkey_dist.evaluation.diagnosis.learning import StageCurves, UselessStage
 from sftkey_dist.evaluation.diagnosis.remedies import guard_advice, remedies_for
 from sftkey_dist.evaluation.diagnosis.signs import conclusion_reader, contradicts, copied_share, is_looping
+from sftkey_dist.evaluation.score import expected_sources
 from sftkey_dist.evaluation.verdict import Verdict
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 
@@ -96,13 +97,7 @@ def _copies_the_prompt(records: Sequence[EvaluationRecord]) -> list[EvaluationRe
 
 
 def _without_answer(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
-    return [r for r in records if _lacks_every_answer(r)]
-
-
-def _lacks_every_answer(record: EvaluationRecord) -> bool:
-    """Whether no answer was found of all that the reference has; an optional one may be absent from both."""
-    expected = [of for name, of in record.answer_source.items() if record.reference.get(name, "x").strip()]
-    return bool(expected) and all(source == "whole" for source in expected)
+    return [r for r in records if set(expected_sources(r)) == {"whole"}]
 
 
 def _broken_but_right(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
