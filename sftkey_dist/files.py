@@ -1,4 +1,4 @@
-"""Writes files completely and durably or not at all, and reads them with errors that name the file.
+"""Writes files completely and durably or not at all.
 
 Writing replaces an existing file or link; links are never followed. Files get the modes that the umask gives, even if a
 library has created them readable for their owner only.
@@ -14,22 +14,25 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import IO
 
 from sftkey_dist.errors import DataError
-
-Content = TypeVar("Content")
-
-RESTORE_OR_REMOVE = "restore it from a copy, or remove its folder, which the same command then creates again"
-_MAX_CHARACTERS = 200
-_ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
 @contextmanager
 def file_written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path. Its file replaces ``path`` if the block succeeds, and is deleted otherwise."""
+    with _scratch_beside(path) as scratch:
+        yield scratch
+        apply_umask(scratch)
+        flush(scratch)
+        os.replace(scratch, path)
+        flush(path.parent)
+
+
+@contextmanager
+def _scratch_beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary file in the folder of ``path``, which is deleted after the block if it is still there."""
     make_folder(path.parent)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     os.close(descriptor)
@@ -37,10 +40,6 @@ def file_written_whole(path: Path) -> Iterator[Path]:
     try:
         with write_errors_named(path):
             yield scratch
-            apply_umask(scratch)
-            flush(scratch)
-            os.replace(scratch, path)
-            flush(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -90,6 +89,21 @@ def copy_atomically(source: Path, target: Path) -> None:
         shutil.copyfile(source, scratch)
 
 
+def copy_if_absent(source: Path, target: Path) -> None:
+    """Create ``target`` with the content of ``source``. If it exists when the content is written, it stays as it is."""
+    with _scratch_beside(target) as scratch:
+        shutil.copyfile(source, scratch)
+        apply_umask(scratch)
+        flush(scratch)
+        try:
+            os.link(scratch, target)
+        except FileExistsError:
+            return
+        except OSError:  # the file system has no hard links
+            os.replace(scratch, target)
+        flush(target.parent)
+
+
 def open_to_append(path: Path) -> IO[bytes]:
     """Open a regular file for appending and reading; it is created if it does not exist.
 
@@ -112,62 +126,6 @@ def to_json(content: object, indent: int | None = None) -> str:
     """Standard JSON; non-finite numbers, which it does not have, are written as null."""
     text = json.dumps(_known(content), indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode(errors="backslashreplace").decode()  # lone surrogates can only be escaped
-
-
-def read_json(path: Path, remedy: str = RESTORE_OR_REMOVE) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Args:
-        path: path of the file.
-        remedy: what to do about a damaged file, for the message.
-
-    Raises:
-        DataError: The file is missing, empty, truncated or damaged.
-    """
-    return read_json_as(path, _ANYTHING, remedy)
-
-
-def read_json_as(path: Path, content: TypeAdapter[Content], remedy: str = RESTORE_OR_REMOVE) -> Content:
-    """Read content of a given type from a JSON file.
-
-    Raises:
-        DataError: As `read_json`, or the content is of another type.
-    """
-    text = read_text(path, remedy)
-    if not text.strip("\0 \t\r\n"):
-        raise DataError(f"{path}: {'empty' if not text else 'contains only NULs or blanks'}; {remedy}")
-    try:
-        return content.validate_python(parse_json(text))
-    except ValueError as error:
-        raise DataError(f"{path}: {problem_of(error)}; {remedy}") from None
-
-
-def read_text(path: Path, remedy: str = RESTORE_OR_REMOVE) -> str:
-    """Read the UTF-8 text of a file.
-
-    Raises:
-        DataError: The file is missing, is not a regular file, or is not UTF-8 text.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for its writer
-            raise DataError(f"{path}: not a regular file; {remedy}")
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); {remedy}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from None
-
-
-def parse_json(text: str) -> Any:
-    """Parse a JSON text.
-
-    Raises:
-        ValueError: It is not valid JSON, or is nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
 
 
 @contextmanager
@@ -274,15 +232,6 @@ def _known(content: object) -> object:
     if isinstance(content, list | tuple):
         return [_known(value) for value in content]
     return content
-
-
-def problem_of(error: ValueError) -> str:
-    """The problem of a file's content, in one line."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        return f"{place + ': ' if place else ''}{first['msg']}"[:_MAX_CHARACTERS]
-    return f"damaged or cut off ({error})"[:_MAX_CHARACTERS]
 
 
 def _not_regular(path: Path) -> DataError:

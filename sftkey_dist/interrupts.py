@@ -23,6 +23,9 @@ _DEBOUNCE_SECONDS = 1.0
 _problems: list[str] = []
 """Messages given to `end_at_once`; a signal cannot carry a text."""
 
+_raised: list[BaseException] = []
+"""What handlers have raised in this process, the newest last."""
+
 _stops: "list[GentleStop]" = []
 """Those of the blocks of `stopping_gently` that run."""
 
@@ -74,6 +77,31 @@ def interruptible(call: Callable[P, T], /, *arguments: P.args, **keywords: P.kwa
             raise _waiting.ended_by from None
         raise
     return result
+
+
+@contextmanager
+def interruptions_kept() -> Iterator[None]:
+    """Raise again what a handler raised in the block, if a library raised another error in its place or caught it.
+
+    SQLAlchemy, for one, cannot roll back a transaction that was interrupted, and raises an error that names a fault of
+    the store.
+
+    Raises:
+        InterruptedRunError: a signal came in the block.
+        RunLostError: `end_at_once` was called meanwhile.
+    """
+    raised_before = len(_raised)
+    try:
+        yield
+    except Exception:
+        _raise_again(raised_before)
+        raise
+    _raise_again(raised_before)
+
+
+def _raise_again(raised_before: int) -> None:
+    if threading.current_thread() is threading.main_thread() and len(_raised) > raised_before:
+        raise _raised[raised_before] from None
 
 
 @contextmanager
@@ -180,6 +208,7 @@ def _raise_lost(number: int, frame: FrameType | None) -> None:
 
 def _raise(error: BaseException) -> NoReturn:
     """Raise an error in a handler, or what `interruptible` replaces by it."""
+    _raised.append(error)
     if not _waiting.is_for_ray:
         raise error
     _waiting.ended_by = error

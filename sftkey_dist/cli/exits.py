@@ -12,6 +12,7 @@ from sftkey_dist.errors import (
     TrainingError,
     UserError,
 )
+from sftkey_dist.interrupts import interruptions_kept
 
 _USER_ERROR, _TRAINING_STOPPED, _INCOMPLETE, SIGNALLED = 2, 1, 1, 128
 """Exit codes; the number of the signal is added to the last one, as shells do."""
@@ -30,7 +31,8 @@ def require_complete(still_open: list[str]) -> None:
 def user_errors_printed() -> Iterator[None]:
     """Print an error of the block that a user can mend, without a traceback, and exit with its code."""
     try:
-        yield
+        with interruptions_kept():
+            yield
     except InterruptedRunError as interrupt:
         errors.print("interrupted; run the same command again to continue", markup=False)
         sys.exit(SIGNALLED + interrupt.signal_number)

@@ -16,11 +16,12 @@ from tokenizers import AddedToken
 from torch import Tensor
 
 from sftkey_dist.errors import ModelError
-from sftkey_dist.files import folder_written_whole, read_json
+from sftkey_dist.files import folder_written_whole
 from sftkey_dist.models.folder import link_file, save_over
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.models.requirements import require_row_per_token
 from sftkey_dist.models.weight_files import INDEX, ONE_FILE
+from sftkey_dist.reading import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -11,14 +11,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import (
-    RESTORE_OR_REMOVE,
-    open_to_append,
-    parse_json,
-    to_json,
-    write_errors_named,
-    write_text_atomically,
-)
+from sftkey_dist.files import open_to_append, to_json, write_errors_named, write_text_atomically
+from sftkey_dist.reading import RESTORE_OR_REMOVE, parse_json
 
 Record = dict[str, Any]
 Content = TypeVar("Content")

@@ -7,7 +7,8 @@ import secrets
 from pathlib import Path
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import read_text, write_text_atomically
+from sftkey_dist.files import write_text_atomically
+from sftkey_dist.reading import read_text
 from sftkey_dist.run_dir.stage_paths import StageDir
 
 _MAX_CHARACTERS_OF_NAME = 40

@@ -1,8 +1,7 @@
 """Connects to an MLflow store: whether it answers, which runs it tracks, and what to do about its errors."""
 
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import tempfile
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -11,7 +10,8 @@ from sqlalchemy.engine import make_url
 
 from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.files import folder_kept_if_used
+from sftkey_dist.files import copy_if_absent, folder_kept_if_used
+from sftkey_dist.tracking.sqlite_uri import sqlite_file, sqlite_uri
 from sftkey_dist.tracking.tracker import RUN_DIR_TAG
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -25,8 +25,8 @@ def find_run_dirs(uri: str, experiment: str) -> list[Path]:
     Raises:
         ConfigError: The store cannot be used, or has no such experiment.
     """
-    client = MlflowClient(tracking_uri=uri)
     try:
+        client = connect(uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
             raise ConfigError(f"--experiment {experiment}: MLflow has no experiment of that name")
@@ -35,12 +35,38 @@ def find_run_dirs(uri: str, experiment: str) -> list[Path]:
             page = client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"], page_token=token)
             runs += page
             token = page.token or ""
-    except MlflowException as error:
-        raise ConfigError(f"the MLflow store cannot be used ({in_a_line(error)}); {remedy_of(error)}") from error
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever the store's driver or the network raises
+        raise ConfigError(f"the MLflow store cannot be used ({in_a_line(error)}); {remedy_of(error, uri)}") from error
     return [Path(place) for place in dict.fromkeys(run.data.tags.get(RUN_DIR_TAG, "") for run in runs) if place]
 
 
-def require_listener(uri: str) -> None:
+def connect(uri: str) -> MlflowClient:
+    """A client of a store. The file of a SQLite store is created if it does not exist."""
+    _require_listener(uri)
+    file = sqlite_file(uri)
+    if file is None:
+        return MlflowClient(tracking_uri=uri)
+    if not file.exists():
+        _create(file)
+    with folder_kept_if_used(Path(uri.removeprefix("sqlite:///")).parent):  # MLflow creates one with the URI's escapes
+        return MlflowClient(tracking_uri=uri)
+
+
+def _create(file: Path) -> None:
+    """Create the file of a SQLite store with its tables, whole or not at all.
+
+    MLflow makes the tables and changes them in hundreds of statements, which SQLite does not undo together. What an
+    interruption leaves of them can neither be used nor completed.
+    """
+    with folder_kept_if_used(file.parent), tempfile.TemporaryDirectory() as elsewhere:
+        made = Path(elsewhere) / "mlflow.db"
+        MlflowClient(tracking_uri=sqlite_uri(made))
+        copy_if_absent(made, file)  # another command may have created it meanwhile
+
+
+def _require_listener(uri: str) -> None:
     """Check that a database server accepts connections, because MLflow would retry for minutes.
 
     Raises:
@@ -52,17 +78,6 @@ def require_listener(uri: str) -> None:
     place = make_url(uri)
     if place.host:  # a Unix socket needs no check, because it never lets a client wait
         socket.create_connection((place.host, place.port or _PORTS[dialect]), _MAX_SECONDS_TO_CONNECT).close()
-
-
-@contextmanager
-def folder_by_its_uri(uri: str) -> Iterator[None]:
-    """Remove the empty folder that MLflow creates for a SQLite file, whose name has the escapes of the URI."""
-    with (
-        folder_kept_if_used(Path(uri.removeprefix("sqlite:///")).parent)
-        if uri.startswith("sqlite:///")
-        else nullcontext()
-    ):
-        yield
 
 
 def experiment_called(name: str, client: MlflowClient, artifact_location: str | None) -> str:
@@ -89,8 +104,12 @@ def experiment_called(name: str, client: MlflowClient, artifact_location: str | 
     return str(found.experiment_id)
 
 
-def remedy_of(error: Exception) -> str:
+def remedy_of(error: Exception, uri: str) -> str:
     """What a user can do about an error of the store."""
+    if "out-of-date database schema" in str(error):
+        return "upgrade it with `mlflow db upgrade`"
+    if sqlite_file(uri) is not None:
+        return "correct the URI, or move a damaged file away, in whose place a new one is created"
     if isinstance(error, MlflowException) and "Invalid Host header" in str(error):
         return "start the server with this host and port among its --allowed-hosts"
     if isinstance(error, MlflowException) and ("error code 401" in str(error) or "error code 403" in str(error)):

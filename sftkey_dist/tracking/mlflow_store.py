@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 import transformers
-from mlflow import MlflowClient
 from mlflow.entities import Param, Run
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -18,8 +17,9 @@ from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.console import console
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import write_json_atomically
+from sftkey_dist.interrupts import interruptions_kept
 from sftkey_dist.run_dir.artifacts.run import RUN_IDS
-from sftkey_dist.tracking.mlflow_client import experiment_called, folder_by_its_uri, remedy_of, require_listener
+from sftkey_dist.tracking.mlflow_client import connect, experiment_called, remedy_of
 from sftkey_dist.tracking.mlflow_entities import input_of, metrics_of, title_of
 from sftkey_dist.tracking.mlflow_metrics import MetricsOfRuns
 from sftkey_dist.tracking.mlflow_models import model_made_by, note_evaluated, note_model, upload_model
@@ -43,7 +43,8 @@ def _outlives_outages(
     @functools.wraps(method)
     def guarded(self: "MlflowTracker", *arguments: P.args, **keywords: P.kwargs) -> T | None:
         try:
-            return method(self, *arguments, **keywords)
+            with interruptions_kept():
+                return method(self, *arguments, **keywords)
         except Exception as error:  # whatever the store's driver or the network raises
             self.note_failure(error, arguments[0] if arguments else None)
             return None
@@ -75,9 +76,8 @@ class MlflowTracker:
         self._run_ids_file = run_ids
         self._run_ids: dict[str, str] = _read_run_ids(run_ids)
         try:
-            with folder_by_its_uri(uri):
-                require_listener(uri)
-                self._client = MlflowClient(tracking_uri=uri)
+            with interruptions_kept():
+                self._client = connect(uri)
                 self._metrics = MetricsOfRuns(self._client)
                 location = artifacts.as_uri() if uri.startswith("sqlite") else None
                 self._experiment_id = experiment_called(experiment, self._client, location)
@@ -85,7 +85,7 @@ class MlflowTracker:
             raise
         except Exception as error:  # whatever the store's driver or the network raises
             raise ConfigError(
-                f"tracking.uri: the MLflow store cannot be used ({in_a_line(error)}); {remedy_of(error)}, or set "
+                f"tracking.uri: the MLflow store cannot be used ({in_a_line(error)}); {remedy_of(error, uri)}, or set "
                 f"tracking.enabled=false"
             ) from error
 
@@ -143,7 +143,8 @@ class MlflowTracker:
         if run_id is None:
             return
         try:
-            self._metrics.send(run_id, metrics_of(records))
+            with interruptions_kept():
+                self._metrics.send(run_id, metrics_of(records))
         except Exception as error:  # whatever the store's driver or the network raises
             self._warn(error)
 

@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.console import console
+from sftkey_dist.interrupts import interruptions_kept
 from sftkey_dist.tracking.numbers import numbers_of
 from sftkey_dist.tracking.tracker import STRATEGY_TAG, MeasuredScores, NullTracker, RunStatus
 
@@ -83,7 +84,8 @@ def _until_it_fails(
         if self.is_off:
             return None
         try:
-            return method(self, *arguments, **keywords)
+            with interruptions_kept():
+                return method(self, *arguments, **keywords)
         except Exception as error:  # whatever a file system, a network or a client raises
             self.turn_off(error)
             return None

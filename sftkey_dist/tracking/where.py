@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from urllib.parse import unquote
 
 from sftkey_dist.config.secrets import holds_credentials, without_credentials
 from sftkey_dist.config.tracking import TrackingConfig
@@ -14,9 +13,8 @@ from sftkey_dist.errors import ConfigError
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking.several import SeveralTrackers
 from sftkey_dist.tracking.sink import SinkTracker
+from sftkey_dist.tracking.sqlite_uri import sqlite_file, sqlite_uri
 from sftkey_dist.tracking.tracker import NullTracker, Tracker
-
-_SQLITE = "sqlite:///"
 
 
 def make_tracker(config: TrackingConfig, run_dir: Path, run_ids: Path) -> Tracker:
@@ -93,22 +91,13 @@ def _event_folder(config: TrackingConfig, run_dir: Path) -> Path:
 
 def tracking_uri(config: TrackingConfig, run_dir: Path) -> str:
     """``tracking.uri``, else MLFLOW_TRACKING_URI, else a SQLite file next to the run directory."""
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(run_dir.parent / "mlflow.db")
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(run_dir.parent / "mlflow.db")
 
 
 def _artifacts(uri: str, run_dir: Path) -> Path:
     """Next to a SQLite store, which runs in different folders may share; otherwise next to the run directory."""
-    beside = _sqlite_path(uri) if uri.startswith(_SQLITE) else run_dir
+    beside = sqlite_file(uri) or run_dir
     return beside.absolute().parent / "mlartifacts"
-
-
-def _sqlite_uri(path: Path) -> str:
-    """The URI of a SQLite file, escaped because SQLAlchemy decodes percent signs and reads options after a ``?``."""
-    return _SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
-
-
-def _sqlite_path(uri: str) -> Path:
-    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0]))
 
 
 def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
@@ -125,7 +114,7 @@ def run_dirs_of(experiment: str, uri: str | None) -> list[Path]:
     store = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if store is None and not default.is_file():  # which opening it would create
         raise ConfigError(f"--experiment {experiment}: there is no store {default}; give --tracking-uri")
-    store = store or _sqlite_uri(default)
+    store = store or sqlite_uri(default)
     from sftkey_dist.tracking.mlflow_client import find_run_dirs
 
     found = find_run_dirs(store, experiment)

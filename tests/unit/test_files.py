@@ -14,14 +14,15 @@ from sftkey_dist import files
 from sftkey_dist.errors import DataError
 from sftkey_dist.files import (
     copy_atomically,
+    copy_if_absent,
     file_written_whole,
     folder_written_whole,
     open_to_append,
-    read_json,
     write_json_atomically,
     write_text_atomically,
 )
 from sftkey_dist.models.folder import link_file
+from sftkey_dist.reading import read_json
 from sftkey_dist.report.plots import plot_lengths
 from sftkey_dist.report.study.plots import plot_seeds
 from sftkey_dist.run_dir.journal import append_event, append_records, keep_records, read_records
@@ -97,6 +98,25 @@ WRITERS = {
     "a journal that is cut": lambda path: keep_records(path, lambda record: True),
     "weights": write_tensors,
 }
+
+
+@pytest.mark.parametrize("has_hard_links", [True, False])
+def test_a_file_that_another_command_has_just_created_is_kept(tmp_path, monkeypatch, has_hard_links):
+    def fail(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not has_hard_links:
+        monkeypatch.setattr(os, "link", fail)
+    source, target = tmp_path / "source", tmp_path / "new" / "target"
+    source.write_text("ours")
+    source.chmod(0o600)
+    copy_if_absent(source, target)
+    assert (target.read_text(), target.stat().st_mode & 0o777) == ("ours", 0o666 & ~files._umask())
+    source.write_text("ours again")
+    if has_hard_links:
+        copy_if_absent(source, target)
+        assert target.read_text() == "ours"
+    assert [file.name for file in target.parent.iterdir()] == ["target"]
 
 
 @pytest.mark.parametrize("writer", WRITERS)

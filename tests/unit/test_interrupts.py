@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -11,6 +12,7 @@ from sftkey_dist.interrupts import (
     SIGNALS,
     handlers_kept,
     interruptible,
+    interruptions_kept,
     raise_on_signals,
     stop_gently,
     stopping_gently,
@@ -102,6 +104,48 @@ def test_a_wait_for_ray_gets_the_error_that_ray_passes_on_and_its_caller_the_one
         time.sleep(0.25)
         with pytest.raises(InterruptedRunError):
             send(signal.SIGTERM)
+
+
+def library_that_fails_if_interrupted() -> None:
+    try:
+        send(signal.SIGTERM)
+    except BaseException:
+        raise ZeroDivisionError from None
+
+
+def library_that_goes_on() -> None:
+    with suppress(BaseException):
+        send(signal.SIGTERM)
+
+
+def command_that_says_itself_how_it_was_interrupted() -> None:
+    try:
+        send(signal.SIGTERM)
+    except InterruptedRunError:
+        raise SystemExit(1) from None
+
+
+@pytest.mark.parametrize("call", [library_that_fails_if_interrupted, library_that_goes_on, lambda: send(15)])
+def test_what_a_library_makes_of_a_signal_does_not_hide_it(call):
+    with handlers_kept():
+        raise_on_signals()
+        with pytest.raises(InterruptedRunError) as raised, interruptions_kept():
+            call()
+        assert raised.value.signal_number == signal.SIGTERM
+
+
+def test_without_a_signal_errors_and_exits_stay_what_they_are():
+    with handlers_kept():
+        raise_on_signals()
+        with pytest.raises(InterruptedRunError):
+            send(signal.SIGTERM)
+        with pytest.raises(ZeroDivisionError), interruptions_kept():
+            raise ZeroDivisionError
+        time.sleep(0.25)
+        with pytest.raises(SystemExit), interruptions_kept():
+            command_that_says_itself_how_it_was_interrupted()
+        with interruptions_kept():
+            pass
 
 
 def test_a_signal_that_nohup_ignores_stays_ignored():

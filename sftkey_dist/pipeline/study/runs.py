@@ -17,9 +17,10 @@ from sftkey_dist.config.study import Study, StudyRun
 from sftkey_dist.config.yaml_text import YamlError, read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line
 from sftkey_dist.errors import ConfigError, DataError, InterruptedRunError, UserError
-from sftkey_dist.files import folder_kept_if_used, open_to_append, read_text, write_text_atomically
+from sftkey_dist.files import folder_kept_if_used, open_to_append, write_text_atomically
 from sftkey_dist.pipeline.study.progress import StudyProgress
 from sftkey_dist.pipeline.study.run_digest import made_of
+from sftkey_dist.reading import read_text
 from sftkey_dist.report.study.curves import measured_curves, plot_measured
 from sftkey_dist.report.study.evidence import Evidence, StudyFacts, VariantFacts, keep_evidence, measure, write_facts
 from sftkey_dist.report.study.losses_over_seeds import measured_losses, plot_losses

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import RESTORE_OR_REMOVE, problem_of, read_json, write_json_atomically, write_text_atomically
+from sftkey_dist.files import write_json_atomically, write_text_atomically
+from sftkey_dist.reading import RESTORE_OR_REMOVE, problem_of, read_json
 from sftkey_dist.run_dir.journal import Record, Tail, append_records, to_lines
 
 FORMAT_VERSION = 1

@@ -1,21 +1,28 @@
 import json
+import os
 import shlex
 import shutil
+import signal
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from sftkey_dist.config.tracking import TrackingConfig
-from sftkey_dist.errors import ConfigError
+from sftkey_dist.errors import ConfigError, InterruptedRunError
+from sftkey_dist.interrupts import handlers_kept, raise_on_signals
 from sftkey_dist.pipeline.tracking.runs import track_yield
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.artifacts.training import GuardScores, Observation, SampleYield
 from sftkey_dist.tracking import NullTracker, how_to_open, make_tracker, tracking_uri
-from sftkey_dist.tracking.mlflow_client import experiment_called
+from sftkey_dist.tracking.mlflow_client import experiment_called, find_run_dirs
 from sftkey_dist.tracking.mlflow_store import MlflowTracker
+from sftkey_dist.tracking.sqlite_uri import sqlite_file, sqlite_uri
 
 
 @pytest.fixture
@@ -123,6 +130,48 @@ def test_a_deleted_experiment_is_an_error_that_says_so(make, tmp_path):
     client.delete_experiment(client.get_experiment_by_name("study").experiment_id)
     with pytest.raises(ConfigError, match="was deleted in MLflow"):
         make()
+
+
+def test_a_signal_while_a_store_is_created_is_no_fault_of_the_store_and_leaves_none(tmp_path):
+    """Alembic replaces what is raised within a change of a table by an error of its own."""
+
+    def make() -> MlflowTracker:
+        return MlflowTracker(sqlite_uri(tmp_path / "new" / "x.db"), "study", tmp_path, tmp_path / "tracking.json")
+
+    def interrupt(cursor, statement, parameters, context) -> None:
+        if statement.startswith("INSERT INTO _alembic_tmp_tags"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    event.listen(Engine, "do_execute", interrupt)
+    try:
+        with handlers_kept():
+            raise_on_signals()
+            with pytest.raises(InterruptedRunError):
+                make()
+    finally:
+        event.remove(Engine, "do_execute", interrupt)
+    assert list(tmp_path.iterdir()) == []
+    assert make().start_run("key", "name", None, {})
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["x.db"]
+
+
+def test_a_damaged_or_old_store_is_an_error_with_its_remedy(tmp_path, empty_database):
+    store = tmp_path / "mlflow.db"
+    store.write_text("no database")
+    with pytest.raises(ConfigError, match=r"file is not a database.*; correct the URI, or move a damaged file away"):
+        find_run_dirs(sqlite_uri(store), "study")
+    shutil.copy(empty_database, store)
+    with sqlite3.connect(store) as database:
+        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    with pytest.raises(ConfigError, match=r"out-of-date database schema.*; upgrade it with `mlflow db upgrade`"):
+        find_run_dirs(sqlite_uri(store), "study")
+
+
+def test_which_stores_are_sqlite_files():
+    assert sqlite_file("sqlite:///runs/a%25b.db?timeout=5") == Path("runs/a%b.db")
+    assert sqlite_file(sqlite_uri(Path("/x/50% ?.db"))) == Path("/x/50% ?.db")
+    for uri in ("sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:x.db?uri=true", "postgresql://db/x"):
+        assert sqlite_file(uri) is None
 
 
 def test_where_the_store_is(tmp_path, monkeypatch):
