@@ -10,7 +10,7 @@ import numpy as np
 from sftkey_dist.capacity.estimate import Fullest, StageLoad
 from sftkey_dist.capacity.memory import GuardCopy
 from sftkey_dist.capacity.speed import Rows
-from sftkey_dist.sampler import StepPlan, StepPlanner
+from sftkey_dist.sampler import AttentionWindow, StepPlan, StepPlanner, mean_attended_pairs
 from sftkey_dist.training.forward.flops import prefix_tokens
 
 _PROMPT = 0
@@ -25,6 +25,7 @@ def stage_load(
     planner_for: Callable[[int, int], StepPlanner],
     most_steps: int,
     *,
+    window: AttentionWindow | None = None,
     stops_prefix: bool = False,
     guard: GuardCopy | None = None,
     counts_routers: bool = False,
@@ -38,6 +39,7 @@ def stage_load(
         weights: loss weight of each segment.
         planner_for: returns the stage's planner for a number of ranks and a token budget.
         most_steps: maximum number of steps to plan for the average step; the fullest rows are found among all steps.
+        window: of the model's attention; None if every query sees all tokens before it.
         stops_prefix: whether no gradient passes through the tokens before an example's first target.
         guard: the copy of the model with which a guard generates; None without a guard.
         counts_routers: whether one more forward pass of each row counts what its routers choose.
@@ -49,7 +51,8 @@ def stage_load(
     observed = lengths - (first or counts[:, _PROMPT])
     prefixes = prefix_tokens(counts, weights) if stops_prefix else np.zeros_like(lengths)
     of_targets = counts[:, is_trained].sum(axis=1) - first
-    of_examples = (lengths, lengths**2, of_targets, observed, prefixes, prefixes**2)
+    pairs, prefix_pairs = (mean_attended_pairs(tokens, window) for tokens in (lengths, prefixes))
+    of_examples = (lengths, pairs, of_targets, observed, prefixes, prefix_pairs)
     longest = int(lengths.max())
     of_all = planner_for(1, longest)
 

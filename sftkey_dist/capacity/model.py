@@ -162,7 +162,7 @@ def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, 
 
 
 def _score_bytes(model: "PreTrainedModel | PeftModel", text: "PreTrainedConfig") -> tuple[float, float]:
-    """See `ModelSize.score_bytes`; of layers with a window, whose scores are few in long rows, it counts none."""
+    """See `ModelSize.score_bytes`. A block of queries has scores for about twice the tokens that one of them sees."""
     has_sinks = any(name.endswith(".sinks") for name, _ in model.named_parameters())
     if getattr(text, "attn_logit_softcapping", None):
         forward, backward = _BYTES_OF_BOUNDED_SCORES
@@ -170,8 +170,7 @@ def _score_bytes(model: "PreTrainedModel | PeftModel", text: "PreTrainedConfig")
         forward, backward = _BYTES_OF_SCORES_WITH_SINKS
     else:
         return 0.0, 0.0
-    kinds = getattr(text, "layer_types", None) or ["full_attention"] * int(text.num_hidden_layers)
-    heads = int(text.num_attention_heads) * sum(kind == "full_attention" for kind in kinds)
+    heads = int(text.num_attention_heads) * int(text.num_hidden_layers)
     return float(forward * heads), float(backward * heads)
 
 

@@ -50,11 +50,11 @@ class Rows:
 
     Attributes:
         tokens: tokens of the row.
-        pairs: Σ L² over the lengths L of its examples.
+        pairs: `Positions.pairs` of its examples.
         logits: positions with logits.
         observed: positions with logits, in a step that measures every segment.
         prefix_tokens: tokens of the row through which no gradient passes.
-        prefix_pairs: Σ P² over the lengths P of these prefixes.
+        prefix_pairs: `Positions.pairs` of these prefixes.
     """
 
     tokens: np.ndarray

@@ -12,7 +12,7 @@ import transformers
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.problem import loading_problem
 from sftkey_dist.models.weight_files import weight_files
-from sftkey_dist.sampler import CostModel
+from sftkey_dist.sampler import AttentionWindow, CostModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -26,6 +26,8 @@ _WIDTHS_OF_SHARED = ("shared_expert_intermediate_size", "shared_intermediate_siz
 _SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
 """Names that architectures of transformers use for the sizes of a mixture of experts."""
 _STACKED = 3
+_WITH_WINDOW = "sliding_attention"
+"""The kind of layers with a window in the configurations of transformers."""
 
 
 def read_shape(folder: Path, trust_remote_code: bool = False) -> object:
@@ -102,7 +104,21 @@ def decoder_cost(config: "PreTrainedConfig") -> CostModel:
         num_heads=num_heads,
         num_kv_heads=key_value_heads_of(text),
         head_dim=head_dim_of(text),
+        window=attention_window_of(text),
     )
+
+
+def attention_window_of(text: "PreTrainedConfig") -> AttentionWindow | None:
+    """The window of a decoder's attention, according to its configuration; None if no layer has one.
+
+    Architectures whose layers differ list the kind of each; in others the window is that of all layers.
+    """
+    tokens = getattr(text, "sliding_window", None)
+    if not tokens or not getattr(text, "use_sliding_window", True):
+        return None
+    kinds = getattr(text, "layer_types", None) or [_WITH_WINDOW] * int(text.num_hidden_layers)
+    layers = sum(kind == _WITH_WINDOW for kind in kinds)
+    return AttentionWindow(int(tokens), layers, len(kinds)) if layers else None
 
 
 def decoder_layers(model: "PreTrainedModel") -> torch.nn.ModuleList:

@@ -91,6 +91,7 @@ def _load(
         planned.stage.has_logits,
         lambda ranks, micro_batch_tokens: planned.planner(cost, ranks, micro_batch_tokens),
         most_steps,
+        window=cost.window,
         stops_prefix=planned.stage.stop_gradient_prefix,
         guard=_guard_copy(config, planned),
         counts_routers=bool(planned.stage.optimization.router_loss_weight),

@@ -39,6 +39,7 @@ from sftkey_dist.pipeline.prepare import prepare
 from sftkey_dist.pipeline.run_plan import plan_run
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.journal import read_records
+from sftkey_dist.sampler import mean_attended_pairs
 from sftkey_dist.strategy import Stage
 from sftkey_dist.training.allocator import CPU_ALLOCATOR
 from sftkey_dist.training.job import StageJob
@@ -236,6 +237,7 @@ def load_of(
         weights,
         lambda ranks, tokens: stage.planner(counts, seed=0, micro_batch_tokens=tokens, data_ranks=ranks, cost=cost),
         most_steps,
+        window=cost.window,
     )
 
 
@@ -287,7 +289,7 @@ def _with_long_rows(size: ModelSize, on: Cluster, sharing: int) -> Estimate:
 
     def rows_for(data_ranks: int, micro_batch_tokens: int) -> list[Rows]:
         tokens = np.full((data_ranks, on.ranks // data_ranks), LONG_TOKENS)
-        return [Rows(tokens, tokens**2, tokens, tokens)]
+        return [Rows(tokens, mean_attended_pairs(tokens, size.flops.window), tokens, tokens)]
 
     training = LARGE.model_copy(
         update={

@@ -15,7 +15,15 @@ import numpy as np
 import torch
 
 from sftkey_dist.errors import ModelError
-from sftkey_dist.models.shape import active_share, attention_dims_of, decoder_layers, is_of_experts, shape_of
+from sftkey_dist.models.shape import (
+    active_share,
+    attention_dims_of,
+    attention_window_of,
+    decoder_layers,
+    is_of_experts,
+    shape_of,
+)
+from sftkey_dist.sampler import AttentionWindow, mean_attended_pairs
 from sftkey_dist.training.weights.lora import is_second_matrix
 
 if TYPE_CHECKING:
@@ -43,19 +51,14 @@ class Positions:
 
     Attributes:
         tokens: in all examples.
-        pairs: Σ L² over the examples: causal attention looks at half of them.
+        pairs: Σ L² over the examples: causal attention looks at half of them. Where layers have a window, the mean
+            over all layers of what this is in each.
         logits: positions with logits.
     """
 
     tokens: Numbers
     pairs: Numbers
     logits: Numbers
-
-    @classmethod
-    def of(cls, lengths: np.ndarray, num_logits: int) -> "Positions":
-        """Count for examples of these lengths, with logits at ``num_logits`` of their positions."""
-        tokens = lengths.astype(np.float64)
-        return cls(float(tokens.sum()), float((tokens**2).sum()), num_logits)
 
     def without_prefix(self, prefix: "Positions") -> "Positions":
         """Without the queries of what stands before; its keys are looked at all the same."""
@@ -95,6 +98,7 @@ class ModelFlops:
         layer_gradients: of the layers, products of the backward pass: a weight counts once where it is trained, and
             once where what it is applied to needs a gradient.
         logit_gradients: the same of the output projection.
+        window: of the layers in which a query does not see all tokens before it; None if there are none.
     """
 
     layer_weights: float
@@ -102,6 +106,7 @@ class ModelFlops:
     logit_weights: int
     layer_gradients: float
     logit_gradients: int
+    window: AttentionWindow | None = None
 
     @classmethod
     def of(cls, model: "PreTrainedModel") -> "ModelFlops":
@@ -119,10 +124,16 @@ class ModelFlops:
                 active * (weight.requires_grad + (id(weight) not in starts)) for weight, active in matrices
             ),
             logit_gradients=logit_weights * (1 + model.get_output_embeddings().weight.requires_grad),
+            window=attention_window_of(text),
         )
 
+    def positions(self, lengths: np.ndarray, num_logits: int) -> Positions:
+        """Count for examples of these lengths, int [N], with logits at ``num_logits`` of their positions."""
+        pairs = mean_attended_pairs(lengths, self.window)
+        return Positions(float(lengths.sum()), float(pairs.sum()), num_logits)
+
     def forward(self, on: Positions) -> Work:
-        """A weight takes 2 FLOPs a token; causal attention looks at half of L² pairs, 4 FLOPs a pair and dimension."""
+        """A weight takes 2 FLOPs a token; causal attention looks at half of the pairs, 4 FLOPs a pair and dimension."""
         return self._layers(on) + self._logits(on)
 
     def backward(self, on: Positions) -> Work:
@@ -149,8 +160,8 @@ class ModelFlops:
             num_logits: positions with logits.
             prefixes: tokens of each example that no gradient passes through, int [N]; None for none.
         """
-        whole = Positions.of(lengths, num_logits)
-        rest = whole if prefixes is None else whole.without_prefix(Positions.of(prefixes, 0))
+        whole = self.positions(lengths, num_logits)
+        rest = whole if prefixes is None else whole.without_prefix(self.positions(prefixes, 0))
         return float((self.forward(whole) + self.backward(rest)).total)
 
     def _layers(self, on: Positions) -> Work:

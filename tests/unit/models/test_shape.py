@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
 from sftkey_dist.errors import ConfigError, ModelError
@@ -16,8 +17,9 @@ from sftkey_dist.models.requirements import (
     require_routers,
     require_trainable,
 )
-from sftkey_dist.models.shape import count_parameters, experts_per_token
+from sftkey_dist.models.shape import attention_window_of, count_parameters, experts_per_token
 from sftkey_dist.models.weight_files import weight_files
+from sftkey_dist.sampler import AttentionWindow
 
 FOLDER = Path("models/some")
 DENSE = transformers.Qwen2Config(num_attention_heads=12, num_key_value_heads=2)
@@ -83,6 +85,41 @@ def test_a_length_in_the_configuration_of_a_model_without_positions_is_no_limit(
         max_position_embeddings=100, attn_layer_period=2, attn_layer_offset=1, use_mamba_kernels=False, vocab_size=64,
     )  # fmt: skip
     require_positions_within(FOLDER, jamba, 1000, 4096)
+
+
+WINDOWED = {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 3}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "windowed"),
+    [
+        (transformers.LlamaConfig, {}, 0),
+        (transformers.Qwen2Config, {"sliding_window": 8}, 0),
+        (transformers.Qwen2Config, WINDOWED, 3),
+        (transformers.MistralConfig, {"sliding_window": 8}, 6),
+        (transformers.MistralConfig, {"sliding_window": None}, 0),
+        (transformers.Phi3Config, {"sliding_window": 8}, 6),
+        (transformers.Gemma2Config, {"sliding_window": 8}, 3),
+        (transformers.Gemma3TextConfig, {"sliding_window": 8}, 5),
+        (transformers.GptOssConfig, {"sliding_window": 8, "num_local_experts": 4, "num_experts_per_tok": 2}, 3),
+        (transformers.Olmo3Config, {"sliding_window": 8}, 5),
+    ],
+)
+def test_windows_are_those_that_the_layers_pass_to_their_attention(kind, settings, windowed):
+    passed: list[int | None] = []
+
+    def attend(module, query, key, value, attention_mask, sliding_window=None, **others):
+        passed.append(sliding_window)
+        return torch.zeros(1, query.shape[2], query.shape[1], value.shape[-1]), None
+
+    transformers.AttentionInterface.register("passed", attend)
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6, "head_dim": 8}
+    config = kind(**sizes, num_attention_heads=4, num_key_value_heads=2, pad_token_id=0, **settings)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="passed")
+    model(input_ids=torch.ones(1, 12, dtype=torch.int64), use_cache=False)
+    assert sum(window == 8 for window in passed) == windowed
+    assert set(passed) <= {8, None}
+    assert attention_window_of(config) == (AttentionWindow(8, windowed, 6) if windowed else None)
 
 
 def test_rows_are_no_longer_than_what_a_model_scales_alike():

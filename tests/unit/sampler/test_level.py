@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkey_dist.sampler import CostModel
 from sftkey_dist.sampler.alternatives import as_drawn, longest_first, rows_in_order
 from sftkey_dist.sampler.balance import balance_step
+from sftkey_dist.sampler.cost import AttentionWindow, CostModel, attended_pairs
 from sftkey_dist.sampler.level import EMPTY, Leveller
 from sftkey_dist.sampler.stats import loads
 
@@ -95,6 +95,24 @@ def test_the_costs_of_a_decoder_follow_its_shape():
     matrices = 2 * (3584 * 128 * (28 + 4 + 4 + 28) + 3 * 3584 * 18944)
     assert cost.linear / cost.quadratic == pytest.approx(matrices / (2 * 28 * 128))
     assert cost(np.array([1, 10])).tolist() == [cost.linear + cost.quadratic, 10 * cost.linear + 100 * cost.quadratic]
+
+
+def test_in_layers_with_a_window_a_long_example_costs_no_more_pairs_than_it_sees():
+    window, lengths = AttentionWindow(tokens=64, layers=3, of_layers=4), np.array([10, 64, 65, 1000])
+    visible = [np.tril(np.ones((n, n), dtype=int)) for n in lengths]
+    in_window = [each - np.tril(each, -64) for each in visible]
+    expected = [2 * (3 * int(part.sum()) + int(whole.sum())) for part, whole in zip(in_window, visible, strict=True)]
+    diagonals = 4 * lengths  # which L² counts by half
+    assert (attended_pairs(lengths, window) + diagonals).tolist() == pytest.approx(expected, rel=0.01)
+    whole, windowed = CostModel(7, 2), CostModel(7, 2, window)
+    assert (windowed(lengths[:2]) == 4 * whole(lengths[:2])).all(), "no example of the window's length sees less"
+    assert windowed(lengths)[-1] < 4 * 0.4 * whole(lengths)[-1]
+
+
+@pytest.mark.parametrize("factors", [(0, 0), (1.5, 1), (1, -1), (1, float("nan"))])
+def test_a_cost_of_anything_but_integers_is_refused_at_once(factors):
+    with pytest.raises(ValueError, match="a cost needs integers"):
+        CostModel(*factors)
 
 
 @pytest.mark.parametrize("deal", [as_drawn, longest_first])

@@ -63,7 +63,7 @@ def test_flops_of_a_step_are_what_torch_counts_with_causal_attention_at_half(nam
     model, lengths = model_of(ADAPTERS[name]), np.array([40, 25])
     ours = ModelFlops.of(base_of(model))
     counts = counted(lambda: step(model, lengths, 6))
-    on = Positions.of(lengths, 6)
+    on = ours.positions(lengths, 6)
     # Keys and values that nothing before is trained of: attention's kernels make their gradients with the others'.
     not_made = frozen_keys_and_values * 4 * 32 * on.pairs
     assert ours.of_step(lengths, 6) + with_all_pairs(ours, on, passes=3) - not_made == counts
@@ -89,7 +89,7 @@ def test_adapters_of_a_late_matrix_leave_the_first_layers_start_without_any_grad
         model(input_ids=ids, use_cache=False).logits.sum().backward()
     products = [torch.ops.aten.mm, torch.ops.aten.addmm]
     found = sum(n for op, n in counter.get_flop_counts()["Global"].items() if op in products)
-    on = Positions.of(np.array([40]), 40)
+    on = ours.positions(np.array([40]), 40)
     assert ours.forward(on).products + ours.backward(on).products == found
 
 
@@ -126,8 +126,8 @@ def test_a_stopped_prefix_has_a_forward_pass_alone(name):
     counts = np.array(lengths)
     prefixes = prefix_tokens(counts, weights)
     assert prefixes.tolist() == list(prefix.example_lengths)
-    whole = Positions.of(counts.sum(axis=1), 9)
-    behind = whole.without_prefix(Positions.of(prefixes, 0))
+    whole = ours.positions(counts.sum(axis=1), 9)
+    behind = whole.without_prefix(ours.positions(prefixes, 0))
     dummy_logit = 2 * ours.logit_weights  # of the prefix, which has no targets
     assert ours.forward(whole).products + ours.backward(behind).products + dummy_logit == products
     assert ours.of_step(counts.sum(axis=1), 9, prefixes) < 0.6 * ours.of_step(counts.sum(axis=1), 9)
@@ -135,7 +135,8 @@ def test_a_stopped_prefix_has_a_forward_pass_alone(name):
 
 def test_what_is_recomputed_is_the_accelerators_and_not_the_models():
     model, lengths = model_of(), np.array([40, 25])
-    ours, on = ModelFlops.of(model), Positions.of(lengths, 6)
+    ours = ModelFlops.of(model)
+    on = ours.positions(lengths, 6)
     plain = counted(lambda: step(model, lengths, 6))
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.zero_grad()
@@ -146,6 +147,15 @@ def test_what_is_recomputed_is_the_accelerators_and_not_the_models():
     assert again - plain == recomputed.total + with_all_pairs(ours, on, passes=1) - last_products
     assert ours.of_step(lengths, 6) + with_all_pairs(ours, on, passes=3) == plain
     assert ours.recomputed(on, layers=False, logits=True).products == 2 * ours.logit_weights * 6
+
+
+def test_long_examples_see_less_where_layers_have_a_window():
+    settings = {"kind": transformers.Gemma3TextConfig, "sliding_window": 16, "num_hidden_layers": 6}
+    whole, windowed = ModelFlops.of(model_of(num_hidden_layers=6)), ModelFlops.of(model_of(**settings))
+    short, long = np.array([16, 9]), np.array([160])
+    assert windowed.positions(short, 6) == whole.positions(short, 6)
+    in_window = 16 * (2 * 160 - 16)
+    assert windowed.positions(long, 6).pairs == pytest.approx((5 * in_window + 160**2) / 6)
 
 
 def test_tied_and_untied_models_multiply_with_the_same_weights():
@@ -164,7 +174,7 @@ def test_a_token_passes_the_experts_it_is_routed_to(kind):
     # Expert by expert, since torch has no count for grouped products.
     model.set_experts_implementation("eager")
     counts = counted(lambda: step(model, lengths, 6))
-    on = Positions.of(lengths, 6)
+    on = ours.positions(lengths, 6)
     assert ours.of_step(lengths, 6) + with_all_pairs(ours, on, passes=3) == pytest.approx(counts, rel=1e-9)
 
 
