@@ -131,11 +131,13 @@ def size_of(config: "PreTrainedConfig", training: TrainingConfig | None = None, 
         with torch.device("meta"):
             model = add_adapters(model, lora).to(_DTYPES[compute_bytes])  # as DeepSpeed casts them
     trained = tuple(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    of_token = layer_bytes(model, without_once_a_row=lora is not None and lora.weight_decomposed)
+    # The two gradients of a tied table are added, and decomposed adapters compute norms of weights, once a row.
+    is_once_a_row = lora.weight_decomposed if lora is not None else output is embedding
+    of_token = layer_bytes(model, without_once_a_row=is_once_a_row)
     kept_at_once, chunked_share = 0.0, 0.0
     if training is not None and training.mlp_chunk_tokens is not None:
         kept_whole, chunked_share = of_token.kept, compute_mlps_in_chunks(model, training.mlp_chunk_tokens)
-        of_token = layer_bytes(model)
+        of_token = layer_bytes(model, without_once_a_row=is_once_a_row)
         kept_at_once = kept_whole - of_token.kept
     return ModelSize(
         parameters=parameters,

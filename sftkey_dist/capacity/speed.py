@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sftkey_dist.capacity.hardware import Accelerator, Cluster
-from sftkey_dist.capacity.memory import input_bytes, reduced_bytes
+from sftkey_dist.capacity.hardware import Cluster
+from sftkey_dist.capacity.memory import input_bytes, reduced_bytes, stays_gathered
 from sftkey_dist.capacity.model import ModelSize
 from sftkey_dist.capacity.traffic import Flow, Traffic
 from sftkey_dist.config.training import TrainingConfig
@@ -15,7 +15,7 @@ from sftkey_dist.training.forward.flops import Positions
 _OPTIMIZER_BYTES = 36
 """Bytes that the update of a parameter reads and writes: float32 gradient, weight, moments, and the compute copy."""
 _HOST_GB_PER_SECOND = 25.0
-"""Bandwidth over PCIe, for offloaded state and activations."""
+"""Bandwidth over PCIe, for offloaded state, weights and activations."""
 _GRADIENT_COPIES = 2
 """The gradients of a micro-batch are copied to a buffer, and from there to the flat tensor that is reduced."""
 _LOGIT_BYTES = 7 * 4
@@ -123,7 +123,7 @@ def step_seconds(
     """
     compute, balanced, hidden_under = [], [], []
     for rows in steps:
-        seconds = _row_seconds(size, training, cluster.accelerator, rows, extra_forward_passes)
+        seconds = _row_seconds(size, training, cluster, rows, extra_forward_passes)
         slowest = seconds.max(axis=0)
         compute.append(slowest.sum())
         balanced.append(seconds.mean(axis=0).sum())
@@ -177,9 +177,10 @@ def _ring_seconds(cluster: Cluster, flow: Flow) -> float:
 
 
 def _row_seconds(
-    size: ModelSize, training: TrainingConfig, device: Accelerator, rows: Rows, extra_forward_passes: int
+    size: ModelSize, training: TrainingConfig, cluster: Cluster, rows: Rows, extra_forward_passes: int
 ) -> np.ndarray:
     """Seconds of the forward and backward pass, [ranks, micro-batches]: the sum of operations and memory traffic."""
+    device = cluster.accelerator
     again = training.gradient_checkpointing
     work = size.flops.forward(rows.whole) + size.flops.backward(rows.rest)
     work = sum([size.flops.forward(rows.without_logits)] * extra_forward_passes, work)
@@ -193,10 +194,18 @@ def _row_seconds(
     of_forward, of_backward = size.score_bytes
     score_bytes = of_forward * forward_passes * rows.whole.pairs + of_backward * rows.rest.pairs
     moved = layer_bytes + logit_bytes + gradient_bytes + score_bytes
-    copied = 2 * input_bytes(size, device) * rows.tokens if training.offload_activations else 0
+    inputs = 2 * input_bytes(size, device) * rows.tokens if training.offload_activations else 0
+    copied = inputs + _weight_bytes_from_host(size, training, cluster, 2 + extra_forward_passes)
     seconds: np.ndarray = (
         flops / (device.peak_tflops * 1e12)
         + moved / (device.memory_gb_per_second * 1e9)
         + copied / (_HOST_GB_PER_SECOND * 1e9)
     )
     return seconds
+
+
+def _weight_bytes_from_host(size: ModelSize, training: TrainingConfig, cluster: Cluster, passes: int) -> float:
+    """Bytes of its part of the weights that a rank copies from the host in a micro-batch, once for each pass."""
+    if not training.zero.offload_weights or stays_gathered(size, training, cluster.accelerator):
+        return 0.0
+    return passes * size.held / cluster.ranks * cluster.accelerator.compute_bytes

@@ -57,6 +57,12 @@ def test_a_single_rank_gathers_nothing_beside_its_part():
     assert alone["weights, partitioned"] == pytest.approx(2 * DENSE.parameters / 2**30)
 
 
+def test_the_gradient_of_a_tied_table_is_no_traffic_of_every_token():
+    sizes = {name: value for name, value in MIXTURE.items() if "moe" not in name} | {"vocab_size": 10_000}
+    tied, untied = (size_of(transformers.Qwen3Config(**sizes, tie_word_embeddings=tie)) for tie in (True, False))
+    assert tied.moved_bytes == pytest.approx(untied.moved_bytes, rel=0.05)
+
+
 def test_computing_a_block_in_chunks_moves_hardly_more_bytes():
     config = transformers.Qwen3Config(**{name: value for name, value in MIXTURE.items() if "moe" not in name})
     chunked = TrainingConfig(mlp_chunk_tokens=32, gradient_checkpointing=True)

@@ -143,6 +143,16 @@ def test_chunks_spare_the_logits_of_a_long_row_for_some_time(sizes):
 
 
 @pytest.mark.slow
+def test_offloaded_weights_are_copied_from_the_host_for_both_passes_of_every_micro_batch(sizes):
+    size, cluster = sizes[SMALLEST], Cluster(1, 8, H100)
+    plain = LARGE.model_copy(update={"zero": ZeroConfig(offload="cpu", max_gathered_gib=0)})
+    zero = ZeroConfig(offload="cpu", offload_weights=True, max_gathered_gib=0)
+    offloaded = LARGE.model_copy(update={"zero": zero})
+    rows = full_rows(4096, micro_batches=3)
+    now, on_host = (estimate(size, training, cluster, rows).seconds.compute for training in (plain, offloaded))
+    assert on_host - now == pytest.approx(3 * 2 * size.parameters / 8 * 2 / 25e9)
+
+
 def test_offload_takes_the_optimizer_from_the_device(sizes):
     zero = ZeroConfig(offload="cpu")
     there = estimate(sizes["32B (Qwen2.5)"], LARGE.model_copy(update={"zero": zero}), Cluster(1, 8, H100), load())
