@@ -9,6 +9,7 @@ import httpx
 import openai
 
 from sftkey_dist.config.endpoint import EndpointConfig
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.console import errors
 from sftkey_dist.endpoint.chat import Chat, Pace
 from sftkey_dist.endpoint.proxies import http_client, proxy_of
@@ -250,8 +251,8 @@ def _with_cause(error: openai.OpenAIError) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    said = " ".join(str(cause).split()) if cause is not error else ""
-    return f"{type(error).__name__}: {said[:100]}" if said else type(error).__name__
+    said = in_a_line(cause, 100) if cause is not error else ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _cut_off_is_failure(reply: Reply) -> Reply:

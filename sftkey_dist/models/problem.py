@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.errors import ModelError
 
 _MAX_CHARACTERS = 300
@@ -12,10 +13,9 @@ _MAX_CHARACTERS = 300
 
 def loading_problem(error: Exception) -> str:
     """One line for an error; for a model with its own code, the remedy."""
-    text = " ".join(str(error).split())
-    if "trust_remote_code" in text:
+    if "trust_remote_code" in str(error):
         return "its repository contains code; read that code, and set model.trust_remote_code=true if you trust it"
-    return text[:_MAX_CHARACTERS]
+    return in_a_line(error, _MAX_CHARACTERS)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.errors import ModelError, TrainingError, UserError
 from sftkey_dist.files import folder_written_whole, remove_tree, write_text_atomically
 from sftkey_dist.models.load import load_tokenizer
@@ -31,7 +32,7 @@ def try_export(engine: Engine, job: StageJob) -> None:
         raise
     except Exception as error:  # whatever a model's own code or transformers raises
         raise ModelError(
-            f"{job.model_dir}: a model trained from it cannot be saved ({' '.join(str(error).split())[:300]}); correct "
+            f"{job.model_dir}: a model trained from it cannot be saved ({in_a_line(error, 300)}); correct "
             f"the configuration, the generation configuration or the tokenizer there"
         ) from error
     if engine.rank == 0:

@@ -10,6 +10,7 @@ from pathlib import Path
 import datasets
 
 from sftkey_dist.config.data import FILE_FORMATS, SourceConfig, uncompressed_name
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.errors import DataError
 
 _HOLDS_ROWS = frozenset(FILE_FORMATS) - {".json"}
@@ -98,7 +99,7 @@ def loading_errors_as_data_errors(path: str, split: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        problem = " ".join(str(error).split())[:300]
+        problem = in_a_line(error, 300)
         if not split:
             raise DataError(f"{path}: cannot find data files in this folder: {problem}") from error
         raise DataError(

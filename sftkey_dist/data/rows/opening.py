@@ -13,6 +13,7 @@ import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
 
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.data.rows.files import file_format
 from sftkey_dist.data.rows.shard import RawRows
 from sftkey_dist.errors import DataError
@@ -106,7 +107,7 @@ def read_errors_as_data_errors(path: str) -> Iterator[None]:
         raise DataError(f"{path}: a column of text is not UTF-8 ({error.reason}); write it again") from error
     except pyarrow.ArrowException as error:
         kind = "an Arrow" if file_format(path) == ".arrow" else "a Parquet"
-        raise DataError(f"{path}: not {kind} file ({' '.join(str(error).split())[:200]}); fetch it again") from error
+        raise DataError(f"{path}: not {kind} file ({in_a_line(error)}); fetch it again") from error
     except OverflowError as error:
         problem = f"a date or time is out of range ({error}); write its column as text, or leave it out"
         raise DataError(f"{path}: {problem}") from error

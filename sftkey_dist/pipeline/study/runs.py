@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftkey_dist.config.run import RunConfig
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.config.study import Study, StudyRun
 from sftkey_dist.config.yaml_text import YamlError, read_yaml, write_yaml
 from sftkey_dist.console import console, progress_line
@@ -261,7 +262,7 @@ def _written_date(file: Path) -> datetime.date | None:
     except KeyError:
         return None
     except (YamlError, TypeError, ValueError) as error:
-        raise DataError(f"{file}: damaged ({' '.join(str(error).split())[:200]}); {_REMEDY}") from None
+        raise DataError(f"{file}: damaged ({in_a_line(error)}); {_REMEDY}") from None
 
 
 def _is_done(study: Study, run: StudyRun) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import CheckpointError, StorageError, TrainingError
 from sftkey_dist.release import version
@@ -166,7 +167,7 @@ class CheckpointKeeper:
         except Exception as error:  # pyarrow's and safetensors' own errors are no OSErrors
             self._failure = (StorageError if is_transient(error) else TrainingError)(
                 f"the checkpoint after {snapshot.steps_done} steps could not be written to {self.storage.place}: "
-                f"{' '.join(str(error).split())}; the one before is kept"
+                f"{in_a_line(error)}; the one before is kept"
             )
 
     def _write(self, snapshot: Snapshot) -> None:

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import CheckpointError
 
@@ -41,7 +42,7 @@ def parse_manifest(content: bytes, stage: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(content, strict=True)
     except (ValidationError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"the manifest is damaged ({' '.join(str(error).split())[:120]})") from error
+        raise CheckpointError(f"the manifest is damaged ({in_a_line(error, 120)})") from error
     if len(manifest.shards) != manifest.world_size:
         raise CheckpointError(f"the manifest names {len(manifest.shards)} shards of {manifest.world_size} ranks")
     if manifest.stage != stage:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType, copy_files
 
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.errors import ConfigError, StorageError
 from sftkey_dist.files import file_written_whole
 
@@ -72,7 +73,7 @@ def open_storage(place: str | Path) -> Storage:
     try:
         filesystem, path = FileSystem.from_uri(str(place))
     except (ArrowException, OSError, ValueError) as error:
-        raise ConfigError(f"{place}: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(f"{place}: {in_a_line(error)}") from error
     return ObjectStorage(str(place).partition("?")[0], filesystem, path)
 
 
@@ -186,9 +187,7 @@ class ObjectStorage:
                 raise
             except (OSError, ArrowException) as error:
                 if not tries_left:
-                    raise StorageError(
-                        f"{self._place} does not answer: {' '.join(str(error).split())[:200]}"
-                    ) from error
+                    raise StorageError(f"{self._place} does not answer: {in_a_line(error)}") from error
                 time.sleep(pause)
                 pause *= 2
         raise AssertionError("the last try returns or raises")

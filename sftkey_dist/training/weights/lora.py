@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.config.training import LoraConfig
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.shape import decoder_layers, is_of_experts, shape_of
@@ -50,7 +51,7 @@ def add_adapters(model: "PreTrainedModel", config: LoraConfig) -> "PeftModel":
             autocast_adapter_dtype=False,  # ZeRO-3 keeps float32 masters of everything it trains
         )
     except ValueError as error:
-        raise ModelError(f"training.lora.target_modules: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"training.lora.target_modules: {in_a_line(error, 300)}") from error
     _require_mergeable(adapted.get_base_model())
     return adapted
 

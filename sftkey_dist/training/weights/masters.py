@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.digests import FileNote
 from sftkey_dist.errors import ModelError
 from sftkey_dist.files import file_written_whole, write_text_atomically
@@ -225,4 +226,4 @@ def _read_manifest(folder: Path) -> MastersManifest:
 
 
 def _unreadable(folder: Path, error: Exception) -> ModelError:
-    return ModelError(f"{folder}: {' '.join(str(error).split())[:200]}; {_REMEDY}")
+    return ModelError(f"{folder}: {in_a_line(error)}; {_REMEDY}")
