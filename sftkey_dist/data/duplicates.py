@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 
+from sftkey_dist.data.building.parts import Part
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.parts import Part
 
 DUPLICATE = "duplicate"
 """Reason of the refusal of a row that repeats an earlier one."""

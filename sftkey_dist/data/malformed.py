@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sftkey_dist.data.building.task import IN_TEST
 from sftkey_dist.data.duplicates import DUPLICATE
 from sftkey_dist.data.example import TOO_LONG, Refusal
-from sftkey_dist.data.task import IN_TEST
 from sftkey_dist.errors import DataError
 
 _ROWS_NOT_MALFORMED = frozenset({TOO_LONG, IN_TEST, DUPLICATE})

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data.encode import ENCODER_VERSION
+from sftkey_dist.data.adapters.sources import read_examples, shards_of
+from sftkey_dist.data.adapters.template import fields_of
+from sftkey_dist.data.building.parallel import run_on_cores
+from sftkey_dist.data.building.parts import PartSummary
+from sftkey_dist.data.building.store_builder import StoreBuilder
+from sftkey_dist.data.building.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
+from sftkey_dist.data.encoding.encode import ENCODER_VERSION
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.malformed import NONE_HELD_OUT, HeldOut, malformed, require_few
-from sftkey_dist.data.parallel import run_on_cores
-from sftkey_dist.data.parts import PartSummary
 from sftkey_dist.data.rows.files import file_format, local_files
 from sftkey_dist.data.rows.shards import content_digest
-from sftkey_dist.data.sources import read_examples, shards_of
 from sftkey_dist.data.store import EncodedStore, is_store
-from sftkey_dist.data.store_builder import StoreBuilder
-from sftkey_dist.data.task import Encoding, EncodingTask, cached_tokenizer, encode_part, prompt_encoder
-from sftkey_dist.data.template import fields_of
 from sftkey_dist.data.whole import ROWS_AT_A_TIME, of_side
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError

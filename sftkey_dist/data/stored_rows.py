@@ -9,10 +9,10 @@ import numpy as np
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.encode import EncodedExample
+from sftkey_dist.data.adapters.sources import copies_of, read_examples, shards_of
+from sftkey_dist.data.encoding.encode import EncodedExample
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.hashes import example_hashes
-from sftkey_dist.data.sources import copies_of, read_examples, shards_of
 from sftkey_dist.data.store import EncodedStore, remedy_of
 from sftkey_dist.errors import DataError
 

@@ -6,11 +6,11 @@ from itertools import chain
 
 from sftkey_dist.config.data import SourceConfig, SplitSource
 from sftkey_dist.contract import ResponseContract
+from sftkey_dist.data.adapters.sources import copies_of, read_both_sides, shards_of
 from sftkey_dist.data.duplicates import DUPLICATE
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.hashes import example_hashes
 from sftkey_dist.data.malformed import malformed, require_few
-from sftkey_dist.data.sources import copies_of, read_both_sides, shards_of
 from sftkey_dist.errors import DataError
 
 ROWS_AT_A_TIME = 4096

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.encoding.encode import EncodedExample, ExampleEncoder
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.record import make_record

@@ -12,8 +12,8 @@ from typing import Any
 from sftkey_dist.config.load import load_config
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.contract import Form
+from sftkey_dist.data.adapters.values import NoTextError, text_of
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.values import NoTextError, text_of
 from sftkey_dist.endpoint.replies import text_of_content
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.evaluation.answers.choose import choose_checks

@@ -10,10 +10,10 @@ from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console
 from sftkey_dist.contract import ContractError, Form, ResponseContract
+from sftkey_dist.data.building.task import cached_tokenizer
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import first_examples
 from sftkey_dist.data.rows.shards import content_digest
-from sftkey_dist.data.task import cached_tokenizer
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import ConfigError, UserError
 from sftkey_dist.models.chat_template import (

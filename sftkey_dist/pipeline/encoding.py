@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.contract import Form
-from sftkey_dist.data.task import Encoding
+from sftkey_dist.data.building.task import Encoding
 
 
 def encoding_of(config: RunConfig, form: Form, model_dir: Path) -> Encoding:

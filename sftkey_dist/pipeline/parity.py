@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from sftkey_dist.config.load import load_config
 from sftkey_dist.config.run import RunConfig
+from sftkey_dist.data.encoding.prompt import PromptEncoder, PromptError
+from sftkey_dist.data.encoding.tokens import decode_ids
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prompt import PromptEncoder, PromptError
-from sftkey_dist.data.tokens import decode_ids
 from sftkey_dist.data.whole import read_all
 from sftkey_dist.endpoint.refusals import Refusal
 from sftkey_dist.endpoint.tokenizing import Ids, ServedTokenizer

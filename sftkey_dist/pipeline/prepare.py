@@ -14,15 +14,15 @@ from sftkey_dist.config.data import DataConfig
 from sftkey_dist.config.run import RunConfig
 from sftkey_dist.console import console, progress_when_known
 from sftkey_dist.contract import Form
-from sftkey_dist.data.adapters import make_adapter
+from sftkey_dist.data.adapters.layouts import make_adapter
+from sftkey_dist.data.building.task import cached_tokenizer
+from sftkey_dist.data.encoding.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.example import PROMPT_REFUSED, Example, Refusal
 from sftkey_dist.data.hashes import example_hashes
 from sftkey_dist.data.malformed import NONE_HELD_OUT, HeldOut, malformed, require_few
 from sftkey_dist.data.prepare import Runner, prepare_store
-from sftkey_dist.data.prompt import PromptEncoder, PromptError
 from sftkey_dist.data.report import DataReport, SourceReport, summarize, summarize_source
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.data.task import cached_tokenizer
 from sftkey_dist.data.whole import read_all
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.files import holds_json, write_json_atomically
@@ -233,7 +233,7 @@ def _runner(config: RunConfig) -> Runner | None:
         return None
 
     def run(work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
-        from sftkey_dist.data.on_ray import run_on_ray  # loads Ray Data
+        from sftkey_dist.data.building.on_ray import run_on_ray  # loads Ray Data
 
         with connected(config.cluster, 1):
             yield from run_on_ray(work, tasks)

@@ -12,11 +12,11 @@ from sftkey_dist.config.model import EmbeddedModelConfig
 from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.contract import END_OF_TURN, ResponseContract
-from sftkey_dist.data.encode import EncodedExample
+from sftkey_dist.data.building.parts import PartSummary
+from sftkey_dist.data.building.store_builder import StoreBuilder
+from sftkey_dist.data.encoding.encode import EncodedExample
 from sftkey_dist.data.memos import generate_memos
-from sftkey_dist.data.parts import PartSummary
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.data.store_builder import StoreBuilder
 from sftkey_dist.models.embedded import make_embedded_model, train_tokenizer
 from sftkey_dist.training.job import StageJob
 from tests.stage_job import make_stage_job

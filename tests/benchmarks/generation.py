@@ -19,8 +19,8 @@ from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.data.whole import read_all
 from sftkey_dist.evaluation.generation.fan_out import EvaluationPool, read_generations
 from sftkey_dist.evaluation.job import EvaluationJob

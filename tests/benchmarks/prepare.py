@@ -25,11 +25,11 @@ from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.model import EmbeddedModelConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.building.task import Encoding
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.prepare import Runner, prepare_store
-from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.data.task import Encoding
 from sftkey_dist.models.load import load_tokenizer
 from tests.benchmarks.figures import Figure, alternate, arguments, console, median_of, peak_memory, publish, timed
 
@@ -64,7 +64,7 @@ def prepare_on_ray(folder: Path, model: Path, workers: int | None) -> None:
     """The tasks of Ray Data on a cluster with so many CPUs. Its start is not measured."""
     import ray  # noqa: PLC0415 (only this side pays for it)
 
-    from sftkey_dist.data.on_ray import run_on_ray  # noqa: PLC0415
+    from sftkey_dist.data.building.on_ray import run_on_ray  # noqa: PLC0415
 
     settings = {"include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1"}
     ray.init(address="local", num_cpus=workers, object_store_memory=256 * 2**20, **settings)

@@ -46,8 +46,8 @@ def real_counts(source: dict[str, str], model: Path) -> np.ndarray:
     from sftkey_dist.config.data import DataConfig, SourceConfig  # noqa: PLC0415 (imports datasets)
     from sftkey_dist.config.prompt import PromptConfig  # noqa: PLC0415
     from sftkey_dist.contract import Form, ResponseContract, Segment  # noqa: PLC0415
+    from sftkey_dist.data.building.task import Encoding  # noqa: PLC0415
     from sftkey_dist.data.prepare import prepare_store  # noqa: PLC0415
-    from sftkey_dist.data.task import Encoding  # noqa: PLC0415
 
     contract = ResponseContract(
         segments=(

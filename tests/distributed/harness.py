@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, 
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.building.task import Encoding
 from sftkey_dist.data.memos import generate_memos
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.data.task import Encoding
 from sftkey_dist.training.checkpoint import CheckpointKeeper, Snapshot
 from sftkey_dist.training.engine.factory import join_process_group
 from sftkey_dist.training.job import StageJob

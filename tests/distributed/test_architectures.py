@@ -12,8 +12,8 @@ from sftkey_dist.config import load_config
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import LoraConfig, TrainingConfig
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.memos import generate_memos
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation import Decoding
 from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.sampler.order import shuffled_indices

@@ -28,7 +28,7 @@ from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.config.study import StudyConfig
 from sftkey_dist.config.tune import TuneConfig
 from sftkey_dist.config.yaml_text import read_yaml
-from sftkey_dist.data.adapters import make_adapter
+from sftkey_dist.data.adapters.layouts import make_adapter
 from sftkey_dist.strategy import resolve_strategies
 from tests.faults.test_table import TABLE
 from tests.markdown import ROOT, Snippet, snippets_of

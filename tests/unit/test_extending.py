@@ -16,9 +16,9 @@ import sftkey_dist
 from sftkey_dist.config import load_config
 from sftkey_dist.config.yaml_text import read_yaml
 from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data.columns import RowError
+from sftkey_dist.data.adapters.columns import RowError
+from sftkey_dist.data.adapters.sources import read_examples, shards_of
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.sources import read_examples, shards_of
 from sftkey_dist.evaluation.answers.checks import Case, make_check
 from sftkey_dist.evaluation.judge.template import Question, load_template
 from sftkey_dist.files import write_json_atomically
@@ -75,7 +75,7 @@ data_sets.__path__.append(sys.argv[1])
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.adapters import make_adapter
+from sftkey_dist.data.adapters.layouts import make_adapter
 from sftkey_dist.evaluation.answers.choose import choose_checks
 source, contract = SourceConfig(adapter="aqua", path="x"), ResponseContract()
 (content,) = make_adapter(source, contract)(json.loads(sys.argv[2]))

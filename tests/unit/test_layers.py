@@ -39,7 +39,7 @@ ALLOWED = {
         "evaluation.judge.asking",
         "evaluation.judge.local",
         "evaluation.judge.served",
-        "data.on_ray",
+        "data.building.on_ray",
         "preflight.nodes",
         "tracking.ray_sink",
         "pipeline.tuning.tune",

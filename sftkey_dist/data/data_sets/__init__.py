@@ -5,7 +5,7 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sftkey_dist.data.content import DataSet
+    from sftkey_dist.data.adapters.content import DataSet
 
 
 def data_set_names() -> tuple[str, ...]:

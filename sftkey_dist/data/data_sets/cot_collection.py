@@ -4,8 +4,8 @@
 passage says …", "task": "quoref", "type": "CoT"}``
 """
 
-from sftkey_dist.data.columns import text
-from sftkey_dist.data.content import Content, DataSet, Row
+from sftkey_dist.data.adapters.columns import text
+from sftkey_dist.data.adapters.content import Content, DataSet, Row
 
 
 def adapt(row: Row) -> Content:

@@ -6,8 +6,8 @@
 
 import re
 
-from sftkey_dist.data.columns import RowError, text
-from sftkey_dist.data.content import Content, DataSet, Row
+from sftkey_dist.data.adapters.columns import RowError, text
+from sftkey_dist.data.adapters.content import Content, DataSet, Row
 
 
 def adapt(row: Row) -> Content:

@@ -13,8 +13,8 @@ The subset `additional` contains the facts. Without them, the contract must not 
 
 from collections.abc import Mapping
 
-from sftkey_dist.data.columns import RowError, items, optional_text, text, texts
-from sftkey_dist.data.content import Content, DataSet, Row
+from sftkey_dist.data.adapters.columns import RowError, items, optional_text, text, texts
+from sftkey_dist.data.adapters.content import Content, DataSet, Row
 
 
 def adapt(row: Row) -> Content:

@@ -5,8 +5,8 @@ r"""OpenR1-Math-220k (`open-r1/OpenR1-Math-220k`): the first generation that is 
 [true, false], "is_reasoning_complete": [true, true], "messages": […]}``
 """
 
-from sftkey_dist.data.columns import RowError, items, text
-from sftkey_dist.data.content import Content, DataSet, Row
+from sftkey_dist.data.adapters.columns import RowError, items, text
+from sftkey_dist.data.adapters.content import Content, DataSet, Row
 
 
 def adapt(row: Row) -> Content:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from sftkey_dist.data.content import Row
+from sftkey_dist.data.adapters.content import Row
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.rows.opening import BOM, MAX_ROW_BYTES, open_bytes
 from sftkey_dist.data.rows.shard import RawRows, Shard

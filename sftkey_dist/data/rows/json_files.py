@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import BinaryIO
 
-from sftkey_dist.data.content import Row
+from sftkey_dist.data.adapters.content import Row
+from sftkey_dist.data.adapters.values import WrittenFloat
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.rows.opening import BOM, MAX_ROW_BYTES, open_bytes
 from sftkey_dist.data.rows.shard import RawRows, Shard
-from sftkey_dist.data.values import WrittenFloat
 from sftkey_dist.errors import DataError
 
 _MAX_LINE_BYTES, _MAX_FILE_BYTES = 2**30, 2**31

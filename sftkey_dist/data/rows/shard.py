@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sftkey_dist.data.content import Row
+from sftkey_dist.data.adapters.content import Row
 from sftkey_dist.data.example import Refusal
 
 RawRows = Iterator[tuple[str, Row | Refusal]]

@@ -17,8 +17,9 @@ from typing import IO
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.columns import RowError, find, text
-from sftkey_dist.data.content import Row
+from sftkey_dist.data.adapters.columns import RowError, find, text
+from sftkey_dist.data.adapters.content import Row
+from sftkey_dist.data.adapters.values import NoTextError, json_text
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.rows.shards import find_shards, read_shard
 from sftkey_dist.data.segmenting.cut import Cut, NotCut
@@ -34,7 +35,6 @@ from sftkey_dist.data.segmenting.outputs import (
 from sftkey_dist.data.segmenting.review import Review, read_reviews
 from sftkey_dist.data.segmenting.rules import Rule, resolve_rules
 from sftkey_dist.data.segmenting.verify import why_not_writable
-from sftkey_dist.data.values import NoTextError, json_text
 from sftkey_dist.endpoint import endpoint_key
 from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.errors import DataError

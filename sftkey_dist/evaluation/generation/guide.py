@@ -16,7 +16,7 @@ from sftkey_dist.contract.response_schema import certain_schema, response_schema
 from sftkey_dist.errors import DataError
 
 if TYPE_CHECKING:
-    from sftkey_dist.data.prompt import PromptEncoder
+    from sftkey_dist.data.encoding.prompt import PromptEncoder
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import transformers
 from torch import Tensor
 
 from sftkey_dist.config.prompt import PromptConfig
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, read_generation
 from sftkey_dist.models.accelerator import release_cached_memory, require_room, without_cudnn_attention
 from sftkey_dist.models.load import load_tokenizer

@@ -6,8 +6,8 @@ from pathlib import Path
 from sftkey_dist.config.evaluation import ServedModelConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.config.secrets import in_a_line
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.endpoint import EMPTY, Reply, failure_name
 from sftkey_dist.endpoint.client import Endpoint
 from sftkey_dist.errors import ConfigError

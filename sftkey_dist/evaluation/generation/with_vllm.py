@@ -12,8 +12,8 @@ from vllm import LLM, SamplingParams, TokensPrompt
 from vllm.sampling_params import StructuredOutputsParams
 
 from sftkey_dist.config.prompt import PromptConfig
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.errors import ModelError
 from sftkey_dist.evaluation.generation.decoding import Decoding, Generation, read_generation
 from sftkey_dist.models.load import load_tokenizer

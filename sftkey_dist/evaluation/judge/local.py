@@ -10,8 +10,8 @@ from sftkey_dist.cluster.connection import room_for, wait_for_room
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import LocalJudgeConfig
 from sftkey_dist.config.prompt import PromptConfig
+from sftkey_dist.data.encoding.prompt import PromptError
 from sftkey_dist.data.example import Example, Turn
-from sftkey_dist.data.prompt import PromptError
 from sftkey_dist.endpoint import Chat, Pace, Reply
 from sftkey_dist.errors import ModelError
 from sftkey_dist.evaluation.generation import Decoding

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.encoding.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import TOO_LONG, Example, Refusal
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation import Decoding, Generation
 from sftkey_dist.evaluation.settings import EvaluationSettings
 from sftkey_dist.evaluation.swapped.beginning import Beginning

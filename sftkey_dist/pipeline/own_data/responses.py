@@ -10,12 +10,12 @@ from functools import cached_property
 
 from sftkey_dist.config.own_data import OwnDataConfig
 from sftkey_dist.console import console, progress_line
-from sftkey_dist.data.encode import ENCODER_VERSION
+from sftkey_dist.data.building.store_builder import StoreBuilder
+from sftkey_dist.data.building.task import example_encoder, prompt_encoder
+from sftkey_dist.data.encoding.encode import ENCODER_VERSION
 from sftkey_dist.data.held_out import held_out_indices
 from sftkey_dist.data.store import EncodedStore, is_store
-from sftkey_dist.data.store_builder import StoreBuilder
 from sftkey_dist.data.stored_rows import StoredRow, stored_rows
-from sftkey_dist.data.task import example_encoder, prompt_encoder
 from sftkey_dist.digests import digest_json
 from sftkey_dist.errors import DataError
 from sftkey_dist.evaluation.acceptance import ACCEPTANCE_VERSION

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Literal
 
-from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.building.parts import Part, PartSummary
+from sftkey_dist.data.encoding.encode import EncodedExample, ExampleEncoder
 from sftkey_dist.data.example import Refusal
-from sftkey_dist.data.parts import Part, PartSummary
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.stored_rows import StoredRow, encoded_row
 from sftkey_dist.evaluation.acceptance import ACCEPTED, judge_samples

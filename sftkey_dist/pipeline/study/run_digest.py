@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sftkey_dist.config.named_paths import function_checks, named_paths
 from sftkey_dist.config.run import RunConfig
-from sftkey_dist.data.encode import ENCODER_VERSION
+from sftkey_dist.data.encoding.encode import ENCODER_VERSION
 from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.digests import digest_json
 from sftkey_dist.evaluation.answers.functions import function_file

@@ -9,9 +9,9 @@ import transformers
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract, Segment
+from sftkey_dist.data.building.task import Encoding
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.store import EncodedStore
-from sftkey_dist.data.task import Encoding
 from tests.benchmarks.throughput.task import Task
 
 CONTRACT = ResponseContract(

@@ -14,7 +14,7 @@ from llguidance.hf import from_tokenizer
 from sftkey_dist.contract import Check, ContractError, Form, ResponseContract, Segment
 from sftkey_dist.contract.grammar import response_grammar
 from sftkey_dist.contract.response_schema import response_schema
-from sftkey_dist.data.thinking import continuing
+from sftkey_dist.data.encoding.thinking import continuing
 from sftkey_dist.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "contracts"

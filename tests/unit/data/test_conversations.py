@@ -13,11 +13,11 @@ import yaml
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.adapters.sources import read_examples, shards_of
+from sftkey_dist.data.encoding.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.hashes import example_hashes
-from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.data.sources import read_examples, shards_of
 from sftkey_dist.errors import ConfigError
 from tests.chat_templates import SPECIAL_TOKENS, TEMPLATES, WITHOUT_TOOLS
 

@@ -11,9 +11,9 @@ from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Check, ContractError, Form, NumberRange, ResponseContract, Segment
 from sftkey_dist.data.data_sets import cot_collection, gsm8k, openbookqa, openr1_math
-from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.encoding.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example, Refusal, Turn
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.errors import ModelError
 from tests.unit.data.test_sources import COT_ROW, GSM8K_ROW, OPENBOOKQA_HUB_ROW, OPENR1_ROW
 

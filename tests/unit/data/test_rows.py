@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sftkey_dist.config.data import SourceConfig
-from sftkey_dist.data.columns import RowError, text
+from sftkey_dist.data.adapters.columns import RowError, text
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.rows.shards import content_digest, find_shards, read_shard
 from sftkey_dist.errors import DataError

@@ -9,10 +9,10 @@ import pytest
 
 from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.contract import ResponseContract, Segment
-from sftkey_dist.data.adapters import make_adapter
+from sftkey_dist.data.adapters.layouts import make_adapter
+from sftkey_dist.data.adapters.sources import copies_of, read_examples, shards_of
 from sftkey_dist.data.example import Example, Refusal, Turn
 from sftkey_dist.data.memos import MemoStyle, decide, generate_memos
-from sftkey_dist.data.sources import copies_of, read_examples, shards_of
 from sftkey_dist.data.whole import read_all
 from sftkey_dist.errors import ConfigError, DataError
 

@@ -14,14 +14,14 @@ from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract, Segment
 from sftkey_dist.data import prepare as prepare_module
+from sftkey_dist.data.building.parts import Part
+from sftkey_dist.data.building.task import Encoding, encode_part
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.hashes import example_hashes
-from sftkey_dist.data.parts import Part
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.report import summarize
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.stored_rows import stored_rows
-from sftkey_dist.data.task import Encoding, encode_part
 from sftkey_dist.errors import DataError
 from sftkey_dist.sampler import count_trained
 
@@ -344,7 +344,7 @@ from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import prepare_store
-from sftkey_dist.data.task import Encoding
+from sftkey_dist.data.building.task import Encoding
 
 if __name__ == "__main__":
     folder, model = Path(sys.argv[1]), Path(sys.argv[2])

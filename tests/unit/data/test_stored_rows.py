@@ -7,9 +7,9 @@ import pytest
 from sftkey_dist.config.data import DataConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form
+from sftkey_dist.data.building.task import Encoding
 from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.stored_rows import encoded_row, stored_rows
-from sftkey_dist.data.task import Encoding
 from sftkey_dist.errors import DataError
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.adapters import make_adapter
-from sftkey_dist.data.columns import RowError, filled
+from sftkey_dist.data.adapters.columns import RowError, filled
+from sftkey_dist.data.adapters.layouts import make_adapter
 from sftkey_dist.errors import ConfigError
 
 ROW = {

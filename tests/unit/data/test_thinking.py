@@ -8,10 +8,10 @@ import pytest
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract, Segment
-from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.adapters.sources import read_examples, shards_of
+from sftkey_dist.data.encoding.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example, Refusal
-from sftkey_dist.data.prompt import PromptEncoder
-from sftkey_dist.data.sources import read_examples, shards_of
 
 ALWAYS = "<think>\n"
 """As DeepSeek-R1's and QwQ's templates end every prompt."""

@@ -11,10 +11,10 @@ import pytest
 
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.contract import ResponseContract, Segment
+from sftkey_dist.data.adapters.sources import read_examples
+from sftkey_dist.data.adapters.values import NoTextError, text_of
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.rows.shards import find_shards, read_shard
-from sftkey_dist.data.sources import read_examples
-from sftkey_dist.data.values import NoTextError, text_of
 from sftkey_dist.errors import DataError
 
 DAY = datetime.date(2024, 1, 31)

@@ -5,9 +5,9 @@ import pytest
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form
-from sftkey_dist.data.encode import ExampleEncoder
+from sftkey_dist.data.encoding.encode import ExampleEncoder
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.acceptance import judge_samples
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.settings import EvaluationSettings

@@ -13,9 +13,9 @@ from scipy.stats import binomtest
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract, Segment
-from sftkey_dist.data.encode import ExampleEncoder
+from sftkey_dist.data.encoding.encode import ExampleEncoder
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example, Refusal
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.judging import scoring_digest

@@ -7,8 +7,8 @@ import pytest
 from transformers.utils import chat_template_utils
 
 from sftkey_dist.config.prompt import PromptConfig
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.models.chat_template import TemplateSettings, reads_clock, variables_of, with_date
 from sftkey_dist.models.folder import write_with_template
 from sftkey_dist.models.load import load_tokenizer

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from sftkey_dist.config.run import RunConfig
-from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.errors import ConfigError, DataError, ModelError
 from sftkey_dist.models.embedded import make_embedded_model
 from sftkey_dist.models.load import load_tokenizer

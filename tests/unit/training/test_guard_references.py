@@ -10,9 +10,9 @@ from sftkey_dist.config.data import DataConfig, SourceConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
+from sftkey_dist.data.building.task import Encoding
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import prepare_store
-from sftkey_dist.data.task import Encoding
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.record import make_record
 from sftkey_dist.evaluation.settings import EvaluationSettings

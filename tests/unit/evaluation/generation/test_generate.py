@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from sftkey_dist.config.cluster import ClusterConfig
 from sftkey_dist.config.evaluation import EvaluationConfig, ServedModelConfig
 from sftkey_dist.config.prompt import PromptConfig
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.evaluation.generation import Decoding, Generation, fan_out
 from sftkey_dist.evaluation.generation.decoding import read_generation
 from sftkey_dist.evaluation.generation.local import LocalGenerator

@@ -15,8 +15,8 @@ from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Check, Form, ResponseContract, Segment
 from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA, response_schema
 from sftkey_dist.contract.segment import NumberRange
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.evaluation.generation import Decoding, load, masks
 from sftkey_dist.evaluation.generation.guide import Guide

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sftkey_dist.config.prompt import PromptConfig
-from sftkey_dist.data.prompt import PromptEncoder, PromptError
+from sftkey_dist.data.encoding.prompt import PromptEncoder, PromptError
 from sftkey_dist.endpoint import Reply
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.judge.asking import JudgeReply

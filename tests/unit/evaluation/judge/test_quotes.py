@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 
 from sftkey_dist.config.evaluation import LocalJudgeConfig
 from sftkey_dist.config.prompt import PromptConfig
-from sftkey_dist.data.prompt import PromptEncoder
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.endpoint import Chat
 from sftkey_dist.errors import ModelError
 from sftkey_dist.evaluation.judge.local import LocalJudge, as_example

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from sftkey_dist.data.encode import EncodedExample
+from sftkey_dist.data.encoding.encode import EncodedExample
 from sftkey_dist.data.example import Refusal
 from sftkey_dist.data.store import remedy_of
 from sftkey_dist.files import file_written_whole

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from sftkey_dist.config.data import SourceConfig, SplitSource
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.adapters import make_adapter
-from sftkey_dist.data.columns import RowError, loss_weight, template_arguments
-from sftkey_dist.data.content import AdaptAll, Content, Row, Unusable
+from sftkey_dist.data.adapters.columns import RowError, loss_weight, template_arguments
+from sftkey_dist.data.adapters.content import AdaptAll, Content, Row, Unusable
+from sftkey_dist.data.adapters.layouts import make_adapter
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.hashes import prompt_hash
 from sftkey_dist.data.memos import MemoStyle, generate_memos

@@ -9,9 +9,9 @@ from pydantic import JsonValue, TypeAdapter
 
 from sftkey_dist.config.prompt import is_template_argument
 from sftkey_dist.config.section import MAX_LOSS_WEIGHT, MIN_LOSS_WEIGHT
+from sftkey_dist.data.adapters.template import fields_of, fill
+from sftkey_dist.data.adapters.values import NoTextError, text_of
 from sftkey_dist.data.example import ARGUMENTS_COLUMN
-from sftkey_dist.data.template import fields_of, fill
-from sftkey_dist.data.values import NoTextError, text_of
 from sftkey_dist.suggestion import closest_name
 
 _JSON_MAPPING = TypeAdapter(dict[str, JsonValue])

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.columns import RowError, find, items, optional_text, require_unicode, text
-from sftkey_dist.data.content import Content, Row, Unusable
+from sftkey_dist.data.adapters.columns import RowError, find, items, optional_text, require_unicode, text
+from sftkey_dist.data.adapters.content import Content, Row, Unusable
+from sftkey_dist.data.adapters.response import segmented
+from sftkey_dist.data.adapters.tools import call_in, calls_of, text_of_calls, tools_of
 from sftkey_dist.data.example import Turn
-from sftkey_dist.data.response import segmented
 from sftkey_dist.data.segmenting.rules import Rule
-from sftkey_dist.data.tools import call_in, calls_of, text_of_calls, tools_of
 
 _ROLES = {
     "system": "system",

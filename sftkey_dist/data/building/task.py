@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.adapters.sources import copies_of, read_examples
+from sftkey_dist.data.building.parts import Part, PartSummary
+from sftkey_dist.data.building.store_builder import StoreBuilder
+from sftkey_dist.data.encoding.encode import EncodedExample, ExampleEncoder
+from sftkey_dist.data.encoding.prompt import PromptEncoder
 from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.data.hashes import example_hashes
-from sftkey_dist.data.parts import Part, PartSummary
-from sftkey_dist.data.prompt import PromptEncoder
 from sftkey_dist.data.rows.shard import Shard
-from sftkey_dist.data.sources import copies_of, read_examples
-from sftkey_dist.data.store_builder import StoreBuilder
 from sftkey_dist.models.load import load_tokenizer
 
 if TYPE_CHECKING:

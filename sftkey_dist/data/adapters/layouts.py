@@ -7,13 +7,13 @@ from functools import partial
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.rules import RegexRule
 from sftkey_dist.contract import Check, ResponseContract
-from sftkey_dist.data.columns import filled, find, optional_text, required_text, text
-from sftkey_dist.data.content import Adapt, AdaptAll, Content, Row, Unusable
+from sftkey_dist.data.adapters.columns import filled, find, optional_text, required_text, text
+from sftkey_dist.data.adapters.content import Adapt, AdaptAll, Content, Row, Unusable
+from sftkey_dist.data.adapters.messages import Conversations
+from sftkey_dist.data.adapters.response import segmented
+from sftkey_dist.data.adapters.template import TemplateError, fields_of
 from sftkey_dist.data.data_sets import find_data_set
-from sftkey_dist.data.messages import Conversations
-from sftkey_dist.data.response import segmented
 from sftkey_dist.data.segmenting.rules import Rule, resolve_rules
-from sftkey_dist.data.template import TemplateError, fields_of
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.patterns import compile_pattern
 from sftkey_dist.suggestion import closest_name

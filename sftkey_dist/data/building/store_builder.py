@@ -18,8 +18,8 @@ import filelock
 import numpy as np
 import pyarrow
 
+from sftkey_dist.data.building.parts import Part, PartSummary
 from sftkey_dist.data.duplicates import without_duplicates
-from sftkey_dist.data.parts import Part, PartSummary
 from sftkey_dist.data.store import LOSS_WEIGHTS, Manifest, SourceCounts, is_store
 from sftkey_dist.digests import digest_file, digest_json
 from sftkey_dist.files import (

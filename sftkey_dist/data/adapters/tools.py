@@ -10,7 +10,7 @@ from typing import cast
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from sftkey_dist.data.columns import RowError, require_unicode
+from sftkey_dist.data.adapters.columns import RowError, require_unicode
 
 TOOLS_COLUMN = "tools"
 """Column with the tools of a row, as a list or as its JSON text; TRL reads the same column."""

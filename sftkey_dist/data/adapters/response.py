@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from sftkey_dist.contract import Form, ResponseContract
-from sftkey_dist.data.columns import RowError
+from sftkey_dist.data.adapters.columns import RowError
 from sftkey_dist.data.segmenting.cut import Cut
 from sftkey_dist.data.segmenting.decision import cut_response
 from sftkey_dist.data.segmenting.rules import Rule

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sftkey_dist.contract import END_OF_TURN, PROMPT, ContractError, Form, Piece, ResponseContract
+from sftkey_dist.data.encoding.prompt import PromptEncoder, PromptError
+from sftkey_dist.data.encoding.tokens import decode_ids, encode_texts
 from sftkey_dist.data.example import PROMPT_REFUSED, TOO_LONG, Example, Refusal
-from sftkey_dist.data.prompt import PromptEncoder, PromptError
-from sftkey_dist.data.tokens import decode_ids, encode_texts
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.vocabulary import special_tokens
 

@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from sftkey_dist.data.adapters.tools import name_of
 from sftkey_dist.data.example import Turn
-from sftkey_dist.data.tools import name_of
 
 _SWITCH = re.compile(r"/(?:no_?)?think\b")
 """A switch of thinking models, which some templates read and remove."""

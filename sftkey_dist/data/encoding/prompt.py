@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from sftkey_dist.config.prompt import PromptConfig
 from sftkey_dist.contract import Piece
+from sftkey_dist.data.adapters.tools import as_sent
+from sftkey_dist.data.encoding.shown import hidden_parts
+from sftkey_dist.data.encoding.thinking import continuing
+from sftkey_dist.data.encoding.tokens import encode_texts, encode_without_special
 from sftkey_dist.data.example import ARGUMENTS_COLUMN, Example, Turn
-from sftkey_dist.data.shown import hidden_parts
-from sftkey_dist.data.thinking import continuing
-from sftkey_dist.data.tokens import encode_texts, encode_without_special
-from sftkey_dist.data.tools import as_sent
 from sftkey_dist.errors import ModelError
 from sftkey_dist.models.chat_template import chat_templates, reads_clock, unused_argument, variables_of, with_date
 from sftkey_dist.models.vocabulary import special_tokens

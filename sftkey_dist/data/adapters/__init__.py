@@ -1,0 +1,1 @@
+"""Adapters: raw rows to examples, by layouts that many data sets share."""
