@@ -13,6 +13,11 @@ class DataError(UserError):
     """A data file or a row of it is wrong."""
 
 
+class TransientDataError(DataError):
+    """Rows could not be read or encoded for a reason that may pass, such as too little memory. What was finished is
+    kept."""
+
+
 class ModelError(UserError):
     """A model folder or hub id cannot be used."""
 

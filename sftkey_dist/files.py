@@ -8,15 +8,20 @@ import errno
 import json
 import math
 import os
+import re
+import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from sftkey_dist.errors import DataError
+
+_SCRATCH = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""Names of temporary files and folders, as `tempfile` and `remove_tree` make them."""
 
 
 @contextmanager
@@ -46,13 +51,13 @@ def _scratch_beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def write_errors_named(path: Path) -> Iterator[None]:
-    """Add the file to errors of the system that have none, such as that of a full disk."""
+    """Add the file to errors that have none, such as that of a full disk, in which numpy leaves out all but a text."""
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        if error.filename is not None:
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
 
 @contextmanager
@@ -91,17 +96,29 @@ def copy_atomically(source: Path, target: Path) -> None:
 
 def copy_if_absent(source: Path, target: Path) -> None:
     """Create ``target`` with the content of ``source``. If it exists when the content is written, it stays as it is."""
-    with _scratch_beside(target) as scratch:
+    with _file_made_if_absent(target) as scratch:
         shutil.copyfile(source, scratch)
+
+
+def write_text_if_absent(path: Path, text: str) -> None:
+    """Create a file with this text. If it exists when the text is written, it stays as it is."""
+    with _file_made_if_absent(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _file_made_if_absent(path: Path) -> Iterator[Path]:
+    with _scratch_beside(path) as scratch:
+        yield scratch
         apply_umask(scratch)
         flush(scratch)
         try:
-            os.link(scratch, target)
+            os.link(scratch, path)
         except FileExistsError:
             return
         except OSError:  # the file system has no hard links
-            os.replace(scratch, target)
-        flush(target.parent)
+            os.replace(scratch, path)
+        flush(path.parent)
 
 
 def open_to_append(path: Path) -> IO[bytes]:
@@ -139,6 +156,19 @@ def folder_kept_if_used(path: Path) -> Iterator[None]:
         with suppress(OSError):  # the first level that is not empty, and all above it, are kept
             for level in made:
                 level.rmdir()
+
+
+def copy_tree(source: Path, target: Path, copy: Callable[[str, str], object] = shutil.copy2) -> None:
+    """Copy what is in a folder into another, which exists.
+
+    Raises:
+        OSError: the first file that could not be copied; `shutil` has a class of its own, which lists them all.
+    """
+    try:
+        shutil.copytree(source, target, dirs_exist_ok=True, copy_function=copy)
+    except shutil.Error as error:
+        _, file, problem = error.args[0][0]
+        raise OSError(errno.EIO, problem, file) from error
 
 
 @contextmanager
@@ -184,11 +214,25 @@ def make_folder(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with its contents, or only the link if it is a link; files that cannot be removed are kept."""
+    """Remove a folder with its contents, or only the link if it is a link.
+
+    Its name is free at once: what cannot be removed, such as a file that is open on NFS, is left under a hidden one.
+    """
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with suppress(OSError):
         if path.is_symlink():
             path.unlink()
-    shutil.rmtree(path, ignore_errors=True)
+            return
+        path.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)  # where it could not be renamed
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove, at any depth, what writers of this module have left that were killed. No other may be at work there."""
+    for left in [path for path in folder.rglob(".*") if _SCRATCH.fullmatch(path.name)]:
+        with suppress(OSError):
+            left.unlink() if not left.is_dir() or left.is_symlink() else shutil.rmtree(left, ignore_errors=True)
 
 
 def apply_umask(file: Path) -> None:

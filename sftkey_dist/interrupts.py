@@ -138,11 +138,16 @@ class GentleStop:
         self._ask = ask
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Ask for a stop at the first signal, and raise at the second."""
+        """Ask for a stop at the first signal, and raise at the second, or if nobody can be asked: the disk is full."""
         if self.signal_number is not None:
             _raise(InterruptedRunError(number))
         self.signal_number = number
-        self._ask()
+        try:
+            self._ask()
+        except OSError:
+            if threading.current_thread() is not threading.main_thread():
+                raise
+            _raise(InterruptedRunError(number))
 
 
 @contextmanager

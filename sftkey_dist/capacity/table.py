@@ -10,6 +10,9 @@ from sftkey_dist.capacity.estimate import Estimate, StageCapacity
 from sftkey_dist.capacity.host import Export
 from sftkey_dist.capacity.memory import Memory
 
+_MORE_ON_HOST = 1.5
+"""Factor of the host memory from which a proposal names it."""
+
 
 def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table:
     """The table of a stage on a cluster: memory by part, time by part, and the conclusions."""
@@ -39,6 +42,8 @@ def capacity_table(title: str, stage: StageCapacity, device_gib: float) -> Table
     if stage.help is not None:
         setting, helped = stage.help
         then = f"{helped.seconds.total:.3g} s, {helped.memory.total_gib:.1f} GiB"
+        if helped.host.total_gib > _MORE_ON_HOST * found.host.total_gib:
+            then += f", {helped.host.total_gib:,.0f} GiB of host memory"
         table.add_row("what would help most", Text(f"{setting}: {then}"))
     return table
 

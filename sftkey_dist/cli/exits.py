@@ -47,7 +47,8 @@ def user_errors_printed() -> Iterator[None]:
         errors.print(f"error: {error}", soft_wrap=True, markup=False)
         sys.exit(_USER_ERROR)
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:  # no error of the system, but a library's own class
             raise
-        errors.print(f"error: {error.filename}: {error.strerror}", soft_wrap=True, markup=False)
+        place = "" if error.filename is None else f"{error.filename}: "
+        errors.print(f"error: {place}{error.strerror}", soft_wrap=True, markup=False)
         sys.exit(_USER_ERROR)

@@ -68,10 +68,11 @@ def show(
             ids, segments = store.example(index)
             console.rule(visible(Text(f"{strategy.name}: {store.example_ids([index])[0]}")))
             text = colour_segments(tokenizer, ids, segments, store.segment_names, has_colours=has_colours)
-            console.print(visible(text))
+            console.print(visible(text), soft_wrap=True)
             weight = 1.0 if store.loss_weights is None else float(store.loss_weights[index])
             for name, weights in stage_weights(strategy):
-                console.print(visible(mark_trained(tokenizer, ids, segments, weights, name, weight)))
+                marked = mark_trained(tokenizer, ids, segments, weights, name, weight)
+                console.print(visible(marked), soft_wrap=True)
         for line in stages_in_words(planned.stages):
             console.print(line, soft_wrap=True, markup=False)
 

@@ -1,8 +1,9 @@
 """Commands for runs as jobs on a Ray cluster: submit and the group `job`."""
 
+import secrets
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,9 @@ def submit(
             console.print(upload.left_out_in_words(), soft_wrap=True, markup=False)
         jobs = RayJobs(address, allow_unauthenticated=allow_unauthenticated)
         arguments = described.arguments(allow_unauthenticated=allow_unauthenticated)
-        started = jobs.submit(upload, arguments, with_package=with_package)
+        started = f"sftkey-{secrets.token_hex(8)}"
+        with _submitting(started, address):
+            jobs.submit(started, upload, arguments, with_package=with_package)
     console.print(
         f"job {started}: sftkey job logs|status|stop {started} --address {shlex.quote(address)}",
         soft_wrap=True,
@@ -136,18 +139,24 @@ def _describe(configuration: list[str], verb: str | None) -> JobDescription:
     return JobDescription.of_run(load_run_config(configuration), verb or "run")
 
 
-@contextmanager
-def _following(identifier: str, address: str) -> Iterator[None]:
+def _submitting(identifier: str, address: str) -> AbstractContextManager[None]:
+    """Say how to find out about a job that the cluster may have taken when a signal came."""
+    how = f"sftkey job status {identifier} --address {shlex.quote(address)}"
+    return _saying_if_interrupted(f"the cluster may have started the job: {how} tells")
+
+
+def _following(identifier: str, address: str) -> AbstractContextManager[None]:
     """Let Ctrl-C end the block without stopping the job."""
+    how = f"sftkey job logs --follow {identifier} --address {shlex.quote(address)}"
+    return _saying_if_interrupted(f"the job continues; {how} shows its log, and sftkey job stop stops it")
+
+
+@contextmanager
+def _saying_if_interrupted(message: str) -> Iterator[None]:
     try:
         yield
     except InterruptedRunError as interrupt:
-        errors.print(
-            f"the job continues; sftkey job logs --follow {identifier} --address {shlex.quote(address)} shows its log, "
-            f"and sftkey job stop stops it",
-            soft_wrap=True,
-            markup=False,
-        )
+        errors.print(message, soft_wrap=True, markup=False)
         raise SystemExit(SIGNALLED + interrupt.signal_number) from None
 
 

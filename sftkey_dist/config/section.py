@@ -1,9 +1,19 @@
 """The base class of all parts of the configuration, and shared limits."""
 
+import types
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 MAX_STEPS = 1_000_000_000
 MIN_LOSS_WEIGHT = 1e-6
@@ -27,6 +37,13 @@ def zero_or_from(least: float) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _kinds_of(annotation: object) -> set[object]:
+    """The types that an annotation is made of, without those of items."""
+    if isinstance(annotation, types.UnionType) or get_origin(annotation) in (Union, Annotated):
+        return set().union(*(_kinds_of(each) for each in get_args(annotation)))
+    return {annotation}
+
+
 class Section(BaseModel):
     """A frozen group of keys; unknown keys are errors. Its validation is built when it is first needed: most processes
     need a few of all sections."""
@@ -34,6 +51,16 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def a_truth_value_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """pydantic reads true as 1."""
+        if isinstance(value, bool) and info.field_name is not None:
+            kinds = _kinds_of(cls.model_fields[info.field_name].annotation)
+            if bool not in kinds and kinds & {int, float}:
+                raise ValueError(f"must be a number, found {str(value).lower()}")
+        return value
 
     def has_default(self, key: str) -> bool:
         """Whether a key has its default value."""

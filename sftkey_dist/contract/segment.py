@@ -127,7 +127,11 @@ class Segment(_Part):
 
 def _none_of(text: str, allowed: Sequence[str]) -> str:
     other_case = next((each for each in allowed if each.casefold() == text.casefold()), None)
-    hint = f"; it differs from {other_case!r} in upper and lower case" if other_case else ""
+    hint = (
+        f"; it differs from {other_case!r} in upper and lower case, which the key labels of its source can map"
+        if other_case
+        else ""
+    )
     return f"{text[:40]!r} is none of {', '.join(allowed)}{hint}"
 
 

@@ -33,6 +33,17 @@ def held_out_indices(hashes: np.ndarray, num_examples: int, seed: int, others: S
     return np.flatnonzero(np.isin(prompts[0], candidates) & (_keys(prompts[0], seed) <= last))
 
 
+def without_copies(indices: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Examples without the copies that a mixture makes of them, to which a model responds alike.
+
+    Args:
+        indices: the examples, int64 [H].
+        hashes: those of all examples; see `held_out_indices`.
+    """
+    found: np.ndarray = indices[np.sort(np.unique(hashes[indices, 1], return_index=True)[1])]
+    return found
+
+
 def _in_all(prompts: Sequence[np.ndarray]) -> np.ndarray:
     candidates = np.unique(prompts[0])
     for form in prompts[1:]:

@@ -22,7 +22,7 @@ from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.data.store import EncodedStore, is_store
 from sftkey_dist.data.whole import ROWS_AT_A_TIME, of_side
 from sftkey_dist.digests import digest_json
-from sftkey_dist.errors import DataError
+from sftkey_dist.errors import DataError, TransientDataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -137,6 +137,8 @@ def _build(
         if kept == 0:
             require_few(name, found, refused, data.max_bad_row_share)
             raise DataError(_nothing_left(name, data, refused))
+    except TransientDataError:
+        raise
     except DataError:
         builder.discard()  # once the rows are corrected, the parts will be different
         raise

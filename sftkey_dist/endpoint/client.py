@@ -1,7 +1,6 @@
 """The client: concurrent requests in threads, with a rate limit and with retries of transient errors."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from sftkey_dist.endpoint.replies import (
     read_completion,
 )
 from sftkey_dist.endpoint.settings import require_server, wrong_settings
+from sftkey_dist.endpoint.threads import map_in_threads
 from sftkey_dist.errors import ConfigError
 
 Question = TypeVar("Question")
@@ -112,11 +112,7 @@ class Endpoint:
             self._has_answered = True
             yield first
             questions = questions[1:]
-        pool = ThreadPoolExecutor(self._config.concurrency)
-        try:
-            yield from pool.map(ask, questions)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from map_in_threads(ask, questions, self._config.concurrency)
 
     def ask(self, chat: Chat) -> Reply:
         """Ask one question, with greedy decoding if the server supports it.

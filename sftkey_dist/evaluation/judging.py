@@ -1,7 +1,7 @@
 """Turns generations into verdicts and scores, with checks, judges and human labels."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sftkey_dist.evaluation.judge.template import Question, load_template
 from sftkey_dist.evaluation.judge.voting import JuryResult
 from sftkey_dist.evaluation.record import make_records, questions_of, with_jury_results
 from sftkey_dist.evaluation.review import (
+    Key,
     agreement_of_judge,
     agreements_with_person,
     labelled,
@@ -26,6 +27,8 @@ from sftkey_dist.evaluation.review import (
     write_review,
 )
 from sftkey_dist.evaluation.score import macro_average, score_by_data_set, score_records
+from sftkey_dist.evaluation.verdict import Verdict
+from sftkey_dist.files import flush
 from sftkey_dist.run_dir import EvaluationDir
 from sftkey_dist.run_dir.artifacts.evaluation import (
     RECORDS,
@@ -71,7 +74,7 @@ def judge_and_score(
     labels = read_labels(EvaluationDir(folder).review)
     records = labelled(records, labels)
     RECORDS.write(EvaluationDir(folder).records, records)
-    to_review = write_review(EvaluationDir(folder).review, records, labels)
+    to_review = write_review(EvaluationDir(folder).review, records)
     scores = score_records(records, job.settings.alpha)
     is_open = _is_open(records)
     if scores.unjudged == scores.n and jury is None:
@@ -88,9 +91,10 @@ def judge_and_score(
         to_review=to_review,
         judges={name: JudgeUse(**use.to_json()) for name, use in uses.items()},
         is_complete=not is_open,
-        scoring_digest=scoring_digest(job, examples, folder),
+        scoring_digest=scoring_digest(job, examples, labels),
         guided=job.settings.guided or None,
     )
+    flush(EvaluationDir(folder).generations)  # scores that outlive a lost node have their generations
     SCORES.write(EvaluationDir(folder).scores, found)
     if is_open:
         what = ", ".join(f"{reason}: {count}" for reason, count in scores.unjudged_reasons.items())
@@ -109,17 +113,18 @@ def is_scored(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> 
     if not file.is_file():
         return False
     state = SCORING_STATE.read(file)
-    return state.is_complete and state.scoring_digest == scoring_digest(job, examples, folder)
+    labels = read_labels(EvaluationDir(folder).review)
+    return state.is_complete and state.scoring_digest == scoring_digest(job, examples, labels)
 
 
-def scoring_digest(job: EvaluationJob, examples: Sequence[Example], folder: Path) -> str:
-    """Digest of everything that turns generations into scores."""
+def scoring_digest(job: EvaluationJob, examples: Sequence[Example], labels: Mapping[Key, Verdict]) -> str:
+    """Digest of everything that turns generations into scores, with the labels of people."""
     judge = job.settings.judge
     return digest_json(
         {
             **inputs_of_checks(job, examples),
             "judge": _judge_inputs(judge) if judge else None,
-            "labels": sorted(read_labels(EvaluationDir(folder).review).items()),
+            "labels": sorted(labels.items()),
             "alpha": job.settings.alpha,
         }
     )

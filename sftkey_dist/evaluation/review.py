@@ -89,15 +89,19 @@ def labelled(records: Sequence[EvaluationRecord], labels: Mapping[Key, Verdict])
     ]
 
 
-def write_review(file: Path, records: Sequence[EvaluationRecord], labels: Mapping[Key, Verdict]) -> int:
+def write_review(file: Path, records: Sequence[EvaluationRecord]) -> int:
     """Write the review file: disagreements, answers that could not be judged, and answers that already have a label.
 
-    Labels of answers that the records do not contain are kept, because another configuration may produce these answers
-    again.
+    Labels are those that the file has now: a person may have written one since the records were made. Labels of answers
+    that the records do not contain are kept too, because another configuration may produce these answers again.
 
     Returns:
         Number of lines without a label.
+
+    Raises:
+        DataError: as `read_labels`.
     """
+    labels = read_labels(file)
     lines = [
         _line(record, name, labels.get(_key(record, name)))
         for record in records

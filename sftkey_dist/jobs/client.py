@@ -54,10 +54,11 @@ class RayJobs:
             raise ConfigError(f"--address {address}: {said}; is it the dashboard's address?") from error
         logging.getLogger("ray").setLevel(logging.WARNING)  # the client's constructor lowers it
 
-    def submit(self, upload: Upload, arguments: Sequence[str], *, with_package: bool) -> str:
-        """Start ``sftkey ARGUMENTS`` with the upload as working directory, and return the job's id.
+    def submit(self, identifier: str, upload: Upload, arguments: Sequence[str], *, with_package: bool) -> None:
+        """Start ``sftkey ARGUMENTS`` with the upload as working directory.
 
         Args:
+            identifier: id of the job, which no other job of the cluster has.
             upload: see `packed`.
             arguments: see `JobDescription.arguments`.
             with_package: also send this version of the package, for clusters on which it is not installed.
@@ -67,7 +68,8 @@ class RayJobs:
         """
         modules = {"py_modules": [str(Path(__file__).parents[1])]} if with_package else {}
         try:
-            job = self._client.submit_job(
+            self._client.submit_job(
+                submission_id=identifier,
                 # With exec the command is Ray's own child. As the child of a shell that has ended, a stopped job would
                 # seem to run for another ten minutes in a container whose first process does not reap others.
                 entrypoint=" ".join(["exec python -m sftkey_dist", *arguments]),
@@ -77,7 +79,6 @@ class RayJobs:
         except Exception as error:
             said = in_a_line(error, _MAX_QUOTED)
             raise ConfigError(f"--address {self._address}: the cluster refused the job: {said}") from error
-        return str(job)
 
     def follow(self, job: str, show: Callable[[str], None]) -> None:
         """Show a job's log until the job ends. Following can be interrupted and resumed.

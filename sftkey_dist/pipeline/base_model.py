@@ -15,7 +15,7 @@ from sftkey_dist.data.example import Example
 from sftkey_dist.data.prepare import first_examples
 from sftkey_dist.data.rows.shards import content_digest
 from sftkey_dist.digests import digest_json
-from sftkey_dist.errors import ConfigError, UserError
+from sftkey_dist.errors import ConfigError, TransientDataError, UserError
 from sftkey_dist.models.chat_template import (
     TemplateSettings,
     chat_templates,
@@ -41,6 +41,8 @@ def base_models_kept_if_prepared(run: RunDir) -> Iterator[None]:
     before = set(run.path.glob("base_model-*"))
     try:
         yield
+    except TransientDataError:
+        raise
     except UserError:
         for folder in set(run.path.glob("base_model-*")) - before:
             shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ from sftkey_dist.pipeline.responding_model import begin_responses
 from sftkey_dist.pipeline.run_plan import PlannedStrategy, RunPlan
 from sftkey_dist.pipeline.swapped import measure_swaps, swapped_result, without_swaps
 from sftkey_dist.pipeline.tracking.evaluations import track_capabilities, track_evaluation, track_swapped
-from sftkey_dist.pipeline.tracking.runs import ending_run, start_strategy
+from sftkey_dist.pipeline.tracking.runs import strategy_run
 from sftkey_dist.tracking import Tracker
 
 
@@ -71,7 +71,8 @@ def evaluate(plan: RunPlan, tracker: Tracker) -> list[str]:
 
 
 def _unscored(plan: RunPlan) -> list[PlannedStrategy]:
-    return [planned for planned in plan.strategies if not _is_scored(plan, planned)]
+    """The strategies to evaluate, with those whose generations were lost after they were scored."""
+    return [planned for planned in plan.strategies if not (_is_scored(plan, planned) and _is_generated(plan, planned))]
 
 
 def _is_scored(plan: RunPlan, planned: PlannedStrategy) -> bool:
@@ -131,8 +132,7 @@ def _record(plan: RunPlan, planned: PlannedStrategy, tracker: Tracker) -> None:
     """Record which stages were evaluated, and the evaluation's folder, and track the evaluation."""
     folder, form, last = planned.evaluation.folder, planned.strategy.form.value, planned.stages[-1]
     store = str(last.inputs["store"])
-    parent = start_strategy(plan.config, plan.run, planned.name, form, last.digest, store, tracker)
-    with ending_run(tracker, parent):
+    with strategy_run(plan.config, plan.run, planned.name, form, last.digest, store, tracker) as parent:
         record_training(plan, planned, tracker.mlflow_run_id(parent))
         track_capabilities(plan.config, plan.run, planned.name, parent, tracker)
         if not _is_generated(plan, planned):

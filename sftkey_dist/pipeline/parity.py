@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -17,6 +16,7 @@ from sftkey_dist.data.encoding.tokens import decode_ids
 from sftkey_dist.data.example import Example
 from sftkey_dist.data.whole import read_all
 from sftkey_dist.endpoint.refusals import Refusal
+from sftkey_dist.endpoint.threads import map_in_threads
 from sftkey_dist.endpoint.tokenizing import Ids, ServedTokenizer
 from sftkey_dist.errors import ConfigError, DataError
 from sftkey_dist.models.folder import fix_templates
@@ -171,11 +171,11 @@ class PromptsHere:
             ConfigError: the server no longer answers.
         """
         found: list[Difference] = []
-        with ThreadPoolExecutor(concurrency) as pool:
-            rows = zip(self.examples, self.texts, self.ids, strict=True)
-            for done, difference in enumerate(pool.map(lambda row: self._compare(served, *row), rows), start=1):
-                found += [difference] if difference else []
-                progress(done)
+        rows = list(zip(self.examples, self.texts, self.ids, strict=True))
+        differences = map_in_threads(lambda row: self._compare(served, *row), rows, concurrency)
+        for done, difference in enumerate(differences, start=1):
+            found += [difference] if difference else []
+            progress(done)
         return Parity(len(self.examples), tuple(found))
 
     def _compare(self, served: ServedTokenizer, example: Example, text: str, here: list[int]) -> Difference | None:

@@ -9,9 +9,12 @@ from sftkey_dist.files import write_json_atomically
 from sftkey_dist.models.shape import decoder_cost, read_shape
 from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.report.plots import plot_balance
-from sftkey_dist.sampler.preview import BalancePreview, preview
+from sftkey_dist.sampler import BalanceStats
+from sftkey_dist.sampler.preview import OURS, BalancePreview, preview
 
 _FEW_EXAMPLES_PER_RANK = 8
+_UNEVEN = 0.05
+"""Share of a step that ranks wait, or by which the loss weight of one exceeds the mean, from which it matters."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,13 @@ class StagePreview:
 
     @property
     def too_many_ranks(self) -> tuple[int, ...]:
-        """Numbers of ranks that have too few examples each to be balanced."""
-        return tuple(sorted({row.data_ranks for row in self.rows if row.examples_per_rank < _FEW_EXAMPLES_PER_RANK}))
+        """Numbers of ranks that have too few examples each, so that the plan is uneven."""
+        ours = [row for row in self.rows if row.side == OURS and row.examples_per_rank < _FEW_EXAMPLES_PER_RANK]
+        return tuple(sorted({row.data_ranks for row in ours if _is_uneven(row.balance)}))
+
+
+def _is_uneven(balance: BalanceStats) -> bool:
+    return max(balance.straggler_loss, balance.loss_weight - 1) > _UNEVEN
 
 
 def warnings_about(stages: Sequence[StagePreview]) -> list[str]:

@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from sftkey_dist.config.secrets import in_a_line, without_credentials
 from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
 from sftkey_dist.errors import ConfigError, ModelError
+from sftkey_dist.files import visible_files
 from sftkey_dist.pipeline.finished import verify_models
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.report.comparison_row import ComparisonRow
@@ -86,7 +87,7 @@ def _find(comparison: Comparison, strategy: str) -> ComparisonRow:
 
 def _files_of_model(stage: StageDir) -> dict[str, Path | str]:
     """All files of a model's folder, by their names in the repository."""
-    return {file.relative_to(stage.model).as_posix(): file for file in sorted(stage.model.rglob("*")) if file.is_file()}
+    return {file.relative_to(stage.model).as_posix(): file for file in visible_files(stage.model)}
 
 
 def _files_of_adapter(stage: StageDir) -> dict[str, Path | str]:

@@ -19,7 +19,7 @@ from sftkey_dist.pipeline.rounding import rounding_in_words
 from sftkey_dist.pipeline.run_plan import RunPlan
 from sftkey_dist.pipeline.stages import PlannedStage
 from sftkey_dist.pipeline.summary import guard_in_words, write_summary
-from sftkey_dist.pipeline.tracking.runs import ending_run, note_shared_stage, start_stage, start_strategy, track_yield
+from sftkey_dist.pipeline.tracking.runs import note_shared_stage, stage_run, strategy_run, track_yield
 from sftkey_dist.report.numbers import yield_note
 from sftkey_dist.run_dir.artifacts.training import EVENTS
 from sftkey_dist.run_dir.artifacts.underway import BEGINNING, Beginning
@@ -67,8 +67,7 @@ def train(plan: RunPlan, tracker: Tracker, *, nodes_are_checked: bool = False) -
         for planned in plan.strategies:
             form, last = planned.strategy.form.value, planned.stages[-1]
             store = str(last.inputs["store"])
-            parent = start_strategy(config, plan.run, planned.name, form, last.digest, store, tracker)
-            with ending_run(tracker, parent):
+            with strategy_run(config, plan.run, planned.name, form, last.digest, store, tracker) as parent:
                 for stage in planned.stages:
                     _ensure_trained(plan, stage, runner, tracker, parent)
             record_training(plan, planned, tracker.mlflow_run_id(parent))
@@ -140,10 +139,6 @@ def _train_stage(
     started = time.perf_counter()
     planned = _with_its_data(plan, planned, runner)
     _require_space(planned)
-    run_id = start_stage(
-        config, plan.run, planned.strategy, planned.stage.name, planned.digest, planned.inputs, parent, tracker
-    )
-    track_yield(planned.own_responses, run_id, tracker)
     store = planned.data.store
     trained = count_trained(store.segment_counts, planned.stage.weights, example_weights=store.loss_weights)
     if left_out := len(store) - trained:
@@ -152,7 +147,10 @@ def _train_stage(
     earlier = len(EVENTS.read(planned.directory.events))
     BEGINNING.write(planned.directory.beginning, Beginning(title, planned.num_steps, beats, earlier))
     console.print(f"{title}: {_beginning(planned, config.cluster.num_workers)}", soft_wrap=True, markup=False)
-    with ending_run(tracker, run_id):
+    with stage_run(
+        config, plan.run, planned.strategy, planned.stage.name, planned.digest, planned.inputs, parent, tracker
+    ) as run_id:
+        track_yield(planned.own_responses, run_id, tracker)
         with (
             follow_stage(planned.directory, title, planned.num_steps, tracker, run_id),
             tracker.watching_system(run_id if config.tracking.system_metrics else None),
@@ -230,4 +228,4 @@ def _remove_masters(plan: RunPlan) -> None:
         return
     for planned in plan.stages:
         if planned.is_trained and not planned.needs_masters:
-            shutil.rmtree(planned.directory.masters, ignore_errors=True)
+            planned.directory.remove_masters()

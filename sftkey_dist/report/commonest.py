@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Self
 
+from sftkey_dist.evaluation.answers.text import normalized
 from sftkey_dist.report.comparison import Comparison
 from sftkey_dist.visible import on_one_line
 
@@ -31,15 +32,16 @@ class CommonestAnswer:
         """Find it; None if all references are the same, no answer is frequent, or there are several test sets."""
         if len({name for row in comparison.rows for name in row.by_data_set}) > 1:
             return None
-        references: dict[tuple[str, str], str] = {}
+        references: dict[tuple[str, str], tuple[str, ...]] = {}
         for label, row in zip(comparison.labels, comparison.rows, strict=True):
             for record in comparison.records[label]:
-                texts = [record.reference.get(name, "").strip() for name in row.key_segments]
-                references.setdefault((record.id, record.prompt), " / ".join(filter(None, texts)))
-        counts = Counter(references.values())
+                texts = (record.reference.get(name, "").strip() for name in row.key_segments)
+                references.setdefault((record.id, record.prompt), tuple(filter(None, texts)))
+        counts = Counter(map(_as_compared, references.values()))
         if len(counts) < 2:
             return None
-        ((text, number),) = counts.most_common(1)
+        ((answer, number),) = counts.most_common(1)
+        text = " / ".join(next(texts for texts in references.values() if _as_compared(texts) == answer))
         share = number / len(references)
         if share < _MIN_SHARE:
             return None
@@ -55,3 +57,8 @@ class CommonestAnswer:
         if not self.not_above:
             return f"{first}."
         return f"{first}; not right more often than that beyond chance: {', '.join(self.not_above)}."
+
+
+def _as_compared(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The same for answers that differ in case, brackets or a full stop alone, as checks read them."""
+    return tuple(map(normalized, texts))

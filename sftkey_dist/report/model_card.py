@@ -9,7 +9,7 @@ from sftkey_dist.contract import Form
 from sftkey_dist.contract.response_schema import RESPONSE_SCHEMA
 from sftkey_dist.report.comparison_row import ComparisonRow
 from sftkey_dist.report.markdown import escaped, forgetting_lines, table
-from sftkey_dist.report.numbers import GUIDED, bounds_note, unjudgeable_note, with_interval, yield_note
+from sftkey_dist.report.numbers import GUIDED, bounds_note, samples_note, unjudgeable_note, with_interval, yield_note
 from sftkey_dist.report.provenance import RunFacts
 from sftkey_dist.report.same_model import kept_in_words
 from sftkey_dist.report.stage_cost import StageCost
@@ -55,6 +55,7 @@ def model_card(
             f"- score {with_interval(scores.score, scores.score_interval)} "
             f"({scores.alpha:g} accuracy + {1 - scores.alpha:g} format)",
             f"- {scores.n:,} outputs, {scores.unjudged} unjudged, {scores.truncated} cut off",
+            *([f"- {note}"] if (note := samples_note(scores)) else []),
             *([f"- {bounds_note(scores)}"] if scores.unjudged else []),
             *([f"- {escaped(unjudgeable_note(scores))}"] if scores.unjudgeable else []),
             *(f"- {count} outputs broke the contract: {reason}" for reason, count in scores.violations.items()),

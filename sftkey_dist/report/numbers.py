@@ -43,6 +43,17 @@ def bounds_note(scores: Scores) -> str:
     return f"accuracy lies between {low:.3f} and {high:.3f}, {scores.unjudged} outputs are unjudged"
 
 
+def samples_note(scores: Scores) -> str:
+    """What several outputs for each question say together, in words; "" with one output for each."""
+    if scores.majority_accuracy is None:
+        return ""
+    least = ", ".join(f"one of {k} in {value:.3f}" for k, value in scores.pass_at_k.items() if k != "1")
+    return (
+        f"n counts sampled outputs, several for each question; the answer of most is right in "
+        f"{scores.majority_accuracy:.3f} of the questions, at least {least} (pass@k)"
+    )
+
+
 def unjudgeable_note(scores: Scores) -> str:
     """The number of outputs whose text made the judge or the check fail, by the name of the failure, in words."""
     counts = ", ".join(f"{name}: {count}" for name, count in scores.unjudgeable.items())

@@ -58,8 +58,7 @@ def comparison_table(comparison: Comparison) -> Table:
         score = _over_interval(scores.score, scores.score_interval)
         if label == comparison.leader:
             score.stylize("bold green")
-        test = comparison.against_baseline(label)
-        mark = "*" if test is not None and test.accuracy_differs else ""
+        mark = "*" if _differs_from_baseline(comparison, label) else ""
         table.add_row(
             *([Text(label.rpartition("/")[0])] if several_runs else []),
             Text(row.strategy),
@@ -127,12 +126,19 @@ def _table(title: str, notes: str, heads: Sequence[str], rows: Iterable[Sequence
     return table
 
 
+def _differs_from_baseline(comparison: Comparison, label: str) -> bool:
+    test = comparison.against_baseline(label)
+    return test is not None and test.accuracy_differs
+
+
 def _notes(comparison: Comparison) -> list[str]:
     """Notes that are needed to interpret the numbers."""
     notes = [GUIDED] if comparison.guided else []
-    if any((test := comparison.against_baseline(label)) and test.accuracy_differs for label in comparison.labels):
-        baselines = {comparison.baseline_of(label) for label in comparison.labels}
-        notes.append(f"* accuracy differs from {', '.join(sorted(baselines))} on the same questions (McNemar, 5 %)")
+    marked = [label for label in comparison.labels if _differs_from_baseline(comparison, label)]
+    if marked:
+        baselines = sorted({comparison.baseline_of(label) for label in marked})
+        whose = baselines[0] if len(baselines) == 1 else f"that of its run's baseline ({', '.join(baselines)})"
+        notes.append(f"* accuracy differs from {whose} on the same questions (McNemar, 5 %)")
     for label, row in zip(comparison.labels, comparison.rows, strict=True):
         if row.scores.unjudged:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in row.scores.unjudged_reasons.items())

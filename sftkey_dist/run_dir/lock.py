@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.files import folder_kept_if_used
+from sftkey_dist.files import folder_kept_if_used, remove_scratch
 from sftkey_dist.interrupts import end_at_once
 from sftkey_dist.run_dir.paths import RunDir
 
@@ -54,7 +54,9 @@ def locked_run(run: RunDir) -> Iterator[None]:
             held.enter_context(folder_kept_if_used(run.path))
             held.enter_context(locked(run.lock))
         except OSError as error:
-            raise ConfigError(f"run_dir={run.path}: the directory is not writable ({error.strerror})") from error
+            problem = "it is a file" if run.path.is_file() else f"the directory is not writable ({error.strerror})"
+            raise ConfigError(f"run_dir={run.path}: {problem}") from error
+        remove_scratch(run.path)
         yield
 
 

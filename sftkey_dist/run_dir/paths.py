@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 from sftkey_dist.errors import DataError
-from sftkey_dist.files import write_text_atomically
+from sftkey_dist.files import write_text_if_absent
 from sftkey_dist.reading import read_text
 from sftkey_dist.run_dir.stage_paths import StageDir
 
@@ -103,7 +103,7 @@ class RunDir:
         file = self.path / "identity"
         if not file.is_file():
             name = re.sub(r"[^A-Za-z0-9_]", "_", self.path.name)[:_MAX_CHARACTERS_OF_NAME]
-            write_text_atomically(file, f"{name}-{secrets.token_hex(4)}")
+            write_text_if_absent(file, f"{name}-{secrets.token_hex(4)}")
         identity = read_text(file, _RESTORE).strip()
         if not re.fullmatch(r"[A-Za-z0-9_-]+", identity):
             raise DataError(f"{file}: contains no identity; {_RESTORE}")
@@ -113,7 +113,7 @@ class RunDir:
         """The day on which the run was first prepared. It is recorded on first use."""
         file = self.path / "first_prepared"
         if not file.is_file():
-            write_text_atomically(file, datetime.date.today().isoformat())
+            write_text_if_absent(file, datetime.date.today().isoformat())
         try:
             return datetime.date.fromisoformat(read_text(file, _RESTORE).strip())
         except ValueError:
@@ -157,7 +157,7 @@ class RunDir:
 
     def stages(self) -> list[StageDir]:
         """The folders of all stages in the run directory."""
-        return [StageDir(path) for path in sorted((self.path / "stages").glob("*")) if path.is_dir()]
+        return [StageDir(path) for path in sorted((self.path / "stages").glob("[!.]*")) if path.is_dir()]
 
     def samples(self, digest: str) -> SamplesDir:
         """The responses of a model to the training rows, named by the digest of what they depend on."""

@@ -109,9 +109,19 @@ def remedy_of(error: Exception, uri: str) -> str:
     if "out-of-date database schema" in str(error):
         return "upgrade it with `mlflow db upgrade`"
     if sqlite_file(uri) is not None:
-        return "correct the URI, or move a damaged file away, in whose place a new one is created"
+        return _remedy_of_sqlite(str(error))
     if isinstance(error, MlflowException) and "Invalid Host header" in str(error):
         return "start the server with this host and port among its --allowed-hosts"
     if isinstance(error, MlflowException) and ("error code 401" in str(error) or "error code 403" in str(error)):
         return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account that the server lets in"
     return "start the server, or correct the URI"
+
+
+def _remedy_of_sqlite(problem: str) -> str:
+    if "locked" in problem:
+        return "another program is writing to it: try again"
+    if any(words in problem for words in ("readonly", "disk is full", "disk I/O error")):
+        return "make room on its disk, or make it writable"
+    if any(words in problem for words in ("not a database", "malformed", "already exists", "duplicate column")):
+        return "the file is damaged or unfinished: move it away, and a new one is created in its place"
+    return "correct the URI"

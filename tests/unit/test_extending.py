@@ -23,7 +23,7 @@ from sftkey_dist.evaluation.answers.checks import Case, make_check
 from sftkey_dist.evaluation.judge.template import Question, load_template
 from sftkey_dist.files import write_json_atomically
 from sftkey_dist.pipeline.tracking.evaluations import track_evaluation
-from sftkey_dist.pipeline.tracking.runs import ending_run, start_stage, start_strategy
+from sftkey_dist.pipeline.tracking.runs import stage_run, strategy_run
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.tracking import Tracker
 from tests.finished_run import write_run
@@ -97,9 +97,11 @@ def test_the_tracker_has_the_protocol_and_is_told_of_stages_and_evaluations(page
         assert list(inspect.signature(getattr(tracker, name)).parameters) == list(inspect.signature(of).parameters)[1:]
 
     config, run = load_config([BASE]), RunDir(write_run(tmp_path / "run", {"sft-tag": 7}))
-    parent = start_strategy(config, run, "sft-tag", "tagged", "abc", "123", tracker)
-    stage = start_stage(config, run, "sft-tag", "full", "abc", {"store": "123"}, parent, tracker)
-    with ending_run(tracker, stage):
+    of_strategy = strategy_run(config, run, "sft-tag", "tagged", "abc", "123", tracker)
+    with (
+        of_strategy as parent,
+        stage_run(config, run, "sft-tag", "full", "abc", {"store": "123"}, parent, tracker) as stage,
+    ):
         tracker.log_steps(stage, [{"step": 3, "loss": 1.5, "segments": {"answer": {"nll": 2.0}}}])
     evaluation = run.path / "evaluation" / "sft-tag"
     scores = json.loads((evaluation / "scores.json").read_text(encoding="utf-8")) | {"scoring_digest": "d"}

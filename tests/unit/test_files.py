@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -15,11 +16,15 @@ from sftkey_dist.errors import DataError
 from sftkey_dist.files import (
     copy_atomically,
     copy_if_absent,
+    copy_tree,
     file_written_whole,
     folder_written_whole,
     open_to_append,
+    remove_scratch,
+    remove_tree,
     write_json_atomically,
     write_text_atomically,
+    write_text_if_absent,
 )
 from sftkey_dist.models.folder import link_file
 from sftkey_dist.reading import read_json
@@ -98,6 +103,57 @@ WRITERS = {
     "a journal that is cut": lambda path: keep_records(path, lambda record: True),
     "weights": write_tensors,
 }
+
+
+def test_a_removed_folder_frees_its_name_whatever_of_it_cannot_be_removed(tmp_path, monkeypatch):
+    """A file of it may be open on NFS, which keeps it under another name."""
+    folder = tmp_path / "model"
+    for _ in range(2):
+        folder.mkdir()
+        (folder / "weights").write_text("old")
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            remove_tree(folder)
+        assert not folder.exists()
+    with folder_written_whole(folder) as scratch:
+        (scratch / "weights").write_text("new")
+    assert (folder / "weights").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_scratch(tmp_path)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    kept = [tmp_path / ".lock", tmp_path / "stages" / "full" / ".hidden", tmp_path / "stages" / "a.b.12345678"]
+    left = [tmp_path / f".base_model-5af3.{'x' * 8}" / "config.json", tmp_path / "stages" / f".README.md.{'_' * 8}"]
+    for file in (*kept, *left):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    remove_scratch(tmp_path)
+    assert [file.exists() for file in (*kept, *left)] == [True] * 3 + [False] * 2
+
+
+def test_a_text_is_not_written_over_another_commands(tmp_path):
+    write_text_if_absent(tmp_path / "identity", "first")
+    write_text_if_absent(tmp_path / "identity", "second")
+    assert (tmp_path / "identity").read_text() == "first"
+
+
+def test_errors_of_libraries_name_the_file_that_could_not_be_written(tmp_path):
+    """numpy reports a full disk as an error with a text alone, and shutil as a list of files."""
+    with pytest.raises(OSError, match="12000 requested") as raised, file_written_whole(tmp_path / "hashes.npy"):
+        raise OSError("12000 requested and 5088 written")
+    assert raised.value.filename == str(tmp_path / "hashes.npy")
+
+    def fail(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", target)
+
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "weights").write_text("")
+    (tmp_path / "target").mkdir()
+    with pytest.raises(OSError, match="No space left") as raised:
+        copy_tree(tmp_path / "source", tmp_path / "target", fail)
+    assert raised.value.errno is not None
 
 
 @pytest.mark.parametrize("has_hard_links", [True, False])

@@ -1,5 +1,8 @@
+import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -50,6 +53,14 @@ def test_signals_of_one_moment_are_one():
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             send(number)
         assert (asked, stop.signal_number) == ([True], signal.SIGTERM)
+
+
+def test_a_signal_ends_at_once_where_nobody_can_be_asked():
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with stopping_gently(fail), pytest.raises(InterruptedRunError):
+        send(signal.SIGTERM)
 
 
 def test_another_thread_can_ask_every_running_block_to_stop_once():
@@ -146,6 +157,24 @@ def test_without_a_signal_errors_and_exits_stay_what_they_are():
             command_that_says_itself_how_it_was_interrupted()
         with interruptions_kept():
             pass
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.5])
+def test_an_interrupt_while_libraries_are_imported_shows_no_traceback(seconds):
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import time; from sftkey_dist.__main__ import main; print('x', flush=True); main()"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a test in the background ignores
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert "Traceback" not in said
 
 
 def test_a_signal_that_nohup_ignores_stays_ignored():

@@ -9,10 +9,14 @@ import ray
 import ray.data
 from ray import cloudpickle
 
-from sftkey_dist.errors import DataError
+from sftkey_dist.config.secrets import in_a_line
+from sftkey_dist.errors import DataError, TransientDataError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_MAX_RETRIES = 3
+"""Of a shard whose process is lost. By default Ray Data tries for ever, also where memory is too small for it."""
 
 
 def run_on_ray(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -22,17 +26,21 @@ def run_on_ray(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterato
 
     Raises:
         DataError: A task found an error in the data.
+        TransientDataError: A node lacks the folder, or processes were lost again and again.
     """
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     rows = [{"item": cloudpickle.dumps(item)} for item in items]
-    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_Work(work))
+    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_Work(work), max_retries=_MAX_RETRIES)
     try:
         for row in results.iter_rows():
             yield cloudpickle.loads(row["result"])
     except ray.exceptions.RayError as error:
-        raise _data_error(error) or error from None
+        raise _data_error(error) or TransientDataError(
+            f"rows cannot be encoded on the cluster, but what was finished is kept, and the same command continues: "
+            f"{in_a_line(error, 300)}"
+        ) from error
 
 
 class _Work:
@@ -47,7 +55,7 @@ class _Work:
         try:
             os.chdir(self._folder)
         except OSError as error:
-            raise DataError(
+            raise TransientDataError(
                 f"{self._folder}: cannot be entered on node {platform.node()} ({error.strerror}); run the command in a "
                 f"folder that all nodes share"
             ) from error

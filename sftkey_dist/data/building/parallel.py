@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from sftkey_dist.errors import DataError
+from sftkey_dist.errors import TransientDataError
 from sftkey_dist.machine import usable_cores
 
 Item = TypeVar("Item")
@@ -23,7 +23,7 @@ def run_on_cores(work: Callable[[Item], Result], items: Sequence[Item], num_work
         num_workers: number of processes; default: the number of cores that this process may use.
 
     Raises:
-        DataError: A process was killed.
+        TransientDataError: A process was killed.
     """
     processes = min(len(items), num_workers or usable_cores())
     if processes <= 1:
@@ -34,7 +34,7 @@ def run_on_cores(work: Callable[[Item], Result], items: Sequence[Item], num_work
     try:
         yield from pool.map(work, items)
     except BrokenProcessPool as error:
-        raise DataError(
+        raise TransientDataError(
             "an encoding process was killed, most likely because memory ran out; lower data.num_workers or "
             "data.shard_rows and run the command again; finished shards are kept. A script must call run below "
             'if __name__ == "__main__":, because these processes import it'

@@ -23,6 +23,7 @@ from sftkey_dist.data.duplicates import without_duplicates
 from sftkey_dist.data.store import LOSS_WEIGHTS, Manifest, SourceCounts, is_store
 from sftkey_dist.digests import digest_file, digest_json
 from sftkey_dist.files import (
+    file_written_whole,
     flush,
     flush_tree,
     folder_kept_if_used,
@@ -121,7 +122,8 @@ class StoreBuilder:
         if any((weight != 1).any() for weight in weights):
             joined["loss_weights"] = np.concatenate(weights)
         for name, array in joined.items():
-            np.save(self._scratch / f"{name}.npy", array)
+            with file_written_whole(self._scratch / f"{name}.npy") as scratch, scratch.open("wb") as file:
+                np.save(file, array)
         return [self._scratch / f"{name}.npy" for name in joined]
 
     def discard(self) -> None:

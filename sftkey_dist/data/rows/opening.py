@@ -16,7 +16,7 @@ import pyarrow.parquet
 from sftkey_dist.config.secrets import in_a_line
 from sftkey_dist.data.rows.files import file_format
 from sftkey_dist.data.rows.shard import RawRows
-from sftkey_dist.errors import DataError
+from sftkey_dist.errors import DataError, TransientDataError
 
 MAX_ROW_BYTES = 2**24
 """A larger row is refused. A limit is needed because a few kilobytes of compressed data can expand to any size."""
@@ -112,7 +112,7 @@ def read_errors_as_data_errors(path: str) -> Iterator[None]:
         problem = f"a date or time is out of range ({error}); write its column as text, or leave it out"
         raise DataError(f"{path}: {problem}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise TransientDataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def rows_with_data_errors(rows: RawRows, path: str) -> RawRows:

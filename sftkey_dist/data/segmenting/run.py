@@ -17,7 +17,7 @@ from typing import IO
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.contract import ResponseContract
-from sftkey_dist.data.adapters.columns import RowError, find, text
+from sftkey_dist.data.adapters.columns import RowError, text
 from sftkey_dist.data.adapters.content import Row
 from sftkey_dist.data.adapters.values import NoTextError, json_text
 from sftkey_dist.data.example import Refusal
@@ -160,7 +160,6 @@ class _Segmenting:
         self._rules = rules
         self._ask = ask
         self._reviews = reviews
-        self._has_column = False
         self._met: set[str] = set()
         self._written: set[str] = set()
 
@@ -186,13 +185,14 @@ class _Segmenting:
         """An earlier result must not be replaced by nothing because the name of the column is wrong.
 
         Raises:
-            DataError: No row has the column.
+            DataError: No row has a text in the column.
         """
-        if self.report.failed and not self._has_column:
+        if self.report.failed.total() == self.report.rows:
             (reason, *_) = self.report.failed
             raise DataError(
                 f"{source.place}: none of the {self.report.rows:,} rows has a response, for example "
-                f"{self.report.examples[reason][0]}; nothing was written. See --response-column"
+                f"{self.report.examples[reason][0]}; nothing was written. See --response-column; "
+                f"conversations are not segmented, but read as they are with adapter: messages"
             )
 
     def keep_other_reviews(self, review_file: IO[str]) -> None:
@@ -211,7 +211,6 @@ class _Segmenting:
                 continue
             try:
                 taken = next((name for name in _OWN_FIELDS if name in row), None)
-                self._has_column |= find(row, self._response_column) is not None
                 if taken:
                     raise RowError("already_segmented", f"the row has a field {taken!r}; rename it")
                 yield place, row, text(row, self._response_column)

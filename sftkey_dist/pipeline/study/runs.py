@@ -201,12 +201,22 @@ def _ended_with_this_process() -> Iterator[list[_AtWork]]:
         yield at_work
     except BaseException as error:
         number = error.signal_number if isinstance(error, InterruptedRunError) else signal.SIGTERM
+        console.print(f"waiting for {len(at_work)} runs to save their state", markup=False)
+        while not _have_ended(at_work, number):
+            pass
+        raise
+
+
+def _have_ended(at_work: Sequence[_AtWork], number: int) -> bool:
+    """Forward a signal to runs and wait for them; False if another signal came meanwhile, which they get too."""
+    try:
         for one in at_work:
             one.process.send_signal(number)
-        console.print(f"waiting for {len(at_work)} runs to save their state", markup=False)
         for one in at_work:
             one.process.wait()
-        raise
+    except InterruptedRunError:
+        return False
+    return True
 
 
 def _make_store(study: Study, run: StudyRun) -> None:

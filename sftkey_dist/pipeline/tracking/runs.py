@@ -41,10 +41,13 @@ def open_tracker(config: RunConfig) -> Tracker:
     return make_tracker(config.tracking, run.path, run.tracking)
 
 
-def start_strategy(
+@contextmanager
+def strategy_run(
     config: RunConfig, run: RunDir, name: str, form: str, last_digest: str, store: str, tracker: Tracker
-) -> str | None:
-    """Start or continue the parent run of a strategy. Other settings result in another run.
+) -> Iterator[str | None]:
+    """Start or continue the parent run of a strategy, and end it with the block as `ending_run` does.
+
+    Other settings result in another run.
 
     Args:
         config: configuration of the run.
@@ -61,15 +64,18 @@ def start_strategy(
         None,
         common_tags(config, run, name) | {"sftkey.form": form},
     )
-    tracker.log_params(run_id, {"strategy": name, "form": form} | config.model_dump(mode="json", exclude={"tracking"}))
-    _note_training_data(config, store, run_id, tracker)
-    for file in (run.config, run.data_report, run.environment):
-        if file.is_file():
-            tracker.log_artifact(run_id, file)
-    return run_id
+    with ending_run(tracker, run_id):
+        settings = config.model_dump(mode="json", exclude={"tracking"})
+        tracker.log_params(run_id, {"strategy": name, "form": form} | settings)
+        _note_training_data(config, store, run_id, tracker)
+        for file in (run.config, run.data_report, run.environment):
+            if file.is_file():
+                tracker.log_artifact(run_id, file)
+        yield run_id
 
 
-def start_stage(
+@contextmanager
+def stage_run(
     config: RunConfig,
     run: RunDir,
     strategy: str,
@@ -78,10 +84,12 @@ def start_stage(
     inputs: Mapping[str, object],
     parent: str | None,
     tracker: Tracker,
-) -> str | None:
-    """Start or continue the run of a stage below its strategy's run; None if that could not be started."""
+) -> Iterator[str | None]:
+    """Start or continue the run of a stage below its strategy's run, and end it with the block as `ending_run` does;
+    None if the strategy's run could not be started."""
     if parent is None:
-        return None
+        yield None
+        return
     store = str(inputs["store"])
     tags = common_tags(config, run, strategy) | {
         STAGE_TAG: stage,
@@ -89,9 +97,10 @@ def start_stage(
         "sftkey.world_size": str(config.cluster.num_workers),
     }
     run_id = tracker.start_run(f"stage/{digest}", f"stage {stage}", parent, tags)
-    tracker.log_params(run_id, inputs)
-    _note_training_data(config, store, run_id, tracker)
-    return run_id
+    with ending_run(tracker, run_id):
+        tracker.log_params(run_id, inputs)
+        _note_training_data(config, store, run_id, tracker)
+        yield run_id
 
 
 def track_yield(found: SampleYield | None, run_id: str | None, tracker: Tracker) -> None:

@@ -6,12 +6,11 @@ from sftkey_dist.config.run import RunConfig
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.pipeline.tracking.evaluations import track_capabilities, track_evaluation, track_model, track_swapped
 from sftkey_dist.pipeline.tracking.runs import (
-    ending_run,
     metrics_of,
     note_shared_stage,
     open_tracker,
-    start_stage,
-    start_strategy,
+    stage_run,
+    strategy_run,
     track_comparison,
     track_yield,
 )
@@ -47,9 +46,8 @@ def _sync_strategy(config: RunConfig, run: RunDir, name: str, entry: StrategyEnt
     directories = [StageDir(run.path / stage.path) for stage in entry.stages]
     summaries = [read_summary(directory) for directory in directories]
     store = str(summaries[-1].inputs["store"])
-    parent = start_strategy(config, run, name, entry.form, summaries[-1].digest, store, tracker)
     missing = 0
-    with ending_run(tracker, parent):
+    with strategy_run(config, run, name, entry.form, summaries[-1].digest, store, tracker) as parent:
         for stage, directory, summary in zip(entry.stages, directories, summaries, strict=True):
             if stage.shared_with:
                 note_shared_stage(config, run, name, stage.name, summary.digest, stage.shared_with, parent, tracker)
@@ -75,8 +73,7 @@ def _sync_stage(
     tracker: Tracker,
 ) -> int:
     was_finished = tracker.has_finished(f"stage/{summary.digest}")
-    run_id = start_stage(config, run, strategy, stage, summary.digest, summary.inputs, parent, tracker)
-    with ending_run(tracker, run_id):
+    with stage_run(config, run, strategy, stage, summary.digest, summary.inputs, parent, tracker) as run_id:
         missing = 0
         track_yield(summary.own_responses, run_id, tracker)
         for records in metrics_of(directory):

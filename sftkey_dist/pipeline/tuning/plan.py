@@ -13,7 +13,7 @@ from ray import tune
 from sftkey_dist.config import RunConfig, load_trial
 from sftkey_dist.config.tune import SearchSpace, Tuning
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.files import folder_written_whole, to_json
+from sftkey_dist.files import copy_tree, folder_written_whole, to_json
 from sftkey_dist.models.folder import link_file
 from sftkey_dist.pipeline.preparation import Preparation
 from sftkey_dist.pipeline.run_plan import RunPlan
@@ -152,7 +152,7 @@ def link_folders(folders: Sequence[Path], source: RunDir, target: RunDir) -> Non
         copy = target.path / original.relative_to(source.path)
         if original.is_dir() and not copy.is_dir():
             with folder_written_whole(copy) as scratch:
-                shutil.copytree(original, scratch, dirs_exist_ok=True, copy_function=_link)
+                copy_tree(original, scratch, _link)
 
 
 def _link(source: str, target: str) -> None:

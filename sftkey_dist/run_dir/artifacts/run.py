@@ -180,6 +180,13 @@ def read_strategies(run: RunDir) -> dict[str, StrategyEntry]:
     if not run.strategies.is_file():
         if run.study.is_file():
             raise DataError(f"{run.path}: it is a study; run `sftkey results` with it, or name runs in it")
+        if run.path.is_file():
+            raise DataError(f"{run.path}: it is a file; give the run directory, the run_dir of a configuration")
+        if any(stage.beginning.is_file() for stage in run.stages()):
+            raise DataError(
+                f"{run.path}: no strategy is trained to its end yet; `sftkey watch` shows how far the run is, and the "
+                f"command that began it continues it"
+            )
         missing = "no trained strategies there" if run.path.is_dir() else "no such folder"
         raise DataError(f"{run.path}: {missing}; run `sftkey run` with this run_dir first")
     return STRATEGIES.read(run.strategies)

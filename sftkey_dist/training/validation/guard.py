@@ -4,7 +4,6 @@ Candidates are ordinary model folders, so what is scored is what is handed on, b
 when neither the stage nor a checkpoint that it may resume from still counts it as the best.
 """
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from sftkey_dist.contract import END_OF_TURN, PROMPT, PROMPT_ID
 from sftkey_dist.data.example import Example
-from sftkey_dist.data.held_out import held_out_indices
+from sftkey_dist.data.held_out import held_out_indices, without_copies
 from sftkey_dist.data.store import EncodedStore, hashes_of
 from sftkey_dist.errors import DataError, TrainingError
 from sftkey_dist.evaluation.batches import in_batches
@@ -21,7 +20,7 @@ from sftkey_dist.evaluation.generation.local import LocalGenerator
 from sftkey_dist.evaluation.record import make_record
 from sftkey_dist.evaluation.score import score_records
 from sftkey_dist.evaluation.settings import EvaluationSettings
-from sftkey_dist.files import copy_atomically, flush, folder_written_whole, remove_tree
+from sftkey_dist.files import copy_atomically, copy_tree, flush, folder_written_whole, remove_tree
 from sftkey_dist.models.load import load_tokenizer
 from sftkey_dist.run_dir import ModelPlace
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
@@ -59,9 +58,9 @@ class Guard:
         self._directory = stage.directory
         hashes, others = stage.store.hashes[stage.held_out], hashes_of(job.other_stores)
         chosen = stage.held_out[held_out_indices(hashes, self._settings.num_examples, job.seed, others)]
+        chosen = without_copies(chosen, stage.store.hashes)
         self._alpha = self._assessment.settings.alpha
         if self._settings.signal == "generation":
-            chosen = chosen[_first_copies(stage.store.hashes[chosen])]
             self._examples = _restored_examples(stage.store, chosen, job, self._assessment)
         else:
             self._rows = HeldOutSet(stage, chosen)
@@ -169,7 +168,7 @@ class Guard:
                 _copy(best.adapter, result.adapter)
             # Moved, since only the next stage reads them; an end that was interrupted has done so already.
             if best.masters.is_dir():
-                remove_tree(result.masters)
+                result.remove_masters()
                 best.masters.rename(result.masters)
                 flush(result.path)
         self._engine.wait_for_first_rank()
@@ -214,11 +213,6 @@ class Guard:
         return records
 
 
-def _first_copies(hashes: np.ndarray) -> np.ndarray:
-    """The indices of examples without the copies that a mixture makes of them, to which a model responds alike."""
-    return np.sort(np.unique(hashes[:, 1], return_index=True)[1])
-
-
 def _restored_examples(
     store: EncodedStore, indices: np.ndarray, job: StageJob, assessment: EvaluationSettings
 ) -> list[tuple[Example, list[int]]]:
@@ -249,7 +243,7 @@ def _copy(folder: Path, copy: Path) -> None:
     """Copy a folder, whole or not at all."""
     remove_tree(copy)  # of an end that was interrupted before it was recorded
     with folder_written_whole(copy) as scratch:
-        shutil.copytree(folder, scratch, dirs_exist_ok=True)
+        copy_tree(folder, scratch)
 
 
 def _likeliest_share(segments: Mapping[str, SegmentMetrics]) -> float:

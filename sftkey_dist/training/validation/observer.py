@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+from sftkey_dist.data.held_out import without_copies
 from sftkey_dist.run_dir.artifacts.training import INTERPOLATIONS, OBSERVATIONS, Interpolation, Observation
 from sftkey_dist.run_dir.journal import append_event
 from sftkey_dist.training.checkpoint import CheckpointKeeper
@@ -28,7 +29,8 @@ class Observer:
         """
         self._job, self._engine, self._watch = stage.job, stage.engine, watch
         self._directory = stage.directory
-        self._held_out = HeldOutSet(stage, stage.held_out) if len(stage.held_out) else None
+        measured = without_copies(stage.held_out, stage.store.hashes)
+        self._held_out = HeldOutSet(stage, measured) if len(measured) else None
         self._guard = None
         if stage.job.guard:
             # Its scoring loads scipy, which a stage without a guard does not need.

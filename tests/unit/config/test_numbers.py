@@ -238,3 +238,10 @@ def test_a_refused_number_ends_the_command_with_two(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "seed: must be at most 4294967295, got 4294967296" in done.stderr
+
+
+@pytest.mark.parametrize("key", ["evaluation.max_new_tokens", "optimization.learning_rate", "optimization.max_steps"])
+def test_a_truth_value_is_no_number(key, tmp_path):
+    (tmp_path / "run.yaml").write_text(BASE)
+    with pytest.raises(ConfigError, match=rf"{key}: must be a number, found true"):
+        load_config([tmp_path / "run.yaml"], [f"{key}=True"])

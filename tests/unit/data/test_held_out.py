@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sftkey_dist.data.held_out import held_out_indices
+from sftkey_dist.data.held_out import held_out_indices, without_copies
 
 
 def hashes(prompts: list[int]) -> np.ndarray:
@@ -68,3 +68,5 @@ def test_copies_of_a_mixture_count_as_one_example():
     chosen = held_out_indices(copies, 20, seed=0)
     assert len({prompts[i] for i in chosen}) == 20
     assert len(chosen) == 200, "all copies are held out together"
+    measured = without_copies(chosen, copies)
+    assert sorted(prompts[i] for i in measured) == sorted({prompts[i] for i in chosen}), "and measured once"

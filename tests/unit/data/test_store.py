@@ -22,7 +22,7 @@ from sftkey_dist.data.prepare import prepare_store
 from sftkey_dist.data.report import summarize
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.stored_rows import stored_rows
-from sftkey_dist.errors import DataError
+from sftkey_dist.errors import DataError, TransientDataError
 from sftkey_dist.sampler import count_trained
 
 OTHER_TAGS = ResponseContract(segments=(Segment(name="reasoning"), Segment(name="answer", key=True)))
@@ -356,6 +356,22 @@ if __name__ == "__main__":
     encoding = Encoding(Form.TAGGED, ResponseContract(), PromptConfig(), 512, model, False)
     print(prepare_store("train", data, encoding).path)
 """
+
+
+@pytest.mark.parametrize(
+    ("error", "is_kept"), [(TransientDataError("a process was killed"), True), (DataError("a row is wrong"), False)]
+)
+def test_finished_parts_are_kept_unless_the_rows_must_be_corrected(memos, tmp_path, encoding, error, is_kept):
+    data = DataConfig(train=write_rows(tmp_path / "rows.jsonl", rows_of(memos)), test=TEST, shard_rows=20)
+    data = data.model_copy(update={"store_dir": tmp_path / "store"})
+
+    def two_parts_and_then_an_error(work, tasks):
+        yield from map(work, tasks[:2])
+        raise error
+
+    with pytest.raises(DataError, match=str(error)):
+        prepare_store("train", data, encoding, two_parts_and_then_an_error)
+    assert len(list((tmp_path / "store").glob(".*.partial/building/*.json"))) == (2 if is_kept else 0)
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from sftkey_dist.data.example import Example, Refusal
 from sftkey_dist.evaluation.generation import Generation
 from sftkey_dist.evaluation.job import EvaluationJob
 from sftkey_dist.evaluation.judging import scoring_digest
+from sftkey_dist.evaluation.review import read_labels
 from sftkey_dist.evaluation.swapped import beginning as beginning_module
 from sftkey_dist.evaluation.swapped import measure as measure_module
 from sftkey_dist.evaluation.swapped.beginning import Beginning, with_generated, with_references
@@ -379,9 +380,10 @@ def test_what_only_scores_depend_on_changes_nothing(examples, folder, other):
     assert is_swap_measured(job(**other), examples, folder)
     label = {"label": "correct", "data_set": "memos", "id": "q1", "sample": 0, "segment": "answer", "answer": "yes"}
     label |= {"reference": "no"}
-    before = scoring_digest(job(), examples, folder)
     (folder / "review.jsonl").write_text(json.dumps(label) + "\n")
-    assert len({before, scoring_digest(job(), examples, folder), scoring_digest(job(**other), examples, folder)}) == 3
+    labels = read_labels(folder / "review.jsonl")
+    digests = [scoring_digest(*asked) for asked in ((job(), examples, {}), (job(), examples, labels))]
+    assert len({*digests, scoring_digest(job(**other), examples, labels)}) == 3
     assert is_swap_measured(job(), examples, folder)
     assert not is_swap_measured(job(check="numeric"), examples, folder)
     assert measurement_of(examples, folder, job(check="exact")).is_answered

@@ -488,6 +488,39 @@ except InterruptedRunError as error:
     assert not working.stdout
 
 
+def test_a_study_that_is_told_twice_to_end_waits_for_its_runs_all_the_same(tmp_path):
+    run = """
+import signal, sys, time
+def save(*_):
+    time.sleep(3)
+    open("saved", "w").close()
+    sys.exit()
+signal.signal(signal.SIGTERM, save)
+open("started", "w").close()
+time.sleep(60)
+"""
+    study = """
+import subprocess, sys, time
+from types import SimpleNamespace
+from sftkey_dist.interrupts import raise_on_signals
+from sftkey_dist.pipeline.study.runs import _ended_with_this_process
+raise_on_signals()
+with _ended_with_this_process() as at_work:
+    at_work.append(SimpleNamespace(process=subprocess.Popen([sys.executable, "-c", sys.argv[1]])))
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", study, run], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.3)  # signals that follow sooner count as one
+    process.wait(30)
+    assert (tmp_path / "saved").exists()
+
+
 def test_means_over_seeds_are_students():
     mean = mean_over_seeds([1.0, 2.0, 3.0])
     assert mean.value == 2.0

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from sftkey_dist.config import load_config
 from sftkey_dist.pipeline.records import record_evaluation
 from sftkey_dist.pipeline.tracking.evaluations import table_of, track_capabilities, track_evaluation, track_swapped
-from sftkey_dist.pipeline.tracking.runs import start_strategy
+from sftkey_dist.pipeline.tracking.runs import strategy_run
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.artifacts.capabilities import (
     CAPABILITY,
@@ -48,10 +48,10 @@ def track(tmp_path, empty_database):
         overrides.append(f"data.test={json.dumps(test_sets)}")
         config = load_config([ROOT / "configs" / "quickstart.yaml"], overrides)
         tracker = make_tracker(config.tracking, run.path, run.tracking)
-        parent = start_strategy(config, run, "sft-tag", "tagged", "abc", "123", tracker)
-        track_evaluation(config, run, "sft-tag", folder, parent, tracker)
-        track_capabilities(config, run, "sft-tag", parent, tracker)
-        track_swapped(config, run, "sft-tag", parent, tracker)
+        with strategy_run(config, run, "sft-tag", "tagged", "abc", "123", tracker) as parent:
+            track_evaluation(config, run, "sft-tag", folder, parent, tracker)
+            track_capabilities(config, run, "sft-tag", parent, tracker)
+            track_swapped(config, run, "sft-tag", parent, tracker)
         return MlflowClient(store), parent, folder
 
     return tracked

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.exceptions import MlflowException
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -20,7 +21,7 @@ from sftkey_dist.pipeline.tracking.runs import track_yield
 from sftkey_dist.run_dir.artifacts.kinds import to_plain
 from sftkey_dist.run_dir.artifacts.training import GuardScores, Observation, SampleYield
 from sftkey_dist.tracking import NullTracker, how_to_open, make_tracker, tracking_uri
-from sftkey_dist.tracking.mlflow_client import experiment_called, find_run_dirs
+from sftkey_dist.tracking.mlflow_client import experiment_called, find_run_dirs, remedy_of
 from sftkey_dist.tracking.mlflow_store import MlflowTracker
 from sftkey_dist.tracking.sqlite_uri import sqlite_file, sqlite_uri
 
@@ -158,13 +159,29 @@ def test_a_signal_while_a_store_is_created_is_no_fault_of_the_store_and_leaves_n
 def test_a_damaged_or_old_store_is_an_error_with_its_remedy(tmp_path, empty_database):
     store = tmp_path / "mlflow.db"
     store.write_text("no database")
-    with pytest.raises(ConfigError, match=r"file is not a database.*; correct the URI, or move a damaged file away"):
+    with pytest.raises(ConfigError, match=r"file is not a database.*; the file is damaged or unfinished: move it away"):
         find_run_dirs(sqlite_uri(store), "study")
     shutil.copy(empty_database, store)
     with sqlite3.connect(store) as database:
         database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
     with pytest.raises(ConfigError, match=r"out-of-date database schema.*; upgrade it with `mlflow db upgrade`"):
         find_run_dirs(sqlite_uri(store), "study")
+
+
+@pytest.mark.parametrize(
+    ("problem", "remedy"),
+    [
+        ("(sqlite3.OperationalError) database is locked", "try again"),
+        ("(sqlite3.OperationalError) database or disk is full", "make room"),
+        ("(sqlite3.OperationalError) attempt to write a readonly database", "writable"),
+        ("(sqlite3.OperationalError) table _alembic_tmp_runs already exists", "move it away"),
+        ("(sqlite3.OperationalError) unable to open database file", "correct the URI"),
+    ],
+)
+def test_a_store_that_others_use_is_not_to_be_moved_away(problem, remedy):
+    found = remedy_of(MlflowException(problem), "sqlite:///runs/mlflow.db")
+    assert remedy in found
+    assert ("move it away" in found) == (remedy == "move it away")
 
 
 def test_which_stores_are_sqlite_files():

@@ -127,13 +127,13 @@ def test_a_doubtful_proposal_can_be_accepted_as_it_stands(segment, files):
 @given(response=st.text(max_size=60))
 def test_no_row_is_lost_whatever_it_says(tmp_path_factory, response):
     folder = tmp_path_factory.mktemp("hostile")
-    (folder / "in.jsonl").write_text(json.dumps({"response": response}) + "\n")
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (CLEAR, {"response": response})))
     source = SourceConfig(adapter="records", path=str(folder / "in.jsonl"))
     report, files = segment_file(
         source, "response", folder / "out.jsonl", SegmentConfig(), lambda total: lambda done: None
     )
     written = len(lines_of(files.out)) + len(lines_of(files.review)) + report.failed.total()
-    assert report.rows == written == 1
+    assert report.rows == written == 2
 
 
 def test_a_cut_that_the_contract_cannot_write_is_for_a_person(segment):
