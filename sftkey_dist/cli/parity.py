@@ -68,6 +68,8 @@ def _connect(url: str, served_model: str | None, api_key_env: str | None) -> tup
     from sftkey_dist.endpoint.client import Endpoint  # loads openai
     from sftkey_dist.endpoint.tokenizing import base_url
 
+    if not url.startswith(("http://", "https://")):  # it is not repeated, because it may contain a key
+        raise ConfigError("--endpoint: give the address of the server, such as http://127.0.0.1:8000/v1")
     given = [f"url={base_url(url)}", f"model={served_model or ''}", "max_retries=2"]
     config = load_section(EndpointConfig, [], [*given, *([f"api_key_env={api_key_env}"] if api_key_env else [])])
     key = endpoint_key(config)

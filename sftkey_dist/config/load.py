@@ -86,6 +86,7 @@ def load_section(section: type[AnySection], files: Sequence[Path], overrides: Se
         ConfigError: The message names the file or override, the key and the remedy.
     """
     sources = [Source(str(file), _read(file)) for file in files]
+    _require_no_part_of_a_list(section, _merged(source.content for source in sources), overrides)
     sources.append(Source(_COMMAND_LINE, _read_overrides(section, overrides)))
     return _validated(section, _merged(source.content for source in sources), sources)
 
@@ -217,6 +218,24 @@ def _read_all(files: Sequence[Path]) -> dict[str, object]:
 
 def _read_overrides(section: type[Section], overrides: Sequence[str]) -> dict[str, object]:
     return _merged(parse_override(section, override) for override in overrides)
+
+
+def _require_no_part_of_a_list(section: type[Section], content: Mapping[str, object], overrides: Sequence[str]) -> None:
+    """
+    Raises:
+        ConfigError: an override is for a key of what is a list in the files, and would replace the whole list.
+    """
+    for override in overrides:
+        path = override.partition("=")[0]
+        found: object = content
+        for number, key in enumerate(path.split(".")):
+            if isinstance(found, list) and not key.isdigit():  # of items, the validation says more
+                whole = ".".join(path.split(".")[:number])
+                raise ConfigError(
+                    f"{_COMMAND_LINE}: {path}: {whole} is a list of {len(found)} items; give the whole list"
+                )
+            found = found.get(key) if isinstance(found, Mapping) else None
+        content = _merge(content, parse_override(section, override))
 
 
 def _merged(contents: Iterable[Mapping[str, object]]) -> dict[str, object]:

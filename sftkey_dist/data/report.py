@@ -175,7 +175,7 @@ class DataReport(SourceReport):
             found.append(f"{len(self.overlap):,} test prompts are also trained on, for example {self.overlap[0]}")
         if self.truncation.dropped:
             found.append(
-                f"{self.truncation.dropped:,} of {self.rows:,} rows ({self.truncation.dropped / self.rows:.0%}) of "
+                f"{self.truncation.dropped:,} of {self.rows:,} rows ({self.truncation.dropped / self.rows:.1%}) of "
                 f"data.{self.name} are longer than data.max_length_tokens={self.truncation.max_length_tokens} (the "
                 f"longest {self.truncation.longest:,}) and are not trained; raise it to keep them"
             )

@@ -61,7 +61,7 @@ def preview_run(
         ConfigError: a number of ranks is below 1.
     """
     if not data_ranks or min(data_ranks) < 1:
-        raise ConfigError(f"numbers of ranks must be at least 1, got {list(data_ranks)}")
+        raise ConfigError(f"--ranks: numbers of ranks must be at least 1, got {list(data_ranks)}")
     config, stages = plan.config, plan.stages
     cost = decoder_cost(read_shape(plan.preparation.model_dir, config.model.trust_remote_code))
     told, done = progress(len(stages) * len(data_ranks)), 0

@@ -112,6 +112,10 @@ def _contradicting(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord
     ]
 
 
+def _wrong(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
+    return [r for r in records if r.verdict == Verdict.INCORRECT]
+
+
 def _kept_but_wrong(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
     return [r for r in records if r.verdict == Verdict.INCORRECT and r.keeps_contract]
 
@@ -163,6 +167,12 @@ _SIGNS = (
         "the structure is right but the answer is wrong: the model knows how to respond, not yet what",
         "give the answer more of the training: a second stage on the answer (sftkey-tag), more epochs of it, or more "
         "examples of the cases that fail",
+    ),
+    _Sign(
+        "wrong_otherwise",
+        _wrong,
+        "the answer is wrong, and the structure is broken in none of the ways above",
+        "read some of them, in evaluation/…/records.jsonl of the run or on the comparison's page",
     ),
 )
 """In the order in which one explains another."""
@@ -245,5 +255,5 @@ def _finding(sign: _Sign, shown: Sequence[EvaluationRecord], records: Sequence[E
         of=len(records),
         sentence=f"In {len(shown)} of {len(records)} outputs ({len(shown) / len(records):.0%}) {sign.meaning}.",
         remedy=sign.remedy,
-        examples=tuple(record.id for record in shown[:_EXAMPLES]),
+        examples=tuple(dict.fromkeys(record.id for record in shown))[:_EXAMPLES],
     )

@@ -5,7 +5,8 @@ from collections.abc import Collection
 from sftkey_dist.contract import END_OF_TURN
 from sftkey_dist.evaluation.diagnosis.learning import StageCurves
 
-_MORE_EPOCHS = "train the whole response for more epochs (optimization.num_epochs)"
+_EPOCHS = "optimization.num_epochs"
+_MORE_EPOCHS = f"train the whole response for more epochs ({_EPOCHS})"
 _AFTER_WHOLE_RESPONSE = {
     "right_answer_broken_structure": "raise optimization.num_epochs: the structure is not learned yet",
     "no_answer_found": "the whole response was trained and its structure not learned: raise optimization.num_epochs (a "
@@ -45,14 +46,18 @@ def remedies_for(curves: StageCurves, of_metrics: Collection[str]) -> dict[str, 
         remedies["right_structure_wrong_answer"] = (
             f"add examples of the cases that fail; stage {curves.name} has learned its rows by heart, see below"
         )
+        if not curves.continues:
+            more_rows = f"train on more rows: stage {curves.name} has learned those it has by heart, see below"
+            remedies |= {kind: more_rows for kind, remedy in remedies.items() if _EPOCHS in remedy}
     if "reasoning_is_the_limit" in of_metrics:
         remedies["right_structure_wrong_answer"] = "begin with the reasoning; see below"
     return remedies
 
 
 def guard_advice(curves: StageCurves) -> str:
-    """How a guard would keep a better model of the stage; "" if one has kept the best."""
-    if curves.kept_best:
+    """How a guard would keep a better model of the stage; "" if one has kept the best, or if none watches the stage,
+    because it does not continue from another."""
+    if curves.kept_best or not curves.continues:
         return ""
     return "set validation.guard.keep=best" if curves.guard else "use validation.guard to keep the best model"
 

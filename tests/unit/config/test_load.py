@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sftkey_dist.config import is_study, is_tuning, load_config
 from sftkey_dist.config.run import RunConfig
@@ -351,3 +352,17 @@ def test_swapped_reasoning_needs_a_loaded_model_and_reasoning(minimal):
     call = "{name: call, key: true, required: false, delimiter: 'Call: '}"
     optional = f"[{call}, {{name: why, delimiter: 'Why: '}}, {{name: answer, key: true}}]"
     load_config([minimal], [wanted, f"contract.segments={optional}"])
+
+
+def test_a_key_below_a_list_does_not_replace_the_list(minimal):
+    sources = "data.train=[{adapter: decision_memos, limit: 5}, {adapter: decision_memos, limit: 6}]"
+    written = yaml.safe_load(minimal.read_text())
+    written["data"]["train"] = [{"adapter": "decision_memos", "limit": 5}, {"adapter": "decision_memos", "limit": 6}]
+    minimal.write_text(yaml.safe_dump(written))
+    with pytest.raises(
+        ConfigError, match=r"the command line: data\.train\.limit: data\.train is a list of 2 items; give the"
+    ):
+        load_config([minimal], ["data.train.limit=7"])
+    one = "data.train={adapter: decision_memos, limit: 5}"
+    assert load_config([minimal], [one, "data.train.limit=7"]).data.train[0].limit == 7
+    assert len(load_config([minimal], [sources]).data.train) == 2

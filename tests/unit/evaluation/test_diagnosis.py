@@ -211,6 +211,20 @@ def test_a_bad_output_is_one_finding_with_one_remedy():
     assert not any(word in found.remedy for word in ("first", "lower", "key-tag"))
 
 
+def test_remedies_do_not_contradict_a_stage_that_has_learned_its_rows_by_heart():
+    first = replace(curves(answer=0.01, held_out=[1.4, 1.15, 1.54], continues=False), has_trained_whole=True)
+    found = diagnose(one_bad_output(), first)
+    assert {finding.kind for finding in found} == {"repeats_itself", "last_stage_overfits"}
+    for finding in found:
+        assert not any(words in finding.remedy for words in ("raise optimization", "more epochs", "guard"))
+
+
+def test_no_wrong_output_is_left_out_and_no_example_named_twice():
+    broken = [replace(record(0, verdict="incorrect", keeps=False), sample=sample) for sample in range(3)]
+    found = kinds([*(record(i) for i in range(1, 9)), *broken])
+    assert (found["wrong_otherwise"].count, found["wrong_otherwise"].examples) == (3, ("t:0",))
+
+
 def test_a_contradiction_is_not_also_a_wrong_answer():
     wrong = record(9, verdict="incorrect", reasoning="12 + 5 = 17", answer="18")
     found = kinds([*(record(i) for i in range(9)), wrong])
