@@ -359,9 +359,7 @@ def test_a_key_below_a_list_does_not_replace_the_list(minimal):
     written = yaml.safe_load(minimal.read_text())
     written["data"]["train"] = [{"adapter": "decision_memos", "limit": 5}, {"adapter": "decision_memos", "limit": 6}]
     minimal.write_text(yaml.safe_dump(written))
-    with pytest.raises(
-        ConfigError, match=r"the command line: data\.train\.limit: data\.train is a list of 2 items; give the"
-    ):
+    with pytest.raises(ConfigError, match=r"line: data\.train\.limit: data\.train is a list of 2 items; give the"):
         load_config([minimal], ["data.train.limit=7"])
     one = "data.train={adapter: decision_memos, limit: 5}"
     assert load_config([minimal], [one, "data.train.limit=7"]).data.train[0].limit == 7
