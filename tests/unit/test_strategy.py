@@ -17,7 +17,7 @@ from sftkey_dist.config.training import LoraConfig, TrainingConfig, ZeroConfig
 from sftkey_dist.config.validation import GuardConfig, ValidationConfig
 from sftkey_dist.contract import Form, ResponseContract
 from sftkey_dist.errors import ConfigError
-from sftkey_dist.strategy import LossScale, resolve_strategies, weights_by_id
+from sftkey_dist.strategy import Anchor, LossScale, Replay, Stage, resolve_strategies, weights_by_id
 
 NAMES = ResponseContract().segment_names
 
@@ -341,3 +341,9 @@ def test_a_stage_trains_on_responses_of_the_model_before_it(run_config):
 def test_own_data_that_mean_nothing_are_refused(data, message):
     with pytest.raises(ValueError, match=message):
         KeyStageConfig.model_validate({"data": data})
+
+
+def test_a_replayed_step_is_not_anchored():
+    anchor = Anchor(0.5, (False, True, False), 4)
+    stage = Stage("key", (0.0, 0.0, 1.0), OptimizationConfig(), replay=Replay(2, (0.0, 1.0, 1.0)), anchor=anchor)
+    assert [stage.acting(step, (9, 9, 9)).anchor for step in range(4)] == [anchor, None, anchor, None]

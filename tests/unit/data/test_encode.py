@@ -385,3 +385,15 @@ def test_a_switch_that_a_template_reads_and_removes_hides_nothing(tokenizer):
     reading.chat_template = "{% for m in messages %}{{ m.content.replace('/no_think', '').rstrip() }}</s>{% endfor %}"
     prompts = PromptEncoder(reading, PromptConfig(system="Be brief. /no_think"))
     assert prompts.text(Example("x:1", "q", {})) == "Be brief.</s>q</s>"
+
+
+def test_an_example_may_be_as_long_as_is_allowed_and_no_longer(tokenizer, contract):
+    example = Example("row:1", "p", {"reasoning": "r", "answer": "yes"})
+    (item,) = encoder(tokenizer, contract, Form.TAGGED).encode([example])
+    length = len(item.input_ids)
+    (longest,), (refused,) = (
+        encoder(tokenizer, contract, Form.TAGGED, max_length=most).encode([example]) for most in (length, length - 1)
+    )
+    assert longest == item
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "too_long"

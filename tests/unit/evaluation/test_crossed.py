@@ -123,3 +123,36 @@ def test_holm_rejects_what_the_closed_test_of_bonferroni_rejects():
             ]
             closed = max(min(1.0, len(chosen) * min(p_values[i] for i in chosen)) for chosen in sets)
             assert adjusted == pytest.approx(closed)
+
+
+def test_where_only_the_rest_varies_it_stands_for_seeds_and_questions():
+    values = np.random.default_rng(5).normal(0, 0.4, (4, 50))
+    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    found = crossed_mean(0.05 + rest)
+    error = math.sqrt((rest**2).sum() / (3 * 49) / rest.size)
+    assert found.value == pytest.approx(0.05)
+    assert 1 < (found.interval[1] - 0.05) / (stats.norm.ppf(0.975) * error) < 1.05
+    assert found.p_value == pytest.approx(2 * stats.norm.sf(0.05 / error), rel=0.2)
+
+
+def test_degrees_of_freedom_are_satterthwaites_where_all_three_effects_vary():
+    values = 0.05 * effects(np.random.default_rng(6), 8, 5, (0.1, 1.0, 0.1))
+    of_seeds, of_questions = values.mean(axis=1), values.mean(axis=0)
+    rest = values - of_seeds[:, None] - of_questions + values.mean()
+    squares = np.array([5 * of_seeds.var(ddof=1), 8 * of_questions.var(ddof=1), (rest**2).sum() / 28])
+    assert squares[:2].min() > squares[2], "neither is covered by the rest"
+    variance = squares @ [1, 1, -1]
+    freedom = variance**2 / (squares**2 / [7, 4, 28]).sum()
+    error = math.sqrt(variance / 40)
+    found = crossed_mean(values)
+    assert found.interval[1] - found.value == pytest.approx(stats.t.ppf(0.975, freedom) * error)
+    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(found.value) / error, freedom))
+
+
+def test_other_questions_have_another_digest_and_one_question_says_nothing(tmp_path):
+    records = read_comparison([write_run(tmp_path, {"sft": 3})]).records["sft"]
+    digest = Outcomes.of(records).questions
+    assert Outcomes.of(records[::-1]) == Outcomes.of(records), "in any order"
+    assert Outcomes.of([replace(records[0], prompt="another"), *records[1:]]).questions != digest
+    one = {seed: Outcomes("q", "1") for seed in (1, 2)}
+    assert crossed_difference(one, one) is None

@@ -7,9 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from sftkey_dist.evaluation.paired import AlphaRange, compare_pair, winners_by_alpha
+from sftkey_dist.evaluation.paired import AlphaRange, Lead, compare_pair, winners_by_alpha
 from sftkey_dist.evaluation.score import macro_average, measures_of, score_by_data_set, score_records
-from sftkey_dist.evaluation.statistics import cohen_kappa, mcnemar_exact, pass_at_k, wilson_interval
+from sftkey_dist.evaluation.statistics import (
+    Estimate,
+    cohen_kappa,
+    mcnemar_exact,
+    pass_at_k,
+    share_of_clusters,
+    weighted_sum,
+    wilson_interval,
+)
 from tests.records import output_record
 
 
@@ -270,3 +278,38 @@ def test_several_samples_are_compared_by_how_often_they_are_right():
     test = compare_pair("half", "some", {"half": half, "some": some}, 0.7)
     assert test.accuracy_difference == pytest.approx(0.2)
     assert (test.only_first_correct, test.only_second_correct) == (14, 6), "as the difference"
+
+
+def test_samples_that_differ_less_than_by_chance_are_no_more_than_samples():
+    found = share_of_clusters(np.array([1.0, 1, 1, 2]), np.full(4, 2.0))
+    assert found.value == 5 / 8
+    assert found.interval == pytest.approx(wilson_interval(5, 8))
+
+
+def test_questions_that_one_side_has_unjudged_are_not_compared():
+    records = {"a": records_of("ciucu"), "b": records_of("iiucc")}
+    for first, second in (("a", "b"), ("b", "a")):
+        test = compare_pair(first, second, records, 0.7)
+        assert test.n == 3
+        assert {test.only_first_correct, test.only_second_correct} == {0, 1}
+        assert abs(test.accuracy_difference) == pytest.approx(1 / 3)
+
+
+def test_numbers_of_samples_may_differ():
+    many = [record("correct" if number < 2 else "incorrect", id="q0", sample=number) for number in range(4)]
+    test = compare_pair("many", "one", {"many": many, "one": records_of("c")}, 0.7)
+    assert (test.only_first_correct, test.only_second_correct) == (0, 1), "half of four against one of one"
+
+
+def test_the_lead_of_the_second_is_that_of_the_first_with_the_other_sign():
+    test = compare_pair("a", "b", {"a": records_of("ccciii"), "b": records_of("cccccc")}, 0.7)
+    (low, high), lead = test.score_difference_interval, Lead.of(test, "b")
+    assert (lead.over, lead.accuracy) == ("a", 0.5)
+    assert lead.score_interval == (-high, -low)
+    assert Lead.of(test, "a").score_interval == (low, high)
+
+
+def test_a_share_that_does_not_vary_adds_the_whole_of_its_interval():
+    one = Estimate(0.5, (0.3, 0.8), np.array([0.1, -0.1]))
+    other = Estimate(1.0, (0.6, 1.0), np.zeros(2))
+    assert weighted_sum(one, 0.7, other, 0.3).interval == pytest.approx((0.65 - 0.14 - 0.12, 0.65 + 0.21))

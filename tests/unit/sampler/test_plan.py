@@ -295,3 +295,31 @@ def test_denominators_count_what_is_predicted_with_the_weight_of_its_row():
         of_rows = (counts[members] - np.eye(1, counts.shape[1], dtype=int)) @ np.array(weights)
         assert step.loss_weight == pytest.approx(of_rows @ rows[members])
         assert step.target_counts == tuple(counts[members].sum(axis=0) - [len(members), *[0] * (counts.shape[1] - 1)])
+
+
+def test_a_trained_prompt_counts_but_for_the_first_token_of_each_example():
+    counts, weights = random_counts(20), (0.5, 1.0, 2.0)
+    plans = list(planner(counts, weights=weights, num_epochs=1).plans())
+    for plan in plans:
+        of_step = counts[plan.example_indices].astype(float)
+        assert plan.loss_weight == pytest.approx(((of_step - [1, 0, 0]) @ weights).sum())
+        assert plan.target_counts == plan.weighted_targets
+    same = planner(counts, weights=weights, num_epochs=1, example_weights=np.ones(20, np.float32))
+    assert [plan.loss_weight for plan in same.plans()] == pytest.approx([plan.loss_weight for plan in plans])
+
+
+def test_a_weight_may_be_so_small_that_rounding_would_leave_nothing_of_it():
+    counts = np.array([[2, 1, 0], [2, 0, 1]])
+    assert count_trained(counts, (0.0, 1e-6, 1.5)) == 2
+    assert count_trained(counts, (0.0, 1.0, 1.0), example_weights=np.array([1.0, 1e-12])) == 2
+
+
+def test_digests_tell_apart_what_ranks_and_resumed_stages_must_agree_on():
+    counts = random_counts(64)
+    (first, second), (two_ranks, _) = (
+        list(planner(counts, max_steps=2, **more).plans()) for more in ({}, {"data_ranks": 2})
+    )
+    other, weighted = (next(planner(counts, **more).plans()) for more in ({"seed": 2}, {"weights": (0.0, 1.0, 3.0)}))
+    assert len({plan.members_digest for plan in (first, second, other)}) == 3
+    assert first.members_digest == two_ranks.members_digest != other.members_digest
+    assert len({plan.layout_digest for plan in (first, second, two_ranks, other, weighted)}) == 5

@@ -104,3 +104,16 @@ def test_weights_are_merged_as_peft_merges_them(config, decomposed):
     assert merged.keys() == expected.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(merged[name], weight.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_adapters_drop_what_the_configuration_says(tiny_model):
+    adapted = add_adapters(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(rank=2, dropout=0.25))
+    dropped = {name: module.p for name, module in adapted.named_modules() if isinstance(module, torch.nn.Dropout)}
+    assert {share for name, share in dropped.items() if "lora" in name} == {0.25}
+
+
+def test_adapters_have_the_scale_of_the_configuration(tiny_model):
+    for stabilized, scale in ((False, 4.0), (True, 8.0)):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model)
+        adapted = add_adapters(model, LoraConfig(rank=4, alpha=16.0, rank_stabilized=stabilized))
+        assert {m.scaling["default"] for m in adapted.modules() if hasattr(m, "lora_A")} == {scale}

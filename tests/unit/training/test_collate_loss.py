@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sftkey_dist.training.forward.collate import pack, with_targets_of
-from sftkey_dist.training.forward.loss import CORRECT, COUNT, NLL, loss_sums, token_losses
+from sftkey_dist.training.forward.loss import CORRECT, COUNT, NLL, loss_sums, segment_metrics, token_losses
 
 PROMPT, END, REASONING, ANSWER = 0, 1, 2, 3
 WEIGHTS = (0.0, 0.5, 0.25, 2.0)
@@ -86,3 +86,16 @@ def test_a_row_without_any_target_keeps_its_tokens_and_adds_nothing():
     sums = loss_sums(token_losses(torch.zeros(1, 10), row.targets), row, 4)
     assert float(sums.weighted) == 0
     assert float(sums.by_segment.abs().sum()) == 0
+
+
+def test_weights_of_rows_multiply_those_of_segments_and_a_trained_prompt_begins_with_its_second_token():
+    a = (np.array([5, 6, 7]), np.array([0, 0, 1]))
+    row = pack([a, a], (0.5, 2.0), observe_all=False, example_weights=np.array([1.0, 3.0], np.float32))
+    assert row.kept_positions.tolist() == [0, 1, 3, 4]
+    assert row.target_weights.tolist() == [0.5, 2.0, 1.5, 6.0]
+
+
+def test_segments_have_means_over_their_tokens():
+    found = segment_metrics(("prompt", "answer"), torch.tensor([[0.0, 0.0, 0.0], [6.0, 3.0, 4.0]]))
+    assert list(found) == ["answer"]
+    assert (found["answer"].nll, found["answer"].token_accuracy, found["answer"].tokens) == (1.5, 0.75, 4)

@@ -37,3 +37,9 @@ def test_without_muon_adamw_has_all_weights(model):
         name for name, _ in model.named_parameters()
     }
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+
+
+def test_adamw_has_the_betas_and_the_epsilon_of_the_stage(tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    optimizer = make_optimizer(model, OptimizationConfig(betas=(0.8, 0.98), epsilon=1e-6))
+    assert [(group["betas"], group["eps"]) for group in optimizer.param_groups] == [((0.8, 0.98), 1e-6)] * 2

@@ -69,3 +69,12 @@ def test_a_part_without_targets_keeps_one_position_that_counts_for_nothing():
 def test_a_row_that_nobody_shares_is_left_as_it_is():
     row = make_row((5, 9))
     assert part_of(row, 0, 1) is row
+
+
+@pytest.mark.parametrize(("lengths", "expected"), [((5, 9), (5, 5, 4)), ((4,), (2, 2, 0)), ((6, 6), (4, 4, 4))])
+def test_what_fills_a_row_up_counts_for_no_part(lengths, expected):
+    examples = [(np.arange(length), np.r_[0, np.ones(length - 1, int)]) for length in lengths]
+    row = pack(examples, (0.0, 1.0), observe_all=False)
+    assert row.num_tokens == sum(lengths)
+    assert tuple(part_of(row, index, 3).num_tokens for index in range(3)) == expected
+    assert dummy_row().num_tokens == part_of(dummy_row(), 0, 2).num_tokens == 0

@@ -61,3 +61,8 @@ def test_routers_that_choose_with_a_correction_are_refused():
     require_known_routers(plain)
     with pytest.raises(ModelError, match=r"choose with a correction .*router_loss_weight=0"):
         require_known_routers(corrected)
+
+
+def test_probabilities_of_routers_in_bfloat16_are_summed_in_float32():
+    logits = [torch.zeros(1000, 3, dtype=torch.bfloat16)]
+    assert probabilities(logits, 1000).tolist() == pytest.approx([1000 / 3] * 3, rel=1e-6)

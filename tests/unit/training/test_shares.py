@@ -1,7 +1,8 @@
 """Processes that share the rows of a data rank: what each computes follows from its data rank, not from its own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from sftkey_dist.config.strategy import OptimizationConfig
 from sftkey_dist.config.training import TrainingConfig
 from sftkey_dist.sampler import CostModel
+from sftkey_dist.strategy import Anchor
 from sftkey_dist.training.diagnostics.stopwatch import Stopwatch
 from sftkey_dist.training.steps.running import RunningStage
 from sftkey_dist.training.steps.step import run_step
@@ -110,3 +112,18 @@ def test_held_out_rows_are_dealt_to_data_ranks(stages):
         assert found.segments["answer"].nll == pytest.approx(1.0)
     assert seen[0] == seen[1] != seen[2] == seen[3]
     assert seen[0] | seen[2] >= set(HELD_OUT.tolist())
+
+
+def test_the_divergence_of_a_step_is_its_mean_over_anchored_tokens_whatever_its_weight(stages):
+    class Alone(Engine):
+        def forward(self, row):
+            return torch.ones(len(row.targets), 3, requires_grad=True) * torch.tensor([1.0, 1.0, 0.25])
+
+    anchor = Anchor(3.0, (False, True), 1)
+    job = stages[0].job.model_copy(update={"stage": replace(stages[0].job.stage, anchor=anchor)})
+    shapes = [(length - 2, 1) for length in LENGTHS]
+    start = SimpleNamespace(of=lambda index: (np.ones(shapes[index], np.int32), np.zeros(shapes[index], np.float32)))
+    stage = RunningStage(job, Store(), HELD_OUT, Alone(0, world_size=1, data_ranks=1), start)
+    record, _ = run_step(stage, stage.planner().plan(0), 1e-3, Stopwatch())
+    assert record.divergence == pytest.approx(0.25)
+    assert record.loss == pytest.approx(1 + 3.0 * 0.25)
