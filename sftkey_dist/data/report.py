@@ -172,7 +172,10 @@ class DataReport(SourceReport):
         """What a person should look at before training."""
         found = super().warnings()
         if self.overlap:
-            found.append(f"{len(self.overlap):,} test prompts are also trained on, for example {self.overlap[0]}")
+            found.append(
+                f"{len(self.overlap):,} test prompts are also trained on, for example {self.overlap[0]}; "
+                f"data.drop_overlap=true leaves them out of the training"
+            )
         if self.truncation.dropped:
             found.append(
                 f"{self.truncation.dropped:,} of {self.rows:,} rows ({self.truncation.dropped / self.rows:.1%}) of "

@@ -46,8 +46,8 @@ def changes_in_words(run: RunDir, planned: PlannedStage, in_use: Collection[Plan
     if len(differences) > _MAX_NAMED:
         named.append(f"{len(differences) - _MAX_NAMED} more")
     yield (
-        f"trained again, because this has changed: {listed(named)}; stages/{name} is kept, but this configuration does "
-        f"not use it"
+        f"this has changed since it was last trained: {listed(named)}; stages/{name} is kept, but this configuration "
+        f"does not use it"
     )
 
 

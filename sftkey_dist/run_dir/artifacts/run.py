@@ -187,6 +187,8 @@ def read_strategies(run: RunDir) -> dict[str, StrategyEntry]:
                 f"{run.path}: no strategy is trained to its end yet; `sftkey watch` shows how far the run is, and the "
                 f"command that began it continues it"
             )
+        if runs := sorted(file.parent.name for file in run.path.glob("*/strategies.json")):
+            raise DataError(f"{run.path}: it is a folder of runs; give one or more of them: {', '.join(runs)}")
         missing = "no trained strategies there" if run.path.is_dir() else "no such folder"
         raise DataError(f"{run.path}: {missing}; run `sftkey run` with this run_dir first")
     return STRATEGIES.read(run.strategies)

@@ -473,7 +473,7 @@ def test_what_changed_is_named_when_a_stage_is_trained_again(base, prepared):
     now = plan_stages(config, replace(prepared, strategies=resolve_strategies(config)))["sftkey-tag"][0]
     (line,) = changes_in_words(prepared.run, now, [now])
     assert line.startswith(
-        "trained again, because this has changed: optimization.learning_rate (1e-05 before, 2e-05 now);"
+        "this has changed since it was last trained: optimization.learning_rate (1e-05 before, 2e-05 now);"
     )
     assert before.directory.path.name in line
     assert list(changes_in_words(prepared.run, now, [before, now])) == [], "another strategy's stage of the same name"
@@ -505,4 +505,6 @@ def test_what_a_guard_judges_by_is_named_by_the_keys_of_the_evaluation(base, pre
     earlier.mkdir(parents=True)
     (earlier / "stage.json").write_text(json.dumps({"inputs": inputs}))
     (line,) = changes_in_words(prepared.run, before, [before])
-    assert re.search(r"because this has changed: evaluation\.alpha \(0\.3 before, 0\.\d now\);", line), line
+    assert re.search(
+        r"this has changed since it was last trained: evaluation\.alpha \(0\.3 before, 0\.\d now\);", line
+    ), line
