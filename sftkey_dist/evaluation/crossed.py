@@ -119,7 +119,10 @@ def crossed_mean(values: np.ndarray) -> CrossedMean:
 
 
 def _degrees_of_freedom(squares: np.ndarray, variance: float, num_rows: int, num_columns: int) -> float:
-    """Satterthwaite's, of a variance that is a sum of mean squares."""
+    """Satterthwaite's, of a variance that is a sum of mean squares.
+
+    Where the residual stands for an effect, it counts as a part of its own: that gives too few degrees, never too many.
+    """
     rows, columns, residual = squares
     of_rest = (num_rows - 1) * (num_columns - 1)
     parts = [
