@@ -172,10 +172,8 @@ class DataReport(SourceReport):
         """What a person should look at before training."""
         found = super().warnings()
         if self.overlap:
-            found.append(
-                f"{len(self.overlap):,} test prompts are also trained on, for example {self.overlap[0]}; "
-                f"data.drop_overlap=true leaves them out of the training"
-            )
+            what = "test prompts are also trained on (data.drop_overlap=true leaves them out), for example"
+            found.append(f"{len(self.overlap):,} {what} {self.overlap[0]}")
         if self.truncation.dropped:
             found.append(
                 f"{self.truncation.dropped:,} of {self.rows:,} rows ({self.truncation.dropped / self.rows:.1%}) of "
@@ -271,10 +269,8 @@ def summarize(
 def _by_reason(refusals: Sequence[Refusal]) -> tuple[DroppedRows, ...]:
     reasons = sorted({refusal.reason for refusal in refusals})
     groups = [[refusal for refusal in refusals if refusal.reason == reason] for reason in reasons]
-    return tuple(
-        DroppedRows(group[0].reason, len(group), tuple(f"{r.id}: {r.detail}" for r in group[:_EXAMPLES_PER_REASON]))
-        for group in groups
-    )
+    first = [tuple(f"{r.id}: {r.detail}" for r in group[:_EXAMPLES_PER_REASON]) for group in groups]
+    return tuple(DroppedRows(of[0].reason, len(of), few) for of, few in zip(groups, first, strict=True))
 
 
 def _lengths(segment: str, column: np.ndarray) -> LengthSummary:
