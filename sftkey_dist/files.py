@@ -8,7 +8,6 @@ import errno
 import json
 import math
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -20,8 +19,8 @@ from typing import IO
 
 from sftkey_dist.errors import DataError
 
-_SCRATCH = re.compile(r"\..+\.[a-z0-9_]{8}")
-"""Names of temporary files and folders, as `tempfile` and `remove_tree` make them."""
+_UNFINISHED = ".unfinished"
+"""Ends the hidden names of temporary files and folders, so that those of killed writers are told from others."""
 
 
 @contextmanager
@@ -39,7 +38,7 @@ def file_written_whole(path: Path) -> Iterator[Path]:
 def _scratch_beside(path: Path) -> Iterator[Path]:
     """Yield a temporary file in the folder of ``path``, which is deleted after the block if it is still there."""
     make_folder(path.parent)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    descriptor, name = tempfile.mkstemp(_UNFINISHED, f".{path.name[:100]}.", path.parent)
     os.close(descriptor)
     scratch = Path(name)
     try:
@@ -178,7 +177,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     If another process has created ``path`` in the meantime, its folder is kept: equal digests mean equal content.
     """
     make_folder(path.parent)
-    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    scratch = Path(tempfile.mkdtemp(_UNFINISHED, f".{path.name}.", path.parent))
     try:
         os.chmod(scratch, 0o777 & ~_umask())
         yield scratch
@@ -218,7 +217,7 @@ def remove_tree(path: Path) -> None:
 
     Its name is free at once: what cannot be removed, such as a file that is open on NFS, is left under a hidden one.
     """
-    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
     with suppress(OSError):
         if path.is_symlink():
             path.unlink()
@@ -230,7 +229,7 @@ def remove_tree(path: Path) -> None:
 
 def remove_scratch(folder: Path) -> None:
     """Remove, at any depth, what writers of this module have left that were killed. No other may be at work there."""
-    for left in [path for path in folder.rglob(".*") if _SCRATCH.fullmatch(path.name)]:
+    for left in list(folder.rglob(f".*{_UNFINISHED}")):
         with suppress(OSError):
             left.unlink() if not left.is_dir() or left.is_symlink() else shutil.rmtree(left, ignore_errors=True)
 

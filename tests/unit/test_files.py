@@ -124,8 +124,8 @@ def test_a_removed_folder_frees_its_name_whatever_of_it_cannot_be_removed(tmp_pa
 
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
-    kept = [tmp_path / ".lock", tmp_path / "stages" / "full" / ".hidden", tmp_path / "stages" / "a.b.12345678"]
-    left = [tmp_path / f".base_model-5af3.{'x' * 8}" / "config.json", tmp_path / "stages" / f".README.md.{'_' * 8}"]
+    kept = [tmp_path / ".lock", tmp_path / "stages" / "full" / ".hidden", tmp_path / "stages" / "a.unfinished"]
+    left = [tmp_path / ".model.x7_a.unfinished" / "config.json", tmp_path / "stages" / ".README.md._.unfinished"]
     for file in (*kept, *left):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("")
