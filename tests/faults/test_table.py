@@ -108,6 +108,13 @@ TABLE = {
         "test_a_second_command_is_refused_with_the_first_ones_process_and_released_afterwards",
         "test_the_lock_of_a_killed_command_is_taken_over_at_once",
     ],
+    "a signal comes while MLflow's SQLite file is created": [
+        "test_a_signal_while_a_store_is_created_is_no_fault_of_the_store_and_leaves_none"
+    ],
+    "a command is killed while it writes": ["test_what_killed_writers_left_is_removed_and_nothing_else"],
+    "an encoding process is killed": ["test_finished_parts_are_kept_unless_the_rows_must_be_corrected"],
+    "a study is told twice to end": ["test_a_study_that_is_told_twice_to_end_waits_for_its_runs_all_the_same"],
+    "a label is written while its answers are scored": ["test_a_person_labels_disagreements_and_has_the_last_word"],
     "there is no compiler": ["test_training_needs_no_compiler"],
     "master weights are damaged": ["test_damaged_masters_are_named_before_a_step"],
     "master weights are gone": [
