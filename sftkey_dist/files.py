@@ -227,9 +227,10 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)  # where it could not be renamed
 
 
-def remove_scratch(folder: Path) -> None:
-    """Remove, at any depth, what writers of this module have left that were killed. No other may be at work there."""
-    for left in list(folder.rglob(f".*{_UNFINISHED}")):
+def remove_scratch(folder: Path, *, at_any_depth: bool = True) -> None:
+    """Remove what writers of this module have left in a folder that were killed. No other may be at work there."""
+    pattern = f".*{_UNFINISHED}"
+    for left in list(folder.rglob(pattern) if at_any_depth else folder.glob(pattern)):
         with suppress(OSError):
             left.unlink() if not left.is_dir() or left.is_symlink() else shutil.rmtree(left, ignore_errors=True)
 

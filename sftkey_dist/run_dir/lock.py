@@ -56,8 +56,15 @@ def locked_run(run: RunDir) -> Iterator[None]:
         except OSError as error:
             problem = "it is a file" if run.path.is_file() else f"the directory is not writable ({error.strerror})"
             raise ConfigError(f"run_dir={run.path}: {problem}") from error
-        remove_scratch(run.path)
+        _sweep(run)
         yield
+
+
+def _sweep(run: RunDir) -> None:
+    """Remove what killed commands have left. A study or a tuning has folders of other runs, which may be under way."""
+    remove_scratch(run.path, at_any_depth=False)
+    for name in ("stages", "evaluation", "samples"):
+        remove_scratch(run.path / name)
 
 
 @contextmanager

@@ -129,6 +129,8 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
     for file in (*kept, *left):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("")
+    remove_scratch(tmp_path, at_any_depth=False)
+    assert [file.exists() for file in (*kept, *left)] == [True] * 3 + [False, True]
     remove_scratch(tmp_path)
     assert [file.exists() for file in (*kept, *left)] == [True] * 3 + [False] * 2
 

@@ -161,3 +161,17 @@ def test_the_terminal_says_which_differences_a_test_set_is_too_small_for(tmp_pat
     assert "With 20 questions, a difference in accuracy below 0.35 is found less than 80 % of the time." in shown(close)
     clear = read_comparison([write_run(tmp_path / "clear", {"sft": 1, "sft-tag": 20})])
     assert "With 20 questions" not in shown(clear)
+
+
+def test_samples_are_said_to_be_samples_and_what_they_come_to_together(run):
+    scores = run / "evaluation" / "sft-tag" / "scores.json"
+    several = {"majority_accuracy": 0.55, "pass_at_k": {"1": 0.5, "4": 0.7}}
+    scores.write_text(json.dumps(json.loads(scores.read_text()) | several))
+    comparison = read_comparison([run])
+    said = (
+        "sft-tag: n counts sampled outputs, several for each question; the answer of most is right in 0.550 of the "
+        "questions, at least one of 4 in 0.700 (pass@k)."
+    )
+    alone = "These outputs are samples, those of the other rows are not: compare them with care."
+    assert cautions(comparison)[:2] == [said, alone]
+    assert said in " ".join(shown(comparison).split())

@@ -49,3 +49,9 @@ def test_all_may_be_above_it(comparison_of):
 def test_answers_that_are_all_the_same_or_all_different_say_nothing(comparison_of, tmp_path):
     assert CommonestAnswer.of(comparison_of({"sft": 20}, ["a"] * NUM_QUESTIONS)) is None
     assert CommonestAnswer.of(comparison_of({"sft": 20}, list(map(str, range(NUM_QUESTIONS))))) is None
+
+
+def test_spellings_that_checks_read_alike_are_one_answer(comparison_of):
+    answers = ["(A)"] * 5 + ["A"] * 5 + ["B"] * 7 + ["C"] * 3
+    found = CommonestAnswer.of(comparison_of({"sft": 10, "sft-tag": 19}, answers))
+    assert (found.text, found.share) == ("(A)", 0.5)
