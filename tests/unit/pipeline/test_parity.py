@@ -187,7 +187,7 @@ def test_mistakes_are_one_line(tiny_model, config_file):
     def message(*arguments):
         return error_of(parity(tiny_model, config_file, *arguments))
 
-    assert "url must begin with http" in message("--endpoint", "127.0.0.1:8000")
+    assert "--endpoint: give the address of the server" in message("--endpoint", "127.0.0.1:8000")
     with tokenize_server(Vllm(tiny_model)) as server:
         said = message("--endpoint", server.url, "--served-model", "serve")
         assert "The model `serve` does not exist" in said
