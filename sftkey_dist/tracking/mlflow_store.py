@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -237,8 +237,17 @@ class MlflowTracker:
         return monitor
 
     def log_summary(self, run_id: str | None, metrics: Mapping[str, float]) -> None:
-        """See Tracker."""
-        self.log_steps(run_id, [{"step": 0, **metrics}])
+        """See Tracker. What the run has already is not sent again, so that every value is one point."""
+        known = self._latest(run_id)
+        new = {name: value for name, value in metrics.items() if known.get(name) != value}
+        if new:
+            self.log_steps(run_id, [{"step": 0, **new}])
+
+    def _latest(self, run_id: str | None) -> Mapping[str, float]:
+        """The last values of a run's metrics; none in an outage, of which the sending tells."""
+        with interruptions_kept(), suppress(Exception):
+            return {} if run_id is None else dict(self._client.get_run(run_id).data.metrics)
+        return {}
 
     @_outlives_outages
     def log_artifact(self, run_id: str | None, path: Path) -> None:

@@ -261,6 +261,17 @@ def test_a_run_with_a_call_that_failed_does_not_count_as_finished(make, tmp_path
     assert len(json.loads(Path(client.download_artifacts(run, "outputs.json")).read_text())["data"]) == 1
 
 
+def test_a_summary_that_is_logged_again_is_one_point_and_a_new_value_another(make, tmp_path):
+    for accuracy in (0.5, 0.5, 0.25, 0.25):
+        tracker = make()
+        run = tracker.start_run("evaluation/abc", "evaluation", None, {})
+        tracker.log_summary(run, {"accuracy": accuracy, "n": 300.0})
+        tracker.end_run(run)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    values = {name: [point.value for point in client.get_metric_history(run, name)] for name in ("accuracy", "n")}
+    assert values == {"accuracy": [0.5, 0.25], "n": [300.0]}
+
+
 def test_what_a_run_logs_of_the_one_above_it_belongs_to_it(make, monkeypatch):
     """A later command repeats both, because it asks only whether the run below has finished."""
     tracker = make()
