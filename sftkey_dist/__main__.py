@@ -5,7 +5,7 @@ import signal
 
 def main() -> None:
     """Entry point of the `sftkey` script. Ctrl-C ends it without a traceback also while libraries are imported."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which shells ignore for jobs in the background
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a signal that a shell ignores stays ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from sftkey_dist.cli import main as run_command
 

@@ -23,20 +23,28 @@ _UNFINISHED = ".unfinished"
 """Ends the hidden names of temporary files and folders, so that those of killed writers are told from others."""
 
 
-@contextmanager
-def file_written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path. Its file replaces ``path`` if the block succeeds, and is deleted otherwise."""
-    with _scratch_beside(path) as scratch:
-        yield scratch
-        apply_umask(scratch)
-        flush(scratch)
+def _put(scratch: Path, path: Path) -> None:
+    os.replace(scratch, path)
+
+
+def _put_if_absent(scratch: Path, path: Path) -> None:
+    """Give a file its name, unless there is another one of that name by now."""
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        return
+    except OSError:  # the file system has no hard links
         os.replace(scratch, path)
-        flush(path.parent)
 
 
 @contextmanager
-def _scratch_beside(path: Path) -> Iterator[Path]:
-    """Yield a temporary file in the folder of ``path``, which is deleted after the block if it is still there."""
+def file_written_whole(path: Path, put: Callable[[Path, Path], None] = _put) -> Iterator[Path]:
+    """Yield a temporary path. Its file replaces ``path`` if the block succeeds, and is deleted otherwise.
+
+    Args:
+        path: path of the file.
+        put: gives the finished file, the first argument, the name of the second.
+    """
     make_folder(path.parent)
     descriptor, name = tempfile.mkstemp(_UNFINISHED, f".{path.name[:100]}.", path.parent)
     os.close(descriptor)
@@ -44,6 +52,10 @@ def _scratch_beside(path: Path) -> Iterator[Path]:
     try:
         with write_errors_named(path):
             yield scratch
+            apply_umask(scratch)
+            flush(scratch)
+            put(scratch, path)
+            flush(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -95,29 +107,14 @@ def copy_atomically(source: Path, target: Path) -> None:
 
 def copy_if_absent(source: Path, target: Path) -> None:
     """Create ``target`` with the content of ``source``. If it exists when the content is written, it stays as it is."""
-    with _file_made_if_absent(target) as scratch:
+    with file_written_whole(target, _put_if_absent) as scratch:
         shutil.copyfile(source, scratch)
 
 
 def write_text_if_absent(path: Path, text: str) -> None:
     """Create a file with this text. If it exists when the text is written, it stays as it is."""
-    with _file_made_if_absent(path) as scratch:
+    with file_written_whole(path, _put_if_absent) as scratch:
         scratch.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _file_made_if_absent(path: Path) -> Iterator[Path]:
-    with _scratch_beside(path) as scratch:
-        yield scratch
-        apply_umask(scratch)
-        flush(scratch)
-        try:
-            os.link(scratch, path)
-        except FileExistsError:
-            return
-        except OSError:  # the file system has no hard links
-            os.replace(scratch, path)
-        flush(path.parent)
 
 
 def open_to_append(path: Path) -> IO[bytes]:
@@ -231,8 +228,11 @@ def remove_scratch(folder: Path, *, at_any_depth: bool = True) -> None:
     """Remove what writers of this module have left in a folder that were killed. No other may be at work there."""
     pattern = f".*{_UNFINISHED}"
     for left in list(folder.rglob(pattern) if at_any_depth else folder.glob(pattern)):
-        with suppress(OSError):
-            left.unlink() if not left.is_dir() or left.is_symlink() else shutil.rmtree(left, ignore_errors=True)
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                left.unlink()
 
 
 def apply_umask(file: Path) -> None:

@@ -1,7 +1,7 @@
 """Derives the work of a stage from the plans of the sampler."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 
@@ -53,7 +53,8 @@ def stage_load(
     of_targets = counts[:, is_trained].sum(axis=1) - first
     pairs, prefix_pairs = (mean_attended_pairs(tokens, window) for tokens in (lengths, prefixes))
     of_examples = (lengths, pairs, of_targets, observed, prefixes, prefix_pairs)
-    of_all = planner_for(1, longest := int(lengths.max()))
+    longest = int(lengths.max())
+    of_all = planner_for(1, longest)
 
     @cache
     def rows_for(ranks: int, micro_batch_tokens: int) -> list[Rows]:
@@ -70,8 +71,9 @@ def stage_load(
         planner = planner_for(ranks, micro_batch_tokens)
         return _fullest(contents(), ranks, micro_batch_tokens, lambda step: _rows(planner.plan(step), of_examples))
 
-    found = StageLoad(name, of_all.num_steps, longest, rows_for, fullest_for, guard)
-    return replace(found, counts_routers=counts_routers, passes=passes)
+    return StageLoad(
+        name, of_all.num_steps, longest, rows_for, fullest_for, guard, counts_routers=counts_routers, passes=passes
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,7 +142,7 @@ def _describe(configuration: list[str], verb: str | None) -> JobDescription:
 def _submitting(identifier: str, address: str) -> AbstractContextManager[None]:
     """Say how to find out about a job that the cluster may have taken when a signal came."""
     how = f"sftkey job status {identifier} --address {shlex.quote(address)}"
-    return _saying_if_interrupted(f"the cluster may have started the job: {how} tells")
+    return _saying_if_interrupted(f"the cluster may have started the job; {how} shows whether it has")
 
 
 def _following(identifier: str, address: str) -> AbstractContextManager[None]:

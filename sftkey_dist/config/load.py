@@ -86,8 +86,8 @@ def load_section(section: type[AnySection], files: Sequence[Path], overrides: Se
         ConfigError: The message names the file or override, the key and the remedy.
     """
     sources = [Source(str(file), _read(file)) for file in files]
-    _require_no_part_of_a_list(section, _merged(source.content for source in sources), overrides)
-    sources.append(Source(_COMMAND_LINE, _read_overrides(section, overrides)))
+    in_files = _merged(source.content for source in sources)
+    sources.append(Source(_COMMAND_LINE, _read_overrides(section, overrides, in_files)))
     return _validated(section, _merged(source.content for source in sources), sources)
 
 
@@ -104,7 +104,7 @@ def load_study(files: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
     Raises:
         ConfigError: The message names the file, the variant, the key and the remedy.
     """
-    many = _many_runs(_STUDY, StudyConfig, files, _read_overrides(_StudyFile, overrides))
+    many = _many_runs(_STUDY, StudyConfig, _StudyFile, files, overrides)
     study, runs = many.settings, []
     for seed in study.seeds:
         for name in (name for name in study.variants if seed in study.seeds_of(name)):
@@ -141,7 +141,7 @@ def load_tuning(files: Sequence[Path], overrides: Sequence[str] = ()) -> Tuning:
     if not is_tuning(files):
         named = ", ".join(map(str, files)) or "no configuration file is given"
         raise ConfigError(f"{named}: no section tune, which names the keys and their values")
-    many = _many_runs(_TUNE, TuneConfig, files, _read_overrides(_TuningFile, overrides))
+    many = _many_runs(_TUNE, TuneConfig, _TuningFile, files, overrides)
     for key in many.settings.keys:
         if _has(many.changes, key.split(".")):
             raise ConfigError(
@@ -182,12 +182,13 @@ def load_trial(tuning: Tuning, name: str, parameters: Mapping[str, object]) -> R
 
 
 def _many_runs(
-    key: str, section: type[AnySection], files: Sequence[Path], changes: dict[str, object]
+    key: str, section: type[AnySection], whole: type[Section], files: Sequence[Path], overrides: Sequence[str]
 ) -> _ManyRuns[AnySection]:
     """Separate the section ``key``, which describes the runs, and the folder of all runs from the other keys."""
     content = _read_all(files)
     if _STUDY in content and _TUNE in content:
         raise ConfigError(f"{', '.join(map(str, files))}: gives both study and tune; keep one of them in another file")
+    changes = _read_overrides(whole, overrides, content)
     in_files, on_command_line = content.pop(key), changes.pop(key, {})
     settings = _merge({key: in_files}, {key: on_command_line})
     own = [Source(", ".join(map(str, files)), _mapping(in_files)), Source(_COMMAND_LINE, _mapping(on_command_line))]
@@ -216,26 +217,28 @@ def _read_all(files: Sequence[Path]) -> dict[str, object]:
     return _merged(map(_read, files))
 
 
-def _read_overrides(section: type[Section], overrides: Sequence[str]) -> dict[str, object]:
-    return _merged(parse_override(section, override) for override in overrides)
+def _read_overrides(
+    section: type[Section], overrides: Sequence[str], in_files: Mapping[str, object]
+) -> dict[str, object]:
+    """The nested keys of all overrides, which are applied to the content of the files in their order."""
+    changes: dict[str, object] = {}
+    for override in overrides:
+        _require_no_part_of_a_list(override.partition("=")[0], _merge(in_files, changes))
+        changes = _merge(changes, parse_override(section, override))
+    return changes
 
 
-def _require_no_part_of_a_list(section: type[Section], content: Mapping[str, object], overrides: Sequence[str]) -> None:
+def _require_no_part_of_a_list(path: str, content: Mapping[str, object]) -> None:
     """
     Raises:
-        ConfigError: an override is for a key of what is a list in the files, and would replace the whole list.
+        ConfigError: the path leads to a key of what is a list, which it would replace.
     """
-    for override in overrides:
-        path = override.partition("=")[0]
-        found: object = content
-        for number, key in enumerate(path.split(".")):
-            if isinstance(found, list) and not key.isdigit():  # of items, the validation says more
-                whole = ".".join(path.split(".")[:number])
-                raise ConfigError(
-                    f"{_COMMAND_LINE}: {path}: {whole} is a list of {len(found)} items; give the whole list"
-                )
-            found = found.get(key) if isinstance(found, Mapping) else None
-        content = _merge(content, parse_override(section, override))
+    found: object = content
+    for number, key in enumerate(path.split(".")):
+        if isinstance(found, list) and not key.isdigit():  # of items, the validation says more
+            whole = ".".join(path.split(".")[:number])
+            raise ConfigError(f"{_COMMAND_LINE}: {path}: {whole} is a list of {len(found)} items; give the whole list")
+        found = found.get(key) if isinstance(found, Mapping) else None
 
 
 def _merged(contents: Iterable[Mapping[str, object]]) -> dict[str, object]:

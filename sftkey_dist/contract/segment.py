@@ -128,7 +128,7 @@ class Segment(_Part):
 def _none_of(text: str, allowed: Sequence[str]) -> str:
     other_case = next((each for each in allowed if each.casefold() == text.casefold()), None)
     hint = (
-        f"; it differs from {other_case!r} in upper and lower case, which the key labels of its source can map"
+        f"; it differs from {other_case!r} in upper and lower case; `labels` of its source maps spellings to one"
         if other_case
         else ""
     )

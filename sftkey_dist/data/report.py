@@ -172,7 +172,7 @@ class DataReport(SourceReport):
         """What a person should look at before training."""
         found = super().warnings()
         if self.overlap:
-            what = "test prompts are also trained on (data.drop_overlap=true leaves them out), for example"
+            what = "test prompts are also trained on (data.drop_overlap=true drops their training rows), for example"
             found.append(f"{len(self.overlap):,} {what} {self.overlap[0]}")
         if self.truncation.dropped:
             found.append(

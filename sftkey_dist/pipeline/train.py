@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from sftkey_dist.cluster.connection import connected, idle_in_words
 from sftkey_dist.console import console
 from sftkey_dist.errors import InterruptedRunError, StorageError
+from sftkey_dist.files import remove_tree
 from sftkey_dist.models.shape import count_parameters
 from sftkey_dist.pipeline.changes import changes_in_words
 from sftkey_dist.pipeline.finished import verify_stages
@@ -228,4 +229,4 @@ def _remove_masters(plan: RunPlan) -> None:
         return
     for planned in plan.stages:
         if planned.is_trained and not planned.needs_masters:
-            planned.directory.remove_masters()
+            remove_tree(planned.directory.masters)  # whose name is free at once, so that no half of them counts

@@ -1,6 +1,5 @@
 """The most frequent reference answer: a model that always gave it would be right that often without reading."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Self
 
@@ -35,19 +34,20 @@ class CommonestAnswer:
         references: dict[tuple[str, str], tuple[str, ...]] = {}
         for label, row in zip(comparison.labels, comparison.rows, strict=True):
             for record in comparison.records[label]:
-                texts = (record.reference.get(name, "").strip() for name in row.key_segments)
-                references.setdefault((record.id, record.prompt), tuple(filter(None, texts)))
-        counts = Counter(map(_as_compared, references.values()))
-        if len(counts) < 2:
+                found = (record.reference.get(name, "").strip() for name in row.key_segments)
+                references.setdefault((record.id, record.prompt), tuple(filter(None, found)))
+        alike: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        for texts in references.values():
+            alike.setdefault(_as_compared(texts), []).append(texts)
+        if len(alike) < 2:
             return None
-        ((answer, number),) = counts.most_common(1)
-        text = " / ".join(next(texts for texts in references.values() if _as_compared(texts) == answer))
-        share = number / len(references)
+        commonest = max(alike.values(), key=len)
+        share = len(commonest) / len(references)
         if share < _MIN_SHARE:
             return None
         rows = zip(comparison.labels, comparison.rows, strict=True)
         not_above = tuple(label for label, row in rows if not row.scores.accuracy_interval[0] > share)
-        return cls(text, share, not_above)
+        return cls(" / ".join(commonest[0]), share, not_above)
 
     def in_words(self) -> str:
         """One sentence, in plain text."""

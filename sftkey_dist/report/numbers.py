@@ -49,7 +49,7 @@ def samples_note(scores: Scores) -> str:
         return ""
     least = ", ".join(f"one of {k} in {value:.3f}" for k, value in scores.pass_at_k.items() if k != "1")
     return (
-        f"n counts sampled outputs, several for each question; the answer of most is right in "
+        f"n counts sampled outputs, several for each question; the majority vote is right in "
         f"{scores.majority_accuracy:.3f} of the questions, at least {least} (pass@k)"
     )
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from sftkey_dist.files import remove_tree
-
 MASTERS_MANIFEST = "manifest.json"
 """Written last in a folder of master weights, so that it marks them as complete."""
 
@@ -28,11 +26,6 @@ class ModelPlace:
     def has_masters(self) -> bool:
         """Whether the float32 weights are there and complete."""
         return (self.masters / MASTERS_MANIFEST).is_file()
-
-    def remove_masters(self) -> None:
-        """Remove the float32 weights, first what says that they are complete."""
-        (self.masters / MASTERS_MANIFEST).unlink(missing_ok=True)
-        remove_tree(self.masters)
 
     @property
     def adapter(self) -> Path:

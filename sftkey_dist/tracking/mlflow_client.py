@@ -60,7 +60,7 @@ def _create(file: Path) -> None:
     MLflow makes the tables and changes them in hundreds of statements, which SQLite does not undo together. What an
     interruption leaves of them can neither be used nor completed.
     """
-    with folder_kept_if_used(file.parent), tempfile.TemporaryDirectory() as elsewhere:
+    with tempfile.TemporaryDirectory() as elsewhere:
         made = Path(elsewhere) / "mlflow.db"
         MlflowClient(tracking_uri=sqlite_uri(made))
         copy_if_absent(made, file)  # another command may have created it meanwhile

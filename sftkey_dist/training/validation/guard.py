@@ -168,7 +168,7 @@ class Guard:
                 _copy(best.adapter, result.adapter)
             # Moved, since only the next stage reads them; an end that was interrupted has done so already.
             if best.masters.is_dir():
-                result.remove_masters()
+                remove_tree(result.masters)
                 best.masters.rename(result.masters)
                 flush(result.path)
         self._engine.wait_for_first_rank()

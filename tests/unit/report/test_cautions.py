@@ -169,7 +169,7 @@ def test_samples_are_said_to_be_samples_and_what_they_come_to_together(run):
     scores.write_text(json.dumps(json.loads(scores.read_text()) | several))
     comparison = read_comparison([run])
     said = (
-        "sft-tag: n counts sampled outputs, several for each question; the answer of most is right in 0.550 of the "
+        "sft-tag: n counts sampled outputs, several for each question; the majority vote is right in 0.550 of the "
         "questions, at least one of 4 in 0.700 (pass@k)."
     )
     alone = "These outputs are samples, those of the other rows are not: compare them with care."
