@@ -1,12 +1,14 @@
 """Plots as SVG files that are readable on light and dark pages."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from cycler import cycler
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,6 +16,7 @@ from sftkey_dist.files import file_written_whole
 from sftkey_dist.run_dir import StageDir
 from sftkey_dist.run_dir.artifacts.training import METRICS, TIMINGS
 from sftkey_dist.sampler.preview import BalancePreview
+from sftkey_dist.sampler.stats import BalanceStats
 from sftkey_dist.visible import on_one_line
 
 matplotlib.rcParams["svg.hashsalt"] = "sftkey"  # makes the bytes of a plot reproducible
@@ -23,6 +26,7 @@ matplotlib.rcParams["axes.prop_cycle"] = cycler(color=_COLOURS)
 GREY = "#808080"
 _ZERO_WIDTH = "\u200b"
 _FEW_POINTS, _BINS = 40, 30
+_INCHES_OF_A_LINE, _INCHES_OF_A_HANDLE, _INCHES_OF_A_LETTER = 0.22, 0.7, 0.085  # in a legend
 _DASHES = ((1, 0), (6, 2), (3, 2), (8, 2, 2, 2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 """Of curves and strategies, by their number."""
@@ -194,11 +198,23 @@ def plot_balance(stages: Mapping[str, Sequence[BalancePreview]], file: Path) -> 
         for (title, value), axes in zip(panels.items(), line, strict=True):
             style(axes, "data-parallel ranks", title)
             axes.set_title(literal(stage), color=GREY, fontsize=10)
-            for side in dict.fromkeys(row.side for row in rows):
-                points = [(row.data_ranks, value(row.balance)) for row in rows if row.side == side]
-                axes.plot(*zip(*points, strict=True), label=literal(side), marker="o", markersize=4, linewidth=1.5)
-            axes.set_xscale("log", base=2)
+            _draw_bars(axes, {side: _by_ranks(rows, side, value) for side in dict.fromkeys(row.side for row in rows)})
     return _save(figure, grid[0][0], file)
+
+
+def _by_ranks(
+    rows: Sequence[BalancePreview], side: str, value: Callable[[BalanceStats], float]
+) -> dict[str, float]:
+    return {str(row.data_ranks): value(row.balance) for row in rows if row.side == side}
+
+
+def _draw_bars(axes: Axes, values: Mapping[str, Mapping[str, float]]) -> None:
+    """Draw values by name and place, a bar per name at every place. All names have the same places."""
+    width = 0.8 / len(values)
+    for number, (name, of) in enumerate(values.items()):
+        shift = (number - (len(values) - 1) / 2) * width
+        axes.bar(np.arange(len(of)) + shift, list(of.values()), width, label=literal(name))
+        axes.set_xticks(range(len(of)), list(of))
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
@@ -238,8 +254,16 @@ def style(axes: Axes, x_label: str, y_label: str, colour: str = GREY, size: floa
     axes.grid(alpha=0.25)
 
 
+def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """Add a legend below the axes, where it covers no curve, and make the figure higher by its lines."""
+    columns = max(1, int(figure.get_figwidth() / (_INCHES_OF_A_HANDLE + _INCHES_OF_A_LETTER * max(map(len, names)))))
+    columns = min(columns, len(names))
+    figure.set_figheight(figure.get_figheight() + _INCHES_OF_A_LINE * math.ceil(len(names) / columns))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, labelcolor=GREY)
+
+
 def _save(figure: Figure, axes: Axes, file: Path) -> Path:
-    axes.legend(frameon=False, labelcolor=GREY)
+    legend_below(figure, *axes.get_legend_handles_labels())
     return write(figure, file)
 
 

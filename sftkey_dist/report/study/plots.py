@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sftkey_dist.evaluation.statistics import Interval
-from sftkey_dist.report.plots import GREY, MARKERS, dashes, literal, style, write
+from sftkey_dist.report.plots import GREY, MARKERS, dashes, legend_below, literal, style, write
 
 MAX_BANDS = 7
 """Number of colours."""
@@ -77,8 +77,7 @@ def plot_places(panels: Mapping[str, Mapping[str, Sequence[Place]]], x_label: st
         axes.set_xscale("log")
         axes.set_xticks(measured, [f"{x:.2g}" for x in measured])
         axes.minorticks_off()
-    names = of_panels[0].get_legend_handles_labels()
-    figure.legend(*names, loc="outside lower center", ncols=3, frameon=False, labelcolor=GREY)
+    legend_below(figure, *of_panels[0].get_legend_handles_labels())
     return write(figure, file)
 
 
@@ -120,9 +119,7 @@ def plot_bands(panels: Mapping[str, Mapping[str, Mapping[str, Band]]], x_label: 
     for group, axes in zip(groups, grid[0], strict=True):
         axes.set_title(literal(group), color=GREY, fontsize=10)
     handles = [Line2D([], [], color=f"C{number}", dashes=dashes(number)) for number in range(len(names))]
-    figure.legend(
-        handles, list(map(literal, names)), loc="outside lower center", ncols=4, frameon=False, labelcolor=GREY
-    )
+    legend_below(figure, handles, list(map(literal, names)))
     return write(figure, file)
 
 
