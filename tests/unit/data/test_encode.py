@@ -397,3 +397,12 @@ def test_an_example_may_be_as_long_as_is_allowed_and_no_longer(tokenizer, contra
     assert longest == item
     assert isinstance(refused, Refusal)
     assert refused.reason == "too_long"
+
+
+def test_a_prompt_without_tokens_refuses_the_row(tokenizer, contract):
+    """Nothing would predict the first token of its response."""
+    plain = PromptConfig(template="plain", plain="{prompt}")
+    example = Example("row:1", "", {"reasoning": "r", "answer": "yes"})
+    (refused,) = encoder(tokenizer, contract, Form.TAGGED, plain).encode([example])
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "empty_prompt"

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -323,3 +324,4 @@ def test_digests_tell_apart_what_ranks_and_resumed_stages_must_agree_on():
     assert len({plan.members_digest for plan in (first, second, other)}) == 3
     assert first.members_digest == two_ranks.members_digest != other.members_digest
     assert len({plan.layout_digest for plan in (first, second, two_ranks, other, weighted)}) == 5
+    assert replace(first, loss_weight=first.loss_weight + 1).layout_digest != first.layout_digest

@@ -23,7 +23,12 @@ from tests.records import stage_summary
 
 
 def test_ranges_are_those_of_the_flattened_weight_with_zeros_past_its_end(tmp_path):
-    weights = {"matrix": torch.randn(5, 3, 2), "vector": torch.randn(7), "half": torch.randn(4, 2).bfloat16()}
+    weights = {
+        "matrix": torch.randn(5, 3, 2),
+        "vector": torch.randn(7),
+        "ten bits": torch.randn(6).half(),
+        "half": torch.randn(4, 2).bfloat16(),
+    }
     save_file(weights, tmp_path / "model.safetensors")
     stored = StoredWeights.in_folder(tmp_path)
     for name, weight in weights.items():
@@ -32,7 +37,7 @@ def test_ranges_are_those_of_the_flattened_weight_with_zeros_past_its_end(tmp_pa
             for size in (1, 2, 7, 11):
                 assert torch.equal(stored.range(name, offset, size), flat[offset : offset + size])
         assert torch.equal(stored.whole(name), weight.float())
-    assert stored.finer_than("bfloat16") == {"matrix", "vector"}
+    assert stored.finer_than("bfloat16") == {"matrix", "vector", "ten bits"}
     assert stored.finer_than("float32") == frozenset()
     stored.close()
 

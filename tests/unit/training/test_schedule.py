@@ -98,6 +98,12 @@ def test_other_schedules_are_transformers_own_whose_last_step_is_one_later(sched
     assert rates(50, schedule=schedule, warmup_ratio=0.0, min_learning_rate_ratio=0.0) == pytest.approx(of_step)
 
 
+def test_a_decay_as_long_as_the_stage_begins_where_the_warm_up_has_reached_the_peak():
+    settings = {"schedule": "wsd", "decay_ratio": 1.0, "min_learning_rate_ratio": 0.0}
+    assert rates(5, warmup_ratio=0.4, **settings) == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
+    assert rates(3, warmup_ratio=0.99, **settings) == pytest.approx([0.5, 1.0, 0.0])
+
+
 def test_a_schedule_that_is_not_used_is_in_no_digest():
     assert not {"schedule", "decay_ratio"} & OptimizationConfig(decay_ratio=0.5).model_dump().keys()
     assert "decay_ratio" not in OptimizationConfig(schedule="linear").model_dump()
