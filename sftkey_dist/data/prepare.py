@@ -65,6 +65,7 @@ def prepare_store(
     progress: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None,
     test_prompts: frozenset[int] = frozenset(),
     held_out: HeldOut = NONE_HELD_OUT,
+    waits: Callable[[], None] = lambda: None,
 ) -> EncodedStore:
     """Encode the training sources in one form, or reuse a store with the same encoding of the same data.
 
@@ -77,6 +78,7 @@ def prepare_store(
             are done.
         test_prompts: hashes of prompts (the first of `example_hashes`) whose rows are dropped.
         held_out: the rows of the sources that are tested; malformed ones count like those that are trained.
+        waits: called if another process encodes the same data, before the wait for it.
 
     Raises:
         DataError: A source cannot be read, too many rows are malformed, or no row is left.
@@ -91,7 +93,7 @@ def prepare_store(
         tasks = [
             EncodingTask(i, source, shard, encoding, builder, test_prompts) for i, (source, shard) in enumerate(shards)
         ]
-        with builder.owned():
+        with builder.owned(waits):
             if not is_store(path):  # another process may have built it while this one waited
                 _build(name, data, tasks, builder, run or _on_cores(data.num_workers), progress, held_out)
                 places = [task.source.place for task in tasks]

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,10 +222,15 @@ def _prepare_form(
 ) -> EncodedStore:
     dropped = frozenset(example_hashes(example)[0] for example in test) if config.data.drop_overlap else frozenset()
     held_out = HeldOut(len(test) + len(refused), tuple(malformed(refused))) if config.data.split else NONE_HELD_OUT
+    encoding = encoding_of(config, form, model_dir)
     with progress_when_known(f"encoding train ({form.value})") as progress:
         return prepare_store(
-            "train", config.data, encoding_of(config, form, model_dir), _runner(config), progress, dropped, held_out
+            "train", config.data, encoding, _runner(config), progress, dropped, held_out, partial(_say_it_waits, form)
         )
+
+
+def _say_it_waits(form: Form) -> None:
+    console.print(f"Another command is encoding the same data ({form.value}). This one waits for it.", soft_wrap=True)
 
 
 def _runner(config: RunConfig) -> Runner | None:

@@ -1,5 +1,6 @@
 """The lock of a run directory, so that only one command writes to it at a time."""
 
+import errno
 import json
 import os
 import socket
@@ -20,6 +21,8 @@ from sftkey_dist.run_dir.paths import RunDir
 _SECONDS_BETWEEN_BEATS = 5.0
 _STALE_AFTER_SECONDS = 60.0
 """A holder on another machine that has not updated its lock for this long is considered dead."""
+
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass(frozen=True)
@@ -113,17 +116,35 @@ def find_writer(lock: Path) -> Writer | None:
 
 
 def _take(lock: Path) -> bytes:
-    """Take the lock. Creating a hard link is atomic, on network file systems too, and includes the content."""
+    """Take the lock."""
     content = json.dumps(asdict(_myself())).encode()
     with tempfile.NamedTemporaryFile(dir=lock.parent, prefix=f"{lock.name}.") as mine:
         mine.write(content)
         mine.flush()
         while True:
             with suppress(FileExistsError):
-                os.link(mine.name, lock)
+                _create(lock, Path(mine.name), content)
                 return content
             with suppress(FileNotFoundError):  # it has just been released
                 _remove_if_stale(lock, Path(mine.name))
+
+
+def _create(lock: Path, source: Path, content: bytes) -> None:
+    """Create the lock file, unless there is one.
+
+    A hard link is atomic, on network file systems too, and brings its content. Some file systems of object stores have
+    none. There the file is written after its creation, and until then it names no holder.
+
+    Raises:
+        FileExistsError: There is one.
+    """
+    try:
+        os.link(source, lock)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        with lock.open("xb") as file:
+            file.write(content)
 
 
 def _remove_if_stale(lock: Path, mine: Path) -> None:
@@ -143,7 +164,7 @@ def _remove_if_stale(lock: Path, mine: Path) -> None:
     try:
         if taken.read_bytes() != content:  # another process was faster, and this is its new lock: put it back
             with suppress(FileExistsError):
-                os.link(taken, lock)
+                _create(lock, taken, taken.read_bytes())
     finally:
         taken.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """Two commands on one run directory: the second refuses, and takes over what a dead one left."""
 
+import errno
 import json
 import os
 import signal
@@ -59,6 +60,22 @@ def test_the_lock_of_a_killed_command_is_taken_over_at_once(lock, holder):
     assert lock.exists()
     with locked(lock):
         assert json.loads(lock.read_text())["pid"] == os.getpid()
+
+
+def test_a_file_system_without_hard_links_has_locks_too(lock, holder, monkeypatch):
+    def refuses(*_):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(os, "link", refuses)
+    with pytest.raises(ConfigError, match=f"process {holder.pid} on "), locked(lock):
+        pass
+    holder.kill()
+    holder.wait()
+    with locked(lock):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+        with pytest.raises(ConfigError, match=f"process {os.getpid()} on "), locked(lock):
+            pass
+    assert list(lock.parent.iterdir()) == []
 
 
 def test_a_process_that_has_the_number_of_a_dead_holder_is_not_it(lock, holder):

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -55,14 +55,17 @@ class StoreBuilder:
         self._plan = digest_json([_PARTS_VERSION, plan])
 
     @contextmanager
-    def owned(self) -> Iterator[None]:
+    def owned(self, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Wait until no other process builds this store. The operating system releases the lock of a process that dies.
 
         A build that was discarded leaves no files, not even the lock. Deleting it is safe, because filelock opens a new
         file if the lock that it waits for has been unlinked.
+
+        Args:
+            waits: Called if another process builds the store, before the wait for it.
         """
         lock = self.path.parent / f".{self.path.name}.lock"
-        with folder_kept_if_used(self.path.parent), filelock.FileLock(lock):
+        with folder_kept_if_used(self.path.parent), _held(filelock.FileLock(lock), waits):
             if not is_store(self.path):
                 self._keep_parts_of_this_plan()
             try:
@@ -135,6 +138,19 @@ class StoreBuilder:
         if not plan.is_file() or plan.read_bytes() != to_json(self._plan).encode() + b"\n":
             self.discard()
             write_json_atomically(plan, self._plan)
+
+
+@contextmanager
+def _held(lock: filelock.BaseFileLock, waits: Callable[[], None]) -> Iterator[None]:
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        waits()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _content_digest(parts: Sequence[Path], arrays: Sequence[Path], segment_names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -372,6 +373,29 @@ def test_finished_parts_are_kept_unless_the_rows_must_be_corrected(memos, tmp_pa
     with pytest.raises(DataError, match=str(error)):
         prepare_store("train", data, encoding, two_parts_and_then_an_error)
     assert len(list((tmp_path / "store").glob(".*.partial/building/*.json"))) == (2 if is_kept else 0)
+
+
+def test_a_command_says_that_it_waits_for_another_that_builds_the_same_store(memos, tmp_path, encoding):
+    data = DataConfig(train=write_rows(tmp_path / "rows.jsonl", rows_of(memos)), test=TEST)
+    data = data.model_copy(update={"store_dir": tmp_path / "store"})
+    is_building, may_end, said = threading.Event(), threading.Event(), []
+
+    def builds(work, tasks):
+        is_building.set()
+        may_end.wait()
+        return map(work, tasks)
+
+    def waits():
+        said.append("waits")
+        may_end.set()
+
+    first = threading.Thread(target=prepare_store, args=("train", data, encoding, builds))
+    first.start()
+    assert is_building.wait(60)
+    second = prepare_store("train", data, encoding, lambda *_: pytest.fail("it is built already"), waits=waits)
+    first.join()
+    assert said == ["waits"]
+    assert len(second) == len(memos)
 
 
 @pytest.mark.slow
