@@ -1,5 +1,6 @@
 """``python -m sftkey_dist`` is `sftkey`. Jobs use it, because the console script may not be on their path."""
 
+import gc
 import signal
 
 
@@ -9,7 +10,10 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from sftkey_dist.cli import main as run_command
 
-    run_command()
+    try:
+        run_command()
+    finally:
+        gc.freeze()  # else Python looks for garbage among all objects of torch before it ends, which takes two seconds
 
 
 if __name__ == "__main__":

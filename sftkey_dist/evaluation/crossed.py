@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from sftkey_dist.evaluation.score import Records, outcome_sums
 from sftkey_dist.evaluation.statistics import Interval
@@ -113,8 +113,8 @@ def crossed_mean(values: np.ndarray) -> CrossedMean:
     tests = [(math.sqrt(variance), freedom)]
     if rows >= _SMALLEST_SPREAD**2:
         tests.append((math.sqrt(rows), num_rows - 1))  # the paired t-test over rows
-    half = max(float(stats.t.ppf(0.975, degrees)) * error for error, degrees in tests)
-    p_value = max(float(2 * stats.t.sf(abs(mean) / error, degrees)) for error, degrees in tests)
+    half = max(float(stdtrit(degrees, 0.975)) * error for error, degrees in tests)
+    p_value = max(float(2 * stdtr(degrees, -abs(mean) / error)) for error, degrees in tests)
     return CrossedMean(float(mean), (max(-1.0, float(mean) - half), min(1.0, float(mean) + half)), p_value)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from sftkey_dist.evaluation.statistics import Interval, wilson_interval
 
@@ -104,7 +104,7 @@ def paired_over_seeds(first: Mapping[int, float], second: Mapping[int, float]) -
         quantile, error = _student(differences)
         low, high = middle - quantile * error, middle + quantile * error
         interval = (max(-1.0, low), min(1.0, high))
-        p_value = float(2 * stats.t.sf(abs(middle) / error, number - 1))
+        p_value = float(2 * stdtr(number - 1, -abs(middle) / error))
     mean = Mean(middle, interval, number)
     return PairedMean(mean, p_value, sum(d > 0 for d in differences), sum(d < 0 for d in differences), error)
 
@@ -112,4 +112,4 @@ def paired_over_seeds(first: Mapping[int, float], second: Mapping[int, float]) -
 def _student(values: Sequence[float]) -> tuple[float, float]:
     """Student's quantile for a two-sided interval, and the standard error of the mean."""
     number = len(values)
-    return float(stats.t.ppf(0.975, number - 1)), float(np.std(values, ddof=1) / math.sqrt(number))
+    return float(stdtrit(number - 1, 0.975)), float(np.std(values, ddof=1) / math.sqrt(number))

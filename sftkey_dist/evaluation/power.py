@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, stats
+from scipy.optimize import brentq
+from scipy.special import nctdtr, ndtri, stdtrit
 
 from sftkey_dist.evaluation.over_seeds import PairedMean
 from sftkey_dist.evaluation.paired import PairedTest
@@ -120,7 +121,7 @@ def smallest_difference(spread: Spread, num_seeds: int, num_questions: int) -> f
         error = standard_error(_at(spread, difference), num_seeds, num_questions)
         return errors_apart(num_seeds) * error + correction - difference
 
-    return 1 + beyond(1.0) if beyond(1.0) >= 0 else float(optimize.brentq(beyond, 0.0, 1.0))
+    return 1 + beyond(1.0) if beyond(1.0) >= 0 else float(brentq(beyond, 0.0, 1.0))
 
 
 def questions_needed(spread: Spread, num_seeds: int, difference: float) -> int | None:
@@ -165,10 +166,10 @@ def least_seeds(spread: Spread, difference: float) -> int | None:
 def errors_apart(num_seeds: int) -> float:
     """How many standard errors a difference must be from 0 to be seen: 2.80 with one seed, 5.65 with three."""
     if num_seeds == 1:
-        return float(stats.norm.ppf(1 - _LEVEL / 2) + stats.norm.ppf(POWER))
+        return float(ndtri(1 - _LEVEL / 2) + ndtri(POWER))
     freedom = num_seeds - 1
-    critical = float(stats.t.ppf(1 - _LEVEL / 2, freedom))
-    return float(optimize.brentq(lambda apart: stats.nct.sf(critical, freedom, apart) - POWER, 1.0, 4 * critical))
+    critical = float(stdtrit(freedom, 1 - _LEVEL / 2))
+    return float(brentq(lambda apart: 1 - nctdtr(freedom, apart, critical) - POWER, 1.0, 4 * critical))
 
 
 def seen_over_seeds(found: PairedMean) -> float | None:

@@ -202,9 +202,7 @@ def plot_balance(stages: Mapping[str, Sequence[BalancePreview]], file: Path) -> 
     return _save(figure, grid[0][0], file)
 
 
-def _by_ranks(
-    rows: Sequence[BalancePreview], side: str, value: Callable[[BalanceStats], float]
-) -> dict[str, float]:
+def _by_ranks(rows: Sequence[BalancePreview], side: str, value: Callable[[BalanceStats], float]) -> dict[str, float]:
     return {str(row.data_ranks): value(row.balance) for row in rows if row.side == side}
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkey_dist.data.report import DataReport
-from sftkey_dist.data.segmenting.run import SegmentReport
+from sftkey_dist.data.segmenting.report import SegmentReport
 from sftkey_dist.data.store import SourceCounts
 from sftkey_dist.evaluation.agreement import JUDGE_AND_CHECK
 from sftkey_dist.evaluation.diagnosis import Finding
