@@ -4,7 +4,7 @@ from sftkey_dist.cli.arguments import Configuration, lasting, load_run_config, s
 from sftkey_dist.cli.exits import require_complete
 from sftkey_dist.cli.output import as_relative, show_comparison, show_study
 from sftkey_dist.cluster.host import starting_ahead
-from sftkey_dist.config import is_study, load_study
+from sftkey_dist.config import RunConfig, is_study, load_study
 from sftkey_dist.console import console
 from sftkey_dist.run_dir import RunDir
 from sftkey_dist.run_dir.lock import locked_run
@@ -19,7 +19,7 @@ def run(configuration: Configuration) -> None:
     if is_study(separate_overrides(configuration)[0]):
         _run_study(configuration)
         return
-    config = load_run_config(configuration)
+    config = _load(configuration)
     with starting_ahead(config.cluster, config.most_workers):
         from sftkey_dist.pipeline.run import run as run_all
         from sftkey_dist.tracking import ways_to_open
@@ -33,7 +33,7 @@ def run(configuration: Configuration) -> None:
 
 def prepare(configuration: Configuration) -> None:
     """Encode the data and print the data report: rows kept, dropped by reason, lengths per segment."""
-    config = load_run_config(configuration)
+    config = _load(configuration)
     from sftkey_dist.pipeline.prepare import prepare as prepare_run
     from sftkey_dist.report.tables import data_notes, data_table
 
@@ -53,7 +53,7 @@ def prepare(configuration: Configuration) -> None:
 
 def train(configuration: Configuration) -> None:
     """Train every stage that the strategies need. Finished stages are kept."""
-    config = load_run_config(configuration)
+    config = _load(configuration)
     with starting_ahead(config.cluster, config.most_workers):
         from sftkey_dist.pipeline.prepare import prepare as prepare_run
         from sftkey_dist.pipeline.run_plan import plan_run
@@ -68,7 +68,7 @@ def train(configuration: Configuration) -> None:
 
 def evaluate(configuration: Configuration) -> None:
     """Generate and score responses to the test set with the trained strategies; continues an interrupted evaluation."""
-    config = load_run_config(configuration)
+    config = _load(configuration)
     with starting_ahead(config.cluster, config.most_workers):
         from sftkey_dist.pipeline.evaluate import evaluate as evaluate_strategies
         from sftkey_dist.pipeline.prepare import prepare as prepare_run
@@ -83,6 +83,13 @@ def evaluate(configuration: Configuration) -> None:
             comparison, files = compare_and_track(config, tracker)
     show_comparison(comparison, files)
     require_complete(still_open)
+
+
+def _load(configuration: list[str]) -> RunConfig:
+    """The configuration, with a line that the command has begun: loading torch and the others takes seconds."""
+    config = load_run_config(configuration)
+    console.print(f"{config.run_dir}: loading libraries", soft_wrap=True, markup=False)
+    return config
 
 
 def _run_study(configuration: list[str]) -> None:
