@@ -1,6 +1,7 @@
 """Commands that show what a run will do before it trains, where, and how large it must be: show, plan, preflight."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -54,9 +55,7 @@ def show(
     from sftkey_dist.pipeline.run_plan import plan_run
     from sftkey_dist.report.segments import TRAINED_LEGEND, colour_segments, mark_trained, stage_weights
 
-    run = RunDir(config.run_dir)
-    is_in_use = find_writer(run.lock) is not None  # by a command that writes the records itself
-    with nullcontext() if is_in_use else locked_run(run):
+    with _in_use_or_locked(RunDir(config.run_dir)) as is_in_use:
         preparation = prepare_run(config, keeps_records=not is_in_use)
     has_colours = console.color_system is not None and not console.no_color
     console.print(TRAINED_LEGEND, soft_wrap=True, markup=False)
@@ -106,8 +105,9 @@ def plan(
 
     tokens, cost and loss: maximum over the ranks divided by the mean, 1 is perfectly balanced; density: share of the
     token budget that is used; waiting: share of a step in which ranks wait for the slowest one. With --nodes, memory,
-    time and cost are estimated from the model's configuration. Prepares the data if necessary, but loads no weights and
-    trains nothing.
+    time and cost are estimated from the model's configuration, and the exit code is 1 if the run would be refused
+    there. Prepares the data if necessary, but loads no weights and trains nothing. It also works while the run is
+    trained.
 
     With --power, show how many seeds and test questions it takes to see a difference in accuracy with 80 % power,
     estimated from the finished run or study that the configuration names.
@@ -142,8 +142,8 @@ def _show_plan(config: "RunConfig", data_ranks: list[int], steps: int, cluster: 
     from sftkey_dist.pipeline.run_plan import plan_run
     from sftkey_dist.report.tables import balance_table
 
-    with locked_run(RunDir(config.run_dir)), progress_when_known("planning") as progress:
-        run_plan = plan_run(config, prepare_run(config, needs_weights=False))
+    with _in_use_or_locked(RunDir(config.run_dir)) as is_in_use, progress_when_known("planning") as progress:
+        run_plan = plan_run(config, prepare_run(config, needs_weights=False, keeps_records=not is_in_use))
         previews, files = preview_run(run_plan, data_ranks, steps, progress)
     for stage in previews:
         looked_at = min(steps, stage.num_steps)
@@ -162,10 +162,26 @@ def _show_plan(config: "RunConfig", data_ranks: list[int], steps: int, cluster: 
                 soft_wrap=True,
                 markup=False,
             )
+    fits = True
     if cluster is not None:
-        files.append(_show_capacity(run_plan, cluster, steps))
+        fits, file = _show_capacity(run_plan, cluster, steps)
+        files.append(file)
     for file in files:
         console.print(f"written: {as_relative(file)}", soft_wrap=True, markup=False)
+    if not fits:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _in_use_or_locked(run: RunDir) -> Iterator[bool]:
+    """Lock a run that is only looked at, unless a command is using it, which then writes the records itself.
+
+    Yields:
+        Whether a command is using the run.
+    """
+    is_in_use = find_writer(run.lock) is not None
+    with nullcontext() if is_in_use else locked_run(run):
+        yield is_in_use
 
 
 def preflight(configuration: Configuration) -> None:
@@ -198,7 +214,8 @@ def _show_power(configuration: list[str], difference: float) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
+def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> tuple[bool, Path]:
+    """Print what the stages need on a cluster; returns whether it is large enough, and the file that is written."""
     from sftkey_dist.capacity import capacity_table, total_in_words
     from sftkey_dist.pipeline.capacity import plan_capacity
     from sftkey_dist.pipeline.fits import Room, problems_of, sizes_of_judges
@@ -216,6 +233,7 @@ def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> Path:
         gpus_per_node=cluster.gpus_per_node,
         most_gpus_of_a_node=cluster.gpus_per_node,
     )
-    for problem in problems_of(plan.config, size.parameters, stages, room):
+    problems = problems_of(plan.config, size.parameters, stages, room)
+    for problem in problems:
         console.print(Text.assemble(("would be refused", "red"), " ", problem), soft_wrap=True)
-    return file
+    return not problems, file

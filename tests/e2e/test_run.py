@@ -294,6 +294,12 @@ def test_plan_shows_every_stage_on_any_number_of_ranks_and_needs_no_weights(sftk
     assert [stage["name"] for stage in stages] == ["sft-tag full", "sftkey-tag key"], "a shared stage appears once"
     assert (tmp_path / "runs/tiny/plan.svg").is_file()
     assert not (tmp_path / "runs/tiny/stages").exists()
+    shape = tmp_path / "shape" / "config.json"
+    shape.write_text(json.dumps(json.loads(shape.read_text()) | {"intermediate_size": 2**26, "hidden_size": 2**14}))
+    with locked(RunDir(tmp_path / "runs/tiny").lock):  # as another command does that trains the run meanwhile
+        too_large = sftkey("plan", tiny_config, "model.path=shape", "--steps", "1", "--nodes", "1")
+    assert too_large.returncode == 1, too_large.stderr
+    assert "would be refused" in too_large.stdout
     bad = sftkey("plan", tiny_config, "--ranks", "2,x")
     assert bad.returncode == 2
     assert "--ranks takes integers" in error_line(bad)
