@@ -219,10 +219,12 @@ def _show_capacity(plan: "RunPlan", cluster: "Cluster", steps: int) -> tuple[boo
     from sftkey_dist.capacity import capacity_table, total_in_words
     from sftkey_dist.pipeline.capacity import plan_capacity
     from sftkey_dist.pipeline.fits import Room, problems_of, sizes_of_judges
+    from sftkey_dist.report.numbers import in_millions_or_billions
 
     size, stages, file = plan_capacity(plan, cluster, steps)
     device = cluster.accelerator
-    where = f"{size.parameters / 1e9:.3g} B parameters on {cluster.nodes} x {cluster.gpus_per_node} {device.name}"
+    parameters = in_millions_or_billions(size.parameters)
+    where = f"{parameters} parameters on {cluster.nodes} x {cluster.gpus_per_node} {device.name}"
     for stage in stages:
         console.print(capacity_table(f"{stage.name}: {where}", stage, device.memory_gib))
     if len(stages) > 1:

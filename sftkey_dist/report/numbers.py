@@ -26,6 +26,11 @@ def _rounded(value: float, digits: int) -> float:
     return round(value, digits) + 0.0
 
 
+def in_millions_or_billions(count: int) -> str:
+    """``0.119 M``, ``135 M`` or ``7.62 B``, as sizes of models are told."""
+    return f"{count / 1e9:.3g} B" if count >= 999.5e6 else f"{count / 1e6:.3g} M"
+
+
 def with_interval(value: float, interval: "Interval") -> str:
     """``0.812 [0.75, 0.86]``."""
     return UNKNOWN if math.isnan(value) else f"{_rounded(value, 3):.3f} [{bounds(interval)}]"
