@@ -30,6 +30,7 @@ class Preparation:
         reports: reports on the stores.
         test_report: report on the test data.
         test_refusals: rows of the test data that were dropped.
+        answer_checks: how answers to the test data are compared with their references, in words.
         date: the date that the chat template prints; None if it prints none.
         end_of_turn_id: id of the token that ends a response.
     """
@@ -43,5 +44,6 @@ class Preparation:
     reports: "Sequence[DataReport]"
     test_report: "SourceReport"
     test_refusals: Sequence[Refusal]
+    answer_checks: str
     date: datetime.date | None
     end_of_turn_id: int

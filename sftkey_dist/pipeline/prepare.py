@@ -26,6 +26,7 @@ from sftkey_dist.data.report import DataReport, SourceReport, summarize, summari
 from sftkey_dist.data.store import EncodedStore
 from sftkey_dist.data.whole import read_all
 from sftkey_dist.errors import ConfigError
+from sftkey_dist.evaluation.answers.choose import checks_in_words, choose_checks
 from sftkey_dist.files import holds_json, write_json_atomically
 from sftkey_dist.models.load import model_fingerprint
 from sftkey_dist.models.problem import writing_named
@@ -138,7 +139,8 @@ def _prepared(
         require_row_per_token(model_dir, shape, tokenizer, prompts.special_ids(store.special_tokens_in_prompts))
     reports = _reports(config, stores, test)
     test_report = summarize_source("test", test, refused, special_tokens_in_test)
-    _say(reports, test_report)
+    answer_checks = checks_in_words(choose_checks(config.data.test_sources, config.contract, config.evaluation))
+    _say(reports, test_report, answer_checks)
     return Preparation(
         run,
         strategies,
@@ -149,6 +151,7 @@ def _prepared(
         reports,
         test_report,
         refused,
+        answer_checks,
         settings.date,
         prompts.end_of_turn_id,
     )
@@ -164,7 +167,8 @@ def write_configuration(config: RunConfig, preparation: Preparation) -> None:
 def write_provenance(preparation: Preparation) -> None:
     """Write the data report with the rows that it counts, plots of the lengths, and the environment of the run."""
     run, sets = preparation.run, [report.to_json() for report in preparation.reports]
-    content = {"sets": sets, "test": preparation.test_report.to_json()}
+    test = preparation.test_report.to_json() | {"answer_checks": preparation.answer_checks}
+    content = {"sets": sets, "test": test}
     plots = {run.length_plot(form.value): store for form, store in preparation.stores.items()}
     if not (holds_json(run.data_report, content) and all(plot.is_file() for plot in plots)):
         from sftkey_dist.report.plots import plot_lengths  # loads matplotlib
@@ -263,9 +267,10 @@ def _reports(config: RunConfig, stores: Mapping[Form, EncodedStore], test: Seque
     ]
 
 
-def _say(reports: Sequence[DataReport], test: SourceReport) -> None:
-    """Print the report of each set, and warnings."""
+def _say(reports: Sequence[DataReport], test: SourceReport, answer_checks: str) -> None:
+    """Print the report of each set, how answers will be compared, and warnings."""
     for report in (*reports, test):
         console.print(report.one_line(), soft_wrap=True, markup=False)
+    console.print(f"answer checks: {answer_checks}", soft_wrap=True, markup=False)
     for warning in dict.fromkeys(warning for report in (*reports, test) for warning in report.warnings()):
         console.print(f"warning: {warning}", soft_wrap=True, markup=False)

@@ -1,7 +1,7 @@
 """Provenance of a run's results: model, data, settings, versions, and the settings in which runs differ."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +58,16 @@ def _read(run: RunDir, name: str) -> RunFacts:
         adapters={source.adapter for source in settings.data.test or settings.data.train},
         settings=flattened(config),
         environment=ENVIRONMENT.read(run.environment) if run.environment.is_file() else {},
-        data=tuple(one.summary for one in (*report.sets, *([report.test] if report.test else []))),
+        data=tuple(_data(report)),
     )
+
+
+def _data(report: PreparedData) -> Iterator[str]:
+    """Lines about each set, and about how answers to the test set are compared."""
+    for one in (*report.sets, *([report.test] if report.test else [])):
+        yield one.summary
+        if one.answer_checks:
+            yield f"answer checks: {one.answer_checks}"
 
 
 def flattened(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:

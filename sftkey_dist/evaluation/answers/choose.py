@@ -1,8 +1,8 @@
-"""Chooses the check for each key segment of each test set."""
+"""Chooses the check for each key segment of each test set, and says which it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck, LabelCheck
+from sftkey_dist.config.answer_check import AnswerCheck, FunctionCheck, JsonCheck, LabelCheck, RegexCheck
 from sftkey_dist.config.data import SourceConfig
 from sftkey_dist.config.evaluation import EvaluationConfig
 from sftkey_dist.contract import ResponseContract
@@ -12,6 +12,15 @@ from sftkey_dist.digests import digest_file
 from sftkey_dist.evaluation.answers.functions import function_file
 
 ChecksBySegment = dict[str, AnswerCheck]
+
+_IN_WORDS = {
+    "exact": "exactly",
+    "numeric": "as a number",
+    "math": "as mathematics",
+    "option": "as an option of the question",
+    "json": "as JSON",
+    "tool_call": "as a tool call",
+}
 
 
 def choose_checks(
@@ -27,6 +36,28 @@ def common_checks(
     """The check of each key segment if examples have no known source; `exact` if the checks of the sources differ."""
     found = list(choose_checks(sources, contract, settings).values())
     return {name: check if all(of[name] == check for of in found) else "exact" for name, check in found[0].items()}
+
+
+def checks_in_words(checks: Mapping[str, ChecksBySegment]) -> str:
+    """How answers are compared with references, by test set."""
+    return "; ".join(
+        f"{data_set} compares {', '.join(f'{segment} {_in_words(check)}' for segment, check in of.items())}"
+        for data_set, of in checks.items()
+    )
+
+
+def _in_words(check: AnswerCheck) -> str:
+    match check:
+        case LabelCheck():
+            return f"as a label ({', '.join(check.labels)})"
+        case RegexCheck():
+            return f"by what {check.regex!r} finds"
+        case JsonCheck():
+            return f"by its JSON fields ({', '.join(check.json_fields)})"
+        case FunctionCheck():
+            return f"by the function {check.function.rpartition('/')[2]}"
+        case _:
+            return _IN_WORDS[check]
 
 
 def _for_source(source: SourceConfig, contract: ResponseContract, settings: EvaluationConfig) -> ChecksBySegment:

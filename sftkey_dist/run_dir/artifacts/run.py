@@ -122,12 +122,14 @@ class SetReport:
         name: of the set, as `train_set_name` gives it for a form of the training set.
         kept: number of rows that were kept.
         dropped: numbers of rows that were not, by reason.
+        answer_checks: of test sets, how answers are compared with their references, in words.
     """
 
     summary: str
     name: str | None = field(default=None, metadata=absent_with("name"))
     kept: int | None = field(default=None, metadata=absent_with("kept"))
     dropped: tuple[DroppedCount, ...] | None = field(default=None, metadata=absent_with("dropped"))
+    answer_checks: str | None = field(default=None, metadata=absent_with("answer_checks"))
 
 
 @dataclass(frozen=True)

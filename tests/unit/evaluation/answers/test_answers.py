@@ -4,12 +4,14 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import TypeAdapter
 
 from sftkey_dist.config.answer_check import (
     AnswerCheck,
+    CheckName,
     FunctionCheck,
     JsonCheck,
     LabelCheck,
@@ -23,7 +25,7 @@ from sftkey_dist.contract.segment import Check as SegmentCheck
 from sftkey_dist.contract.segment import NumberRange, Segment
 from sftkey_dist.errors import ConfigError
 from sftkey_dist.evaluation.answers import Case, find_answer, first_same, judged_by_check, make_check
-from sftkey_dist.evaluation.answers.choose import choose_checks, common_checks
+from sftkey_dist.evaluation.answers.choose import checks_in_words, choose_checks, common_checks
 from sftkey_dist.evaluation.verdict import Verdict
 
 CONTRACT = ResponseContract()
@@ -506,3 +508,24 @@ def test_a_check_that_fails_on_answers_compares_their_texts():
     check = make_check("numeric")
     assert first_same(replace(check, read=fails), ["1", "1.0", "1"], "") == [0, 1, 0]
     assert first_same(replace(check, compare=fails), ["1", "1.0", "1"], "") == [0, 1, 0]
+
+
+def test_the_checks_of_a_run_are_told_in_words():
+    checks = {
+        "mine/test": {"decision": LabelCheck(labels=("approve", "reject")), "amount": "numeric"},
+        "other/test": {
+            "decision": FunctionCheck(function="/a/folder/mine.py:same"),
+            "amount": RegexCheck(regex=r"\d+"),
+            "order": JsonCheck(json_fields=("id", "item.name")),
+        },
+    }
+    assert checks_in_words(checks) == (
+        "mine/test compares decision as a label (approve, reject), amount as a number; other/test compares decision by "
+        r"the function mine.py:same, amount by what '\\d+' finds, order by its JSON fields (id, item.name)"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in get_args(CheckName) if name not in ("auto", "label")])
+def test_every_check_that_is_chosen_has_words(name):
+    """`auto` and `label` are resolved before."""
+    assert checks_in_words({"mine/test": {"answer": name}}).startswith("mine/test compares answer ")
