@@ -10,6 +10,7 @@ from sftkey_dist.errors import DataError
 
 _ROWS_NOT_MALFORMED = frozenset({TOO_LONG, IN_TEST, DUPLICATE})
 """Reasons that are due to the user's settings and not to the row. They never stop a preparation."""
+_FEW = 3
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def require_few(name: str, rows: Sequence[Refusal], num_rows: int, max_bad_row_s
         max_bad_row_share: maximum share of malformed rows.
 
     Raises:
-        DataError: There are more; the message names the first one.
+        DataError: There are more; the message describes the first one, and names the first few of each reason.
     """
     if len(rows) > max_bad_row_share * num_rows:
         first = rows[0]
@@ -55,5 +56,17 @@ def require_few(name: str, rows: Sequence[Refusal], num_rows: int, max_bad_row_s
         )
         raise DataError(
             f"{first.id}: {first.reason}: {first.detail} (at least {len(rows)} of {num_rows} rows of data.{name} are "
-            f"malformed; {remedy})"
+            f"malformed{_by_reason(rows)}; {remedy})"
         )
+
+
+def _by_reason(rows: Sequence[Refusal]) -> str:
+    """The number and the first few of several rows, for each reason."""
+    if len(rows) == 1:
+        return ""
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        places.setdefault(row.reason, []).append(row.id)
+    return ": " + ", ".join(
+        f"{len(of)} {reason} ({', '.join(of[:_FEW])}{', …' * (len(of) > _FEW)})" for reason, of in places.items()
+    )

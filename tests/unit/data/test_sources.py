@@ -1,6 +1,7 @@
 """Adapters on real rows of each schema, mixtures, and limits on malformed rows."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -193,6 +194,16 @@ def test_malformed_rows_stop_above_the_allowed_share(tmp_path):
         read_all("test", [source], CONTRACT, max_bad_row_share=0.0)
     examples, refusals = read_all("test", [source], CONTRACT, max_bad_row_share=0.01)
     assert (len(examples), len(refusals)) == (99, 1)
+
+
+def test_malformed_rows_are_named_by_reason(tmp_path):
+    bad = [{"question": "q", "answer": "none"}] * 4 + [{"question": "", "answer": "#### 1"}]
+    source = write_rows(tmp_path / "rows.jsonl", [GSM8K_ROW, *bad])
+    with pytest.raises(DataError) as error:
+        read_all("test", [source], CONTRACT, max_bad_row_share=0.5)
+    assert "at least 5 of 6 rows of data.test are malformed: 4 no_answer (" in str(error.value)
+    named = re.findall(r"rows\.jsonl:(\d)", str(error.value).partition("malformed: ")[2])
+    assert named == ["2", "3", "4", "6"], "three of the first reason, and the one of the second"
 
 
 def test_an_empty_file_is_refused(tmp_path):
