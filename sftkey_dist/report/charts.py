@@ -74,7 +74,7 @@ def _key_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
             "Loss of the answer",
             "nll of key tokens by optimizer step, stages joined, whether or not a stage trains them: the paper's loss "
             "figure. Logarithmic; faint lines are single steps.",
-            ("strategy", "first steps", "last steps"),
+            ("strategy", "first tenth of the steps", "last tenth"),
             _ends(curves),
         )
     ]
@@ -100,7 +100,7 @@ def _segment_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]
                 plot_key_nll(curves, folder / f"{stem}_segment_{name}_nll.svg", f"nll of {name} tokens [nats/token]"),
                 f"Loss of {name}",
                 f"A last stage that does not train {name} should not make it worse: a rise there is drift.",
-                ("strategy", "first steps", "last steps"),
+                ("strategy", "first tenth of the steps", "last tenth"),
                 _ends(curves),
             )
         )
@@ -171,7 +171,7 @@ def _guard(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
             plot_curves(curves, "optimizer step of the last stage", "held-out measure", folder / f"{stem}_guard.svg"),
             "Guard during the last stage",
             "Scores of the guard on held-out examples during the last stage.",
-            ("measure", "first", "last"),
+            ("measure", "first tenth", "last tenth"),
             _ends(curves),
         )
     ]
@@ -184,7 +184,7 @@ def _throughput(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
             plot_curves(speed, "optimizer step, stages joined", "tokens/s", folder / f"{stem}_throughput.svg"),
             "Throughput",
             "Tokens per second of all ranks together, without padding.",
-            ("strategy", "first steps", "last steps"),
+            ("strategy", "first tenth of the steps", "last tenth"),
             _ends(speed, digits=0),
             is_about_cost=True,
         )
@@ -200,7 +200,7 @@ def _waiting(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
             plot_curves(waiting, "optimizer step, stages joined", "share of a step", folder / f"{stem}_waiting.svg"),
             "Waiting for the slowest rank",
             "Share of each step in which ranks wait for the slowest one, by the planned cost; 0 is perfect balance.",
-            ("strategy", "first steps", "last steps"),
+            ("strategy", "first tenth of the steps", "last tenth"),
             _ends(waiting),
             is_about_cost=True,
         )

@@ -149,7 +149,7 @@ def ending_run(tracker: Tracker, run_id: str | None) -> Iterator[None]:
     """
     try:
         yield
-    except InterruptedRunError:
+    except (InterruptedRunError, KeyboardInterrupt):  # the latter where the caller is a Python program
         tracker.end_run(run_id, "KILLED")
         raise
     except RunLostError:
