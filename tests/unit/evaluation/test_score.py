@@ -174,11 +174,20 @@ def test_intervals_of_samples_are_wider_than_if_they_were_questions():
 
 @pytest.mark.parametrize(
     ("successes", "trials", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],
+    [
+        (0, 10, 0.0, 0.2775),
+        (5, 10, 0.2366, 0.7634),
+        (10, 10, 0.7225, 1.0),
+        (81, 263, 0.2553, 0.3662),
+        (0, 1, 0.0, 0.7935),
+        (0, 0, 0.0, 1.0),
+    ],
 )
 def test_wilson_interval_equals_published_values(successes, trials, low, high):
-    """Values of Newcombe (1998), table I, method 3, and of the closed form at 5 of 10."""
-    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-4)
+    """Values of Newcombe (1998), table I, method 3, and of the closed form at 5 of 10 and 0 of 1."""
+    found = wilson_interval(successes, trials)
+    assert found == pytest.approx((low, high), abs=1e-4)
+    assert 0 <= found[0] <= found[1] <= 1
 
 
 def test_mcnemar_is_the_exact_binomial_test_of_the_questions_that_differ():
@@ -254,6 +263,12 @@ def test_the_winner_changes_where_lines_cross():
     assert winners_by_alpha({"one": (0.5, 0.5)}) == [AlphaRange(("one",), 0.0, 1.0)]
 
 
+def test_lines_cross_that_have_the_same_sum_of_accuracy_and_format():
+    formal, accurate = winners_by_alpha({"accurate": (0.8, 0.4), "formal": (0.4, 0.8)})
+    assert formal == AlphaRange(("formal",), 0.0, pytest.approx(0.5))
+    assert accurate == AlphaRange(("accurate",), pytest.approx(0.5), 1.0)
+
+
 def test_a_strategy_that_nobody_could_judge_does_not_win():
     assert [best.strategies for best in winners_by_alpha({"sft": (math.nan, 0.1), "other": (0.9, 0.9)})] == [("other",)]
     assert winners_by_alpha({"sft": (math.nan, 0.1)}) == []
@@ -299,6 +314,33 @@ def test_numbers_of_samples_may_differ():
     many = [record("correct" if number < 2 else "incorrect", id="q0", sample=number) for number in range(4)]
     test = compare_pair("many", "one", {"many": many, "one": records_of("c")}, 0.7)
     assert (test.only_first_correct, test.only_second_correct) == (0, 1), "half of four against one of one"
+    few = [record("correct" if number < 1 else "incorrect", id="q0", sample=number) for number in range(3)]
+    test = compare_pair("many", "few", {"many": many, "few": few}, 0.7)
+    assert (test.only_first_correct, test.only_second_correct) == (1, 0), "two of four against one of three"
+
+
+def test_only_judged_samples_count_in_which_side_is_right_more_often():
+    all_judged = [record(verdict, id="q0", sample=n) for n, verdict in enumerate(("correct", "incorrect"))]
+    one_judged = [record(verdict, id="q0", sample=n) for n, verdict in enumerate(("correct", "unjudged"))]
+    records = {"all": all_judged, "one": one_judged}
+    test, other = compare_pair("all", "one", records, 0.7), compare_pair("one", "all", records, 0.7)
+    assert (test.only_first_correct, test.only_second_correct) == (0, 1), "one of two against one of one"
+    assert (other.only_first_correct, other.only_second_correct) == (1, 0)
+
+
+def test_there_is_something_to_test_where_one_side_alone_is_right():
+    for first, second in (("ci", "ii"), ("ii", "ic")):
+        test = compare_pair("a", "b", {"a": records_of(first), "b": records_of(second)}, 0.7)
+        assert not test.is_degenerate
+
+
+@pytest.mark.parametrize(
+    ("interval", "behind", "ahead"),
+    [((-0.2, -0.1), True, False), ((-0.2, 0.0), False, False), ((0.0, 0.2), False, False), ((0.1, 0.2), False, True)],
+)
+def test_a_lead_is_beyond_its_interval_where_that_is_on_one_side_of_0(interval, behind, ahead):
+    lead = Lead("a", "b", 0.0, (-1.0, 1.0), sum(interval) / 2, interval)
+    assert (lead.is_behind, lead.is_beyond_interval) == (behind, ahead)
 
 
 def test_the_lead_of_the_second_is_that_of_the_first_with_the_other_sign():
