@@ -7,16 +7,18 @@ import typer
 
 from sftkey_dist.cli.arguments import path, separate_overrides
 from sftkey_dist.config import load_section
-from sftkey_dist.config.data import SourceConfig
+from sftkey_dist.config.data import FILE_FORMATS, SourceConfig
 from sftkey_dist.config.segment import SegmentConfig
 from sftkey_dist.console import console
 
 
 def segment(
     source: Annotated[
-        str, typer.Argument(metavar="IN", help="File of rows (.jsonl, .json, .csv, .tsv, .parquet) or hub data set.")
+        str, typer.Argument(metavar="IN", help=f"File of rows ({', '.join(FILE_FORMATS)}) or hub data set.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="JSON Lines file for the segmented rows.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", parser=path, help="JSON Lines file (.jsonl) for the segmented rows.")
+    ],
     configuration: Annotated[
         list[str] | None,
         typer.Argument(metavar="[CONFIG...] [KEY=VALUE...]", help="YAML files and overrides with the keys below."),

@@ -54,14 +54,19 @@ def refuse_own_output(source: SourceConfig, files: SegmentFiles) -> None:
 
 
 def require_files(files: SegmentFiles) -> None:
-    """Check before hours of work that no folder has the name of a file that will be written.
+    """Check before hours of work that the files can be written, and read by the name of what they contain.
 
     Raises:
-        ConfigError: A folder has such a name.
+        ConfigError: A folder has the name of a file, or the rows would not have the name of JSON Lines.
     """
     for path in files.all:
         if path.is_dir():
             raise ConfigError(f"{path}: a folder; give OUT the name of a file")
+    if files.out.suffix.lower() != ".jsonl":
+        raise ConfigError(
+            f"{files.out}: the rows are written as JSON Lines; give OUT a name that ends in .jsonl, such as "
+            f"{files.out.name.partition('.')[0]}.jsonl"
+        )
 
 
 def refuse_changed_reviews(file: Path, read: Mapping[str, Review]) -> None:

@@ -189,7 +189,12 @@ def test_rows_with_broken_characters_elsewhere_are_written_and_an_unwritable_out
     assert segment([{**CLEAR, "other": "\ud800"}]).accepted == {"hash_marks": 1}
     assert lines_of(files.out)[0]["other"] == "\ud800"
     source = SourceConfig(adapter="records", path=str(tmp_path / "in.jsonl"))
-    for out, error in ((tmp_path / "in.jsonl" / "x.jsonl", "cannot be written"), (tmp_path, "a folder; give OUT")):
+    wrong = {
+        tmp_path / "in.jsonl" / "x.jsonl": "cannot be written",
+        tmp_path: "a folder; give OUT",
+        tmp_path / "out.csv": "give OUT a name that ends in .jsonl, such as out.jsonl",
+    }
+    for out, error in wrong.items():
         with pytest.raises((DataError, ConfigError), match=error):
             segment_file(source, "response", out, SegmentConfig(), lambda total: lambda done: None)
 
