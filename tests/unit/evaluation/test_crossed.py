@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sftkey_dist.evaluation.crossed import Outcomes, crossed_difference, crossed_mean, holm_adjusted
+from sftkey_dist.evaluation.crossed import CrossedMean, Outcomes, crossed_difference, crossed_mean, holm_adjusted
 from sftkey_dist.report.finished_runs import read_comparison
 from tests.finished_run import write_run
 
@@ -136,7 +136,7 @@ def test_where_only_the_rest_varies_it_stands_for_seeds_and_questions():
 
 
 def test_degrees_of_freedom_are_satterthwaites_where_all_three_effects_vary():
-    values = 0.05 * effects(np.random.default_rng(6), 8, 5, (0.1, 1.0, 0.1))
+    values = 0.05 * effects(np.random.default_rng(6), 8, 5, (0.5, 1.0, 0.5))
     of_seeds, of_questions = values.mean(axis=1), values.mean(axis=0)
     rest = values - of_seeds[:, None] - of_questions + values.mean()
     squares = np.array([5 * of_seeds.var(ddof=1), 8 * of_questions.var(ddof=1), (rest**2).sum() / 28])
@@ -147,6 +147,11 @@ def test_degrees_of_freedom_are_satterthwaites_where_all_three_effects_vary():
     found = crossed_mean(values)
     assert found.interval[1] - found.value == pytest.approx(stats.t.ppf(0.975, freedom) * error)
     assert found.p_value == pytest.approx(2 * stats.t.sf(abs(found.value) / error, freedom))
+
+
+@pytest.mark.parametrize(("p_value", "sign"), [(0.0499, -1), (0.05, 0), (0.9, 0), (None, -1)])
+def test_a_difference_has_a_sign_below_a_p_value_of_5_percent_or_where_every_answer_says_so(p_value, sign):
+    assert CrossedMean(-0.1, (-0.2, 0.0), p_value).sign == sign
 
 
 def test_other_questions_have_another_digest_and_one_question_says_nothing(tmp_path):
