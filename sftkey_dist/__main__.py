@@ -1,6 +1,5 @@
 """``python -m sftkey_dist`` is `sftkey`. Jobs use it, because the console script may not be on their path."""
 
-import gc
 import signal
 
 
@@ -10,10 +9,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from sftkey_dist.cli import main as run_command
 
-    try:
-        run_command()
-    finally:
-        gc.freeze()  # else Python looks for garbage among all objects of torch before it ends, which takes two seconds
+    run_command()
 
 
 if __name__ == "__main__":

@@ -78,5 +78,8 @@ def main() -> None:
     gc.set_threshold(*_OBJECTS_BETWEEN_COLLECTIONS)
     write_what_the_terminal_can_show()
     raise_on_signals()
-    with user_errors_printed():
-        app()
+    try:
+        with user_errors_printed():
+            app()
+    finally:
+        gc.freeze()  # Python searches all other objects for garbage when it ends; torch's took almost two seconds

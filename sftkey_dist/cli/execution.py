@@ -86,7 +86,7 @@ def evaluate(configuration: Configuration) -> None:
 
 
 def _load(configuration: list[str]) -> RunConfig:
-    """The configuration, with a line that the command has begun: loading torch and the others takes seconds."""
+    """Load the configuration, and print that the command has begun, because loading torch and others takes seconds."""
     config = load_run_config(configuration)
     console.print(f"{config.run_dir}: loading libraries", soft_wrap=True, markup=False)
     return config

@@ -1,6 +1,6 @@
 """What every source yields: examples, and refusals for unusable rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,3 +77,11 @@ class Refusal:
     detail: str
     num_tokens: int | None = field(default=None, metadata=absent_with("num_tokens"))
     """Of a row that is longer than allowed, its length."""
+
+
+def by_reason(refusals: Iterable[Refusal]) -> dict[str, list[Refusal]]:
+    """The refusals of each reason."""
+    found: dict[str, list[Refusal]] = {}
+    for refusal in refusals:
+        found.setdefault(refusal.reason, []).append(refusal)
+    return found

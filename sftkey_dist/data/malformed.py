@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sftkey_dist.data.building.task import IN_TEST
 from sftkey_dist.data.duplicates import DUPLICATE
-from sftkey_dist.data.example import TOO_LONG, Refusal
+from sftkey_dist.data.example import TOO_LONG, Refusal, by_reason
 from sftkey_dist.errors import DataError
 
 _ROWS_NOT_MALFORMED = frozenset({TOO_LONG, IN_TEST, DUPLICATE})
@@ -56,17 +56,13 @@ def require_few(name: str, rows: Sequence[Refusal], num_rows: int, max_bad_row_s
         )
         raise DataError(
             f"{first.id}: {first.reason}: {first.detail} (at least {len(rows)} of {num_rows} rows of data.{name} are "
-            f"malformed{_by_reason(rows)}; {remedy})"
+            f"malformed{f': {_first_few(rows)}' if len(rows) > 1 else ''}; {remedy})"
         )
 
 
-def _by_reason(rows: Sequence[Refusal]) -> str:
-    """The number and the first few of several rows, for each reason."""
-    if len(rows) == 1:
-        return ""
-    places: dict[str, list[str]] = {}
-    for row in rows:
-        places.setdefault(row.reason, []).append(row.id)
-    return ": " + ", ".join(
-        f"{len(of)} {reason} ({', '.join(of[:_FEW])}{', …' * (len(of) > _FEW)})" for reason, of in places.items()
+def _first_few(rows: Sequence[Refusal]) -> str:
+    """The number and the first few of the rows, for each reason."""
+    return ", ".join(
+        f"{len(of)} {reason} ({', '.join(row.id for row in of[:_FEW])}{', …' * (len(of) > _FEW)})"
+        for reason, of in by_reason(rows).items()
     )

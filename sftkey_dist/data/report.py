@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from sftkey_dist.data.example import Example, Refusal
+from sftkey_dist.data.example import Example, Refusal, by_reason
 from sftkey_dist.data.repeats import RepeatedRow, repeats_of
 from sftkey_dist.data.store import EncodedStore, SourceCounts
 
@@ -201,7 +201,7 @@ def summarize_source(
         name,
         len(examples) + len(refusals),
         len(examples),
-        _by_reason(refusals),
+        _dropped(refusals),
         dict(special_tokens_in_prompts),
         dict(left_out),
         sum(len(of_set.duplicates) for of_set in repeats),
@@ -246,7 +246,7 @@ def summarize(
         name=name,
         rows=rows,
         kept=kept,
-        dropped=_by_reason(store.refusals),
+        dropped=_dropped(store.refusals),
         special_tokens_in_prompts=store.special_tokens_in_prompts,
         left_out=store.left_out,
         digest=store.digest,
@@ -266,11 +266,11 @@ def summarize(
     )
 
 
-def _by_reason(refusals: Sequence[Refusal]) -> tuple[DroppedRows, ...]:
-    reasons = sorted({refusal.reason for refusal in refusals})
-    groups = [[refusal for refusal in refusals if refusal.reason == reason] for reason in reasons]
-    first = [tuple(f"{r.id}: {r.detail}" for r in group[:_EXAMPLES_PER_REASON]) for group in groups]
-    return tuple(DroppedRows(of[0].reason, len(of), few) for of, few in zip(groups, first, strict=True))
+def _dropped(refusals: Sequence[Refusal]) -> tuple[DroppedRows, ...]:
+    return tuple(
+        DroppedRows(reason, len(of), tuple(f"{row.id}: {row.detail}" for row in of[:_EXAMPLES_PER_REASON]))
+        for reason, of in sorted(by_reason(refusals).items())
+    )
 
 
 def _lengths(segment: str, column: np.ndarray) -> LengthSummary:

@@ -30,7 +30,7 @@ class Preparation:
         reports: reports on the stores.
         test_report: report on the test data.
         test_refusals: rows of the test data that were dropped.
-        answer_checks: how answers to the test data are compared with their references, in words.
+        answer_checks: a line that says how answers to the test data are compared with their references.
         date: the date that the chat template prints; None if it prints none.
         end_of_turn_id: id of the token that ends a response.
     """

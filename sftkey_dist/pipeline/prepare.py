@@ -226,15 +226,21 @@ def _prepare_form(
 ) -> EncodedStore:
     dropped = frozenset(example_hashes(example)[0] for example in test) if config.data.drop_overlap else frozenset()
     held_out = HeldOut(len(test) + len(refused), tuple(malformed(refused))) if config.data.split else NONE_HELD_OUT
-    encoding = encoding_of(config, form, model_dir)
     with progress_when_known(f"encoding train ({form.value})") as progress:
         return prepare_store(
-            "train", config.data, encoding, _runner(config), progress, dropped, held_out, partial(_say_it_waits, form)
+            "train",
+            config.data,
+            encoding_of(config, form, model_dir),
+            _runner(config),
+            progress,
+            dropped,
+            held_out,
+            waits=partial(_say_it_waits, form),
         )
 
 
 def _say_it_waits(form: Form) -> None:
-    console.print(f"Another command is encoding the same data ({form.value}). This one waits for it.", soft_wrap=True)
+    console.print(f"another command is encoding the same data ({form.value}); this one waits for it", soft_wrap=True)
 
 
 def _runner(config: RunConfig) -> Runner | None:
@@ -271,6 +277,6 @@ def _say(reports: Sequence[DataReport], test: SourceReport, answer_checks: str) 
     """Print the report of each set, how answers will be compared, and warnings."""
     for report in (*reports, test):
         console.print(report.one_line(), soft_wrap=True, markup=False)
-    console.print(f"answer checks: {answer_checks}", soft_wrap=True, markup=False)
+    console.print(answer_checks, soft_wrap=True, markup=False)
     for warning in dict.fromkeys(warning for report in (*reports, test) for warning in report.warnings()):
         console.print(f"warning: {warning}", soft_wrap=True, markup=False)

@@ -23,6 +23,7 @@ from sftkey_dist.report.plots import (
 from sftkey_dist.run_dir.artifacts.evaluation import EvaluationRecord
 from sftkey_dist.run_dir.artifacts.training import METRICS, OBSERVATIONS, GuardScores
 
+_ENDS_OF_STEPS = ("first tenth of the steps", "last tenth")
 _GUARD_MEASURES: dict[str, Callable[[GuardScores], float]] = {
     "accuracy": lambda scores: scores.accuracy,
     "format": lambda scores: scores.format,
@@ -74,7 +75,7 @@ def _key_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
             "Loss of the answer",
             "nll of key tokens by optimizer step, stages joined, whether or not a stage trains them: the paper's loss "
             "figure. Logarithmic; faint lines are single steps.",
-            ("strategy", "first tenth of the steps", "last tenth"),
+            ("strategy", *_ENDS_OF_STEPS),
             _ends(curves),
         )
     ]
@@ -100,7 +101,7 @@ def _segment_nll(comparison: Comparison, folder: Path, stem: str) -> list[Chart]
                 plot_key_nll(curves, folder / f"{stem}_segment_{name}_nll.svg", f"nll of {name} tokens [nats/token]"),
                 f"Loss of {name}",
                 f"A last stage that does not train {name} should not make it worse: a rise there is drift.",
-                ("strategy", "first tenth of the steps", "last tenth"),
+                ("strategy", *_ENDS_OF_STEPS),
                 _ends(curves),
             )
         )
@@ -184,7 +185,7 @@ def _throughput(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
             plot_curves(speed, "optimizer step, stages joined", "tokens/s", folder / f"{stem}_throughput.svg"),
             "Throughput",
             "Tokens per second of all ranks together, without padding.",
-            ("strategy", "first tenth of the steps", "last tenth"),
+            ("strategy", *_ENDS_OF_STEPS),
             _ends(speed, digits=0),
             is_about_cost=True,
         )
@@ -200,7 +201,7 @@ def _waiting(comparison: Comparison, folder: Path, stem: str) -> list[Chart]:
             plot_curves(waiting, "optimizer step, stages joined", "share of a step", folder / f"{stem}_waiting.svg"),
             "Waiting for the slowest rank",
             "Share of each step in which ranks wait for the slowest one, by the planned cost; 0 is perfect balance.",
-            ("strategy", "first tenth of the steps", "last tenth"),
+            ("strategy", *_ENDS_OF_STEPS),
             _ends(waiting),
             is_about_cost=True,
         )

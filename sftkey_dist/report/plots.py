@@ -208,11 +208,11 @@ def _by_ranks(rows: Sequence[BalancePreview], side: str, value: Callable[[Balanc
 
 def _draw_bars(axes: Axes, values: Mapping[str, Mapping[str, float]]) -> None:
     """Draw values by name and place, a bar per name at every place. All names have the same places."""
-    width = 0.8 / len(values)
+    places, width = list(next(iter(values.values()))), 0.8 / len(values)
     for number, (name, of) in enumerate(values.items()):
         shift = (number - (len(values) - 1) / 2) * width
-        axes.bar(np.arange(len(of)) + shift, list(of.values()), width, label=literal(name))
-        axes.set_xticks(range(len(of)), list(of))
+        axes.bar(np.arange(len(places)) + shift, list(of.values()), width, label=literal(name))
+    axes.set_xticks(range(len(places)), places)
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:

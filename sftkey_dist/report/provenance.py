@@ -67,7 +67,7 @@ def _data(report: PreparedData) -> Iterator[str]:
     for one in (*report.sets, *([report.test] if report.test else [])):
         yield one.summary
         if one.answer_checks:
-            yield f"answer checks: {one.answer_checks}"
+            yield one.answer_checks
 
 
 def flattened(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:

@@ -123,17 +123,18 @@ def _take(lock: Path) -> bytes:
         mine.flush()
         while True:
             with suppress(FileExistsError):
-                _create(lock, Path(mine.name), content)
+                _create(lock, Path(mine.name))
                 return content
             with suppress(FileNotFoundError):  # it has just been released
                 _remove_if_stale(lock, Path(mine.name))
 
 
-def _create(lock: Path, source: Path, content: bytes) -> None:
-    """Create the lock file, unless there is one.
+def _create(lock: Path, source: Path) -> None:
+    """Create the lock file with the content of another file, unless there is a lock file.
 
-    A hard link is atomic, on network file systems too, and brings its content. Some file systems of object stores have
-    none. There the file is written after its creation, and until then it names no holder.
+    Creating a hard link is atomic, on network file systems too, and includes the content. Some file systems, such as
+    those of object stores, have no hard links. There the content is written after the file was created, and until then
+    the lock names no holder.
 
     Raises:
         FileExistsError: There is one.
@@ -144,7 +145,7 @@ def _create(lock: Path, source: Path, content: bytes) -> None:
         if error.errno not in _NO_HARD_LINKS:
             raise
         with lock.open("xb") as file:
-            file.write(content)
+            file.write(source.read_bytes())
 
 
 def _remove_if_stale(lock: Path, mine: Path) -> None:
@@ -164,7 +165,7 @@ def _remove_if_stale(lock: Path, mine: Path) -> None:
     try:
         if taken.read_bytes() != content:  # another process was faster, and this is its new lock: put it back
             with suppress(FileExistsError):
-                _create(lock, taken, taken.read_bytes())
+                _create(lock, taken)
     finally:
         taken.unlink(missing_ok=True)
 

@@ -19,5 +19,5 @@ def test_its_script_writes_the_rows_that_its_configuration_reads(tmp_path, monke
     assert {example.values["decision"] for example in test} == {"APPROVE", "REVIEW", "REJECT"}
     quoted = block(PAGE, "text", "answer checks")
     checks = choose_checks(config.data.test_sources, config.contract, config.evaluation)
-    assert f"answer checks: {checks_in_words(checks)}\n" in quoted
+    assert f"{checks_in_words(checks)}\n" in quoted
     assert "3,000 of 3,000 rows kept" in quoted

@@ -54,10 +54,11 @@ def refuse_own_output(source: SourceConfig, files: SegmentFiles) -> None:
 
 
 def require_files(files: SegmentFiles) -> None:
-    """Check before hours of work that the files can be written, and read by the name of what they contain.
+    """Check before hours of work that no folder has the name of a file that will be written, and that OUT is named as
+    the JSON Lines that it will contain.
 
     Raises:
-        ConfigError: A folder has the name of a file, or the rows would not have the name of JSON Lines.
+        ConfigError: A folder has such a name, or OUT does not end in .jsonl.
     """
     for path in files.all:
         if path.is_dir():

@@ -39,8 +39,8 @@ def common_checks(
 
 
 def checks_in_words(checks: Mapping[str, ChecksBySegment]) -> str:
-    """How answers are compared with references, by test set."""
-    return "; ".join(
+    """A line that says how answers are compared with references, by test set."""
+    return "answer checks: " + "; ".join(
         f"{data_set} compares {', '.join(f'{segment} {_in_words(check)}' for segment, check in of.items())}"
         for data_set, of in checks.items()
     )

@@ -122,7 +122,7 @@ class SetReport:
         name: of the set, as `train_set_name` gives it for a form of the training set.
         kept: number of rows that were kept.
         dropped: numbers of rows that were not, by reason.
-        answer_checks: of test sets, how answers are compared with their references, in words.
+        answer_checks: of a test set, a line that says how answers are compared with their references.
     """
 
     summary: str

@@ -106,7 +106,10 @@ def test_a_mistake_that_concerns_the_whole_source_is_reported_as_without_a_split
     assert first in without[0]
     reason = without[0].partition(first)[2].partition(":")[0]
     assert f": {reason}: " in with_split[0]
-    assert re.match(r"\d+ of 40 rows of data\.train are malformed: .*; correct them", with_split[2])
+    of_reason = rf"(\d+) {reason} \((?:\S*cases\.jsonl:\d+, ){{3}}…\)"
+    found = re.match(rf"(\d+) of 40 rows of data\.train are malformed: {of_reason}; correct them", with_split[2])
+    assert found
+    assert found[1] == found[2], "all of the same reason"
 
 
 def test_malformed_rows_of_both_sides_are_a_share_of_all_rows(split):

@@ -520,12 +520,13 @@ def test_the_checks_of_a_run_are_told_in_words():
         },
     }
     assert checks_in_words(checks) == (
-        "mine/test compares decision as a label (approve, reject), amount as a number; other/test compares decision by "
-        r"the function mine.py:same, amount by what '\\d+' finds, order by its JSON fields (id, item.name)"
+        "answer checks: mine/test compares decision as a label (approve, reject), amount as a number; other/test "
+        r"compares decision by the function mine.py:same, amount by what '\\d+' finds, order by its JSON fields (id, "
+        "item.name)"
     )
 
 
 @pytest.mark.parametrize("name", [name for name in get_args(CheckName) if name not in ("auto", "label")])
 def test_every_check_that_is_chosen_has_words(name):
     """`auto` and `label` are resolved before."""
-    assert checks_in_words({"mine/test": {"answer": name}}).startswith("mine/test compares answer ")
+    assert checks_in_words({"mine/test": {"answer": name}}).startswith("answer checks: mine/test compares answer ")
